@@ -1,0 +1,101 @@
+# `make help` lists the targets. Set-up is done by the targets that need it, once: the stamp files in .venv/ remember.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+RUNTIME := $(VENV)/.stamp-runtime
+DEV := $(VENV)/.stamp-dev
+BROWSER := $(VENV)/.stamp-browser
+WITH_BROWSER := sh scripts/with_browser.sh
+
+ACCOUNTS ?= 5
+KEEP ?=
+ARGS ?=
+JOBS ?= $(shell sh scripts/jobs.sh)
+
+# A stamp is only true while its Python runs, the checkout has not moved and the browser is still there.
+$(shell sh scripts/venv.sh forget-stale >&2)
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(RUNTIME) $(BROWSER) ## Authorise ACCOUNTS=5 sandbox accounts for real; KEEP=1 leaves it serving
+	@$(WITH_BROWSER) $(PY) -m app demo --accounts $(ACCOUNTS) $(if $(filter-out 0,$(KEEP)),--keep)
+
+.PHONY: serve
+serve: .env $(RUNTIME) ## Migrate the database and run the service with the settings in .env
+	@$(PY) -m app migrate
+	@exec $(PY) -m app serve
+
+.env:
+	@echo "There is no .env: run 'cp .env.example .env', edit it, then 'make serve' again." >&2; exit 1
+
+.PHONY: test
+test: $(DEV) $(BROWSER) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
+	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+.PHONY: coverage
+coverage: $(DEV) $(BROWSER) ## Run the suite and show which lines of app/ it did not reach
+	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+.PHONY: check check-format check-lint check-types check-imports check-docker check-compose check-migrations
+check: check-format check-lint check-types check-imports check-docker check-compose check-migrations ## Run what CI runs besides the tests
+	@echo "check: everything passed"
+
+check-format: $(DEV)
+	@echo "== format (ruff format)"
+	@$(VENV)/bin/ruff format --check . || { echo "'make fmt' formats them" >&2; exit 1; }
+
+check-lint: $(DEV)
+	@echo "== lint (ruff check)"
+	@$(VENV)/bin/ruff check .
+
+check-types: $(DEV)
+	@echo "== types (mypy, strict)"
+	@$(PY) -m mypy
+
+check-imports: $(DEV)
+	@echo "== imports point one way (import-linter)"
+	@$(VENV)/bin/lint-imports --no-logo
+
+check-docker: $(DEV)
+	@echo "== Dockerfile (hadolint)"
+	@$(VENV)/bin/hadolint --no-color Dockerfile
+
+check-compose: $(DEV)
+	@echo "== docker-compose.yml (the official schema, then its references)"
+	@$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(PY) scripts/check_compose.py docker-compose.yml
+
+check-migrations: $(DEV)
+	@echo "== migrations (SQLite and PostgreSQL)"
+	@$(PY) scripts/check_migrations.py
+
+.PHONY: fmt
+fmt: $(DEV) ## Format the code and fix what ruff can fix
+	@$(VENV)/bin/ruff check --fix-only --quiet .
+	@$(VENV)/bin/ruff format .
+
+.PHONY: venv
+venv: $(DEV) $(BROWSER) ## Set everything up: virtual environment, requirements, browser and driver
+	@echo "Ready: $$($(PY) --version), $$(cat $(BROWSER))"
+
+.PHONY: clean
+clean: ## Remove the virtual environment, caches and demo data; .env and data/ stay
+	@rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	@find app tests alembic scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): requirements.txt
+	@sh scripts/venv.sh install requirements.txt runtime
+
+# One pip run resolves both files, so this one sets the runtime stamp too.
+$(DEV): requirements-dev.txt requirements.txt
+	@sh scripts/venv.sh install requirements-dev.txt runtime dev
+
+# Selenium, which can download a browser, comes with either set of requirements.
+$(BROWSER): scripts/ensure_browser.sh | $(if $(filter test coverage check venv,$(MAKECMDGOALS)),$(DEV),$(RUNTIME))
+	@sh scripts/ensure_browser.sh

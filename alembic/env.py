@@ -1,0 +1,34 @@
+"""Alembic's entry: runs migrations on SQLite and PostgreSQL with the application's own engine rules."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection
+
+from app.config import load_settings
+from app.database import Database
+from app.models import Base
+
+
+def run(connection: Connection) -> None:
+    # SQLite cannot alter a table in place: batch mode copies it.
+    context.configure(
+        connection=connection, target_metadata=Base.metadata, render_as_batch=True, compare_type=True
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def migrate() -> None:
+    url = context.config.attributes.get("database_url") or load_settings().database_url
+    database = Database(url, pool_size=1)
+    try:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(run)
+    finally:
+        await database.close()
+
+
+if context.is_offline_mode():
+    raise SystemExit("Offline mode (--sql) is not supported: run the migrations against the database")
+asyncio.run(migrate())

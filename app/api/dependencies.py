@@ -1,0 +1,82 @@
+"""What a handler may ask for, as `Annotated` aliases."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Final
+
+from fastapi import Depends, Header, Request, Security
+from fastapi.security import APIKeyHeader
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.rate_limit import RateLimiter
+from app.context import Context
+from app.services.key_service import Caller, Scope
+from app.utils.exceptions import PermissionDeniedException
+
+_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])")
+
+_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="Made by `python -m app keys create`")
+
+
+def get_context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+ContextDep = Annotated[Context, Depends(get_context)]
+
+
+async def _transaction(context: ContextDep) -> AsyncIterator[AsyncSession]:
+    async with context.database.transaction() as session:
+        yield session
+
+
+async def _reading(context: ContextDep) -> AsyncIterator[AsyncSession]:
+    async with context.database.reading() as session:
+        yield session
+
+
+# "function": committed before the answer is sent, so that an answer never tells of a change that failed.
+SessionDep = Annotated[AsyncSession, Depends(_transaction, scope="function")]
+ReadSessionDep = Annotated[AsyncSession, Depends(_reading, scope="function")]
+
+
+async def _authenticated(
+    request: Request, context: ContextDep, key: Annotated[str | None, Security(_api_key)]
+) -> Caller:
+    async with context.database.reading() as session:
+        caller = await context.keys.authenticate(session, key)
+    limiter: RateLimiter = request.app.state.rate_limiter
+    await limiter.check(caller.name)
+    return caller
+
+
+def caller_with(scope: Scope) -> Callable[[Caller], Caller]:
+    """A dependency: the caller, whose key must have `scope`."""
+
+    def check(caller: Annotated[Caller, Depends(_authenticated)]) -> Caller:
+        if not caller.may(scope):
+            raise PermissionDeniedException(scope)
+        return caller
+
+    return check
+
+
+AuthorizeCallerDep = Annotated[Caller, Depends(caller_with(Scope.AUTHORIZE))]
+
+
+def _preferred_wait(
+    context: ContextDep,
+    prefer: Annotated[
+        str | None,
+        Header(
+            description="`wait=30`: answer when the session has ended, after 30 seconds at most (RFC 7240)"
+        ),
+    ] = None,
+) -> float:
+    match = _WAIT.search(prefer or "")
+    return min(float(match[1]), context.settings.max_wait) if match else 0.0
+
+
+WaitDep = Annotated[float, Depends(_preferred_wait)]
+"""Seconds the caller is willing to wait; 0: not at all."""

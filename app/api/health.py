@@ -1,0 +1,48 @@
+"""`/health`: is the process alive; `/health/ready`: can it do its work. Neither needs a key."""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Response, status
+
+from app import __version__
+from app.api.dependencies import ContextDep
+from app.api.responses import APIResponse, success_response
+from app.api.schemas import HealthResponse, LoopLagHealth, ReadinessResponse, WorkerHealth
+from app.context import Context
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("", operation_id="health")
+async def health() -> APIResponse[HealthResponse]:
+    """A constant answer from a process that is alive."""
+    return success_response(HealthResponse(version=__version__))
+
+
+@router.get(
+    "/ready",
+    operation_id="ready",
+    responses={
+        503: {"model": APIResponse[ReadinessResponse], "description": "A worker or the database is gone"}
+    },
+)
+async def ready(context: ContextDep, response: Response) -> APIResponse[ReadinessResponse]:
+    """Workers, database, slots and event loop; 503 when a worker has died or the database does not answer."""
+    report = await _report(context)
+    if not report.ready:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return success_response(report)
+
+
+async def _report(context: Context) -> ReadinessResponse:
+    database = await context.database.is_reachable()
+    return ReadinessResponse(
+        ready=database and context.workers.all_alive,
+        database=database,
+        workers=[
+            WorkerHealth(name=worker.name, **asdict(worker.status)) for worker in context.workers.workers
+        ],
+        running_profiles=context.gologin.running_profiles,
+        max_concurrent_profiles=context.gologin.max_concurrent_profiles,
+        event_loop=LoopLagHealth(**asdict(context.loop_lag.snapshot())),
+    )

@@ -1,0 +1,55 @@
+"""Pure ASGI middleware: the request id, the access line, and an envelope for what nobody expected."""
+
+from time import perf_counter
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import unexpected_error
+from app.utils.logger import get_logger
+from app.utils.request_id import accept_request_id
+
+REQUEST_ID_HEADER: Final = "X-Request-ID"
+
+log = get_logger(__name__)
+
+
+class RequestIDMiddleware:
+    """Binds the request's id to every log line, echoes it on every answer, and turns a crash into a clean 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = accept_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._answer(scope, receive, send, request_id)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        began, status = perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("http.crashed", method=scope["method"], path=scope["path"])
+            if status:
+                raise  # the answer is under way already: all that is left is to break it off
+            await JSONResponse(unexpected_error(), 500)(scope, receive, send_with_id)
+        finally:
+            milliseconds = round((perf_counter() - began) * 1000, 1)
+            log.info(
+                "http.request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds
+            )

@@ -1,0 +1,46 @@
+"""The envelope of every answer."""
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, Field
+
+from app.models import utc_now
+from app.utils.request_id import current_request_id
+
+T = TypeVar("T")
+
+
+class APIResponse(BaseModel, Generic[T]):
+    """What every call answers; `error` and `error_code` are null on success, `data` on failure."""
+
+    success: bool
+    data: T | None = None
+    error: str | None = Field(default=None, description="A sentence that says what went wrong and what to do")
+    error_code: str | None = Field(default=None, description="Stable, for programs")
+    request_id: str | None = Field(
+        default=None, description="Quote it to the operators; every log line carries it"
+    )
+    timestamp: datetime = Field(default_factory=utc_now)
+
+
+class PaginatedResponse(BaseModel, Generic[T]):
+    """A page of a list."""
+
+    success: bool = True
+    data: list[T]
+    total: int = Field(description="Rows on all pages")
+    page: int = Field(description="From 1")
+    page_size: int
+    total_pages: int
+
+
+def success_response(data: T) -> APIResponse[T]:
+    return APIResponse(success=True, data=data, request_id=current_request_id())
+
+
+def error_response(error: str, error_code: str) -> dict[str, Any]:
+    response: APIResponse[None] = APIResponse(
+        success=False, error=error, error_code=error_code, request_id=current_request_id()
+    )
+    return response.model_dump(mode="json")

@@ -1,0 +1,151 @@
+"""The command line: `python -m app --help`."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Final, ParamSpec, TextIO
+
+import typer
+from rich.console import Console
+
+from app import main as web
+from app.config import Settings, SettingsError, load_settings
+from app.context import open_context
+from app.database import Database
+from app.demo import DemoOptions, run_demo
+from app.sandbox.config import SandboxConfig
+from app.sandbox.server import main as run_sandbox
+from app.services.key_service import Scope
+from app.utils.crypto import generate_key
+from app.utils.exceptions import AppException
+from app.utils.logger import setup_logging
+
+P = ParamSpec("P")
+
+_USAGE_ERROR: Final = 2
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+keys = typer.Typer(no_args_is_help=True, help="API keys and encryption keys.")
+cli.add_typer(keys, name="keys")
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command; what the user can mend ends in one readable line per mistake, without a trace."""
+    try:
+        cli()
+    except SettingsError as error:
+        _err.print(f"Wrong settings:\n{error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(_USAGE_ERROR)
+    except AppException as error:
+        _err.print(error.message, markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """typer accepts `async def` commands and never runs them."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(command(*args, **kwargs))
+
+    return run
+
+
+@cli.command()
+def serve() -> None:
+    """Serve the API and run the workers, until SIGTERM or Ctrl-C."""
+    web.serve(_settings(sys.stdout))
+
+
+@cli.command()
+@_asynchronous
+async def migrate() -> None:
+    """Bring the database schema up to date."""
+    database = Database(_settings().database_url, pool_size=1)
+    try:
+        await database.migrate()
+    finally:
+        await database.close()
+    _out.print("The database schema is up to date.")
+
+
+@cli.command()
+@_asynchronous
+async def demo(
+    accounts: Annotated[int, typer.Option(min=1, max=1000, help="Accounts to authorise.")] = 5,
+    keep: Annotated[bool, typer.Option(help="Go on serving afterwards, until Ctrl-C.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where the runs keep their database and logs.")] = Path(
+        ".demo"
+    ),
+    sandbox: Annotated[
+        str | None, typer.Option(help="Admin URL of a sandbox that runs already; by default one is started.")
+    ] = None,
+) -> None:
+    """Run the main job against the sandbox: a real service, real browsers, nothing but loopback."""
+    options = DemoOptions(accounts=accounts, keep=keep, folder=folder, sandbox_url=sandbox)
+    raise typer.Exit(0 if await run_demo(options) else 1)
+
+
+@cli.command()
+def sandbox(
+    accounts: Annotated[int, typer.Option(min=0, help="Accounts, each with a profile.")] = 5,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Profile folders; a temporary one by default.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    public_host: Annotated[str | None, typer.Option(help="Host name in the announced URLs.")] = None,
+    gologin_api_port: Annotated[int, typer.Option(help="0: a free one; so the others.")] = 0,
+    gologin_local_port: Annotated[int, typer.Option()] = 0,
+    provider_port: Annotated[int, typer.Option()] = 0,
+    admin_port: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Serve local stand-ins for GoLogin's APIs and the OAuth provider; prints their addresses as JSON."""
+    run_sandbox(
+        SandboxConfig(
+            accounts=accounts,
+            data_dir=data_dir,
+            host=host,
+            public_host=public_host,
+            gologin_api_port=gologin_api_port,
+            gologin_local_port=gologin_local_port,
+            provider_port=provider_port,
+            admin_port=admin_port,
+        )
+    )
+
+
+@keys.command("create")
+@_asynchronous
+async def create_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; shown in sessions and events.")],
+    scope: Annotated[
+        list[Scope] | None, typer.Option(help="What it may do (default: authorize); repeat for several.")
+    ] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never by default.")] = None,
+) -> None:
+    """Make an API key and show it, once."""
+    async with open_context(_settings()) as context, context.database.transaction() as session:
+        lifetime = timedelta(days=days) if days else None
+        key = await context.keys.create(
+            session, name=name, scopes=frozenset(scope or [Scope.AUTHORIZE]), lifetime=lifetime
+        )
+    print(key)  # plain, for scripts: nothing else goes to standard output
+
+
+@keys.command("encryption")
+def create_encryption_key(key_id: Annotated[str, typer.Argument(help="A name for the key.")] = "k1") -> None:
+    """Make an entry for ENCRYPTION_KEYS."""
+    print(f"{key_id}:{generate_key()}")
+
+
+def _settings(log_stream: TextIO = sys.stderr) -> Settings:
+    """A command's own output is on standard output; logs go there only where they are the output."""
+    settings = load_settings()
+    setup_logging(level=settings.log_level, environment=settings.environment, stream=log_stream)
+    return settings

@@ -1,0 +1,153 @@
+"""The browser's own DevTools protocol (CDP): its version, its orderly end, and the redirect that carries the code.
+
+Source: https://chromedevtools.github.io/devtools-protocol/
+"""
+
+import asyncio
+import base64
+import json
+import queue
+import re
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import httpx
+from websockets.asyncio.client import connect as connect_async
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from app.utils.exceptions import SeleniumConnectionException
+
+_VERSION_TIMEOUT: Final = 2.0
+_MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d+)\.")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_CALLBACK_PAGE: Final = base64.b64encode(
+    b"<!doctype html><title>Authorization</title><p>The authorization was received. You can close this tab."
+).decode()
+
+
+@dataclass(frozen=True)
+class BrowserVersion:
+    """What `/json/version` tells of a running browser."""
+
+    major: int
+    ws_url: str
+    """The browser's own DevTools address; a new one with every start."""
+
+
+class DevToolsClient:
+    """Asks and ends browsers through their DevTools port."""
+
+    def __init__(self, *, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def version(self, address: str) -> BrowserVersion:
+        """The browser behind `address` (host:port). Raises `SeleniumConnectionException` within 2 seconds."""
+        try:
+            response = await self._http.get(f"http://{address}/json/version", timeout=_VERSION_TIMEOUT)
+            body = response.raise_for_status().json()
+            match = _MAJOR.match(body["Browser"])
+            if match is None:
+                raise ValueError("not a Chromium")
+            return BrowserVersion(int(match[1]), body["webSocketDebuggerUrl"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise SeleniumConnectionException(address.rpartition(":")[2]) from error
+
+    async def close_browser(self, ws_url: str, *, timeout: float) -> bool:
+        """Ask the browser to close, so that it saves its cookies, and wait until it has gone: `timeout` seconds.
+
+        Returns whether it has gone.
+        """
+        try:
+            async with connect_async(
+                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=None
+            ) as socket:
+                await socket.send(json.dumps({"id": 1, "method": "Browser.close"}))
+                async with asyncio.timeout(timeout):
+                    async for _ in socket:
+                        pass
+        except TimeoutError:
+            return False
+        except (OSError, WebSocketException):
+            return True  # nobody listens there any more
+        return True
+
+
+class RedirectWatcher:
+    """Catches the tab's request for the redirect URI the moment it starts, and answers it itself.
+
+    The request never leaves the browser: the code is had without waiting for a callback page that may be slow or
+    unreachable from the profile's proxy, and reaches no other server. A context manager; used from a Selenium thread.
+    """
+
+    def __init__(self, *, address: str, target_id: str, redirect_uri: str, timeout: float) -> None:
+        self._url = f"ws://{address}/devtools/page/{target_id}"
+        self._redirect_uri = redirect_uri
+        self._timeout = timeout
+        self._caught: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        self._socket: ClientConnection = connect(
+            self._url, open_timeout=self._timeout, close_timeout=0.1, max_size=None, compression=None
+        )
+        # Every document of the tab is looked at, because a pattern does not know equal spellings of one address.
+        pattern = {"urlPattern": "*", "resourceType": "Document", "requestStage": "Request"}
+        self._socket.send(json.dumps({"id": 1, "method": "Fetch.enable", "params": {"patterns": [pattern]}}))
+        self._socket.recv(timeout=self._timeout)
+        self._thread = threading.Thread(target=self._listen, name="redirect-watcher", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        self._thread.join(timeout=self._timeout)
+
+    def wait(self, seconds: float) -> str | None:
+        """The callback's URL, as soon as its request starts; None when it did not within `seconds`."""
+        try:
+            return self._caught.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def _listen(self) -> None:
+        """Ends when the socket does: on exit, or with the tab."""
+        with suppress(WebSocketException, OSError):
+            for message in self._socket:
+                event = json.loads(message)
+                if event.get("method") == "Fetch.requestPaused":
+                    self._answer(event["params"])
+
+    def _answer(self, paused: dict[str, Any]) -> None:
+        request_id, url = paused["requestId"], paused["request"]["url"]
+        if not same_endpoint(url, self._redirect_uri):
+            self._command(3, "Fetch.continueRequest", requestId=request_id)
+            return
+        self._caught.put(url)
+        headers = [{"name": "Content-Type", "value": "text/html; charset=utf-8"}]
+        self._command(
+            2,
+            "Fetch.fulfillRequest",
+            requestId=request_id,
+            responseCode=200,
+            responseHeaders=headers,
+            body=_CALLBACK_PAGE,
+        )
+
+    def _command(self, number: int, method: str, **params: Any) -> None:
+        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+
+
+def same_endpoint(url: str, redirect_uri: str) -> bool:
+    """Whether `url` is the redirect URI, whatever query it adds; compared as a browser normalises them."""
+    return _endpoint(url) == _endpoint(redirect_uri)
+
+
+def _endpoint(url: str) -> tuple[str, str | None, int | None, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme), parts.path or "/"

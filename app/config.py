@@ -1,0 +1,211 @@
+"""Everything that can be set, read from the environment and `.env`; `.env.example` documents each field."""
+
+import json
+import os
+import re
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.utils.crypto import KeyRing, decode_key
+
+PLACEHOLDER: Final = "change-me"
+"""What `.env.example` carries where a secret belongs; it starts in development only."""
+
+_DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
+"""The encryption key of `.env.example`: a real key of 32 bytes that everybody knows."""
+
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+_OUR_PREFIXES: Final = (
+    "GOLOGIN_",
+    "OAUTH_",
+    "ENCRYPTION_",
+    "AUTHORIZATION_",
+    "CONSENT_",
+    "DATABASE_",
+    "CLEANUP_",
+)
+"""Environment variables that start so are meant for this service: an unknown one is a misspelling."""
+
+PositiveSeconds = Annotated[float, Field(gt=0)]
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+
+class OAuthApp(BaseModel):
+    """One registered OAuth client. Without `client_secret` it is a public client (RFC 6749, 2.1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr | None = None
+    redirect_uri: str = Field(pattern=r"^https?://[^/?#]+")
+    """Exactly as registered: providers compare it to the letter."""
+    scopes: tuple[str, ...] = ("tweet.read", "users.read", "offline.access")
+    provider: Literal["x"] = "x"
+
+
+class Settings(BaseSettings):
+    """Durations are seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="forbid", frozen=True)
+
+    environment: Environment = Environment.DEVELOPMENT
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    api_key: SecretStr = SecretStr(PLACEHOLDER)
+    encryption_keys: SecretStr = SecretStr(f"dev:{_DEVELOPMENT_KEY}")
+    rate_limit_per_minute: int = Field(default=100, ge=1)
+    max_body_bytes: int = Field(default=64 * 1024, ge=1024)
+    max_wait: PositiveSeconds = 60.0
+
+    database_url: str = "sqlite+aiosqlite:///data/gologin.db"
+    postgres_password: SecretStr = SecretStr("")
+    """For docker-compose.yml only, which makes `database_url` of it."""
+    database_pool_size: int = Field(default=20, ge=1)
+
+    gologin_api_url: str = "https://api.gologin.com"
+    gologin_api_token: SecretStr = SecretStr(PLACEHOLDER)
+    gologin_local_url: str = "http://localhost:36912"
+    gologin_api_timeout: PositiveSeconds = 20.0
+    profile_start_timeout: PositiveSeconds = 60.0
+    profile_stop_timeout: PositiveSeconds = 20.0
+    max_concurrent_profiles: int = Field(default=10, ge=1)
+
+    oauth_apps: dict[str, OAuthApp] = {}
+    x_web_url: str = "https://x.com"
+    x_api_url: str = "https://api.x.com"
+    oauth_api_timeout: PositiveSeconds = 15.0
+
+    authorization_timeout: PositiveSeconds = 120.0
+    browser_attach_timeout: PositiveSeconds = 20.0
+    page_load_timeout: PositiveSeconds = 30.0
+    consent_button_timeout: PositiveSeconds = 10.0
+    callback_timeout: PositiveSeconds = 30.0
+    chromedriver_path: Path | None = None
+
+    session_lifetime: PositiveSeconds = 86_400.0
+    session_max_running: PositiveSeconds = 7_200.0
+    max_attempts: int = Field(default=3, ge=1)
+    lease_seconds: PositiveSeconds = 30.0
+    shutdown_grace: PositiveSeconds = 30.0
+
+    sync_interval: PositiveSeconds = 900.0
+    sync_retry_interval: PositiveSeconds = 60.0
+    cleanup_interval: PositiveSeconds = 3_600.0
+    monitor_interval: PositiveSeconds = 60.0
+    loop_tick: PositiveSeconds = 0.1
+
+    @field_validator("database_url")
+    @classmethod
+    def _supported_database(cls, value: str) -> str:
+        if not value.startswith(("sqlite+aiosqlite://", "postgresql+psycopg://")):
+            raise ValueError("must start with sqlite+aiosqlite:// or postgresql+psycopg://")
+        return value
+
+    @field_validator("gologin_api_url", "gologin_local_url", "x_web_url", "x_api_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _readable_keys(cls, value: SecretStr) -> SecretStr:
+        _parse_keys(value.get_secret_value())
+        return value
+
+    @field_validator("oauth_apps", mode="before")
+    @classmethod
+    def _readable_apps(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _no_placeholder_outside_development(self) -> Self:
+        if self.environment is not Environment.DEVELOPMENT and (names := self._placeholders()):
+            raise ValueError(
+                f"{', '.join(names)} still hold the placeholder of .env.example; "
+                f"set real values, or ENVIRONMENT=development ({self.environment} refuses to start with them)"
+            )
+        return self
+
+    @cached_property
+    def key_ring(self) -> KeyRing:
+        return KeyRing(_parse_keys(self.encryption_keys.get_secret_value()))
+
+    def _placeholders(self) -> list[str]:
+        """Settings that still hold what `.env.example` carries in their place."""
+        secrets = {"API_KEY": self.api_key, "GOLOGIN_API_TOKEN": self.gologin_api_token}
+        for name, app in self.oauth_apps.items():
+            secrets[f"OAUTH_APPS.{name}"] = app.client_secret or SecretStr(app.client_id)
+        found = [name for name, secret in secrets.items() if PLACEHOLDER in secret.get_secret_value()]
+        if _DEVELOPMENT_KEY in self.encryption_keys.get_secret_value():
+            found.append("ENCRYPTION_KEYS")
+        return found
+
+
+class SettingsError(Exception):
+    """The settings are wrong; the text has one readable line per wrong setting and no value."""
+
+
+def load_settings(env_file: str | Path | None = ".env", **overrides: Any) -> Settings:
+    """The settings of this process. Raises `SettingsError`."""
+    if unknown := [
+        name for name in os.environ if name.upper().startswith(_OUR_PREFIXES) and not _is_setting(name)
+    ]:
+        raise SettingsError(
+            "\n".join(f"{name}: no such setting; see .env.example for the names" for name in unknown)
+        )
+    try:
+        return Settings(_env_file=env_file, **overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_readable(item) for item in error.errors())) from None
+    except ValueError as error:  # pydantic-settings: a complex value that is not JSON
+        raise SettingsError(f"{error} (it must be JSON on one line)") from None
+
+
+def _is_setting(name: str) -> bool:
+    return name.lower() in Settings.model_fields
+
+
+def _readable(error: Any) -> str:
+    """One line; never the value, which may be a secret."""
+    name = ".".join(str(part) for part in error["loc"]).upper() or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such setting; see .env.example for the names"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _parse_keys(text: str) -> dict[str, bytes]:
+    """``id:key,id:key`` → keys by id, in their order. Raises `ValueError` that quotes no key."""
+    keys: dict[str, bytes] = {}
+    for entry in text.split(","):
+        key_id, separator, encoded = entry.strip().partition(":")
+        if not separator or not _KEY_ID.fullmatch(key_id):
+            raise ValueError(
+                "must be 'id:key' pairs separated by commas; make one with `python -m app keys encryption`"
+            )
+        if key_id in keys:
+            raise ValueError(f"key id '{key_id}' stands twice")
+        keys[key_id] = decode_key(encoded)
+    return keys

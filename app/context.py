@@ -1,0 +1,201 @@
+"""The one place where process-wide objects are built and closed; the app, the CLI and the tests open the same."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from app.clients.devtools import DevToolsClient
+from app.clients.gologin import GoLoginClient
+from app.clients.oauth_provider import OAuthProviderClient
+from app.config import Settings
+from app.database import Database
+from app.services.authorization_service import AuthorizationService, SessionLimits
+from app.services.automation import BrowserController, BrowserTimeouts, ProfileAutomator
+from app.services.chromedriver import ChromeDrivers
+from app.services.credential_service import CredentialService
+from app.services.gologin_service import GoLoginService, ProfileRunLimits
+from app.services.job_queue import JobQueue
+from app.services.key_service import KeyService
+from app.services.oauth_service import OAuthService
+from app.services.providers import x_provider
+from app.services.workers.authorization import AuthorizationWorker
+from app.services.workers.base import Worker, WorkerGroup
+from app.services.workers.cleanup import CleanupWorker
+from app.services.workers.monitor import MonitorWorker
+from app.services.workers.sync import ProfileSyncWorker
+from app.utils.loop_lag import LoopLag
+
+_WORKERS_SHARE: Final = 0.8
+"""Of the grace period: the rest is for closing the drivers, the connections and the database."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    database: Database
+    keys: KeyService
+    oauth: OAuthService
+    credentials: CredentialService
+    gologin: GoLoginService
+    authorizations: AuthorizationService
+    automator: ProfileAutomator
+    queue: JobQueue
+    loop_lag: LoopLag
+    workers: WorkerGroup
+
+    def begin_shutdown(self) -> None:
+        """Take no new work, and answer those who wait for the end of a session so that they can go."""
+        self.workers.signal_stop()
+        self.authorizations.release_waiters()
+
+    async def stop_workers(self) -> None:
+        await self.workers.stop(grace=self.settings.shutdown_grace * _WORKERS_SHARE)
+
+
+@asynccontextmanager
+async def open_context(settings: Settings) -> AsyncIterator[Context]:
+    """Build everything, check the schema, and close all in reverse order at the end.
+
+    Raises `SchemaOutOfDateException`. Workers are not started here: `Context.workers.start()` does.
+    """
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url, pool_size=settings.database_pool_size)
+        stack.push_async_callback(database.close)
+        await database.check_schema()
+        # No environment proxies: every address is one of ours or of the settings.
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(trust_env=False, limits=_connection_limits(settings))
+        )
+        context = _build(settings, database, http, stack)
+        context.loop_lag.start()
+        stack.push_async_callback(context.loop_lag.stop)
+        yield context
+
+
+def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stack: AsyncExitStack) -> Context:
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    oauth = _oauth_service(settings, http)
+    credentials = CredentialService(key_ring=settings.key_ring)
+    gologin = _gologin_service(settings, database, http, owner)
+    queue = JobQueue(concurrency=settings.max_concurrent_profiles)
+    authorizations = AuthorizationService(
+        database=database,
+        gologin=gologin,
+        oauth=oauth,
+        credentials=credentials,
+        queue=queue,
+        limits=SessionLimits(
+            lifetime=settings.session_lifetime,
+            max_running=settings.session_max_running,
+            lease=settings.lease_seconds,
+            max_attempts=settings.max_attempts,
+        ),
+        owner=owner,
+    )
+    automator = _automator(settings, gologin, oauth, stack)
+    loop_lag = LoopLag(tick=settings.loop_tick)
+    workers: list[Worker] = [
+        AuthorizationWorker(
+            authorizations=authorizations,
+            automator=automator,
+            queue=queue,
+            lease_seconds=settings.lease_seconds,
+            grace=settings.shutdown_grace * _WORKERS_SHARE,
+        ),
+        ProfileSyncWorker(
+            gologin=gologin, interval=settings.sync_interval, retry_interval=settings.sync_retry_interval
+        ),
+        CleanupWorker(authorizations=authorizations, interval=settings.cleanup_interval),
+        MonitorWorker(
+            authorizations=authorizations,
+            gologin=gologin,
+            loop_lag=loop_lag,
+            interval=settings.monitor_interval,
+        ),
+    ]
+    return Context(
+        settings=settings,
+        database=database,
+        keys=KeyService(bootstrap_key=settings.api_key),
+        oauth=oauth,
+        credentials=credentials,
+        gologin=gologin,
+        authorizations=authorizations,
+        automator=automator,
+        queue=queue,
+        loop_lag=loop_lag,
+        workers=WorkerGroup(workers),
+    )
+
+
+def _oauth_service(settings: Settings, http: httpx.AsyncClient) -> OAuthService:
+    provider = x_provider(web_url=settings.x_web_url, api_url=settings.x_api_url)
+    client = OAuthProviderClient(
+        http=http,
+        token_url=provider.token_url,
+        revoke_url=provider.revoke_url,
+        me_url=provider.me_url,
+        timeout=settings.oauth_api_timeout,
+    )
+    return OAuthService(apps=settings.oauth_apps, provider=provider, client=client)
+
+
+def _gologin_service(
+    settings: Settings, database: Database, http: httpx.AsyncClient, owner: str
+) -> GoLoginService:
+    client = GoLoginClient(
+        http=http,
+        api_url=settings.gologin_api_url,
+        api_token=settings.gologin_api_token.get_secret_value(),
+        local_url=settings.gologin_local_url,
+        api_timeout=settings.gologin_api_timeout,
+        stop_timeout=settings.profile_stop_timeout,
+    )
+    return GoLoginService(
+        database=database,
+        client=client,
+        devtools=DevToolsClient(http=http),
+        limits=ProfileRunLimits(
+            max_concurrent=settings.max_concurrent_profiles,
+            start_timeout=settings.profile_start_timeout,
+            lease_seconds=settings.lease_seconds,
+        ),
+        owner=owner,
+    )
+
+
+def _automator(
+    settings: Settings, gologin: GoLoginService, oauth: OAuthService, stack: AsyncExitStack
+) -> ProfileAutomator:
+    drivers = ChromeDrivers(path=settings.chromedriver_path)
+    stack.push_async_callback(drivers.close)
+    timeouts = BrowserTimeouts(
+        attach=settings.browser_attach_timeout,
+        page_load=settings.page_load_timeout,
+        consent_button=settings.consent_button_timeout,
+        callback=settings.callback_timeout,
+    )
+    automator = ProfileAutomator(
+        gologin=gologin,
+        browser=BrowserController(timeouts=timeouts),
+        oauth=oauth,
+        drivers=drivers,
+        max_concurrent=settings.max_concurrent_profiles,
+        timeout=settings.authorization_timeout,
+    )
+    stack.callback(automator.close)
+    return automator
+
+
+def _connection_limits(settings: Settings) -> httpx.Limits:
+    """Every running profile may hold a connection to GoLogin, its browser and the provider at once."""
+    return httpx.Limits(
+        max_connections=20 + 4 * settings.max_concurrent_profiles, max_keepalive_connections=20
+    )

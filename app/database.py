@@ -1,0 +1,150 @@
+"""The database: one engine, short transactions, and what must follow a commit. Knows no web framework."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from app.utils.exceptions import SchemaOutOfDateException
+from app.utils.logger import get_logger
+
+_ALEMBIC_DIR: Final = Path(__file__).resolve().parent.parent / "alembic"
+_AFTER_COMMIT: Final = "after_commit"
+_READ_ONLY: Final = "gologin_read_only"
+_PING_TIMEOUT: Final = 2.0
+_SQLITE_BUSY_MS: Final = 15_000
+
+log = get_logger(__name__)
+
+
+class Database:
+    """Owns the engine; `close()` it once.
+
+    SQLite runs in WAL mode with one writer at a time: every writing transaction begins IMMEDIATE, because a deferred
+    one that reads first and then writes loses updates of others.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 20) -> None:
+        self._url = url
+        self.engine = _create_engine(url, pool_size)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed when the block ends, rolled back when it raises; then `after_commit` hooks run."""
+        async with self._sessions() as session, session.begin():
+            yield session
+        for callback in session.info.pop(_AFTER_COMMIT, ()):
+            _run_hook(callback)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """One consistent read that takes no write lock."""
+        async with self._sessions() as session:
+            await session.connection(execution_options={_READ_ONLY: True})
+            yield session
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; nothing to do when it is."""
+        # Alembic's env.py runs an event loop of its own.
+        await asyncio.to_thread(command.upgrade, alembic_config(self._url), "head")
+
+    async def check_schema(self) -> None:
+        """Raises `SchemaOutOfDateException` when migrations are missing or the database is newer than the code."""
+        async with self.engine.connect() as connection:
+            current = await connection.run_sync(_current_revision)
+        wanted = ScriptDirectory.from_config(alembic_config(self._url)).get_current_head()
+        if current != wanted:
+            raise SchemaOutOfDateException(current, wanted)
+
+    async def is_reachable(self) -> bool:
+        """Whether the database answers within 2 seconds."""
+        try:
+            async with asyncio.timeout(_PING_TIMEOUT), self.reading() as session:
+                await session.execute(text("SELECT 1"))
+        except (TimeoutError, SQLAlchemyError, OSError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def after_commit(session: AsyncSession, callback: Callable[[], object]) -> None:
+    """Call `callback` once the transaction of `session` has committed; never if it rolls back."""
+    session.info.setdefault(_AFTER_COMMIT, []).append(callback)
+
+
+def alembic_config(url: str) -> Config:
+    config = Config(str(_ALEMBIC_DIR / "alembic.ini"))
+    config.set_main_option("script_location", str(_ALEMBIC_DIR))
+    config.attributes["database_url"] = url
+    return config
+
+
+def _run_hook(callback: Callable[[], object]) -> None:
+    """The change is committed: a failing hook must not tell the caller otherwise."""
+    try:
+        callback()
+    except Exception:
+        log.exception("database.after_commit_failed")
+
+
+def _create_engine(url: str, pool_size: int) -> AsyncEngine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_pre_ping=True,
+            pool_timeout=30,
+        )
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=0,
+        # The driver must not begin transactions by itself: `_begin` does.
+        connect_args={"isolation_level": None, "timeout": _SQLITE_BUSY_MS / 1000},
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "foreign_keys=ON",
+        f"busy_timeout={_SQLITE_BUSY_MS}",
+        "synchronous=NORMAL",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _current_revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,87 @@
+"""`create_app(settings)` with its lifespan, and the server that runs it."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from app import __version__
+from app.api.errors import install_error_handlers
+from app.api.middleware import RequestIDMiddleware
+from app.api.rate_limit import RateLimiter
+from app.api.routes import router
+from app.config import Settings
+from app.context import Context, open_context
+from app.utils.logger import get_logger
+
+_CONNECTIONS_SHARE: Final = 0.1
+"""Of the grace period: for answers that are under way."""
+
+log = get_logger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The web application; its lifespan opens the context, starts the workers, and undoes both."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_context(settings) as context:
+            app.state.context = context
+            context.workers.start()
+            log.info("service.started", version=__version__, database=context.database.engine.dialect.name)
+            try:
+                yield
+            finally:
+                await context.stop_workers()
+                log.info("service.stopped")
+
+    app = FastAPI(
+        title="GoLogin automation",
+        version=__version__,
+        description="API tokens for accounts that are signed in inside GoLogin browser profiles.",
+        lifespan=lifespan,
+        max_body_size=settings.max_body_bytes,
+    )
+    app.state.rate_limiter = RateLimiter(per_minute=settings.rate_limit_per_minute)
+    app.add_middleware(RequestIDMiddleware)
+    app.include_router(router)
+    install_error_handlers(app)
+    return app
+
+
+class Server(uvicorn.Server):
+    """Tells where it listens, and stops in the right order."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            log.info("service.listening", host=host, port=port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Callers who wait are answered and the workers take no more, before connections are waited for."""
+        context: Context = self._app.state.context
+        context.begin_shutdown()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then stop within the grace period."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * _CONNECTIONS_SHARE)),
+    )
+    Server(config, app).run()

@@ -1,0 +1,216 @@
+"""SQLAlchemy tables and their enums.
+
+Schema history (one entry per Alembic migration):
+
+1. `001_initial_schema`: profiles, authorization_sessions, credentials, api_keys, events.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, DateTime, Enum, Index, Integer, MetaData, String, Text, TypeDecorator
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# SQLite only numbers rows by itself for a column that is exactly INTEGER.
+_BigId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime on both databases; SQLite stores no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a naive datetime reached the database")
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class SessionStatus(StrEnum):
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    NEEDS_ATTENTION = "needs_attention"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
+
+
+class SessionStage(StrEnum):
+    """How far a session in progress is; in their order."""
+
+    WAITING_FOR_SLOT = "waiting_for_slot"
+    PROFILE_STARTING = "profile_starting"
+    BROWSER_ATTACHED = "browser_attached"
+    CONSENT_SHOWN = "consent_shown"
+    CONSENT_GIVEN = "consent_given"
+    CODE_RECEIVED = "code_received"
+    TOKENS_STORED = "tokens_stored"
+
+
+class CredentialStatus(StrEnum):
+    ACTIVE = "active"
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=_NAMING)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+    }
+
+
+def _string_enum(enum: type[StrEnum]) -> Enum:
+    """Stored as its text, without a database type: a new member needs no migration."""
+    return Enum(
+        enum, native_enum=False, length=32, values_callable=lambda members: [m.value for m in members]
+    )
+
+
+class _Timestamps:
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
+
+
+class _Lease:
+    """Who works on the row, until when. Whoever applies a result must still hold `lease_token`."""
+
+    lease_token: Mapped[str | None] = mapped_column(String(36))
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class Profile(_Timestamps, _Lease, Base):
+    """A GoLogin profile, as the last sync saw it."""
+
+    __tablename__ = "profiles"
+    __table_args__ = (Index("ix_profiles_account", "twitter_username", "api_app"),)
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    profile_id: Mapped[str] = mapped_column(String(64), unique=True)
+    profile_name: Mapped[str] = mapped_column(Text)
+    """As GoLogin has it, trimmed; neither short nor unique."""
+    twitter_username: Mapped[str | None] = mapped_column(String(64))
+    """Lower case, without ``@``."""
+    api_app: Mapped[str | None] = mapped_column(String(64))
+    """The one OAuth app this profile is for; None: any."""
+    last_synced: Mapped[datetime | None]
+    profile_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    """What GoLogin says besides, never the proxy's password."""
+    is_active: Mapped[bool] = mapped_column(default=True)
+    in_use: Mapped[bool] = mapped_column(default=False)
+
+
+class AuthorizationSession(_Timestamps, _Lease, Base):
+    """One request to authorise an account."""
+
+    __tablename__ = "authorization_sessions"
+    __table_args__ = (
+        Index("ix_authorization_sessions_queue", "status", "priority", "id"),
+        Index("ix_authorization_sessions_account", "twitter_username", "api_app", "status"),
+        Index("ix_authorization_sessions_ended", "status", "completed_at"),
+    )
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    session_id: Mapped[str] = mapped_column(String(36), unique=True)
+    profile_id: Mapped[str] = mapped_column(String(64), index=True)
+    twitter_username: Mapped[str] = mapped_column(String(64))
+    api_app: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[str]]
+    """Asked for, and after completion those granted."""
+    missing_scopes: Mapped[list[str]] = mapped_column(default=list)
+    """Asked for and not granted."""
+    status: Mapped[SessionStatus] = mapped_column(_string_enum(SessionStatus), default=SessionStatus.PENDING)
+    stage: Mapped[SessionStage | None] = mapped_column(_string_enum(SessionStage))
+    stage_times: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Seconds from `started_at` at which each stage was reached."""
+    priority: Mapped[int] = mapped_column(default=5)
+    attempts: Mapped[int] = mapped_column(default=0)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str] = mapped_column(String(128))
+    requested_by: Mapped[str] = mapped_column(String(128))
+    """Name of the API key."""
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+    """A session that waits longer than this ends as ``timeout``."""
+
+
+class Credential(_Timestamps, Base):
+    """The current tokens of an account in an app; secrets encrypted, and nowhere else."""
+
+    __tablename__ = "credentials"
+    __table_args__ = (Index("uq_credentials_account", "account_id", "api_app", unique=True),)
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    account_id: Mapped[str] = mapped_column(String(64))
+    api_app: Mapped[str] = mapped_column(String(64))
+    provider_user_id: Mapped[str] = mapped_column(String(64))
+    access_token: Mapped[str] = mapped_column(Text)
+    refresh_token: Mapped[str | None] = mapped_column(Text)
+    oauth_token_secret: Mapped[str | None] = mapped_column(Text)
+    scopes: Mapped[list[str]]
+    token_expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    status: Mapped[CredentialStatus] = mapped_column(
+        _string_enum(CredentialStatus), default=CredentialStatus.ACTIVE
+    )
+    version: Mapped[int] = mapped_column(default=1)
+    """Grows with every new token set."""
+    session_id: Mapped[str | None] = mapped_column(String(36))
+    """The authorization that made it."""
+
+
+class ApiKey(_Timestamps, Base):
+    """A caller's key: only its hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    prefix: Mapped[str] = mapped_column(String(16), unique=True)
+    """The visible part, by which the row is found."""
+    key_hash: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[str]]
+    expires_at: Mapped[datetime | None]
+
+
+class Event(Base):
+    """What happened, to what, by whom, under which request id. Append-only; `event_service` is its only writer."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    event_type: Mapped[str] = mapped_column(String(64), index=True)
+    occurred_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    account_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    api_app: Mapped[str | None] = mapped_column(String(64))
+    session_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    profile_id: Mapped[str | None] = mapped_column(String(64))
+    actor: Mapped[str] = mapped_column(String(128))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -1,0 +1,202 @@
+"""The sandbox's own API, for demo and tests: faults, browsers, statistics, settings, profiles, sign-in."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, HTTPException, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.sandbox.browsers import Browser
+from app.sandbox.faults import GENERAL_KINDS, SPECIAL_KINDS, Endpoint, Fault, FaultSpec
+from app.sandbox.state import SESSION_COOKIE, Profile, SandboxSettings
+from app.sandbox.traffic import RequestRecord, Stats
+from app.sandbox.world import World, WorldDep
+
+router = APIRouter()
+
+
+class BrowserInfo(BaseModel):
+    """A browser whose process is alive; `since` is unix time, `ws_url` is empty while it starts."""
+
+    profile_id: str
+    account: str
+    pid: int
+    pgid: int
+    since: float
+    ws_url: str
+
+
+class ProfileInfo(BaseModel):
+    """A profile; `account` is who is signed in inside it."""
+
+    id: str
+    account: str
+    name: str
+
+
+class ProfileSpec(BaseModel):
+    """A profile to add; `name` defaults to the account's handle."""
+
+    model_config = ConfigDict(extra="forbid")
+    account: str = Field(min_length=1, max_length=100)
+    name: str | None = None
+
+
+class ProfileCount(BaseModel):
+    accounts: int = Field(ge=0, le=1_000_000)
+
+
+class ProfileName(BaseModel):
+    name: str
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.post("/faults", status_code=201)
+async def add_fault(spec: FaultSpec, world: WorldDep) -> Fault:
+    return world.faults.add(spec)
+
+
+@router.get("/faults")
+async def list_faults(world: WorldDep) -> list[Fault]:
+    return world.faults.all()
+
+
+@router.get("/faults/kinds")
+async def fault_kinds() -> dict[Endpoint, dict[str, str]]:
+    """Every kind of fault of every endpoint, with what it does."""
+    return {endpoint: GENERAL_KINDS | SPECIAL_KINDS.get(endpoint, {}) for endpoint in Endpoint}
+
+
+@router.delete("/faults")
+async def clear_faults(world: WorldDep, account: str | None = None) -> dict[str, int]:
+    return {"removed": world.faults.clear(account)}
+
+
+@router.get("/browsers")
+async def browsers(world: WorldDep) -> list[BrowserInfo]:
+    return [_browser_info(browser) for browser in world.browsers.running()]
+
+
+@router.post("/browsers/{profile_id}/kill", status_code=204)
+async def kill_browser(profile_id: str, world: WorldDep) -> None:
+    """SIGKILLs the browser's process group; answers when it is gone."""
+    account = next((b.account for b in world.browsers.running() if b.profile_id == profile_id), None)
+    if account is None:
+        raise HTTPException(404, "no browser of this profile is running")
+    await world.browsers.kill(account)
+
+
+@router.get("/stats")
+async def stats(world: WorldDep) -> Stats:
+    traffic = world.traffic
+    return Stats(
+        requests=traffic.by_endpoint.total(),
+        by_endpoint=dict(traffic.by_endpoint),
+        by_account=dict(traffic.by_account),
+        refreshes_by_account=dict(traffic.refreshes),
+        browsers_running=len(world.browsers.running()),
+        browsers_max=world.browsers.most_at_once,
+    )
+
+
+@router.delete("/stats", status_code=204)
+async def clear_stats(world: WorldDep) -> None:
+    """Sets every count to zero and forgets the request log; `browsers_max` starts from what runs now."""
+    world.traffic.clear()
+    world.browsers.most_at_once = len(world.browsers.running())
+
+
+@router.get("/requests")
+async def requests(
+    world: WorldDep,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    endpoint: Endpoint | None = None,
+    account: str | None = None,
+) -> list[RequestRecord]:
+    return world.traffic.last(limit, endpoint=endpoint, account=account)
+
+
+@router.get("/settings")
+async def get_settings(world: WorldDep) -> SandboxSettings:
+    return world.settings
+
+
+@router.put("/settings")
+async def change_settings(changes: SandboxSettings, world: WorldDep) -> SandboxSettings:
+    """Changes the settings that are given and leaves the others."""
+    world.settings = world.settings.model_copy(update=changes.model_dump(exclude_unset=True))
+    return world.settings
+
+
+@router.get("/profiles/{account}")
+async def get_profile(account: str, world: WorldDep) -> ProfileInfo:
+    return _profile_info(world.profiles.of(account))
+
+
+@router.post("/profiles", status_code=201)
+async def add_profile(spec: ProfileSpec, world: WorldDep) -> ProfileInfo:
+    """Adds an account with its profile; replaces the profile of an account that has one."""
+    return _profile_info(world.profiles.add(spec.account, name=spec.name))
+
+
+@router.put("/profiles")
+async def reset_profiles(count: ProfileCount, world: WorldDep) -> dict[str, int]:
+    """Replaces all profiles with `sandbox_001` to `sandbox_N`."""
+    world.profiles.reset(count.accounts)
+    return {"accounts": len(world.profiles.all())}
+
+
+@router.patch("/profiles/{account}")
+async def rename_profile(account: str, change: ProfileName, world: WorldDep) -> ProfileInfo:
+    """Changes the name in GoLogin's list; the signed-in account stays."""
+    profile = world.profiles.of(account)
+    if profile is not None:
+        profile.name = change.name
+    return _profile_info(profile)
+
+
+@router.post("/profiles/{account}/replace", status_code=201)
+async def replace_profile(account: str, world: WorldDep) -> ProfileInfo:
+    """Puts a new profile with another id in place of the account's profile."""
+    _profile_info(world.profiles.of(account))
+    return _profile_info(world.profiles.replace(account))
+
+
+@router.delete("/profiles/{account}", status_code=204)
+async def remove_profile(account: str, world: WorldDep) -> None:
+    _profile_info(world.profiles.remove(account))
+
+
+@router.post("/accounts/{account}/cookies")
+async def sign_in(account: str, world: WorldDep) -> dict[str, str]:
+    """The cookies of a browser that is signed in at the provider as this account."""
+    return {SESSION_COOKIE: world.sessions.cookie_value(account)}
+
+
+@router.post("/accounts/{account}/revoke")
+async def revoke_grants(account: str, world: WorldDep) -> dict[str, int]:
+    """Ends all grants of the account, as its owner could in the provider's settings."""
+    return {"revoked": world.oauth.revoke_grants(account)}
+
+
+def create_admin(world: World) -> FastAPI:
+    app = FastAPI(title="Sandbox admin")
+    app.state.world = world
+    app.include_router(router)
+    return app
+
+
+def _browser_info(browser: Browser) -> BrowserInfo:
+    values: dict[str, Any] = {
+        name: getattr(browser, name) for name in ("profile_id", "account", "pid", "since", "ws_url")
+    }
+    return BrowserInfo(pgid=browser.pid, **values)
+
+
+def _profile_info(profile: Profile | None) -> ProfileInfo:
+    if profile is None:
+        raise HTTPException(404, "the account has no profile")
+    return ProfileInfo(id=profile.id, account=profile.account, name=profile.name)

@@ -1,0 +1,211 @@
+"""The one home of faults: which exist, which are set, and the answers the general ones give.
+
+A fault names an endpoint and a kind, and may be bound to one account and to a number of uses. What comes in
+place of an answer, or before it, is applied by `app.sandbox.interceptor`; what changes an answer's meaning is
+applied by its endpoint, which asks `FaultBook.take`.
+"""
+
+import html
+import itertools
+import json
+import time
+from collections.abc import Collection
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+
+class Endpoint(StrEnum):
+    """Every place where a fault can be set."""
+
+    GOLOGIN_LIST = "gologin.list"
+    GOLOGIN_PROFILE = "gologin.profile"
+    GOLOGIN_USER = "gologin.user"
+    LOCAL_START = "local.start"
+    LOCAL_STOP = "local.stop"
+    AUTHORIZE = "provider.authorize"
+    CONSENT_DATA = "provider.consent_data"
+    CONSENT = "provider.consent"
+    TOKEN = "provider.token"
+    REVOKE = "provider.revoke"
+    ME = "provider.me"
+
+
+class Call(NamedTuple):
+    """A request as faults and statistics see it."""
+
+    endpoint: Endpoint
+    account: str | None
+
+
+GENERAL_KINDS = {
+    "delay": "answer `seconds` later (default 1)",
+    "hang": "never answer; ends when the client leaves or the sandbox stops",
+    "hang_after": "do the work, then never answer",
+    "drop": "close the connection without an answer",
+    "drop_after": "do the work, then close the connection without an answer",
+    "status": "answer `status` (default 500) with `body`, or an error body of the service's own shape",
+    "html": "an HTML page with `status` (default 502)",
+    "html_1015": "Cloudflare's rate limit page: 429, text/html, `error code: 1015`",
+    "truncated_json": "the real answer, cut in half",
+    "empty_body": "`status` (default 200) with nothing in it",
+    "rate_limited": "429, with x-rate-limit-* headers (reset after `seconds`, default 60) at the provider",
+}
+
+_KILL_BROWSER = {
+    "kill_browser": "SIGKILL the account's browser, after `seconds` (default 0: before the answer)"
+}
+
+SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
+    Endpoint.LOCAL_START: {
+        "no_ws_url": "200 success without wsUrl; nothing is started",
+        "start_then_kill": "the browser starts and is killed before the answer (or after `seconds`)",
+        "start_hang_running": "the browser starts, but the answer never comes",
+    },
+    Endpoint.AUTHORIZE: {
+        "wrong_account": "another account is signed in",
+        "signed_out": "the page asks to log in",
+        "signed_out_redirect": "redirect to /i/flow/login",
+        "locked": "redirect to /account/access",
+        "human_check": "the page asks to verify you are human",
+        "error_page": "the provider's error page",
+        "button_never_enabled": "the data never arrive, the button stays disabled",
+        "declined": "pressing Authorize takes the decline path",
+        "wrong_state": "the redirect carries another state",
+        "smaller_scope": "granted is `scope` (default: what was asked for without offline.access)",
+        "callback_hang": "the sandbox's callback page never answers",
+        **_KILL_BROWSER,
+    },
+    Endpoint.CONSENT_DATA: _KILL_BROWSER,
+    Endpoint.CONSENT: _KILL_BROWSER,
+    Endpoint.ME: {"wrong_account": "the token is said to be another account's"},
+}
+
+
+class FaultSpec(BaseModel):
+    """What to break: `kind` at `endpoint`, for one account or all, `times` times or for ever."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    endpoint: Endpoint
+    kind: str
+    account: str | None = Field(default=None, description="only for this account; None: for all")
+    times: int | None = Field(default=None, ge=1, description="how often; None: until cleared")
+    seconds: float | None = Field(default=None, ge=0, le=3600)
+    status: int | None = Field(default=None, ge=200, le=599)
+    body: str | dict[str, Any] | None = None
+    scope: str | None = None
+
+    @model_validator(mode="after")
+    def _kind_must_exist_here(self) -> Self:
+        known = sorted(GENERAL_KINDS.keys() | SPECIAL_KINDS.get(self.endpoint, {}).keys())
+        if self.kind not in known:
+            raise ValueError(f"{self.endpoint} has no fault kind {self.kind!r}; it has {', '.join(known)}")
+        return self
+
+
+class Fault(FaultSpec):
+    """A fault that is set; `times` counts down to its end."""
+
+    id: int
+
+
+class FaultBook:
+    """The faults that are set, oldest first: of two that match, the older one acts."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+        self._ids = itertools.count(1)
+
+    def add(self, spec: FaultSpec) -> Fault:
+        fault = Fault(id=next(self._ids), **spec.model_dump())
+        self._faults.append(fault)
+        return fault
+
+    def all(self) -> list[Fault]:
+        return list(self._faults)
+
+    def clear(self, account: str | None = None) -> int:
+        """Removes the faults bound to `account`, or all; tells how many."""
+        kept = [fault for fault in self._faults if account is not None and fault.account != account]
+        removed = len(self._faults) - len(kept)
+        self._faults = kept
+        return removed
+
+    def take(self, endpoint: Endpoint, account: str | None, kinds: Collection[str]) -> Fault | None:
+        """The first matching fault, with one of its uses spent."""
+        for fault in self._faults:
+            if fault.endpoint == endpoint and fault.kind in kinds and fault.account in (None, account):
+                self._spend(fault)
+                return fault
+        return None
+
+    def _spend(self, fault: Fault) -> None:
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times == 0:
+                self._faults.remove(fault)
+
+
+def canned_response(fault: Fault) -> Response:
+    """The answer of a general kind that needs nothing but the fault itself."""
+    match fault.kind:
+        case "status":
+            return _with_body(fault, fault.status or 500)
+        case "html":
+            return HTMLResponse(
+                "<!doctype html><title>Error</title><h1>Bad gateway</h1>", fault.status or 502
+            )
+        case "html_1015":
+            return HTMLResponse("error code: 1015", HTTPStatus.TOO_MANY_REQUESTS)
+        case "empty_body":
+            return Response(status_code=fault.status or 200)
+        case "rate_limited":
+            return _rate_limited(fault)
+    raise AssertionError(f"{fault.kind} has no canned response")
+
+
+def _with_body(fault: Fault, status: int) -> Response:
+    if isinstance(fault.body, dict):
+        return JSONResponse(fault.body, status)
+    if fault.body is not None:
+        return Response(fault.body, status, media_type=_media_type(fault.body))
+    if fault.endpoint in (Endpoint.LOCAL_START, Endpoint.LOCAL_STOP):
+        return Response(_phrase(status), status, media_type="text/plain")
+    return JSONResponse(_error_body(fault.endpoint, status), status)
+
+
+def _error_body(endpoint: Endpoint, status: int) -> dict[str, Any]:
+    if endpoint.startswith("gologin."):
+        return {"statusCode": status, "error": _phrase(status), "message": _phrase(status)}
+    if endpoint in (Endpoint.TOKEN, Endpoint.REVOKE) and status < 500:
+        return {"error": "invalid_request", "error_description": "Value passed for the token was invalid."}
+    return {"title": _phrase(status), "type": "about:blank", "status": status, "detail": _phrase(status)}
+
+
+def _rate_limited(fault: Fault) -> Response:
+    response = _with_body(fault, 429)
+    if fault.endpoint.startswith("provider."):
+        wait = 60 if fault.seconds is None else fault.seconds
+        response.headers["x-rate-limit-limit"] = "75"
+        response.headers["x-rate-limit-remaining"] = "0"
+        response.headers["x-rate-limit-reset"] = str(int(time.time() + wait))
+    return response
+
+
+def _media_type(body: str) -> str:
+    try:
+        json.loads(body)
+    except ValueError:
+        return "text/html" if html.escape(body) != body else "text/plain"
+    return "application/json"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

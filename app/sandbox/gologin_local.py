@@ -1,0 +1,78 @@
+"""Stand-in for the local API of GoLogin's desktop app (http://localhost:36912): start and stop a profile."""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel
+
+from app.sandbox.browsers import BrowserStartError
+from app.sandbox.faults import Call, Endpoint, Fault
+from app.sandbox.state import Profile
+from app.sandbox.world import World, WorldDep
+
+router = APIRouter()
+
+
+class StartRequest(BaseModel):
+    profileId: str  # noqa: N815  (GoLogin's spelling)
+    sync: bool = True
+
+
+class StopRequest(BaseModel):
+    profileId: str  # noqa: N815
+
+
+@router.post("/browser/start-profile", response_model=None)
+async def start_profile(body: StartRequest, world: WorldDep) -> dict[str, Any] | Response:
+    """Starts the browser and answers when it is up; with `sync: false` at once, without `wsUrl`."""
+    profile = world.profiles.get(body.profileId)
+    if profile is None:
+        return PlainTextResponse("Profile deleted or not found", 404)
+    fault = world.faults.take(Endpoint.LOCAL_START, profile.account, {"no_ws_url", "start_then_kill"})
+    if fault is not None and fault.kind == "no_ws_url":
+        return {"status": "success"}
+    if not body.sync:
+        world.browsers.start_soon(profile)
+        return {"status": "success"}
+    return await _start_and_wait(profile, fault, world)
+
+
+@router.post("/browser/stop-profile", status_code=204)
+async def stop_profile(body: StopRequest, world: WorldDep) -> Response:
+    """204 with an empty body when the browser is gone, also when none was running."""
+    await world.browsers.stop(body.profileId)
+    return Response(status_code=204)
+
+
+def create_gologin_local(world: World) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.state.world = world
+    app.include_router(router)
+    return app
+
+
+def identify(request: Request, body: bytes, world: World) -> Call | None:
+    """Endpoint and account of a local call, the latter from the profile id in the body."""
+    endpoints = {"/browser/start-profile": Endpoint.LOCAL_START, "/browser/stop-profile": Endpoint.LOCAL_STOP}
+    endpoint = endpoints.get(request.url.path)
+    return Call(endpoint, _account(body, world)) if endpoint else None
+
+
+async def _start_and_wait(profile: Profile, fault: Fault | None, world: World) -> dict[str, Any] | Response:
+    try:
+        ws_url = await world.browsers.start(profile)
+    except (BrowserStartError, TimeoutError) as error:
+        return PlainTextResponse(f"Failed to start profile: {error}", 500)
+    if fault is not None:
+        await world.browsers.kill(profile.account, after=fault.seconds or 0.0)
+    return {"status": "success", "wsUrl": ws_url}
+
+
+def _account(body: bytes, world: World) -> str | None:
+    try:
+        profile = world.profiles.get(json.loads(body)["profileId"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return profile.account if profile else None

@@ -1,0 +1,167 @@
+"""A pure ASGI layer around each server: applies the general faults, and keeps the statistics."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.sandbox.faults import GENERAL_KINDS, Call, Fault, canned_response
+from app.sandbox.traffic import RequestRecord
+from app.sandbox.world import World
+
+Identify = Callable[[Request, bytes, World], Call | None]
+
+_SILENT = {"hang", "drop"}
+_SILENT_AFTER = {"hang_after", "drop_after", "start_hang_running"}
+_ANSWERS = (GENERAL_KINDS.keys() - {"delay"}) | {"start_hang_running"}
+
+
+class Interceptor:
+    """Wraps a server's app.
+
+    `identify` names the endpoint and account of a request; None: no business of faults.
+    """
+
+    def __init__(self, app: ASGIApp, *, world: World, identify: Identify) -> None:
+        self._app = app
+        self._world = world
+        self._identify = identify
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = await _read_body(receive)
+        call = self._identify(Request(scope), body, self._world)
+        exchange = _Exchange(scope, _replay(body, receive), send)
+        if call is None:
+            await self._app(scope, exchange.receive, exchange.send)
+            return
+        await self._handle(call, exchange)
+
+    async def _handle(self, call: Call, exchange: "_Exchange") -> None:
+        record = self._world.traffic.begin(exchange.scope["method"], call)
+        started = time.perf_counter()
+        exchange.record = record
+        try:
+            await self._slow_down(call, record)
+            fault = self._world.faults.take(call.endpoint, call.account, _ANSWERS)
+            if fault is None:
+                await self._app(exchange.scope, exchange.receive, exchange.send)
+            else:
+                record.fault = fault.kind
+                await self._misbehave(fault, exchange)
+        finally:
+            record.seconds = time.perf_counter() - started
+
+    async def _slow_down(self, call: Call, record: RequestRecord) -> None:
+        world = self._world
+        delay = world.faults.take(call.endpoint, call.account, {"delay"})
+        seconds = world.settings.latency_ms / 1000
+        if delay is not None:
+            record.fault = delay.kind
+            seconds += 1.0 if delay.seconds is None else delay.seconds
+        if seconds:
+            await pause(seconds, world.stopping)
+        kill = world.faults.take(call.endpoint, call.account, {"kill_browser"})
+        if kill is not None and call.account is not None:
+            record.fault = kill.kind
+            await world.browsers.kill(call.account, after=kill.seconds or 0.0)
+
+    async def _misbehave(self, fault: Fault, exchange: "_Exchange") -> None:
+        if fault.kind in _SILENT_AFTER:
+            await self._app(exchange.scope, exchange.receive, _swallow)
+        if "hang" in fault.kind:
+            await until_gone(exchange.receive, self._world.stopping)
+        if fault.kind in _SILENT | _SILENT_AFTER:
+            await exchange.abort()
+        elif fault.kind == "truncated_json":
+            await self._truncate(exchange)
+        else:
+            await canned_response(fault)(exchange.scope, exchange.receive, exchange.send)
+
+    async def _truncate(self, exchange: "_Exchange") -> None:
+        """Runs the app and sends the first half of its body, under a correct content-length."""
+        messages: list[Message] = []
+
+        async def collect(message: Message) -> None:
+            messages.append(message)
+
+        await self._app(exchange.scope, exchange.receive, collect)
+        whole = b"".join(message.get("body", b"") for message in messages)
+        half = whole[: len(whole) // 2]
+        headers = [(name, value) for name, value in messages[0]["headers"] if name != b"content-length"]
+        headers.append((b"content-length", str(len(half)).encode()))
+        await exchange.send({**messages[0], "headers": headers})
+        await exchange.send({"type": "http.response.body", "body": half})
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request on its connection."""
+
+    scope: Scope
+    receive: Receive
+    raw_send: Send
+    record: RequestRecord | None = field(default=None)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and self.record is not None:
+            self.record.status = message["status"]
+        await self.raw_send(message)
+
+    async def abort(self) -> None:
+        """Cuts the connection. ASGI cannot; but uvicorn's `send` is a method of the transport's holder."""
+        holder: Any = getattr(self.raw_send, "__self__", None)
+        holder.transport.abort()
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+async def until_gone(receive: Receive, stopping: asyncio.Event) -> None:
+    """Returns when the client has left or the sandbox stops."""
+
+    async def client_leaves() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    waiters = [asyncio.create_task(client_leaves()), asyncio.create_task(stopping.wait())]
+    try:
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiters:
+            waiter.cancel()
+
+
+async def pause(seconds: float, stopping: asyncio.Event) -> None:
+    """Waits, but not beyond the sandbox's end."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)
+
+
+async def _read_body(receive: Receive) -> bytes:
+    chunks = []
+    more = True
+    while more:
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replay
+
+
+async def _swallow(message: Message) -> None:
+    """Takes the place of `send` when the answer must not leave."""

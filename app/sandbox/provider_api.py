@@ -1,0 +1,109 @@
+"""Stand-in for the provider's API (https://api.x.com): token, revoke and who-am-I."""
+
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from app.sandbox.faults import Endpoint
+from app.sandbox.oauth import Grant, OAuthError
+from app.sandbox.state import user_id_of
+from app.sandbox.world import World, WorldDep
+
+router = APIRouter()
+
+_NO_CACHE = {"cache-control": "no-store"}
+
+
+async def _form(request: Request) -> dict[str, str]:
+    return parse_form(await request.body())
+
+
+FormDep = Annotated[dict[str, str], Depends(_form)]
+
+
+@router.post("/2/oauth2/token")
+async def token(request: Request, form: FormDep, world: WorldDep) -> JSONResponse:
+    """RFC 6749 sections 4.1.3 and 6, with PKCE (RFC 7636) and rotating refresh tokens."""
+    client_id = world.oauth.authenticate(request.headers.get("authorization"), form)
+    _require(form, "grant_type")
+    lifetime = world.settings.access_token_seconds
+    if form["grant_type"] == "authorization_code":
+        _require(form, "code", "redirect_uri", "code_verifier")
+        grant = world.oauth.exchange(client_id, form, lifetime)
+    elif form["grant_type"] == "refresh_token":
+        _require(form, "refresh_token")
+        grant = world.oauth.refresh(client_id, form, lifetime)
+        world.traffic.refreshes[grant.account] += 1
+    else:
+        raise OAuthError("Value passed for the grant_type was invalid.", error="unsupported_grant_type")
+    return JSONResponse(_token_body(grant, lifetime), headers=_NO_CACHE)
+
+
+@router.post("/2/oauth2/revoke")
+async def revoke(request: Request, form: FormDep, world: WorldDep) -> JSONResponse:
+    """RFC 7009."""
+    client_id = world.oauth.authenticate(request.headers.get("authorization"), form)
+    _require(form, "token")
+    world.oauth.revoke(client_id, form["token"])
+    return JSONResponse({"revoked": True})
+
+
+@router.get("/2/users/me")
+async def users_me(request: Request, world: WorldDep) -> JSONResponse:
+    """The account behind an access token that may read tweets and users."""
+    grant = world.oauth.grant_of_access_token(bearer_token(request))
+    if grant is None or not grant.may("users.read", "tweet.read"):
+        problem = {"title": "Unauthorized", "type": "about:blank", "status": 401, "detail": "Unauthorized"}
+        return JSONResponse(problem, 401)
+    account = grant.account
+    if world.faults.take(Endpoint.ME, account, {"wrong_account"}):
+        account = world.profiles.other_account(account)
+    return JSONResponse(
+        {"data": {"id": user_id_of(account), "name": display_name(account), "username": account}}
+    )
+
+
+async def show_oauth_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OAuthError)
+    return JSONResponse({"error": error.error, "error_description": error.description}, error.status)
+
+
+def account_of_call(endpoint: Endpoint, request: Request, body: bytes, world: World) -> str | None:
+    """The account an API call is about, from the code or token in it."""
+    if endpoint == Endpoint.ME:
+        return world.oauth.account_of(bearer_token(request))
+    form = parse_form(body)
+    secrets = (form.get(name, "") for name in ("code", "refresh_token", "token"))
+    return next(filter(None, map(world.oauth.account_of, secrets)), None)
+
+
+def parse_form(body: bytes) -> dict[str, str]:
+    """An `application/x-www-form-urlencoded` body; of a repeated name the last value counts."""
+    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+
+
+def bearer_token(request: Request) -> str:
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    return value if scheme.lower() == "bearer" else ""
+
+
+def display_name(account: str) -> str:
+    return account.replace("_", " ").title()
+
+
+def _require(form: dict[str, str], *names: str) -> None:
+    for name in names:
+        if not form.get(name):
+            raise OAuthError(f"Missing required parameter [{name}].")
+
+
+def _token_body(grant: Grant, lifetime: int) -> dict[str, Any]:
+    body = {
+        "token_type": "bearer",
+        "expires_in": lifetime,
+        "access_token": grant.access_token,
+        "scope": grant.scope,
+    }
+    return body | ({"refresh_token": grant.refresh_token} if grant.refresh_token else {})

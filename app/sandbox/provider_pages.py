@@ -1,0 +1,213 @@
+"""Stand-in for the provider's web site (https://x.com): consent page, what may replace it, callbacks."""
+
+import html
+import random
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Cookie, Depends, FastAPI, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from pydantic import BaseModel
+
+from app.sandbox import provider_api
+from app.sandbox.faults import SPECIAL_KINDS, Call, Endpoint, Fault
+from app.sandbox.interceptor import pause, until_gone
+from app.sandbox.oauth import AuthorizeRequest, AuthorizeRequestError, OAuthError, Ticket
+from app.sandbox.state import SESSION_COOKIE
+from app.sandbox.world import World, WorldDep
+
+PAGES = Path(__file__).parent / "pages"
+CALLBACK = "/callback"
+HANGING_CALLBACK = "/callback/hang"
+
+_ERROR_TITLE = "Something went wrong"
+_ERROR_TEST_ID = 'data-testid="OAuth_Consent_Error_Detail"'
+_ERROR_TEXT = "You weren't able to give access to the App. Go back and try logging in again."
+_CONSENT_API = "/i/api/2/oauth2/consent"
+_PAGE_FAULTS = SPECIAL_KINDS[Endpoint.AUTHORIZE].keys() - {"callback_hang", "kill_browser"}
+_REDIRECTS = {"signed_out_redirect": "/i/flow/login", "locked": "/account/access"}
+
+_SCOPE_TEXTS = {
+    "tweet.read": "All the posts you can view, including posts from protected accounts.",
+    "users.read": "Any account you can view, including protected accounts.",
+    "offline.access": "Stay connected to your account until you revoke access.",
+}
+
+router = APIRouter()
+
+
+async def _signed_in(
+    world: WorldDep, cookie: Annotated[str | None, Cookie(alias=SESSION_COOKIE)] = None
+) -> str | None:
+    return world.sessions.account_of(cookie)
+
+
+SignedInDep = Annotated[str | None, Depends(_signed_in)]
+
+
+class Decision(BaseModel):
+    """What the consent page's script posts after a click."""
+
+    ticket: str
+    decision: Literal["authorize", "decline"]
+
+
+@router.get("/i/oauth2/authorize", response_model=None)
+async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> Response:
+    """The consent page's empty shell, or what stands in its way; errors are 200 too, as in X's own SPA."""
+    try:
+        asked = world.oauth.check_authorize(request.query_params)
+    except AuthorizeRequestError as problem:
+        return _error_page(f"({problem})")
+    if account is None:
+        return _log_in_page()
+    fault = world.faults.take(Endpoint.AUTHORIZE, account, _PAGE_FAULTS)
+    return _page_instead(fault) or _consent_page(asked, account, fault, world)
+
+
+@router.get(_CONSENT_API)
+async def consent_data(ticket: str, account: SignedInDep, world: WorldDep) -> dict[str, Any]:
+    """What the consent page shows: who is signed in, which app asks, for what."""
+    shown = world.oauth.ticket(ticket, account)
+    shortest, longest = world.settings.consent_delay_ms
+    await pause(random.uniform(shortest, longest) / 1000, world.stopping)
+    return {
+        "ready": shown.twist != "button_never_enabled",
+        "app": shown.request.app_name,
+        "handle": shown.shown,
+        "name": provider_api.display_name(shown.shown),
+        "permissions": [_SCOPE_TEXTS.get(scope, scope) for scope in shown.request.scope.split()],
+    }
+
+
+@router.post(_CONSENT_API)
+async def consent(body: Decision, account: SignedInDep, world: WorldDep) -> dict[str, str]:
+    """Takes the decision, once, and tells the page where to go."""
+    ticket = world.oauth.ticket(body.ticket, account)
+    world.oauth.use_ticket(ticket)
+    state = ticket.request.state
+    if body.decision == "decline" or ticket.twist == "declined":
+        return {"location": _location(ticket, {"error": "access_denied", "state": state})}
+    if ticket.twist == "wrong_state":
+        state = f"{state[::-1]}x"
+    code = world.oauth.issue_code(ticket, world.settings.code_seconds)
+    return {"location": _location(ticket, {"state": state, "code": code})}
+
+
+@router.get(CALLBACK)
+async def callback(request: Request, account: SignedInDep, world: WorldDep) -> Response:
+    """Where AIOTT2's redirect ends; never answers while the account has the fault `callback_hang`."""
+    if world.faults.take(Endpoint.AUTHORIZE, account, {"callback_hang"}):
+        await until_gone(request.receive, world.stopping)
+    return _notice("You're connected", "You can close this page and go back to the app.")
+
+
+@router.get(HANGING_CALLBACK)
+async def hanging_callback(request: Request, world: WorldDep) -> Response:
+    """Where AIOTT3's redirect ends: accepted, never answered."""
+    await until_gone(request.receive, world.stopping)
+    return Response(status_code=503)
+
+
+@router.get("/i/flow/login")
+async def login_page() -> Response:
+    return _log_in_page()
+
+
+@router.get("/account/access")
+async def locked_page() -> Response:
+    return _notice("Your account has been locked", "Pass a challenge to unlock your account and go on.")
+
+
+@router.get("/assets/{name}")
+async def asset(name: Literal["consent.js", "style.css"]) -> FileResponse:
+    return FileResponse(PAGES / name)
+
+
+def create_provider(world: World) -> FastAPI:
+    """The web site and the API on one server; the real one has a host for each."""
+    app = FastAPI(openapi_url=None)
+    app.state.world = world
+    app.include_router(router)
+    app.include_router(provider_api.router)
+    app.add_exception_handler(OAuthError, provider_api.show_oauth_error)
+    return app
+
+
+def identify(request: Request, body: bytes, world: World) -> Call | None:
+    """Endpoint and account: the latter from the cookie on pages, from the token or code in API calls."""
+    endpoint = _ENDPOINTS.get((request.method, request.url.path))
+    if endpoint is None:
+        return None
+    if endpoint in (Endpoint.TOKEN, Endpoint.REVOKE, Endpoint.ME):
+        return Call(endpoint, provider_api.account_of_call(endpoint, request, body, world))
+    return Call(endpoint, world.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
+
+
+_ENDPOINTS = {
+    ("GET", "/i/oauth2/authorize"): Endpoint.AUTHORIZE,
+    ("GET", _CONSENT_API): Endpoint.CONSENT_DATA,
+    ("POST", _CONSENT_API): Endpoint.CONSENT,
+    ("POST", "/2/oauth2/token"): Endpoint.TOKEN,
+    ("POST", "/2/oauth2/revoke"): Endpoint.REVOKE,
+    ("GET", "/2/users/me"): Endpoint.ME,
+}
+
+
+def _page_instead(fault: Fault | None) -> Response | None:
+    """What a fault shows in place of the consent page; None if it changes only what happens there."""
+    if fault is None:
+        return None
+    if fault.kind in _REDIRECTS:
+        return RedirectResponse(_REDIRECTS[fault.kind], 302)
+    pages = {
+        "signed_out": _log_in_page(),
+        "human_check": _notice("One more step", "Before you go on, verify you are human."),
+        "error_page": _error_page(),
+    }
+    return pages.get(fault.kind)
+
+
+def _consent_page(asked: AuthorizeRequest, account: str, fault: Fault | None, world: World) -> Response:
+    kind = fault.kind if fault else None
+    shown = world.profiles.other_account(account) if kind == "wrong_account" else account
+    ticket = world.oauth.open_ticket(asked, signed_in=account, shown=shown)
+    ticket.twist = kind
+    if fault is not None and kind == "smaller_scope":
+        ticket.granted_scope = fault.scope or _without_offline_access(asked.scope)
+    return _html("consent.html", ticket=ticket.id, api=_CONSENT_API)
+
+
+def _without_offline_access(scope: str) -> str:
+    return " ".join(word for word in scope.split() if word != "offline.access")
+
+
+def _location(ticket: Ticket, answer: dict[str, str]) -> str:
+    uri = ticket.request.redirect_uri
+    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}"
+
+
+def _log_in_page() -> Response:
+    button = '<button class="primary" data-testid="OAuth_Consent_Log_In_Button">Log in</button>'
+    return _notice("Log in", "Log in to give an app access to your account.", action=button)
+
+
+def _error_page(detail: str = "") -> Response:
+    return _notice(_ERROR_TITLE, f"{_ERROR_TEXT} {detail}".strip(), attribute=_ERROR_TEST_ID)
+
+
+def _notice(title: str, text: str, *, attribute: str = "", action: str = "") -> Response:
+    """A heading, a sentence (its element with a further `attribute`) and perhaps an `action`: a button."""
+    return _html("notice.html", title=title, text=html.escape(text), attribute=attribute, action=action)
+
+
+def _html(page: str, **values: str) -> Response:
+    return HTMLResponse(_template(page).substitute(values), headers={"cache-control": "no-store"})
+
+
+@cache
+def _template(page: str) -> Template:
+    return Template((PAGES / page).read_text(encoding="utf-8"))

@@ -1,0 +1,68 @@
+"""What the stand-ins were asked: counts, and the last requests without any secret."""
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+
+from app.sandbox.faults import Call
+
+
+class RequestRecord(BaseModel):
+    """One answered request; `status` is None when no answer was sent (dropped, hung, client left)."""
+
+    method: str
+    endpoint: str
+    account: str | None
+    at: float
+    seconds: float = 0.0
+    status: int | None = None
+    fault: str | None = None
+
+
+class Stats(BaseModel):
+    """Counts since the start (or the last `DELETE /stats`)."""
+
+    requests: int
+    by_endpoint: dict[str, int]
+    by_account: dict[str, int]
+    refreshes_by_account: dict[str, int]
+    browsers_running: int
+    browsers_max: int
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Counters for everything, and full records of the last 10,000 requests."""
+
+    records: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=10_000))
+    by_endpoint: Counter[str] = field(default_factory=Counter)
+    by_account: Counter[str] = field(default_factory=Counter)
+    refreshes: Counter[str] = field(default_factory=Counter)
+
+    def begin(self, method: str, call: Call) -> RequestRecord:
+        """Counts the request and returns its record, which `RequestRecord.status` completes later."""
+        record = RequestRecord(method=method, endpoint=call.endpoint, account=call.account, at=time.time())
+        self.by_endpoint[call.endpoint] += 1
+        if call.account is not None:
+            self.by_account[call.account] += 1
+        self.records.append(record)
+        return record
+
+    def last(
+        self, limit: int, *, endpoint: str | None = None, account: str | None = None
+    ) -> list[RequestRecord]:
+        """The newest matching records, oldest first."""
+        matching = [
+            record
+            for record in self.records
+            if endpoint in (None, record.endpoint) and account in (None, record.account)
+        ]
+        return matching[-limit:]
+
+    def clear(self) -> None:
+        self.records.clear()
+        self.by_endpoint.clear()
+        self.by_account.clear()
+        self.refreshes.clear()

@@ -1,0 +1,36 @@
+"""Everything the sandbox's servers share, in one object."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.sandbox.browsers import Browsers
+from app.sandbox.faults import FaultBook
+from app.sandbox.oauth import OAuthState
+from app.sandbox.state import Profiles, SandboxSettings, Sessions
+from app.sandbox.traffic import Traffic
+
+
+@dataclass(slots=True)
+class World:
+    """The state behind all servers of one sandbox; `stopping` releases everything that hangs on purpose."""
+
+    gologin_token: str
+    proxy_secret: str
+    profiles: Profiles
+    sessions: Sessions
+    oauth: OAuthState
+    browsers: Browsers
+    faults: FaultBook = field(default_factory=FaultBook)
+    traffic: Traffic = field(default_factory=Traffic)
+    settings: SandboxSettings = field(default_factory=SandboxSettings)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def _world(request: Request) -> World:
+    return cast(World, request.app.state.world)
+
+
+WorldDep = Annotated[World, Depends(_world)]

@@ -1,0 +1,1 @@
+"""What the service does. No web framework and no HTTP client in here."""

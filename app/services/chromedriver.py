@@ -1,0 +1,155 @@
+"""One chromedriver process per browser major version, shared by every session of the machine."""
+
+import asyncio
+import re
+import shutil
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from selenium.webdriver.common.selenium_manager import SeleniumManager
+
+from app.utils.exceptions import ChromeDriverException
+from app.utils.logger import get_logger
+
+_STARTED: Final = re.compile(rb"started successfully on port (\d+)")
+_VERSION: Final = re.compile(r"ChromeDriver (\d+)\.")
+_START_TIMEOUT: Final = 15.0
+_START_ATTEMPTS: Final = 3
+"""A start on a free port fails about once in 500 under load."""
+_STOP_TIMEOUT: Final = 3.0
+
+log = get_logger(__name__)
+
+
+@dataclass
+class _Driver:
+    process: Process
+    url: str
+    drain: "asyncio.Task[None]"
+    """Reads what the process prints, so that it never blocks on a full pipe."""
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.returncode is None
+
+
+class ChromeDrivers:
+    """Starts drivers when they are first needed and again when one has died; `close()` ends them all.
+
+    `path`: the driver of the settings; None finds one on PATH, else Selenium Manager's.
+    """
+
+    def __init__(self, *, path: Path | None) -> None:
+        self._configured = path
+        self._drivers: dict[int, _Driver] = {}
+        self._lock = asyncio.Lock()
+        self._temp = tempfile.TemporaryDirectory(prefix="gologin-chromedriver-", ignore_cleanup_errors=True)
+
+    async def url_for(self, major: int) -> str:
+        """The address of a running driver for browsers of this major version.
+
+        Raises `ChromeDriverException` when none fits or none starts.
+        """
+        async with self._lock:
+            driver = self._drivers.get(major)
+            if driver is None or not driver.is_alive:
+                driver = await self._start(await self._executable(major))
+                self._drivers[major] = driver
+                log.info("chromedriver.started", major=major, pid=driver.process.pid)
+            return driver.url
+
+    async def close(self) -> None:
+        async with self._lock:
+            await asyncio.gather(*(_stop(driver) for driver in self._drivers.values()))
+            self._drivers.clear()
+        self._temp.cleanup()
+
+    async def _executable(self, major: int) -> str:
+        """The configured driver or the one on PATH when its version fits, else one that Selenium Manager has."""
+        candidate = str(self._configured) if self._configured else shutil.which("chromedriver")
+        found = await _major_version(candidate) if candidate else None
+        if candidate and found == major:
+            return candidate
+        if self._configured:
+            raise ChromeDriverException(
+                f"CHROMEDRIVER_PATH is a driver for version {found}, the browser is {major}"
+            )
+        return await asyncio.to_thread(_from_selenium_manager, major)
+
+    async def _start(self, executable: str) -> _Driver:
+        for _ in range(_START_ATTEMPTS):
+            process = await asyncio.create_subprocess_exec(
+                executable,
+                "--port=0",
+                stdout=PIPE,
+                stderr=DEVNULL,
+                stdin=DEVNULL,
+                env={"PATH": "/usr/bin:/bin", "TMPDIR": self._temp.name, "HOME": self._temp.name},
+                start_new_session=True,
+            )
+            try:
+                async with asyncio.timeout(_START_TIMEOUT):
+                    port = await _announced_port(process)
+            except BaseException:
+                await _kill(process)
+                raise
+            if port is not None:
+                return _Driver(process, f"http://127.0.0.1:{port}", asyncio.create_task(_drain(process)))
+            await _kill(process)
+        raise ChromeDriverException(f"{executable} did not start in {_START_ATTEMPTS} attempts")
+
+
+async def _announced_port(process: Process) -> int | None:
+    assert process.stdout is not None
+    async for line in process.stdout:
+        if match := _STARTED.search(line):
+            return int(match[1])
+    return None
+
+
+async def _drain(process: Process) -> None:
+    assert process.stdout is not None
+    while await process.stdout.read(65_536):
+        pass
+    await process.wait()
+
+
+async def _stop(driver: _Driver) -> None:
+    with suppress(ProcessLookupError):
+        driver.process.terminate()
+    try:
+        await asyncio.wait_for(driver.process.wait(), _STOP_TIMEOUT)
+    except TimeoutError:
+        await _kill(driver.process)
+    driver.drain.cancel()
+    await asyncio.wait([driver.drain])
+
+
+async def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+async def _major_version(executable: str) -> int | None:
+    """What the driver says of itself; None when it cannot be asked."""
+    try:
+        process = await asyncio.create_subprocess_exec(executable, "--version", stdout=PIPE, stderr=DEVNULL)
+        output, _ = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
+    except (OSError, TimeoutError):
+        return None
+    match = _VERSION.search(output.decode(errors="replace"))
+    return int(match[1]) if match else None
+
+
+def _from_selenium_manager(major: int) -> str:
+    arguments = ["--browser", "chrome", "--browser-version", str(major), "--avoid-stats"]
+    try:
+        return str(SeleniumManager().binary_paths(arguments)["driver_path"])
+    except Exception as error:
+        message = f"No chromedriver for Chromium {major}: install it, or set CHROMEDRIVER_PATH"
+        raise ChromeDriverException(message) from error

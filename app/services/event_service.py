@@ -1,0 +1,50 @@
+"""The event table's only writer: an event is recorded in the transaction of the change it tells of."""
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import AuthorizationSession, Event
+from app.utils.request_id import current_request_id
+
+
+def record(
+    session: AsyncSession,
+    event_type: str,
+    *,
+    actor: str = "service",
+    account_id: str | None = None,
+    api_app: str | None = None,
+    session_id: str | None = None,
+    profile_id: str | None = None,
+    request_id: str | None = None,
+    **data: Any,
+) -> None:
+    """Add an event to the open transaction. `data` holds no secret; `actor`: an API key's name or ``service``."""
+    session.add(
+        Event(
+            event_type=event_type,
+            actor=actor,
+            account_id=account_id,
+            api_app=api_app,
+            session_id=session_id,
+            profile_id=profile_id,
+            request_id=request_id or current_request_id(),
+            data=data,
+        )
+    )
+
+
+def record_for(session: AsyncSession, event_type: str, row: AuthorizationSession, **data: Any) -> None:
+    """An event about an authorization session; it keeps the request id of the POST that made the session."""
+    record(
+        session,
+        event_type,
+        actor=data.pop("actor", "service"),
+        account_id=row.twitter_username,
+        api_app=row.api_app,
+        session_id=row.session_id,
+        profile_id=row.profile_id,
+        request_id=row.request_id,
+        **data,
+    )

@@ -1,0 +1,116 @@
+"""The seams: what a test may replace, and the values that pass between the services."""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from app.clients.oauth_provider import ProviderUser
+from app.config import OAuthApp
+from app.models import SessionStage
+from app.services.providers import ConsentPageRules
+
+StageReporter = Callable[[SessionStage], None]
+"""Called when a stage is reached; may be called from any thread, returns at once."""
+
+
+@dataclass(frozen=True)
+class RunningBrowser:
+    """A profile's browser that is up and answers."""
+
+    profile_id: str
+    address: str
+    """The debugger address, host:port."""
+    ws_url: str
+    major: int
+    """Chromium's major version; the driver's must be the same."""
+
+
+@dataclass(frozen=True)
+class AuthorizationRequest:
+    """One visit to the provider's authorize endpoint, with what only we know of it."""
+
+    url: str
+    redirect_uri: str
+    state: SecretStr
+    code_verifier: SecretStr
+    """RFC 7636, 4.1; it belongs to this one visit."""
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Tokens as the provider issued them."""
+
+    access_token: SecretStr
+    refresh_token: SecretStr | None
+    scopes: tuple[str, ...]
+    """Granted."""
+    expires_in: int | None
+    """Seconds."""
+    oauth_token_secret: SecretStr | None = None
+    """OAuth 1.0a only."""
+
+
+@dataclass(frozen=True)
+class AuthorizationJob:
+    """A session that this process has claimed."""
+
+    session_id: str
+    profile_id: str
+    account_id: str
+    api_app: str
+    request_id: str
+    lease_token: str
+
+
+@dataclass
+class ConsentRequest:
+    """What the browser thread needs to bring one consent to its end."""
+
+    browser: RunningBrowser
+    driver_url: str
+    account_id: str
+    authorization: AuthorizationRequest
+    page: ConsentPageRules
+    report: StageReporter
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when nobody waits for the result any more; looked at between steps."""
+
+
+class GoLoginServiceProtocol(Protocol):
+    def running_profile(
+        self, profile_id: str, *, report: StageReporter
+    ) -> AbstractAsyncContextManager[RunningBrowser]: ...
+
+    async def close_browser(self, browser: RunningBrowser) -> bool: ...
+
+
+class ConsentTabProtocol(Protocol):
+    def click_authorize_button(self) -> None: ...
+
+    def extract_oauth_code(self) -> SecretStr: ...
+
+
+class BrowserControllerProtocol(Protocol):
+    def connect_to_profile(self, request: ConsentRequest) -> AbstractContextManager[ConsentTabProtocol]: ...
+
+
+class OAuthServiceProtocol(Protocol):
+    def app(self, api_app: str) -> OAuthApp: ...
+
+    def consent_page(self, api_app: str) -> ConsentPageRules: ...
+
+    def generate_auth_url(self, api_app: str) -> AuthorizationRequest: ...
+
+    async def exchange_code_for_tokens(
+        self, api_app: str, *, code: SecretStr, authorization: AuthorizationRequest
+    ) -> TokenSet: ...
+
+    async def refresh_access_token(self, api_app: str, refresh_token: SecretStr) -> TokenSet: ...
+
+    async def verify_credentials(self, api_app: str, access_token: SecretStr) -> ProviderUser: ...
+
+    async def revoke_token(self, api_app: str, token: SecretStr) -> None: ...

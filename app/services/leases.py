@@ -1,0 +1,65 @@
+"""Leases on rows: who holds one works on the row; a heartbeat keeps it; a result is applied only under it.
+
+The rule is in the database: taking, keeping and giving back are single guarded statements, so that of two processes
+one wins, and one that was away too long finds its lease gone.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Final
+
+from app.models import utc_now
+from app.utils.exceptions import LeaseLostException
+from app.utils.logger import get_logger
+
+_BEATS_PER_LEASE: Final = 3
+
+log = get_logger(__name__)
+
+
+def new_lease_token() -> str:
+    return str(uuid.uuid4())
+
+
+def lease_expiry(seconds: float) -> datetime:
+    return utc_now() + timedelta(seconds=seconds)
+
+
+@asynccontextmanager
+async def kept_alive(renew: Callable[[], Awaitable[bool]], *, seconds: float) -> AsyncIterator[None]:
+    """Call `renew` three times per lease of `seconds` while the block runs.
+
+    When `renew` says that the lease is lost, or cannot be reached for a whole lease, the block is interrupted and
+    `LeaseLostException` is raised.
+    """
+    heartbeat: asyncio.Task[None] | None = None
+    try:
+        async with asyncio.timeout(None) as scope:
+            heartbeat = asyncio.create_task(_beat(renew, seconds, scope))
+            yield
+    except TimeoutError:
+        if scope.expired():
+            raise LeaseLostException from None
+        raise
+    finally:
+        if heartbeat is not None:
+            heartbeat.cancel()
+            await asyncio.wait([heartbeat])
+
+
+async def _beat(renew: Callable[[], Awaitable[bool]], seconds: float, scope: asyncio.Timeout) -> None:
+    loop = asyncio.get_running_loop()
+    last_success = loop.time()
+    held = True
+    while held:
+        await asyncio.sleep(seconds / _BEATS_PER_LEASE)
+        try:
+            held = await renew()
+            last_success = loop.time()
+        except Exception:
+            log.warning("lease.renewal_failed", exc_info=True)
+            held = loop.time() - last_success < seconds
+    scope.reschedule(loop.time())

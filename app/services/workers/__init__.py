@@ -1,0 +1,1 @@
+"""The asyncio workers that the lifespan starts."""

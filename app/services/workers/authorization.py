@@ -1,0 +1,159 @@
+"""Runs authorization sessions: as many at once as there are slots, each under its lease, through restarts."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from app.clients.oauth_provider import ProviderUser
+from app.services.authorization_service import AuthorizationService
+from app.services.automation import ProfileAutomator
+from app.services.interfaces import AuthorizationJob, TokenSet
+from app.services.job_queue import JobQueue
+from app.services.leases import kept_alive
+from app.services.workers.base import Worker
+from app.services.workers.stage_recorder import StageRecorder
+from app.utils.exceptions import AppException, LeaseLostException, ProfileInUseException
+from app.utils.logger import get_logger
+from app.utils.tasks import uninterrupted
+
+_BUSY_PROFILE_RETRY: Final = 1.0
+"""Seconds until a session is looked at again whose profile runs for another one."""
+_STOPPING_SHARE: Final = 1 / 3
+"""Of the grace period: kept for stopping the browsers of those that did not finish in time."""
+
+log = get_logger(__name__)
+
+
+class AuthorizationWorker(Worker):
+    """`grace`: seconds from `stop()` to the end of `run()`, the stopping of browsers included."""
+
+    name = "authorization"
+
+    def __init__(
+        self,
+        *,
+        authorizations: AuthorizationService,
+        automator: ProfileAutomator,
+        queue: JobQueue,
+        lease_seconds: float,
+        grace: float,
+    ) -> None:
+        super().__init__()
+        self._authorizations = authorizations
+        self._automator = automator
+        self._queue = queue
+        self._lease_seconds = lease_seconds
+        self._grace = grace
+        self._running: dict[str, asyncio.Task[object]] = {}
+
+    async def run(self) -> None:
+        delivery = asyncio.create_task(self._queue.run(self.authorize))
+        try:
+            while not self._stop.is_set():
+                await self._look_after_waiting()
+                await self._pause(self._lease_seconds / 3)
+                if delivery.done():
+                    delivery.result()
+        finally:
+            await self._drain(delivery)
+
+    async def authorize(self, session_id: str) -> float | None:
+        """One session from its claim to its end. Returns seconds when it must be delivered again."""
+        try:
+            job = await self._authorizations.claim(session_id)
+        except ProfileInUseException:
+            return _BUSY_PROFILE_RETRY
+        if job is None:
+            return None
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[session_id] = task
+        try:
+            with structlog.contextvars.bound_contextvars(
+                request_id=job.request_id,
+                session_id=job.session_id,
+                profile_id=job.profile_id,
+                account_id=job.account_id,
+                api_app=job.api_app,
+            ):
+                await self._to_its_end(job)
+        finally:
+            del self._running[session_id]
+        return None
+
+    async def _to_its_end(self, job: AuthorizationJob) -> None:
+        log.info("authorization.started")
+        try:
+            await self._attempt(job)
+        except asyncio.CancelledError:
+            await uninterrupted(self._release(job))
+            raise
+        except LeaseLostException:
+            log.warning("authorization.lease_lost")
+        except AppException as error:
+            await self._fail(job, error)
+        except Exception:
+            log.exception("authorization.crashed")
+            await self._fail(job, AppException())
+
+    async def _attempt(self, job: AuthorizationJob) -> None:
+        completed = False
+
+        async def renew() -> bool:
+            # Once completed there is nothing left to hold: only the profile is still being stopped.
+            return completed or await self._authorizations.renew(job)
+
+        async with (
+            kept_alive(renew, seconds=self._lease_seconds),
+            StageRecorder(self._authorizations, job) as stages,
+        ):
+
+            async def store(user: ProviderUser, tokens: TokenSet) -> None:
+                nonlocal completed
+                await stages.flush()
+                await self._authorizations.complete(job, user, tokens)
+                completed = True
+                log.info("authorization.completed", scopes=tokens.scopes)
+
+            await self._automator.authorize_account(job, report=stages.report, store=store)
+
+    async def _fail(self, job: AuthorizationJob, error: AppException) -> None:
+        try:
+            status = await self._authorizations.fail(job, error)
+        except LeaseLostException:
+            log.warning("authorization.lease_lost")
+            return
+        log.warning("authorization.failed", status=status, error_code=error.error_code, error=error.message)
+
+    async def _release(self, job: AuthorizationJob) -> None:
+        try:
+            await self._authorizations.release(job)
+            log.info("authorization.released")
+        except LeaseLostException:
+            return  # it has ended, or another process has it
+
+    async def _look_after_waiting(self) -> None:
+        try:
+            recovered = await self._authorizations.recover_lost()
+            delivered = await self._authorizations.deliver_waiting()
+        except Exception as error:
+            self._failed(error)
+            log.exception("worker.failed", worker=self.name)
+            return
+        self._succeeded()
+        if recovered:
+            log.warning("authorization.recovered", sessions=recovered, waiting=delivered)
+
+    async def _drain(self, delivery: "asyncio.Task[None]") -> None:
+        """No new work; let running ones end; then cancel them, which stops their browsers and frees their sessions."""
+        self._queue.stop()
+        for_stopping = self._grace * _STOPPING_SHARE
+        await asyncio.wait([delivery], timeout=self._grace - for_stopping)
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.wait([delivery], timeout=for_stopping)
+        if self._running:
+            log.error("authorization.still_running", sessions=sorted(self._running))
+        delivery.cancel()
+        await asyncio.gather(delivery, return_exceptions=True)

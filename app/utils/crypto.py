@@ -1,0 +1,60 @@
+"""Authenticated encryption of stored secrets: AES-256-GCM (NIST SP 800-38D) with a key id and associated data."""
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from app.utils.exceptions import DecryptionException
+
+_NONCE_BYTES: Final = 12
+_KEY_BYTES: Final = 32
+
+
+def generate_key() -> str:
+    """A new random 256-bit key, URL-safe base64 as the settings take it."""
+    return base64.urlsafe_b64encode(os.urandom(_KEY_BYTES)).decode()
+
+
+def decode_key(text: str) -> bytes:
+    """The 32 bytes behind a key of the settings. Raises `ValueError` when they are not 32."""
+    try:
+        key = base64.urlsafe_b64decode(text)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("an encryption key must be URL-safe base64") from error
+    if len(key) != _KEY_BYTES:
+        raise ValueError(f"an encryption key must be {_KEY_BYTES} bytes, this one has {len(key)}")
+    return key
+
+
+class KeyRing:
+    """Several keys by id: the first writes, all read, so that keys can be replaced while the service runs.
+
+    A stored value is ``<key id>:<base64 of nonce + ciphertext + tag>``. The associated data (table, row, column) is
+    not stored: a value copied to another place does not open.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
+        self._writing_id = next(iter(keys))
+
+    def encrypt(self, plaintext: str, *, associated_data: str) -> str:
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._ciphers[self._writing_id].encrypt(nonce, plaintext.encode(), associated_data.encode())
+        return f"{self._writing_id}:{base64.b64encode(nonce + sealed).decode()}"
+
+    def decrypt(self, value: str, *, associated_data: str) -> str:
+        """Raises `DecryptionException` for an unknown key id, a damaged value, or one from another place."""
+        key_id, _, encoded = value.partition(":")
+        try:
+            raw = base64.b64decode(encoded, validate=True)
+            opened = self._ciphers[key_id].decrypt(
+                raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], associated_data.encode()
+            )
+        except (KeyError, ValueError, InvalidTag) as error:
+            raise DecryptionException from error
+        return opened.decode()

@@ -1,0 +1,339 @@
+"""Every error the service raises on purpose.
+
+A class carries what never changes (``error_code``, HTTP ``status_code``, whether another attempt may help); an
+instance takes domain arguments and writes its own sentence. ``app.api.errors`` turns any of them into the envelope.
+Messages are shown to callers: they hold no secret and no internal detail.
+"""
+
+from typing import ClassVar
+
+
+class AppException(Exception):
+    """Root of the service's own errors; its attributes are those of an unexpected one."""
+
+    error_code: ClassVar[str] = "INTERNAL_ERROR"
+    status_code: ClassVar[int] = 500
+    retryable: bool = False
+    """Whether the same request may succeed later without anybody changing anything."""
+
+    def __init__(
+        self, message: str = "An unexpected error occurred", *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds after which to try again, when that is known."""
+
+
+class DomainException(AppException):
+    """The request, the account or the app is the reason."""
+
+    status_code = 400
+
+
+class InfrastructureException(AppException):
+    """Something the service depends on is the reason."""
+
+    status_code = 502
+    retryable = True
+
+
+# --- the request -----------------------------------------------------------------------------------------------
+
+
+class InvalidRequestException(DomainException):
+    error_code = "INVALID_REQUEST"
+    status_code = 422
+
+
+class BodyTooLargeException(DomainException):
+    error_code = "BODY_TOO_LARGE"
+    status_code = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request body is larger than {limit_bytes // 1024} KiB; send less")
+
+
+class AuthenticationException(DomainException):
+    error_code = "UNAUTHORIZED"
+    status_code = 401
+
+    def __init__(self) -> None:
+        super().__init__("Missing or unknown API key: send a valid key in the X-API-Key header")
+
+
+class PermissionDeniedException(DomainException):
+    error_code = "FORBIDDEN"
+    status_code = 403
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This API key lacks the scope '{scope}'")
+
+
+class RateLimitException(DomainException):
+    error_code = "RATE_LIMITED"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, limit: int, retry_after: float) -> None:
+        message = f"More than {limit} requests a minute with this API key; slow down"
+        super().__init__(message, retry_after=retry_after)
+
+
+class UnknownApiAppException(DomainException):
+    error_code = "UNKNOWN_API_APP"
+    status_code = 422
+
+    def __init__(self, api_app: str, known: list[str]) -> None:
+        super().__init__(
+            f"Unknown api_app '{api_app}'; the configured ones are: {', '.join(known) or 'none'}"
+        )
+
+
+class SessionNotFoundException(DomainException):
+    error_code = "SESSION_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"No authorization session '{session_id}'; check the id that POST /authorize returned"
+        )
+
+
+class ProfileNotFoundException(DomainException):
+    error_code = "PROFILE_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"No GoLogin profile found for account: {account_id}")
+
+
+class ProfileInUseException(DomainException):
+    """The profile is running already, here or on another machine; one profile runs once at a time."""
+
+    error_code = "PROFILE_IN_USE"
+    status_code = 409
+    retryable = True
+
+    def __init__(self, profile_id: str) -> None:
+        super().__init__(f"GoLogin profile {profile_id} is already running; try again when it has stopped")
+
+
+class ConcurrentProfileLimitException(DomainException):
+    error_code = "CONCURRENT_LIMIT"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"Maximum concurrent profiles ({limit}) already running")
+
+
+# --- the account, as the consent page shows it -----------------------------------------------------------------
+
+
+class AccountMismatchException(DomainException):
+    """Another account than the asked one is signed in; nothing was authorised or the new token was revoked."""
+
+    error_code = "ACCOUNT_MISMATCH"
+    status_code = 409
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(
+            f"The profile is signed in as @{found}, not as @{expected}; sign in the right account"
+        )
+
+
+class NeedsAttentionException(DomainException):
+    """The page asks for a person; the session ends as ``needs_attention``."""
+
+    status_code = 409
+
+
+class LoginRequiredException(NeedsAttentionException):
+    error_code = "LOGIN_REQUIRED"
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"@{account_id} is signed out in its profile; a person must sign in there")
+
+
+class AccountLockedException(NeedsAttentionException):
+    error_code = "ACCOUNT_LOCKED"
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"The provider has locked @{account_id}; a person must unlock it in its profile")
+
+
+class HumanCheckException(NeedsAttentionException):
+    error_code = "HUMAN_CHECK_REQUIRED"
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(
+            f"The provider asks @{account_id} for a human check; a person must pass it in the profile"
+        )
+
+
+class ConsentDeclinedException(DomainException):
+    error_code = "CONSENT_DECLINED"
+    status_code = 409
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"The consent for @{account_id} was declined on the provider's page")
+
+
+class ConsentPageException(DomainException):
+    """The provider shows an error instead of the consent: usually the app or its redirect URI is misconfigured."""
+
+    error_code = "CONSENT_PAGE_ERROR"
+    status_code = 502
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"The provider's consent page shows an error: {detail}")
+
+
+class ConsentButtonNotFoundException(DomainException):
+    error_code = "CONSENT_BUTTON_NOT_FOUND"
+    status_code = 502
+    retryable = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"No consent button could be pressed within {seconds:g} seconds; the page is unknown or slow"
+        )
+
+
+class StateMismatchException(DomainException):
+    """The callback's ``state`` is not the one sent (RFC 6749, 10.12): the callback is not ours and is refused."""
+
+    error_code = "STATE_MISMATCH"
+    status_code = 409
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The provider's callback carries another state than this authorization sent; it was refused"
+        )
+
+
+class TokenExpiredException(DomainException):
+    error_code = "TOKEN_EXPIRED"
+    status_code = 409
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(
+            f"The token of @{account_id} is expired, spent or revoked; authorize the account again"
+        )
+
+
+# --- what the service depends on -------------------------------------------------------------------------------
+
+
+class AuthorizationTimeoutException(InfrastructureException):
+    error_code = "AUTH_TIMEOUT"
+    status_code = 504
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"Authorization timeout after {seconds:g} seconds")
+
+
+class GoLoginAPIException(InfrastructureException):
+    error_code = "GOLOGIN_API_ERROR"
+
+    def __init__(self, status: int | str, message: str, *, retryable: bool = True) -> None:
+        super().__init__(f"GoLogin API error ({status}): {message}")
+        self.status = status
+        """HTTP status, or a word such as ``timeout`` when there was no answer."""
+        self.retryable = retryable
+
+
+class SeleniumConnectionException(InfrastructureException):
+    error_code = "BROWSER_CONNECTION_FAILED"
+
+    def __init__(self, port: int | str) -> None:
+        super().__init__(f"Cannot connect to browser on port {port}")
+
+
+class BrowserCrashedException(InfrastructureException):
+    error_code = "BROWSER_CRASHED"
+
+    def __init__(self) -> None:
+        super().__init__("The profile's browser or its driver died during the authorization")
+
+
+class ChromeDriverException(InfrastructureException):
+    """No chromedriver that fits the profile's browser could be found or started."""
+
+    error_code = "CHROMEDRIVER_UNAVAILABLE"
+    status_code = 503
+    retryable = False
+
+
+class TwitterAPIException(InfrastructureException):
+    """The OAuth provider's API refused a call or did not answer."""
+
+    error_code = "TWITTER_API_ERROR"
+
+    def __init__(self, status: int | str, message: str, *, retryable: bool = True) -> None:
+        super().__init__(f"Twitter API error ({status}): {message}")
+        self.status = status
+        """HTTP status, or a word such as ``timeout`` when there was no answer."""
+        self.retryable = retryable
+
+
+class InvalidGrantException(TwitterAPIException):
+    """The provider refused the authorization code or the refresh token itself (RFC 6749, 5.2)."""
+
+    error_code = "INVALID_GRANT"
+
+    def __init__(self, status: int | str, message: str) -> None:
+        super().__init__(status, message, retryable=False)
+
+
+class InvalidClientException(TwitterAPIException):
+    """The provider refused the app's own authentication: the app is misconfigured, not the account."""
+
+    error_code = "INVALID_CLIENT"
+
+    def __init__(self, status: int | str, message: str) -> None:
+        super().__init__(status, message, retryable=False)
+
+
+class DecryptionException(InfrastructureException):
+    """A stored value opens with none of the configured keys, or belongs to another row."""
+
+    error_code = "DECRYPTION_FAILED"
+    status_code = 500
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__("A stored secret cannot be opened with the configured encryption keys")
+
+
+class SchemaOutOfDateException(InfrastructureException):
+    error_code = "SCHEMA_OUT_OF_DATE"
+    status_code = 503
+    retryable = False
+
+    def __init__(self, current: str | None, wanted: str | None) -> None:
+        message = (
+            f"The database schema is at '{current}', the code wants '{wanted}': run `python -m app migrate`"
+        )
+        super().__init__(message)
+
+
+class LeaseLostException(InfrastructureException):
+    """Another process may have taken over the row: whatever was done here is dropped."""
+
+    error_code = "LEASE_LOST"
+    status_code = 503
+
+    def __init__(self) -> None:
+        super().__init__("The lease on the work was lost; another process goes on with it")
+
+
+class ServiceStoppingException(InfrastructureException):
+    """The process is shutting down; the work goes on after the restart."""
+
+    error_code = "SERVICE_STOPPING"
+    status_code = 503
+
+    def __init__(self) -> None:
+        super().__init__("The service is stopping; the session goes on after its restart")

@@ -1,0 +1,114 @@
+"""JSON log lines through structlog; the standard library's loggers go through the same pipe.
+
+A line: ``{"timestamp", "level", "logger", "event", …keys, "request_id", "service", "environment"}``. Ids are bound
+once with `structlog.contextvars`; a processor masks values whose key names a secret, as a last line of defence.
+"""
+
+import logging
+import re
+import sys
+from typing import Final, TextIO
+
+import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import EventDict, WrappedLogger
+
+SERVICE_NAME: Final = "gologin-automation"
+
+_SECRET_WORDS: Final = ("token", "secret", "password", "verifier", "api_key", "authorization_code", "cookie")
+_NOT_SECRET: Final = ("token_type", "token_expires_at")
+_SECRET_IN_URL: Final = re.compile(
+    r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token)=)[^&\\s\"'<>]+"
+)
+_CHATTY_LOGGERS: Final = (
+    "httpx",
+    "httpcore",
+    "selenium",
+    "urllib3",
+    "websockets",
+    "asyncio",
+    "aiosqlite",
+    "alembic",
+    "pgqueuer",
+)
+
+
+def setup_logging(*, level: str, environment: str, stream: TextIO | None = None) -> None:
+    """Send every log line of the process to `stream` (standard output by default) as one JSON object."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_service(environment),
+        _mask_secrets,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(_json_formatter(shared))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    _quieten_libraries()
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose lines carry `name` as ``logger``; call it with a constant message and keys."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def _json_formatter(foreign_pre_chain: list[structlog.typing.Processor]) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=foreign_pre_chain,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            # Never the locals of a frame: they hold tokens.
+            structlog.processors.ExceptionRenderer(
+                ExceptionDictTransformer(show_locals=False, max_frames=20)
+            ),
+            _render,
+        ],
+    )
+
+
+def _quieten_libraries() -> None:
+    """Libraries log URLs and payloads at INFO and below; uvicorn's access line is replaced by our own."""
+    for name in _CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def _add_service(environment: str) -> structlog.typing.Processor:
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {**event, "service": SERVICE_NAME, "environment": environment}
+
+    return add
+
+
+def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for key in event:
+        lowered = key.lower()
+        if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
+            event[key] = "[masked]"
+    return event
+
+
+def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """One line of JSON. A library's exception text may quote a callback URL, so that is masked last."""
+    line = structlog.processors.JSONRenderer()(logger, method, event)
+    assert isinstance(line, str)
+    return _SECRET_IN_URL.sub(r"\1[masked]", line)

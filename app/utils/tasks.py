@@ -1,0 +1,30 @@
+"""Small asyncio helpers."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end even when the caller is cancelled meanwhile; the cancellation then goes on.
+
+    For clean-up that must not be left half-done. `work` must have deadlines of its own.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:
+            break  # raised again by result() below
+    if cancelled is not None:
+        if task.exception() is not None:
+            raise cancelled from task.exception()
+        raise cancelled
+    return task.result()

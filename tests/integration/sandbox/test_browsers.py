@@ -1,0 +1,190 @@
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+import pytest_asyncio
+
+from app.sandbox.admin import BrowserInfo, ProfileInfo
+from app.sandbox.admin_client import SandboxAdmin
+from app.sandbox.config import SandboxInfo
+from app.sandbox.devtools import command
+from app.sandbox.process import SandboxProcess
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+class Local:
+    """The local API, for one profile."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, info: SandboxInfo, admin: SandboxAdmin, profile_id: str
+    ) -> None:
+        self._http, self._info, self._admin, self._profile_id = http, info, admin, profile_id
+
+    async def start(self, *, sync: bool = True) -> httpx.Response:
+        return await self._post("start", {"profileId": self._profile_id, "sync": sync})
+
+    async def stop(self) -> httpx.Response:
+        return await self._post("stop", {"profileId": self._profile_id})
+
+    async def browsers(self) -> list[BrowserInfo]:
+        return [found for found in await self._admin.browsers() if found.profile_id == self._profile_id]
+
+    async def _post(self, action: str, body: dict) -> httpx.Response:
+        return await self._http.post(f"{self._info.gologin_local_url}/browser/{action}-profile", json=body)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def local(http, info, admin, profile: ProfileInfo):
+    local = Local(http, info, admin, profile.id)
+    yield local
+    await admin.clear_faults()
+    await local.stop()
+
+
+def group_members(pgid: int) -> list[psutil.Process]:
+    """The group's living processes; a dead helper is init's to reap."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == pgid and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
+
+
+async def until(condition, seconds: float = 10.0):
+    """Polls an async condition until it holds."""
+    deadline = time.monotonic() + seconds
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.02)
+    return value
+
+
+async def test_start_really_starts_and_stop_leaves_nothing(local: Local, http):
+    answer = (await local.start()).json()
+    assert answer["status"] == "success"
+    address = urlsplit(answer["wsUrl"]).netloc
+    assert "Chrom" in (await http.get(f"http://{address}/json/version")).json()["Browser"]
+    (browser,) = await local.browsers()
+    assert len(group_members(browser.pgid)) > 2
+
+    stopped = await local.stop()
+    assert (stopped.status_code, stopped.content) == (204, b"")
+    assert group_members(browser.pgid) == []
+    assert await local.browsers() == []
+
+
+async def test_cookies_are_kept_and_the_account_is_signed_in(local: Local, info: SandboxInfo):
+    cookie = {"name": "mine", "value": "kept", "url": info.provider_url, "expires": time.time() + 3600}
+    first = (await local.start()).json()["wsUrl"]
+    await command(first, "Storage.setCookies", {"cookies": [cookie]})
+    await local.stop()
+    second = (await local.start()).json()["wsUrl"]
+    cookies = (await command(second, "Storage.getCookies"))["cookies"]
+    assert second != first
+    assert {found["name"] for found in cookies} == {"mine", "auth_token"}
+
+
+async def test_simultaneous_starts_share_one_browser(local: Local):
+    answers = await asyncio.gather(*(local.start() for _ in range(4)))
+    assert len({answer.json()["wsUrl"] for answer in answers}) == 1
+    assert len(await local.browsers()) == 1
+
+
+async def test_a_browser_that_dies_is_reaped_and_can_be_started_again(local: Local, admin: SandboxAdmin):
+    first = (await local.start()).json()["wsUrl"]
+    (browser,) = await local.browsers()
+    psutil.Process(browser.pid).kill()
+
+    async def gone() -> bool:
+        return not await local.browsers()
+
+    await until(gone)
+    assert not psutil.pid_exists(browser.pid), "a zombie is left"
+    assert (await local.stop()).status_code == 204
+    assert (await local.start()).json()["wsUrl"] != first
+
+
+async def test_stop_of_one_that_never_ran(local: Local):
+    assert (await local.stop()).status_code == 204
+
+
+async def test_start_of_an_unknown_profile(http, info):
+    body = {"profileId": "0" * 24, "sync": True}
+    answer = await http.post(f"{info.gologin_local_url}/browser/start-profile", json=body)
+    assert (answer.status_code, answer.text) == (404, "Profile deleted or not found")
+
+
+async def test_without_sync_the_answer_does_not_wait(local: Local):
+    assert (await local.start(sync=False)).json() == {"status": "success"}
+
+    async def up() -> bool:
+        return any(browser.ws_url for browser in await local.browsers())
+
+    await until(up)
+
+
+async def test_stop_during_a_start_wins(local: Local):
+    start = asyncio.create_task(local.start())
+    await until(local.browsers)
+    await local.stop()
+    await start
+    assert await local.browsers() == []
+
+
+async def test_fault_no_ws_url(local: Local, admin: SandboxAdmin, profile):
+    await admin.set_fault("local.start", "no_ws_url", account=profile.account)
+    assert (await local.start()).json() == {"status": "success"}
+    assert await local.browsers() == []
+
+
+async def test_fault_start_then_kill(local: Local, admin: SandboxAdmin, profile):
+    await admin.set_fault("local.start", "start_then_kill", account=profile.account)
+    assert (await local.start()).json()["wsUrl"]
+    assert await local.browsers() == []
+
+
+async def test_fault_start_hang_running(local: Local, admin: SandboxAdmin, profile):
+    await admin.set_fault("local.start", "start_hang_running", account=profile.account)
+    waiting = asyncio.create_task(local.start())
+    (browser,) = await until(local.browsers)
+    assert not waiting.done()
+    waiting.cancel()
+    await local.stop()
+    assert group_members(browser.pgid) == []
+
+
+@pytest.mark.parametrize("endpoint", ["provider.authorize", "provider.consent"])
+async def test_fault_kill_browser(local: Local, admin: SandboxAdmin, profile, authorize_url, endpoint):
+    await local.start()
+    await admin.set_fault(endpoint, "kill_browser", account=profile.account)
+    await admin.give_consent(authorize_url("AIOTT1"), profile.account)
+    assert await local.browsers() == []
+
+
+async def test_temporary_files_of_a_browser_are_removed(local: Local):
+    await local.start()
+    (browser,) = await local.browsers()
+    folder = Path(psutil.Process(browser.pid).environ()["TMPDIR"])
+    assert folder.is_dir()
+    await local.stop()
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere init reaps orphans")
+async def test_no_zombie_is_left(local: Local, sandbox: SandboxProcess):
+    for _ in range(2):
+        await local.start()
+        (browser,) = await local.browsers()
+        await local.stop()
+        left = psutil.Process(sandbox.pid).children(recursive=True)
+        assert [child for child in left if child.pid == browser.pid or child.status() == "zombie"] == []
