@@ -24,7 +24,7 @@ START_TIMEOUT = 20.0  # seconds; 5.1 is the slowest start seen with ten browsers
 CLOSE_TIMEOUT = 5.0  # seconds for CDP Browser.close, which writes cookies to disk
 TERMINATE_TIMEOUT = 3.0  # seconds for SIGTERM, before the process group is killed
 GROUP_TIMEOUT = 1.0  # seconds for the helpers of a browser that has ended
-POLL = 0.01  # seconds between two looks at what tells no news of itself
+POLL = 0.02  # seconds between two looks at what tells no news of itself
 
 FLAGS = (
     "--headless=new",

@@ -7,6 +7,7 @@ from typing import Any
 from websockets.asyncio.client import connect
 
 OPEN_TIMEOUT = 5.0  # seconds; the browser is on the same machine
+CLOSE_TIMEOUT = 1.0  # seconds; a dead one never answers the closing handshake
 
 
 class DevToolsError(Exception):
@@ -30,7 +31,12 @@ async def command(ws_url: str, method: str, params: dict[str, Any] | None = None
     Raises `DevToolsError`, `OSError` or `websockets.WebSocketException`. Once connected there is no deadline.
     """
     async with connect(
-        ws_url, proxy=None, compression=None, max_size=None, open_timeout=OPEN_TIMEOUT
+        ws_url,
+        proxy=None,
+        compression=None,
+        max_size=None,
+        open_timeout=OPEN_TIMEOUT,
+        close_timeout=CLOSE_TIMEOUT,
     ) as socket:
         await socket.send(json.dumps({"id": 1, "method": method, "params": params or {}}))
         async for message in socket:

@@ -1,13 +1,12 @@
 """Small helpers for child processes that lead a process group of their own."""
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
-import sys
+from pathlib import Path
 
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_ENDED = {"Z", "X"}  # proc(5): zombie, dead
 
 
 def dies_with_parent(signal_name: str) -> list[str]:
@@ -19,15 +18,6 @@ def dies_with_parent(signal_name: str) -> list[str]:
     return [setpriv, "--pdeathsig", signal_name, "--"] if setpriv else []
 
 
-def adopt_orphans() -> None:
-    """Makes this process the parent of its descendants' orphans, so that it can reap them (Linux; else nothing).
-
-    Without it they wait for init, which may be slow or, in a container, missing.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def signal_group(leader_pid: int, number: signal.Signals) -> None:
     """Signals a whole process group; one that is already gone is no error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -35,12 +25,19 @@ def signal_group(leader_pid: int, number: signal.Signals) -> None:
 
 
 def group_is_gone(leader_pid: int) -> bool:
-    """Reaps what has ended of a group whose leader is reaped already; true if nothing of it is left."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-leader_pid, os.WNOHANG)[0]:
-            pass
+    """Whether nothing of the group runs any more; where there is a /proc, init's unreaped zombies do not count."""
     try:
         os.killpg(leader_pid, 0)
     except ProcessLookupError:
         return True
-    return False
+    stats = [_state_and_group(path) for path in Path("/proc").glob("[0-9]*/stat")]
+    return bool(stats) and all(state in _ENDED for state, group in stats if group == leader_pid)
+
+
+def _state_and_group(stat: Path) -> tuple[str, int]:
+    """Fields 3 and 5 of /proc/<pid>/stat; the name before them may hold spaces and brackets."""
+    try:
+        fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return "X", 0
+    return fields[0], int(fields[2])

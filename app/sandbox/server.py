@@ -20,7 +20,6 @@ from app.sandbox.browsers import Browsers, CookieParam
 from app.sandbox.config import SCOPES, AppInfo, SandboxConfig, SandboxInfo
 from app.sandbox.interceptor import Interceptor
 from app.sandbox.oauth import OAuthState
-from app.sandbox.processes import adopt_orphans
 from app.sandbox.state import SESSION_COOKIE, Profiles, Sessions
 from app.sandbox.world import World
 
@@ -77,7 +76,6 @@ async def run(config: SandboxConfig) -> None:
     Prints `SandboxInfo` as one line of JSON on stdout as soon as everything listens.
     Raises `OSError` if a port is taken.
     """
-    adopt_orphans()
     stop = _stop_on_signals()
     with _sockets(config) as sockets, _data_dir(config) as data_dir:
         info = _describe(config, sockets)

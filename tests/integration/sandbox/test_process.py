@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import httpx
 import psutil
@@ -37,7 +38,7 @@ async def test_a_stop_with_running_browsers_and_a_hanging_call_leaves_nothing(ht
         started = time.monotonic()
     assert time.monotonic() - started < 5
     assert await all_gone(processes)
-    assert not os.path.exists(temp_dir)
+    assert not Path(temp_dir).exists()
     with pytest.raises(httpx.TransportError):
         await hanging
 
