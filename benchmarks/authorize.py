@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import secrets
+import shutil
 import statistics
 import sys
 import tempfile
@@ -74,7 +75,7 @@ def naive(info: SandboxInfo, profile_id: str) -> None:
 def consent(address: str, url: str, redirect_uri: str) -> str:
     options = webdriver.ChromeOptions()
     options.debugger_address = address
-    driver = webdriver.Chrome(options=options, service=Service("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
         driver.get(url)
         button = (By.CSS_SELECTOR, '[data-testid="OAuth_Consent_Button"]')

@@ -24,8 +24,9 @@ from app.sandbox.process import SandboxProcess
 
 _READY_TIMEOUT: Final = 60.0
 _SECONDS_PER_ACCOUNT: Final = 30.0
-_POLL_RUNNING, _POLL_WAITING = 0.25, 1.0
-_HEALTH_EVERY: Final = 0.05
+_POLL_RUNNING, _POLL_WAITING = 0.5, 2.0
+_HEALTH_EVERY: Final = 0.1
+_SYNC_POLL: Final = 0.25
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -106,7 +107,7 @@ async def _authorize(
         )
         await _until_synced(http)
         health = Health()
-        watcher = asyncio.create_task(_watch_health(http, health))
+        watcher = asyncio.create_task(_watch_health(url, health))
         with LiveProgress(console, accounts) as progress:
             async with asyncio.timeout(_READY_TIMEOUT + _SECONDS_PER_ACCOUNT * len(accounts)):
                 sessions = await asyncio.gather(*(_one(http, account, progress) for account in accounts))
@@ -124,7 +125,7 @@ async def _until_synced(http: httpx.AsyncClient) -> None:
             synced = any(worker["name"] == "sync" and worker["last_success"] for worker in report["workers"])
             if report["ready"] and synced:
                 return
-            await asyncio.sleep(_POLL_RUNNING)
+            await asyncio.sleep(_SYNC_POLL)
 
 
 async def _one(http: httpx.AsyncClient, account: str, progress: LiveProgress) -> dict[str, Any]:
@@ -147,16 +148,18 @@ def _data(response: httpx.Response) -> dict[str, Any]:
     return data
 
 
-async def _watch_health(http: httpx.AsyncClient, health: Health) -> None:
-    while True:
-        began = monotonic()
-        try:
-            (await http.get("/health", timeout=5)).raise_for_status()
-            health.answers += 1
-            health.slowest_ms = max(health.slowest_ms, round((monotonic() - began) * 1000, 1))
-        except httpx.HTTPError:
-            health.failures += 1
-        await asyncio.sleep(_HEALTH_EVERY)
+async def _watch_health(url: str, health: Health) -> None:
+    """Over a connection of its own, as a load balancer would."""
+    async with httpx.AsyncClient(base_url=url, timeout=5, trust_env=False) as http:
+        while True:
+            began = monotonic()
+            try:
+                (await http.get("/health")).raise_for_status()
+                health.answers += 1
+                health.slowest_ms = max(health.slowest_ms, round((monotonic() - began) * 1000, 1))
+            except httpx.HTTPError:
+                health.failures += 1
+            await asyncio.sleep(_HEALTH_EVERY)
 
 
 def _settings(environment: Mapping[str, str]) -> Any:

@@ -6,7 +6,9 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.sandbox.browsers import Browser
+from app.sandbox.config import SandboxInfo
 from app.sandbox.faults import GENERAL_KINDS, SPECIAL_KINDS, Endpoint, Fault, FaultSpec
+from app.sandbox.oauth import GrantState, Issued
 from app.sandbox.state import SESSION_COOKIE, Profile, SandboxSettings
 from app.sandbox.traffic import RequestRecord, Stats
 from app.sandbox.world import World, WorldDep
@@ -52,6 +54,25 @@ class ProfileName(BaseModel):
 @router.get("/health")
 async def health() -> dict[str, str]:
     return {"status": "ok"}
+
+
+@router.get("/info")
+async def info(world: WorldDep) -> SandboxInfo:
+    """What was printed at the start, with the accounts of now: enough for a client that did not start it."""
+    accounts = [profile.account for profile in world.profiles.all()]
+    return world.info.model_copy(update={"accounts": accounts})
+
+
+@router.get("/issued")
+async def issued(world: WorldDep) -> Issued:
+    """Every secret of an authorization that the provider has made or seen, to look for where none may be."""
+    return world.oauth.issued
+
+
+@router.get("/grants")
+async def grants(world: WorldDep, account: str | None = None) -> list[GrantState]:
+    """What accounts have given to apps, and whether a token of it still works."""
+    return world.oauth.grants(account)
 
 
 @router.post("/faults", status_code=201)

@@ -10,6 +10,7 @@ import httpx
 from app.sandbox.admin import BrowserInfo, ProfileInfo
 from app.sandbox.config import SandboxInfo
 from app.sandbox.faults import Endpoint, Fault
+from app.sandbox.oauth import GrantState, Issued
 from app.sandbox.state import SandboxSettings
 from app.sandbox.traffic import RequestRecord, Stats
 
@@ -36,6 +37,18 @@ class SandboxAdmin:
 
     async def aclose(self) -> None:
         await self._http.aclose()
+
+    async def info(self) -> SandboxInfo:
+        return SandboxInfo.model_validate(await self._call("GET", "/info"))
+
+    async def issued(self) -> Issued:
+        """Every code, token, verifier and state that the provider has made or seen."""
+        return Issued.model_validate(await self._call("GET", "/issued"))
+
+    async def grants(self, account: str | None = None) -> list[GrantState]:
+        """The account's grants, or all, oldest first."""
+        params = {"account": account} if account else None
+        return [GrantState.model_validate(item) for item in await self._call("GET", "/grants", params=params)]
 
     async def set_fault(self, endpoint: Endpoint | str, kind: str, **details: Any) -> Fault:
         """`details` are the other fields of `FaultSpec`: account, times, seconds, status, body, scope."""

@@ -17,7 +17,7 @@ from typing import Any
 from websockets.exceptions import WebSocketException
 
 from app.sandbox.devtools import DevToolsError, command, read_ws_url
-from app.sandbox.processes import dies_with_parent, group_is_gone, signal_group
+from app.sandbox.processes import dies_with_parent, group_is_gone, signal_group, yield_cpu
 from app.sandbox.state import Profile
 
 START_TIMEOUT = 20.0  # seconds; 5.1 is the slowest start seen with ten browsers on two cores
@@ -161,6 +161,7 @@ class Browsers:
             stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL,
             env={**os.environ, "TMPDIR": str(temp_dir)}, start_new_session=True,
         )  # fmt: skip
+        yield_cpu(process.pid)
         browser = Browser(profile.id, profile.account, process, temp_dir, since=time.time())
         self._browsers[profile.id] = browser
         self.most_at_once = max(self.most_at_once, len(self._browsers))

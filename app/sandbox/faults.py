@@ -67,6 +67,7 @@ SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
     },
     Endpoint.AUTHORIZE: {
         "wrong_account": "another account is signed in",
+        "wrong_account_unseen": "another account is signed in, and the page does not tell which",
         "signed_out": "the page asks to log in",
         "signed_out_redirect": "redirect to /i/flow/login",
         "locked": "redirect to /account/access",

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from pydantic import BaseModel
+
 from app.sandbox.config import AppInfo
 
 INVALID_TOKEN = "Value passed for the token was invalid."
@@ -27,6 +29,28 @@ class OAuthError(Exception):
 
 class AuthorizeRequestError(Exception):
     """The authorize URL is wrong; the message says what, for the error page."""
+
+
+class Issued(BaseModel):
+    """Every secret of all authorizations so far, also the spent and the refused ones."""
+
+    codes: list[str] = []
+    access_tokens: list[str] = []
+    refresh_tokens: list[str] = []
+    verifiers: list[str] = []
+    states: list[str] = []
+
+    def all(self) -> list[str]:
+        return [*self.codes, *self.access_tokens, *self.refresh_tokens, *self.verifiers, *self.states]
+
+
+class GrantState(BaseModel):
+    """`usable`: whether its access token or its refresh token still works."""
+
+    app: str
+    account: str
+    scope: str
+    usable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +111,19 @@ class OAuthState:
 
     apps: Mapping[str, AppInfo]
     clock: Callable[[], float] = time.time
+    issued: Issued = field(default_factory=Issued)
     _tickets: dict[str, Ticket] = field(default_factory=dict)
     _codes: dict[str, Code] = field(default_factory=dict)
     _access: dict[str, Grant] = field(default_factory=dict)
     _refresh: dict[str, Grant] = field(default_factory=dict)
     _current: dict[tuple[str, str], Grant] = field(default_factory=dict)
+    _grants: list[Grant] = field(default_factory=list)
 
     # The consent page
 
     def check_authorize(self, query: Mapping[str, str]) -> AuthorizeRequest:
         """Validates an authorize URL's query. Raises `AuthorizeRequestError`."""
+        self.issued.states.append(query.get("state", ""))
         name, app = self._app_by_id(query.get("client_id", ""))
         problem = _problem_with(query, app)
         if app is None or problem:
@@ -129,6 +156,7 @@ class OAuthState:
         code = secrets.token_urlsafe(48)
         scope = ticket.granted_scope or ticket.request.scope
         self._codes[code] = Code(ticket.request, ticket.shown, scope, self.clock() + lifetime)
+        self.issued.codes.append(code)
         return code
 
     # The token endpoint
@@ -149,6 +177,7 @@ class OAuthState:
 
         Raises `OAuthError` 400.
         """
+        self.issued.verifiers.append(form.get("code_verifier", ""))
         code = self._codes.get(form.get("code", ""))
         if code is None or code.used:
             raise OAuthError(INVALID_CODE)
@@ -158,6 +187,7 @@ class OAuthState:
         self.revoke_grants(code.account, client_id)
         grant = Grant(client_id=client_id, account=code.account, scope=code.scope)
         self._current[client_id, code.account] = grant
+        self._grants.append(grant)
         return self._issue_tokens(grant, lifetime)
 
     def refresh(self, client_id: str, form: Mapping[str, str], lifetime: float) -> Grant:
@@ -200,10 +230,22 @@ class OAuthState:
             return None
         return grant
 
+    def grants(self, account: str | None = None) -> list[GrantState]:
+        """The account's grants, or all, oldest first."""
+        return [self._state_of(grant) for grant in self._grants if account in (None, grant.account)]
+
     def account_of(self, secret: str) -> str | None:
         """The account behind any code, access or refresh token, also a spent one."""
         holder = self._codes.get(secret) or self._access.get(secret) or self._refresh.get(secret)
         return holder.account if holder else None
+
+    def _state_of(self, grant: Grant) -> GrantState:
+        by_access_token = self.grant_of_access_token(grant.access_token) is not None
+        by_refresh_token = grant.alive and grant.refresh_token is not None
+        app, _ = self._app_by_id(grant.client_id)
+        return GrantState(
+            app=app, account=grant.account, scope=grant.scope, usable=by_access_token or by_refresh_token
+        )
 
     def _app_by_id(self, client_id: str) -> tuple[str, AppInfo | None]:
         return next(
@@ -215,9 +257,11 @@ class OAuthState:
         grant.access_token = secrets.token_urlsafe(48)
         grant.access_expires_at = self.clock() + lifetime
         self._access[grant.access_token] = grant
+        self.issued.access_tokens.append(grant.access_token)
         if grant.may("offline.access"):
             grant.refresh_token = secrets.token_urlsafe(48)
             self._refresh[grant.refresh_token] = grant
+            self.issued.refresh_tokens.append(grant.refresh_token)
         return grant
 
     def _kill(self, grant: Grant) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
+_NICE = 10
 _ENDED = {"Z", "X"}  # proc(5): zombie, dead
 
 
@@ -16,6 +17,17 @@ def dies_with_parent(signal_name: str) -> list[str]:
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name, "--"] if setpriv else []
+
+
+def yield_cpu(leader_pid: int) -> None:
+    """Lets everybody else go first: ten starting browsers would keep a small machine's other processes waiting.
+
+    A session of its own is a scheduling group of its own on Linux (sched(7), autogroup), whose nice value counts.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, leader_pid, _NICE)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{leader_pid}/autogroup").write_text(str(_NICE))
 
 
 def signal_group(leader_pid: int, number: signal.Signals) -> None:

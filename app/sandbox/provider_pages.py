@@ -77,7 +77,7 @@ async def consent_data(ticket: str, account: SignedInDep, world: WorldDep) -> di
     return {
         "ready": shown.twist != "button_never_enabled",
         "app": shown.request.app_name,
-        "handle": shown.shown,
+        "handle": None if shown.twist == "wrong_account_unseen" else shown.shown,
         "name": provider_api.display_name(shown.shown),
         "permissions": [_SCOPE_TEXTS.get(scope, scope) for scope in shown.request.scope.split()],
     }
@@ -173,7 +173,8 @@ def _page_instead(fault: Fault | None) -> Response | None:
 
 def _consent_page(asked: AuthorizeRequest, account: str, fault: Fault | None, world: World) -> Response:
     kind = fault.kind if fault else None
-    shown = world.profiles.other_account(account) if kind == "wrong_account" else account
+    wrong = kind in ("wrong_account", "wrong_account_unseen")
+    shown = world.profiles.other_account(account) if wrong else account
     ticket = world.oauth.open_ticket(asked, signed_in=account, shown=shown)
     ticket.twist = kind
     if fault is not None and kind == "smaller_scope":

@@ -170,6 +170,7 @@ def _build_world(config: SandboxConfig, info: SandboxInfo, data_dir: Path) -> Wo
         return [_cookie(info.provider_url, sessions.cookie_value(account))]
 
     return World(
+        info=info,
         gologin_token=info.gologin_api_token,
         proxy_secret=f"proxy-password-{secrets.token_hex(8)}",
         profiles=Profiles(config.accounts),

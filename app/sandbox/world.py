@@ -7,6 +7,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from app.sandbox.browsers import Browsers
+from app.sandbox.config import SandboxInfo
 from app.sandbox.faults import FaultBook
 from app.sandbox.oauth import OAuthState
 from app.sandbox.state import Profiles, SandboxSettings, Sessions
@@ -17,6 +18,7 @@ from app.sandbox.traffic import Traffic
 class World:
     """The state behind all servers of one sandbox; `stopping` releases everything that hangs on purpose."""
 
+    info: SandboxInfo
     gologin_token: str
     proxy_secret: str
     profiles: Profiles

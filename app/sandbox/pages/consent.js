@@ -29,19 +29,22 @@ function showShell() {
 }
 
 function showDetails(data) {
-  const initials = data.name.slice(0, 1);
   document.getElementById("details").replaceChildren(
     element("h1", {}, element("strong", {}, data.app), " wants to access your account."),
-    element(
-      "div",
-      { class: "user", "data-testid": "UserCell" },
-      element("span", { class: "avatar", "aria-hidden": "true" }, initials),
-      element("span", {}, element("b", {}, data.name), element("span", { class: "handle" }, `@${data.handle}`)),
-    ),
+    ...(data.handle ? [userCell(data)] : []),
     element("h2", {}, "Things this app can view and do"),
     element("ul", {}, ...data.permissions.map((text) => element("li", {}, text))),
   );
   authorize.disabled = false;
+}
+
+function userCell(data) {
+  return element(
+    "div",
+    { class: "user", "data-testid": "UserCell" },
+    element("span", { class: "avatar", "aria-hidden": "true" }, data.name.slice(0, 1)),
+    element("span", {}, element("b", {}, data.name), element("span", { class: "handle" }, `@${data.handle}`)),
+  );
 }
 
 function showError(detail) {
