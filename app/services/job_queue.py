@@ -33,6 +33,8 @@ class JobQueue:
         if not waiting:
             return
         assert self._engine.queries is not None
+        # Its own history is kept for as long as the process lives; ours is the sessions' events.
+        await self._engine.queries.clear_queue_log()
         ids = [session_id for session_id, _ in waiting]
         await self._engine.queries.enqueue(
             [_ENTRYPOINT] * len(ids),
