@@ -1,6 +1,7 @@
 """The command line: `python -m app --help`."""
 
 import asyncio
+import io
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Final, ParamSpec, TextIO
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from app import main as web
 from app.config import Settings, SettingsError, load_settings
@@ -18,7 +20,9 @@ from app.database import Database
 from app.demo import DemoOptions, run_demo
 from app.sandbox.config import SandboxConfig
 from app.sandbox.server import main as run_sandbox
+from app.services import profile_csv
 from app.services.key_service import Scope
+from app.services.workers.base import PeriodicWorker
 from app.utils.crypto import generate_key
 from app.utils.exceptions import AppException
 from app.utils.logger import setup_logging
@@ -29,7 +33,11 @@ _USAGE_ERROR: Final = 2
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys and encryption keys.")
-cli.add_typer(keys, name="keys")
+profiles = typer.Typer(no_args_is_help=True, help="Which profile belongs to which account.")
+gologin = typer.Typer(no_args_is_help=True, help="GoLogin's cloud API.")
+worker = typer.Typer(no_args_is_help=True, help="The background workers.")
+for _name, _group in (("keys", keys), ("profiles", profiles), ("gologin", gologin), ("worker", worker)):
+    cli.add_typer(_group, name=_name)
 
 _out = Console()
 _err = Console(stderr=True)
@@ -142,6 +150,80 @@ async def create_key(
 def create_encryption_key(key_id: Annotated[str, typer.Argument(help="A name for the key.")] = "k1") -> None:
     """Make an entry for ENCRYPTION_KEYS."""
     print(f"{key_id}:{generate_key()}")
+
+
+@profiles.command("import")
+@_asynchronous
+async def import_links(
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV: profile_id,twitter_username,api_app")
+    ],
+) -> None:
+    """Link profiles to accounts; bad lines are reported and skipped. Exit code 1 if there were any."""
+    text = file.read_text(encoding="utf-8-sig")
+    async with open_context(_settings()) as context:
+        with Progress(console=_err, transient=True) as progress:
+            task = progress.add_task("Linking", total=len(text.splitlines()))
+            report = await profile_csv.import_links(
+                context.database,
+                context.directory,
+                io.StringIO(text, newline=""),
+                actor="cli",
+                progress=lambda line: progress.update(task, completed=line),
+            )
+    for bad in report.bad_lines:
+        _err.print(f"line {bad.line}: {bad.reason}", markup=False, highlight=False, soft_wrap=True)
+    print(f"{report.linked} linked, {len(report.bad_lines)} bad lines")
+    raise typer.Exit(1 if report.bad_lines else 0)
+
+
+@profiles.command("export")
+@_asynchronous
+async def export_links(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="CSV to write.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what follows from the rule, not only links.")
+    ] = False,
+) -> None:
+    """Write the links as CSV, as `profiles import` reads them."""
+    async with open_context(_settings()) as context:
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            written = await profile_csv.export_links(context.database, stream, everything=everything)
+    print(f"{written} written to {file}")
+
+
+@gologin.command("check")
+@_asynchronous
+async def check_gologin() -> None:
+    """Ask GoLogin whether the API token of the settings works; one call."""
+    async with open_context(_settings()) as context:
+        await context.gologin.check_token()
+    print("GoLogin accepts the API token.")
+
+
+@gologin.command("close-breaker")
+@_asynchronous
+async def close_breaker() -> None:
+    """Let calls to GoLogin's cloud API through again; look at the API token first."""
+    async with open_context(_settings()) as context, context.database.transaction() as session:
+        was_open = await context.gate.close(session, actor="cli")
+    print("The breaker is closed." if was_open else "The breaker was not open.")
+
+
+@worker.command("run-once")
+@_asynchronous
+async def run_worker_once(
+    name: Annotated[str, typer.Argument(help="sync, cleanup or monitor.")],
+) -> None:
+    """Run one iteration of a periodic worker now, due or not. Exit code 1 if another process is at it."""
+    async with open_context(_settings()) as context:
+        found = context.workers.named(name)
+        if not isinstance(found, PeriodicWorker):
+            known = [each.name for each in context.workers.workers if isinstance(each, PeriodicWorker)]
+            raise typer.BadParameter(f"there is no such worker; there are: {', '.join(known)}")
+        if not await found.run_once():
+            _err.print(f"Another process runs '{name}' now; try again when it has ended.")
+            raise typer.Exit(1)
 
 
 def _settings(log_stream: TextIO = sys.stderr) -> Settings:

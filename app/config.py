@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,8 @@ _OUR_PREFIXES: Final = (
     "CONSENT_",
     "DATABASE_",
     "CLEANUP_",
+    "PROFILE_",
+    "ALARM_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
 
@@ -83,13 +86,19 @@ class Settings(BaseSettings):
     """For docker-compose.yml only, which makes `database_url` of it."""
     database_pool_size: int = Field(default=20, ge=1)
 
+    profile_browser: Literal["gologin", "adspower"] = "gologin"
     gologin_api_url: str = "https://api.gologin.com"
     gologin_api_token: SecretStr = SecretStr(PLACEHOLDER)
     gologin_local_url: str = "http://localhost:36912"
     gologin_api_timeout: PositiveSeconds = 20.0
+    gologin_requests_per_minute: int = Field(default=200, ge=1)
     profile_start_timeout: PositiveSeconds = 60.0
     profile_stop_timeout: PositiveSeconds = 20.0
     max_concurrent_profiles: int = Field(default=10, ge=1)
+    fleet_max_running_profiles: int | None = Field(default=None, ge=1)
+    profile_rule: Literal["name", "notes", "tag", "none"] = "name"
+    profile_rule_pattern: str = r"^@?(?P<account>[A-Za-z0-9_]{1,15})$"
+    adspower_url: str = "http://local.adspower.net:50325"
 
     oauth_apps: dict[str, OAuthApp] = {}
     x_web_url: str = "https://x.com"
@@ -106,7 +115,9 @@ class Settings(BaseSettings):
     session_lifetime: PositiveSeconds = 86_400.0
     session_max_running: PositiveSeconds = 7_200.0
     max_attempts: int = Field(default=3, ge=1)
-    lease_seconds: PositiveSeconds = 30.0
+    lease_seconds: PositiveSeconds = 20.0
+    foreign_lease_grace: PositiveSeconds = 600.0
+    machine_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=64)
     shutdown_grace: PositiveSeconds = 30.0
 
     sync_interval: PositiveSeconds = 900.0
@@ -114,6 +125,12 @@ class Settings(BaseSettings):
     cleanup_interval: PositiveSeconds = 3_600.0
     monitor_interval: PositiveSeconds = 60.0
     loop_tick: PositiveSeconds = 0.1
+    session_retention_days: int = Field(default=90, ge=1)
+    event_retention_days: int = Field(default=365, ge=1)
+    alarm_waiting_seconds: PositiveSeconds = 900.0
+    alarm_pending: int = Field(default=1000, ge=1)
+    alarm_failures_per_hour: int = Field(default=50, ge=0)
+    alarm_sync_age: PositiveSeconds = 3_600.0
 
     @field_validator("database_url")
     @classmethod
@@ -122,12 +139,23 @@ class Settings(BaseSettings):
             raise ValueError("must start with sqlite+aiosqlite:// or postgresql+psycopg://")
         return value
 
-    @field_validator("gologin_api_url", "gologin_local_url", "x_web_url", "x_api_url")
+    @field_validator("gologin_api_url", "gologin_local_url", "x_web_url", "x_api_url", "adspower_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("profile_rule_pattern")
+    @classmethod
+    def _pattern_names_the_account(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from None
+        if "account" not in groups:
+            raise ValueError("must have a group (?P<account>...), and may have one (?P<app>...)")
+        return value
 
     @field_validator("encryption_keys")
     @classmethod

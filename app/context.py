@@ -1,7 +1,6 @@
 """The one place where process-wide objects are built and closed; the app, the CLI and the tests open the same."""
 
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,24 +8,34 @@ from typing import Final
 
 import httpx
 
+from app.clients.adspower import AdsPowerClient
 from app.clients.devtools import DevToolsClient
 from app.clients.gologin import GoLoginClient
 from app.clients.oauth_provider import OAuthProviderClient
+from app.clients.profile_browser import ProfileBrowserClient
 from app.config import Settings
 from app.database import Database
+from app.services.account_rule import AccountRule
+from app.services.alarm_service import AlarmService
 from app.services.authorization_service import AuthorizationService, SessionLimits
 from app.services.automation import BrowserController, BrowserTimeouts, ProfileAutomator
 from app.services.chromedriver import ChromeDrivers
+from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
 from app.services.job_queue import JobQueue
 from app.services.key_service import KeyService
 from app.services.oauth_service import OAuthService
+from app.services.profile_directory import ProfileDirectory
+from app.services.profile_leases import ProfileLeases
+from app.services.profile_sync import ProfileSyncService
 from app.services.providers import x_provider
+from app.services.retention import Retention, RetentionDays
+from app.services.worker_runs import WorkerRuns
 from app.services.workers.authorization import AuthorizationWorker
 from app.services.workers.base import Worker, WorkerGroup
 from app.services.workers.cleanup import CleanupWorker
-from app.services.workers.monitor import MonitorWorker
+from app.services.workers.monitor import MonitorWorker, Thresholds
 from app.services.workers.sync import ProfileSyncWorker
 from app.utils.loop_lag import LoopLag
 
@@ -43,12 +52,16 @@ class Context:
     keys: KeyService
     oauth: OAuthService
     credentials: CredentialService
+    gate: CloudGate
+    directory: ProfileDirectory
+    syncs: ProfileSyncService
     gologin: GoLoginService
     authorizations: AuthorizationService
     automator: ProfileAutomator
-    queue: JobQueue
+    alarms: AlarmService
     loop_lag: LoopLag
     workers: WorkerGroup
+    sync_worker: ProfileSyncWorker
 
     def begin_shutdown(self) -> None:
         """Take no new work, and answer those who wait for the end of a session so that they can go."""
@@ -80,10 +93,31 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
 
 def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stack: AsyncExitStack) -> Context:
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    owner = f"{settings.machine_name}:{os.getpid()}"
     oauth = _oauth_service(settings, http)
     credentials = CredentialService(key_ring=settings.key_ring)
-    gologin = _gologin_service(settings, database, http, owner)
+    gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
+    rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)
+    directory = ProfileDirectory(rule=rule)
+    client = _profile_browser(settings, http, gate)
+    syncs = ProfileSyncService(database=database, client=client, rule=rule)
+    gologin = GoLoginService(
+        client=client,
+        devtools=DevToolsClient(http=http),
+        leases=ProfileLeases(
+            database=database,
+            machine=settings.machine_name,
+            owner=owner,
+            lease_seconds=settings.lease_seconds,
+            fleet_limit=settings.fleet_max_running_profiles,
+            foreign_grace=settings.foreign_lease_grace,
+        ),
+        directory=directory,
+        sync=syncs,
+        limits=ProfileRunLimits(
+            max_concurrent=settings.max_concurrent_profiles, start_timeout=settings.profile_start_timeout
+        ),
+    )
     queue = JobQueue(concurrency=settings.max_concurrent_profiles)
     authorizations = AuthorizationService(
         database=database,
@@ -101,22 +135,51 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     )
     automator = _automator(settings, gologin, oauth, stack)
     loop_lag = LoopLag(tick=settings.loop_tick)
+    alarms = AlarmService(database=database)
+    runs = WorkerRuns(database=database, owner=owner, lease_seconds=settings.lease_seconds)
+    sync_worker = ProfileSyncWorker(
+        gologin=gologin,
+        syncs=syncs,
+        runs=runs,
+        interval=settings.sync_interval,
+        retry_interval=settings.sync_retry_interval,
+    )
     workers: list[Worker] = [
         AuthorizationWorker(
             authorizations=authorizations,
             automator=automator,
+            gologin=gologin,
             queue=queue,
             lease_seconds=settings.lease_seconds,
             grace=settings.shutdown_grace * _WORKERS_SHARE,
         ),
-        ProfileSyncWorker(
-            gologin=gologin, interval=settings.sync_interval, retry_interval=settings.sync_retry_interval
-        ),
-        CleanupWorker(authorizations=authorizations, interval=settings.cleanup_interval),
-        MonitorWorker(
+        sync_worker,
+        CleanupWorker(
             authorizations=authorizations,
             gologin=gologin,
+            retention=Retention(
+                database=database,
+                days=RetentionDays(
+                    sessions=settings.session_retention_days, events=settings.event_retention_days
+                ),
+            ),
+            runs=runs,
+            interval=settings.cleanup_interval,
+        ),
+        MonitorWorker(
+            database=database,
+            gologin=gologin,
+            gate=gate,
+            alarms=alarms,
             loop_lag=loop_lag,
+            thresholds=Thresholds(
+                waiting_seconds=settings.alarm_waiting_seconds,
+                pending=settings.alarm_pending,
+                failures_per_hour=settings.alarm_failures_per_hour,
+                sync_age_seconds=settings.alarm_sync_age,
+            ),
+            machine=settings.machine_name,
+            runs=runs,
             interval=settings.monitor_interval,
         ),
     ]
@@ -126,12 +189,16 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         keys=KeyService(bootstrap_key=settings.api_key),
         oauth=oauth,
         credentials=credentials,
+        gate=gate,
+        directory=directory,
+        syncs=syncs,
         gologin=gologin,
         authorizations=authorizations,
         automator=automator,
-        queue=queue,
+        alarms=alarms,
         loop_lag=loop_lag,
         workers=WorkerGroup(workers),
+        sync_worker=sync_worker,
     )
 
 
@@ -147,27 +214,23 @@ def _oauth_service(settings: Settings, http: httpx.AsyncClient) -> OAuthService:
     return OAuthService(apps=settings.oauth_apps, provider=provider, client=client)
 
 
-def _gologin_service(
-    settings: Settings, database: Database, http: httpx.AsyncClient, owner: str
-) -> GoLoginService:
-    client = GoLoginClient(
+def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGate) -> ProfileBrowserClient:
+    """Another kind of profile browser is one more client class and one more line here."""
+    if settings.profile_browser == "adspower":
+        return AdsPowerClient(
+            http=http,
+            base_url=settings.adspower_url,
+            api_timeout=settings.gologin_api_timeout,
+            stop_timeout=settings.profile_stop_timeout,
+        )
+    return GoLoginClient(
         http=http,
+        gate=gate,
         api_url=settings.gologin_api_url,
         api_token=settings.gologin_api_token.get_secret_value(),
         local_url=settings.gologin_local_url,
         api_timeout=settings.gologin_api_timeout,
         stop_timeout=settings.profile_stop_timeout,
-    )
-    return GoLoginService(
-        database=database,
-        client=client,
-        devtools=DevToolsClient(http=http),
-        limits=ProfileRunLimits(
-            max_concurrent=settings.max_concurrent_profiles,
-            start_timeout=settings.profile_start_timeout,
-            lease_seconds=settings.lease_seconds,
-        ),
-        owner=owner,
     )
 
 

@@ -1,6 +1,7 @@
 """The database: one engine, short transactions, and what must follow a commit. Knows no web framework."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,9 +11,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import ColumnElement, Connection, Double, cast, event, func, literal, make_url, text
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
 
 from app.utils.exceptions import SchemaOutOfDateException
 from app.utils.logger import get_logger
@@ -86,6 +90,19 @@ class Database:
 def after_commit(session: AsyncSession, callback: Callable[[], object]) -> None:
     """Call `callback` once the transaction of `session` has committed; never if it rolls back."""
     session.info.setdefault(_AFTER_COMMIT, []).append(callback)
+
+
+def insert_or_update(session: AsyncSession, model: type[DeclarativeBase]) -> Any:
+    """An INSERT of `model` that knows ON CONFLICT, in the dialect of the session."""
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    return sqlite_insert(model) if is_sqlite else postgresql_insert(model)
+
+
+def database_clock(session: AsyncSession) -> ColumnElement[float]:
+    """Unix seconds by the one clock that all processes share; SQLite's processes share their machine's."""
+    if session.get_bind().dialect.name == "sqlite":
+        return literal(time.time(), Double)
+    return cast(func.extract("epoch", func.clock_timestamp()), Double)
 
 
 def alembic_config(url: str) -> Config:

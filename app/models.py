@@ -3,13 +3,27 @@
 Schema history (one entry per Alembic migration):
 
 1. `001_initial_schema`: profiles, authorization_sessions, credentials, api_keys, events.
+2. `002_profile_fleet`: links, quarantine and the running browser on profiles; profile_syncs, api_gates, worker_runs,
+   alarms.
 """
 
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Enum, Index, Integer, MetaData, String, Text, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Enum,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -75,6 +89,13 @@ class CredentialStatus(StrEnum):
     ACTIVE = "active"
 
 
+class SyncStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
@@ -104,11 +125,22 @@ class _Lease:
     lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
+def _unique_link(name: str, condition: str, *columns: str) -> Index:
+    """One profile per account and app among those linked by hand."""
+    where = text(condition)
+    return Index(name, *columns, unique=True, sqlite_where=where, postgresql_where=where)
+
+
 class Profile(_Timestamps, _Lease, Base):
     """A GoLogin profile, as the last sync saw it."""
 
     __tablename__ = "profiles"
-    __table_args__ = (Index("ix_profiles_account", "twitter_username", "api_app"),)
+    __table_args__ = (
+        Index("ix_profiles_account", "twitter_username", "api_app"),
+        _unique_link("uq_profiles_link", "is_linked", "twitter_username", "api_app"),
+        # NULLs are all different to a unique index, so the links for any app need one of their own.
+        _unique_link("uq_profiles_link_any_app", "is_linked AND api_app IS NULL", "twitter_username"),
+    )
 
     id: Mapped[int] = mapped_column(_BigId, primary_key=True)
     profile_id: Mapped[str] = mapped_column(String(64), unique=True)
@@ -118,11 +150,81 @@ class Profile(_Timestamps, _Lease, Base):
     """Lower case, without ``@``."""
     api_app: Mapped[str | None] = mapped_column(String(64))
     """The one OAuth app this profile is for; None: any."""
+    is_linked: Mapped[bool] = mapped_column(default=False)
+    """Account and app were set by hand; else they follow from the rule of the settings."""
     last_synced: Mapped[datetime | None]
+    """When a sync last changed the row; one that finds nothing new writes nothing."""
     profile_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     """What GoLogin says besides, never the proxy's password."""
     is_active: Mapped[bool] = mapped_column(default=True)
     in_use: Mapped[bool] = mapped_column(default=False)
+    ws_url: Mapped[str | None] = mapped_column(Text)
+    """DevTools address of the browser that runs under the lease: how a left-over one is found and stopped."""
+    quarantined_at: Mapped[datetime | None]
+    """Its browser could not be stopped: it is not started again until an operator releases it."""
+    quarantine_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class ProfileSync(_Timestamps, Base):
+    """One pass over GoLogin's profile list: asked for or periodic."""
+
+    __tablename__ = "profile_syncs"
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    sync_id: Mapped[str] = mapped_column(String(36), unique=True)
+    status: Mapped[SyncStatus] = mapped_column(
+        _string_enum(SyncStatus), default=SyncStatus.PENDING, index=True
+    )
+    requested_by: Mapped[str] = mapped_column(String(128))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    allow_mass_removal: Mapped[bool] = mapped_column(default=False)
+    pages: Mapped[int] = mapped_column(default=0)
+    seen: Mapped[int] = mapped_column(default=0)
+    created: Mapped[int] = mapped_column(default=0)
+    updated: Mapped[int] = mapped_column(default=0)
+    returned: Mapped[int] = mapped_column(default=0)
+    """Were gone and are listed again."""
+    gone: Mapped[int] = mapped_column(default=0)
+    conflicts: Mapped[int] = mapped_column(default=0)
+    """Accounts to which the rule gives more than one profile."""
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+
+
+class ApiGate(Base):
+    """The fleet's request budget and breaker for one API; one row, shared by all processes."""
+
+    __tablename__ = "api_gates"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    next_free: Mapped[float]
+    """Unix seconds at which the budget's next place is free (GCRA's theoretical arrival time)."""
+    opened_at: Mapped[datetime | None]
+    """The breaker is open since then: no call is made."""
+    open_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class WorkerRun(_Lease, Base):
+    """A periodic worker's turn, over all processes: one has it at a time, under a lease."""
+
+    __tablename__ = "worker_runs"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    next_run_at: Mapped[datetime]
+    last_success_at: Mapped[datetime | None]
+
+
+class Alarm(Base):
+    """A threshold of the monitor: crossed or not, and since when."""
+
+    __tablename__ = "alarms"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    is_active: Mapped[bool] = mapped_column(default=False)
+    changed_at: Mapped[datetime] = mapped_column(default=utc_now)
+    detail: Mapped[str] = mapped_column(Text)
 
 
 class AuthorizationSession(_Timestamps, _Lease, Base):

@@ -63,6 +63,8 @@ def caller_with(scope: Scope) -> Callable[[Caller], Caller]:
 
 
 AuthorizeCallerDep = Annotated[Caller, Depends(caller_with(Scope.AUTHORIZE))]
+ProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES))]
+AdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN))]
 
 
 def _preferred_wait(

@@ -7,7 +7,14 @@ from fastapi import APIRouter, Response, status
 from app import __version__
 from app.api.dependencies import ContextDep
 from app.api.responses import APIResponse, success_response
-from app.api.schemas import HealthResponse, LoopLagHealth, ReadinessResponse, WorkerHealth
+from app.api.schemas import (
+    AlarmResponse,
+    BreakerResponse,
+    HealthResponse,
+    LoopLagHealth,
+    ReadinessResponse,
+    WorkerHealth,
+)
 from app.context import Context
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -36,6 +43,8 @@ async def ready(context: ContextDep, response: Response) -> APIResponse[Readines
 
 async def _report(context: Context) -> ReadinessResponse:
     database = await context.database.is_reachable()
+    breaker = BreakerResponse.from_state(await context.gate.state()) if database else None
+    alarms = await context.alarms.active() if database else []
     return ReadinessResponse(
         ready=database and context.workers.all_alive,
         database=database,
@@ -45,4 +54,6 @@ async def _report(context: Context) -> ReadinessResponse:
         running_profiles=context.gologin.running_profiles,
         max_concurrent_profiles=context.gologin.max_concurrent_profiles,
         event_loop=LoopLagHealth(**asdict(context.loop_lag.snapshot())),
+        gologin_breaker=breaker,
+        alarms=[AlarmResponse(name=row.name, since=row.changed_at, detail=row.detail) for row in alarms],
     )

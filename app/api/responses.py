@@ -39,6 +39,11 @@ def success_response(data: T) -> APIResponse[T]:
     return APIResponse(success=True, data=data, request_id=current_request_id())
 
 
+def paginated_response(data: list[T], *, total: int, page: int, page_size: int) -> PaginatedResponse[T]:
+    pages = -(-total // page_size)
+    return PaginatedResponse(data=data, total=total, page=page, page_size=page_size, total_pages=pages)
+
+
 def error_response(error: str, error_code: str) -> dict[str, Any]:
     response: APIResponse[None] = APIResponse(
         success=False, error=error, error_code=error_code, request_id=current_request_id()

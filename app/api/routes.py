@@ -2,8 +2,10 @@
 
 from fastapi import APIRouter
 
-from app.api import authorize, health
+from app.api import authorize, gologin, health, profiles
 
 router = APIRouter()
 router.include_router(health.router)
 router.include_router(authorize.router)
+router.include_router(profiles.router)
+router.include_router(gologin.router)

@@ -1,25 +1,17 @@
 """What comes in and what goes out."""
 
-import re
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.models import SessionStage, SessionStatus
+from app.models import Profile, ProfileSync, SessionStage, SessionStatus, SyncStatus, utc_now
 from app.services.authorization_service import SessionView
+from app.services.cloud_gate import BreakerState
+from app.services.profile_directory import ProfileFilter, SortField
+from app.utils.handles import normalize_handle
 
-_HANDLE: Final = re.compile(r"[a-z0-9_]{1,64}")
-
-
-def normalize_account_id(value: str) -> str:
-    """A handle as it is stored: lower case, without ``@``. Raises `ValueError`."""
-    handle = value.strip().removeprefix("@").lower()
-    if not _HANDLE.fullmatch(handle):
-        raise ValueError(
-            "must be an account's handle: 1 to 64 letters, digits and underscores, with or without @"
-        )
-    return handle
+AccountId = Annotated[str, Field(max_length=128), AfterValidator(normalize_handle)]
 
 
 class AuthorizeRequest(BaseModel):
@@ -27,7 +19,7 @@ class AuthorizeRequest(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"account_id": "my_account", "api_app": "AIOTT1"}]}
     )
 
-    account_id: Annotated[str, Field(max_length=128), AfterValidator(normalize_account_id)] = Field(
+    account_id: AccountId = Field(
         description="The account's handle; a leading @ and upper case do not matter"
     )
     api_app: str = Field(min_length=1, max_length=64, description="Name of a configured OAuth app")
@@ -83,6 +75,120 @@ class SessionResponse(BaseModel):
         )
 
 
+class ProfileListQuery(BaseModel):
+    """Filters, order and page of the profile list; what is left out does not matter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    account_id: AccountId | None = None
+    api_app: str | None = None
+    is_active: bool | None = Field(default=None, description="Whether GoLogin still lists it")
+    in_use: bool | None = None
+    is_quarantined: bool | None = None
+    text: str | None = Field(
+        default=None, max_length=200, description="Part of the name, the account or the id, in any case"
+    )
+    sort: SortField = "profile_name"
+    order: Literal["asc", "desc"] = "asc"
+    page: int = Field(default=1, ge=1, le=1_000_000)
+    page_size: int = Field(default=50, ge=1, le=500)
+
+    def filter(self) -> ProfileFilter:
+        return ProfileFilter(
+            account_id=self.account_id,
+            api_app=self.api_app,
+            is_active=self.is_active,
+            in_use=self.in_use,
+            is_quarantined=self.is_quarantined,
+            text=self.text,
+        )
+
+
+class ProfileResponse(BaseModel):
+    """A GoLogin profile."""
+
+    profile_id: str
+    profile_name: str
+    twitter_username: str | None = Field(description="Whose it is; lower case, without @")
+    api_app: str | None = Field(description="The one OAuth app it is for; null: any")
+    is_linked: bool = Field(description="Set by hand; else it follows from the rule of the settings")
+    is_active: bool = Field(description="GoLogin still lists it")
+    in_use: bool
+    lease_owner: str | None = Field(description="machine:process that runs it")
+    lease_expires_at: datetime | None
+    quarantined_at: datetime | None
+    quarantine_reason: str | None
+    metadata: dict[str, Any] = Field(description="What else GoLogin says of it; never a proxy's password")
+    last_synced: datetime | None = Field(description="When a sync last changed it")
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def from_row(cls, row: Profile) -> "ProfileResponse":
+        values = {name: getattr(row, name) for name in cls.model_fields if name != "metadata"}
+        return cls(metadata=row.profile_metadata, **values)
+
+
+class LinkRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    twitter_username: AccountId
+    api_app: str | None = Field(default=None, min_length=1, max_length=64, description="null: any app")
+
+
+class SyncRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    allow_mass_removal: bool = Field(default=False, description="Go on even if most of the profiles are gone")
+
+
+class SyncResponse(BaseModel):
+    """One pass over GoLogin's profile list; counts of profiles, but for pages and conflicts."""
+
+    sync_id: str
+    status: SyncStatus
+    requested_by: str
+    pages: int
+    seen: int
+    created: int
+    updated: int
+    returned: int = Field(description="Were gone and are listed again")
+    gone: int = Field(description="Marked inactive")
+    conflicts: int = Field(description="Accounts to which the rule gives several profiles")
+    seconds: float | None
+    error: str | None
+    error_code: str | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: ProfileSync) -> "SyncResponse":
+        own = cls.model_fields.keys() - {"seconds", "error"}
+        seconds = None
+        if row.started_at is not None:
+            seconds = round(((row.completed_at or utc_now()) - row.started_at).total_seconds(), 3)
+        return cls(seconds=seconds, error=row.error_message, **{name: getattr(row, name) for name in own})
+
+
+class BreakerResponse(BaseModel):
+    """GoLogin's cloud API is not called while it is open."""
+
+    is_open: bool
+    opened_at: datetime | None
+    reason: str | None
+
+    @classmethod
+    def from_state(cls, state: BreakerState) -> "BreakerResponse":
+        return cls(is_open=state.is_open, opened_at=state.opened_at, reason=state.reason)
+
+
+class AlarmResponse(BaseModel):
+    name: str
+    since: datetime
+    detail: str
+
+
 class HealthResponse(BaseModel):
     status: Literal["ok"] = "ok"
     version: str
@@ -113,3 +219,5 @@ class ReadinessResponse(BaseModel):
     running_profiles: int
     max_concurrent_profiles: int
     event_loop: LoopLagHealth
+    gologin_breaker: BreakerResponse | None = Field(description="null when the database is gone")
+    alarms: list[AlarmResponse]

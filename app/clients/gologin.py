@@ -4,50 +4,71 @@ Source: GoLogin's public API docs and SDKs. Any body can be HTML, whatever the s
 defensively, and every failure becomes a `GoLoginAPIException` with GoLogin's own words, cut and without the token.
 """
 
+import asyncio
 import re
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.utils.exceptions import GoLoginAPIException
 from app.utils.retry import retry_idempotent
-
-PAGE_SIZE: Final = 30
-"""Rows of a page of the profile list; GoLogin fixes it."""
+from app.utils.tasks import uninterrupted
 
 _MAX_MESSAGE: Final = 500
 _TAGS: Final = re.compile(r"<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL | re.IGNORECASE)
+_CLOUDFLARE_1015: Final = re.compile(r"error\W*(?:code)?\W*1015\b", re.IGNORECASE)
+_PAGE_HEAD: Final = 20_000
+"""Characters in which an error page names its error."""
 _RETRYABLE_STATUSES: Final = frozenset({500, 502, 503, 504})
 
 T = TypeVar("T", bound=BaseModel)
 
 
-class GoLoginProfile(BaseModel):
-    """A row of the profile list: what the service uses of it. The proxy is never read: its password is in clear."""
+class CloudGate(Protocol):
+    """What a call to the cloud API passes first."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    async def enter(self) -> None:
+        """Wait for the call's place in the request budget. Raises `GoLoginBreakerOpenException`."""
 
-    id: str = Field(min_length=1)
-    name: str = ""
-    notes: str | None = None
-    os: str | None = None
+    async def trip(self, reason: str) -> None:
+        """The rate was limited: let no call through any more."""
+
+
+class GoLoginProfile(BrowserProfile):
+    """GoLogin's spelling. A field of an unexpected type is taken as missing: only the id has to be there."""
+
     browser_type: str | None = Field(default=None, alias="browserType")
     can_be_running: bool | None = Field(default=None, alias="canBeRunning")
 
     @field_validator("name", mode="before")
     @classmethod
-    def _trimmed(cls, value: Any) -> Any:
-        return "" if value is None else value.strip() if isinstance(value, str) else value
+    def _trimmed(cls, value: Any) -> str:
+        return value.strip() if isinstance(value, str) else ""
+
+    @field_validator("notes", "os", "browser_type", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> str | None:
+        return value if isinstance(value, str) else None
+
+    @field_validator("can_be_running", mode="before")
+    @classmethod
+    def _flag(cls, value: Any) -> bool | None:
+        return value if isinstance(value, bool) else None
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _titles(cls, value: Any) -> tuple[str, ...]:
+        tags = [tag for tag in value if isinstance(tag, dict)] if isinstance(value, list) else []
+        return tuple(tag["title"] for tag in tags if isinstance(tag.get("title"), str))
 
 
-class ProfilePage(BaseModel):
-    """One page; the end is an empty `profiles` or `total` reached."""
-
+class _Page(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     profiles: list[GoLoginProfile]
-    total: int | None = Field(default=None, alias="allProfilesCount")
 
 
 class _Started(BaseModel):
@@ -60,6 +81,7 @@ class GoLoginClient:
     """Speaks both APIs; keeps no state.
 
     Args:
+        gate: passed before every cloud call; the local API has no budget.
         api_timeout: seconds for a cloud call; they answer within a few seconds or not at all.
         stop_timeout: seconds for stop-profile, which waits until the browser has saved its profile.
     """
@@ -68,6 +90,7 @@ class GoLoginClient:
         self,
         *,
         http: httpx.AsyncClient,
+        gate: CloudGate,
         api_url: str,
         api_token: str,
         local_url: str,
@@ -75,6 +98,7 @@ class GoLoginClient:
         stop_timeout: float,
     ) -> None:
         self._http = http
+        self._gate = gate
         self._api_url = api_url
         self._api_token = api_token
         self._local_url = local_url
@@ -83,17 +107,26 @@ class GoLoginClient:
 
     @retry_idempotent()
     async def list_profiles(self, page: int) -> ProfilePage:
-        """Page `page` (from 1) of all profiles, oldest first, so that new ones only ever appear at the end."""
+        """30 a page, oldest first, so that new ones only ever appear at the end."""
         params = {"page": page, "sorterField": "createdAt", "sorterOrder": "ascend"}
-        response = await self._send(
-            "GET", f"{self._api_url}/browser/v2", self._api_timeout, params=params, cloud=True
-        )
-        return _parse(ProfilePage, response)
+        rows = _parse(_Page, await self._cloud("/browser/v2", params=params))
+        return ProfilePage(profiles=list(rows.profiles))
+
+    @retry_idempotent()
+    async def profile_exists(self, profile_id: str) -> bool:
+        """A 404 says that it was deleted; any other failure says nothing."""
+        try:
+            found = _parse(GoLoginProfile, await self._cloud(f"/browser/{quote(profile_id, safe='')}"))
+        except GoLoginAPIException as error:
+            if error.status == 404:
+                return False
+            raise
+        return found.id == profile_id
 
     @retry_idempotent()
     async def check_token(self) -> None:
-        """Raises `GoLoginAPIException` unless the API token works."""
-        await self._send("GET", f"{self._api_url}/user", self._api_timeout, cloud=True)
+        """`GET /user` is the cheapest call that needs a token."""
+        await self._cloud("/user")
 
     async def start_profile(self, profile_id: str, *, timeout: float) -> str:
         """Start the profile's browser and return its DevTools address (`wsUrl`) once it is up.
@@ -104,27 +137,60 @@ class GoLoginClient:
         response = await self._send("POST", f"{self._local_url}/browser/start-profile", timeout, json=body)
         return _parse(_Started, response).ws_url
 
-    @retry_idempotent(attempts=2)
     async def stop_profile(self, profile_id: str) -> None:
-        """Stop the profile's browser; a success too when it does not run (204, no body)."""
+        """204 without a body, also when nothing ran."""
         body = {"profileId": profile_id}
         await self._send("POST", f"{self._local_url}/browser/stop-profile", self._stop_timeout, json=body)
 
-    async def _send(
-        self, method: str, url: str, timeout: float, *, cloud: bool = False, **content: Any
+    async def _cloud(self, path: str, **content: Any) -> httpx.Response:
+        """A GET within the budget; a sign of rate limiting opens the breaker before anybody can call again."""
+        await self._gate.enter()
+        headers = {"Authorization": f"Bearer {self._api_token}"}
+        response = await self._exchange(
+            "GET", f"{self._api_url}{path}", self._api_timeout, "the cloud API", headers=headers, **content
+        )
+        if _is_rate_limited(response):
+            await uninterrupted(self._gate.trip(f"HTTP {response.status_code} for GET {path}"))
+            raise GoLoginAPIException(
+                response.status_code, "the rate limit was reached; the API token may be lost", retryable=False
+            )
+        return self._checked(response)
+
+    async def _send(self, method: str, url: str, timeout: float, **content: Any) -> httpx.Response:
+        """A call of the local API."""
+        return self._checked(
+            await self._exchange(
+                method, url, timeout, "the desktop app's local API (is it running and signed in?)", **content
+            )
+        )
+
+    async def _exchange(
+        self, method: str, url: str, timeout: float, place: str, **content: Any
     ) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self._api_token}"} if cloud else {}
+        """`timeout`: seconds for the whole answer, however slowly it comes."""
         try:
-            response = await self._http.request(method, url, headers=headers, timeout=timeout, **content)
-        except httpx.TimeoutException as error:
+            async with asyncio.timeout(timeout):
+                return await self._http.request(method, url, timeout=timeout, **content)
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise GoLoginAPIException("timeout", f"no answer within {timeout:g} seconds") from error
         except httpx.HTTPError as error:
-            raise GoLoginAPIException("unreachable", f"{_place(cloud)} cannot be reached") from error
+            raise GoLoginAPIException("unreachable", f"{place} cannot be reached") from error
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
             return response
-        message = _without(self._api_token, _error_message(response))
+        message = _error_message(response, secret=self._api_token)
         retryable = response.status_code in _RETRYABLE_STATUSES
         raise GoLoginAPIException(response.status_code, message, retryable=retryable)
+
+
+def _is_rate_limited(response: httpx.Response) -> bool:
+    """GoLogin's 429, or Cloudflare's page, which may come with another status; JSON is data, whatever it says."""
+    if response.status_code == 429:
+        return True
+    if "json" in response.headers.get("content-type", ""):
+        return False
+    return bool(_CLOUDFLARE_1015.search(_TAGS.sub(" ", response.text[:_PAGE_HEAD])))
 
 
 def _parse(model: type[T], response: httpx.Response) -> T:
@@ -136,12 +202,8 @@ def _parse(model: type[T], response: httpx.Response) -> T:
         raise GoLoginAPIException(response.status_code, message, retryable=False) from None
 
 
-def _place(cloud: bool) -> str:
-    return "the cloud API" if cloud else "the desktop app's local API (is it running and signed in?)"
-
-
-def _error_message(response: httpx.Response) -> str:
-    """GoLogin's own words: `message` is a string or a list; else the text without its HTML."""
+def _error_message(response: httpx.Response, *, secret: str) -> str:
+    """GoLogin's own words: `message` is a string or a list; else the text without its HTML. Masked, then cut."""
     try:
         body = response.json()
         message = body.get("message") or body.get("error") if isinstance(body, dict) else None
@@ -150,8 +212,6 @@ def _error_message(response: httpx.Response) -> str:
     if isinstance(message, list):
         message = "; ".join(str(part) for part in message)
     text = str(message) if message else " ".join(_TAGS.sub(" ", response.text).split())
+    if secret:
+        text = text.replace(secret, "[masked]")
     return text[:_MAX_MESSAGE] or "no message"
-
-
-def _without(secret: str, text: str) -> str:
-    return text.replace(secret, "[masked]") if secret else text

@@ -17,8 +17,8 @@ from typing import Any
 from websockets.exceptions import WebSocketException
 
 from app.sandbox.devtools import DevToolsError, command, read_ws_url
-from app.sandbox.processes import dies_with_parent, group_is_gone, signal_group, yield_cpu
 from app.sandbox.state import Profile
+from app.utils.processes import dies_with_parent, group_is_gone, signal_group, yield_cpu
 
 START_TIMEOUT = 20.0  # seconds; 5.1 is the slowest start seen with ten browsers on two cores
 CLOSE_TIMEOUT = 5.0  # seconds for CDP Browser.close, which writes cookies to disk

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
-from app.sandbox.processes import dies_with_parent, signal_group
+from app.utils.processes import dies_with_parent, signal_group
 
 __all__ = ["SandboxAdmin", "SandboxProcess", "SandboxStartError"]
 

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
 from app.database import Database, after_commit
-from app.models import AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
+from app.models import AuthorizationSession, SessionStage, SessionStatus, utc_now
 from app.services import event_service
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService
@@ -25,7 +26,7 @@ from app.utils.exceptions import (
     AuthorizationTimeoutException,
     LeaseLostException,
     NeedsAttentionException,
-    ProfileInUseException,
+    ProfileQuarantinedException,
     SessionNotFoundException,
 )
 from app.utils.request_id import accept_request_id, current_request_id
@@ -43,13 +44,6 @@ class SessionView:
     row: AuthorizationSession
     queue_position: int | None
     """1 is next; None unless the session waits."""
-
-
-@dataclass(frozen=True)
-class SessionCounts:
-    pending: int
-    in_progress: int
-    failed_last_hour: int
 
 
 @dataclass(frozen=True)
@@ -162,7 +156,8 @@ class AuthorizationService:
     async def claim(self, session_id: str) -> AuthorizationJob | None:
         """Take a waiting session under a lease; None when it is no longer waiting.
 
-        Raises `ProfileInUseException` when its profile runs for another session: it goes on waiting.
+        Raises `ProfileInUseException` when its profile runs for another session, `ConcurrentProfileLimitException` when
+        the fleet runs as many as it may: it goes on waiting.
         """
         token, now = new_lease_token(), utc_now()
         statement = (
@@ -184,8 +179,7 @@ class AuthorizationService:
             .returning(AuthorizationSession)
         )
         async with self._database.transaction() as session:
-            if (busy := await session.scalar(_busy_profile_of(session_id))) is not None:
-                raise ProfileInUseException(busy)
+            await self._check_profile_free(session, session_id)
             row = (await session.scalars(statement)).one_or_none()
             if row is None:
                 return None
@@ -235,11 +229,12 @@ class AuthorizationService:
             self._end(session, row, status, error_code=error.error_code, stage=row.stage)
         return status
 
-    async def release(self, job: AuthorizationJob) -> None:
+    async def release(self, job: AuthorizationJob, *, reason: str) -> None:
         """Give the claim back: the session waits again, as when this process had never taken it."""
         async with self._database.transaction() as session:
             row = await _locked(session, job)
-            _back_to_waiting(session, row, reason="service_stopping")
+            row.attempts -= 1
+            _back_to_waiting(session, row, reason=reason)
 
     async def recover_lost(self) -> int:
         """Put back sessions whose runner has gone (their lease ran out); end those tried too often."""
@@ -274,21 +269,13 @@ class AuthorizationService:
         ended = await self._time_out(running, f"Session timed out after {hours:g} hours")
         return ended + await self._time_out(waiting, "Session expired before a profile slot was free")
 
-    async def counts(self) -> SessionCounts:
-        """For the monitor: one query."""
-        failed = AuthorizationSession.status.in_([SessionStatus.FAILED, SessionStatus.TIMEOUT])
-        an_hour_ago = utc_now() - timedelta(hours=1)
-        query = select(
-            func.count().filter(AuthorizationSession.status == SessionStatus.PENDING),
-            func.count().filter(AuthorizationSession.status == SessionStatus.IN_PROGRESS),
-            func.count().filter(failed, AuthorizationSession.completed_at > an_hour_ago),
-        ).where(
-            AuthorizationSession.status.in_([SessionStatus.PENDING, SessionStatus.IN_PROGRESS])
-            | (failed & (AuthorizationSession.completed_at > an_hour_ago))
+    async def _check_profile_free(self, session: AsyncSession, session_id: str) -> None:
+        profile_id = await session.scalar(
+            select(AuthorizationSession.profile_id).where(AuthorizationSession.session_id == session_id)
         )
-        async with self._database.reading() as session:
-            pending, in_progress, failures = (await session.execute(query)).one()
-        return SessionCounts(pending=pending, in_progress=in_progress, failed_last_hour=failures)
+        if profile_id is not None:
+            with suppress(ProfileQuarantinedException):  # the session is claimed, and ends with that
+                await self._gologin.check_free(session, profile_id)
 
     async def _time_out(self, condition: Sequence[Any], message: str) -> int:
         async with self._database.transaction() as session:
@@ -320,15 +307,6 @@ class AuthorizationService:
 
 def _by_id(session_id: str) -> Any:
     return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
-
-
-def _busy_profile_of(session_id: str) -> Any:
-    return (
-        select(Profile.profile_id)
-        .join(AuthorizationSession, AuthorizationSession.profile_id == Profile.profile_id)
-        .where(AuthorizationSession.session_id == session_id)
-        .where(Profile.in_use, Profile.lease_expires_at > utc_now())
-    )
 
 
 def _held(job: AuthorizationJob) -> tuple[Any, ...]:

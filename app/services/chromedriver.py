@@ -1,6 +1,7 @@
 """One chromedriver process per browser major version, shared by every session of the machine."""
 
 import asyncio
+import os
 import re
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from selenium.webdriver.common.selenium_manager import SeleniumManager
 
 from app.utils.exceptions import ChromeDriverException
 from app.utils.logger import get_logger
+from app.utils.processes import dies_with_parent, is_running
 
 _STARTED: Final = re.compile(rb"started successfully on port (\d+)")
 _VERSION: Final = re.compile(r"ChromeDriver (\d+)\.")
@@ -21,6 +23,8 @@ _START_TIMEOUT: Final = 15.0
 _START_ATTEMPTS: Final = 3
 """A start on a free port fails about once in 500 under load."""
 _STOP_TIMEOUT: Final = 3.0
+_FOLDER_PREFIX: Final = "gologin-chromedriver-"
+_FOLDER: Final = re.compile(rf"{_FOLDER_PREFIX}(\d+)-")
 
 log = get_logger(__name__)
 
@@ -47,7 +51,9 @@ class ChromeDrivers:
         self._configured = path
         self._drivers: dict[int, _Driver] = {}
         self._lock = asyncio.Lock()
-        self._temp = tempfile.TemporaryDirectory(prefix="gologin-chromedriver-", ignore_cleanup_errors=True)
+        self._temp = tempfile.TemporaryDirectory(
+            prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True
+        )
 
     async def url_for(self, major: int) -> str:
         """The address of a running driver for browsers of this major version.
@@ -83,6 +89,7 @@ class ChromeDrivers:
     async def _start(self, executable: str) -> _Driver:
         for _ in range(_START_ATTEMPTS):
             process = await asyncio.create_subprocess_exec(
+                *dies_with_parent("TERM"),
                 executable,
                 "--port=0",
                 stdout=PIPE,
@@ -101,6 +108,17 @@ class ChromeDrivers:
                 return _Driver(process, f"http://127.0.0.1:{port}", asyncio.create_task(_drain(process)))
             await _kill(process)
         raise ChromeDriverException(f"{executable} did not start in {_START_ATTEMPTS} attempts")
+
+
+def remove_left_over_folders() -> int:
+    """Remove the temporary folders of processes that have died without doing so; how many there were."""
+    removed = 0
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        match = _FOLDER.match(folder.name)
+        if match and not is_running(int(match[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
+    return removed
 
 
 async def _announced_port(process: Process) -> int | None:

@@ -1,59 +1,35 @@
-"""GoLogin profiles: which one belongs to an account, running it at most once and never too many, and the sync."""
+"""GoLogin profiles: which one belongs to an account, and running it at most once and never too many."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from time import monotonic
-from typing import Any, Final, cast
+from typing import Final
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Table, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.devtools import DevToolsClient
-from app.clients.gologin import GoLoginClient, GoLoginProfile
-from app.database import Database
-from app.models import Profile, SessionStage, utc_now
-from app.services import event_service
+from app.clients.profile_browser import ProfileBrowserClient
+from app.models import Profile, SessionStage
 from app.services.interfaces import RunningBrowser, StageReporter
-from app.services.leases import kept_alive, lease_expiry, new_lease_token
+from app.services.profile_directory import ProfileDirectory
+from app.services.profile_leases import LeftOver, ProfileLeases
+from app.services.profile_sync import ProfileSyncService, SyncResult
 from app.utils.exceptions import (
     ConcurrentProfileLimitException,
     GoLoginAPIException,
-    ProfileInUseException,
-    ProfileNotFoundException,
+    LeaseLostException,
     SeleniumConnectionException,
 )
 from app.utils.logger import get_logger
 from app.utils.tasks import uninterrupted
 
-_HANDLE: Final = re.compile(r"@?([A-Za-z0-9_]{1,15})")
 _CLOSE_TIMEOUT: Final = 5.0
 """Seconds for a browser to save its profile and go; it takes 0.1 unless it hangs."""
-
-_SYNCED_COLUMNS: Final = (
-    "profile_name",
-    "twitter_username",
-    "metadata",
-    "last_synced",
-    "is_active",
-    "updated_at",
-)
+_STOP_ATTEMPTS: Final = 2
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class SyncResult:
-    pages: int
-    seen: int
-    gone: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -62,26 +38,27 @@ class ProfileRunLimits:
     """Profiles that may run on this machine at once."""
     start_timeout: float
     """Seconds for GoLogin to start a profile; its own starts take 5-60."""
-    lease_seconds: float
 
 
 class GoLoginService:
-    """`owner`: this process's name in the leases."""
+    """The one way to a profile's browser, over the profile browser's client, the leases and the directory."""
 
     def __init__(
         self,
         *,
-        database: Database,
-        client: GoLoginClient,
+        client: ProfileBrowserClient,
         devtools: DevToolsClient,
+        leases: ProfileLeases,
+        directory: ProfileDirectory,
+        sync: ProfileSyncService,
         limits: ProfileRunLimits,
-        owner: str,
     ) -> None:
-        self._database = database
         self._client = client
         self._devtools = devtools
+        self._leases = leases
+        self._directory = directory
+        self._sync = sync
         self._limits = limits
-        self._owner = owner
         self._slots = asyncio.Semaphore(limits.max_concurrent)
         self._running: set[str] = set()
 
@@ -95,18 +72,24 @@ class GoLoginService:
         return self._limits.max_concurrent
 
     async def get_profile_for_account(self, session: AsyncSession, account_id: str, api_app: str) -> Profile:
-        """The active profile of the account, one made for the app first. Raises `ProfileNotFoundException`."""
-        query = (
-            select(Profile)
-            .where(Profile.twitter_username == account_id, Profile.is_active)
-            .where(or_(Profile.api_app == api_app, Profile.api_app.is_(None)))
-            .order_by(Profile.api_app.is_(None), Profile.id)
-            .limit(1)
-        )
-        profile = await session.scalar(query)
-        if profile is None:
-            raise ProfileNotFoundException(account_id)
-        return profile
+        """Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`."""
+        return await self._directory.for_account(session, account_id, api_app)
+
+    async def check_free(self, session: AsyncSession, profile_id: str) -> None:
+        """Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`."""
+        await self._leases.check_free(session, profile_id)
+
+    async def count_leases(self) -> int:
+        """Profile leases that this process holds; as many as it has slots in use."""
+        return await self._leases.count_held()
+
+    async def check_token(self) -> None:
+        """Raises `GoLoginAPIException` unless the API token of the settings works."""
+        await self._client.check_token()
+
+    async def sync_profiles(self) -> SyncResult:
+        """One pass over GoLogin's list; see `ProfileSyncService.run`. The sync worker calls it in its turn."""
+        return await self._sync.run()
 
     @asynccontextmanager
     async def running_profile(
@@ -115,64 +98,69 @@ class GoLoginService:
         """The only way to a browser: a slot, the profile's lease, the start; and on any exit all three undone.
 
         Waits for a slot (`wait=False`: raises `ConcurrentProfileLimitException` instead). Raises
-        `ProfileInUseException`, `GoLoginAPIException`, `SeleniumConnectionException`.
+        `ProfileInUseException`, `ProfileQuarantinedException`, `GoLoginAPIException`, `SeleniumConnectionException`.
         """
         if self._slots.locked():
             if not wait:
                 raise ConcurrentProfileLimitException(self._limits.max_concurrent)
             report(SessionStage.WAITING_FOR_SLOT)
-        async with self._slots, self._leased(profile_id):
-            report(SessionStage.PROFILE_STARTING)
-            browser = await self.start_profile(profile_id)
+        async with self._slots, self._leases.held(profile_id) as token:
+            self._running.add(profile_id)
             try:
-                yield browser
+                report(SessionStage.PROFILE_STARTING)
+                browser = await self.start_profile(profile_id, token)
+                try:
+                    yield browser
+                finally:
+                    await uninterrupted(self.stop_profile(browser, token))
             finally:
-                await uninterrupted(self.stop_profile(browser))
+                self._running.discard(profile_id)
 
-    async def start_profile(self, profile_id: str) -> RunningBrowser:
-        """Start the profile and check that its browser answers; a start that fails or hangs is stopped again."""
+    async def start_profile(self, profile_id: str, token: str) -> RunningBrowser:
+        """Start the profile under its lease and check that its browser answers; else it is stopped again."""
+        ws_url: str | None = None
         try:
             ws_url = await self._client.start_profile(profile_id, timeout=self._limits.start_timeout)
+            if not await self._leases.note_browser(profile_id, token, ws_url):
+                raise LeaseLostException
             return await self._verified(profile_id, ws_url)
-        except BaseException:
+        except BaseException as error:
             # It may have started all the same, or start later: its answer is what failed.
-            await uninterrupted(self._stop_quietly(profile_id))
+            await uninterrupted(self._undo_start(profile_id, token, ws_url, error))
             raise
 
-    async def stop_profile(self, browser: RunningBrowser) -> None:
-        """Let the browser close by itself, so that it keeps its cookies, then tell GoLogin."""
-        if not await self.close_browser(browser):
-            log.warning("profile.browser_did_not_close", profile_id=browser.profile_id)
-        await self._stop_quietly(browser.profile_id)
+    async def stop_profile(self, browser: RunningBrowser, token: str) -> None:
+        """Let the browser close by itself, so that it keeps its cookies, then tell GoLogin; twice if need be.
+
+        A profile whose browser lives on all the same is quarantined.
+        """
+        is_gone = await self.close_browser(browser)
+        if (error := await self._stop(browser.profile_id)) is not None and not is_gone:
+            reason = f"Its browser on {browser.address} did not close, and it could not be stopped: {error.message}"
+            await self._leases.quarantine(browser.profile_id, token, reason)
 
     async def close_browser(self, browser: RunningBrowser) -> bool:
         """Whether the browser has gone within 5 seconds; whoever drives it sees it gone at once."""
-        return await self._devtools.close_browser(browser.ws_url, timeout=_CLOSE_TIMEOUT)
+        if await self._devtools.close_browser(browser.ws_url, timeout=_CLOSE_TIMEOUT):
+            return True
+        log.warning("profile.browser_did_not_close", profile_id=browser.profile_id)
+        return False
 
-    async def sync_profiles(self) -> SyncResult:
-        """Bring the profiles table up to date with GoLogin's list, page by page.
+    async def stop_left_overs(self) -> int:
+        """Stop the browsers of processes that have died, and free their profiles. Returns how many."""
+        left_overs = await self._leases.take_over_expired()
+        await asyncio.gather(*(uninterrupted(self._stop_left_over(left_over)) for left_over in left_overs))
+        return len(left_overs)
 
-        Profiles that are gone become inactive only after a complete pass. Raises `GoLoginAPIException`.
-        """
-        began, started_at = monotonic(), utc_now()
-        pages = seen = 0
-        async for rows in self._pages():
-            async with self._database.transaction() as session:
-                await _upsert(session, rows, started_at)
-            pages, seen = pages + 1, seen + len(rows)
-        async with self._database.transaction() as session:
-            gone = await _deactivate_unseen(session, started_at)
-            event_service.record(session, "profiles.synced", pages=pages, seen=seen, gone=gone)
-        result = SyncResult(pages=pages, seen=seen, gone=gone, seconds=round(monotonic() - began, 3))
-        log.info("profiles.synced", pages=pages, seen=seen, gone=gone, seconds=result.seconds)
-        return result
-
-    async def _pages(self) -> AsyncIterator[list[GoLoginProfile]]:
-        """Until an empty page: the list's own total may change during the pass."""
-        page = 1
-        while (answer := await self._client.list_profiles(page)).profiles:
-            yield answer.profiles
-            page += 1
+    async def _stop_left_over(self, left_over: LeftOver) -> None:
+        log.warning("profile.left_over", profile_id=left_over.profile_id)
+        is_gone = left_over.ws_url is not None and await self._devtools.close_browser(
+            left_over.ws_url, timeout=_CLOSE_TIMEOUT
+        )
+        if (error := await self._stop(left_over.profile_id)) is not None and not is_gone:
+            reason = f"Its process has died, and it could not be stopped: {error.message}"
+            await self._leases.quarantine(left_over.profile_id, left_over.lease_token, reason)
+        await self._leases.give_back(left_over.profile_id, left_over.lease_token)
 
     async def _verified(self, profile_id: str, ws_url: str) -> RunningBrowser:
         """The browser on the port must be the one that GoLogin says it started."""
@@ -182,100 +170,26 @@ class GoLoginService:
             raise SeleniumConnectionException(address.rpartition(":")[2])
         return RunningBrowser(profile_id=profile_id, address=address, ws_url=ws_url, major=version.major)
 
-    async def _stop_quietly(self, profile_id: str) -> None:
-        try:
-            await self._client.stop_profile(profile_id)
-        except GoLoginAPIException as error:
-            log.error("profile.stop_failed", profile_id=profile_id, error=error.message)
+    async def _undo_start(
+        self, profile_id: str, token: str, ws_url: str | None, error: BaseException
+    ) -> None:
+        never_asked = isinstance(error, GoLoginAPIException) and error.status == "unreachable"
+        if never_asked:
+            return
+        is_gone = ws_url is not None and await self._devtools.close_browser(ws_url, timeout=_CLOSE_TIMEOUT)
+        if (failure := await self._stop(profile_id)) is not None and not is_gone:
+            reason = f"Its start failed, and it could not be stopped: {failure.message}"
+            await self._leases.quarantine(profile_id, token, reason)
 
-    @asynccontextmanager
-    async def _leased(self, profile_id: str) -> AsyncIterator[None]:
-        """Hold the profile's lease: taken in one statement, kept by a heartbeat, given back at the end."""
-        token = new_lease_token()
-        if not await self._take_lease(profile_id, token):
-            raise ProfileInUseException(profile_id)
-        self._running.add(profile_id)
-        try:
-            async with kept_alive(
-                lambda: self._renew_lease(profile_id, token), seconds=self._limits.lease_seconds
-            ):
-                yield
-        finally:
-            self._running.discard(profile_id)
-            await uninterrupted(self._give_lease_back(profile_id, token))
-
-    async def _take_lease(self, profile_id: str, token: str) -> bool:
-        free = or_(Profile.in_use.is_(False), Profile.lease_expires_at < utc_now())
-        return await self._set_lease(
-            profile_id,
-            free,
-            in_use=True,
-            lease_token=token,
-            lease_owner=self._owner,
-            lease_expires_at=lease_expiry(self._limits.lease_seconds),
-        )
-
-    async def _renew_lease(self, profile_id: str, token: str) -> bool:
-        held = Profile.lease_token == token
-        return await self._set_lease(
-            profile_id, held, lease_expires_at=lease_expiry(self._limits.lease_seconds)
-        )
-
-    async def _give_lease_back(self, profile_id: str, token: str) -> None:
-        cleared = {"in_use": False, "lease_token": None, "lease_owner": None, "lease_expires_at": None}
-        try:
-            await self._set_lease(profile_id, Profile.lease_token == token, **cleared)
-        except Exception:
-            # It expires by itself; the browser has stopped already.
-            log.exception("profile.lease_not_given_back", profile_id=profile_id)
-
-    async def _set_lease(self, profile_id: str, condition: ColumnElement[bool], **values: Any) -> bool:
-        """One guarded statement; whether it changed the row."""
-        async with self._database.transaction() as session:
-            result = await session.execute(
-                update(Profile).where(Profile.profile_id == profile_id, condition).values(**values)
-            )
-        return bool(result.rowcount)  # type: ignore[attr-defined]
-
-
-def account_of(name: str) -> str | None:
-    """The handle that a profile's name is, lower case and without ``@``; None when the name is no handle."""
-    match = _HANDLE.fullmatch(name)
-    return match[1].lower() if match else None
-
-
-async def _upsert(session: AsyncSession, rows: list[GoLoginProfile], synced_at: datetime) -> None:
-    """One statement for the page."""
-    table = cast(Table, Profile.__table__)
-    insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
-    statement = insert(table)
-    await session.execute(
-        statement.on_conflict_do_update(
-            index_elements=[table.c.profile_id],
-            set_={name: statement.excluded[name] for name in _SYNCED_COLUMNS},
-        ),
-        [_values(row, synced_at) for row in {row.id: row for row in rows}.values()],
-    )
-
-
-def _values(row: GoLoginProfile, synced_at: datetime) -> dict[str, Any]:
-    return {
-        "profile_id": row.id,
-        "profile_name": row.name,
-        "twitter_username": account_of(row.name),
-        "metadata": row.model_dump(include={"notes", "os", "browser_type", "can_be_running"}),
-        "last_synced": synced_at,
-        "is_active": True,
-        "in_use": False,
-        "created_at": synced_at,
-        "updated_at": synced_at,
-    }
-
-
-async def _deactivate_unseen(session: AsyncSession, pass_started_at: datetime) -> int:
-    result = await session.execute(
-        update(Profile)
-        .where(Profile.is_active, func.coalesce(Profile.last_synced, pass_started_at) < pass_started_at)
-        .values(is_active=False)
-    )
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    async def _stop(self, profile_id: str) -> GoLoginAPIException | None:
+        """Tell GoLogin, and again if that failed; the last failure."""
+        failure: GoLoginAPIException | None = None
+        for _ in range(_STOP_ATTEMPTS):
+            try:
+                await self._client.stop_profile(profile_id)
+            except GoLoginAPIException as error:
+                failure = error
+                log.warning("profile.stop_failed", profile_id=profile_id, error=error.message)
+            else:
+                return None
+        return failure

@@ -5,6 +5,7 @@ instance takes domain arguments and writes its own sentence. ``app.api.errors`` 
 Messages are shown to callers: they hold no secret and no internal detail.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -108,6 +109,14 @@ class ProfileNotFoundException(DomainException):
         super().__init__(f"No GoLogin profile found for account: {account_id}")
 
 
+class UnknownProfileException(DomainException):
+    error_code = "PROFILE_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, profile_id: str) -> None:
+        super().__init__(f"No GoLogin profile '{profile_id}' is known; POST /profiles/sync if it is new")
+
+
 class ProfileInUseException(DomainException):
     """The profile is running already, here or on another machine; one profile runs once at a time."""
 
@@ -117,6 +126,40 @@ class ProfileInUseException(DomainException):
 
     def __init__(self, profile_id: str) -> None:
         super().__init__(f"GoLogin profile {profile_id} is already running; try again when it has stopped")
+
+
+class ProfileConflictException(DomainException):
+    """More than one profile would belong to one account in one app."""
+
+    error_code = "PROFILE_CONFLICT"
+    status_code = 409
+
+    def __init__(self, account_id: str, profile_ids: Sequence[str]) -> None:
+        super().__init__(
+            f"More than one profile belongs to @{account_id}: {', '.join(profile_ids)}; "
+            "link one of them, or unlink the other"
+        )
+
+
+class SyncNotFoundException(DomainException):
+    error_code = "SYNC_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, sync_id: str) -> None:
+        super().__init__(f"No profile sync '{sync_id}'; check the id that POST /profiles/sync returned")
+
+
+class SyncRefusedException(DomainException):
+    """A pass that would mark most of the fleet as gone: a wrong token is likelier than that."""
+
+    error_code = "SYNC_MASS_REMOVAL"
+    status_code = 409
+
+    def __init__(self, gone: int, active: int) -> None:
+        super().__init__(
+            f"GoLogin lists {gone} of the {active} active profiles no more; nothing was marked as gone. Check "
+            'GOLOGIN_API_TOKEN; if it is right, POST /profiles/sync {"allow_mass_removal": true}'
+        )
 
 
 class ConcurrentProfileLimitException(DomainException):
@@ -169,6 +212,18 @@ class HumanCheckException(NeedsAttentionException):
     def __init__(self, account_id: str) -> None:
         super().__init__(
             f"The provider asks @{account_id} for a human check; a person must pass it in the profile"
+        )
+
+
+class ProfileQuarantinedException(NeedsAttentionException):
+    """Its browser could not be stopped; starting it again could run it twice."""
+
+    error_code = "PROFILE_QUARANTINED"
+
+    def __init__(self, profile_id: str) -> None:
+        super().__init__(
+            f"GoLogin profile {profile_id} is quarantined because it could not be stopped; "
+            f"close its browser, then POST /profiles/{profile_id}/release"
         )
 
 
@@ -235,13 +290,34 @@ class AuthorizationTimeoutException(InfrastructureException):
 
 
 class GoLoginAPIException(InfrastructureException):
+    """The profile browser's API refused a call or did not answer."""
+
     error_code = "GOLOGIN_API_ERROR"
+    product: ClassVar[str] = "GoLogin"
 
     def __init__(self, status: int | str, message: str, *, retryable: bool = True) -> None:
-        super().__init__(f"GoLogin API error ({status}): {message}")
+        super().__init__(f"{self.product} API error ({status}): {message}")
         self.status = status
         """HTTP status, or a word such as ``timeout`` when there was no answer."""
         self.retryable = retryable
+
+
+class AdsPowerAPIException(GoLoginAPIException):
+    product = "AdsPower"
+
+
+class GoLoginBreakerOpenException(InfrastructureException):
+    """GoLogin limited the rate once: one more call could cost the API token for good."""
+
+    error_code = "GOLOGIN_BREAKER_OPEN"
+    status_code = 503
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Calls to GoLogin's cloud API are stopped because it limited their rate; check that the API token "
+            "still works, then POST /gologin/breaker/close"
+        )
 
 
 class SeleniumConnectionException(InfrastructureException):

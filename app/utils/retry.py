@@ -1,7 +1,7 @@
 """The one place that retries: idempotent calls only, exponential with jitter, a total deadline."""
 
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 import stamina
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 def retry_idempotent(
     *, attempts: int = 3, timeout: float = 30.0
-) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
     """Decorate an idempotent async call: errors of our own that say ``retryable`` are tried again.
 
     ``attempts`` counts the first one; ``timeout``: seconds over all of them. ``retry_after`` of the error is honoured.

@@ -8,17 +8,25 @@ import structlog
 from app.clients.oauth_provider import ProviderUser
 from app.services.authorization_service import AuthorizationService
 from app.services.automation import ProfileAutomator
+from app.services.gologin_service import GoLoginService
 from app.services.interfaces import AuthorizationJob, TokenSet
 from app.services.job_queue import JobQueue
 from app.services.leases import kept_alive
 from app.services.workers.base import Worker
 from app.services.workers.stage_recorder import StageRecorder
-from app.utils.exceptions import AppException, LeaseLostException, ProfileInUseException
+from app.utils.exceptions import (
+    AppException,
+    ConcurrentProfileLimitException,
+    LeaseLostException,
+    ProfileInUseException,
+)
 from app.utils.logger import get_logger
 from app.utils.tasks import uninterrupted
 
-_BUSY_PROFILE_RETRY: Final = 1.0
-"""Seconds until a session is looked at again whose profile runs for another one."""
+_BUSY: Final = (ProfileInUseException, ConcurrentProfileLimitException)
+_BUSY_RETRY: Final = 1.0
+"""Seconds until a session is looked at again whose profile runs for another one, or for which the fleet is full."""
+_LOOKS_PER_LEASE: Final = 4
 _STOPPING_SHARE: Final = 1 / 3
 """Of the grace period: kept for stopping the browsers of those that did not finish in time."""
 
@@ -35,6 +43,7 @@ class AuthorizationWorker(Worker):
         *,
         authorizations: AuthorizationService,
         automator: ProfileAutomator,
+        gologin: GoLoginService,
         queue: JobQueue,
         lease_seconds: float,
         grace: float,
@@ -42,6 +51,7 @@ class AuthorizationWorker(Worker):
         super().__init__()
         self._authorizations = authorizations
         self._automator = automator
+        self._gologin = gologin
         self._queue = queue
         self._lease_seconds = lease_seconds
         self._grace = grace
@@ -52,7 +62,7 @@ class AuthorizationWorker(Worker):
         try:
             while not self._stop.is_set():
                 await self._look_after_waiting()
-                await self._pause(self._lease_seconds / 3)
+                await self._pause(self._lease_seconds / _LOOKS_PER_LEASE)
                 if delivery.done():
                     delivery.result()
         finally:
@@ -62,8 +72,8 @@ class AuthorizationWorker(Worker):
         """One session from its claim to its end. Returns seconds when it must be delivered again."""
         try:
             job = await self._authorizations.claim(session_id)
-        except ProfileInUseException:
-            return _BUSY_PROFILE_RETRY
+        except _BUSY:
+            return _BUSY_RETRY
         if job is None:
             return None
         task = asyncio.current_task()
@@ -77,18 +87,20 @@ class AuthorizationWorker(Worker):
                 account_id=job.account_id,
                 api_app=job.api_app,
             ):
-                await self._to_its_end(job)
+                return await self._to_its_end(job)
         finally:
             del self._running[session_id]
-        return None
 
-    async def _to_its_end(self, job: AuthorizationJob) -> None:
+    async def _to_its_end(self, job: AuthorizationJob) -> float | None:
         log.info("authorization.started")
         try:
             await self._attempt(job)
         except asyncio.CancelledError:
-            await uninterrupted(self._release(job))
+            await uninterrupted(self._release(job, reason="service_stopping"))
             raise
+        except _BUSY as error:  # another session was first between our look and our try
+            await self._release(job, reason=error.error_code)
+            return _BUSY_RETRY
         except LeaseLostException:
             log.warning("authorization.lease_lost")
         except AppException as error:
@@ -96,6 +108,7 @@ class AuthorizationWorker(Worker):
         except Exception:
             log.exception("authorization.crashed")
             await self._fail(job, AppException())
+        return None
 
     async def _attempt(self, job: AuthorizationJob) -> None:
         completed = False
@@ -126,20 +139,20 @@ class AuthorizationWorker(Worker):
             return
         log.warning("authorization.failed", status=status, error_code=error.error_code, error=error.message)
 
-    async def _release(self, job: AuthorizationJob) -> None:
+    async def _release(self, job: AuthorizationJob, *, reason: str) -> None:
         try:
-            await self._authorizations.release(job)
-            log.info("authorization.released")
+            await self._authorizations.release(job, reason=reason)
+            log.info("authorization.released", reason=reason)
         except LeaseLostException:
             return  # it has ended, or another process has it
 
     async def _look_after_waiting(self) -> None:
         try:
+            await self._gologin.stop_left_overs()
             recovered = await self._authorizations.recover_lost()
             delivered = await self._authorizations.deliver_waiting()
         except Exception as error:
             self._failed(error)
-            log.exception("worker.failed", worker=self.name)
             return
         self._succeeded()
         if recovered:

@@ -4,11 +4,21 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import after_commit
 from app.models import utc_now
+from app.services.leases import kept_alive
+from app.services.worker_runs import Schedule, Turn, WorkerRuns
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
+from app.utils.tasks import uninterrupted
+
+_LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at whose turn it is: another process may have asked for it."""
 
 log = get_logger(__name__)
 
@@ -19,7 +29,9 @@ class WorkerStatus:
 
     alive: bool = False
     last_success: datetime | None = None
+    """In whichever process."""
     consecutive_failures: int = 0
+    """In this process."""
     last_error: str | None = None
     next_run: datetime | None = None
 
@@ -32,6 +44,7 @@ class Worker(ABC):
     def __init__(self) -> None:
         self.status = WorkerStatus()
         self._stop = asyncio.Event()
+        self._wake = asyncio.Event()
 
     @abstractmethod
     async def run(self) -> None: ...
@@ -39,6 +52,11 @@ class Worker(ABC):
     def stop(self) -> None:
         """End soon: after the iteration that is under way. A stop before the first loop is not lost."""
         self._stop.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look at once whether there is something to do. A wake before the pause is not lost."""
+        self._wake.set()
 
     def _succeeded(self) -> None:
         self.status.last_success = utc_now()
@@ -47,45 +65,108 @@ class Worker(ABC):
     def _failed(self, error: Exception) -> None:
         self.status.consecutive_failures += 1
         self.status.last_error = error.error_code if isinstance(error, AppException) else type(error).__name__
+        if isinstance(error, AppException):
+            log.warning("worker.failed", worker=self.name, error_code=error.error_code, error=error.message)
+        else:
+            log.error("worker.failed", worker=self.name, exc_info=error)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait for the stop, at most `seconds`."""
-        self.status.next_run = utc_now() + timedelta(seconds=seconds)
+        """Wait for the stop or a wake, at most `seconds`."""
         try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            await asyncio.wait_for(self._wake.wait(), seconds)
         except TimeoutError:
             return
+        if not self._stop.is_set():
+            self._wake.clear()
 
 
 class PeriodicWorker(Worker):
-    """Calls `run_once` every `interval` seconds, `retry_interval` after a failure; a failure never ends it."""
+    """Does its work every `interval` seconds, once over all processes that share the database.
 
-    def __init__(self, *, interval: float, retry_interval: float | None = None) -> None:
+    After a failure it comes back in `retry_interval` seconds, twice that after the next, and so on up to `interval`; a
+    failure never ends it.
+    """
+
+    def __init__(
+        self,
+        *,
+        runs: WorkerRuns,
+        interval: float,
+        retry_interval: float | None = None,
+        turn: str | None = None,
+    ) -> None:
+        """`turn`: whose turns are taken in common; by default all workers of the same name."""
         super().__init__()
+        self._turn = turn or self.name
+        self._runs = runs
         self._interval = interval
         self._retry_interval = retry_interval or interval
 
     @abstractmethod
-    async def run_once(self) -> None:
-        """One iteration; tests and the CLI call it directly."""
+    async def _work(self) -> None:
+        """One iteration."""
+
+    async def run_once(self) -> bool:
+        """One iteration now, due or not; False when another process is at it. Raises what the work raises."""
+        turn = await self._runs.claim(self._turn, even_if_not_due=True)
+        if turn is None:
+            return False
+        await self._in_turn(turn)
+        return True
+
+    async def request_turn(self, session: AsyncSession) -> None:
+        """Once the caller's transaction has committed: be due now, in whichever process looks first."""
+        await self._runs.make_due(session, self._turn)
+        after_commit(session, self.wake)
 
     async def run(self) -> None:
         while not self._stop.is_set():
-            await self._pause(self._interval if await self._iterate() else self._retry_interval)
+            try:
+                pause = await self._if_due()
+            except Exception as error:
+                self._failed(error)
+                pause = _LOOK_EVERY
+            await self._pause(pause)
 
-    async def _iterate(self) -> bool:
+    async def _if_due(self) -> float:
+        """Work if it is time and our turn; seconds until the next look."""
+        if (await self._schedule()).next_run > utc_now():
+            return self._until_next_look()
+        turn = await self._runs.claim(self._turn)
+        if turn is None:
+            return _LOOK_EVERY
+        await self._in_turn(turn)
+        await self._schedule()
+        return self._until_next_look()
+
+    async def _schedule(self) -> Schedule:
+        schedule = await self._runs.schedule(self._turn)
+        self.status.next_run, self.status.last_success = schedule.next_run, schedule.last_success
+        return schedule
+
+    async def _in_turn(self, turn: Turn) -> None:
+        """The work under the turn's lease; the next turn is due in `interval`, sooner after a failure."""
+        next_in, succeeded = self._retry_in(), False
         try:
-            await self.run_once()
-        except AppException as error:
-            self._failed(error)
-            log.warning("worker.failed", worker=self.name, error_code=error.error_code, error=error.message)
-            return False
-        except Exception as error:
-            self._failed(error)
-            log.exception("worker.failed", worker=self.name)
-            return False
-        self._succeeded()
-        return True
+            async with kept_alive(
+                lambda: self._runs.renew(self._turn, turn), seconds=self._runs.lease_seconds
+            ):
+                await self._work()
+            next_in, succeeded = self._interval, True
+            self._succeeded()
+        except asyncio.CancelledError:
+            next_in = 0.0  # stopped in the middle: whoever is next may go on at once
+            raise
+        finally:
+            await uninterrupted(self._runs.finish(self._turn, turn, succeeded=succeeded, next_in=next_in))
+
+    def _retry_in(self) -> float:
+        return min(self._interval, self._retry_interval * 2.0 ** min(self.status.consecutive_failures, 10))
+
+    def _until_next_look(self) -> float:
+        assert self.status.next_run is not None
+        left = (self.status.next_run - utc_now()).total_seconds()
+        return min(max(left, 0.0), _LOOK_EVERY)
 
 
 class WorkerGroup:
@@ -94,6 +175,9 @@ class WorkerGroup:
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.workers = workers
         self._tasks: dict[asyncio.Task[None], Worker] = {}
+
+    def named(self, name: str) -> Worker | None:
+        return next((worker for worker in self.workers if worker.name == name), None)
 
     def start(self) -> None:
         for worker in self.workers:

@@ -1,4 +1,4 @@
-"""Small helpers for child processes that lead a process group of their own."""
+"""Small helpers for child processes."""
 
 import contextlib
 import os
@@ -17,6 +17,17 @@ def dies_with_parent(signal_name: str) -> list[str]:
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name, "--"] if setpriv else []
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, whoever owns it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def yield_cpu(leader_pid: int) -> None:

@@ -1,0 +1,122 @@
+"""`/profiles`: which there are, whose they are, and bringing them up to date with GoLogin."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, status
+
+from app.api.dependencies import ContextDep, ProfilesCallerDep, ReadSessionDep, SessionDep
+from app.api.errors import errors
+from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.schemas import (
+    AccountId,
+    LinkRequest,
+    ProfileListQuery,
+    ProfileResponse,
+    SyncRequest,
+    SyncResponse,
+)
+from app.utils.exceptions import (
+    ProfileConflictException,
+    SyncNotFoundException,
+    UnknownProfileException,
+)
+
+router = APIRouter(prefix="/profiles", tags=["profiles"])
+
+
+@router.get("", operation_id="listProfiles", responses=errors())
+async def list_profiles(
+    query: Annotated[ProfileListQuery, Query()],
+    _caller: ProfilesCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
+) -> PaginatedResponse[ProfileResponse]:
+    """Profiles as the last sync saw them."""
+    rows, total = await context.directory.page(
+        session,
+        query.filter(),
+        sort=query.sort,
+        descending=query.order == "desc",
+        page=query.page,
+        page_size=query.page_size,
+    )
+    profiles = [ProfileResponse.from_row(row) for row in rows]
+    return paginated_response(profiles, total=total, page=query.page, page_size=query.page_size)
+
+
+@router.post("/sync", status_code=status.HTTP_202_ACCEPTED, operation_id="syncProfiles", responses=errors())
+async def sync_profiles(
+    caller: ProfilesCallerDep, context: ContextDep, session: SessionDep, body: SyncRequest | None = None
+) -> APIResponse[SyncResponse]:
+    """Ask for a pass over GoLogin's list now; it starts when the one that runs has ended."""
+    allowed = body.allow_mass_removal if body else False
+    sync = await context.sync_worker.request(session, requested_by=caller.name, allow_mass_removal=allowed)
+    return success_response(SyncResponse.from_row(sync))
+
+
+@router.get("/sync/{sync_id}", operation_id="getSync", responses=errors(SyncNotFoundException))
+async def get_sync(
+    sync_id: str, _caller: ProfilesCallerDep, context: ContextDep, session: ReadSessionDep
+) -> APIResponse[SyncResponse]:
+    """How far a sync is, and what it found."""
+    return success_response(SyncResponse.from_row(await context.syncs.get(session, sync_id)))
+
+
+@router.get("/by-account/{account_id}", operation_id="listProfilesOfAccount", responses=errors())
+async def list_profiles_of_account(
+    account_id: AccountId,
+    _caller: ProfilesCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
+    api_app: str | None = None,
+) -> APIResponse[list[ProfileResponse]]:
+    """The account's active profiles; the first is the one that an authorization uses."""
+    rows = await context.directory.of_account(session, account_id, api_app=api_app)
+    return success_response([ProfileResponse.from_row(row) for row in rows])
+
+
+@router.get("/{profile_id}", operation_id="getProfile", responses=errors(UnknownProfileException))
+async def get_profile(
+    profile_id: str, _caller: ProfilesCallerDep, context: ContextDep, session: ReadSessionDep
+) -> APIResponse[ProfileResponse]:
+    """One profile, whether GoLogin still lists it or not."""
+    return success_response(ProfileResponse.from_row(await context.directory.get(session, profile_id)))
+
+
+@router.put(
+    "/{profile_id}/account",
+    operation_id="linkProfile",
+    responses=errors(UnknownProfileException, ProfileConflictException),
+)
+async def link_profile(
+    profile_id: str, body: LinkRequest, caller: ProfilesCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[ProfileResponse]:
+    """Say by hand whose profile it is; this wins over the rule of the settings."""
+    row = await context.directory.link(
+        session, profile_id, account_id=body.twitter_username, api_app=body.api_app, actor=caller.name
+    )
+    return success_response(ProfileResponse.from_row(row))
+
+
+@router.delete(
+    "/{profile_id}/account", operation_id="unlinkProfile", responses=errors(UnknownProfileException)
+)
+async def unlink_profile(
+    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[ProfileResponse]:
+    """Whose profile it is follows from the rule of the settings again."""
+    return success_response(
+        ProfileResponse.from_row(await context.directory.unlink(session, profile_id, actor=caller.name))
+    )
+
+
+@router.post(
+    "/{profile_id}/release", operation_id="releaseProfile", responses=errors(UnknownProfileException)
+)
+async def release_profile(
+    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[ProfileResponse]:
+    """End a quarantine, once you have seen that no browser of the profile runs."""
+    return success_response(
+        ProfileResponse.from_row(await context.directory.release(session, profile_id, actor=caller.name))
+    )

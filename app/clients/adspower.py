@@ -1,0 +1,168 @@
+"""AdsPower's local API (`http://local.adspower.net:50325`): list, start and stop profiles.
+
+Source: https://localapi-doc-en.adspower.com. Every answer is HTTP 200 with `{"code": 0, "msg": …, "data": …}`; any
+other code is a failure. The app answers one request a second and says so with `Too many request per second`.
+"""
+
+import asyncio
+from time import monotonic
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from app.clients.profile_browser import BrowserProfile, ProfilePage
+from app.utils.exceptions import AdsPowerAPIException
+from app.utils.retry import retry_idempotent
+
+_PAGE_SIZE: Final = 100
+_SPACING: Final = 1.1
+"""Seconds between two calls."""
+_VERSION_TIMEOUT: Final = 5.0
+_MAX_MESSAGE: Final = 500
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Profile(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    user_id: str = Field(min_length=1)
+    name: str = ""
+    remark: str = ""
+    group_name: str = ""
+
+    @field_validator("name", "remark", "group_name", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> str:
+        return value.strip() if isinstance(value, str) else ""
+
+
+class _List(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    profiles: list[_Profile] = Field(alias="list")
+
+
+class _Addresses(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    selenium: str = Field(pattern=r"^[^/:]+:\d+$")
+
+
+class _Started(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    ws: _Addresses
+
+
+class _Version(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    ws_url: str = Field(alias="webSocketDebuggerUrl", pattern=r"^wss?://")
+
+
+class AdsPowerClient:
+    """Seconds: `api_timeout` for a list, `stop_timeout` for a stop, which waits for the browser."""
+
+    def __init__(
+        self, *, http: httpx.AsyncClient, base_url: str, api_timeout: float, stop_timeout: float
+    ) -> None:
+        self._http = http
+        self._base_url = base_url
+        self._api_timeout = api_timeout
+        self._stop_timeout = stop_timeout
+        self._lock = asyncio.Lock()
+        self._next_call = 0.0
+
+    @retry_idempotent()
+    async def list_profiles(self, page: int) -> ProfilePage:
+        """100 a page; the group stands in for a tag, the remark for the notes."""
+        answer = await self._call(
+            "/api/v1/user/list", self._api_timeout, page=str(page), page_size=str(_PAGE_SIZE)
+        )
+        rows = _parse(_List, answer).profiles
+        return ProfilePage(profiles=[_profile(row) for row in rows])
+
+    @retry_idempotent()
+    async def profile_exists(self, profile_id: str) -> bool:
+        answer = await self._call("/api/v1/user/list", self._api_timeout, user_id=profile_id)
+        return any(row.user_id == profile_id for row in _parse(_List, answer).profiles)
+
+    @retry_idempotent()
+    async def check_token(self) -> None:
+        """There is none: the app is signed in or it is not."""
+        await self._call("/status", self._api_timeout)
+
+    async def start_profile(self, profile_id: str, *, timeout: float) -> str:
+        """The answer carries host and port; the browser itself tells its DevTools address."""
+        answer = await self._call("/api/v1/browser/start", timeout, user_id=profile_id)
+        address = _parse(_Started, answer).ws.selenium
+        version = await self._get(f"http://{address}/json/version", _VERSION_TIMEOUT, {})
+        ws_url = _parse(_Version, version).ws_url
+        return urlsplit(ws_url)._replace(netloc=address).geturl()
+
+    async def stop_profile(self, profile_id: str) -> None:
+        """One that does not run is a failure to AdsPower and a success here."""
+        try:
+            await self._call("/api/v1/browser/stop", self._stop_timeout, user_id=profile_id)
+        except AdsPowerAPIException as error:
+            if "not open" not in error.message:
+                raise
+
+    async def _call(self, path: str, timeout: float, **params: str) -> Any:
+        await self._wait_for_turn()
+        answer = await self._get(f"{self._base_url}{path}", timeout, params)
+        if not isinstance(answer, dict) or answer.get("code") != 0:
+            code = answer.get("code", "no code") if isinstance(answer, dict) else "no code"
+            message = str(answer.get("msg") or "no message") if isinstance(answer, dict) else "not an object"
+            raise AdsPowerAPIException(
+                f"code {code}", message[:_MAX_MESSAGE], retryable="Too many" in message
+            )
+        return answer.get("data") or {}
+
+    async def _wait_for_turn(self) -> None:
+        async with self._lock:
+            now = monotonic()
+            turn = max(now, self._next_call)
+            self._next_call = turn + _SPACING
+        await asyncio.sleep(turn - now)
+
+    async def _get(self, url: str, timeout: float, params: dict[str, str]) -> Any:
+        """`timeout`: seconds for the whole answer."""
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._http.get(url, params=params, timeout=timeout)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise AdsPowerAPIException("timeout", f"no answer within {timeout:g} seconds") from error
+        except httpx.HTTPError as error:
+            raise AdsPowerAPIException("unreachable", "the app cannot be reached (is it running?)") from error
+        if not response.is_success:
+            retryable = response.status_code >= 500
+            raise AdsPowerAPIException(response.status_code, "the app refused the call", retryable=retryable)
+        try:
+            return response.json()
+        except ValueError:
+            raise AdsPowerAPIException(
+                response.status_code, "the answer is not JSON", retryable=False
+            ) from None
+
+
+def _parse(model: type[T], data: Any) -> T:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, item["loc"])) or item["type"] for item in error.errors()[:3])
+        message = f"the answer is not what was expected ({fields})"
+        raise AdsPowerAPIException(200, message, retryable=False) from None
+
+
+def _profile(row: _Profile) -> BrowserProfile:
+    return BrowserProfile(
+        id=row.user_id,
+        name=row.name,
+        notes=row.remark or None,
+        tags=(row.group_name,) if row.group_name else (),
+        browser_type="adspower",
+    )
