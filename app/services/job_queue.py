@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from pgqueuer import PgQueuer
+from pgqueuer.adapters.inmemory import InMemoryQueries
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
 
@@ -32,7 +33,7 @@ class JobQueue:
         """The same for many (session id, priority)."""
         if not waiting:
             return
-        assert self._engine.queries is not None
+        assert isinstance(self._engine.queries, InMemoryQueries)
         # Its own history is kept for as long as the process lives; ours is the sessions' events.
         await self._engine.queries.clear_queue_log()
         ids = [session_id for session_id, _ in waiting]
