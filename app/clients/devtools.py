@@ -92,7 +92,12 @@ class RedirectWatcher:
 
     def __enter__(self) -> Self:
         self._socket: ClientConnection = connect(
-            self._url, open_timeout=self._timeout, close_timeout=0.1, max_size=None, compression=None
+            self._url,
+            open_timeout=self._timeout,
+            close_timeout=0.1,
+            max_size=None,
+            compression=None,
+            legacy=True,  # the connection outlives this method
         )
         # Every document of the tab is looked at, because a pattern does not know equal spellings of one address.
         pattern = {"urlPattern": "*", "resourceType": "Document", "requestStage": "Request"}

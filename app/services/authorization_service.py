@@ -115,7 +115,8 @@ class AuthorizationService:
 
     async def view(self, session: AsyncSession, session_id: str) -> SessionView:
         """Raises `SessionNotFoundException`."""
-        row = await session.scalar(_by_id(session_id))
+        # PostgreSQL takes no NUL in a text, not even to look for it.
+        row = await session.scalar(_by_id(session_id)) if "\x00" not in session_id else None
         if row is None:
             raise SessionNotFoundException(session_id)
         return SessionView(row, await _queue_position(session, row))
@@ -184,8 +185,7 @@ class AuthorizationService:
             .returning(AuthorizationSession)
         )
         async with self._database.transaction() as session:
-            if (busy := await session.scalar(_busy_profile_of(session_id))) is not None:
-                raise ProfileInUseException(busy)
+            await _refuse_busy_profile(session, session_id)
             row = (await session.scalars(statement)).one_or_none()
             if row is None:
                 return None
@@ -322,13 +322,26 @@ def _by_id(session_id: str) -> Any:
     return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
 
 
-def _busy_profile_of(session_id: str) -> Any:
-    return (
-        select(Profile.profile_id)
-        .join(AuthorizationSession, AuthorizationSession.profile_id == Profile.profile_id)
-        .where(AuthorizationSession.session_id == session_id)
-        .where(Profile.in_use, Profile.lease_expires_at > utc_now())
+async def _refuse_busy_profile(session: AsyncSession, session_id: str) -> None:
+    """Raises `ProfileInUseException` while the profile runs, or is about to, for another session.
+
+    Holds the profile's row: of two sessions of one profile that are claimed at once, the second sees the first.
+    """
+    mine = AuthorizationSession.session_id == session_id
+    by_profile = AuthorizationSession.profile_id == Profile.profile_id
+    query = select(Profile).join(AuthorizationSession, by_profile).where(mine).with_for_update(of=Profile)
+    profile = await session.scalar(query)
+    if profile is None:
+        return
+    claimed = select(AuthorizationSession.id).where(
+        ~mine,
+        AuthorizationSession.profile_id == profile.profile_id,
+        AuthorizationSession.status == SessionStatus.IN_PROGRESS,
+        AuthorizationSession.lease_expires_at > utc_now(),
     )
+    leased = profile.in_use and profile.lease_expires_at is not None and profile.lease_expires_at > utc_now()
+    if leased or await session.scalar(claimed.limit(1)) is not None:
+        raise ProfileInUseException(profile.profile_id)
 
 
 def _held(job: AuthorizationJob) -> tuple[Any, ...]:
