@@ -7,7 +7,7 @@ once with `structlog.contextvars`; a processor masks values whose key names a se
 import logging
 import re
 import sys
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
@@ -112,11 +112,17 @@ def _add_service(environment: str) -> structlog.typing.Processor:
 
 
 def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    for key in event:
-        lowered = key.lower()
-        if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
-            event[key] = "[masked]"
-    return event
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: str, value: Any) -> Any:
+    """By what it is called, at any depth."""
+    lowered = key.lower()
+    if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
+        return "[masked]"
+    if isinstance(value, dict):
+        return {inner: _masked(str(inner), each) for inner, each in value.items()}
+    return value
 
 
 def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:

@@ -2,13 +2,14 @@
 
 import asyncio
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from app.database import Database, after_commit
 from app.models import Profile
-from app.utils.exceptions import SchemaOutOfDateException
+from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
 from tests.fixtures.factories import new_profile
 
 
@@ -133,3 +134,9 @@ async def test_a_naive_datetime_is_refused(database: Database):
     with pytest.raises(Exception, match="naive datetime"):
         async with database.transaction() as session:
             session.add(new_profile(last_synced=datetime(2026, 1, 1)))  # noqa: DTZ001
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatabaseUnavailableException, match="cannot be made: Not a directory"):
+        Database(f"sqlite+aiosqlite:///{tmp_path}/file/folder/service.db")

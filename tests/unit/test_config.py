@@ -147,6 +147,13 @@ def test_one_placeholder_left_is_enough_to_be_refused(name: str, value: str):
     assert name.upper() in line
 
 
+@pytest.mark.parametrize("placeholder", [{"client_id": "change-me"}, {"client_secret": "change-me"}], ids=str)
+def test_one_placeholder_in_an_app_is_enough(placeholder: dict[str, str]):
+    app = {"client_id": "id", "client_secret": "s", "redirect_uri": "https://example.org/cb"} | placeholder
+    (line,) = refused(**REAL | {"oauth_apps": {"A": app}})
+    assert "OAUTH_APPS.A" in line
+
+
 def test_no_secret_is_in_the_settings_text():
     app = {"client_id": "id", "client_secret": "s3cret-app", "redirect_uri": "https://example.org/cb"}
     settings = load_settings(None, **REAL | {"oauth_apps": {"A": app}})

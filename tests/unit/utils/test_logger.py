@@ -100,3 +100,8 @@ def test_libraries_that_log_urls_are_quiet(log_lines: LogLines, name: str):
     if name != "sqlalchemy.engine.Engine":
         logging.getLogger(name).info("GET http://h/?code=1")
     assert log_lines() == []
+
+
+def test_a_secret_is_masked_at_any_depth(log_lines: LogLines):
+    get_logger("x").info("event", outer={"count": 1, "inner": {"access_token": "hidden-value"}})
+    assert only(log_lines())["outer"] == {"count": 1, "inner": {"access_token": "[masked]"}}
