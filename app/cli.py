@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, ParamSpec, TextIO
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from sqlalchemy.exc import DBAPIError
 
 from app import main as web
 from app.config import Settings, SettingsError, load_settings
@@ -52,6 +53,10 @@ def main() -> None:
         sys.exit(_USAGE_ERROR)
     except AppException as error:
         _err.print(error.message, markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        _err.print(f"The database cannot be used: {reason}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

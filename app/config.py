@@ -185,7 +185,8 @@ class Settings(BaseSettings):
         """Settings that still hold what `.env.example` carries in their place."""
         secrets = {"API_KEY": self.api_key, "GOLOGIN_API_TOKEN": self.gologin_api_token}
         for name, app in self.oauth_apps.items():
-            secrets[f"OAUTH_APPS.{name}"] = app.client_secret or SecretStr(app.client_id)
+            secret = app.client_secret.get_secret_value() if app.client_secret else ""
+            secrets[f"OAUTH_APPS.{name}"] = SecretStr(f"{app.client_id} {secret}")
         found = [name for name, secret in secrets.items() if PLACEHOLDER in secret.get_secret_value()]
         if _DEVELOPMENT_KEY in self.encryption_keys.get_secret_value():
             found.append("ENCRYPTION_KEYS")

@@ -1,6 +1,9 @@
 """`create_app(settings)` with its lifespan, and the server that runs it."""
 
+import asyncio
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -10,11 +13,12 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.api.errors import install_error_handlers
-from app.api.middleware import RequestIDMiddleware
+from app.api.middleware import BodyLimitMiddleware, NulMiddleware, RequestIDMiddleware
 from app.api.rate_limit import RateLimiter
 from app.api.routes import router
 from app.config import Settings
 from app.context import Context, open_context
+from app.database import Database
 from app.utils.logger import get_logger
 
 _CONNECTIONS_SHARE: Final = 0.1
@@ -43,9 +47,10 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         description="API tokens for accounts that are signed in inside GoLogin browser profiles.",
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
     )
     app.state.rate_limiter = RateLimiter(per_minute=settings.rate_limit_per_minute)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(NulMiddleware)
     app.add_middleware(RequestIDMiddleware)
     app.include_router(router)
     install_error_handlers(app)
@@ -73,7 +78,13 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then stop within the grace period."""
+    """Serve until SIGTERM or SIGINT, then stop within the grace period; a stop that was asked for exits with 0.
+
+    Raises `SchemaOutOfDateException`.
+    """
+    _exit_on_signals()
+    # The lifespan does this too, but what it raises is lost in uvicorn's own trace.
+    asyncio.run(_check_schema(settings))
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -85,3 +96,17 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * _CONNECTIONS_SHARE)),
     )
     Server(config, app).run()
+
+
+async def _check_schema(settings: Settings) -> None:
+    database = Database(settings.database_url, pool_size=1)
+    try:
+        await database.check_schema()
+    finally:
+        await database.close()
+
+
+def _exit_on_signals() -> None:
+    """For the time before uvicorn listens to them, and after it has stopped: it then raises the signal again."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))

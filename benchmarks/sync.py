@@ -43,7 +43,9 @@ async def opened(sandbox: SandboxProcess, folder: Path, url: str | None) -> Asyn
         yield context
 
 
-async def measured(context: Context, work: Callable[[], Awaitable[object]]) -> tuple[float, float, int, object]:
+async def measured(
+    context: Context, work: Callable[[], Awaitable[object]]
+) -> tuple[float, float, int, object]:
     """Seconds, peak growth of the resident set in MB, database statements, and the result."""
     process, statements, peak = psutil.Process(), 0, 0
     before = process.memory_info().rss
@@ -116,4 +118,6 @@ async def compare(context: Context, sandbox: SandboxProcess, profiles: int) -> N
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    asyncio.run(main(int(arguments[0]) if arguments else 40_000, arguments[1] if len(arguments) > 1 else None))
+    asyncio.run(
+        main(int(arguments[0]) if arguments else 40_000, arguments[1] if len(arguments) > 1 else None)
+    )

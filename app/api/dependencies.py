@@ -13,7 +13,7 @@ from app.context import Context
 from app.services.key_service import Caller, Scope
 from app.utils.exceptions import PermissionDeniedException
 
-_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])")
+_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="Made by `python -m app keys create`")
 

@@ -5,10 +5,12 @@ from typing import Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import unexpected_error
+from app.api.responses import error_response
 from app.utils.logger import get_logger
 from app.utils.request_id import accept_request_id
 
@@ -53,3 +55,45 @@ class RequestIDMiddleware:
             log.info(
                 "http.request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds
             )
+
+
+class NulMiddleware:
+    """Nothing of ours has a NUL in its address, and PostgreSQL takes none in a text, not even to look for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
+            answer = error_response("An address holds no NUL character", "NOT_FOUND")
+            await JSONResponse(answer, 404)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+class BodyLimitMiddleware:
+    """Refuses a body over `max_bytes`, announced or not; FastAPI's own limit answers an announced one in plain text."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        too_large = announced.isdecimal() and int(announced) > self._max_bytes
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            if too_large:
+                raise HTTPException(413)
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise HTTPException(413)
+            return message
+
+        await self._app(scope, receive_within_limit, send)

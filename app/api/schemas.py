@@ -133,7 +133,7 @@ class LinkRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     twitter_username: AccountId
-    api_app: str | None = Field(default=None, min_length=1, max_length=64, description="null: any app")
+    api_app: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$", description="null: any app")
 
 
 class SyncRequest(BaseModel):

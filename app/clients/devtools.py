@@ -92,12 +92,21 @@ class RedirectWatcher:
 
     def __enter__(self) -> Self:
         self._socket: ClientConnection = connect(
-            self._url, open_timeout=self._timeout, close_timeout=0.1, max_size=None, compression=None
+            self._url,
+            open_timeout=self._timeout,
+            close_timeout=0.1,
+            max_size=None,
+            compression=None,
+            legacy=True,  # the connection outlives this method
         )
         # Every document of the tab is looked at, because a pattern does not know equal spellings of one address.
         pattern = {"urlPattern": "*", "resourceType": "Document", "requestStage": "Request"}
-        self._socket.send(json.dumps({"id": 1, "method": "Fetch.enable", "params": {"patterns": [pattern]}}))
-        self._socket.recv(timeout=self._timeout)
+        try:
+            self._command(1, "Fetch.enable", patterns=[pattern])
+            self._socket.recv(timeout=self._timeout)
+        except BaseException:
+            self._socket.close()
+            raise
         self._thread = threading.Thread(target=self._listen, name="redirect-watcher", daemon=True)
         self._thread.start()
         return self

@@ -102,12 +102,14 @@ def _classified(response: httpx.Response) -> TwitterAPIException:
     code = str(body.get("error", ""))
     detail = body.get("error_description") or body.get("detail") or body.get("title") or code or "no message"
     message = str(detail)[:_MAX_MESSAGE]
+    if response.status_code >= 500 or response.status_code == 429:
+        # Whatever the body says: nothing was judged.
+        return TwitterAPIException(response.status_code, message)
     if code in ("invalid_client", "unauthorized_client"):
         return InvalidClientException(response.status_code, message)
     if code == "invalid_grant" or (code == "invalid_request" and message.startswith("Value passed for the")):
         return InvalidGrantException(response.status_code, message)
-    retryable = response.status_code >= 500 or response.status_code == 429
-    return TwitterAPIException(response.status_code, message, retryable=retryable)
+    return TwitterAPIException(response.status_code, message, retryable=False)
 
 
 def _json_object(response: httpx.Response) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class SandboxProcess:
         self._arguments = ("--accounts", str(accounts), *arguments)
         if data_dir is not None:
             self._arguments += ("--data-dir", str(data_dir))
+        self.data_dir = data_dir
         self._process: Process | None = None
         self._temp_dir = Path()
 

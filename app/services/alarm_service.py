@@ -32,7 +32,7 @@ class AlarmService:
         """A change of state is one event and one log line; a state that stays is neither."""
         async with self._database.reading() as session:
             rows = await session.execute(select(Alarm.name, Alarm.is_active))
-            known = dict(rows.tuples().all())
+            known = dict(rows.all())
         for name, reading in readings.items():
             if known.get(name, False) != reading.is_active:
                 await self._change(name, reading)

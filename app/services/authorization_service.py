@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
 from app.database import Database, after_commit
-from app.models import AuthorizationSession, SessionStage, SessionStatus, utc_now
+from app.models import AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
 from app.services import event_service
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService
@@ -26,6 +26,7 @@ from app.utils.exceptions import (
     AuthorizationTimeoutException,
     LeaseLostException,
     NeedsAttentionException,
+    ProfileInUseException,
     ProfileQuarantinedException,
     SessionNotFoundException,
 )
@@ -179,7 +180,7 @@ class AuthorizationService:
             .returning(AuthorizationSession)
         )
         async with self._database.transaction() as session:
-            await self._check_profile_free(session, session_id)
+            await self._refuse_busy_profile(session, session_id)
             row = (await session.scalars(statement)).one_or_none()
             if row is None:
                 return None
@@ -269,13 +270,32 @@ class AuthorizationService:
         ended = await self._time_out(running, f"Session timed out after {hours:g} hours")
         return ended + await self._time_out(waiting, "Session expired before a profile slot was free")
 
-    async def _check_profile_free(self, session: AsyncSession, session_id: str) -> None:
-        profile_id = await session.scalar(
-            select(AuthorizationSession.profile_id).where(AuthorizationSession.session_id == session_id)
+    async def _refuse_busy_profile(self, session: AsyncSession, session_id: str) -> None:
+        """Raises while the profile runs, or is about to, for another session, or the fleet runs all that it may.
+
+        Holds the profile's row: of two sessions of one profile that are claimed at once, the second sees the first.
+        """
+        mine = AuthorizationSession.session_id == session_id
+        by_profile = AuthorizationSession.profile_id == Profile.profile_id
+        query = (
+            select(Profile.profile_id)
+            .join(AuthorizationSession, by_profile)
+            .where(mine)
+            .with_for_update(of=Profile)
         )
-        if profile_id is not None:
-            with suppress(ProfileQuarantinedException):  # the session is claimed, and ends with that
-                await self._gologin.check_free(session, profile_id)
+        profile_id = await session.scalar(query)
+        if profile_id is None:
+            return
+        with suppress(ProfileQuarantinedException):  # it is claimed, and ends with that
+            await self._gologin.check_free(session, profile_id)
+        claimed = select(AuthorizationSession.id).where(
+            ~mine,
+            AuthorizationSession.profile_id == profile_id,
+            AuthorizationSession.status == SessionStatus.IN_PROGRESS,
+            AuthorizationSession.lease_expires_at > utc_now(),
+        )
+        if await session.scalar(claimed.limit(1)) is not None:
+            raise ProfileInUseException(profile_id)
 
     async def _time_out(self, condition: Sequence[Any], message: str) -> int:
         async with self._database.transaction() as session:

@@ -57,7 +57,8 @@ async def _beat(renew: Callable[[], Awaitable[bool]], seconds: float, scope: asy
     while held:
         await asyncio.sleep(seconds / _BEATS_PER_LEASE)
         try:
-            held = await renew()
+            async with asyncio.timeout_at(last_success + seconds):
+                held = await renew()
             last_success = loop.time()
         except Exception:
             log.warning("lease.renewal_failed", exc_info=True)

@@ -286,7 +286,7 @@ async def _upsert(session: AsyncSession, rows: list[dict[str, Any]]) -> dict[str
     }
     statement = insert.on_conflict_do_update(index_elements=[Profile.profile_id], set_=update_set)
     result = await session.execute(statement.returning(Profile.profile_id, Profile.id))
-    return dict(result.tuples().all())
+    return dict(result.all())
 
 
 async def _count_conflicts(session: AsyncSession) -> int:

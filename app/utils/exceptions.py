@@ -383,6 +383,14 @@ class DecryptionException(InfrastructureException):
         super().__init__("A stored secret cannot be opened with the configured encryption keys")
 
 
+class DatabaseUnavailableException(InfrastructureException):
+    error_code = "DATABASE_UNAVAILABLE"
+    status_code = 503
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The database of DATABASE_URL cannot be used: {reason}")
+
+
 class SchemaOutOfDateException(InfrastructureException):
     error_code = "SCHEMA_OUT_OF_DATE"
     status_code = 503

@@ -7,9 +7,10 @@ once with `structlog.contextvars`; a processor masks values whose key names a se
 import logging
 import re
 import sys
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
@@ -18,7 +19,7 @@ SERVICE_NAME: Final = "gologin-automation"
 _SECRET_WORDS: Final = ("token", "secret", "password", "verifier", "api_key", "authorization_code", "cookie")
 _NOT_SECRET: Final = ("token_type", "token_expires_at")
 _SECRET_IN_URL: Final = re.compile(
-    r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token)=)[^&\\s\"'<>]+"
+    r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token)=)[^&\\\s\"'<>]+"
 )
 _CHATTY_LOGGERS: Final = (
     "httpx",
@@ -59,6 +60,7 @@ def setup_logging(*, level: str, environment: str, stream: TextIO | None = None)
     root.handlers = [handler]
     root.setLevel(level)
     _quieten_libraries()
+    set_on_retry_hooks([_log_retry])  # stamina's own logs the arguments of the call, which are tokens
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -92,6 +94,16 @@ def _quieten_libraries() -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
+def _log_retry(details: RetryDetails) -> None:
+    get_logger(__name__).warning(
+        "call.retried",
+        call=details.name,
+        attempt=details.retry_num,
+        wait_seconds=round(details.wait_for, 3),
+        error=str(details.caused_by),
+    )
+
+
 def _add_service(environment: str) -> structlog.typing.Processor:
     def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return {**event, "service": SERVICE_NAME, "environment": environment}
@@ -100,11 +112,17 @@ def _add_service(environment: str) -> structlog.typing.Processor:
 
 
 def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    for key in event:
-        lowered = key.lower()
-        if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
-            event[key] = "[masked]"
-    return event
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: str, value: Any) -> Any:
+    """By what it is called, at any depth."""
+    lowered = key.lower()
+    if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
+        return "[masked]"
+    if isinstance(value, dict):
+        return {inner: _masked(str(inner), each) for inner, each in value.items()}
+    return value
 
 
 def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:

@@ -6,7 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
-_NICE = 10
+_NICE = 19
 _ENDED = {"Z", "X"}  # proc(5): zombie, dead
 
 

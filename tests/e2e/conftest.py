@@ -1,0 +1,51 @@
+"""One sandbox and one service per test process for the tests that break nothing; accounts are used once."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from _pytest.nodeid import coerce_node_id
+
+from app.sandbox.process import SandboxProcess
+from tests.e2e.house import House, open_house
+
+ACCOUNTS = 150
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Names the groups: pytest-xdist 3.8 writes them to an attribute that pytest 9.2 no longer reads."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = coerce_node_id(f"{item.nodeid}@{group.args[0]}")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def sandbox(folder: Path) -> AsyncIterator[SandboxProcess]:
+    async with SandboxProcess(accounts=ACCOUNTS, data_dir=folder / "profiles") as sandbox:
+        yield sandbox
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def house(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
+    async with open_house(sandbox, folder) as house:
+        yield house
+
+
+@pytest.fixture(scope="session")
+def unused_accounts(sandbox: SandboxProcess) -> Iterator[str]:
+    return iter(sandbox.info.accounts)
+
+
+@pytest.fixture
+def account(unused_accounts: Iterator[str]) -> str:
+    """An account that no other test of this process uses, so that its faults and browsers are this test's."""
+    return next(unused_accounts)

@@ -1,0 +1,233 @@
+"""The service and the sandbox as real processes, and what a test asks of them."""
+
+import asyncio
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from sqlalchemy import func, select
+
+from app.config import Settings, load_settings
+from app.database import Database
+from app.demo.service_process import ServiceProcess, settings_for
+from app.models import AuthorizationSession, Credential, Event, Profile
+from app.sandbox.admin_client import SandboxAdmin
+from app.sandbox.process import SandboxProcess
+from app.services.credential_service import CredentialService
+from app.services.interfaces import TokenSet
+from tests.e2e.processes import processes_with
+
+T = TypeVar("T")
+
+APP = "AIOTT1"
+WAIT = 60
+"""Seconds that a test waits for the end of an authorization, which takes one or two."""
+
+DEFAULTS = {"rate_limit_per_minute": 100_000, "shutdown_grace": 15}
+"""The deadlines stay the long ones of the service, so that a busy machine fails no test; a test shortens its own."""
+
+
+async def until(condition: Callable[[], Awaitable[T]], seconds: float = 20.0) -> T:
+    """Polls until the condition is true; its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.02)
+    return value
+
+
+class House:
+    """One service over one sandbox, with a client that has the service's bootstrap key."""
+
+    def __init__(
+        self, sandbox: SandboxProcess, service: ServiceProcess, environment: dict[str, str], folder: Path
+    ) -> None:
+        self.sandbox = sandbox
+        self.service = service
+        self.environment = environment
+        self.folder = folder
+        self.key = environment["API_KEY"]
+
+    @property
+    def admin(self) -> SandboxAdmin:
+        return self.sandbox.admin
+
+    @property
+    def settings(self) -> Settings:
+        given = {name.lower(): value for name, value in self.environment.items() if name != "TMPDIR"}
+        return load_settings(env_file=None, **given)
+
+    @property
+    def temp_dir(self) -> Path:
+        """Where all temporary files of the service go."""
+        return Path(self.environment["TMPDIR"])
+
+    # Over HTTP
+
+    async def post(
+        self, account: str, app: str = APP, *, wait: int = 0, request_id: str | None = None
+    ) -> httpx.Response:
+        headers = {"Prefer": f"wait={wait}"} if wait else {}
+        headers |= {"X-Request-ID": request_id} if request_id else {}
+        return await self._call(
+            "POST", "/authorize", headers=headers, json={"account_id": account, "api_app": app}
+        )
+
+    async def ask(self, account: str, app: str = APP, *, request_id: str | None = None) -> str:
+        """POST; the new session's id."""
+        answer = await self.post(account, app, request_id=request_id)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["data"]["session_id"])
+
+    async def authorize(
+        self, account: str, app: str = APP, *, request_id: str | None = None
+    ) -> dict[str, Any]:
+        """POST, and the session when it has ended."""
+        return await self.ended(await self.ask(account, app, request_id=request_id))
+
+    async def session(self, session_id: str, *, wait: int = 0) -> dict[str, Any]:
+        headers = {"Prefer": f"wait={wait}"} if wait else {}
+        answer = await self._call("GET", f"/authorize/{session_id}", headers=headers)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["data"]
+        return found
+
+    async def ended(self, session_id: str) -> dict[str, Any]:
+        session = await self.session(session_id, wait=WAIT)
+        assert session["completed_at"] is not None, f"still {session['status']}, {session['stage']}"
+        return session
+
+    async def reached(self, session_id: str, stage: str) -> dict[str, Any]:
+        """The session as soon as it has come to the stage."""
+
+        async def there() -> dict[str, Any] | None:
+            session = await self.session(session_id)
+            assert session["completed_at"] is None or stage in session["stage_seconds"], session
+            return session if stage in session["stage_seconds"] else None
+
+        return await until(there)
+
+    async def ready(self) -> None:
+        """The workers run and the first sync has brought the profiles."""
+
+        async def synced() -> bool:
+            report = (await self._call("GET", "/health/ready")).json()["data"]
+            return any(worker["name"] == "sync" and worker["last_success"] for worker in report["workers"])
+
+        await until(synced)
+
+    async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        headers = {"X-API-Key": self.key, **request.pop("headers", {})}
+        async with httpx.AsyncClient(base_url=self.service.url, trust_env=False, timeout=WAIT + 10) as http:
+            return await http.request(method, path, headers=headers, **request)
+
+    # In the database
+
+    async def row(self, session_id: str) -> AuthorizationSession:
+        """The session's row; works while the service is down."""
+        query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
+        async with self._reading() as session:
+            return (await session.scalars(query)).one()
+
+    async def credential(self, account: str, app: str = APP) -> Credential | None:
+        query = select(Credential).where(Credential.account_id == account, Credential.api_app == app)
+        async with self._reading() as session:
+            found: Credential | None = await session.scalar(query)
+            return found
+
+    async def tokens(self, account: str, app: str = APP) -> TokenSet:
+        """The stored tokens, opened with the settings' key."""
+        async with self._reading() as session:
+            return await CredentialService(key_ring=self.settings.key_ring).tokens(session, account, app)
+
+    async def profile_is_free(self, profile_id: str) -> bool:
+        async with self._reading() as session:
+            row = (await session.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
+        return not row.in_use and row.lease_token is None
+
+    async def events(self, session_id: str) -> list[Event]:
+        query = select(Event).where(Event.session_id == session_id).order_by(Event.id)
+        async with self._reading() as session:
+            return list(await session.scalars(query))
+
+    async def count(self, table: type[Any]) -> int:
+        async with self._reading() as session:
+            return int(await session.scalar(select(func.count()).select_from(table)) or 0)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Any]:
+        database = Database(self.environment["DATABASE_URL"], pool_size=1)
+        try:
+            async with database.reading() as session:
+                yield session
+        finally:
+            await database.close()
+
+    # At GoLogin and at the provider
+
+    async def profile_id(self, account: str) -> str:
+        return (await self.admin.profile(account)).id
+
+    async def whose(self, access_token: str) -> str | None:
+        """The account that the provider says the token speaks for; None when it does not work."""
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+            url = f"{self.sandbox.info.provider_url}/2/users/me"
+            answer = await http.get(url, headers={"Authorization": f"Bearer {access_token}"})
+        return str(answer.json()["data"]["username"]) if answer.is_success else None
+
+    async def browser_is_gone(self, profile_id: str) -> bool:
+        """Neither GoLogin nor the kernel knows of a process that works in the profile's folder."""
+        known = [browser for browser in await self.admin.browsers() if browser.profile_id == profile_id]
+        return not known and not processes_with(self.profile_folder(profile_id))
+
+    def profile_folder(self, profile_id: str) -> str:
+        """Its path tells this sandbox's browser from those of other sandboxes, whose profiles have the same ids."""
+        assert self.sandbox.data_dir is not None
+        return str(self.sandbox.data_dir / profile_id)
+
+    async def nothing_left(self, account: str) -> None:
+        """After the end: no browser, the profile free. Both follow the session's end, so they are waited for."""
+        profile_id = await self.profile_id(account)
+
+        async def left() -> bool:
+            return await self.browser_is_gone(profile_id) and await self.profile_is_free(profile_id)
+
+        await until(left)
+
+
+def environment_for(sandbox: SandboxProcess, folder: Path, **changes: Any) -> dict[str, str]:
+    """A service's environment: secrets of its own, temporary files in its folder."""
+    temp = folder / "tmp"
+    temp.mkdir(parents=True, exist_ok=True)
+    return settings_for(sandbox.info, folder=folder, **(DEFAULTS | changes)) | {"TMPDIR": str(temp)}
+
+
+@asynccontextmanager
+async def open_house(sandbox: SandboxProcess, parent: Path, **changes: Any) -> AsyncIterator[House]:
+    """A service with a database of its own; killed at the end if it does not stop."""
+    folder = parent / f"service-{secrets.token_hex(4)}"
+    environment = environment_for(sandbox, folder, **changes)
+    service = ServiceProcess(folder, environment)
+    await _migrate(service, folder / "service.db", parent / "migrated.db")
+    await service.start()
+    try:
+        house = House(sandbox, service, environment, folder)
+        await house.ready()
+        yield house
+    finally:
+        await service.stop()
+
+
+async def _migrate(service: ServiceProcess, database: Path, template: Path) -> None:
+    """By the service's own command, once: further services of this test process get a copy."""
+    if template.exists():
+        shutil.copyfile(template, database)
+        return
+    await service.run("migrate")
+    if database.exists():  # it is not PostgreSQL
+        shutil.copyfile(database, template)

@@ -1,0 +1,118 @@
+"""Many at once: never more browsers than slots, never two of one profile, and foreign tabs are left alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from app.sandbox.process import SandboxProcess
+from tests.e2e.house import House, open_house, until
+from tests.e2e.processes import children_named
+from tests.e2e.watcher import watched_browsers
+
+# One group: twelve browsers are enough for a machine.
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("concurrency")]
+
+SESSIONS, LIMIT = 12, 10
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
+    async with open_house(sandbox, folder) as house:
+        yield house
+
+
+async def looks(house: House, session_ids: list[str]) -> list[dict[str, Any]]:
+    return list(await asyncio.gather(*(house.session(session_id) for session_id in session_ids)))
+
+
+async def test_twelve_at_once_never_run_more_than_ten_browsers(patient: House, unused_accounts):
+    accounts = [next(unused_accounts) for _ in range(SESSIONS)]
+    for account in accounts:  # long enough that the first ten all run at the same time
+        await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=4)
+    async with watched_browsers(patient.sandbox.pid, str(patient.sandbox.data_dir)) as seen:
+        session_ids = list(await asyncio.gather(*map(patient.ask, accounts)))
+
+        async def all_slots_taken() -> list[dict[str, Any]] | None:
+            found = await looks(patient, session_ids)
+            return found if [one["status"] for one in found].count("in_progress") == LIMIT else None
+
+        waiting = [one for one in await until(all_slots_taken) if one["status"] == "pending"]
+        assert sorted(one["queue_position"] for one in waiting) == [1, 2]
+        assert [(one["stage"], one["attempts"]) for one in waiting] == [(None, 0), (None, 0)]
+        assert len(children_named(patient.service.pid, "chromedriver")) <= 1
+        ended = await asyncio.gather(*map(patient.ended, session_ids))
+    assert [(one["status"], one["error"]) for one in ended] == [("completed", None)] * SESSIONS
+    assert seen.most == LIMIT
+    assert seen.most_of_one_profile == 1
+    for account in accounts:
+        await patient.nothing_left(account)
+
+
+async def test_the_same_profile_twice_runs_one_after_the_other(patient: House, account: str):
+    await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=1)
+    folder = patient.profile_folder(await patient.profile_id(account))
+    async with watched_browsers(patient.sandbox.pid, folder) as seen:
+        first, second = await patient.ask(account), await patient.ask(account, "AIOTT2")
+        await patient.reached(first, "consent_shown")
+        waiting = await patient.session(second)
+        assert (waiting["status"], waiting["queue_position"], waiting["attempts"]) == ("pending", 1, 0)
+        sessions = [await patient.ended(first), await patient.ended(second)]
+    assert [session["status"] for session in sessions] == ["completed", "completed"]
+    assert sessions[1]["started_at"] > sessions[0]["completed_at"]
+    assert (seen.most, seen.most_of_one_profile) == (1, 1)
+    grants = await patient.admin.grants(account)
+    assert [(grant.app, grant.usable) for grant in grants] == [("AIOTT1", True), ("AIOTT2", True)]
+
+
+async def test_an_account_asked_four_times_at_once_never_has_two_browsers(patient: House, account: str):
+    folder = patient.profile_folder(await patient.profile_id(account))
+    async with watched_browsers(patient.sandbox.pid, folder) as seen:
+        sessions = await asyncio.gather(*(patient.authorize(account) for _ in range(4)))
+    assert [session["status"] for session in sessions] == ["completed"] * 4
+    assert seen.most == 1
+    tokens = await patient.tokens(account)
+    assert await patient.whose(tokens.access_token.get_secret_value()) == account
+
+
+async def test_other_tabs_are_left_alone(patient: House, account: str):
+    """A browser that runs already, with a tab of its owner's: during the consent ours is a further one, then gone."""
+    profile_id = await patient.profile_id(account)
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        local = patient.sandbox.info.gologin_local_url
+        started = await http.post(
+            f"{local}/browser/start-profile", json={"profileId": profile_id, "sync": True}
+        )
+        devtools = f"http://{started.json()['wsUrl'].split('/')[2]}/json"
+
+        async def tabs() -> dict[str, str]:
+            listed = (await http.get(f"{devtools}/list")).json()
+            return {tab["id"]: tab["url"] for tab in listed if tab["type"] == "page"}
+
+        own_url = f"{patient.sandbox.info.provider_url}/account/access"
+        await http.put(f"{devtools}/new?{own_url}")
+
+        async def loaded() -> dict[str, str] | None:
+            found = await tabs()
+            return found if own_url in found.values() else None
+
+        before = await until(loaded)
+        await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=1)
+        await patient.admin.set_fault("provider.token", "delay", account=account, seconds=3)
+        session_id = await patient.ask(account)
+
+        await patient.reached(session_id, "consent_shown")
+        during = await tabs()
+        assert before.items() < during.items()
+        assert len(during) == len(before) + 1
+
+        async def ours_is_closed() -> bool:
+            return await tabs() == before
+
+        await until(ours_is_closed)
+        assert (await patient.session(session_id))["status"] == "in_progress"
+        assert (await patient.ended(session_id))["status"] == "completed"

@@ -1,0 +1,227 @@
+"""Every way in which GoLogin, the browser or the provider can fail: its own error code, in time, nothing left."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.sandbox.process import SandboxProcess
+from tests.e2e.house import House, open_house
+from tests.e2e.processes import children_named
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SLACK = 20
+"""Seconds on top of the deadline that a fault runs into: for starting and stopping the browser on a busy machine."""
+
+REFUSED_APP = {"error": "unauthorized_client", "error_description": "Missing valid authorization header"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is broken, and how the session then ends."""
+
+    endpoint: str
+    kind: str
+    code: str
+    status: str = "failed"
+    stage: str | None = "profile_starting"
+    """How far it came; None: the fault strikes between two stages."""
+    deadline: tuple[str, float] | None = None
+    """The setting, and its seconds, that ends it; None: it is noticed at once."""
+    revoked: bool = False
+    """Tokens were given, and must have been taken back."""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        status = self.details.get("status", "")
+        return f"{self.endpoint}-{self.kind}{f'-{status}' if status else ''}"
+
+
+CASES = [
+    # the account
+    Case("provider.authorize", "wrong_account", "ACCOUNT_MISMATCH", stage="consent_shown"),
+    Case(
+        "provider.authorize", "wrong_account_unseen", "ACCOUNT_MISMATCH", stage="code_received", revoked=True
+    ),
+    Case("provider.me", "wrong_account", "ACCOUNT_MISMATCH", stage="code_received", revoked=True),
+    Case("provider.authorize", "signed_out", "LOGIN_REQUIRED", "needs_attention", "browser_attached"),
+    Case(
+        "provider.authorize", "signed_out_redirect", "LOGIN_REQUIRED", "needs_attention", "browser_attached"
+    ),
+    Case("provider.authorize", "locked", "ACCOUNT_LOCKED", "needs_attention", "browser_attached"),
+    Case("provider.authorize", "human_check", "HUMAN_CHECK_REQUIRED", "needs_attention", "browser_attached"),
+    # the page
+    Case("provider.authorize", "declined", "CONSENT_DECLINED", stage="consent_given"),
+    Case("provider.authorize", "error_page", "CONSENT_PAGE_ERROR", stage="browser_attached"),
+    Case("provider.authorize", "wrong_state", "STATE_MISMATCH", stage="consent_given"),
+    Case(
+        "provider.authorize",
+        "button_never_enabled",
+        "CONSENT_BUTTON_NOT_FOUND",
+        stage="browser_attached",
+        deadline=("consent_button_timeout", 3),
+    ),
+    Case(
+        "provider.authorize",
+        "hang",
+        "AUTH_TIMEOUT",
+        "timeout",
+        "browser_attached",
+        deadline=("page_load_timeout", 3),
+    ),
+    Case(
+        "provider.consent",
+        "hang",
+        "AUTH_TIMEOUT",
+        "timeout",
+        "consent_given",
+        deadline=("callback_timeout", 3),
+    ),
+    Case("provider.consent", "status", "CONSENT_PAGE_ERROR", stage="consent_given", details={"status": 503}),
+    # the profile's start
+    Case("local.start", "status", "GOLOGIN_API_ERROR", details={"status": 500}),
+    Case("local.start", "html", "GOLOGIN_API_ERROR", details={"status": 200}),
+    Case("local.start", "no_ws_url", "GOLOGIN_API_ERROR"),
+    Case("local.start", "drop", "GOLOGIN_API_ERROR"),
+    Case("local.start", "hang", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3)),
+    Case("local.start", "start_hang_running", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3)),
+    # the browser
+    Case("local.start", "start_then_kill", "BROWSER_CONNECTION_FAILED"),
+    Case("provider.authorize", "kill_browser", "BROWSER_CRASHED", stage="browser_attached"),
+    Case("provider.consent_data", "kill_browser", "BROWSER_CRASHED", stage="browser_attached"),
+    Case("provider.consent", "kill_browser", "BROWSER_CRASHED", stage=None),
+    # the provider's API
+    Case("provider.token", "status", "INVALID_GRANT", stage="code_received", details={"status": 400}),
+    Case(
+        "provider.token",
+        "status",
+        "INVALID_CLIENT",
+        stage="code_received",
+        details={"status": 401, "body": REFUSED_APP},
+    ),
+    Case("provider.token", "status", "TWITTER_API_ERROR", stage="code_received", details={"status": 500}),
+    Case("provider.token", "html", "TWITTER_API_ERROR", stage="code_received", details={"status": 200}),
+    Case(
+        "provider.token",
+        "hang",
+        "TWITTER_API_ERROR",
+        stage="code_received",
+        deadline=("oauth_api_timeout", 3),
+    ),
+    Case(
+        "provider.me",
+        "status",
+        "TWITTER_API_ERROR",
+        stage="code_received",
+        revoked=True,
+        details={"status": 500},
+    ),
+    Case(
+        "provider.me",
+        "hang",
+        "TWITTER_API_ERROR",
+        stage="code_received",
+        revoked=True,
+        deadline=("oauth_api_timeout", 3),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.deadline], ids=str)
+async def test_a_fault_ends_with_its_own_error(house: House, account: str, case: Case):
+    await assert_ends(house, account, case)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.deadline], ids=str)
+async def test_what_hangs_ends_at_its_deadline(
+    sandbox: SandboxProcess, folder: Path, account: str, case: Case
+):
+    """Only the deadline in question is short: all others would be an error of the test."""
+    assert case.deadline is not None
+    setting, deadline = case.deadline
+    async with open_house(sandbox, folder, **{setting: deadline}) as house:
+        seconds = await assert_ends(house, account, case)
+    assert deadline <= seconds < deadline + SLACK
+
+
+async def assert_ends(house: House, account: str, case: Case) -> float:
+    """One authorization under the fault; the seconds it took."""
+    known = len(await house.admin.grants())
+    await house.admin.set_fault(case.endpoint, case.kind, account=account, **case.details)
+    began = time.monotonic()
+    session = await house.authorize(account)
+    seconds = time.monotonic() - began
+    assert (session["status"], session["error_code"]) == (case.status, case.code), session["error"]
+    assert case.stage in (session["stage"], None)
+
+    await house.nothing_left(account)
+    assert await house.credential(account) is None
+    new_grants = (await house.admin.grants())[known:]  # an unseen wrong account's grant is not the account's
+    assert [grant.usable for grant in new_grants] == ([False] if case.revoked else [])
+    return seconds
+
+
+async def test_after_a_fault_the_account_can_be_authorised(house: House, account: str):
+    await house.admin.set_fault("provider.consent", "kill_browser", account=account, times=1)
+    assert (await house.authorize(account))["error_code"] == "BROWSER_CRASHED"
+    assert (await house.authorize(account))["status"] == "completed"
+
+
+async def test_the_wrong_account_is_seen_before_the_click(house: House, account: str):
+    await house.admin.set_fault("provider.authorize", "wrong_account", account=account)
+    await house.authorize(account)
+    assert await house.admin.requests(endpoint="provider.consent", account=account) == []
+
+
+async def test_a_code_is_exchanged_once_even_when_the_answer_is_lost(house: House, account: str):
+    await house.admin.set_fault("provider.token", "drop_after", account=account)
+    session = await house.authorize(account)
+    assert session["error_code"] == "TWITTER_API_ERROR"
+    assert len(await house.admin.requests(endpoint="provider.token", account=account)) == 1
+    assert await house.credential(account) is None
+
+
+async def test_a_stop_that_gologin_refuses_does_not_spoil_the_authorization(house: House, account: str):
+    await house.admin.set_fault("local.stop", "status", account=account, status=500)
+    assert (await house.authorize(account))["status"] == "completed"
+    await house.nothing_left(account)
+
+
+async def test_a_slow_page_is_waited_for(house: House, account: str):
+    await house.admin.set_fault("provider.consent_data", "delay", account=account, seconds=1.5)
+    session = await house.authorize(account)
+    assert session["status"] == "completed"
+    assert session["stage_seconds"]["consent_shown"] > 1.5
+
+
+async def test_a_browser_killed_from_outside_in_the_middle(house: House, account: str):
+    await house.admin.set_fault("provider.consent", "hang", account=account)
+    session_id = await house.ask(account)
+    await house.reached(session_id, "consent_given")
+    await house.admin.kill_browser(await house.profile_id(account))
+    assert (await house.ended(session_id))["error_code"] == "BROWSER_CRASHED"
+    await house.nothing_left(account)
+
+
+async def test_many_different_faults_at_once_do_not_meet(house: House, unused_accounts):
+    """One driver serves them all: a dying browser must not hurt its neighbours."""
+    kinds = ["kill_browser", "signed_out", "declined", "wrong_state", "error_page"]
+    accounts = [next(unused_accounts) for _ in range(2 * len(kinds))]
+    for kind, account in zip(kinds, accounts, strict=False):
+        await house.admin.set_fault("provider.authorize", kind, account=account)
+    sessions = await asyncio.gather(*(house.authorize(account) for account in accounts))
+    expected = [
+        "BROWSER_CRASHED",
+        "LOGIN_REQUIRED",
+        "CONSENT_DECLINED",
+        "STATE_MISMATCH",
+        "CONSENT_PAGE_ERROR",
+    ]
+    assert [session["error_code"] for session in sessions] == expected + [None] * len(kinds)
+    assert len(children_named(house.service.pid, "chromedriver")) == 1
+    for account in accounts:
+        await house.nothing_left(account)

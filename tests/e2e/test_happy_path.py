@@ -1,0 +1,153 @@
+import asyncio
+
+import pytest
+from sqlalchemy import text
+
+from app.sandbox.process import SandboxProcess
+from tests.e2e.house import APP, House, open_house
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+STAGES = [
+    "profile_starting",
+    "browser_attached",
+    "consent_shown",
+    "consent_given",
+    "code_received",
+    "tokens_stored",
+]
+SCOPES = ["tweet.read", "users.read", "offline.access"]
+
+
+async def assert_stored(house: House, account: str, app: str = APP) -> None:
+    """Encrypted in the row, and working once opened."""
+    row, tokens = await house.credential(account, app), await house.tokens(account, app)
+    assert row is not None
+    assert row.scopes == list(tokens.scopes)
+    for sealed, secret in (
+        (row.access_token, tokens.access_token),
+        (row.refresh_token, tokens.refresh_token),
+    ):
+        assert sealed is not None
+        assert secret is not None
+        assert secret.get_secret_value() not in sealed
+    assert await house.whose(tokens.access_token.get_secret_value()) == account
+
+
+async def test_the_answer_comes_at_once_and_the_tokens_follow(house: House, account: str):
+    answer = await house.post(account, request_id="happy-1")
+    body = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/authorize/{body['data']['session_id']}"
+    assert answer.headers["x-request-id"] == body["request_id"] == "happy-1"
+    assert (body["success"], body["error"], body["error_code"]) == (True, None, None)
+    assert body["data"]["status"] in ("pending", "in_progress")
+    assert body["data"]["profile_id"] == await house.profile_id(account)
+
+    session = await house.ended(body["data"]["session_id"])
+    assert session["status"] == "completed"
+    assert list(session["stage_seconds"]) == STAGES
+    assert sorted(session["stage_seconds"].values()) == list(session["stage_seconds"].values())
+    assert (session["scopes"], session["missing_scopes"]) == (SCOPES, [])
+    assert (session["attempts"], session["error_code"], session["request_id"]) == (1, None, "happy-1")
+    await assert_stored(house, account)
+    await house.nothing_left(account)
+
+
+async def test_prefer_wait_answers_with_the_end(house: House, account: str):
+    answer = await house.post(account, wait=40)
+    assert answer.status_code == 202
+    assert answer.json()["data"]["status"] == "completed"
+
+
+async def test_a_handle_is_taken_as_people_write_it(house: House, account: str):
+    answer = await house.post(f"@{account.upper()}", wait=40)
+    assert answer.json()["data"]["account_id"] == account
+    assert answer.json()["data"]["status"] == "completed"
+
+
+async def test_every_stage_is_an_event_under_the_same_request_id(house: House, account: str):
+    session = await house.authorize(account, request_id="events-1")
+    events = await house.events(session["session_id"])
+    assert [event.data["stage"] for event in events if event.event_type == "authorization.stage"] == STAGES[
+        :-1
+    ]
+    assert [event.event_type for event in events if event.event_type != "authorization.stage"] == [
+        "authorization.requested",
+        "authorization.started",
+        "credential.stored",
+        "authorization.completed",
+    ]
+    assert {event.request_id for event in events} == {"events-1"}
+
+
+async def test_a_smaller_grant_is_recorded(house: House, account: str):
+    await house.admin.set_fault(
+        "provider.authorize", "smaller_scope", account=account, scope="tweet.read users.read"
+    )
+    session = await house.authorize(account)
+    assert session["status"] == "completed"
+    assert session["scopes"] == ["tweet.read", "users.read"]
+    assert session["missing_scopes"] == ["offline.access"]
+    row = await house.credential(account)
+    assert row is not None
+    assert (row.scopes, row.refresh_token) == (["tweet.read", "users.read"], None)
+
+
+async def test_a_second_authorization_replaces_the_tokens(house: House, account: str):
+    await house.authorize(account)
+    first = (await house.tokens(account)).access_token.get_secret_value()
+    assert (await house.authorize(account))["status"] == "completed"
+    row = await house.credential(account)
+    assert row is not None
+    assert row.version == 2
+    assert await house.whose(first) is None
+    await assert_stored(house, account)
+
+
+async def test_a_public_client_with_a_callback_page(house: House, account: str):
+    assert (await house.authorize(account, "AIOTT2"))["status"] == "completed"
+    await assert_stored(house, account, "AIOTT2")
+
+
+@pytest.mark.parametrize("app", ["AIOTT2", "AIOTT3"])
+async def test_a_callback_page_that_never_answers_is_not_waited_for(house: House, account: str, app: str):
+    await house.admin.set_fault("provider.authorize", "callback_hang", account=account)
+    session = await house.authorize(account, app)
+    assert session["status"] == "completed"
+    times = session["stage_seconds"]
+    assert times["code_received"] - times["consent_given"] < 2
+    await assert_stored(house, account, app)
+    await house.nothing_left(account)
+
+
+@pytest.mark.parametrize(
+    "redirect_uri",
+    [
+        "https://callback.invalid/oauth/done",
+        "http://127.0.0.1:1/callback",
+        "http://localhost:80/deep/path",
+        "http://localhost",
+        "https://callback.invalid:443/done?tenant=1",
+    ],
+)
+async def test_no_redirect_uri_needs_a_listener(folder, redirect_uri: str):
+    arguments = ("--aiott1-redirect-uri", redirect_uri)
+    async with (
+        SandboxProcess(accounts=1, data_dir=folder / "redirects", arguments=arguments) as sandbox,
+        open_house(sandbox, folder) as house,
+    ):
+        session = await house.authorize("sandbox_001")
+        assert (session["status"], session["error"]) == ("completed", None)
+        await assert_stored(house, "sandbox_001")
+
+
+async def test_the_same_on_postgresql(sandbox: SandboxProcess, folder, account: str, postgresql_url: str):
+    async with open_house(sandbox, folder, database_url=postgresql_url) as house:
+        sessions = await asyncio.gather(*(house.authorize(account, app) for app in ("AIOTT1", "AIOTT2")))
+        assert [session["status"] for session in sessions] == ["completed", "completed"]
+        assert [list(session["stage_seconds"]) for session in sessions] == [STAGES, STAGES]
+        await assert_stored(house, account)
+        await house.nothing_left(account)
+        async with house._reading() as session:
+            assert "PostgreSQL" in await session.scalar(text("select version()"))

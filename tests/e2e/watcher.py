@@ -1,0 +1,41 @@
+"""Counts running browsers all the time, from the kernel's list of processes."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tests.e2e.processes import running_profiles
+
+EVERY = 0.01
+
+
+@dataclass
+class Seen:
+    samples: int = 0
+    most: int = 0
+    """Browsers at one moment."""
+    most_of_one_profile: int = 0
+
+
+@asynccontextmanager
+async def watched_browsers(starter: int, marker: str) -> AsyncIterator[Seen]:
+    """Browsers of process `starter` whose profile folder's path contains `marker`, looked at while the block runs."""
+    seen, stop = Seen(), threading.Event()
+    thread = threading.Thread(target=_watch, args=(starter, marker, seen, stop))
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join)
+
+
+def _watch(starter: int, marker: str, seen: Seen, stop: threading.Event) -> None:
+    while not stop.wait(EVERY):
+        running = running_profiles(starter, marker)
+        seen.samples += 1
+        seen.most = max(seen.most, len(running))
+        seen.most_of_one_profile = max([seen.most_of_one_profile, *Counter(running).values()])

@@ -1,0 +1,110 @@
+"""The browser's own protocol, spoken with a real one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from app.clients.devtools import DevToolsClient, RedirectWatcher
+from app.sandbox.admin import ProfileInfo
+from app.sandbox.admin_client import SandboxAdmin
+from app.sandbox.config import SandboxInfo
+from app.utils.exceptions import SeleniumConnectionException
+from tests.fixtures.sandbox import running
+
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture
+def client(http: httpx.AsyncClient) -> DevToolsClient:
+    return DevToolsClient(http=http)
+
+
+@pytest.fixture
+async def ws_url(http: httpx.AsyncClient, info: SandboxInfo, profile: ProfileInfo) -> AsyncIterator[str]:
+    """A running browser's address."""
+    body = {"profileId": profile.id}
+    answer = await http.post(f"{info.gologin_local_url}/browser/start-profile", json={**body, "sync": True})
+    yield answer.json()["wsUrl"]
+    await http.post(f"{info.gologin_local_url}/browser/stop-profile", json=body)
+
+
+async def test_a_browser_tells_its_version_and_itself(client: DevToolsClient, ws_url: str):
+    version = await client.version(urlsplit(ws_url).netloc)
+    assert version.major > 100
+    assert urlsplit(version.ws_url).path == urlsplit(ws_url).path
+
+
+async def test_where_nobody_listens_there_is_no_browser(client: DevToolsClient):
+    with pytest.raises(SeleniumConnectionException, match=r"on port 1$"):
+        await client.version(NOWHERE)
+
+
+async def test_a_server_that_is_no_browser(client: DevToolsClient, info: SandboxInfo):
+    with pytest.raises(SeleniumConnectionException):
+        await client.version(urlsplit(info.provider_url).netloc)
+
+
+async def test_a_server_that_never_answers():
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.close()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        client = DevToolsClient(http=http)
+        with pytest.raises(SeleniumConnectionException, match=f"on port {port}$"):
+            await client.version(f"127.0.0.1:{port}")
+        assert not await client.close_browser(f"ws://127.0.0.1:{port}/devtools/browser/x", timeout=0.05)
+    gone.set()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_closed_browser_is_gone(
+    client: DevToolsClient, admin: SandboxAdmin, profile: ProfileInfo, ws_url: str
+):
+    assert await client.close_browser(ws_url, timeout=10)
+    with pytest.raises(SeleniumConnectionException):
+        await client.version(urlsplit(ws_url).netloc)
+    async with asyncio.timeout(10):
+        while await running(admin, profile.id):
+            await asyncio.sleep(0.01)
+
+
+async def test_closing_what_is_gone_is_a_success(client: DevToolsClient):
+    assert await client.close_browser(f"ws://{NOWHERE}/devtools/browser/x", timeout=2)
+
+
+async def test_the_redirect_is_caught_and_never_leaves_the_browser(
+    http: httpx.AsyncClient, ws_url: str, info: SandboxInfo
+):
+    """Of two visits, the first goes through, the second is the redirect, where nobody listens."""
+    address = urlsplit(ws_url).netloc
+    target = (await http.put(f"http://{address}/json/new?about:blank")).json()["id"]
+    redirect = f"http://{NOWHERE}/callback"
+
+    def watch() -> tuple[str | None, str | None]:
+        with RedirectWatcher(address=address, target_id=target, redirect_uri=redirect, timeout=10) as watcher:
+            _go(address, target, f"{info.provider_url}/somewhere")
+            other = watcher.wait(0)
+            _go(address, target, f"{redirect}?code=1&state=2")
+            return other, watcher.wait(10)
+
+    assert await asyncio.to_thread(watch) == (None, f"{redirect}?code=1&state=2")
+
+    async with asyncio.timeout(10):
+        while "Authorization" not in (await http.get(f"http://{address}/json/list")).text:
+            await asyncio.sleep(0.01)
+
+
+def _go(address: str, target: str, url: str) -> None:
+    with connect(f"ws://{address}/devtools/page/{target}", compression=None) as socket:
+        socket.send(json.dumps({"id": 1, "method": "Page.navigate", "params": {"url": url}}))
+        socket.recv(timeout=10)

@@ -1,0 +1,144 @@
+"""What each answer of the provider's API means, and that no POST is ever sent twice."""
+
+import secrets
+
+import httpx
+import pytest
+import stamina
+from pydantic import SecretStr
+
+from app.clients.oauth_provider import OAuthProviderClient, TokenResponse
+from app.sandbox.admin_client import SandboxAdmin
+from app.sandbox.config import SandboxInfo
+from app.utils.exceptions import InvalidClientException, InvalidGrantException, TwitterAPIException
+
+REFRESH = {"grant_type": "refresh_token", "refresh_token": "spent-or-unknown"}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting():
+    with stamina.set_testing(True, attempts=2):
+        yield
+
+
+@pytest.fixture
+def client(http: httpx.AsyncClient, info: SandboxInfo) -> OAuthProviderClient:
+    return make(http, info)
+
+
+def make(http: httpx.AsyncClient, info: SandboxInfo, *, timeout: float = 10) -> OAuthProviderClient:
+    return OAuthProviderClient(
+        http=http,
+        token_url=f"{info.provider_url}/2/oauth2/token",
+        revoke_url=f"{info.provider_url}/2/oauth2/revoke",
+        me_url=f"{info.provider_url}/2/users/me",
+        timeout=timeout,
+    )
+
+
+async def refresh(client: OAuthProviderClient, info: SandboxInfo, **changes: str | None) -> None:
+    app = info.apps["AIOTT1"]
+    await client.token(
+        **{"client_id": app.client_id, "client_secret": app.client_secret, "form": REFRESH} | changes
+    )
+
+
+@pytest.fixture
+async def fresh_stats(admin: SandboxAdmin) -> SandboxAdmin:
+    await admin.clear_stats()
+    return admin
+
+
+async def test_an_unknown_refresh_token_is_an_invalid_grant(client: OAuthProviderClient, info: SandboxInfo):
+    with pytest.raises(InvalidGrantException, match="Value passed for the token was invalid") as caught:
+        await refresh(client, info)
+    assert not caught.value.retryable
+
+
+async def test_an_unknown_code_is_an_invalid_grant(client: OAuthProviderClient, info: SandboxInfo):
+    form = {
+        "grant_type": "authorization_code",
+        "code": "unknown",
+        "redirect_uri": info.apps["AIOTT1"].redirect_uri,
+        "code_verifier": "v" * 64,
+    }
+    with pytest.raises(InvalidGrantException, match="authorization code"):
+        await refresh(client, info, form=form)
+
+
+@pytest.mark.parametrize("secret", ["wrong", None])
+async def test_a_wrong_secret_is_the_apps_fault(
+    client: OAuthProviderClient, info: SandboxInfo, secret: str | None
+):
+    with pytest.raises(InvalidClientException) as caught:
+        await refresh(client, info, client_secret=secret)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("fault", "retryable"),
+    [
+        ({"kind": "status", "status": 500}, True),
+        ({"kind": "status", "status": 503}, True),
+        ({"kind": "rate_limited"}, True),
+        ({"kind": "html"}, True),
+        ({"kind": "html", "status": 403}, False),
+        ({"kind": "status", "status": 402, "body": {"title": "CreditsDepleted"}}, False),
+        ({"kind": "status", "status": 403, "body": {"error": 7, "detail": ["x"]}}, False),
+        ({"kind": "status", "status": 400, "body": "[]"}, False),
+        ({"kind": "html", "status": 200}, False),
+        ({"kind": "empty_body"}, False),
+        ({"kind": "truncated_json"}, False),
+        ({"kind": "drop"}, True),
+    ],
+    ids=lambda value: "-".join(map(str, value.values()))[:40] if isinstance(value, dict) else "",
+)
+async def test_any_other_answer_says_whether_another_attempt_may_help(
+    fresh_stats: SandboxAdmin,
+    client: OAuthProviderClient,
+    info: SandboxInfo,
+    fault: dict[str, object],
+    retryable: bool,
+):
+    if fault["kind"] == "truncated_json":
+        fault = {"kind": "status", "status": 200, "body": '{"access_token": "clear-tok'}
+    await fresh_stats.set_fault("provider.token", **fault)
+    with pytest.raises(TwitterAPIException) as caught:
+        await refresh(client, info)
+    assert caught.type is TwitterAPIException
+    assert caught.value.retryable is retryable
+    assert "clear-tok" not in caught.value.message
+    assert "<" not in caught.value.message
+    assert len(await fresh_stats.requests(endpoint="provider.token")) == 1
+
+
+async def test_a_provider_that_hangs_is_given_up(
+    http: httpx.AsyncClient, admin: SandboxAdmin, info: SandboxInfo
+):
+    await admin.set_fault("provider.token", "hang")
+    with pytest.raises(TwitterAPIException, match=r"\(timeout\): no answer within 0.1 seconds"):
+        await refresh(make(http, info, timeout=0.1), info)
+
+
+async def test_who_am_i_of_an_unknown_token(client: OAuthProviderClient):
+    with pytest.raises(TwitterAPIException, match=r"\(401\)") as caught:
+        await client.me(secrets.token_urlsafe())
+    assert not caught.value.retryable
+
+
+async def test_only_who_am_i_is_asked_again(
+    fresh_stats: SandboxAdmin, client: OAuthProviderClient, info: SandboxInfo
+):
+    await fresh_stats.set_fault("provider.me", "status", status=503)
+    await fresh_stats.set_fault("provider.revoke", "status", status=503)
+    with pytest.raises(TwitterAPIException):
+        await client.me("token")
+    with pytest.raises(TwitterAPIException):
+        await client.revoke(client_id="x", client_secret=None, token="token")
+    assert len(await fresh_stats.requests(endpoint="provider.me")) == 2
+    assert len(await fresh_stats.requests(endpoint="provider.revoke")) == 1
+
+
+def test_a_token_is_not_shown():
+    answer = TokenResponse(access_token=SecretStr("clear-token"), refresh_token=SecretStr("clear-token"))
+    assert "clear-token" not in repr(answer)

@@ -1,0 +1,100 @@
+"""A threshold is told once when it is crossed and once on the way back."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from app.database import Database
+from app.models import AuthorizationSession, CredentialStatus, Event, SessionStatus, utc_now
+from app.services.alarm_service import AlarmService, Reading
+from app.services.fleet_counts import count_fleet
+from tests.fixtures.factories import new_profile, new_session
+from tests.fixtures.services import OpenContext
+
+
+async def told(database: Database) -> list[tuple[str, str]]:
+    async with database.reading() as session:
+        events = await session.scalars(
+            select(Event).where(Event.event_type.startswith("alarm.")).order_by(Event.id)
+        )
+        return [(event.event_type, event.data["alarm"]) for event in events]
+
+
+async def test_a_change_is_told_once_and_a_state_not_at_all(database: Database):
+    alarms = AlarmService(database=database)
+    for is_active in (False, True, True, False, False, True):
+        await alarms.update({"slots": Reading(is_active, "3 of 2")})
+    assert await told(database) == [
+        ("alarm.raised", "slots"),
+        ("alarm.cleared", "slots"),
+        ("alarm.raised", "slots"),
+    ]
+    assert [alarm.name for alarm in await alarms.active()] == ["slots"]
+
+
+async def test_of_several_processes_one_tells(database: Database):
+    reading = {"slots": Reading(True, "3 of 2")}
+    await asyncio.gather(*(AlarmService(database=database).update(reading) for _ in range(5)))
+    assert await told(database) == [("alarm.raised", "slots")]
+
+
+@pytest.fixture
+async def fleet(database: Database) -> None:
+    async with database.transaction() as session:
+        profile = new_profile()
+        session.add_all([profile, new_profile(is_active=False), new_profile(quarantined_at=utc_now())])
+        session.add(new_session(profile, created_at=utc_now() - timedelta(minutes=20)))
+        session.add(new_session(profile, status=SessionStatus.IN_PROGRESS))
+        for minutes in (1, 59, 61):
+            ended = utc_now() - timedelta(minutes=minutes)
+            session.add(new_session(profile, status=SessionStatus.FAILED, completed_at=ended))
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_the_fleet_is_counted(database: Database):
+    counts = await count_fleet(database)
+    assert (counts.active_profiles, counts.quarantined_profiles) == (2, 1)
+    assert (counts.pending_authorizations, counts.running_authorizations) == (1, 1)
+    assert counts.failures_last_hour == 2
+    assert 1200 <= counts.oldest_waiting_seconds < 1300
+    assert counts.credentials.get(CredentialStatus.ACTIVE, 0) == 0
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_the_monitor_raises_and_clears(database: Database, open_services: OpenContext):
+    limits = {"alarm_waiting_seconds": 600, "alarm_failures_per_hour": 1, "alarm_pending": 1}
+    async with open_services(**limits) as context:
+        monitor = context.workers.named("monitor")
+        assert await monitor.run_once()
+        assert await monitor.run_once()
+        raised = {
+            ("alarm.raised", name)
+            for name in ("waiting_too_long", "too_many_failures", "quarantined_profiles")
+        }
+        assert set(await told(database)) == raised
+        async with database.transaction() as session:
+            for row in await session.scalars(select(AuthorizationSession)):
+                row.status, row.completed_at = SessionStatus.COMPLETED, utc_now()
+        assert await monitor.run_once()
+        assert ("alarm.cleared", "waiting_too_long") in await told(database)
+        assert ("alarm.cleared", "too_many_failures") in await told(database)
+
+
+async def test_a_leaked_slot_is_an_alarm_on_the_second_look(database: Database, open_services: OpenContext):
+    async with open_services(machine_name="m1") as context:
+        monitor = context.workers.named("monitor")
+        context.gologin._running.add("f" * 24)
+        await monitor.run_once()
+        assert await told(database) == []
+        await monitor.run_once()
+        assert await told(database) == [("alarm.raised", "slot_leak:m1")]
+
+
+async def test_an_open_breaker_is_an_alarm(database: Database, open_services: OpenContext):
+    async with open_services() as context:
+        await context.gate._reserve()
+        await context.gate.trip("HTTP 429")
+        await context.workers.named("monitor").run_once()
+    assert await told(database) == [("alarm.raised", "gologin_breaker_open")]

@@ -1,0 +1,516 @@
+"""The life of a session: who may change it, when, and what is left when that fails."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import pytest
+import structlog
+from pydantic import SecretStr
+from sqlalchemy import func, select, text
+
+from app.clients.oauth_provider import ProviderUser
+from app.context import Context
+from app.database import Database
+from app.models import AuthorizationSession, Credential, Event, SessionStage, SessionStatus, utc_now
+from app.services.interfaces import AuthorizationJob
+from app.utils.exceptions import (
+    AccountMismatchException,
+    AppException,
+    AuthorizationTimeoutException,
+    LeaseLostException,
+    LoginRequiredException,
+    ProfileInUseException,
+    ProfileNotFoundException,
+    SessionNotFoundException,
+    UnknownApiAppException,
+)
+from tests.fixtures.factories import CALLER, SCOPES, AddRow, new_tokens
+from tests.fixtures.services import OpenContext
+
+ALICE = ProviderUser(id="1", username="Alice")
+IN_THE_PAST = timedelta(seconds=-1)
+
+
+async def read(database: Database, session_id: str) -> AuthorizationSession:
+    async with database.reading() as session:
+        query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
+        return (await session.scalars(query)).one()
+
+
+async def events(database: Database, session_id: str) -> list[str]:
+    async with database.reading() as session:
+        query = select(Event.event_type).where(Event.session_id == session_id).order_by(Event.id)
+        return list(await session.scalars(query))
+
+
+async def count(database: Database, table: type) -> int:
+    async with database.reading() as session:
+        return await session.scalar(select(func.count()).select_from(table)) or 0
+
+
+async def change(database: Database, session_id: str, **values: object) -> None:
+    async with database.transaction() as session:
+        row = await session.scalar(
+            select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
+        )
+        for name, value in values.items():
+            setattr(row, name, value)
+
+
+async def delivered(context: Context) -> list[str]:
+    """What the queue holds now, in its order."""
+    handled: list[str] = []
+
+    async def handle(session_id: str) -> None:
+        handled.append(session_id)
+
+    await context.queue.submit_all([("the end", -1)])
+    running = asyncio.create_task(context.queue.run(handle))
+    async with asyncio.timeout(10):
+        while "the end" not in handled:
+            await asyncio.sleep(0.005)
+    context.queue.stop()
+    await running
+    return handled[:-1]
+
+
+async def claim(context: Context, row: AuthorizationSession) -> AuthorizationJob:
+    job = await context.authorizations.claim(row.session_id)
+    assert job is not None
+    return job
+
+
+@pytest.fixture
+def lose_lease(database: Database) -> Callable[[AuthorizationJob], Awaitable[None]]:
+    """Another process has taken the session over."""
+
+    async def lose(job: AuthorizationJob) -> None:
+        await change(database, job.session_id, lease_token="of-another-process")
+
+    return lose
+
+
+class TestRequest:
+    async def test_a_session_is_made_with_its_event_and_delivered(
+        self, context: Context, database: Database, add_profile: AddRow
+    ):
+        profile = await add_profile()
+        with structlog.contextvars.bound_contextvars(request_id="r-1"):
+            async with database.transaction() as session:
+                made = await context.authorizations.request(
+                    session, account_id=profile.twitter_username, api_app="AIOTT1", caller=CALLER
+                )
+        row = await read(database, made.session_id)
+        assert (row.status, row.profile_id, row.request_id) == (
+            SessionStatus.PENDING,
+            profile.profile_id,
+            "r-1",
+        )
+        assert (row.requested_by, row.attempts, row.scopes) == ("tests", 0, SCOPES)
+        assert row.expires_at > utc_now() + timedelta(hours=23)
+        assert await events(database, row.session_id) == ["authorization.requested"]
+        assert await delivered(context) == [row.session_id]
+
+    async def test_a_rolled_back_session_is_not_delivered(
+        self, context: Context, database: Database, add_profile: AddRow
+    ):
+        profile = await add_profile()
+        with pytest.raises(RuntimeError):
+            async with database.transaction() as session:
+                await context.authorizations.request(
+                    session, account_id=profile.twitter_username, api_app="AIOTT1", caller=CALLER
+                )
+                raise RuntimeError
+        assert await count(database, AuthorizationSession) == 0
+        assert await count(database, Event) == 0
+        assert await delivered(context) == []
+
+    @pytest.mark.parametrize(
+        ("account", "app", "error"),
+        [("alice", "NOPE", UnknownApiAppException), ("nobody", "AIOTT1", ProfileNotFoundException)],
+    )
+    async def test_what_does_not_exist_is_refused(
+        self,
+        context: Context,
+        database: Database,
+        add_profile: AddRow,
+        account: str,
+        app: str,
+        error: type[AppException],
+    ):
+        await add_profile(twitter_username="alice")
+        with pytest.raises(error):
+            async with database.transaction() as session:
+                await context.authorizations.request(session, account_id=account, api_app=app, caller=CALLER)
+
+    async def test_the_profile_made_for_the_app_comes_first(
+        self, context: Context, database: Database, add_profile: AddRow
+    ):
+        await add_profile(twitter_username="alice", api_app="AIOTT2")
+        await add_profile(twitter_username="alice", api_app="AIOTT1", is_active=False)
+        await add_profile(twitter_username="alice")
+        wanted = await add_profile(twitter_username="alice", api_app="AIOTT1")
+        async with database.reading() as session:
+            found = await context.gologin.get_profile_for_account(session, "alice", "AIOTT1")
+        assert found.profile_id == wanted.profile_id
+
+    async def test_a_profile_of_another_app_or_gone_is_not_taken(
+        self, context: Context, database: Database, add_profile: AddRow
+    ):
+        await add_profile(twitter_username="alice", api_app="AIOTT2")
+        await add_profile(twitter_username="alice", is_active=False)
+        async with database.reading() as session:
+            with pytest.raises(ProfileNotFoundException):
+                await context.gologin.get_profile_for_account(session, "alice", "AIOTT1")
+
+
+class TestClaim:
+    async def test_it_is_taken_under_a_lease(self, context: Context, database: Database, add_session: AddRow):
+        waiting = await add_session()
+        job = await claim(context, waiting)
+        row = await read(database, waiting.session_id)
+        assert (row.status, row.attempts, row.lease_token) == (SessionStatus.IN_PROGRESS, 1, job.lease_token)
+        assert row.lease_expires_at > utc_now()
+        assert job.request_id == waiting.request_id
+        assert await events(database, row.session_id) == ["authorization.started"]
+
+    async def test_of_many_claimers_in_two_processes_one_wins(
+        self, context: Context, open_services: OpenContext, database: Database, add_session: AddRow
+    ):
+        waiting = await add_session()
+        async with open_services() as other:
+            claims = [c.authorizations.claim(waiting.session_id) for c in (context, other) * 4]
+            jobs = [job for job in await asyncio.gather(*claims) if job is not None]
+        row = await read(database, waiting.session_id)
+        assert [job.lease_token for job in jobs] == [row.lease_token]
+        assert row.attempts == 1
+
+    @pytest.mark.parametrize("status", [s for s in SessionStatus if s is not SessionStatus.PENDING])
+    async def test_only_a_waiting_session_can_be_taken(
+        self, context: Context, add_session: AddRow, status: SessionStatus
+    ):
+        row = await add_session(status=status)
+        assert await context.authorizations.claim(row.session_id) is None
+
+    async def test_one_that_has_expired_is_not_taken(self, context: Context, add_session: AddRow):
+        row = await add_session(expires_at=utc_now() + IN_THE_PAST)
+        assert await context.authorizations.claim(row.session_id) is None
+
+    async def test_one_that_does_not_exist_is_not_taken(self, context: Context):
+        assert await context.authorizations.claim("unknown") is None
+
+    async def test_while_its_profile_runs_it_goes_on_waiting(
+        self, context: Context, database: Database, add_profile: AddRow, add_session: AddRow
+    ):
+        profile = await add_profile(in_use=True, lease_expires_at=utc_now() + timedelta(minutes=1))
+        row = await add_session(profile)
+        with pytest.raises(ProfileInUseException):
+            await context.authorizations.claim(row.session_id)
+        row = await read(database, row.session_id)
+        assert (row.status, row.attempts) == (SessionStatus.PENDING, 0)
+
+    async def test_a_profile_whose_lease_ran_out_keeps_nobody_waiting(
+        self, context: Context, add_profile: AddRow, add_session: AddRow
+    ):
+        profile = await add_profile(in_use=True, lease_expires_at=utc_now() + IN_THE_PAST)
+        assert await claim(context, await add_session(profile))
+
+
+class TestUnderTheLease:
+    async def test_renewing_moves_the_expiry(self, context: Context, database: Database, add_session: AddRow):
+        job = await claim(context, await add_session())
+        soon = utc_now() + timedelta(seconds=1)
+        await change(database, job.session_id, lease_expires_at=soon)
+        assert await context.authorizations.renew(job)
+        assert (await read(database, job.session_id)).lease_expires_at > soon
+
+    async def test_stages_are_noted_with_their_seconds(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        started: datetime = (await read(database, job.session_id)).started_at
+        reached = context.authorizations.reached
+        await reached(job, SessionStage.PROFILE_STARTING, started + timedelta(seconds=1))
+        await reached(job, SessionStage.BROWSER_ATTACHED, started + timedelta(seconds=2.5))
+        row = await read(database, job.session_id)
+        assert row.stage is SessionStage.BROWSER_ATTACHED
+        assert row.stage_times == {"profile_starting": 1.0, "browser_attached": 2.5}
+
+    async def test_completed_it_has_its_tokens_and_no_lease(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        await context.authorizations.complete(job, ALICE, new_tokens())
+        row = await read(database, job.session_id)
+        assert (row.status, row.stage) == (SessionStatus.COMPLETED, SessionStage.TOKENS_STORED)
+        assert row.completed_at is not None
+        assert (row.lease_token, row.lease_owner, row.lease_expires_at) == (None, None, None)
+        async with database.reading() as session:
+            tokens = await context.credentials.tokens(session, job.account_id, job.api_app)
+            stored = (await session.scalars(select(Credential))).one()
+        assert tokens.access_token == SecretStr("clear-access-token")
+        assert (stored.session_id, stored.provider_user_id) == (job.session_id, "1")
+        assert set(await events(database, job.session_id)) == {
+            "authorization.started",
+            "credential.stored",
+            "authorization.completed",
+        }
+
+    async def test_a_smaller_grant_is_recorded(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        await context.authorizations.complete(job, ALICE, new_tokens(scopes=("users.read", "extra")))
+        row = await read(database, job.session_id)
+        assert row.missing_scopes == ["offline.access", "tweet.read"]
+        assert row.scopes == ["users.read", "extra"]
+
+    async def test_a_completion_that_fails_in_the_middle_leaves_nothing(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        async with database.transaction() as session:
+            for statement in _refuse_completion(database):
+                await session.execute(text(statement))
+        with pytest.raises(Exception, match="refused"):
+            await context.authorizations.complete(job, ALICE, new_tokens())
+        assert (await read(database, job.session_id)).status is SessionStatus.IN_PROGRESS
+        assert await count(database, Credential) == 0
+        assert await events(database, job.session_id) == ["authorization.started"]
+
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [
+            (AccountMismatchException("alice", "bob"), SessionStatus.FAILED),
+            (AppException(), SessionStatus.FAILED),
+            (AuthorizationTimeoutException(120), SessionStatus.TIMEOUT),
+            (LoginRequiredException("alice"), SessionStatus.NEEDS_ATTENTION),
+        ],
+    )
+    async def test_failed_it_tells_why(
+        self,
+        context: Context,
+        database: Database,
+        add_session: AddRow,
+        error: AppException,
+        status: SessionStatus,
+    ):
+        job = await claim(context, await add_session())
+        assert await context.authorizations.fail(job, error) is status
+        row = await read(database, job.session_id)
+        assert (row.status, row.error_code, row.error_message) == (status, error.error_code, error.message)
+        assert row.completed_at is not None
+        assert row.lease_token is None
+        assert (await events(database, job.session_id))[-1] == f"authorization.{status}"
+
+    async def test_given_back_it_can_be_taken_again(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        await context.authorizations.release(job)
+        row = await read(database, job.session_id)
+        assert (row.status, row.lease_token, row.started_at) == (SessionStatus.PENDING, None, None)
+        assert await claim(context, row)
+
+
+class TestALostLease:
+    async def test_it_cannot_be_renewed(self, context: Context, add_session: AddRow, lose_lease):
+        job = await claim(context, await add_session())
+        await lose_lease(job)
+        assert not await context.authorizations.renew(job)
+
+    @pytest.mark.parametrize("result", ["complete", "fail", "release", "reached"])
+    async def test_a_result_under_it_changes_nothing(
+        self, context: Context, database: Database, add_session: AddRow, lose_lease, result: str
+    ):
+        job = await claim(context, await add_session())
+        await lose_lease(job)
+        service = context.authorizations
+        before = await read(database, job.session_id)
+        results = {
+            "complete": lambda: service.complete(job, ALICE, new_tokens()),
+            "fail": lambda: service.fail(job, AppException()),
+            "release": lambda: service.release(job),
+            "reached": lambda: service.reached(job, SessionStage.CONSENT_GIVEN, utc_now()),
+        }
+        with pytest.raises(LeaseLostException):
+            await results[result]()
+        after = await read(database, job.session_id)
+        assert (after.status, after.stage, after.updated_at) == (
+            before.status,
+            before.stage,
+            before.updated_at,
+        )
+        assert await count(database, Credential) == 0
+        assert await events(database, job.session_id) == ["authorization.started"]
+
+    async def test_an_ended_session_takes_no_second_result(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        await context.authorizations.complete(job, ALICE, new_tokens())
+        with pytest.raises(LeaseLostException):
+            await context.authorizations.fail(job, AppException())
+        assert (await read(database, job.session_id)).status is SessionStatus.COMPLETED
+
+
+class TestRecovery:
+    async def test_a_session_whose_runner_has_gone_waits_again(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
+        assert await context.authorizations.recover_lost() == 1
+        row = await read(database, job.session_id)
+        assert (row.status, row.attempts, row.lease_token) == (SessionStatus.PENDING, 1, None)
+        assert (await events(database, job.session_id))[-1] == "authorization.released"
+
+    async def test_a_session_that_is_kept_alive_is_left_alone(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        assert await context.authorizations.recover_lost() == 0
+        assert (await read(database, job.session_id)).lease_token == job.lease_token
+
+    async def test_after_the_last_attempt_it_fails(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        row = await add_session()
+        for _ in range(3):
+            job = await claim(context, row)
+            await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
+            await context.authorizations.recover_lost()
+        row = await read(database, row.session_id)
+        assert (row.status, row.error_code) == (SessionStatus.FAILED, "ATTEMPTS_EXHAUSTED")
+        assert "interrupted 3 times" in row.error_message
+
+    async def test_two_processes_recover_a_session_once(
+        self, context: Context, open_services: OpenContext, database: Database, add_session: AddRow
+    ):
+        job = await claim(context, await add_session())
+        await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
+        async with open_services() as other:
+            recovered = await asyncio.gather(*(c.authorizations.recover_lost() for c in (context, other)))
+        assert sum(recovered) == 1
+
+    async def test_waiting_sessions_are_delivered_by_priority_and_age_and_only_once(
+        self, context: Context, add_session: AddRow
+    ):
+        first = await add_session(priority=5)
+        low = await add_session(priority=1)
+        second = await add_session(priority=5)
+        await add_session(status=SessionStatus.COMPLETED)
+        assert await context.authorizations.deliver_waiting() == 3
+        await context.authorizations.deliver_waiting()
+        assert await delivered(context) == [row.session_id for row in (first, second, low)]
+
+    async def test_sessions_that_run_or_wait_for_too_long_become_timeouts(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        running, fresh = [await claim(context, await add_session()) for _ in range(2)]
+        await change(database, running.session_id, started_at=utc_now() - timedelta(hours=2, seconds=1))
+        expired = await add_session(expires_at=utc_now() + IN_THE_PAST)
+        waiting = await add_session()
+        assert await context.authorizations.end_overdue() == 2
+        ended = await read(database, running.session_id)
+        assert (ended.status, ended.error_code) == (SessionStatus.TIMEOUT, "AUTH_TIMEOUT")
+        assert ended.error_message == "Session timed out after 2 hours"
+        assert (await read(database, expired.session_id)).status is SessionStatus.TIMEOUT
+        assert (await read(database, fresh.session_id)).status is SessionStatus.IN_PROGRESS
+        assert (await read(database, waiting.session_id)).status is SessionStatus.PENDING
+        with pytest.raises(LeaseLostException):
+            await context.authorizations.complete(running, ALICE, new_tokens())
+
+
+class TestView:
+    async def test_the_position_counts_those_that_come_first(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
+        first = await add_session(priority=5)
+        second = await add_session(priority=5)
+        urgent = await add_session(priority=9)
+        running = await add_session(status=SessionStatus.IN_PROGRESS, priority=9)
+        async with database.reading() as session:
+            views = [
+                await context.authorizations.view(session, row.session_id)
+                for row in (urgent, first, second, running)
+            ]
+        assert [view.queue_position for view in views] == [1, 2, 3, None]
+
+    async def test_an_unknown_session(self, context: Context, database: Database):
+        async with database.reading() as session:
+            with pytest.raises(SessionNotFoundException):
+                await context.authorizations.view(session, "unknown")
+
+    async def test_the_numbers_of_the_monitor(self, context: Context, add_session: AddRow):
+        recently, long_ago = utc_now(), utc_now() - timedelta(minutes=61)
+        await add_session()
+        await add_session(status=SessionStatus.IN_PROGRESS)
+        await add_session(status=SessionStatus.FAILED, completed_at=recently)
+        await add_session(status=SessionStatus.TIMEOUT, completed_at=recently)
+        await add_session(status=SessionStatus.FAILED, completed_at=long_ago)
+        await add_session(status=SessionStatus.COMPLETED, completed_at=recently)
+        counts = await context.authorizations.counts()
+        assert (counts.pending, counts.in_progress, counts.failed_last_hour) == (1, 1, 2)
+
+
+class TestWaiting:
+    async def waiting(self, context: Context, session_id: str) -> "asyncio.Task[SessionStatus]":
+        async def wait() -> SessionStatus:
+            view = await context.authorizations.wait_for_end(session_id, seconds=60)
+            return view.row.status
+
+        task = asyncio.create_task(wait())
+        async with asyncio.timeout(5):
+            while session_id not in context.authorizations._waiters:
+                await asyncio.sleep(0)
+        return task
+
+    async def test_who_waits_is_told_of_the_end(self, context: Context, add_session: AddRow):
+        job = await claim(context, await add_session())
+        waiters = [await self.waiting(context, job.session_id) for _ in range(3)]
+        await context.authorizations.complete(job, ALICE, new_tokens())
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*waiters) == [SessionStatus.COMPLETED] * 3
+        assert context.authorizations._waiters == {}
+
+    async def test_an_end_in_another_process_is_seen(
+        self, context: Context, open_services: OpenContext, add_session: AddRow
+    ):
+        waiter = await self.waiting(context, (row := await add_session()).session_id)
+        async with open_services() as other:
+            await other.authorizations.fail(await claim(other, row), AppException())
+        async with asyncio.timeout(10):
+            assert await waiter is SessionStatus.FAILED
+
+    async def test_when_the_service_stops_everybody_is_answered(self, context: Context, add_session: AddRow):
+        waiter = await self.waiting(context, (await add_session()).session_id)
+        context.authorizations.release_waiters()
+        async with asyncio.timeout(5):
+            assert await waiter is SessionStatus.PENDING
+
+    async def test_who_left_is_forgotten(self, context: Context, add_session: AddRow):
+        waiter = await self.waiting(context, (await add_session()).session_id)
+        waiter.cancel()
+        await asyncio.wait([waiter])
+        assert context.authorizations._waiters == {}
+
+    async def test_nobody_waits_for_what_does_not_exist(self, context: Context):
+        with pytest.raises(SessionNotFoundException):
+            await context.authorizations.wait_for_end("unknown", seconds=60)
+        assert context.authorizations._waiters == {}
+
+
+def _refuse_completion(database: Database) -> list[str]:
+    """A database that takes everything but the last step."""
+    if database.is_sqlite:
+        return [
+            """CREATE TRIGGER refuse BEFORE UPDATE ON authorization_sessions WHEN NEW.status = 'completed'
+               BEGIN SELECT RAISE(ABORT, 'refused'); END"""
+        ]
+    return [
+        "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN RAISE 'refused'; END $$ LANGUAGE plpgsql",
+        """CREATE TRIGGER refuse BEFORE UPDATE ON authorization_sessions
+           FOR EACH ROW WHEN (NEW.status = 'completed') EXECUTE FUNCTION refuse()""",
+    ]

@@ -1,0 +1,156 @@
+"""Tokens are in the database only encrypted, one set per account and app."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from app.config import load_settings
+from app.context import Context
+from app.database import Database
+from app.models import Credential, Event, utc_now
+from app.services.credential_service import CredentialService
+from app.services.interfaces import TokenSet
+from app.utils.crypto import generate_key
+from app.utils.exceptions import DecryptionException, TokenExpiredException
+from tests.fixtures.factories import new_tokens
+
+SECRETS = ("clear-access-token", "clear-refresh-token", "clear-secret")
+
+
+@pytest.fixture
+def service(context: Context) -> CredentialService:
+    return context.credentials
+
+
+async def store(
+    database: Database, service: CredentialService, account: str = "alice", **values: object
+) -> None:
+    async with database.transaction() as session:
+        await service.store(
+            session,
+            account_id=account,
+            api_app="AIOTT1",
+            provider_user_id="1",
+            tokens=new_tokens(**values),
+            session_id="s-1",
+        )
+
+
+async def load(database: Database, service: CredentialService, account: str = "alice") -> TokenSet:
+    async with database.reading() as session:
+        return await service.tokens(session, account, "AIOTT1")
+
+
+async def test_stored_tokens_are_handed_out(database: Database, service: CredentialService):
+    await store(database, service, oauth_token_secret=SecretStr("clear-secret"))
+    tokens = await load(database, service)
+    assert tokens.access_token.get_secret_value() == "clear-access-token"
+    assert tokens.refresh_token.get_secret_value() == "clear-refresh-token"
+    assert tokens.oauth_token_secret.get_secret_value() == "clear-secret"
+    assert 7100 < tokens.expires_in <= 7200
+
+
+async def test_no_table_holds_a_token_in_clear(database: Database, service: CredentialService):
+    await store(database, service, oauth_token_secret=SecretStr("clear-secret"))
+    async with database.reading() as session:
+        rows = [
+            str((await session.execute(text(f"SELECT * FROM {table}"))).all())
+            for table in ("credentials", "events", "authorization_sessions")
+        ]
+    assert "dev:" in rows[0]
+    assert not [secret for secret in SECRETS if secret in "".join(rows)]
+
+
+async def test_the_database_file_holds_no_token_in_clear(sqlite_url: str, tmp_path, make_settings):
+    database = Database(sqlite_url)
+    await store(database, CredentialService(key_ring=make_settings().key_ring))
+    await database.close()
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("service.db*"))
+    assert b"alice" in content
+    assert not [secret for secret in SECRETS if secret.encode() in content]
+
+
+async def test_a_new_set_replaces_the_old_and_raises_the_version(
+    database: Database, service: CredentialService
+):
+    await store(database, service)
+    await store(database, service, access_token=SecretStr("second"), refresh_token=None)
+    tokens = await load(database, service)
+    assert (tokens.access_token.get_secret_value(), tokens.refresh_token) == ("second", None)
+    async with database.reading() as session:
+        assert list(await session.scalars(select(Credential.version))) == [2]
+        stored = await session.scalars(select(Event).where(Event.event_type == "credential.stored"))
+        assert sorted(event.data["version"] for event in stored) == [1, 2]
+
+
+async def test_accounts_are_kept_apart(database: Database, service: CredentialService):
+    await store(database, service, "alice")
+    await store(database, service, "bob", access_token=SecretStr("of-bob"))
+    assert (await load(database, service, "alice")).access_token.get_secret_value() == "clear-access-token"
+    assert (await load(database, service, "bob")).access_token.get_secret_value() == "of-bob"
+
+
+async def test_a_token_copied_to_another_row_does_not_open(database: Database, service: CredentialService):
+    await store(database, service, "alice")
+    await store(database, service, "mallory")
+    async with database.transaction() as session:
+        stolen = await session.scalar(select(Credential.access_token).where(Credential.account_id == "alice"))
+        await session.execute(
+            update(Credential).where(Credential.account_id == "mallory").values(access_token=stolen)
+        )
+    with pytest.raises(DecryptionException):
+        await load(database, service, "mallory")
+
+
+async def test_a_rotated_key_opens_what_the_old_one_sealed(database: Database, service: CredentialService):
+    await store(database, service)
+    old = load_settings(None).encryption_keys.get_secret_value()
+    rotated = CredentialService(
+        key_ring=load_settings(None, encryption_keys=f"new:{generate_key()},{old}").key_ring
+    )
+    assert (await load(database, rotated)).access_token.get_secret_value() == "clear-access-token"
+    await store(database, rotated)
+    async with database.reading() as session:
+        assert (await session.scalar(select(Credential.access_token))).startswith("new:")
+    with pytest.raises(DecryptionException):
+        await load(database, service)
+
+
+async def test_without_tokens_there_is_nothing_to_hand_out(database: Database, service: CredentialService):
+    with pytest.raises(TokenExpiredException, match="@alice"):
+        await load(database, service)
+
+
+async def test_an_expired_token_is_not_handed_out(database: Database, service: CredentialService):
+    await store(database, service)
+    async with database.transaction() as session:
+        await session.execute(update(Credential).values(token_expires_at=utc_now() - timedelta(seconds=1)))
+    with pytest.raises(TokenExpiredException):
+        await load(database, service)
+
+
+async def test_a_token_without_an_end_is_handed_out(database: Database, service: CredentialService):
+    await store(database, service, expires_in=None)
+    assert (await load(database, service)).expires_in is None
+
+
+async def test_two_stores_at_once_lose_no_version(database: Database, service: CredentialService):
+    await store(database, service)
+    await asyncio.gather(*(store(database, service) for _ in range(4)))
+    async with database.reading() as session:
+        assert list(await session.scalars(select(Credential.version))) == [5]
+
+
+async def test_of_first_stores_at_once_none_is_lost_in_silence(
+    database: Database, service: CredentialService
+):
+    results = await asyncio.gather(*(store(database, service) for _ in range(4)), return_exceptions=True)
+    stored = [result for result in results if result is None]
+    assert stored
+    assert all(isinstance(result, IntegrityError) for result in results if result is not None)
+    async with database.reading() as session:
+        assert list(await session.scalars(select(Credential.version))) == [len(stored)]

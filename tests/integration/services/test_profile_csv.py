@@ -1,0 +1,60 @@
+"""Links as CSV: a bad line is named and keeps none of the others back."""
+
+import io
+
+import pytest
+
+from app.context import Context
+from app.database import Database
+from app.services.profile_csv import export_links, import_links
+from app.utils.exceptions import InvalidRequestException
+from tests.fixtures.factories import new_profile
+
+
+async def imported(context: Context, text: str):
+    return await import_links(context.database, context.directory, io.StringIO(text), actor="tests")
+
+
+@pytest.fixture
+async def profiles(database: Database) -> list[str]:
+    rows = [new_profile() for _ in range(3)]
+    async with database.transaction() as session:
+        session.add_all(rows)
+    return [row.profile_id for row in rows]
+
+
+async def test_what_is_exported_can_be_imported(context: Context, database: Database, profiles: list[str]):
+    text = f"profile_id,twitter_username,api_app\n{profiles[0]},@Anna,AIOTT1\n{profiles[1]},berta,\n"
+    report = await imported(context, text)
+    assert (report.linked, report.bad_lines) == (2, [])
+    out = io.StringIO()
+    assert await export_links(database, out) == 2
+    assert out.getvalue().splitlines() == text.replace("@Anna", "anna").splitlines()
+    assert (await imported(context, out.getvalue())).linked == 2
+    assert await export_links(database, io.StringIO(), everything=True) == 3
+
+
+async def test_each_bad_line_is_named_and_the_good_ones_count(context: Context, profiles: list[str]):
+    lines = [
+        "api_app,twitter_username,profile_id",
+        f",anna,{profiles[0]}",
+        f",not a handle,{profiles[1]}",
+        ",berta,ffffffffffffffffffffffff",
+        f",anna,{profiles[1]}",
+        ",clara,",
+        f",dora,{profiles[2]}",
+    ]
+    report = await imported(context, "\n".join(lines))
+    assert report.linked == 2
+    assert [bad.line for bad in report.bad_lines] == [3, 4, 5, 6]
+    assert [bad.reason[:24] for bad in report.bad_lines] == [
+        "twitter_username must be",
+        "No GoLogin profile 'ffff",
+        "More than one profile be",
+        "profile_id is empty",
+    ]
+
+
+async def test_a_file_without_the_columns_is_refused(context: Context):
+    with pytest.raises(InvalidRequestException, match="missing: twitter_username"):
+        await imported(context, "profile_id,account\n1,anna\n")

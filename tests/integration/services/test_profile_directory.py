@@ -1,0 +1,175 @@
+"""Whose profile it is: links win over the rule, and one account has one profile in one app."""
+
+import asyncio
+
+import pytest
+
+from app.config import Settings
+from app.database import Database
+from app.models import Profile, utc_now
+from app.services.account_rule import AccountRule
+from app.services.profile_directory import ProfileDirectory, ProfileFilter
+from app.utils.exceptions import (
+    ProfileConflictException,
+    ProfileNotFoundException,
+    ProfileQuarantinedException,
+    UnknownProfileException,
+)
+from tests.fixtures.factories import new_profile
+
+
+@pytest.fixture
+def directory() -> ProfileDirectory:
+    pattern = Settings.model_fields["profile_rule_pattern"].default
+    return ProfileDirectory(rule=AccountRule(source="name", pattern=pattern))
+
+
+async def add(database: Database, **values: object) -> str:
+    async with database.transaction() as session:
+        profile = new_profile(**values)
+        session.add(profile)
+    return profile.profile_id
+
+
+async def used(database: Database, directory: ProfileDirectory, account: str, app: str = "AIOTT1") -> str:
+    async with database.reading() as session:
+        return (await directory.for_account(session, account, app)).profile_id
+
+
+async def link(
+    database: Database, directory: ProfileDirectory, profile_id: str, account: str, app: str | None = None
+):
+    async with database.transaction() as session:
+        return await directory.link(session, profile_id, account_id=account, api_app=app, actor="anna")
+
+
+async def test_a_link_wins_over_the_rule(database: Database, directory: ProfileDirectory):
+    await add(database, twitter_username="anna")
+    other = await add(database, twitter_username=None, profile_name="something else")
+    await link(database, directory, other, "anna")
+    assert await used(database, directory, "anna") == other
+
+
+async def test_a_profile_for_the_app_wins_over_one_for_any(database: Database, directory: ProfileDirectory):
+    any_app, one_app = await add(database), await add(database)
+    await link(database, directory, any_app, "anna")
+    await link(database, directory, one_app, "anna", "AIOTT2")
+    assert await used(database, directory, "anna", "AIOTT2") == one_app
+    assert await used(database, directory, "anna", "AIOTT1") == any_app
+
+
+async def test_two_by_the_rule_are_a_conflict_that_a_link_settles(
+    database: Database, directory: ProfileDirectory
+):
+    first, second = await add(database, twitter_username="anna"), await add(database, twitter_username="anna")
+    with pytest.raises(ProfileConflictException, match=first):
+        await used(database, directory, "anna")
+    await link(database, directory, second, "anna")
+    assert await used(database, directory, "anna") == second
+
+
+@pytest.mark.parametrize("app", [None, "AIOTT1"])
+async def test_a_second_link_in_the_same_place_is_refused(
+    database: Database, directory: ProfileDirectory, app: str | None
+):
+    first, second = await add(database), await add(database)
+    await link(database, directory, first, "anna", app)
+    with pytest.raises(ProfileConflictException, match=first):
+        await link(database, directory, second, "anna", app)
+    assert await used(database, directory, "anna") == first
+
+
+@pytest.mark.parametrize("app", [None, "AIOTT1"])
+async def test_of_two_links_at_once_one_is_refused(
+    database: Database, directory: ProfileDirectory, app: str | None
+):
+    ids = [await add(database) for _ in range(6)]
+    results = await asyncio.gather(
+        *(link(database, directory, profile_id, "anna", app) for profile_id in ids), return_exceptions=True
+    )
+    assert sum(isinstance(result, Profile) for result in results) == 1
+    assert all(isinstance(result, Profile | ProfileConflictException) for result in results)
+
+
+async def test_the_link_of_a_profile_that_is_gone_gives_way(database: Database, directory: ProfileDirectory):
+    gone, new = await add(database, profile_name="no handle!"), await add(database)
+    await link(database, directory, gone, "anna")
+    async with database.transaction() as session:
+        (await directory.get(session, gone)).is_active = False
+    await link(database, directory, new, "anna")
+    assert await used(database, directory, "anna") == new
+    async with database.reading() as session:
+        assert not (await directory.get(session, gone)).is_linked
+
+
+async def test_without_its_link_a_profile_follows_the_rule_again(
+    database: Database, directory: ProfileDirectory
+):
+    profile_id = await add(database, profile_name="@Berta", twitter_username="berta")
+    await link(database, directory, profile_id, "anna")
+    with pytest.raises(ProfileNotFoundException):
+        await used(database, directory, "berta")
+    async with database.transaction() as session:
+        await directory.unlink(session, profile_id, actor="anna")
+    assert await used(database, directory, "berta") == profile_id
+
+
+async def test_a_quarantined_profile_is_refused_until_it_is_released(
+    database: Database, directory: ProfileDirectory
+):
+    profile_id = await add(
+        database, twitter_username="anna", quarantined_at=utc_now(), quarantine_reason="it runs on"
+    )
+    with pytest.raises(ProfileQuarantinedException):
+        await used(database, directory, "anna")
+    async with database.transaction() as session:
+        await directory.release(session, profile_id, actor="anna")
+    assert await used(database, directory, "anna") == profile_id
+
+
+async def test_an_unknown_profile_is_told(database: Database, directory: ProfileDirectory):
+    with pytest.raises(UnknownProfileException):
+        await link(database, directory, "f" * 24, "anna")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (ProfileFilter(), ["a_1", "b%2", "c"]),
+        (ProfileFilter(account_id="anna"), ["a_1"]),
+        (ProfileFilter(is_active=False), ["c"]),
+        (ProfileFilter(in_use=True), ["b%2"]),
+        (ProfileFilter(is_quarantined=True), ["c"]),
+        (ProfileFilter(text="B%"), ["b%2"]),
+        (ProfileFilter(text="_"), ["a_1"]),
+        (ProfileFilter(api_app="AIOTT2"), ["b%2"]),
+    ],
+    ids=str,
+)
+async def test_the_list_is_filtered(
+    database: Database, directory: ProfileDirectory, wanted: ProfileFilter, names: list[str]
+):
+    await add(database, profile_name="a_1", twitter_username="anna")
+    await add(database, profile_name="b%2", twitter_username=None, in_use=True, api_app="AIOTT2")
+    await add(database, profile_name="c", twitter_username=None, is_active=False, quarantined_at=utc_now())
+    async with database.reading() as session:
+        rows, total = await directory.page(
+            session, wanted, sort="profile_name", descending=False, page=1, page_size=10
+        )
+    assert ([row.profile_name for row in rows], total) == (names, len(names))
+
+
+async def test_pages_follow_each_other_in_the_order_asked_for(
+    database: Database, directory: ProfileDirectory
+):
+    for name in "bca":
+        await add(database, profile_name=name)
+    pages = []
+    async with database.reading() as session:
+        for page in (1, 2, 3):
+            rows, total = await directory.page(
+                session, ProfileFilter(), sort="profile_name", descending=True, page=page, page_size=2
+            )
+            pages.append([row.profile_name for row in rows])
+            assert total == 3
+    assert pages == [["c", "b"], ["a"], []]

@@ -1,0 +1,238 @@
+"""`running_profile`: a slot, a lease and a browser, and all three given back on any exit. Real browsers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import httpx
+import pytest
+import stamina
+from sqlalchemy import select
+
+from app.context import Context, open_context
+from app.database import Database
+from app.models import Profile, SessionStage, utc_now
+from app.sandbox.admin import ProfileInfo
+from app.sandbox.admin_client import SandboxAdmin
+from app.utils.exceptions import (
+    AppException,
+    ConcurrentProfileLimitException,
+    GoLoginAPIException,
+    LeaseLostException,
+    ProfileInUseException,
+    SeleniumConnectionException,
+)
+from tests.fixtures.factories import new_profile
+from tests.fixtures.sandbox import running
+from tests.fixtures.settings import MakeSettings
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting():
+    with stamina.set_testing(True, attempts=1):
+        yield
+
+
+@pytest.fixture
+async def known(database: Database, profile: ProfileInfo) -> str:
+    """Id of a profile that both GoLogin and the table know."""
+    async with database.transaction() as session:
+        session.add(new_profile(profile_id=profile.id, twitter_username=profile.account))
+    return profile.id
+
+
+@pytest.fixture
+async def second(database: Database, admin: SandboxAdmin) -> AsyncIterator[str]:
+    """Id of another such profile."""
+    made = await admin.add_profile("test_second")
+    async with database.transaction() as session:
+        session.add(new_profile(profile_id=made.id))
+    yield made.id
+    await admin.remove_profile("test_second")
+
+
+async def is_free(database: Database, profile_id: str) -> bool:
+    async with database.reading() as session:
+        row = await session.scalar(select(Profile).where(Profile.profile_id == profile_id))
+    return (row.in_use, row.lease_token, row.lease_owner, row.lease_expires_at) == (False, None, None, None)
+
+
+async def all_given_back(context: Context, database: Database, admin: SandboxAdmin, profile_id: str) -> bool:
+    nothing_runs = context.gologin.running_profiles == 0 and not context.gologin._slots.locked()
+    return nothing_runs and await is_free(database, profile_id) and await running(admin, profile_id) == []
+
+
+def ignore(_stage: SessionStage) -> None:
+    pass
+
+
+async def test_it_runs_under_a_lease_and_is_stopped_at_the_end(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
+):
+    stages: list[SessionStage] = []
+    async with sandbox_context.gologin.running_profile(known, report=stages.append) as browser:
+        version = (await http.get(f"http://{browser.address}/json/version")).json()
+        assert f"/{browser.major}." in version["Browser"]
+        assert await running(admin, known) == [known]
+        assert sandbox_context.gologin.running_profiles == 1
+        assert not await is_free(database, known)
+    assert stages == [SessionStage.PROFILE_STARTING]
+    assert await all_given_back(sandbox_context, database, admin, known)
+
+
+async def test_an_error_in_the_middle_stops_it(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
+):
+    with pytest.raises(KeyError):
+        async with sandbox_context.gologin.running_profile(known, report=ignore):
+            raise KeyError
+    assert await all_given_back(sandbox_context, database, admin, known)
+
+
+async def test_a_cancellation_stops_it(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
+):
+    entered = asyncio.Event()
+
+    async def work() -> None:
+        async with sandbox_context.gologin.running_profile(known, report=ignore):
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    async with asyncio.timeout(20):
+        await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await all_given_back(sandbox_context, database, admin, known)
+
+
+async def test_a_browser_that_died_is_stopped_all_the_same(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
+):
+    async with sandbox_context.gologin.running_profile(known, report=ignore):
+        await admin.kill_browser(known)
+    assert await all_given_back(sandbox_context, database, admin, known)
+
+
+async def test_one_more_than_the_slots_waits_and_says_so(
+    sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str, second: str
+):
+    waits, stages = asyncio.Event(), []
+
+    def report(stage: SessionStage) -> None:
+        stages.append(stage)
+        waits.set()
+
+    async def run_second(context: Context) -> int:
+        async with context.gologin.running_profile(second, report=report):
+            return len(await running(admin, known, second))
+
+    async with open_context(sandbox_settings(max_concurrent_profiles=1)) as context:
+        async with context.gologin.running_profile(known, report=ignore):
+            task = asyncio.create_task(run_second(context))
+            await asyncio.wait_for(waits.wait(), 10)
+            assert stages == [SessionStage.WAITING_FOR_SLOT]
+            with pytest.raises(ConcurrentProfileLimitException):
+                async with context.gologin.running_profile(second, report=ignore, wait=False):
+                    pass
+        assert await asyncio.wait_for(task, 30) == 1
+        assert stages == [SessionStage.WAITING_FOR_SLOT, SessionStage.PROFILE_STARTING]
+        assert await all_given_back(context, database, admin, second)
+
+
+async def test_a_profile_runs_once_whoever_asks(
+    sandbox_context: Context,
+    sandbox_settings: MakeSettings,
+    database: Database,
+    admin: SandboxAdmin,
+    known: str,
+):
+    async with open_context(sandbox_settings()) as other:
+        async with sandbox_context.gologin.running_profile(known, report=ignore):
+            for context in (other, sandbox_context):
+                with pytest.raises(ProfileInUseException):
+                    async with context.gologin.running_profile(known, report=ignore):
+                        pass
+            assert await running(admin, known) == [known]
+        assert await all_given_back(other, database, admin, known)
+
+
+async def test_a_lease_that_ran_out_is_taken_over(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
+):
+    async with database.transaction() as session:
+        row = await session.scalar(select(Profile).where(Profile.profile_id == known))
+        row.in_use, row.lease_token = True, "of-a-dead-process"
+        row.lease_expires_at = utc_now() - timedelta(seconds=1)
+    async with sandbox_context.gologin.running_profile(known, report=ignore):
+        pass
+    assert await all_given_back(sandbox_context, database, admin, known)
+
+
+async def test_a_lost_lease_stops_the_browser_and_leaves_the_new_holders_lease(
+    sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str
+):
+    async with open_context(sandbox_settings(lease_seconds=0.3)) as context:
+        with pytest.raises(LeaseLostException):
+            async with context.gologin.running_profile(known, report=ignore):
+                async with database.transaction() as session:
+                    row = await session.scalar(select(Profile).where(Profile.profile_id == known))
+                    row.lease_token = "of-another-process"
+                await asyncio.wait_for(asyncio.Event().wait(), 20)
+    assert await running(admin, known) == []
+    async with database.reading() as session:
+        assert await session.scalar(select(Profile.lease_token)) == "of-another-process"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"kind": "status", "status": 500}, GoLoginAPIException),
+        ({"kind": "no_ws_url"}, GoLoginAPIException),
+        ({"kind": "html", "status": 200}, GoLoginAPIException),
+        ({"kind": "drop_after"}, GoLoginAPIException),
+        ({"kind": "start_then_kill"}, SeleniumConnectionException),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
+)
+async def test_a_start_that_fails_is_stopped_again(
+    sandbox_context: Context,
+    database: Database,
+    admin: SandboxAdmin,
+    known: str,
+    fault: dict[str, object],
+    error: type[AppException],
+):
+    await admin.clear_stats()
+    await admin.set_fault("local.start", **fault)
+    with pytest.raises(error):
+        async with sandbox_context.gologin.running_profile(known, report=ignore):
+            pass
+    assert await admin.requests(endpoint="local.stop")
+    assert await all_given_back(sandbox_context, database, admin, known)
+
+
+@pytest.mark.parametrize("kind", ["hang", "start_hang_running"])
+async def test_a_start_that_hangs_is_given_up_and_stopped_again(
+    sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str, kind: str
+):
+    await admin.set_fault("local.start", kind)
+    async with open_context(sandbox_settings(profile_start_timeout=1)) as context:
+        with pytest.raises(GoLoginAPIException, match="timeout"):
+            async with context.gologin.running_profile(known, report=ignore):
+                pass
+        assert await admin.requests(endpoint="local.stop")
+        assert await all_given_back(context, database, admin, known)
+
+
+async def test_a_stop_that_fails_hides_no_result_and_the_browser_goes_all_the_same(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
+):
+    await admin.set_fault("local.stop", "status", status=500)
+    async with sandbox_context.gologin.running_profile(known, report=ignore):
+        pass
+    async with asyncio.timeout(10):
+        while not await all_given_back(sandbox_context, database, admin, known):
+            await asyncio.sleep(0.01)

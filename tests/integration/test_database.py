@@ -1,0 +1,142 @@
+"""Transactions that lose nothing, hooks that run only after a commit, and a schema that is checked."""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from app.database import Database, after_commit
+from app.models import Profile
+from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
+from tests.fixtures.factories import new_profile
+
+
+async def test_two_writers_lose_no_update(database: Database, add_profile):
+    profile = await add_profile(profile_metadata={"count": 0})
+
+    async def increment() -> None:
+        async with database.transaction() as session:
+            row = await session.get(Profile, profile.id, with_for_update=True)
+            row.profile_metadata = {"count": row.profile_metadata["count"] + 1}
+
+    async def writer() -> None:
+        for _ in range(15):
+            await increment()
+
+    await asyncio.gather(writer(), writer())
+    async with database.reading() as session:
+        row = await session.get(Profile, profile.id)
+    assert row.profile_metadata == {"count": 30}
+
+
+async def test_two_databases_on_one_file_lose_no_update(sqlite_url: str):
+    """As two processes do: nothing but the file is shared."""
+    first, second = Database(sqlite_url), Database(sqlite_url)
+    async with first.transaction() as session:
+        session.add(new_profile(profile_id="p", profile_metadata={"count": 0}))
+
+    async def writer(database: Database) -> None:
+        for _ in range(15):
+            async with database.transaction() as session:
+                row = await session.get(Profile, 1)
+                row.profile_metadata = {"count": row.profile_metadata["count"] + 1}
+
+    await asyncio.gather(writer(first), writer(second))
+    async with second.reading() as session:
+        row = await session.get(Profile, 1)
+    assert row.profile_metadata == {"count": 30}
+    await first.close()
+    await second.close()
+
+
+async def test_a_reader_waits_for_no_writer(database: Database, add_profile):
+    await add_profile(profile_name="before")
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE profiles SET profile_name = 'after'"))
+        async with asyncio.timeout(5), database.reading() as reader:
+            assert await reader.scalar(text("SELECT profile_name FROM profiles")) == "before"
+
+
+async def test_a_hook_runs_when_others_can_see_the_change(database: Database, database_url: str):
+    other = create_engine(database_url.replace("+aiosqlite", ""))
+    seen: list[int] = []
+
+    def look() -> None:
+        with other.connect() as connection:
+            seen.append(connection.execute(text("SELECT count(*) FROM profiles")).scalar_one())
+
+    async with database.transaction() as session:
+        session.add(new_profile())
+        after_commit(session, look)
+        await session.flush()
+        assert seen == []
+    other.dispose()
+    assert seen == [1]
+
+
+async def test_a_rolled_back_change_runs_no_hook(database: Database):
+    called = []
+    with pytest.raises(RuntimeError):
+        async with database.transaction() as session:
+            after_commit(session, lambda: called.append(1))
+            raise RuntimeError
+    assert called == []
+
+
+async def test_a_failing_hook_fails_neither_the_change_nor_the_next_hook(database: Database, caplog):
+    called = []
+
+    def fail() -> None:
+        raise RuntimeError
+
+    async with database.transaction() as session:
+        session.add(new_profile(profile_id="kept"))
+        after_commit(session, fail)
+        after_commit(session, lambda: called.append(1))
+    async with database.reading() as session:
+        assert await session.scalar(text("SELECT profile_id FROM profiles")) == "kept"
+    assert called == [1]
+    assert "database.after_commit_failed" in caplog.text
+
+
+async def test_a_database_without_tables_is_refused_with_the_way_out(empty_database_url: str):
+    database = Database(empty_database_url)
+    with pytest.raises(SchemaOutOfDateException, match=r"at 'None', .* run `python -m app migrate`"):
+        await database.check_schema()
+    await database.close()
+
+
+async def test_a_database_newer_than_the_code_is_refused(database: Database):
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = '999_from_the_future'"))
+    with pytest.raises(SchemaOutOfDateException, match="999_from_the_future"):
+        await database.check_schema()
+
+
+async def test_migrating_again_changes_nothing(database: Database):
+    await database.migrate()
+    await database.check_schema()
+
+
+async def test_a_migrated_database_is_reachable(database: Database):
+    assert await database.is_reachable()
+
+
+async def test_a_server_that_is_gone_is_not_reachable():
+    database = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    assert not await database.is_reachable()
+    await database.close()
+
+
+async def test_a_naive_datetime_is_refused(database: Database):
+    with pytest.raises(Exception, match="naive datetime"):
+        async with database.transaction() as session:
+            session.add(new_profile(last_synced=datetime(2026, 1, 1)))  # noqa: DTZ001
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatabaseUnavailableException, match="cannot be made: Not a directory"):
+        Database(f"sqlite+aiosqlite:///{tmp_path}/file/folder/service.db")

@@ -1,0 +1,57 @@
+"""What a POST may say, and how an account is spelt afterwards."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app.api.schemas import AuthorizeRequest, normalize_account_id
+
+
+@pytest.mark.parametrize("given_as", ["alice", "@alice", "ALICE", "@Alice", "  @alice  "])
+def test_one_account_however_it_is_spelt(given_as: str):
+    assert AuthorizeRequest(account_id=given_as, api_app="A").account_id == "alice"
+
+
+@pytest.mark.parametrize("value", ["a" * 64, "@" + "a" * 64, "_", "0"])
+def test_the_longest_and_the_shortest(value: str):
+    assert normalize_account_id(value) == value.removeprefix("@")
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "@", "@@alice", "a b", "a-b", "ä", "a\nb", "a" * 65, "a" * 129, "a/../b"]
+)
+def test_no_account(value: str):
+    with pytest.raises(ValidationError):
+        AuthorizeRequest(account_id=value, api_app="A")
+
+
+@given(st.text())
+def test_what_is_taken_is_taken_again_unchanged(value: str):
+    try:
+        account = normalize_account_id(value)
+    except ValueError:
+        return
+    assert normalize_account_id(account) == account
+    assert account.isascii()
+
+
+def test_the_action_is_accepted_and_ignored():
+    assert AuthorizeRequest(account_id="a", api_app="A", action="authorize")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"api_app": "A"},
+        {"account_id": "a"},
+        {"account_id": 7, "api_app": "A"},
+        {"account_id": "a", "api_app": ""},
+        {"account_id": "a", "api_app": "x" * 65},
+        {"account_id": "a", "api_app": "A", "action": "revoke"},
+        {"account_id": "a", "api_app": "A", "unknown": 1},
+    ],
+)
+def test_any_other_body_is_refused(body: dict[str, object]):
+    with pytest.raises(ValidationError):
+        AuthorizeRequest.model_validate(body)

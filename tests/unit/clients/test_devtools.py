@@ -1,0 +1,39 @@
+import pytest
+
+from app.clients.devtools import same_endpoint
+
+REDIRECT = "http://localhost:8000/callback"
+
+
+@pytest.mark.parametrize(
+    ("url", "redirect_uri"),
+    [
+        (f"{REDIRECT}?code=1&state=2", REDIRECT),
+        (f"{REDIRECT}#part", REDIRECT),
+        ("HTTP://LOCALHOST:8000/callback?code=1", REDIRECT),
+        ("https://example.org/?code=1", "https://example.org"),
+        ("https://example.org:443/cb", "https://example.org/cb"),
+        ("http://example.org/cb", "http://example.org:80/cb"),
+        ("http://127.0.0.1:9/cb?registered=1&code=1", "http://127.0.0.1:9/cb?registered=1"),
+    ],
+)
+def test_the_redirect_is_recognised_however_it_is_spelt(url: str, redirect_uri: str):
+    assert same_endpoint(url, redirect_uri)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://localhost:8000/callback",
+        "http://localhost:8001/callback",
+        "http://localhost/callback",
+        "http://localhost:8000/callback/",
+        "http://localhost:8000/callback2",
+        "http://localhost:8000/Callback",
+        "http://localhost.evil:8000/callback",
+        f"http://evil/?next={REDIRECT}",
+        "about:blank",
+    ],
+)
+def test_no_other_address_is_taken_for_the_redirect(url: str):
+    assert not same_endpoint(url, REDIRECT)

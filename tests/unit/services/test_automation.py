@@ -1,0 +1,130 @@
+"""What a callback URL means, and which Selenium errors are the end."""
+
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from selenium.common.exceptions import (
+    InvalidSessionIdException,
+    JavascriptException,
+    NoSuchWindowException,
+    TimeoutException,
+    WebDriverException,
+)
+from urllib3.exceptions import ProtocolError
+from websockets.exceptions import ConnectionClosedError
+
+from app.services.automation import is_dead, obtain_code, parse_callback
+from app.utils.exceptions import (
+    BrowserCrashedException,
+    ConsentDeclinedException,
+    ConsentPageException,
+    StateMismatchException,
+)
+from tests.fixtures.factories import new_authorization
+
+
+def parse(**query: str) -> str:
+    url = f"http://127.0.0.1:1/callback?{urlencode(query)}"
+    return parse_callback(url, new_authorization(), "alice").get_secret_value()
+
+
+def test_the_code_is_taken():
+    assert parse(state="the-state", code="a code+with/signs") == "a code+with/signs"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"code": "c"},
+        {"state": "", "code": "c"},
+        {"state": "the-stat", "code": "c"},
+        {"state": "the-state ", "code": "c"},
+        {"state": "THE-STATE", "code": "c"},
+        {"state": "ü", "code": "c"},
+        {"error": "access_denied"},
+    ],
+)
+def test_a_callback_with_another_state_is_refused_whatever_it_says(query: dict[str, str]):
+    with pytest.raises(StateMismatchException):
+        parse(**query)
+
+
+@given(st.text().filter(lambda text: text != "the-state"))
+def test_no_other_state_is_taken(state: str):
+    try:
+        query = urlencode({"state": state, "code": "c"})
+    except UnicodeEncodeError:
+        return
+    with pytest.raises(StateMismatchException):
+        parse_callback(f"http://h/?{query}", new_authorization(), "alice")
+
+
+def test_the_state_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch):
+    compared: list[tuple[Any, Any]] = []
+    original = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair) or original(*pair))
+    parse(state="the-state", code="c")
+    assert compared == [(b"the-state", b"the-state")]
+
+
+def test_a_declined_consent():
+    with pytest.raises(ConsentDeclinedException, match="@alice"):
+        parse(state="the-state", error="access_denied")
+
+
+def test_an_error_of_the_provider_is_named():
+    with pytest.raises(ConsentPageException, match="invalid_scope"):
+        parse(state="the-state", error="invalid_scope")
+
+
+@pytest.mark.parametrize("query", [{}, {"code": ""}])
+def test_a_callback_without_a_code(query: dict[str, str]):
+    with pytest.raises(ConsentPageException, match="no code"):
+        parse(state="the-state", **query)
+
+
+@pytest.mark.parametrize(
+    ("error", "dead"),
+    [
+        (InvalidSessionIdException("x"), True),
+        (NoSuchWindowException("x"), True),
+        (WebDriverException("tab crashed"), True),
+        (WebDriverException("disconnected: not connected to DevTools"), True),
+        (WebDriverException("chrome not reachable"), True),
+        (JavascriptException("javascript error: document unloaded while waiting for result"), False),
+        (WebDriverException(None), False),
+    ],
+)
+def test_which_errors_mean_that_the_browser_is_gone(error: WebDriverException, dead: bool):
+    assert is_dead(error) is dead
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (InvalidSessionIdException("x"), BrowserCrashedException),
+        (WebDriverException("tab crashed"), BrowserCrashedException),
+        (ProtocolError("x"), BrowserCrashedException),
+        (ConnectionRefusedError(), BrowserCrashedException),
+        (ConnectionClosedError(None, None), BrowserCrashedException),
+        (TimeoutException("x"), ConsentPageException),
+        (JavascriptException("x"), JavascriptException),
+        (ConsentDeclinedException("alice"), ConsentDeclinedException),
+    ],
+)
+def test_what_the_drivers_death_is_called(error: Exception, ours: type[Exception]):
+    class Controller:
+        @contextmanager
+        def connect_to_profile(self, request: Any) -> Iterator[None]:
+            raise error
+            yield
+
+    with pytest.raises(ours) as caught:
+        obtain_code(Controller(), None)
+    assert caught.type is ours

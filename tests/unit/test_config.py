@@ -1,0 +1,173 @@
+"""Wrong settings are told in one readable line each, and never with their value."""
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.config import Settings, SettingsError, load_settings
+from app.utils.crypto import generate_key
+from tests.fixtures.settings import ENV_EXAMPLE
+
+REAL: dict[str, Any] = {
+    "environment": "production",
+    "api_key": "a-real-key",
+    "gologin_api_token": "a-real-token",
+    "encryption_keys": f"k1:{generate_key()}",
+    "oauth_apps": {"AIOTT1": {"client_id": "id", "redirect_uri": "https://example.org/callback"}},
+}
+
+
+KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
+DEVELOPMENT_KEYS = load_settings(ENV_EXAMPLE).encryption_keys.get_secret_value()
+
+
+def refused(env_file: Path | None = None, **values: Any) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(env_file, **values)
+    return str(caught.value).splitlines()
+
+
+def env(tmp_path: Path, *lines: str) -> Path:
+    path = tmp_path / "env"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_the_example_names_exactly_the_settings():
+    names = re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", ENV_EXAMPLE.read_text(), re.MULTILINE)
+    assert sorted(names) == sorted(name.upper() for name in Settings.model_fields)
+
+
+def test_the_example_shows_the_defaults():
+    example, defaults = load_settings(ENV_EXAMPLE), load_settings(None)
+    differing = {name for name in Settings.model_fields if getattr(example, name) != getattr(defaults, name)}
+    assert differing == {"oauth_apps"}
+
+
+def test_one_readable_line_for_each_wrong_setting(tmp_path: Path):
+    lines = refused(
+        env(
+            tmp_path,
+            "PORT=not-a-port",
+            "LEASE_SECONDS=-1",
+            "DATABASE_URL=mysql://user:s3cret@host/db",
+            "ENCRYPTION_KEYS=k1:s3cret",
+            "GOLOGIN_API_URL=s3cret",
+            "LOG_LEVEL=s3cret",
+        )
+    )
+    names = ["DATABASE_URL", "ENCRYPTION_KEYS", "GOLOGIN_API_URL", "LEASE_SECONDS", "LOG_LEVEL", "PORT"]
+    assert sorted(line.split(":")[0] for line in lines) == names
+    assert "s3cret" not in "".join(lines)
+    assert "not-a-port" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("nokey-s3cret", "'id:key' pairs"),
+        ("k 1:s3cret", "'id:key' pairs"),
+        ("k1:s3cret!", "base64"),
+        (f"k1:{KEY[:20]}s3cret=", "base64|bytes"),
+        (f"k1:{KEY},k1:{KEY}", "stands twice"),
+        ("", "'id:key' pairs"),
+    ],
+)
+def test_encryption_keys_that_cannot_be_used(value: str, problem: str):
+    (line,) = refused(encryption_keys=value)
+    assert re.search(f"^ENCRYPTION_KEYS: .*({problem})", line)
+    assert "s3cret" not in line
+
+
+@pytest.mark.parametrize("text", ['{"A": s3cret', "s3cret", '"s3cret"'])
+def test_apps_that_are_not_json(tmp_path: Path, text: str):
+    (line,) = refused(env(tmp_path, f"OAUTH_APPS={text}"))
+    assert "oauth_apps" in line.lower()
+    assert "s3cret" not in line
+
+
+def test_a_mistake_inside_an_app_is_named_by_its_place(tmp_path: Path):
+    apps = {"AIOTT1": {"client_id": "id", "client_sekret": "s3cret", "redirect_uri": "localhost/callback"}}
+    lines = refused(env(tmp_path, f"OAUTH_APPS={json.dumps(apps)}"))
+    assert sorted(line.split(":")[0] for line in lines) == [
+        "OAUTH_APPS.AIOTT1.CLIENT_SEKRET",
+        "OAUTH_APPS.AIOTT1.REDIRECT_URI",
+    ]
+    assert "s3cret" not in "".join(lines)
+
+
+def test_an_unknown_name_in_the_file_is_told(tmp_path: Path):
+    (line,) = refused(env(tmp_path, "MAX_CONCURENT_PROFILES=3"))
+    assert line.startswith("MAX_CONCURENT_PROFILES: no such setting")
+
+
+def test_a_misspelt_environment_variable_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GOLOGIN_API_TOKN", "s3cret")
+    (line,) = refused()
+    assert line.startswith("GOLOGIN_API_TOKN: no such setting")
+    assert "s3cret" not in line
+
+
+def test_other_programs_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PGHOST", "somewhere")
+    load_settings(None)
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PORT", "4321")
+    assert load_settings(env(tmp_path, "PORT=1234")).port == 4321
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_the_examples_placeholders_start_in_development_only(environment: str):
+    (line,) = refused(ENV_EXAMPLE, environment=environment)
+    for name in ("API_KEY", "GOLOGIN_API_TOKEN", "OAUTH_APPS.AIOTT1", "ENCRYPTION_KEYS"):
+        assert name in line
+
+
+def test_real_values_start_in_production():
+    assert load_settings(None, **REAL).environment == "production"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("api_key", "change-me"),
+        ("gologin_api_token", "change-me"),
+        ("encryption_keys", DEVELOPMENT_KEYS),
+        ("encryption_keys", f"k1:{KEY},{DEVELOPMENT_KEYS}"),
+    ],
+)
+def test_one_placeholder_left_is_enough_to_be_refused(name: str, value: str):
+    (line,) = refused(**REAL | {name: value})
+    assert name.upper() in line
+
+
+@pytest.mark.parametrize("placeholder", [{"client_id": "change-me"}, {"client_secret": "change-me"}], ids=str)
+def test_one_placeholder_in_an_app_is_enough(placeholder: dict[str, str]):
+    app = {"client_id": "id", "client_secret": "s", "redirect_uri": "https://example.org/cb"} | placeholder
+    (line,) = refused(**REAL | {"oauth_apps": {"A": app}})
+    assert "OAUTH_APPS.A" in line
+
+
+def test_no_secret_is_in_the_settings_text():
+    app = {"client_id": "id", "client_secret": "s3cret-app", "redirect_uri": "https://example.org/cb"}
+    settings = load_settings(None, **REAL | {"oauth_apps": {"A": app}})
+    shown = f"{settings!r} {settings}"
+    for secret in ("a-real-key", "a-real-token", REAL["encryption_keys"], "s3cret-app"):
+        assert secret not in shown
+
+
+def test_the_first_encryption_key_writes():
+    keys = f"new:{generate_key()}, old:{generate_key()}"
+    assert (
+        load_settings(None, encryption_keys=keys).key_ring.encrypt("x", associated_data="").startswith("new:")
+    )
+
+
+def test_a_base_url_loses_its_last_slash():
+    assert load_settings(None, x_api_url="https://api.example.org/").x_api_url == "https://api.example.org"
