@@ -19,7 +19,7 @@ from app.utils.tasks import uninterrupted
 
 _BUSY_PROFILE_RETRY: Final = 1.0
 """Seconds until a session is looked at again whose profile runs for another one."""
-_STOPPING_SHARE: Final = 1 / 3
+_STOPPING_SHARE: Final = 1 / 2
 """Of the grace period: kept for stopping the browsers of those that did not finish in time."""
 
 log = get_logger(__name__)
