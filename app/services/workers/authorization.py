@@ -27,7 +27,7 @@ _BUSY: Final = (ProfileInUseException, ConcurrentProfileLimitException)
 _BUSY_RETRY: Final = 1.0
 """Seconds until a session is looked at again whose profile runs for another one, or for which the fleet is full."""
 _LOOKS_PER_LEASE: Final = 4
-_STOPPING_SHARE: Final = 1 / 3
+_STOPPING_SHARE: Final = 1 / 2
 """Of the grace period: kept for stopping the browsers of those that did not finish in time."""
 
 log = get_logger(__name__)
