@@ -115,10 +115,11 @@ def sandbox(
     public_host: Annotated[str | None, typer.Option(help="Host name in the announced URLs.")] = None,
     gologin_api_port: Annotated[int, typer.Option(help="0: a free one; so the others.")] = 0,
     gologin_local_port: Annotated[int, typer.Option()] = 0,
+    adspower_port: Annotated[int, typer.Option()] = 0,
     provider_port: Annotated[int, typer.Option()] = 0,
     admin_port: Annotated[int, typer.Option()] = 0,
 ) -> None:
-    """Serve local stand-ins for GoLogin's APIs and the OAuth provider; prints their addresses as JSON."""
+    """Serve local stand-ins for GoLogin's APIs, AdsPower's and the OAuth provider; prints their addresses as JSON."""
     run_sandbox(
         SandboxConfig(
             accounts=accounts,
@@ -127,6 +128,7 @@ def sandbox(
             public_host=public_host,
             gologin_api_port=gologin_api_port,
             gologin_local_port=gologin_local_port,
+            adspower_port=adspower_port,
             provider_port=provider_port,
             admin_port=admin_port,
         )

@@ -13,14 +13,12 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from app.clients.profile_browser import BrowserProfile, ProfilePage
-from app.utils.exceptions import AdsPowerAPIException
+from app.clients.texts import error_words, storable
+from app.utils.exceptions import UNREACHABLE, AdsPowerAPIException
 from app.utils.retry import retry_idempotent
 
 _PAGE_SIZE: Final = 100
-_SPACING: Final = 1.1
-"""Seconds between two calls."""
 _VERSION_TIMEOUT: Final = 5.0
-_MAX_MESSAGE: Final = 500
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -36,7 +34,7 @@ class _Profile(BaseModel):
     @field_validator("name", "remark", "group_name", mode="before")
     @classmethod
     def _text(cls, value: Any) -> str:
-        return value.strip() if isinstance(value, str) else ""
+        return storable(value) if isinstance(value, str) else ""
 
 
 class _List(BaseModel):
@@ -64,15 +62,24 @@ class _Version(BaseModel):
 
 
 class AdsPowerClient:
-    """Seconds: `api_timeout` for a list, `stop_timeout` for a stop, which waits for the browser."""
+    """Seconds: `api_timeout` for a list, `stop_timeout` for a stop, which waits for the browser, `spacing` between
+    two calls.
+    """
 
     def __init__(
-        self, *, http: httpx.AsyncClient, base_url: str, api_timeout: float, stop_timeout: float
+        self,
+        *,
+        http: httpx.AsyncClient,
+        base_url: str,
+        api_timeout: float,
+        stop_timeout: float,
+        spacing: float = 1.1,
     ) -> None:
         self._http = http
         self._base_url = base_url
         self._api_timeout = api_timeout
         self._stop_timeout = stop_timeout
+        self._spacing = spacing
         self._lock = asyncio.Lock()
         self._next_call = 0.0
 
@@ -99,7 +106,10 @@ class AdsPowerClient:
         """The answer carries host and port; the browser itself tells its DevTools address."""
         answer = await self._call("/api/v1/browser/start", timeout, user_id=profile_id)
         address = _parse(_Started, answer).ws.selenium
-        version = await self._get(f"http://{address}/json/version", _VERSION_TIMEOUT, {})
+        try:
+            version = await self._get(f"http://{address}/json/version", _VERSION_TIMEOUT, {})
+        except AdsPowerAPIException as error:  # of the browser, not of the app
+            raise AdsPowerAPIException("no browser", f"nothing answers on {address}") from error
         ws_url = _parse(_Version, version).ws_url
         return urlsplit(ws_url)._replace(netloc=address).geturl()
 
@@ -114,19 +124,18 @@ class AdsPowerClient:
     async def _call(self, path: str, timeout: float, **params: str) -> Any:
         await self._wait_for_turn()
         answer = await self._get(f"{self._base_url}{path}", timeout, params)
-        if not isinstance(answer, dict) or answer.get("code") != 0:
-            code = answer.get("code", "no code") if isinstance(answer, dict) else "no code"
-            message = str(answer.get("msg") or "no message") if isinstance(answer, dict) else "not an object"
-            raise AdsPowerAPIException(
-                f"code {code}", message[:_MAX_MESSAGE], retryable="Too many" in message
-            )
+        if not isinstance(answer, dict) or "code" not in answer:
+            raise AdsPowerAPIException("no code", "the answer is not what was expected", retryable=False)
+        if answer["code"] != 0:
+            message = error_words(str(answer.get("msg") or ""))
+            raise AdsPowerAPIException(f"code {answer['code']}", message, retryable="Too many" in message)
         return answer.get("data") or {}
 
     async def _wait_for_turn(self) -> None:
         async with self._lock:
             now = monotonic()
             turn = max(now, self._next_call)
-            self._next_call = turn + _SPACING
+            self._next_call = turn + self._spacing
         await asyncio.sleep(turn - now)
 
     async def _get(self, url: str, timeout: float, params: dict[str, str]) -> Any:
@@ -136,8 +145,10 @@ class AdsPowerClient:
                 response = await self._http.get(url, params=params, timeout=timeout)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AdsPowerAPIException("timeout", f"no answer within {timeout:g} seconds") from error
+        except httpx.ConnectError as error:  # nothing was sent
+            raise AdsPowerAPIException(UNREACHABLE, "the app cannot be reached (is it running?)") from error
         except httpx.HTTPError as error:
-            raise AdsPowerAPIException("unreachable", "the app cannot be reached (is it running?)") from error
+            raise AdsPowerAPIException("disconnected", "the app broke the connection") from error
         if not response.is_success:
             retryable = response.status_code >= 500
             raise AdsPowerAPIException(response.status_code, "the app refused the call", retryable=retryable)

@@ -5,6 +5,7 @@ defensively, and every failure becomes a `GoLoginAPIException` with GoLogin's ow
 """
 
 import asyncio
+import json
 import re
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
@@ -13,12 +14,11 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from app.clients.profile_browser import BrowserProfile, ProfilePage
-from app.utils.exceptions import GoLoginAPIException
+from app.clients.texts import error_words, storable, without_tags
+from app.utils.exceptions import UNREACHABLE, GoLoginAPIException
 from app.utils.retry import retry_idempotent
 from app.utils.tasks import uninterrupted
 
-_MAX_MESSAGE: Final = 500
-_TAGS: Final = re.compile(r"<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL | re.IGNORECASE)
 _CLOUDFLARE_1015: Final = re.compile(r"error\W*(?:code)?\W*1015\b", re.IGNORECASE)
 _PAGE_HEAD: Final = 20_000
 """Characters in which an error page names its error."""
@@ -46,12 +46,12 @@ class GoLoginProfile(BrowserProfile):
     @field_validator("name", mode="before")
     @classmethod
     def _trimmed(cls, value: Any) -> str:
-        return value.strip() if isinstance(value, str) else ""
+        return storable(value) if isinstance(value, str) else ""
 
     @field_validator("notes", "os", "browser_type", mode="before")
     @classmethod
     def _text(cls, value: Any) -> str | None:
-        return value if isinstance(value, str) else None
+        return storable(value) if isinstance(value, str) else None
 
     @field_validator("can_be_running", mode="before")
     @classmethod
@@ -62,13 +62,19 @@ class GoLoginProfile(BrowserProfile):
     @classmethod
     def _titles(cls, value: Any) -> tuple[str, ...]:
         tags = [tag for tag in value if isinstance(tag, dict)] if isinstance(value, list) else []
-        return tuple(tag["title"] for tag in tags if isinstance(tag.get("title"), str))
+        return tuple(storable(tag["title"]) for tag in tags if isinstance(tag.get("title"), str))
 
 
 class _Page(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     profiles: list[GoLoginProfile]
+
+
+class _User(BaseModel):
+    """Any object: an HTML page with status 200 is none."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class _Started(BaseModel):
@@ -126,7 +132,7 @@ class GoLoginClient:
     @retry_idempotent()
     async def check_token(self) -> None:
         """`GET /user` is the cheapest call that needs a token."""
-        await self._cloud("/user")
+        _parse(_User, await self._cloud("/user"))
 
     async def start_profile(self, profile_id: str, *, timeout: float) -> str:
         """Start the profile's browser and return its DevTools address (`wsUrl`) once it is up.
@@ -173,8 +179,10 @@ class GoLoginClient:
                 return await self._http.request(method, url, timeout=timeout, **content)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise GoLoginAPIException("timeout", f"no answer within {timeout:g} seconds") from error
+        except httpx.ConnectError as error:  # nothing was sent
+            raise GoLoginAPIException(UNREACHABLE, f"{place} cannot be reached") from error
         except httpx.HTTPError as error:
-            raise GoLoginAPIException("unreachable", f"{place} cannot be reached") from error
+            raise GoLoginAPIException("disconnected", f"{place} broke the connection") from error
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
@@ -190,28 +198,28 @@ def _is_rate_limited(response: httpx.Response) -> bool:
         return True
     if "json" in response.headers.get("content-type", ""):
         return False
-    return bool(_CLOUDFLARE_1015.search(_TAGS.sub(" ", response.text[:_PAGE_HEAD])))
+    return bool(_CLOUDFLARE_1015.search(without_tags(response.text[:_PAGE_HEAD])))
 
 
 def _parse(model: type[T], response: httpx.Response) -> T:
     try:
-        return model.model_validate_json(response.content)
+        # Not Pydantic's own parser: it refuses a whole page for half an emoji in one name.
+        return model.model_validate(json.loads(response.content))
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, item["loc"])) or item["type"] for item in error.errors()[:3])
-        message = f"the answer is not what was expected ({fields})"
-        raise GoLoginAPIException(response.status_code, message, retryable=False) from None
+    except (ValueError, RecursionError):
+        fields = "not JSON"
+    message = f"the answer is not what was expected ({fields})"
+    raise GoLoginAPIException(response.status_code, message, retryable=False)
 
 
 def _error_message(response: httpx.Response, *, secret: str) -> str:
-    """GoLogin's own words: `message` is a string or a list; else the text without its HTML. Masked, then cut."""
+    """GoLogin's own words: `message` is a string or a list; else the whole text."""
     try:
         body = response.json()
-        message = body.get("message") or body.get("error") if isinstance(body, dict) else None
-    except ValueError:
-        message = None
+    except (ValueError, RecursionError):
+        body = None
+    message = body.get("message") or body.get("error") if isinstance(body, dict) else None
     if isinstance(message, list):
         message = "; ".join(str(part) for part in message)
-    text = str(message) if message else " ".join(_TAGS.sub(" ", response.text).split())
-    if secret:
-        text = text.replace(secret, "[masked]")
-    return text[:_MAX_MESSAGE] or "no message"
+    return error_words(str(message or response.text), secret=secret)

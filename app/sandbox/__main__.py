@@ -25,7 +25,7 @@ def parse(arguments: Sequence[str] | None = None) -> SandboxConfig:
     parser.add_argument("--data-dir", type=Path, help="profile folders; left out: a temporary folder")
     parser.add_argument("--host", help="address to listen on")
     parser.add_argument("--public-host", help="host name in the announced URLs")
-    for name in ("gologin-api", "gologin-local", "provider", "admin"):
+    for name in ("gologin-api", "gologin-local", "adspower", "provider", "admin"):
         parser.add_argument(f"--{name}-port", type=int, help="left out: a free port")
     parser.add_argument("--aiott1-redirect-uri", help="left out: an address where nothing listens")
     parser.add_argument("--chromium", help="path of the browser")

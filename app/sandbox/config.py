@@ -23,6 +23,7 @@ class SandboxConfig(BaseModel):
     public_host: str | None = Field(default=None, description="host name in the announced URLs; None: `host`")
     gologin_api_port: int = Field(default=0, ge=0, le=65535)
     gologin_local_port: int = Field(default=0, ge=0, le=65535)
+    adspower_port: int = Field(default=0, ge=0, le=65535)
     provider_port: int = Field(default=0, ge=0, le=65535)
     admin_port: int = Field(default=0, ge=0, le=65535)
 
@@ -57,6 +58,7 @@ class SandboxInfo(BaseModel):
 
     gologin_api_url: str
     gologin_local_url: str
+    adspower_url: str
     provider_url: str
     admin_url: str
     gologin_api_token: str

@@ -26,6 +26,10 @@ class Endpoint(StrEnum):
     GOLOGIN_USER = "gologin.user"
     LOCAL_START = "local.start"
     LOCAL_STOP = "local.stop"
+    ADSPOWER_STATUS = "adspower.status"
+    ADSPOWER_LIST = "adspower.list"
+    ADSPOWER_START = "adspower.start"
+    ADSPOWER_STOP = "adspower.stop"
     AUTHORIZE = "provider.authorize"
     CONSENT_DATA = "provider.consent_data"
     CONSENT = "provider.consent"
@@ -41,6 +45,8 @@ class Call(NamedTuple):
     account: str | None
 
 
+ADSPOWER_TOO_MANY = "Too many request per second, please check"
+
 GENERAL_KINDS = {
     "delay": "answer `seconds` later (default 1)",
     "hang": "never answer; ends when the client leaves or the sandbox stops",
@@ -52,19 +58,22 @@ GENERAL_KINDS = {
     "html_1015": "Cloudflare's rate limit page: 429, text/html, `error code: 1015`",
     "truncated_json": "the real answer, cut in half",
     "empty_body": "`status` (default 200) with nothing in it",
-    "rate_limited": "429, with x-rate-limit-* headers (reset after `seconds`, default 60) at the provider",
+    "rate_limited": "429; at the provider with x-rate-limit-* headers, reset after `seconds` (60); at AdsPower 200",
 }
 
 _KILL_BROWSER = {
     "kill_browser": "SIGKILL the account's browser, after `seconds` (default 0: before the answer)"
 }
 
+_START_KINDS = {
+    "no_ws_url": "200 success without an address; nothing is started",
+    "start_then_kill": "the browser starts and is killed before the answer (or after `seconds`)",
+    "start_hang_running": "the browser starts, but the answer never comes",
+}
+
 SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
-    Endpoint.LOCAL_START: {
-        "no_ws_url": "200 success without wsUrl; nothing is started",
-        "start_then_kill": "the browser starts and is killed before the answer (or after `seconds`)",
-        "start_hang_running": "the browser starts, but the answer never comes",
-    },
+    Endpoint.LOCAL_START: _START_KINDS,
+    Endpoint.ADSPOWER_START: _START_KINDS,
     Endpoint.AUTHORIZE: {
         "wrong_account": "another account is signed in",
         "wrong_account_unseen": "another account is signed in, and the page does not tell which",
@@ -180,6 +189,8 @@ def _with_body(fault: Fault, status: int) -> Response:
 
 
 def _error_body(endpoint: Endpoint, status: int) -> dict[str, Any]:
+    if endpoint.startswith("adspower."):
+        return {"code": -1, "msg": _phrase(status)}
     if endpoint.startswith("gologin."):
         return {"statusCode": status, "error": _phrase(status), "message": _phrase(status)}
     if endpoint in (Endpoint.TOKEN, Endpoint.REVOKE) and status < 500:
@@ -188,6 +199,8 @@ def _error_body(endpoint: Endpoint, status: int) -> dict[str, Any]:
 
 
 def _rate_limited(fault: Fault) -> Response:
+    if fault.endpoint.startswith("adspower."):
+        return JSONResponse({"code": -1, "msg": ADSPOWER_TOO_MANY})
     response = _with_body(fault, 429)
     if fault.endpoint.startswith("provider."):
         wait = 60 if fault.seconds is None else fault.seconds
@@ -200,7 +213,7 @@ def _rate_limited(fault: Fault) -> Response:
 def _media_type(body: str) -> str:
     try:
         json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "text/html" if html.escape(body) != body else "text/plain"
     return "application/json"
 

@@ -1,4 +1,4 @@
-"""Assembles the sandbox: four servers on one event loop, one line on stdout, a clean stop."""
+"""Assembles the sandbox: five servers on one event loop, one line on stdout, a clean stop."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.sandbox import gologin_cloud, gologin_local, provider_pages
+from app.sandbox import adspower_local, gologin_cloud, gologin_local, provider_pages
 from app.sandbox.admin import create_admin
 from app.sandbox.browsers import Browsers, CookieParam
 from app.sandbox.config import SCOPES, AppInfo, SandboxConfig, SandboxInfo
@@ -35,6 +35,7 @@ class _Sockets:
 
     gologin_api: socket.socket
     gologin_local: socket.socket
+    adspower: socket.socket
     provider: socket.socket
     admin: socket.socket
     closed: socket.socket
@@ -98,7 +99,13 @@ def _stop_on_signals() -> asyncio.Event:
 
 @contextlib.contextmanager
 def _sockets(config: SandboxConfig) -> Iterator[_Sockets]:
-    ports = (config.gologin_api_port, config.gologin_local_port, config.provider_port, config.admin_port)
+    ports = (
+        config.gologin_api_port,
+        config.gologin_local_port,
+        config.adspower_port,
+        config.provider_port,
+        config.admin_port,
+    )
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(_bind(config.host, port)) for port in (*ports, 0)]
         for listening in bound[:-1]:
@@ -136,6 +143,7 @@ def _describe(config: SandboxConfig, sockets: _Sockets) -> SandboxInfo:
     return SandboxInfo(
         gologin_api_url=_url(config.url_host, sockets.gologin_api),
         gologin_local_url=_url(config.url_host, sockets.gologin_local),
+        adspower_url=_url(config.url_host, sockets.adspower),
         provider_url=provider_url,
         admin_url=_url(config.url_host, sockets.admin),
         gologin_api_token=config.gologin_token or secrets.token_urlsafe(32),
@@ -197,6 +205,9 @@ def _apps(world: World) -> list[ASGIApp]:
     return [
         Interceptor(gologin_cloud.create_gologin_cloud(world), world=world, identify=gologin_cloud.identify),
         Interceptor(gologin_local.create_gologin_local(world), world=world, identify=gologin_local.identify),
+        Interceptor(
+            adspower_local.create_adspower_local(world), world=world, identify=adspower_local.identify
+        ),
         Interceptor(provider_pages.create_provider(world), world=world, identify=provider_pages.identify),
         create_admin(world),
     ]
@@ -204,7 +215,13 @@ def _apps(world: World) -> list[ASGIApp]:
 
 @contextlib.asynccontextmanager
 async def _serving(apps: Sequence[ASGIApp], sockets: _Sockets) -> AsyncIterator[None]:
-    listening = (sockets.gologin_api, sockets.gologin_local, sockets.provider, sockets.admin)
+    listening = (
+        sockets.gologin_api,
+        sockets.gologin_local,
+        sockets.adspower,
+        sockets.provider,
+        sockets.admin,
+    )
     servers = [_Server(app) for app in apps]
     async with asyncio.TaskGroup() as group:
         for server, bound in zip(servers, listening, strict=True):

@@ -27,6 +27,9 @@ class SandboxSettings(BaseModel):
     gologin_rate_limit: int | None = Field(
         default=None, ge=1, description="cloud requests per minute; one more revokes the token"
     )
+    adspower_spacing_ms: int = Field(
+        default=0, ge=0, description="an AdsPower call that comes sooner after the one before is refused"
+    )
     gologin_token_revoked: bool = Field(
         default=False, description="set by a 429; every cloud call then gets 401"
     )

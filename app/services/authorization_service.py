@@ -31,6 +31,7 @@ from app.utils.exceptions import (
     SessionNotFoundException,
 )
 from app.utils.request_id import accept_request_id, current_request_id
+from app.utils.tasks import happens_within
 
 _DELIVERY_WINDOW: Final = 1000
 """Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
@@ -131,7 +132,7 @@ class AuthorizationService:
                 left = deadline - loop.time()
                 if view.row.status.is_final or left <= 0 or self._closing:
                     return view
-                await _wait_at_most(ended, min(left, _OTHER_PROCESS_POLL))
+                await happens_within(ended, min(left, _OTHER_PROCESS_POLL))
         finally:
             self._forget_waiter(session_id, ended)
 
@@ -386,10 +387,3 @@ async def _queue_position(session: AsyncSession, row: AuthorizationSession) -> i
         | ((AuthorizationSession.priority == row.priority) & (AuthorizationSession.id < row.id)),
     )
     return 1 + (await session.scalar(ahead) or 0)
-
-
-async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

@@ -17,6 +17,7 @@ from app.services.profile_directory import ProfileDirectory
 from app.services.profile_leases import LeftOver, ProfileLeases
 from app.services.profile_sync import ProfileSyncService, SyncResult
 from app.utils.exceptions import (
+    UNREACHABLE,
     ConcurrentProfileLimitException,
     GoLoginAPIException,
     LeaseLostException,
@@ -173,7 +174,7 @@ class GoLoginService:
     async def _undo_start(
         self, profile_id: str, token: str, ws_url: str | None, error: BaseException
     ) -> None:
-        never_asked = isinstance(error, GoLoginAPIException) and error.status == "unreachable"
+        never_asked = isinstance(error, GoLoginAPIException) and error.status == UNREACHABLE
         if never_asked:
             return
         is_gone = ws_url is not None and await self._devtools.close_browser(ws_url, timeout=_CLOSE_TIMEOUT)

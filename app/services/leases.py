@@ -14,6 +14,7 @@ from typing import Final
 from app.models import utc_now
 from app.utils.exceptions import LeaseLostException
 from app.utils.logger import get_logger
+from app.utils.tasks import happens_within
 
 _BEATS_PER_LEASE: Final = 3
 
@@ -36,9 +37,10 @@ async def kept_alive(renew: Callable[[], Awaitable[bool]], *, seconds: float) ->
     `LeaseLostException` is raised.
     """
     heartbeat: asyncio.Task[None] | None = None
+    over = asyncio.Event()
     try:
         async with asyncio.timeout(None) as scope:
-            heartbeat = asyncio.create_task(_beat(renew, seconds, scope))
+            heartbeat = asyncio.create_task(_beat(renew, seconds, scope, over))
             yield
     except TimeoutError:
         if scope.expired():
@@ -46,16 +48,19 @@ async def kept_alive(renew: Callable[[], Awaitable[bool]], *, seconds: float) ->
         raise
     finally:
         if heartbeat is not None:
-            heartbeat.cancel()
+            over.set()  # not cancelled: a renewal that is under way holds a database connection
             await asyncio.wait([heartbeat])
 
 
-async def _beat(renew: Callable[[], Awaitable[bool]], seconds: float, scope: asyncio.Timeout) -> None:
+async def _beat(
+    renew: Callable[[], Awaitable[bool]], seconds: float, scope: asyncio.Timeout, over: asyncio.Event
+) -> None:
     loop = asyncio.get_running_loop()
     last_success = loop.time()
     held = True
     while held:
-        await asyncio.sleep(seconds / _BEATS_PER_LEASE)
+        if await happens_within(over, seconds / _BEATS_PER_LEASE):
+            return
         try:
             async with asyncio.timeout_at(last_success + seconds):
                 held = await renew()
@@ -63,4 +68,5 @@ async def _beat(renew: Callable[[], Awaitable[bool]], seconds: float, scope: asy
         except Exception:
             log.warning("lease.renewal_failed", exc_info=True)
             held = loop.time() - last_success < seconds
-    scope.reschedule(loop.time())
+    if not over.is_set():
+        scope.reschedule(loop.time())

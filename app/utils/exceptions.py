@@ -6,7 +6,10 @@ Messages are shown to callers: they hold no secret and no internal detail.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
+
+UNREACHABLE: Final = "unreachable"
+"""`GoLoginAPIException.status` when there was no connection: nothing was asked, so nothing has changed."""
 
 
 class AppException(Exception):
@@ -110,7 +113,7 @@ class ProfileNotFoundException(DomainException):
 
 
 class UnknownProfileException(DomainException):
-    error_code = "PROFILE_NOT_FOUND"
+    error_code = "UNKNOWN_PROFILE"
     status_code = 404
 
     def __init__(self, profile_id: str) -> None:

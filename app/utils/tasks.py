@@ -7,6 +7,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+async def happens_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event, at most `seconds`; whether it happened."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end even when the caller is cancelled meanwhile; the cancellation then goes on.
 

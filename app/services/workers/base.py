@@ -15,7 +15,7 @@ from app.services.leases import kept_alive
 from app.services.worker_runs import Schedule, Turn, WorkerRuns
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
-from app.utils.tasks import uninterrupted
+from app.utils.tasks import happens_within, uninterrupted
 
 _LOOK_EVERY: Final = 5.0
 """Seconds between two looks at whose turn it is: another process may have asked for it."""
@@ -72,11 +72,7 @@ class Worker(ABC):
 
     async def _pause(self, seconds: float) -> None:
         """Wait for the stop or a wake, at most `seconds`."""
-        try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
-        except TimeoutError:
-            return
-        if not self._stop.is_set():
+        if await happens_within(self._wake, seconds) and not self._stop.is_set():
             self._wake.clear()
 
 
@@ -123,7 +119,7 @@ class PeriodicWorker(Worker):
         while not self._stop.is_set():
             try:
                 pause = await self._if_due()
-            except Exception as error:
+            except Exception as error:  # the database is away
                 self._failed(error)
                 pause = _LOOK_EVERY
             await self._pause(pause)
@@ -135,7 +131,10 @@ class PeriodicWorker(Worker):
         turn = await self._runs.claim(self._turn)
         if turn is None:
             return _LOOK_EVERY
-        await self._in_turn(turn)
+        try:
+            await self._in_turn(turn)
+        except Exception as error:
+            self._failed(error)
         await self._schedule()
         return self._until_next_look()
 

@@ -65,12 +65,12 @@ async def delivered(context: Context) -> list[str]:
     async def handle(session_id: str) -> None:
         handled.append(session_id)
 
-    await context.queue.submit_all([("the end", -1)])
-    running = asyncio.create_task(context.queue.run(handle))
+    await context.authorizations._queue.submit_all([("the end", -1)])
+    running = asyncio.create_task(context.authorizations._queue.run(handle))
     async with asyncio.timeout(10):
         while "the end" not in handled:
             await asyncio.sleep(0.005)
-    context.queue.stop()
+    context.authorizations._queue.stop()
     await running
     return handled[:-1]
 
@@ -210,10 +210,18 @@ class TestClaim:
         row = await read(database, row.session_id)
         assert (row.status, row.attempts) == (SessionStatus.PENDING, 0)
 
-    async def test_a_profile_whose_lease_ran_out_keeps_nobody_waiting(
+    async def test_a_left_over_of_a_dead_process_is_stopped_before_its_profile_runs_again(
         self, context: Context, add_profile: AddRow, add_session: AddRow
     ):
         profile = await add_profile(in_use=True, lease_expires_at=utc_now() + IN_THE_PAST)
+        row = await add_session(profile)
+        with pytest.raises(ProfileInUseException):
+            await context.authorizations.claim(row.session_id)
+
+    async def test_a_quarantined_profile_ends_its_session_rather_than_keep_it_waiting(
+        self, context: Context, add_profile: AddRow, add_session: AddRow
+    ):
+        profile = await add_profile(quarantined_at=utc_now())
         assert await claim(context, await add_session(profile))
 
 
@@ -308,9 +316,10 @@ class TestUnderTheLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.authorizations.release(job)
+        await context.authorizations.release(job, reason="tests")
         row = await read(database, job.session_id)
         assert (row.status, row.lease_token, row.started_at) == (SessionStatus.PENDING, None, None)
+        assert row.attempts == 0
         assert await claim(context, row)
 
 
@@ -331,7 +340,7 @@ class TestALostLease:
         results = {
             "complete": lambda: service.complete(job, ALICE, new_tokens()),
             "fail": lambda: service.fail(job, AppException()),
-            "release": lambda: service.release(job),
+            "release": lambda: service.release(job, reason="tests"),
             "reached": lambda: service.reached(job, SessionStage.CONSENT_GIVEN, utc_now()),
         }
         with pytest.raises(LeaseLostException):
@@ -442,17 +451,6 @@ class TestView:
         async with database.reading() as session:
             with pytest.raises(SessionNotFoundException):
                 await context.authorizations.view(session, "unknown")
-
-    async def test_the_numbers_of_the_monitor(self, context: Context, add_session: AddRow):
-        recently, long_ago = utc_now(), utc_now() - timedelta(minutes=61)
-        await add_session()
-        await add_session(status=SessionStatus.IN_PROGRESS)
-        await add_session(status=SessionStatus.FAILED, completed_at=recently)
-        await add_session(status=SessionStatus.TIMEOUT, completed_at=recently)
-        await add_session(status=SessionStatus.FAILED, completed_at=long_ago)
-        await add_session(status=SessionStatus.COMPLETED, completed_at=recently)
-        counts = await context.authorizations.counts()
-        assert (counts.pending, counts.in_progress, counts.failed_last_hour) == (1, 1, 2)
 
 
 class TestWaiting:

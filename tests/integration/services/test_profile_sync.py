@@ -104,7 +104,7 @@ async def test_a_sync_keeps_the_lease_of_a_running_profile(
 ):
     gologin = sandbox_context.gologin
     await gologin.sync_profiles()
-    async with gologin._leased(profile.id):
+    async with gologin._leases.held(profile.id):
         held = await find(database, profile.id)
         await gologin.sync_profiles()
         row = await find(database, profile.id)
@@ -118,11 +118,11 @@ async def test_a_sync_keeps_the_lease_of_a_running_profile(
         ({"kind": "status", "status": 401}, "(401)"),
         ({"kind": "html"}, "(502): Error Bad gateway"),
         ({"kind": "html", "status": 200}, "(200)"),
-        ({"kind": "html_1015"}, "(429): error code: 1015"),
+        ({"kind": "html_1015"}, "(429): the rate limit was reached"),
         ({"kind": "rate_limited"}, "(429)"),
         ({"kind": "truncated_json"}, "(200)"),
         ({"kind": "empty_body"}, "(200)"),
-        ({"kind": "drop"}, "(unreachable)"),
+        ({"kind": "drop"}, "(disconnected)"),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
@@ -176,4 +176,5 @@ async def test_a_complete_pass_is_an_event(sandbox_context: Context, database: D
     await sandbox_context.gologin.sync_profiles()
     async with database.reading() as session:
         event = (await session.scalars(select(Event).where(Event.event_type == "profiles.synced"))).one()
-    assert event.data == {"pages": 3, "seen": 65, "gone": 0}
+    counts = {name: event.data[name] for name in ("pages", "seen", "created", "gone", "conflicts")}
+    assert counts == {"pages": 3, "seen": 65, "created": 65, "gone": 0, "conflicts": 0}

@@ -159,16 +159,25 @@ async def test_a_profile_runs_once_whoever_asks(
         assert await all_given_back(other, database, admin, known)
 
 
-async def test_a_lease_that_ran_out_is_taken_over(
-    sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
+async def test_the_browser_of_a_process_that_died_is_stopped_before_its_profile_runs_again(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):
+    gologin, settings = sandbox_context.gologin, sandbox_context.settings
+    started = await http.post(
+        f"{settings.gologin_local_url}/browser/start-profile", json={"profileId": known, "sync": True}
+    )
     async with database.transaction() as session:
         row = await session.scalar(select(Profile).where(Profile.profile_id == known))
-        row.in_use, row.lease_token = True, "of-a-dead-process"
+        row.in_use, row.lease_token, row.ws_url = True, "of-a-dead-process", started.json()["wsUrl"]
+        row.lease_owner = f"{settings.machine_name}:1"
         row.lease_expires_at = utc_now() - timedelta(seconds=1)
-    async with sandbox_context.gologin.running_profile(known, report=ignore):
-        pass
+    with pytest.raises(ProfileInUseException):
+        async with gologin.running_profile(known, report=ignore):
+            pass
+    assert await gologin.stop_left_overs() == 1
     assert await all_given_back(sandbox_context, database, admin, known)
+    async with gologin.running_profile(known, report=ignore):
+        pass
 
 
 async def test_a_lost_lease_stops_the_browser_and_leaves_the_new_holders_lease(

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.api.schemas import AuthorizeRequest, normalize_account_id
+from app.api.schemas import AuthorizeRequest
+from app.utils.handles import normalize_handle
 
 
 @pytest.mark.parametrize("given_as", ["alice", "@alice", "ALICE", "@Alice", "  @alice  "])
@@ -15,7 +16,7 @@ def test_one_account_however_it_is_spelt(given_as: str):
 
 @pytest.mark.parametrize("value", ["a" * 64, "@" + "a" * 64, "_", "0"])
 def test_the_longest_and_the_shortest(value: str):
-    assert normalize_account_id(value) == value.removeprefix("@")
+    assert normalize_handle(value) == value.removeprefix("@")
 
 
 @pytest.mark.parametrize(
@@ -29,10 +30,10 @@ def test_no_account(value: str):
 @given(st.text())
 def test_what_is_taken_is_taken_again_unchanged(value: str):
     try:
-        account = normalize_account_id(value)
+        account = normalize_handle(value)
     except ValueError:
         return
-    assert normalize_account_id(account) == account
+    assert normalize_handle(account) == account
     assert account.isascii()
 
 

@@ -1,11 +1,18 @@
 """The rule that says whose profile it is."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.config import Settings
 from app.services.account_rule import NOBODY, AccountRule, Owner
 
+handles = st.from_regex(r"[A-Za-z0-9_]{1,15}", fullmatch=True)
 DEFAULT = Settings.model_fields["profile_rule_pattern"].default
+
+
+def account_of(name: str) -> str | None:
+    return AccountRule(source="name", pattern=DEFAULT).owner_of(name, {}).account_id
 
 
 @pytest.mark.parametrize(
@@ -38,3 +45,21 @@ def test_the_first_tag_that_matches_counts():
 
 def test_without_a_rule_only_links_count():
     assert AccountRule(source="none", pattern=DEFAULT).owner_of("anna", {"tags": ["anna"]}) == NOBODY
+
+
+@given(handles)
+def test_a_handle_is_the_account_in_lower_case(handle: str):
+    assert account_of(handle) == account_of(f"@{handle}") == handle.lower()
+
+
+@given(st.text())
+def test_an_account_is_always_a_bare_lower_case_handle(name: str):
+    account = account_of(name)
+    assert account is None or (account == account_of(account) and account.lower() in name.lower())
+
+
+@pytest.mark.parametrize(
+    "name", ["", "@", "@@a", "two words", "a-b", "a@b", " a", "x" * 16, "ünicode", "Profile #1"]
+)
+def test_any_other_name_stands_for_none(name: str):
+    assert account_of(name) is None

@@ -1,0 +1,26 @@
+"""Texts of others made fit: to be shown in an error, and to be stored."""
+
+import re
+from typing import Final
+
+_MAX_WORDS: Final = 500
+_TAGS: Final = re.compile(
+    r"<(script|style)\b.*?(?:</\1>|\Z)|<[a-z/!][^>]*(?:>|\Z)", re.DOTALL | re.IGNORECASE
+)
+
+
+def without_tags(text: str) -> str:
+    """Also without a tag that was cut off."""
+    return " ".join(_TAGS.sub(" ", text).split())
+
+
+def error_words(text: str, *, secret: str = "") -> str:
+    """500 characters at most. The secret is masked first: half a secret is one, too."""
+    if secret:
+        text = text.replace(secret, "[masked]")
+    return without_tags(text)[:_MAX_WORDS] or "no message"
+
+
+def storable(text: str) -> str:
+    """Trimmed; without what JSON can carry and a database cannot: NUL and halves of surrogate pairs."""
+    return text.replace("\x00", "").encode(errors="ignore").decode().strip()

@@ -1,0 +1,129 @@
+"""Child processes that a test talks to line by line, and the service's commands without their second of imports."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "tests" / "fixtures"
+TIMEOUT = 60
+"""Seconds for one line or one command; a busy machine needs a few."""
+
+
+class Child:
+    """A script of `tests/fixtures` in a process of its own."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def tell(self, line: str = "") -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
+    async def line(self) -> str:
+        """The next line that it prints."""
+        assert self._process.stdout is not None
+        found = (await asyncio.wait_for(self._process.stdout.readline(), TIMEOUT)).decode()
+        assert found, "the child has ended; its problems are in the test's captured output"
+        return found.strip()
+
+    async def until(self, wanted: str) -> None:
+        while not (await self.line()).startswith(wanted):
+            pass
+
+    async def rest(self) -> list[str]:
+        """End it by closing its standard input; what it printed until then."""
+        output, _ = await asyncio.wait_for(self._process.communicate(), TIMEOUT)
+        assert self._process.returncode == 0
+        return output.decode().splitlines()
+
+
+@asynccontextmanager
+async def child(
+    script: str, *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> AsyncIterator[Child]:
+    """Started; killed at the end if it has not ended by itself."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "CHROMEDRIVER_PATH") if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(FIXTURES / script), *arguments,
+        stdin=PIPE, stdout=PIPE, cwd=cwd, env={**kept, **(environment or {}), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        yield Child(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    output: str
+    problems: str
+
+    @property
+    def text(self) -> str:
+        return self.output + self.problems
+
+
+class Command:
+    """One run of `python -m app`, under way."""
+
+    def __init__(self, pid: int, forker: Child, folder: Path) -> None:
+        self.pid = pid
+        self._forker = forker
+        self._folder = folder
+
+    def kill(self) -> None:
+        """SIGKILL; it is not reaped before `ended()`, so the id is its own."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    async def ended(self) -> Ended:
+        code = int(await self._forker.line())
+        return Ended(code, (self._folder / "output").read_text(), (self._folder / "problems").read_text())
+
+
+class Commands:
+    """Runs commands one after the other; each is a process of its own with its own settings."""
+
+    def __init__(self, forker: Child, folder: Path) -> None:
+        self._forker = forker
+        self._folder = folder
+
+    async def start(self, *arguments: str, environment: Mapping[str, str]) -> Command:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        task = {
+            "argv": arguments,
+            "environment": kept | dict(environment),
+            "cwd": str(self._folder),
+            "output": str(self._folder / "output"),
+            "problems": str(self._folder / "problems"),
+        }
+        self._forker.tell(json.dumps(task))
+        return Command(int(await self._forker.line()), self._forker, self._folder)
+
+    async def __call__(self, *arguments: str, environment: Mapping[str, str]) -> Ended:
+        command = await self.start(*arguments, environment=environment)
+        ended = await command.ended()
+        assert "Traceback" not in ended.text
+        return ended
+
+
+@asynccontextmanager
+async def commands(folder: Path) -> AsyncIterator[Commands]:
+    """`folder`: where they run and where their output goes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    async with child("forking_cli.py", cwd=folder) as forker:
+        yield Commands(forker, folder)

@@ -1,0 +1,90 @@
+"""`/gologin`: the breaker as operators see and close it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.database import Database
+from app.models import Event
+from app.sandbox.admin_client import SandboxAdmin
+from app.sandbox.config import SandboxInfo
+from app.services.key_service import Scope
+from tests.fixtures.api import Api, OpenApi, answered, refused
+
+ROUTES = [("GET", "/gologin/breaker"), ("POST", "/gologin/breaker/close")]
+CLOSED = {"is_open": False, "opened_at": None, "reason": None}
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_no_key(api: Api, method: str, path: str):
+    del api.client.headers["X-API-Key"]
+    refused(await api.client.request(method, path), 401, "UNAUTHORIZED")
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_it_is_for_administrators(api: Api, method: str, path: str):
+    headers = await api.key(Scope.AUTHORIZE, Scope.PROFILES, Scope.TOKENS_READ)
+    assert "'admin'" in refused(await api.client.request(method, path, headers=headers), 403, "FORBIDDEN")
+    headers = await api.key(Scope.ADMIN, name="anna")
+    assert answered(await api.client.request(method, path, headers=headers)) == CLOSED
+
+
+async def test_nothing_to_close_is_a_success_and_no_event(api: Api, database: Database):
+    assert answered(await api.client.post("/gologin/breaker/close")) == CLOSED
+    async with database.reading() as session:
+        assert list(await session.scalars(select(Event).where(Event.event_type.startswith("gologin.")))) == []
+
+
+async def test_who_opened_it_is_shown_until_it_is_closed(api: Api, database: Database):
+    await api.context.gate.enter()
+    await api.context.gate.trip("HTTP 429 for GET /user")
+    data = answered(await api.client.get("/gologin/breaker"))
+    assert (data["is_open"], data["reason"]) == (True, "HTTP 429 for GET /user")
+    ready = await api.client.get("/health/ready")
+    assert answered(ready)["gologin_breaker"] == data
+    assert answered(ready)["ready"]
+
+    headers = await api.key(Scope.ADMIN, name="anna")
+    assert answered(await api.client.post("/gologin/breaker/close", headers=headers)) == CLOSED
+    assert answered(await api.client.get("/gologin/breaker")) == CLOSED
+    assert answered(await api.client.get("/health/ready"))["gologin_breaker"] == CLOSED
+    async with database.reading() as session:
+        query = select(Event).where(Event.event_type == "gologin.breaker_closed")
+        assert [event.actor for event in await session.scalars(query)] == ["anna"]
+
+
+async def test_a_429_stops_the_syncs_until_it_is_closed(
+    open_api: OpenApi, info: SandboxInfo, admin: SandboxAdmin
+):
+    async def sync(api: Api) -> Any:
+        sync_id = answered(await api.client.post("/profiles/sync"), 202)["sync_id"]
+        async with asyncio.timeout(30):
+            while True:
+                data = answered(await api.client.get(f"/profiles/sync/{sync_id}"))
+                if data["completed_at"] is not None:
+                    return data
+                await asyncio.sleep(0.01)
+
+    settings = {
+        "gologin_api_url": info.gologin_api_url,
+        "gologin_api_token": info.gologin_api_token,
+        "rate_limit_per_minute": 1_000_000,
+    }
+    await admin.clear_stats()
+    await admin.set_fault("gologin.list", "rate_limited")
+    async with open_api(**settings) as api:
+        assert (await sync(api))["status"] == "failed"
+        data = answered(await api.client.get("/gologin/breaker"))
+        assert (data["is_open"], data["reason"]) == (True, "HTTP 429 for GET /browser/v2")
+        for _ in range(2):
+            failed = await sync(api)
+            assert (failed["error_code"], failed["pages"]) == ("GOLOGIN_BREAKER_OPEN", 0)
+            assert "/gologin/breaker/close" in failed["error"]
+        assert (await admin.stats()).by_endpoint == {"gologin.list": 1}
+
+        await admin.clear_faults()
+        assert (await sync(api))["error_code"] == "GOLOGIN_BREAKER_OPEN"
+        answered(await api.client.post("/gologin/breaker/close"))
+        assert (await sync(api))["status"] == "completed"
