@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     session_lifetime: PositiveSeconds = 86_400.0
     session_max_running: PositiveSeconds = 7_200.0
     max_attempts: int = Field(default=3, ge=1)
+    retry_wait: PositiveSeconds = 15.0
+    max_waiting: int = Field(default=50_000, ge=1)
+    app_pause_after: int = Field(default=5, ge=1)
     lease_seconds: PositiveSeconds = 20.0
     foreign_lease_grace: PositiveSeconds = 600.0
     machine_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=64)

@@ -17,7 +17,8 @@ from app.config import Settings
 from app.database import Database
 from app.services.account_rule import AccountRule
 from app.services.alarm_service import AlarmService
-from app.services.authorization_service import AuthorizationService, SessionLimits
+from app.services.app_states import AppStates
+from app.services.authorization_service import AuthorizationService, OrderLimits
 from app.services.automation import BrowserController, BrowserTimeouts, ProfileAutomator
 from app.services.chromedriver import ChromeDrivers
 from app.services.cloud_gate import CloudGate
@@ -31,6 +32,8 @@ from app.services.profile_leases import ProfileLeases
 from app.services.profile_sync import ProfileSyncService
 from app.services.providers import x_provider
 from app.services.retention import Retention, RetentionDays
+from app.services.session_runs import RunLimits, SessionRuns
+from app.services.session_waiters import SessionWaiters
 from app.services.worker_runs import WorkerRuns
 from app.services.workers.authorization import AuthorizationWorker
 from app.services.workers.base import Worker, WorkerGroup
@@ -57,6 +60,8 @@ class Context:
     syncs: ProfileSyncService
     gologin: GoLoginService
     authorizations: AuthorizationService
+    session_runs: SessionRuns
+    apps: AppStates
     automator: ProfileAutomator
     alarms: AlarmService
     loop_lag: LoopLag
@@ -119,17 +124,32 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         ),
     )
     queue = JobQueue(concurrency=settings.max_concurrent_profiles)
+    waiters = SessionWaiters()
+    apps = AppStates(pause_after=settings.app_pause_after)
     authorizations = AuthorizationService(
         database=database,
         gologin=gologin,
         oauth=oauth,
-        credentials=credentials,
+        apps=apps,
         queue=queue,
-        limits=SessionLimits(
+        waiters=waiters,
+        limits=OrderLimits(
             lifetime=settings.session_lifetime,
+            max_attempts=settings.max_attempts,
+            max_waiting=settings.max_waiting,
+        ),
+    )
+    session_runs = SessionRuns(
+        database=database,
+        gologin=gologin,
+        credentials=credentials,
+        apps=apps,
+        queue=queue,
+        waiters=waiters,
+        limits=RunLimits(
             max_running=settings.session_max_running,
             lease=settings.lease_seconds,
-            max_attempts=settings.max_attempts,
+            retry_wait=settings.retry_wait,
         ),
         owner=owner,
     )
@@ -146,7 +166,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     )
     workers: list[Worker] = [
         AuthorizationWorker(
-            authorizations=authorizations,
+            runs=session_runs,
             automator=automator,
             gologin=gologin,
             queue=queue,
@@ -155,7 +175,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         ),
         sync_worker,
         CleanupWorker(
-            authorizations=authorizations,
+            sessions=session_runs,
             gologin=gologin,
             retention=Retention(
                 database=database,
@@ -194,6 +214,8 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         syncs=syncs,
         gologin=gologin,
         authorizations=authorizations,
+        session_runs=session_runs,
+        apps=apps,
         automator=automator,
         alarms=alarms,
         loop_lag=loop_lag,

@@ -5,6 +5,7 @@ Schema history (one entry per Alembic migration):
 1. `001_initial_schema`: profiles, authorization_sessions, credentials, api_keys, events.
 2. `002_profile_fleet`: links, quarantine and the running browser on profiles; profile_syncs, api_gates, worker_runs,
    alarms.
+3. `003_session_life`: attempts, idempotency keys and paused apps; order, retry time and uniqueness of sessions.
 """
 
 from datetime import UTC, datetime
@@ -125,8 +126,8 @@ class _Lease:
     lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
-def _unique_link(name: str, condition: str, *columns: str) -> Index:
-    """One profile per account and app among those linked by hand."""
+def _unique_where(name: str, condition: str, *columns: str) -> Index:
+    """Unique among the rows for which `condition` holds."""
     where = text(condition)
     return Index(name, *columns, unique=True, sqlite_where=where, postgresql_where=where)
 
@@ -137,9 +138,10 @@ class Profile(_Timestamps, _Lease, Base):
     __tablename__ = "profiles"
     __table_args__ = (
         Index("ix_profiles_account", "twitter_username", "api_app"),
-        _unique_link("uq_profiles_link", "is_linked", "twitter_username", "api_app"),
+        # One profile per account and app among those linked by hand.
+        _unique_where("uq_profiles_link", "is_linked", "twitter_username", "api_app"),
         # NULLs are all different to a unique index, so the links for any app need one of their own.
-        _unique_link("uq_profiles_link_any_app", "is_linked AND api_app IS NULL", "twitter_username"),
+        _unique_where("uq_profiles_link_any_app", "is_linked AND api_app IS NULL", "twitter_username"),
     )
 
     id: Mapped[int] = mapped_column(_BigId, primary_key=True)
@@ -232,7 +234,14 @@ class AuthorizationSession(_Timestamps, _Lease, Base):
 
     __tablename__ = "authorization_sessions"
     __table_args__ = (
-        Index("ix_authorization_sessions_queue", "status", "priority", "id"),
+        Index("ix_authorization_sessions_queue", "status", "queue_rank", "id"),
+        # One open session per account and app; those that were forced come on top.
+        _unique_where(
+            "uq_authorization_sessions_open",
+            "status IN ('pending', 'in_progress') AND NOT is_forced",
+            "twitter_username",
+            "api_app",
+        ),
         Index("ix_authorization_sessions_account", "twitter_username", "api_app", "status"),
         Index("ix_authorization_sessions_ended", "status", "completed_at"),
     )
@@ -251,7 +260,15 @@ class AuthorizationSession(_Timestamps, _Lease, Base):
     stage_times: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Seconds from `started_at` at which each stage was reached."""
     priority: Mapped[int] = mapped_column(default=5)
+    """0 to 9; the higher, the sooner."""
+    queue_rank: Mapped[float] = mapped_column(default=0.0)
+    """The lowest goes first: unix seconds of the request, less a head start for its priority. So age always wins."""
+    not_before: Mapped[datetime | None]
+    """Asked for by the caller, or the time of the next attempt."""
+    is_forced: Mapped[bool] = mapped_column(default=False)
+    """Asked for although another session of the account was open."""
     attempts: Mapped[int] = mapped_column(default=0)
+    attempts_allowed: Mapped[int] = mapped_column(default=1)
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
     request_id: Mapped[str] = mapped_column(String(128))
@@ -261,6 +278,49 @@ class AuthorizationSession(_Timestamps, _Lease, Base):
     completed_at: Mapped[datetime | None]
     expires_at: Mapped[datetime]
     """A session that waits longer than this ends as ``timeout``."""
+
+
+class AuthorizationAttempt(Base):
+    """One start of a session and how it ended; the last one may still run."""
+
+    __tablename__ = "authorization_attempts"
+    __table_args__ = (Index("uq_authorization_attempts_number", "session_id", "number", unique=True),)
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    session_id: Mapped[str] = mapped_column(String(36))
+    number: Mapped[int]
+    """From 1."""
+    stage: Mapped[SessionStage | None] = mapped_column(_string_enum(SessionStage))
+    """How far it came."""
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    ended_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """A caller's `Idempotency-Key` and the session that its first request made."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("uq_idempotency_keys_key", "caller", "key_hash", unique=True),)
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    caller: Mapped[str] = mapped_column(String(128))
+    key_hash: Mapped[str] = mapped_column(String(64))
+    body_hash: Mapped[str] = mapped_column(String(64))
+    session_id: Mapped[str] = mapped_column(String(36))
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class AppState(Base):
+    """An OAuth app's failures in a row that were its own fault, and whether it is paused for them."""
+
+    __tablename__ = "app_states"
+
+    api_app: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures_in_a_row: Mapped[int] = mapped_column(default=0)
+    paused_at: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(Text)
 
 
 class Credential(_Timestamps, Base):

@@ -1,15 +1,22 @@
-"""`/authorize`: ask for an authorization and see what became of it."""
+"""`/authorize`: ask for an authorization, see what became of it, cancel it, try it again."""
 
 from fastapi import APIRouter, Response, status
 
-from app.api.dependencies import AuthorizeCallerDep, ContextDep, WaitDep
+from app.api.dependencies import AuthorizeCallerDep, ContextDep, IdempotencyKeyDep, SessionDep, WaitDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas import AuthorizeRequest, SessionResponse
 from app.utils.exceptions import (
+    AppPausedException,
     BodyTooLargeException,
+    IdempotencyConflictException,
+    ProfileConflictException,
     ProfileNotFoundException,
+    ProfileQuarantinedException,
+    SessionEndedException,
+    SessionNotEndedException,
     SessionNotFoundException,
+    TooManyWaitingException,
     UnknownApiAppException,
 )
 
@@ -20,25 +27,73 @@ router = APIRouter(prefix="/authorize", tags=["authorization"])
     "",
     status_code=status.HTTP_202_ACCEPTED,
     operation_id="authorize",
-    responses=errors(UnknownApiAppException, ProfileNotFoundException, BodyTooLargeException),
+    responses={
+        status.HTTP_200_OK: {"description": "The session of an earlier request"},
+        **errors(
+            UnknownApiAppException,
+            ProfileNotFoundException,
+            ProfileConflictException,
+            ProfileQuarantinedException,
+            IdempotencyConflictException,
+            AppPausedException,
+            TooManyWaitingException,
+            BodyTooLargeException,
+        ),
+    },
 )
 async def authorize(
-    body: AuthorizeRequest, caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep, response: Response
+    body: AuthorizeRequest,
+    caller: AuthorizeCallerDep,
+    context: ContextDep,
+    wait: WaitDep,
+    response: Response,
+    idempotency_key: IdempotencyKeyDep = None,
 ) -> APIResponse[SessionResponse]:
     """Start the account's authorization. The answer comes at once; `Prefer: wait=30` waits for the end."""
     async with context.database.transaction() as session:
-        row = await context.authorizations.request(
-            session, account_id=body.account_id, api_app=body.api_app, caller=caller
+        placed = await context.authorizations.request(
+            session, body.order(), caller=caller, idempotency_key=idempotency_key
         )
-    response.headers["Location"] = f"/authorize/{row.session_id}"
-    view = await context.authorizations.wait_for_end(row.session_id, seconds=wait)
-    return success_response(SessionResponse.from_view(view))
+    response.headers["Location"] = f"/authorize/{placed.session_id}"
+    if not placed.is_new:
+        response.status_code = status.HTTP_200_OK
+    view = await context.authorizations.wait_for_end(placed.session_id, seconds=wait)
+    return success_response(SessionResponse.from_view(view, existing=not placed.is_new))
 
 
 @router.get("/{session_id}", operation_id="getAuthorization", responses=errors(SessionNotFoundException))
 async def get_authorization(
     session_id: str, _caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep
 ) -> APIResponse[SessionResponse]:
-    """The session's status, stage, timings and error; `Prefer: wait=30` waits for its end."""
+    """The session's status, stage, timings, attempts and error; `Prefer: wait=30` waits for its end."""
     view = await context.authorizations.wait_for_end(session_id, seconds=wait)
     return success_response(SessionResponse.from_view(view))
+
+
+@router.post(
+    "/{session_id}/cancel",
+    operation_id="cancelAuthorization",
+    responses=errors(SessionNotFoundException, SessionEndedException),
+)
+async def cancel_authorization(
+    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[SessionResponse]:
+    """End the session now; a browser that runs for it stops within two seconds."""
+    await context.authorizations.cancel(session, session_id, actor=caller.name)
+    await session.flush()
+    return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))
+
+
+@router.post(
+    "/{session_id}/retry",
+    status_code=status.HTTP_202_ACCEPTED,
+    operation_id="retryAuthorization",
+    responses=errors(SessionNotFoundException, SessionNotEndedException, AppPausedException),
+)
+async def retry_authorization(
+    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[SessionResponse]:
+    """Let a session that ended without tokens start again."""
+    await context.authorizations.retry(session, session_id, actor=caller.name)
+    await session.flush()
+    return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))

@@ -67,6 +67,17 @@ ProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES))]
 AdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN))]
 
 
+IdempotencyKeyDep = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="The same key and body give the same session for 24 hours; another body gives 409",
+    ),
+]
+
+
 def _preferred_wait(
     context: ContextDep,
     prefer: Annotated[

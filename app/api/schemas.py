@@ -3,10 +3,19 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from app.models import Profile, ProfileSync, SessionStage, SessionStatus, SyncStatus, utc_now
-from app.services.authorization_service import SessionView
+from app.models import (
+    AppState,
+    AuthorizationAttempt,
+    Profile,
+    ProfileSync,
+    SessionStage,
+    SessionStatus,
+    SyncStatus,
+    utc_now,
+)
+from app.services.authorization_service import Order, SessionView
 from app.services.cloud_gate import BreakerState
 from app.services.profile_directory import ProfileFilter, SortField
 from app.utils.handles import normalize_handle
@@ -24,6 +33,38 @@ class AuthorizeRequest(BaseModel):
     )
     api_app: str = Field(min_length=1, max_length=64, description="Name of a configured OAuth app")
     action: Literal["authorize"] | None = Field(default=None, description="Accepted and ignored")
+    priority: int = Field(default=5, ge=0, le=9, description="The higher, the sooner; age wins in the end")
+    not_before: AwareDatetime | None = Field(default=None, description="Do not start earlier")
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="Give up if it has not started by then"
+    )
+    force: bool = Field(default=False, description="Also when a session of this account and app is open")
+
+    def order(self) -> Order:
+        return Order(**self.model_dump(exclude={"action"}))
+
+
+class AttemptResponse(BaseModel):
+    """One start of a session; `error_code` null: it runs, or it brought the tokens."""
+
+    number: int
+    stage: SessionStage | None
+    error: str | None
+    error_code: str | None
+    started_at: datetime
+    seconds: float | None = Field(description="null while it runs")
+
+    @classmethod
+    def from_row(cls, row: AuthorizationAttempt) -> "AttemptResponse":
+        ended = row.ended_at
+        return cls(
+            number=row.number,
+            stage=row.stage,
+            error=row.error_message,
+            error_code=row.error_code,
+            started_at=row.started_at,
+            seconds=None if ended is None else round((ended - row.started_at).total_seconds(), 3),
+        )
 
 
 class SessionResponse(BaseModel):
@@ -39,7 +80,11 @@ class SessionResponse(BaseModel):
     queue_position: int | None = Field(
         description="1 is next; null unless the session waits for a profile slot"
     )
+    existing: bool = Field(default=False, description="An earlier request made it")
+    priority: int
+    not_before: datetime | None = Field(description="It starts no earlier; after a failure, the next attempt")
     attempts: int
+    attempt_list: list[AttemptResponse] = Field(description="Each attempt with its own end")
     scopes: list[str] = Field(description="Asked for; after completion those granted")
     missing_scopes: list[str] = Field(description="Asked for and not granted")
     error: str | None
@@ -51,9 +96,13 @@ class SessionResponse(BaseModel):
     expires_at: datetime
 
     @classmethod
-    def from_view(cls, view: SessionView) -> "SessionResponse":
+    def from_view(cls, view: SessionView, *, existing: bool = False) -> "SessionResponse":
         row = view.row
         return cls(
+            existing=existing,
+            priority=row.priority,
+            not_before=row.not_before,
+            attempt_list=[AttemptResponse.from_row(attempt) for attempt in view.attempts],
             session_id=row.session_id,
             status=row.status,
             profile_id=row.profile_id,
@@ -181,6 +230,22 @@ class BreakerResponse(BaseModel):
     @classmethod
     def from_state(cls, state: BreakerState) -> "BreakerResponse":
         return cls(is_open=state.is_open, opened_at=state.opened_at, reason=state.reason)
+
+
+class PausedAppResponse(BaseModel):
+    api_app: str
+    paused_at: datetime
+    reason: str
+
+    @classmethod
+    def from_row(cls, row: AppState) -> "PausedAppResponse":
+        assert row.paused_at is not None
+        return cls(api_app=row.api_app, paused_at=row.paused_at, reason=row.reason or "")
+
+
+class ResumedAppResponse(BaseModel):
+    api_app: str
+    was_paused: bool
 
 
 class AlarmResponse(BaseModel):

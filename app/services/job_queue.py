@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from pgqueuer import PgQueuer
@@ -10,9 +11,36 @@ from pgqueuer.adapters.inmemory import InMemoryQueries
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
 
+from app.models import AuthorizationSession, utc_now
+
 _ENTRYPOINT: Final = "authorize"
+_RANK_ORIGIN: Final = 1_577_836_800
+"""2020 began then, in unix seconds."""
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=0.25)
 """A wake-up can be missed; the job then waits this long."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A session that waits for its start."""
+
+    session_id: str
+    rank: float
+    """The lowest goes first; see `session_life.queue_rank`."""
+    not_before: datetime | None
+
+    @classmethod
+    def of(cls, row: AuthorizationSession) -> "Waiting":
+        return cls(row.session_id, row.queue_rank, row.not_before)
+
+    @property
+    def priority(self) -> int:
+        """The engine starts with the highest, in 32 bits."""
+        return int(_RANK_ORIGIN - self.rank)
+
+    @property
+    def delay(self) -> timedelta:
+        return max(timedelta(), self.not_before - utc_now()) if self.not_before else timedelta()
 
 
 class JobQueue:
@@ -23,25 +51,25 @@ class JobQueue:
         self._engine = PgQueuer.in_memory()
         self._submitting: set[asyncio.Task[None]] = set()
 
-    def submit(self, session_id: str, priority: int) -> None:
-        """Deliver a session id, higher priorities first; one that is waiting already is not doubled."""
-        task = asyncio.create_task(self.submit_all([(session_id, priority)]))
+    def submit(self, waiting: Waiting) -> None:
+        """Deliver a session's id when its time has come; one that is waiting already is not doubled."""
+        task = asyncio.create_task(self.submit_all([waiting]))
         self._submitting.add(task)
         task.add_done_callback(self._submitting.discard)
 
-    async def submit_all(self, waiting: Sequence[tuple[str, int]]) -> None:
-        """The same for many (session id, priority)."""
+    async def submit_all(self, waiting: Sequence[Waiting]) -> None:
+        """The same for many."""
         if not waiting:
             return
         assert isinstance(self._engine.queries, InMemoryQueries)
         # Its own history is kept for as long as the process lives; ours is the sessions' events.
         await self._engine.queries.clear_queue_log()
-        ids = [session_id for session_id, _ in waiting]
         await self._engine.queries.enqueue(
-            [_ENTRYPOINT] * len(ids),
-            [session_id.encode() for session_id in ids],
-            [priority for _, priority in waiting],
-            dedupe_key=list(ids),
+            [_ENTRYPOINT] * len(waiting),
+            [each.session_id.encode() for each in waiting],
+            [each.priority for each in waiting],
+            execute_after=[each.delay for each in waiting],
+            dedupe_key=[each.session_id for each in waiting],
             on_conflict="skip",
         )
 

@@ -6,16 +6,31 @@ Messages are shown to callers: they hold no secret and no internal detail.
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import ClassVar, Final
 
 UNREACHABLE: Final = "unreachable"
 """`GoLoginAPIException.status` when there was no connection: nothing was asked, so nothing has changed."""
 
 
+class FailureKind(StrEnum):
+    """Whose failure it is when an authorization ends with it, which says whether another attempt may help."""
+
+    ACCOUNT = "account"
+    """The account's: a person must act; no retry."""
+    APP = "app"
+    """The OAuth app's: its settings must be mended; no retry, and after some in a row the app is paused."""
+    PASSING = "passing"
+    """Nobody's: it is tried again."""
+    UNEXPECTED = "unexpected"
+    """A defect of ours; no retry."""
+
+
 class AppException(Exception):
     """Root of the service's own errors; its attributes are those of an unexpected one."""
 
     error_code: ClassVar[str] = "INTERNAL_ERROR"
+    kind: ClassVar[FailureKind] = FailureKind.UNEXPECTED
     status_code: ClassVar[int] = 500
     retryable: bool = False
     """Whether the same request may succeed later without anybody changing anything."""
@@ -33,12 +48,14 @@ class DomainException(AppException):
     """The request, the account or the app is the reason."""
 
     status_code = 400
+    kind = FailureKind.ACCOUNT
 
 
 class InfrastructureException(AppException):
     """Something the service depends on is the reason."""
 
     status_code = 502
+    kind = FailureKind.PASSING
     retryable = True
 
 
@@ -86,6 +103,7 @@ class RateLimitException(DomainException):
 
 class UnknownApiAppException(DomainException):
     error_code = "UNKNOWN_API_APP"
+    kind = FailureKind.APP
     status_code = 422
 
     def __init__(self, api_app: str, known: list[str]) -> None:
@@ -101,6 +119,67 @@ class SessionNotFoundException(DomainException):
     def __init__(self, session_id: str) -> None:
         super().__init__(
             f"No authorization session '{session_id}'; check the id that POST /authorize returned"
+        )
+
+
+class SessionEndedException(DomainException):
+    error_code = "SESSION_ENDED"
+    status_code = 409
+
+    def __init__(self, session_id: str, status: str) -> None:
+        super().__init__(f"The authorization session {session_id} has ended as '{status}' already")
+
+
+class SessionNotEndedException(DomainException):
+    error_code = "SESSION_NOT_ENDED"
+    status_code = 409
+
+    def __init__(self, session_id: str, status: str) -> None:
+        super().__init__(
+            f"The authorization session {session_id} is '{status}'; only one that failed, timed out, was cancelled or "
+            "needs attention can be tried again"
+        )
+
+
+class TransitionRefusedException(DomainException):
+    """The table of transitions does not know this one."""
+
+    error_code = "TRANSITION_REFUSED"
+    status_code = 409
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(f"A session cannot go from '{old}' to '{new}'")
+
+
+class IdempotencyConflictException(DomainException):
+    error_code = "IDEMPOTENCY_CONFLICT"
+    status_code = 409
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was sent before with another body; use a new key for a new request"
+        )
+
+
+class AppPausedException(DomainException):
+    error_code = "APP_PAUSED"
+    status_code = 409
+    kind = FailureKind.APP
+
+    def __init__(self, api_app: str, reason: str) -> None:
+        super().__init__(
+            f"The OAuth app {api_app} is paused ({reason}); mend it, then POST /apps/{api_app}/resume"
+        )
+
+
+class TooManyWaitingException(DomainException):
+    error_code = "CONCURRENT_LIMIT"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, limit: int, retry_after: float) -> None:
+        super().__init__(
+            f"{limit} authorizations are waiting already; try again later", retry_after=retry_after
         )
 
 
@@ -242,6 +321,7 @@ class ConsentPageException(DomainException):
     """The provider shows an error instead of the consent: usually the app or its redirect URI is misconfigured."""
 
     error_code = "CONSENT_PAGE_ERROR"
+    kind = FailureKind.APP
     status_code = 502
 
     def __init__(self, detail: str) -> None:
@@ -250,6 +330,7 @@ class ConsentPageException(DomainException):
 
 class ConsentButtonNotFoundException(DomainException):
     error_code = "CONSENT_BUTTON_NOT_FOUND"
+    kind = FailureKind.PASSING
     status_code = 502
     retryable = True
 
@@ -263,6 +344,7 @@ class StateMismatchException(DomainException):
     """The callback's ``state`` is not the one sent (RFC 6749, 10.12): the callback is not ours and is refused."""
 
     error_code = "STATE_MISMATCH"
+    kind = FailureKind.PASSING
     status_code = 409
 
     def __init__(self) -> None:
@@ -370,6 +452,7 @@ class InvalidClientException(TwitterAPIException):
     """The provider refused the app's own authentication: the app is misconfigured, not the account."""
 
     error_code = "INVALID_CLIENT"
+    kind = FailureKind.APP
 
     def __init__(self, status: int | str, message: str) -> None:
         super().__init__(status, message, retryable=False)
@@ -379,6 +462,7 @@ class DecryptionException(InfrastructureException):
     """A stored value opens with none of the configured keys, or belongs to another row."""
 
     error_code = "DECRYPTION_FAILED"
+    kind = FailureKind.UNEXPECTED
     status_code = 500
     retryable = False
 

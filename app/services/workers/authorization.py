@@ -1,17 +1,18 @@
 """Runs authorization sessions: as many at once as there are slots, each under its lease, through restarts."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from app.clients.oauth_provider import ProviderUser
-from app.services.authorization_service import AuthorizationService
 from app.services.automation import ProfileAutomator
 from app.services.gologin_service import GoLoginService
 from app.services.interfaces import AuthorizationJob, TokenSet
 from app.services.job_queue import JobQueue
 from app.services.leases import kept_alive
+from app.services.session_runs import SessionRuns
 from app.services.workers.base import Worker
 from app.services.workers.stage_recorder import StageRecorder
 from app.utils.exceptions import (
@@ -30,7 +31,22 @@ _LOOKS_PER_LEASE: Final = 4
 _STOPPING_SHARE: Final = 1 / 2
 """Of the grace period: kept for stopping the browsers of those that did not finish in time."""
 
+_LEASE_LOOK: Final = 1.0
+"""Seconds between two looks whether what runs here is still ours: a cancelled session's browser stops within two."""
+
 log = get_logger(__name__)
+
+
+@dataclass
+class _Run:
+    job: AuthorizationJob
+    task: "asyncio.Task[float | None] | None" = None
+    is_completed: bool = False
+    """There is nothing left to hold: only the profile is still being stopped."""
+
+    def interrupt(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
 
 
 class AuthorizationWorker(Worker):
@@ -41,7 +57,7 @@ class AuthorizationWorker(Worker):
     def __init__(
         self,
         *,
-        authorizations: AuthorizationService,
+        runs: SessionRuns,
         automator: ProfileAutomator,
         gologin: GoLoginService,
         queue: JobQueue,
@@ -49,16 +65,17 @@ class AuthorizationWorker(Worker):
         grace: float,
     ) -> None:
         super().__init__()
-        self._authorizations = authorizations
+        self._runs = runs
         self._automator = automator
         self._gologin = gologin
         self._queue = queue
         self._lease_seconds = lease_seconds
         self._grace = grace
-        self._running: dict[str, asyncio.Task[object]] = {}
+        self._running: dict[str, _Run] = {}
 
     async def run(self) -> None:
         delivery = asyncio.create_task(self._queue.run(self.authorize))
+        watch = asyncio.create_task(self._watch_leases())
         try:
             while not self._stop.is_set():
                 await self._look_after_waiting()
@@ -67,34 +84,39 @@ class AuthorizationWorker(Worker):
                     delivery.result()
         finally:
             await self._drain(delivery)
+            watch.cancel()
+            await asyncio.wait([watch])
 
     async def authorize(self, session_id: str) -> float | None:
         """One session from its claim to its end. Returns seconds when it must be delivered again."""
         try:
-            job = await self._authorizations.claim(session_id)
+            job = await self._runs.claim(session_id)
         except _BUSY:
             return _BUSY_RETRY
         if job is None:
             return None
-        task = asyncio.current_task()
-        assert task is not None
-        self._running[session_id] = task
+        run = _Run(job)
+        with structlog.contextvars.bound_contextvars(
+            request_id=job.request_id,
+            session_id=job.session_id,
+            profile_id=job.profile_id,
+            account_id=job.account_id,
+            api_app=job.api_app,
+        ):
+            # A task of its own, so that it can be interrupted without its delivery.
+            run.task = asyncio.create_task(self._to_its_end(run))
+        self._running[session_id] = run
         try:
-            with structlog.contextvars.bound_contextvars(
-                request_id=job.request_id,
-                session_id=job.session_id,
-                profile_id=job.profile_id,
-                account_id=job.account_id,
-                api_app=job.api_app,
-            ):
-                return await self._to_its_end(job)
+            await asyncio.wait([run.task])
         finally:
             del self._running[session_id]
+        return None if run.task.cancelled() else run.task.result()
 
-    async def _to_its_end(self, job: AuthorizationJob) -> float | None:
+    async def _to_its_end(self, run: "_Run") -> float | None:
+        job = run.job
         log.info("authorization.started")
         try:
-            await self._attempt(job)
+            await self._attempt(run)
         except asyncio.CancelledError:
             await uninterrupted(self._release(job, reason="service_stopping"))
             raise
@@ -104,53 +126,71 @@ class AuthorizationWorker(Worker):
         except LeaseLostException:
             log.warning("authorization.lease_lost")
         except AppException as error:
-            await self._fail(job, error)
+            return await self._fail(job, error)
         except Exception:
             log.exception("authorization.crashed")
-            await self._fail(job, AppException())
+            return await self._fail(job, AppException())
         return None
 
-    async def _attempt(self, job: AuthorizationJob) -> None:
-        completed = False
+    async def _attempt(self, run: "_Run") -> None:
+        job = run.job
 
         async def renew() -> bool:
-            # Once completed there is nothing left to hold: only the profile is still being stopped.
-            return completed or await self._authorizations.renew(job)
+            return run.is_completed or await self._runs.renew(job)
 
         async with (
             kept_alive(renew, seconds=self._lease_seconds),
-            StageRecorder(self._authorizations, job) as stages,
+            StageRecorder(self._runs, job) as stages,
         ):
 
             async def store(user: ProviderUser, tokens: TokenSet) -> None:
-                nonlocal completed
                 await stages.flush()
-                await self._authorizations.complete(job, user, tokens)
-                completed = True
+                await self._runs.complete(job, user, tokens)
+                run.is_completed = True
                 log.info("authorization.completed", scopes=tokens.scopes)
 
             await self._automator.authorize_account(job, report=stages.report, store=store)
 
-    async def _fail(self, job: AuthorizationJob, error: AppException) -> None:
+    async def _fail(self, job: AuthorizationJob, error: AppException) -> float | None:
+        """Seconds until the next attempt, if there is one."""
         try:
-            status = await self._authorizations.fail(job, error)
+            again_in = await self._runs.fail(job, error)
         except LeaseLostException:
             log.warning("authorization.lease_lost")
-            return
-        log.warning("authorization.failed", status=status, error_code=error.error_code, error=error.message)
+            return None
+        log.warning(
+            "authorization.failed",
+            error_code=error.error_code,
+            error=error.message,
+            next_attempt_in=None if again_in is None else round(again_in, 1),
+        )
+        return again_in
 
     async def _release(self, job: AuthorizationJob, *, reason: str) -> None:
         try:
-            await self._authorizations.release(job, reason=reason)
+            await self._runs.release(job, reason=reason)
             log.info("authorization.released", reason=reason)
         except LeaseLostException:
             return  # it has ended, or another process has it
 
+    async def _watch_leases(self) -> None:
+        """Interrupt what is not ours any more: its session was cancelled, timed out or taken over."""
+        while True:
+            await asyncio.sleep(_LEASE_LOOK)
+            if jobs := [run.job for run in self._running.values() if not run.is_completed]:
+                try:
+                    lost = await self._runs.lost(jobs)
+                except Exception as error:  # the database is away; each run's own heartbeat decides
+                    log.warning("authorization.leases_not_seen", error=type(error).__name__)
+                    continue
+                for session_id in lost & self._running.keys():
+                    self._running[session_id].interrupt()
+
     async def _look_after_waiting(self) -> None:
         try:
             await self._gologin.stop_left_overs()
-            recovered = await self._authorizations.recover_lost()
-            delivered = await self._authorizations.deliver_waiting()
+            recovered = await self._runs.recover_lost()
+            delivered = await self._runs.deliver_waiting()
         except Exception as error:
             self._failed(error)
             return
@@ -163,8 +203,8 @@ class AuthorizationWorker(Worker):
         self._queue.stop()
         for_stopping = self._grace * _STOPPING_SHARE
         await asyncio.wait([delivery], timeout=self._grace - for_stopping)
-        for task in self._running.values():
-            task.cancel()
+        for run in self._running.values():
+            run.interrupt()
         await asyncio.wait([delivery], timeout=for_stopping)
         if self._running:
             log.error("authorization.still_running", sessions=sorted(self._running))

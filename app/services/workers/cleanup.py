@@ -2,10 +2,10 @@
 
 import asyncio
 
-from app.services.authorization_service import AuthorizationService
 from app.services.chromedriver import remove_left_over_folders
 from app.services.gologin_service import GoLoginService
 from app.services.retention import Retention
+from app.services.session_runs import SessionRuns
 from app.services.worker_runs import WorkerRuns
 from app.services.workers.base import PeriodicWorker
 from app.utils.logger import get_logger
@@ -21,19 +21,19 @@ class CleanupWorker(PeriodicWorker):
     def __init__(
         self,
         *,
-        authorizations: AuthorizationService,
+        sessions: SessionRuns,
         gologin: GoLoginService,
         retention: Retention,
         runs: WorkerRuns,
         interval: float,
     ) -> None:
         super().__init__(runs=runs, interval=interval)
-        self._authorizations = authorizations
+        self._sessions = sessions
         self._gologin = gologin
         self._retention = retention
 
     async def _work(self) -> None:
-        timed_out = await self._authorizations.end_overdue()
+        timed_out = await self._sessions.end_overdue()
         left_overs = await self._gologin.stop_left_overs()
         folders = await asyncio.to_thread(remove_left_over_folders)
         deleted = await self._retention.delete_old()

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from app.models import SessionStage, utc_now
-from app.services.authorization_service import AuthorizationService
 from app.services.interfaces import AuthorizationJob
+from app.services.session_runs import SessionRuns
 from app.utils.exceptions import LeaseLostException
 from app.utils.logger import get_logger
 
@@ -17,8 +17,8 @@ log = get_logger(__name__)
 class StageRecorder:
     """A context manager around the attempt; on exit everything reported has been written."""
 
-    def __init__(self, authorizations: AuthorizationService, job: AuthorizationJob) -> None:
-        self._authorizations = authorizations
+    def __init__(self, runs: SessionRuns, job: AuthorizationJob) -> None:
+        self._runs = runs
         self._job = job
         self._loop = asyncio.get_running_loop()
         self._reported: asyncio.Queue[tuple[SessionStage, datetime]] = asyncio.Queue()
@@ -49,7 +49,7 @@ class StageRecorder:
             stage, at = await self._reported.get()
             try:
                 log.info("authorization.stage", stage=stage)
-                await self._authorizations.reached(self._job, stage, at)
+                await self._runs.reached(self._job, stage, at)
             except LeaseLostException:
                 pass  # the lease's heartbeat ends the attempt
             except Exception:

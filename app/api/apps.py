@@ -1,0 +1,28 @@
+"""`/apps`: OAuth apps that are paused because they failed by their own fault."""
+
+from fastapi import APIRouter
+
+from app.api.dependencies import AdminCallerDep, ContextDep, ReadSessionDep, SessionDep
+from app.api.errors import errors
+from app.api.responses import APIResponse, success_response
+from app.api.schemas import PausedAppResponse, ResumedAppResponse
+
+router = APIRouter(prefix="/apps", tags=["apps"])
+
+
+@router.get("/paused", operation_id="listPausedApps", responses=errors())
+async def list_paused_apps(
+    _caller: AdminCallerDep, context: ContextDep, session: ReadSessionDep
+) -> APIResponse[list[PausedAppResponse]]:
+    """Apps whose sessions do not start, since when and why."""
+    rows = await context.apps.paused(session)
+    return success_response([PausedAppResponse.from_row(row) for row in rows])
+
+
+@router.post("/{api_app}/resume", operation_id="resumeApp", responses=errors())
+async def resume_app(
+    api_app: str, caller: AdminCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[ResumedAppResponse]:
+    """Let the app's sessions start again, once its settings are mended."""
+    was_paused = await context.apps.resume(session, api_app, actor=caller.name)
+    return success_response(ResumedAppResponse(api_app=api_app, was_paused=was_paused))

@@ -1,0 +1,319 @@
+"""The working side of a session's life: claimed under a lease, brought to one true end, put back when a runner dies."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clients.oauth_provider import ProviderUser
+from app.database import Database, after_commit
+from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
+from app.services import event_service, session_life
+from app.services.app_states import AppStates
+from app.services.credential_service import CredentialService
+from app.services.gologin_service import GoLoginService
+from app.services.interfaces import AuthorizationJob, TokenSet
+from app.services.job_queue import JobQueue, Waiting
+from app.services.leases import lease_expiry, new_lease_token
+from app.services.session_waiters import SessionWaiters
+from app.utils.exceptions import (
+    AppException,
+    AuthorizationTimeoutException,
+    FailureKind,
+    LeaseLostException,
+    ProfileInUseException,
+    ProfileQuarantinedException,
+)
+
+_DELIVERY_WINDOW: Final = 1000
+"""Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """Seconds."""
+
+    max_running: float
+    lease: float
+    retry_wait: float
+    """Before the second attempt; it doubles with each one."""
+
+
+class SessionRuns:
+    """`owner`: this process's name in the leases."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        gologin: GoLoginService,
+        credentials: CredentialService,
+        apps: AppStates,
+        queue: JobQueue,
+        waiters: SessionWaiters,
+        limits: RunLimits,
+        owner: str,
+    ) -> None:
+        self._database = database
+        self._gologin = gologin
+        self._credentials = credentials
+        self._apps = apps
+        self._queue = queue
+        self._waiters = waiters
+        self._limits = limits
+        self._owner = owner
+
+    async def deliver_waiting(self) -> int:
+        """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
+        query = (
+            select(AuthorizationSession)
+            .where(AuthorizationSession.status == SessionStatus.PENDING, _app_is_not_paused())
+            .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
+            .limit(_DELIVERY_WINDOW)
+        )
+        async with self._database.reading() as session:
+            waiting = [Waiting.of(row) for row in await session.scalars(query)]
+        await self._queue.submit_all(waiting)
+        return len(waiting)
+
+    async def claim(self, session_id: str) -> AuthorizationJob | None:
+        """Take a waiting session under a lease; None when it is not waiting any more, or not yet.
+
+        Raises `ProfileInUseException` when its profile runs for another session, `ConcurrentProfileLimitException` when
+        the fleet runs as many as it may: it goes on waiting.
+        """
+        now = utc_now()
+        query = select(AuthorizationSession).where(
+            AuthorizationSession.session_id == session_id,
+            AuthorizationSession.status == SessionStatus.PENDING,
+            AuthorizationSession.expires_at > now,
+            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= now),
+            _app_is_not_paused(),
+        )
+        async with self._database.transaction() as session:
+            await self._refuse_busy_profile(session, session_id)
+            row = await session.scalar(query.with_for_update(of=AuthorizationSession))
+            if row is None:
+                return None
+            row.stage, row.stage_times, row.started_at = None, {}, now
+            row.attempts += 1
+            row.lease_token, row.lease_owner = new_lease_token(), self._owner
+            row.lease_expires_at = lease_expiry(self._limits.lease)
+            session_life.begin_attempt(session, row)
+            session_life.move(
+                session, row, SessionStatus.IN_PROGRESS, event="authorization.started", attempt=row.attempts
+            )
+        return _job(row)
+
+    async def renew(self, job: AuthorizationJob) -> bool:
+        """Keep the claim; False when it is lost."""
+        async with self._database.transaction() as session:
+            result = await session.execute(
+                update(AuthorizationSession)
+                .where(*_held(job))
+                .values(lease_expires_at=lease_expiry(self._limits.lease))
+            )
+        return bool(result.rowcount)  # type: ignore[attr-defined]
+
+    async def lost(self, jobs: Sequence[AuthorizationJob]) -> set[str]:
+        """Ids of those sessions that are not ours any more: cancelled, timed out or taken over."""
+        async with self._database.reading() as session:
+            held = await session.scalars(
+                select(AuthorizationSession.lease_token).where(
+                    AuthorizationSession.lease_token.in_([job.lease_token for job in jobs])
+                )
+            )
+            tokens = set(held)
+        return {job.session_id for job in jobs if job.lease_token not in tokens}
+
+    async def reached(self, job: AuthorizationJob, stage: SessionStage, at: datetime) -> None:
+        """Note a stage. Raises `LeaseLostException`."""
+        async with self._database.transaction() as session:
+            row = await _locked(session, job)
+            _note_stage(row, stage, at)
+            event_service.record_for(session, "authorization.stage", row, stage=stage)
+
+    async def complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
+        """Store the tokens and end the session, in one transaction. Raises `LeaseLostException`: nothing is stored."""
+        async with self._database.transaction() as session:
+            row = await _locked(session, job)
+            await self._credentials.store(
+                session,
+                account_id=job.account_id,
+                api_app=job.api_app,
+                provider_user_id=user.id,
+                tokens=tokens,
+                session_id=job.session_id,
+            )
+            _note_stage(row, SessionStage.TOKENS_STORED, utc_now())
+            row.missing_scopes = sorted(set(row.scopes) - set(tokens.scopes))
+            row.scopes = list(tokens.scopes)
+            row.error_code = row.error_message = None
+            await session_life.end_attempt(session, row)
+            await self._apps.succeeded(session, job.api_app)
+            self._end(session, row, SessionStatus.COMPLETED, missing_scopes=row.missing_scopes)
+
+    async def fail(self, job: AuthorizationJob, error: AppException) -> float | None:
+        """End the attempt with what went wrong: the session is tried again, after the seconds returned, or ends.
+
+        Raises `LeaseLostException`.
+        """
+        async with self._database.transaction() as session:
+            row = await _locked(session, job)
+            row.error_code, row.error_message = error.error_code, error.message
+            await session_life.end_attempt(session, row, code=error.error_code, message=error.message)
+            if error.kind is FailureKind.APP:
+                await self._apps.failed(session, job.api_app, error)
+            if error.kind is FailureKind.PASSING and row.attempts < row.attempts_allowed:
+                wait = session_life.wait_before_retry(row.attempts, first=self._limits.retry_wait)
+                self._put_back(session, row, wait=wait, reason=error.error_code)
+                return wait
+            data = {"error_code": error.error_code, "stage": row.stage}
+            self._end(session, row, session_life.status_after(error), **data)
+        return None
+
+    async def release(self, job: AuthorizationJob, *, reason: str) -> None:
+        """Give the claim back: the session waits again, as when this process had never taken it."""
+        async with self._database.transaction() as session:
+            row = await _locked(session, job)
+            await session_life.forget_attempt(session, row)
+            self._put_back(session, row, reason=reason)
+
+    async def recover_lost(self) -> int:
+        """Put back sessions whose runner has gone (their lease ran out); end those tried too often."""
+        query = select(AuthorizationSession).where(
+            AuthorizationSession.status == SessionStatus.IN_PROGRESS,
+            AuthorizationSession.lease_expires_at < utc_now(),
+        )
+        async with self._database.transaction() as session:
+            rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+            for row in rows:
+                interrupted = "The process that ran it has ended"
+                await session_life.end_attempt(session, row, code="INTERRUPTED", message=interrupted)
+                if row.attempts < row.attempts_allowed:
+                    self._put_back(session, row, reason="lease_expired")
+                    continue
+                row.error_code = "ATTEMPTS_EXHAUSTED"
+                row.error_message = (
+                    f"The authorization was interrupted {row.attempts} times and is not tried again"
+                )
+                self._end(session, row, SessionStatus.FAILED, error_code=row.error_code)
+        return len(rows)
+
+    async def end_overdue(self) -> int:
+        """Sessions running for too long, and waiting ones past their `expires_at`, become ``timeout``."""
+        hours = self._limits.max_running / 3600
+        running = (
+            AuthorizationSession.status == SessionStatus.IN_PROGRESS,
+            AuthorizationSession.started_at < utc_now() - timedelta(seconds=self._limits.max_running),
+        )
+        waiting = (
+            AuthorizationSession.status == SessionStatus.PENDING,
+            AuthorizationSession.expires_at <= utc_now(),
+        )
+        ended = await self._time_out(running, f"Session timed out after {hours:g} hours")
+        return ended + await self._time_out(waiting, "Session expired before a profile slot was free")
+
+    async def _refuse_busy_profile(self, session: AsyncSession, session_id: str) -> None:
+        """Raises while the profile runs, or is about to, for another session, or the fleet runs all that it may.
+
+        Holds the profile's row: of two sessions of one profile that are claimed at once, the second sees the first.
+        """
+        mine = AuthorizationSession.session_id == session_id
+        by_profile = AuthorizationSession.profile_id == Profile.profile_id
+        query = (
+            select(Profile.profile_id)
+            .join(AuthorizationSession, by_profile)
+            .where(mine)
+            .with_for_update(of=Profile)
+        )
+        profile_id = await session.scalar(query)
+        if profile_id is None:
+            return
+        with suppress(ProfileQuarantinedException):  # it is claimed, and ends with that
+            await self._gologin.check_free(session, profile_id)
+        claimed = select(AuthorizationSession.id).where(
+            ~mine,
+            AuthorizationSession.profile_id == profile_id,
+            AuthorizationSession.status == SessionStatus.IN_PROGRESS,
+            AuthorizationSession.lease_expires_at > utc_now(),
+        )
+        if await session.scalar(claimed.limit(1)) is not None:
+            raise ProfileInUseException(profile_id)
+
+    async def _time_out(self, condition: Sequence[Any], message: str) -> int:
+        async with self._database.transaction() as session:
+            query = select(AuthorizationSession).where(*condition).with_for_update(skip_locked=True)
+            rows = (await session.scalars(query)).all()
+            for row in rows:
+                code = AuthorizationTimeoutException.error_code
+                row.error_code, row.error_message = code, message
+                await session_life.end_attempt(session, row, code=code, message=message)
+                self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
+        return len(rows)
+
+    def _put_back(
+        self, session: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0
+    ) -> None:
+        if wait:
+            row.not_before = utc_now() + timedelta(seconds=wait)
+        session_life.move(
+            session,
+            row,
+            SessionStatus.PENDING,
+            event="authorization.released",
+            reason=reason,
+            next_attempt_in=round(wait, 1),
+        )
+
+    def _end(
+        self, session: AsyncSession, row: AuthorizationSession, status: SessionStatus, **data: Any
+    ) -> None:
+        session_life.move(session, row, status, **data)
+        after_commit(session, lambda: self._waiters.tell(row.session_id))
+
+
+def _app_is_not_paused() -> Any:
+    paused = select(AppState.api_app).where(
+        AppState.api_app == AuthorizationSession.api_app, AppState.paused_at.is_not(None)
+    )
+    return ~paused.exists()
+
+
+def _held(job: AuthorizationJob) -> tuple[Any, ...]:
+    """The guard of every result: the row, while the lease is still ours."""
+    return (
+        AuthorizationSession.session_id == job.session_id,
+        AuthorizationSession.lease_token == job.lease_token,
+    )
+
+
+async def _locked(session: AsyncSession, job: AuthorizationJob) -> AuthorizationSession:
+    row: AuthorizationSession | None = await session.scalar(
+        select(AuthorizationSession).where(*_held(job)).with_for_update()
+    )
+    if row is None:
+        raise LeaseLostException
+    return row
+
+
+def _note_stage(row: AuthorizationSession, stage: SessionStage, at: datetime) -> None:
+    assert row.started_at is not None
+    row.stage = stage
+    row.stage_times = {**row.stage_times, stage: round((at - row.started_at).total_seconds(), 3)}
+
+
+def _job(row: AuthorizationSession) -> AuthorizationJob:
+    assert row.lease_token is not None
+    return AuthorizationJob(
+        session_id=row.session_id,
+        profile_id=row.profile_id,
+        account_id=row.twitter_username,
+        api_app=row.api_app,
+        request_id=row.request_id,
+        lease_token=row.lease_token,
+    )
