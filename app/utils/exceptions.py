@@ -173,7 +173,7 @@ class AppPausedException(DomainException):
 
 
 class TooManyWaitingException(DomainException):
-    error_code = "CONCURRENT_LIMIT"
+    error_code = "TOO_MANY_WAITING"
     status_code = 429
     retryable = True
 

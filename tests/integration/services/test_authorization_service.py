@@ -13,7 +13,9 @@ from app.clients.oauth_provider import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, SessionStage, SessionStatus, utc_now
+from app.services.authorization_service import Order
 from app.services.interfaces import AuthorizationJob
+from app.services.job_queue import Waiting
 from app.utils.exceptions import (
     AccountMismatchException,
     AppException,
@@ -65,18 +67,18 @@ async def delivered(context: Context) -> list[str]:
     async def handle(session_id: str) -> None:
         handled.append(session_id)
 
-    await context.authorizations._queue.submit_all([("the end", -1)])
-    running = asyncio.create_task(context.authorizations._queue.run(handle))
+    await context.session_runs._queue.submit_all([Waiting("the end", 2e9, None)])
+    running = asyncio.create_task(context.session_runs._queue.run(handle))
     async with asyncio.timeout(10):
         while "the end" not in handled:
             await asyncio.sleep(0.005)
-    context.authorizations._queue.stop()
+    context.session_runs._queue.stop()
     await running
     return handled[:-1]
 
 
 async def claim(context: Context, row: AuthorizationSession) -> AuthorizationJob:
-    job = await context.authorizations.claim(row.session_id)
+    job = await context.session_runs.claim(row.session_id)
     assert job is not None
     return job
 
@@ -99,7 +101,7 @@ class TestRequest:
         with structlog.contextvars.bound_contextvars(request_id="r-1"):
             async with database.transaction() as session:
                 made = await context.authorizations.request(
-                    session, account_id=profile.twitter_username, api_app="AIOTT1", caller=CALLER
+                    session, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
                 )
         row = await read(database, made.session_id)
         assert (row.status, row.profile_id, row.request_id) == (
@@ -119,7 +121,7 @@ class TestRequest:
         with pytest.raises(RuntimeError):
             async with database.transaction() as session:
                 await context.authorizations.request(
-                    session, account_id=profile.twitter_username, api_app="AIOTT1", caller=CALLER
+                    session, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
                 )
                 raise RuntimeError
         assert await count(database, AuthorizationSession) == 0
@@ -142,7 +144,7 @@ class TestRequest:
         await add_profile(twitter_username="alice")
         with pytest.raises(error):
             async with database.transaction() as session:
-                await context.authorizations.request(session, account_id=account, api_app=app, caller=CALLER)
+                await context.authorizations.request(session, Order(account, app), caller=CALLER)
 
     async def test_the_profile_made_for_the_app_comes_first(
         self, context: Context, database: Database, add_profile: AddRow
@@ -180,7 +182,7 @@ class TestClaim:
     ):
         waiting = await add_session()
         async with open_services() as other:
-            claims = [c.authorizations.claim(waiting.session_id) for c in (context, other) * 4]
+            claims = [c.session_runs.claim(waiting.session_id) for c in (context, other) * 4]
             jobs = [job for job in await asyncio.gather(*claims) if job is not None]
         row = await read(database, waiting.session_id)
         assert [job.lease_token for job in jobs] == [row.lease_token]
@@ -191,14 +193,14 @@ class TestClaim:
         self, context: Context, add_session: AddRow, status: SessionStatus
     ):
         row = await add_session(status=status)
-        assert await context.authorizations.claim(row.session_id) is None
+        assert await context.session_runs.claim(row.session_id) is None
 
     async def test_one_that_has_expired_is_not_taken(self, context: Context, add_session: AddRow):
         row = await add_session(expires_at=utc_now() + IN_THE_PAST)
-        assert await context.authorizations.claim(row.session_id) is None
+        assert await context.session_runs.claim(row.session_id) is None
 
     async def test_one_that_does_not_exist_is_not_taken(self, context: Context):
-        assert await context.authorizations.claim("unknown") is None
+        assert await context.session_runs.claim("unknown") is None
 
     async def test_while_its_profile_runs_it_goes_on_waiting(
         self, context: Context, database: Database, add_profile: AddRow, add_session: AddRow
@@ -206,7 +208,7 @@ class TestClaim:
         profile = await add_profile(in_use=True, lease_expires_at=utc_now() + timedelta(minutes=1))
         row = await add_session(profile)
         with pytest.raises(ProfileInUseException):
-            await context.authorizations.claim(row.session_id)
+            await context.session_runs.claim(row.session_id)
         row = await read(database, row.session_id)
         assert (row.status, row.attempts) == (SessionStatus.PENDING, 0)
 
@@ -216,7 +218,7 @@ class TestClaim:
         profile = await add_profile(in_use=True, lease_expires_at=utc_now() + IN_THE_PAST)
         row = await add_session(profile)
         with pytest.raises(ProfileInUseException):
-            await context.authorizations.claim(row.session_id)
+            await context.session_runs.claim(row.session_id)
 
     async def test_a_quarantined_profile_ends_its_session_rather_than_keep_it_waiting(
         self, context: Context, add_profile: AddRow, add_session: AddRow
@@ -230,7 +232,7 @@ class TestUnderTheLease:
         job = await claim(context, await add_session())
         soon = utc_now() + timedelta(seconds=1)
         await change(database, job.session_id, lease_expires_at=soon)
-        assert await context.authorizations.renew(job)
+        assert await context.session_runs.renew(job)
         assert (await read(database, job.session_id)).lease_expires_at > soon
 
     async def test_stages_are_noted_with_their_seconds(
@@ -238,7 +240,7 @@ class TestUnderTheLease:
     ):
         job = await claim(context, await add_session())
         started: datetime = (await read(database, job.session_id)).started_at
-        reached = context.authorizations.reached
+        reached = context.session_runs.reached
         await reached(job, SessionStage.PROFILE_STARTING, started + timedelta(seconds=1))
         await reached(job, SessionStage.BROWSER_ATTACHED, started + timedelta(seconds=2.5))
         row = await read(database, job.session_id)
@@ -249,7 +251,7 @@ class TestUnderTheLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.authorizations.complete(job, ALICE, new_tokens())
+        await context.session_runs.complete(job, ALICE, new_tokens())
         row = await read(database, job.session_id)
         assert (row.status, row.stage) == (SessionStatus.COMPLETED, SessionStage.TOKENS_STORED)
         assert row.completed_at is not None
@@ -269,7 +271,7 @@ class TestUnderTheLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.authorizations.complete(job, ALICE, new_tokens(scopes=("users.read", "extra")))
+        await context.session_runs.complete(job, ALICE, new_tokens(scopes=("users.read", "extra")))
         row = await read(database, job.session_id)
         assert row.missing_scopes == ["offline.access", "tweet.read"]
         assert row.scopes == ["users.read", "extra"]
@@ -282,7 +284,7 @@ class TestUnderTheLease:
             for statement in _refuse_completion(database):
                 await session.execute(text(statement))
         with pytest.raises(Exception, match="refused"):
-            await context.authorizations.complete(job, ALICE, new_tokens())
+            await context.session_runs.complete(job, ALICE, new_tokens())
         assert (await read(database, job.session_id)).status is SessionStatus.IN_PROGRESS
         assert await count(database, Credential) == 0
         assert await events(database, job.session_id) == ["authorization.started"]
@@ -304,8 +306,8 @@ class TestUnderTheLease:
         error: AppException,
         status: SessionStatus,
     ):
-        job = await claim(context, await add_session())
-        assert await context.authorizations.fail(job, error) is status
+        job = await claim(context, await add_session(attempts_allowed=1))
+        assert await context.session_runs.fail(job, error) is None
         row = await read(database, job.session_id)
         assert (row.status, row.error_code, row.error_message) == (status, error.error_code, error.message)
         assert row.completed_at is not None
@@ -316,7 +318,7 @@ class TestUnderTheLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.authorizations.release(job, reason="tests")
+        await context.session_runs.release(job, reason="tests")
         row = await read(database, job.session_id)
         assert (row.status, row.lease_token, row.started_at) == (SessionStatus.PENDING, None, None)
         assert row.attempts == 0
@@ -327,7 +329,7 @@ class TestALostLease:
     async def test_it_cannot_be_renewed(self, context: Context, add_session: AddRow, lose_lease):
         job = await claim(context, await add_session())
         await lose_lease(job)
-        assert not await context.authorizations.renew(job)
+        assert not await context.session_runs.renew(job)
 
     @pytest.mark.parametrize("result", ["complete", "fail", "release", "reached"])
     async def test_a_result_under_it_changes_nothing(
@@ -335,7 +337,7 @@ class TestALostLease:
     ):
         job = await claim(context, await add_session())
         await lose_lease(job)
-        service = context.authorizations
+        service = context.session_runs
         before = await read(database, job.session_id)
         results = {
             "complete": lambda: service.complete(job, ALICE, new_tokens()),
@@ -358,9 +360,9 @@ class TestALostLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.authorizations.complete(job, ALICE, new_tokens())
+        await context.session_runs.complete(job, ALICE, new_tokens())
         with pytest.raises(LeaseLostException):
-            await context.authorizations.fail(job, AppException())
+            await context.session_runs.fail(job, AppException())
         assert (await read(database, job.session_id)).status is SessionStatus.COMPLETED
 
 
@@ -370,7 +372,7 @@ class TestRecovery:
     ):
         job = await claim(context, await add_session())
         await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
-        assert await context.authorizations.recover_lost() == 1
+        assert await context.session_runs.recover_lost() == 1
         row = await read(database, job.session_id)
         assert (row.status, row.attempts, row.lease_token) == (SessionStatus.PENDING, 1, None)
         assert (await events(database, job.session_id))[-1] == "authorization.released"
@@ -379,7 +381,7 @@ class TestRecovery:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        assert await context.authorizations.recover_lost() == 0
+        assert await context.session_runs.recover_lost() == 0
         assert (await read(database, job.session_id)).lease_token == job.lease_token
 
     async def test_after_the_last_attempt_it_fails(
@@ -389,7 +391,7 @@ class TestRecovery:
         for _ in range(3):
             job = await claim(context, row)
             await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
-            await context.authorizations.recover_lost()
+            await context.session_runs.recover_lost()
         row = await read(database, row.session_id)
         assert (row.status, row.error_code) == (SessionStatus.FAILED, "ATTEMPTS_EXHAUSTED")
         assert "interrupted 3 times" in row.error_message
@@ -400,7 +402,7 @@ class TestRecovery:
         job = await claim(context, await add_session())
         await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
         async with open_services() as other:
-            recovered = await asyncio.gather(*(c.authorizations.recover_lost() for c in (context, other)))
+            recovered = await asyncio.gather(*(c.session_runs.recover_lost() for c in (context, other)))
         assert sum(recovered) == 1
 
     async def test_waiting_sessions_are_delivered_by_priority_and_age_and_only_once(
@@ -410,8 +412,8 @@ class TestRecovery:
         low = await add_session(priority=1)
         second = await add_session(priority=5)
         await add_session(status=SessionStatus.COMPLETED)
-        assert await context.authorizations.deliver_waiting() == 3
-        await context.authorizations.deliver_waiting()
+        assert await context.session_runs.deliver_waiting() == 3
+        await context.session_runs.deliver_waiting()
         assert await delivered(context) == [row.session_id for row in (first, second, low)]
 
     async def test_sessions_that_run_or_wait_for_too_long_become_timeouts(
@@ -421,7 +423,7 @@ class TestRecovery:
         await change(database, running.session_id, started_at=utc_now() - timedelta(hours=2, seconds=1))
         expired = await add_session(expires_at=utc_now() + IN_THE_PAST)
         waiting = await add_session()
-        assert await context.authorizations.end_overdue() == 2
+        assert await context.session_runs.end_overdue() == 2
         ended = await read(database, running.session_id)
         assert (ended.status, ended.error_code) == (SessionStatus.TIMEOUT, "AUTH_TIMEOUT")
         assert ended.error_message == "Session timed out after 2 hours"
@@ -429,7 +431,7 @@ class TestRecovery:
         assert (await read(database, fresh.session_id)).status is SessionStatus.IN_PROGRESS
         assert (await read(database, waiting.session_id)).status is SessionStatus.PENDING
         with pytest.raises(LeaseLostException):
-            await context.authorizations.complete(running, ALICE, new_tokens())
+            await context.session_runs.complete(running, ALICE, new_tokens())
 
 
 class TestView:
@@ -461,24 +463,24 @@ class TestWaiting:
 
         task = asyncio.create_task(wait())
         async with asyncio.timeout(5):
-            while session_id not in context.authorizations._waiters:
+            while session_id not in context.authorizations._waiters._waiting:
                 await asyncio.sleep(0)
         return task
 
     async def test_who_waits_is_told_of_the_end(self, context: Context, add_session: AddRow):
         job = await claim(context, await add_session())
         waiters = [await self.waiting(context, job.session_id) for _ in range(3)]
-        await context.authorizations.complete(job, ALICE, new_tokens())
+        await context.session_runs.complete(job, ALICE, new_tokens())
         async with asyncio.timeout(5):
             assert await asyncio.gather(*waiters) == [SessionStatus.COMPLETED] * 3
-        assert context.authorizations._waiters == {}
+        assert len(context.authorizations._waiters) == 0
 
     async def test_an_end_in_another_process_is_seen(
         self, context: Context, open_services: OpenContext, add_session: AddRow
     ):
         waiter = await self.waiting(context, (row := await add_session()).session_id)
         async with open_services() as other:
-            await other.authorizations.fail(await claim(other, row), AppException())
+            await other.session_runs.fail(await claim(other, row), AppException())
         async with asyncio.timeout(10):
             assert await waiter is SessionStatus.FAILED
 
@@ -492,12 +494,12 @@ class TestWaiting:
         waiter = await self.waiting(context, (await add_session()).session_id)
         waiter.cancel()
         await asyncio.wait([waiter])
-        assert context.authorizations._waiters == {}
+        assert len(context.authorizations._waiters) == 0
 
     async def test_nobody_waits_for_what_does_not_exist(self, context: Context):
         with pytest.raises(SessionNotFoundException):
             await context.authorizations.wait_for_end("unknown", seconds=60)
-        assert context.authorizations._waiters == {}
+        assert len(context.authorizations._waiters) == 0
 
 
 def _refuse_completion(database: Database) -> list[str]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from app.services.job_queue import JobQueue
+from app.services.job_queue import JobQueue, Waiting
 from tests.fixtures.waiting import eventually
 
 Handler = Callable[[str], Awaitable[float | None]]
@@ -21,6 +21,11 @@ async def delivering(queue: JobQueue, handle: Handler) -> AsyncIterator[None]:
             await running
 
 
+def waiting(*ids: tuple[str, int]) -> list[Waiting]:
+    """Pairs of an id and how urgent it is."""
+    return [Waiting(session_id, 1.7e9 - 600 * urgency, None) for session_id, urgency in ids]
+
+
 def collector() -> tuple[list[str], Handler]:
     handled: list[str] = []
 
@@ -33,7 +38,7 @@ def collector() -> tuple[list[str], Handler]:
 async def test_higher_priorities_come_first_and_equals_in_their_order():
     queue = JobQueue(concurrency=1)
     handled, handle = collector()
-    await queue.submit_all([("low", 1), ("middle-1", 5), ("high", 9), ("middle-2", 5)])
+    await queue.submit_all(waiting(("low", 1), ("middle-1", 5), ("high", 9), ("middle-2", 5)))
     async with delivering(queue, handle):
         await eventually(lambda: len(handled) == 4)
     assert handled == ["high", "middle-1", "middle-2", "low"]
@@ -42,8 +47,8 @@ async def test_higher_priorities_come_first_and_equals_in_their_order():
 async def test_one_that_waits_already_is_not_doubled():
     queue = JobQueue(concurrency=1)
     handled, handle = collector()
-    await queue.submit_all([("a", 5), ("b", 5)])
-    await queue.submit_all([("a", 5), ("last", 1)])
+    await queue.submit_all(waiting(("a", 5), ("b", 5)))
+    await queue.submit_all(waiting(("a", 5), ("last", 1)))
     async with delivering(queue, handle):
         await eventually(lambda: "last" in handled)
     assert handled == ["a", "b", "last"]
@@ -53,12 +58,12 @@ async def test_one_that_was_delivered_can_come_again():
     queue = JobQueue(concurrency=1)
     handled, handle = collector()
     async with delivering(queue, handle):
-        await queue.submit_all([("a", 5)])
+        await queue.submit_all(waiting(("a", 5)))
         await eventually(lambda: handled == ["a"])
         # the engine forgets a job a moment after its handler has returned
         async with asyncio.timeout(10):
             while handled != ["a", "a"]:
-                await queue.submit_all([("a", 5)])
+                await queue.submit_all(waiting(("a", 5)))
                 await asyncio.sleep(0)
 
 
@@ -71,7 +76,7 @@ async def test_a_handler_that_asks_for_it_is_called_again():
         return 0.01 if len(handled) < 3 else None
 
     async with delivering(queue, handle):
-        queue.submit("a", 5)
+        queue.submit(*waiting(("a", 5)))
         await eventually(lambda: len(handled) == 3)
     assert handled == ["a"] * 3
 
@@ -89,7 +94,7 @@ async def test_no_more_than_the_limit_at_once():
         running -= 1
         done += 1
 
-    await queue.submit_all([(str(number), 5) for number in range(5)])
+    await queue.submit_all(waiting(*((str(number), 5) for number in range(5))))
     async with delivering(queue, handle):
         await eventually(lambda: done == 5)
     assert most == 2
@@ -104,7 +109,7 @@ async def test_a_handler_that_fails_stops_nobody_else():
         if session_id == "bad":
             raise RuntimeError
 
-    await queue.submit_all([("bad", 9), ("good", 1)])
+    await queue.submit_all(waiting(("bad", 9), ("good", 1)))
     async with delivering(queue, handle):
         await eventually(lambda: "good" in handled)
     assert handled == ["bad", "good"]
@@ -120,7 +125,7 @@ async def test_stopped_it_delivers_nothing_more_and_waits_for_what_runs():
         await go_on.wait()
         ended.append(session_id)
 
-    await queue.submit_all([("first", 9), ("second", 1)])
+    await queue.submit_all(waiting(("first", 9), ("second", 1)))
     running = asyncio.create_task(queue.run(handle))
     await started.wait()
     queue.stop()
