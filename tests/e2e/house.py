@@ -28,7 +28,7 @@ APP = "AIOTT1"
 WAIT = 60
 """Seconds that a test waits for the end of an authorization, which takes one or two."""
 
-DEFAULTS = {"rate_limit_per_minute": 100_000, "shutdown_grace": 15}
+DEFAULTS = {"rate_limit_per_minute": 100_000, "shutdown_grace": 15, "max_attempts": 1}
 """The deadlines stay the long ones of the service, so that a busy machine fails no test; a test shortens its own."""
 
 

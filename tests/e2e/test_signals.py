@@ -38,7 +38,7 @@ async def hanging(
 ) -> AsyncIterator[tuple[House, str]]:
     """A service with one authorization that hangs where the fault is, and its id."""
     stage = {"provider.consent": "consent_given", "provider.authorize": "browser_attached"}.get(where)
-    async with open_house(sandbox, folder, **({"shutdown_grace": GRACE} | changes)) as house:
+    async with open_house(sandbox, folder, **({"shutdown_grace": GRACE, "max_attempts": 3} | changes)) as house:
         await house.admin.set_fault(where, "hang", account=account)
         session_id = await house.ask(account)
         await house.reached(session_id, stage or "profile_starting")
@@ -175,7 +175,7 @@ async def test_interrupted_too_often_it_is_not_tried_again(
 async def test_a_killed_chromedriver_fails_its_session_and_is_replaced(
     sandbox: SandboxProcess, folder: Path, account: str, unused_accounts, where: str
 ):
-    async with hanging(sandbox, folder, account, where=where) as (house, session_id):
+    async with hanging(sandbox, folder, account, where=where, max_attempts=1) as (house, session_id):
         (driver,) = children_named(house.service.pid, "chromedriver")
         os.kill(driver, signal.SIGKILL)
         session = await house.ended(session_id)
