@@ -8,7 +8,9 @@ from app.api.responses import APIResponse, success_response
 from app.api.schemas import AuthorizeRequest, SessionResponse
 from app.utils.exceptions import (
     BodyTooLargeException,
+    ProfileConflictException,
     ProfileNotFoundException,
+    ProfileQuarantinedException,
     SessionNotFoundException,
     UnknownApiAppException,
 )
@@ -20,7 +22,13 @@ router = APIRouter(prefix="/authorize", tags=["authorization"])
     "",
     status_code=status.HTTP_202_ACCEPTED,
     operation_id="authorize",
-    responses=errors(UnknownApiAppException, ProfileNotFoundException, BodyTooLargeException),
+    responses=errors(
+        UnknownApiAppException,
+        ProfileNotFoundException,
+        ProfileConflictException,
+        ProfileQuarantinedException,
+        BodyTooLargeException,
+    ),
 )
 async def authorize(
     body: AuthorizeRequest, caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep, response: Response
