@@ -28,6 +28,8 @@ LOOK = LEASE / 4
 """A worker looks four times a lease for what the dead have left."""
 STOPPING = 6.0
 """Seconds to stop a left-over browser on a busy machine; it takes 0.1 on an idle one."""
+START = 8.0
+"""Seconds in which a browser may still come up after its process has died."""
 
 
 @asynccontextmanager
@@ -128,13 +130,13 @@ async def kill_while_it_runs(house: House, account: str, fault: tuple[str, str])
     return profile_id, left
 
 
-async def freed(house: House, profile_id: str, left: list[int]) -> None:
-    """Within the lease's time and one look; the service was killed just now."""
+async def freed(house: House, profile_id: str, left: list[int], *, start: float = 0.0) -> None:
+    """Within the lease's time and one look, after a start that was under way; the service was killed just now."""
 
     async def free() -> bool:
         return await house.profile_is_free(profile_id) and not any(map(is_alive, left))
 
-    await until(free, LEASE + LOOK + STOPPING)
+    await until(free, LEASE + LOOK + STOPPING + start)
     assert await house.browser_is_gone(profile_id)
     assert (await row(house, profile_id)).quarantined_at is None
 
@@ -151,11 +153,12 @@ def driver_folders(house: House) -> list[str]:
 async def test_what_a_killed_service_ran_is_stopped_and_freed_after_its_restart(
     sandbox: SandboxProcess, folder: Path, account: str, fault: tuple[str, str]
 ):
-    async with open_house(sandbox, folder, lease_seconds=LEASE, max_attempts=1) as house:
+    changes = {"lease_seconds": LEASE, "profile_start_timeout": START, "max_attempts": 1}
+    async with open_house(sandbox, folder, **changes) as house:
         (of_the_dead,) = driver_folders(house)
         profile_id, left = await kill_while_it_runs(house, account, fault)
         await house.service.start()
-        await freed(house, profile_id, left)
+        await freed(house, profile_id, left, start=START if fault[0] == "local.start" else 0.0)
         assert of_the_dead in driver_folders(house)
         await house.service.run("worker", "run-once", "cleanup")
         (of_the_living,) = driver_folders(house)
