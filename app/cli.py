@@ -167,7 +167,10 @@ async def import_links(
     ],
 ) -> None:
     """Link profiles to accounts; bad lines are reported and skipped. Exit code 1 if there were any."""
-    text = file.read_text(encoding="utf-8-sig")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{file} is not UTF-8 text") from None
     async with open_context(_settings()) as context:
         with Progress(console=_err, transient=True) as progress:
             task = progress.add_task("Linking", total=len(text.splitlines()))
@@ -193,8 +196,12 @@ async def export_links(
     ] = False,
 ) -> None:
     """Write the links as CSV, as `profiles import` reads them."""
-    async with open_context(_settings()) as context:
-        with file.open("w", encoding="utf-8", newline="") as stream:
+    try:
+        stream = file.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}") from None
+    with stream:
+        async with open_context(_settings()) as context:
             written = await profile_csv.export_links(context.database, stream, everything=everything)
     print(f"{written} written to {file}")
 

@@ -186,7 +186,9 @@ class Settings(BaseSettings):
 
     def _placeholders(self) -> list[str]:
         """Settings that still hold what `.env.example` carries in their place."""
-        secrets = {"API_KEY": self.api_key, "GOLOGIN_API_TOKEN": self.gologin_api_token}
+        secrets = {"API_KEY": self.api_key}
+        if self.profile_browser == "gologin":
+            secrets["GOLOGIN_API_TOKEN"] = self.gologin_api_token
         for name, app in self.oauth_apps.items():
             secret = app.client_secret.get_secret_value() if app.client_secret else ""
             secrets[f"OAUTH_APPS.{name}"] = SecretStr(f"{app.client_id} {secret}")

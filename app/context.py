@@ -116,6 +116,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             lease_seconds=settings.lease_seconds,
             fleet_limit=settings.fleet_max_running_profiles,
             foreign_grace=settings.foreign_lease_grace,
+            start_grace=settings.profile_start_timeout,
         ),
         directory=directory,
         sync=syncs,

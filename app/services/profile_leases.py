@@ -50,6 +50,8 @@ class ProfileLeases:
     fleet_limit: profiles that may run at once on all machines together; None: as many as have slots.
     foreign_grace: seconds after which a lease that another machine let expire is taken over: with its processes
         that machine has most likely lost its browsers, too.
+    start_grace: seconds that a browser may still come up after the process that asked for it has died: until then
+        there is nothing to stop yet, and the profile is not free.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ProfileLeases:
         lease_seconds: float,
         fleet_limit: int | None,
         foreign_grace: float,
+        start_grace: float,
     ) -> None:
         self._database = database
         self._machine = machine
@@ -68,6 +71,7 @@ class ProfileLeases:
         self._lease_seconds = lease_seconds
         self._fleet_limit = fleet_limit
         self._foreign_grace = foreign_grace
+        self._start_grace = start_grace
 
     async def check_free(self, session: AsyncSession, profile_id: str) -> None:
         """Whether the profile could be started now.
@@ -132,6 +136,10 @@ class ProfileLeases:
             .where(
                 Profile.lease_owner.startswith(f"{self._machine}:", autoescape=True)
                 | (Profile.lease_expires_at < now - timedelta(seconds=self._foreign_grace))
+            )
+            .where(
+                Profile.ws_url.is_not(None)
+                | (Profile.lease_expires_at < now - timedelta(seconds=self._start_grace))
             )
             .with_for_update(skip_locked=True)
         )

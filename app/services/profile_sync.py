@@ -189,13 +189,16 @@ class ProfileSyncService:
         """Which of them are gone indeed.
 
         A profile deleted during the pass moves all later ones up by one, and one of them from a page not yet read to
-        one that was. So each is asked for by itself, or the list is read again, whichever costs fewer calls.
+        one that was. So each is asked for by itself, or the list is read again, whichever costs fewer calls; from its
+        end, because who moves up then moves towards the pages not yet read.
         """
         if len(unseen) <= result.pages:
             return [
                 row_id for row_id, profile_id in unseen if not await self._client.profile_exists(profile_id)
             ]
-        await self._apply_pages(SyncResult(), seen)
+        for page in range(result.pages, 0, -1):
+            rows = (await self._client.list_profiles(page)).profiles
+            await self._apply({row.id: row for row in rows}, SyncResult(), seen)
         return [row_id for row_id, _ in unseen if row_id not in seen]
 
     async def _refuse_mass_removal(self, gone: int, allowed: bool) -> None:

@@ -57,6 +57,7 @@ class WorkerRuns:
                 lease_token=token,
                 lease_owner=self._owner,
                 lease_expires_at=lease_expiry(self.lease_seconds),
+                next_run_at=now,  # whatever stands there at the end was asked for meanwhile
             )
             .returning(WorkerRun.name)
         )
@@ -73,16 +74,15 @@ class WorkerRuns:
 
     async def finish(self, name: str, turn: Turn, *, succeeded: bool, next_in: float) -> None:
         """Give the turn back; the next one is due in `next_in` seconds, or at once if it was asked for meanwhile."""
-        now = utc_now()
-        was_asked_for = (WorkerRun.next_run_at > turn.claimed_at) & (WorkerRun.next_run_at <= now)
+        was_asked_for = WorkerRun.next_run_at != turn.claimed_at
         values = {
             "next_run_at": case(
-                (was_asked_for, WorkerRun.next_run_at), else_=now + timedelta(seconds=next_in)
+                (was_asked_for, WorkerRun.next_run_at), else_=utc_now() + timedelta(seconds=next_in)
             ),
             **_NO_LEASE,
         }
         if succeeded:
-            values["last_success_at"] = now
+            values["last_success_at"] = utc_now()
         await self._update(name, turn, **values)
 
     async def make_due(self, session: AsyncSession, name: str) -> None:

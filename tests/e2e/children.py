@@ -44,6 +44,8 @@ class Child:
 
     async def rest(self) -> list[str]:
         """End it by closing its standard input; what it printed until then."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # communicate() leaves it open when there is nothing to send
         output, _ = await asyncio.wait_for(self._process.communicate(), TIMEOUT)
         assert self._process.returncode == 0
         return output.decode().splitlines()

@@ -147,6 +147,11 @@ def test_one_placeholder_left_is_enough_to_be_refused(name: str, value: str):
     assert name.upper() in line
 
 
+def test_another_profile_browser_needs_no_token_of_gologins():
+    own = REAL | {"gologin_api_token": "change-me", "profile_browser": "adspower"}
+    assert load_settings(None, **own).environment == "production"
+
+
 @pytest.mark.parametrize("placeholder", [{"client_id": "change-me"}, {"client_secret": "change-me"}], ids=str)
 def test_one_placeholder_in_an_app_is_enough(placeholder: dict[str, str]):
     app = {"client_id": "id", "client_secret": "s", "redirect_uri": "https://example.org/cb"} | placeholder

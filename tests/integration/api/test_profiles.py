@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app.database import Database
-from app.models import Event, Profile, utc_now
+from app.models import Event, Profile, WorkerRun, utc_now
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
@@ -31,28 +31,32 @@ ROUTES = [
 ]
 
 
-async def events(database: Database, kind: str) -> list[tuple[str, str | None, str | None, dict[str, Any]]]:
+async def events(database: Database, kind: str) -> list[tuple[str, str | None, str | None]]:
+    """Actor, profile and account of each."""
     async with database.reading() as session:
         rows = await session.scalars(select(Event).where(Event.event_type == kind).order_by(Event.id))
-        return [(row.actor, row.profile_id, row.account_id, row.data) for row in rows]
+        return [(row.actor, row.profile_id, row.account_id) for row in rows]
 
 
 class TestKeys:
-    @pytest.mark.parametrize(("method", "path"), ROUTES)
-    async def test_no_key(self, api: Api, method: str, path: str):
+    async def test_no_key(self, api: Api):
         del api.client.headers["X-API-Key"]
-        refused(await api.client.request(method, path, json={}), 401, "UNAUTHORIZED")
+        for method, path in ROUTES:
+            refused(await api.client.request(method, path, json={}), 401, "UNAUTHORIZED")
 
-    @pytest.mark.parametrize(("method", "path"), ROUTES)
-    async def test_a_key_without_the_scope(self, api: Api, database: Database, method: str, path: str):
+    async def test_a_key_without_the_scope(self, api: Api):
         headers = await api.key(Scope.AUTHORIZE, Scope.TOKENS_READ)
-        response = await api.client.request(method, path, json={"twitter_username": "anna"}, headers=headers)
-        assert "'profiles'" in refused(response, 403, "FORBIDDEN")
+        body = {"twitter_username": "anna"}
+        for method, path in ROUTES:
+            response = await api.client.request(method, path, json=body, headers=headers)
+            assert "'profiles'" in refused(response, 403, "FORBIDDEN")
 
-    @pytest.mark.parametrize("scope", [Scope.PROFILES, Scope.ADMIN])
-    async def test_a_key_with_the_scope(self, api: Api, scope: Scope):
-        headers = await api.key(scope)
-        assert (await api.client.get("/profiles", headers=headers)).status_code == 200
+    async def test_a_key_with_the_scope(self, api: Api):
+        for scope in (Scope.PROFILES, Scope.ADMIN):
+            headers = await api.key(scope, name=scope)
+            for method, path in ROUTES:
+                response = await api.client.request(method, path, headers=headers)
+                assert response.status_code not in (401, 403, 500)
 
 
 class TestList:
@@ -94,9 +98,8 @@ class TestList:
         body = (await api.client.get("/profiles", params={"account_id": "nobody"})).json()
         assert (body["data"], body["total"], body["total_pages"]) == ([], 0, 0)
 
-    @pytest.mark.parametrize(
-        ("query", "expected"),
-        [
+    async def test_filters(self, api: Api):
+        expected: list[tuple[dict[str, str], list[str]]] = [
             ({"account_id": "anna"}, ["anna"]),
             ({"account_id": " @ANNA"}, ["anna"]),
             ({"api_app": "AIOTT1"}, ["anna"]),
@@ -114,32 +117,27 @@ class TestList:
             ({"text": "\\"}, []),
             ({"text": ""}, ["anna", "bob_1", "carl", "dora"]),
             ({"is_active": "true", "in_use": "false", "text": "a"}, ["anna", "dora"]),
-        ],
-        ids=str,
-    )
-    async def test_filters(self, api: Api, query: dict[str, str], expected: list[str]):
-        assert await self.names(api, **query) == expected
+        ]
+        found = [(query, await self.names(api, **query)) for query, _ in expected]
+        assert found == expected
 
-    @pytest.mark.parametrize(
-        ("sort", "ascending"),
-        [
-            ("profile_name", ["anna", "bob_1", "carl", "dora"]),
-            ("twitter_username", ["anna", "bob_1", "carl", "dora"]),
-            ("created_at", ["carl", "dora", "bob_1", "anna"]),
-            ("updated_at", ["anna", "bob_1", "dora", "carl"]),
-        ],
-    )
-    async def test_orders(self, api: Api, sort: str, ascending: list[str]):
-        assert await self.names(api, sort=sort) == ascending
-        assert await self.names(api, sort=sort, order="desc") == ascending[::-1]
+    async def test_orders(self, api: Api):
+        ascending = {
+            "profile_name": ["anna", "bob_1", "carl", "dora"],
+            "twitter_username": ["anna", "bob_1", "carl", "dora"],
+            "created_at": ["carl", "dora", "bob_1", "anna"],
+            "updated_at": ["anna", "bob_1", "dora", "carl"],
+        }
+        assert {sort: await self.names(api, sort=sort) for sort in ascending} == ascending
+        descending = {sort: await self.names(api, sort=sort, order="desc") for sort in ascending}
+        assert descending == {sort: names[::-1] for sort, names in ascending.items()}
 
     async def test_what_has_no_value_comes_last_in_both_orders(self, api: Api):
         for order in ("asc", "desc"):
             assert await self.names(api, sort="last_synced", order=order) == ["anna", "dora", "carl", "bob_1"]
 
-    @pytest.mark.parametrize(
-        ("query", "said"),
-        [
+    async def test_what_cannot_be_asked(self, api: Api):
+        mistakes: list[tuple[dict[str, Any], str]] = [
             ({"page": 0}, "page: "),
             ({"page": 10**9}, "page: "),
             ({"page_size": 0}, "page_size: "),
@@ -150,22 +148,20 @@ class TestList:
             ({"account_id": "no handle"}, "account_id: must be"),
             ({"text": "x" * 201}, "text: "),
             ({"acount_id": "anna"}, "acount_id: Extra"),
-        ],
-        ids=str,
-    )
-    async def test_what_cannot_be_asked(self, api: Api, query: dict[str, Any], said: str):
-        response = await api.client.get("/profiles", params=query)
-        assert said in refused(response, 422, "INVALID_REQUEST")
+        ]
+        for query, said in mistakes:
+            response = await api.client.get("/profiles", params=query)
+            assert said in refused(response, 422, "INVALID_REQUEST")
 
-    @pytest.mark.parametrize("name", ["text", "api_app", "account_id", "sort"])
-    async def test_a_nul(self, api: Api, name: str):
-        response = await api.client.get("/profiles", params={name: f"a{NUL}b"})
-        assert response.status_code in (404, 422)
+    async def test_a_nul(self, api: Api):
+        for name in ("text", "api_app", "account_id", "sort"):
+            response = await api.client.get("/profiles", params={name: f"a{NUL}b"})
+            assert response.status_code in (404, 422)
 
-    @pytest.mark.parametrize("text", ["🦊", "%F0%9F", "'; --", "ß"])
-    async def test_strange_texts_find_nothing(self, api: Api, text: str):
-        assert await self.names(api, text=text) == []
-        assert (await api.client.get(f"/profiles?text={text}&api_app={text}")).status_code == 200
+    async def test_strange_texts_find_nothing(self, api: Api):
+        for text in ("🦊", "%F0%9F", "'; --", "ß", "\\", "%"):
+            assert await self.names(api, text=text) == []
+            assert (await api.client.get(f"/profiles?text={text}&api_app={text}")).status_code == 200
 
 
 class TestOne:
@@ -193,14 +189,11 @@ class TestOne:
         assert "secret-token" not in response.text
 
     @pytest.mark.parametrize("profile_id", ["0" * 24, "x", "x" * 3000, "%F0%9F%98%80", "%00"])
-    @pytest.mark.parametrize(
-        ("method", "path"), [("GET", ""), ("PUT", "/account"), ("DELETE", "/account"), ("POST", "/release")]
-    )
-    async def test_an_unknown_one(self, api: Api, method: str, path: str, profile_id: str):
-        response = await api.client.request(
-            method, f"/profiles/{profile_id}{path}", json={"twitter_username": "anna"}
-        )
-        refused(response, 404, "NOT_FOUND" if "%00" in profile_id else "UNKNOWN_PROFILE")
+    async def test_an_unknown_one(self, api: Api, profile_id: str):
+        code, body = "NOT_FOUND" if profile_id == "%00" else "UNKNOWN_PROFILE", {"twitter_username": "anna"}
+        for method, path in (("GET", ""), ("PUT", "/account"), ("DELETE", "/account"), ("POST", "/release")):
+            response = await api.client.request(method, f"/profiles/{profile_id}{path}", json=body)
+            refused(response, 404, code)
 
 
 class TestOfAnAccount:
@@ -226,9 +219,9 @@ class TestOfAnAccount:
         assert await found("anna", api_app="NONE") == ["link", "rule"]
         assert await found("nobody") == []
 
-    @pytest.mark.parametrize("account", ["a b", "@", "x" * 65, "x" * 200, "%F0%9F%98%80"])
-    async def test_what_is_no_handle(self, api: Api, account: str):
-        refused(await api.client.get(f"/profiles/by-account/{account}"), 422, "INVALID_REQUEST")
+    async def test_what_is_no_handle(self, api: Api):
+        for account in ("a b", "@", "x" * 65, "x" * 200, "%F0%9F%98%80"):
+            refused(await api.client.get(f"/profiles/by-account/{account}"), 422, "INVALID_REQUEST")
 
 
 class TestLinks:
@@ -249,16 +242,12 @@ class TestLinks:
         assert (data["twitter_username"], data["api_app"], data["is_linked"]) == ("anna", "AIOTT1", True)
         shown = answered(await api.client.get(f"/profiles/{profile_id}"))
         assert (shown["twitter_username"], shown["is_linked"]) == ("anna", True)
-        assert await events(database, "profile.linked") == [
-            ("anna's key", profile_id, "anna", {"api_app": "AIOTT1"})
-        ] or (await events(database, "profile.linked"))[0][:3] == ("anna's key", profile_id, "anna")
+        assert await events(database, "profile.linked") == [("anna's key", profile_id, "anna")]
 
         data = answered(await api.client.delete(url, headers=headers))
         assert (data["twitter_username"], data["api_app"], data["is_linked"]) == ("bob", None, False)
         assert answered(await api.client.delete(url))["is_linked"] is False
-        assert [event[:3] for event in await events(database, "profile.unlinked")] == [
-            ("anna's key", profile_id, "anna")
-        ]
+        assert await events(database, "profile.unlinked") == [("anna's key", profile_id, "anna")]
 
     async def test_the_same_link_again(self, api: Api, profile_id: str):
         for _ in range(2):
@@ -286,9 +275,8 @@ class TestLinks:
         assert answered(await self.link(api, profile_id, "anna"))["is_linked"]
         assert not answered(await api.client.get(f"/profiles/{gone.profile_id}"))["is_linked"]
 
-    @pytest.mark.parametrize(
-        ("body", "said"),
-        [
+    async def test_a_body_that_says_something_wrong(self, api: Api, database: Database, profile_id: str):
+        mistakes: list[tuple[dict[str, Any], str]] = [
             ({}, "twitter_username: Field required"),
             ({"twitter_username": None}, "twitter_username: "),
             ({"twitter_username": ""}, "twitter_username: must be"),
@@ -300,14 +288,10 @@ class TestLinks:
             ({"twitter_username": "anna", "api_app": "A\n"}, "api_app: "),
             ({"twitter_username": "anna", "api_app": "x" * 65}, "api_app: "),
             ({"twitter_username": "anna", "app": "AIOTT1"}, "app: Extra"),
-        ],
-        ids=str,
-    )
-    async def test_a_body_that_says_something_wrong(
-        self, api: Api, database: Database, profile_id: str, body: dict[str, Any], said: str
-    ):
-        response = await api.client.put(f"/profiles/{profile_id}/account", json=body)
-        assert said in refused(response, 422, "INVALID_REQUEST")
+        ]
+        for body, said in mistakes:
+            response = await api.client.put(f"/profiles/{profile_id}/account", json=body)
+            assert said in refused(response, 422, "INVALID_REQUEST")
         assert await events(database, "profile.linked") == []
 
 
@@ -336,9 +320,7 @@ class TestAuthorize:
         assert (data["quarantined_at"], data["quarantine_reason"]) == (None, None)
         assert answered(await self.ask(api), 202)["profile_id"] == row.profile_id
         answered(await api.client.post(url))
-        assert [(event[0], event[1]) for event in await events(database, "profile.released")] == [
-            ("bootstrap", row.profile_id)
-        ]
+        assert await events(database, "profile.released") == [("bootstrap", row.profile_id, None)]
 
     async def test_an_inactive_one_is_none(self, api: Api, add_profile: AddRow):
         await add_profile(twitter_username="anna", is_active=False)
@@ -376,10 +358,23 @@ class TestSync:
                 await asyncio.sleep(0.01)
 
     async def sync(self, api: Api, **body: bool) -> Any:
-        """Ask for one, and the sync when it has ended."""
+        """Ask for one, and the sync when it has ended and none follows by itself."""
         data = answered(await api.client.post("/profiles/sync", json=body), 202)
         assert data["status"] in ("pending", "running")
-        return await self.ended(api, data["sync_id"])
+        done = await self.ended(api, data["sync_id"])
+        await self.nothing_due(api)
+        return done
+
+    async def nothing_due(self, api: Api) -> None:
+        """The turn of the last pass is given back, and the next one is not due."""
+        query = select(WorkerRun).where(WorkerRun.name == "sync")
+        async with asyncio.timeout(30):
+            while True:
+                async with api.context.database.reading() as session:
+                    run = await session.scalar(query)
+                if run and run.lease_token is None and run.next_run_at > utc_now():
+                    return
+                await asyncio.sleep(0.01)
 
     async def test_it_tells_what_it_found(
         self, open_api: OpenApi, addresses: dict[str, Any], admin: SandboxAdmin, profile: ProfileInfo
@@ -487,11 +482,11 @@ class TestSync:
         async with database.reading() as session:
             assert "proxy" not in str(list(await session.scalars(select(Profile.profile_metadata))))
 
-    @pytest.mark.parametrize("sync_id", ["x", "x" * 3000, "00000000-0000-4000-8000-000000000000", "%00"])
-    async def test_an_unknown_one(self, api: Api, sync_id: str):
-        code = "NOT_FOUND" if sync_id == "%00" else "SYNC_NOT_FOUND"
-        refused(await api.client.get(f"/profiles/sync/{sync_id}"), 404, code)
+    async def test_an_unknown_one(self, api: Api):
+        for sync_id in ("x", "x" * 3000, "00000000-0000-4000-8000-000000000000"):
+            refused(await api.client.get(f"/profiles/sync/{sync_id}"), 404, "SYNC_NOT_FOUND")
+        refused(await api.client.get("/profiles/sync/%00"), 404, "NOT_FOUND")
 
-    @pytest.mark.parametrize("body", [{"allow": True}, {"allow_mass_removal": "perhaps"}, [], "x"], ids=str)
-    async def test_a_body_that_says_something_wrong(self, api: Api, body: object):
-        refused(await api.client.post("/profiles/sync", json=body), 422, "INVALID_REQUEST")
+    async def test_a_body_that_says_something_wrong(self, api: Api):
+        for body in ({"allow": True}, {"allow_mass_removal": "perhaps"}, [], "x"):
+            refused(await api.client.post("/profiles/sync", json=body), 422, "INVALID_REQUEST")

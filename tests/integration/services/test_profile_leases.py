@@ -32,6 +32,7 @@ def leases_of(
         lease_seconds=lease_seconds,
         fleet_limit=fleet_limit,
         foreign_grace=600,
+        start_grace=60,
     )
 
 
@@ -121,6 +122,17 @@ async def test_another_machines_left_overs_are_left_to_it_for_a_while(
 ):
     await add_left_over(database, "there:7", seconds_ago=seconds_ago)
     assert len(await leases_of(database).take_over_expired()) == taken
+
+
+@pytest.mark.parametrize(("seconds_ago", "taken"), [(59, 0), (61, 1)])
+async def test_a_browser_that_may_still_come_up_is_waited_for(
+    database: Database, seconds_ago: float, taken: int
+):
+    profile_id = await add_left_over(database, "here:7", seconds_ago=seconds_ago)
+    async with database.transaction() as session:
+        await session.execute(update(Profile).values(ws_url=None))
+    left_overs = await leases_of(database).take_over_expired()
+    assert [each.profile_id for each in left_overs] == [profile_id] * taken
 
 
 async def test_a_machine_whose_name_begins_alike_is_another_one(database: Database):

@@ -1,0 +1,23 @@
+"""A second service beside a house's own, on the same database."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.demo.service_process import ServiceProcess
+from tests.e2e.house import House
+
+
+@asynccontextmanager
+async def another_service(house: House, **changes: Any) -> AsyncIterator[ServiceProcess]:
+    """Its settings are those of the house, but for `changes`."""
+    folder = house.folder / f"another-{secrets.token_hex(4)}"
+    folder.mkdir()
+    different = {name.upper(): str(value) for name, value in changes.items()}
+    service = ServiceProcess(folder, house.environment | different)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()

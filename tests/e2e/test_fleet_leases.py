@@ -1,0 +1,278 @@
+"""One profile runs once at a time over all processes, and a process that dies keeps neither profile nor browser."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from app.database import Database
+from app.demo.service_process import settings_for
+from app.models import Profile
+from app.sandbox.process import SandboxProcess
+from tests.e2e.children import Child, child
+from tests.e2e.fleet import another_service
+from tests.e2e.house import House, open_house, until
+from tests.e2e.processes import children_named, is_alive, processes_with
+from tests.e2e.watcher import watched_browsers
+from tests.fixtures.factories import new_profile
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LEASE = 3.0
+LOOK = LEASE / 4
+"""A worker looks four times a lease for what the dead have left."""
+STOPPING = 6.0
+"""Seconds to stop a left-over browser on a busy machine; it takes 0.1 on an idle one."""
+START = 8.0
+"""Seconds in which a browser may still come up after its process has died."""
+
+
+@asynccontextmanager
+async def rivals(
+    how: str, sandbox: SandboxProcess, folder: Path, url: str, profile_id: str
+) -> AsyncIterator[list[Child]]:
+    """Two processes that can be asked to run the profile."""
+    environment = settings_for(sandbox.info, folder=folder, database_url=url)
+    async with (
+        child("profile_child.py", how, profile_id, environment=environment) as one,
+        child("profile_child.py", how, profile_id, environment=environment) as other,
+    ):
+        for each in (one, other):
+            await each.until("ready")
+        yield [one, other]
+
+
+async def ask_both(rivals: list[Child]) -> None:
+    """At the same moment, before either of them lets go: exactly one may have it."""
+    for each in rivals:
+        each.tell()
+    answers = await asyncio.gather(*(each.line() for each in rivals))
+    assert sorted(answers) == ["held", "refused"]
+    holder = rivals[answers.index("held")]
+    holder.tell()
+    assert await holder.line() == "left"
+
+
+async def add_profile(url: str, profile_id: str) -> None:
+    database = Database(url, pool_size=1)
+    try:
+        async with database.transaction() as session:
+            session.add(new_profile(profile_id=profile_id))
+    finally:
+        await database.close()
+
+
+async def test_two_processes_asked_a_hundred_times_never_both_hold_the_profile(
+    sandbox: SandboxProcess, tmp_path: Path, database_url: str
+):
+    await add_profile(database_url, "contended")
+    async with rivals("lease", sandbox, tmp_path, database_url, "contended") as asked:
+        for _ in range(100):
+            await ask_both(asked)
+
+
+async def test_two_processes_asked_ten_times_never_both_run_its_browser(
+    sandbox: SandboxProcess, tmp_path: Path, database_url: str, account: str
+):
+    profile_id = (await sandbox.admin.profile(account)).id
+    await add_profile(database_url, profile_id)
+    async with (
+        rivals("browser", sandbox, tmp_path, database_url, profile_id) as asked,
+        watched_browsers(sandbox.pid, str(sandbox.data_dir / profile_id)) as seen,
+    ):
+        for _ in range(10):
+            await ask_both(asked)
+    starts = await sandbox.admin.requests(endpoint="local.start", account=account)
+    assert (len(starts), seen.most_of_one_profile) == (10, 1)
+    assert processes_with(str(sandbox.data_dir / profile_id)) == []
+
+
+# A service that is killed
+
+
+async def row(house: House, profile_id: str) -> Profile:
+    database = Database(house.environment["DATABASE_URL"], pool_size=1)
+    try:
+        async with database.reading() as session:
+            return (await session.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
+    finally:
+        await database.close()
+
+
+async def kill_while_it_runs(house: House, account: str, fault: tuple[str, str]) -> tuple[str, list[int]]:
+    """The profile, and the processes of its browser that outlive the service."""
+    endpoint, kind = fault
+    await house.admin.set_fault(endpoint, kind, account=account)
+    await house.ask(account)
+    profile_id = await house.profile_id(account)
+
+    async def browser_is_up() -> bool:
+        asked = await house.admin.requests(endpoint=endpoint, account=account)
+        up = [b for b in await house.admin.browsers() if b.profile_id == profile_id and b.ws_url]
+        return bool(asked and up)
+
+    await until(browser_is_up)
+    drivers = children_named(house.service.pid, "chromedriver")
+    await house.service.kill()
+    left = processes_with(house.profile_folder(profile_id))
+    assert left
+    assert not await house.profile_is_free(profile_id)
+
+    async def drivers_are_gone() -> bool:
+        return not any(map(is_alive, drivers))
+
+    await until(drivers_are_gone)
+    return profile_id, left
+
+
+async def freed(house: House, profile_id: str, left: list[int], *, start: float = 0.0) -> None:
+    """Within the lease's time and one look, after a start that was under way; the service was killed just now."""
+
+    async def free() -> bool:
+        return await house.profile_is_free(profile_id) and not any(map(is_alive, left))
+
+    await until(free, LEASE + LOOK + STOPPING + start)
+    assert await house.browser_is_gone(profile_id)
+    assert (await row(house, profile_id)).quarantined_at is None
+
+
+def driver_folders(house: House) -> list[str]:
+    return [path.name for path in house.temp_dir.iterdir() if path.name.startswith("gologin-chromedriver-")]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [("provider.consent", "hang"), ("local.start", "start_hang_running")],
+    ids=["in the middle", "during the start"],
+)
+async def test_what_a_killed_service_ran_is_stopped_and_freed_after_its_restart(
+    sandbox: SandboxProcess, folder: Path, account: str, fault: tuple[str, str]
+):
+    changes = {"lease_seconds": LEASE, "profile_start_timeout": START, "max_attempts": 1}
+    async with open_house(sandbox, folder, **changes) as house:
+        (of_the_dead,) = driver_folders(house)
+        profile_id, left = await kill_while_it_runs(house, account, fault)
+        await house.service.start()
+        await freed(house, profile_id, left, start=START if fault[0] == "local.start" else 0.0)
+        assert of_the_dead in driver_folders(house)
+        await house.service.run("worker", "run-once", "cleanup")
+        (of_the_living,) = driver_folders(house)
+        assert of_the_living != of_the_dead
+        await house.admin.clear_faults(account)
+        assert (await house.authorize(account))["status"] == "completed"
+        assert driver_folders(house) == [of_the_living]
+
+
+async def test_another_process_of_the_machine_does_it_when_the_killed_one_stays_away(
+    sandbox: SandboxProcess, folder: Path, account: str
+):
+    async with (
+        open_house(sandbox, folder, lease_seconds=LEASE, max_attempts=1) as house,
+        another_service(house),
+    ):
+        # The one that is asked takes the session at once.
+        profile_id, left = await kill_while_it_runs(house, account, ("provider.consent", "hang"))
+        await freed(house, profile_id, left)
+
+
+async def test_another_machine_leaves_it_alone_until_its_own_process_is_back(
+    sandbox: SandboxProcess, folder: Path, account: str
+):
+    async with open_house(sandbox, folder, lease_seconds=LEASE, machine_name="first") as house:
+        profile_id, left = await kill_while_it_runs(house, account, ("provider.consent", "hang"))
+        async with another_service(house, machine_name="second") as second:
+
+            async def session_was_put_back() -> bool:
+                return any(line["event"] == "authorization.recovered" for line in second.log_lines())
+
+            await until(session_was_put_back)
+            assert any(map(is_alive, left))
+            assert (await row(house, profile_id)).in_use
+            await house.admin.clear_faults(account)
+            await house.service.start()
+            await until(lambda: gone(left))
+            await house.nothing_left(account)
+
+
+async def gone(pids: list[int]) -> bool:
+    return not any(map(is_alive, pids))
+
+
+# Quarantine
+
+
+async def call(house: House, method: str, path: str) -> dict[str, object]:
+    answer = await house._call(method, path)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, object] = answer.json()["data"]
+    return found
+
+
+async def check_quarantine(house: House, account: str, reason: str) -> None:
+    """It is shown and refused; once its browser is gone and it is released, it is authorised."""
+    profile_id = await house.profile_id(account)
+
+    async def is_quarantined() -> bool:
+        return (await call(house, "GET", f"/profiles/{profile_id}"))["quarantined_at"] is not None
+
+    await until(is_quarantined, 30)
+    assert reason in str((await call(house, "GET", f"/profiles/{profile_id}"))["quarantine_reason"])
+    refused = await house.post(account)
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "PROFILE_QUARANTINED")
+
+    await house.admin.clear_faults(account)
+    await house.admin.kill_browser(profile_id)
+    released = await call(house, "POST", f"/profiles/{profile_id}/release")
+    assert (released["quarantined_at"], released["quarantine_reason"]) == (None, None)
+    assert (await house.authorize(account))["status"] == "completed"
+    await house.nothing_left(account)
+
+
+async def test_a_profile_whose_start_failed_and_whose_stop_is_refused_is_quarantined(
+    sandbox: SandboxProcess, folder: Path, account: str
+):
+    async with open_house(sandbox, folder, profile_start_timeout=3) as house:
+        await house.admin.set_fault("local.start", "start_hang_running", account=account)
+        await house.admin.set_fault("local.stop", "status", account=account, status=500)
+        session = await house.authorize(account)
+        assert (session["status"], session["error_code"]) == ("failed", "GOLOGIN_API_ERROR")
+        await check_quarantine(house, account, "Its start failed, and it could not be stopped")
+
+
+async def test_a_profile_whose_browser_ignores_the_close_and_whose_stop_is_refused_is_quarantined(
+    house: House, account: str
+):
+    await house.admin.set_fault("local.stop", "status", account=account, status=500)
+    session_id = await freeze_browser_at_the_end(house, account)
+    assert (await house.ended(session_id))["status"] == "completed", "the result is not lost"
+    await check_quarantine(house, account, "did not close, and it could not be stopped")
+
+
+async def test_a_browser_that_ignores_the_close_is_stopped_by_gologin(house: House, account: str):
+    session_id = await freeze_browser_at_the_end(house, account)
+    assert (await house.ended(session_id))["status"] == "completed"
+    profile_id = await house.profile_id(account)
+    await until(lambda: house.browser_is_gone(profile_id), 30)
+    await house.nothing_left(account)
+    profile = await call(house, "GET", f"/profiles/{profile_id}")
+    assert profile["quarantined_at"] is None
+
+
+async def freeze_browser_at_the_end(house: House, account: str) -> str:
+    """The session's id; its browser answers nothing any more once the code is there."""
+    await house.admin.set_fault("provider.token", "delay", account=account, seconds=2)
+    session_id = await house.ask(account)
+    profile_id = await house.profile_id(account)
+
+    async def exchanging() -> bool:
+        return bool(await house.admin.requests(endpoint="provider.token", account=account))
+
+    await until(exchanging)
+    (browser,) = [each for each in await house.admin.browsers() if each.profile_id == profile_id]
+    os.kill(browser.pid, signal.SIGSTOP)
+    return session_id
