@@ -265,6 +265,8 @@ class AuthorizationSession(_Timestamps, _Lease, Base):
     """The lowest goes first: unix seconds of the request, less a head start for its priority. So age always wins."""
     not_before: Mapped[datetime | None]
     """Asked for by the caller, or the time of the next attempt."""
+    timeout_seconds: Mapped[float | None]
+    """For one attempt, from the running profile to the stored tokens; None: as the settings say."""
     is_forced: Mapped[bool] = mapped_column(default=False)
     """Asked for although another session of the account was open."""
     attempts: Mapped[int] = mapped_column(default=0)

@@ -18,6 +18,7 @@ def upgrade() -> None:
     new = (
         sa.Column("queue_rank", sa.Double(), nullable=False, server_default="0"),
         sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("timeout_seconds", sa.Double(), nullable=True),
         sa.Column("is_forced", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("attempts_allowed", sa.Integer(), nullable=False, server_default="3"),
     )
@@ -82,7 +83,7 @@ def downgrade() -> None:
     op.drop_index("ix_authorization_sessions_queue", SESSIONS)
     op.create_index("ix_authorization_sessions_queue", SESSIONS, ["status", "priority", "id"])
     with op.batch_alter_table(SESSIONS) as batch:
-        for column in ("attempts_allowed", "is_forced", "not_before", "queue_rank"):
+        for column in ("attempts_allowed", "is_forced", "timeout_seconds", "not_before", "queue_rank"):
             batch.drop_column(column)
 
 

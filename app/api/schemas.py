@@ -38,6 +38,9 @@ class AuthorizeRequest(BaseModel):
     expires_at: AwareDatetime | None = Field(
         default=None, description="Give up if it has not started by then"
     )
+    timeout_seconds: float | None = Field(
+        default=None, ge=1, le=3600, description="For one attempt; at most what the settings allow"
+    )
     force: bool = Field(default=False, description="Also when a session of this account and app is open")
 
     def order(self) -> Order:

@@ -55,6 +55,8 @@ class Order:
     not_before: datetime | None = None
     expires_at: datetime | None = None
     """A session that has not started by then ends as ``timeout``."""
+    timeout_seconds: float | None = None
+    """For one attempt; the settings' own is the longest."""
     force: bool = False
     """Also when a session of the account is open."""
 
@@ -217,6 +219,7 @@ class AuthorizationService:
             stage_times={},
             priority=order.priority,
             not_before=order.not_before,
+            timeout_seconds=order.timeout_seconds,
             is_forced=order.force,
             attempts=0,
             attempts_allowed=self._limits.max_attempts,

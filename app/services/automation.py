@@ -298,12 +298,13 @@ class ProfileAutomator:
         start has its own. Any exit stops the profile. Raises what `GoLoginService.running_profile`, `ConsentTab`
         and the `OAuthService` raise.
         """
+        timeout = min(self._timeout, job.timeout_seconds or self._timeout)
         async with self._gologin.running_profile(job.profile_id, report=report) as browser:
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(timeout):
                     await self._authorize(job, browser, report, store)
             except TimeoutError as error:
-                raise AuthorizationTimeoutException(self._timeout) from error
+                raise AuthorizationTimeoutException(timeout) from error
 
     def close(self) -> None:
         """Every thread has left by then: its authorization has waited for it."""

@@ -64,6 +64,8 @@ class AuthorizationJob:
     api_app: str
     request_id: str
     lease_token: str
+    timeout_seconds: float | None = None
+    """The caller's own deadline for the attempt."""
 
 
 @dataclass

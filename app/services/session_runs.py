@@ -316,4 +316,5 @@ def _job(row: AuthorizationSession) -> AuthorizationJob:
         api_app=row.api_app,
         request_id=row.request_id,
         lease_token=row.lease_token,
+        timeout_seconds=row.timeout_seconds,
     )

@@ -77,3 +77,14 @@ async def test_the_same_key_gives_the_same_session_over_http(retrying: House, ac
     assert (first.json()["data"]["existing"], second.json()["data"]["existing"]) == (False, True)
     assert other.json()["error_code"] == "IDEMPOTENCY_CONFLICT"
     assert (await retrying.ended(first.json()["data"]["session_id"]))["status"] == "completed"
+
+
+async def test_a_caller_may_want_it_sooner_than_the_settings(retrying: House, account: str):
+    await retrying.admin.set_fault("provider.consent", "hang", account=account)
+    answer = await call(
+        retrying, "/authorize", account_id=account, api_app=APP, timeout_seconds=2, force=True
+    )
+    session = await retrying.ended(answer.json()["data"]["session_id"])
+    assert (session["status"], session["error_code"]) == ("timeout", "AUTH_TIMEOUT")
+    assert session["error"] == "Authorization timeout after 2 seconds"
+    assert len(session["attempt_list"]) == 2
