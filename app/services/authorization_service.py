@@ -35,6 +35,7 @@ from app.utils.tasks import happens_within
 
 _DELIVERY_WINDOW: Final = 1000
 """Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
+_BATCH: Final = 200
 _OTHER_PROCESS_POLL: Final = 1.0
 """Seconds between two looks at a session that another process may end; one that ends here is told at once."""
 
@@ -146,7 +147,10 @@ class AuthorizationService:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
         query = (
             select(AuthorizationSession.session_id, AuthorizationSession.priority)
-            .where(AuthorizationSession.status == SessionStatus.PENDING)
+            .where(
+                AuthorizationSession.status == SessionStatus.PENDING,
+                AuthorizationSession.expires_at > utc_now(),
+            )
             .order_by(AuthorizationSession.priority.desc(), AuthorizationSession.id)
             .limit(_DELIVERY_WINDOW)
         )
@@ -299,13 +303,18 @@ class AuthorizationService:
             raise ProfileInUseException(profile_id)
 
     async def _time_out(self, condition: Sequence[Any], message: str) -> int:
-        async with self._database.transaction() as session:
-            query = select(AuthorizationSession).where(*condition).with_for_update(skip_locked=True)
-            rows = (await session.scalars(query)).all()
-            for row in rows:
-                row.error_code, row.error_message = AuthorizationTimeoutException.error_code, message
-                self._end(session, row, SessionStatus.TIMEOUT, error_code=row.error_code)
-        return len(rows)
+        """In batches: a day's backlog in one transaction would keep everybody else from writing."""
+        query = select(AuthorizationSession).where(*condition).limit(_BATCH)
+        ended = 0
+        while True:
+            async with self._database.transaction() as session:
+                rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                for row in rows:
+                    row.error_code, row.error_message = AuthorizationTimeoutException.error_code, message
+                    self._end(session, row, SessionStatus.TIMEOUT, error_code=row.error_code)
+            ended += len(rows)
+            if len(rows) < _BATCH:
+                return ended
 
     def _end(
         self, session: AsyncSession, row: AuthorizationSession, status: SessionStatus, **data: Any
