@@ -32,14 +32,13 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \
     PORT=8000 \
-    DATA_DIR=/data \
     DATABASE_URL=sqlite+aiosqlite:////data/gologin.db
 
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000
 
-# /health answers 503 when the service cannot do its work; urlopen raises on that.
+# Whether the process answers at all; /health/ready tells whether it can do its work.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=4)"]
 

@@ -15,6 +15,8 @@ def run(connection: Connection) -> None:
     context.configure(
         connection=connection, target_metadata=Base.metadata, render_as_batch=True, compare_type=True
     )
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET statement_timeout = 0")  # a large table takes what it takes
     with context.begin_transaction():
         context.run_migrations()
 

@@ -28,6 +28,7 @@ PLACEHOLDER: Final = "change-me"
 _DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
 """The encryption key of `.env.example`: a real key of 32 bytes that everybody knows."""
 
+_SHORTEST_KEY: Final = 16
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _OUR_PREFIXES: Final = (
@@ -158,6 +159,14 @@ class Settings(BaseSettings):
             raise ValueError(f"is not a regular expression: {error}") from None
         if "account" not in groups:
             raise ValueError("must have a group (?P<account>...), and may have one (?P<app>...)")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _not_to_be_guessed(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value()
+        if key != PLACEHOLDER and len(key) < _SHORTEST_KEY:
+            raise ValueError(f"must have at least {_SHORTEST_KEY} characters; it may do everything")
         return value
 
     @field_validator("encryption_keys")

@@ -26,6 +26,12 @@ _AFTER_COMMIT: Final = "after_commit"
 _READ_ONLY: Final = "gologin_read_only"
 _PING_TIMEOUT: Final = 2.0
 _SQLITE_BUSY_MS: Final = 15_000
+_POSTGRESQL_DEADLINES: Final = {
+    "connect_timeout": 10,  # seconds
+    "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement: the server's machine has gone
+    "options": "-c statement_timeout=30000",  # milliseconds
+}
+"""A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
 
 log = get_logger(__name__)
 
@@ -130,6 +136,7 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
             max_overflow=0,
             pool_pre_ping=True,
             pool_timeout=30,
+            connect_args=_POSTGRESQL_DEADLINES,
         )
     if parsed.database and parsed.database != ":memory:":
         _make_folder(Path(parsed.database).parent)

@@ -138,6 +138,7 @@ class Profile(_Timestamps, _Lease, Base):
     __tablename__ = "profiles"
     __table_args__ = (
         Index("ix_profiles_account", "twitter_username", "api_app"),
+        Index("ix_profiles_in_use", "in_use", sqlite_where=text("in_use"), postgresql_where=text("in_use")),
         # One profile per account and app among those linked by hand.
         _unique_where("uq_profiles_link", "is_linked", "twitter_username", "api_app"),
         # NULLs are all different to a unique index, so the links for any app need one of their own.

@@ -24,6 +24,10 @@ def upgrade() -> None:
     for name, (columns, condition) in LINKS.items():
         where = sa.text(condition)
         op.create_index(name, "profiles", columns, unique=True, sqlite_where=where, postgresql_where=where)
+    in_use = sa.text("in_use")
+    op.create_index(
+        "ix_profiles_in_use", "profiles", ["in_use"], sqlite_where=in_use, postgresql_where=in_use
+    )
 
     counts = ("pages", "seen", "created", "updated", "returned", "gone", "conflicts")
     op.create_table(
@@ -80,7 +84,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("alarms", "worker_runs", "api_gates", "profile_syncs"):
         op.drop_table(table)
-    for name in LINKS:
+    for name in ("ix_profiles_in_use", *LINKS):
         op.drop_index(name, "profiles")
     with op.batch_alter_table("profiles") as batch:
         for column in ("quarantine_reason", "quarantined_at", "ws_url", "is_linked"):

@@ -48,13 +48,14 @@ class DevToolsClient:
     async def version(self, address: str) -> BrowserVersion:
         """The browser behind `address` (host:port). Raises `SeleniumConnectionException` within 2 seconds."""
         try:
-            response = await self._http.get(f"http://{address}/json/version", timeout=_VERSION_TIMEOUT)
+            async with asyncio.timeout(_VERSION_TIMEOUT):
+                response = await self._http.get(f"http://{address}/json/version", timeout=_VERSION_TIMEOUT)
             body = response.raise_for_status().json()
             match = _MAJOR.match(body["Browser"])
             if match is None:
                 raise ValueError("not a Chromium")
             return BrowserVersion(int(match[1]), body["webSocketDebuggerUrl"])
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise SeleniumConnectionException(address.rpartition(":")[2]) from error
 
     async def close_browser(self, ws_url: str, *, timeout: float) -> bool:

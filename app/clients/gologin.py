@@ -69,6 +69,12 @@ class _Page(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     profiles: list[GoLoginProfile]
+    total: int | None = Field(default=None, alias="allProfilesCount")
+
+    @field_validator("total", mode="before")
+    @classmethod
+    def _count(cls, value: Any) -> int | None:
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 class _User(BaseModel):
@@ -116,7 +122,7 @@ class GoLoginClient:
         """30 a page, oldest first, so that new ones only ever appear at the end."""
         params = {"page": page, "sorterField": "createdAt", "sorterOrder": "ascend"}
         rows = _parse(_Page, await self._cloud("/browser/v2", params=params))
-        return ProfilePage(profiles=list(rows.profiles))
+        return ProfilePage(profiles=list(rows.profiles), total=rows.total)
 
     @retry_idempotent()
     async def profile_exists(self, profile_id: str) -> bool:

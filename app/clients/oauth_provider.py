@@ -4,6 +4,7 @@ Sources: RFC 6749 (4.1.3, 5, 6), RFC 7009 (revocation), X's OAuth 2.0 docs. No P
 30 seconds and works once, and a repeated refresh may burn the token that the first answer carried.
 """
 
+import asyncio
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -86,8 +87,9 @@ class OAuthProviderClient:
 
     async def _send(self, method: str, url: str, **content: Any) -> httpx.Response:
         try:
-            response = await self._http.request(method, url, timeout=self._timeout, **content)
-        except httpx.TimeoutException as error:
+            async with asyncio.timeout(self._timeout):  # for the whole answer, however slowly it comes
+                response = await self._http.request(method, url, timeout=self._timeout, **content)
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise TwitterAPIException("timeout", f"no answer within {self._timeout:g} seconds") from error
         except httpx.HTTPError as error:
             raise TwitterAPIException("unreachable", "the provider's API cannot be reached") from error

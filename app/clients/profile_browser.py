@@ -26,6 +26,8 @@ class ProfilePage(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     profiles: list[BrowserProfile]
+    total: int | None = None
+    """Rows on all pages, when the list tells it."""
 
 
 class ProfileBrowserClient(Protocol):

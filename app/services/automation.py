@@ -307,8 +307,8 @@ class ProfileAutomator:
                 raise AuthorizationTimeoutException(timeout) from error
 
     def close(self) -> None:
-        """Every thread has left by then: its authorization has waited for it."""
-        self._threads.shutdown(wait=True)
+        """Every authorization has waited for its thread; one that is stuck in its driver must not hold the loop."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _authorize(
         self, job: AuthorizationJob, browser: RunningBrowser, report: StageReporter, store: StoreTokens

@@ -155,13 +155,13 @@ class GoLoginService:
 
     async def _stop_left_over(self, left_over: LeftOver) -> None:
         log.warning("profile.left_over", profile_id=left_over.profile_id)
-        is_gone = left_over.ws_url is not None and await self._devtools.close_browser(
-            left_over.ws_url, timeout=_CLOSE_TIMEOUT
-        )
-        if (error := await self._stop(left_over.profile_id)) is not None and not is_gone:
-            reason = f"Its process has died, and it could not be stopped: {error.message}"
-            await self._leases.quarantine(left_over.profile_id, left_over.lease_token, reason)
-        await self._leases.give_back(left_over.profile_id, left_over.lease_token)
+        async with self._leases.kept(left_over):
+            is_gone = left_over.ws_url is not None and await self._devtools.close_browser(
+                left_over.ws_url, timeout=_CLOSE_TIMEOUT
+            )
+            if (error := await self._stop(left_over.profile_id)) is not None and not is_gone:
+                reason = f"Its process has died, and it could not be stopped: {error.message}"
+                await self._leases.quarantine(left_over.profile_id, left_over.lease_token, reason)
 
     async def _verified(self, profile_id: str, ws_url: str) -> RunningBrowser:
         """The browser on the port must be the one that GoLogin says it started."""

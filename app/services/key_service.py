@@ -69,10 +69,12 @@ class KeyService:
     async def authenticate(self, session: AsyncSession, key: str | None) -> Caller:
         """The caller behind `key`. Raises `AuthenticationException` for a missing, unknown or expired one.
 
-        Whatever is wrong, the same work is done: one look-up, one hash, two comparisons.
+        Whatever is wrong with a key, the same work is done: one look-up, one hash, two comparisons.
         """
-        presented = _hash(key or "")
-        row = await session.scalar(select(ApiKey).where(ApiKey.prefix == _prefix(key or "")))
+        if not key:
+            raise AuthenticationException
+        presented = _hash(key)
+        row = await session.scalar(select(ApiKey).where(ApiKey.prefix == _prefix(key)))
         is_bootstrap = hmac.compare_digest(presented, self._bootstrap_hash)
         matches = hmac.compare_digest(presented, row.key_hash if row else _NO_HASH)
         if is_bootstrap:

@@ -11,7 +11,7 @@ from app.database import Database
 from app.models import Profile
 from app.services.profile_directory import ProfileDirectory
 from app.utils.exceptions import AppException, InvalidRequestException
-from app.utils.handles import normalize_handle
+from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("profile_id", "twitter_username", "api_app")
 _REQUIRED: Final = COLUMNS[:2]
@@ -89,5 +89,7 @@ async def _link(
     except ValueError as error:
         raise ValueError(f"twitter_username {error}") from None
     api_app = (row.get("api_app") or "").strip() or None
+    if api_app is not None and not APP_NAME.fullmatch(api_app):
+        raise ValueError("api_app must be 1 to 64 letters, digits, - and _")
     async with database.transaction() as session:
         await directory.link(session, profile_id, account_id=account_id, api_app=api_app, actor=actor)

@@ -104,6 +104,16 @@ class ProfileLeases:
         finally:
             await uninterrupted(self.give_back(profile_id, token))
 
+    @asynccontextmanager
+    async def kept(self, left_over: LeftOver) -> AsyncIterator[None]:
+        """Keep what was taken over while its browser is stopped, and give it back."""
+        profile_id, token = left_over.profile_id, left_over.lease_token
+        try:
+            async with kept_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
+                yield
+        finally:
+            await uninterrupted(self.give_back(profile_id, token))
+
     async def note_browser(self, profile_id: str, token: str, ws_url: str) -> bool:
         """Write down which browser runs under the lease; False when the lease is lost."""
         return await self._set(profile_id, token, ws_url=ws_url)
@@ -123,8 +133,9 @@ class ProfileLeases:
                 .where(Profile.profile_id == profile_id, Profile.lease_token == token)
                 .values(quarantined_at=utc_now(), quarantine_reason=reason)
             )
-            if changed.rowcount:  # type: ignore[attr-defined]
-                event_service.record(session, "profile.quarantined", profile_id=profile_id, reason=reason)
+            if not changed.rowcount:  # type: ignore[attr-defined]
+                return  # another process has taken it over, and stops it
+            event_service.record(session, "profile.quarantined", profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)
 
     async def take_over_expired(self) -> list[LeftOver]:

@@ -17,7 +17,13 @@ from app.database import Database, insert_or_update
 from app.models import Profile, ProfileSync, SyncStatus, utc_now
 from app.services import event_service
 from app.services.account_rule import AccountRule
-from app.utils.exceptions import AppException, SyncNotFoundException, SyncRefusedException
+from app.utils.exceptions import (
+    AppException,
+    GoLoginAPIException,
+    LeaseLostException,
+    SyncNotFoundException,
+    SyncRefusedException,
+)
 from app.utils.logger import get_logger
 from app.utils.request_id import current_request_id
 
@@ -126,11 +132,23 @@ class ProfileSyncService:
             await self._apply(rows, result, seen)
 
     async def _pages(self) -> AsyncIterator[dict[str, BrowserProfile]]:
-        """Until an empty page: the list's own total may change during the pass."""
-        page = 1
-        while rows := (await self._client.list_profiles(page)).profiles:
-            yield {row.id: row for row in rows}
+        """Until an empty page, which must not come before the list's own total says so.
+
+        The total is the last page's: profiles may come and go during the pass. Raises `GoLoginAPIException` for a list
+        that breaks off.
+        """
+        page = rows_read = 0
+        while True:
             page += 1
+            answer = await self._client.list_profiles(page)
+            if not answer.profiles:
+                break
+            rows_read += len(answer.profiles)
+            yield {row.id: row for row in answer.profiles}
+        if answer.total is not None and rows_read < answer.total:
+            raise GoLoginAPIException(
+                "incomplete", f"the list broke off after {rows_read} of {answer.total} profiles"
+            )
 
     async def _apply(self, rows: Mapping[str, BrowserProfile], result: SyncResult, seen: _Seen) -> None:
         """One read, and one write if anything is new or changed."""
@@ -192,7 +210,7 @@ class ProfileSyncService:
         one that was. So each is asked for by itself, or the list is read again, whichever costs fewer calls; from its
         end, because who moves up then moves towards the pages not yet read.
         """
-        if len(unseen) <= result.pages:
+        if len(unseen) <= max(result.pages, _FEW):
             return [
                 row_id for row_id, profile_id in unseen if not await self._client.profile_exists(profile_id)
             ]
@@ -230,6 +248,7 @@ class ProfileSyncService:
     async def _complete(self, sync_id: str, result: SyncResult, gone: list[int]) -> None:
         """Flags, counts and event in one transaction."""
         async with self._database.transaction() as session:
+            await _keep_running(session, sync_id)
             for first in range(0, len(gone), _CHUNK):
                 chunk = gone[first : first + _CHUNK]
                 changed = await session.execute(
@@ -257,6 +276,15 @@ def _first(status: SyncStatus) -> Any:
 
 def _new_sync(requested_by: str) -> ProfileSync:
     return ProfileSync(sync_id=str(uuid.uuid4()), requested_by=requested_by, request_id=current_request_id())
+
+
+async def _keep_running(session: AsyncSession, sync_id: str) -> None:
+    """Raises `LeaseLostException` when another process has the turn, and has written this pass off."""
+    still = update(ProfileSync).where(
+        ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING
+    )
+    if not (await session.execute(still.values(updated_at=utc_now()))).rowcount:  # type: ignore[attr-defined]
+        raise LeaseLostException
 
 
 async def _end(
@@ -296,7 +324,10 @@ async def _count_conflicts(session: AsyncSession) -> int:
     """Accounts with several profiles by the rule and no link to tell which."""
     linked = aliased(Profile)
     has_link = select(linked.id).where(
-        linked.is_linked, linked.is_active, linked.twitter_username == Profile.twitter_username
+        linked.is_linked,
+        linked.is_active,
+        linked.twitter_username == Profile.twitter_username,
+        linked.api_app.is_(None) | (linked.api_app == Profile.api_app),
     )
     accounts = (
         select(Profile.twitter_username)

@@ -32,6 +32,8 @@ from app.utils.exceptions import (
 _DELIVERY_WINDOW: Final = 1000
 """Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
 
+_BATCH: Final = 200
+
 
 @dataclass(frozen=True)
 class RunLimits:
@@ -71,7 +73,11 @@ class SessionRuns:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
         query = (
             select(AuthorizationSession)
-            .where(AuthorizationSession.status == SessionStatus.PENDING, _app_is_not_paused())
+            .where(
+                AuthorizationSession.status == SessionStatus.PENDING,
+                AuthorizationSession.expires_at > utc_now(),
+                _app_is_not_paused(),
+            )
             .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
             .limit(_DELIVERY_WINDOW)
         )
@@ -246,15 +252,19 @@ class SessionRuns:
             raise ProfileInUseException(profile_id)
 
     async def _time_out(self, condition: Sequence[Any], message: str) -> int:
-        async with self._database.transaction() as session:
-            query = select(AuthorizationSession).where(*condition).with_for_update(skip_locked=True)
-            rows = (await session.scalars(query)).all()
-            for row in rows:
-                code = AuthorizationTimeoutException.error_code
-                row.error_code, row.error_message = code, message
-                await session_life.end_attempt(session, row, code=code, message=message)
-                self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
-        return len(rows)
+        """In batches: a day's backlog in one transaction would keep everybody else from writing."""
+        query = select(AuthorizationSession).where(*condition).limit(_BATCH)
+        code, ended = AuthorizationTimeoutException.error_code, 0
+        while True:
+            async with self._database.transaction() as session:
+                rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                for row in rows:
+                    row.error_code, row.error_message = code, message
+                    await session_life.end_attempt(session, row, code=code, message=message)
+                    self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
+            ended += len(rows)
+            if len(rows) < _BATCH:
+                return ended
 
     def _put_back(
         self, session: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0

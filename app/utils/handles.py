@@ -6,6 +6,9 @@ from typing import Final
 _HANDLE: Final = re.compile(r"[a-z0-9_]{1,64}")
 
 
+APP_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
 def normalize_handle(value: str) -> str:
     """Lower case, without ``@``. Raises `ValueError` with a sentence for the caller."""
     handle = value.strip().removeprefix("@").lower()

@@ -14,7 +14,7 @@ from tests.fixtures.settings import ENV_EXAMPLE
 
 REAL: dict[str, Any] = {
     "environment": "production",
-    "api_key": "a-real-key",
+    "api_key": "a-real-key-of-some-length",
     "gologin_api_token": "a-real-token",
     "encryption_keys": f"k1:{generate_key()}",
     "oauth_apps": {"AIOTT1": {"client_id": "id", "redirect_uri": "https://example.org/callback"}},
@@ -159,11 +159,17 @@ def test_one_placeholder_in_an_app_is_enough(placeholder: dict[str, str]):
     assert "OAUTH_APPS.A" in line
 
 
+@pytest.mark.parametrize("key", ["", "short"])
+def test_a_bootstrap_key_that_can_be_guessed_is_refused(key: str):
+    (line,) = refused(**REAL | {"api_key": key})
+    assert line.startswith("API_KEY: must have at least 16 characters")
+
+
 def test_no_secret_is_in_the_settings_text():
     app = {"client_id": "id", "client_secret": "s3cret-app", "redirect_uri": "https://example.org/cb"}
     settings = load_settings(None, **REAL | {"oauth_apps": {"A": app}})
     shown = f"{settings!r} {settings}"
-    for secret in ("a-real-key", "a-real-token", REAL["encryption_keys"], "s3cret-app"):
+    for secret in ("a-real-key-of-some-length", "a-real-token", REAL["encryption_keys"], "s3cret-app"):
         assert secret not in shown
 
 

@@ -28,6 +28,8 @@ _BUSY: Final = (ProfileInUseException, ConcurrentProfileLimitException)
 _BUSY_RETRY: Final = 1.0
 """Seconds until a session is looked at again whose profile runs for another one, or for which the fleet is full."""
 _LOOKS_PER_LEASE: Final = 4
+_LEFT_OVERS_AT_STOP: Final = 1.0
+"""Seconds for a left-over whose stop is under way when the service ends; another process takes it over."""
 _STOPPING_SHARE: Final = 1 / 2
 """Of the grace period: kept for stopping the browsers of those that did not finish in time."""
 
@@ -76,6 +78,7 @@ class AuthorizationWorker(Worker):
     async def run(self) -> None:
         delivery = asyncio.create_task(self._queue.run(self.authorize))
         watch = asyncio.create_task(self._watch_leases())
+        left_overs = asyncio.create_task(self._stop_left_overs())
         try:
             while not self._stop.is_set():
                 await self._look_after_waiting()
@@ -84,15 +87,25 @@ class AuthorizationWorker(Worker):
                     delivery.result()
         finally:
             await self._drain(delivery)
-            watch.cancel()
-            await asyncio.wait([watch])
+            for task in (watch, left_overs):
+                task.cancel()
+            await asyncio.wait([watch, left_overs], timeout=_LEFT_OVERS_AT_STOP)
+
+    def stop(self) -> None:
+        """Deliver nothing more from now on."""
+        super().stop()
+        self._queue.stop()
 
     async def authorize(self, session_id: str) -> float | None:
         """One session from its claim to its end. Returns seconds when it must be delivered again."""
         try:
             job = await self._runs.claim(session_id)
-        except _BUSY:
+        except ProfileInUseException:
             return _BUSY_RETRY
+        except ConcurrentProfileLimitException:
+            # Here, not in the queue: every waiting session would else be tried each second.
+            await asyncio.sleep(_BUSY_RETRY)
+            return 0.0
         if job is None:
             return None
         run = _Run(job)
@@ -186,9 +199,17 @@ class AuthorizationWorker(Worker):
                 for session_id in lost & self._running.keys():
                     self._running[session_id].interrupt()
 
+    async def _stop_left_overs(self) -> None:
+        """Beside the rest: a browser that will not go takes its time."""
+        while True:
+            try:
+                await self._gologin.stop_left_overs()
+            except Exception as error:
+                self._failed(error)
+            await asyncio.sleep(self._lease_seconds / _LOOKS_PER_LEASE)
+
     async def _look_after_waiting(self) -> None:
         try:
-            await self._gologin.stop_left_overs()
             recovered = await self._runs.recover_lost()
             delivered = await self._runs.deliver_waiting()
         except Exception as error:

@@ -1,6 +1,7 @@
 """What an operator wants to see of the whole, once a minute in one log line, and what should wake one up."""
 
 from dataclasses import asdict, dataclass
+from time import monotonic
 
 from app.database import Database
 from app.services.alarm_service import AlarmService, Reading
@@ -54,6 +55,7 @@ class MonitorWorker(PeriodicWorker):
         self._thresholds = thresholds
         self._machine = machine
         self._slots_differed = False
+        self._began = monotonic()
 
     async def _work(self) -> None:
         counts = await count_fleet(self._database)
@@ -91,12 +93,13 @@ class MonitorWorker(PeriodicWorker):
     async def _of_gologin(self) -> dict[str, Reading]:
         breaker = await self._gate.state()
         age = await self._runs.seconds_since_success("sync")
+        if age is None:
+            age = monotonic() - self._began
         limit = self._thresholds.sync_age_seconds
         return {
             "gologin_breaker_open": Reading(breaker.is_open, breaker.reason or "closed"),
             "sync_is_old": Reading(
-                age is not None and age > limit,
-                f"the last sync that succeeded is {age or 0:.0f} s old, alarm above {limit:g} s",
+                age > limit, f"no sync has succeeded for {age:.0f} s, alarm above {limit:g} s"
             ),
         }
 

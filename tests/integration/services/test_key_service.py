@@ -3,12 +3,13 @@
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select, text, update
 
 from app.context import Context
 from app.database import Database
 from app.models import ApiKey, utc_now
-from app.services.key_service import Caller, Scope
+from app.services.key_service import Caller, KeyService, Scope
 from app.utils.exceptions import AuthenticationException, InvalidRequestException
 
 AUTHORIZE = frozenset({Scope.AUTHORIZE})
@@ -91,3 +92,11 @@ async def test_a_name_is_taken_once(context: Context):
 async def test_a_name_that_cannot_be(context: Context, name: str):
     with pytest.raises(InvalidRequestException, match="choose another name"):
         await create(context, name)
+
+
+async def test_no_key_is_nobody_even_where_the_bootstrap_key_is_empty(context: Context):
+    keys = KeyService(bootstrap_key=SecretStr(""))
+    for key in (None, ""):
+        async with context.database.reading() as session:
+            with pytest.raises(AuthenticationException):
+                await keys.authenticate(session, key)

@@ -8,6 +8,7 @@ import pytest
 import stamina
 from sqlalchemy import func, select
 
+from app.clients.profile_browser import ProfilePage
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Event, Profile
@@ -178,3 +179,19 @@ async def test_a_complete_pass_is_an_event(sandbox_context: Context, database: D
         event = (await session.scalars(select(Event).where(Event.event_type == "profiles.synced"))).one()
     counts = {name: event.data[name] for name in ("pages", "seen", "created", "gone", "conflicts")}
     assert counts == {"pages": 3, "seen": 65, "created": 65, "gone": 0, "conflicts": 0}
+
+
+@pytest.mark.parametrize("pages_read", [0, 2])
+async def test_a_list_that_breaks_off_takes_nothing_away(
+    sandbox_context: Context, database: Database, pages_read: int
+):
+    await sandbox_context.gologin.sync_profiles()
+    whole = sandbox_context.syncs._client.list_profiles
+
+    async def breaking_off(page: int) -> ProfilePage:
+        return await whole(page) if page <= pages_read else ProfilePage(profiles=[], total=65)
+
+    sandbox_context.syncs._client.list_profiles = breaking_off
+    with pytest.raises(GoLoginAPIException, match=f"broke off after {pages_read * 30} of 65"):
+        await sandbox_context.gologin.sync_profiles()
+    assert await active(database) == 65
