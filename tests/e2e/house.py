@@ -70,17 +70,17 @@ class House:
     # Over HTTP
 
     async def post(
-        self, account: str, app: str = APP, *, wait: int = 0, request_id: str | None = None
+        self, account: str, app: str = APP, *, wait: int = 0, request_id: str | None = None, **more: Any
     ) -> httpx.Response:
         headers = {"Prefer": f"wait={wait}"} if wait else {}
         headers |= {"X-Request-ID": request_id} if request_id else {}
         return await self._call(
-            "POST", "/authorize", headers=headers, json={"account_id": account, "api_app": app}
+            "POST", "/authorize", headers=headers, json={"account_id": account, "api_app": app, **more}
         )
 
-    async def ask(self, account: str, app: str = APP, *, request_id: str | None = None) -> str:
+    async def ask(self, account: str, app: str = APP, *, request_id: str | None = None, **more: Any) -> str:
         """POST; the new session's id."""
-        answer = await self.post(account, app, request_id=request_id)
+        answer = await self.post(account, app, request_id=request_id, **more)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["data"]["session_id"])
 

@@ -46,7 +46,7 @@ async def fleet(database: Database) -> None:
         profile = new_profile()
         session.add_all([profile, new_profile(is_active=False), new_profile(quarantined_at=utc_now())])
         session.add(new_session(profile, created_at=utc_now() - timedelta(minutes=20)))
-        session.add(new_session(profile, status=SessionStatus.IN_PROGRESS))
+        session.add(new_session(profile, status=SessionStatus.IN_PROGRESS, is_forced=True))
         for minutes in (1, 59, 61):
             ended = utc_now() - timedelta(minutes=minutes)
             session.add(new_session(profile, status=SessionStatus.FAILED, completed_at=ended))
