@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from app.sandbox.config import SandboxInfo
 from app.utils.crypto import generate_key
+from app.utils.processes import dies_with_parent
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 30.0
@@ -110,7 +111,7 @@ class ServiceProcess:
         known = len(self.log_lines())
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "app", "serve",
+                *dies_with_parent("TERM"), sys.executable, "-m", "app", "serve",
                 cwd=self._folder, env=self._environment, stdin=DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
