@@ -109,15 +109,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     gologin = GoLoginService(
         client=client,
         devtools=DevToolsClient(http=http),
-        leases=ProfileLeases(
-            database=database,
-            machine=settings.machine_name,
-            owner=owner,
-            lease_seconds=settings.lease_seconds,
-            fleet_limit=settings.fleet_max_running_profiles,
-            foreign_grace=settings.foreign_lease_grace,
-            start_grace=settings.profile_start_timeout,
-        ),
+        leases=_profile_leases(settings, database, owner),
         directory=directory,
         sync=syncs,
         limits=ProfileRunLimits(
@@ -178,12 +170,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         CleanupWorker(
             sessions=session_runs,
             gologin=gologin,
-            retention=Retention(
-                database=database,
-                days=RetentionDays(
-                    sessions=settings.session_retention_days, events=settings.event_retention_days
-                ),
-            ),
+            retention=_retention(settings, database),
             runs=runs,
             interval=settings.cleanup_interval,
         ),
@@ -193,12 +180,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             gate=gate,
             alarms=alarms,
             loop_lag=loop_lag,
-            thresholds=Thresholds(
-                waiting_seconds=settings.alarm_waiting_seconds,
-                pending=settings.alarm_pending,
-                failures_per_hour=settings.alarm_failures_per_hour,
-                sync_age_seconds=settings.alarm_sync_age,
-            ),
+            thresholds=_thresholds(settings),
             machine=settings.machine_name,
             runs=runs,
             interval=settings.monitor_interval,
@@ -222,6 +204,34 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         loop_lag=loop_lag,
         workers=WorkerGroup(workers),
         sync_worker=sync_worker,
+    )
+
+
+def _profile_leases(settings: Settings, database: Database, owner: str) -> ProfileLeases:
+    return ProfileLeases(
+        database=database,
+        machine=settings.machine_name,
+        owner=owner,
+        lease_seconds=settings.lease_seconds,
+        fleet_limit=settings.fleet_max_running_profiles,
+        foreign_grace=settings.foreign_lease_grace,
+        start_grace=settings.profile_start_timeout,
+    )
+
+
+def _retention(settings: Settings, database: Database) -> Retention:
+    return Retention(
+        database=database,
+        days=RetentionDays(sessions=settings.session_retention_days, events=settings.event_retention_days),
+    )
+
+
+def _thresholds(settings: Settings) -> Thresholds:
+    return Thresholds(
+        waiting_seconds=settings.alarm_waiting_seconds,
+        pending=settings.alarm_pending,
+        failures_per_hour=settings.alarm_failures_per_hour,
+        sync_age_seconds=settings.alarm_sync_age,
     )
 
 
