@@ -19,11 +19,12 @@ from app.services.account_rule import AccountRule
 from app.services.alarm_service import AlarmService
 from app.services.app_states import AppStates
 from app.services.authorization_service import AuthorizationService, OrderLimits
-from app.services.automation import BrowserController, BrowserTimeouts, ProfileAutomator
+from app.services.automation import BrowserController, ProfileAutomator
 from app.services.chromedriver import ChromeDrivers
 from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
+from app.services.interfaces import BrowserTimeouts
 from app.services.job_queue import JobQueue
 from app.services.key_service import KeyService
 from app.services.oauth_service import OAuthService
@@ -280,11 +281,12 @@ def _automator(
     )
     automator = ProfileAutomator(
         gologin=gologin,
-        browser=BrowserController(timeouts=timeouts),
+        browser=BrowserController(),
         oauth=oauth,
         drivers=drivers,
         max_concurrent=settings.max_concurrent_profiles,
         timeout=settings.authorization_timeout,
+        timeouts=timeouts,
     )
     stack.callback(automator.close)
     return automator

@@ -6,6 +6,7 @@ Schema history (one entry per Alembic migration):
 2. `002_profile_fleet`: links, quarantine and the running browser on profiles; profile_syncs, api_gates, worker_runs,
    alarms.
 3. `003_session_life`: attempts, idempotency keys and paused apps; order, retry time and uniqueness of sessions.
+4. `004_batches_and_people`: batches and evidence; consent mode, stage deadlines and batch of a session.
 """
 
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Enum,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -84,6 +86,22 @@ class SessionStage(StrEnum):
     CONSENT_GIVEN = "consent_given"
     CODE_RECEIVED = "code_received"
     TOKENS_STORED = "tokens_stored"
+
+
+class ConsentMode(StrEnum):
+    AUTOMATIC = "automatic"
+    """The service presses Authorize."""
+    ATTENDED = "attended"
+    """A person presses it in the profile's window; the service does the rest."""
+
+
+class BatchStatus(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """Too many of its sessions failed, or its app was paused: what had not started was cancelled."""
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+    """Every session has ended, however."""
 
 
 class CredentialStatus(StrEnum):
@@ -245,6 +263,7 @@ class AuthorizationSession(_Timestamps, _Lease, Base):
         ),
         Index("ix_authorization_sessions_account", "twitter_username", "api_app", "status"),
         Index("ix_authorization_sessions_ended", "status", "completed_at"),
+        Index("ix_authorization_sessions_batch", "batch_id", "status", "completed_at"),
     )
 
     id: Mapped[int] = mapped_column(_BigId, primary_key=True)
@@ -268,8 +287,16 @@ class AuthorizationSession(_Timestamps, _Lease, Base):
     """Asked for by the caller, or the time of the next attempt."""
     timeout_seconds: Mapped[float | None]
     """For one attempt, from the running profile to the stored tokens; None: as the settings say."""
+    stage_timeouts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """The caller's own deadlines of single steps, by name, seconds; the settings' are the longest."""
     is_forced: Mapped[bool] = mapped_column(default=False)
     """Asked for although another session of the account was open."""
+    consent: Mapped[ConsentMode] = mapped_column(_string_enum(ConsentMode), default=ConsentMode.AUTOMATIC)
+    awaits_person: Mapped[bool] = mapped_column(default=False)
+    """A person is at the profile's window: a page that asks for one is waited for, it is not the end."""
+    batch_id: Mapped[str | None] = mapped_column(String(36))
+    is_held: Mapped[bool] = mapped_column(default=False)
+    """Waits for its turn within its batch, not for a slot."""
     attempts: Mapped[int] = mapped_column(default=0)
     attempts_allowed: Mapped[int] = mapped_column(default=1)
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -299,6 +326,59 @@ class AuthorizationAttempt(Base):
     error_message: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
     ended_at: Mapped[datetime | None]
+
+
+class Batch(_Timestamps, Base):
+    """Sessions that were asked for together and are paced together."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        _unique_where("uq_batches_source", "source_hash IS NOT NULL", "requested_by", "source_hash"),
+    )
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    batch_id: Mapped[str] = mapped_column(String(36), unique=True)
+    status: Mapped[BatchStatus] = mapped_column(
+        _string_enum(BatchStatus), default=BatchStatus.RUNNING, index=True
+    )
+    requested_by: Mapped[str] = mapped_column(String(128))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    source_hash: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of what it was made of; the same source of the same caller is the same batch."""
+    accepted: Mapped[int] = mapped_column(default=0)
+    """Sessions, those included that were open already and belong to no batch or another one."""
+    rejected: Mapped[int] = mapped_column(default=0)
+    """Rows that could not become a session."""
+    max_running: Mapped[int]
+    """Sessions of the batch that may be under way at once: a wave."""
+    stop_percent: Mapped[int]
+    """It stops when more than this share of the last `stop_window` sessions failed."""
+    stop_window: Mapped[int]
+    reason: Mapped[str | None] = mapped_column(Text)
+    """Why it was stopped."""
+    completed_at: Mapped[datetime | None]
+
+
+class Evidence(Base):
+    """What the browser showed when an attempt failed; secrets masked."""
+
+    __tablename__ = "evidence"
+    __table_args__ = (Index("uq_evidence_attempt", "session_id", "attempt", unique=True),)
+
+    id: Mapped[int] = mapped_column(_BigId, primary_key=True)
+    session_id: Mapped[str] = mapped_column(String(36))
+    attempt: Mapped[int]
+    taken_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    url: Mapped[str] = mapped_column(Text)
+    """Without query and fragment."""
+    title: Mapped[str] = mapped_column(Text)
+    test_ids: Mapped[list[str]]
+    """Of the elements that are visible."""
+    console: Mapped[list[str]]
+    """Errors of the page's console, the latest last."""
+    screenshot: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    """JPEG; loaded only when asked for."""
+    size_bytes: Mapped[int] = mapped_column(default=0)
 
 
 class IdempotencyKey(Base):

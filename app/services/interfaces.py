@@ -1,16 +1,17 @@
 """The seams: what a test may replace, and the values that pass between the services."""
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from pydantic import SecretStr
 
 from app.clients.oauth_provider import ProviderUser
 from app.config import OAuthApp
-from app.models import SessionStage
+from app.models import ConsentMode, SessionStage
 from app.services.providers import ConsentPageRules
 
 StageReporter = Callable[[SessionStage], None]
@@ -66,6 +67,28 @@ class AuthorizationJob:
     lease_token: str
     timeout_seconds: float | None = None
     """The caller's own deadline for the attempt."""
+    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
+    """The caller's own deadlines of single steps, seconds, by the names of `BrowserTimeouts`."""
+    attempt: int = 1
+    consent: ConsentMode = ConsentMode.AUTOMATIC
+    awaits_person: bool = False
+
+
+@dataclass(frozen=True)
+class BrowserTimeouts:
+    """Seconds."""
+
+    attach: float
+    page_load: float
+    consent_button: float
+    callback: float
+    person: float = 900.0
+    """For a person to act in the profile's window."""
+
+    def lowered(self, wanted: Mapping[str, float]) -> "BrowserTimeouts":
+        """Each as asked for, at most as long as here; other names are left alone."""
+        mine = asdict(self)
+        return replace(self, **{name: min(mine[name], wanted[name]) for name in mine.keys() & wanted.keys()})
 
 
 @dataclass
@@ -78,6 +101,13 @@ class ConsentRequest:
     authorization: AuthorizationRequest
     page: ConsentPageRules
     report: StageReporter
+    timeouts: BrowserTimeouts
+    deadline: float = math.inf
+    """Of the whole attempt, by `time.monotonic`; every wait ends by then."""
+    is_attended: bool = False
+    """A person presses Authorize, not we."""
+    awaits_person: bool = False
+    """A page that asks for a person is waited for."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for the result any more; looked at between steps."""
 

@@ -26,6 +26,7 @@ class Scope(StrEnum):
     AUTHORIZE = "authorize"
     PROFILES = "profiles"
     TOKENS_READ = "tokens:read"
+    EVIDENCE = "evidence"
     ADMIN = "admin"
 
 

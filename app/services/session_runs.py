@@ -76,6 +76,7 @@ class SessionRuns:
             .where(
                 AuthorizationSession.status == SessionStatus.PENDING,
                 AuthorizationSession.expires_at > utc_now(),
+                ~AuthorizationSession.is_held,
                 _app_is_not_paused(),
             )
             .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
@@ -98,6 +99,7 @@ class SessionRuns:
             AuthorizationSession.status == SessionStatus.PENDING,
             AuthorizationSession.expires_at > now,
             AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= now),
+            ~AuthorizationSession.is_held,
             _app_is_not_paused(),
         )
         async with self._database.transaction() as session:
@@ -327,4 +329,8 @@ def _job(row: AuthorizationSession) -> AuthorizationJob:
         request_id=row.request_id,
         lease_token=row.lease_token,
         timeout_seconds=row.timeout_seconds,
+        stage_timeouts=row.stage_timeouts,
+        attempt=row.attempts,
+        consent=row.consent,
+        awaits_person=row.awaits_person,
     )

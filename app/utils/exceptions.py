@@ -297,6 +297,18 @@ class HumanCheckException(NeedsAttentionException):
         )
 
 
+class PersonNotSeenException(NeedsAttentionException):
+    """A person was asked to act in the profile's window, and nobody did in time."""
+
+    error_code = "PERSON_NOT_SEEN"
+
+    def __init__(self, account_id: str, seconds: float) -> None:
+        super().__init__(
+            f"Nobody finished the consent of @{account_id} in its profile's window within {seconds:g} seconds; "
+            "resume the session when a person is there"
+        )
+
+
 class ProfileQuarantinedException(NeedsAttentionException):
     """Its browser could not be stopped; starting it again could run it twice."""
 
@@ -337,6 +349,20 @@ class ConsentButtonNotFoundException(DomainException):
     def __init__(self, seconds: float) -> None:
         super().__init__(
             f"No consent button could be pressed within {seconds:g} seconds; the page is unknown or slow"
+        )
+
+
+class UnknownPageException(DomainException):
+    """The page shows nothing that the provider's rules know: nothing was pressed."""
+
+    error_code = "UNKNOWN_PAGE"
+    kind = FailureKind.PASSING
+    status_code = 502
+    retryable = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The provider showed a page that is not known for {seconds:g} seconds; look at the session's evidence"
         )
 
 

@@ -19,7 +19,8 @@ from selenium.common.exceptions import (
 from urllib3.exceptions import ProtocolError
 from websockets.exceptions import ConnectionClosedError
 
-from app.services.automation import is_dead, obtain_code, parse_callback
+from app.services.automation import obtain_code
+from app.services.consent_tab import is_dead, parse_callback
 from app.utils.exceptions import (
     BrowserCrashedException,
     ConsentDeclinedException,
