@@ -83,6 +83,7 @@ class SessionStage(StrEnum):
     PROFILE_STARTING = "profile_starting"
     BROWSER_ATTACHED = "browser_attached"
     CONSENT_SHOWN = "consent_shown"
+    WAITING_FOR_PERSON = "waiting_for_person"
     CONSENT_GIVEN = "consent_given"
     CODE_RECEIVED = "code_received"
     TOKENS_STORED = "tokens_stored"

@@ -17,13 +17,14 @@ from selenium.common.exceptions import (
 )
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as CommandTimeout
 from websockets.exceptions import WebSocketException
 
 from app.clients.devtools import RedirectWatcher
 from app.clients.oauth_provider import ProviderUser
 from app.models import SessionStage
 from app.services.chromedriver import ChromeDrivers
-from app.services.consent_tab import TURN_SECONDS, ConsentTab, is_dead
+from app.services.consent_tab import TURN_SECONDS, ConsentTab, allow_commands, is_dead
 from app.services.interfaces import (
     AuthorizationJob,
     AuthorizationRequest,
@@ -41,15 +42,14 @@ from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
     BrowserCrashedException,
-    ConsentPageException,
     SeleniumConnectionException,
 )
 from app.utils.logger import get_logger
 from app.utils.tasks import uninterrupted
 
 _SCRIPT_MARGIN: Final = 5.0
-_HTTP_MARGIN: Final = 10.0
-"""Selenium's HTTP deadline lies this far beyond the page's own ones: the other way round hangs the session."""
+_LEAVE_SECONDS: Final = 5.0
+"""For closing the tab and the driver's session, each: a page that hangs must not keep its profile running."""
 
 log = get_logger(__name__)
 
@@ -65,7 +65,6 @@ class BrowserController:
         """
         driver = self._attach(request)
         try:
-            driver.set_page_load_timeout(request.timeouts.page_load)
             driver.switch_to.new_window("tab")
             request.report(SessionStage.BROWSER_ATTACHED)
             with RedirectWatcher(
@@ -77,6 +76,7 @@ class BrowserController:
                 yield ConsentTab(driver=driver, watcher=watcher, request=request)
         finally:
             # Always quit: a session left open keeps a thread and sockets in the shared driver. It closes no browser.
+            allow_commands(driver, seconds=_LEAVE_SECONDS)
             with suppress(WebDriverException, HTTPError):
                 driver.close()
             with suppress(WebDriverException, HTTPError):
@@ -87,19 +87,20 @@ class BrowserController:
         options.debugger_address = request.browser.address
         options.page_load_strategy = "eager"
         options.timeouts = {"script": int((TURN_SECONDS + _SCRIPT_MARGIN) * 1000)}
-        http_timeout = max(request.timeouts.attach, request.timeouts.page_load)
         config = ClientConfig(
             remote_server_addr=request.driver_url,
-            timeout=int(http_timeout + _HTTP_MARGIN),
+            timeout=int(max(request.timeouts.attach, 1)),
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.
             init_args_for_pool_manager={"init_args_for_pool_manager": {"retries": False}},
         )
         try:
-            return webdriver.Remote(
+            driver = webdriver.Remote(
                 command_executor=request.driver_url, options=options, client_config=config
             )
         except (WebDriverException, HTTPError) as error:
             raise SeleniumConnectionException(request.browser.address.rpartition(":")[2]) from error
+        allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
+        return driver
 
 
 StoreTokens = Callable[[ProviderUser, TokenSet], Awaitable[None]]
@@ -211,8 +212,8 @@ def obtain_code(controller: BrowserControllerProtocol, request: ConsentRequest) 
         with controller.connect_to_profile(request) as tab:
             tab.click_authorize_button()
             return tab.extract_oauth_code()
-    except TimeoutException as error:
-        raise ConsentPageException("the page does not answer") from error
+    except (TimeoutException, CommandTimeout) as error:
+        raise AuthorizationTimeoutException(request.timeouts.page_load) from error
     except (
         InvalidSessionIdException,
         NoSuchWindowException,
