@@ -40,6 +40,7 @@ _OUR_PREFIXES: Final = (
     "DATABASE_",
     "CLEANUP_",
     "PROFILE_",
+    "PROVIDERS_",
     "ALARM_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
@@ -62,8 +63,10 @@ class OAuthApp(BaseModel):
     client_secret: SecretStr | None = None
     redirect_uri: str = Field(pattern=r"^https?://[^/?#]+")
     """Exactly as registered: providers compare it to the letter."""
-    scopes: tuple[str, ...] = ("tweet.read", "users.read", "offline.access")
-    provider: Literal["x"] = "x"
+    scopes: tuple[str, ...] = ()
+    """Empty: the provider's default."""
+    provider: str = "x"
+    """X, or one of `Settings.providers_file`."""
 
 
 class Settings(BaseSettings):
@@ -102,6 +105,8 @@ class Settings(BaseSettings):
     adspower_url: str = "http://local.adspower.net:50325"
 
     oauth_apps: dict[str, OAuthApp] = {}
+    providers_file: Path | None = None
+    """TOML; read by `app.services.provider_file`."""
     x_web_url: str = "https://x.com"
     x_api_url: str = "https://api.x.com"
     oauth_api_timeout: PositiveSeconds = 15.0

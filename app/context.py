@@ -31,7 +31,7 @@ from app.services.oauth_service import OAuthService
 from app.services.profile_directory import ProfileDirectory
 from app.services.profile_leases import ProfileLeases
 from app.services.profile_sync import ProfileSyncService
-from app.services.providers import x_provider
+from app.services.provider_file import load_providers
 from app.services.retention import Retention, RetentionDays
 from app.services.session_runs import RunLimits, SessionRuns
 from app.services.session_waiters import SessionWaiters
@@ -82,7 +82,7 @@ class Context:
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Build everything, check the schema, and close all in reverse order at the end.
 
-    Raises `SchemaOutOfDateException`. Workers are not started here: `Context.workers.start()` does.
+    Raises `SchemaOutOfDateException`, `SettingsError`. Workers are not started here: `Context.workers.start()` does.
     """
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url, pool_size=settings.database_pool_size)
@@ -237,15 +237,11 @@ def _thresholds(settings: Settings) -> Thresholds:
 
 
 def _oauth_service(settings: Settings, http: httpx.AsyncClient) -> OAuthService:
-    provider = x_provider(web_url=settings.x_web_url, api_url=settings.x_api_url)
-    client = OAuthProviderClient(
-        http=http,
-        token_url=provider.token_url,
-        revoke_url=provider.revoke_url,
-        me_url=provider.me_url,
-        timeout=settings.oauth_api_timeout,
+    return OAuthService(
+        apps=settings.oauth_apps,
+        providers=load_providers(settings),
+        client=OAuthProviderClient(http=http, timeout=settings.oauth_api_timeout),
     )
-    return OAuthService(apps=settings.oauth_apps, provider=provider, client=client)
 
 
 def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGate) -> ProfileBrowserClient:

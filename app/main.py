@@ -19,6 +19,7 @@ from app.api.routes import router
 from app.config import Settings
 from app.context import Context, open_context
 from app.database import Database
+from app.services.provider_file import load_providers
 from app.utils.logger import get_logger
 
 _CONNECTIONS_SHARE: Final = 0.1
@@ -80,10 +81,11 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then stop within the grace period; a stop that was asked for exits with 0.
 
-    Raises `SchemaOutOfDateException`.
+    Raises `SchemaOutOfDateException`, `SettingsError`.
     """
     _exit_on_signals()
     # The lifespan does this too, but what it raises is lost in uvicorn's own trace.
+    load_providers(settings)
     asyncio.run(_check_schema(settings))
     app = create_app(settings)
     config = uvicorn.Config(

@@ -12,6 +12,7 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
+from tests.fixtures.plainbook import consent, signed_in, ticket_in
 
 from .conftest import VERIFIER
 
@@ -36,31 +37,13 @@ async def client(info: SandboxInfo):
 
 @pytest.fixture
 async def browser(admin: SandboxAdmin, profile: ProfileInfo):
-    cookies = await admin.sign_in(profile.account)
-    async with httpx.AsyncClient(cookies=cookies, trust_env=False) as browser:
+    async with await signed_in(admin, profile.account) as browser:
         yield browser
 
 
 def authorize_url(client: AsyncOAuth2Client, info: SandboxInfo) -> str:
     url, _ = client.create_authorization_url(f"{info.plainbook_url}/authorize", code_verifier=VERIFIER)
     return str(url)
-
-
-def ticket_in(page: httpx.Response) -> str:
-    found = re.search(r'name="ticket" value="([^"]+)"', page.text)
-    assert found, page.text
-    return found[1]
-
-
-async def consent(
-    browser: httpx.AsyncClient, url: str, account: str, decision: str = "allow"
-) -> httpx.Response:
-    """Chooses the account and gives (or refuses) consent; the redirect."""
-    ticket = ticket_in(await browser.get(url))
-    there = urljoin(url, "consent")
-    page = await browser.get(there, params={"account": account, "ticket": ticket})
-    assert f'<b id="signed-in">{account}</b>' in page.text
-    return await browser.post(there, data={"ticket": ticket_in(page), "decision": decision})
 
 
 async def tokens_of(client: AsyncOAuth2Client, browser: httpx.AsyncClient, info: SandboxInfo, account: str):
