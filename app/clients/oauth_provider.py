@@ -96,7 +96,7 @@ class OAuthProviderClient:
     ) -> TokenResponse:
         """POST the token endpoint. Raises `InvalidGrantException`, `InvalidClientException`, `TwitterAPIException`."""
         response = await self._post(api, api.token_url, client_id, client_secret, form)
-        if "error" in _json_object(response):  # some say so with HTTP 200
+        if _json_object(response).get("error"):  # some say so with HTTP 200
             raise _classified(api, response)
         try:
             return TokenResponse.model_validate_json(response.content)

@@ -11,7 +11,7 @@ import pytest
 from app.config import SettingsError
 from app.services.consent_page import script_rules
 from app.services.provider_file import load_providers
-from app.services.providers import OAuthProvider
+from app.services.providers import ConsentPageRules, OAuthProvider
 from tests.fixtures.settings import MakeSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,6 +65,12 @@ def test_the_shortest_description(load: Load):
 def test_the_example_is_read(make_settings: MakeSettings):
     providers = load_providers(make_settings(providers_file=ROOT / "providers.example.toml"))
     assert sorted(providers) == ["github", "plainbook", "reddit", "x"]
+
+
+def test_the_readme_tells_of_every_key():
+    section = (ROOT / "README.md").read_text().split("### Another provider")[1].split("\n## ")[0]
+    keys = {key for cls in (OAuthProvider, ConsentPageRules) for key in cls.__dataclass_fields__}
+    assert [key for key in keys if f"`{key}`" not in section] == []
 
 
 def with_line(number: int, line: str) -> str:
