@@ -132,7 +132,7 @@ class ConsentTab:
                 ends = self._work_of_person(state)
             else:
                 self._raise_for(state)
-                if left <= 0 or state.is_hung:
+                if left <= 0:
                     raise self._not_shown(state)
 
     def _wait_for_redirect(self) -> None:
@@ -148,7 +148,7 @@ class ConsentTab:
                 ends = monotonic() + self._timeouts.callback
             else:
                 self._raise_for(state)
-            if monotonic() >= ends or state.is_hung:
+            if monotonic() >= ends:
                 raise self._not_redirected()
 
     def _advance(self, state: PageState) -> bool:
