@@ -104,8 +104,8 @@ class AuthorizationWorker(Worker):
         except ProfileInUseException:
             return _BUSY_RETRY
         except ConcurrentProfileLimitException:
-            # Here, not in the queue: every waiting session would else be tried each second.
-            await asyncio.sleep(_BUSY_RETRY)
+            # The process waits, not the session: else each of those that wait would be tried each second.
+            self._queue.pause(_BUSY_RETRY)
             return 0.0
         if job is None:
             return None
