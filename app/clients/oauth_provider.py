@@ -5,12 +5,18 @@ Sources: RFC 6749 (4.1.3, 5, 6), RFC 7009 (revocation), X's OAuth 2.0 docs. No P
 """
 
 import asyncio
+import time
 from typing import Any, Final, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from app.utils.exceptions import InvalidClientException, InvalidGrantException, TwitterAPIException
+from app.utils.exceptions import (
+    CreditsDepletedException,
+    InvalidClientException,
+    InvalidGrantException,
+    TwitterAPIException,
+)
 from app.utils.retry import retry_idempotent
 
 _MAX_MESSAGE: Final = 300
@@ -71,7 +77,8 @@ class OAuthProviderClient:
         """Revoke an access or refresh token (RFC 7009)."""
         await self._post(self._revoke_url, client_id, client_secret, {"token": token})
 
-    @retry_idempotent(attempts=2)
+    # A new token that nobody vouches for is thrown away with its consent: worth some seconds.
+    @retry_idempotent(attempts=4, timeout=20)
     async def me(self, access_token: str) -> ProviderUser:
         """The account that the token speaks for."""
         headers = {"Authorization": f"Bearer {access_token}"}
@@ -106,12 +113,23 @@ def _classified(response: httpx.Response) -> TwitterAPIException:
     message = str(detail)[:_MAX_MESSAGE]
     if response.status_code >= 500 or response.status_code == 429:
         # Whatever the body says: nothing was judged.
-        return TwitterAPIException(response.status_code, message)
+        return TwitterAPIException(response.status_code, message, retry_after=_wait_asked_for(response))
+    if response.status_code == 402:
+        return CreditsDepletedException(response.status_code, message)
     if code in ("invalid_client", "unauthorized_client"):
         return InvalidClientException(response.status_code, message)
     if code == "invalid_grant" or (code == "invalid_request" and message.startswith("Value passed for the")):
         return InvalidGrantException(response.status_code, message)
     return TwitterAPIException(response.status_code, message, retryable=False)
+
+
+def _wait_asked_for(response: httpx.Response) -> float | None:
+    """Seconds, by ``Retry-After`` or X's own header, which names the moment in unix seconds."""
+    if (seconds := response.headers.get("retry-after", "")).isdecimal():
+        return float(seconds)
+    if (moment := response.headers.get("x-rate-limit-reset", "")).isdecimal():
+        return max(1.0, float(moment) - time.time())
+    return None
 
 
 def _json_object(response: httpx.Response) -> dict[str, Any]:

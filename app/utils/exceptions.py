@@ -458,8 +458,10 @@ class TwitterAPIException(InfrastructureException):
 
     error_code = "TWITTER_API_ERROR"
 
-    def __init__(self, status: int | str, message: str, *, retryable: bool = True) -> None:
-        super().__init__(f"Twitter API error ({status}): {message}")
+    def __init__(
+        self, status: int | str, message: str, *, retryable: bool = True, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"Twitter API error ({status}): {message}", retry_after=retry_after)
         self.status = status
         """HTTP status, or a word such as ``timeout`` when there was no answer."""
         self.retryable = retryable
@@ -484,6 +486,16 @@ class InvalidClientException(TwitterAPIException):
         super().__init__(status, message, retryable=False)
 
 
+class CreditsDepletedException(TwitterAPIException):
+    """The app may make no API calls for now; its accounts and their tokens may be fine."""
+
+    error_code = "CREDITS_DEPLETED"
+    kind = FailureKind.APP
+
+    def __init__(self, status: int | str, message: str) -> None:
+        super().__init__(status, f"{message}; the app has no API credits left, buy some", retryable=False)
+
+
 class DecryptionException(InfrastructureException):
     """A stored value opens with none of the configured keys, or belongs to another row."""
 
@@ -501,7 +513,7 @@ class DatabaseUnavailableException(InfrastructureException):
     status_code = 503
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"The database of DATABASE_URL cannot be used: {reason}")
+        super().__init__(f"The database of DATABASE_URL cannot be used: {reason}", retry_after=5.0)
 
 
 class SchemaOutOfDateException(InfrastructureException):

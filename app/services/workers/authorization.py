@@ -18,6 +18,7 @@ from app.services.workers.stage_recorder import StageRecorder
 from app.utils.exceptions import (
     AppException,
     ConcurrentProfileLimitException,
+    DatabaseUnavailableException,
     LeaseLostException,
     ProfileInUseException,
 )
@@ -102,7 +103,7 @@ class AuthorizationWorker(Worker):
             job = await self._runs.claim(session_id)
         except ProfileInUseException:
             return _BUSY_RETRY
-        except ConcurrentProfileLimitException:
+        except (ConcurrentProfileLimitException, DatabaseUnavailableException):
             # Here, not in the queue: every waiting session would else be tried each second.
             await asyncio.sleep(_BUSY_RETRY)
             return 0.0
@@ -137,7 +138,8 @@ class AuthorizationWorker(Worker):
             await self._release(job, reason=error.error_code)
             return _BUSY_RETRY
         except LeaseLostException:
-            log.warning("authorization.lease_lost")
+            if not run.is_completed:
+                log.warning("authorization.lease_lost")
         except AppException as error:
             return await self._fail(job, error)
         except Exception:
@@ -171,6 +173,9 @@ class AuthorizationWorker(Worker):
         except LeaseLostException:
             log.warning("authorization.lease_lost")
             return None
+        except DatabaseUnavailableException:  # the lease runs out, and the session is put back
+            log.error("authorization.end_not_recorded", error_code=error.error_code, error=error.message)
+            return None
         log.warning(
             "authorization.failed",
             error_code=error.error_code,
@@ -185,6 +190,8 @@ class AuthorizationWorker(Worker):
             log.info("authorization.released", reason=reason)
         except LeaseLostException:
             return  # it has ended, or another process has it
+        except DatabaseUnavailableException:
+            log.error("authorization.not_released", reason=reason)  # the lease runs out
 
     async def _watch_leases(self) -> None:
         """Interrupt what is not ours any more: its session was cancelled, timed out or taken over."""
