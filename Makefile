@@ -11,6 +11,8 @@ BROWSER := $(VENV)/.stamp-browser
 WITH_BROWSER := sh scripts/with_browser.sh
 
 ACCOUNTS ?= 5
+N ?= 200
+SEED ?= 1
 KEEP ?=
 ARGS ?=
 JOBS ?= $(shell sh scripts/jobs.sh)
@@ -37,6 +39,10 @@ serve: .env $(RUNTIME) ## Migrate the database and run the service with the sett
 .PHONY: test
 test: $(DEV) $(BROWSER) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+.PHONY: chaos
+chaos: $(DEV) $(BROWSER) ## Kill everything at random while N=200 sessions run, SEED=1; ARGS='-k sqlite' for one database
+	@CHAOS_SESSIONS=$(N) CHAOS_SEED=$(SEED) $(WITH_BROWSER) $(PY) -m pytest -s -p no:randomly tests/e2e/test_chaos.py $(ARGS)
 
 .PHONY: coverage
 coverage: $(DEV) $(BROWSER) ## Run the suite and show which lines of app/ it did not reach
@@ -97,5 +103,5 @@ $(DEV): requirements-dev.txt requirements.txt
 	@sh scripts/venv.sh install requirements-dev.txt runtime dev
 
 # Selenium, which can download a browser, comes with either set of requirements.
-$(BROWSER): scripts/ensure_browser.sh | $(if $(filter test coverage check venv,$(MAKECMDGOALS)),$(DEV),$(RUNTIME))
+$(BROWSER): scripts/ensure_browser.sh | $(if $(filter test chaos coverage check venv,$(MAKECMDGOALS)),$(DEV),$(RUNTIME))
 	@sh scripts/ensure_browser.sh

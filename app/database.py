@@ -1,9 +1,10 @@
 """The database: one engine, short transactions, and what must follow a commit. Knows no web framework."""
 
 import asyncio
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
@@ -51,6 +53,27 @@ _POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
 _KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds; for a connection that listens and sends nothing by itself."""
+_FULL: Final = "its disk is full; make room there"
+_FILE: Final = "its file cannot be read or written; look at its disk and permissions"
+_SQLITE_OUTAGES: Final = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_BUSY: "another process keeps it locked",
+    sqlite3.SQLITE_LOCKED: "another process keeps it locked",
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        ),
+        _FILE,
+    ),
+}
+_POSTGRESQL_DISK_FULL: Final = "53100"
+_POSTGRESQL_READ_ONLY: Final = "25006"
+_SECONDS_PER_LINE: Final = 10.0
+"""An outage is logged once in that time, not once a query."""
 
 log = get_logger(__name__)
 
@@ -66,6 +89,7 @@ class Database:
         self._url = url
         self.engine = _create_engine(url, pool_size)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        self._outage_logged_at: float | None = None
 
     @property
     def is_sqlite(self) -> bool:
@@ -73,18 +97,23 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: committed when the block ends, rolled back when it raises; then `after_commit` hooks run."""
-        async with self._sessions() as session, session.begin():
-            yield session
+        """One transaction: committed when the block ends, rolled back when it raises; then `after_commit` hooks run.
+
+        Raises `DatabaseUnavailableException`; when that comes from the commit, it may have happened all the same.
+        """
+        with self._outages_named():
+            async with self._sessions() as session, session.begin():
+                yield session
         for callback in session.info.pop(_AFTER_COMMIT, ()):
             _run_hook(callback)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """One consistent read that takes no write lock."""
-        async with self._sessions() as session:
-            await session.connection(execution_options={_READ_ONLY: True})
-            yield session
+        """One consistent read that takes no write lock. Raises `DatabaseUnavailableException`."""
+        with self._outages_named():
+            async with self._sessions() as session:
+                await session.connection(execution_options={_READ_ONLY: True})
+                yield session
 
     async def migrate(self) -> None:
         """Bring the schema up to date; nothing to do when it is."""
@@ -104,7 +133,7 @@ class Database:
         try:
             async with asyncio.timeout(_PING_TIMEOUT), self.reading() as session:
                 await session.execute(text("SELECT 1"))
-        except (TimeoutError, SQLAlchemyError, OSError):
+        except (TimeoutError, DatabaseUnavailableException, SQLAlchemyError, OSError):
             return False
         return True
 
@@ -117,6 +146,23 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+    @contextmanager
+    def _outages_named(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            if (reason := _outage(error)) is None:
+                raise
+            self._log_outage(reason, error)
+            raise DatabaseUnavailableException(reason) from error
+
+    def _log_outage(self, reason: str, error: SQLAlchemyError) -> None:
+        now = time.monotonic()
+        if self._outage_logged_at is None or now - self._outage_logged_at >= _SECONDS_PER_LINE:
+            self._outage_logged_at = now
+            detail = " ".join(str(getattr(error, "orig", error)).split())
+            log.error("database.unavailable", reason=reason, detail=detail[:300])
 
 
 def after_commit(session: AsyncSession, callback: Callable[[], object]) -> None:
@@ -168,6 +214,25 @@ def alembic_config(url: str) -> Config:
     config.set_main_option("script_location", str(_ALEMBIC_DIR))
     config.attributes["database_url"] = url
     return config
+
+
+def _outage(error: SQLAlchemyError) -> str | None:
+    """Why the database cannot be used now; None when the error is about the statement."""
+    if isinstance(error, PoolTimeoutError):
+        return "all its connections are busy"
+    if not isinstance(error, DBAPIError):
+        return None
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return _SQLITE_OUTAGES.get(code & 0xFF)  # the rest is the extended code
+    state = getattr(error.orig, "sqlstate", None)
+    if state == _POSTGRESQL_DISK_FULL:
+        return _FULL
+    if state == _POSTGRESQL_READ_ONLY:
+        return "it takes no writes now"
+    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+        return "it does not answer"
+    return None
 
 
 def _run_hook(callback: Callable[[], object]) -> None:

@@ -6,13 +6,19 @@ Sources: RFC 6749 (2.3.1, 4.1.3, 5, 6), RFC 7009 (revocation), X's OAuth 2.0 doc
 
 import asyncio
 import re
+import time
 from typing import Annotated, Any, Final, Literal
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
-from app.utils.exceptions import InvalidClientException, InvalidGrantException, TwitterAPIException
+from app.utils.exceptions import (
+    CreditsDepletedException,
+    InvalidClientException,
+    InvalidGrantException,
+    TwitterAPIException,
+)
 from app.utils.retry import retry_idempotent
 
 _MAX_MESSAGE: Final = 300
@@ -109,7 +115,8 @@ class OAuthProviderClient:
         """Revoke an access or refresh token (RFC 7009)."""
         await self._post(api, api.revoke_url, client_id, client_secret, {"token": token})
 
-    @retry_idempotent(attempts=2)
+    # A new token that nobody vouches for is thrown away with its consent: worth some seconds.
+    @retry_idempotent(attempts=4, timeout=20)
     async def me(self, api: ProviderApi, access_token: str) -> ProviderUser:
         """The account that the token speaks for."""
         response = await self._send(api, "GET", api.me_url, bearer=access_token)
@@ -162,7 +169,9 @@ def _classified(api: ProviderApi, response: httpx.Response) -> TwitterAPIExcepti
     message = str(detail)[:_MAX_MESSAGE]
     if status >= 500 or status == 429:
         # Whatever the body says: nothing was judged.
-        return TwitterAPIException(status, message, provider=api.name)
+        return TwitterAPIException(status, message, provider=api.name, retry_after=_wait_asked_for(response))
+    if status == 402:
+        return CreditsDepletedException(status, message, provider=api.name)
     if code in ("invalid_client", "unauthorized_client"):
         return InvalidClientException(status, message, provider=api.name)
     if code == "invalid_grant" or (code == "invalid_request" and message.startswith("Value passed for the")):
@@ -182,6 +191,15 @@ def _json(response: httpx.Response) -> Any:
         return response.json()
     except ValueError:
         return None
+
+
+def _wait_asked_for(response: httpx.Response) -> float | None:
+    """Seconds, by ``Retry-After`` or X's own header, which names the moment in unix seconds."""
+    if (seconds := response.headers.get("retry-after", "")).isdecimal():
+        return float(seconds)
+    if (moment := response.headers.get("x-rate-limit-reset", "")).isdecimal():
+        return max(1.0, float(moment) - time.time())
+    return None
 
 
 def _json_object(response: httpx.Response) -> dict[str, Any]:

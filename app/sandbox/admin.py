@@ -118,6 +118,7 @@ async def stats(world: WorldDep) -> Stats:
         by_endpoint=dict(traffic.by_endpoint),
         by_account=dict(traffic.by_account),
         refreshes_by_account=dict(traffic.refreshes),
+        codes_reused=world.oauth.codes_reused,
         browsers_running=len(world.browsers.running()),
         browsers_max=world.browsers.most_at_once,
     )

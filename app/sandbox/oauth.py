@@ -118,6 +118,7 @@ class OAuthState:
     secret_in_body: bool = False
     """In place of the Basic header (RFC 6749, 2.3.1)."""
     issued: Issued = field(default_factory=Issued)
+    codes_reused: int = 0
     _tickets: dict[str, Ticket] = field(default_factory=dict)
     _codes: dict[str, Code] = field(default_factory=dict)
     _access: dict[str, Grant] = field(default_factory=dict)
@@ -189,6 +190,7 @@ class OAuthState:
         self.issued.verifiers.append(form.get("code_verifier", ""))
         code = self._codes.get(form.get("code", ""))
         if code is None or code.used:
+            self.codes_reused += code is not None
             raise OAuthError(INVALID_CODE)
         code.used = True
         if code.expires_at <= self.clock() or not _fits(code.request, client_id, form):

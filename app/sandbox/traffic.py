@@ -28,6 +28,8 @@ class Stats(BaseModel):
     by_endpoint: dict[str, int]
     by_account: dict[str, int]
     refreshes_by_account: dict[str, int]
+    codes_reused: int
+    """Authorization codes that were presented a second time, since the start."""
     browsers_running: int
     browsers_max: int
 

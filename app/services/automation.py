@@ -42,6 +42,7 @@ from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
     BrowserCrashedException,
+    DatabaseUnavailableException,
     SeleniumConnectionException,
 )
 from app.utils.logger import get_logger
@@ -194,6 +195,10 @@ class ProfileAutomator:
             if user.username.lower() != job.account_id:
                 raise AccountMismatchException(job.account_id, user.username)
             await store(user, tokens)
+        except DatabaseUnavailableException:
+            # Perhaps they were stored before it went away: then they must live. Else the next attempt's replace them.
+            log.error("token.outcome_unknown", account_id=job.account_id)
+            raise
         except BaseException:
             await self._revoke(job, tokens)
             raise

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from app.utils.exceptions import LeaseLostException
+from app.utils.exceptions import DatabaseUnavailableException, LeaseLostException
 from app.utils.logger import get_logger
 from app.utils.tasks import happens_within
 
@@ -59,8 +59,8 @@ async def _beat(
             async with asyncio.timeout_at(last_success + seconds):
                 held = await renew()
             last_success = loop.time()
-        except Exception:
-            log.warning("lease.renewal_failed", exc_info=True)
+        except Exception as error:
+            log.warning("lease.renewal_failed", exc_info=not isinstance(error, DatabaseUnavailableException))
             held = loop.time() - last_success < seconds
     if not over.is_set():
         scope.reschedule(loop.time())

@@ -28,6 +28,7 @@ from app.utils.exceptions import (
     ProfileInUseException,
     ProfileQuarantinedException,
 )
+from app.utils.retry import through_outage
 
 _DELIVERY_WINDOW: Final = 1000
 """Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
@@ -143,9 +144,20 @@ class SessionRuns:
             event_service.record_for(session, "authorization.stage", row, stage=stage)
 
     async def complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
-        """Store the tokens and end the session, in one transaction. Raises `LeaseLostException`: nothing is stored."""
+        """Store the tokens and end the session, in one transaction; tried again for a lease while the database is away.
+
+        Raises `LeaseLostException`: nothing is stored; `DatabaseUnavailableException`: that is not known.
+        """
+        await through_outage(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
+
+    async def _complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
         async with self._database.transaction() as session:
-            row = await _locked(session, job)
+            try:
+                row = await _locked(session, job)
+            except LeaseLostException:
+                if await _was_completed(session, job):
+                    return  # the database went away with the answer to our commit
+                raise
             await self._credentials.store(
                 session,
                 account_id=job.account_id,
@@ -165,8 +177,11 @@ class SessionRuns:
     async def fail(self, job: AuthorizationJob, error: AppException) -> float | None:
         """End the attempt with what went wrong: the session is tried again, after the seconds returned, or ends.
 
-        Raises `LeaseLostException`.
+        Tried again for a lease while the database is away. Raises `LeaseLostException`, `DatabaseUnavailableException`.
         """
+        return await through_outage(lambda: self._fail(job, error), seconds=self._limits.lease)
+
+    async def _fail(self, job: AuthorizationJob, error: AppException) -> float | None:
         async with self._database.transaction() as session:
             row = await _locked(session, job)
             row.error_code, row.error_message = error.error_code, error.message
@@ -175,6 +190,7 @@ class SessionRuns:
                 await self._apps.failed(session, job.api_app, error)
             if error.kind is FailureKind.PASSING and row.attempts < row.attempts_allowed:
                 wait = session_life.wait_before_retry(row.attempts, first=self._limits.retry_wait)
+                wait = max(wait, error.retry_after or 0.0)
                 self._put_back(session, row, wait=wait, reason=error.error_code)
                 return wait
             data = {"error_code": error.error_code, "stage": row.stage}
@@ -308,6 +324,18 @@ async def _locked(session: AsyncSession, job: AuthorizationJob) -> Authorization
     if row is None:
         raise LeaseLostException
     return row
+
+
+async def _was_completed(session: AsyncSession, job: AuthorizationJob) -> bool:
+    """By this very attempt: no later one has its number."""
+    found = await session.scalar(
+        select(AuthorizationSession.id).where(
+            AuthorizationSession.session_id == job.session_id,
+            AuthorizationSession.status == SessionStatus.COMPLETED,
+            AuthorizationSession.attempts == job.attempt,
+        )
+    )
+    return found is not None
 
 
 def _note_stage(row: AuthorizationSession, stage: SessionStage, at: datetime) -> None:

@@ -459,9 +459,15 @@ class TwitterAPIException(InfrastructureException):
     error_code = "TWITTER_API_ERROR"
 
     def __init__(
-        self, status: int | str, message: str, *, retryable: bool = True, provider: str = "Twitter"
+        self,
+        status: int | str,
+        message: str,
+        *,
+        retryable: bool = True,
+        retry_after: float | None = None,
+        provider: str = "Twitter",
     ) -> None:
-        super().__init__(f"{provider} API error ({status}): {message}")
+        super().__init__(f"{provider} API error ({status}): {message}", retry_after=retry_after)
         self.status = status
         """HTTP status, or a word such as ``timeout`` when there was no answer."""
         self.retryable = retryable
@@ -486,6 +492,17 @@ class InvalidClientException(TwitterAPIException):
         super().__init__(status, message, retryable=False, provider=provider)
 
 
+class CreditsDepletedException(TwitterAPIException):
+    """The app may make no API calls for now; its accounts and their tokens may be fine."""
+
+    error_code = "CREDITS_DEPLETED"
+    kind = FailureKind.APP
+
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        what_to_do = f"{message}; the app has no API credits left, buy some"
+        super().__init__(status, what_to_do, retryable=False, provider=provider)
+
+
 class DecryptionException(InfrastructureException):
     """A stored value opens with none of the configured keys, or belongs to another row."""
 
@@ -503,7 +520,7 @@ class DatabaseUnavailableException(InfrastructureException):
     status_code = 503
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"The database of DATABASE_URL cannot be used: {reason}")
+        super().__init__(f"The database of DATABASE_URL cannot be used: {reason}", retry_after=5.0)
 
 
 class SchemaOutOfDateException(InfrastructureException):

@@ -18,6 +18,7 @@ from app.services.workers.stage_recorder import StageRecorder
 from app.utils.exceptions import (
     AppException,
     ConcurrentProfileLimitException,
+    DatabaseUnavailableException,
     LeaseLostException,
     ProfileInUseException,
 )
@@ -103,7 +104,7 @@ class AuthorizationWorker(Worker):
             job = await self._runs.claim(session_id)
         except ProfileInUseException:
             return _BUSY_RETRY
-        except ConcurrentProfileLimitException:
+        except (ConcurrentProfileLimitException, DatabaseUnavailableException):
             # The process waits, not the session: else each of those that wait would be tried each second.
             self._queue.pause(_BUSY_RETRY)
             return 0.0
@@ -138,7 +139,8 @@ class AuthorizationWorker(Worker):
             await self._release(job, reason=error.error_code)
             return _BUSY_RETRY
         except LeaseLostException:
-            log.warning("authorization.lease_lost")
+            if not run.is_completed:
+                log.warning("authorization.lease_lost")
         except AppException as error:
             return await self._fail(job, error)
         except Exception:
@@ -172,6 +174,9 @@ class AuthorizationWorker(Worker):
         except LeaseLostException:
             log.warning("authorization.lease_lost")
             return None
+        except DatabaseUnavailableException:  # the lease runs out, and the session is put back
+            log.error("authorization.end_not_recorded", error_code=error.error_code, error=error.message)
+            return None
         log.warning(
             "authorization.failed",
             error_code=error.error_code,
@@ -186,6 +191,8 @@ class AuthorizationWorker(Worker):
             log.info("authorization.released", reason=reason)
         except LeaseLostException:
             return  # it has ended, or another process has it
+        except DatabaseUnavailableException:
+            log.error("authorization.not_released", reason=reason)  # the lease runs out
 
     async def _watch_leases(self) -> None:
         """Interrupt what is not ours any more: its session was cancelled, timed out or taken over."""

@@ -8,7 +8,7 @@ from typing import Self
 from app.models import SessionStage, utc_now
 from app.services.interfaces import AuthorizationJob
 from app.services.session_runs import SessionRuns
-from app.utils.exceptions import LeaseLostException
+from app.utils.exceptions import DatabaseUnavailableException, LeaseLostException
 from app.utils.logger import get_logger
 
 log = get_logger(__name__)
@@ -52,6 +52,8 @@ class StageRecorder:
                 await self._runs.reached(self._job, stage, at)
             except LeaseLostException:
                 pass  # the lease's heartbeat ends the attempt
+            except DatabaseUnavailableException:
+                log.warning("authorization.stage_not_recorded", stage=stage)
             except Exception:
                 log.exception("authorization.stage_not_recorded", stage=stage)
             finally:

@@ -12,7 +12,13 @@ from app.clients.oauth_provider import OAuthProviderClient, TokenResponse
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
 from app.services.providers import OAuthProvider, x_provider
-from app.utils.exceptions import InvalidClientException, InvalidGrantException, TwitterAPIException
+from app.utils.exceptions import (
+    CreditsDepletedException,
+    FailureKind,
+    InvalidClientException,
+    InvalidGrantException,
+    TwitterAPIException,
+)
 
 REFRESH = {"grant_type": "refresh_token", "refresh_token": "spent-or-unknown"}
 
@@ -81,7 +87,6 @@ async def test_a_wrong_secret_is_the_apps_fault(
         ({"kind": "rate_limited"}, True),
         ({"kind": "html"}, True),
         ({"kind": "html", "status": 403}, False),
-        ({"kind": "status", "status": 402, "body": {"title": "CreditsDepleted"}}, False),
         ({"kind": "status", "status": 403, "body": {"error": 7, "detail": ["x"]}}, False),
         ({"kind": "status", "status": 400, "body": "[]"}, False),
         ({"kind": "html", "status": 200}, False),
@@ -108,6 +113,27 @@ async def test_any_other_answer_says_whether_another_attempt_may_help(
     assert "clear-tok" not in caught.value.message
     assert "<" not in caught.value.message
     assert len(await fresh_stats.requests(endpoint="provider.token")) == 1
+
+
+async def test_an_app_without_credits_is_not_the_accounts_fault(
+    fresh_stats: SandboxAdmin, client: OAuthProviderClient, x: OAuthProvider
+):
+    await fresh_stats.set_fault("provider.me", "status", status=402, body={"title": "CreditsDepleted"})
+    with pytest.raises(CreditsDepletedException, match="no API credits left") as caught:
+        await client.me(x, "token")
+    assert (caught.value.kind, caught.value.retryable) == (FailureKind.APP, False)
+    assert len(await fresh_stats.requests(endpoint="provider.me")) == 1
+
+
+async def test_the_wait_that_the_provider_asks_for_is_kept(
+    fresh_stats: SandboxAdmin, client: OAuthProviderClient, x: OAuthProvider
+):
+    """Too long for a slot to wait behind it: the next attempt does."""
+    await fresh_stats.set_fault("provider.me", "rate_limited", seconds=300)
+    with pytest.raises(TwitterAPIException) as caught:
+        await client.me(x, "token")
+    assert 290 < caught.value.retry_after <= 300
+    assert len(await fresh_stats.requests(endpoint="provider.me")) == 1
 
 
 async def test_a_provider_that_hangs_is_given_up(

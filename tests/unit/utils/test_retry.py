@@ -59,3 +59,7 @@ async def test_any_other_error_is_raised_at_once(error: Exception):
 
 def test_the_wait_that_was_asked_for_is_kept():
     assert _delay_before_retry(RateLimitException(100, retry_after=7.5)) == 7.5
+
+
+def test_a_wait_longer_than_a_slot_can_spare_is_not_begun():
+    assert _delay_before_retry(RateLimitException(100, retry_after=60)) is False

@@ -1,0 +1,184 @@
+"""What the chaos has left: whether every session had one true end, and nothing runs on."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from app.database import Database
+from app.demo.service_process import ServiceProcess
+from app.models import AuthorizationAttempt, AuthorizationSession, Credential, Event, Profile, SessionStatus
+from app.services.credential_service import CredentialService
+from app.utils.exceptions import AppException
+from tests.e2e.chaos import Asked, Record
+from tests.e2e.house import APP, House, until
+from tests.e2e.processes import children_named, is_alive, processes_with
+from tests.fixtures.histories import problems_of
+
+_ACCEPTABLE_ANSWERS = ("200 None", "202 None", "503 DATABASE_UNAVAILABLE", "503 SERVICE_STOPPING")
+
+
+class Found:
+    """Everything in the database, read once."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, AuthorizationSession] = {}
+        self.events: dict[str, list[Event]] = defaultdict(list)
+        self.attempts: dict[str, list[AuthorizationAttempt]] = defaultdict(list)
+        self.credentials: dict[str, Credential] = {}
+
+
+async def read(database: Database) -> Found:
+    found = Found()
+    async with database.reading() as session:
+        for row in await session.scalars(select(AuthorizationSession)):
+            found.sessions[row.session_id] = row
+        for event in await session.scalars(
+            select(Event).where(Event.session_id.is_not(None)).order_by(Event.id)
+        ):
+            found.events[event.session_id or ""].append(event)
+        for attempt in await session.scalars(
+            select(AuthorizationAttempt).order_by(AuthorizationAttempt.number)
+        ):
+            found.attempts[attempt.session_id].append(attempt)
+        for credential in await session.scalars(select(Credential)):
+            found.credentials[credential.account_id] = credential
+    return found
+
+
+async def judge(house: House, processes: Sequence[ServiceProcess], record: Record) -> tuple[list[str], Found]:
+    """Every untruth found; none is what a test wants."""
+    problems = await _left_behind(house, processes, record)
+    problems += [f"logged {line['event']}" for process in processes for line in _crashes(process)]
+    database = Database(house.environment["DATABASE_URL"], pool_size=2)
+    try:
+        found = await read(database)
+        problems += _unasked(record.asked, found)
+        for asked in record.asked:
+            name = f"{asked.account} ({asked.session_id})"
+            problems += [f"{name}: {problem}" for problem in await _of_one(house, database, asked, found)]
+    finally:
+        await database.close()
+    if reused := (await house.admin.stats()).codes_reused:
+        problems.append(f"{reused} codes were presented twice")
+    return problems, found
+
+
+def table(record: Record, found: Found) -> str:
+    """For people."""
+    ends = Counter(
+        f"{row.status} {row.error_code or ''}".strip()
+        for row in (found.sessions[asked.session_id] for asked in record.asked)
+    )
+    attempts = Counter(len(found.attempts[asked.session_id]) for asked in record.asked)
+    codes = Counter(
+        attempt.error_code for asked in record.asked for attempt in found.attempts[asked.session_id]
+    )
+    longest, kind = _longest_recovery(record, found)
+    rows: list[tuple[str, Any]] = [
+        ("sessions", len(record.asked)),
+        *((f"  ended {end}", count) for end, count in ends.most_common()),
+        *((f"  with {number} attempts", count) for number, count in sorted(attempts.items())),
+        *((f"  attempts that ended {code or 'well'}", count) for code, count in codes.most_common()),
+        *((what, count) for what, count in sorted(record.done.items()) if not what.startswith("fault")),
+        ("faults set", sum(count for what, count in record.done.items() if what.startswith("fault"))),
+        ("seconds", f"{record.seconds:.0f}"),
+        ("longest recovery, seconds", f"{longest:.1f} after {kind}"),
+    ]
+    return "\n".join(f"{name:<40}{value:>12}" for name, value in rows)
+
+
+def _longest_recovery(record: Record, found: Found) -> tuple[float, str]:
+    """From a blow to the next event of a session that it met in progress."""
+    longest = (0.0, "nothing")
+    for events in found.events.values():
+        for kind, at in record.struck_at:
+            before = [event for event in events if event.occurred_at.timestamp() <= at]
+            after = [event for event in events if event.occurred_at.timestamp() > at]
+            running = before and before[-1].event_type in ("authorization.started", "authorization.stage")
+            if running and after:
+                longest = max(longest, (after[0].occurred_at.timestamp() - at, kind))
+    return longest
+
+
+async def _left_behind(house: House, processes: Sequence[ServiceProcess], record: Record) -> list[str]:
+    """Browsers, drivers, leases and slots follow the sessions' ends, so they are waited for."""
+    assert house.sandbox.data_dir is not None
+    folder = str(house.sandbox.data_dir)
+
+    async def left() -> list[str]:
+        found = [f"browser of {browser.account}" for browser in await house.admin.browsers()]
+        found += [f"process {pid} in a profile" for pid in processes_with(folder) if pid != house.sandbox.pid]
+        found += [f"lease on profile {profile_id}" for profile_id in await _held_profiles(house)]
+        return found + await _slots(house)
+
+    async def nothing_left() -> bool:
+        return not await left()
+
+    try:
+        await until(nothing_left, 60)
+    except AssertionError:
+        return await left()
+    ours = [driver for process in processes for driver in children_named(process.pid, "chromedriver")]
+    return [f"chromedriver {pid}" for pid in record.drivers - set(ours) if is_alive(pid)]
+
+
+async def _slots(house: House) -> list[str]:
+    report = (await house._call("GET", "/health/ready")).json()["data"]
+    running = report["running_profiles"]
+    return ([f"{running} slots"] if running else []) + ([] if report["ready"] else ["not ready"])
+
+
+async def _held_profiles(house: House) -> list[str]:
+    async with house._reading() as session:
+        held = select(Profile.profile_id).where(
+            Profile.in_use | Profile.lease_token.is_not(None) | Profile.quarantined_at.is_not(None)
+        )
+        return list(await session.scalars(held))
+
+
+def _crashes(process: ServiceProcess) -> list[dict[str, Any]]:
+    crashed = ("http.crashed", "authorization.crashed", "worker.died", "worker.cancelled")
+    return [line for line in process.log_lines() if line["event"] in crashed]
+
+
+def _unasked(asked: Sequence[Asked], found: Found) -> list[str]:
+    known = {each.session_id for each in asked}
+    return [f"session {session_id} was never asked for" for session_id in found.sessions.keys() - known]
+
+
+async def _of_one(house: House, database: Database, asked: Asked, found: Found) -> list[str]:
+    row = found.sessions.get(asked.session_id)
+    if row is None:
+        return ["was accepted and is lost"]
+    problems = problems_of(row, found.events[row.session_id], found.attempts[row.session_id])
+    if not row.status.is_final:
+        problems.append(f"is still {row.status}")
+    if row.error_code not in asked.fits:
+        problems.append(f"ended with {row.error_code}: {row.error_message}; fitting are {asked.fits}")
+    strange = [
+        answer for answer in asked.answers if answer[0].isdigit() and answer not in _ACCEPTABLE_ANSWERS
+    ]
+    problems += [f"the POST was answered {answer}" for answer in strange]
+    return problems + await _of_tokens(house, database, asked, row, found.credentials.get(asked.account))
+
+
+async def _of_tokens(
+    house: House, database: Database, asked: Asked, row: AuthorizationSession, credential: Credential | None
+) -> list[str]:
+    usable = [grant for grant in await house.admin.grants(asked.account) if grant.usable]
+    if row.status is not SessionStatus.COMPLETED:
+        return [] if credential is None else ["has tokens and was not completed"]
+    if credential is None or credential.version != 1 or len(usable) != 1:
+        return [
+            f"completed, with {credential and credential.version} sets of tokens and {len(usable)} grants"
+        ]
+    credentials = CredentialService(key_ring=house.settings.key_ring)
+    try:
+        async with database.reading() as session:
+            tokens = await credentials.tokens(session, asked.account, APP)
+    except AppException as error:
+        return [f"its tokens cannot be read: {error.message}"]
+    owner = await house.whose(tokens.access_token.get_secret_value())
+    return [] if owner == asked.account else [f"its tokens speak for {owner}"]
