@@ -153,10 +153,10 @@ def test_patterns_that_javascript_reads_too(load: Load, pattern: str):
 
 
 def test_all_mistakes_at_once_in_their_order(load: Load):
-    text = with_line(2, "authorize_url = 7") + "\npkce = 7\nunknown = 7\n[x]\n[empty]\n"
+    text = with_line(2, "authorize_url = 7") + "\npkce = 7\nunknown = 7\nname = 7\n[x]\n[empty]\n"
     found = [line.split(": ")[0] for line in problems(load, text)]
-    assert found[:4] == [f"providers.toml:{number}" for number in (2, 8, 9, 10)]
-    assert set(found[4:]) == {"providers.toml:11"}
+    assert found[:5] == [f"providers.toml:{number}" for number in (2, 8, 9, 10, 11)]
+    assert set(found[5:]) == {"providers.toml:12"}
 
 
 def test_a_file_that_is_not_there(make_settings: MakeSettings, tmp_path: Path):
