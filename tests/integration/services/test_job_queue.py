@@ -348,3 +348,19 @@ async def test_the_engine_keeps_no_history(postgresql: Database):
     async with postgresql.reading() as session:
         for table in ("pgqueuer", "pgqueuer_log", "pgqueuer_statistics"):
             assert await session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
+
+
+async def test_a_job_of_a_process_that_has_died_is_delivered_again(postgresql: Database):
+    queue = shared(postgresql)
+    await queue.submit_all(waiting(("a", 5), ("b", 5)))
+    taken = (
+        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(), heartbeat = now() - "
+    )
+    async with postgresql.transaction() as session:
+        await session.execute(text(f"{taken} interval '21 s' WHERE dedupe_key = 'a'"))
+        await session.execute(text(f"{taken} interval '1 s' WHERE dedupe_key = 'b'"))
+    handled, handle = collector()
+    async with delivering(queue, handle):
+        await eventually(lambda: handled)
+        await asyncio.sleep(0.6)  # two looks for more
+    assert handled == ["a"]
