@@ -11,6 +11,7 @@ BROWSER := $(VENV)/.stamp-browser
 WITH_BROWSER := sh scripts/with_browser.sh
 
 ACCOUNTS ?= 5
+N ?= 500
 KEEP ?=
 ARGS ?=
 JOBS ?= $(shell sh scripts/jobs.sh)
@@ -25,6 +26,10 @@ help: ## Show this list
 .PHONY: demo
 demo: $(RUNTIME) $(BROWSER) ## Authorise ACCOUNTS=5 sandbox accounts for real; KEEP=1 leaves it serving
 	@$(WITH_BROWSER) $(PY) -m app demo --accounts $(ACCOUNTS) $(if $(filter-out 0,$(KEEP)),--keep)
+
+.PHONY: batch
+batch: $(RUNTIME) $(BROWSER) ## Authorise a batch of N=500 sandbox accounts, a tenth faulty, and check each end
+	@$(WITH_BROWSER) $(PY) -m benchmarks.batch $(N)
 
 .PHONY: serve
 serve: .env $(RUNTIME) ## Migrate the database and run the service with the settings in .env
