@@ -43,6 +43,7 @@ _OUR_PREFIXES: Final = (
     "PROVIDERS_",
     "ALARM_",
     "ATTENDED_",
+    "BATCH_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
 
@@ -85,6 +86,8 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr = SecretStr(f"dev:{_DEVELOPMENT_KEY}")
     rate_limit_per_minute: int = Field(default=100, ge=1)
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
+    max_batch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_batch_rows: int = Field(default=10_000, ge=1)
     max_wait: PositiveSeconds = 60.0
 
     database_url: str = "sqlite+aiosqlite:///data/gologin.db"
@@ -127,6 +130,9 @@ class Settings(BaseSettings):
     retry_wait: PositiveSeconds = 15.0
     max_waiting: int = Field(default=50_000, ge=1)
     app_pause_after: int = Field(default=5, ge=1)
+    batch_max_running: int = Field(default=10, ge=1)
+    batch_stop_percent: int = Field(default=50, ge=0, le=100)
+    batch_stop_window: int = Field(default=20, ge=1)
     lease_seconds: PositiveSeconds = 20.0
     foreign_lease_grace: PositiveSeconds = 600.0
     machine_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=64)

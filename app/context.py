@@ -21,6 +21,8 @@ from app.services.alarm_service import AlarmService
 from app.services.app_states import AppStates
 from app.services.authorization_service import AuthorizationService, OrderLimits
 from app.services.automation import BrowserController, ProfileAutomator
+from app.services.batch_pacing import BatchPacing
+from app.services.batch_service import BatchLimits, BatchService
 from app.services.chromedriver import ChromeDrivers
 from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
@@ -62,6 +64,8 @@ class Context:
     syncs: ProfileSyncService
     gologin: GoLoginService
     authorizations: AuthorizationService
+    batches: BatchService
+    batch_pacing: BatchPacing
     session_runs: SessionRuns
     apps: AppStates
     automator: ProfileAutomator
@@ -129,11 +133,14 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     stack.push_async_callback(queue.close)
     waiters = SessionWaiters()
     apps = AppStates(pause_after=settings.app_pause_after)
+    batch_pacing = BatchPacing(database=database, queue=queue, waiters=waiters)
+    stack.push_async_callback(batch_pacing.close)
     authorizations = AuthorizationService(
         database=database,
         gologin=gologin,
         oauth=oauth,
         apps=apps,
+        batches=batch_pacing,
         queue=queue,
         waiters=waiters,
         limits=OrderLimits(
@@ -147,6 +154,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         gologin=gologin,
         credentials=credentials,
         apps=apps,
+        batches=batch_pacing,
         queue=queue,
         waiters=waiters,
         limits=RunLimits(
@@ -207,6 +215,20 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         syncs=syncs,
         gologin=gologin,
         authorizations=authorizations,
+        batches=BatchService(
+            authorizations=authorizations,
+            oauth=oauth,
+            directory=directory,
+            apps=apps,
+            pacing=batch_pacing,
+            limits=BatchLimits(
+                max_running=settings.batch_max_running,
+                stop_percent=settings.batch_stop_percent,
+                stop_window=settings.batch_stop_window,
+                max_rows=settings.max_batch_rows,
+            ),
+        ),
+        batch_pacing=batch_pacing,
         session_runs=session_runs,
         apps=apps,
         automator=automator,

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import __version__
+from app.api.batches import BATCH_PATH
 from app.api.errors import install_error_handlers
 from app.api.middleware import BodyLimitMiddleware, NulMiddleware, RequestIDMiddleware
 from app.api.rate_limit import RateLimiter
@@ -51,7 +52,11 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.rate_limiter = RateLimiter(per_minute=settings.rate_limit_per_minute)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        max_bytes=settings.max_body_bytes,
+        by_path={BATCH_PATH: settings.max_batch_bytes},
+    )
     app.add_middleware(NulMiddleware)
     app.add_middleware(RequestIDMiddleware)
     app.include_router(router)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, select
 
 from app.database import Database
-from app.models import AuthorizationSession, Event, ProfileSync, utc_now
+from app.models import AuthorizationSession, Batch, BatchRow, Event, ProfileSync, utc_now
 
 _BATCH: Final = 1000
 
@@ -15,12 +15,12 @@ _BATCH: Final = 1000
 @dataclass(frozen=True)
 class RetentionDays:
     sessions: int
-    """Ended ones; also of syncs."""
+    """Ended ones; also of batches and syncs."""
     events: int
 
 
 class Retention:
-    """Deletes ended sessions, syncs and events that are older than the settings allow."""
+    """Deletes ended sessions, batches, syncs and events that are older than the settings allow."""
 
     def __init__(self, *, database: Database, days: RetentionDays) -> None:
         self._database = database
@@ -34,9 +34,20 @@ class Retention:
             "sessions_deleted": await self._delete(
                 AuthorizationSession, AuthorizationSession.completed_at < ended_before
             ),
+            "batches_deleted": await self._delete_batches(Batch.completed_at < ended_before),
             "syncs_deleted": await self._delete(ProfileSync, ProfileSync.completed_at < ended_before),
             "events_deleted": await self._delete(Event, Event.occurred_at < before),
         }
+
+    async def _delete_batches(self, is_old: ColumnElement[bool]) -> int:
+        """With their rows, a transaction for each: one may have ten thousand."""
+        async with self._database.reading() as session:
+            batch_ids = (await session.scalars(select(Batch.batch_id).where(is_old))).all()
+        for batch_id in batch_ids:
+            async with self._database.transaction() as session:
+                await session.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
+                await session.execute(delete(Batch).where(Batch.batch_id == batch_id))
+        return len(batch_ids)
 
     async def _delete(self, model: Any, is_old: ColumnElement[bool]) -> int:
         """A transaction for each batch, until one is not full."""

@@ -14,6 +14,7 @@ from app.database import Database, after_commit, database_time
 from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
 from app.services import event_service, session_life
 from app.services.app_states import AppStates
+from app.services.batch_pacing import BatchPacing
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService
 from app.services.interfaces import AuthorizationJob, TokenSet
@@ -56,6 +57,7 @@ class SessionRuns:
         gologin: GoLoginService,
         credentials: CredentialService,
         apps: AppStates,
+        batches: BatchPacing,
         queue: JobQueue,
         waiters: SessionWaiters,
         limits: RunLimits,
@@ -65,6 +67,7 @@ class SessionRuns:
         self._gologin = gologin
         self._credentials = credentials
         self._apps = apps
+        self._batches = batches
         self._queue = queue
         self._waiters = waiters
         self._limits = limits
@@ -72,6 +75,7 @@ class SessionRuns:
 
     async def deliver_waiting(self) -> int:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
+        await self._batches.look_after()
         query = (
             select(AuthorizationSession)
             .where(
@@ -300,6 +304,7 @@ class SessionRuns:
     ) -> None:
         session_life.move(session, row, status, **data)
         after_commit(session, lambda: self._waiters.tell(row.session_id))
+        self._batches.session_ended(session, row)
 
 
 def _app_is_not_paused() -> Any:

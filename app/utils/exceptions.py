@@ -151,6 +151,41 @@ class TransitionRefusedException(DomainException):
         super().__init__(f"A session cannot go from '{old}' to '{new}'")
 
 
+class BatchNotFoundException(DomainException):
+    error_code = "BATCH_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"No batch '{batch_id}'; check the id that POST /authorize/batch returned")
+
+
+class BatchEmptyException(DomainException):
+    error_code = "BATCH_EMPTY"
+    status_code = 422
+
+    def __init__(self, first_reason: str) -> None:
+        super().__init__(f"No row of the batch can become a session; the first: {first_reason}")
+
+
+class BatchEndedException(DomainException):
+    error_code = "BATCH_ENDED"
+    status_code = 409
+
+    def __init__(self, batch_id: str, status: str) -> None:
+        super().__init__(f"The batch {batch_id} has ended as '{status}' already")
+
+
+class NothingToRetryException(DomainException):
+    error_code = "NOTHING_TO_RETRY"
+    status_code = 409
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(
+            f"No session of the batch {batch_id} can be tried again; those that need attention only when asked for, "
+            "and none whose account has another open one"
+        )
+
+
 class IdempotencyConflictException(DomainException):
     error_code = "IDEMPOTENCY_CONFLICT"
     status_code = 409
