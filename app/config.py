@@ -37,6 +37,7 @@ _OUR_PREFIXES: Final = (
     "ENCRYPTION_",
     "AUTHORIZATION_",
     "CONSENT_",
+    "EVIDENCE_",
     "DATABASE_",
     "CLEANUP_",
     "PROFILE_",
@@ -131,6 +132,9 @@ class Settings(BaseSettings):
     loop_tick: PositiveSeconds = 0.1
     session_retention_days: int = Field(default=90, ge=1)
     event_retention_days: int = Field(default=365, ge=1)
+    evidence_retention_days: int = Field(default=14, ge=1)
+    evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)
+    evidence_max_total_mb: int = Field(default=1024, ge=1)
     alarm_waiting_seconds: PositiveSeconds = 900.0
     alarm_pending: int = Field(default=1000, ge=1)
     alarm_failures_per_hour: int = Field(default=50, ge=0)

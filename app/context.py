@@ -223,7 +223,12 @@ def _profile_leases(settings: Settings, database: Database, owner: str) -> Profi
 def _retention(settings: Settings, database: Database) -> Retention:
     return Retention(
         database=database,
-        days=RetentionDays(sessions=settings.session_retention_days, events=settings.event_retention_days),
+        days=RetentionDays(
+            sessions=settings.session_retention_days,
+            events=settings.event_retention_days,
+            evidence=settings.evidence_retention_days,
+        ),
+        max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,
     )
 
 
@@ -281,7 +286,7 @@ def _automator(
     )
     automator = ProfileAutomator(
         gologin=gologin,
-        browser=BrowserController(),
+        browser=BrowserController(max_screenshot_bytes=settings.evidence_max_screenshot_bytes),
         oauth=oauth,
         drivers=drivers,
         max_concurrent=settings.max_concurrent_profiles,

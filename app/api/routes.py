@@ -2,11 +2,12 @@
 
 from fastapi import APIRouter
 
-from app.api import apps, authorize, gologin, health, profiles
+from app.api import apps, authorize, evidence, gologin, health, profiles
 
 router = APIRouter()
 router.include_router(health.router)
 router.include_router(authorize.router)
+router.include_router(evidence.router)
 router.include_router(profiles.router)
 router.include_router(gologin.router)
 router.include_router(apps.router)

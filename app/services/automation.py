@@ -30,12 +30,14 @@ from app.services.interfaces import (
     BrowserControllerProtocol,
     BrowserTimeouts,
     ConsentRequest,
+    EvidenceKeeper,
     GoLoginServiceProtocol,
     OAuthServiceProtocol,
     RunningBrowser,
     StageReporter,
     TokenSet,
 )
+from app.services.page_evidence import capture
 from app.utils.exceptions import (
     AccountMismatchException,
     AppException,
@@ -55,7 +57,13 @@ log = get_logger(__name__)
 
 
 class BrowserController:
-    """Blocking Selenium: every method runs in a thread of its own pool, never on the event loop."""
+    """Blocking Selenium: every method runs in a thread of its own pool, never on the event loop.
+
+    `max_screenshot_bytes`: a larger one is not kept as evidence.
+    """
+
+    def __init__(self, *, max_screenshot_bytes: int) -> None:
+        self._max_screenshot_bytes = max_screenshot_bytes
 
     @contextmanager
     def connect_to_profile(self, request: ConsentRequest) -> Iterator[ConsentTab]:
@@ -74,13 +82,31 @@ class BrowserController:
                 redirect_uri=request.authorization.redirect_uri,
                 timeout=request.timeouts.attach,
             ) as watcher:
-                yield ConsentTab(driver=driver, watcher=watcher, request=request)
+                try:
+                    yield ConsentTab(driver=driver, watcher=watcher, request=request)
+                except Exception:
+                    self._keep_evidence(watcher, request)
+                    raise
         finally:
             # Always quit: a session left open keeps a thread and sockets in the shared driver. It closes no browser.
             with suppress(WebDriverException, HTTPError):
                 driver.close()
             with suppress(WebDriverException, HTTPError):
                 driver.quit()
+
+    def _keep_evidence(self, watcher: RedirectWatcher, request: ConsentRequest) -> None:
+        """While the tab is still open. Whatever goes wrong here must not hide what went wrong before."""
+        if request.stop.is_set():
+            return
+        try:
+            evidence = capture(
+                watcher, authorization=request.authorization, max_bytes=self._max_screenshot_bytes
+            )
+        except Exception as error:
+            log.error("evidence.not_taken", error=type(error).__name__)
+            return
+        if evidence is not None:
+            request.keep_evidence(evidence)
 
     def _attach(self, request: ConsentRequest) -> webdriver.Remote:
         options = webdriver.ChromeOptions()
@@ -128,19 +154,25 @@ class ProfileAutomator:
         self._threads = ThreadPoolExecutor(max_concurrent, thread_name_prefix="selenium")
 
     async def authorize_account(
-        self, job: AuthorizationJob, *, report: StageReporter, store: StoreTokens
+        self,
+        job: AuthorizationJob,
+        *,
+        report: StageReporter,
+        store: StoreTokens,
+        keep_evidence: EvidenceKeeper,
     ) -> None:
         """Bring the job's account through the consent and hand its tokens to `store`, at once.
 
         All that happens in the browser has one deadline, `AuthorizationTimeoutException` after it; the profile's
-        start has its own. Any exit stops the profile. Raises what `GoLoginService.running_profile`, `ConsentTab`
+        start has its own. Any exit stops the profile. `keep_evidence` is called before a failure in the browser is
+        raised. Raises what `GoLoginService.running_profile`, `ConsentTab`
         and the `OAuthService` raise.
         """
         timeout = min(self._timeout, job.timeout_seconds or self._timeout)
         async with self._gologin.running_profile(job.profile_id, report=report) as browser:
             try:
                 async with asyncio.timeout(timeout):
-                    await self._authorize(job, browser, report, store)
+                    await self._authorize(job, browser, report, store, keep_evidence)
             except TimeoutError as error:
                 raise AuthorizationTimeoutException(timeout) from error
 
@@ -149,7 +181,12 @@ class ProfileAutomator:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _authorize(
-        self, job: AuthorizationJob, browser: RunningBrowser, report: StageReporter, store: StoreTokens
+        self,
+        job: AuthorizationJob,
+        browser: RunningBrowser,
+        report: StageReporter,
+        store: StoreTokens,
+        keep_evidence: EvidenceKeeper,
     ) -> None:
         request = ConsentRequest(
             browser=browser,
@@ -159,6 +196,7 @@ class ProfileAutomator:
             page=self._oauth.consent_page(job.api_app),
             report=report,
             timeouts=self._timeouts.lowered(job.stage_timeouts),
+            keep_evidence=keep_evidence,
         )
         code = await self._in_thread(request)
         # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.

@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clients.oauth_provider import ProviderUser
 from app.database import Database, after_commit
 from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
-from app.services import event_service, session_life
+from app.services import event_service, evidence_service, session_life
 from app.services.app_states import AppStates
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService
-from app.services.interfaces import AuthorizationJob, TokenSet
+from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
 from app.services.job_queue import JobQueue, Waiting
 from app.services.leases import lease_expiry, new_lease_token
 from app.services.session_waiters import SessionWaiters
@@ -165,8 +165,12 @@ class SessionRuns:
             await self._apps.succeeded(session, job.api_app)
             self._end(session, row, SessionStatus.COMPLETED, missing_scopes=row.missing_scopes)
 
-    async def fail(self, job: AuthorizationJob, error: AppException) -> float | None:
+    async def fail(
+        self, job: AuthorizationJob, error: AppException, *, evidence: PageEvidence | None = None
+    ) -> float | None:
         """End the attempt with what went wrong: the session is tried again, after the seconds returned, or ends.
+
+        `evidence` is stored in the same transaction.
 
         Raises `LeaseLostException`.
         """
@@ -174,6 +178,8 @@ class SessionRuns:
             row = await _locked(session, job)
             row.error_code, row.error_message = error.error_code, error.message
             await session_life.end_attempt(session, row, code=error.error_code, message=error.message)
+            if evidence is not None:
+                evidence_service.record(session, row, evidence)
             if error.kind is FailureKind.APP:
                 await self._apps.failed(session, job.api_app, error)
             if error.kind is FailureKind.PASSING and row.attempts < row.attempts_allowed:

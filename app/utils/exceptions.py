@@ -141,6 +141,17 @@ class SessionNotEndedException(DomainException):
         )
 
 
+class ScreenshotNotFoundException(DomainException):
+    error_code = "SCREENSHOT_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"No screenshot of the authorization session {session_id}: it failed outside of the browser, "
+            "the page did not answer, or its time is over; look at its evidence and attempt_list"
+        )
+
+
 class TransitionRefusedException(DomainException):
     """The table of transitions does not know this one."""
 
