@@ -37,6 +37,7 @@ _OUR_PREFIXES: Final = (
     "ENCRYPTION_",
     "AUTHORIZATION_",
     "CONSENT_",
+    "ATTENDED_",
     "EVIDENCE_",
     "DATABASE_",
     "CLEANUP_",
@@ -65,6 +66,8 @@ class OAuthApp(BaseModel):
     """Exactly as registered: providers compare it to the letter."""
     scopes: tuple[str, ...] = ("tweet.read", "users.read", "offline.access")
     provider: Literal["x"] = "x"
+    consent: Literal["automatic", "attended"] | None = None
+    """None: as the setting `consent_mode` says."""
 
 
 class Settings(BaseSettings):
@@ -107,7 +110,9 @@ class Settings(BaseSettings):
     x_api_url: str = "https://api.x.com"
     oauth_api_timeout: PositiveSeconds = 15.0
 
+    consent_mode: Literal["automatic", "attended"] = "automatic"
     authorization_timeout: PositiveSeconds = 120.0
+    attended_timeout: PositiveSeconds = 900.0
     browser_attach_timeout: PositiveSeconds = 20.0
     page_load_timeout: PositiveSeconds = 30.0
     consent_button_timeout: PositiveSeconds = 10.0
@@ -190,6 +195,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{', '.join(names)} still hold the placeholder of .env.example; "
                 f"set real values, or ENVIRONMENT=development ({self.environment} refuses to start with them)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_attempt_fits(self) -> Self:
+        longest = self.profile_start_timeout + self.authorization_timeout + self.attended_timeout
+        if self.session_max_running < longest:
+            raise ValueError(
+                f"SESSION_MAX_RUNNING must be at least {longest:g}: PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and "
+                "ATTENDED_TIMEOUT of one attempt together"
             )
         return self
 

@@ -15,6 +15,7 @@ from app.clients.oauth_provider import OAuthProviderClient
 from app.clients.profile_browser import ProfileBrowserClient
 from app.config import Settings
 from app.database import Database
+from app.models import ConsentMode
 from app.services.account_rule import AccountRule
 from app.services.alarm_service import AlarmService
 from app.services.app_states import AppStates
@@ -132,6 +133,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             max_attempts=settings.max_attempts,
             max_waiting=settings.max_waiting,
         ),
+        consent=ConsentMode(settings.consent_mode),
     )
     session_runs = SessionRuns(
         database=database,
@@ -283,6 +285,7 @@ def _automator(
         page_load=settings.page_load_timeout,
         consent_button=settings.consent_button_timeout,
         callback=settings.callback_timeout,
+        person=settings.attended_timeout,
     )
     automator = ProfileAutomator(
         gologin=gologin,

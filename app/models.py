@@ -82,6 +82,8 @@ class SessionStage(StrEnum):
     WAITING_FOR_SLOT = "waiting_for_slot"
     PROFILE_STARTING = "profile_starting"
     BROWSER_ATTACHED = "browser_attached"
+    WAITING_FOR_PERSON = "waiting_for_person"
+    """May come before or after the consent is shown, more than once."""
     CONSENT_SHOWN = "consent_shown"
     CONSENT_GIVEN = "consent_given"
     CODE_RECEIVED = "code_received"

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from app.database import Database, after_commit, insert_or_update
 from app.models import (
     AuthorizationAttempt,
     AuthorizationSession,
+    ConsentMode,
     IdempotencyKey,
     SessionStatus,
     utc_now,
@@ -27,6 +28,7 @@ from app.services.job_queue import JobQueue, Waiting
 from app.services.key_service import Caller
 from app.services.session_waiters import SessionWaiters
 from app.utils.exceptions import (
+    AttentionNotNeededException,
     IdempotencyConflictException,
     InvalidRequestException,
     SessionEndedException,
@@ -59,6 +61,10 @@ class Order:
     """For one attempt; the settings' own is the longest."""
     force: bool = False
     """Also when a session of the account is open."""
+    consent: ConsentMode | None = None
+    """None: as the app or the settings say."""
+    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, by the names of `BrowserTimeouts` and ``profile_start``; the settings' own are the longest."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,10 @@ class OrderLimits:
 
 
 class AuthorizationService:
-    """Its work begins once the caller's transaction has committed."""
+    """Its work begins once the caller's transaction has committed.
+
+    `consent`: who gives it where neither the request nor its app says.
+    """
 
     def __init__(
         self,
@@ -99,6 +108,7 @@ class AuthorizationService:
         queue: JobQueue,
         waiters: SessionWaiters,
         limits: OrderLimits,
+        consent: ConsentMode,
     ) -> None:
         self._database = database
         self._gologin = gologin
@@ -107,6 +117,7 @@ class AuthorizationService:
         self._queue = queue
         self._waiters = waiters
         self._limits = limits
+        self._consent = consent
 
     async def request(
         self, session: AsyncSession, order: Order, *, caller: Caller, idempotency_key: str | None = None
@@ -182,20 +193,36 @@ class AuthorizationService:
         row = await _locked(session, session_id)
         if SessionStatus.PENDING not in session_life.TRANSITIONS[row.status] or not row.status.is_final:
             raise SessionNotEndedException(session_id, row.status)
+        row.awaits_person = row.consent is ConsentMode.ATTENDED
+        await self._start_again(session, row, event="authorization.retry_requested", actor=actor)
+
+    async def resume(self, session: AsyncSession, session_id: str, *, actor: str) -> None:
+        """A person is there now: a session that needs attention waits for its start again, and then for the person.
+
+        Raises `SessionNotFoundException`, `AttentionNotNeededException`, `InvalidRequestException`,
+        `AppPausedException`.
+        """
+        row = await _locked(session, session_id)
+        if row.status is not SessionStatus.NEEDS_ATTENTION:
+            raise AttentionNotNeededException(session_id, row.status)
+        row.awaits_person = True
+        await self._start_again(session, row, event="authorization.resumed", actor=actor)
+
+    def release_waiters(self) -> None:
+        """The service stops: whoever waits is answered now."""
+        self._waiters.release_all()
+
+    async def _start_again(
+        self, session: AsyncSession, row: AuthorizationSession, *, event: str, actor: str
+    ) -> None:
         if (open_one := await _open_session(session, row)) is not None and not row.is_forced:
             raise InvalidRequestException(f"Another session of the account is open: {open_one}")
         await self._apps.refuse_paused(session, row.api_app)
         row.attempts_allowed = row.attempts + self._limits.max_attempts
         row.not_before = None
         row.expires_at = utc_now() + timedelta(seconds=self._limits.lifetime)
-        session_life.move(
-            session, row, SessionStatus.PENDING, event="authorization.retry_requested", actor=actor
-        )
+        session_life.move(session, row, SessionStatus.PENDING, event=event, actor=actor)
         after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
-
-    def release_waiters(self) -> None:
-        """The service stops: whoever waits is answered now."""
-        self._waiters.release_all()
 
     async def _new_row(
         self, session: AsyncSession, order: Order, caller: Caller, session_id: str
@@ -208,6 +235,7 @@ class AuthorizationService:
         expires_at = order.expires_at or now + timedelta(seconds=self._limits.lifetime)
         if expires_at <= max(now, order.not_before or now):
             raise InvalidRequestException("expires_at: must be in the future, and after not_before")
+        consent = order.consent or (ConsentMode(app.consent) if app.consent else self._consent)
         row = AuthorizationSession(
             session_id=session_id,
             profile_id=profile.profile_id,
@@ -220,7 +248,10 @@ class AuthorizationService:
             priority=order.priority,
             not_before=order.not_before,
             timeout_seconds=order.timeout_seconds,
+            stage_timeouts=dict(order.stage_timeouts),
             is_forced=order.force,
+            consent=consent,
+            awaits_person=consent is ConsentMode.ATTENDED,
             attempts=0,
             attempts_allowed=self._limits.max_attempts,
             request_id=accept_request_id(current_request_id()),

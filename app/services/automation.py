@@ -5,6 +5,7 @@ import contextvars
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Final
 
 from pydantic import SecretStr
@@ -21,7 +22,7 @@ from websockets.exceptions import WebSocketException
 
 from app.clients.devtools import RedirectWatcher
 from app.clients.oauth_provider import ProviderUser
-from app.models import SessionStage
+from app.models import ConsentMode, SessionStage
 from app.services.chromedriver import ChromeDrivers
 from app.services.consent_tab import TURN_SECONDS, ConsentTab, is_dead
 from app.services.interfaces import (
@@ -52,6 +53,10 @@ from app.utils.tasks import uninterrupted
 _SCRIPT_MARGIN: Final = 5.0
 _HTTP_MARGIN: Final = 10.0
 """Selenium's HTTP deadline lies this far beyond the page's own ones: the other way round hangs the session."""
+
+_BACK_STOP: Final = 10.0
+"""Seconds after the attempt's deadline, by which the thread ends itself, with evidence. A script in a page that hangs
+takes 6.5 of them, the evidence 3."""
 
 log = get_logger(__name__)
 
@@ -168,11 +173,12 @@ class ProfileAutomator:
         raised. Raises what `GoLoginService.running_profile`, `ConsentTab`
         and the `OAuthService` raise.
         """
-        timeout = min(self._timeout, job.timeout_seconds or self._timeout)
+        timeout = self._seconds_for(job)
         async with self._gologin.running_profile(job.profile_id, report=report) as browser:
             try:
-                async with asyncio.timeout(timeout):
-                    await self._authorize(job, browser, report, store, keep_evidence)
+                async with asyncio.timeout(timeout + _BACK_STOP):
+                    request = await self._request(job, browser, report, keep_evidence, monotonic() + timeout)
+                    await self._authorize(job, request, store)
             except TimeoutError as error:
                 raise AuthorizationTimeoutException(timeout) from error
 
@@ -180,15 +186,20 @@ class ProfileAutomator:
         """Every authorization has waited for its thread; one that is stuck in its driver must not hold the loop."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _authorize(
+    def _seconds_for(self, job: AuthorizationJob) -> float:
+        """The caller may shorten the service's own work, not the time that a person has on top of it."""
+        own = min(self._timeout, job.timeout_seconds or self._timeout)
+        return own + self._timeouts.person if job.awaits_person else own
+
+    async def _request(
         self,
         job: AuthorizationJob,
         browser: RunningBrowser,
         report: StageReporter,
-        store: StoreTokens,
         keep_evidence: EvidenceKeeper,
-    ) -> None:
-        request = ConsentRequest(
+        deadline: float,
+    ) -> ConsentRequest:
+        return ConsentRequest(
             browser=browser,
             driver_url=await self._drivers.url_for(browser.major),
             account_id=job.account_id,
@@ -196,8 +207,13 @@ class ProfileAutomator:
             page=self._oauth.consent_page(job.api_app),
             report=report,
             timeouts=self._timeouts.lowered(job.stage_timeouts),
+            deadline=deadline,
+            is_attended=job.consent is ConsentMode.ATTENDED,
+            awaits_person=job.awaits_person,
             keep_evidence=keep_evidence,
         )
+
+    async def _authorize(self, job: AuthorizationJob, request: ConsentRequest, store: StoreTokens) -> None:
         code = await self._in_thread(request)
         # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
         await uninterrupted(self._exchange(job, request.authorization, code, store))

@@ -144,6 +144,8 @@ class SessionRuns:
             row = await _locked(session, job)
             _note_stage(row, stage, at)
             event_service.record_for(session, "authorization.stage", row, stage=stage)
+            if stage is SessionStage.WAITING_FOR_PERSON:
+                event_service.record_for(session, "authorization.attention_awaited", row)
 
     async def complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
         """Store the tokens and end the session, in one transaction. Raises `LeaseLostException`: nothing is stored."""

@@ -152,6 +152,17 @@ class ScreenshotNotFoundException(DomainException):
         )
 
 
+class AttentionNotNeededException(DomainException):
+    error_code = "ATTENTION_NOT_NEEDED"
+    status_code = 409
+
+    def __init__(self, session_id: str, status: str) -> None:
+        super().__init__(
+            f"The authorization session {session_id} is '{status}'; only one that needs attention can be resumed, "
+            f"others start again with POST /authorize/{session_id}/retry"
+        )
+
+
 class TransitionRefusedException(DomainException):
     """The table of transitions does not know this one."""
 

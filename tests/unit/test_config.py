@@ -182,3 +182,10 @@ def test_the_first_encryption_key_writes():
 
 def test_a_base_url_loses_its_last_slash():
     assert load_settings(None, x_api_url="https://api.example.org/").x_api_url == "https://api.example.org"
+
+
+def test_a_session_may_run_as_long_as_an_attempt_with_a_person():
+    fitting = {"profile_start_timeout": 60, "authorization_timeout": 120, "attended_timeout": 900}
+    assert load_settings(None, **fitting, session_max_running=1080)
+    with pytest.raises(SettingsError, match="SESSION_MAX_RUNNING must be at least 1080"):
+        load_settings(None, **fitting, session_max_running=1079)
