@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from pydantic import SecretStr
 from selenium import webdriver
@@ -54,6 +54,8 @@ _SCRIPT_MARGIN: Final = 5.0
 _HTTP_MARGIN: Final = 10.0
 """Selenium's HTTP deadline lies this far beyond the page's own ones: the other way round hangs the session."""
 
+_LEAVE_SECONDS: Final = 5.0
+"""For closing the tab, for the end of the driver's session, and for a thread whose browser has gone."""
 _BACK_STOP: Final = 10.0
 """Seconds after the attempt's deadline, by which the thread ends itself, with evidence. A script in a page that hangs
 takes 6.5 of them, the evidence 3."""
@@ -93,6 +95,7 @@ class BrowserController:
                     self._keep_evidence(watcher, request)
                     raise
         finally:
+            _config_of(driver).timeout = _LEAVE_SECONDS
             # Always quit: a session left open keeps a thread and sockets in the shared driver. It closes no browser.
             with suppress(WebDriverException, HTTPError):
                 driver.close()
@@ -118,19 +121,27 @@ class BrowserController:
         options.debugger_address = request.browser.address
         options.page_load_strategy = "eager"
         options.timeouts = {"script": int((TURN_SECONDS + _SCRIPT_MARGIN) * 1000)}
-        http_timeout = max(request.timeouts.attach, request.timeouts.page_load)
         config = ClientConfig(
             remote_server_addr=request.driver_url,
-            timeout=int(http_timeout + _HTTP_MARGIN),
+            timeout=request.timeouts.attach,  # type: ignore[arg-type]  # urllib3 takes fractions, too
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.
             init_args_for_pool_manager={"init_args_for_pool_manager": {"retries": False}},
         )
         try:
-            return webdriver.Remote(
+            driver = webdriver.Remote(
                 command_executor=request.driver_url, options=options, client_config=config
             )
         except (WebDriverException, HTTPError) as error:
             raise SeleniumConnectionException(request.browser.address.rpartition(":")[2]) from error
+        longest = max(request.timeouts.page_load, TURN_SECONDS + _SCRIPT_MARGIN)
+        _config_of(driver).timeout = longest + _HTTP_MARGIN
+        return driver
+
+
+def _config_of(driver: webdriver.Remote) -> Any:
+    """Of its HTTP client; looked at with every command."""
+    executor: Any = driver.command_executor
+    return executor.client_config
 
 
 StoreTokens = Callable[[ProviderUser, TokenSet], Awaitable[None]]
@@ -174,7 +185,9 @@ class ProfileAutomator:
         and the `OAuthService` raise.
         """
         timeout = self._seconds_for(job)
-        async with self._gologin.running_profile(job.profile_id, report=report) as browser:
+        async with self._gologin.running_profile(
+            job.profile_id, report=report, start_timeout=job.stage_timeouts.get("profile_start")
+        ) as browser:
             try:
                 async with asyncio.timeout(timeout + _BACK_STOP):
                     request = await self._request(job, browser, report, keep_evidence, monotonic() + timeout)
@@ -232,8 +245,11 @@ class ProfileAutomator:
             raise
 
     async def _end(self, request: ConsentRequest, future: "asyncio.Future[SecretStr]") -> None:
-        """Without its browser, whatever the thread waits for fails at once."""
+        """Without its browser, whatever the thread waits for fails at once, unless it is the driver that hangs."""
         await self._gologin.close_browser(request.browser)
+        _, stuck = await asyncio.wait([future], timeout=_LEAVE_SECONDS)
+        if stuck:
+            await self._drivers.replace_hung(request.browser.major)
         await asyncio.gather(future, return_exceptions=True)
 
     async def _exchange(

@@ -134,7 +134,7 @@ class ConsentRequest:
 
 class GoLoginServiceProtocol(Protocol):
     def running_profile(
-        self, profile_id: str, *, report: StageReporter
+        self, profile_id: str, *, report: StageReporter, start_timeout: float | None = None
     ) -> AbstractAsyncContextManager[RunningBrowser]: ...
 
     async def close_browser(self, browser: RunningBrowser) -> bool: ...
