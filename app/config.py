@@ -37,12 +37,13 @@ _OUR_PREFIXES: Final = (
     "ENCRYPTION_",
     "AUTHORIZATION_",
     "CONSENT_",
-    "ATTENDED_",
     "EVIDENCE_",
     "DATABASE_",
     "CLEANUP_",
     "PROFILE_",
+    "PROVIDERS_",
     "ALARM_",
+    "ATTENDED_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
 
@@ -64,8 +65,10 @@ class OAuthApp(BaseModel):
     client_secret: SecretStr | None = None
     redirect_uri: str = Field(pattern=r"^https?://[^/?#]+")
     """Exactly as registered: providers compare it to the letter."""
-    scopes: tuple[str, ...] = ("tweet.read", "users.read", "offline.access")
-    provider: Literal["x"] = "x"
+    scopes: tuple[str, ...] = ()
+    """Empty: the provider's default."""
+    provider: str = "x"
+    """X, or one of `Settings.providers_file`."""
     consent: Literal["automatic", "attended"] | None = None
     """None: as the setting `consent_mode` says."""
 
@@ -78,6 +81,7 @@ class Settings(BaseSettings):
     environment: Environment = Environment.DEVELOPMENT
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    serve_workers: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     api_key: SecretStr = SecretStr(PLACEHOLDER)
@@ -101,11 +105,14 @@ class Settings(BaseSettings):
     profile_stop_timeout: PositiveSeconds = 20.0
     max_concurrent_profiles: int = Field(default=10, ge=1)
     fleet_max_running_profiles: int | None = Field(default=None, ge=1)
+    attended_max_running: int = Field(default=2, ge=1)
     profile_rule: Literal["name", "notes", "tag", "none"] = "name"
     profile_rule_pattern: str = r"^@?(?P<account>[A-Za-z0-9_]{1,15})$"
     adspower_url: str = "http://local.adspower.net:50325"
 
     oauth_apps: dict[str, OAuthApp] = {}
+    providers_file: Path | None = None
+    """TOML; read by `app.services.provider_file`."""
     x_web_url: str = "https://x.com"
     x_api_url: str = "https://api.x.com"
     oauth_api_timeout: PositiveSeconds = 15.0
@@ -207,6 +214,16 @@ class Settings(BaseSettings):
                 "ATTENDED_TIMEOUT of one attempt together"
             )
         return self
+
+    @model_validator(mode="after")
+    def _somebody_works(self) -> Self:
+        if not self.serve_workers and self.is_sqlite:
+            raise ValueError("SERVE_WORKERS=false needs PostgreSQL: beside SQLite no other process can work")
+        return self
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite")
 
     @cached_property
     def key_ring(self) -> KeyRing:

@@ -1,6 +1,7 @@
 """The one place where process-wide objects are built and closed; the app, the CLI and the tests open the same."""
 
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from app.services.oauth_service import OAuthService
 from app.services.profile_directory import ProfileDirectory
 from app.services.profile_leases import ProfileLeases
 from app.services.profile_sync import ProfileSyncService
-from app.services.providers import x_provider
+from app.services.provider_file import load_providers
 from app.services.retention import Retention, RetentionDays
 from app.services.session_runs import RunLimits, SessionRuns
 from app.services.session_waiters import SessionWaiters
@@ -67,6 +68,7 @@ class Context:
     automator: ProfileAutomator
     alarms: AlarmService
     loop_lag: LoopLag
+    queue: JobQueue
     workers: WorkerGroup
     sync_worker: ProfileSyncWorker
 
@@ -83,7 +85,7 @@ class Context:
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Build everything, check the schema, and close all in reverse order at the end.
 
-    Raises `SchemaOutOfDateException`. Workers are not started here: `Context.workers.start()` does.
+    Raises `SchemaOutOfDateException`, `SettingsError`. Workers are not started here: `Context.workers.start()` does.
     """
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url, pool_size=settings.database_pool_size)
@@ -100,7 +102,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
 
 def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stack: AsyncExitStack) -> Context:
-    owner = f"{settings.machine_name}:{os.getpid()}"
+    # Containers of one machine may all have the same process id.
+    owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
     oauth = _oauth_service(settings, http)
     credentials = CredentialService(key_ring=settings.key_ring)
     gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
@@ -118,7 +121,13 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             max_concurrent=settings.max_concurrent_profiles, start_timeout=settings.profile_start_timeout
         ),
     )
-    queue = JobQueue(concurrency=settings.max_concurrent_profiles)
+    queue = JobQueue(
+        database=database,
+        slots=settings.max_concurrent_profiles,
+        attended_limit=settings.attended_max_running,
+        heartbeat_timeout=settings.lease_seconds,
+    )
+    stack.push_async_callback(queue.close)
     waiters = SessionWaiters()
     apps = AppStates(pause_after=settings.app_pause_after)
     authorizations = AuthorizationService(
@@ -205,6 +214,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         automator=automator,
         alarms=alarms,
         loop_lag=loop_lag,
+        queue=queue,
         workers=WorkerGroup(workers),
         sync_worker=sync_worker,
     )
@@ -244,15 +254,11 @@ def _thresholds(settings: Settings) -> Thresholds:
 
 
 def _oauth_service(settings: Settings, http: httpx.AsyncClient) -> OAuthService:
-    provider = x_provider(web_url=settings.x_web_url, api_url=settings.x_api_url)
-    client = OAuthProviderClient(
-        http=http,
-        token_url=provider.token_url,
-        revoke_url=provider.revoke_url,
-        me_url=provider.me_url,
-        timeout=settings.oauth_api_timeout,
+    return OAuthService(
+        apps=settings.oauth_apps,
+        providers=load_providers(settings),
+        client=OAuthProviderClient(http=http, timeout=settings.oauth_api_timeout),
     )
-    return OAuthService(apps=settings.oauth_apps, provider=provider, client=client)
 
 
 def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGate) -> ProfileBrowserClient:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,12 +12,28 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import ColumnElement, Connection, Double, cast, event, func, literal, make_url, text
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    Double,
+    cast,
+    event,
+    func,
+    literal,
+    make_url,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
 from app.utils.logger import get_logger
@@ -26,12 +43,14 @@ _AFTER_COMMIT: Final = "after_commit"
 _READ_ONLY: Final = "gologin_read_only"
 _PING_TIMEOUT: Final = 2.0
 _SQLITE_BUSY_MS: Final = 15_000
-_POSTGRESQL_DEADLINES: Final = {
+_POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
     "connect_timeout": 10,  # seconds
     "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement: the server's machine has gone
     "options": "-c statement_timeout=30000",  # milliseconds
 }
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
+_KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
+"""Seconds; for a connection that listens and sends nothing by itself."""
 
 log = get_logger(__name__)
 
@@ -89,6 +108,13 @@ class Database:
             return False
         return True
 
+    async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
+        """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
+        url = make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
+        return await AsyncConnection.connect(
+            url, autocommit=True, application_name=name, **_POSTGRESQL_DEADLINES, **_KEEPALIVES
+        )
+
     async def close(self) -> None:
         await self.engine.dispose()
 
@@ -109,6 +135,32 @@ def database_clock(session: AsyncSession) -> ColumnElement[float]:
     if session.get_bind().dialect.name == "sqlite":
         return literal(time.time(), Double)
     return cast(func.extract("epoch", func.clock_timestamp()), Double)
+
+
+class _DatabaseTime(FunctionElement[datetime]):
+    type = DateTime(timezone=True)
+    inherit_cache = True
+
+
+def database_time(*, plus: float = 0.0) -> ColumnElement[datetime]:
+    """The time in `plus` seconds, by the one clock that all processes share: what leases are set and compared with.
+
+    That of PostgreSQL's server when the statement begins; SQLite's processes share their machine's, to milliseconds.
+    """
+    return _DatabaseTime(literal(plus, Double))
+
+
+@compiles(_DatabaseTime, "postgresql")
+def _postgresql_time(element: _DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
+    # Not clock_timestamp(): an index cannot be searched with what changes from row to row.
+    return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
+
+
+@compiles(_DatabaseTime, "sqlite")
+def _sqlite_time(element: _DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
+    # As SQLAlchemy writes datetimes, so that they compare as text.
+    shift = f"printf('%+f seconds', {compiler.process(element.clauses, **options)})"
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {shift}) || '000')"
 
 
 def alembic_config(url: str) -> Config:

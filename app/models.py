@@ -7,6 +7,7 @@ Schema history (one entry per Alembic migration):
    alarms.
 3. `003_session_life`: attempts, idempotency keys and paused apps; order, retry time and uniqueness of sessions.
 4. `004_batches_and_people`: batches and evidence; consent mode, stage deadlines and batch of a session.
+5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
 """
 
 from datetime import UTC, datetime
@@ -82,9 +83,9 @@ class SessionStage(StrEnum):
     WAITING_FOR_SLOT = "waiting_for_slot"
     PROFILE_STARTING = "profile_starting"
     BROWSER_ATTACHED = "browser_attached"
-    WAITING_FOR_PERSON = "waiting_for_person"
-    """May come before or after the consent is shown, more than once."""
     CONSENT_SHOWN = "consent_shown"
+    WAITING_FOR_PERSON = "waiting_for_person"
+    """May also come before the consent is shown, and more than once."""
     CONSENT_GIVEN = "consent_given"
     CODE_RECEIVED = "code_received"
     TOKENS_STORED = "tokens_stored"

@@ -36,6 +36,11 @@ class Endpoint(StrEnum):
     TOKEN = "provider.token"
     REVOKE = "provider.revoke"
     ME = "provider.me"
+    PLAINBOOK_AUTHORIZE = "plainbook.authorize"
+    PLAINBOOK_CONSENT = "plainbook.consent"
+    PLAINBOOK_TOKEN = "plainbook.token"
+    PLAINBOOK_REVOKE = "plainbook.revoke"
+    PLAINBOOK_ME = "plainbook.me"
 
 
 class Call(NamedTuple):
@@ -89,6 +94,13 @@ SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
         "wrong_state": "the redirect carries another state",
         "smaller_scope": "granted is `scope` (default: what was asked for without offline.access)",
         "callback_hang": "the sandbox's callback page never answers",
+        **_KILL_BROWSER,
+    },
+    Endpoint.PLAINBOOK_AUTHORIZE: {
+        "signed_out": "redirect to the login page",
+        "not_listed": "the account is not among those to choose from",
+        "error_page": "a page that says so in its text alone",
+        "declined": "pressing Allow takes the decline path",
         **_KILL_BROWSER,
     },
     Endpoint.CONSENT_DATA: _KILL_BROWSER,

@@ -144,7 +144,7 @@ def identify(request: Request, body: bytes, world: World) -> Call | None:
     if endpoint is None:
         return None
     if endpoint in (Endpoint.TOKEN, Endpoint.REVOKE, Endpoint.ME):
-        return Call(endpoint, provider_api.account_of_call(endpoint, request, body, world))
+        return Call(endpoint, provider_api.account_of_call(request, body, world.oauth))
     return Call(endpoint, world.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
 
 

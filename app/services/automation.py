@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from pydantic import SecretStr
 from selenium import webdriver
@@ -18,13 +18,14 @@ from selenium.common.exceptions import (
 )
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as CommandTimeout
 from websockets.exceptions import WebSocketException
 
 from app.clients.devtools import RedirectWatcher
 from app.clients.oauth_provider import ProviderUser
 from app.models import ConsentMode, SessionStage
 from app.services.chromedriver import ChromeDrivers
-from app.services.consent_tab import TURN_SECONDS, ConsentTab, is_dead
+from app.services.consent_tab import TURN_SECONDS, ConsentTab, allow_commands, is_dead
 from app.services.interfaces import (
     AuthorizationJob,
     AuthorizationRequest,
@@ -44,18 +45,15 @@ from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
     BrowserCrashedException,
-    ConsentPageException,
     SeleniumConnectionException,
 )
 from app.utils.logger import get_logger
 from app.utils.tasks import uninterrupted
 
 _SCRIPT_MARGIN: Final = 5.0
-_HTTP_MARGIN: Final = 10.0
-"""Selenium's HTTP deadline lies this far beyond the page's own ones: the other way round hangs the session."""
-
 _LEAVE_SECONDS: Final = 5.0
-"""For closing the tab, for the end of the driver's session, and for a thread whose browser has gone."""
+"""For closing the tab, for the end of the driver's session, and for a thread whose browser has gone, each: a page that
+hangs must not keep its profile running."""
 _BACK_STOP: Final = 10.0
 """Seconds after the attempt's deadline, by which the thread ends itself, with evidence. A script in a page that hangs
 takes 6.5 of them, the evidence 3."""
@@ -80,7 +78,6 @@ class BrowserController:
         """
         driver = self._attach(request)
         try:
-            driver.set_page_load_timeout(request.timeouts.page_load)
             driver.switch_to.new_window("tab")
             request.report(SessionStage.BROWSER_ATTACHED)
             with RedirectWatcher(
@@ -95,8 +92,8 @@ class BrowserController:
                     self._keep_evidence(watcher, request)
                     raise
         finally:
-            _config_of(driver).timeout = _LEAVE_SECONDS
             # Always quit: a session left open keeps a thread and sockets in the shared driver. It closes no browser.
+            allow_commands(driver, seconds=_LEAVE_SECONDS)
             with suppress(WebDriverException, HTTPError):
                 driver.close()
             with suppress(WebDriverException, HTTPError):
@@ -123,7 +120,7 @@ class BrowserController:
         options.timeouts = {"script": int((TURN_SECONDS + _SCRIPT_MARGIN) * 1000)}
         config = ClientConfig(
             remote_server_addr=request.driver_url,
-            timeout=request.timeouts.attach,  # type: ignore[arg-type]  # urllib3 takes fractions, too
+            timeout=int(max(request.timeouts.attach, 1)),
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.
             init_args_for_pool_manager={"init_args_for_pool_manager": {"retries": False}},
         )
@@ -133,15 +130,8 @@ class BrowserController:
             )
         except (WebDriverException, HTTPError) as error:
             raise SeleniumConnectionException(request.browser.address.rpartition(":")[2]) from error
-        longest = max(request.timeouts.page_load, TURN_SECONDS + _SCRIPT_MARGIN)
-        _config_of(driver).timeout = longest + _HTTP_MARGIN
+        allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
         return driver
-
-
-def _config_of(driver: webdriver.Remote) -> Any:
-    """Of its HTTP client; looked at with every command."""
-    executor: Any = driver.command_executor
-    return executor.client_config
 
 
 StoreTokens = Callable[[ProviderUser, TokenSet], Awaitable[None]]
@@ -221,6 +211,7 @@ class ProfileAutomator:
             report=report,
             timeouts=self._timeouts.lowered(job.stage_timeouts),
             deadline=deadline,
+            timeout=self._seconds_for(job),
             is_attended=job.consent is ConsentMode.ATTENDED,
             awaits_person=job.awaits_person,
             keep_evidence=keep_evidence,
@@ -281,8 +272,8 @@ def obtain_code(controller: BrowserControllerProtocol, request: ConsentRequest) 
         with controller.connect_to_profile(request) as tab:
             tab.click_authorize_button()
             return tab.extract_oauth_code()
-    except TimeoutException as error:
-        raise ConsentPageException("the page does not answer") from error
+    except (TimeoutException, CommandTimeout) as error:
+        raise AuthorizationTimeoutException(request.timeouts.page_load) from error
     except (
         InvalidSessionIdException,
         NoSuchWindowException,

@@ -123,6 +123,8 @@ class ConsentRequest:
     timeouts: BrowserTimeouts
     deadline: float = math.inf
     """Of the whole attempt, by `time.monotonic`; every wait ends by then."""
+    timeout: float = math.inf
+    """Seconds that the whole attempt has: what `deadline` came from."""
     is_attended: bool = False
     """A person presses Authorize, not we."""
     awaits_person: bool = False

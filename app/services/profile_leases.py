@@ -3,16 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database
+from app.database import Database, database_time
 from app.models import Profile, utc_now
 from app.services import event_service
-from app.services.leases import kept_alive, lease_expiry, new_lease_token
+from app.services.leases import kept_alive, new_lease_token
 from app.utils.exceptions import (
     ConcurrentProfileLimitException,
     ProfileInUseException,
@@ -151,17 +150,16 @@ class ProfileLeases:
 
     async def take_over_expired(self) -> list[LeftOver]:
         """Leases whose processes have died, now ours: stop each browser, then `give_back`."""
-        now = utc_now()
         query = (
             select(Profile)
-            .where(Profile.in_use, Profile.lease_expires_at < now)
+            .where(Profile.in_use, Profile.lease_expires_at < database_time())
             .where(
                 Profile.lease_owner.startswith(f"{self._machine}:", autoescape=True)
-                | (Profile.lease_expires_at < now - timedelta(seconds=self._foreign_grace))
+                | (Profile.lease_expires_at < database_time(plus=-self._foreign_grace))
             )
             .where(
                 Profile.ws_url.is_not(None)
-                | (Profile.lease_expires_at < now - timedelta(seconds=self._start_grace))
+                | (Profile.lease_expires_at < database_time(plus=-self._start_grace))
             )
             .with_for_update(skip_locked=True)
         )
@@ -175,7 +173,7 @@ class ProfileLeases:
                     previous_owner=profile.lease_owner,
                 )
                 profile.lease_token, profile.lease_owner = new_lease_token(), self._owner
-                profile.lease_expires_at = lease_expiry(self._lease_seconds)
+                profile.lease_expires_at = database_time(plus=self._lease_seconds)
         return [_left_over(profile) for profile in profiles]
 
     async def count_held(self) -> int:
@@ -191,7 +189,7 @@ class ProfileLeases:
         self._late.discard(token)
         nobody = {"lease_token": new_lease_token(), "lease_owner": f"{self._machine}:{_LATE_START}"}
         try:
-            await self._set(profile_id, token, **nobody, lease_expires_at=utc_now())
+            await self._set(profile_id, token, **nobody, lease_expires_at=database_time())
         except Exception:  # it expires by itself
             log.exception("profile.lease_not_given_back", profile_id=profile_id)
 
@@ -207,7 +205,7 @@ class ProfileLeases:
                 ws_url=None,
                 lease_token=token,
                 lease_owner=self._owner,
-                lease_expires_at=lease_expiry(self._lease_seconds),
+                lease_expires_at=database_time(plus=self._lease_seconds),
             )
         )
         async with self._database.transaction() as session:
@@ -220,7 +218,7 @@ class ProfileLeases:
                 raise ProfileInUseException(profile_id)
 
     async def _renew(self, profile_id: str, token: str) -> bool:
-        return await self._set(profile_id, token, lease_expires_at=lease_expiry(self._lease_seconds))
+        return await self._set(profile_id, token, lease_expires_at=database_time(plus=self._lease_seconds))
 
     async def _set(self, profile_id: str, token: str, **values: Any) -> bool:
         """One statement, guarded by the token; whether it changed the row."""

@@ -480,8 +480,10 @@ class TwitterAPIException(InfrastructureException):
 
     error_code = "TWITTER_API_ERROR"
 
-    def __init__(self, status: int | str, message: str, *, retryable: bool = True) -> None:
-        super().__init__(f"Twitter API error ({status}): {message}")
+    def __init__(
+        self, status: int | str, message: str, *, retryable: bool = True, provider: str = "Twitter"
+    ) -> None:
+        super().__init__(f"{provider} API error ({status}): {message}")
         self.status = status
         """HTTP status, or a word such as ``timeout`` when there was no answer."""
         self.retryable = retryable
@@ -492,8 +494,8 @@ class InvalidGrantException(TwitterAPIException):
 
     error_code = "INVALID_GRANT"
 
-    def __init__(self, status: int | str, message: str) -> None:
-        super().__init__(status, message, retryable=False)
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        super().__init__(status, message, retryable=False, provider=provider)
 
 
 class InvalidClientException(TwitterAPIException):
@@ -502,8 +504,8 @@ class InvalidClientException(TwitterAPIException):
     error_code = "INVALID_CLIENT"
     kind = FailureKind.APP
 
-    def __init__(self, status: int | str, message: str) -> None:
-        super().__init__(status, message, retryable=False)
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        super().__init__(status, message, retryable=False, provider=provider)
 
 
 class DecryptionException(InfrastructureException):

@@ -189,3 +189,10 @@ def test_a_session_may_run_as_long_as_an_attempt_with_a_person():
     assert load_settings(None, **fitting, session_max_running=1080)
     with pytest.raises(SettingsError, match="SESSION_MAX_RUNNING must be at least 1080"):
         load_settings(None, **fitting, session_max_running=1079)
+
+
+def test_an_api_without_workers_needs_postgresql():
+    with pytest.raises(SettingsError, match="SERVE_WORKERS=false needs PostgreSQL"):
+        load_settings(None, serve_workers=False)
+    settings = load_settings(None, serve_workers=False, database_url="postgresql+psycopg://localhost/x")
+    assert not settings.serve_workers
