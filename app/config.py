@@ -37,6 +37,7 @@ _OUR_PREFIXES: Final = (
     "ENCRYPTION_",
     "AUTHORIZATION_",
     "CONSENT_",
+    "EVIDENCE_",
     "DATABASE_",
     "CLEANUP_",
     "PROFILE_",
@@ -69,6 +70,8 @@ class OAuthApp(BaseModel):
     """Empty: the provider's default."""
     provider: str = "x"
     """X, or one of `Settings.providers_file`."""
+    consent: Literal["automatic", "attended"] | None = None
+    """None: as the setting `consent_mode` says."""
 
 
 class Settings(BaseSettings):
@@ -117,7 +120,9 @@ class Settings(BaseSettings):
     x_api_url: str = "https://api.x.com"
     oauth_api_timeout: PositiveSeconds = 15.0
 
+    consent_mode: Literal["automatic", "attended"] = "automatic"
     authorization_timeout: PositiveSeconds = 120.0
+    attended_timeout: PositiveSeconds = 900.0
     browser_attach_timeout: PositiveSeconds = 20.0
     page_load_timeout: PositiveSeconds = 30.0
     consent_button_timeout: PositiveSeconds = 10.0
@@ -145,6 +150,9 @@ class Settings(BaseSettings):
     loop_tick: PositiveSeconds = 0.1
     session_retention_days: int = Field(default=90, ge=1)
     event_retention_days: int = Field(default=365, ge=1)
+    evidence_retention_days: int = Field(default=14, ge=1)
+    evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)
+    evidence_max_total_mb: int = Field(default=1024, ge=1)
     alarm_waiting_seconds: PositiveSeconds = 900.0
     alarm_pending: int = Field(default=1000, ge=1)
     alarm_failures_per_hour: int = Field(default=50, ge=0)
@@ -200,6 +208,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{', '.join(names)} still hold the placeholder of .env.example; "
                 f"set real values, or ENVIRONMENT=development ({self.environment} refuses to start with them)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_attempt_fits(self) -> Self:
+        longest = self.profile_start_timeout + self.authorization_timeout + self.attended_timeout
+        if self.session_max_running < longest:
+            raise ValueError(
+                f"SESSION_MAX_RUNNING must be at least {longest:g}: PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and "
+                "ATTENDED_TIMEOUT of one attempt together"
             )
         return self
 

@@ -16,6 +16,7 @@ from app.clients.oauth_provider import OAuthProviderClient
 from app.clients.profile_browser import ProfileBrowserClient
 from app.config import Settings
 from app.database import Database
+from app.models import ConsentMode
 from app.services.account_rule import AccountRule
 from app.services.alarm_service import AlarmService
 from app.services.app_states import AppStates
@@ -148,6 +149,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             max_attempts=settings.max_attempts,
             max_waiting=settings.max_waiting,
         ),
+        consent=ConsentMode(settings.consent_mode),
     )
     session_runs = SessionRuns(
         database=database,
@@ -255,7 +257,12 @@ def _profile_leases(settings: Settings, database: Database, owner: str) -> Profi
 def _retention(settings: Settings, database: Database) -> Retention:
     return Retention(
         database=database,
-        days=RetentionDays(sessions=settings.session_retention_days, events=settings.event_retention_days),
+        days=RetentionDays(
+            sessions=settings.session_retention_days,
+            events=settings.event_retention_days,
+            evidence=settings.evidence_retention_days,
+        ),
+        max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,
     )
 
 
@@ -306,10 +313,11 @@ def _automator(
         page_load=settings.page_load_timeout,
         consent_button=settings.consent_button_timeout,
         callback=settings.callback_timeout,
+        person=settings.attended_timeout,
     )
     automator = ProfileAutomator(
         gologin=gologin,
-        browser=BrowserController(),
+        browser=BrowserController(max_screenshot_bytes=settings.evidence_max_screenshot_bytes),
         oauth=oauth,
         drivers=drivers,
         max_concurrent=settings.max_concurrent_profiles,

@@ -85,6 +85,7 @@ class SessionStage(StrEnum):
     BROWSER_ATTACHED = "browser_attached"
     CONSENT_SHOWN = "consent_shown"
     WAITING_FOR_PERSON = "waiting_for_person"
+    """May also come before the consent is shown, and more than once."""
     CONSENT_GIVEN = "consent_given"
     CODE_RECEIVED = "code_received"
     TOKENS_STORED = "tokens_stored"

@@ -86,6 +86,8 @@ SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
         "signed_out_redirect": "redirect to /i/flow/login",
         "locked": "redirect to /account/access",
         "human_check": "the page asks to verify you are human",
+        "leaky_page": "a log-in page that writes the values of `body` to title, console and a password field",
+        "endless_script": "the page's script never ends",
         "error_page": "the provider's error page",
         "button_never_enabled": "the data never arrive, the button stays disabled",
         "declined": "pressing Authorize takes the decline path",

@@ -1,6 +1,7 @@
 """Stand-in for the provider's web site (https://x.com): consent page, what may replace it, callbacks."""
 
 import html
+import json
 import random
 from functools import cache
 from pathlib import Path
@@ -167,6 +168,8 @@ def _page_instead(fault: Fault | None) -> Response | None:
         "signed_out": _log_in_page(),
         "human_check": _notice("One more step", "Before you go on, verify you are human."),
         "error_page": _error_page(),
+        "leaky_page": _html("leaky.html", values=json.dumps(fault.body)),
+        "endless_script": _notice("Endless", "Wait.", action="<script>for (;;);</script>"),
     }
     return pages.get(fault.kind)
 

@@ -2,18 +2,20 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.config import OAuthApp
 from app.database import Database, after_commit, insert_or_update
 from app.models import (
     AuthorizationAttempt,
     AuthorizationSession,
+    ConsentMode,
     SessionStatus,
     utc_now,
 )
@@ -26,6 +28,7 @@ from app.services.job_queue import JobQueue, Waiting
 from app.services.key_service import Caller
 from app.services.session_waiters import SessionWaiters
 from app.utils.exceptions import (
+    AttentionNotNeededException,
     InvalidRequestException,
     SessionEndedException,
     SessionNotEndedException,
@@ -56,6 +59,10 @@ class Order:
     """For one attempt; the settings' own is the longest."""
     force: bool = False
     """Also when a session of the account is open."""
+    consent: ConsentMode | None = None
+    """None: as the app or the settings say."""
+    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, by the names of `BrowserTimeouts` and ``profile_start``; the settings' own are the longest."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,10 @@ class OrderLimits:
 
 
 class AuthorizationService:
-    """Its work begins once the caller's transaction has committed."""
+    """Its work begins once the caller's transaction has committed.
+
+    `consent`: who gives it where neither the request nor its app says.
+    """
 
     def __init__(
         self,
@@ -97,6 +107,7 @@ class AuthorizationService:
         queue: JobQueue,
         waiters: SessionWaiters,
         limits: OrderLimits,
+        consent: ConsentMode,
     ) -> None:
         self._database = database
         self._gologin = gologin
@@ -106,6 +117,7 @@ class AuthorizationService:
         self._queue = queue
         self._waiters = waiters
         self._limits = limits
+        self._consent = consent
 
     async def request(
         self, session: AsyncSession, order: Order, *, caller: Caller, idempotency_key: str | None = None
@@ -184,24 +196,42 @@ class AuthorizationService:
         row = await _locked(session, session_id)
         if SessionStatus.PENDING not in session_life.TRANSITIONS[row.status] or not row.status.is_final:
             raise SessionNotEndedException(session_id, row.status)
-        if (open_one := await _open_session(session, row)) is not None and not row.is_forced:
-            raise InvalidRequestException(f"Another session of the account is open: {open_one}")
-        await self._apps.refuse_paused(session, row.api_app)
-        self.put_back(session, row, actor=actor)
-        after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
+        await self._start_again(session, row, actor=actor)
 
-    def put_back(self, session: AsyncSession, row: AuthorizationSession, *, actor: str) -> None:
-        """Let an ended session, whose row is locked, wait as if it were new."""
-        row.attempts_allowed = row.attempts + self._limits.max_attempts
-        row.not_before = None
-        row.expires_at = utc_now() + timedelta(seconds=self._limits.lifetime)
-        session_life.move(
-            session, row, SessionStatus.PENDING, event="authorization.retry_requested", actor=actor
-        )
+    async def resume(self, session: AsyncSession, session_id: str, *, actor: str) -> None:
+        """A person is there now: a session that needs attention waits for its start again, and then for the person.
+
+        Raises `SessionNotFoundException`, `AttentionNotNeededException`, `InvalidRequestException`,
+        `AppPausedException`.
+        """
+        row = await _locked(session, session_id)
+        if row.status is not SessionStatus.NEEDS_ATTENTION:
+            raise AttentionNotNeededException(session_id, row.status)
+        await self._start_again(session, row, actor=actor, awaits_person=True)
 
     def release_waiters(self) -> None:
         """The service stops: whoever waits is answered now."""
         self._waiters.release_all()
+
+    async def _start_again(
+        self, session: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
+    ) -> None:
+        if (open_one := await _open_session(session, row)) is not None and not row.is_forced:
+            raise InvalidRequestException(f"Another session of the account is open: {open_one}")
+        await self._apps.refuse_paused(session, row.api_app)
+        self.put_back(session, row, actor=actor, awaits_person=awaits_person)
+        after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
+
+    def put_back(
+        self, session: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
+    ) -> None:
+        """Let an ended session, whose row is locked, wait as if it were new, or for a person who is there now."""
+        event = "authorization.resumed" if awaits_person else "authorization.retry_requested"
+        row.awaits_person = awaits_person or row.consent is ConsentMode.ATTENDED
+        row.attempts_allowed = row.attempts + self._limits.max_attempts
+        row.not_before = None
+        row.expires_at = utc_now() + timedelta(seconds=self._limits.lifetime)
+        session_life.move(session, row, SessionStatus.PENDING, event=event, actor=actor)
 
     async def _new_row(
         self, session: AsyncSession, order: Order, caller: Caller, session_id: str
@@ -210,29 +240,33 @@ class AuthorizationService:
         profile = await self._gologin.get_profile_for_account(session, order.account_id, order.api_app)
         await self._apps.refuse_paused(session, order.api_app)
         await self.refuse_when_full(session)
-        return self.row_for(order, app.scopes, profile.profile_id, caller, session_id)
+        return self.row_for(order, app, profile.profile_id, caller, session_id)
 
     def row_for(
-        self, order: Order, scopes: Sequence[str], profile_id: str, caller: Caller, session_id: str
+        self, order: Order, app: OAuthApp, profile_id: str, caller: Caller, session_id: str
     ) -> AuthorizationSession:
         """A session as the order wants it, not inserted yet. Raises `InvalidRequestException`."""
         now = utc_now()
         expires_at = order.expires_at or now + timedelta(seconds=self._limits.lifetime)
         if expires_at <= max(now, order.not_before or now):
             raise InvalidRequestException("expires_at: must be in the future, and after not_before")
+        consent = order.consent or (ConsentMode(app.consent) if app.consent else self._consent)
         row = AuthorizationSession(
             session_id=session_id,
             profile_id=profile_id,
             twitter_username=order.account_id,
             api_app=order.api_app,
-            scopes=list(scopes),
+            scopes=list(app.scopes),
             missing_scopes=[],
             status=SessionStatus.PENDING,
             stage_times={},
             priority=order.priority,
             not_before=order.not_before,
             timeout_seconds=order.timeout_seconds,
+            stage_timeouts=dict(order.stage_timeouts),
             is_forced=order.force,
+            consent=consent,
+            awaits_person=consent is ConsentMode.ATTENDED,
             attempts=0,
             attempts_allowed=self._limits.max_attempts,
             request_id=accept_request_id(current_request_id()),

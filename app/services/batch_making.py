@@ -132,10 +132,8 @@ class BatchMaking:
             expires_at=self._order.expires_at,
             timeout_seconds=self._order.timeout_seconds,
         )
-        scopes = self._oauth.app(row.api_app).scopes
-        made = self._authorizations.row_for(
-            order, scopes, profile.profile_id, self._caller, str(uuid.uuid4())
-        )
+        app = self._oauth.app(row.api_app)
+        made = self._authorizations.row_for(order, app, profile.profile_id, self._caller, str(uuid.uuid4()))
         made.batch_id, made.is_held = self._batch_id, True
         made.created_at = self._now + timedelta(
             microseconds=row.number

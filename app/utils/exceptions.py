@@ -141,6 +141,28 @@ class SessionNotEndedException(DomainException):
         )
 
 
+class ScreenshotNotFoundException(DomainException):
+    error_code = "SCREENSHOT_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"No screenshot of the authorization session {session_id}: it failed outside of the browser, "
+            "the page did not answer, or its time is over; look at its evidence and attempt_list"
+        )
+
+
+class AttentionNotNeededException(DomainException):
+    error_code = "ATTENTION_NOT_NEEDED"
+    status_code = 409
+
+    def __init__(self, session_id: str, status: str) -> None:
+        super().__init__(
+            f"The authorization session {session_id} is '{status}'; only one that needs attention can be resumed, "
+            f"others start again with POST /authorize/{session_id}/retry"
+        )
+
+
 class TransitionRefusedException(DomainException):
     """The table of transitions does not know this one."""
 
