@@ -112,6 +112,6 @@ async def test_what_the_page_may_say_instead(house: House, account: str, fault: 
 async def test_an_error_of_its_api_is_called_by_its_name(house: House, account: str):
     await house.admin.set_fault("plainbook.me", "status", account=account, status=503)
     session = await house.authorize(account, APP)
-    assert session["error_code"] == "TWITTER_API_ERROR"
+    assert session["error_code"] == "TWITTER_API_ERROR", session
     assert session["error"].startswith("Plainbook API error (503)")
     assert [grant.usable for grant in await house.admin.grants(account)] == [False]

@@ -63,6 +63,12 @@ async def who_am_i(info: SandboxInfo, access_token: str) -> httpx.Response:
         return await http.get(f"{info.plainbook_url}/me", headers=headers)
 
 
+async def test_it_is_announced(info: SandboxInfo, admin: SandboxAdmin):
+    told = await admin.info()
+    assert told.plainbook_url == info.plainbook_url == f"{info.provider_url}/plainbook"
+    assert told.plainbook_app == info.plainbook_app
+
+
 async def test_tokens_of_an_hour_and_a_refresh_token_that_stays(client, browser, info, profile):
     token = await tokens_of(client, browser, info, profile.account)
     assert (token["expires_in"], token["scope"]) == (3600, "profile,posts,offline")
