@@ -240,7 +240,8 @@ class ConsentTab:
             with self._longer(seconds):
                 self._driver.get(self._request.authorization.url)
         except TimeoutException as error:
-            raise AuthorizationTimeoutException(round(seconds, 1)) from error
+            self._check_stop()  # it may have been the whole attempt's deadline
+            raise AuthorizationTimeoutException(self._timeouts.page_load) from error
 
     @contextmanager
     def _longer(self, seconds: float) -> Iterator[None]:
