@@ -41,9 +41,11 @@ async def own() -> AsyncIterator[SandboxProcess]:
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="session")
-async def _no_faults(own: SandboxProcess) -> AsyncIterator[None]:
+async def _nothing_left(own: SandboxProcess) -> AsyncIterator[None]:
+    """Neither a fault nor a browser, in which the next test would find its account running."""
     yield
     await own.admin.clear_faults()
+    assert await until(lambda: no_browsers(own))
 
 
 async def call(house: House, method: str, path: str, **request: Any) -> dict[str, Any]:
