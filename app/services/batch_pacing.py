@@ -58,12 +58,12 @@ class BatchPacing:
             self._pacing = asyncio.create_task(self._pace_due(), context=Context())
 
     async def look_after(self) -> None:
-        """Look at all open batches."""
+        """Look at all open batches; one that cannot be looked at keeps nothing else back."""
         async with self._database.reading() as session:
             open_ones = select(Batch.batch_id).where(Batch.completed_at.is_(None)).order_by(Batch.id)
             batch_ids = (await session.scalars(open_ones)).all()
         for batch_id in batch_ids:
-            await self.pace(batch_id)
+            await self._try_to_pace(batch_id)
 
     async def pace(self, batch_id: str) -> None:
         """Do what is due: stop the batch, release or cancel sessions, note its end."""
@@ -78,11 +78,13 @@ class BatchPacing:
 
     async def _pace_due(self) -> None:
         while self._due:
-            batch_id = self._due.pop()
-            try:
-                await self.pace(batch_id)
-            except Exception as error:  # the database is away; the next look makes up for it
-                log.warning("batch.not_paced", batch_id=batch_id, error=type(error).__name__)
+            await self._try_to_pace(self._due.pop())
+
+    async def _try_to_pace(self, batch_id: str) -> None:
+        try:
+            await self.pace(batch_id)
+        except Exception as error:  # the next look makes up for it
+            log.error("batch.not_paced", batch_id=batch_id, exc_info=error)
 
     async def _step(self, batch_id: str) -> bool:
         """One transaction; whether there may be more to do."""

@@ -26,6 +26,7 @@ from tests.fixtures.batches import (
     under_way,
     wanted,
 )
+from tests.fixtures.logs import logged
 from tests.fixtures.services import OpenContext
 
 
@@ -82,6 +83,19 @@ async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
     async with open_services() as other:
         assert await other.session_runs.deliver_waiting() == 1
     assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a001"]
+
+
+async def test_a_batch_that_cannot_be_looked_at_keeps_nothing_else_back(
+    context: Context, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    batch_id = await new_batch(context, 2, max_running=1)
+
+    async def fail(_session: object, _batch: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(batch_pacing, "_complete", fail)
+    assert await context.session_runs.deliver_waiting() == 1
+    assert {line["batch_id"] for line in logged(caplog, "batch.not_paced")} == {batch_id}
 
 
 async def test_what_waits_for_its_next_attempt_keeps_its_place(context: Context, database: Database):

@@ -175,8 +175,11 @@ async def test_of_many_at_once_from_a_source_one_makes_the_batch(context: Contex
     assert {each.existing for each in await results_of(context, again.batch_id)} == {True}
 
 
-async def test_batches_of_the_same_accounts_at_once_share_them(context: Context, database: Database):
+async def test_batches_of_the_same_accounts_at_once_share_them(
+    context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+):
     """In whatever order their rows are: neither waits for the other for ever."""
+    monkeypatch.setattr(batch_making, "_CHUNK", 2)
     accounts = names(40)
     await add_accounts(database, accounts)
     orders = [accounts, accounts[::-1], accounts[20:] + accounts[:20], accounts[::2] + accounts[1::2]]
