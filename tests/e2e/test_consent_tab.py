@@ -121,7 +121,9 @@ class Visit:
         request.report = self.stages.append
 
     async def code(self) -> str:
-        code = await asyncio.to_thread(obtain_code, BrowserController(), self.request)
+        code = await asyncio.to_thread(
+            obtain_code, BrowserController(max_screenshot_bytes=500_000), self.request
+        )
         return code.get_secret_value()
 
 
