@@ -53,6 +53,7 @@ _SQLITE_OUTAGES: Final = {
 }
 _POSTGRESQL_DISK_FULL: Final = "53100"
 _POSTGRESQL_READ_ONLY: Final = "25006"
+_POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
 _SECONDS_PER_LINE: Final = 10.0
 """An outage is logged once in that time, not once a query."""
 
@@ -178,6 +179,8 @@ def _outage(error: SQLAlchemyError) -> str | None:
         return _FULL
     if state == _POSTGRESQL_READ_ONLY:
         return "it takes no writes now"
+    if state in _POSTGRESQL_COLLISIONS:
+        return "two changes stood in each other's way; try again"
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
         return "it does not answer"
     return None

@@ -35,7 +35,7 @@ async def surroundings(kind: str, folder: Path) -> AsyncIterator[tuple[House, Ow
             yield house, server
 
 
-@pytest.mark.timeout(300 + 30 * SESSIONS)
+@pytest.mark.timeout(400 + 30 * SESSIONS)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_no_authorization_is_lost_doubled_or_stuck(tmp_path: Path, kind: str):
     async with surroundings(kind, tmp_path) as (house, server):
