@@ -10,10 +10,19 @@ from app.database import Database
 from app.models import Base
 
 
+def is_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """The job queue's tables are no models of ours."""
+    return kind != "table" or not (name or "").startswith("pgqueuer")
+
+
 def run(connection: Connection) -> None:
     # SQLite cannot alter a table in place: batch mode copies it.
     context.configure(
-        connection=connection, target_metadata=Base.metadata, render_as_batch=True, compare_type=True
+        connection=connection,
+        target_metadata=Base.metadata,
+        render_as_batch=True,
+        compare_type=True,
+        include_name=is_ours,
     )
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET statement_timeout = 0")  # a large table takes what it takes

@@ -36,7 +36,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 keys = typer.Typer(no_args_is_help=True, help="API keys and encryption keys.")
 profiles = typer.Typer(no_args_is_help=True, help="Which profile belongs to which account.")
 gologin = typer.Typer(no_args_is_help=True, help="GoLogin's cloud API.")
-worker = typer.Typer(no_args_is_help=True, help="The background workers.")
+worker = typer.Typer(help="The background workers.")
 for _name, _group in (("keys", keys), ("profiles", profiles), ("gologin", gologin), ("worker", worker)):
     cli.add_typer(_group, name=_name)
 
@@ -72,7 +72,7 @@ def _asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P
 
 @cli.command()
 def serve() -> None:
-    """Serve the API and run the workers, until SIGTERM or Ctrl-C."""
+    """Serve the API and run the workers (unless SERVE_WORKERS=false), until SIGTERM or Ctrl-C."""
     web.serve(_settings(sys.stdout))
 
 
@@ -222,6 +222,13 @@ async def close_breaker() -> None:
     async with open_context(_settings()) as context, context.database.transaction() as session:
         was_open = await context.gate.close(session, actor="cli")
     print("The breaker is closed." if was_open else "The breaker was not open.")
+
+
+@worker.callback(invoke_without_command=True)
+def work(invoked: typer.Context) -> None:
+    """Run the workers without the API, beside others on the same PostgreSQL, until SIGTERM or Ctrl-C."""
+    if invoked.invoked_subcommand is None:
+        asyncio.run(web.work(_settings(sys.stdout)))
 
 
 @worker.command("run-once")

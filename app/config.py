@@ -41,6 +41,7 @@ _OUR_PREFIXES: Final = (
     "CLEANUP_",
     "PROFILE_",
     "ALARM_",
+    "ATTENDED_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
 
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     environment: Environment = Environment.DEVELOPMENT
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    serve_workers: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     api_key: SecretStr = SecretStr(PLACEHOLDER)
@@ -97,6 +99,7 @@ class Settings(BaseSettings):
     profile_stop_timeout: PositiveSeconds = 20.0
     max_concurrent_profiles: int = Field(default=10, ge=1)
     fleet_max_running_profiles: int | None = Field(default=None, ge=1)
+    attended_max_running: int = Field(default=2, ge=1)
     profile_rule: Literal["name", "notes", "tag", "none"] = "name"
     profile_rule_pattern: str = r"^@?(?P<account>[A-Za-z0-9_]{1,15})$"
     adspower_url: str = "http://local.adspower.net:50325"
@@ -188,6 +191,16 @@ class Settings(BaseSettings):
                 f"set real values, or ENVIRONMENT=development ({self.environment} refuses to start with them)"
             )
         return self
+
+    @model_validator(mode="after")
+    def _somebody_works(self) -> Self:
+        if not self.serve_workers and self.is_sqlite:
+            raise ValueError("SERVE_WORKERS=false needs PostgreSQL: beside SQLite no other process can work")
+        return self
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite")
 
     @cached_property
     def key_ring(self) -> KeyRing:

@@ -1,6 +1,7 @@
 """The one place where process-wide objects are built and closed; the app, the CLI and the tests open the same."""
 
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Context:
     automator: ProfileAutomator
     alarms: AlarmService
     loop_lag: LoopLag
+    queue: JobQueue
     workers: WorkerGroup
     sync_worker: ProfileSyncWorker
 
@@ -99,7 +101,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
 
 def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stack: AsyncExitStack) -> Context:
-    owner = f"{settings.machine_name}:{os.getpid()}"
+    # Containers of one machine may all have the same process id.
+    owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
     oauth = _oauth_service(settings, http)
     credentials = CredentialService(key_ring=settings.key_ring)
     gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
@@ -117,7 +120,13 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             max_concurrent=settings.max_concurrent_profiles, start_timeout=settings.profile_start_timeout
         ),
     )
-    queue = JobQueue(concurrency=settings.max_concurrent_profiles)
+    queue = JobQueue(
+        database=database,
+        slots=settings.max_concurrent_profiles,
+        attended_limit=settings.attended_max_running,
+        heartbeat_timeout=settings.lease_seconds,
+    )
+    stack.push_async_callback(queue.close)
     waiters = SessionWaiters()
     apps = AppStates(pause_after=settings.app_pause_after)
     authorizations = AuthorizationService(
@@ -203,6 +212,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         automator=automator,
         alarms=alarms,
         loop_lag=loop_lag,
+        queue=queue,
         workers=WorkerGroup(workers),
         sync_worker=sync_worker,
     )

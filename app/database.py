@@ -1,10 +1,10 @@
 """The database: one engine, short transactions, and what must follow a commit. Knows no web framework."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,48 +12,46 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import ColumnElement, Connection, Double, cast, event, func, literal, make_url, text
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    Double,
+    cast,
+    event,
+    func,
+    literal,
+    make_url,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
 from app.utils.logger import get_logger
+from app.utils.outages import outage_of
 
 _ALEMBIC_DIR: Final = Path(__file__).resolve().parent.parent / "alembic"
 _AFTER_COMMIT: Final = "after_commit"
 _READ_ONLY: Final = "gologin_read_only"
 _PING_TIMEOUT: Final = 2.0
 _SQLITE_BUSY_MS: Final = 15_000
-_POSTGRESQL_DEADLINES: Final = {
+_POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
     "connect_timeout": 10,  # seconds
     "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement: the server's machine has gone
     "options": "-c statement_timeout=30000",  # milliseconds
 }
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
-_FULL: Final = "its disk is full; make room there"
-_FILE: Final = "its file cannot be read or written; look at its disk and permissions"
-_SQLITE_OUTAGES: Final = {
-    sqlite3.SQLITE_FULL: _FULL,
-    sqlite3.SQLITE_BUSY: "another process keeps it locked",
-    sqlite3.SQLITE_LOCKED: "another process keeps it locked",
-    **dict.fromkeys(
-        (
-            sqlite3.SQLITE_IOERR,
-            sqlite3.SQLITE_CANTOPEN,
-            sqlite3.SQLITE_READONLY,
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        ),
-        _FILE,
-    ),
-}
-_POSTGRESQL_DISK_FULL: Final = "53100"
-_POSTGRESQL_READ_ONLY: Final = "25006"
-_POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
+_KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
+"""Seconds; for a connection that listens and sends nothing by itself."""
 _SECONDS_PER_LINE: Final = 10.0
 """An outage is logged once in that time, not once a query."""
 
@@ -119,6 +117,13 @@ class Database:
             return False
         return True
 
+    async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
+        """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
+        url = make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
+        return await AsyncConnection.connect(
+            url, autocommit=True, application_name=name, **_POSTGRESQL_DEADLINES, **_KEEPALIVES
+        )
+
     async def close(self) -> None:
         await self.engine.dispose()
 
@@ -127,7 +132,7 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            if (reason := _outage(error)) is None:
+            if (reason := outage_of(error)) is None:
                 raise
             self._log_outage(reason, error)
             raise DatabaseUnavailableException(reason) from error
@@ -158,32 +163,37 @@ def database_clock(session: AsyncSession) -> ColumnElement[float]:
     return cast(func.extract("epoch", func.clock_timestamp()), Double)
 
 
+class _DatabaseTime(FunctionElement[datetime]):
+    type = DateTime(timezone=True)
+    inherit_cache = True
+
+
+def database_time(*, plus: float = 0.0) -> ColumnElement[datetime]:
+    """The time in `plus` seconds, by the one clock that all processes share: what leases are set and compared with.
+
+    That of PostgreSQL's server when the statement begins; SQLite's processes share their machine's, to milliseconds.
+    """
+    return _DatabaseTime(literal(plus, Double))
+
+
+@compiles(_DatabaseTime, "postgresql")
+def _postgresql_time(element: _DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
+    # Not clock_timestamp(): an index cannot be searched with what changes from row to row.
+    return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
+
+
+@compiles(_DatabaseTime, "sqlite")
+def _sqlite_time(element: _DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
+    # As SQLAlchemy writes datetimes, so that they compare as text.
+    shift = f"printf('%+f seconds', {compiler.process(element.clauses, **options)})"
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {shift}) || '000')"
+
+
 def alembic_config(url: str) -> Config:
     config = Config(str(_ALEMBIC_DIR / "alembic.ini"))
     config.set_main_option("script_location", str(_ALEMBIC_DIR))
     config.attributes["database_url"] = url
     return config
-
-
-def _outage(error: SQLAlchemyError) -> str | None:
-    """Why the database cannot be used now; None when the error is about the statement."""
-    if isinstance(error, PoolTimeoutError):
-        return "all its connections are busy"
-    if not isinstance(error, DBAPIError):
-        return None
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None:
-        return _SQLITE_OUTAGES.get(code & 0xFF)  # the rest is the extended code
-    state = getattr(error.orig, "sqlstate", None)
-    if state == _POSTGRESQL_DISK_FULL:
-        return _FULL
-    if state == _POSTGRESQL_READ_ONLY:
-        return "it takes no writes now"
-    if state in _POSTGRESQL_COLLISIONS:
-        return "two changes stood in each other's way; try again"
-    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
-        return "it does not answer"
-    return None
 
 
 def _run_hook(callback: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""`create_app(settings)` with its lifespan, and the server that runs it."""
+"""`create_app(settings)` with its lifespan, the server that runs it, and the workers without a server."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from app.api.errors import install_error_handlers
 from app.api.middleware import BodyLimitMiddleware, NulMiddleware, RequestIDMiddleware
 from app.api.rate_limit import RateLimiter
 from app.api.routes import router
-from app.config import Settings
+from app.config import Settings, SettingsError
 from app.context import Context, open_context
 from app.database import Database
 from app.utils.logger import get_logger
@@ -34,7 +34,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_context(settings) as context:
             app.state.context = context
-            context.workers.start()
+            if settings.serve_workers:
+                context.workers.start()
             log.info("service.started", version=__version__, database=context.database.engine.dialect.name)
             try:
                 yield
@@ -96,6 +97,29 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * _CONNECTIONS_SHARE)),
     )
     Server(config, app).run()
+
+
+async def work(settings: Settings) -> None:
+    """Run the workers alone until SIGTERM or SIGINT, then stop within the grace period. PostgreSQL only.
+
+    Raises `SchemaOutOfDateException`, and `SettingsError` with SQLite: its queue is this process's own, so that a
+    session would come to a second process late, and to both.
+    """
+    if settings.is_sqlite:
+        raise SettingsError(
+            "DATABASE_URL: separate workers need PostgreSQL; with SQLite `python -m app serve` runs them itself"
+        )
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with open_context(settings) as context:
+        context.workers.start()
+        log.info("worker.started", version=__version__, slots=settings.max_concurrent_profiles)
+        try:
+            await stop.wait()
+        finally:
+            await context.stop_workers()
+            log.info("worker.stopped")
 
 
 async def _check_schema(settings: Settings) -> None:

@@ -7,6 +7,7 @@ Schema history (one entry per Alembic migration):
    alarms.
 3. `003_session_life`: attempts, idempotency keys and paused apps; order, retry time and uniqueness of sessions.
 4. `004_batches_and_people`: batches and evidence; consent mode, stage deadlines and batch of a session.
+5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
 """
 
 from datetime import UTC, datetime

@@ -30,11 +30,14 @@ async def health() -> APIResponse[HealthResponse]:
     "/ready",
     operation_id="ready",
     responses={
-        503: {"model": APIResponse[ReadinessResponse], "description": "A worker or the database is gone"}
+        503: {
+            "model": APIResponse[ReadinessResponse],
+            "description": "A worker, the queue or the database is gone",
+        }
     },
 )
 async def ready(context: ContextDep, response: Response) -> APIResponse[ReadinessResponse]:
-    """Workers, database, slots and event loop; 503 when a worker has died or the database does not answer."""
+    """Workers, queue, database, slots and event loop; 503 when one is dead or does not answer."""
     report = await _report(context)
     if not report.ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
@@ -43,13 +46,16 @@ async def ready(context: ContextDep, response: Response) -> APIResponse[Readines
 
 async def _report(context: Context) -> ReadinessResponse:
     database = await context.database.is_reachable()
+    # A process without workers takes no jobs.
+    queue = context.queue.is_connected if context.workers.started else None
     breaker = BreakerResponse.from_state(await context.gate.state()) if database else None
     alarms = await context.alarms.active() if database else []
     return ReadinessResponse(
-        ready=database and context.workers.all_alive,
+        ready=database and queue is not False and context.workers.all_alive,
         database=database,
+        queue=queue,
         workers=[
-            WorkerHealth(name=worker.name, **asdict(worker.status)) for worker in context.workers.workers
+            WorkerHealth(name=worker.name, **asdict(worker.status)) for worker in context.workers.started
         ],
         running_profiles=context.gologin.running_profiles,
         max_concurrent_profiles=context.gologin.max_concurrent_profiles,

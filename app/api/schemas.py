@@ -283,6 +283,7 @@ class LoopLagHealth(BaseModel):
 class ReadinessResponse(BaseModel):
     ready: bool
     database: bool
+    queue: bool | None = Field(description="sessions come in; null in a process without workers")
     workers: list[WorkerHealth]
     running_profiles: int
     max_concurrent_profiles: int

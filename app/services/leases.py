@@ -1,17 +1,15 @@
 """Leases on rows: who holds one works on the row; a heartbeat keeps it; a result is applied only under it.
 
 The rule is in the database: taking, keeping and giving back are single guarded statements, so that of two processes
-one wins, and one that was away too long finds its lease gone.
+one wins, and one that was away too long finds its lease gone. Expiries are set and compared by the database's clock.
 """
 
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
 from typing import Final
 
-from app.models import utc_now
 from app.utils.exceptions import DatabaseUnavailableException, LeaseLostException
 from app.utils.logger import get_logger
 from app.utils.tasks import happens_within
@@ -23,10 +21,6 @@ log = get_logger(__name__)
 
 def new_lease_token() -> str:
     return str(uuid.uuid4())
-
-
-def lease_expiry(seconds: float) -> datetime:
-    return utc_now() + timedelta(seconds=seconds)
 
 
 @asynccontextmanager

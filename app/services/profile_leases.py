@@ -3,16 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database
+from app.database import Database, database_time
 from app.models import Profile, utc_now
 from app.services import event_service
-from app.services.leases import kept_alive, lease_expiry, new_lease_token
+from app.services.leases import kept_alive, new_lease_token
 from app.utils.exceptions import (
     ConcurrentProfileLimitException,
     ProfileInUseException,
@@ -140,17 +139,16 @@ class ProfileLeases:
 
     async def take_over_expired(self) -> list[LeftOver]:
         """Leases whose processes have died, now ours: stop each browser, then `give_back`."""
-        now = utc_now()
         query = (
             select(Profile)
-            .where(Profile.in_use, Profile.lease_expires_at < now)
+            .where(Profile.in_use, Profile.lease_expires_at < database_time())
             .where(
                 Profile.lease_owner.startswith(f"{self._machine}:", autoescape=True)
-                | (Profile.lease_expires_at < now - timedelta(seconds=self._foreign_grace))
+                | (Profile.lease_expires_at < database_time(plus=-self._foreign_grace))
             )
             .where(
                 Profile.ws_url.is_not(None)
-                | (Profile.lease_expires_at < now - timedelta(seconds=self._start_grace))
+                | (Profile.lease_expires_at < database_time(plus=-self._start_grace))
             )
             .with_for_update(skip_locked=True)
         )
@@ -164,7 +162,7 @@ class ProfileLeases:
                     previous_owner=profile.lease_owner,
                 )
                 profile.lease_token, profile.lease_owner = new_lease_token(), self._owner
-                profile.lease_expires_at = lease_expiry(self._lease_seconds)
+                profile.lease_expires_at = database_time(plus=self._lease_seconds)
         return [_left_over(profile) for profile in profiles]
 
     async def count_held(self) -> int:
@@ -185,7 +183,7 @@ class ProfileLeases:
                 ws_url=None,
                 lease_token=token,
                 lease_owner=self._owner,
-                lease_expires_at=lease_expiry(self._lease_seconds),
+                lease_expires_at=database_time(plus=self._lease_seconds),
             )
         )
         async with self._database.transaction() as session:
@@ -198,7 +196,7 @@ class ProfileLeases:
                 raise ProfileInUseException(profile_id)
 
     async def _renew(self, profile_id: str, token: str) -> bool:
-        return await self._set(profile_id, token, lease_expires_at=lease_expiry(self._lease_seconds))
+        return await self._set(profile_id, token, lease_expires_at=database_time(plus=self._lease_seconds))
 
     async def _set(self, profile_id: str, token: str, **values: Any) -> bool:
         """One statement, guarded by the token; whether it changed the row."""

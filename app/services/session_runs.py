@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
-from app.database import Database, after_commit
+from app.database import Database, after_commit, database_time
 from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
 from app.services import event_service, session_life
 from app.services.app_states import AppStates
@@ -18,7 +18,7 @@ from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService
 from app.services.interfaces import AuthorizationJob, TokenSet
 from app.services.job_queue import JobQueue, Waiting
-from app.services.leases import lease_expiry, new_lease_token
+from app.services.leases import new_lease_token
 from app.services.session_waiters import SessionWaiters
 from app.utils.exceptions import (
     AppException,
@@ -76,7 +76,7 @@ class SessionRuns:
             select(AuthorizationSession)
             .where(
                 AuthorizationSession.status == SessionStatus.PENDING,
-                AuthorizationSession.expires_at > utc_now(),
+                AuthorizationSession.expires_at > database_time(),
                 ~AuthorizationSession.is_held,
                 _app_is_not_paused(),
             )
@@ -94,12 +94,11 @@ class SessionRuns:
         Raises `ProfileInUseException` when its profile runs for another session, `ConcurrentProfileLimitException` when
         the fleet runs as many as it may: it goes on waiting.
         """
-        now = utc_now()
         query = select(AuthorizationSession).where(
             AuthorizationSession.session_id == session_id,
             AuthorizationSession.status == SessionStatus.PENDING,
-            AuthorizationSession.expires_at > now,
-            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= now),
+            AuthorizationSession.expires_at > database_time(),
+            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= database_time()),
             ~AuthorizationSession.is_held,
             _app_is_not_paused(),
         )
@@ -108,10 +107,10 @@ class SessionRuns:
             row = await session.scalar(query.with_for_update(of=AuthorizationSession))
             if row is None:
                 return None
-            row.stage, row.stage_times, row.started_at = None, {}, now
+            row.stage, row.stage_times, row.started_at = None, {}, utc_now()
             row.attempts += 1
             row.lease_token, row.lease_owner = new_lease_token(), self._owner
-            row.lease_expires_at = lease_expiry(self._limits.lease)
+            row.lease_expires_at = database_time(plus=self._limits.lease)
             session_life.begin_attempt(session, row)
             session_life.move(
                 session, row, SessionStatus.IN_PROGRESS, event="authorization.started", attempt=row.attempts
@@ -124,20 +123,18 @@ class SessionRuns:
             result = await session.execute(
                 update(AuthorizationSession)
                 .where(*_held(job))
-                .values(lease_expires_at=lease_expiry(self._limits.lease))
+                .values(lease_expires_at=database_time(plus=self._limits.lease))
             )
         return bool(result.rowcount)  # type: ignore[attr-defined]
 
     async def lost(self, jobs: Sequence[AuthorizationJob]) -> set[str]:
-        """Ids of those sessions that are not ours any more: cancelled, timed out or taken over."""
+        """Lease tokens of those that are not ours any more: cancelled, timed out or taken over."""
+        tokens = {job.lease_token for job in jobs}
         async with self._database.reading() as session:
-            held = await session.scalars(
-                select(AuthorizationSession.lease_token).where(
-                    AuthorizationSession.lease_token.in_([job.lease_token for job in jobs])
-                )
+            held = select(AuthorizationSession.lease_token).where(
+                AuthorizationSession.lease_token.in_(tokens)
             )
-            tokens = set(held)
-        return {job.session_id for job in jobs if job.lease_token not in tokens}
+            return tokens - set(await session.scalars(held))
 
     async def reached(self, job: AuthorizationJob, stage: SessionStage, at: datetime) -> None:
         """Note a stage. Raises `LeaseLostException`."""
@@ -211,7 +208,7 @@ class SessionRuns:
         """Put back sessions whose runner has gone (their lease ran out); end those tried too often."""
         query = select(AuthorizationSession).where(
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
-            AuthorizationSession.lease_expires_at < utc_now(),
+            AuthorizationSession.lease_expires_at < database_time(),
         )
         async with self._database.transaction() as session:
             rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
@@ -233,11 +230,11 @@ class SessionRuns:
         hours = self._limits.max_running / 3600
         running = (
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
-            AuthorizationSession.started_at < utc_now() - timedelta(seconds=self._limits.max_running),
+            AuthorizationSession.started_at < database_time(plus=-self._limits.max_running),
         )
         waiting = (
             AuthorizationSession.status == SessionStatus.PENDING,
-            AuthorizationSession.expires_at <= utc_now(),
+            AuthorizationSession.expires_at <= database_time(),
         )
         ended = await self._time_out(running, f"Session timed out after {hours:g} hours")
         return ended + await self._time_out(waiting, "Session expired before a profile slot was free")
@@ -264,7 +261,7 @@ class SessionRuns:
             ~mine,
             AuthorizationSession.profile_id == profile_id,
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
-            AuthorizationSession.lease_expires_at > utc_now(),
+            AuthorizationSession.lease_expires_at > database_time(),
         )
         if await session.scalar(claimed.limit(1)) is not None:
             raise ProfileInUseException(profile_id)
@@ -288,7 +285,7 @@ class SessionRuns:
         self, session: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0
     ) -> None:
         if wait:
-            row.not_before = utc_now() + timedelta(seconds=wait)
+            row.not_before = database_time(plus=wait)
         session_life.move(
             session,
             row,

@@ -1,14 +1,14 @@
 """Whose turn a periodic worker's iteration is, over all processes that share the database."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database, insert_or_update
+from app.database import Database, database_time, insert_or_update
 from app.models import WorkerRun, utc_now
-from app.services.leases import lease_expiry, new_lease_token
+from app.services.leases import new_lease_token
 
 
 @dataclass(frozen=True)
@@ -48,46 +48,47 @@ class WorkerRuns:
 
     async def claim(self, name: str, *, even_if_not_due: bool = False) -> Turn | None:
         """The turn; None when another process has it, or had it lately."""
-        token, now = new_lease_token(), utc_now()
-        is_free = or_(WorkerRun.lease_token.is_(None), WorkerRun.lease_expires_at < now)
+        token = new_lease_token()
+        is_free = or_(WorkerRun.lease_token.is_(None), WorkerRun.lease_expires_at < database_time())
         claim = (
             update(WorkerRun)
             .where(WorkerRun.name == name, is_free)
             .values(
                 lease_token=token,
                 lease_owner=self._owner,
-                lease_expires_at=lease_expiry(self.lease_seconds),
-                next_run_at=now,  # whatever stands there at the end was asked for meanwhile
+                lease_expires_at=database_time(plus=self.lease_seconds),
+                next_run_at=database_time(),  # whatever stands there at the end was asked for meanwhile
             )
-            .returning(WorkerRun.name)
+            .returning(WorkerRun.next_run_at)
         )
         if not even_if_not_due:
-            claim = claim.where(WorkerRun.next_run_at <= now)
+            claim = claim.where(WorkerRun.next_run_at <= database_time())
         async with self._database.transaction() as session:
-            row = insert_or_update(session, WorkerRun).values(name=name, next_run_at=now)
+            row = insert_or_update(session, WorkerRun).values(name=name, next_run_at=database_time())
             await session.execute(row.on_conflict_do_nothing())
-            return Turn(token, now) if await session.scalar(claim) else None
+            claimed_at = await session.scalar(claim)
+        return Turn(token, claimed_at) if claimed_at else None
 
     async def renew(self, name: str, turn: Turn) -> bool:
         """Keep the turn; False when it is lost."""
-        return await self._update(name, turn, lease_expires_at=lease_expiry(self.lease_seconds))
+        return await self._update(name, turn, lease_expires_at=database_time(plus=self.lease_seconds))
 
     async def finish(self, name: str, turn: Turn, *, succeeded: bool, next_in: float) -> None:
         """Give the turn back; the next one is due in `next_in` seconds, or at once if it was asked for meanwhile."""
         was_asked_for = WorkerRun.next_run_at != turn.claimed_at
         values = {
-            "next_run_at": case(
-                (was_asked_for, WorkerRun.next_run_at), else_=utc_now() + timedelta(seconds=next_in)
-            ),
+            "next_run_at": case((was_asked_for, WorkerRun.next_run_at), else_=database_time(plus=next_in)),
             **_NO_LEASE,
         }
         if succeeded:
-            values["last_success_at"] = utc_now()
+            values["last_success_at"] = database_time()
         await self._update(name, turn, **values)
 
     async def make_due(self, session: AsyncSession, name: str) -> None:
         """Whichever process looks next takes the turn; in the caller's transaction."""
-        await session.execute(update(WorkerRun).where(WorkerRun.name == name).values(next_run_at=utc_now()))
+        await session.execute(
+            update(WorkerRun).where(WorkerRun.name == name).values(next_run_at=database_time())
+        )
 
     async def _update(self, name: str, turn: Turn, **values: object) -> bool:
         async with self._database.transaction() as session:

@@ -30,7 +30,6 @@ _CHATTY_LOGGERS: Final = (
     "asyncio",
     "aiosqlite",
     "alembic",
-    "pgqueuer",
 )
 
 
@@ -91,6 +90,9 @@ def _quieten_libraries() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
     logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
+    logging.getLogger("pgqueuer").setLevel(
+        logging.CRITICAL
+    )  # of an outage it tells with every statement; we do once
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 

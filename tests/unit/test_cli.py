@@ -68,3 +68,10 @@ def test_the_commands():
     shown = runner.invoke(cli.cli, ["--help"]).stdout
     for command in ("serve", "migrate", "demo", "sandbox", "keys"):
         assert command in shown
+
+
+def test_a_worker_beside_sqlite_is_refused_with_the_way_out(
+    folder: Path, monkeypatch, capsys, restored_logging
+):
+    assert run(monkeypatch, "worker") == 2
+    assert "separate workers need PostgreSQL" in capsys.readouterr().err

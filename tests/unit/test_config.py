@@ -182,3 +182,10 @@ def test_the_first_encryption_key_writes():
 
 def test_a_base_url_loses_its_last_slash():
     assert load_settings(None, x_api_url="https://api.example.org/").x_api_url == "https://api.example.org"
+
+
+def test_an_api_without_workers_needs_postgresql():
+    with pytest.raises(SettingsError, match="SERVE_WORKERS=false needs PostgreSQL"):
+        load_settings(None, serve_workers=False)
+    settings = load_settings(None, serve_workers=False, database_url="postgresql+psycopg://localhost/x")
+    assert not settings.serve_workers

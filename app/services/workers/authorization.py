@@ -75,6 +75,7 @@ class AuthorizationWorker(Worker):
         self._lease_seconds = lease_seconds
         self._grace = grace
         self._running: dict[str, _Run] = {}
+        """By lease token: one that lost its lease may still be stopping when its session runs again."""
 
     async def run(self) -> None:
         delivery = asyncio.create_task(self._queue.run(self.authorize))
@@ -104,8 +105,8 @@ class AuthorizationWorker(Worker):
         except ProfileInUseException:
             return _BUSY_RETRY
         except (ConcurrentProfileLimitException, DatabaseUnavailableException):
-            # Here, not in the queue: every waiting session would else be tried each second.
-            await asyncio.sleep(_BUSY_RETRY)
+            # The process waits, not the session: else each of those that wait would be tried each second.
+            self._queue.pause(_BUSY_RETRY)
             return 0.0
         if job is None:
             return None
@@ -119,11 +120,11 @@ class AuthorizationWorker(Worker):
         ):
             # A task of its own, so that it can be interrupted without its delivery.
             run.task = asyncio.create_task(self._to_its_end(run))
-        self._running[session_id] = run
+        self._running[job.lease_token] = run
         try:
             await asyncio.wait([run.task])
         finally:
-            del self._running[session_id]
+            del self._running[job.lease_token]
         return None if run.task.cancelled() else run.task.result()
 
     async def _to_its_end(self, run: "_Run") -> float | None:
@@ -203,8 +204,8 @@ class AuthorizationWorker(Worker):
                 except Exception as error:  # the database is away; each run's own heartbeat decides
                     log.warning("authorization.leases_not_seen", error=type(error).__name__)
                     continue
-                for session_id in lost & self._running.keys():
-                    self._running[session_id].interrupt()
+                for lease_token in lost & self._running.keys():
+                    self._running[lease_token].interrupt()
 
     async def _stop_left_overs(self) -> None:
         """Beside the rest: a browser that will not go takes its time."""
@@ -235,6 +236,9 @@ class AuthorizationWorker(Worker):
             run.interrupt()
         await asyncio.wait([delivery], timeout=for_stopping)
         if self._running:
-            log.error("authorization.still_running", sessions=sorted(self._running))
+            log.error(
+                "authorization.still_running",
+                sessions=sorted(run.job.session_id for run in self._running.values()),
+            )
         delivery.cancel()
         await asyncio.gather(delivery, return_exceptions=True)

@@ -201,8 +201,13 @@ class WorkerGroup:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
+    def started(self) -> list[Worker]:
+        """None in a process that leaves the work to others."""
+        return list(self._tasks.values())
+
+    @property
     def all_alive(self) -> bool:
-        return all(worker.status.alive for worker in self.workers)
+        return all(worker.status.alive for worker in self.started)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks[task].status.alive = False

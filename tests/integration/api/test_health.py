@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from app import __version__
 from app.database import Database
-from tests.fixtures.api import Api
+from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.waiting import eventually
 
 
@@ -49,6 +49,23 @@ async def test_a_worker_that_fails_is_alive_and_shows_why(api: Api):
     response = await api.client.get("/health/ready")
     shown = {worker["name"]: worker for worker in response.json()["data"]["workers"]}["sync"]
     assert (shown["alive"], shown["last_error"]) == (True, "GOLOGIN_API_ERROR")
+
+
+async def test_an_outage_of_the_queue_is_shown(open_api: OpenApi, postgresql_url: str):
+    async with open_api(database_url=postgresql_url) as api:
+        async with api.context.database.transaction() as session:
+            await session.execute(text("DROP TABLE pgqueuer"))
+        await eventually(lambda: not api.context.queue.is_connected)
+        response = await api.client.get("/health/ready")
+    data = response.json()["data"]
+    assert (response.status_code, data["database"], data["queue"]) == (503, True, False)
+
+
+async def test_an_api_without_workers_is_ready_by_itself(open_api: OpenApi, postgresql_url: str):
+    async with open_api(database_url=postgresql_url, serve_workers=False) as api:
+        response = await api.client.get("/health/ready")
+    data = response.json()["data"]
+    assert (response.status_code, data["workers"], data["queue"]) == (200, [], None)
 
 
 async def test_the_answers_are_documented(api: Api):

@@ -222,7 +222,7 @@ async def test_a_cancelled_session_ends_at_once_and_its_runner_has_lost_it(
     assert await service.session_runs.lost([job]) == set()
     async with database.transaction() as session:
         await service.authorizations.cancel(session, placed.session_id, actor="anna")
-    assert await service.session_runs.lost([job]) == {placed.session_id}
+    assert await service.session_runs.lost([job]) == {job.lease_token}
     assert (await read(database, placed.session_id)).status is SessionStatus.CANCELLED
     async with database.transaction() as session:
         with pytest.raises(SessionEndedException):

@@ -1,0 +1,134 @@
+"""pgqueuer's two homes: in memory beside SQLite for one process, in PostgreSQL for any number of them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Protocol, cast
+
+import psycopg
+from pgqueuer.adapters.drivers.psycopg import PsycopgDriver
+from pgqueuer.adapters.inmemory import InMemoryDriver, InMemoryQueries
+from pgqueuer.adapters.persistence.queries import Queries
+from pgqueuer.adapters.persistence.sqlstate import DEADLOCK_DETECTED, UNIQUE_VIOLATION
+from pgqueuer.core.qm import QueueManager
+from pgqueuer.models import Job
+from pgqueuer.ports import RepositoryPort
+from pgqueuer.ports.driver import Driver
+from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg.rows import dict_row
+
+from app.database import Database
+
+_LOST_RACE: Final = (DEADLOCK_DETECTED, UNIQUE_VIOLATION)
+"""Another process was first at the last place of a limit: pgqueuer looks again."""
+
+
+class Engine(Protocol):
+    async def to_submit(self) -> RepositoryPort:
+        """Where jobs are put, whether or not this process delivers any."""
+        ...
+
+    def to_deliver(self, lost: asyncio.Event) -> AbstractAsyncContextManager[RepositoryPort]:
+        """Where jobs come from while the block runs; sets `lost` when nothing comes any more."""
+        ...
+
+
+class MemoryEngine:
+    def __init__(self) -> None:
+        self._queries = InMemoryQueries(driver=InMemoryDriver())
+
+    async def to_submit(self) -> RepositoryPort:
+        # Its own history is kept for as long as the process lives; ours is the sessions' events.
+        await self._queries.clear_queue_log()
+        return self._queries
+
+    @asynccontextmanager
+    async def to_deliver(self, lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
+        yield self._queries
+
+
+class PostgresqlEngine:
+    """Its tables come by migration 005, which also keeps its history empty."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = Queries(
+            cast(Driver, _PooledDriver(database))
+        )  # of which `enqueue` needs `fetch` alone
+
+    async def to_submit(self) -> RepositoryPort:
+        return self._queries
+
+    @asynccontextmanager
+    async def to_deliver(self, lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
+        async with (
+            await self._database.open_connection("job-queue") as working,
+            await self._database.open_connection("job-queue") as listening,
+        ):
+            yield Queries(_ListeningDriver(working, listening, lost))
+
+
+@dataclass
+class Manager(QueueManager):
+    """Takes no job for which this process has no room: another one may have."""
+
+    has_room: Callable[[], bool] = field(kw_only=True)
+
+    async def fetch_jobs(
+        self, batch_size: int, global_concurrency_limit: int | None, heartbeat_timeout: timedelta
+    ) -> AsyncGenerator[Job, None]:
+        if not self.has_room():
+            return
+        async with aclosing(
+            super().fetch_jobs(batch_size, global_concurrency_limit, heartbeat_timeout)
+        ) as jobs:
+            async for job in jobs:
+                yield job
+                if not self.has_room():
+                    return
+
+
+class _PooledDriver:
+    """For a statement now and then: a connection of the service's own pool."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        async with self._database.transaction() as session:
+            pooled = await (await session.connection()).get_raw_connection()
+            assert isinstance(pooled.driver_connection, AsyncConnection)
+            cursor = AsyncRawCursor(pooled.driver_connection, row_factory=dict_row)
+            await cursor.execute(query, args or None)
+            return await cursor.fetchall()
+
+
+class _ListeningDriver(PsycopgDriver):
+    """Listens on a connection of its own: waiting for a notification locks the connection for up to a second."""
+
+    def __init__(
+        self, working: "AsyncConnection[Any]", listening: "AsyncConnection[Any]", lost: asyncio.Event
+    ) -> None:
+        super().__init__(listening)
+        self._working = PsycopgDriver(working)
+        self._lost = lost
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """A failure here ends the manager's run."""
+        try:
+            return await self._working.fetch(query, *args)
+        except psycopg.Error as error:
+            if error.sqlstate not in _LOST_RACE:
+                self._lost.set()
+            raise
+
+    async def execute(self, query: str, *args: object) -> str:
+        return await self._working.execute(query, *args)
+
+    async def watch_notifies(self) -> None:
+        try:
+            await super().watch_notifies()
+        except psycopg.Error:
+            self._lost.set()

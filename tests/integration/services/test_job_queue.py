@@ -1,0 +1,350 @@
+"""Deliveries from the engine itself: the same in memory and over PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from app.database import Database
+from app.models import utc_now
+from app.services.job_queue import Handler, JobQueue, Waiting
+from tests.fixtures.logs import logged
+from tests.fixtures.waiting import eventually
+
+NewQueue = Callable[..., JobQueue]
+
+
+@pytest.fixture
+def new_queue(database: Database) -> NewQueue:
+    """`new_queue(slots=2)`: as another process would have it, which over PostgreSQL shares the jobs."""
+
+    def new(slots: int = 1, *, attended_limit: int = 2, heartbeat_timeout: float = 20.0) -> JobQueue:
+        return JobQueue(
+            database=database,
+            slots=slots,
+            attended_limit=attended_limit,
+            heartbeat_timeout=heartbeat_timeout,
+        )
+
+    return new
+
+
+@pytest.fixture
+async def postgresql(postgresql_url: str) -> AsyncIterator[Database]:
+    opened = Database(postgresql_url, pool_size=5)
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def delivering(queue: JobQueue, handle: Handler) -> AsyncIterator[None]:
+    running = asyncio.create_task(queue.run(handle))
+    try:
+        yield
+    finally:
+        queue.stop()
+        async with asyncio.timeout(10):
+            await running
+
+
+def waiting(*ids: tuple[str, int], is_attended: bool = False) -> list[Waiting]:
+    """Pairs of an id and how urgent it is."""
+    return [Waiting(session_id, 1.7e9 - 600 * urgency, None, is_attended) for session_id, urgency in ids]
+
+
+class Held:
+    """A handler whose sessions go on until they are let go."""
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.ended: list[str] = []
+        self._go_on = asyncio.Event()
+
+    async def __call__(self, session_id: str) -> None:
+        self.running.append(session_id)
+        await self._go_on.wait()
+        self.running.remove(session_id)
+        self.ended.append(session_id)
+
+    def let_go(self) -> None:
+        self._go_on.set()
+
+
+def collector() -> tuple[list[str], Handler]:
+    handled: list[str] = []
+
+    async def handle(session_id: str) -> None:
+        handled.append(session_id)
+
+    return handled, handle
+
+
+async def test_higher_priorities_come_first_and_equals_in_their_order(new_queue: NewQueue):
+    queue = new_queue()
+    handled, handle = collector()
+    await queue.submit_all(waiting(("low", 1), ("middle-1", 5), ("high", 9), ("middle-2", 5)))
+    async with delivering(queue, handle):
+        await eventually(lambda: len(handled) == 4)
+    assert handled == ["high", "middle-1", "middle-2", "low"]
+
+
+async def test_one_that_waits_already_is_not_doubled(new_queue: NewQueue):
+    queue = new_queue()
+    handled, handle = collector()
+    await queue.submit_all(waiting(("a", 5), ("b", 5)))
+    await queue.submit_all(waiting(("a", 5), ("last", 1)))
+    async with delivering(queue, handle):
+        await eventually(lambda: "last" in handled)
+    assert handled == ["a", "b", "last"]
+
+
+async def test_one_that_was_delivered_can_come_again(new_queue: NewQueue):
+    queue = new_queue()
+    handled, handle = collector()
+    async with delivering(queue, handle):
+        await queue.submit_all(waiting(("a", 5)))
+        await eventually(lambda: handled == ["a"])
+        # the engine forgets a job a moment after its handler has returned
+        async with asyncio.timeout(10):
+            while handled != ["a", "a"]:
+                await queue.submit_all(waiting(("a", 5)))
+                await asyncio.sleep(0)
+
+
+async def test_a_handler_that_asks_for_it_is_called_again(new_queue: NewQueue):
+    queue = new_queue()
+    handled: list[str] = []
+
+    async def handle(session_id: str) -> float | None:
+        handled.append(session_id)
+        return 0.01 if len(handled) < 3 else None
+
+    async with delivering(queue, handle):
+        queue.submit(*waiting(("a", 5)))
+        await eventually(lambda: len(handled) == 3)
+    assert handled == ["a"] * 3
+
+
+async def test_no_more_than_the_limit_at_once(new_queue: NewQueue):
+    queue = new_queue(2)
+    running, most, done = 0, 0, 0
+
+    async def handle(_session_id: str) -> None:
+        nonlocal running, most, done
+        running += 1
+        most = max(most, running)
+        await eventually(lambda: running == 2 or done == 4)
+        await asyncio.sleep(0)
+        running -= 1
+        done += 1
+
+    await queue.submit_all(waiting(*((str(number), 5) for number in range(5))))
+    async with delivering(queue, handle):
+        await eventually(lambda: done == 5)
+    assert most == 2
+
+
+async def test_a_handler_that_fails_stops_nobody_else(new_queue: NewQueue):
+    queue = new_queue()
+    handled: list[str] = []
+
+    async def handle(session_id: str) -> None:
+        handled.append(session_id)
+        if session_id == "bad":
+            raise RuntimeError
+
+    await queue.submit_all(waiting(("bad", 9), ("good", 1)))
+    async with delivering(queue, handle):
+        await eventually(lambda: "good" in handled)
+    assert handled == ["bad", "good"]
+
+
+async def test_stopped_it_delivers_nothing_more_and_waits_for_what_runs(new_queue: NewQueue):
+    queue = new_queue()
+    started, go_on = asyncio.Event(), asyncio.Event()
+    ended: list[str] = []
+
+    async def handle(session_id: str) -> None:
+        started.set()
+        await go_on.wait()
+        ended.append(session_id)
+
+    await queue.submit_all(waiting(("first", 9), ("second", 1)))
+    running = asyncio.create_task(queue.run(handle))
+    await started.wait()
+    queue.stop()
+    await asyncio.sleep(0)
+    assert not running.done()
+    go_on.set()
+    async with asyncio.timeout(10):
+        await running
+    assert ended == ["first"]
+
+
+async def test_a_stop_before_the_start_is_not_lost(new_queue: NewQueue):
+    queue = new_queue()
+    handled, handle = collector()
+    queue.stop()
+    async with asyncio.timeout(10):
+        await queue.run(handle)
+    assert handled == []
+
+
+async def test_nothing_to_submit_is_fine(new_queue: NewQueue):
+    await new_queue().submit_all([])
+
+
+async def test_one_that_has_a_time_comes_then_and_not_before(new_queue: NewQueue):
+    queue = new_queue()
+    handled, handle = collector()
+    soon = utc_now() + timedelta(seconds=0.6)
+    await queue.submit_all([Waiting("later", 1.6e9, soon), *waiting(("now", 1))])
+    async with delivering(queue, handle):
+        await eventually(lambda: len(handled) == 2)
+    assert handled == ["now", "later"]
+    assert utc_now() >= soon - timedelta(milliseconds=50)
+
+
+async def test_sessions_with_a_person_have_a_limit_of_their_own_and_take_a_slot(new_queue: NewQueue):
+    queue, held = new_queue(3, attended_limit=1), Held()
+    await queue.submit_all(waiting(("person-1", 9), ("person-2", 8), is_attended=True))
+    await queue.submit_all(waiting(*((f"alone-{number}", 5) for number in range(3))))
+    async with delivering(queue, held):
+        await eventually(lambda: len(held.running) == 3)
+        await asyncio.sleep(0.6)  # two looks for more
+        assert sorted(held.running) == ["alone-0", "alone-1", "person-1"]
+        held.let_go()
+        await eventually(lambda: len(held.ended) == 5)
+    assert held.ended.index("person-2") > held.ended.index("person-1")
+
+
+async def test_one_slot_is_one_for_both_kinds(new_queue: NewQueue):
+    queue, held = new_queue(1), Held()
+    await queue.submit_all(waiting(("person", 9), is_attended=True))
+    await queue.submit_all(waiting(("alone", 5)))
+    async with delivering(queue, held):
+        await eventually(lambda: held.running)
+        await asyncio.sleep(0.6)  # two looks for more
+        assert held.running == ["person"]
+        held.let_go()
+        await eventually(lambda: len(held.ended) == 2)
+
+
+async def test_paused_it_takes_nothing_new_for_a_while(new_queue: NewQueue):
+    queue = new_queue()
+    handled, handle = collector()
+    queue.pause(0.5)
+    async with delivering(queue, handle):
+        await queue.submit_all(waiting(("a", 5)))
+        began = asyncio.get_running_loop().time()
+        await eventually(lambda: handled)
+    assert asyncio.get_running_loop().time() - began > 0.4
+
+
+# Several processes on one PostgreSQL
+
+
+def shared(database: Database, *, slots: int = 1, attended_limit: int = 2) -> JobQueue:
+    """One more process's queue."""
+    return JobQueue(database=database, slots=slots, attended_limit=attended_limit, heartbeat_timeout=20)
+
+
+async def test_a_queue_that_does_not_run_can_be_filled_for_one_that_does(postgresql: Database):
+    handled, handle = collector()
+    async with delivering(shared(postgresql), handle):
+        shared(postgresql).submit(*waiting(("a", 5)))
+        await eventually(lambda: handled == ["a"])
+
+
+async def test_a_full_process_takes_no_job_from_an_idle_one(postgresql: Database):
+    full, idle = Held(), Held()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(delivering(shared(postgresql), full))
+        await shared(postgresql).submit_all(waiting(("first", 5)))
+        await eventually(lambda: full.running)
+        await shared(postgresql).submit_all(waiting(("second", 5), ("third", 4)))
+        await stack.enter_async_context(delivering(shared(postgresql, slots=2), idle))
+        await eventually(lambda: len(idle.running) == 2)
+        full.let_go()
+        idle.let_go()
+    assert (full.ended, sorted(idle.ended)) == (["first"], ["second", "third"])
+
+
+async def test_the_limit_of_sessions_with_a_person_is_one_for_all_processes(postgresql: Database):
+    held = Held()
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            queue = shared(postgresql, slots=4, attended_limit=2)
+            await stack.enter_async_context(delivering(queue, held))
+        await queue.submit_all(waiting(*((str(number), 5) for number in range(6)), is_attended=True))
+        await eventually(lambda: len(held.running) == 2)
+        await asyncio.sleep(0.6)  # two looks for more
+        assert len(held.running) == 2
+        held.let_go()
+        await eventually(lambda: len(held.ended) == 6)
+
+
+async def cut(database: Database) -> int:
+    """End every connection that delivers; how many there were."""
+    others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    async with database.transaction() as session:
+        pooled = f"{others} AND datname = current_database() AND application_name = 'job-queue'"
+        return await session.scalar(text(pooled)) or 0
+
+
+async def test_after_a_cut_what_runs_goes_on_and_new_work_comes(
+    postgresql: Database, caplog: pytest.LogCaptureFixture
+):
+    queue, held = shared(postgresql, slots=2), Held()
+    async with delivering(queue, held):
+        await queue.submit_all(waiting(("before", 5)))
+        await eventually(lambda: held.running == ["before"])
+        assert await cut(postgresql) == 2
+        await eventually(lambda: logged(caplog, "queue.connected"))
+        assert queue.is_connected
+        await queue.submit_all(waiting(("after", 5), ("no room", 4)))
+        await eventually(lambda: held.running == ["before", "after"])
+        await asyncio.sleep(0.6)  # two looks for more
+        assert held.running == ["before", "after"], "one that goes on without its job keeps its slot"
+        held.let_go()
+        await eventually(lambda: "no room" in held.ended)
+    assert len(logged(caplog, "queue.disconnected")) == 1
+
+
+async def test_a_stop_in_an_outage_waits_for_what_runs(postgresql: Database):
+    queue, held = shared(postgresql), Held()
+    running = asyncio.create_task(queue.run(held))
+    await queue.submit_all(waiting(("a", 5)))
+    await eventually(lambda: held.running)
+    await cut(postgresql)
+    await eventually(lambda: queue._detached)
+    queue.stop()
+    await asyncio.sleep(0)
+    assert not running.done()
+    held.let_go()
+    async with asyncio.timeout(10):
+        await running
+    assert held.ended == ["a"]
+
+
+async def test_a_submit_that_fails_is_told_and_nothing_more(
+    postgresql: Database, caplog: pytest.LogCaptureFixture
+):
+    async with postgresql.transaction() as session:
+        await session.execute(text("DROP TABLE pgqueuer"))
+    shared(postgresql).submit(*waiting(("a", 5)))
+    await eventually(lambda: logged(caplog, "queue.not_submitted"))
+
+
+async def test_the_engine_keeps_no_history(postgresql: Database):
+    queue = shared(postgresql)
+    handled, handle = collector()
+    async with delivering(queue, handle):
+        await queue.submit_all(waiting(("a", 5)))
+        await eventually(lambda: handled)
+    async with postgresql.reading() as session:
+        for table in ("pgqueuer", "pgqueuer_log", "pgqueuer_statistics"):
+            assert await session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
