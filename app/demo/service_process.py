@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from app.sandbox.config import SandboxInfo
 from app.utils.crypto import generate_key
@@ -56,6 +56,8 @@ class ServiceProcess:
     """
 
     url: str
+    _command: ClassVar[tuple[str, ...]] = ("serve",)
+    _announced_by: ClassVar[str] = "service.listening"
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self._folder = folder
@@ -111,7 +113,7 @@ class ServiceProcess:
         known = len(self.log_lines())
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *dies_with_parent("TERM"), sys.executable, "-m", "app", "serve",
+                *dies_with_parent("TERM"), sys.executable, "-m", "app", *self._command,
                 cwd=self._folder, env=self._environment, stdin=DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
@@ -142,12 +144,19 @@ class ServiceProcess:
         assert self._process is not None
         while True:
             for line in self.log_lines()[known_lines:]:
-                if line.get("event") == "service.listening":
-                    return f"http://{line['host']}:{line['port']}"
+                if line.get("event") == self._announced_by:
+                    return f"http://{line['host']}:{line['port']}" if "port" in line else ""
             if self._process.returncode is not None:
                 tail = self.log_path.read_text(errors="replace")[-_LOG_TAIL:]
                 raise ServiceError(f"the service did not start:\n{tail}")
             await asyncio.sleep(_POLL)
+
+
+class WorkerProcess(ServiceProcess):
+    """The workers alone, `python -m app worker`; its `url` is empty."""
+
+    _command = ("worker",)
+    _announced_by = "worker.started"
 
 
 async def _kill(process: Process) -> None:
