@@ -31,8 +31,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "max_concurrent_profiles": 4,
     "gologin_requests_per_minute": 10_000,
     "gologin_api_timeout": 5,
-    "profile_start_timeout": 8,
-    "profile_stop_timeout": 4,
+    "profile_start_timeout": 15,
+    "profile_stop_timeout": 12,
     "browser_attach_timeout": 10,
     "authorization_timeout": 40,
     "page_load_timeout": 5,
@@ -42,7 +42,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "cleanup_interval": 10,
     "monitor_interval": 5,
 }
-"""Everything that ends by a deadline ends soon; attempts are plenty, so that only what must end a session does."""
+"""Most deadlines are short, and attempts are plenty, so that only what must end a session does; a profile that cannot be
+stopped in time is quarantined, which a busy machine must not bring about."""
 
 _AT_ONCE: Final = 8
 _LONGEST_PER_SESSION: Final = 20.0
