@@ -1,7 +1,6 @@
 """The database: one engine, short transactions, and what must follow a commit. Knows no web framework."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -29,8 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
@@ -39,6 +37,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
 from app.utils.logger import get_logger
+from app.utils.outages import outage_of
 
 _ALEMBIC_DIR: Final = Path(__file__).resolve().parent.parent / "alembic"
 _AFTER_COMMIT: Final = "after_commit"
@@ -53,25 +52,6 @@ _POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
 _KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds; for a connection that listens and sends nothing by itself."""
-_FULL: Final = "its disk is full; make room there"
-_FILE: Final = "its file cannot be read or written; look at its disk and permissions"
-_SQLITE_OUTAGES: Final = {
-    sqlite3.SQLITE_FULL: _FULL,
-    sqlite3.SQLITE_BUSY: "another process keeps it locked",
-    sqlite3.SQLITE_LOCKED: "another process keeps it locked",
-    **dict.fromkeys(
-        (
-            sqlite3.SQLITE_IOERR,
-            sqlite3.SQLITE_CANTOPEN,
-            sqlite3.SQLITE_READONLY,
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        ),
-        _FILE,
-    ),
-}
-_POSTGRESQL_DISK_FULL: Final = "53100"
-_POSTGRESQL_READ_ONLY: Final = "25006"
 _SECONDS_PER_LINE: Final = 10.0
 """An outage is logged once in that time, not once a query."""
 
@@ -152,7 +132,7 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            if (reason := _outage(error)) is None:
+            if (reason := outage_of(error)) is None:
                 raise
             self._log_outage(reason, error)
             raise DatabaseUnavailableException(reason) from error
@@ -214,25 +194,6 @@ def alembic_config(url: str) -> Config:
     config.set_main_option("script_location", str(_ALEMBIC_DIR))
     config.attributes["database_url"] = url
     return config
-
-
-def _outage(error: SQLAlchemyError) -> str | None:
-    """Why the database cannot be used now; None when the error is about the statement."""
-    if isinstance(error, PoolTimeoutError):
-        return "all its connections are busy"
-    if not isinstance(error, DBAPIError):
-        return None
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None:
-        return _SQLITE_OUTAGES.get(code & 0xFF)  # the rest is the extended code
-    state = getattr(error.orig, "sqlstate", None)
-    if state == _POSTGRESQL_DISK_FULL:
-        return _FULL
-    if state == _POSTGRESQL_READ_ONLY:
-        return "it takes no writes now"
-    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
-        return "it does not answer"
-    return None
 
 
 def _run_hook(callback: Callable[[], object]) -> None:

@@ -146,7 +146,7 @@ class ServiceProcess:
         while True:
             for line in self.log_lines()[known_lines:]:
                 if line.get("event") == self.first_line:
-                    return f"http://{line.get('host')}:{line.get('port')}"
+                    return f"http://{line['host']}:{line['port']}" if "port" in line else ""
             if self._process.returncode is not None:
                 tail = self.log_path.read_text(errors="replace")[-_LOG_TAIL:]
                 raise ServiceError(f"the service did not start:\n{tail}")
@@ -154,7 +154,7 @@ class ServiceProcess:
 
 
 class WorkerProcess(ServiceProcess):
-    """The workers alone; it has no `url`."""
+    """The workers alone, `python -m app worker`; its `url` is empty."""
 
     command = "worker"
     first_line = "worker.started"

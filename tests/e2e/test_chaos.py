@@ -1,16 +1,19 @@
 """Whatever dies, no authorization is lost, doubled or stuck: shortly on both databases, `make chaos` at length."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.demo.service_process import ServiceProcess, WorkerProcess
+from app.models import Profile
 from app.sandbox.process import SandboxProcess
 from tests.e2e.chaos import SETTINGS, Chaos
 from tests.e2e.chaos_judgement import judge, table
-from tests.e2e.house import House, open_house
+from tests.e2e.house import House, environment_for, open_house, until
 from tests.e2e.own_postgresql import OwnPostgresql, own_postgresql, runtime_folder
 
 # One group with the other tests that take all of a machine.
@@ -20,27 +23,57 @@ SESSIONS = int(os.environ.get("CHAOS_SESSIONS", "12"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 
 
+Surroundings = tuple[House, Sequence[ServiceProcess], OwnPostgresql | None]
+
+
 @asynccontextmanager
-async def surroundings(kind: str, folder: Path) -> AsyncIterator[tuple[House, OwnPostgresql | None]]:
-    """A sandbox, a database and a service of the run's own: everything in them may die."""
+async def surroundings(kind: str, folder: Path) -> AsyncIterator[Surroundings]:
+    """A sandbox, a database and processes of the run's own: everything in them may die."""
     async with SandboxProcess(accounts=SESSIONS, data_dir=folder / "profiles") as sandbox:
         if kind == "sqlite":
             async with open_house(sandbox, folder, **SETTINGS) as house:
-                yield house, None
+                yield house, [house.service], None
             return
-        async with (
-            own_postgresql(runtime_folder() / f"chaos-{os.getpid()}") as server,
-            open_house(sandbox, folder, database_url=server.url, **SETTINGS) as house,
-        ):
-            yield house, server
+        async with own_postgresql(runtime_folder() / f"{kind}-{os.getpid()}") as server:
+            settings = {**SETTINGS, "database_url": server.url}
+            if kind == "postgresql":
+                async with open_house(sandbox, folder, **settings) as house:
+                    yield house, [house.service], server
+            else:
+                async with open_fleet(sandbox, folder, **settings) as (house, processes):
+                    yield house, processes, server
 
 
-@pytest.mark.timeout(300 + 30 * SESSIONS)
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@asynccontextmanager
+async def open_fleet(
+    sandbox: SandboxProcess, folder: Path, **settings: Any
+) -> AsyncIterator[tuple[House, Sequence[ServiceProcess]]]:
+    """A service that only answers, and two workers."""
+    environment = environment_for(sandbox, folder, serve_workers="false", **settings)
+    processes = [ServiceProcess(folder / "service", environment)]
+    processes += [WorkerProcess(folder / f"worker-{number}", environment) for number in range(2)]
+    for name in ("service", "worker-0", "worker-1"):
+        (folder / name).mkdir()
+    await processes[0].run("migrate")
+    async with AsyncExitStack() as stack:
+        for process in processes:
+            await process.start()
+            stack.push_async_callback(process.stop)
+        house = House(sandbox, processes[0], environment, folder)
+
+        async def all_profiles_are_known() -> bool:
+            return await house.count(Profile) == SESSIONS
+
+        await until(all_profiles_are_known, 60)
+        yield house, processes
+
+
+@pytest.mark.timeout(400 + 30 * SESSIONS)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "workers"])
 async def test_no_authorization_is_lost_doubled_or_stuck(tmp_path: Path, kind: str):
-    async with surroundings(kind, tmp_path) as (house, server):
-        processes = [house.service]
-        record = await Chaos(house, processes, seed=SEED, postgresql=server).run(house.sandbox.info.accounts)
+    async with surroundings(kind, tmp_path) as (house, processes, server):
+        chaos = Chaos(house, processes, seed=SEED, postgresql=server)
+        record = await chaos.run(house.sandbox.info.accounts)
         problems, found = await judge(house, processes, record)
         print(f"\nchaos on {kind}, seed {SEED}\n{table(record, found)}")
         assert problems == []

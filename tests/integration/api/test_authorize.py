@@ -1,5 +1,6 @@
 """`POST /authorize` and `GET /authorize/{session_id}`: the envelope, whatever comes in."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -44,6 +45,24 @@ def refused(response: httpx.Response, status: int, code: str) -> str:
     sentence: str = answer["error"]
     assert sentence
     return sentence
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k-1"}], ids=["without_key", "with_key"])
+async def test_a_hundred_requests_at_once_make_one_session(
+    open_api: OpenApi, database: Database, headers: dict[str, str]
+):
+    """It stays open, so that none of them comes after its end."""
+    body = {**BODY, "not_before": (utc_now() + timedelta(hours=1)).isoformat()}
+    async with open_api(rate_limit_per_minute=1000) as api:
+        answers = await asyncio.gather(
+            *(api.client.post("/authorize", json=body, headers=headers) for _ in range(100))
+        )
+        api.context.begin_shutdown()
+    assert sorted(answer.status_code for answer in answers) == [200] * 99 + [202]
+    data = [answer.json()["data"] for answer in answers]
+    assert len({each["session_id"] for each in data}) == 1
+    assert [each["existing"] for each in data].count(False) == 1
+    assert await written(database) == (1, 1)
 
 
 async def test_a_request_is_accepted_at_once(api: Api, alice: Any, database: Database):

@@ -1,0 +1,49 @@
+"""Which database errors are an outage, to be waited for, and which are about the statement."""
+
+import sqlite3
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+_FULL: Final = "its disk is full; make room there"
+_FILE: Final = "its file cannot be read or written; look at its disk and permissions"
+_SQLITE_OUTAGES: Final = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_BUSY: "another process keeps it locked",
+    sqlite3.SQLITE_LOCKED: "another process keeps it locked",
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        ),
+        _FILE,
+    ),
+}
+_POSTGRESQL_DISK_FULL: Final = "53100"
+_POSTGRESQL_READ_ONLY: Final = "25006"
+_POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
+
+
+def outage_of(error: SQLAlchemyError) -> str | None:
+    """Why the database cannot be used now; None when the error is about the statement."""
+    if isinstance(error, PoolTimeoutError):
+        return "all its connections are busy"
+    if not isinstance(error, DBAPIError):
+        return None
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return _SQLITE_OUTAGES.get(code & 0xFF)  # the rest is the extended code
+    state = getattr(error.orig, "sqlstate", None)
+    if state == _POSTGRESQL_DISK_FULL:
+        return _FULL
+    if state == _POSTGRESQL_READ_ONLY:
+        return "it takes no writes now"
+    if state in _POSTGRESQL_COLLISIONS:
+        return "two changes stood in each other's way; try again"
+    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+        return "it does not answer"
+    return None

@@ -1,0 +1,124 @@
+"""The disk is full, or the clock jumps, under a service at work: it says so, loses nothing and goes on."""
+
+import asyncio
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url
+
+from app.demo.service_process import ServiceProcess
+from app.sandbox.process import SandboxProcess
+from tests.e2e.house import House, open_house, until
+from tests.e2e.test_recovery import asked_at, assert_done
+from tests.e2e.watcher import watched_browsers
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+
+MEGABYTE = 1 << 20
+POSTS = 30
+
+
+@contextmanager
+def full_disk(house: House) -> Iterator[None]:
+    """The service may write no file beyond two megabytes, and the database's log is longer than that already."""
+    path = make_url(house.environment["DATABASE_URL"]).database
+    with closing(sqlite3.connect(str(path), isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute(
+            "SELECT count(*) FROM profiles"
+        ).fetchone()  # while it reads, the log is not begun anew
+        with closing(sqlite3.connect(str(path), isolation_level=None)) as writer:
+            writer.execute("CREATE TABLE filler (filler BLOB)")
+            writer.execute("INSERT INTO filler VALUES (zeroblob(?))", [4 * MEGABYTE])
+            before = limited(house.service, 2 * MEGABYTE)
+            try:
+                yield
+            finally:
+                limited(house.service, before)
+
+
+def limited(process: ServiceProcess, size: int) -> int:
+    """The limit of before."""
+    soft, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, hard))
+    return soft
+
+
+def lines(house: House, event: str) -> list[dict[str, Any]]:
+    return [line for line in house.service.log_lines() if line["event"] == event]
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost(
+    sandbox: SandboxProcess, folder: Path, account: str, unused_accounts: Iterator[str]
+):
+    async with open_house(sandbox, folder, monitor_interval=1) as house:
+        await house.admin.set_fault("provider.token", "delay", account=account, seconds=1)
+        running = await house.ask(account)
+        await asked_at(house, "provider.token", account)
+        others = [next(unused_accounts) for _ in range(3)]
+        with full_disk(house):
+            for number in range(POSTS):
+                answer = await house.post(others[number % 3])
+                assert (answer.status_code, answer.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
+                assert "disk" in answer.json()["error"]
+                assert int(answer.headers["Retry-After"]) > 0
+            await until(lambda: tokens_are_kept(house))
+            assert (await house.session(running))["status"] == "in_progress"  # it reads on
+        assert 1 <= len(lines(house, "database.unavailable")) < POSTS / 2
+        assert lines(house, "http.crashed") == []
+        await assert_done(house, running, account, attempts=1)
+        for other in others:
+            assert (await house.authorize(other))["status"] == "completed"
+
+
+async def tokens_are_kept(house: House) -> bool:
+    """The authorization has come to where its tokens are stored, and tries again."""
+    return bool(lines(house, "call.retried"))
+
+
+# The clock
+
+
+TIMES = {
+    "authorization_sessions": ("lease_expires_at", "started_at", "created_at", "not_before", "expires_at"),
+    "profiles": ("lease_expires_at",),
+    "worker_runs": ("lease_expires_at", "next_run_at"),
+}
+
+
+def shift_all_times(house: House, by: timedelta) -> None:
+    """What a jump of the clock the other way looks like in the database."""
+    path = make_url(house.environment["DATABASE_URL"]).database
+    with closing(sqlite3.connect(str(path), timeout=15)) as connection, connection:
+        for table, columns in TIMES.items():
+            for column in columns:
+                query = f"SELECT rowid, {column} FROM {table} WHERE {column} IS NOT NULL"
+                for row, value in connection.execute(query).fetchall():
+                    moved = (datetime.fromisoformat(value) + by).strftime("%Y-%m-%d %H:%M:%S.%f")
+                    connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", [moved, row])
+
+
+@pytest.mark.parametrize("hours", [1, -1], ids=["forward", "back"])
+async def test_a_clock_that_jumps_leaves_no_session_stuck_or_doubled(
+    sandbox: SandboxProcess, folder: Path, account: str, unused_accounts: Iterator[str], hours: int
+):
+    """Leases seem to have run out an hour ago, or to last an hour: a heartbeat or a new attempt sets it right."""
+    waiting_account = next(unused_accounts)
+    changes: dict[str, Any] = {"lease_seconds": 3, "max_attempts": 3, "retry_wait": 0.1}
+    async with open_house(sandbox, folder, max_concurrent_profiles=1, **changes) as house:
+        await house.admin.set_fault("provider.consent", "delay", account=account, seconds=3)
+        profile = house.profile_folder(await house.profile_id(account))
+        async with watched_browsers(sandbox.pid, profile) as seen:
+            running = await house.ask(account)
+            await asked_at(house, "provider.consent", account)
+            waiting = await house.ask(waiting_account)
+            await asyncio.to_thread(shift_all_times, house, timedelta(hours=-hours))
+            await assert_done(house, running, account)
+            await assert_done(house, waiting, waiting_account)
+        assert seen.most_of_one_profile == 1
