@@ -11,7 +11,7 @@ BROWSER := $(VENV)/.stamp-browser
 WITH_BROWSER := sh scripts/with_browser.sh
 
 ACCOUNTS ?= 5
-N ?= 200
+N ?=
 SEED ?= 1
 KEEP ?=
 ARGS ?=
@@ -28,6 +28,10 @@ help: ## Show this list
 demo: $(RUNTIME) $(BROWSER) ## Authorise ACCOUNTS=5 sandbox accounts for real; KEEP=1 leaves it serving
 	@$(WITH_BROWSER) $(PY) -m app demo --accounts $(ACCOUNTS) $(if $(filter-out 0,$(KEEP)),--keep)
 
+.PHONY: batch
+batch: $(RUNTIME) $(BROWSER) ## Authorise a batch of N=500 sandbox accounts, a tenth faulty, and check each end
+	@$(WITH_BROWSER) $(PY) -m benchmarks.batch $(or $(N),500)
+
 .PHONY: serve
 serve: .env $(RUNTIME) ## Migrate the database and run the service with the settings in .env
 	@$(PY) -m app migrate
@@ -42,7 +46,7 @@ test: $(DEV) $(BROWSER) ## Run the whole suite, real browser and PostgreSQL incl
 
 .PHONY: chaos
 chaos: $(DEV) $(BROWSER) ## Kill everything at random while N=200 sessions run, SEED=1; ARGS='-k sqlite' for one database
-	@CHAOS_SESSIONS=$(N) CHAOS_SEED=$(SEED) $(WITH_BROWSER) $(PY) -m pytest -s -p no:randomly tests/e2e/test_chaos.py $(ARGS)
+	@CHAOS_SESSIONS=$(or $(N),200) CHAOS_SEED=$(SEED) $(WITH_BROWSER) $(PY) -m pytest -s -p no:randomly tests/e2e/test_chaos.py $(ARGS)
 
 .PHONY: coverage
 coverage: $(DEV) $(BROWSER) ## Run the suite and show which lines of app/ it did not reach

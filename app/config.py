@@ -37,11 +37,14 @@ _OUR_PREFIXES: Final = (
     "ENCRYPTION_",
     "AUTHORIZATION_",
     "CONSENT_",
+    "EVIDENCE_",
     "DATABASE_",
     "CLEANUP_",
     "PROFILE_",
+    "PROVIDERS_",
     "ALARM_",
     "ATTENDED_",
+    "BATCH_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
 
@@ -63,8 +66,12 @@ class OAuthApp(BaseModel):
     client_secret: SecretStr | None = None
     redirect_uri: str = Field(pattern=r"^https?://[^/?#]+")
     """Exactly as registered: providers compare it to the letter."""
-    scopes: tuple[str, ...] = ("tweet.read", "users.read", "offline.access")
-    provider: Literal["x"] = "x"
+    scopes: tuple[str, ...] = ()
+    """Empty: the provider's default."""
+    provider: str = "x"
+    """X, or one of `Settings.providers_file`."""
+    consent: Literal["automatic", "attended"] | None = None
+    """None: as the setting `consent_mode` says."""
 
 
 class Settings(BaseSettings):
@@ -82,6 +89,8 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr = SecretStr(f"dev:{_DEVELOPMENT_KEY}")
     rate_limit_per_minute: int = Field(default=100, ge=1)
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
+    max_batch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_batch_rows: int = Field(default=10_000, ge=1)
     max_wait: PositiveSeconds = 60.0
 
     database_url: str = "sqlite+aiosqlite:///data/gologin.db"
@@ -105,11 +114,15 @@ class Settings(BaseSettings):
     adspower_url: str = "http://local.adspower.net:50325"
 
     oauth_apps: dict[str, OAuthApp] = {}
+    providers_file: Path | None = None
+    """TOML; read by `app.services.provider_file`."""
     x_web_url: str = "https://x.com"
     x_api_url: str = "https://api.x.com"
     oauth_api_timeout: PositiveSeconds = 15.0
 
+    consent_mode: Literal["automatic", "attended"] = "automatic"
     authorization_timeout: PositiveSeconds = 120.0
+    attended_timeout: PositiveSeconds = 900.0
     browser_attach_timeout: PositiveSeconds = 20.0
     page_load_timeout: PositiveSeconds = 30.0
     consent_button_timeout: PositiveSeconds = 10.0
@@ -122,6 +135,9 @@ class Settings(BaseSettings):
     retry_wait: PositiveSeconds = 15.0
     max_waiting: int = Field(default=50_000, ge=1)
     app_pause_after: int = Field(default=5, ge=1)
+    batch_max_running: int = Field(default=10, ge=1)
+    batch_stop_percent: int = Field(default=50, ge=0, le=100)
+    batch_stop_window: int = Field(default=20, ge=1)
     lease_seconds: PositiveSeconds = 20.0
     foreign_lease_grace: PositiveSeconds = 600.0
     machine_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=64)
@@ -134,6 +150,9 @@ class Settings(BaseSettings):
     loop_tick: PositiveSeconds = 0.1
     session_retention_days: int = Field(default=90, ge=1)
     event_retention_days: int = Field(default=365, ge=1)
+    evidence_retention_days: int = Field(default=14, ge=1)
+    evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)
+    evidence_max_total_mb: int = Field(default=1024, ge=1)
     alarm_waiting_seconds: PositiveSeconds = 900.0
     alarm_pending: int = Field(default=1000, ge=1)
     alarm_failures_per_hour: int = Field(default=50, ge=0)
@@ -189,6 +208,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{', '.join(names)} still hold the placeholder of .env.example; "
                 f"set real values, or ENVIRONMENT=development ({self.environment} refuses to start with them)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_attempt_fits(self) -> Self:
+        longest = self.profile_start_timeout + self.authorization_timeout + self.attended_timeout
+        if self.session_max_running < longest:
+            raise ValueError(
+                f"SESSION_MAX_RUNNING must be at least {longest:g}: PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and "
+                "ATTENDED_TIMEOUT of one attempt together"
             )
         return self
 

@@ -16,11 +16,14 @@ from app.clients.oauth_provider import OAuthProviderClient
 from app.clients.profile_browser import ProfileBrowserClient
 from app.config import Settings
 from app.database import Database
+from app.models import ConsentMode
 from app.services.account_rule import AccountRule
 from app.services.alarm_service import AlarmService
 from app.services.app_states import AppStates
 from app.services.authorization_service import AuthorizationService, OrderLimits
 from app.services.automation import BrowserController, ProfileAutomator
+from app.services.batch_pacing import BatchPacing
+from app.services.batch_service import BatchLimits, BatchService
 from app.services.chromedriver import ChromeDrivers
 from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
@@ -32,7 +35,7 @@ from app.services.oauth_service import OAuthService
 from app.services.profile_directory import ProfileDirectory
 from app.services.profile_leases import ProfileLeases
 from app.services.profile_sync import ProfileSyncService
-from app.services.providers import x_provider
+from app.services.provider_file import load_providers
 from app.services.retention import Retention, RetentionDays
 from app.services.session_runs import RunLimits, SessionRuns
 from app.services.session_waiters import SessionWaiters
@@ -62,6 +65,8 @@ class Context:
     syncs: ProfileSyncService
     gologin: GoLoginService
     authorizations: AuthorizationService
+    batches: BatchService
+    batch_pacing: BatchPacing
     session_runs: SessionRuns
     apps: AppStates
     automator: ProfileAutomator
@@ -84,7 +89,7 @@ class Context:
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Build everything, check the schema, and close all in reverse order at the end.
 
-    Raises `SchemaOutOfDateException`. Workers are not started here: `Context.workers.start()` does.
+    Raises `SchemaOutOfDateException`, `SettingsError`. Workers are not started here: `Context.workers.start()` does.
     """
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url, pool_size=settings.database_pool_size)
@@ -129,11 +134,14 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     stack.push_async_callback(queue.close)
     waiters = SessionWaiters()
     apps = AppStates(pause_after=settings.app_pause_after)
+    batch_pacing = BatchPacing(database=database, queue=queue, waiters=waiters)
+    stack.push_async_callback(batch_pacing.close)
     authorizations = AuthorizationService(
         database=database,
         gologin=gologin,
         oauth=oauth,
         apps=apps,
+        batches=batch_pacing,
         queue=queue,
         waiters=waiters,
         limits=OrderLimits(
@@ -141,12 +149,14 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             max_attempts=settings.max_attempts,
             max_waiting=settings.max_waiting,
         ),
+        consent=ConsentMode(settings.consent_mode),
     )
     session_runs = SessionRuns(
         database=database,
         gologin=gologin,
         credentials=credentials,
         apps=apps,
+        batches=batch_pacing,
         queue=queue,
         waiters=waiters,
         limits=RunLimits(
@@ -207,6 +217,20 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         syncs=syncs,
         gologin=gologin,
         authorizations=authorizations,
+        batches=BatchService(
+            authorizations=authorizations,
+            oauth=oauth,
+            directory=directory,
+            apps=apps,
+            pacing=batch_pacing,
+            limits=BatchLimits(
+                max_running=settings.batch_max_running,
+                stop_percent=settings.batch_stop_percent,
+                stop_window=settings.batch_stop_window,
+                max_rows=settings.max_batch_rows,
+            ),
+        ),
+        batch_pacing=batch_pacing,
         session_runs=session_runs,
         apps=apps,
         automator=automator,
@@ -233,7 +257,12 @@ def _profile_leases(settings: Settings, database: Database, owner: str) -> Profi
 def _retention(settings: Settings, database: Database) -> Retention:
     return Retention(
         database=database,
-        days=RetentionDays(sessions=settings.session_retention_days, events=settings.event_retention_days),
+        days=RetentionDays(
+            sessions=settings.session_retention_days,
+            events=settings.event_retention_days,
+            evidence=settings.evidence_retention_days,
+        ),
+        max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,
     )
 
 
@@ -247,15 +276,11 @@ def _thresholds(settings: Settings) -> Thresholds:
 
 
 def _oauth_service(settings: Settings, http: httpx.AsyncClient) -> OAuthService:
-    provider = x_provider(web_url=settings.x_web_url, api_url=settings.x_api_url)
-    client = OAuthProviderClient(
-        http=http,
-        token_url=provider.token_url,
-        revoke_url=provider.revoke_url,
-        me_url=provider.me_url,
-        timeout=settings.oauth_api_timeout,
+    return OAuthService(
+        apps=settings.oauth_apps,
+        providers=load_providers(settings),
+        client=OAuthProviderClient(http=http, timeout=settings.oauth_api_timeout),
     )
-    return OAuthService(apps=settings.oauth_apps, provider=provider, client=client)
 
 
 def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGate) -> ProfileBrowserClient:
@@ -288,10 +313,11 @@ def _automator(
         page_load=settings.page_load_timeout,
         consent_button=settings.consent_button_timeout,
         callback=settings.callback_timeout,
+        person=settings.attended_timeout,
     )
     automator = ProfileAutomator(
         gologin=gologin,
-        browser=BrowserController(),
+        browser=BrowserController(max_screenshot_bytes=settings.evidence_max_screenshot_bytes),
         oauth=oauth,
         drivers=drivers,
         max_concurrent=settings.max_concurrent_profiles,

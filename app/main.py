@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import __version__
+from app.api.batches import BATCH_PATH
 from app.api.errors import install_error_handlers
 from app.api.middleware import BodyLimitMiddleware, NulMiddleware, RequestIDMiddleware
 from app.api.rate_limit import RateLimiter
@@ -19,6 +20,7 @@ from app.api.routes import router
 from app.config import Settings, SettingsError
 from app.context import Context, open_context
 from app.database import Database
+from app.services.provider_file import load_providers
 from app.utils.logger import get_logger
 
 _CONNECTIONS_SHARE: Final = 0.1
@@ -50,7 +52,11 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.rate_limiter = RateLimiter(per_minute=settings.rate_limit_per_minute)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        max_bytes=settings.max_body_bytes,
+        by_path={BATCH_PATH: settings.max_batch_bytes},
+    )
     app.add_middleware(NulMiddleware)
     app.add_middleware(RequestIDMiddleware)
     app.include_router(router)
@@ -81,10 +87,11 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then stop within the grace period; a stop that was asked for exits with 0.
 
-    Raises `SchemaOutOfDateException`.
+    Raises `SchemaOutOfDateException`, `SettingsError`.
     """
     _exit_on_signals()
     # The lifespan does this too, but what it raises is lost in uvicorn's own trace.
+    load_providers(settings)
     asyncio.run(_check_schema(settings))
     app = create_app(settings)
     config = uvicorn.Config(

@@ -12,7 +12,7 @@ Schema history (one entry per Alembic migration):
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     JSON,
@@ -84,6 +84,8 @@ class SessionStage(StrEnum):
     PROFILE_STARTING = "profile_starting"
     BROWSER_ATTACHED = "browser_attached"
     CONSENT_SHOWN = "consent_shown"
+    WAITING_FOR_PERSON = "waiting_for_person"
+    """May also come before the consent is shown, and more than once."""
     CONSENT_GIVEN = "consent_given"
     CODE_RECEIVED = "code_received"
     TOKENS_STORED = "tokens_stored"
@@ -145,10 +147,17 @@ class _Lease:
     lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
+def _where(condition: str) -> dict[str, Any]:
+    """Of an index that holds only the rows for which `condition` is true."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 def _unique_where(name: str, condition: str, *columns: str) -> Index:
     """Unique among the rows for which `condition` holds."""
-    where = text(condition)
-    return Index(name, *columns, unique=True, sqlite_where=where, postgresql_where=where)
+    return Index(name, *columns, unique=True, **_where(condition))
+
+
+_IN_BATCH: Final = "batch_id IS NOT NULL"
 
 
 class Profile(_Timestamps, _Lease, Base):
@@ -264,7 +273,9 @@ class AuthorizationSession(_Timestamps, _Lease, Base):
         ),
         Index("ix_authorization_sessions_account", "twitter_username", "api_app", "status"),
         Index("ix_authorization_sessions_ended", "status", "completed_at"),
-        Index("ix_authorization_sessions_batch", "batch_id", "status", "completed_at"),
+        Index("ix_authorization_sessions_batch", "batch_id", "status", "is_held", **_where(_IN_BATCH)),
+        Index("ix_authorization_sessions_batch_ended", "batch_id", "completed_at", **_where(_IN_BATCH)),
+        Index("ix_authorization_sessions_batch_held", "batch_id", "queue_rank", **_where("is_held")),
     )
 
     id: Mapped[int] = mapped_column(_BigId, primary_key=True)
@@ -335,19 +346,18 @@ class Batch(_Timestamps, Base):
     __tablename__ = "batches"
     __table_args__ = (
         _unique_where("uq_batches_source", "source_hash IS NOT NULL", "requested_by", "source_hash"),
+        Index("ix_batches_open", "id", **_where("completed_at IS NULL")),
     )
 
     id: Mapped[int] = mapped_column(_BigId, primary_key=True)
     batch_id: Mapped[str] = mapped_column(String(36), unique=True)
-    status: Mapped[BatchStatus] = mapped_column(
-        _string_enum(BatchStatus), default=BatchStatus.RUNNING, index=True
-    )
+    status: Mapped[BatchStatus] = mapped_column(_string_enum(BatchStatus), default=BatchStatus.RUNNING)
     requested_by: Mapped[str] = mapped_column(String(128))
     request_id: Mapped[str | None] = mapped_column(String(128))
     source_hash: Mapped[str | None] = mapped_column(String(64))
     """SHA-256 of what it was made of; the same source of the same caller is the same batch."""
     accepted: Mapped[int] = mapped_column(default=0)
-    """Sessions, those included that were open already and belong to no batch or another one."""
+    """Rows with a session, those included whose session was open already."""
     rejected: Mapped[int] = mapped_column(default=0)
     """Rows that could not become a session."""
     max_running: Mapped[int]
@@ -357,7 +367,29 @@ class Batch(_Timestamps, Base):
     stop_window: Mapped[int]
     reason: Mapped[str | None] = mapped_column(Text)
     """Why it was stopped."""
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    """When it was made or tried again: what ended before does not stop it."""
     completed_at: Mapped[datetime | None]
+    """When the last of its sessions had ended, whatever the status; until then it is looked after."""
+
+
+class BatchRow(Base):
+    """A row of what a batch was made of, and what became of it."""
+
+    __tablename__ = "batch_rows"
+
+    batch_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """From 1."""
+    account_id: Mapped[str] = mapped_column(String(128))
+    """As it was given where it is no handle."""
+    api_app: Mapped[str] = mapped_column(String(128))
+    session_id: Mapped[str | None] = mapped_column(String(36))
+    """None: the row could not become a session."""
+    is_existing: Mapped[bool] = mapped_column(default=False)
+    """The session was open already, or an earlier row made it."""
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
 
 
 class Evidence(Base):
@@ -383,7 +415,7 @@ class Evidence(Base):
 
 
 class IdempotencyKey(Base):
-    """A caller's `Idempotency-Key` and the session that its first request made."""
+    """A caller's `Idempotency-Key` and the session, or the batch, that its first request made."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (Index("uq_idempotency_keys_key", "caller", "key_hash", unique=True),)

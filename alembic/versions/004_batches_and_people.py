@@ -11,6 +11,9 @@ depends_on = None
 # SQLite only numbers rows by itself for a column that is exactly INTEGER.
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 HAS_SOURCE = sa.text("source_hash IS NOT NULL")
+IN_BATCH = sa.text("batch_id IS NOT NULL")
+IS_HELD = sa.text("is_held")
+IS_OPEN = sa.text("completed_at IS NULL")
 SESSIONS = "authorization_sessions"
 
 
@@ -24,7 +27,13 @@ def upgrade() -> None:
     )
     for column in new:
         op.add_column(SESSIONS, column)
-    op.create_index("ix_authorization_sessions_batch", SESSIONS, ["batch_id", "status", "completed_at"])
+    indexes = (
+        ("ix_authorization_sessions_batch", ["batch_id", "status", "is_held"], IN_BATCH),
+        ("ix_authorization_sessions_batch_ended", ["batch_id", "completed_at"], IN_BATCH),
+        ("ix_authorization_sessions_batch_held", ["batch_id", "queue_rank"], IS_HELD),
+    )
+    for name, columns, where in indexes:
+        op.create_index(name, SESSIONS, columns, sqlite_where=where, postgresql_where=where)
 
     op.create_table(
         "batches",
@@ -40,13 +49,14 @@ def upgrade() -> None:
         sa.Column("stop_percent", sa.Integer(), nullable=False),
         sa.Column("stop_window", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
         sa.UniqueConstraint("batch_id", name=op.f("uq_batches_batch_id")),
     )
-    op.create_index("ix_batches_status", "batches", ["status"])
+    op.create_index("ix_batches_open", "batches", ["id"], sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
     op.create_index(
         "uq_batches_source",
         "batches",
@@ -54,6 +64,19 @@ def upgrade() -> None:
         unique=True,
         sqlite_where=HAS_SOURCE,
         postgresql_where=HAS_SOURCE,
+    )
+
+    op.create_table(
+        "batch_rows",
+        sa.Column("batch_id", sa.String(length=36), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.String(length=128), nullable=False),
+        sa.Column("api_app", sa.String(length=128), nullable=False),
+        sa.Column("session_id", sa.String(length=36), nullable=True),
+        sa.Column("is_existing", sa.Boolean(), nullable=False),
+        sa.Column("error_code", sa.String(length=64), nullable=True),
+        sa.Column("error_message", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("batch_id", "number", name=op.f("pk_batch_rows")),
     )
 
     op.create_table(
@@ -76,8 +99,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("evidence")
+    op.drop_table("batch_rows")
     op.drop_table("batches")
-    op.drop_index("ix_authorization_sessions_batch", SESSIONS)
+    for name in ("batch_held", "batch_ended", "batch"):
+        op.drop_index(f"ix_authorization_sessions_{name}", SESSIONS)
     with op.batch_alter_table(SESSIONS) as batch:
         for column in ("is_held", "batch_id", "awaits_person", "consent", "stage_timeouts"):
             batch.drop_column(column)

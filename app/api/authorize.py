@@ -8,6 +8,7 @@ from app.api.responses import APIResponse, success_response
 from app.api.schemas import AuthorizeRequest, SessionResponse
 from app.utils.exceptions import (
     AppPausedException,
+    AttentionNotNeededException,
     BodyTooLargeException,
     IdempotencyConflictException,
     ProfileConflictException,
@@ -95,5 +96,20 @@ async def retry_authorization(
 ) -> APIResponse[SessionResponse]:
     """Let a session that ended without tokens start again."""
     await context.authorizations.retry(session, session_id, actor=caller.name)
+    await session.flush()
+    return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))
+
+
+@router.post(
+    "/{session_id}/resume",
+    status_code=status.HTTP_202_ACCEPTED,
+    operation_id="resumeAuthorization",
+    responses=errors(SessionNotFoundException, AttentionNotNeededException, AppPausedException),
+)
+async def resume_authorization(
+    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[SessionResponse]:
+    """A person is there: open the profile at the page that needs attention, and go on when they are done."""
+    await context.authorizations.resume(session, session_id, actor=caller.name)
     await session.flush()
     return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))

@@ -1,5 +1,6 @@
 """Pure ASGI middleware: the request id, the access line, and an envelope for what nobody expected."""
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Final
 
@@ -72,18 +73,23 @@ class NulMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Refuses a body over `max_bytes`, announced or not; FastAPI's own limit answers an announced one in plain text."""
+    """Refuses a body over `max_bytes`, announced or not; FastAPI's own limit answers an announced one in plain text.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    `by_path`: limits of single addresses.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, by_path: Mapping[str, int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._by_path = by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        max_bytes = self._by_path.get(scope["path"], self._max_bytes)
         announced = Headers(scope=scope).get("content-length", "")
-        too_large = announced.isdecimal() and int(announced) > self._max_bytes
+        too_large = announced.isdecimal() and int(announced) > max_bytes
         received = 0
 
         async def receive_within_limit() -> Message:
@@ -92,7 +98,7 @@ class BodyLimitMiddleware:
                 raise HTTPException(413)
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if received > max_bytes:
                 raise HTTPException(413)
             return message
 

@@ -2,11 +2,13 @@
 
 from fastapi import APIRouter
 
-from app.api import apps, authorize, gologin, health, profiles
+from app.api import apps, authorize, batches, evidence, gologin, health, profiles
 
 router = APIRouter()
 router.include_router(health.router)
+router.include_router(batches.router)  # before the sessions: `batch` is no session's id
 router.include_router(authorize.router)
+router.include_router(evidence.router)
 router.include_router(profiles.router)
 router.include_router(gologin.router)
 router.include_router(apps.router)

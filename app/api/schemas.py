@@ -8,6 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from app.models import (
     AppState,
     AuthorizationAttempt,
+    ConsentMode,
     Profile,
     ProfileSync,
     SessionStage,
@@ -21,6 +22,21 @@ from app.services.profile_directory import ProfileFilter, SortField
 from app.utils.handles import normalize_handle
 
 AccountId = Annotated[str, Field(max_length=128), AfterValidator(normalize_handle)]
+
+
+StepSeconds = Annotated[float | None, Field(ge=0.5, le=3600, strict=True)]
+
+
+class StageTimeouts(BaseModel):
+    """Seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile_start: StepSeconds = None
+    attach: StepSeconds = None
+    page_load: StepSeconds = None
+    consent_button: StepSeconds = None
+    callback: StepSeconds = None
 
 
 class AuthorizeRequest(BaseModel):
@@ -42,9 +58,16 @@ class AuthorizeRequest(BaseModel):
         default=None, ge=1, le=3600, description="For one attempt; at most what the settings allow"
     )
     force: bool = Field(default=False, description="Also when a session of this account and app is open")
+    consent: ConsentMode | None = Field(
+        default=None, description="Who presses Authorize; default: as the app or the settings say"
+    )
+    stage_timeouts: StageTimeouts = Field(
+        default_factory=StageTimeouts, description="Of single steps; each at most what the settings allow"
+    )
 
     def order(self) -> Order:
-        return Order(**self.model_dump(exclude={"action"}))
+        values = self.model_dump(exclude={"action", "stage_timeouts"})
+        return Order(**values, stage_timeouts=self.stage_timeouts.model_dump(exclude_none=True))
 
 
 class AttemptResponse(BaseModel):
@@ -86,6 +109,8 @@ class SessionResponse(BaseModel):
     existing: bool = Field(default=False, description="An earlier request made it")
     priority: int
     not_before: datetime | None = Field(description="It starts no earlier; after a failure, the next attempt")
+    consent: ConsentMode = Field(description="Who presses Authorize: the service, or a person")
+    awaits_person: bool = Field(description="A page that asks for a person is waited for, it is not the end")
     attempts: int
     attempt_list: list[AttemptResponse] = Field(description="Each attempt with its own end")
     scopes: list[str] = Field(description="Asked for; after completion those granted")
@@ -114,6 +139,8 @@ class SessionResponse(BaseModel):
             stage=row.stage,
             stage_seconds=row.stage_times,
             queue_position=view.queue_position,
+            consent=row.consent,
+            awaits_person=row.awaits_person,
             attempts=row.attempts,
             scopes=row.scopes,
             missing_scopes=row.missing_scopes,

@@ -5,10 +5,12 @@ Source: https://chromedevtools.github.io/devtools-protocol/
 
 import asyncio
 import base64
+import itertools
 import json
 import queue
 import re
 import threading
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,11 +22,15 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
 _VERSION_TIMEOUT: Final = 2.0
 _MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d+)\.")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_CONSOLE_LINES: Final = 20
+_FIRST_ASKED: Final = 100
+"""Numbers of the commands whose answers somebody waits for; the lower ones are sent without."""
 _CALLBACK_PAGE: Final = base64.b64encode(
     b"<!doctype html><title>Authorization</title><p>The authorization was received. You can close this tab."
 ).decode()
@@ -82,7 +88,8 @@ class RedirectWatcher:
     """Catches the tab's request for the redirect URI the moment it starts, and answers it itself.
 
     The request never leaves the browser: the code is had without waiting for a callback page that may be slow or
-    unreachable from the profile's proxy, and reaches no other server. A context manager; used from a Selenium thread.
+    unreachable from the profile's proxy, and reaches no other server. Also keeps the last errors of the page's
+    console, and asks the tab what somebody wants to know of it. A context manager; used from a Selenium thread.
     """
 
     def __init__(self, *, address: str, target_id: str, redirect_uri: str, timeout: float) -> None:
@@ -90,6 +97,12 @@ class RedirectWatcher:
         self._redirect_uri = redirect_uri
         self._timeout = timeout
         self._caught: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._numbers = itertools.count(_FIRST_ASKED)
+        self._answers: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
+        self.redirect: str | None = None
+        """The callback's URL, once it was caught."""
+        self.console_errors: deque[str] = deque(maxlen=_CONSOLE_LINES)
+        """As the page wrote them, secrets included; the latest last."""
 
     def __enter__(self) -> Self:
         self._socket: ClientConnection = connect(
@@ -110,6 +123,8 @@ class RedirectWatcher:
             raise
         self._thread = threading.Thread(target=self._listen, name="redirect-watcher", daemon=True)
         self._thread.start()
+        self._command(4, "Runtime.enable")
+        self._command(5, "Log.enable")
         return self
 
     def __exit__(
@@ -125,19 +140,40 @@ class RedirectWatcher:
         except queue.Empty:
             return None
 
+    def ask(self, method: str, *, seconds: float, **params: Any) -> dict[str, Any] | None:
+        """The result of a command; None when the tab refuses it, does not answer within `seconds` or has gone."""
+        number = next(self._numbers)
+        answers = self._answers[number] = queue.SimpleQueue()
+        try:
+            self._command(number, method, **params)
+            return answers.get(timeout=max(seconds, 0.0)).get("result")
+        except (queue.Empty, WebSocketException, OSError):
+            return None
+        finally:
+            del self._answers[number]
+
     def _listen(self) -> None:
         """Ends when the socket does: on exit, or with the tab."""
         with suppress(WebSocketException, OSError):
             for message in self._socket:
-                event = json.loads(message)
-                if event.get("method") == "Fetch.requestPaused":
-                    self._answer(event["params"])
+                self._handle(json.loads(message))
+        for answers in list(self._answers.values()):
+            answers.put({})
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if (answers := self._answers.get(message.get("id", 0))) is not None:
+            answers.put(message)
+        elif message.get("method") == "Fetch.requestPaused":
+            self._answer(message["params"])
+        elif line := error_line(message):
+            self.console_errors.append(line)
 
     def _answer(self, paused: dict[str, Any]) -> None:
         request_id, url = paused["requestId"], paused["request"]["url"]
         if not same_endpoint(url, self._redirect_uri):
             self._command(3, "Fetch.continueRequest", requestId=request_id)
             return
+        self.redirect = url
         self._caught.put(url)
         headers = [{"name": "Content-Type", "value": "text/html; charset=utf-8"}]
         self._command(

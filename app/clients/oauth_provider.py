@@ -1,15 +1,17 @@
-"""The OAuth provider's HTTP API: token, revocation and who-am-I endpoints.
+"""An OAuth provider's HTTP API: token, revocation and who-am-I endpoints.
 
-Sources: RFC 6749 (4.1.3, 5, 6), RFC 7009 (revocation), X's OAuth 2.0 docs. No POST here is retried: a code lives
+Sources: RFC 6749 (2.3.1, 4.1.3, 5, 6), RFC 7009 (revocation), X's OAuth 2.0 docs. No POST here is retried: a code lives
 30 seconds and works once, and a repeated refresh may burn the token that the first answer carried.
 """
 
 import asyncio
+import re
 import time
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import httpx
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.dataclasses import dataclass
 
 from app.utils.exceptions import (
     CreditsDepletedException,
@@ -20,8 +22,46 @@ from app.utils.exceptions import (
 from app.utils.retry import retry_idempotent
 
 _MAX_MESSAGE: Final = 300
+_MAX_ID: Final = 64
+"""Of the columns that keep an account's name and id."""
+_URL: Final = re.compile(r"https?://[^/?#\s]+[^#\s]*")
+_JSON_PATH: Final = re.compile(r"[^.\s]+(\.[^.\s]+)*")
 
-T = TypeVar("T", bound=BaseModel)
+
+def _endpoint_url(value: str) -> str:
+    if not _URL.fullmatch(value):
+        raise ValueError("must be an http:// or https:// address without a fragment (#...)")
+    return value
+
+
+def _json_path(value: str) -> str:
+    if not _JSON_PATH.fullmatch(value):
+        raise ValueError("must be a path such as data.username or accounts.0.login")
+    return value
+
+
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+_OptionalUrl = Annotated[str, AfterValidator(lambda value: _endpoint_url(value) if value else value)]
+_JsonPath = Annotated[str, AfterValidator(_json_path)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ProviderApi:
+    """One provider's endpoints for programs."""
+
+    name: str = Field(min_length=1)
+    """As errors call it."""
+    token_url: EndpointUrl
+    revoke_url: _OptionalUrl = ""
+    """RFC 7009; empty: the provider has none."""
+    me_url: EndpointUrl
+    api_headers: dict[str, str] = Field(default_factory=dict)
+    """Sent with every call of these endpoints."""
+    username_path: _JsonPath
+    """Where who-am-I's answer has the account: names and list indexes, with dots between."""
+    user_id_path: _JsonPath
+    client_auth: Literal["basic", "body"] = "basic"
+    """Where an app's secret goes (RFC 6749, 2.3.1); an app without one names itself in the body, whatever this says."""
 
 
 class TokenResponse(BaseModel):
@@ -34,7 +74,7 @@ class TokenResponse(BaseModel):
     expires_in: int | None = None
     """Lifetime of the access token in seconds."""
     scope: str | None = None
-    """Granted scopes, space separated; absent when they are those asked for."""
+    """Granted scopes; absent when they are those asked for."""
 
 
 class ProviderUser(BaseModel):
@@ -42,85 +82,115 @@ class ProviderUser(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    id: str
-    username: str
-
-
-class _Me(BaseModel):
-    data: ProviderUser
+    id: str = Field(min_length=1, max_length=_MAX_ID)
+    username: str = Field(min_length=1)
 
 
 class OAuthProviderClient:
-    """Speaks one provider's endpoints for any of its apps.
+    """Speaks any provider's endpoints for any of its apps.
 
     Args:
         timeout: seconds for a call; short, because a browser slot waits behind a code exchange.
     """
 
-    def __init__(
-        self, *, http: httpx.AsyncClient, token_url: str, revoke_url: str, me_url: str, timeout: float
-    ) -> None:
+    def __init__(self, *, http: httpx.AsyncClient, timeout: float) -> None:
         self._http = http
-        self._token_url = token_url
-        self._revoke_url = revoke_url
-        self._me_url = me_url
         self._timeout = timeout
 
     async def token(
-        self, *, client_id: str, client_secret: str | None, form: dict[str, str]
+        self, api: ProviderApi, *, client_id: str, client_secret: str | None, form: dict[str, str]
     ) -> TokenResponse:
         """POST the token endpoint. Raises `InvalidGrantException`, `InvalidClientException`, `TwitterAPIException`."""
-        response = await self._post(self._token_url, client_id, client_secret, form)
-        return _parse(TokenResponse, response)
+        response = await self._post(api, api.token_url, client_id, client_secret, form)
+        if _json_object(response).get("error"):  # some say so with HTTP 200
+            raise _classified(api, response)
+        try:
+            return TokenResponse.model_validate_json(response.content)
+        except ValidationError:
+            raise _unexpected(api, response) from None
 
-    async def revoke(self, *, client_id: str, client_secret: str | None, token: str) -> None:
+    async def revoke(
+        self, api: ProviderApi, *, client_id: str, client_secret: str | None, token: str
+    ) -> None:
         """Revoke an access or refresh token (RFC 7009)."""
-        await self._post(self._revoke_url, client_id, client_secret, {"token": token})
+        await self._post(api, api.revoke_url, client_id, client_secret, {"token": token})
 
     # A new token that nobody vouches for is thrown away with its consent: worth some seconds.
     @retry_idempotent(attempts=4, timeout=20)
-    async def me(self, access_token: str) -> ProviderUser:
+    async def me(self, api: ProviderApi, access_token: str) -> ProviderUser:
         """The account that the token speaks for."""
-        headers = {"Authorization": f"Bearer {access_token}"}
-        return _parse(_Me, await self._send("GET", self._me_url, headers=headers)).data
+        response = await self._send(api, "GET", api.me_url, bearer=access_token)
+        body = _json(response)
+        try:
+            return ProviderUser(
+                id=_text_at(body, api.user_id_path), username=_text_at(body, api.username_path)
+            )
+        except ValidationError:
+            raise _unexpected(api, response) from None
 
     async def _post(
-        self, url: str, client_id: str, client_secret: str | None, form: dict[str, str]
+        self, api: ProviderApi, url: str, client_id: str, client_secret: str | None, form: dict[str, str]
     ) -> httpx.Response:
-        """A confidential client authenticates by Basic, a public one names itself in the body (RFC 6749, 2.3.1)."""
-        if client_secret is not None:
-            return await self._send("POST", url, data=form, auth=httpx.BasicAuth(client_id, client_secret))
-        return await self._send("POST", url, data={**form, "client_id": client_id})
+        if client_secret is None:
+            return await self._send(api, "POST", url, data={**form, "client_id": client_id})
+        if api.client_auth == "body":
+            data = {**form, "client_id": client_id, "client_secret": client_secret}
+            return await self._send(api, "POST", url, data=data)
+        return await self._send(api, "POST", url, data=form, auth=httpx.BasicAuth(client_id, client_secret))
 
-    async def _send(self, method: str, url: str, **content: Any) -> httpx.Response:
+    async def _send(
+        self, api: ProviderApi, method: str, url: str, *, bearer: str | None = None, **content: Any
+    ) -> httpx.Response:
+        # Asked for nothing, GitHub's token endpoint answers with a form.
+        headers = {"Accept": "application/json", **api.api_headers}
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer}"
         try:
             async with asyncio.timeout(self._timeout):  # for the whole answer, however slowly it comes
-                response = await self._http.request(method, url, timeout=self._timeout, **content)
+                response = await self._http.request(
+                    method, url, headers=headers, timeout=self._timeout, **content
+                )
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise TwitterAPIException("timeout", f"no answer within {self._timeout:g} seconds") from error
+            reason = f"no answer within {self._timeout:g} seconds"
+            raise TwitterAPIException("timeout", reason, provider=api.name) from error
         except httpx.HTTPError as error:
-            raise TwitterAPIException("unreachable", "the provider's API cannot be reached") from error
+            reason = "the provider's API cannot be reached"
+            raise TwitterAPIException("unreachable", reason, provider=api.name) from error
         if response.is_success:
             return response
-        raise _classified(response)
+        raise _classified(api, response)
 
 
-def _classified(response: httpx.Response) -> TwitterAPIException:
+def _classified(api: ProviderApi, response: httpx.Response) -> TwitterAPIException:
     """Which of our errors an answer means (RFC 6749, 5.2; X says `invalid_request` where it means the grant)."""
-    body = _json_object(response)
+    status, body = response.status_code, _json_object(response)
     code = str(body.get("error", ""))
     detail = body.get("error_description") or body.get("detail") or body.get("title") or code or "no message"
     message = str(detail)[:_MAX_MESSAGE]
-    if response.status_code >= 500 or response.status_code == 429:
+    if status >= 500 or status == 429:
         # Whatever the body says: nothing was judged.
-        return TwitterAPIException(response.status_code, message, retry_after=_wait_asked_for(response))
-    if response.status_code == 402:
-        return CreditsDepletedException(response.status_code, message)
+        return TwitterAPIException(status, message, provider=api.name, retry_after=_wait_asked_for(response))
+    if status == 402:
+        return CreditsDepletedException(status, message, provider=api.name)
     if code in ("invalid_client", "unauthorized_client"):
-        return InvalidClientException(response.status_code, message)
+        return InvalidClientException(status, message, provider=api.name)
     if code == "invalid_grant" or (code == "invalid_request" and message.startswith("Value passed for the")):
-        return InvalidGrantException(response.status_code, message)
-    return TwitterAPIException(response.status_code, message, retryable=False)
+        return InvalidGrantException(status, message, provider=api.name)
+    return TwitterAPIException(status, message, retryable=False, provider=api.name)
+
+
+def _unexpected(api: ProviderApi, response: httpx.Response) -> TwitterAPIException:
+    """Not with the validation error's text: it quotes the body, which holds tokens."""
+    return TwitterAPIException(
+        response.status_code, "the answer is not what was expected", retryable=False, provider=api.name
+    )
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def _wait_asked_for(response: httpx.Response) -> float | None:
@@ -133,18 +203,15 @@ def _wait_asked_for(response: httpx.Response) -> float | None:
 
 
 def _json_object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
+    body = _json(response)
     return body if isinstance(body, dict) else {}
 
 
-def _parse(model: type[T], response: httpx.Response) -> T:
-    try:
-        return model.model_validate_json(response.content)
-    except ValidationError:
-        # Not the validation error's text: it quotes the body, which holds tokens.
-        raise TwitterAPIException(
-            response.status_code, "the answer is not what was expected", retryable=False
-        ) from None
+def _text_at(body: Any, path: str) -> str:
+    """The text or whole number at a dotted path; empty when there is none."""
+    for part in path.split("."):
+        if isinstance(body, list) and part.isdecimal():
+            body = body[int(part)] if int(part) < len(body) else None
+        else:
+            body = body.get(part) if isinstance(body, dict) else None
+    return str(body) if isinstance(body, (str, int)) and not isinstance(body, bool) else ""

@@ -56,8 +56,9 @@ class ServiceProcess:
     """
 
     url: str
-    _command: ClassVar[tuple[str, ...]] = ("serve",)
-    _announced_by: ClassVar[str] = "service.listening"
+    command: ClassVar[str] = "serve"
+    first_line: ClassVar[str] = "service.listening"
+    """What it logs when it is up."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self._folder = folder
@@ -109,11 +110,11 @@ class ServiceProcess:
         await self.stop()
 
     async def start(self) -> None:
-        """Serve, and return when it listens."""
+        """Return when it is up."""
         known = len(self.log_lines())
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *dies_with_parent("TERM"), sys.executable, "-m", "app", *self._command,
+                *dies_with_parent("TERM"), sys.executable, "-m", "app", self.command,
                 cwd=self._folder, env=self._environment, stdin=DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
@@ -144,7 +145,7 @@ class ServiceProcess:
         assert self._process is not None
         while True:
             for line in self.log_lines()[known_lines:]:
-                if line.get("event") == self._announced_by:
+                if line.get("event") == self.first_line:
                     return f"http://{line['host']}:{line['port']}" if "port" in line else ""
             if self._process.returncode is not None:
                 tail = self.log_path.read_text(errors="replace")[-_LOG_TAIL:]
@@ -155,8 +156,8 @@ class ServiceProcess:
 class WorkerProcess(ServiceProcess):
     """The workers alone, `python -m app worker`; its `url` is empty."""
 
-    _command = ("worker",)
-    _announced_by = "worker.started"
+    command = "worker"
+    first_line = "worker.started"
 
 
 async def _kill(process: Process) -> None:

@@ -63,4 +63,6 @@ class SandboxInfo(BaseModel):
     admin_url: str
     gologin_api_token: str
     apps: dict[str, AppInfo]
+    plainbook_url: str
+    plainbook_app: AppInfo
     accounts: list[str]

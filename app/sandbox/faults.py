@@ -36,6 +36,11 @@ class Endpoint(StrEnum):
     TOKEN = "provider.token"
     REVOKE = "provider.revoke"
     ME = "provider.me"
+    PLAINBOOK_AUTHORIZE = "plainbook.authorize"
+    PLAINBOOK_CONSENT = "plainbook.consent"
+    PLAINBOOK_TOKEN = "plainbook.token"
+    PLAINBOOK_REVOKE = "plainbook.revoke"
+    PLAINBOOK_ME = "plainbook.me"
 
 
 class Call(NamedTuple):
@@ -81,12 +86,21 @@ SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
         "signed_out_redirect": "redirect to /i/flow/login",
         "locked": "redirect to /account/access",
         "human_check": "the page asks to verify you are human",
+        "leaky_page": "a log-in page that writes the values of `body` to title, console and a password field",
+        "endless_script": "the page's script never ends",
         "error_page": "the provider's error page",
         "button_never_enabled": "the data never arrive, the button stays disabled",
         "declined": "pressing Authorize takes the decline path",
         "wrong_state": "the redirect carries another state",
         "smaller_scope": "granted is `scope` (default: what was asked for without offline.access)",
         "callback_hang": "the sandbox's callback page never answers",
+        **_KILL_BROWSER,
+    },
+    Endpoint.PLAINBOOK_AUTHORIZE: {
+        "signed_out": "redirect to the login page",
+        "not_listed": "the account is not among those to choose from",
+        "error_page": "a page that says so in its text alone",
+        "declined": "pressing Allow takes the decline path",
         **_KILL_BROWSER,
     },
     Endpoint.CONSENT_DATA: _KILL_BROWSER,

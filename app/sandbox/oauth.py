@@ -111,6 +111,12 @@ class OAuthState:
 
     apps: Mapping[str, AppInfo]
     clock: Callable[[], float] = time.time
+    rotates: bool = True
+    """A refresh replaces the refresh token, too."""
+    offline_scope: str = "offline.access"
+    """Without it there is no refresh token."""
+    secret_in_body: bool = False
+    """In place of the Basic header (RFC 6749, 2.3.1)."""
     issued: Issued = field(default_factory=Issued)
     codes_reused: int = 0
     _tickets: dict[str, Ticket] = field(default_factory=dict)
@@ -163,11 +169,14 @@ class OAuthState:
     # The token endpoint
 
     def authenticate(self, authorization: str | None, form: Mapping[str, str]) -> str:
-        """The calling app's client id, from the Basic header or, of a public client, from the body.
+        """The calling app's client id, from the Basic header or the body.
 
         Raises `OAuthError` 401 `unauthorized_client`.
         """
-        client_id, secret = _basic_credentials(authorization)
+        if self.secret_in_body:
+            client_id, secret = form.get("client_id"), form.get("client_secret")
+        else:
+            client_id, secret = _basic_credentials(authorization)
         _, app = self._app_by_id(client_id or form.get("client_id", ""))
         if app is None or not _same_secret(app.client_secret, secret):
             raise OAuthError(MISSING_AUTHORIZATION, error="unauthorized_client", status=401)
@@ -193,7 +202,7 @@ class OAuthState:
         return self._issue_tokens(grant, lifetime)
 
     def refresh(self, client_id: str, form: Mapping[str, str], lifetime: float) -> Grant:
-        """Rotates both tokens; the old ones are dead. Presenting a spent refresh token kills the whole chain.
+        """New tokens; the old ones are dead. Presenting a spent refresh token kills the whole chain.
 
         Raises `OAuthError` 400.
         """
@@ -260,7 +269,7 @@ class OAuthState:
         grant.access_expires_at = self.clock() + lifetime
         self._access[grant.access_token] = grant
         self.issued.access_tokens.append(grant.access_token)
-        if grant.may("offline.access"):
+        if grant.may(self.offline_scope) and (self.rotates or grant.refresh_token is None):
             grant.refresh_token = secrets.token_urlsafe(48)
             self._refresh[grant.refresh_token] = grant
             self.issued.refresh_tokens.append(grant.refresh_token)

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from app.sandbox.faults import Endpoint
-from app.sandbox.oauth import Grant, OAuthError
+from app.sandbox.oauth import Grant, OAuthError, OAuthState
 from app.sandbox.state import user_id_of
-from app.sandbox.world import World, WorldDep
+from app.sandbox.world import WorldDep
 
 router = APIRouter()
 
@@ -70,13 +70,11 @@ async def show_oauth_error(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": error.error, "error_description": error.description}, error.status)
 
 
-def account_of_call(endpoint: Endpoint, request: Request, body: bytes, world: World) -> str | None:
+def account_of_call(request: Request, body: bytes, oauth: OAuthState) -> str | None:
     """The account an API call is about, from the code or token in it."""
-    if endpoint == Endpoint.ME:
-        return world.oauth.account_of(bearer_token(request))
     form = parse_form(body)
-    secrets = (form.get(name, "") for name in ("code", "refresh_token", "token"))
-    return next(filter(None, map(world.oauth.account_of, secrets)), None)
+    secrets = [bearer_token(request), *(form.get(name, "") for name in ("code", "refresh_token", "token"))]
+    return next(filter(None, map(oauth.account_of, secrets)), None)
 
 
 def parse_form(body: bytes) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Stand-in for the provider's web site (https://x.com): consent page, what may replace it, callbacks."""
 
 import html
+import json
 import random
 from functools import cache
 from pathlib import Path
@@ -143,7 +144,7 @@ def identify(request: Request, body: bytes, world: World) -> Call | None:
     if endpoint is None:
         return None
     if endpoint in (Endpoint.TOKEN, Endpoint.REVOKE, Endpoint.ME):
-        return Call(endpoint, provider_api.account_of_call(endpoint, request, body, world))
+        return Call(endpoint, provider_api.account_of_call(request, body, world.oauth))
     return Call(endpoint, world.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
 
 
@@ -167,6 +168,8 @@ def _page_instead(fault: Fault | None) -> Response | None:
         "signed_out": _log_in_page(),
         "human_check": _notice("One more step", "Before you go on, verify you are human."),
         "error_page": _error_page(),
+        "leaky_page": _html("leaky.html", values=json.dumps(fault.body)),
+        "endless_script": _notice("Endless", "Wait.", action="<script>for (;;);</script>"),
     }
     return pages.get(fault.kind)
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from app.sandbox import adspower_local, gologin_cloud, gologin_local, provider_pages
+from app.sandbox import adspower_local, gologin_cloud, gologin_local, plainbook, provider_pages
 from app.sandbox.admin import create_admin
 from app.sandbox.browsers import Browsers, CookieParam
 from app.sandbox.config import SCOPES, AppInfo, SandboxConfig, SandboxInfo
+from app.sandbox.faults import Call
 from app.sandbox.interceptor import Interceptor
 from app.sandbox.oauth import OAuthState
 from app.sandbox.state import SESSION_COOKIE, Profiles, Sessions
@@ -148,6 +150,13 @@ def _describe(config: SandboxConfig, sockets: _Sockets) -> SandboxInfo:
         admin_url=_url(config.url_host, sockets.admin),
         gologin_api_token=config.gologin_token or secrets.token_urlsafe(32),
         apps=_oauth_apps(config, provider_url, _url("127.0.0.1", sockets.closed)),
+        plainbook_url=f"{provider_url}{plainbook.MOUNTED_AT}",
+        plainbook_app=AppInfo(
+            client_id="PLAIN1-client",
+            client_secret=secrets.token_urlsafe(32),
+            redirect_uri=f"{_url('127.0.0.1', sockets.closed)}/plain",
+            scopes=list(plainbook.SCOPES),
+        ),
         accounts=[profile.account for profile in Profiles(config.accounts).all()],
     )
 
@@ -174,6 +183,7 @@ def _oauth_apps(config: SandboxConfig, provider_url: str, closed_url: str) -> di
 
 def _build_world(config: SandboxConfig, info: SandboxInfo, data_dir: Path) -> World:
     sessions = Sessions()
+    oauth = OAuthState(info.apps)
 
     def cookies_for(account: str) -> Sequence[CookieParam]:
         return [_cookie(info.provider_url, sessions.cookie_value(account))]
@@ -184,7 +194,14 @@ def _build_world(config: SandboxConfig, info: SandboxInfo, data_dir: Path) -> Wo
         proxy_secret=f"proxy-password-{secrets.token_hex(8)}",
         profiles=Profiles(config.accounts),
         sessions=sessions,
-        oauth=OAuthState(info.apps),
+        oauth=oauth,
+        plainbook=OAuthState(
+            {"PLAIN1": info.plainbook_app},
+            rotates=False,
+            offline_scope="offline",
+            secret_in_body=True,
+            issued=oauth.issued,
+        ),
         browsers=Browsers(
             data_dir=data_dir,
             cookies_for=cookies_for,
@@ -208,9 +225,19 @@ def _apps(world: World) -> list[ASGIApp]:
         Interceptor(
             adspower_local.create_adspower_local(world), world=world, identify=adspower_local.identify
         ),
-        Interceptor(provider_pages.create_provider(world), world=world, identify=provider_pages.identify),
+        Interceptor(_providers(world), world=world, identify=_identify_provider_call),
         create_admin(world),
     ]
+
+
+def _providers(world: World) -> ASGIApp:
+    app = provider_pages.create_provider(world)
+    app.mount(plainbook.MOUNTED_AT, plainbook.create_plainbook(world))
+    return app
+
+
+def _identify_provider_call(request: Request, body: bytes, world: World) -> Call | None:
+    return plainbook.identify(request, body, world) or provider_pages.identify(request, body, world)
 
 
 @contextlib.asynccontextmanager

@@ -23,6 +23,8 @@ class SandboxSettings(BaseModel):
     access_token_seconds: int = Field(
         default=7200, ge=0, description="lifetime of access tokens issued from now on"
     )
+    plainbook_chooser: bool = Field(default=True, description="Plainbook first asks which account to use")
+    plainbook_banner: bool = Field(default=True, description="a cookie banner covers Plainbook's first page")
     latency_ms: int = Field(default=0, ge=0, description="added to every answer")
     gologin_rate_limit: int | None = Field(
         default=None, ge=1, description="cloud requests per minute; one more revokes the token"

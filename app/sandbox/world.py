@@ -24,6 +24,7 @@ class World:
     profiles: Profiles
     sessions: Sessions
     oauth: OAuthState
+    plainbook: OAuthState
     browsers: Browsers
     faults: FaultBook = field(default_factory=FaultBook)
     traffic: Traffic = field(default_factory=Traffic)

@@ -1,33 +1,34 @@
 """The caller's side of an authorization session: asked for once, looked at, waited for, cancelled, tried again."""
 
 import asyncio
-import hashlib
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.config import OAuthApp
 from app.database import Database, after_commit, insert_or_update
 from app.models import (
     AuthorizationAttempt,
     AuthorizationSession,
-    IdempotencyKey,
+    ConsentMode,
     SessionStatus,
     utc_now,
 )
-from app.services import event_service, session_life
+from app.services import event_service, idempotency, session_life
 from app.services.app_states import AppStates
+from app.services.batch_pacing import BatchPacing
 from app.services.gologin_service import GoLoginService
 from app.services.interfaces import OAuthServiceProtocol
 from app.services.job_queue import JobQueue, Waiting
 from app.services.key_service import Caller
 from app.services.session_waiters import SessionWaiters
 from app.utils.exceptions import (
-    IdempotencyConflictException,
+    AttentionNotNeededException,
     InvalidRequestException,
     SessionEndedException,
     SessionNotEndedException,
@@ -39,7 +40,6 @@ from app.utils.tasks import happens_within
 
 _OTHER_PROCESS_POLL: Final = 1.0
 """Seconds between two looks at a session that another process may end; one that ends here is told at once."""
-_KEY_LIFETIME: Final = timedelta(hours=24)
 _RETRY_WHEN_FULL: Final = 30.0
 _OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 
@@ -59,6 +59,10 @@ class Order:
     """For one attempt; the settings' own is the longest."""
     force: bool = False
     """Also when a session of the account is open."""
+    consent: ConsentMode | None = None
+    """None: as the app or the settings say."""
+    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, by the names of `BrowserTimeouts` and ``profile_start``; the settings' own are the longest."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,10 @@ class OrderLimits:
 
 
 class AuthorizationService:
-    """Its work begins once the caller's transaction has committed."""
+    """Its work begins once the caller's transaction has committed.
+
+    `consent`: who gives it where neither the request nor its app says.
+    """
 
     def __init__(
         self,
@@ -96,17 +103,21 @@ class AuthorizationService:
         gologin: GoLoginService,
         oauth: OAuthServiceProtocol,
         apps: AppStates,
+        batches: BatchPacing,
         queue: JobQueue,
         waiters: SessionWaiters,
         limits: OrderLimits,
+        consent: ConsentMode,
     ) -> None:
         self._database = database
         self._gologin = gologin
         self._oauth = oauth
         self._apps = apps
+        self._batches = batches
         self._queue = queue
         self._waiters = waiters
         self._limits = limits
+        self._consent = consent
 
     async def request(
         self, session: AsyncSession, order: Order, *, caller: Caller, idempotency_key: str | None = None
@@ -121,14 +132,16 @@ class AuthorizationService:
         """
         session_id = str(uuid.uuid4())
         if idempotency_key is not None:
-            earlier = await self._remember_key(session, order, caller, idempotency_key, session_id)
+            earlier = await idempotency.remember(
+                session, caller=caller.name, key=idempotency_key, request=order, made_id=session_id
+            )
             if earlier is not None:
                 return Placed(earlier, is_new=False)
         row = await self._new_row(session, order, caller, session_id)
         existing = await self._insert(session, row)
         if existing is not None:
             if idempotency_key is not None:
-                await self._point_key_at(session, session_id, existing)
+                await idempotency.point_at(session, session_id, existing)
             return Placed(existing, is_new=False)
         event_service.record_for(session, "authorization.requested", row, actor=caller.name)
         after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
@@ -173,6 +186,7 @@ class AuthorizationService:
         await session_life.end_attempt(session, row, code="CANCELLED", message="Cancelled by a caller")
         session_life.move(session, row, SessionStatus.CANCELLED, actor=actor)
         after_commit(session, lambda: self._waiters.tell(session_id))
+        self._batches.session_ended(session, row)
 
     async def retry(self, session: AsyncSession, session_id: str, *, actor: str) -> None:
         """Let a session that ended without tokens wait for its start again, with as many attempts as a new one.
@@ -182,20 +196,42 @@ class AuthorizationService:
         row = await _locked(session, session_id)
         if SessionStatus.PENDING not in session_life.TRANSITIONS[row.status] or not row.status.is_final:
             raise SessionNotEndedException(session_id, row.status)
-        if (open_one := await _open_session(session, row)) is not None and not row.is_forced:
-            raise InvalidRequestException(f"Another session of the account is open: {open_one}")
-        await self._apps.refuse_paused(session, row.api_app)
-        row.attempts_allowed = row.attempts + self._limits.max_attempts
-        row.not_before = None
-        row.expires_at = utc_now() + timedelta(seconds=self._limits.lifetime)
-        session_life.move(
-            session, row, SessionStatus.PENDING, event="authorization.retry_requested", actor=actor
-        )
-        after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
+        await self._start_again(session, row, actor=actor)
+
+    async def resume(self, session: AsyncSession, session_id: str, *, actor: str) -> None:
+        """A person is there now: a session that needs attention waits for its start again, and then for the person.
+
+        Raises `SessionNotFoundException`, `AttentionNotNeededException`, `InvalidRequestException`,
+        `AppPausedException`.
+        """
+        row = await _locked(session, session_id)
+        if row.status is not SessionStatus.NEEDS_ATTENTION:
+            raise AttentionNotNeededException(session_id, row.status)
+        await self._start_again(session, row, actor=actor, awaits_person=True)
 
     def release_waiters(self) -> None:
         """The service stops: whoever waits is answered now."""
         self._waiters.release_all()
+
+    async def _start_again(
+        self, session: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
+    ) -> None:
+        if (open_one := await _open_session(session, row)) is not None and not row.is_forced:
+            raise InvalidRequestException(f"Another session of the account is open: {open_one}")
+        await self._apps.refuse_paused(session, row.api_app)
+        self.put_back(session, row, actor=actor, awaits_person=awaits_person)
+        after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
+
+    def put_back(
+        self, session: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
+    ) -> None:
+        """Let an ended session, whose row is locked, wait as if it were new, or for a person who is there now."""
+        event = "authorization.resumed" if awaits_person else "authorization.retry_requested"
+        row.awaits_person = awaits_person or row.consent is ConsentMode.ATTENDED
+        row.attempts_allowed = row.attempts + self._limits.max_attempts
+        row.not_before = None
+        row.expires_at = utc_now() + timedelta(seconds=self._limits.lifetime)
+        session_life.move(session, row, SessionStatus.PENDING, event=event, actor=actor)
 
     async def _new_row(
         self, session: AsyncSession, order: Order, caller: Caller, session_id: str
@@ -203,14 +239,21 @@ class AuthorizationService:
         app = self._oauth.app(order.api_app)
         profile = await self._gologin.get_profile_for_account(session, order.account_id, order.api_app)
         await self._apps.refuse_paused(session, order.api_app)
-        await self._refuse_when_full(session)
+        await self.refuse_when_full(session)
+        return self.row_for(order, app, profile.profile_id, caller, session_id)
+
+    def row_for(
+        self, order: Order, app: OAuthApp, profile_id: str, caller: Caller, session_id: str
+    ) -> AuthorizationSession:
+        """A session as the order wants it, not inserted yet. Raises `InvalidRequestException`."""
         now = utc_now()
         expires_at = order.expires_at or now + timedelta(seconds=self._limits.lifetime)
         if expires_at <= max(now, order.not_before or now):
             raise InvalidRequestException("expires_at: must be in the future, and after not_before")
+        consent = order.consent or (ConsentMode(app.consent) if app.consent else self._consent)
         row = AuthorizationSession(
             session_id=session_id,
-            profile_id=profile.profile_id,
+            profile_id=profile_id,
             twitter_username=order.account_id,
             api_app=order.api_app,
             scopes=list(app.scopes),
@@ -220,7 +263,10 @@ class AuthorizationService:
             priority=order.priority,
             not_before=order.not_before,
             timeout_seconds=order.timeout_seconds,
+            stage_timeouts=dict(order.stage_timeouts),
             is_forced=order.force,
+            consent=consent,
+            awaits_person=consent is ConsentMode.ATTENDED,
             attempts=0,
             attempts_allowed=self._limits.max_attempts,
             request_id=accept_request_id(current_request_id()),
@@ -232,57 +278,40 @@ class AuthorizationService:
         row.queue_rank = session_life.queue_rank(row)
         return row
 
-    async def _refuse_when_full(self, session: AsyncSession) -> None:
+    async def refuse_when_full(self, session: AsyncSession, *, coming: int = 1) -> None:
+        """Raises `TooManyWaitingException` when there is no room for so many more."""
         waiting = select(AuthorizationSession.id).where(AuthorizationSession.status == SessionStatus.PENDING)
-        full = await session.scalar(waiting.offset(self._limits.max_waiting - 1).limit(1))
-        if full is not None:
+        room = self._limits.max_waiting - coming
+        if room < 0 or await session.scalar(waiting.offset(room).limit(1)) is not None:
             raise TooManyWaitingException(self._limits.max_waiting, _RETRY_WHEN_FULL)
 
     async def _insert(self, session: AsyncSession, row: AuthorizationSession) -> str | None:
         """Insert it, unless a session of the account is open: the id of that one."""
-        columns = AuthorizationSession.__table__.columns
-        values = {c.key: getattr(row, c.key) for c in columns if getattr(row, c.key) is not None}
-        insert = insert_or_update(session, AuthorizationSession).values(values)
-        unless_open = insert.on_conflict_do_nothing(
-            index_elements=["twitter_username", "api_app"], index_where=_OPEN_AND_NOT_FORCED
-        )
-        if await session.scalar(unless_open.returning(AuthorizationSession.id)) is not None:
+        insert = insert_unless_open(session).values(values_of(row))
+        if await session.scalar(insert.returning(AuthorizationSession.id)) is not None:
             return None
         existing = await _open_session(session, row)
         if existing is None:  # it has ended since
             return await self._insert(session, row)
         return existing
 
-    async def _remember_key(
-        self, session: AsyncSession, order: Order, caller: Caller, key: str, session_id: str
-    ) -> str | None:
-        """Take the key for this request; the session of the request that had it first, if any."""
-        now, key_hash, body_hash = utc_now(), _sha256(key), _sha256(repr(order))
-        mine = (IdempotencyKey.caller == caller.name, IdempotencyKey.key_hash == key_hash)
-        await session.execute(delete(IdempotencyKey).where(*mine, IdempotencyKey.expires_at <= now))
-        insert = insert_or_update(session, IdempotencyKey).values(
-            caller=caller.name,
-            key_hash=key_hash,
-            body_hash=body_hash,
-            session_id=session_id,
-            expires_at=now + _KEY_LIFETIME,
-        )
-        # Of two at once the second waits here for the first one's commit.
-        if await session.scalar(insert.on_conflict_do_nothing().returning(IdempotencyKey.id)) is not None:
-            return None
-        first = (await session.scalars(select(IdempotencyKey).where(*mine))).one()
-        if first.body_hash != body_hash:
-            raise IdempotencyConflictException
-        return first.session_id
-
-    async def _point_key_at(self, session: AsyncSession, mine: str, existing: str) -> None:
-        key = await session.scalar(select(IdempotencyKey).where(IdempotencyKey.session_id == mine))
-        if key is not None:
-            key.session_id = existing
-
 
 _OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT is_forced")
 """As the unique index has it."""
+
+
+def insert_unless_open(session: AsyncSession) -> Any:
+    """Insert sessions (see `values_of`) but those whose account has an open one."""
+    insert = insert_or_update(session, AuthorizationSession)
+    return insert.on_conflict_do_nothing(
+        index_elements=["twitter_username", "api_app"], index_where=_OPEN_AND_NOT_FORCED
+    )
+
+
+def values_of(row: AuthorizationSession) -> dict[str, Any]:
+    """What is set, by column."""
+    columns = AuthorizationSession.__table__.columns
+    return {c.key: value for c in columns if (value := getattr(row, c.key)) is not None}
 
 
 def _by_id(session_id: str) -> Any:
@@ -310,15 +339,12 @@ async def _open_session(session: AsyncSession, row: AuthorizationSession) -> str
 
 
 async def _queue_position(session: AsyncSession, row: AuthorizationSession) -> int | None:
-    if row.status is not SessionStatus.PENDING:
+    if row.status is not SessionStatus.PENDING or row.is_held:
         return None
     ahead = select(func.count()).where(
         AuthorizationSession.status == SessionStatus.PENDING,
+        ~AuthorizationSession.is_held,
         (AuthorizationSession.queue_rank < row.queue_rank)
         | ((AuthorizationSession.queue_rank == row.queue_rank) & (AuthorizationSession.id < row.id)),
     )
     return 1 + (await session.scalar(ahead) or 0)
-
-
-def _sha256(value: str) -> str:
-    return hashlib.sha256(value.encode()).hexdigest()

@@ -5,6 +5,7 @@ import contextvars
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Final
 
 from pydantic import SecretStr
@@ -17,31 +18,33 @@ from selenium.common.exceptions import (
 )
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as CommandTimeout
 from websockets.exceptions import WebSocketException
 
 from app.clients.devtools import RedirectWatcher
 from app.clients.oauth_provider import ProviderUser
-from app.models import SessionStage
+from app.models import ConsentMode, SessionStage
 from app.services.chromedriver import ChromeDrivers
-from app.services.consent_tab import TURN_SECONDS, ConsentTab, is_dead
+from app.services.consent_tab import TURN_SECONDS, ConsentTab, allow_commands, is_dead
 from app.services.interfaces import (
     AuthorizationJob,
     AuthorizationRequest,
     BrowserControllerProtocol,
     BrowserTimeouts,
     ConsentRequest,
+    EvidenceKeeper,
     GoLoginServiceProtocol,
     OAuthServiceProtocol,
     RunningBrowser,
     StageReporter,
     TokenSet,
 )
+from app.services.page_evidence import capture
 from app.utils.exceptions import (
     AccountMismatchException,
     AppException,
     AuthorizationTimeoutException,
     BrowserCrashedException,
-    ConsentPageException,
     DatabaseUnavailableException,
     SeleniumConnectionException,
 )
@@ -49,14 +52,24 @@ from app.utils.logger import get_logger
 from app.utils.tasks import uninterrupted
 
 _SCRIPT_MARGIN: Final = 5.0
-_HTTP_MARGIN: Final = 10.0
-"""Selenium's HTTP deadline lies this far beyond the page's own ones: the other way round hangs the session."""
+_LEAVE_SECONDS: Final = 5.0
+"""For closing the tab, for the end of the driver's session, and for a thread whose browser has gone, each: a page that
+hangs must not keep its profile running."""
+_BACK_STOP: Final = 10.0
+"""Seconds after the attempt's deadline, by which the thread ends itself, with evidence. A script in a page that hangs
+takes 6.5 of them, the evidence 3."""
 
 log = get_logger(__name__)
 
 
 class BrowserController:
-    """Blocking Selenium: every method runs in a thread of its own pool, never on the event loop."""
+    """Blocking Selenium: every method runs in a thread of its own pool, never on the event loop.
+
+    `max_screenshot_bytes`: a larger one is not kept as evidence.
+    """
+
+    def __init__(self, *, max_screenshot_bytes: int) -> None:
+        self._max_screenshot_bytes = max_screenshot_bytes
 
     @contextmanager
     def connect_to_profile(self, request: ConsentRequest) -> Iterator[ConsentTab]:
@@ -66,7 +79,6 @@ class BrowserController:
         """
         driver = self._attach(request)
         try:
-            driver.set_page_load_timeout(request.timeouts.page_load)
             driver.switch_to.new_window("tab")
             request.report(SessionStage.BROWSER_ATTACHED)
             with RedirectWatcher(
@@ -75,32 +87,52 @@ class BrowserController:
                 redirect_uri=request.authorization.redirect_uri,
                 timeout=request.timeouts.attach,
             ) as watcher:
-                yield ConsentTab(driver=driver, watcher=watcher, request=request)
+                try:
+                    yield ConsentTab(driver=driver, watcher=watcher, request=request)
+                except Exception:
+                    self._keep_evidence(watcher, request)
+                    raise
         finally:
             # Always quit: a session left open keeps a thread and sockets in the shared driver. It closes no browser.
+            allow_commands(driver, seconds=_LEAVE_SECONDS)
             with suppress(WebDriverException, HTTPError):
                 driver.close()
             with suppress(WebDriverException, HTTPError):
                 driver.quit()
+
+    def _keep_evidence(self, watcher: RedirectWatcher, request: ConsentRequest) -> None:
+        """While the tab is still open. Whatever goes wrong here must not hide what went wrong before."""
+        if request.stop.is_set():
+            return
+        try:
+            evidence = capture(
+                watcher, authorization=request.authorization, max_bytes=self._max_screenshot_bytes
+            )
+        except Exception as error:
+            log.error("evidence.not_taken", error=type(error).__name__)
+            return
+        if evidence is not None:
+            request.keep_evidence(evidence)
 
     def _attach(self, request: ConsentRequest) -> webdriver.Remote:
         options = webdriver.ChromeOptions()
         options.debugger_address = request.browser.address
         options.page_load_strategy = "eager"
         options.timeouts = {"script": int((TURN_SECONDS + _SCRIPT_MARGIN) * 1000)}
-        http_timeout = max(request.timeouts.attach, request.timeouts.page_load)
         config = ClientConfig(
             remote_server_addr=request.driver_url,
-            timeout=int(http_timeout + _HTTP_MARGIN),
+            timeout=int(max(request.timeouts.attach, 1)),
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.
             init_args_for_pool_manager={"init_args_for_pool_manager": {"retries": False}},
         )
         try:
-            return webdriver.Remote(
+            driver = webdriver.Remote(
                 command_executor=request.driver_url, options=options, client_config=config
             )
         except (WebDriverException, HTTPError) as error:
             raise SeleniumConnectionException(request.browser.address.rpartition(":")[2]) from error
+        allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
+        return driver
 
 
 StoreTokens = Callable[[ProviderUser, TokenSet], Awaitable[None]]
@@ -129,19 +161,28 @@ class ProfileAutomator:
         self._threads = ThreadPoolExecutor(max_concurrent, thread_name_prefix="selenium")
 
     async def authorize_account(
-        self, job: AuthorizationJob, *, report: StageReporter, store: StoreTokens
+        self,
+        job: AuthorizationJob,
+        *,
+        report: StageReporter,
+        store: StoreTokens,
+        keep_evidence: EvidenceKeeper,
     ) -> None:
         """Bring the job's account through the consent and hand its tokens to `store`, at once.
 
         All that happens in the browser has one deadline, `AuthorizationTimeoutException` after it; the profile's
-        start has its own. Any exit stops the profile. Raises what `GoLoginService.running_profile`, `ConsentTab`
+        start has its own. Any exit stops the profile. `keep_evidence` is called before a failure in the browser is
+        raised. Raises what `GoLoginService.running_profile`, `ConsentTab`
         and the `OAuthService` raise.
         """
-        timeout = min(self._timeout, job.timeout_seconds or self._timeout)
-        async with self._gologin.running_profile(job.profile_id, report=report) as browser:
+        timeout = self._seconds_for(job)
+        async with self._gologin.running_profile(
+            job.profile_id, report=report, start_timeout=job.stage_timeouts.get("profile_start")
+        ) as browser:
             try:
-                async with asyncio.timeout(timeout):
-                    await self._authorize(job, browser, report, store)
+                async with asyncio.timeout(timeout + _BACK_STOP):
+                    request = await self._request(job, browser, report, keep_evidence, monotonic() + timeout)
+                    await self._authorize(job, request, store)
             except TimeoutError as error:
                 raise AuthorizationTimeoutException(timeout) from error
 
@@ -149,10 +190,20 @@ class ProfileAutomator:
         """Every authorization has waited for its thread; one that is stuck in its driver must not hold the loop."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _authorize(
-        self, job: AuthorizationJob, browser: RunningBrowser, report: StageReporter, store: StoreTokens
-    ) -> None:
-        request = ConsentRequest(
+    def _seconds_for(self, job: AuthorizationJob) -> float:
+        """The caller may shorten the service's own work, not the time that a person has on top of it."""
+        own = min(self._timeout, job.timeout_seconds or self._timeout)
+        return own + self._timeouts.person if job.awaits_person else own
+
+    async def _request(
+        self,
+        job: AuthorizationJob,
+        browser: RunningBrowser,
+        report: StageReporter,
+        keep_evidence: EvidenceKeeper,
+        deadline: float,
+    ) -> ConsentRequest:
+        return ConsentRequest(
             browser=browser,
             driver_url=await self._drivers.url_for(browser.major),
             account_id=job.account_id,
@@ -160,7 +211,14 @@ class ProfileAutomator:
             page=self._oauth.consent_page(job.api_app),
             report=report,
             timeouts=self._timeouts.lowered(job.stage_timeouts),
+            deadline=deadline,
+            timeout=self._seconds_for(job),
+            is_attended=job.consent is ConsentMode.ATTENDED,
+            awaits_person=job.awaits_person,
+            keep_evidence=keep_evidence,
         )
+
+    async def _authorize(self, job: AuthorizationJob, request: ConsentRequest, store: StoreTokens) -> None:
         code = await self._in_thread(request)
         # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
         await uninterrupted(self._exchange(job, request.authorization, code, store))
@@ -179,8 +237,11 @@ class ProfileAutomator:
             raise
 
     async def _end(self, request: ConsentRequest, future: "asyncio.Future[SecretStr]") -> None:
-        """Without its browser, whatever the thread waits for fails at once."""
+        """Without its browser, whatever the thread waits for fails at once, unless it is the driver that hangs."""
         await self._gologin.close_browser(request.browser)
+        _, stuck = await asyncio.wait([future], timeout=_LEAVE_SECONDS)
+        if stuck:
+            await self._drivers.replace_hung(request.browser.major)
         await asyncio.gather(future, return_exceptions=True)
 
     async def _exchange(
@@ -216,8 +277,8 @@ def obtain_code(controller: BrowserControllerProtocol, request: ConsentRequest) 
         with controller.connect_to_profile(request) as tab:
             tab.click_authorize_button()
             return tab.extract_oauth_code()
-    except TimeoutException as error:
-        raise ConsentPageException("the page does not answer") from error
+    except (TimeoutException, CommandTimeout) as error:
+        raise AuthorizationTimeoutException(request.timeouts.page_load) from error
     except (
         InvalidSessionIdException,
         NoSuchWindowException,

@@ -4,6 +4,8 @@ import asyncio
 import os
 import re
 import shutil
+import signal
+import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
@@ -11,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from selenium.webdriver.common.selenium_manager import SeleniumManager
-
 from app.utils.exceptions import ChromeDriverException
 from app.utils.logger import get_logger
 from app.utils.processes import dies_with_parent, is_running
+from app.utils.tasks import uninterrupted
 
 _STARTED: Final = re.compile(rb"started successfully on port (\d+)")
 _VERSION: Final = re.compile(r"ChromeDriver (\d+)\.")
@@ -23,6 +24,15 @@ _START_TIMEOUT: Final = 15.0
 _START_ATTEMPTS: Final = 3
 """A start on a free port fails about once in 500 under load."""
 _STOP_TIMEOUT: Final = 3.0
+_ANSWER_TIMEOUT: Final = 5.0
+"""For a driver's own status, which takes it a millisecond; generous, because all its sessions die with it."""
+_MANAGER_TIMEOUT: Final = 60.0
+"""For Selenium Manager, which may download a driver of some 10 MB."""
+_MANAGER: Final = """
+import sys
+from selenium.webdriver.common.selenium_manager import SeleniumManager
+print(SeleniumManager().binary_paths(sys.argv[1:])["driver_path"])
+"""
 _FOLDER_PREFIX: Final = "gologin-chromedriver-"
 _FOLDER: Final = re.compile(rf"{_FOLDER_PREFIX}(\d+)-")
 
@@ -32,17 +42,30 @@ log = get_logger(__name__)
 @dataclass
 class _Driver:
     process: Process
-    url: str
+    port: int
     drain: "asyncio.Task[None]"
     """Reads what the process prints, so that it never blocks on a full pipe."""
 
     @property
-    def is_alive(self) -> bool:
-        return self.process.returncode is None
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def answers(self) -> bool:
+        """A driver that is stopped or hangs accepts connections all the same."""
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                try:
+                    writer.write(b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                    return (await reader.readline()).startswith(b"HTTP/1.1 200")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
 
 
 class ChromeDrivers:
-    """Starts drivers when they are first needed and again when one has died; `close()` ends them all.
+    """Starts drivers when they are first needed and again when one has died or hangs; `close()` ends them all.
 
     `path`: the driver of the settings; None finds one on PATH, else Selenium Manager's.
     """
@@ -61,18 +84,30 @@ class ChromeDrivers:
         Raises `ChromeDriverException` when none fits or none starts.
         """
         async with self._lock:
-            driver = self._drivers.get(major)
-            if driver is None or not driver.is_alive:
-                driver = await self._start(await self._executable(major))
-                self._drivers[major] = driver
+            await self._end_hung(major)
+            if (driver := self._drivers.get(major)) is None:
+                driver = self._drivers[major] = await self._start(await self._executable(major))
                 log.info("chromedriver.started", major=major, pid=driver.process.pid)
             return driver.url
+
+    async def replace_hung(self, major: int) -> None:
+        """End the driver if it does not answer: whoever waits for it goes on at once; `url_for` starts the next one."""
+        async with self._lock:
+            await self._end_hung(major)
 
     async def close(self) -> None:
         async with self._lock:
             await asyncio.gather(*(_stop(driver) for driver in self._drivers.values()))
             self._drivers.clear()
         self._temp.cleanup()
+
+    async def _end_hung(self, major: int) -> None:
+        driver = self._drivers.get(major)
+        if driver is None or await driver.answers():
+            return
+        del self._drivers[major]
+        log.warning("chromedriver.ended", major=major, pid=driver.process.pid)
+        await uninterrupted(_end(driver))
 
     async def _executable(self, major: int) -> str:
         """The configured driver or the one on PATH when its version fits, else one that Selenium Manager has."""
@@ -84,7 +119,7 @@ class ChromeDrivers:
             raise ChromeDriverException(
                 f"CHROMEDRIVER_PATH is a driver for version {found}, the browser is {major}"
             )
-        return await asyncio.to_thread(_from_selenium_manager, major)
+        return await _from_selenium_manager(major)
 
     async def _start(self, executable: str) -> _Driver:
         for _ in range(_START_ATTEMPTS):
@@ -105,7 +140,7 @@ class ChromeDrivers:
                 await _kill(process)
                 raise
             if port is not None:
-                return _Driver(process, f"http://127.0.0.1:{port}", asyncio.create_task(_drain(process)))
+                return _Driver(process, port, asyncio.create_task(_drain(process)))
             await _kill(process)
         raise ChromeDriverException(f"{executable} did not start in {_START_ATTEMPTS} attempts")
 
@@ -139,10 +174,13 @@ async def _drain(process: Process) -> None:
 async def _stop(driver: _Driver) -> None:
     with suppress(ProcessLookupError):
         driver.process.terminate()
-    try:
+    with suppress(TimeoutError):
         await asyncio.wait_for(driver.process.wait(), _STOP_TIMEOUT)
-    except TimeoutError:
-        await _kill(driver.process)
+    await _end(driver)
+
+
+async def _end(driver: _Driver) -> None:
+    await _kill(driver.process)
     driver.drain.cancel()
     await asyncio.wait([driver.drain])
 
@@ -156,18 +194,38 @@ async def _kill(process: Process) -> None:
 async def _major_version(executable: str) -> int | None:
     """What the driver says of itself; None when it cannot be asked."""
     try:
-        process = await asyncio.create_subprocess_exec(executable, "--version", stdout=PIPE, stderr=DEVNULL)
-        output, _ = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
+        output = await _output(_START_TIMEOUT, executable, "--version")
     except (OSError, TimeoutError):
         return None
     match = _VERSION.search(output.decode(errors="replace"))
     return int(match[1]) if match else None
 
 
-def _from_selenium_manager(major: int) -> str:
-    arguments = ["--browser", "chrome", "--browser-version", str(major), "--avoid-stats"]
+async def _from_selenium_manager(major: int) -> str:
+    """In a process of its own: it can be ended when its download hangs."""
+    arguments = ("--browser", "chrome", "--browser-version", str(major), "--avoid-stats")
     try:
-        return str(SeleniumManager().binary_paths(arguments)["driver_path"])
-    except Exception as error:
-        message = f"No chromedriver for Chromium {major}: install it, or set CHROMEDRIVER_PATH"
-        raise ChromeDriverException(message) from error
+        output = await _output(_MANAGER_TIMEOUT, sys.executable, "-c", _MANAGER, *arguments)
+    except (OSError, TimeoutError):
+        output = b""
+    if not (path := output.decode(errors="replace").strip()):
+        raise ChromeDriverException(
+            f"No chromedriver for Chromium {major}: install it, or set CHROMEDRIVER_PATH"
+        )
+    return path
+
+
+async def _output(timeout: float, *command: str) -> bytes:
+    """What the command prints, whatever its exit code. Killed with its children when it takes longer."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            output, _ = await process.communicate()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+    return output

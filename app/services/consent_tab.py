@@ -1,6 +1,8 @@
 """The one tab in which a consent is asked for: wait, check who is signed in, press once, catch the redirect."""
 
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -16,94 +18,214 @@ from selenium.common.exceptions import (
     TimeoutException,
     WebDriverException,
 )
+from selenium.webdriver.remote.remote_connection import RemoteConnection
+from selenium.webdriver.remote.webelement import WebElement
+from urllib3.exceptions import TimeoutError as CommandTimeout
 
 from app.clients.devtools import RedirectWatcher
 from app.models import SessionStage
-from app.services.consent_page import LOOK_NOW, WAIT_UNTIL_KNOWN, PageKind, PageState
+from app.services.consent_page import (
+    FIND_CONTINUE,
+    LOOK_NOW,
+    WAIT_UNTIL_KNOWN,
+    PageKind,
+    PageState,
+    script_rules,
+)
 from app.services.interfaces import AuthorizationRequest, ConsentRequest
 from app.utils.exceptions import (
     AccountLockedException,
     AccountMismatchException,
+    AppException,
     AuthorizationTimeoutException,
     ConsentButtonNotFoundException,
     ConsentDeclinedException,
     ConsentPageException,
     HumanCheckException,
     LoginRequiredException,
+    PersonNotSeenException,
     ServiceStoppingException,
     StateMismatchException,
+    UnknownPageException,
 )
 
 TURN_SECONDS: Final = 1.5
 """The longest a page is left to wait by itself before a stop or a redirect is looked for."""
 _SETTLE_SECONDS: Final = 1.0
 """A page that has not changed for this long is taken as built."""
-_DEATH_WORDS: Final = ("tab crashed", "disconnected", "not reachable", "target closed", "session deleted")
 _POLL_SECONDS: Final = 0.25
 """Between two looks at a page that should redirect; the redirect itself ends the wait at once."""
+_PERSON_POLL: Final = 1.0
+"""Between two looks at a page on which a person is at work."""
+_MOST_BANNERS: Final = 3
+_COMMAND_MARGIN: Final = 10.0
+"""The driver's deadline lies this far beyond the page's own: the other way round its session hangs."""
+_DEATH_WORDS: Final = ("tab crashed", "disconnected", "not reachable", "target closed", "session deleted")
 
 
 class ConsentTab:
-    """The one tab in which a consent is asked for."""
+    """Presses Authorize once, never again on a timer, and nothing at all that the provider's rules do not name.
+
+    When a person is awaited, pages that ask for one are waited out; when the consent is attended, nothing is pressed.
+    """
 
     def __init__(
-        self,
-        *,
-        driver: webdriver.Remote,
-        watcher: RedirectWatcher,
-        request: ConsentRequest,
+        self, *, driver: webdriver.Remote, watcher: RedirectWatcher, request: ConsentRequest
     ) -> None:
         self._driver = driver
         self._watcher = watcher
         self._request = request
         self._timeouts = request.timeouts
         self._callback: str | None = None
+        self._ignored: set[PageKind] = set() if request.awaits_person else {PageKind.HOME}
+        if request.is_attended:
+            self._ignored |= {PageKind.BANNER, PageKind.CHOOSER}
+        self._banners = 0
+        self._person_ends: float | None = None  # by `monotonic`, while a person has something to do
 
     def click_authorize_button(self) -> None:
-        """Open the consent page, check who is signed in, and press Authorize once.
+        """Open the consent page, check who is signed in, and press Authorize once; an attended one is not pressed.
 
         Raises `LoginRequiredException`, `AccountLockedException`, `HumanCheckException`, `ConsentPageException`,
-        `AccountMismatchException`, `ConsentButtonNotFoundException`, `AuthorizationTimeoutException`.
+        `AccountMismatchException`, `ConsentButtonNotFoundException`, `UnknownPageException`,
+        `PersonNotSeenException`, `AuthorizationTimeoutException`.
         """
         self._open_consent_page()
         state = self._wait_for_consent()
         if state is None:
             return  # an app that was granted before redirects without asking
         self._request.report(SessionStage.CONSENT_SHOWN)
-        if state.handle is not None and state.handle != self._request.account_id:
-            raise AccountMismatchException(self._request.account_id, state.handle)
-        self._check_stop()
-        self._click(state)
-        self._request.report(SessionStage.CONSENT_GIVEN)
+        self._check_account(state)
+        if self._request.is_attended:
+            self._await_person()
+        else:
+            self._press_authorize(state)
 
     def extract_oauth_code(self) -> SecretStr:
         """Wait for the redirect and take the code from its URL; its `state` must be ours.
 
         Raises `StateMismatchException`, `ConsentDeclinedException`, `ConsentPageException`,
-        `AuthorizationTimeoutException`, and what the page may turn into.
+        `AuthorizationTimeoutException`, `PersonNotSeenException`, and what the page may turn into.
         """
-        deadline = monotonic() + self._timeouts.callback
-        while not self._redirected(_POLL_SECONDS):
-            self._check_stop()
-            if monotonic() >= deadline:
-                raise AuthorizationTimeoutException(self._timeouts.callback)
-            self._raise_for(self._look())
+        self._wait_for_redirect()
         assert self._callback is not None
         code = parse_callback(self._callback, self._request.authorization, self._request.account_id)
+        if self._request.is_attended:
+            self._request.report(SessionStage.CONSENT_GIVEN)
         self._request.report(SessionStage.CODE_RECEIVED)
         return code
 
-    def _open_consent_page(self) -> None:
-        try:
-            self._driver.get(self._request.authorization.url)
-        except TimeoutException as error:
-            raise AuthorizationTimeoutException(self._timeouts.page_load) from error
+    def _wait_for_consent(self) -> PageState | None:
+        """The page with its button ready; None when the browser was redirected to the callback already."""
+        ends = monotonic() + self._timeouts.consent_button
+        while True:
+            self._check_stop()
+            if self._redirected(0):
+                return None
+            left = ends - monotonic()
+            state = self._wait_in_page(left) if left > 0 else self._look()
+            if state.kind is PageKind.READY:
+                return state
+            if self._advance(state):
+                ends = monotonic() + self._timeouts.consent_button
+            elif self._is_for_person(state):
+                ends = self._work_of_person(state)
+            else:
+                self._raise_for(state)
+                if left <= 0:
+                    raise self._not_shown(state)
 
-    def _click(self, state: PageState) -> None:
-        """Once, never again on a timer: the button turns into a spinner."""
+    def _wait_for_redirect(self) -> None:
+        ends = self._person_ends or monotonic() + self._timeouts.callback
+        while not self._redirected(_POLL_SECONDS):
+            self._check_stop()
+            state = self._look()
+            if self._is_for_person(state):
+                ends = self._work_of_person(state)
+            elif self._person_is_back(state):
+                self._check_account(state)
+                self._press_authorize(state)
+                ends = monotonic() + self._timeouts.callback
+            else:
+                self._raise_for(state)
+            if monotonic() >= ends:
+                raise self._not_redirected()
+
+    def _advance(self, state: PageState) -> bool:
+        """Press what stands before the consent, once: a banner, the account to use."""
+        if state.kind is PageKind.BANNER:
+            assert state.button is not None
+            self._press(state.button)
+            self._redirected(_POLL_SECONDS)  # until it has faded
+            self._banners += 1
+            if self._banners >= _MOST_BANNERS:
+                self._ignored.add(PageKind.BANNER)
+            return True
+        if state.kind is PageKind.CHOOSER:
+            if state.button is None:
+                raise AccountMismatchException(self._request.account_id, state.detail)
+            self._ignored.add(PageKind.CHOOSER)
+            self._press(state.button)
+            self._confirm_choice()
+            return True
+        return False
+
+    def _confirm_choice(self) -> None:
+        if not self._request.page.account_continue:
+            return
+        ends = monotonic() + self._timeouts.consent_button
+        while (button := self._driver.execute_script(FIND_CONTINUE, self._rules())) is None:
+            self._check_stop()
+            if monotonic() >= ends:
+                raise ConsentButtonNotFoundException(self._timeouts.consent_button)
+            self._redirected(_POLL_SECONDS)
+        self._press(button)
+
+    def _is_for_person(self, state: PageState) -> bool:
+        """Whether a person is awaited who has something to do here; else only known pages are waited for."""
+        if not self._request.awaits_person:
+            return False
+        if state.kind.asks_for_person or state.kind is PageKind.HOME:
+            return True
+        return self._person_ends is not None and state.kind is PageKind.UNKNOWN
+
+    def _person_is_back(self, state: PageState) -> bool:
+        """Whether what a person had to do after the click is done, and the page asks for the consent again."""
+        is_at_consent = state.kind is PageKind.READY and not self._request.is_attended
+        return is_at_consent and self._person_ends is not None
+
+    def _work_of_person(self, state: PageState) -> float:
+        """Leave the page to the person for a while; until when (`monotonic`) they have time."""
+        ends = self._person_ends or self._await_person()
+        if monotonic() >= ends:
+            raise PersonNotSeenException(self._request.account_id, self._timeouts.person)
+        if state.kind is PageKind.HOME:
+            self._open_consent_page()  # signed in, but led away from the consent
+        self._redirected(_PERSON_POLL)
+        return ends
+
+    def _await_person(self) -> float:
+        self._person_ends = monotonic() + self._timeouts.person
+        self._request.report(SessionStage.WAITING_FOR_PERSON)
+        return self._person_ends
+
+    def _check_account(self, state: PageState) -> None:
+        """The only guard before the click; after it the who-am-I must agree."""
+        if state.handle is not None and state.handle != self._request.account_id:
+            raise AccountMismatchException(self._request.account_id, state.handle)
+
+    def _press_authorize(self, state: PageState) -> None:
+        self._check_stop()
         assert state.button is not None
+        self._person_ends = None
+        self._press(state.button)
+        self._request.report(SessionStage.CONSENT_GIVEN)
+
+    def _press(self, button: WebElement) -> None:
+        """Once, never again on a timer: the button turns into a spinner."""
         try:
-            state.button.click()
+            with self._longer(self._timeouts.page_load):
+                button.click()
         except (
             ElementNotInteractableException,
             ElementClickInterceptedException,
@@ -111,45 +233,48 @@ class ConsentTab:
         ) as error:
             raise ConsentButtonNotFoundException(self._timeouts.consent_button) from error
 
-    def _wait_for_consent(self) -> PageState | None:
-        """The page with its button ready; None when the browser was redirected to the callback already."""
-        deadline = monotonic() + self._timeouts.consent_button
-        while (left := deadline - monotonic()) > 0:
-            self._check_stop()
-            if self._redirected(0):
-                return None
-            state = self._wait_in_page(left)
-            self._raise_for(state)
-            if state.kind is PageKind.READY:
-                return state
-        state = self._look()
-        self._raise_for(state)
-        if state.kind is PageKind.READY:
-            return state
-        raise ConsentButtonNotFoundException(self._timeouts.consent_button)
+    def _open_consent_page(self) -> None:
+        seconds = min(self._timeouts.page_load, max(self._request.deadline - monotonic(), 0.1))
+        self._driver.set_page_load_timeout(seconds)
+        try:
+            with self._longer(seconds):
+                self._driver.get(self._request.authorization.url)
+        except TimeoutException as error:
+            self._check_stop()  # it may have been the whole attempt's deadline
+            raise AuthorizationTimeoutException(self._timeouts.page_load) from error
+
+    @contextmanager
+    def _longer(self, seconds: float) -> Iterator[None]:
+        """For a command that waits for a page: it has its own deadline, and the driver's lies beyond it."""
+        usual = allow_commands(self._driver, seconds=seconds + _COMMAND_MARGIN)
+        try:
+            yield
+        finally:
+            allow_commands(self._driver, seconds=usual)
 
     def _wait_in_page(self, seconds: float) -> PageState:
         """Short turns, so that a stop and a redirect are noticed; a page that navigates away ends a turn early."""
         milliseconds = (int(min(seconds, TURN_SECONDS) * 1000), int(_SETTLE_SECONDS * 1000))
         try:
-            result = self._driver.execute_async_script(
-                WAIT_UNTIL_KNOWN, self._request.page.as_json(), *milliseconds
-            )
-        except WebDriverException as error:
+            result = self._driver.execute_async_script(WAIT_UNTIL_KNOWN, self._rules(), *milliseconds)
+        except (WebDriverException, CommandTimeout) as error:
             return self._unless_dead(error)
         return PageState.from_script(result)
 
     def _look(self) -> PageState:
         try:
-            return PageState.from_script(self._driver.execute_script(LOOK_NOW, self._request.page.as_json()))
-        except WebDriverException as error:
+            return PageState.from_script(self._driver.execute_script(LOOK_NOW, self._rules()))
+        except (WebDriverException, CommandTimeout) as error:
             return self._unless_dead(error)
 
-    def _unless_dead(self, error: WebDriverException) -> PageState:
+    def _rules(self) -> dict[str, object]:
+        return script_rules(self._request.page, self._request.account_id, ignore=self._ignored)
+
+    def _unless_dead(self, error: WebDriverException | CommandTimeout) -> PageState:
         """A script dies when its page navigates: look again. A dead tab or browser is the end."""
-        if is_dead(error):
+        if isinstance(error, WebDriverException) and is_dead(error):
             raise error
-        return PageState(PageKind.UNKNOWN)
+        return PageState(PageKind.UNKNOWN, is_hung=isinstance(error, (TimeoutException, CommandTimeout)))
 
     def _redirected(self, seconds: float) -> bool:
         if self._callback is None:
@@ -168,9 +293,34 @@ class ConsentTab:
             case PageKind.ERROR:
                 raise ConsentPageException(state.detail or "no detail")
 
+    def _not_shown(self, state: PageState) -> AppException:
+        seconds = self._timeouts.consent_button
+        if state.is_hung:
+            return AuthorizationTimeoutException(seconds)
+        return ConsentButtonNotFoundException(seconds) if state.has_button else UnknownPageException(seconds)
+
+    def _not_redirected(self) -> AppException:
+        if self._person_ends is not None:
+            return PersonNotSeenException(self._request.account_id, self._timeouts.person)
+        return AuthorizationTimeoutException(self._timeouts.callback)
+
     def _check_stop(self) -> None:
         if self._request.stop.is_set():
             raise ServiceStoppingException
+        if monotonic() >= self._request.deadline:
+            raise AuthorizationTimeoutException(self._request.timeout)
+
+
+def allow_commands(driver: webdriver.Remote, *, seconds: float) -> float:
+    """How long the driver may take to answer a command from now on, before `CommandTimeout`; what it was before.
+
+    Selenium has one such deadline for all; a driver that hangs inside a page's script tells nothing by itself.
+    """
+    executor = driver.command_executor
+    assert isinstance(executor, RemoteConnection)
+    before: float = executor.client_config.timeout
+    executor.client_config.timeout = seconds
+    return before
 
 
 def is_dead(error: WebDriverException) -> bool:

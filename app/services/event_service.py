@@ -1,7 +1,9 @@
 """The event table's only writer: an event is recorded in the transaction of the change it tells of."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import AuthorizationSession, Event
@@ -48,3 +50,22 @@ def record_for(session: AsyncSession, event_type: str, row: AuthorizationSession
         request_id=row.request_id,
         **data,
     )
+
+
+async def record_for_all(
+    session: AsyncSession, event_type: str, rows: Sequence[AuthorizationSession], *, actor: str
+) -> None:
+    """The same event about each of many sessions, in one statement."""
+    events = [
+        {
+            "event_type": event_type,
+            "actor": actor,
+            "account_id": row.twitter_username,
+            "api_app": row.api_app,
+            "session_id": row.session_id,
+            "profile_id": row.profile_id,
+            "request_id": row.request_id,
+        }
+        for row in rows
+    ]
+    await session.execute(insert(Event), events)

@@ -33,7 +33,8 @@ async def count_fleet(database: Database) -> FleetCounts:
         )
         active, quarantined = (await session.execute(profiles)).one()
         waiting = select(func.count(), func.min(AuthorizationSession.created_at)).where(
-            _STATUS == SessionStatus.PENDING
+            _STATUS == SessionStatus.PENDING,
+            ~AuthorizationSession.is_held,  # those wait for their batch, however long it takes
         )
         pending, oldest = (await session.execute(waiting)).one()
         running = await session.scalar(select(func.count()).where(_STATUS == SessionStatus.IN_PROGRESS)) or 0

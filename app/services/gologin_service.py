@@ -94,10 +94,16 @@ class GoLoginService:
 
     @asynccontextmanager
     async def running_profile(
-        self, profile_id: str, *, report: StageReporter, wait: bool = True
+        self,
+        profile_id: str,
+        *,
+        report: StageReporter,
+        wait: bool = True,
+        start_timeout: float | None = None,
     ) -> AsyncIterator[RunningBrowser]:
         """The only way to a browser: a slot, the profile's lease, the start; and on any exit all three undone.
 
+        `start_timeout`: seconds; the setting's own is the longest.
         Waits for a slot (`wait=False`: raises `ConcurrentProfileLimitException` instead). Raises
         `ProfileInUseException`, `ProfileQuarantinedException`, `GoLoginAPIException`, `SeleniumConnectionException`.
         """
@@ -109,7 +115,7 @@ class GoLoginService:
             self._running.add(profile_id)
             try:
                 report(SessionStage.PROFILE_STARTING)
-                browser = await self.start_profile(profile_id, token)
+                browser = await self.start_profile(profile_id, token, timeout=start_timeout)
                 try:
                     yield browser
                 finally:
@@ -117,11 +123,14 @@ class GoLoginService:
             finally:
                 self._running.discard(profile_id)
 
-    async def start_profile(self, profile_id: str, token: str) -> RunningBrowser:
+    async def start_profile(
+        self, profile_id: str, token: str, *, timeout: float | None = None
+    ) -> RunningBrowser:
         """Start the profile under its lease and check that its browser answers; else it is stopped again."""
+        longest = self._limits.start_timeout
         ws_url: str | None = None
         try:
-            ws_url = await self._client.start_profile(profile_id, timeout=self._limits.start_timeout)
+            ws_url = await self._client.start_profile(profile_id, timeout=min(longest, timeout or longest))
             if not await self._leases.note_browser(profile_id, token, ws_url):
                 raise LeaseLostException
             return await self._verified(profile_id, ws_url)
@@ -181,6 +190,8 @@ class GoLoginService:
         if (failure := await self._stop(profile_id)) is not None and not is_gone:
             reason = f"Its start failed, and it could not be stopped: {failure.message}"
             await self._leases.quarantine(profile_id, token, reason)
+        elif ws_url is None and _is_unanswered(error):
+            self._leases.expect_late_browser(token)
 
     async def _stop(self, profile_id: str) -> GoLoginAPIException | None:
         """Tell GoLogin, and again if that failed; the last failure."""
@@ -194,3 +205,9 @@ class GoLoginService:
             else:
                 return None
         return failure
+
+
+def _is_unanswered(error: BaseException) -> bool:
+    """Nobody waits for the start's answer any more, so GoLogin may go on with it behind our stop."""
+    timed_out = isinstance(error, GoLoginAPIException) and error.status == "timeout"
+    return timed_out or isinstance(error, asyncio.CancelledError)

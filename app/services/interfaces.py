@@ -91,6 +91,25 @@ class BrowserTimeouts:
         return replace(self, **{name: min(mine[name], wanted[name]) for name in mine.keys() & wanted.keys()})
 
 
+@dataclass(frozen=True)
+class PageEvidence:
+    """What the browser showed when an attempt failed; secrets masked, every text cut."""
+
+    url: str
+    """Scheme, host and path."""
+    title: str
+    test_ids: tuple[str, ...]
+    """Of the elements that are visible."""
+    console: tuple[str, ...]
+    """Errors of the page's console, the latest last."""
+    screenshot: bytes | None
+    """JPEG."""
+
+
+EvidenceKeeper = Callable[[PageEvidence], None]
+"""Called from the browser thread at most once, before it ends."""
+
+
 @dataclass
 class ConsentRequest:
     """What the browser thread needs to bring one consent to its end."""
@@ -104,17 +123,20 @@ class ConsentRequest:
     timeouts: BrowserTimeouts
     deadline: float = math.inf
     """Of the whole attempt, by `time.monotonic`; every wait ends by then."""
+    timeout: float = math.inf
+    """Seconds that the whole attempt has: what `deadline` came from."""
     is_attended: bool = False
     """A person presses Authorize, not we."""
     awaits_person: bool = False
     """A page that asks for a person is waited for."""
+    keep_evidence: EvidenceKeeper = lambda _evidence: None
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for the result any more; looked at between steps."""
 
 
 class GoLoginServiceProtocol(Protocol):
     def running_profile(
-        self, profile_id: str, *, report: StageReporter
+        self, profile_id: str, *, report: StageReporter, start_timeout: float | None = None
     ) -> AbstractAsyncContextManager[RunningBrowser]: ...
 
     async def close_browser(self, browser: RunningBrowser) -> bool: ...

@@ -1,6 +1,6 @@
 """Which profile belongs to which account: by a link made by hand, else by the rule of the settings."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -12,6 +12,7 @@ from app.models import Profile
 from app.services import event_service
 from app.services.account_rule import AccountRule
 from app.utils.exceptions import (
+    AppException,
     ProfileConflictException,
     ProfileNotFoundException,
     ProfileQuarantinedException,
@@ -47,15 +48,25 @@ class ProfileDirectory:
 
         Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`.
         """
-        found = await self.of_account(session, account_id, api_app=api_app)
-        if not found:
-            raise ProfileNotFoundException(account_id)
-        best = [profile for profile in found if _rank(profile) == _rank(found[0])]
-        if len(best) > 1:
-            raise ProfileConflictException(account_id, [profile.profile_id for profile in best])
-        if best[0].quarantined_at is not None:
-            raise ProfileQuarantinedException(best[0].profile_id)
-        return best[0]
+        return _chosen(account_id, await self.of_account(session, account_id, api_app=api_app))
+
+    async def for_accounts(
+        self, session: AsyncSession, places: Collection[tuple[str, str]]
+    ) -> dict[tuple[str, str], Profile | AppException]:
+        """`for_account` of many accounts and apps with one query: the profile of each, or what it would raise."""
+        accounts = {account_id for account_id, _ in places}
+        query = select(Profile).where(Profile.twitter_username.in_(accounts), Profile.is_active)
+        of_account: dict[str | None, list[Profile]] = {}
+        for profile in await session.scalars(query.order_by(Profile.id)):
+            of_account.setdefault(profile.twitter_username, []).append(profile)
+        chosen: dict[tuple[str, str], Profile | AppException] = {}
+        for account_id, api_app in places:
+            fitting = [each for each in of_account.get(account_id, ()) if each.api_app in (api_app, None)]
+            try:
+                chosen[account_id, api_app] = _chosen(account_id, sorted(fitting, key=_rank))
+            except AppException as error:
+                chosen[account_id, api_app] = error
+        return chosen
 
     async def of_account(
         self, session: AsyncSession, account_id: str, *, api_app: str | None = None
@@ -167,6 +178,18 @@ class ProfileDirectory:
     def _unlink(self, profile: Profile) -> None:
         owner = self._rule.owner_of(profile.profile_name, profile.profile_metadata)
         profile.twitter_username, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
+
+
+def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:
+    """Of the account's profiles, the one to use first first."""
+    if not found:
+        raise ProfileNotFoundException(account_id)
+    best = [profile for profile in found if _rank(profile) == _rank(found[0])]
+    if len(best) > 1:
+        raise ProfileConflictException(account_id, [profile.profile_id for profile in best])
+    if best[0].quarantined_at is not None:
+        raise ProfileQuarantinedException(best[0].profile_id)
+    return best[0]
 
 
 def _rank(profile: Profile) -> tuple[bool, bool]:

@@ -22,6 +22,8 @@ from app.utils.tasks import uninterrupted
 
 _FLEET_LOCK: Final = 0x60106140
 """PostgreSQL's advisory lock under which the running profiles of the fleet are counted."""
+_LATE_START: Final = "late-start"
+"""In place of a process in the lease's owner: the profile waits for a browser that may still come up."""
 _NOT_IN_USE: Final = {
     "in_use": False,
     "lease_token": None,
@@ -71,6 +73,7 @@ class ProfileLeases:
         self._fleet_limit = fleet_limit
         self._foreign_grace = foreign_grace
         self._start_grace = start_grace
+        self._late: set[str] = set()
 
     async def check_free(self, session: AsyncSession, profile_id: str) -> None:
         """Whether the profile could be started now.
@@ -92,8 +95,9 @@ class ProfileLeases:
     async def held(self, profile_id: str) -> AsyncIterator[str]:
         """Take the profile's lease and give it back at the end; its token.
 
-        Taken in one statement, kept by a heartbeat. A lease that has expired is not free: the left-over browser has to
-        be stopped first. Raises what `check_free` does, and `LeaseLostException` in the block when it is lost.
+        Taken in one statement, kept by a heartbeat; left to expire after `expect_late_browser`. A lease that has
+        expired is not free: the left-over browser has to be stopped first. Raises what `check_free` does, and
+        `LeaseLostException` in the block when it is lost.
         """
         token = new_lease_token()
         await self._take(profile_id, token)
@@ -101,7 +105,14 @@ class ProfileLeases:
             async with kept_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
                 yield token
         finally:
-            await uninterrupted(self.give_back(profile_id, token))
+            await uninterrupted(self._end(profile_id, token))
+
+    def expect_late_browser(self, token: str) -> None:
+        """The start under this lease was not answered and may go on: the profile is not free before its grace is over.
+
+        Then `take_over_expired` finds it, as when the process had died.
+        """
+        self._late.add(token)
 
     @asynccontextmanager
     async def kept(self, left_over: LeftOver) -> AsyncIterator[None]:
@@ -170,6 +181,17 @@ class ProfileLeases:
         async with self._database.reading() as session:
             held = select(func.count()).where(Profile.in_use, Profile.lease_owner == self._owner)
             return await session.scalar(held) or 0
+
+    async def _end(self, profile_id: str, token: str) -> None:
+        if token not in self._late:
+            await self.give_back(profile_id, token)
+            return
+        self._late.discard(token)
+        nobody = {"lease_token": new_lease_token(), "lease_owner": f"{self._machine}:{_LATE_START}"}
+        try:
+            await self._set(profile_id, token, **nobody, lease_expires_at=database_time())
+        except Exception:  # it expires by itself
+            log.exception("profile.lease_not_given_back", profile_id=profile_id)
 
     async def _take(self, profile_id: str, token: str) -> None:
         free: ColumnElement[bool] = ~Profile.in_use & Profile.quarantined_at.is_(None)

@@ -1,51 +1,156 @@
 """What the service knows of an OAuth provider: its endpoints, and how to read its consent page."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool
+from pydantic.dataclasses import dataclass
+
+from app.clients.oauth_provider import EndpointUrl, ProviderApi
+
+X: Final = "x"
+"""What an app calls the preset."""
+
+_OWN_PARAMETERS: Final = frozenset(
+    (
+        "response_type",
+        "client_id",
+        "redirect_uri",
+        "scope",
+        "state",
+        "code_challenge",
+        "code_challenge_method",
+    )
+)
+_CLOSING: Final = {"(": ")", "[": "]", "{": "}"}
+_PYTHON_ONLY: Final = re.compile(r"\(\?(?![:=!]|<[=!])")
+"""Named groups and flags as JavaScript does not read them."""
 
 
-@dataclass(frozen=True)
+def _selector(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is an empty selector")
+    if problem := _unbalanced(value):
+        raise ValueError(f"is no selector: {problem}")
+    return value
+
+
+def _unbalanced(selector: str) -> str | None:
+    """What is wrong with the quotes and brackets, as CSS and XPath both have them."""
+    open_brackets: list[str] = []
+    quote = ""
+    for char in re.sub(r"\\.", "", selector):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char in _CLOSING:
+            open_brackets.append(_CLOSING[char])
+        elif char in _CLOSING.values() and (not open_brackets or open_brackets.pop() != char):
+            return f"'{char}' closes nothing"
+    if quote:
+        return f"a {quote} is not closed"
+    return f"'{open_brackets[-1]}' is missing" if open_brackets else None
+
+
+def _handle_pattern(value: str) -> str:
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    if groups != 1 or _PYTHON_ONLY.search(value):
+        raise ValueError("must have exactly one group, (...), without a name, and no flags inside")
+    return value
+
+
+def _lower_case(value: str) -> str:
+    if not value.strip() or value != value.lower():
+        raise ValueError("must be lower case and not empty")
+    return value
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("must start with /")
+    return value
+
+
+def _extra_parameters(value: dict[str, str]) -> dict[str, str]:
+    if taken := sorted(_OWN_PARAMETERS & value.keys()):
+        raise ValueError(f"may not hold {', '.join(taken)}: the service sets them")
+    return value
+
+
+_Selector = Annotated[str, AfterValidator(_selector)]
+_OptionalSelector = Annotated[str, AfterValidator(lambda value: _selector(value) if value else value)]
+_Text = Annotated[str, AfterValidator(_lower_case)]
+_Path = Annotated[str, AfterValidator(_path)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ConsentPageRules:
-    """How to read the consent page. Selectors are CSS, or XPath when they start with ``//``.
+    """How to read the consent page. Selectors are CSS, or XPath when they start with ``//`` or ``(``.
 
-    Test ids and paths come before texts: texts are localised by the profile's language.
+    Empty: the page has no such thing. Test ids and paths come before texts: texts are localised by the profile's
+    language.
     """
 
-    consent_button: str
-    """The provider's own mark of the consent button."""
-    fallback_buttons: tuple[str, ...]
-    """In their order; looked at only when the page has settled without `consent_button`."""
-    signed_in_handle: str
-    error_detail: str
-    login_button: str
-    login_paths: tuple[str, ...]
+    consent_buttons: tuple[_Selector, ...]
+    """The provider's own marks of the consent button, in their order; pressed when visible and enabled."""
+    fallback_buttons: tuple[_Selector, ...] = ()
+    """In their order; looked at only when the page has settled without any of `consent_buttons`."""
+    account_choices: _OptionalSelector = ""
+    """The accounts on a page that asks which one to use; text, ``data-*``, ``value`` or ``aria-label`` names each."""
+    account_continue: _OptionalSelector = ""
+    """Pressed after the choice; empty: choosing is enough."""
+    banner_buttons: tuple[_Selector, ...] = ()
+    """They dismiss a cookie banner that covers the page."""
+    signed_in_handle: _OptionalSelector = ""
+    handle_pattern: Annotated[str, AfterValidator(_handle_pattern)] = r"@(\w{1,50})"
+    """Its one group is the handle within the text of `signed_in_handle`; both JavaScript and Python must read it."""
+    error_details: tuple[_Selector, ...] = ()
+    login_marks: tuple[_Selector, ...] = ()
+    """Visible on a page that asks for a login."""
+    login_paths: tuple[_Path, ...] = ()
     """Prefixes of the path of a page that asks for a login."""
-    locked_paths: tuple[str, ...]
-    human_check_texts: tuple[str, ...]
-    """Lower case."""
+    locked_paths: tuple[_Path, ...] = ()
+    home_paths: tuple[_Path, ...] = ()
+    """Where a signed-in person lands after logging in."""
+    human_check_texts: tuple[_Text, ...] = ()
+    error_texts: tuple[_Text, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class OAuthProvider(ProviderApi):
+    """An OAuth 2.0 provider, as it needs no code of its own."""
 
-@dataclass(frozen=True)
-class OAuthProvider:
-    authorize_url: str
-    token_url: str
-    revoke_url: str
-    me_url: str
+    authorize_url: EndpointUrl
     consent_page: ConsentPageRules
+    default_scopes: tuple[str, ...] = ()
+    """Of apps that name none."""
+    scope_separator: str = Field(default=" ", min_length=1)
+    extra_authorize_params: Annotated[dict[str, str], AfterValidator(_extra_parameters)] = Field(
+        default_factory=dict
+    )
+    refresh_tokens_rotate: StrictBool = True
+    """A refresh answers with a new refresh token and the old one is spent."""
+    pkce: StrictBool = True
+    """RFC 7636, S256."""
 
 
 def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
     """X, OAuth 2.0 with PKCE. Source: X's developer docs; the page as its web client builds it."""
     return OAuthProvider(
+        name="Twitter",
         authorize_url=f"{web_url}/i/oauth2/authorize",
         token_url=f"{api_url}/2/oauth2/token",
         revoke_url=f"{api_url}/2/oauth2/revoke",
         me_url=f"{api_url}/2/users/me",
+        username_path="data.username",
+        user_id_path="data.id",
+        default_scopes=("tweet.read", "users.read", "offline.access"),
         consent_page=ConsentPageRules(
-            consent_button='[data-testid="OAuth_Consent_Button"]',
+            consent_buttons=('[data-testid="OAuth_Consent_Button"]',),
             fallback_buttons=(
                 "//input[@id='allow']",
                 "//input[@value='Authorize app']",
@@ -53,10 +158,11 @@ def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
                 "//input[@type='submit']",
             ),
             signed_in_handle='[data-testid="UserCell"]',
-            error_detail='[data-testid="OAuth_Consent_Error_Detail"]',
-            login_button='[data-testid="OAuth_Consent_Log_In_Button"]',
+            error_details=('[data-testid="OAuth_Consent_Error_Detail"]',),
+            login_marks=('[data-testid="OAuth_Consent_Log_In_Button"]',),
             login_paths=("/i/flow/login", "/login", "/i/jf/onboarding/web"),
             locked_paths=("/account/access",),
+            home_paths=("/home",),
             human_check_texts=("verify you are human", "confirm you are human", "are you a robot"),
         ),
     )

@@ -1,13 +1,23 @@
 """How long history is kept; deleted in small batches, so that nothing waits long for a lock."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, delete, func, select
 
 from app.database import Database
-from app.models import AuthorizationSession, Event, ProfileSync, utc_now
+from app.models import (
+    AuthorizationAttempt,
+    AuthorizationSession,
+    Batch,
+    BatchRow,
+    Event,
+    Evidence,
+    IdempotencyKey,
+    ProfileSync,
+    utc_now,
+)
 
 _BATCH: Final = 1000
 
@@ -15,28 +25,82 @@ _BATCH: Final = 1000
 @dataclass(frozen=True)
 class RetentionDays:
     sessions: int
-    """Ended ones; also of syncs."""
+    """Ended ones, with their attempts and evidence; also of batches and syncs."""
     events: int
+    evidence: int
 
 
 class Retention:
-    """Deletes ended sessions, syncs and events that are older than the settings allow."""
+    """Deletes what is older than the settings allow, and the oldest evidence above `max_evidence_bytes`."""
 
-    def __init__(self, *, database: Database, days: RetentionDays) -> None:
+    def __init__(self, *, database: Database, days: RetentionDays, max_evidence_bytes: int) -> None:
         self._database = database
         self._days = days
+        self._max_evidence_bytes = max_evidence_bytes
 
     async def delete_old(self) -> dict[str, int]:
         """Rows deleted, by what they were."""
-        ended_before = utc_now() - timedelta(days=self._days.sessions)
-        before = utc_now() - timedelta(days=self._days.events)
+        ended_before = _days_ago(self._days.sessions)
         return {
-            "sessions_deleted": await self._delete(
-                AuthorizationSession, AuthorizationSession.completed_at < ended_before
-            ),
+            "sessions_deleted": await self._delete_sessions(ended_before),
+            "batches_deleted": await self._delete_batches(Batch.completed_at < ended_before),
             "syncs_deleted": await self._delete(ProfileSync, ProfileSync.completed_at < ended_before),
-            "events_deleted": await self._delete(Event, Event.occurred_at < before),
+            "events_deleted": await self._delete(Event, Event.occurred_at < _days_ago(self._days.events)),
+            "keys_deleted": await self._delete(IdempotencyKey, IdempotencyKey.expires_at <= utc_now()),
+            "evidence_deleted": await self._delete(
+                Evidence, Evidence.taken_at < _days_ago(self._days.evidence)
+            )
+            + await self._delete_excess_evidence(),
         }
+
+    async def _delete_batches(self, is_old: ColumnElement[bool]) -> int:
+        """With their rows, a transaction for each: one may have ten thousand."""
+        async with self._database.reading() as session:
+            batch_ids = (await session.scalars(select(Batch.batch_id).where(is_old))).all()
+        for batch_id in batch_ids:
+            async with self._database.transaction() as session:
+                await session.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
+                await session.execute(delete(Batch).where(Batch.batch_id == batch_id))
+        return len(batch_ids)
+
+    async def _delete_sessions(self, ended_before: datetime) -> int:
+        """With all that belongs to them; one that is just being tried again is left alone."""
+        is_old = AuthorizationSession.completed_at < ended_before
+        query = select(AuthorizationSession.session_id).where(is_old).limit(_BATCH)
+        deleted = 0
+        while True:
+            async with self._database.transaction() as session:
+                ids = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                for model in (AuthorizationAttempt, Evidence, AuthorizationSession):
+                    await session.execute(delete(model).where(model.session_id.in_(ids)))
+            deleted += len(ids)
+            if len(ids) < _BATCH:
+                return deleted
+
+    async def _delete_excess_evidence(self) -> int:
+        """The oldest first, until the rest fits."""
+        deleted = 0
+        while ids := await self._oldest_excess_evidence():
+            async with self._database.transaction() as session:
+                await session.execute(delete(Evidence).where(Evidence.id.in_(ids)))
+            deleted += len(ids)
+        return deleted
+
+    async def _oldest_excess_evidence(self) -> list[int]:
+        """Ids of those that are too many, a batch of them at most."""
+        oldest = (
+            select(Evidence.id, Evidence.size_bytes).order_by(Evidence.taken_at, Evidence.id).limit(_BATCH)
+        )
+        async with self._database.reading() as session:
+            total = await session.scalar(select(func.sum(Evidence.size_bytes))) or 0
+            rows = (await session.execute(oldest)).all()
+        ids = []
+        for row in rows:
+            if total <= self._max_evidence_bytes:
+                break
+            ids.append(row.id)
+            total -= row.size_bytes
+        return ids
 
     async def _delete(self, model: Any, is_old: ColumnElement[bool]) -> int:
         """A transaction for each batch, until one is not full."""
@@ -49,3 +113,7 @@ class Retention:
             deleted += count
             if count < _BATCH:
                 return deleted
+
+
+def _days_ago(days: int) -> datetime:
+    return utc_now() - timedelta(days=days)

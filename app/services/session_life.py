@@ -54,7 +54,7 @@ def move(
     if to is not SessionStatus.IN_PROGRESS:
         row.lease_token = row.lease_owner = row.lease_expires_at = None
     if to.is_final:
-        row.completed_at = utc_now()
+        row.completed_at, row.is_held = utc_now(), False
     if to is SessionStatus.PENDING:
         row.stage, row.started_at, row.completed_at = None, None, None
     event_service.record_for(session, event or f"authorization.{to}", row, **data)

@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clients.oauth_provider import ProviderUser
 from app.database import Database, after_commit, database_time
 from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
-from app.services import event_service, session_life
+from app.services import event_service, evidence_service, session_life
 from app.services.app_states import AppStates
+from app.services.batch_pacing import BatchPacing
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService
-from app.services.interfaces import AuthorizationJob, TokenSet
+from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
 from app.services.job_queue import JobQueue, Waiting
 from app.services.leases import new_lease_token
 from app.services.session_waiters import SessionWaiters
@@ -56,6 +57,7 @@ class SessionRuns:
         gologin: GoLoginService,
         credentials: CredentialService,
         apps: AppStates,
+        batches: BatchPacing,
         queue: JobQueue,
         waiters: SessionWaiters,
         limits: RunLimits,
@@ -65,6 +67,7 @@ class SessionRuns:
         self._gologin = gologin
         self._credentials = credentials
         self._apps = apps
+        self._batches = batches
         self._queue = queue
         self._waiters = waiters
         self._limits = limits
@@ -72,6 +75,7 @@ class SessionRuns:
 
     async def deliver_waiting(self) -> int:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
+        await self._batches.look_after()
         query = (
             select(AuthorizationSession)
             .where(
@@ -142,6 +146,8 @@ class SessionRuns:
             row = await _locked(session, job)
             _note_stage(row, stage, at)
             event_service.record_for(session, "authorization.stage", row, stage=stage)
+            if stage is SessionStage.WAITING_FOR_PERSON:
+                event_service.record_for(session, "authorization.attention_awaited", row)
 
     async def complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
         """Store the tokens and end the session, in one transaction; tried again for a lease while the database is away.
@@ -174,18 +180,26 @@ class SessionRuns:
             await self._apps.succeeded(session, job.api_app)
             self._end(session, row, SessionStatus.COMPLETED, missing_scopes=row.missing_scopes)
 
-    async def fail(self, job: AuthorizationJob, error: AppException) -> float | None:
+    async def fail(
+        self, job: AuthorizationJob, error: AppException, *, evidence: PageEvidence | None = None
+    ) -> float | None:
         """End the attempt with what went wrong: the session is tried again, after the seconds returned, or ends.
 
-        Tried again for a lease while the database is away. Raises `LeaseLostException`, `DatabaseUnavailableException`.
-        """
-        return await through_outage(lambda: self._fail(job, error), seconds=self._limits.lease)
+        `evidence` is stored in the same transaction. Tried again for a lease while the database is away.
 
-    async def _fail(self, job: AuthorizationJob, error: AppException) -> float | None:
+        Raises `LeaseLostException`, `DatabaseUnavailableException`.
+        """
+        return await through_outage(lambda: self._fail(job, error, evidence), seconds=self._limits.lease)
+
+    async def _fail(
+        self, job: AuthorizationJob, error: AppException, evidence: PageEvidence | None
+    ) -> float | None:
         async with self._database.transaction() as session:
             row = await _locked(session, job)
             row.error_code, row.error_message = error.error_code, error.message
             await session_life.end_attempt(session, row, code=error.error_code, message=error.message)
+            if evidence is not None:
+                evidence_service.record(session, row, evidence)
             if error.kind is FailureKind.APP:
                 await self._apps.failed(session, job.api_app, error)
             if error.kind is FailureKind.PASSING and row.attempts < row.attempts_allowed:
@@ -300,6 +314,7 @@ class SessionRuns:
     ) -> None:
         session_life.move(session, row, status, **data)
         after_commit(session, lambda: self._waiters.tell(row.session_id))
+        self._batches.session_ended(session, row)
 
 
 def _app_is_not_paused() -> Any:

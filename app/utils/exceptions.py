@@ -141,6 +141,28 @@ class SessionNotEndedException(DomainException):
         )
 
 
+class ScreenshotNotFoundException(DomainException):
+    error_code = "SCREENSHOT_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"No screenshot of the authorization session {session_id}: it failed outside of the browser, "
+            "the page did not answer, or its time is over; look at its evidence and attempt_list"
+        )
+
+
+class AttentionNotNeededException(DomainException):
+    error_code = "ATTENTION_NOT_NEEDED"
+    status_code = 409
+
+    def __init__(self, session_id: str, status: str) -> None:
+        super().__init__(
+            f"The authorization session {session_id} is '{status}'; only one that needs attention can be resumed, "
+            f"others start again with POST /authorize/{session_id}/retry"
+        )
+
+
 class TransitionRefusedException(DomainException):
     """The table of transitions does not know this one."""
 
@@ -149,6 +171,41 @@ class TransitionRefusedException(DomainException):
 
     def __init__(self, old: str, new: str) -> None:
         super().__init__(f"A session cannot go from '{old}' to '{new}'")
+
+
+class BatchNotFoundException(DomainException):
+    error_code = "BATCH_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"No batch '{batch_id}'; check the id that POST /authorize/batch returned")
+
+
+class BatchEmptyException(DomainException):
+    error_code = "BATCH_EMPTY"
+    status_code = 422
+
+    def __init__(self, first_reason: str) -> None:
+        super().__init__(f"No row of the batch can become a session; the first: {first_reason}")
+
+
+class BatchEndedException(DomainException):
+    error_code = "BATCH_ENDED"
+    status_code = 409
+
+    def __init__(self, batch_id: str, status: str) -> None:
+        super().__init__(f"The batch {batch_id} has ended as '{status}' already")
+
+
+class NothingToRetryException(DomainException):
+    error_code = "NOTHING_TO_RETRY"
+    status_code = 409
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(
+            f"No session of the batch {batch_id} can be tried again; those that need attention only when asked for, "
+            "and none whose account has another open one"
+        )
 
 
 class IdempotencyConflictException(DomainException):
@@ -459,9 +516,15 @@ class TwitterAPIException(InfrastructureException):
     error_code = "TWITTER_API_ERROR"
 
     def __init__(
-        self, status: int | str, message: str, *, retryable: bool = True, retry_after: float | None = None
+        self,
+        status: int | str,
+        message: str,
+        *,
+        retryable: bool = True,
+        retry_after: float | None = None,
+        provider: str = "Twitter",
     ) -> None:
-        super().__init__(f"Twitter API error ({status}): {message}", retry_after=retry_after)
+        super().__init__(f"{provider} API error ({status}): {message}", retry_after=retry_after)
         self.status = status
         """HTTP status, or a word such as ``timeout`` when there was no answer."""
         self.retryable = retryable
@@ -472,8 +535,8 @@ class InvalidGrantException(TwitterAPIException):
 
     error_code = "INVALID_GRANT"
 
-    def __init__(self, status: int | str, message: str) -> None:
-        super().__init__(status, message, retryable=False)
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        super().__init__(status, message, retryable=False, provider=provider)
 
 
 class InvalidClientException(TwitterAPIException):
@@ -482,8 +545,8 @@ class InvalidClientException(TwitterAPIException):
     error_code = "INVALID_CLIENT"
     kind = FailureKind.APP
 
-    def __init__(self, status: int | str, message: str) -> None:
-        super().__init__(status, message, retryable=False)
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        super().__init__(status, message, retryable=False, provider=provider)
 
 
 class CreditsDepletedException(TwitterAPIException):
@@ -492,8 +555,9 @@ class CreditsDepletedException(TwitterAPIException):
     error_code = "CREDITS_DEPLETED"
     kind = FailureKind.APP
 
-    def __init__(self, status: int | str, message: str) -> None:
-        super().__init__(status, f"{message}; the app has no API credits left, buy some", retryable=False)
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        what_to_do = f"{message}; the app has no API credits left, buy some"
+        super().__init__(status, what_to_do, retryable=False, provider=provider)
 
 
 class DecryptionException(InfrastructureException):

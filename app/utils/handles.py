@@ -3,17 +3,17 @@
 import re
 from typing import Final
 
-_HANDLE: Final = re.compile(r"[a-z0-9_]{1,64}")
-
+_HANDLE: Final = re.compile(r"[a-z0-9_][a-z0-9_.+@-]{0,63}")
+"""Of any provider: X has letters, digits and underscores, others dots, dashes or an e-mail address."""
 
 APP_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def normalize_handle(value: str) -> str:
-    """Lower case, without ``@``. Raises `ValueError` with a sentence for the caller."""
+    """Lower case, without a leading ``@``. Raises `ValueError` with a sentence for the caller."""
     handle = value.strip().removeprefix("@").lower()
     if not _HANDLE.fullmatch(handle):
         raise ValueError(
-            "must be an account's handle: 1 to 64 letters, digits and underscores, with or without @"
+            "must be an account's handle, with or without @, or its e-mail address: 1 to 64 letters, digits and _.+-@"
         )
     return handle

@@ -5,7 +5,6 @@ once with `structlog.contextvars`; a processor masks values whose key names a se
 """
 
 import logging
-import re
 import sys
 from typing import Any, Final, TextIO
 
@@ -14,13 +13,12 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
+from app.utils.masking import MASK, mask_urls
+
 SERVICE_NAME: Final = "gologin-automation"
 
 _SECRET_WORDS: Final = ("token", "secret", "password", "verifier", "api_key", "authorization_code", "cookie")
 _NOT_SECRET: Final = ("token_type", "token_expires_at")
-_SECRET_IN_URL: Final = re.compile(
-    r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token)=)[^&\\\s\"'<>]+"
-)
 _CHATTY_LOGGERS: Final = (
     "httpx",
     "httpcore",
@@ -121,7 +119,7 @@ def _masked(key: str, value: Any) -> Any:
     """By what it is called, at any depth."""
     lowered = key.lower()
     if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
-        return "[masked]"
+        return MASK
     if isinstance(value, dict):
         return {inner: _masked(str(inner), each) for inner, each in value.items()}
     return value
@@ -131,4 +129,4 @@ def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:
     """One line of JSON. A library's exception text may quote a callback URL, so that is masked last."""
     line = structlog.processors.JSONRenderer()(logger, method, event)
     assert isinstance(line, str)
-    return _SECRET_IN_URL.sub(r"\1[masked]", line)
+    return mask_urls(line)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
-TIMEOUT = 60
+TIMEOUT = 180
 """Seconds for one line or one command; a busy machine needs a few."""
 
 

@@ -106,6 +106,16 @@ async def test_an_unknown_command_is_a_usage_error(shell: Shell):
     assert "servee" in result.problems
 
 
+@pytest.mark.parametrize("command", [("serve",), ("keys", "create", "x")])
+async def test_a_mistake_in_the_providers_file_ends_the_start(migrated: Shell, command: tuple[str, ...]):
+    (migrated.folder / "providers.toml").write_text('[plain]\ntoken_url = "plain.example"\n')
+    result = await migrated(*command, PROVIDERS_FILE="providers.toml")
+    assert result.code == 2
+    told = result.problems.splitlines()
+    assert "providers.toml:1: plain.me_url: is missing" in told
+    assert [line for line in told if line.startswith("providers.toml:2: plain.token_url: must be")]
+
+
 async def test_a_key_is_shown_once_and_kept_as_a_hash(migrated: Shell):
     result = await migrated(
         "keys", "create", "billing", "--scope", "authorize", "--scope", "profiles", "--days", "2"

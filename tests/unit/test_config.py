@@ -184,6 +184,13 @@ def test_a_base_url_loses_its_last_slash():
     assert load_settings(None, x_api_url="https://api.example.org/").x_api_url == "https://api.example.org"
 
 
+def test_a_session_may_run_as_long_as_an_attempt_with_a_person():
+    fitting = {"profile_start_timeout": 60, "authorization_timeout": 120, "attended_timeout": 900}
+    assert load_settings(None, **fitting, session_max_running=1080)
+    with pytest.raises(SettingsError, match="SESSION_MAX_RUNNING must be at least 1080"):
+        load_settings(None, **fitting, session_max_running=1079)
+
+
 def test_an_api_without_workers_needs_postgresql():
     with pytest.raises(SettingsError, match="SERVE_WORKERS=false needs PostgreSQL"):
         load_settings(None, serve_workers=False)

@@ -9,7 +9,7 @@ import structlog
 from app.clients.oauth_provider import ProviderUser
 from app.services.automation import ProfileAutomator
 from app.services.gologin_service import GoLoginService
-from app.services.interfaces import AuthorizationJob, TokenSet
+from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
 from app.services.job_queue import JobQueue
 from app.services.leases import kept_alive
 from app.services.session_runs import SessionRuns
@@ -44,8 +44,13 @@ log = get_logger(__name__)
 class _Run:
     job: AuthorizationJob
     task: "asyncio.Task[float | None] | None" = None
+    evidence: PageEvidence | None = None
+    """What the browser showed when the attempt failed there."""
     is_completed: bool = False
     """There is nothing left to hold: only the profile is still being stopped."""
+
+    def keep_evidence(self, evidence: PageEvidence) -> None:
+        self.evidence = evidence
 
     def interrupt(self) -> None:
         if self.task is not None:
@@ -142,10 +147,10 @@ class AuthorizationWorker(Worker):
             if not run.is_completed:
                 log.warning("authorization.lease_lost")
         except AppException as error:
-            return await self._fail(job, error)
+            return await self._fail(run, error)
         except Exception:
             log.exception("authorization.crashed")
-            return await self._fail(job, AppException())
+            return await self._fail(run, AppException())
         return None
 
     async def _attempt(self, run: "_Run") -> None:
@@ -165,12 +170,14 @@ class AuthorizationWorker(Worker):
                 run.is_completed = True
                 log.info("authorization.completed", scopes=tokens.scopes)
 
-            await self._automator.authorize_account(job, report=stages.report, store=store)
+            await self._automator.authorize_account(
+                job, report=stages.report, store=store, keep_evidence=run.keep_evidence
+            )
 
-    async def _fail(self, job: AuthorizationJob, error: AppException) -> float | None:
+    async def _fail(self, run: "_Run", error: AppException) -> float | None:
         """Seconds until the next attempt, if there is one."""
         try:
-            again_in = await self._runs.fail(job, error)
+            again_in = await self._runs.fail(run.job, error, evidence=run.evidence)
         except LeaseLostException:
             log.warning("authorization.lease_lost")
             return None

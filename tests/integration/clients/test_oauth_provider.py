@@ -1,6 +1,7 @@
 """What each answer of the provider's API means, and that no POST is ever sent twice."""
 
 import secrets
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from pydantic import SecretStr
 from app.clients.oauth_provider import OAuthProviderClient, TokenResponse
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
+from app.services.providers import OAuthProvider, x_provider
 from app.utils.exceptions import (
     CreditsDepletedException,
     FailureKind,
@@ -28,24 +30,20 @@ def _no_waiting():
 
 
 @pytest.fixture
-def client(http: httpx.AsyncClient, info: SandboxInfo) -> OAuthProviderClient:
-    return make(http, info)
+def client(http: httpx.AsyncClient) -> OAuthProviderClient:
+    return OAuthProviderClient(http=http, timeout=10)
 
 
-def make(http: httpx.AsyncClient, info: SandboxInfo, *, timeout: float = 10) -> OAuthProviderClient:
-    return OAuthProviderClient(
-        http=http,
-        token_url=f"{info.provider_url}/2/oauth2/token",
-        revoke_url=f"{info.provider_url}/2/oauth2/revoke",
-        me_url=f"{info.provider_url}/2/users/me",
-        timeout=timeout,
-    )
+@pytest.fixture
+def x(info: SandboxInfo) -> OAuthProvider:
+    return x_provider(web_url=info.provider_url, api_url=info.provider_url)
 
 
-async def refresh(client: OAuthProviderClient, info: SandboxInfo, **changes: str | None) -> None:
+async def refresh(client: OAuthProviderClient, info: SandboxInfo, **changes: Any) -> None:
     app = info.apps["AIOTT1"]
     await client.token(
-        **{"client_id": app.client_id, "client_secret": app.client_secret, "form": REFRESH} | changes
+        x_provider(web_url=info.provider_url, api_url=info.provider_url),
+        **{"client_id": app.client_id, "client_secret": app.client_secret, "form": REFRESH} | changes,
     )
 
 
@@ -118,22 +116,22 @@ async def test_any_other_answer_says_whether_another_attempt_may_help(
 
 
 async def test_an_app_without_credits_is_not_the_accounts_fault(
-    fresh_stats: SandboxAdmin, client: OAuthProviderClient
+    fresh_stats: SandboxAdmin, client: OAuthProviderClient, x: OAuthProvider
 ):
     await fresh_stats.set_fault("provider.me", "status", status=402, body={"title": "CreditsDepleted"})
     with pytest.raises(CreditsDepletedException, match="no API credits left") as caught:
-        await client.me("token")
+        await client.me(x, "token")
     assert (caught.value.kind, caught.value.retryable) == (FailureKind.APP, False)
     assert len(await fresh_stats.requests(endpoint="provider.me")) == 1
 
 
 async def test_the_wait_that_the_provider_asks_for_is_kept(
-    fresh_stats: SandboxAdmin, client: OAuthProviderClient
+    fresh_stats: SandboxAdmin, client: OAuthProviderClient, x: OAuthProvider
 ):
     """Too long for a slot to wait behind it: the next attempt does."""
     await fresh_stats.set_fault("provider.me", "rate_limited", seconds=300)
     with pytest.raises(TwitterAPIException) as caught:
-        await client.me("token")
+        await client.me(x, "token")
     assert 290 < caught.value.retry_after <= 300
     assert len(await fresh_stats.requests(endpoint="provider.me")) == 1
 
@@ -143,24 +141,24 @@ async def test_a_provider_that_hangs_is_given_up(
 ):
     await admin.set_fault("provider.token", "hang")
     with pytest.raises(TwitterAPIException, match=r"\(timeout\): no answer within 0.1 seconds"):
-        await refresh(make(http, info, timeout=0.1), info)
+        await refresh(OAuthProviderClient(http=http, timeout=0.1), info)
 
 
-async def test_who_am_i_of_an_unknown_token(client: OAuthProviderClient):
+async def test_who_am_i_of_an_unknown_token(client: OAuthProviderClient, x: OAuthProvider):
     with pytest.raises(TwitterAPIException, match=r"\(401\)") as caught:
-        await client.me(secrets.token_urlsafe())
+        await client.me(x, secrets.token_urlsafe())
     assert not caught.value.retryable
 
 
 async def test_only_who_am_i_is_asked_again(
-    fresh_stats: SandboxAdmin, client: OAuthProviderClient, info: SandboxInfo
+    fresh_stats: SandboxAdmin, client: OAuthProviderClient, x: OAuthProvider
 ):
     await fresh_stats.set_fault("provider.me", "status", status=503)
     await fresh_stats.set_fault("provider.revoke", "status", status=503)
     with pytest.raises(TwitterAPIException):
-        await client.me("token")
+        await client.me(x, "token")
     with pytest.raises(TwitterAPIException):
-        await client.revoke(client_id="x", client_secret=None, token="token")
+        await client.revoke(x, client_id="x", client_secret=None, token="token")
     assert len(await fresh_stats.requests(endpoint="provider.me")) == 2
     assert len(await fresh_stats.requests(endpoint="provider.revoke")) == 1
 

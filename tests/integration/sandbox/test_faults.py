@@ -27,6 +27,7 @@ def calls(http: httpx.AsyncClient, info: SandboxInfo, profile: ProfileInfo):
     bearer = {"authorization": f"Bearer {info.gologin_api_token}"}
     local = {"profileId": profile.id, "sync": False}
     cloud, desktop, provider = info.gologin_api_url, info.gologin_local_url, info.provider_url
+    plainbook = info.plainbook_url
     return {
         Endpoint.GOLOGIN_LIST: lambda: http.get(f"{cloud}/browser/v2", headers=bearer),
         Endpoint.GOLOGIN_PROFILE: lambda: http.get(f"{cloud}/browser/{profile.id}", headers=bearer),
@@ -43,6 +44,11 @@ def calls(http: httpx.AsyncClient, info: SandboxInfo, profile: ProfileInfo):
         Endpoint.TOKEN: lambda: http.post(f"{provider}/2/oauth2/token"),
         Endpoint.REVOKE: lambda: http.post(f"{provider}/2/oauth2/revoke"),
         Endpoint.ME: lambda: http.get(f"{provider}/2/users/me"),
+        Endpoint.PLAINBOOK_AUTHORIZE: lambda: http.get(f"{plainbook}/authorize"),
+        Endpoint.PLAINBOOK_CONSENT: lambda: http.post(f"{plainbook}/consent"),
+        Endpoint.PLAINBOOK_TOKEN: lambda: http.post(f"{plainbook}/token"),
+        Endpoint.PLAINBOOK_REVOKE: lambda: http.post(f"{plainbook}/revoke"),
+        Endpoint.PLAINBOOK_ME: lambda: http.get(f"{plainbook}/me"),
     }
 
 

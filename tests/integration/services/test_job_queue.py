@@ -129,22 +129,14 @@ async def test_a_handler_that_asks_for_it_is_called_again(new_queue: NewQueue):
 
 
 async def test_no_more_than_the_limit_at_once(new_queue: NewQueue):
-    queue = new_queue(2)
-    running, most, done = 0, 0, 0
-
-    async def handle(_session_id: str) -> None:
-        nonlocal running, most, done
-        running += 1
-        most = max(most, running)
-        await eventually(lambda: running == 2 or done == 4)
-        await asyncio.sleep(0)
-        running -= 1
-        done += 1
-
+    queue, held = new_queue(2), Held()
     await queue.submit_all(waiting(*((str(number), 5) for number in range(5))))
-    async with delivering(queue, handle):
-        await eventually(lambda: done == 5)
-    assert most == 2
+    async with delivering(queue, held):
+        await eventually(lambda: len(held.running) == 2)
+        await asyncio.sleep(0.6)  # two looks for more
+        assert held.running == ["0", "1"]
+        held.let_go()
+        await eventually(lambda: len(held.ended) == 5)
 
 
 async def test_a_handler_that_fails_stops_nobody_else(new_queue: NewQueue):
@@ -287,22 +279,24 @@ async def test_the_limit_of_sessions_with_a_person_is_one_for_all_processes(post
         await eventually(lambda: len(held.ended) == 6)
 
 
-async def cut(database: Database) -> int:
-    """End every connection that delivers; how many there were."""
-    others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+async def cut(database: Database, which: str = "") -> int:
+    """End the connections that deliver, or one of the two; how many there were."""
+    last = {"": "TRUE", "listening": "query LIKE 'LISTEN%'", "working": "query NOT LIKE 'LISTEN%'"}[which]
+    mine = "datname = current_database() AND application_name = 'job-queue'"
+    query = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {mine} AND {last}"
     async with database.transaction() as session:
-        pooled = f"{others} AND datname = current_database() AND application_name = 'job-queue'"
-        return await session.scalar(text(pooled)) or 0
+        return await session.scalar(text(query)) or 0
 
 
+@pytest.mark.parametrize(("which", "count"), [("", 2), ("listening", 1), ("working", 1)])
 async def test_after_a_cut_what_runs_goes_on_and_new_work_comes(
-    postgresql: Database, caplog: pytest.LogCaptureFixture
+    postgresql: Database, caplog: pytest.LogCaptureFixture, which: str, count: int
 ):
     queue, held = shared(postgresql, slots=2), Held()
     async with delivering(queue, held):
         await queue.submit_all(waiting(("before", 5)))
         await eventually(lambda: held.running == ["before"])
-        assert await cut(postgresql) == 2
+        assert await cut(postgresql, which) == count
         await eventually(lambda: logged(caplog, "queue.connected"))
         assert queue.is_connected
         await queue.submit_all(waiting(("after", 5), ("no room", 4)))
@@ -348,3 +342,19 @@ async def test_the_engine_keeps_no_history(postgresql: Database):
     async with postgresql.reading() as session:
         for table in ("pgqueuer", "pgqueuer_log", "pgqueuer_statistics"):
             assert await session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
+
+
+async def test_a_job_of_a_process_that_has_died_is_delivered_again(postgresql: Database):
+    queue = shared(postgresql)
+    await queue.submit_all(waiting(("a", 5), ("b", 5)))
+    taken = (
+        "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(), heartbeat = now() - "
+    )
+    async with postgresql.transaction() as session:
+        await session.execute(text(f"{taken} interval '21 s' WHERE dedupe_key = 'a'"))
+        await session.execute(text(f"{taken} interval '1 s' WHERE dedupe_key = 'b'"))
+    handled, handle = collector()
+    async with delivering(queue, handle):
+        await eventually(lambda: handled)
+        await asyncio.sleep(0.6)  # two looks for more
+    assert handled == ["a"]

@@ -1,6 +1,7 @@
 """Whose profile it is: links win over the rule, and one account has one profile in one app."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from app.models import Profile, utc_now
 from app.services.account_rule import AccountRule
 from app.services.profile_directory import ProfileDirectory, ProfileFilter
 from app.utils.exceptions import (
+    AppException,
     ProfileConflictException,
     ProfileNotFoundException,
     ProfileQuarantinedException,
@@ -32,8 +34,19 @@ async def add(database: Database, **values: object) -> str:
 
 
 async def used(database: Database, directory: ProfileDirectory, account: str, app: str = "AIOTT1") -> str:
+    """As asked for one account, which is as asked for many."""
     async with database.reading() as session:
-        return (await directory.for_account(session, account, app)).profile_id
+        among_many = await directory.for_accounts(
+            session, [("nobody", app), (account, app), (account, "NONE")]
+        )
+        found = among_many[account, app]
+        assert isinstance(among_many["nobody", app], ProfileNotFoundException)
+        if isinstance(found, AppException):
+            with pytest.raises(type(found), match=re.escape(found.message)):
+                await directory.for_account(session, account, app)
+            raise found
+        assert found is await directory.for_account(session, account, app)
+        return found.profile_id
 
 
 async def link(

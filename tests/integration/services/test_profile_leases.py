@@ -180,3 +180,24 @@ async def test_who_lost_the_lease_changes_nothing_of_the_new_holder(database: Da
         await leases.quarantine(profile_id, token, "no")
     row = await row_of(database, profile_id)
     assert (row.in_use, row.lease_token, row.ws_url, row.quarantined_at) == (True, "new", None, None)
+
+
+async def test_a_start_that_was_not_answered_keeps_its_profile_until_the_grace_is_over(database: Database):
+    profile_id = await add(database)
+    leases = leases_of(database)
+    async with leases.held(profile_id) as token:
+        leases.expect_late_browser(token)
+    row = await row_of(database, profile_id)
+    assert (row.in_use, row.lease_token != token, row.lease_owner) == (True, True, "here:late-start")
+    assert await leases.count_held() == 0
+    with pytest.raises(ProfileInUseException):
+        async with leases.held(profile_id):
+            pass
+    assert await leases.take_over_expired() == []
+    async with database.transaction() as session:
+        await session.execute(update(Profile).values(lease_expires_at=utc_now() - timedelta(seconds=61)))
+    (left_over,) = await leases.take_over_expired()
+    await leases.give_back(profile_id, left_over.lease_token)
+    async with leases.held(profile_id):
+        pass
+    assert not (await row_of(database, profile_id)).in_use

@@ -6,10 +6,22 @@ import pytest
 from sqlalchemy import func, select
 
 from app.database import Database
-from app.models import AuthorizationSession, Event, SessionStatus, utc_now
+from app.models import (
+    AuthorizationAttempt,
+    AuthorizationSession,
+    Batch,
+    BatchRow,
+    Event,
+    Evidence,
+    IdempotencyKey,
+    SessionStatus,
+    utc_now,
+)
 from app.services import retention
 from app.services.retention import Retention, RetentionDays
 from tests.fixtures.factories import new_profile, new_session
+
+DAYS = RetentionDays(sessions=30, events=30, evidence=14)
 
 
 async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: pytest.MonkeyPatch):
@@ -23,8 +35,69 @@ async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: 
         session.add(new_session(profile, completed_at=new, **ended))
         session.add(new_session(profile, created_at=old))
         session.add_all([Event(event_type="x", actor="a", occurred_at=at) for at in (old, old, new)])
-    deleted = await Retention(database=database, days=RetentionDays(sessions=30, events=30)).delete_old()
-    assert deleted == {"sessions_deleted": 7, "syncs_deleted": 0, "events_deleted": 2}
+        for batch_id, ended_at in (("old", old), ("new", new), ("open", None)):
+            limits = {"max_running": 1, "stop_percent": 50, "stop_window": 20}
+            session.add(Batch(batch_id=batch_id, requested_by="a", completed_at=ended_at, **limits))
+            session.add(BatchRow(batch_id=batch_id, number=1, account_id="a", api_app="AIOTT1"))
+    deleted = await Retention(database=database, days=DAYS, max_evidence_bytes=10_000).delete_old()
+    assert (deleted["sessions_deleted"], deleted["syncs_deleted"], deleted["events_deleted"]) == (7, 0, 2)
+    assert deleted["batches_deleted"] == 1
     async with database.reading() as session:
         assert await session.scalar(select(func.count()).select_from(AuthorizationSession)) == 2
         assert await session.scalar(select(func.count()).select_from(Event)) == 1
+        for column in (Batch.batch_id, BatchRow.batch_id):
+            assert set(await session.scalars(select(column))) == {"new", "open"}
+
+
+def evidence(session_id: str, *, attempt: int = 1, days: float = 0, size: int = 100) -> Evidence:
+    taken_at = utc_now() - timedelta(days=days)
+    texts = {"url": "http://h/", "title": "", "test_ids": [], "console": []}
+    return Evidence(session_id=session_id, attempt=attempt, taken_at=taken_at, size_bytes=size, **texts)
+
+
+async def left(database: Database, model: type) -> set[str]:
+    """Session ids of the rows that are still there."""
+    async with database.reading() as session:
+        return set(await session.scalars(select(model.session_id)))
+
+
+async def test_what_belongs_to_a_session_goes_with_it(database: Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    old = utc_now() - timedelta(days=31)
+    async with database.transaction() as session:
+        profile = new_profile()
+        session.add(profile)
+        gone = [new_session(profile, status=SessionStatus.FAILED, completed_at=old) for _ in range(3)]
+        kept = new_session(profile, status=SessionStatus.FAILED, completed_at=utc_now())
+        session.add_all([*gone, kept])
+        for row in (*gone, kept):
+            session.add(AuthorizationAttempt(session_id=row.session_id, number=1))
+            session.add(evidence(row.session_id))
+    deleted = await Retention(database=database, days=DAYS, max_evidence_bytes=10_000).delete_old()
+    assert deleted["sessions_deleted"] == 3
+    for model in (AuthorizationSession, AuthorizationAttempt, Evidence):
+        assert await left(database, model) == {kept.session_id}, model
+
+
+async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
+    hours = {"over": -1, "valid": 1}
+    async with database.transaction() as session:
+        for name, number in hours.items():
+            expires_at = utc_now() + timedelta(hours=number)
+            hashes = {"key_hash": name, "body_hash": "x"}
+            session.add(IdempotencyKey(caller="a", session_id=name, expires_at=expires_at, **hashes))
+    deleted = await Retention(database=database, days=DAYS, max_evidence_bytes=10_000).delete_old()
+    assert deleted["keys_deleted"] == 1
+    assert await left(database, IdempotencyKey) == {"valid"}
+
+
+async def test_old_evidence_goes_and_then_the_oldest_that_is_too_much(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    async with database.transaction() as session:
+        session.add_all([evidence(f"old-{days}", days=days) for days in (15, 16, 17)])
+        session.add_all([evidence(f"new-{days}", days=days, size=100) for days in range(9)])
+    deleted = await Retention(database=database, days=DAYS, max_evidence_bytes=450).delete_old()
+    assert deleted["evidence_deleted"] == 3 + 5
+    assert await left(database, Evidence) == {f"new-{days}" for days in range(4)}

@@ -223,6 +223,16 @@ async def test_a_start_that_fails_is_stopped_again(
     assert await all_given_back(sandbox_context, database, admin, known)
 
 
+async def freed_by_the_sweep(context: Context, database: Database, admin: SandboxAdmin, known: str) -> None:
+    """Not before the grace of a late browser is over; its slot is free at once."""
+    assert (context.gologin.running_profiles, context.gologin._slots.locked()) == (0, False)
+    assert not await is_free(database, known)
+    async with asyncio.timeout(20):
+        while not await context.gologin.stop_left_overs():
+            await asyncio.sleep(0.01)
+    assert await all_given_back(context, database, admin, known)
+
+
 @pytest.mark.parametrize("kind", ["hang", "start_hang_running"])
 async def test_a_start_that_hangs_is_given_up_and_stopped_again(
     sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str, kind: str
@@ -233,7 +243,51 @@ async def test_a_start_that_hangs_is_given_up_and_stopped_again(
             async with context.gologin.running_profile(known, report=ignore):
                 pass
         assert await admin.requests(endpoint="local.stop")
-        assert await all_given_back(context, database, admin, known)
+        await freed_by_the_sweep(context, database, admin, known)
+
+
+async def test_a_caller_may_give_a_start_less_time_and_no_more(
+    sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str
+):
+    await admin.set_fault("local.start", "hang")
+    async with open_context(sandbox_settings(profile_start_timeout=2)) as context:
+        for asked, used in ((0.5, "0.5"), (60, "2")):
+            with pytest.raises(GoLoginAPIException, match=f"no answer within {used} seconds"):
+                async with context.gologin.running_profile(known, report=ignore, start_timeout=asked):
+                    pass
+            await freed_by_the_sweep(context, database, admin, known)
+
+
+async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
+    sandbox_settings: MakeSettings,
+    database: Database,
+    admin: SandboxAdmin,
+    known: str,
+    http: httpx.AsyncClient,
+):
+    await admin.set_fault("local.start", "hang", times=1)
+    async with open_context(sandbox_settings(profile_start_timeout=2)) as context:
+        starting = asyncio.Event()
+
+        async def work() -> None:
+            async with context.gologin.running_profile(known, report=lambda _stage: starting.set()):
+                pass
+
+        task = asyncio.create_task(work())
+        await asyncio.wait_for(starting.wait(), 20)
+        async with asyncio.timeout(20):
+            while not await admin.requests(endpoint="local.start"):
+                await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        late = {"profileId": known, "sync": True}
+        url = f"{context.settings.gologin_local_url}/browser/start-profile"
+        assert (await http.post(url, json=late)).is_success
+        with pytest.raises(ProfileInUseException):
+            async with context.gologin.running_profile(known, report=ignore):
+                pass
+        await freed_by_the_sweep(context, database, admin, known)
 
 
 async def test_a_stop_that_fails_hides_no_result_and_the_browser_goes_all_the_same(

@@ -19,8 +19,29 @@ def test_the_longest_and_the_shortest(value: str):
     assert normalize_handle(value) == value.removeprefix("@")
 
 
+@pytest.mark.parametrize("value", ["a-b", "a.b", "Anna.B+news@Example.org", "@a.b"])
+def test_other_providers_handles(value: str):
+    assert normalize_handle(value) == value.removeprefix("@").lower()
+
+
 @pytest.mark.parametrize(
-    "value", ["", " ", "@", "@@alice", "a b", "a-b", "ä", "a\nb", "a" * 65, "a" * 129, "a/../b"]
+    "value",
+    [
+        "",
+        " ",
+        "@",
+        "@@alice",
+        "a b",
+        "-a",
+        "..",
+        "ä",
+        "a\nb",
+        "a" * 65,
+        "a" * 129,
+        "a/../b",
+        "a%",
+        "a:b",
+    ],
 )
 def test_no_account(value: str):
     with pytest.raises(ValidationError):

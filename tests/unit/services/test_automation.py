@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,7 +22,9 @@ from websockets.exceptions import ConnectionClosedError
 
 from app.services.automation import obtain_code
 from app.services.consent_tab import is_dead, parse_callback
+from app.services.interfaces import BrowserTimeouts
 from app.utils.exceptions import (
+    AuthorizationTimeoutException,
     BrowserCrashedException,
     ConsentDeclinedException,
     ConsentPageException,
@@ -114,7 +117,7 @@ def test_which_errors_mean_that_the_browser_is_gone(error: WebDriverException, d
         (ProtocolError("x"), BrowserCrashedException),
         (ConnectionRefusedError(), BrowserCrashedException),
         (ConnectionClosedError(None, None), BrowserCrashedException),
-        (TimeoutException("x"), ConsentPageException),
+        (TimeoutException("x"), AuthorizationTimeoutException),
         (JavascriptException("x"), JavascriptException),
         (ConsentDeclinedException("alice"), ConsentDeclinedException),
     ],
@@ -127,5 +130,5 @@ def test_what_the_drivers_death_is_called(error: Exception, ours: type[Exception
             yield
 
     with pytest.raises(ours) as caught:
-        obtain_code(Controller(), None)
+        obtain_code(Controller(), SimpleNamespace(timeouts=BrowserTimeouts(1, 1, 1, 1)))
     assert caught.type is ours

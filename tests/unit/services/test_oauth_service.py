@@ -1,6 +1,7 @@
 """Authorize URLs with PKCE: RFC 6749, 4.1.1 and RFC 7636."""
 
 import re
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -10,19 +11,39 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from app.clients.oauth_provider import OAuthProviderClient
 from app.config import OAuthApp
 from app.services.oauth_service import OAuthService, _challenge
-from app.services.providers import x_provider
+from app.services.providers import ConsentPageRules, OAuthProvider, x_provider
 from app.utils.exceptions import UnknownApiAppException
 
 APP = OAuthApp(
     client_id="client 1", redirect_uri="http://localhost:8000/callback?x=1", scopes=("a.read", "b")
+)
+OTHER = OAuthProvider(
+    name="Other",
+    authorize_url="https://other.example/authorize?tenant=1",
+    token_url="https://other.example/token",
+    me_url="https://other.example/me",
+    username_path="name",
+    user_id_path="id",
+    default_scopes=("identity", "read"),
+    scope_separator=",",
+    extra_authorize_params={"duration": "permanent"},
+    pkce=False,
+    consent_page=ConsentPageRules(consent_buttons=("button",)),
 )
 
 
 @pytest.fixture
 def service(http: httpx.AsyncClient) -> OAuthService:
     provider = x_provider(web_url="https://web", api_url="https://api")
-    client = OAuthProviderClient(http=http, token_url="", revoke_url="", me_url="", timeout=1)
-    return OAuthService(apps={"AIOTT1": APP, "AIOTT2": APP}, provider=provider, client=client)
+    client = OAuthProviderClient(http=http, timeout=1)
+    own = {"client_id": "other-id", "redirect_uri": "http://localhost/other", "provider": "other"}
+    apps = {
+        "AIOTT1": APP,
+        "AIOTT2": APP.model_copy(update={"scopes": ()}),
+        "OTHER1": OAuthApp(**own),
+        "OTHER2": OAuthApp(**own, scopes=("submit",)),
+    }
+    return OAuthService(apps=apps, providers={"x": provider, "other": OTHER}, client=client)
 
 
 def test_the_challenge_of_the_rfcs_appendix_b():
@@ -48,6 +69,48 @@ def test_the_url_carries_all_that_the_provider_wants(service: OAuthService):
     assert verifier not in request.url
 
 
+def test_another_providers_url_is_made_of_its_description(service: OAuthService):
+    request = service.generate_auth_url("OTHER1")
+    url = urlsplit(request.url)
+    assert f"{url.scheme}://{url.netloc}{url.path}" == "https://other.example/authorize"
+    assert {name: value for name, (value,) in parse_qs(url.query).items()} == {
+        "tenant": "1",
+        "duration": "permanent",
+        "response_type": "code",
+        "client_id": "other-id",
+        "redirect_uri": "http://localhost/other",
+        "scope": "identity,read",
+        "state": request.state.get_secret_value(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("app", "scopes"),
+    [
+        ("AIOTT1", ("a.read", "b")),
+        ("AIOTT2", ("tweet.read", "users.read", "offline.access")),
+        ("OTHER1", ("identity", "read")),
+        ("OTHER2", ("submit",)),
+    ],
+)
+def test_an_apps_own_scopes_or_else_its_providers(service: OAuthService, app: str, scopes: tuple[str, ...]):
+    assert service.app(app).scopes == scopes
+
+
+def test_no_scope_is_asked_for_where_neither_names_one(http: httpx.AsyncClient):
+    app = OAuthApp(client_id="id", redirect_uri="http://localhost", provider="other")
+    provider = replace(OTHER, default_scopes=())
+    service = OAuthService(
+        apps={"A": app}, providers={"other": provider}, client=OAuthProviderClient(http=http, timeout=1)
+    )
+    assert "scope" not in parse_qs(urlsplit(service.generate_auth_url("A").url).query)
+
+
+def test_each_app_has_its_own_providers_page(service: OAuthService):
+    assert service.consent_page("OTHER1").consent_buttons == ("button",)
+    assert service.consent_page("AIOTT1").consent_buttons == ('[data-testid="OAuth_Consent_Button"]',)
+
+
 def test_the_verifier_is_as_long_and_spelt_as_the_rfc_says(service: OAuthService):
     verifier = service.generate_auth_url("AIOTT1").code_verifier.get_secret_value()
     assert re.fullmatch(r"[A-Za-z0-9._~-]{43,128}", verifier)
@@ -61,7 +124,9 @@ def test_state_and_verifier_are_new_each_time(service: OAuthService):
 
 def test_an_unknown_app_is_told_with_those_that_exist(service: OAuthService):
     for call in (service.app, service.consent_page, service.generate_auth_url):
-        with pytest.raises(UnknownApiAppException, match="'NOPE'; the configured ones are: AIOTT1, AIOTT2"):
+        with pytest.raises(
+            UnknownApiAppException, match="'NOPE'; the configured ones are: AIOTT1, AIOTT2, OTHER1, OTHER2"
+        ):
             call("NOPE")
 
 

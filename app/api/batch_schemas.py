@@ -1,0 +1,186 @@
+"""Batches coming in, as JSON or CSV, and going out."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from app.models import Batch, BatchStatus, SessionStatus
+from app.services import batch_rows
+from app.services.batch_making import BatchOrder
+from app.services.batch_rows import RowDefaults
+from app.services.batch_views import BatchView, RowResult
+from app.utils.exceptions import InvalidRequestException
+
+_CSV: Final = "text/csv"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class BatchDefaults(BaseModel):
+    """For all rows that do not say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_app: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    priority: int = Field(default=5, ge=0, le=9)
+    not_before: AwareDatetime | None = Field(default=None, description="Do not start earlier")
+    expires_at: AwareDatetime | None = Field(default=None, description="Give up what has not started by then")
+    timeout_seconds: float | None = Field(default=None, ge=1, le=3600, description="For one attempt")
+
+
+class BatchPace(BaseModel):
+    """What is left out is as the settings say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_running: int | None = Field(default=None, ge=1, le=10_000, description="Sessions under way at once")
+    stop_percent: int | None = Field(
+        default=None, ge=0, le=100, description="Stop when more than this share of the last ones failed"
+    )
+    stop_window: int | None = Field(default=None, ge=1, le=10_000, description="How many the last ones are")
+
+
+class BatchRequest(BatchPace):
+    rows: list[Any] = Field(description="{account_id, api_app, priority} each; a bad one keeps back no other")
+    defaults: BatchDefaults = BatchDefaults()
+
+
+class CsvBatchRequest(BatchPace, BatchDefaults):
+    """The query of a CSV batch."""
+
+
+_JSON_SCHEMA: Final = BatchRequest.model_json_schema()
+# The API's description has no place for definitions inside a schema: this one stands where it is used.
+_JSON_SCHEMA["properties"]["defaults"] = _JSON_SCHEMA.pop("$defs")["BatchDefaults"]
+
+REQUEST_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"anyOf": [_JSON_SCHEMA, {"type": "array", "items": {"type": "object"}}]},
+            "example": {"rows": [{"account_id": "my_account", "api_app": "AIOTT1"}], "max_running": 10},
+        },
+        _CSV: {"schema": {"type": "string"}, "example": "account_id,api_app\nmy_account,AIOTT1\n"},
+    },
+}
+"""For the API's description: the body is read by `read_batch`, row by row."""
+
+
+def read_batch(content_type: str, query: Mapping[str, str], body: bytes) -> BatchOrder:
+    """Raises `RequestValidationError`, `InvalidRequestException`; bad rows are kept with their reason."""
+    if content_type.partition(";")[0].strip().lower() == _CSV:
+        options = _validated(CsvBatchRequest, dict(query))
+        rows = batch_rows.from_csv(body, RowDefaults(options.api_app, options.priority))
+        return _order(rows, options, options)
+    wanted = _validated(BatchRequest, _decoded(body))
+    defaults = RowDefaults(wanted.defaults.api_app, wanted.defaults.priority)
+    return _order(batch_rows.from_objects(wanted.rows, defaults), wanted, wanted.defaults)
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        decoded = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidRequestException(
+            "The body is not valid JSON; a CSV needs Content-Type: text/csv"
+        ) from None
+    return {"rows": decoded} if isinstance(decoded, list) else decoded
+
+
+def _validated(model: type[Model], values: Any) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+
+
+def _order(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDefaults) -> BatchOrder:
+    return BatchOrder(
+        rows=rows,
+        max_running=pace.max_running,
+        stop_percent=pace.stop_percent,
+        stop_window=pace.stop_window,
+        not_before=defaults.not_before,
+        expires_at=defaults.expires_at,
+        timeout_seconds=defaults.timeout_seconds,
+    )
+
+
+class BatchListQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    page: int = Field(default=1, ge=1, le=1_000_000)
+    page_size: int = Field(default=50, ge=1, le=500)
+
+
+class RetryBatchRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    needs_attention: bool = Field(default=False, description="Also those that needed a person")
+
+
+class RowResponse(BaseModel):
+    """A row of the batch and what became of it."""
+
+    row: int = Field(description="From 1; a CSV's header does not count")
+    account_id: str
+    api_app: str
+    session_id: str | None = Field(description="null: it could not become a session")
+    existing: bool = Field(description="The session was open already, or an earlier row made it")
+    status: SessionStatus | None
+    error: str | None
+    error_code: str | None
+
+    @classmethod
+    def from_result(cls, result: RowResult) -> "RowResponse":
+        return cls.model_construct(**vars(result))
+
+
+class BatchSummary(BaseModel):
+    """A batch without its counts."""
+
+    batch_id: str
+    status: BatchStatus
+    reason: str | None = Field(description="Why it was stopped or cancelled")
+    accepted: int = Field(description="Rows with a session")
+    rejected: int = Field(description="Rows without one; their results say why")
+    max_running: int
+    stop_percent: int
+    stop_window: int
+    requested_by: str
+    created_at: datetime
+    started_at: datetime = Field(description="When it was made or last tried again")
+    completed_at: datetime | None = Field(description="When the last of its own sessions had ended")
+
+    @classmethod
+    def from_row(cls, row: Batch) -> "BatchSummary":
+        return cls(**{name: getattr(row, name) for name in BatchSummary.model_fields})
+
+
+class BatchResponse(BatchSummary):
+    counts: dict[SessionStatus, int] = Field(description="Rows by the status of their session")
+    eta_seconds: float | None = Field(description="Until all have ended; null before the first end")
+
+    @classmethod
+    def from_view(cls, view: BatchView) -> "BatchResponse":
+        summary = BatchSummary.from_row(view.row)
+        return cls(**vars(summary), counts=view.counts, eta_seconds=view.eta_seconds)
+
+
+class PlacedBatchResponse(BatchResponse):
+    existing: bool = Field(description="An earlier request made it")
+    rows: list[RowResponse]
+
+    @classmethod
+    def from_placed(
+        cls, view: BatchView, rows: list[RowResponse], *, existing: bool
+    ) -> "PlacedBatchResponse":
+        return cls(**vars(BatchResponse.from_view(view)), existing=existing, rows=rows)
+
+
+class RetriedBatchResponse(BatchResponse):
+    put_back: int = Field(description="Sessions that start again")

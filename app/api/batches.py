@@ -1,0 +1,145 @@
+"""`/authorize/batch` and `/batches`: many accounts at once, at a pace, and what became of each."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response, status
+
+from app.api.batch_schemas import (
+    REQUEST_BODY,
+    BatchListQuery,
+    BatchResponse,
+    BatchSummary,
+    PlacedBatchResponse,
+    RetriedBatchResponse,
+    RetryBatchRequest,
+    RowResponse,
+    read_batch,
+)
+from app.api.dependencies import AuthorizeCallerDep, ContextDep, IdempotencyKeyDep, ReadSessionDep
+from app.api.errors import errors
+from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.services import batch_views
+from app.utils.exceptions import (
+    AppPausedException,
+    BatchEmptyException,
+    BatchEndedException,
+    BatchNotFoundException,
+    BodyTooLargeException,
+    IdempotencyConflictException,
+    NothingToRetryException,
+    TooManyWaitingException,
+)
+
+BATCH_PATH = "/authorize/batch"
+
+router = APIRouter(tags=["batches"])
+
+
+@router.post(
+    BATCH_PATH,
+    status_code=status.HTTP_202_ACCEPTED,
+    operation_id="authorizeBatch",
+    openapi_extra={"requestBody": REQUEST_BODY},
+    responses={
+        status.HTTP_200_OK: {"description": "The batch of an earlier request"},
+        **errors(
+            BatchEmptyException, IdempotencyConflictException, TooManyWaitingException, BodyTooLargeException
+        ),
+    },
+)
+async def authorize_batch(
+    request: Request,
+    response: Response,
+    caller: AuthorizeCallerDep,
+    context: ContextDep,
+    idempotency_key: IdempotencyKeyDep = None,
+) -> APIResponse[PlacedBatchResponse]:
+    """Start the authorization of many accounts: a JSON list, or a CSV whose options are in the query."""
+    order = read_batch(request.headers.get("Content-Type", ""), request.query_params, await request.body())
+    async with context.database.transaction() as session:
+        placed = await context.batches.request(session, order, caller=caller, idempotency_key=idempotency_key)
+    response.headers["Location"] = f"/batches/{placed.batch_id}"
+    if not placed.is_new:
+        response.status_code = status.HTTP_200_OK
+    async with context.database.reading() as session:
+        view = await batch_views.view_batch(session, placed.batch_id)
+        rows, _ = await batch_views.page_of_results(
+            session, placed.batch_id, page=1, page_size=len(order.rows)
+        )
+    results = [RowResponse.from_result(row) for row in rows]
+    return success_response(PlacedBatchResponse.from_placed(view, results, existing=not placed.is_new))
+
+
+@router.get("/batches", operation_id="listBatches", responses=errors())
+async def list_batches(
+    query: Annotated[BatchListQuery, Query()], _caller: AuthorizeCallerDep, session: ReadSessionDep
+) -> PaginatedResponse[BatchSummary]:
+    """The newest first."""
+    rows, total = await batch_views.page_of_batches(session, page=query.page, page_size=query.page_size)
+    batches = [BatchSummary.from_row(row) for row in rows]
+    return paginated_response(batches, total=total, page=query.page, page_size=query.page_size)
+
+
+@router.get("/batches/{batch_id}", operation_id="getBatch", responses=errors(BatchNotFoundException))
+async def get_batch(
+    batch_id: str, _caller: AuthorizeCallerDep, session: ReadSessionDep
+) -> APIResponse[BatchResponse]:
+    """Its status, counts and the time it still needs."""
+    return success_response(BatchResponse.from_view(await batch_views.view_batch(session, batch_id)))
+
+
+@router.get(
+    "/batches/{batch_id}/results", operation_id="listBatchResults", responses=errors(BatchNotFoundException)
+)
+async def list_batch_results(
+    batch_id: str,
+    query: Annotated[BatchListQuery, Query()],
+    _caller: AuthorizeCallerDep,
+    session: ReadSessionDep,
+) -> PaginatedResponse[RowResponse]:
+    """Row by row, in their order."""
+    found, total = await batch_views.page_of_results(
+        session, batch_id, page=query.page, page_size=query.page_size
+    )
+    rows = [RowResponse.from_result(row) for row in found]
+    return paginated_response(rows, total=total, page=query.page, page_size=query.page_size)
+
+
+@router.post(
+    "/batches/{batch_id}/cancel",
+    operation_id="cancelBatch",
+    responses=errors(BatchNotFoundException, BatchEndedException),
+)
+async def cancel_batch(
+    batch_id: str, caller: AuthorizeCallerDep, context: ContextDep
+) -> APIResponse[BatchResponse]:
+    """End all its sessions now; browsers that run for it stop within two seconds."""
+    async with context.database.transaction() as session:
+        await context.batches.cancel(session, batch_id, actor=caller.name)
+    await context.batch_pacing.pace(batch_id)
+    async with context.database.reading() as session:
+        view = await batch_views.view_batch(session, batch_id)
+    return success_response(BatchResponse.from_view(view))
+
+
+@router.post(
+    "/batches/{batch_id}/retry",
+    status_code=status.HTTP_202_ACCEPTED,
+    operation_id="retryBatch",
+    responses=errors(
+        BatchNotFoundException, NothingToRetryException, AppPausedException, TooManyWaitingException
+    ),
+)
+async def retry_batch(
+    batch_id: str, caller: AuthorizeCallerDep, context: ContextDep, body: RetryBatchRequest | None = None
+) -> APIResponse[RetriedBatchResponse]:
+    """Let its sessions that ended without tokens start again."""
+    wanted = body or RetryBatchRequest()
+    async with context.database.transaction() as session:
+        put_back = await context.batches.retry(
+            session, batch_id, needs_attention=wanted.needs_attention, actor=caller.name
+        )
+    async with context.database.reading() as session:
+        view = await batch_views.view_batch(session, batch_id)
+    summary = BatchResponse.from_view(view)
+    return success_response(RetriedBatchResponse(**vars(summary), put_back=put_back))

@@ -1,0 +1,82 @@
+"""What the browser showed when an attempt failed."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from app.api.dependencies import EvidenceCallerDep, ReadSessionDep
+from app.api.errors import errors
+from app.api.responses import APIResponse, success_response
+from app.models import Evidence
+from app.services import evidence_service
+from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundException
+
+router = APIRouter(prefix="/authorize", tags=["evidence"])
+
+_NOT_STORED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+class EvidenceResponse(BaseModel):
+    """Of one attempt; what may be a secret is masked."""
+
+    attempt: int
+    taken_at: datetime
+    url: str = Field(description="Scheme, host and path")
+    title: str
+    test_ids: list[str] = Field(description="`data-testid` of the visible elements")
+    console: list[str] = Field(description="The last errors of the page's console")
+    screenshot: str | None = Field(description="Where it is; null when none could be taken")
+
+    @classmethod
+    def from_row(cls, row: Evidence, *, has_screenshot: bool) -> "EvidenceResponse":
+        link = f"/authorize/{row.session_id}/screenshot?attempt={row.attempt}"
+        return cls(
+            attempt=row.attempt,
+            taken_at=row.taken_at,
+            url=row.url,
+            title=row.title,
+            test_ids=row.test_ids,
+            console=row.console,
+            screenshot=link if has_screenshot else None,
+        )
+
+
+@router.get(
+    "/{session_id}/evidence",
+    operation_id="getAuthorizationEvidence",
+    responses=errors(SessionNotFoundException),
+)
+async def get_evidence(
+    session_id: str, _caller: EvidenceCallerDep, session: ReadSessionDep, response: Response
+) -> APIResponse[list[EvidenceResponse]]:
+    """Of each attempt that failed in the browser: address, title, test ids, console errors."""
+    response.headers["Cache-Control"] = "no-store"
+    found = await evidence_service.of_session(session, session_id)
+    return success_response(
+        [EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in found]
+    )
+
+
+@router.get(
+    "/{session_id}/screenshot",
+    operation_id="getAuthorizationScreenshot",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/jpeg": {}}, "description": "The page at the attempt's end"},
+        **errors(SessionNotFoundException, ScreenshotNotFoundException),
+    },
+)
+async def get_screenshot(
+    session_id: str,
+    _caller: EvidenceCallerDep,
+    session: ReadSessionDep,
+    attempt: Annotated[
+        int | None, Query(ge=1, le=1_000_000, description="Default: the last that has one")
+    ] = None,
+) -> Response:
+    """The page as it was when an attempt failed; what stood in password fields is not to be seen."""
+    number, image = await evidence_service.screenshot(session, session_id, attempt=attempt)
+    name = f'inline; filename="{session_id}-attempt-{number}.jpg"'
+    return Response(image, media_type="image/jpeg", headers={**_NOT_STORED, "Content-Disposition": name})

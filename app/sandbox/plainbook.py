@@ -1,0 +1,199 @@
+"""Plainbook, a provider unlike X: pages without scripts, a choice of accounts, a cookie banner, plain OAuth 2.0.
+
+Its client authenticates in the body, access tokens live an hour, refresh tokens stay the same.
+"""
+
+import html
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from app.sandbox.faults import SPECIAL_KINDS, Call, Endpoint
+from app.sandbox.oauth import AuthorizeRequestError, Grant, OAuthError, Ticket
+from app.sandbox.provider_api import account_of_call, bearer_token, parse_form
+from app.sandbox.provider_pages import SignedInDep
+from app.sandbox.state import SESSION_COOKIE, user_id_of
+from app.sandbox.world import World, WorldDep
+
+MOUNTED_AT = "/plainbook"
+SCOPES = ("profile", "posts", "offline")
+TOKEN_SECONDS = 3600
+
+_STYLE = (
+    "body{font:16px serif;margin:3em}"
+    "dialog{position:fixed;inset:0;width:100vw;height:100vh;max-width:none;max-height:none;border:0}"
+)
+_BANNER = (
+    '<dialog open class="cookies"><p>Cookies!</p><form method="dialog"><button>Fine</button></form></dialog>'
+)
+_LOGIN = '<form class="login"><input name="login"><input type="password" name="password"></form>'
+_ENDPOINTS = {
+    ("GET", "/authorize"): Endpoint.PLAINBOOK_AUTHORIZE,
+    ("POST", "/consent"): Endpoint.PLAINBOOK_CONSENT,
+    ("POST", "/token"): Endpoint.PLAINBOOK_TOKEN,
+    ("POST", "/revoke"): Endpoint.PLAINBOOK_REVOKE,
+    ("GET", "/me"): Endpoint.PLAINBOOK_ME,
+}
+_API = (Endpoint.PLAINBOOK_TOKEN, Endpoint.PLAINBOOK_REVOKE, Endpoint.PLAINBOOK_ME)
+
+
+def create_plainbook(world: World) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.state.world = world
+    app.add_exception_handler(OAuthError, _show_error)
+    app.get("/authorize", response_model=None)(authorize)
+    app.get("/consent", response_model=None)(consent_page)
+    app.post("/consent", response_model=None)(consent)
+    app.get("/login", response_model=None)(login_page)
+    app.post("/token")(token)
+    app.post("/revoke")(revoke)
+    app.get("/me")(me)
+    return app
+
+
+def identify(request: Request, body: bytes, world: World) -> Call | None:
+    """Of a request to the server that Plainbook is mounted on; None: not for Plainbook."""
+    endpoint = _ENDPOINTS.get((request.method, request.url.path.removeprefix(MOUNTED_AT)))
+    if endpoint is None or not request.url.path.startswith(MOUNTED_AT):
+        return None
+    if endpoint not in _API:
+        return Call(endpoint, world.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
+    return Call(endpoint, account_of_call(request, body, world.plainbook))
+
+
+async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> Response:
+    """Which account, then the consent; what is wrong with the request is told in a page."""
+    try:
+        asked = world.plainbook.check_authorize(request.query_params)
+    except AuthorizeRequestError as problem:
+        return _page("Sorry", f'<p class="error">{html.escape(str(problem))}</p>')
+    kinds = SPECIAL_KINDS[Endpoint.PLAINBOOK_AUTHORIZE].keys() - {"kill_browser"}
+    fault = world.faults.take(Endpoint.PLAINBOOK_AUTHORIZE, account, kinds)
+    kind = fault.kind if fault else None
+    if account is None or kind == "signed_out":
+        return RedirectResponse(f"{MOUNTED_AT}/login", 302)
+    if kind == "error_page":
+        return _page("Sorry", "<p>Plainbook is having a break.</p>")
+    ticket = world.plainbook.open_ticket(asked, signed_in=account, shown=account)
+    ticket.twist = kind
+    banner = _BANNER if world.settings.plainbook_banner else ""
+    if not world.settings.plainbook_chooser:
+        return _consent_page(ticket, banner)
+    return _chooser(
+        ticket, _decoys(account) if kind == "not_listed" else [*_decoys(account), account], banner
+    )
+
+
+async def consent_page(ticket: str, account: str, signed_in: SignedInDep, world: WorldDep) -> Response:
+    """For the account that was chosen."""
+    opened = world.plainbook.ticket(ticket, signed_in)
+    if account not in (opened.signed_in, *_decoys(opened.signed_in)):
+        raise OAuthError("This account is not signed in.", status=403)
+    opened.shown = account
+    return _consent_page(opened)
+
+
+async def consent(request: Request, signed_in: SignedInDep, world: WorldDep) -> Response:
+    """The decision, once."""
+    form = parse_form(await request.body())
+    opened = world.plainbook.ticket(form.get("ticket", ""), signed_in)
+    world.plainbook.use_ticket(opened)
+    if form.get("decision") != "allow" or opened.twist == "declined":
+        return RedirectResponse(_declined(opened), 303)
+    code = world.plainbook.issue_code(opened, world.settings.code_seconds)
+    return RedirectResponse(_location(opened, code=code), 303)
+
+
+async def login_page() -> Response:
+    return _page("Log in", _LOGIN)
+
+
+async def token(request: Request, world: WorldDep) -> JSONResponse:
+    """RFC 6749, 4.1.3 and 6."""
+    form = parse_form(await request.body())
+    client_id = world.plainbook.authenticate(request.headers.get("authorization"), form)
+    if form.get("grant_type") == "authorization_code":
+        grant = world.plainbook.exchange(client_id, form, TOKEN_SECONDS)
+    elif form.get("grant_type") == "refresh_token":
+        grant = world.plainbook.refresh(client_id, form, TOKEN_SECONDS)
+    else:
+        raise OAuthError("No such grant_type.", error="unsupported_grant_type")
+    return JSONResponse(_token_body(grant, is_first=form["grant_type"] == "authorization_code"))
+
+
+async def revoke(request: Request, world: WorldDep) -> JSONResponse:
+    """RFC 7009."""
+    form = parse_form(await request.body())
+    client_id = world.plainbook.authenticate(request.headers.get("authorization"), form)
+    world.plainbook.revoke(client_id, form.get("token", ""))
+    return JSONResponse({})
+
+
+async def me(request: Request, world: WorldDep) -> JSONResponse:
+    grant = world.plainbook.grant_of_access_token(bearer_token(request))
+    if grant is None or not grant.may("profile"):
+        return JSONResponse({"error": "invalid_token"}, 401)
+    return JSONResponse({"user": {"login": grant.account, "uid": int(user_id_of(grant.account))}})
+
+
+async def _show_error(request: Request, error: Exception) -> JSONResponse:
+    """RFC 6749, 5.2, to the letter."""
+    assert isinstance(error, OAuthError)
+    name = {401: "invalid_client", 400: "invalid_grant"}.get(error.status, "access_denied")
+    if error.error == "unsupported_grant_type":
+        name = error.error
+    return JSONResponse({"error": name, "error_description": "Plainbook refuses this."}, error.status)
+
+
+def _token_body(grant: Grant, *, is_first: bool) -> dict[str, Any]:
+    body = {
+        "token_type": "Bearer",
+        "expires_in": TOKEN_SECONDS,
+        "access_token": grant.access_token,
+        "scope": ",".join(grant.scope.split()),
+    }
+    return body | ({"refresh_token": grant.refresh_token} if is_first and grant.refresh_token else {})
+
+
+def _decoys(account: str) -> list[str]:
+    """Other accounts of the same browser, one of which only begins like the profile's own."""
+    return [f"{account}2", "someone.else"]
+
+
+def _chooser(ticket: Ticket, accounts: list[str], banner: str) -> Response:
+    choices = "".join(
+        f'<li><label><input type="radio" name="account" value="{html.escape(name)}"> {html.escape(name)}</label>'
+        for name in accounts
+    )
+    return _page(
+        "Choose an account",
+        f'<form class="accounts" action="{MOUNTED_AT}/consent"><ul>{choices}</ul>'
+        f'<input type="hidden" name="ticket" value="{ticket.id}"><button type="submit">Go on</button></form>{banner}',
+    )
+
+
+def _consent_page(ticket: Ticket, banner: str = "") -> Response:
+    return _page(
+        f"{ticket.request.app_name} wants to post for you",
+        f'<p>You are <b id="signed-in">{html.escape(ticket.shown)}</b></p>'
+        f'<form class="consent" method="post" action="{MOUNTED_AT}/consent">'
+        f'<input type="hidden" name="ticket" value="{ticket.id}">'
+        '<button type="submit" name="decision" value="allow">Allow</button> '
+        f'<a href="{html.escape(_declined(ticket))}">Cancel</a></form>{banner}',
+    )
+
+
+def _declined(ticket: Ticket) -> str:
+    return _location(ticket, error="access_denied")
+
+
+def _location(ticket: Ticket, **answer: str) -> str:
+    uri = ticket.request.redirect_uri
+    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer | {'state': ticket.request.state})}"
+
+
+def _page(title: str, body: str) -> Response:
+    text = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}"
+    return HTMLResponse(text, headers={"cache-control": "no-store"})

@@ -1,0 +1,114 @@
+"""Batches as their callers see them; reads only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import AuthorizationSession, Batch, BatchRow, SessionStatus
+from app.utils.exceptions import BatchNotFoundException
+
+_ETA_OVER: Final = 100
+"""Ends that tell how fast it goes."""
+_OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
+
+
+@dataclass(frozen=True)
+class BatchView:
+    row: Batch
+    counts: dict[str, int]
+    """Rows by the status of their session; every status."""
+    eta_seconds: float | None
+    """None: nothing has ended yet, or all has."""
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row and what became of it."""
+
+    row: int
+    account_id: str
+    api_app: str
+    session_id: str | None
+    existing: bool
+    status: SessionStatus | None
+    """None: there is no session, or it is too old to be kept."""
+    error_code: str | None
+    """Why there is none, or why it failed."""
+    error: str | None
+
+
+async def view_batch(session: AsyncSession, batch_id: str) -> BatchView:
+    """Raises `BatchNotFoundException`."""
+    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id))
+    if batch is None:
+        raise BatchNotFoundException(batch_id)
+    return await _view(session, batch)
+
+
+async def page_of_batches(session: AsyncSession, *, page: int, page_size: int) -> tuple[Sequence[Batch], int]:
+    """The newest first, and how many there are."""
+    total = await session.scalar(select(func.count()).select_from(Batch)) or 0
+    query = select(Batch).order_by(Batch.id.desc()).limit(page_size).offset((page - 1) * page_size)
+    return (await session.scalars(query)).all(), total
+
+
+async def page_of_results(
+    session: AsyncSession, batch_id: str, *, page: int, page_size: int
+) -> tuple[Sequence[RowResult], int]:
+    """In the order of the rows, and how many there are. Raises `BatchNotFoundException`."""
+    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id))
+    if batch is None:
+        raise BatchNotFoundException(batch_id)
+    query = (
+        select(
+            BatchRow.number,
+            BatchRow.account_id,
+            BatchRow.api_app,
+            BatchRow.session_id,
+            BatchRow.is_existing,
+            AuthorizationSession.status,
+            func.coalesce(BatchRow.error_code, AuthorizationSession.error_code),
+            func.coalesce(BatchRow.error_message, AuthorizationSession.error_message),
+        )
+        .outerjoin(AuthorizationSession, AuthorizationSession.session_id == BatchRow.session_id)
+        .where(BatchRow.batch_id == batch_id)
+        .order_by(BatchRow.number)
+        .limit(page_size)
+        .offset((page - 1) * page_size)
+    )
+    return [RowResult(*row) for row in await session.execute(query)], batch.accepted + batch.rejected
+
+
+async def _view(session: AsyncSession, batch: Batch) -> BatchView:
+    query = (
+        select(AuthorizationSession.status, func.count())
+        .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
+        .where(BatchRow.batch_id == batch.batch_id)
+        .group_by(AuthorizationSession.status)
+    )
+    counts = dict.fromkeys((status.value for status in SessionStatus), 0)
+    counts |= {status.value: count for status, count in await session.execute(query)}
+    left = sum(counts[status] for status in _OPEN)
+    seconds = await _seconds_per_session(session, batch) if left and batch.completed_at is None else None
+    return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
+
+
+async def _seconds_per_session(session: AsyncSession, batch: Batch) -> float | None:
+    """From the first start to the last end of the latest ends, by their number: the wave's width is in it."""
+    latest = (
+        select(AuthorizationSession.started_at, AuthorizationSession.completed_at)
+        .where(
+            AuthorizationSession.batch_id == batch.batch_id,
+            AuthorizationSession.completed_at >= batch.started_at,
+            AuthorizationSession.started_at.is_not(None),
+        )
+        .order_by(AuthorizationSession.completed_at.desc())
+        .limit(_ETA_OVER)
+        .subquery()
+    )
+    query = select(func.min(latest.c.started_at), func.max(latest.c.completed_at), func.count())
+    first, last, ends = (await session.execute(query.select_from(latest))).one()
+    return (last - first).total_seconds() / ends if ends else None

@@ -1,0 +1,106 @@
+"""What the page shows when an attempt fails: asked from the tab itself, so that a hung driver does not matter."""
+
+import base64
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, urlsplit
+
+from app.clients.devtools import RedirectWatcher
+from app.clients.texts import storable
+from app.services.interfaces import AuthorizationRequest, PageEvidence
+from app.utils.masking import mask_text
+
+_SECONDS: Final = 3.0
+"""For all of it: a slot waits behind it."""
+_LOOK_SECONDS: Final = 1.0
+"""A page that does not answer within them is in an endless script."""
+_QUALITIES: Final = (60, 25)
+_SHOWN_PROTOCOLS: Final = ("http", "https")
+_LOOKED_AT: Final = 5000
+_LONGEST_TITLE: Final = 300
+_LONGEST_URL: Final = 1000
+_LONGEST_LINE: Final = 500
+_LONGEST_TEST_ID: Final = 100
+
+_LOOK: Final = r"""
+(() => {
+  const passwords = 'input[type="password"], input[autocomplete$="password"]';
+  for (const field of document.querySelectorAll(passwords)) {
+    field.style.setProperty('transition', 'none', 'important');
+    field.style.setProperty('color', 'transparent', 'important');
+    field.style.setProperty('-webkit-text-fill-color', 'transparent', 'important');
+    field.style.setProperty('text-shadow', 'none', 'important');
+  }
+  const shown = [...document.querySelectorAll('[data-testid]')].filter((e) => e.getClientRects().length > 0);
+  const ids = [...new Set(shown.map((e) => e.getAttribute('data-testid')))];
+  return {title: document.title, test_ids: ids.slice(0, 100)};
+})()
+"""
+"""Hides what stands in password fields, also in one that shows its text, and changes nothing else."""
+
+
+def capture(
+    tab: RedirectWatcher, *, authorization: AuthorizationRequest, max_bytes: int
+) -> PageEvidence | None:
+    """What can be had within 3 seconds, secrets masked; None when the browser does not answer.
+
+    A page in an endless script tells its address and title alone. `max_bytes`: of the screenshot; a larger one is
+    taken again at a lower quality, or left out.
+    """
+    deadline = monotonic() + _SECONDS
+    target = (tab.ask("Target.getTargetInfo", seconds=_LOOK_SECONDS) or {}).get("targetInfo")
+    if target is None:
+        return None
+    known = _known_secrets(authorization, tab.redirect)
+    look = _look(tab)
+    seen: dict[str, Any] = look or {}
+    return PageEvidence(
+        url=_text(_address(target.get("url", "")), known, _LONGEST_URL),
+        title=_text(seen.get("title", target.get("title", "")), known, _LONGEST_TITLE),
+        test_ids=tuple(_text(each, known, _LONGEST_TEST_ID) for each in seen.get("test_ids", ())),
+        console=tuple(_text(line, known, _LONGEST_LINE) for line in list(tab.console_errors)),
+        # A page that did not answer has not hidden its passwords.
+        screenshot=_screenshot(tab, deadline, max_bytes) if look is not None else None,
+    )
+
+
+def _look(tab: RedirectWatcher) -> dict[str, Any] | None:
+    answer = tab.ask("Runtime.evaluate", seconds=_LOOK_SECONDS, expression=_LOOK, returnByValue=True)
+    value = (answer or {}).get("result", {}).get("value")
+    return value if isinstance(value, dict) else None
+
+
+def _screenshot(tab: RedirectWatcher, deadline: float, max_bytes: int) -> bytes | None:
+    for quality in _QUALITIES:
+        left = deadline - monotonic()
+        answer = tab.ask("Page.captureScreenshot", seconds=left, format="jpeg", quality=quality)
+        if answer is None:
+            return None
+        image = base64.b64decode(answer["data"])
+        if len(image) <= max_bytes:
+            return image
+    return None
+
+
+def _known_secrets(authorization: AuthorizationRequest, redirect: str | None) -> set[str]:
+    """What the attempt itself knows, however it may be spelt in a URL."""
+    query = parse_qs(urlsplit(redirect or "").query)
+    plain = {
+        authorization.state.get_secret_value(),
+        authorization.code_verifier.get_secret_value(),
+        *query.get("code", ()),
+        *query.get("state", ()),
+    }
+    return plain | {quote(secret, safe="") for secret in plain}
+
+
+def _address(url: str) -> str:
+    """Scheme, host and path. Of ``data:`` and its like the scheme alone: the rest is the page itself."""
+    parts = urlsplit(url)
+    if parts.scheme not in _SHOWN_PROTOCOLS:
+        return f"{parts.scheme}:"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _text(value: Any, known: set[str], longest: int) -> str:
+    return mask_text(storable(str(value))[:_LOOKED_AT], known=known)[:longest]

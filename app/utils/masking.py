@@ -1,0 +1,43 @@
+"""Secrets taken out of texts: by their place in a URL, by what they are called, by how they look, or as they are."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+MASK: Final = "[masked]"
+
+_SHORTEST_KNOWN: Final = 6
+"""A shorter string stands in too many words to be replaced."""
+_SECRET_IN_URL: Final = re.compile(
+    r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token)=)[^&\\\s\"'<>]+"
+)
+_QUERY: Final = re.compile(
+    r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE
+)
+_AUTHORIZATION: Final = re.compile(r"\b(bearer|basic)\s+[^\s\"',;]+", re.IGNORECASE)
+_NAMED: Final = re.compile(
+    r"((?<![\w-])[\w-]*(?:token|secret|passw(?:or)?d|verifier|cookie|api[_-]?key)\w*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}\]]+"
+    r"|(\b(?:code|state)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}\]]{6,}",
+    re.IGNORECASE,
+)
+# The look-behinds here keep the time linear: a page may write a word of any length.
+_RANDOM_LOOKING: Final = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{24,}")
+
+
+def mask_urls(text: str) -> str:
+    """Without the values of those query parameters that OAuth keeps secret."""
+    return _SECRET_IN_URL.sub(rf"\1{MASK}", text)
+
+
+def mask_text(text: str, *, known: Iterable[str] = ()) -> str:
+    """A text of somebody else's, fit to be kept: without the `known` secrets and all that may be one.
+
+    URLs lose query and fragment. It rather masks too much: an id of 24 characters looks like a token.
+    """
+    for secret in sorted(known, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_KNOWN:
+            text = text.replace(secret, MASK)
+    text = _QUERY.sub(rf"\1?{MASK}", text)
+    text = _AUTHORIZATION.sub(rf"\1 {MASK}", text)
+    text = _NAMED.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
+    return _RANDOM_LOOKING.sub(MASK, text)

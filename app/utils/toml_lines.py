@@ -1,0 +1,58 @@
+"""Where the keys of a TOML document stand: `tomllib` tells the line of a syntax error, of a value it does not."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Path = tuple[str | int, ...]
+
+
+def key_lines(text: str) -> dict[Path, int]:
+    """Each table and key of a valid document by its path → its line, from 1."""
+    lines: dict[Path, int] = {(): 1}
+    table: Path = ()
+    for number, statement in _statements(text):
+        parsed = tomllib.loads(statement)
+        if statement.lstrip().startswith("["):
+            *above, table = _paths(parsed)
+            lines = dict.fromkeys(above, number) | lines | {table: number}
+        else:
+            for path in _paths(parsed):
+                lines.setdefault(table + path, number)
+    return lines
+
+
+def line_of(lines: Mapping[Path, int], path: Path) -> int:
+    """Of the path, or of the nearest table above it: a key that is missing has none."""
+    return next(lines[path[:length]] for length in range(len(path), -1, -1) if path[:length] in lines)
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Each header, and each key with its value, which may go over several lines; with the number of its first line."""
+    number, statement = 0, ""
+    for current, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not statement:
+            number = current
+        statement += line + "\n"
+        if _is_whole(statement):
+            yield number, statement
+            statement = ""
+
+
+def _is_whole(statement: str) -> bool:
+    try:
+        tomllib.loads(statement)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    """Of all tables and keys in a parsed value; list items are left to the key that holds the list."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (key,)
+            yield from ((key, *path) for path in _paths(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _paths(inner)

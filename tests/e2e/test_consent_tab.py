@@ -1,0 +1,333 @@
+"""What the service does on pages of other shapes than X's, and with a person at the window. A real browser."""
+
+import asyncio
+import html
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from app.clients.devtools import DevToolsClient
+from app.models import SessionStage
+from app.sandbox.admin import ProfileInfo
+from app.sandbox.config import SandboxInfo
+from app.sandbox.devtools import command
+from app.services.automation import BrowserController, obtain_code
+from app.services.chromedriver import ChromeDrivers
+from app.services.interfaces import AuthorizationRequest, BrowserTimeouts, ConsentRequest, RunningBrowser
+from app.services.providers import ConsentPageRules
+from app.utils.exceptions import (
+    AccountMismatchException,
+    AuthorizationTimeoutException,
+    ConsentButtonNotFoundException,
+    ConsentPageException,
+    LoginRequiredException,
+    PersonNotSeenException,
+    ServiceStoppingException,
+    UnknownPageException,
+)
+from tests.fixtures.waiting import eventually
+
+RULES = ConsentPageRules(
+    consent_buttons=("#agree", "//button[text()='Grant']"),
+    fallback_buttons=("form button[type=submit]",),
+    account_choices="li.account, input[name=account]",
+    banner_buttons=("#cookies button",),
+    signed_in_handle="#who",
+    login_paths=("/login",),
+    home_paths=("/home",),
+    error_texts=("no such app",),
+    error_details=(".alert",),
+)
+TIMEOUTS = BrowserTimeouts(attach=20, page_load=10, consent_button=3, callback=5, person=8)
+
+GRANT = "<button id=agree onclick=\"location='/granted'\">Agree</button>"
+BANNER = """<div id=cookies style="position:fixed;inset:0;background:#fff">
+<button onclick="this.parentNode.remove()">Only what is needed</button></div>"""
+PAGES = {
+    "/plain": "<form action=/granted method=post><p id=who>You are @alice</p><button type=submit>Yes</button></form>",
+    "/xpath": "<button>Refuse</button><button onclick=\"location='/granted'\">Grant</button>",
+    "/banner": BANNER + GRANT,
+    "/banner-that-stays": BANNER.replace("this.parentNode.remove()", "1") + GRANT,
+    "/chooser": "<ul><li class=account onclick=\"location='/wrong'\">Bob (@alice_2)</li>"
+    "<li class=account onclick=\"location='/plain'\">Alice (@alice)</li></ul>"
+    "<form><button type=submit>x</button></form>",
+    "/radios": "<form action=/plain><label><input type=radio name=account value=17>Bob</label>"
+    "<label><input type=radio name=account value=18>alice</label><button id=next>Next</button></form>",
+    "/others": "<ul><li class=account>bob</li><li class=account>carol</li></ul>",
+    "/wrong": "<p id=who>You are @alice_2</p>" + GRANT,
+    "/nothing": "<h1>We are making things better</h1><button>Continue</button>",
+    "/disabled": "<button id=agree disabled>Agree</button>",
+    "/not-yours": "<h1>No such app</h1>" + GRANT,
+    "/alert": "<p class=alert>The redirect URI is not registered</p>",
+    "/login": "<h1>Log in</h1><form action=/plain><button>Log in</button></form>",
+    "/login-elsewhere": "<script>location='/login?then=home'</script>",
+    "/home": "<h1>What is happening?</h1>",
+    "/hung": "<script>setTimeout(() => { for (;;); }, 50)</script>",
+    "/unlocks": "<p id=who>@alice</p><button id=agree onclick=\"location='/login'\">Agree</button>",
+}
+
+
+@dataclass
+class Site:
+    """`visited`: paths in their order."""
+
+    url: str
+    visited: list[str]
+    pages: dict[str, str]
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with _serving(dict(PAGES)) as site:
+        yield site
+
+
+@pytest.fixture
+async def browser(profile: ProfileInfo, info: SandboxInfo, http: httpx.AsyncClient) -> RunningBrowser:
+    answer = await http.post(
+        f"{info.gologin_local_url}/browser/start-profile", json={"profileId": profile.id, "sync": True}
+    )
+    ws_url = answer.json()["wsUrl"]
+    address = urlsplit(ws_url).netloc
+    version = await DevToolsClient(http=http).version(address)
+    return RunningBrowser(profile_id=profile.id, address=address, ws_url=ws_url, major=version.major)
+
+
+@pytest.fixture(scope="module")
+async def drivers() -> AsyncIterator[ChromeDrivers]:
+    configured = os.environ.get("CHROMEDRIVER_PATH")
+    drivers = ChromeDrivers(path=Path(configured) if configured else None)
+    yield drivers
+    await drivers.close()
+
+
+class Visit:
+    """One consent in a thread of its own, as the service does it."""
+
+    def __init__(self, request: ConsentRequest) -> None:
+        self.request = request
+        self.stages: list[SessionStage] = []
+        request.report = self.stages.append
+
+    async def code(self) -> str:
+        code = await asyncio.to_thread(
+            obtain_code, BrowserController(max_screenshot_bytes=500_000), self.request
+        )
+        return code.get_secret_value()
+
+
+@pytest.fixture
+async def visit(site: Site, browser: RunningBrowser, drivers: ChromeDrivers) -> Callable[..., Visit]:
+    driver_url = await drivers.url_for(browser.major)
+
+    def make(path: str, **changes: Any) -> Visit:
+        request = ConsentRequest(
+            browser=browser,
+            driver_url=driver_url,
+            account_id="alice",
+            authorization=AuthorizationRequest(
+                url=f"{site.url}{path}",
+                redirect_uri=f"{site.url}/callback",
+                state=SecretStr("the-state"),
+                code_verifier=SecretStr("v"),
+            ),
+            page=RULES,
+            report=lambda stage: None,
+            timeouts=TIMEOUTS,
+        )
+        return Visit(replace(request, **changes))
+
+    return make
+
+
+@pytest.mark.parametrize("path", ["/plain", "/xpath", "/banner", "/chooser"])
+async def test_pages_of_other_shapes_lead_to_the_code(visit: Callable[..., Visit], path: str, site: Site):
+    assert await visit(path).code() == "the-code"
+    assert site.visited.count("/granted") == 1
+    assert "/wrong" not in site.visited
+
+
+async def test_an_account_is_chosen_by_its_label_and_confirmed(visit: Callable[..., Visit], site: Site):
+    rules = replace(RULES, account_continue="#next")
+    assert await visit("/radios", page=rules).code() == "the-code"
+    assert "/plain?account=18" in site.visited
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/others", AccountMismatchException),
+        ("/wrong", AccountMismatchException),
+        ("/nothing", UnknownPageException),
+        ("/disabled", ConsentButtonNotFoundException),
+        ("/banner-that-stays", ConsentButtonNotFoundException),
+        ("/not-yours", ConsentPageException),
+        ("/alert", ConsentPageException),
+        ("/login", LoginRequiredException),
+        ("/home", UnknownPageException),
+        ("/hung", AuthorizationTimeoutException),
+    ],
+)
+async def test_other_pages_end_with_their_own_error_and_nothing_pressed(
+    visit: Callable[..., Visit], path: str, error: type[Exception], site: Site
+):
+    with pytest.raises(error):
+        await visit(path).code()
+    assert site.visited == [path]
+
+
+async def test_a_mismatch_names_the_accounts_that_are_offered(visit: Callable[..., Visit]):
+    with pytest.raises(AccountMismatchException, match="bob, carol"):
+        await visit("/others").code()
+
+
+async def test_the_whole_attempts_deadline_ends_the_wait_in_the_thread(visit: Callable[..., Visit]):
+    slow = replace(TIMEOUTS, consent_button=60)
+    with pytest.raises(AuthorizationTimeoutException, match="7 seconds"):
+        await visit("/nothing", timeouts=slow, deadline=monotonic() + 1, timeout=7.0).code()
+
+
+async def test_a_stop_ends_a_wait_for_a_person(visit: Callable[..., Visit]):
+    attended = visit("/plain", is_attended=True, awaits_person=True)
+    running = asyncio.create_task(attended.code())
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
+    attended.request.stop.set()
+    with pytest.raises(ServiceStoppingException):
+        await running
+
+
+async def test_an_attended_consent_is_pressed_by_the_person_alone(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+):
+    attended = visit("/plain", is_attended=True, awaits_person=True)
+    running = asyncio.create_task(attended.code())
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
+    assert "/granted" not in site.visited
+
+    await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/plain")
+    assert await running == "the-code"
+    assert attended.stages[-3:] == [
+        SessionStage.WAITING_FOR_PERSON,
+        SessionStage.CONSENT_GIVEN,
+        SessionStage.CODE_RECEIVED,
+    ]
+
+
+async def test_an_attended_consent_leaves_the_banner_and_the_chooser_to_the_person(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+):
+    attended = visit("/chooser", is_attended=True, awaits_person=True)
+    running = asyncio.create_task(attended.code())
+    await eventually(lambda: "/chooser" in site.visited)
+    await _person(browser, "document.querySelectorAll('li')[1].click()", at=f"{site.url}/chooser")
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
+    await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/plain")
+    assert await running == "the-code"
+
+
+async def test_nobody_at_the_window_ends_the_wait(visit: Callable[..., Visit], site: Site):
+    soon = replace(TIMEOUTS, person=1.5)
+    with pytest.raises(PersonNotSeenException):
+        await visit("/plain", is_attended=True, awaits_person=True, timeouts=soon).code()
+    with pytest.raises(PersonNotSeenException):
+        await visit("/login", awaits_person=True, timeouts=soon).code()
+    assert "/granted" not in site.visited
+
+
+async def test_after_a_person_has_logged_in_the_service_goes_on_by_itself(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+):
+    resumed = visit("/login", awaits_person=True)
+    running = asyncio.create_task(resumed.code())
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in resumed.stages)
+    await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/login")
+    assert await running == "the-code"
+    assert site.visited.count("/granted") == 1
+
+
+async def test_a_person_who_is_led_home_is_brought_back_to_the_consent(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+):
+    resumed = visit("/login-elsewhere", awaits_person=True)
+    running = asyncio.create_task(resumed.code())
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in resumed.stages)
+    site.pages["/login-elsewhere"] = site.pages["/plain"]  # signed in from now on
+    await _person(browser, "location = '/home'", at=f"{site.url}/login?then=home")
+    assert await running == "the-code"
+
+
+async def test_a_login_after_the_click_is_waited_out_and_the_consent_pressed_again(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+):
+    resumed = visit("/unlocks", awaits_person=True)
+    running = asyncio.create_task(resumed.code())
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in resumed.stages)
+    await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/login")
+    assert await running == "the-code"
+
+
+async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:
+    """Does `script` in the tab that shows the page `at`, as a person at the window would."""
+
+    async with asyncio.timeout(10):
+        while (target := await _tab(browser, at)) is None:
+            await asyncio.sleep(0.02)
+    page = f"ws://{browser.address}/devtools/page/{target}"
+    await command(page, "Runtime.evaluate", {"expression": script, "userGesture": True})
+
+
+async def _tab(browser: RunningBrowser, url: str) -> str | None:
+    targets = (await command(browser.ws_url, "Target.getTargets"))["targetInfos"]
+    return next((target["targetId"] for target in targets if target["url"].rstrip("?") == url), None)
+
+
+@contextmanager
+def _serving(pages: dict[str, str]) -> Iterator[Site]:
+    visited: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/favicon.ico":
+                return self.send_error(404)
+            visited.append(self.path)
+            page = pages.get(self.path) or pages.get(urlsplit(self.path).path)
+            if page is None:
+                return self.send_error(404, html.escape(self.path))
+            self.send_response(200)
+            self.send_header("content-type", "text/html; charset=utf-8")
+            self.end_headers()
+            return self.wfile.write(f"<!doctype html><title>A page</title>{page}".encode()) and None
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self._grant()
+
+        def _grant(self) -> None:
+            visited.append(self.path)
+            self.send_response(303)
+            self.send_header("location", "/callback?state=the-state&code=the-code")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None: ...
+
+    pages.setdefault("/granted", "<script>location='/callback?state=the-state&code=the-code'</script>")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield Site(f"http://127.0.0.1:{server.server_address[1]}", visited, pages)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,254 @@
+"""A wave is never too wide and never dries up; a batch stops once, whoever sees it, and always comes to its end."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from app.context import Context
+from app.database import Database
+from app.models import AuthorizationSession, BatchStatus, SessionStatus, utc_now
+from app.services import batch_pacing
+from app.utils.exceptions import (
+    BrowserCrashedException,
+    ConsentDeclinedException,
+    InvalidClientException,
+    LoginRequiredException,
+)
+from tests.fixtures.batches import (
+    end,
+    events_of,
+    new_batch,
+    place_batch,
+    read_batch,
+    sessions_of,
+    under_way,
+    wanted,
+)
+from tests.fixtures.logs import logged
+from tests.fixtures.services import OpenContext
+
+
+async def test_a_wave_is_released_and_each_end_releases_the_next(context: Context, database: Database):
+    batch_id = await new_batch(context, 5, max_running=2)
+    for expected in (["a000", "a001"], ["a001", "a002"], ["a002", "a003"], ["a003", "a004"], ["a004"]):
+        rows = await under_way(database, batch_id)
+        assert [row.twitter_username for row in rows] == expected
+        await end(context, rows[0])
+        await context.batch_pacing.pace(batch_id)
+    batch = await read_batch(database, batch_id)
+    assert batch.status is BatchStatus.COMPLETED
+    (completed,) = await events_of(database, "batch.completed")
+    assert completed.data["counts"] == {"completed": 5}
+
+
+async def test_held_ones_are_not_claimed(context: Context, database: Database):
+    batch_id = await new_batch(context, 2, max_running=1)
+    (held,) = await sessions_of(database, batch_id, held=True)
+    assert await context.session_runs.claim(held.session_id) is None
+    assert await context.session_runs.deliver_waiting() == 1
+
+
+async def test_an_end_wakes_the_batch_by_itself(context: Context, database: Database):
+    batch_id = await new_batch(context, 3, max_running=1)
+    for _ in range(3):
+        (row,) = await under_way(database, batch_id)
+        await end(context, row, ConsentDeclinedException("x"))
+        assert context.batch_pacing._pacing is not None
+        await asyncio.wait_for(context.batch_pacing._pacing, 20)
+    assert (await read_batch(database, batch_id)).status is BatchStatus.COMPLETED
+
+
+async def test_two_ends_at_once_release_two(open_services: OpenContext, context: Context, database: Database):
+    """Seen by two processes, each of which looks several times."""
+    batch_id = await new_batch(context, 12, max_running=4)
+    async with open_services() as other:
+        rows = await under_way(database, batch_id)
+        await asyncio.gather(end(context, rows[0]), end(other, rows[1]))
+        await asyncio.gather(
+            *(each.batch_pacing.pace(batch_id) for each in (context, other) for _ in range(4))
+        )
+        assert len(await under_way(database, batch_id)) == 4
+        assert len(await sessions_of(database, batch_id, held=True)) == 6
+
+
+async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
+    open_services: OpenContext, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    batch_id = await new_batch(context, 3, max_running=1)
+    monkeypatch.setattr(context.batch_pacing, "wake", lambda batch_id: None)
+    await end(context, (await under_way(database, batch_id))[0])
+    assert await under_way(database, batch_id) == []
+    async with open_services() as other:
+        assert await other.session_runs.deliver_waiting() == 1
+    assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a001"]
+
+
+async def test_a_batch_that_cannot_be_looked_at_keeps_nothing_else_back(
+    context: Context, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    batch_id = await new_batch(context, 2, max_running=1)
+
+    async def fail(_session: object, _batch: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(batch_pacing, "_complete", fail)
+    assert await context.session_runs.deliver_waiting() == 1
+    assert {line["batch_id"] for line in logged(caplog, "batch.not_paced")} == {batch_id}
+
+
+async def test_what_waits_for_its_next_attempt_keeps_its_place(context: Context, database: Database):
+    batch_id = await new_batch(context, 3, max_running=1)
+    (row,) = await under_way(database, batch_id)
+    await end(context, row, BrowserCrashedException())
+    await context.batch_pacing.pace(batch_id)
+    (waiting,) = await under_way(database, batch_id)
+    assert (waiting.session_id, waiting.attempts) == (row.session_id, 1)
+
+
+async def test_held_ones_that_were_cancelled_or_have_expired_leave_no_gap(
+    context: Context, database: Database
+):
+    batch_id = await new_batch(context, 6, max_running=2)
+    held = await sessions_of(database, batch_id, held=True)
+    released = await under_way(database, batch_id)
+    async with database.transaction() as session:
+        await context.authorizations.cancel(session, held[0].session_id, actor="anna")
+        late = [held[1].session_id, released[0].session_id]
+        await session.execute(
+            update(AuthorizationSession)
+            .where(AuthorizationSession.session_id.in_(late))
+            .values(expires_at=utc_now() - timedelta(seconds=1))
+        )
+    await context.batch_pacing.pace(batch_id)
+    assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a000", "a001", "a004"]
+    assert await context.session_runs.end_overdue() == 2
+    await context.batch_pacing.pace(batch_id)
+    for _ in range(3):
+        await end(context, (await under_way(database, batch_id))[0])
+        await context.batch_pacing.pace(batch_id)
+    batch = await read_batch(database, batch_id)
+    (completed,) = await events_of(database, "batch.completed")
+    assert (batch.status, completed.data["counts"]) == (
+        BatchStatus.COMPLETED,
+        {"cancelled": 1, "completed": 3, "timeout": 2},
+    )
+
+
+async def test_too_many_failures_among_the_last_ones_stop_it(context: Context, database: Database):
+    batch_id = await new_batch(context, 20, max_running=6, stop_percent=50, stop_window=4)
+    errors = [None, None, None, ConsentDeclinedException("x"), LoginRequiredException("x")]
+    for error in errors:  # two of the last four: not more than half
+        await end(context, (await under_way(database, batch_id))[0], error)
+        await context.batch_pacing.pace(batch_id)
+    assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
+    running = (await under_way(database, batch_id))[:2]
+    jobs = [await context.session_runs.claim(row.session_id) for row in running]
+    await end(context, (await under_way(database, batch_id))[2], ConsentDeclinedException("x"))
+    await context.batch_pacing.pace(batch_id)
+
+    batch = await read_batch(database, batch_id)
+    assert (batch.status, batch.completed_at) == (BatchStatus.STOPPED, None)
+    assert batch.reason == "3 of the last 4 sessions failed, more than 50 %"
+    (stopped,) = await events_of(database, "batch.stopped")
+    assert stopped.data["reason"] == batch.reason
+    assert stopped.data["counts"] == {
+        "completed": 3, "failed": 2, "needs_attention": 1, "in_progress": 2, "pending": 12,
+    }  # fmt: skip
+    cancelled = await sessions_of(database, batch_id, SessionStatus.CANCELLED)
+    assert [row.error_code for row in cancelled] == ["BATCH_STOPPED"] * 12
+    assert await context.session_runs.lost(jobs) == set(), "what runs runs on"
+    for job in jobs:
+        await context.session_runs.fail(job, LoginRequiredException("x"))
+        await context.batch_pacing.pace(batch_id)
+    batch = await read_batch(database, batch_id)
+    assert batch.status is BatchStatus.STOPPED
+    assert batch.completed_at is not None
+    assert len(await events_of(database, "batch.completed")) == 1
+
+
+async def test_cancelled_sessions_do_not_count_for_the_stop(context: Context, database: Database):
+    batch_id = await new_batch(context, 8, max_running=8, stop_percent=0, stop_window=2)
+    rows = await under_way(database, batch_id)
+    async with database.transaction() as session:
+        for row in rows[:3]:
+            await context.authorizations.cancel(session, row.session_id, actor="anna")
+    await end(context, rows[3])
+    await context.batch_pacing.pace(batch_id)
+    await end(context, rows[4])
+    await context.batch_pacing.pace(batch_id)
+    assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
+
+
+async def test_it_stops_once_however_many_see_it(
+    open_services: OpenContext, context: Context, database: Database
+):
+    batch_id = await new_batch(context, 30, max_running=8, stop_percent=50, stop_window=8)
+    async with open_services() as other:
+        rows = await under_way(database, batch_id)
+        await asyncio.gather(
+            *(
+                end((context, other)[number % 2], row, ConsentDeclinedException("x"))
+                for number, row in enumerate(rows)
+            )
+        )
+        await asyncio.gather(
+            *(each.batch_pacing.pace(batch_id) for each in (context, other) for _ in range(4))
+        )
+    assert len(await events_of(database, "batch.stopped")) == 1
+    assert len(await events_of(database, "batch.completed")) == 1
+    assert len(await events_of(database, "authorization.cancelled")) == 22
+    assert len(await events_of(database, "authorization.started")) == 8
+
+
+async def test_an_app_that_is_paused_stops_the_batch(open_services: OpenContext, database: Database):
+    async with open_services(app_pause_after=2) as context:
+        batch_id = await new_batch(context, 6, max_running=2)
+        for _ in range(2):
+            (row, *_) = await under_way(database, batch_id)
+            await end(context, row, InvalidClientException(401, "no"))
+            await context.batch_pacing.pace(batch_id)
+    batch = await read_batch(database, batch_id)
+    assert batch.status is BatchStatus.STOPPED
+    assert batch.reason == "the OAuth app AIOTT1 is paused (INVALID_CLIENT 2 times in a row)"
+    statuses = [row.status.value for row in await sessions_of(database, batch_id)]
+    assert (statuses.count("failed"), statuses.count("cancelled")) == (2, 4)
+
+
+async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
+    open_services: OpenContext, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batch_pacing, "_CANCELLED_AT_ONCE", 2)
+    batch_id = await new_batch(context, 9, max_running=1)
+    monkeypatch.setattr(context.batch_pacing, "wake", lambda batch_id: None)
+    async with database.transaction() as session:
+        await context.batches.cancel(session, batch_id, actor="anna")
+    await context.batch_pacing._step(batch_id)  # and the process dies
+    assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 2
+    async with open_services() as other:
+        await other.batch_pacing.look_after()
+    assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 9
+    assert (await read_batch(database, batch_id)).completed_at is not None
+
+
+async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, database: Database):
+    batch_id = await new_batch(context, 6, max_running=2, stop_percent=50, stop_window=2)
+    for row in await under_way(database, batch_id):
+        await end(context, row, LoginRequiredException("x"))
+    await context.batch_pacing.pace(batch_id)
+    assert (await read_batch(database, batch_id)).status is BatchStatus.STOPPED
+    async with database.transaction() as session:
+        await context.batches.retry(session, batch_id, actor="anna")
+    await context.batch_pacing.pace(batch_id)
+    await end(context, (await under_way(database, batch_id))[0])
+    await context.batch_pacing.pace(batch_id)
+    assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
+
+
+async def test_a_batch_of_which_all_was_open_already_is_complete(context: Context, database: Database):
+    first = await new_batch(context, 2)
+    rows = await sessions_of(database, first)
+    placed = await place_batch(context, wanted(*(row.twitter_username for row in rows)))
+    await context.batch_pacing.pace(placed.batch_id)
+    assert (await read_batch(database, placed.batch_id)).status is BatchStatus.COMPLETED

@@ -1,0 +1,122 @@
+"""Following a batch from the command line: what is said when nobody works; results that are whole or not there."""
+
+import asyncio
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from sqlalchemy import select
+
+from app import cli_authorize
+from app.cli_authorize import AuthorizeOptions, authorize_file, write_results
+from app.config import Settings
+from app.context import Context
+from app.database import Database
+from app.models import AuthorizationSession, Batch, BatchStatus, SessionStatus
+from app.services.batch_views import RowResult
+from tests.fixtures.batches import add_accounts, count, end, read_batch, under_way
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.waiting import eventually
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings, database_url: str) -> Settings:
+    return make_settings(database_url=database_url)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "accounts.csv"
+    path.write_text("account_id\nalice\nbob\n")
+    return path
+
+
+async def test_one_who_waits_for_nobody_is_told(
+    settings: Settings, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """And goes on waiting; then another process does the work."""
+    monkeypatch.setattr(cli_authorize, "_QUIET", 0.1)
+    monkeypatch.setattr(cli_authorize, "_POLL", 0.02)
+    await add_accounts(database, ["alice", "bob"])
+    out, said = io.StringIO(), io.StringIO()
+    options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), api_app="AIOTT1")
+    following = asyncio.create_task(
+        authorize_file(settings, options, out=Console(file=out), err=Console(file=said, width=200))
+    )
+    await eventually(lambda: "--work does the work in this process" in said.getvalue(), seconds=60)
+    batch_id = said.getvalue().split()[1]
+    assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
+    for row in await under_way(database, batch_id):
+        await end(context, row)
+    await context.batch_pacing.pace(batch_id)
+    assert await asyncio.wait_for(following, 60)
+    assert said.getvalue().count("--work") == 1
+    assert "2 completed" in out.getvalue()
+
+
+async def test_an_account_that_was_open_already_is_waited_for(
+    settings: Settings, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """The second file's batch has no session of its own."""
+    monkeypatch.setattr(cli_authorize, "_POLL", 0.02)
+    await add_accounts(database, ["alice", "bob"])
+    other = file.with_name("other.csv")
+    other.write_text("account_id\nbob\nalice\n")
+    following = []
+    for path in (file, other):
+        options = AuthorizeOptions(file=path, results=path.with_suffix(".out"), api_app="AIOTT1")
+        console = Console(file=io.StringIO())
+        following.append(asyncio.create_task(authorize_file(settings, options, out=console, err=console)))
+    async with asyncio.timeout(60):
+        while await count(database, Batch) < 2:
+            await asyncio.sleep(0.02)
+    async with database.reading() as session:
+        rows = list(await session.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id)))
+    assert len(rows) == 2
+    await context.batch_pacing.look_after()
+    for row in rows:
+        await end(context, row)
+    assert await asyncio.wait_for(asyncio.gather(*following), 60) == [True, True]
+
+
+def result(number: int, **values: object) -> RowResult:
+    defaults: dict[str, object] = {
+        "row": number,
+        "account_id": "alice",
+        "api_app": "AIOTT1",
+        "session_id": "s",
+        "existing": False,
+        "status": SessionStatus.COMPLETED,
+        "error_code": None,
+        "error": None,
+    }
+    return RowResult(**defaults | values)  # type: ignore[arg-type]
+
+
+def test_results_are_written_as_a_table(tmp_path: Path):
+    path = tmp_path / "results.csv"
+    rejected = result(
+        2, session_id=None, status=None, error_code="INVALID_REQUEST", error='say "a, b"\nagain'
+    )
+    write_results(path, [result(1, existing=True), rejected, result(3, status=None)])
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    assert tuple(header) == cli_authorize.COLUMNS
+    assert [line[5] for line in lines] == ["completed", "rejected", "forgotten"]
+    assert lines[0][4] == "yes"
+    assert lines[1][7] == 'say "a, b"\nagain'
+
+
+def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "results.csv"
+    path.write_text("old")
+
+    def fail(_result: RowResult) -> list[str]:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(cli_authorize, "_line", fail)
+    with pytest.raises(OSError, match="full"):
+        write_results(path, [result(1)])
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("results.csv", "old")]

@@ -1,0 +1,74 @@
+"""What a text of somebody else's must not show."""
+
+import secrets
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.utils.masking import mask_text, mask_urls
+
+SECRET = "pl4nted"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://h/path?anything={SECRET}&more={SECRET}",
+        f"https://user@h:1/path#access_token={SECRET}",
+        f"at f (https://h/app.js?v={SECRET}:1:2)",
+        f"Authorization: Bearer {SECRET}",
+        f"authorization: basic {SECRET}==",
+        f'{{"access_token":"{SECRET}"}}',
+        f"refresh_token = '{SECRET}'",
+        f"clientSecret: {SECRET}",
+        f"client_secret={SECRET}&x=1",
+        f'"password": "{SECRET}"',
+        f"passwd={SECRET}",
+        f"auth_token={SECRET}; path=/",
+        f"code={SECRET}",
+        f"state: {SECRET}",
+        f"x-api-key: {SECRET}",
+    ],
+)
+def test_a_secret_is_known_by_its_place_or_its_name(text: str):
+    assert SECRET not in mask_text(text)
+
+
+@pytest.mark.parametrize("length", [16, 24, 32, 64])
+def test_a_secret_without_a_name_is_known_by_its_look(length: int):
+    secret = secrets.token_hex(length)
+    assert secret[:12] not in mask_text(f"got {secret}, went on")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "OAuth_Consent_Error_Detail",
+        "Failed to load resource: the server responded with a status of 500 () https://h/i/api/2/oauth2/consent",
+        "TypeError: x is undefined",
+        "error code: 1015",
+        "Log in to X / X",
+    ],
+)
+def test_what_an_operator_needs_stays(text: str):
+    assert mask_text(text) == text
+
+
+@given(st.text(st.characters(codec="ascii"), min_size=6), st.text(), st.text())
+def test_a_known_secret_never_stays(secret: str, before: str, after: str):
+    """Whatever stands around it; what is made of the mask's own letters cannot be told from it."""
+    masked = mask_text(f"{before}{secret}{after}", known={secret})
+    assert secret not in masked.replace("[masked]", "")
+
+
+@pytest.mark.parametrize("text", ["a" * 5000, "a-" * 2500, "a." * 2500, "1" * 5000, "http://" * 700])
+def test_a_long_word_takes_no_long_time(text: str):
+    """Quadratic work would be millions of steps: the suite's own time-out ends it."""
+    for _ in range(200):
+        mask_text(text)
+
+
+def test_in_a_log_line_only_the_values_of_a_url_go():
+    line = "GET http://h/callback?code=abc&state=def&scope=x said code=abc"
+    assert mask_urls(line) == "GET http://h/callback?code=[masked]&state=[masked]&scope=x said code=abc"
