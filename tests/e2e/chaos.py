@@ -42,8 +42,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "cleanup_interval": 10,
     "monitor_interval": 5,
 }
-"""Most deadlines are short, and attempts are plenty, so that only what must end a session does. Not so a profile's
-start and stop: one that cannot be stopped in time is quarantined, which a busy machine must not bring about."""
+"""Most deadlines are short, and attempts are plenty, so that only what must end a session does. Not so a
+profile's start and stop: one that cannot be stopped in time is quarantined, also on a machine that is only busy."""
 
 _AT_ONCE: Final = 8
 _LONGEST_PER_SESSION: Final = 20.0
