@@ -227,7 +227,7 @@ class SessionRuns:
         async with self._database.transaction() as session:
             rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
             for row in rows:
-                interrupted = "The process that ran it has ended"
+                interrupted = "The process that ran it has ended, or stood still for too long"
                 await session_life.end_attempt(session, row, code="INTERRUPTED", message=interrupted)
                 if row.attempts < row.attempts_allowed:
                     self._put_back(session, row, reason="lease_expired")
