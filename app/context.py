@@ -128,7 +128,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     queue = JobQueue(
         database=database,
         slots=settings.max_concurrent_profiles,
-        attended_limit=settings.attended_max_running,
+        attended_limit=_attended_limit(settings),
         heartbeat_timeout=settings.lease_seconds,
     )
     stack.push_async_callback(queue.close)
@@ -240,6 +240,13 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         workers=WorkerGroup(workers),
         sync_worker=sync_worker,
     )
+
+
+def _attended_limit(settings: Settings) -> int:
+    """A process that is alone keeps a slot for those that need nobody, when it has more than one."""
+    if not settings.is_sqlite:
+        return settings.attended_max_running
+    return min(settings.attended_max_running, max(1, settings.max_concurrent_profiles - 1))
 
 
 def _profile_leases(settings: Settings, database: Database, owner: str) -> ProfileLeases:

@@ -47,7 +47,8 @@ _SQLITE_BUSY_MS: Final = 15_000
 _POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
     "connect_timeout": 10,  # seconds
     "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement: the server's machine has gone
-    "options": "-c statement_timeout=30000",  # milliseconds
+    # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
+    "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000",
 }
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
 _KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}

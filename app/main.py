@@ -21,7 +21,9 @@ from app.config import Settings, SettingsError
 from app.context import Context, open_context
 from app.database import Database
 from app.services.provider_file import load_providers
+from app.utils.exceptions import WorkerDiedException
 from app.utils.logger import get_logger
+from app.utils.tasks import unless
 
 _CONNECTIONS_SHARE: Final = 0.1
 """Of the grace period: for answers that are under way."""
@@ -109,8 +111,8 @@ def serve(settings: Settings) -> None:
 async def work(settings: Settings) -> None:
     """Run the workers alone until SIGTERM or SIGINT, then stop within the grace period. PostgreSQL only.
 
-    Raises `SchemaOutOfDateException`, and `SettingsError` with SQLite: its queue is this process's own, so that a
-    session would come to a second process late, and to both.
+    Raises `WorkerDiedException`, `SchemaOutOfDateException`, and `SettingsError` with SQLite: its queue is this
+    process's own, so that a session would come to a second process late, and to both.
     """
     if settings.is_sqlite:
         raise SettingsError(
@@ -123,7 +125,9 @@ async def work(settings: Settings) -> None:
         context.workers.start()
         log.info("worker.started", version=__version__, slots=settings.max_concurrent_profiles)
         try:
-            await stop.wait()
+            await unless(context.workers.died, stop.wait())
+            if not stop.is_set():
+                raise WorkerDiedException
         finally:
             await context.stop_workers()
             log.info("worker.stopped")

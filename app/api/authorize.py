@@ -9,6 +9,7 @@ from app.api.schemas import AuthorizeRequest, SessionResponse
 from app.utils.exceptions import (
     AppPausedException,
     AttentionNotNeededException,
+    BatchEndingException,
     BodyTooLargeException,
     IdempotencyConflictException,
     ProfileConflictException,
@@ -89,7 +90,9 @@ async def cancel_authorization(
     "/{session_id}/retry",
     status_code=status.HTTP_202_ACCEPTED,
     operation_id="retryAuthorization",
-    responses=errors(SessionNotFoundException, SessionNotEndedException, AppPausedException),
+    responses=errors(
+        SessionNotFoundException, SessionNotEndedException, AppPausedException, BatchEndingException
+    ),
 )
 async def retry_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
@@ -104,7 +107,9 @@ async def retry_authorization(
     "/{session_id}/resume",
     status_code=status.HTTP_202_ACCEPTED,
     operation_id="resumeAuthorization",
-    responses=errors(SessionNotFoundException, AttentionNotNeededException, AppPausedException),
+    responses=errors(
+        SessionNotFoundException, AttentionNotNeededException, AppPausedException, BatchEndingException
+    ),
 )
 async def resume_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep

@@ -96,7 +96,7 @@ class RedirectWatcher:
         self._url = f"ws://{address}/devtools/page/{target_id}"
         self._redirect_uri = redirect_uri
         self._timeout = timeout
-        self._caught: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._caught: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._numbers = itertools.count(_FIRST_ASKED)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
         self.redirect: str | None = None
@@ -112,6 +112,7 @@ class RedirectWatcher:
             max_size=None,
             compression=None,
             legacy=True,  # the connection outlives this method
+            ping_interval=None,  # a page that hangs does not answer, and is not gone
         )
         # Every document of the tab is looked at, because a pattern does not know equal spellings of one address.
         pattern = {"urlPattern": "*", "resourceType": "Document", "requestStage": "Request"}
@@ -134,11 +135,18 @@ class RedirectWatcher:
         self._thread.join(timeout=self._timeout)
 
     def wait(self, seconds: float) -> str | None:
-        """The callback's URL, as soon as its request starts; None when it did not within `seconds`."""
+        """The callback's URL, as soon as its request starts; None when it did not within `seconds`.
+
+        Raises `ConnectionError` when the tab has gone: nothing would be caught any more.
+        """
         try:
-            return self._caught.get(timeout=seconds)
+            url = self._caught.get(timeout=seconds)
         except queue.Empty:
             return None
+        if url is None:
+            self._caught.put(None)  # for whoever asks next
+            raise ConnectionError("the tab's DevTools connection has ended")
+        return url
 
     def ask(self, method: str, *, seconds: float, **params: Any) -> dict[str, Any] | None:
         """The result of a command; None when the tab refuses it, does not answer within `seconds` or has gone."""
@@ -154,9 +162,12 @@ class RedirectWatcher:
 
     def _listen(self) -> None:
         """Ends when the socket does: on exit, or with the tab."""
-        with suppress(WebSocketException, OSError):
-            for message in self._socket:
-                self._handle(json.loads(message))
+        try:
+            with suppress(WebSocketException, OSError):
+                for message in self._socket:
+                    self._handle(json.loads(message))
+        finally:
+            self._caught.put(None)
         for answers in list(self._answers.values()):
             answers.put({})
 

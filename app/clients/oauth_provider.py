@@ -31,6 +31,10 @@ _JSON_PATH: Final = re.compile(r"[^.\s]+(\.[^.\s]+)*")
 def _endpoint_url(value: str) -> str:
     if not _URL.fullmatch(value):
         raise ValueError("must be an http:// or https:// address without a fragment (#...)")
+    try:
+        httpx.URL(value)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"is no address: {error}") from None
     return value
 
 
@@ -40,6 +44,13 @@ def _json_path(value: str) -> str:
     return value
 
 
+def _header_value(value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("must hold printable ASCII characters only, as HTTP headers do")
+    return value
+
+
+_Header = Annotated[str, AfterValidator(_header_value)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 _OptionalUrl = Annotated[str, AfterValidator(lambda value: _endpoint_url(value) if value else value)]
 _JsonPath = Annotated[str, AfterValidator(_json_path)]
@@ -55,7 +66,7 @@ class ProviderApi:
     revoke_url: _OptionalUrl = ""
     """RFC 7009; empty: the provider has none."""
     me_url: EndpointUrl
-    api_headers: dict[str, str] = Field(default_factory=dict)
+    api_headers: dict[_Header, _Header] = Field(default_factory=dict)
     """Sent with every call of these endpoints."""
     username_path: _JsonPath
     """Where who-am-I's answer has the account: names and list indexes, with dots between."""

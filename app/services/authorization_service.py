@@ -16,6 +16,8 @@ from app.database import Database, after_commit, insert_or_update
 from app.models import (
     AuthorizationAttempt,
     AuthorizationSession,
+    Batch,
+    BatchStatus,
     ConsentMode,
     SessionStatus,
     utc_now,
@@ -30,6 +32,7 @@ from app.services.key_service import Caller
 from app.services.session_waiters import SessionWaiters
 from app.utils.exceptions import (
     AttentionNotNeededException,
+    BatchEndingException,
     InvalidRequestException,
     SessionEndedException,
     SessionNotEndedException,
@@ -220,6 +223,7 @@ class AuthorizationService:
         if (open_one := await _open_session(session, row)) is not None and not row.is_forced:
             raise InvalidRequestException(f"Another session of the account is open: {open_one}")
         await self._apps.refuse_paused(session, row.api_app)
+        await _refuse_ending_batch(session, row)
         self.put_back(session, row, actor=actor, awaits_person=awaits_person)
         try:
             await session.flush()
@@ -343,6 +347,14 @@ async def _open_session(session: AsyncSession, row: AuthorizationSession) -> str
         )
     )
     return found
+
+
+async def _refuse_ending_batch(session: AsyncSession, row: AuthorizationSession) -> None:
+    ending = select(Batch.status).where(
+        Batch.batch_id == row.batch_id, Batch.completed_at.is_(None), Batch.status != BatchStatus.RUNNING
+    )
+    if row.batch_id is not None and (status := await session.scalar(ending)) is not None:
+        raise BatchEndingException(row.batch_id, status)
 
 
 async def _queue_position(session: AsyncSession, row: AuthorizationSession) -> int | None:

@@ -52,6 +52,7 @@ from app.utils.logger import get_logger
 from app.utils.tasks import uninterrupted
 
 _SCRIPT_MARGIN: Final = 5.0
+_SHORTEST_ATTACH: Final = 6.0
 _LEAVE_SECONDS: Final = 5.0
 """For closing the tab, for the end of the driver's session, and for a thread whose browser has gone, each: a page that
 hangs must not keep its profile running."""
@@ -121,7 +122,8 @@ class BrowserController:
         options.timeouts = {"script": int((TURN_SECONDS + _SCRIPT_MARGIN) * 1000)}
         config = ClientConfig(
             remote_server_addr=request.driver_url,
-            timeout=int(max(request.timeouts.attach, 1)),
+            # A session that nobody waited for would stay in the driver; 5.3 seconds were seen under load.
+            timeout=int(max(request.timeouts.attach, _SHORTEST_ATTACH)),
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.
             init_args_for_pool_manager={"init_args_for_pool_manager": {"retries": False}},
         )

@@ -135,8 +135,7 @@ class BatchPacing:
         after_commit(session, lambda: self._submit(rows))
 
     def _submit(self, rows: Sequence[AuthorizationSession]) -> None:
-        for row in rows:
-            self._queue.submit(Waiting.of(row))
+        self._queue.submit(*map(Waiting.of, rows))
 
     async def _cancel_some(self, session: AsyncSession, batch: Batch) -> int:
         """Of a stopped batch what does not run, of a cancelled one what runs, too; how many."""

@@ -81,10 +81,17 @@ const wanted = (kind) => !rules.ignore.includes(kind);
 const names = (element) => [element.innerText, element.value, element.getAttribute('aria-label'),
   ...Object.values(element.dataset), ...[...(element.labels || [])].map((label) => label.innerText)]
   .filter((name) => typeof name === 'string' && name.trim()).map((name) => name.trim().toLowerCase());
-const isAsked = (name) => name.split(/[\s,;()<>]+/).some((word) => word.replace(/^@/, '') === rules.account);
+const words = (name) => name.split(/[\s,;()<>]+/);
+const isAsked = [
+  (name) => name === rules.account || name === '@' + rules.account,
+  (name) => words(name).includes('@' + rules.account),
+  (name) => words(name).includes(rules.account),
+];
 const chooser = (choices) => {
-  const choice = choices.find((element) => names(element).some(isAsked)) || null;
-  return {kind: 'chooser', button: choice, detail: choices.map((c) => names(c)[0] || '?').join(', ')};
+  const named = isAsked.map((test) => choices.filter((element) => names(element).some(test)));
+  const asked = named.find((found) => found.length) || [];  // by the clearest name that any of them has
+  const button = asked.length === 1 ? asked[0] : null;
+  return {kind: 'chooser', button, detail: choices.map((c) => names(c)[0] || '?').join(', ')};
 };
 const look = (settled) => {
   const path = location.pathname;
@@ -108,15 +115,22 @@ const look = (settled) => {
   if (!button) return {kind: 'unknown', hasButton: own.length > 0};
   const cell = shown([rules.signed_in_handle]);
   const handle = cell && cell.innerText.match(new RegExp(rules.handle_pattern));
+  if (rules.signed_in_handle && !handle && !settled) return {kind: 'unknown', hasButton: true};
   return {kind: 'ready', button, handle: handle ? handle[1] : null};
 };
 """
 
-LOOK_NOW: Final = _LOOK + "return look(true);"
-"""Argument: `script_rules`. What the page shows at this moment."""
+LOOK_NOW: Final = _LOOK + "return look(false);"
+"""Argument: `script_rules`. What the page shows at this moment; it may still be building itself."""
 
-FIND_CONTINUE: Final = _LOOK + "return usable([rules.account_continue]) || null;"
-"""Argument: `script_rules`. The button that confirms the chosen account."""
+FIND_CONTINUE: Final = (
+    _LOOK
+    + r"""
+if (!shown([rules.account_choices])) return {kind: 'unknown'};
+return {kind: 'chooser', button: usable([rules.account_continue]) || null};
+"""
+)
+"""Argument: `script_rules`. The button that confirms the chosen account, while the page still asks for one."""
 
 WAIT_UNTIL_KNOWN: Final = (
     _LOOK
@@ -149,5 +163,6 @@ check(false);
 """Arguments: `script_rules`, timeout and settle time in ms. Ends as soon as the page shows something known.
 
 The wait is done in the page, by its own mutations: no polling, no round trips. Fallback buttons count only when the
-page has loaded and nothing has changed for the settle time, so that a half-built page is not pressed at a guess.
+page has loaded and nothing has changed for the settle time, so that a half-built page is not pressed at a guess; so
+does a consent button while the account that is signed in is not shown yet.
 """

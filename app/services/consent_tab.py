@@ -1,8 +1,10 @@
 """The one tab in which a consent is asked for: wait, check who is signed in, press once, catch the redirect."""
 
 import hmac
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +25,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from urllib3.exceptions import TimeoutError as CommandTimeout
 
 from app.clients.devtools import RedirectWatcher
+from app.clients.texts import storable
 from app.models import SessionStage
 from app.services.consent_page import (
     FIND_CONTINUE,
@@ -44,10 +47,12 @@ from app.utils.exceptions import (
     HumanCheckException,
     LoginRequiredException,
     PersonNotSeenException,
+    ProviderRulesException,
     ServiceStoppingException,
     StateMismatchException,
     UnknownPageException,
 )
+from app.utils.masking import mask_text
 
 TURN_SECONDS: Final = 1.5
 """The longest a page is left to wait by itself before a stop or a redirect is looked for."""
@@ -58,6 +63,9 @@ _POLL_SECONDS: Final = 0.25
 _PERSON_POLL: Final = 1.0
 """Between two looks at a page on which a person is at work."""
 _MOST_BANNERS: Final = 3
+_MOST_REOPENED: Final = 3
+"""How often a person who is led home is brought back; a provider that leads there each time would never end."""
+_REFUSED_SELECTOR: Final = re.compile(r"'Document': (.+ is not a valid (?:selector|XPath expression))")
 _COMMAND_MARGIN: Final = 10.0
 """The driver's deadline lies this far beyond the page's own: the other way round its session hangs."""
 _DEATH_WORDS: Final = ("tab crashed", "disconnected", "not reachable", "target closed", "session deleted")
@@ -79,8 +87,11 @@ class ConsentTab:
         self._callback: str | None = None
         self._ignored: set[PageKind] = set() if request.awaits_person else {PageKind.HOME}
         if request.is_attended:
-            self._ignored |= {PageKind.BANNER, PageKind.CHOOSER}
-        self._banners = 0
+            self._ignored.add(PageKind.BANNER)
+        # A person's page may have a button of any kind: only the consent's own marks count there.
+        self._page = replace(request.page, fallback_buttons=()) if request.awaits_person else request.page
+        self._banners = self._reopened = 0
+        self._pressed = False
         self._person_ends: float | None = None  # by `monotonic`, while a person has something to do
 
     def click_authorize_button(self) -> None:
@@ -132,8 +143,10 @@ class ConsentTab:
                 ends = self._work_of_person(state)
             else:
                 self._raise_for(state)
-                if left <= 0:
+                if left <= 0 and not self._request.awaits_person:
                     raise self._not_shown(state)
+                if left <= 0:  # whatever it is: somebody is there to see it
+                    ends = self._work_of_person(state)
 
     def _wait_for_redirect(self) -> None:
         ends = self._person_ends or monotonic() + self._timeouts.callback
@@ -155,15 +168,16 @@ class ConsentTab:
         """Press what stands before the consent, once: a banner, the account to use."""
         if state.kind is PageKind.BANNER:
             assert state.button is not None
-            self._press(state.button)
+            with suppress(ConsentButtonNotFoundException):  # it may go by itself
+                self._press(state.button)
             self._redirected(_POLL_SECONDS)  # until it has faded
             self._banners += 1
             if self._banners >= _MOST_BANNERS:
                 self._ignored.add(PageKind.BANNER)
             return True
-        if state.kind is PageKind.CHOOSER:
+        if state.kind is PageKind.CHOOSER and not self._request.is_attended:
             if state.button is None:
-                raise AccountMismatchException(self._request.account_id, state.detail)
+                raise AccountMismatchException(self._request.account_id, self._masked(state.detail))
             self._ignored.add(PageKind.CHOOSER)
             self._press(state.button)
             self._confirm_choice()
@@ -171,23 +185,31 @@ class ConsentTab:
         return False
 
     def _confirm_choice(self) -> None:
+        """Unless choosing was enough, and the page has gone."""
         if not self._request.page.account_continue:
             return
         ends = monotonic() + self._timeouts.consent_button
-        while (button := self._driver.execute_script(FIND_CONTINUE, self._rules())) is None:
+        while not self._redirected(0):
             self._check_stop()
+            state = self._state_of(FIND_CONTINUE)
+            if state.kind is not PageKind.CHOOSER:
+                return
+            if state.button is not None:
+                self._press(state.button)
+                return
             if monotonic() >= ends:
                 raise ConsentButtonNotFoundException(self._timeouts.consent_button)
             self._redirected(_POLL_SECONDS)
-        self._press(button)
 
     def _is_for_person(self, state: PageState) -> bool:
         """Whether a person is awaited who has something to do here; else only known pages are waited for."""
         if not self._request.awaits_person:
             return False
-        if state.kind.asks_for_person or state.kind is PageKind.HOME:
+        if state.kind.asks_for_person or state.kind is PageKind.CHOOSER:
             return True
-        return self._person_ends is not None and state.kind is PageKind.UNKNOWN
+        if self._person_ends is None:
+            return state.kind is PageKind.HOME and not self._pressed
+        return state.kind in (PageKind.HOME, PageKind.UNKNOWN, PageKind.ERROR)
 
     def _person_is_back(self, state: PageState) -> bool:
         """Whether what a person had to do after the click is done, and the page asks for the consent again."""
@@ -199,8 +221,10 @@ class ConsentTab:
         ends = self._person_ends or self._await_person()
         if monotonic() >= ends:
             raise PersonNotSeenException(self._request.account_id, self._timeouts.person)
-        if state.kind is PageKind.HOME:
-            self._open_consent_page()  # signed in, but led away from the consent
+        if state.kind is PageKind.HOME and self._reopened < _MOST_REOPENED:
+            self._reopened += 1
+            with suppress(AuthorizationTimeoutException):  # the person's own time goes on
+                self._open_consent_page()  # signed in, but led away from the consent
         self._redirected(_PERSON_POLL)
         return ends
 
@@ -217,7 +241,7 @@ class ConsentTab:
     def _press_authorize(self, state: PageState) -> None:
         self._check_stop()
         assert state.button is not None
-        self._person_ends = None
+        self._person_ends, self._pressed = None, True
         self._press(state.button)
         self._request.report(SessionStage.CONSENT_GIVEN)
 
@@ -234,6 +258,7 @@ class ConsentTab:
             raise ConsentButtonNotFoundException(self._timeouts.consent_button) from error
 
     def _open_consent_page(self) -> None:
+        self._ignored.discard(PageKind.CHOOSER)
         seconds = min(self._timeouts.page_load, max(self._request.deadline - monotonic(), 0.1))
         self._driver.set_page_load_timeout(seconds)
         try:
@@ -262,18 +287,23 @@ class ConsentTab:
         return PageState.from_script(result)
 
     def _look(self) -> PageState:
+        return self._state_of(LOOK_NOW)
+
+    def _state_of(self, script: str) -> PageState:
         try:
-            return PageState.from_script(self._driver.execute_script(LOOK_NOW, self._rules()))
+            return PageState.from_script(self._driver.execute_script(script, self._rules()))
         except (WebDriverException, CommandTimeout) as error:
             return self._unless_dead(error)
 
     def _rules(self) -> dict[str, object]:
-        return script_rules(self._request.page, self._request.account_id, ignore=self._ignored)
+        return script_rules(self._page, self._request.account_id, ignore=self._ignored)
 
     def _unless_dead(self, error: WebDriverException | CommandTimeout) -> PageState:
         """A script dies when its page navigates: look again. A dead tab or browser is the end."""
         if isinstance(error, WebDriverException) and is_dead(error):
             raise error
+        if (refused := _REFUSED_SELECTOR.search(str(error))) is not None:
+            raise ProviderRulesException(refused[1])
         return PageState(PageKind.UNKNOWN, is_hung=isinstance(error, (TimeoutException, CommandTimeout)))
 
     def _redirected(self, seconds: float) -> bool:
@@ -291,7 +321,11 @@ class ConsentTab:
             case PageKind.HUMAN_CHECK:
                 raise HumanCheckException(account_id)
             case PageKind.ERROR:
-                raise ConsentPageException(state.detail or "no detail")
+                raise ConsentPageException(self._masked(state.detail) or "no detail")
+
+    def _masked(self, text: str) -> str:
+        """What the page says, fit for an error's sentence: a page may quote the request."""
+        return mask_text(storable(text), known=[self._request.authorization.state.get_secret_value()])
 
     def _not_shown(self, state: PageState) -> AppException:
         seconds = self._timeouts.consent_button
@@ -308,6 +342,8 @@ class ConsentTab:
         if self._request.stop.is_set():
             raise ServiceStoppingException
         if monotonic() >= self._request.deadline:
+            if self._person_ends is not None:
+                raise PersonNotSeenException(self._request.account_id, self._timeouts.person)
             raise AuthorizationTimeoutException(self._request.timeout)
 
 
@@ -339,5 +375,5 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
     if query.get("error") == "access_denied":
         raise ConsentDeclinedException(account_id)
     if "code" not in query:
-        raise ConsentPageException(query.get("error", "the callback carries no code")[:100])
+        raise ConsentPageException(mask_text(query.get("error", "the callback carries no code")[:100]))
     return SecretStr(query["code"])

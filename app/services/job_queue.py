@@ -52,6 +52,11 @@ class Waiting:
         return _ATTEND if self.is_attended else _AUTHORIZE
 
     @property
+    def dedupe_key(self) -> str:
+        """Not the session's id alone: a delivery that an earlier attempt left for later must not hide this one."""
+        return f"{self.session_id}:{self.entrypoint}:{self.not_before.timestamp() if self.not_before else 0}"
+
+    @property
     def priority(self) -> int:
         """The engine starts with the highest, in 32 bits."""
         return int(_RANK_ORIGIN - self.rank)
@@ -88,8 +93,8 @@ class JobQueue:
         """No outage is known."""
         return not self._is_away
 
-    def submit(self, waiting: Waiting) -> None:
-        """Deliver a session's id when its time has come; one that is waiting already is not doubled.
+    def submit(self, *waiting: Waiting) -> None:
+        """Deliver sessions' ids when their time has come; one that is waiting already is not doubled.
 
         A failure is logged: the row is delivered by the next look.
         """
@@ -107,7 +112,7 @@ class JobQueue:
             [each.session_id.encode() for each in waiting],
             [each.priority for each in waiting],
             execute_after=[each.delay for each in waiting],
-            dedupe_key=[each.session_id for each in waiting],
+            dedupe_key=[each.dedupe_key for each in waiting],
             on_conflict="skip",
         )
 
@@ -197,11 +202,12 @@ class JobQueue:
         busy = len(manager.job_context) + len(self._detached)
         return busy < self._slots and asyncio.get_running_loop().time() >= self._paused_until
 
-    async def _try_to_submit(self, waiting: Waiting) -> None:
+    async def _try_to_submit(self, waiting: Sequence[Waiting]) -> None:
         try:
-            await self.submit_all([waiting])
+            await self.submit_all(waiting)
         except Exception as error:
-            log.warning("queue.not_submitted", session_id=waiting.session_id, error=type(error).__name__)
+            sessions = [each.session_id for each in waiting[:10]]
+            log.warning("queue.not_submitted", sessions=sessions, error=type(error).__name__)
 
     def _came_back(self, manager: Manager) -> None:
         self._manager = manager

@@ -24,8 +24,7 @@ _LONGEST_TEST_ID: Final = 100
 
 _LOOK: Final = r"""
 (() => {
-  const passwords = 'input[type="password"], input[autocomplete$="password"]';
-  for (const field of document.querySelectorAll(passwords)) {
+  for (const field of document.querySelectorAll('input, textarea')) {
     field.style.setProperty('transition', 'none', 'important');
     field.style.setProperty('color', 'transparent', 'important');
     field.style.setProperty('-webkit-text-fill-color', 'transparent', 'important');
@@ -36,7 +35,7 @@ _LOOK: Final = r"""
   return {title: document.title, test_ids: ids.slice(0, 100)};
 })()
 """
-"""Hides what stands in password fields, also in one that shows its text, and changes nothing else."""
+"""Hides what a person typed, a password that is shown or a one-time code, and changes nothing else."""
 
 
 def capture(

@@ -23,13 +23,16 @@ _OWN_PARAMETERS: Final = frozenset(
     )
 )
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}"}
-_PYTHON_ONLY: Final = re.compile(r"\(\?(?![:=!]|<[=!])")
-"""Named groups and flags as JavaScript does not read them."""
+_PYTHON_ONLY: Final = re.compile(r"\(\?(?![:=!]|<[=!])|\\[AZ]|\{,|[*+?}]\+")
+"""Named groups, flags, anchors and quantifiers as JavaScript does not read them."""
 
 
 def _selector(value: str) -> str:
-    if not value.strip():
+    value = value.strip()
+    if not value:
         raise ValueError("is an empty selector")
+    if value.startswith("/") and not value.startswith("//"):
+        raise ValueError("is no selector: an XPath must start with //")
     if problem := _unbalanced(value):
         raise ValueError(f"is no selector: {problem}")
     return value
@@ -53,13 +56,22 @@ def _unbalanced(selector: str) -> str | None:
     return f"'{open_brackets[-1]}' is missing" if open_brackets else None
 
 
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must name one button at least")
+    return value
+
+
 def _handle_pattern(value: str) -> str:
     try:
         groups = re.compile(value).groups
     except re.error as error:
         raise ValueError(f"is not a regular expression: {error}") from None
     if groups != 1 or _PYTHON_ONLY.search(value):
-        raise ValueError("must have exactly one group, (...), without a name, and no flags inside")
+        raise ValueError(
+            "must have exactly one group, (...), and nothing that JavaScript reads otherwise: "
+            "names, flags, \\A, \\Z, {,n}"
+        )
     return value
 
 
@@ -70,8 +82,8 @@ def _lower_case(value: str) -> str:
 
 
 def _path(value: str) -> str:
-    if not value.startswith("/"):
-        raise ValueError("must start with /")
+    if not value.startswith("/") or (len(value) > 1 and value.endswith("/")) or set(value) & set("?#"):
+        raise ValueError("must start with /, not end with it, and hold no ? or #")
     return value
 
 
@@ -95,7 +107,7 @@ class ConsentPageRules:
     language.
     """
 
-    consent_buttons: tuple[_Selector, ...]
+    consent_buttons: Annotated[tuple[_Selector, ...], AfterValidator(_not_empty)]
     """The provider's own marks of the consent button, in their order; pressed when visible and enabled."""
     fallback_buttons: tuple[_Selector, ...] = ()
     """In their order; looked at only when the page has settled without any of `consent_buttons`."""

@@ -59,8 +59,9 @@ class Retention:
             batch_ids = (await session.scalars(select(Batch.batch_id).where(is_old))).all()
         for batch_id in batch_ids:
             async with self._database.transaction() as session:
-                await session.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
-                await session.execute(delete(Batch).where(Batch.batch_id == batch_id))
+                gone = await session.execute(delete(Batch).where(Batch.batch_id == batch_id, is_old))
+                if gone.rowcount:  # type: ignore[attr-defined]
+                    await session.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
         return len(batch_ids)
 
     async def _delete_sessions(self, ended_before: datetime) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
@@ -34,6 +34,8 @@ from app.utils.retry import through_outage
 _DELIVERY_WINDOW: Final = 1000
 """Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
 
+_ATTENDED_WINDOW: Final = 50
+_DELIVERED_AHEAD: Final = 30.0
 _BATCH: Final = 200
 
 
@@ -76,21 +78,13 @@ class SessionRuns:
     async def deliver_waiting(self) -> int:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
         await self._batches.look_after()
-        query = (
-            select(AuthorizationSession)
-            .where(
-                AuthorizationSession.status == SessionStatus.PENDING,
-                AuthorizationSession.expires_at > database_time(),
-                ~AuthorizationSession.is_held,
-                _app_is_not_paused(),
-            )
-            .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
-            .limit(_DELIVERY_WINDOW)
-        )
         async with self._database.reading() as session:
-            waiting = [Waiting.of(row) for row in await session.scalars(query)]
-        await self._queue.submit_all(waiting)
-        return len(waiting)
+            rows = [
+                *await session.scalars(_due_next(_DELIVERY_WINDOW, awaits_person=False)),
+                *await session.scalars(_due_next(_ATTENDED_WINDOW, awaits_person=True)),
+            ]
+        await self._queue.submit_all([Waiting.of(row) for row in rows])
+        return len(rows)
 
     async def claim(self, session_id: str) -> AuthorizationJob | None:
         """Take a waiting session under a lease; None when it is not waiting any more, or not yet.
@@ -136,7 +130,8 @@ class SessionRuns:
         tokens = {job.lease_token for job in jobs}
         async with self._database.reading() as session:
             held = select(AuthorizationSession.lease_token).where(
-                AuthorizationSession.lease_token.in_(tokens)
+                AuthorizationSession.session_id.in_([job.session_id for job in jobs]),
+                AuthorizationSession.lease_token.in_(tokens),
             )
             return tokens - set(await session.scalars(held))
 
@@ -319,6 +314,24 @@ class SessionRuns:
         session_life.move(session, row, status, **data)
         after_commit(session, lambda: self._waiters.tell(row.session_id))
         self._batches.session_ended(session, row)
+
+
+def _due_next(limit: int, *, awaits_person: bool) -> Select[AuthorizationSession]:
+    """Waiting sessions that may start by the next look but one; those for a person apart, as few of them start."""
+    soon = database_time(plus=_DELIVERED_AHEAD)
+    return (
+        select(AuthorizationSession)
+        .where(
+            AuthorizationSession.status == SessionStatus.PENDING,
+            AuthorizationSession.awaits_person == awaits_person,
+            AuthorizationSession.expires_at > database_time(),
+            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= soon),
+            ~AuthorizationSession.is_held,
+            _app_is_not_paused(),
+        )
+        .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
+        .limit(limit)
+    )
 
 
 def _app_is_not_paused() -> Any:

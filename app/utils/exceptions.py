@@ -197,6 +197,19 @@ class BatchEndedException(DomainException):
         super().__init__(f"The batch {batch_id} has ended as '{status}' already")
 
 
+class BatchEndingException(DomainException):
+    """Of a session: whatever of its batch waits is cancelled."""
+
+    error_code = "BATCH_ENDING"
+    status_code = 409
+    retryable = True
+
+    def __init__(self, batch_id: str, status: str) -> None:
+        super().__init__(
+            f"Its batch {batch_id} is {status}, and some of its sessions still run; try again when they have ended"
+        )
+
+
 class NothingToRetryException(DomainException):
     error_code = "NOTHING_TO_RETRY"
     status_code = 409
@@ -409,6 +422,19 @@ class ConsentButtonNotFoundException(DomainException):
         )
 
 
+class ProviderRulesException(DomainException):
+    """What the providers file says of the consent page cannot be used."""
+
+    error_code = "PROVIDER_RULES_INVALID"
+    kind = FailureKind.APP
+    status_code = 502
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"The rules of the provider's consent page cannot be used: {problem}; mend PROVIDERS_FILE"
+        )
+
+
 class UnknownPageException(DomainException):
     """The page shows nothing that the provider's rules know: nothing was pressed."""
 
@@ -590,6 +616,16 @@ class SchemaOutOfDateException(InfrastructureException):
             f"The database schema is at '{current}', the code wants '{wanted}': run `python -m app migrate`"
         )
         super().__init__(message)
+
+
+class WorkerDiedException(InfrastructureException):
+    """Whoever started the process starts it anew."""
+
+    error_code = "WORKER_DIED"
+    status_code = 503
+
+    def __init__(self) -> None:
+        super().__init__("A worker has ended by an error; its log line is worker.died")
 
 
 class LeaseLostException(InfrastructureException):

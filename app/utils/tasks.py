@@ -16,6 +16,19 @@ async def happens_within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+    """Run `work` to its end, or cancel it when the event happens. Raises what it raises."""
+    tasks = (asyncio.ensure_future(work), asyncio.create_task(event.wait()))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end even when the caller is cancelled meanwhile; the cancellation then goes on.
 

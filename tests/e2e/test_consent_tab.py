@@ -29,10 +29,12 @@ from app.services.providers import ConsentPageRules
 from app.utils.exceptions import (
     AccountMismatchException,
     AuthorizationTimeoutException,
+    BrowserCrashedException,
     ConsentButtonNotFoundException,
     ConsentPageException,
     LoginRequiredException,
     PersonNotSeenException,
+    ProviderRulesException,
     ServiceStoppingException,
     UnknownPageException,
 )
@@ -62,17 +64,22 @@ PAGES = {
     "/chooser": "<ul><li class=account onclick=\"location='/wrong'\">Bob (@alice_2)</li>"
     "<li class=account onclick=\"location='/plain'\">Alice (@alice)</li></ul>"
     "<form><button type=submit>x</button></form>",
+    "/namesakes": "<ul><li class=account onclick=\"location='/wrong'\">Alice Smith (@bob)</li>"
+    "<li class=account onclick=\"location='/plain'\">Alice Smith (@alice)</li></ul>",
+    "/look-alikes": "<ul><li class=account>alice smith</li><li class=account>alice jones</li></ul>",
     "/radios": "<form action=/plain><label><input type=radio name=account value=17>Bob</label>"
     "<label><input type=radio name=account value=18>alice</label><button id=next>Next</button></form>",
     "/others": "<ul><li class=account>bob</li><li class=account>carol</li></ul>",
     "/wrong": "<p id=who>You are @alice_2</p>" + GRANT,
     "/nothing": "<h1>We are making things better</h1><button>Continue</button>",
+    "/consent": "<p id=who>@alice</p>" + GRANT,
     "/disabled": "<button id=agree disabled>Agree</button>",
     "/not-yours": "<h1>No such app</h1>" + GRANT,
     "/alert": "<p class=alert>The redirect URI is not registered</p>",
-    "/login": "<h1>Log in</h1><form action=/plain><button>Log in</button></form>",
+    "/login": "<h1>Log in</h1><form action=/consent><button>Log in</button></form>",
     "/login-elsewhere": "<script>location='/login?then=home'</script>",
     "/home": "<h1>What is happening?</h1>",
+    "/two-factor": "<p class=alert></p><form action=/granted method=post><button type=submit>Verify</button></form>",
     "/hung": "<script>setTimeout(() => { for (;;); }, 50)</script>",
     "/unlocks": "<p id=who>@alice</p><button id=agree onclick=\"location='/login'\">Agree</button>",
 }
@@ -151,7 +158,7 @@ async def visit(site: Site, browser: RunningBrowser, drivers: ChromeDrivers) -> 
     return make
 
 
-@pytest.mark.parametrize("path", ["/plain", "/xpath", "/banner", "/chooser"])
+@pytest.mark.parametrize("path", ["/plain", "/xpath", "/banner", "/chooser", "/namesakes"])
 async def test_pages_of_other_shapes_lead_to_the_code(visit: Callable[..., Visit], path: str, site: Site):
     assert await visit(path).code() == "the-code"
     assert site.visited.count("/granted") == 1
@@ -168,6 +175,7 @@ async def test_an_account_is_chosen_by_its_label_and_confirmed(visit: Callable[.
     ("path", "error"),
     [
         ("/others", AccountMismatchException),
+        ("/look-alikes", AccountMismatchException),
         ("/wrong", AccountMismatchException),
         ("/nothing", UnknownPageException),
         ("/disabled", ConsentButtonNotFoundException),
@@ -192,6 +200,26 @@ async def test_a_mismatch_names_the_accounts_that_are_offered(visit: Callable[..
         await visit("/others").code()
 
 
+async def test_a_selector_that_the_browser_refuses_is_told(visit: Callable[..., Visit]):
+    rules = replace(RULES, error_details=("p:contains('x')",))
+    with pytest.raises(ProviderRulesException, match="p:contains"):
+        await visit("/plain", page=rules).code()
+
+
+async def test_a_tab_that_is_gone_ends_the_wait_for_a_person(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+):
+    attended = visit("/consent", is_attended=True, awaits_person=True)
+    running = asyncio.create_task(attended.code())
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
+    async with asyncio.timeout(10):
+        while (target := await _tab(browser, f"{site.url}/consent")) is None:
+            await asyncio.sleep(0.02)
+    await command(browser.ws_url, "Target.closeTarget", {"targetId": target})
+    with pytest.raises(BrowserCrashedException):
+        await running
+
+
 async def test_the_whole_attempts_deadline_ends_the_wait_in_the_thread(visit: Callable[..., Visit]):
     slow = replace(TIMEOUTS, consent_button=60)
     with pytest.raises(AuthorizationTimeoutException, match="7 seconds"):
@@ -199,7 +227,7 @@ async def test_the_whole_attempts_deadline_ends_the_wait_in_the_thread(visit: Ca
 
 
 async def test_a_stop_ends_a_wait_for_a_person(visit: Callable[..., Visit]):
-    attended = visit("/plain", is_attended=True, awaits_person=True)
+    attended = visit("/consent", is_attended=True, awaits_person=True)
     running = asyncio.create_task(attended.code())
     await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
     attended.request.stop.set()
@@ -210,12 +238,12 @@ async def test_a_stop_ends_a_wait_for_a_person(visit: Callable[..., Visit]):
 async def test_an_attended_consent_is_pressed_by_the_person_alone(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site
 ):
-    attended = visit("/plain", is_attended=True, awaits_person=True)
+    attended = visit("/consent", is_attended=True, awaits_person=True)
     running = asyncio.create_task(attended.code())
     await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
     assert "/granted" not in site.visited
 
-    await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/plain")
+    await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/consent")
     assert await running == "the-code"
     assert attended.stages[-3:] == [
         SessionStage.WAITING_FOR_PERSON,
@@ -239,7 +267,7 @@ async def test_an_attended_consent_leaves_the_banner_and_the_chooser_to_the_pers
 async def test_nobody_at_the_window_ends_the_wait(visit: Callable[..., Visit], site: Site):
     soon = replace(TIMEOUTS, person=1.5)
     with pytest.raises(PersonNotSeenException):
-        await visit("/plain", is_attended=True, awaits_person=True, timeouts=soon).code()
+        await visit("/consent", is_attended=True, awaits_person=True, timeouts=soon).code()
     with pytest.raises(PersonNotSeenException):
         await visit("/login", awaits_person=True, timeouts=soon).code()
     assert "/granted" not in site.visited
@@ -262,8 +290,48 @@ async def test_a_person_who_is_led_home_is_brought_back_to_the_consent(
     resumed = visit("/login-elsewhere", awaits_person=True)
     running = asyncio.create_task(resumed.code())
     await eventually(lambda: SessionStage.WAITING_FOR_PERSON in resumed.stages)
-    site.pages["/login-elsewhere"] = site.pages["/plain"]  # signed in from now on
+    site.pages["/login-elsewhere"] = site.pages["/consent"]  # signed in from now on
     await _person(browser, "location = '/home'", at=f"{site.url}/login?then=home")
+    assert await running == "the-code"
+
+
+async def test_what_a_person_types_is_not_sent_and_a_mistake_of_theirs_is_not_the_end(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+):
+    """A page of the login that the rules do not know, with a button of the fallback's kind."""
+    resumed = visit("/login", awaits_person=True)
+    running = asyncio.create_task(resumed.code())
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in resumed.stages)
+    await _person(browser, "location = '/two-factor'", at=f"{site.url}/login")
+    wrong_code = "document.querySelector('.alert').textContent = 'That code is wrong'"
+    await _person(browser, wrong_code, at=f"{site.url}/two-factor")
+    ended, _ = await asyncio.wait([running], timeout=3)
+    assert not ended
+    assert "/granted" not in site.visited
+    await _person(browser, "location = '/consent'", at=f"{site.url}/two-factor")
+    assert await running == "the-code"
+
+
+async def test_a_provider_that_always_leads_home_is_not_asked_for_ever(
+    visit: Callable[..., Visit], site: Site
+):
+    site.pages["/login-elsewhere"] = "<script>location='/home'</script>"
+    with pytest.raises(PersonNotSeenException):
+        await visit("/login-elsewhere", awaits_person=True).code()
+    assert site.visited.count("/login-elsewhere") == 1 + 3
+
+
+async def test_an_attended_choice_has_the_persons_time(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+):
+    soon = replace(TIMEOUTS, consent_button=0.5)
+    attended = visit("/chooser", is_attended=True, awaits_person=True, timeouts=soon)
+    running = asyncio.create_task(attended.code())
+    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
+    ended, _ = await asyncio.wait([running], timeout=2)
+    assert not ended
+    await _person(browser, "document.querySelectorAll('li')[1].click()", at=f"{site.url}/chooser")
+    await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/plain")
     assert await running == "the-code"
 
 

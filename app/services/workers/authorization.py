@@ -23,7 +23,7 @@ from app.utils.exceptions import (
     ProfileInUseException,
 )
 from app.utils.logger import get_logger
-from app.utils.tasks import uninterrupted
+from app.utils.tasks import uninterrupted, unless
 
 _BUSY: Final = (ProfileInUseException, ConcurrentProfileLimitException)
 _BUSY_RETRY: Final = 1.0
@@ -48,6 +48,8 @@ class _Run:
     """What the browser showed when the attempt failed there."""
     is_completed: bool = False
     """There is nothing left to hold: only the profile is still being stopped."""
+    is_ending: bool = False
+    """Its end is being written, with what follows from it."""
 
     def keep_evidence(self, evidence: PageEvidence) -> None:
         self.evidence = evidence
@@ -88,7 +90,7 @@ class AuthorizationWorker(Worker):
         left_overs = asyncio.create_task(self._stop_left_overs())
         try:
             while not self._stop.is_set():
-                await self._look_after_waiting()
+                await unless(self._stop, self._look_after_waiting())
                 await self._pause(self._lease_seconds / _LOOKS_PER_LEASE)
                 if delivery.done():
                     delivery.result()
@@ -176,6 +178,7 @@ class AuthorizationWorker(Worker):
 
     async def _fail(self, run: "_Run", error: AppException) -> float | None:
         """Seconds until the next attempt, if there is one."""
+        run.is_ending = True
         try:
             again_in = await self._runs.fail(run.job, error, evidence=run.evidence)
         except LeaseLostException:
@@ -212,7 +215,8 @@ class AuthorizationWorker(Worker):
                     log.warning("authorization.leases_not_seen", error=type(error).__name__)
                     continue
                 for lease_token in lost & self._running.keys():
-                    self._running[lease_token].interrupt()
+                    if not self._running[lease_token].is_ending:
+                        self._running[lease_token].interrupt()
 
     async def _stop_left_overs(self) -> None:
         """Beside the rest: a browser that will not go takes its time."""

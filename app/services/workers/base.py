@@ -173,6 +173,8 @@ class WorkerGroup:
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.workers = workers
+        self.died = asyncio.Event()
+        """Set when one has ended by an error: it does not come back."""
         self._tasks: dict[asyncio.Task[None], Worker] = {}
 
     def named(self, name: str) -> Worker | None:
@@ -213,3 +215,4 @@ class WorkerGroup:
         self._tasks[task].status.alive = False
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("worker.died", worker=self._tasks[task].name, exc_info=error)
+            self.died.set()

@@ -124,6 +124,17 @@ PAGE = "consent_page.consent_buttons = ['b']\nconsent_page."
         (with_line(7, f"{PAGE}error_texts = ['Sorry']"), "8: .*error_texts.0: must be lower case"),
         (with_line(7, f"{PAGE}human_check_texts = ['']"), "8: .*human_check_texts.0: must be lower case"),
         (with_line(7, f"{PAGE}login_paths = ['login']"), "8: .*login_paths.0: must start with /"),
+        (
+            with_line(7, f"{PAGE}login_paths = ['/login/']"),
+            "8: .*login_paths.0: must start with /, not end with it",
+        ),
+        (with_line(7, f"{PAGE}login_paths = ['/a?b=c']"), "8: .*login_paths.0: .*hold no"),
+        (with_line(7, f"{PAGE}handle_pattern = '@(\\w{{,50}})'"), "8: .*handle_pattern: .*JavaScript"),
+        (with_line(7, f"{PAGE}handle_pattern = '@(\\w+)\\Z'"), "8: .*handle_pattern: .*JavaScript"),
+        (
+            with_line(7, f"{PAGE}error_details = ['/html/body/p']"),
+            "8: .*error_details.0: .*must start with //",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_line(load: Load, text: str | bytes, expected: str):
