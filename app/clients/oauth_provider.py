@@ -120,6 +120,7 @@ class OAuthProviderClient:
         except ValidationError:
             raise _unexpected(api, response) from None
 
+    @retry_idempotent(attempts=3, timeout=20)
     async def revoke(
         self, api: ProviderApi, *, client_id: str, client_secret: str | None, token: str
     ) -> None:

@@ -18,7 +18,7 @@ from selenium.common.exceptions import (
 )
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
-from urllib3.exceptions import TimeoutError as CommandTimeout
+from urllib3.exceptions import ReadTimeoutError as CommandTimeout
 from websockets.exceptions import WebSocketException
 
 from app.clients.devtools import RedirectWatcher

@@ -22,7 +22,7 @@ from selenium.common.exceptions import (
 )
 from selenium.webdriver.remote.remote_connection import RemoteConnection
 from selenium.webdriver.remote.webelement import WebElement
-from urllib3.exceptions import TimeoutError as CommandTimeout
+from urllib3.exceptions import ReadTimeoutError as CommandTimeout
 
 from app.clients.devtools import RedirectWatcher
 from app.clients.texts import storable
