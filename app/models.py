@@ -276,6 +276,7 @@ class AuthorizationSession(_Timestamps, _Lease, Base):
         Index("ix_authorization_sessions_batch", "batch_id", "status", "is_held", **_where(_IN_BATCH)),
         Index("ix_authorization_sessions_batch_ended", "batch_id", "completed_at", **_where(_IN_BATCH)),
         Index("ix_authorization_sessions_batch_held", "batch_id", "queue_rank", **_where("is_held")),
+        Index("ix_authorization_sessions_expiry", "expires_at", **_where("status = 'pending'")),
     )
 
     id: Mapped[int] = mapped_column(_BigId, primary_key=True)

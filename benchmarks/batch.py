@@ -63,23 +63,21 @@ async def run(http: httpx.AsyncClient, sandbox: SandboxProcess, at_once: int) ->
     seconds = perf_counter() - began
     found = await results(http, batch["batch_id"])
     print(f"{batch['status']} in {seconds:.1f} s, {len(rows) / seconds * 60:.0f} a minute")
-    print(dict(Counter(found.values())))
-    wrong = {account: code for account, code in found.items() if code != expected[account]}
-    print(f"ended otherwise than expected: {wrong or 'none'}")
-    return batch["status"] == "completed" and found.keys() == expected.keys() and not wrong
+    print(dict(Counter(row["error_code"] or row["status"] for row in found)))
+    wrong = [row for row in found if row["error_code"] != expected[row["account_id"]]]
+    for row in wrong:
+        print(f"not as expected: {row['account_id']}: {row['status']}, {row['error_code']}, {row['error']}")
+    return batch["status"] == "completed" and len(found) == len(expected) and not wrong
 
 
-async def results(http: httpx.AsyncClient, batch_id: str) -> dict[str, str | None]:
-    """Error code by account; None: completed."""
-    found: dict[str, str | None] = {}
+async def results(http: httpx.AsyncClient, batch_id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     page, pages = 1, 1
     while page <= pages:
-        answer = (
-            await http.get(f"/batches/{batch_id}/results", params={"page": page, "page_size": PAGE})
-        ).json()
+        params = {"page": page, "page_size": PAGE}
+        answer = (await http.get(f"/batches/{batch_id}/results", params=params)).json()
         page, pages = page + 1, answer["total_pages"]
-        for row in answer["data"]:
-            found[row["account_id"]] = None if row["status"] == "completed" else row["error_code"]
+        found += answer["data"]
     return found
 
 

@@ -13,6 +13,7 @@ BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 HAS_SOURCE = sa.text("source_hash IS NOT NULL")
 IN_BATCH = sa.text("batch_id IS NOT NULL")
 IS_HELD = sa.text("is_held")
+IS_PENDING = sa.text("status = 'pending'")
 IS_OPEN = sa.text("completed_at IS NULL")
 SESSIONS = "authorization_sessions"
 
@@ -31,6 +32,7 @@ def upgrade() -> None:
         ("ix_authorization_sessions_batch", ["batch_id", "status", "is_held"], IN_BATCH),
         ("ix_authorization_sessions_batch_ended", ["batch_id", "completed_at"], IN_BATCH),
         ("ix_authorization_sessions_batch_held", ["batch_id", "queue_rank"], IS_HELD),
+        ("ix_authorization_sessions_expiry", ["expires_at"], IS_PENDING),
     )
     for name, columns, where in indexes:
         op.create_index(name, SESSIONS, columns, sqlite_where=where, postgresql_where=where)

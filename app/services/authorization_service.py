@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import OAuthApp
@@ -220,6 +221,12 @@ class AuthorizationService:
             raise InvalidRequestException(f"Another session of the account is open: {open_one}")
         await self._apps.refuse_paused(session, row.api_app)
         self.put_back(session, row, actor=actor, awaits_person=awaits_person)
+        try:
+            await session.flush()
+        except IntegrityError:  # it was made since we looked
+            raise InvalidRequestException(
+                "Another session of the account was opened just now; look at that one"
+            ) from None
         after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
 
     def put_back(

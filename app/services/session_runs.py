@@ -239,6 +239,14 @@ class SessionRuns:
                 self._end(session, row, SessionStatus.FAILED, error_code=row.error_code)
         return len(rows)
 
+    async def end_expired(self) -> int:
+        """Waiting sessions past their `expires_at` become ``timeout``."""
+        expired = (
+            AuthorizationSession.status == SessionStatus.PENDING,
+            AuthorizationSession.expires_at <= database_time(),
+        )
+        return await self._time_out(expired, "Session expired before a profile slot was free")
+
     async def end_overdue(self) -> int:
         """Sessions running for too long, and waiting ones past their `expires_at`, become ``timeout``."""
         hours = self._limits.max_running / 3600
@@ -246,12 +254,8 @@ class SessionRuns:
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
             AuthorizationSession.started_at < database_time(plus=-self._limits.max_running),
         )
-        waiting = (
-            AuthorizationSession.status == SessionStatus.PENDING,
-            AuthorizationSession.expires_at <= database_time(),
-        )
         ended = await self._time_out(running, f"Session timed out after {hours:g} hours")
-        return ended + await self._time_out(waiting, "Session expired before a profile slot was free")
+        return ended + await self.end_expired()
 
     async def _refuse_busy_profile(self, session: AsyncSession, session_id: str) -> None:
         """Raises while the profile runs, or is about to, for another session, or the fleet runs all that it may.

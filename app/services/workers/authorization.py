@@ -225,6 +225,7 @@ class AuthorizationWorker(Worker):
 
     async def _look_after_waiting(self) -> None:
         try:
+            await self._runs.end_expired()
             recovered = await self._runs.recover_lost()
             delivered = await self._runs.deliver_waiting()
         except Exception as error:

@@ -19,6 +19,14 @@ CSV = {"Content-Type": "text/csv"}
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
+@pytest.fixture
+async def api(open_api: OpenApi) -> AsyncIterator[Api]:
+    """Where one looks as often as one likes."""
+    async with open_api(rate_limit_per_minute=10_000) as opened:
+        yield opened
+        opened.context.begin_shutdown()
+
+
 @pytest.fixture(autouse=True)
 async def _accounts(database: Database) -> None:
     await add_accounts(database, ["alice", "bob", "carol"])

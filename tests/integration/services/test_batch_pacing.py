@@ -220,8 +220,8 @@ async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
     open_services: OpenContext, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(batch_pacing, "_CANCELLED_AT_ONCE", 2)
-    batch_id = await new_batch(context, 9, max_running=1)
     monkeypatch.setattr(context.batch_pacing, "wake", lambda batch_id: None)
+    batch_id = await new_batch(context, 9, max_running=1)
     async with database.transaction() as session:
         await context.batches.cancel(session, batch_id, actor="anna")
     await context.batch_pacing._step(batch_id)  # and the process dies

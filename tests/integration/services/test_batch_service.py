@@ -199,7 +199,7 @@ async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, da
     assert {(row.status, row.error_code, row.is_held) for row in rows} == {
         (SessionStatus.CANCELLED, "BATCH_CANCELLED", False)
     }
-    assert await context.session_runs.lost([job]) == {job.session_id}
+    assert await context.session_runs.lost([job]) == {job.lease_token}
     batch = await read_batch(database, batch_id)
     assert (batch.status, batch.reason) == (BatchStatus.CANCELLED, "asked for by anna")
     assert batch.completed_at is not None
