@@ -12,6 +12,7 @@ from app.api.responses import APIResponse, error_response
 from app.utils.exceptions import (
     AppException,
     AuthenticationException,
+    DatabaseUnavailableException,
     InvalidRequestException,
     PermissionDeniedException,
     RateLimitException,
@@ -38,7 +39,13 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def errors(*exceptions: type[AppException]) -> Responses:
     """The `responses=` of a route: what it may answer besides success; every route checks key and rate."""
-    common = (AuthenticationException, PermissionDeniedException, RateLimitException, InvalidRequestException)
+    common = (
+        AuthenticationException,
+        PermissionDeniedException,
+        RateLimitException,
+        InvalidRequestException,
+        DatabaseUnavailableException,
+    )
     by_status: dict[int, list[str]] = {}
     expected: list[type[AppException]] = [*exceptions, *common, AppException]
     for exception in expected:

@@ -107,8 +107,8 @@ class Record:
     done: Counter[str] = field(default_factory=Counter)
     struck_at: list[tuple[str, float]] = field(default_factory=list)
     """What interrupts sessions, and its unix time."""
-    drivers: set[int] = field(default_factory=set)
-    """Every chromedriver that was seen, as process id."""
+    drivers: set[psutil.Process] = field(default_factory=set)
+    """Every chromedriver that was seen; a process id alone may be another process's by the end."""
     seconds: float = 0.0
 
 
@@ -233,7 +233,7 @@ class Chaos:
     def _drivers(self, process: ServiceProcess) -> list[int]:
         with suppress(psutil.NoSuchProcess):
             found = children_named(process.pid, "chromedriver")
-            self.record.drivers.update(found)
+            self.record.drivers.update(map(psutil.Process, found))
             return found
         return []
 

@@ -121,7 +121,11 @@ async def _left_behind(house: House, processes: Sequence[ServiceProcess], record
     except AssertionError:
         return await left()
     ours = [driver for process in processes for driver in children_named(process.pid, "chromedriver")]
-    return [f"chromedriver {pid}" for pid in record.drivers - set(ours) if is_alive(pid)]
+    return [
+        f"chromedriver {driver.pid}"
+        for driver in record.drivers
+        if driver.pid not in ours and driver.is_running() and is_alive(driver.pid)
+    ]
 
 
 async def _slots(house: House) -> list[str]:
