@@ -200,6 +200,16 @@ async def test_one_that_has_a_time_comes_then_and_not_before(new_queue: NewQueue
     assert utc_now() >= soon - timedelta(milliseconds=50)
 
 
+async def test_one_that_was_left_for_later_does_not_hide_that_it_is_wanted_now(new_queue: NewQueue):
+    """A session in its back-off, cancelled and tried again."""
+    queue = new_queue()
+    handled, handle = collector()
+    await queue.submit_all([Waiting("a", 1.6e9, utc_now() + timedelta(hours=1))])
+    await queue.submit_all([Waiting("a", 1.6e9, None)])
+    async with delivering(queue, handle):
+        await eventually(lambda: handled == ["a"])
+
+
 async def test_sessions_with_a_person_have_a_limit_of_their_own_and_take_a_slot(new_queue: NewQueue):
     queue, held = new_queue(3, attended_limit=1), Held()
     await queue.submit_all(waiting(("person-1", 9), ("person-2", 8), is_attended=True))
@@ -351,8 +361,8 @@ async def test_a_job_of_a_process_that_has_died_is_delivered_again(postgresql: D
         "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(), heartbeat = now() - "
     )
     async with postgresql.transaction() as session:
-        await session.execute(text(f"{taken} interval '21 s' WHERE dedupe_key = 'a'"))
-        await session.execute(text(f"{taken} interval '1 s' WHERE dedupe_key = 'b'"))
+        await session.execute(text(f"{taken} interval '21 s' WHERE payload = 'a'"))
+        await session.execute(text(f"{taken} interval '1 s' WHERE payload = 'b'"))
     handled, handle = collector()
     async with delivering(queue, handle):
         await eventually(lambda: handled)
