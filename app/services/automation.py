@@ -237,6 +237,9 @@ class ProfileAutomator:
             request.stop.set()
             await uninterrupted(self._end(request, future))
             raise
+        except AuthorizationTimeoutException:  # perhaps it is the driver that hangs
+            await uninterrupted(self._drivers.replace_hung(request.browser.major))
+            raise
 
     async def _end(self, request: ConsentRequest, future: "asyncio.Future[SecretStr]") -> None:
         """Without its browser, whatever the thread waits for fails at once, unless it is the driver that hangs."""
