@@ -26,13 +26,16 @@ COPY --from=builder /opt/venv /opt/venv
 COPY app ./app
 COPY alembic ./alembic
 
+# TOKEN_SPILL_FOLDER is a path, no secret.
+# hadolint ignore=DL3064
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \
     PORT=8000 \
-    DATABASE_URL=sqlite+aiosqlite:////data/gologin.db
+    DATABASE_URL=sqlite+aiosqlite:////data/gologin.db \
+    TOKEN_SPILL_FOLDER=/data/spilled-tokens
 
 USER 10001:10001
 VOLUME /data

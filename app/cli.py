@@ -287,7 +287,7 @@ def work(invoked: typer.Context) -> None:
 @worker.command("run-once")
 @_asynchronous
 async def run_worker_once(
-    name: Annotated[str, typer.Argument(help="sync, cleanup or monitor.")],
+    name: Annotated[str, typer.Argument(help="sync, cleanup, repair or monitor.")],
 ) -> None:
     """Run one iteration of a periodic worker now, due or not. Exit code 1 if another process is at it."""
     async with open_context(_settings()) as context:

@@ -45,6 +45,9 @@ _OUR_PREFIXES: Final = (
     "ALARM_",
     "ATTENDED_",
     "BATCH_",
+    "REFRESH_",
+    "REPAIR_",
+    "TOKEN_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
 
@@ -143,6 +146,15 @@ class Settings(BaseSettings):
     machine_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=64)
     shutdown_grace: PositiveSeconds = 30.0
 
+    refresh_margin: PositiveSeconds = 900.0
+    refresh_jitter: PositiveSeconds = 1_800.0
+    refresh_concurrency: int = Field(default=20, ge=1)
+    refresh_retry_wait: PositiveSeconds = 30.0
+    token_spill_folder: Path = Path("data/spilled-tokens")
+    repair_apps: list[str] | None = None
+    repair_per_day: int = Field(default=3, ge=0)
+    repair_at_once: int = Field(default=5, ge=1)
+    repair_interval: PositiveSeconds = 15.0
     sync_interval: PositiveSeconds = 900.0
     sync_retry_interval: PositiveSeconds = 60.0
     cleanup_interval: PositiveSeconds = 3_600.0

@@ -27,6 +27,7 @@ from app.services.batch_service import BatchLimits, BatchService
 from app.services.chromedriver import ChromeDrivers
 from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
+from app.services.credential_vault import CredentialVault
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
 from app.services.interfaces import BrowserTimeouts
 from app.services.job_queue import JobQueue
@@ -36,19 +37,27 @@ from app.services.profile_directory import ProfileDirectory
 from app.services.profile_leases import ProfileLeases
 from app.services.profile_sync import ProfileSyncService
 from app.services.provider_file import load_providers
+from app.services.refresh_leases import RefreshLeases, RefreshTimes
 from app.services.retention import Retention, RetentionDays
 from app.services.session_runs import RunLimits, SessionRuns
 from app.services.session_waiters import SessionWaiters
+from app.services.token_refresher import TokenRefresher
+from app.services.token_repair import RepairLimits, TokenRepair
+from app.services.token_spill import TokenSpill
 from app.services.worker_runs import WorkerRuns
 from app.services.workers.authorization import AuthorizationWorker
 from app.services.workers.base import Worker, WorkerGroup
 from app.services.workers.cleanup import CleanupWorker
 from app.services.workers.monitor import MonitorWorker, Thresholds
+from app.services.workers.refresh import TokenRefreshWorker
+from app.services.workers.repair import TokenRepairWorker
 from app.services.workers.sync import ProfileSyncWorker
 from app.utils.loop_lag import LoopLag
 
 _WORKERS_SHARE: Final = 0.8
 """Of the grace period: the rest is for closing the drivers, the connections and the database."""
+_TOKEN_FRESH_FOR: Final = 30.0
+"""Seconds that a token lives at least when it is handed out."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Context:
     database: Database
     keys: KeyService
     oauth: OAuthService
+    vault: CredentialVault
     credentials: CredentialService
     gate: CloudGate
     directory: ProfileDirectory
@@ -109,7 +119,6 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     # Containers of one machine may all have the same process id.
     owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
     oauth = _oauth_service(settings, http)
-    credentials = CredentialService(key_ring=settings.key_ring)
     gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
     rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)
     directory = ProfileDirectory(rule=rule)
@@ -125,6 +134,10 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             max_concurrent=settings.max_concurrent_profiles, start_timeout=settings.profile_start_timeout
         ),
     )
+    apps = AppStates(pause_after=settings.app_pause_after)
+    vault = CredentialVault(key_ring=settings.key_ring)
+    leases, refresher, credentials = _credentials(settings, database, vault, oauth, apps, owner)
+    stack.push_async_callback(refresher.wait_for_running)
     queue = JobQueue(
         database=database,
         slots=settings.max_concurrent_profiles,
@@ -133,7 +146,6 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     )
     stack.push_async_callback(queue.close)
     waiters = SessionWaiters()
-    apps = AppStates(pause_after=settings.app_pause_after)
     batch_pacing = BatchPacing(database=database, queue=queue, waiters=waiters)
     stack.push_async_callback(batch_pacing.close)
     authorizations = AuthorizationService(
@@ -194,6 +206,22 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             runs=runs,
             interval=settings.cleanup_interval,
         ),
+        TokenRefreshWorker(
+            leases=leases,
+            refresher=refresher,
+            credentials=credentials,
+            concurrency=settings.refresh_concurrency,
+        ),
+        TokenRepairWorker(
+            repair=TokenRepair(
+                database=database,
+                authorizations=authorizations,
+                apps=settings.oauth_apps if settings.repair_apps is None else settings.repair_apps,
+                limits=RepairLimits(a_day=settings.repair_per_day, at_once=settings.repair_at_once),
+            ),
+            runs=runs,
+            interval=settings.repair_interval,
+        ),
         MonitorWorker(
             database=database,
             gologin=gologin,
@@ -211,6 +239,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         database=database,
         keys=KeyService(bootstrap_key=settings.api_key),
         oauth=oauth,
+        vault=vault,
         credentials=credentials,
         gate=gate,
         directory=directory,
@@ -240,6 +269,42 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         workers=WorkerGroup(workers),
         sync_worker=sync_worker,
     )
+
+
+def _credentials(
+    settings: Settings,
+    database: Database,
+    vault: CredentialVault,
+    oauth: OAuthService,
+    apps: AppStates,
+    owner: str,
+) -> tuple[RefreshLeases, TokenRefresher, CredentialService]:
+    save_for = settings.lease_seconds
+    times = RefreshTimes(
+        lease=settings.oauth_api_timeout + save_for,
+        margin=settings.refresh_margin,
+        jitter=settings.refresh_jitter,
+        retry=settings.refresh_retry_wait,
+    )
+    leases = RefreshLeases(database=database, vault=vault, apps=apps, times=times, owner=owner)
+    refresher = TokenRefresher(
+        database=database,
+        leases=leases,
+        oauth=oauth,
+        apps=apps,
+        spill=TokenSpill(folder=settings.token_spill_folder, key_ring=settings.key_ring),
+        save_for=save_for,
+    )
+    credentials = CredentialService(
+        database=database,
+        vault=vault,
+        leases=leases,
+        refresher=refresher,
+        oauth=oauth,
+        fresh_for=_TOKEN_FRESH_FOR,
+        wait_for=times.lease + settings.oauth_api_timeout,
+    )
+    return leases, refresher, credentials
 
 
 def _attended_limit(settings: Settings) -> int:

@@ -109,6 +109,10 @@ class BatchStatus(StrEnum):
 
 class CredentialStatus(StrEnum):
     ACTIVE = "active"
+    REAUTHORIZATION_REQUIRED = "reauthorization_required"
+    """Its chain of refresh tokens is broken: only a new authorization brings tokens again."""
+    REVOKING = "revoking"
+    """To be forgotten once the provider has revoked it."""
 
 
 class SyncStatus(StrEnum):
@@ -436,15 +440,23 @@ class AppState(Base):
 
     api_app: Mapped[str] = mapped_column(String(64), primary_key=True)
     failures_in_a_row: Mapped[int] = mapped_column(default=0)
+    limited_until: Mapped[datetime | None]
+    """The provider limits the app's rate until then."""
     paused_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(Text)
 
 
-class Credential(_Timestamps, Base):
-    """The current tokens of an account in an app; secrets encrypted, and nowhere else."""
+class Credential(_Timestamps, _Lease, Base):
+    """The current tokens of an account in an app; secrets encrypted, and nowhere else.
+
+    The lease is held by whoever refreshes or revokes them.
+    """
 
     __tablename__ = "credentials"
-    __table_args__ = (Index("uq_credentials_account", "account_id", "api_app", unique=True),)
+    __table_args__ = (
+        Index("uq_credentials_account", "account_id", "api_app", unique=True),
+        Index("ix_credentials_due", "status", "refresh_due_at"),
+    )
 
     id: Mapped[int] = mapped_column(_BigId, primary_key=True)
     account_id: Mapped[str] = mapped_column(String(64))
@@ -460,6 +472,15 @@ class Credential(_Timestamps, Base):
     )
     version: Mapped[int] = mapped_column(default=1)
     """Grows with every new token set."""
+    spending_version: Mapped[int | None]
+    """Its refresh token is about to be spent, or was, and no answer is known: never spent again."""
+    refresh_due_at: Mapped[datetime | None]
+    """When it is refreshed without being asked for, its revocation or a refused repair tried again; None: never."""
+    refreshed_at: Mapped[datetime | None]
+    refresh_failures: Mapped[int] = mapped_column(default=0)
+    """In a row."""
+    refresh_error_code: Mapped[str | None] = mapped_column(String(64))
+    """Of the last failure; of a broken chain its reason."""
     session_id: Mapped[str | None] = mapped_column(String(36))
     """The authorization that made it."""
 

@@ -32,6 +32,7 @@ pytest_plugins = [
     "tests.fixtures.sandbox",
     "tests.fixtures.settings",
     "tests.fixtures.services",  # after those it imports
+    "tests.fixtures.tokens",
     "tests.fixtures.api",
 ]
 

@@ -64,6 +64,7 @@ def caller_with(scope: Scope) -> Callable[[Caller], Caller]:
 
 AuthorizeCallerDep = Annotated[Caller, Depends(caller_with(Scope.AUTHORIZE))]
 ProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES))]
+TokensCallerDep = Annotated[Caller, Depends(caller_with(Scope.TOKENS_READ))]
 EvidenceCallerDep = Annotated[Caller, Depends(caller_with(Scope.EVIDENCE))]
 AdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN))]
 

@@ -68,7 +68,8 @@ async def _handle_app_exception(_request: Request, error: Exception) -> JSONResp
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else None
     if error.status_code >= 500:
         log.error("http.error", error_code=error.error_code, error=error.message)
-    return JSONResponse(error_response(error.message, error.error_code), error.status_code, headers)
+    body = error_response(error.message, error.error_code, error.data)
+    return JSONResponse(body, error.status_code, headers)
 
 
 async def _handle_invalid_request(_request: Request, error: Exception) -> JSONResponse:

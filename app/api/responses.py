@@ -44,8 +44,8 @@ def paginated_response(data: list[T], *, total: int, page: int, page_size: int) 
     return PaginatedResponse(data=data, total=total, page=page, page_size=page_size, total_pages=pages)
 
 
-def error_response(error: str, error_code: str) -> dict[str, Any]:
-    response: APIResponse[None] = APIResponse(
-        success=False, error=error, error_code=error_code, request_id=current_request_id()
+def error_response(error: str, error_code: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
+    response: APIResponse[dict[str, Any]] = APIResponse(
+        success=False, data=data, error=error, error_code=error_code, request_id=current_request_id()
     )
     return response.model_dump(mode="json")

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api import apps, authorize, batches, evidence, gologin, health, profiles
+from app.api import accounts, apps, authorize, batches, evidence, gologin, health, profiles
 
 router = APIRouter()
 router.include_router(health.router)
@@ -12,3 +12,4 @@ router.include_router(evidence.router)
 router.include_router(profiles.router)
 router.include_router(gologin.router)
 router.include_router(apps.router)
+router.include_router(accounts.router)

@@ -162,12 +162,15 @@ class OAuthProviderClient:
                 response = await self._http.request(
                     method, url, headers=headers, timeout=self._timeout, **content
                 )
-        except (TimeoutError, httpx.TimeoutException) as error:
-            reason = f"no answer within {self._timeout:g} seconds"
-            raise TwitterAPIException("timeout", reason, provider=api.name) from error
-        except httpx.HTTPError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             reason = "the provider's API cannot be reached"
             raise TwitterAPIException("unreachable", reason, provider=api.name) from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            reason = f"no answer within {self._timeout:g} seconds"
+            raise TwitterAPIException("timeout", reason, provider=api.name, may_have_acted=True) from error
+        except httpx.HTTPError as error:
+            reason = "the connection to the provider's API broke off"
+            raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
         if response.is_success:
             return response
         raise _classified(api, response)
@@ -194,7 +197,11 @@ def _classified(api: ProviderApi, response: httpx.Response) -> TwitterAPIExcepti
 def _unexpected(api: ProviderApi, response: httpx.Response) -> TwitterAPIException:
     """Not with the validation error's text: it quotes the body, which holds tokens."""
     return TwitterAPIException(
-        response.status_code, "the answer is not what was expected", retryable=False, provider=api.name
+        response.status_code,
+        "the answer is not what was expected",
+        retryable=False,
+        provider=api.name,
+        may_have_acted=True,
     )
 
 

@@ -1,12 +1,14 @@
 """OAuth apps that fail by their own fault: after some failures in a row an app is paused, before it costs more."""
 
+from datetime import timedelta
+
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import insert_or_update
 from app.models import AppState, utc_now
 from app.services import event_service
-from app.utils.exceptions import AppException, AppPausedException
+from app.utils.exceptions import AppException, AppLimitedException, AppPausedException
 from app.utils.logger import get_logger
 
 log = get_logger(__name__)
@@ -25,6 +27,13 @@ class AppStates:
         )
         if reason is not None:
             raise AppPausedException(api_app, reason)
+
+    async def refuse_stopped(self, session: AsyncSession, api_app: str) -> None:
+        """Raises `AppPausedException`, or `AppLimitedException` while the provider limits the app's rate."""
+        await self.refuse_paused(session, api_app)
+        until = await session.scalar(select(AppState.limited_until).where(AppState.api_app == api_app))
+        if until is not None and (left := (until - utc_now()).total_seconds()) > 0:
+            raise AppLimitedException(api_app, left)
 
     async def paused(self, session: AsyncSession) -> list[AppState]:
         rows = await session.scalars(
@@ -59,6 +68,17 @@ class AppStates:
                 session, "app.paused", api_app=api_app, error_code=error.error_code, failures=failures
             )
             log.error("app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
+
+    async def limited(self, session: AsyncSession, api_app: str, *, seconds: float) -> None:
+        """The provider limits the app's rate: nothing of it is called before the seconds are over."""
+        until = utc_now() + timedelta(seconds=seconds)
+        insert = insert_or_update(session, AppState).values(
+            api_app=api_app, failures_in_a_row=0, limited_until=until
+        )
+        await session.execute(
+            insert.on_conflict_do_update(index_elements=[AppState.api_app], set_={"limited_until": until})
+        )
+        log.warning("app.limited", api_app=api_app, seconds=round(seconds, 1))
 
     async def resume(self, session: AsyncSession, api_app: str, *, actor: str) -> bool:
         """Let the app's sessions start again; False when it was not paused."""

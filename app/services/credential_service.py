@@ -1,30 +1,75 @@
-"""The life of a token set: stored encrypted, one current set per account and app."""
+"""The life of a token set: stored encrypted, handed out fresh, refreshed once, verified, revoked."""
 
+import asyncio
+import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final
 
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import insert_or_update
-from app.models import Credential, CredentialStatus, utc_now
+from app.clients.oauth_provider import ProviderUser
+from app.database import Database, database_time, insert_or_update
+from app.models import AuthorizationSession, Credential, CredentialStatus, SessionStatus, utc_now
 from app.services import event_service
-from app.services.interfaces import TokenSet
-from app.utils.crypto import KeyRing
-from app.utils.exceptions import TokenExpiredException
+from app.services.credential_vault import CredentialVault
+from app.services.interfaces import OAuthServiceProtocol, TokenSet
+from app.services.leases import new_lease_token
+from app.services.refresh_leases import NOT_HELD, RefreshLeases, expiry
+from app.services.token_refresher import TokenRefresher
+from app.utils.exceptions import (
+    AppException,
+    ReauthorizationRequiredException,
+    TokenExpiredException,
+    TokenNotFoundException,
+    TokenRevokedException,
+)
+from app.utils.logger import get_logger
 
-_Column = Literal["access_token", "refresh_token", "oauth_token_secret"]
-_Place = tuple[str, str]
-"""Account and app."""
-_TABLE: Final = Credential.__tablename__
+_OTHER_PROCESS_POLL: Final = 0.1
+"""Seconds between two looks at a row that another process refreshes."""
+_REVOKE_LEASE: Final = 60.0
+_REVOKE_RETRY: Final = 60.0
+_BUSY_RETRY: Final = 5.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class HandedToken:
+    """What a caller may use now."""
+
+    row: Credential
+    access_token: SecretStr
+    oauth_token_secret: SecretStr | None
 
 
 class CredentialService:
-    """The only code that sees tokens in clear and in the database."""
+    """`fresh_for`: seconds that a token handed out must live at least, unless the caller asks for more.
 
-    def __init__(self, *, key_ring: KeyRing) -> None:
-        self._key_ring = key_ring
+    `wait_for`: seconds for which a caller waits for a refresh, by whichever process.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: CredentialVault,
+        leases: RefreshLeases,
+        refresher: TokenRefresher,
+        oauth: OAuthServiceProtocol,
+        fresh_for: float,
+        wait_for: float,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._leases = leases
+        self._refresher = refresher
+        self._oauth = oauth
+        self._fresh_for = fresh_for
+        self._wait_for = wait_for
 
     async def store(
         self,
@@ -34,35 +79,25 @@ class CredentialService:
         api_app: str,
         provider_user_id: str,
         tokens: TokenSet,
-        session_id: str,
+        session_id: str | None,
     ) -> Credential:
         """Make `tokens` the current set, in the caller's transaction, with the event that tells of it."""
-        place = (account_id, api_app)
-        values = {
-            "provider_user_id": provider_user_id,
-            "access_token": self._seal(place, "access_token", tokens.access_token),
-            "refresh_token": self._seal(place, "refresh_token", tokens.refresh_token),
-            "oauth_token_secret": self._seal(place, "oauth_token_secret", tokens.oauth_token_secret),
-            "scopes": list(tokens.scopes),
-            "token_expires_at": _expiry(tokens.expires_in),
-            "status": CredentialStatus.ACTIVE,
-            "session_id": session_id,
-            "updated_at": utc_now(),
-        }
-        insert = insert_or_update(session, Credential).values(
-            account_id=account_id, api_app=api_app, version=1, created_at=utc_now(), **values
+        now = utc_now()
+        previous = await session.scalar(
+            select(Credential.status).where(
+                Credential.account_id == account_id, Credential.api_app == api_app
+            )
         )
-        # One statement: of two that store at once the second gets the next version, also when there was no row.
-        statement = insert.on_conflict_do_update(
-            index_elements=[Credential.account_id, Credential.api_app],
-            set_={**values, "version": Credential.version + 1},
-        ).returning(Credential)
-        row: Credential = (
-            await session.scalars(statement, execution_options={"populate_existing": True})
-        ).one()
+        values = {
+            **self._current(account_id, api_app, tokens, now),
+            "provider_user_id": provider_user_id,
+            "session_id": session_id,
+        }
+        row = await _upsert(session, account_id, api_app, values)
+        recovered = previous is CredentialStatus.REAUTHORIZATION_REQUIRED
         event_service.record(
             session,
-            "credential.stored",
+            "credential.recovered" if recovered else "credential.stored",
             account_id=account_id,
             api_app=api_app,
             session_id=session_id,
@@ -71,40 +106,183 @@ class CredentialService:
         )
         return row
 
-    async def tokens(self, session: AsyncSession, account_id: str, api_app: str) -> TokenSet:
-        """The stored tokens in clear. Raises `TokenExpiredException` when there are none that live."""
-        row = await session.scalar(
-            select(Credential).where(Credential.account_id == account_id, Credential.api_app == api_app)
+    async def hand_out(
+        self, account_id: str, api_app: str, *, min_ttl: float, actor: str, force: bool = False
+    ) -> HandedToken:
+        """A token that lives for `min_ttl` seconds, refreshed first when needed, or when `force` says so.
+
+        Any number of callers in any number of processes cause one refresh; all get its result. When it cannot be
+        refreshed now, a token that still works is better than none, unless `force` asked for a new one. Raises
+        `TokenNotFoundException`, `TokenRevokedException`, `ReauthorizationRequiredException`,
+        `TokenExpiredException`, and with `force` whatever the refresh came upon.
+        """
+        row = await self._fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
+        async with self._database.transaction() as session:
+            event_service.record(
+                session,
+                "token.read",
+                account_id=account_id,
+                api_app=api_app,
+                actor=actor,
+                version=row.version,
+            )
+        return HandedToken(row, self._vault.access_token(row), self._vault.token(row, "oauth_token_secret"))
+
+    async def verify(self, account_id: str, api_app: str) -> ProviderUser:
+        """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`."""
+        row = await self._fresh(account_id, api_app, self._fresh_for)
+        return await self._oauth.verify_credentials(api_app, self._vault.access_token(row))
+
+    async def revoke(self, account_id: str, api_app: str, *, actor: str) -> bool:
+        """Forget the tokens once the provider has revoked them; False when it did not answer: it is tried again.
+
+        Raises `TokenNotFoundException`.
+        """
+        async with self._database.transaction() as session:
+            row = await session.scalar(_by_place(account_id, api_app).with_for_update())
+            if row is None:
+                raise TokenNotFoundException(account_id, api_app)
+            row.status = CredentialStatus.REVOKING
+            row.lease_token, row.lease_owner = new_lease_token(), actor[:128]
+            row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
+            event_service.record(
+                session, "credential.revoking", account_id=account_id, api_app=api_app, actor=actor
+            )
+        return await self._revoke_held(row)
+
+    async def revoke_due(self, limit: int) -> int:
+        """Try again what the provider did not answer for; how many are forgotten now."""
+        now = utc_now()
+        query = (
+            select(Credential)
+            .where(Credential.status == CredentialStatus.REVOKING, Credential.refresh_due_at <= now)
+            .order_by(Credential.refresh_due_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
         )
-        if row is None or (row.token_expires_at is not None and row.token_expires_at <= utc_now()):
-            raise TokenExpiredException(account_id)
-        left = row.token_expires_at - utc_now() if row.token_expires_at else None
-        place = (account_id, api_app)
-        access_token = self._open(place, "access_token", row.access_token)
-        assert access_token is not None
-        return TokenSet(
-            access_token=access_token,
-            refresh_token=self._open(place, "refresh_token", row.refresh_token),
-            scopes=tuple(row.scopes),
-            expires_in=int(left.total_seconds()) if left else None,
-            oauth_token_secret=self._open(place, "oauth_token_secret", row.oauth_token_secret),
+        async with self._database.transaction() as session:
+            rows = (await session.scalars(query)).all()
+            for row in rows:
+                row.lease_token = new_lease_token()
+                row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
+        return sum(await asyncio.gather(*(self._revoke_held(row) for row in rows)))
+
+    def _current(self, account_id: str, api_app: str, tokens: TokenSet, now: datetime) -> dict[str, Any]:
+        """The columns of a set that nobody has refreshed yet."""
+        return {
+            **self._vault.sealed(account_id, api_app, tokens),
+            **NOT_HELD,
+            "scopes": list(tokens.scopes),
+            "token_expires_at": expiry(now, tokens.expires_in),
+            "refresh_due_at": self._leases.due_at(now, tokens),
+            "status": CredentialStatus.ACTIVE,
+            "refresh_failures": 0,
+            "refresh_error_code": None,
+            "updated_at": now,
+        }
+
+    async def _living(self, account_id: str, api_app: str) -> Credential:
+        async with self._database.reading() as session:
+            row: Credential | None = await session.scalar(_by_place(account_id, api_app))
+            if row is None:
+                raise TokenNotFoundException(account_id, api_app)
+            if row.status is CredentialStatus.REVOKING:
+                raise TokenRevokedException(account_id)
+            if row.status is CredentialStatus.REAUTHORIZATION_REQUIRED:
+                raise ReauthorizationRequiredException(
+                    account_id, await _running_repair(session, account_id, api_app)
+                )
+        return row
+
+    async def _fresh(
+        self, account_id: str, api_app: str, min_ttl: float, *, force: bool = False
+    ) -> Credential:
+        first = row = await self._living(account_id, api_app)
+        give_up_at = time.monotonic() + self._wait_for
+        error: AppException | None = None
+        while force or not _lives_for(row, min_ttl):
+            if row.refresh_token is None:
+                return _despite(None, row, force=force)
+            error = await self._refresher.refresh(account_id, api_app, version=first.version)
+            row = await self._living(account_id, api_app)
+            if row.version != first.version:  # as fresh as it gets
+                break
+            if error is not None or time.monotonic() > give_up_at:
+                return _despite(error, row, force=force)
+            await asyncio.sleep(_OTHER_PROCESS_POLL)
+        return row
+
+    async def _revoke_held(self, row: Credential) -> bool:
+        mine = (Credential.id == row.id, Credential.lease_token == row.lease_token)
+        try:
+            has_refresh_token = row.refresh_token is not None
+            token = self._vault.refresh_token(row) if has_refresh_token else self._vault.access_token(row)
+            await self._oauth.revoke_token(row.api_app, token)
+        except AppException as error:
+            log.warning("credential.not_revoked", account_id=row.account_id, error_code=error.error_code)
+            again = utc_now() + timedelta(seconds=max(error.retry_after or 0.0, _REVOKE_RETRY))
+            values = {"lease_token": None, "lease_expires_at": None, "refresh_due_at": again}
+            async with self._database.transaction() as session:
+                await session.execute(
+                    update(Credential).where(*mine).values(**values, refresh_error_code=error.error_code)
+                )
+            return False
+        async with self._database.transaction() as session:
+            held = await session.scalar(select(Credential).where(*mine).with_for_update())
+            if held is not None:
+                await session.delete(held)
+                event_service.record(
+                    session, "credential.revoked", account_id=row.account_id, api_app=row.api_app
+                )
+        return held is not None
+
+
+async def _upsert(session: AsyncSession, account_id: str, api_app: str, values: dict[str, Any]) -> Credential:
+    """One statement: of two that store at once the second gets the next version, also when there was no row."""
+    insert = insert_or_update(session, Credential).values(
+        account_id=account_id, api_app=api_app, version=1, created_at=values["updated_at"], **values
+    )
+    statement = insert.on_conflict_do_update(
+        index_elements=[Credential.account_id, Credential.api_app],
+        set_={**values, "version": Credential.version + 1},
+    ).returning(Credential)
+    rows = await session.scalars(statement, execution_options={"populate_existing": True})
+    row: Credential = rows.one()
+    return row
+
+
+def _by_place(account_id: str, api_app: str) -> Select[Credential]:
+    return select(Credential).where(Credential.account_id == account_id, Credential.api_app == api_app)
+
+
+def _lives_for(row: Credential, seconds: float) -> bool:
+    return row.token_expires_at is None or _left(row.token_expires_at) > seconds
+
+
+def _despite(error: AppException | None, row: Credential, *, force: bool) -> Credential:
+    if force and error is not None:
+        raise error
+    if not force and _lives_for(row, 0):
+        return row
+    if row.refresh_token is None:
+        raise TokenExpiredException(row.account_id)
+    if error is None:
+        raise TokenExpiredException(row.account_id, "another process is at it", retry_after=_BUSY_RETRY)
+    raise TokenExpiredException(row.account_id, error.message, retry_after=error.retry_after)
+
+
+def _left(expires_at: datetime) -> float:
+    return (expires_at - utc_now()).total_seconds()
+
+
+async def _running_repair(session: AsyncSession, account_id: str, api_app: str) -> str | None:
+    repair: str | None = await session.scalar(
+        select(AuthorizationSession.session_id)
+        .where(
+            AuthorizationSession.twitter_username == account_id,
+            AuthorizationSession.api_app == api_app,
+            AuthorizationSession.status.in_((SessionStatus.PENDING, SessionStatus.IN_PROGRESS)),
         )
-
-    def _seal(self, place: _Place, column: _Column, value: SecretStr | None) -> str | None:
-        if value is None:
-            return None
-        return self._key_ring.encrypt(value.get_secret_value(), associated_data=_associated(place, column))
-
-    def _open(self, place: _Place, column: _Column, value: str | None) -> SecretStr | None:
-        if value is None:
-            return None
-        return SecretStr(self._key_ring.decrypt(value, associated_data=_associated(place, column)))
-
-
-def _associated(place: _Place, column: _Column) -> str:
-    """Where a value belongs: table, row (by its natural key, known before the insert) and column."""
-    return "/".join((_TABLE, *place, column))
-
-
-def _expiry(expires_in: int | None) -> datetime | None:
-    return utc_now() + timedelta(seconds=expires_in) if expires_in else None
+        .limit(1)
+    )
+    return repair

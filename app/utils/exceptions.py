@@ -5,9 +5,10 @@ instance takes domain arguments and writes its own sentence. ``app.api.errors`` 
 Messages are shown to callers: they hold no secret and no internal detail.
 """
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 UNREACHABLE: Final = "unreachable"
 """`GoLoginAPIException.status` when there was no connection: nothing was asked, so nothing has changed."""
@@ -40,6 +41,8 @@ class AppException(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.data: dict[str, Any] | None = None
+        """What a program can use of it: the answer's `data`."""
         self.retry_after = retry_after
         """Seconds after which to try again, when that is known."""
 
@@ -240,6 +243,19 @@ class AppPausedException(DomainException):
         super().__init__(
             f"The OAuth app {api_app} is paused ({reason}); mend it, then POST /apps/{api_app}/resume"
         )
+
+
+class AppLimitedException(DomainException):
+    """The provider limits the app's rate; nothing of it is called before that is over."""
+
+    error_code = "APP_LIMITED"
+    kind = FailureKind.PASSING
+    status_code = 429
+    retryable = True
+
+    def __init__(self, api_app: str, retry_after: float) -> None:
+        message = f"The provider limits the rate of {api_app} for {math.ceil(retry_after)} seconds more"
+        super().__init__(message, retry_after=retry_after)
 
 
 class TooManyWaitingException(DomainException):
@@ -462,14 +478,39 @@ class StateMismatchException(DomainException):
         )
 
 
+class TokenNotFoundException(DomainException):
+    error_code = "TOKEN_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, account_id: str, api_app: str) -> None:
+        super().__init__(f"No token of @{account_id} in {api_app}; POST /authorize makes one")
+
+
+class TokenRevokedException(DomainException):
+    error_code = "TOKEN_REVOKED"
+    status_code = 409
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"The token of @{account_id} is being revoked; POST /authorize makes a new one")
+
+
+class ReauthorizationRequiredException(DomainException):
+    error_code = "REAUTHORIZATION_REQUIRED"
+    status_code = 409
+
+    def __init__(self, account_id: str, session_id: str | None) -> None:
+        running = f"session {session_id} is at it" if session_id else "POST /authorize starts that"
+        super().__init__(f"@{account_id} must be authorised anew before it has a token; {running}")
+        self.data = {"session_id": session_id}
+
+
 class TokenExpiredException(DomainException):
     error_code = "TOKEN_EXPIRED"
     status_code = 409
 
-    def __init__(self, account_id: str) -> None:
-        super().__init__(
-            f"The token of @{account_id} is expired, spent or revoked; authorize the account again"
-        )
+    def __init__(self, account_id: str, reason: str = "", *, retry_after: float | None = None) -> None:
+        why = f"could not be refreshed now ({reason}); try again" if reason else "authorize the account again"
+        super().__init__(f"The token of @{account_id} is expired; {why}", retry_after=retry_after)
 
 
 # --- what the service depends on -------------------------------------------------------------------------------
@@ -549,8 +590,11 @@ class TwitterAPIException(InfrastructureException):
         retryable: bool = True,
         retry_after: float | None = None,
         provider: str = "Twitter",
+        may_have_acted: bool = False,
     ) -> None:
         super().__init__(f"{provider} API error ({status}): {message}", retry_after=retry_after)
+        self.may_have_acted = may_have_acted
+        """The request may have reached the provider and done its work, and the answer is lost."""
         self.status = status
         """HTTP status, or a word such as ``timeout`` when there was no answer."""
         self.retryable = retryable

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from app.database import Database
 from app.demo.service_process import ServiceProcess
 from app.models import AuthorizationAttempt, AuthorizationSession, Credential, Event, Profile, SessionStatus
-from app.services.credential_service import CredentialService
+from app.services.credential_vault import CredentialVault
 from app.utils.exceptions import AppException
 from tests.e2e.chaos import Asked, Record
 from tests.e2e.house import APP, House, until
@@ -178,10 +178,10 @@ async def _of_tokens(
         return [
             f"completed, with {credential and credential.version} sets of tokens and {len(usable)} grants"
         ]
-    credentials = CredentialService(key_ring=house.settings.key_ring)
+    credentials = CredentialVault(key_ring=house.settings.key_ring)
     try:
         async with database.reading() as session:
-            tokens = await credentials.tokens(session, asked.account, APP)
+            tokens = await credentials.tokens_of(session, asked.account, APP)
     except AppException as error:
         return [f"its tokens cannot be read: {error.message}"]
     owner = await house.whose(tokens.access_token.get_secret_value())

@@ -18,7 +18,7 @@ from app.demo.service_process import ServiceProcess, settings_for
 from app.models import AuthorizationSession, Credential, Event, Profile
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.process import SandboxProcess
-from app.services.credential_service import CredentialService
+from app.services.credential_vault import CredentialVault
 from app.services.interfaces import TokenSet
 from tests.e2e.processes import processes_with
 
@@ -143,7 +143,7 @@ class House:
     async def tokens(self, account: str, app: str = APP) -> TokenSet:
         """The stored tokens, opened with the settings' key."""
         async with self._reading() as session:
-            return await CredentialService(key_ring=self.settings.key_ring).tokens(session, account, app)
+            return await CredentialVault(key_ring=self.settings.key_ring).tokens_of(session, account, app)
 
     async def profile_is_free(self, profile_id: str) -> bool:
         async with self._reading() as session:

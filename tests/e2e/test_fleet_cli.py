@@ -93,7 +93,8 @@ async def test_an_unknown_worker(run: Run):
     for name in ("synch", "authorization"):
         ended = await run("worker", "run-once", name)
         assert (ended.code, ended.output) == (2, "")
-        assert "sync, cleanup, monitor" in ended.problems
+        unboxed = " ".join(ended.problems.replace("│", " ").split())
+        assert "sync, cleanup, repair, monitor" in unboxed
 
 
 async def test_a_sync_that_gologin_refuses(run: Run, quiet: SandboxProcess):

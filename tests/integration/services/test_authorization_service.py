@@ -257,7 +257,7 @@ class TestUnderTheLease:
         assert row.completed_at is not None
         assert (row.lease_token, row.lease_owner, row.lease_expires_at) == (None, None, None)
         async with database.reading() as session:
-            tokens = await context.credentials.tokens(session, job.account_id, job.api_app)
+            tokens = await context.vault.tokens_of(session, job.account_id, job.api_app)
             stored = (await session.scalars(select(Credential))).one()
         assert tokens.access_token == SecretStr("clear-access-token")
         assert (stored.session_id, stored.provider_user_id) == (job.session_id, "1")

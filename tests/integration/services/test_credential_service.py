@@ -2,21 +2,23 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, text, update
-from sqlalchemy.exc import IntegrityError
 
-from app.config import load_settings
-from app.context import Context
+from app.context import Context, open_context
 from app.database import Database
 from app.models import Credential, Event, utc_now
-from app.services.credential_service import CredentialService
+from app.services.credential_service import CredentialService, HandedToken
+from app.services.credential_vault import CredentialVault
 from app.services.interfaces import TokenSet
 from app.utils.crypto import generate_key
-from app.utils.exceptions import DecryptionException, TokenExpiredException
+from app.utils.exceptions import DecryptionException, TokenExpiredException, TokenNotFoundException
 from tests.fixtures.factories import new_tokens
+from tests.fixtures.services import OpenContext
+from tests.fixtures.settings import MakeSettings
 
 SECRETS = ("clear-access-token", "clear-refresh-token", "clear-secret")
 
@@ -24,6 +26,11 @@ SECRETS = ("clear-access-token", "clear-refresh-token", "clear-secret")
 @pytest.fixture
 def service(context: Context) -> CredentialService:
     return context.credentials
+
+
+@pytest.fixture
+def vault(context: Context) -> CredentialVault:
+    return context.vault
 
 
 async def store(
@@ -40,21 +47,29 @@ async def store(
         )
 
 
-async def load(database: Database, service: CredentialService, account: str = "alice") -> TokenSet:
+async def hand_out(service: CredentialService, min_ttl: float = 0, *, force: bool = False) -> HandedToken:
+    return await service.hand_out("alice", "AIOTT1", min_ttl=min_ttl, actor="tests", force=force)
+
+
+async def load(database: Database, vault: CredentialVault, account: str = "alice") -> TokenSet:
     async with database.reading() as session:
-        return await service.tokens(session, account, "AIOTT1")
+        return await vault.tokens_of(session, account, "AIOTT1")
 
 
-async def test_stored_tokens_are_handed_out(database: Database, service: CredentialService):
+async def test_stored_tokens_are_handed_out(
+    database: Database, service: CredentialService, vault: CredentialVault
+):
     await store(database, service, oauth_token_secret=SecretStr("clear-secret"))
-    tokens = await load(database, service)
+    tokens = await load(database, vault)
     assert tokens.access_token.get_secret_value() == "clear-access-token"
     assert tokens.refresh_token.get_secret_value() == "clear-refresh-token"
     assert tokens.oauth_token_secret.get_secret_value() == "clear-secret"
     assert 7100 < tokens.expires_in <= 7200
 
 
-async def test_no_table_holds_a_token_in_clear(database: Database, service: CredentialService):
+async def test_no_table_holds_a_token_in_clear(
+    database: Database, service: CredentialService, vault: CredentialVault
+):
     await store(database, service, oauth_token_secret=SecretStr("clear-secret"))
     async with database.reading() as session:
         rows = [
@@ -65,21 +80,22 @@ async def test_no_table_holds_a_token_in_clear(database: Database, service: Cred
     assert not [secret for secret in SECRETS if secret in "".join(rows)]
 
 
-async def test_the_database_file_holds_no_token_in_clear(sqlite_url: str, tmp_path, make_settings):
-    database = Database(sqlite_url)
-    await store(database, CredentialService(key_ring=make_settings().key_ring))
-    await database.close()
+async def test_the_database_file_holds_no_token_in_clear(
+    sqlite_url: str, tmp_path: Path, make_settings: MakeSettings
+):
+    async with open_context(make_settings(database_url=sqlite_url)) as context:
+        await store(context.database, context.credentials)
     content = b"".join(path.read_bytes() for path in tmp_path.glob("service.db*"))
     assert b"alice" in content
     assert not [secret for secret in SECRETS if secret.encode() in content]
 
 
 async def test_a_new_set_replaces_the_old_and_raises_the_version(
-    database: Database, service: CredentialService
+    database: Database, service: CredentialService, vault: CredentialVault
 ):
     await store(database, service)
     await store(database, service, access_token=SecretStr("second"), refresh_token=None)
-    tokens = await load(database, service)
+    tokens = await load(database, vault)
     assert (tokens.access_token.get_secret_value(), tokens.refresh_token) == ("second", None)
     async with database.reading() as session:
         assert list(await session.scalars(select(Credential.version))) == [2]
@@ -87,14 +103,18 @@ async def test_a_new_set_replaces_the_old_and_raises_the_version(
         assert sorted(event.data["version"] for event in stored) == [1, 2]
 
 
-async def test_accounts_are_kept_apart(database: Database, service: CredentialService):
+async def test_accounts_are_kept_apart(
+    database: Database, service: CredentialService, vault: CredentialVault
+):
     await store(database, service, "alice")
     await store(database, service, "bob", access_token=SecretStr("of-bob"))
-    assert (await load(database, service, "alice")).access_token.get_secret_value() == "clear-access-token"
-    assert (await load(database, service, "bob")).access_token.get_secret_value() == "of-bob"
+    assert (await load(database, vault, "alice")).access_token.get_secret_value() == "clear-access-token"
+    assert (await load(database, vault, "bob")).access_token.get_secret_value() == "of-bob"
 
 
-async def test_a_token_copied_to_another_row_does_not_open(database: Database, service: CredentialService):
+async def test_a_token_copied_to_another_row_does_not_open(
+    database: Database, service: CredentialService, vault: CredentialVault
+):
     await store(database, service, "alice")
     await store(database, service, "mallory")
     async with database.transaction() as session:
@@ -103,54 +123,81 @@ async def test_a_token_copied_to_another_row_does_not_open(database: Database, s
             update(Credential).where(Credential.account_id == "mallory").values(access_token=stolen)
         )
     with pytest.raises(DecryptionException):
-        await load(database, service, "mallory")
+        await load(database, vault, "mallory")
 
 
-async def test_a_rotated_key_opens_what_the_old_one_sealed(database: Database, service: CredentialService):
+async def test_a_rotated_key_opens_what_the_old_one_sealed(
+    database: Database,
+    service: CredentialService,
+    vault: CredentialVault,
+    open_services: OpenContext,
+    settings,
+):
     await store(database, service)
-    old = load_settings(None).encryption_keys.get_secret_value()
-    rotated = CredentialService(
-        key_ring=load_settings(None, encryption_keys=f"new:{generate_key()},{old}").key_ring
-    )
-    assert (await load(database, rotated)).access_token.get_secret_value() == "clear-access-token"
-    await store(database, rotated)
+    keys = f"new:{generate_key()},{settings.encryption_keys.get_secret_value()}"
+    async with open_services(encryption_keys=keys) as rotated:
+        tokens = await load(database, rotated.vault)
+        assert tokens.access_token.get_secret_value() == "clear-access-token"
+        await store(database, rotated.credentials)
     async with database.reading() as session:
         assert (await session.scalar(select(Credential.access_token))).startswith("new:")
     with pytest.raises(DecryptionException):
-        await load(database, service)
+        await load(database, vault)
+    with pytest.raises(DecryptionException):
+        await hand_out(service)
 
 
-async def test_without_tokens_there_is_nothing_to_hand_out(database: Database, service: CredentialService):
-    with pytest.raises(TokenExpiredException, match="@alice"):
-        await load(database, service)
+async def test_without_tokens_there_is_nothing_to_hand_out(service: CredentialService):
+    with pytest.raises(TokenNotFoundException, match="@alice"):
+        await hand_out(service)
 
 
-async def test_an_expired_token_is_not_handed_out(database: Database, service: CredentialService):
-    await store(database, service)
+async def test_an_expired_token_that_cannot_be_refreshed_is_not_handed_out(
+    database: Database, service: CredentialService
+):
+    await store(database, service, refresh_token=None)
     async with database.transaction() as session:
         await session.execute(update(Credential).values(token_expires_at=utc_now() - timedelta(seconds=1)))
+    with pytest.raises(TokenExpiredException, match="authorize the account again"):
+        await hand_out(service)
+
+
+async def test_a_token_that_cannot_be_refreshed_is_handed_out_to_its_end(
+    database: Database, service: CredentialService
+):
+    await store(database, service, refresh_token=None, expires_in=20)
+    handed = await hand_out(service, min_ttl=600)
+    assert handed.access_token.get_secret_value() == "clear-access-token"
     with pytest.raises(TokenExpiredException):
-        await load(database, service)
+        await hand_out(service, force=True)
+    async with database.reading() as session:
+        assert (await session.scalars(select(Credential))).one().refresh_due_at is None
 
 
 async def test_a_token_without_an_end_is_handed_out(database: Database, service: CredentialService):
     await store(database, service, expires_in=None)
-    assert (await load(database, service)).expires_in is None
+    handed = await hand_out(service, min_ttl=3600)
+    assert (handed.row.token_expires_at, handed.row.refresh_due_at) == (None, None)
 
 
-async def test_two_stores_at_once_lose_no_version(database: Database, service: CredentialService):
+async def test_a_lifetime_of_nothing_is_not_one_without_an_end(
+    database: Database, service: CredentialService
+):
+    await store(database, service, refresh_token=None, expires_in=0)
+    with pytest.raises(TokenExpiredException):
+        await hand_out(service)
+
+
+async def test_two_stores_at_once_lose_no_version(
+    database: Database, service: CredentialService, vault: CredentialVault
+):
     await store(database, service)
     await asyncio.gather(*(store(database, service) for _ in range(4)))
     async with database.reading() as session:
         assert list(await session.scalars(select(Credential.version))) == [5]
 
 
-async def test_of_first_stores_at_once_none_is_lost_in_silence(
-    database: Database, service: CredentialService
-):
-    results = await asyncio.gather(*(store(database, service) for _ in range(4)), return_exceptions=True)
-    stored = [result for result in results if result is None]
-    assert stored
-    assert all(isinstance(result, IntegrityError) for result in results if result is not None)
+async def test_of_first_stores_at_once_none_is_lost(database: Database, service: CredentialService):
+    await asyncio.gather(*(store(database, service) for _ in range(4)))
     async with database.reading() as session:
-        assert list(await session.scalars(select(Credential.version))) == [len(stored)]
+        assert list(await session.scalars(select(Credential.version))) == [4]

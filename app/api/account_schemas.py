@@ -1,0 +1,119 @@
+"""What comes in and what goes out of `/accounts`."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.models import Credential, CredentialStatus
+from app.services.account_list import AccountFilter, SortField
+from app.services.credential_service import HandedToken
+
+
+class ApiAppQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    api_app: str = Field(min_length=1, max_length=64, description="Name of a configured OAuth app")
+
+
+class TokenQuery(ApiAppQuery):
+    min_ttl: float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="Seconds that the token must live; refreshed first if it does not",
+    )
+
+
+class TokenResponse(BaseModel):
+    """An access token (RFC 6749, 1.4) that works now; keep it for no longer than `expires_at`."""
+
+    account_id: str
+    api_app: str
+    provider_user_id: str
+    token_type: Literal["bearer", "oauth1"]
+    access_token: str
+    oauth_token_secret: str | None = Field(description="OAuth 1.0a only")
+    scopes: list[str]
+    expires_at: datetime | None = Field(description="null: it does not expire")
+
+    @classmethod
+    def from_handed(cls, handed: HandedToken) -> "TokenResponse":
+        row, secret = handed.row, handed.oauth_token_secret
+        return cls(
+            account_id=row.account_id,
+            api_app=row.api_app,
+            provider_user_id=row.provider_user_id,
+            token_type="bearer" if secret is None else "oauth1",
+            access_token=handed.access_token.get_secret_value(),
+            oauth_token_secret=secret.get_secret_value() if secret else None,
+            scopes=row.scopes,
+            expires_at=row.token_expires_at,
+        )
+
+
+class AccountListQuery(BaseModel):
+    """Filters, order and page; what is left out does not matter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    api_app: str | None = None
+    status: CredentialStatus | None = None
+    text: str | None = Field(default=None, max_length=128, description="Part of the account's handle")
+    sort: SortField = "account_id"
+    order: Literal["asc", "desc"] = "asc"
+    page: int = Field(default=1, ge=1, le=1_000_000)
+    page_size: int = Field(default=50, ge=1, le=500)
+
+    def filter(self) -> AccountFilter:
+        return AccountFilter(api_app=self.api_app, status=self.status, text=self.text)
+
+
+class AccountResponse(BaseModel):
+    """An account's token set in one app, without the tokens."""
+
+    account_id: str
+    api_app: str
+    provider_user_id: str
+    status: CredentialStatus
+    scopes: list[str]
+    expires_at: datetime | None = Field(description="Of the access token; null: it does not expire")
+    refreshed_at: datetime | None = Field(description="null: not since it was authorised")
+    next_refresh_at: datetime | None
+    failures: int = Field(description="Refreshes that failed in a row")
+    last_error_code: str | None = Field(description="Of the last failure; of a broken chain its reason")
+    session_id: str | None = Field(description="The authorization that brought it")
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def from_row(cls, row: Credential) -> "AccountResponse":
+        return cls(
+            account_id=row.account_id,
+            api_app=row.api_app,
+            provider_user_id=row.provider_user_id,
+            status=row.status,
+            scopes=row.scopes,
+            expires_at=row.token_expires_at,
+            refreshed_at=row.refreshed_at,
+            next_refresh_at=row.refresh_due_at,
+            failures=row.refresh_failures,
+            last_error_code=row.refresh_error_code,
+            session_id=row.session_id,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+
+
+class VerifiedResponse(BaseModel):
+    """Who the provider says the token speaks for."""
+
+    provider_user_id: str
+    username: str
+    is_same_account: bool
+
+
+class RevokedResponse(BaseModel):
+    status: Literal["revoked", "revoking"] = Field(
+        description="revoking: the provider did not answer; it is tried again until it does"
+    )

@@ -1,0 +1,156 @@
+"""`/accounts`: the tokens of authorised accounts, handed out fresh; never in a list or a view."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from app.api.account_schemas import (
+    AccountListQuery,
+    AccountResponse,
+    ApiAppQuery,
+    RevokedResponse,
+    TokenQuery,
+    TokenResponse,
+    VerifiedResponse,
+)
+from app.api.dependencies import (
+    AuthorizeCallerDep,
+    ContextDep,
+    ReadSessionDep,
+    TokensCallerDep,
+)
+from app.api.errors import errors
+from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.schemas import AccountId
+from app.services import account_list
+from app.utils.exceptions import (
+    AppLimitedException,
+    AppPausedException,
+    CreditsDepletedException,
+    InvalidClientException,
+    ReauthorizationRequiredException,
+    TokenExpiredException,
+    TokenNotFoundException,
+    TokenRevokedException,
+    TwitterAPIException,
+)
+
+
+async def _not_stored(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"
+
+
+router = APIRouter(prefix="/accounts", tags=["accounts"], dependencies=[Depends(_not_stored)])
+
+_NO_TOKEN = (
+    TokenNotFoundException,
+    TokenExpiredException,
+    TokenRevokedException,
+    ReauthorizationRequiredException,
+)
+
+
+@router.get("", operation_id="listAccounts", responses=errors())
+async def list_accounts(
+    query: Annotated[AccountListQuery, Query()],
+    _caller: AuthorizeCallerDep,
+    session: ReadSessionDep,
+) -> PaginatedResponse[AccountResponse]:
+    """Accounts with tokens: status, expiry, last refresh, failures."""
+    rows, total = await account_list.page(
+        session,
+        query.filter(),
+        sort=query.sort,
+        descending=query.order == "desc",
+        page=query.page,
+        page_size=query.page_size,
+    )
+    return paginated_response(
+        [AccountResponse.from_row(row) for row in rows],
+        total=total,
+        page=query.page,
+        page_size=query.page_size,
+    )
+
+
+@router.get("/{account_id}", operation_id="getAccount", responses=errors(TokenNotFoundException))
+async def get_account(
+    account_id: AccountId, _caller: AuthorizeCallerDep, session: ReadSessionDep
+) -> APIResponse[list[AccountResponse]]:
+    """The account's token sets, one for each app."""
+    rows = await account_list.of_account(session, account_id)
+    if not rows:
+        raise TokenNotFoundException(account_id, "any app")
+    return success_response([AccountResponse.from_row(row) for row in rows])
+
+
+@router.get(
+    "/{account_id}/token",
+    operation_id="getToken",
+    responses=errors(*_NO_TOKEN),
+)
+async def get_token(
+    account_id: AccountId,
+    query: Annotated[TokenQuery, Query()],
+    caller: TokensCallerDep,
+    context: ContextDep,
+) -> APIResponse[TokenResponse]:
+    """An access token that works now; refreshed first when it would not live for `min_ttl` seconds."""
+    handed = await context.credentials.hand_out(
+        account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name
+    )
+    return success_response(TokenResponse.from_handed(handed))
+
+
+@router.post(
+    "/{account_id}/refresh",
+    operation_id="refreshToken",
+    responses=errors(
+        *_NO_TOKEN,
+        AppPausedException,
+        AppLimitedException,
+        TwitterAPIException,
+        InvalidClientException,
+        CreditsDepletedException,
+    ),
+)
+async def refresh_token(
+    account_id: AccountId,
+    query: Annotated[ApiAppQuery, Query()],
+    caller: TokensCallerDep,
+    context: ContextDep,
+) -> APIResponse[AccountResponse]:
+    """Refresh the account's tokens now, however long they live."""
+    handed = await context.credentials.hand_out(
+        account_id, query.api_app, min_ttl=0, actor=caller.name, force=True
+    )
+    return success_response(AccountResponse.from_row(handed.row))
+
+
+@router.post(
+    "/{account_id}/verify", operation_id="verifyToken", responses=errors(*_NO_TOKEN, TwitterAPIException)
+)
+async def verify_token(
+    account_id: AccountId,
+    query: Annotated[ApiAppQuery, Query()],
+    _caller: TokensCallerDep,
+    context: ContextDep,
+) -> APIResponse[VerifiedResponse]:
+    """Ask the provider who the account's token speaks for."""
+    user = await context.credentials.verify(account_id, query.api_app)
+    is_same = user.username.lower() == account_id
+    return success_response(
+        VerifiedResponse(provider_user_id=user.id, username=user.username, is_same_account=is_same)
+    )
+
+
+@router.delete("/{account_id}/token", operation_id="revokeToken", responses=errors(TokenNotFoundException))
+async def revoke_token(
+    account_id: AccountId,
+    query: Annotated[ApiAppQuery, Query()],
+    caller: TokensCallerDep,
+    context: ContextDep,
+) -> APIResponse[RevokedResponse]:
+    """Revoke at the provider, then forget; if the provider does not answer it is tried again until it does."""
+    revoked = await context.credentials.revoke(account_id, query.api_app, actor=caller.name)
+    return success_response(RevokedResponse(status="revoked" if revoked else "revoking"))

@@ -1,0 +1,202 @@
+"""`/accounts` over HTTP: who may ask for what, what it looks like, and that no list or view has a token in it."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+
+from app.models import CredentialStatus, utc_now
+from app.sandbox.admin import ProfileInfo
+from app.sandbox.admin_client import SandboxAdmin
+from app.services.key_service import Scope
+from tests.fixtures.api import Api, OpenApi, answered, refused
+from tests.fixtures.factories import AddRow, new_session, new_tokens
+from tests.fixtures.tokens import Chain
+
+APP = {"api_app": "AIOTT1"}
+ROUTES = [
+    ("GET", "/accounts", Scope.AUTHORIZE),
+    ("GET", "/accounts/{}", Scope.AUTHORIZE),
+    ("GET", "/accounts/{}/token", Scope.TOKENS_READ),
+    ("POST", "/accounts/{}/refresh", Scope.TOKENS_READ),
+    ("POST", "/accounts/{}/verify", Scope.TOKENS_READ),
+    ("DELETE", "/accounts/{}/token", Scope.TOKENS_READ),
+]
+ABOUT_A_TOKEN = [(method, path) for method, path, scope in ROUTES if scope is Scope.TOKENS_READ]
+
+
+@pytest_asyncio.fixture
+async def quiet_api(open_api: OpenApi, sandbox_settings) -> AsyncIterator[Api]:
+    """At the sandbox; its workers take nothing."""
+    ours = ("x_web_url", "x_api_url", "oauth_apps")
+    settings = sandbox_settings().model_dump()
+    async with open_api(**{name: settings[name] for name in ours}) as api:
+        await api.context.workers.stop(grace=5)
+        yield api
+
+
+@pytest_asyncio.fixture
+async def account(quiet_api: Api, admin: SandboxAdmin, profile: ProfileInfo) -> Chain:
+    chain = Chain(quiet_api.context, admin, profile.account)
+    await chain.authorize()
+    return chain
+
+
+async def call(api: Api, method: str, path: str, account: str, **more):
+    params = APP if path.count("/") > 2 else {}
+    return await api.client.request(
+        method, path.format(account), params=params | more.pop("params", {}), **more
+    )
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+async def test_every_route_wants_its_scope(
+    quiet_api: Api, account: Chain, method: str, path: str, scope: Scope
+):
+    others = await quiet_api.key(*(set(Scope) - {scope, Scope.ADMIN}), name="others")
+    mine = await quiet_api.key(scope, name="mine")
+    answer = await call(quiet_api, method, path, account.account, headers=others)
+    assert scope in refused(answer, 403, "FORBIDDEN")
+    refused(
+        await call(quiet_api, method, path, account.account, headers={"X-API-Key": "x"}), 401, "UNAUTHORIZED"
+    )
+    answer = await call(quiet_api, method, path, account.account, headers=mine)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+
+
+async def test_a_token_is_handed_out(quiet_api: Api, account: Chain):
+    answer = await call(quiet_api, "GET", "/accounts/{}/token", f"@{account.account.upper()}")
+    data = answered(answer)
+    tokens, row = await account.tokens(), await account.living_row()
+    assert data == {
+        "account_id": account.account,
+        "api_app": "AIOTT1",
+        "provider_user_id": "1",
+        "token_type": "bearer",
+        "access_token": tokens.access_token.get_secret_value(),
+        "oauth_token_secret": None,
+        "scopes": row.scopes,
+        "expires_at": data["expires_at"],
+    }
+    assert data["expires_at"] > utc_now().isoformat()
+    assert tokens.refresh_token.get_secret_value() not in answer.text
+
+
+async def test_a_longer_life_may_be_asked_for(quiet_api: Api, account: Chain):
+    await account.change(token_expires_at=utc_now() + timedelta(seconds=300))
+    path = "/accounts/{}/token"
+    answered(await call(quiet_api, "GET", path, account.account, params={"min_ttl": 100}))
+    assert await account.refreshes() == 0
+    answered(await call(quiet_api, "GET", path, account.account, params={"min_ttl": 600}))
+    assert await account.refreshes() == 1
+    for wrong in (-1, 3601, "soon"):
+        answer = await call(quiet_api, "GET", path, account.account, params={"min_ttl": wrong})
+        assert "min_ttl" in refused(answer, 422, "INVALID_REQUEST")
+
+
+async def test_lists_and_views_never_show_a_token(quiet_api: Api, account: Chain):
+    await account.hand_out(force=True)
+    secrets = (await account.admin.issued()).all()
+    listed = await quiet_api.client.get("/accounts", params={"text": account.account})
+    viewed = await quiet_api.client.get(f"/accounts/{account.account}")
+    refreshed = await call(quiet_api, "POST", "/accounts/{}/refresh", account.account)
+    verified = await call(quiet_api, "POST", "/accounts/{}/verify", account.account)
+    secrets += (await account.admin.issued()).all()
+    for answer in (listed, viewed, refreshed, verified):
+        assert answer.status_code == 200
+        assert not [secret for secret in secrets if secret in answer.text]
+        assert "dev:" not in answer.text
+    (row,) = answered(viewed)
+    assert listed.json()["data"] == [row]
+    assert (row["status"], row["failures"], row["last_error_code"]) == ("active", 0, None)
+    assert row["expires_at"] > row["next_refresh_at"] > row["refreshed_at"]
+    assert await account.refreshes() == 2
+
+
+async def test_accounts_are_listed_by_filter_order_and_page(quiet_api: Api):
+    for name, app in (("bob", "AIOTT1"), ("alice", "AIOTT1"), ("alice", "AIOTT2")):
+        await Chain(quiet_api.context, None, name, app).store(new_tokens())
+    await Chain(quiet_api.context, None, "bob").change(status=CredentialStatus.REVOKING)
+
+    async def names(**params: object) -> list[str]:
+        answer = await quiet_api.client.get("/accounts", params=params)
+        assert answer.status_code == 200, answer.text
+        return [row["account_id"] for row in answer.json()["data"]]
+
+    assert await names() == ["alice", "alice", "bob"]
+    assert await names(order="desc", sort="account_id") == ["bob", "alice", "alice"]
+    assert await names(api_app="AIOTT2") == ["alice"]
+    assert await names(status="revoking") == ["bob"]
+    assert await names(text="LIC") == ["alice", "alice"]
+    assert await names(page=2, page_size=2) == ["bob"]
+    page = (await quiet_api.client.get("/accounts", params={"page_size": 2})).json()
+    assert (page["total"], page["page"], page["page_size"], page["total_pages"]) == (3, 1, 2, 2)
+    answer = await quiet_api.client.get("/accounts", params={"sort": "access_token"})
+    assert "sort" in refused(answer, 422, "INVALID_REQUEST")
+
+
+async def test_who_am_i(quiet_api: Api, account: Chain):
+    data = answered(await call(quiet_api, "POST", "/accounts/{}/verify", account.account))
+    assert (data["username"], data["is_same_account"]) == (account.account, True)
+    await account.admin.set_fault("provider.me", "wrong_account", times=1, account=account.account)
+    data = answered(await call(quiet_api, "POST", "/accounts/{}/verify", account.account))
+    assert data["is_same_account"] is False
+    await account.admin.set_fault("provider.me", "status", status=403, times=1, account=account.account)
+    refused(await call(quiet_api, "POST", "/accounts/{}/verify", account.account), 502, "TWITTER_API_ERROR")
+
+
+@pytest.mark.parametrize(("method", "path"), [*ABOUT_A_TOKEN, ("GET", "/accounts/{}")])
+async def test_an_unknown_account_has_no_token(quiet_api: Api, method: str, path: str):
+    refused(await call(quiet_api, method, path, "nobody"), 404, "TOKEN_NOT_FOUND")
+
+
+@pytest.mark.parametrize(("method", "path"), ABOUT_A_TOKEN)
+async def test_the_app_must_be_named(quiet_api: Api, method: str, path: str):
+    answer = await quiet_api.client.request(method, path.format("alice"))
+    assert "api_app" in refused(answer, 422, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize(("method", "path"), ABOUT_A_TOKEN[:3])
+async def test_a_broken_chain_names_the_session_of_its_repair(
+    quiet_api: Api, account: Chain, add_profile: AddRow, add: AddRow, method: str, path: str
+):
+    await account.change(status=CredentialStatus.REAUTHORIZATION_REQUIRED)
+    answer = await call(quiet_api, method, path, account.account)
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "REAUTHORIZATION_REQUIRED")
+    assert answer.json()["data"] == {"session_id": None}
+    repair = new_session(await add_profile(twitter_username=account.account))
+    await add(repair)
+    answer = await call(quiet_api, method, path, account.account)
+    assert answer.json()["data"] == {"session_id": repair.session_id}
+    assert repair.session_id in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("method", "path"), ABOUT_A_TOKEN[:3])
+async def test_what_is_being_revoked_is_not_handed_out(
+    quiet_api: Api, account: Chain, method: str, path: str
+):
+    await account.admin.set_fault("provider.revoke", "drop", account=account.account)
+    data = answered(await call(quiet_api, "DELETE", "/accounts/{}/token", account.account))
+    assert data == {"status": "revoking"}
+    refused(await call(quiet_api, method, path, account.account), 409, "TOKEN_REVOKED")
+    await account.admin.clear_faults(account.account)
+    data = answered(await call(quiet_api, "DELETE", "/accounts/{}/token", account.account))
+    assert (data, await account.usable_grants()) == ({"status": "revoked"}, 0)
+
+
+async def test_an_expired_token_that_cannot_be_refreshed_now(quiet_api: Api, account: Chain):
+    await account.admin.set_fault("provider.token", "rate_limited", seconds=100, account=account.account)
+    await account.make_due(lives_for=-1)
+    answer = await call(quiet_api, "GET", "/accounts/{}/token", account.account)
+    refused(answer, 409, "TOKEN_EXPIRED")
+    assert 50 < int(answer.headers["retry-after"]) <= 100
+    answer = await call(quiet_api, "POST", "/accounts/{}/refresh", account.account)
+    refused(answer, 429, "APP_LIMITED")
+
+
+async def test_a_refresh_that_fails_says_why(quiet_api: Api, account: Chain):
+    await account.admin.set_fault("provider.token", "status", status=402, times=1, account=account.account)
+    answer = await call(quiet_api, "POST", "/accounts/{}/refresh", account.account)
+    refused(answer, 502, "CREDITS_DEPLETED")
+    answered(await call(quiet_api, "GET", "/accounts/{}/token", account.account))

@@ -1,0 +1,256 @@
+"""A token that works now: handed out, refreshed once for any number of callers, and what each failure does to it."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete
+
+from app.context import Context, open_context
+from app.models import Credential, CredentialStatus, utc_now
+from app.sandbox.admin import ProfileInfo
+from app.sandbox.admin_client import SandboxAdmin
+from app.sandbox.config import SandboxInfo
+from app.services.refresh_leases import AMBIGUOUS
+from app.utils.exceptions import (
+    AppLimitedException,
+    AppPausedException,
+    ReauthorizationRequiredException,
+    TokenExpiredException,
+    TokenNotFoundException,
+    UnknownApiAppException,
+)
+from tests.fixtures.plainbook import consent, providers_file, signed_in
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.tokens import Chain
+
+
+async def test_a_fresh_token_is_handed_out_without_a_call(chain: Chain):
+    handed = await chain.hand_out()
+    assert (await chain.who(handed.access_token)).username == chain.account
+    assert (await chain.refreshes(), handed.row.version) == (0, 1)
+    (read,) = await chain.events("token.read")
+    assert (read.actor, read.data["version"]) == ("tests", 1)
+
+
+async def test_a_due_token_is_refreshed_once_and_works(chain: Chain):
+    await chain.make_due()
+    handed = [await chain.hand_out(), await chain.hand_out()]
+    assert (await chain.who(handed[0].access_token)).username == chain.account
+    assert handed[0].access_token == handed[1].access_token
+    assert await chain.refreshes() == 1
+    row = await chain.living_row()
+    assert (row.version, row.spending_version, row.lease_token) == (2, None, None)
+    assert row.refreshed_at is not None
+    assert row.token_expires_at > row.refresh_due_at > utc_now()
+    assert [event.data["version"] for event in await chain.events("credential.refreshed")] == [2]
+
+
+async def test_who_asks_for_a_longer_life_gets_it(chain: Chain):
+    await chain.change(token_expires_at=utc_now() + timedelta(seconds=300))
+    assert (await chain.hand_out(min_ttl=100)).row.version == 1
+    assert (await chain.hand_out(min_ttl=600)).row.version == 2
+    assert await chain.refreshes() == 1
+
+
+async def test_a_forced_refresh_brings_a_new_one_however_fresh_the_old_is(chain: Chain):
+    assert (await chain.hand_out(force=True)).row.version == 2
+    assert await chain.refreshes() == 1
+
+
+async def test_100_callers_in_two_processes_cause_one_refresh(chain: Chain, sandbox_settings: MakeSettings):
+    await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
+    async with open_context(sandbox_settings()) as other:
+        await chain.make_due(lives_for=-1)
+        handed = await asyncio.gather(
+            *(chain.hand_out(by=process) for _ in range(50) for process in (chain.context, other))
+        )
+    assert await chain.refreshes() == 1
+    assert len({one.access_token.get_secret_value() for one in handed}) == 1
+    assert (await chain.who(handed[0].access_token)).username == chain.account
+
+
+async def test_a_caller_who_leaves_takes_no_refresh_with_him(chain: Chain):
+    await chain.admin.set_fault("provider.token", "delay", seconds=0.3, times=1, account=chain.account)
+    await chain.make_due()
+    first = asyncio.create_task(chain.hand_out())
+    while not (await chain.living_row()).spending_version:
+        await asyncio.sleep(0.01)
+    first.cancel()
+    assert (await chain.hand_out()).row.version == 2
+    assert await chain.refreshes() == 1
+
+
+async def test_the_wait_for_another_process_has_an_end(chain: Chain, sandbox_settings: MakeSettings):
+    await chain.make_due(lives_for=20)
+    later = utc_now() + timedelta(hours=1)
+    await chain.change(spending_version=1, lease_token="of-another-process", lease_expires_at=later)
+    async with open_context(sandbox_settings(lease_seconds=0.2, oauth_api_timeout=0.2)) as process:
+        assert (await chain.hand_out(by=process)).row.version == 1
+        await chain.change(token_expires_at=utc_now())
+        with pytest.raises(TokenExpiredException, match="another process is at it"):
+            await chain.hand_out(by=process)
+        with pytest.raises(TokenExpiredException, match="another process is at it"):
+            await chain.hand_out(force=True, by=process)
+    assert await chain.refreshes() == 0
+
+
+async def test_a_marker_without_a_result_is_never_spent_again(chain: Chain):
+    await chain.make_due()
+    gone = utc_now() - timedelta(seconds=1)
+    await chain.change(spending_version=1, lease_token="of-a-dead-process", lease_expires_at=gone)
+    for _ in range(2):
+        with pytest.raises(ReauthorizationRequiredException):
+            await chain.hand_out()
+    row = await chain.living_row()
+    assert (row.status, row.refresh_error_code) == (CredentialStatus.REAUTHORIZATION_REQUIRED, AMBIGUOUS)
+    assert row.refresh_due_at is None
+    assert await chain.refreshes() == 0
+    (broken,) = await chain.events("credential.broken")
+    assert broken.data == {"version": 1, "reason": AMBIGUOUS}
+
+
+@pytest.mark.parametrize("status", [500, 503, 402])
+async def test_what_the_account_cannot_help_keeps_its_token(chain: Chain, status: int):
+    await chain.admin.set_fault("provider.token", "status", status=status, times=2, account=chain.account)
+    await chain.make_due()
+    assert (await chain.hand_out()).row.version == 1, "it lives for some seconds more"
+    await chain.change(token_expires_at=utc_now() - timedelta(seconds=1))
+    with pytest.raises(TokenExpiredException, match="could not be refreshed now"):
+        await chain.hand_out()
+    row = await chain.living_row()
+    assert (row.status, row.spending_version, row.lease_token) == (CredentialStatus.ACTIVE, None, None)
+    assert (row.refresh_failures, row.refresh_due_at > utc_now()) == (2, True)
+    assert (await chain.hand_out()).row.refresh_failures == 0
+    assert await chain.refreshes() == 1
+
+
+async def test_a_rate_limit_stops_the_calls_of_the_app(chain: Chain):
+    await chain.admin.set_fault("provider.token", "rate_limited", seconds=600, times=1, account=chain.account)
+    await chain.make_due()
+    assert (await chain.hand_out()).row.version == 1
+    state = await chain.app_state()
+    assert timedelta(seconds=500) < state.limited_until - utc_now() < timedelta(seconds=601)
+    await chain.make_due(lives_for=-1)
+    with pytest.raises(TokenExpiredException, match="limits the rate") as caught:
+        await chain.hand_out()
+    assert 500 < caught.value.retry_after <= 600
+    with pytest.raises(AppLimitedException):
+        await chain.hand_out(force=True)
+    worker = chain.context.workers.named("refresh")
+    assert await worker.run_once() == 0
+    assert (await chain.calls(), await chain.refreshes()) == (2, 0), "the exchange and one try"
+    async with chain.context.database.transaction() as session:
+        await chain.context.apps.limited(session, chain.app, seconds=-1)
+    assert await worker.run_once() == 1
+    await worker.finish_started()
+    assert (await chain.living_row()).version == 2
+
+
+async def test_a_spent_token_breaks_the_chain(chain: Chain):
+    await chain.admin.revoke_grants(chain.account)
+    await chain.make_due()
+    with pytest.raises(ReauthorizationRequiredException) as caught:
+        await chain.hand_out()
+    assert caught.value.data == {"session_id": None}
+    row = await chain.living_row()
+    assert (row.status, row.refresh_error_code) == (
+        CredentialStatus.REAUTHORIZATION_REQUIRED,
+        "INVALID_GRANT",
+    )
+    assert len(await chain.events("credential.broken")) == 1
+    await chain.authorize()
+    assert (await chain.hand_out()).row.version == 2
+    assert len(await chain.events("credential.recovered")) == 1
+
+
+async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
+    chain: Chain, sandbox_settings: MakeSettings
+):
+    apps = {name: app.model_dump() for name, app in chain.context.settings.oauth_apps.items()}
+    apps[chain.app] = apps[chain.app] | {"client_secret": "wrong"}
+    async with open_context(sandbox_settings(oauth_apps=apps, app_pause_after=2)) as misconfigured:
+        for _ in range(2):
+            await chain.make_due()
+            assert (await chain.hand_out(by=misconfigured)).row.version == 1
+        assert (await chain.app_state()).paused_at is not None
+        with pytest.raises(AppPausedException):
+            await chain.hand_out(force=True, by=misconfigured)
+        assert await misconfigured.workers.named("refresh").run_once() == 0
+    row = await chain.living_row()
+    assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "INVALID_CLIENT")
+    async with chain.context.database.transaction() as session:
+        assert await chain.context.apps.resume(session, chain.app, actor="tests")
+    assert (await chain.hand_out()).row.version == 2
+
+
+async def test_failures_of_the_app_count_in_a_row(chain: Chain):
+    async with chain.context.database.transaction() as session:
+        await chain.context.apps.failed(session, chain.app, UnknownApiAppException("x", []))
+    await chain.hand_out(force=True)
+    assert (await chain.app_state()).failures_in_a_row == 0
+
+
+@pytest.mark.parametrize("kind", ["hang_after", "drop_after", "truncated_json", "drop"])
+async def test_an_answer_that_is_lost_is_ambiguous(chain: Chain, sandbox_settings: MakeSettings, kind: str):
+    await chain.admin.set_fault("provider.token", kind, times=1, account=chain.account)
+    await chain.make_due()
+    timeout = 1 if kind == "hang_after" else 15
+    async with open_context(sandbox_settings(oauth_api_timeout=timeout)) as process:
+        for _ in range(2):
+            with pytest.raises(ReauthorizationRequiredException):
+                await chain.hand_out(by=process)
+    assert await chain.refreshes() == (0 if kind == "drop" else 1)
+    assert await chain.calls() == 2, "the exchange and one try"
+    assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
+
+
+async def test_a_provider_that_was_never_reached_has_not_acted(chain: Chain, sandbox_settings: MakeSettings):
+    await chain.make_due()
+    async with open_context(sandbox_settings(x_api_url="http://127.0.0.1:9")) as process:
+        assert (await chain.hand_out(by=process)).row.version == 1
+    assert (await chain.hand_out()).row.version == 2
+
+
+async def test_an_app_that_is_gone_from_the_settings_breaks_no_chain(chain: Chain):
+    gone = replace(chain, app="GONE1")
+    await gone.store(await chain.tokens())
+    await gone.make_due()
+    worker = chain.context.workers.named("refresh")
+    assert await worker.run_once() == 1
+    await worker.finish_started()
+    row = await gone.living_row()
+    assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "UNKNOWN_API_APP")
+    assert (row.spending_version, row.refresh_due_at > utc_now()) == (None, True)
+
+
+async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
+    sandbox_settings: MakeSettings,
+    info: SandboxInfo,
+    admin: SandboxAdmin,
+    profile: ProfileInfo,
+    tmp_path: Path,
+):
+    app = info.plainbook_app.model_dump() | {"provider": "plainbook"}
+    settings = sandbox_settings(oauth_apps={"PLAIN1": app}, providers_file=providers_file(info, tmp_path))
+    async with open_context(settings) as context:
+        chain = Chain(context, admin, profile.account, app="PLAIN1")
+        request = context.oauth.generate_auth_url("PLAIN1")
+        async with await signed_in(admin, chain.account) as browser:
+            callback = (await consent(browser, request.url, chain.account)).headers["location"]
+        await chain.exchange(callback, request)
+        before = await chain.tokens()
+        for version in (2, 3):
+            await chain.make_due()
+            assert (await chain.hand_out()).row.version == version
+        after = await chain.tokens()
+    assert (after.refresh_token, after.access_token != before.access_token) == (before.refresh_token, True)
+
+
+async def test_a_forgotten_account_has_no_token(chain: Chain, sandbox_context: Context):
+    async with sandbox_context.database.transaction() as session:
+        await session.execute(delete(Credential))
+    with pytest.raises(TokenNotFoundException):
+        await chain.hand_out()

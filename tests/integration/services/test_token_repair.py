@@ -1,0 +1,149 @@
+"""Self-healing: a broken account is authorised anew by itself, within limits."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from app.context import Context
+from app.models import AuthorizationSession, CredentialStatus, SessionStatus, utc_now
+from app.services.token_repair import REPAIRER
+from app.utils.exceptions import ReauthorizationRequiredException
+from tests.fixtures.factories import AddRow, new_tokens
+from tests.fixtures.services import OpenContext
+from tests.fixtures.tokens import Chain
+
+BROKEN = CredentialStatus.REAUTHORIZATION_REQUIRED
+
+
+async def broken(context: Context, account: str) -> Chain:
+    chain = Chain(context, None, account)
+    await chain.store(new_tokens())
+    await chain.change(status=BROKEN, refresh_due_at=None)
+    return chain
+
+
+async def sessions(context: Context) -> list[AuthorizationSession]:
+    async with context.database.reading() as session:
+        rows = await session.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id))
+        return list(rows)
+
+
+async def end_sessions(context: Context) -> None:
+    async with context.database.transaction() as session:
+        await session.execute(update(AuthorizationSession).values(status=SessionStatus.FAILED))
+
+
+async def repair(context: Context) -> None:
+    await context.workers.named("repair")._repair.run_once()
+
+
+async def test_a_broken_account_gets_one_session_and_its_callers_the_id(
+    context: Context, add_profile: AddRow
+):
+    await add_profile(twitter_username="alice")
+    chain = await broken(context, "alice")
+    for _ in range(2):
+        await repair(context)
+    (made,) = await sessions(context)
+    assert (made.twitter_username, made.priority, made.requested_by) == ("alice", 0, "self-healing")
+    with pytest.raises(ReauthorizationRequiredException, match=made.session_id) as caught:
+        await chain.hand_out()
+    assert caught.value.data == {"session_id": made.session_id}
+
+
+async def test_an_account_whose_session_is_open_gets_no_second(
+    context: Context, add_profile: AddRow, add_session: AddRow
+):
+    mine = await add_session(await add_profile(twitter_username="alice"))
+    await broken(context, "alice")
+    await repair(context)
+    assert [row.session_id for row in await sessions(context)] == [mine.session_id]
+
+
+async def test_a_whole_account_is_left_alone(context: Context, add_profile: AddRow):
+    await add_profile(twitter_username="alice")
+    chain = await broken(context, "alice")
+    await chain.change(status=CredentialStatus.ACTIVE)
+    await repair(context)
+    assert await sessions(context) == []
+
+
+async def test_at_most_so_many_a_day(open_services: OpenContext, add_profile: AddRow):
+    await add_profile(twitter_username="alice")
+    async with open_services(repair_per_day=2) as context:
+        await broken(context, "alice")
+        for _ in range(4):
+            await repair(context)
+            await end_sessions(context)
+        assert len(await sessions(context)) == 2
+        async with context.database.transaction() as session:
+            yesterday = utc_now() - timedelta(hours=25)
+            await session.execute(update(AuthorizationSession).values(created_at=yesterday))
+        await repair(context)
+        assert len(await sessions(context)) == 3
+
+
+async def test_at_most_so_many_at_once(open_services: OpenContext, add_profile: AddRow):
+    async with open_services(repair_at_once=2) as context:
+        for account in ("a", "b", "c"):
+            await add_profile(twitter_username=account)
+            await broken(context, account)
+        await repair(context)
+        assert len(await sessions(context)) == 2
+        await end_sessions(context)
+        await repair(context)
+        assert {row.twitter_username for row in await sessions(context)} >= {"a", "b"}
+        assert len(await sessions(context)) == 4
+
+
+@pytest.mark.parametrize("apps", [[], ["OTHER"]])
+async def test_only_for_the_apps_of_the_settings(
+    open_services: OpenContext, add_profile: AddRow, apps: list[str]
+):
+    await add_profile(twitter_username="alice")
+    async with open_services(repair_apps=apps) as context:
+        await broken(context, "alice")
+        await repair(context)
+        assert await sessions(context) == []
+
+
+async def test_not_for_a_paused_app(open_services: OpenContext, add_profile: AddRow):
+    await add_profile(twitter_username="alice")
+    async with open_services(app_pause_after=1) as context:
+        await broken(context, "alice")
+        async with context.database.transaction() as session:
+            await context.apps.failed(session, "AIOTT1", ReauthorizationRequiredException("x", None))
+        await repair(context)
+        assert await sessions(context) == []
+
+
+async def test_accounts_without_a_profile_do_not_stand_before_the_others(
+    open_services: OpenContext, add_profile: AddRow
+):
+    async with open_services(repair_at_once=1) as context:
+        lost = await broken(context, "lost")
+        await add_profile(twitter_username="alice")
+        await broken(context, "alice")
+        await repair(context)
+        assert (await lost.living_row()).refresh_due_at > utc_now()
+        await repair(context)
+        assert [row.twitter_username for row in await sessions(context)] == ["alice"]
+        await add_profile(twitter_username="lost")
+        await end_sessions(context)
+        await lost.change(
+            refresh_due_at=utc_now() - timedelta(seconds=1), updated_at=utc_now() - timedelta(1)
+        )
+        await repair(context)
+        assert [row.twitter_username for row in await sessions(context)] == ["alice", "lost"]
+
+
+async def test_new_tokens_of_a_repair_are_told(context: Context, add_profile: AddRow):
+    await add_profile(twitter_username="alice")
+    chain = await broken(context, "alice")
+    await repair(context)
+    await chain.store(new_tokens())
+    (recovered,) = await chain.events("credential.recovered")
+    assert recovered.data["version"] == 2
+    assert (await chain.hand_out()).row.version == 2
+    assert REPAIRER.name == "self-healing"

@@ -1,0 +1,114 @@
+"""Revoked: gone at the provider, then forgotten; asked again until the provider has answered."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from app.context import Context, open_context
+from app.models import CredentialStatus, utc_now
+from app.utils.exceptions import TokenNotFoundException, TokenRevokedException, TwitterAPIException
+from tests.fixtures.factories import new_tokens
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.tokens import Chain
+
+
+async def due_again(chain: Chain) -> None:
+    await chain.change(refresh_due_at=utc_now() - timedelta(seconds=1))
+
+
+async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain):
+    tokens = await chain.tokens()
+    assert await chain.revoke()
+    assert (await chain.row(), await chain.usable_grants()) == (None, 0)
+    with pytest.raises(TwitterAPIException, match="401"):
+        await chain.who(tokens.access_token)
+    with pytest.raises(TokenNotFoundException):
+        await chain.hand_out()
+    with pytest.raises(TokenNotFoundException):
+        await chain.revoke()
+    assert len(await chain.events("credential.revoked")) == 1
+
+
+async def test_without_an_answer_it_is_tried_again_until_there_is_one(
+    chain: Chain, sandbox_settings: MakeSettings
+):
+    await chain.admin.set_fault("provider.revoke", "drop", account=chain.account)
+    async with open_context(sandbox_settings()) as process:
+        assert not await process.credentials.revoke(chain.account, chain.app, actor="tests")
+        row = await chain.living_row()
+        assert (row.status, row.lease_token) == (CredentialStatus.REVOKING, None)
+        with pytest.raises(TokenRevokedException):
+            await chain.hand_out()
+        with pytest.raises(TokenRevokedException):
+            await chain.hand_out(force=True)
+        assert await process.credentials.revoke_due(10) == 0, "not yet"
+        await due_again(chain)
+        assert await process.credentials.revoke_due(10) == 0, "no answer"
+        await chain.admin.clear_faults(chain.account)
+        await due_again(chain)
+        assert await process.credentials.revoke_due(10) == 1
+    assert (await chain.row(), await chain.usable_grants()) == (None, 0)
+
+
+async def test_of_two_processes_one_asks_again(chain: Chain, sandbox_settings: MakeSettings):
+    await chain.change(status=CredentialStatus.REVOKING)
+    await due_again(chain)
+    async with open_context(sandbox_settings()) as other:
+        done = await asyncio.gather(*(each.credentials.revoke_due(10) for each in (chain.context, other)))
+    assert sorted(done) == [0, 1]
+    assert await chain.calls("provider.revoke") == 1
+
+
+async def test_a_refresh_in_flight_while_it_is_revoked_leaves_nothing_usable(chain: Chain):
+    await chain.make_due()
+    await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
+    asking = asyncio.create_task(chain.hand_out())
+    while not (await chain.living_row()).spending_version:
+        await asyncio.sleep(0.01)
+    revoked = await chain.revoke()
+    with pytest.raises((TokenNotFoundException, TokenRevokedException)):
+        await asking
+    assert revoked
+    assert (await chain.row(), await chain.usable_grants()) == (None, 0)
+
+
+async def test_tokens_that_come_after_the_revocation_are_revoked_too(chain: Chain, sandbox_context: Context):
+    """The provider took the spent token's revocation for nothing; the answer of the refresh came after."""
+    await chain.make_due()
+    worker = sandbox_context.workers.named("refresh")
+    (held,) = await worker._leases.take_due(1)
+    tokens = await sandbox_context.oauth.refresh_access_token(chain.app, held.refresh_token)
+    await chain.change(refresh_token=None)
+    assert await chain.revoke()
+    assert await chain.usable_grants() == 1
+    await worker._refresher._save(held, tokens, utc_now())
+    assert (await chain.row(), await chain.usable_grants()) == (None, 0)
+
+
+async def test_a_new_authorization_ends_the_revocation(chain: Chain):
+    await chain.admin.set_fault("provider.revoke", "drop", account=chain.account)
+    assert not await chain.revoke()
+    await chain.admin.clear_faults(chain.account)
+    await chain.authorize()
+    await due_again(chain)
+    assert await chain.context.credentials.revoke_due(10) == 0
+    assert (await chain.hand_out()).row.status is CredentialStatus.ACTIVE
+
+
+async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):
+    unreadable = Chain(chain.context, chain.admin, f"{chain.account}x")
+    await unreadable.store(new_tokens())
+    await unreadable.change(refresh_token="lost:AAAA")
+    for each in (unreadable, chain):
+        await each.change(status=CredentialStatus.REVOKING)
+        await due_again(each)
+    assert await chain.context.credentials.revoke_due(10) == 1
+    row = await unreadable.living_row()
+    assert (row.status, row.refresh_error_code) == (CredentialStatus.REVOKING, "DECRYPTION_FAILED")
+
+
+async def test_verify_asks_who_a_fresh_token_speaks_for(chain: Chain):
+    await chain.make_due(lives_for=-1)
+    user = await chain.context.credentials.verify(chain.account, chain.app)
+    assert (user.username, await chain.refreshes()) == (chain.account, 1)

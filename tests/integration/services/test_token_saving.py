@@ -1,0 +1,221 @@
+"""New tokens outlive a database that does not take them, and never overwrite newer ones."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import delete
+
+from app.context import Context, open_context
+from app.models import Credential, CredentialStatus, utc_now
+from app.services.refresh_leases import AMBIGUOUS, HeldRefresh, RefreshLeases
+from app.services.workers.refresh import TokenRefreshWorker
+from app.utils.exceptions import DatabaseUnavailableException, ReauthorizationRequiredException
+from tests.fixtures.factories import new_tokens
+from tests.fixtures.logs import LogLines
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.tokens import Chain
+from tests.fixtures.waiting import eventually
+
+Refuse = Callable[[int], None]
+
+
+@pytest.fixture
+def refuse_saves(monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """`refuse_saves(2)`: the database does not take the next two results."""
+    save = RefreshLeases.save
+
+    def refuse(times: int) -> None:
+        left = times
+
+        async def refusing(self: RefreshLeases, *values: Any, **named: Any) -> bool:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise DatabaseUnavailableException("it does not answer")
+            return await save(self, *values, **named)
+
+        monkeypatch.setattr(RefreshLeases, "save", refusing)
+
+    return refuse
+
+
+@pytest_asyncio.fixture
+async def process(chain: Chain, sandbox_settings: MakeSettings, tmp_path: Path):
+    """One that gives up a save after a short time, and spills to a folder of its own."""
+    settings = sandbox_settings(lease_seconds=0.3, token_spill_folder=tmp_path / "spilled")
+    async with open_context(settings) as opened:
+        yield opened
+
+
+def spilled(folder: Path) -> list[Path]:
+    return sorted((folder / "spilled").glob("*"))
+
+
+@asynccontextmanager
+async def running(worker: TokenRefreshWorker):
+    task = asyncio.create_task(worker.run())
+    yield
+    worker.stop()
+    await task
+
+
+async def taken(chain: Chain) -> HeldRefresh:
+    """The right to refresh the account, as a process has it before the call."""
+    await chain.make_due()
+    (held,) = await chain.context.workers.named("refresh")._leases.take_due(10)
+    return held
+
+
+async def late_result(chain: Chain, held: HeldRefresh) -> None:
+    """What a process does with the tokens that its call brought."""
+    refresher = chain.context.workers.named("refresh")._refresher
+    await refresher._save(held, new_tokens(), utc_now())
+
+
+async def test_a_save_that_fails_a_few_times_loses_nothing(
+    chain: Chain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
+):
+    await chain.make_due(lives_for=-1)
+    refuse_saves(2)
+    async with open_context(sandbox_settings(token_spill_folder=tmp_path / "spilled")) as patient:
+        handed = await chain.hand_out(by=patient)
+    assert (await chain.who(handed.access_token)).username == chain.account
+    assert (await chain.refreshes(), spilled(tmp_path)) == (1, [])
+
+
+async def test_a_folder_that_cannot_be_written_keeps_no_save_from_memory(
+    chain: Chain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
+):
+    (tmp_path / "file").write_text("")
+    await chain.make_due(lives_for=-1)
+    refuse_saves(2)
+    async with open_context(sandbox_settings(token_spill_folder=tmp_path / "file" / "folder")) as process:
+        assert (await chain.hand_out(by=process)).row.version == 2
+    assert await chain.refreshes() == 1
+
+
+async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
+    chain: Chain, process: Context, refuse_saves: Refuse, tmp_path: Path
+):
+    await chain.make_due(lives_for=-1)
+    before = (await chain.tokens()).refresh_token
+    refuse_saves(10**6)
+    with pytest.raises(DatabaseUnavailableException):
+        await chain.hand_out(by=process)
+    (file,) = spilled(tmp_path)
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    issued = (await chain.admin.issued()).all()
+    content = file.read_text()
+    assert not [secret for secret in [*issued, chain.account] if secret in content or secret in file.name]
+
+    refuse_saves(0)
+    answered_at = utc_now()
+    async with running(process.workers.named("refresh")):
+        await eventually(lambda: not spilled(tmp_path))
+    row = await chain.living_row()
+    assert (row.version, row.spending_version, row.status) == (2, None, CredentialStatus.ACTIVE)
+    assert row.token_expires_at < answered_at + timedelta(seconds=7200), "it lives from the answer on"
+    tokens = await chain.tokens()
+    assert (await chain.who(tokens.access_token)).username == chain.account
+    assert (tokens.refresh_token != before, await chain.refreshes()) == (True, 1)
+    assert (await chain.hand_out(force=True)).row.version == 3, "the chain goes on"
+
+
+async def test_what_was_spilled_heals_a_chain_taken_for_broken(
+    chain: Chain, process: Context, refuse_saves: Refuse, tmp_path: Path
+):
+    await chain.make_due(lives_for=-1)
+    refuse_saves(10**6)
+    with pytest.raises(DatabaseUnavailableException):
+        await chain.hand_out(by=process)
+    await chain.change(lease_expires_at=utc_now() - timedelta(seconds=1))
+    with pytest.raises(ReauthorizationRequiredException):
+        await chain.hand_out()
+    assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
+    refuse_saves(0)
+    async with running(process.workers.named("refresh")):
+        await eventually(lambda: not spilled(tmp_path))
+    assert (await chain.who((await chain.hand_out()).access_token)).username == chain.account
+    assert await chain.refreshes() == 1
+
+
+async def test_a_file_that_no_key_opens_stays_and_is_told(
+    process: Context, tmp_path: Path, log_lines: LogLines
+):
+    folder = tmp_path / "spilled"
+    folder.mkdir()
+    (folder / "other.sealed").write_text("lost:AAAA")
+    (folder / "half.partial").write_text("dev:AA")
+    async with running(process.workers.named("refresh")):
+        await eventually(
+            lambda: [line for line in log_lines() if line["event"] == "credential.spill_unreadable"]
+        )
+    assert [file.name for file in spilled(tmp_path)] == ["half.partial", "other.sealed"]
+
+
+async def test_a_result_older_than_newer_tokens_is_dropped(chain: Chain):
+    held = await taken(chain)
+    newer = await chain.authorize()
+    await late_result(chain, held)
+    tokens = await chain.tokens()
+    assert (tokens.access_token, tokens.refresh_token) == (newer.access_token, newer.refresh_token)
+    assert (await chain.living_row()).version == 2
+    assert (await chain.who(tokens.access_token)).username == chain.account, "nothing of it was revoked"
+
+
+async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain: Chain):
+    held = await taken(chain)
+    async with chain.context.database.transaction() as session:
+        await session.execute(delete(Credential))
+    newer = await chain.authorize()
+    await chain.change(id=held.credential_id)
+    await late_result(chain, held)
+    assert (await chain.tokens()).access_token == newer.access_token
+    assert (await chain.living_row()).version == held.version == 1
+
+
+async def test_a_lost_lease_changes_nothing_any_more(chain: Chain):
+    held = await taken(chain)
+    await chain.authorize()
+    leases: RefreshLeases = chain.context.workers.named("refresh")._leases
+    assert not await leases.break_chain(held, "INVALID_GRANT")
+    await leases.give_back(held, DatabaseUnavailableException("x"))
+    row = await chain.living_row()
+    assert (row.status, row.refresh_failures) == (CredentialStatus.ACTIVE, 0)
+
+
+async def test_a_failure_is_written_through_an_outage(chain: Chain, monkeypatch: pytest.MonkeyPatch):
+    give_back: Callable[..., Awaitable[None]] = RefreshLeases.give_back
+    failures = [DatabaseUnavailableException("x")] * 2
+
+    async def failing(self: RefreshLeases, *values: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await give_back(self, *values)
+
+    monkeypatch.setattr(RefreshLeases, "give_back", failing)
+    await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
+    await chain.make_due()
+    assert (await chain.hand_out()).row.spending_version is None
+    assert (await chain.hand_out()).row.version == 2
+
+
+async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):
+    unreadable = Chain(chain.context, chain.admin, f"{chain.account}x")
+    await unreadable.store(new_tokens())
+    await unreadable.make_due()
+    await unreadable.change(refresh_token="lost:AAAA")
+    await chain.make_due()
+    worker = chain.context.workers.named("refresh")
+    assert await worker.run_once() == 1
+    await worker.finish_started()
+    assert (await chain.living_row()).version == 2
+    row = await unreadable.living_row()
+    assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "DECRYPTION_FAILED")
+    assert row.refresh_due_at > utc_now()

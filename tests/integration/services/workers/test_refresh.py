@@ -1,0 +1,108 @@
+"""The refresh worker: what is due, many at once, one at a time for each account; and an end without loose threads."""
+
+import asyncio
+import secrets
+
+from app.context import Context, open_context
+from app.models import utc_now
+from app.sandbox.admin_client import SandboxAdmin
+from tests.fixtures.factories import new_tokens
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.tokens import Chain
+from tests.fixtures.waiting import eventually
+
+
+async def due_chains(context: Context, admin: SandboxAdmin, count: int) -> list[Chain]:
+    chains = [Chain(context, admin, f"worker_{secrets.token_hex(4)}") for _ in range(count)]
+    for chain in chains:
+        await chain.authorize()
+        await chain.make_due()
+    return chains
+
+
+async def versions(chains: list[Chain]) -> list[int]:
+    return [(await chain.living_row()).version for chain in chains]
+
+
+async def test_what_is_due_is_refreshed_and_nothing_else(chain: Chain, admin: SandboxAdmin):
+    due = await due_chains(chain.context, admin, 3)
+    worker = chain.context.workers.named("refresh")
+    assert await worker.run_once() == 3
+    await worker.finish_started()
+    assert await versions([*due, chain]) == [2, 2, 2, 1]
+    assert await worker.run_once() == 0
+
+
+async def test_a_due_row_without_a_refresh_token_is_left_alone(chain: Chain):
+    await chain.store(new_tokens(refresh_token=None))
+    await chain.make_due()
+    assert await chain.context.workers.named("refresh").run_once() == 0
+
+
+async def test_as_many_at_once_as_are_allowed(
+    sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
+):
+    due = await due_chains(sandbox_context, admin, 5)
+    for chain in due:
+        await admin.set_fault("provider.token", "delay", seconds=0.3, times=1, account=chain.account)
+    async with open_context(sandbox_settings(refresh_concurrency=3)) as process:
+        worker = process.workers.named("refresh")
+        assert await worker.run_once() == 3
+        assert len(worker._in_flight) == 3
+        while await worker.run_once():
+            assert len(worker._in_flight) <= 3
+        await worker.finish_started()
+    assert await versions(due) == [2] * 5
+
+
+async def test_over_two_processes_each_account_is_refreshed_once(
+    sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
+):
+    due = await due_chains(sandbox_context, admin, 12)
+    async with open_context(sandbox_settings()) as other:
+        workers = [process.workers.named("refresh") for process in (sandbox_context, other)]
+        assert sum(await asyncio.gather(*(worker.run_once() for worker in workers))) == 12
+        for worker in workers:
+            await worker.finish_started()
+    assert [await chain.refreshes() for chain in due] == [1] * 12
+
+
+async def test_a_stop_waits_for_what_is_in_flight_and_takes_no_more(
+    sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
+):
+    due = await due_chains(sandbox_context, admin, 2)
+    for chain in due:
+        await admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
+    async with open_context(sandbox_settings(refresh_concurrency=1)) as process:
+        worker = process.workers.named("refresh")
+        task = asyncio.create_task(worker.run())
+        await eventually(lambda: worker._in_flight)
+        worker.stop()
+        await task
+    assert sorted(await versions(due)) == [1, 2]
+    rows = [await chain.living_row() for chain in due]
+    assert [row.lease_token for row in rows] == [None, None]
+
+
+async def test_a_process_that_closes_waits_for_the_refreshes_of_its_callers(
+    chain: Chain, sandbox_settings: MakeSettings
+):
+    await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
+    await chain.make_due()
+    async with open_context(sandbox_settings()) as process:
+        asking = asyncio.create_task(chain.hand_out(by=process))
+        while not (await chain.living_row()).spending_version:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+    row = await chain.living_row()
+    assert (row.version, row.spending_version) == (2, None)
+
+
+async def test_many_do_not_come_due_together(chain: Chain):
+    dues = set()
+    for _ in range(20):
+        await chain.store(new_tokens())
+        row = await chain.living_row()
+        assert 7200 - 900 - 1800 - 5 < (row.refresh_due_at - utc_now()).total_seconds() <= 7200 - 900
+        dues.add(round((row.token_expires_at - row.refresh_due_at).total_seconds()))
+    assert len(dues) > 10
