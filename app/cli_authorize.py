@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from app.config import Settings
 from app.context import Context, open_context
-from app.models import SessionStatus
+from app.models import OPEN_STATUSES, SessionStatus
 from app.services import batch_rows, batch_views
 from app.services.batch_making import BatchOrder
 from app.services.batch_rows import RowDefaults
@@ -37,7 +37,6 @@ _POLL: Final = 0.5
 _QUIET: Final = 20.0
 """Seconds without a start until the user is told that nobody works."""
 _PAGE: Final = 2000
-_OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ async def _follow(
     while True:
         async with context.database.reading() as session:
             view = await batch_views.view_batch(session, batch_id)
-        left = sum(view.counts[status] for status in _OPEN)
+        left = sum(view.counts[status] for status in OPEN_STATUSES)
         progress.update(
             task, total=view.row.accepted, completed=view.row.accepted - left, description=_state(view)
         )

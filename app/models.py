@@ -74,7 +74,10 @@ class SessionStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        return self not in (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
+        return self not in OPEN_STATUSES
+
+
+OPEN_STATUSES: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 
 
 class SessionStage(StrEnum):

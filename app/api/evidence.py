@@ -76,7 +76,7 @@ async def get_screenshot(
         int | None, Query(ge=1, le=1_000_000, description="Default: the last that has one")
     ] = None,
 ) -> Response:
-    """The page as it was when an attempt failed; what stood in password fields is not to be seen."""
+    """The page as it was when an attempt failed; what stood in input fields is not to be seen."""
     number, image = await evidence_service.screenshot(session, session_id, attempt=attempt)
     name = f'inline; filename="{session_id}-attempt-{number}.jpg"'
     return Response(image, media_type="image/jpeg", headers={**_NOT_STORED, "Content-Disposition": name})

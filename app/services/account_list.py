@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import page_of, sorted_by
 from app.models import Credential, CredentialStatus
 
 SortField = Literal["account_id", "token_expires_at", "refreshed_at", "updated_at"]
@@ -39,16 +40,10 @@ async def page(
     page_size: int,
 ) -> tuple[Sequence[Credential], int]:
     """The rows of page `page` (from 1) and how many there are on all pages."""
-    total = await session.scalar(_filtered(select(func.count()).select_from(Credential), wanted)) or 0
-    column = Credential.__table__.c[sort]
-    order = column.desc() if descending else column.asc()
-    rows = await session.scalars(
-        _filtered(select(Credential), wanted)
-        .order_by(order.nulls_last(), Credential.id)
-        .limit(page_size)
-        .offset((page - 1) * page_size)
+    order = sorted_by(Credential, sort, descending=descending)
+    return await page_of(
+        session, _filtered(select(Credential), wanted), order, page=page, page_size=page_size
     )
-    return rows.all(), total
 
 
 def _filtered(query: Select[Any], wanted: AccountFilter) -> Select[Any]:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import OAuthApp
 from app.database import Database, after_commit, insert_or_update
 from app.models import (
+    OPEN_STATUSES,
     AuthorizationAttempt,
     AuthorizationSession,
     Batch,
@@ -45,7 +46,6 @@ from app.utils.tasks import happens_within
 _OTHER_PROCESS_POLL: Final = 1.0
 """Seconds between two looks at a session that another process may end; one that ends here is told at once."""
 _RETRY_WHEN_FULL: Final = 30.0
-_OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 
 
 @dataclass(frozen=True)
@@ -342,7 +342,7 @@ async def _open_session(session: AsyncSession, row: AuthorizationSession) -> str
         select(AuthorizationSession.session_id).where(
             AuthorizationSession.twitter_username == row.twitter_username,
             AuthorizationSession.api_app == row.api_app,
-            AuthorizationSession.status.in_(_OPEN),
+            AuthorizationSession.status.in_(OPEN_STATUSES),
             ~AuthorizationSession.is_forced,
         )
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import AuthorizationSession, Batch, BatchRow, Profile, SessionStatus, utc_now
+from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, Profile, utc_now
 from app.services import event_service, session_life
 from app.services.app_states import AppStates
 from app.services.authorization_service import AuthorizationService, Order, insert_unless_open, values_of
@@ -25,7 +25,6 @@ from app.utils.exceptions import (
 )
 
 _CHUNK: Final = 500
-_OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 
 _Place = tuple[str, str]
 """Account and app: one open session each."""
@@ -216,7 +215,7 @@ async def _open_sessions(session: AsyncSession, rows: Sequence[AuthorizationSess
         AuthorizationSession.twitter_username, AuthorizationSession.api_app, AuthorizationSession.session_id
     ).where(
         AuthorizationSession.twitter_username.in_({row.twitter_username for row in rows}),
-        AuthorizationSession.status.in_(_OPEN),
+        AuthorizationSession.status.in_(OPEN_STATUSES),
         ~AuthorizationSession.is_forced,
     )
     return {(account, app): session_id for account, app, session_id in await session.execute(query)}

@@ -14,7 +14,15 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, after_commit
-from app.models import AppState, AuthorizationSession, Batch, BatchStatus, SessionStatus, utc_now
+from app.models import (
+    OPEN_STATUSES,
+    AppState,
+    AuthorizationSession,
+    Batch,
+    BatchStatus,
+    SessionStatus,
+    utc_now,
+)
 from app.services import event_service, session_life
 from app.services.job_queue import JobQueue, Waiting
 from app.services.session_waiters import SessionWaiters
@@ -22,7 +30,6 @@ from app.utils.logger import get_logger
 
 _CANCELLED_AT_ONCE: Final = 200
 """Sessions in one transaction: all of a large batch would keep everybody else from writing."""
-_OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 _JUDGED: Final = (
     SessionStatus.COMPLETED,
     SessionStatus.FAILED,
@@ -118,7 +125,10 @@ class BatchPacing:
         )
         runs = AuthorizationSession.status == SessionStatus.IN_PROGRESS
         under_way = select(func.count()).where(
-            of_batch, AuthorizationSession.status.in_(_OPEN), ~AuthorizationSession.is_held, runs | waits
+            of_batch,
+            AuthorizationSession.status.in_(OPEN_STATUSES),
+            ~AuthorizationSession.is_held,
+            runs | waits,
         )
         free = batch.max_running - (await session.scalar(under_way) or 0)
         if free <= 0:
@@ -139,7 +149,7 @@ class BatchPacing:
 
     async def _cancel_some(self, session: AsyncSession, batch: Batch) -> int:
         """Of a stopped batch what does not run, of a cancelled one what runs, too; how many."""
-        ending = _OPEN if batch.status is BatchStatus.CANCELLED else (SessionStatus.PENDING,)
+        ending = OPEN_STATUSES if batch.status is BatchStatus.CANCELLED else (SessionStatus.PENDING,)
         code = f"BATCH_{batch.status.upper()}"
         message = f"Its batch was {batch.status}: {batch.reason}"
         query = (
@@ -203,7 +213,7 @@ async def _reason_to_stop(session: AsyncSession, batch: Batch) -> str | None:
 async def _complete(session: AsyncSession, batch: Batch) -> None:
     """Note the end when every session has ended."""
     still_open = select(AuthorizationSession.id).where(
-        AuthorizationSession.batch_id == batch.batch_id, AuthorizationSession.status.in_(_OPEN)
+        AuthorizationSession.batch_id == batch.batch_id, AuthorizationSession.status.in_(OPEN_STATUSES)
     )
     if await session.scalar(still_open.limit(1)) is not None:
         return

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.database import after_commit, insert_or_update
-from app.models import AuthorizationSession, Batch, BatchStatus, SessionStatus, utc_now
+from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchStatus, SessionStatus, utc_now
 from app.services import event_service, idempotency
 from app.services.app_states import AppStates
 from app.services.authorization_service import AuthorizationService
@@ -27,7 +27,6 @@ from app.utils.exceptions import (
 )
 from app.utils.request_id import accept_request_id, current_request_id
 
-_OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 _WITHOUT_TOKENS: Final = (SessionStatus.FAILED, SessionStatus.TIMEOUT, SessionStatus.CANCELLED)
 
 
@@ -149,7 +148,7 @@ class BatchService:
                 ~exists().where(
                     other.twitter_username == AuthorizationSession.twitter_username,
                     other.api_app == AuthorizationSession.api_app,
-                    other.status.in_(_OPEN),
+                    other.status.in_(OPEN_STATUSES),
                     ~other.is_forced,
                 ),
             )

@@ -7,12 +7,12 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import AuthorizationSession, Batch, BatchRow, SessionStatus
+from app.database import page_of
+from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, SessionStatus
 from app.utils.exceptions import BatchNotFoundException
 
 _ETA_OVER: Final = 100
 """Ends that tell how fast it goes."""
-_OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 
 
 @dataclass(frozen=True)
@@ -42,26 +42,19 @@ class RowResult:
 
 async def view_batch(session: AsyncSession, batch_id: str) -> BatchView:
     """Raises `BatchNotFoundException`."""
-    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id))
-    if batch is None:
-        raise BatchNotFoundException(batch_id)
-    return await _view(session, batch)
+    return await _view(session, await _batch(session, batch_id))
 
 
 async def page_of_batches(session: AsyncSession, *, page: int, page_size: int) -> tuple[Sequence[Batch], int]:
     """The newest first, and how many there are."""
-    total = await session.scalar(select(func.count()).select_from(Batch)) or 0
-    query = select(Batch).order_by(Batch.id.desc()).limit(page_size).offset((page - 1) * page_size)
-    return (await session.scalars(query)).all(), total
+    return await page_of(session, select(Batch), (Batch.id.desc(),), page=page, page_size=page_size)
 
 
 async def page_of_results(
     session: AsyncSession, batch_id: str, *, page: int, page_size: int
 ) -> tuple[Sequence[RowResult], int]:
     """In the order of the rows, and how many there are. Raises `BatchNotFoundException`."""
-    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id))
-    if batch is None:
-        raise BatchNotFoundException(batch_id)
+    batch = await _batch(session, batch_id)
     query = (
         select(
             BatchRow.number,
@@ -82,6 +75,13 @@ async def page_of_results(
     return [RowResult(*row) for row in await session.execute(query)], batch.accepted + batch.rejected
 
 
+async def _batch(session: AsyncSession, batch_id: str) -> Batch:
+    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id))
+    if batch is None:
+        raise BatchNotFoundException(batch_id)
+    return batch
+
+
 async def _view(session: AsyncSession, batch: Batch) -> BatchView:
     query = (
         select(AuthorizationSession.status, func.count())
@@ -91,7 +91,7 @@ async def _view(session: AsyncSession, batch: Batch) -> BatchView:
     )
     counts = dict.fromkeys((status.value for status in SessionStatus), 0)
     counts |= {status.value: count for status, count in await session.execute(query)}
-    left = sum(counts[status] for status in _OPEN)
+    left = sum(counts[status] for status in OPEN_STATUSES)
     seconds = await _seconds_per_session(session, batch) if left and batch.completed_at is None else None
     return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
 

@@ -12,7 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
 from app.database import Database, database_time, insert_or_update
-from app.models import AuthorizationSession, Credential, CredentialStatus, SessionStatus, utc_now
+from app.models import (
+    OPEN_STATUSES,
+    AuthorizationSession,
+    Credential,
+    CredentialStatus,
+    utc_now,
+)
 from app.services import event_service
 from app.services.credential_vault import CredentialVault
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
@@ -281,7 +287,7 @@ async def _running_repair(session: AsyncSession, account_id: str, api_app: str) 
         .where(
             AuthorizationSession.twitter_username == account_id,
             AuthorizationSession.api_app == api_app,
-            AuthorizationSession.status.in_((SessionStatus.PENDING, SessionStatus.IN_PROGRESS)),
+            AuthorizationSession.status.in_(OPEN_STATUSES),
         )
         .limit(1)
     )

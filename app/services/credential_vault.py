@@ -13,7 +13,6 @@ from app.utils.crypto import KeyRing
 from app.utils.exceptions import TokenNotFoundException
 
 TokenColumn = Literal["access_token", "refresh_token", "oauth_token_secret"]
-TOKEN_COLUMNS: Final[tuple[TokenColumn, ...]] = ("access_token", "refresh_token", "oauth_token_secret")
 _TABLE: Final = Credential.__tablename__
 
 

@@ -4,10 +4,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import page_of, sorted_by
 from app.models import Profile
 from app.services import event_service
 from app.services.account_rule import AccountRule
@@ -98,14 +99,10 @@ class ProfileDirectory:
         page_size: int,
     ) -> tuple[Sequence[Profile], int]:
         """The rows of page `page` (from 1) and how many there are on all pages."""
-        query = _filtered(select(Profile), wanted)
-        total = await session.scalar(_filtered(select(func.count()).select_from(Profile), wanted)) or 0
-        column = Profile.__table__.c[sort]
-        order = column.desc() if descending else column.asc()
-        rows = await session.scalars(
-            query.order_by(order.nulls_last(), Profile.id).limit(page_size).offset((page - 1) * page_size)
+        order = sorted_by(Profile, sort, descending=descending)
+        return await page_of(
+            session, _filtered(select(Profile), wanted), order, page=page, page_size=page_size
         )
-        return rows.all(), total
 
     async def link(
         self, session: AsyncSession, profile_id: str, *, account_id: str, api_app: str | None, actor: str

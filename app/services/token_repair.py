@@ -9,7 +9,14 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
-from app.models import AppState, AuthorizationSession, Credential, CredentialStatus, SessionStatus, utc_now
+from app.models import (
+    OPEN_STATUSES,
+    AppState,
+    AuthorizationSession,
+    Credential,
+    CredentialStatus,
+    utc_now,
+)
 from app.services.authorization_service import AuthorizationService, Order
 from app.services.key_service import Caller, Scope
 from app.utils.exceptions import AppException
@@ -19,7 +26,6 @@ REPAIRER: Final = Caller(name="self-healing", scopes=frozenset({Scope.AUTHORIZE}
 _PRIORITY: Final = 0
 _REFUSED_RETRY: Final = 900.0
 """Seconds: an account without a profile must not stand before those that can be repaired."""
-_OPEN: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 
 log = get_logger(__name__)
 
@@ -81,7 +87,7 @@ class TokenRepair:
                 Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
                 Credential.api_app.in_(self._apps),
                 Credential.api_app.not_in(paused),
-                ~sessions.where(AuthorizationSession.status.in_(_OPEN)).exists(),
+                ~sessions.where(AuthorizationSession.status.in_(OPEN_STATUSES)).exists(),
                 tried < self._limits.a_day,
                 Credential.refresh_due_at.is_(None) | (Credential.refresh_due_at <= utc_now()),
             )
@@ -124,6 +130,6 @@ class TokenRepair:
 
 async def _open_repairs(session: AsyncSession) -> int:
     query = select(func.count(AuthorizationSession.id)).where(
-        AuthorizationSession.status.in_(_OPEN), AuthorizationSession.requested_by == REPAIRER.name
+        AuthorizationSession.status.in_(OPEN_STATUSES), AuthorizationSession.requested_by == REPAIRER.name
     )
     return await session.scalar(query) or 0
