@@ -41,7 +41,9 @@ class Issued(BaseModel):
     states: list[str] = []
 
     def all(self) -> list[str]:
-        return [*self.codes, *self.access_tokens, *self.refresh_tokens, *self.verifiers, *self.states]
+        """Without the empty ones: a caller may have left out its state or verifier."""
+        lists = (self.codes, self.access_tokens, self.refresh_tokens, self.verifiers, self.states)
+        return [secret for secrets_of_kind in lists for secret in secrets_of_kind if secret]
 
 
 class GrantState(BaseModel):

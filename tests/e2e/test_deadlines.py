@@ -94,8 +94,9 @@ async def test_a_driver_that_hangs_is_replaced_by_the_next_session(patient: Hous
 
 async def test_a_driver_that_hangs_does_not_outlast_the_attempt(patient: House, account: str):
     """The thread waits for it in vain: it is ended, and the slot is free."""
-    session_id = await at_the_callback(patient, account, timeout_seconds=3)
+    session_id = await at_the_callback(patient, account, timeout_seconds=10)
     pid = stop_driver(patient)
+    assert (await patient.session(session_id))["status"] == "in_progress", "it was stopped too late"
     session = await patient.ended(session_id)
     assert (session["status"], session["error_code"]) == ("timeout", "AUTH_TIMEOUT")
 
