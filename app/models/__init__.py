@@ -1,0 +1,56 @@
+"""SQLAlchemy tables and their enums.
+
+Schema history (one entry per Alembic migration):
+
+1. `001_initial_schema`: profiles, authorization_sessions, credentials, api_keys, events.
+2. `002_profile_fleet`: links, quarantine and the running browser on profiles; profile_syncs, api_gates, worker_runs,
+   alarms.
+3. `003_session_life`: attempts, idempotency keys and paused apps; order, retry time and uniqueness of sessions.
+4. `004_batches_and_people`: batches and evidence; consent mode, stage deadlines and batch of a session.
+5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
+6. `006_tokens_that_stay`: lease, marker and due time of a refresh on credentials; rate limits of apps.
+"""
+
+from app.models.audit import ApiKey, Event
+from app.models.base import Base, utc_now
+from app.models.batches import Batch, BatchRow
+from app.models.credentials import AppState, Credential
+from app.models.fleet import Alarm, ApiGate, WorkerRun
+from app.models.profiles import Profile, ProfileSync
+from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
+from app.models.statuses import (
+    OPEN_STATUSES,
+    BatchStatus,
+    ConsentMode,
+    CredentialStatus,
+    SessionStage,
+    SessionStatus,
+    SyncStatus,
+)
+
+__all__ = [
+    "OPEN_STATUSES",
+    "Alarm",
+    "ApiGate",
+    "ApiKey",
+    "AppState",
+    "AuthorizationAttempt",
+    "AuthorizationSession",
+    "Base",
+    "Batch",
+    "BatchRow",
+    "BatchStatus",
+    "ConsentMode",
+    "Credential",
+    "CredentialStatus",
+    "Event",
+    "Evidence",
+    "IdempotencyKey",
+    "Profile",
+    "ProfileSync",
+    "SessionStage",
+    "SessionStatus",
+    "SyncStatus",
+    "WorkerRun",
+    "utc_now",
+]

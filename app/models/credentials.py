@@ -1,0 +1,63 @@
+"""The current tokens, and the OAuth apps they belong to."""
+
+from datetime import datetime
+
+from sqlalchemy import Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, BigId, Lease, Timestamps, string_enum
+from app.models.statuses import (
+    CredentialStatus,
+)
+
+
+class Credential(Timestamps, Lease, Base):
+    """The current tokens of an account in an app; secrets encrypted, and nowhere else.
+
+    The lease is held by whoever refreshes or revokes them.
+    """
+
+    __tablename__ = "credentials"
+    __table_args__ = (
+        Index("uq_credentials_account", "account_id", "api_app", unique=True),
+        Index("ix_credentials_due", "status", "refresh_due_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    account_id: Mapped[str] = mapped_column(String(64))
+    api_app: Mapped[str] = mapped_column(String(64))
+    provider_user_id: Mapped[str] = mapped_column(String(64))
+    access_token: Mapped[str] = mapped_column(Text)
+    refresh_token: Mapped[str | None] = mapped_column(Text)
+    oauth_token_secret: Mapped[str | None] = mapped_column(Text)
+    scopes: Mapped[list[str]]
+    token_expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    status: Mapped[CredentialStatus] = mapped_column(
+        string_enum(CredentialStatus), default=CredentialStatus.ACTIVE
+    )
+    version: Mapped[int] = mapped_column(default=1)
+    """Grows with every new token set."""
+    spending_version: Mapped[int | None]
+    """Its refresh token is about to be spent, or was, and no answer is known: never spent again."""
+    refresh_due_at: Mapped[datetime | None]
+    """When it is refreshed without being asked for, its revocation or a refused repair tried again; None: never."""
+    refreshed_at: Mapped[datetime | None]
+    refresh_failures: Mapped[int] = mapped_column(default=0)
+    """In a row."""
+    refresh_error_code: Mapped[str | None] = mapped_column(String(64))
+    """Of the last failure; of a broken chain its reason."""
+    session_id: Mapped[str | None] = mapped_column(String(36))
+    """The authorization that made it."""
+
+
+class AppState(Base):
+    """An OAuth app's failures in a row that were its own fault, and whether it is paused for them."""
+
+    __tablename__ = "app_states"
+
+    api_app: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures_in_a_row: Mapped[int] = mapped_column(default=0)
+    limited_until: Mapped[datetime | None]
+    """The provider limits the app's rate until then."""
+    paused_at: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(Text)

@@ -1,0 +1,135 @@
+"""Requests to authorise an account, and what became of them."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Index, LargeBinary, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, BigId, Lease, Timestamps, rows_where, string_enum, unique_where, utc_now
+from app.models.statuses import (
+    ConsentMode,
+    SessionStage,
+    SessionStatus,
+)
+
+_IN_BATCH: Final = "batch_id IS NOT NULL"
+
+
+class AuthorizationSession(Timestamps, Lease, Base):
+    """One request to authorise an account."""
+
+    __tablename__ = "authorization_sessions"
+    __table_args__ = (
+        Index("ix_authorization_sessions_queue", "status", "queue_rank", "id"),
+        # One open session per account and app; those that were forced come on top.
+        unique_where(
+            "uq_authorization_sessions_open",
+            "status IN ('pending', 'in_progress') AND NOT is_forced",
+            "twitter_username",
+            "api_app",
+        ),
+        Index("ix_authorization_sessions_account", "twitter_username", "api_app", "status"),
+        Index("ix_authorization_sessions_ended", "status", "completed_at"),
+        Index("ix_authorization_sessions_batch", "batch_id", "status", "is_held", **rows_where(_IN_BATCH)),
+        Index("ix_authorization_sessions_batch_ended", "batch_id", "completed_at", **rows_where(_IN_BATCH)),
+        Index("ix_authorization_sessions_batch_held", "batch_id", "queue_rank", **rows_where("is_held")),
+        Index("ix_authorization_sessions_expiry", "expires_at", **rows_where("status = 'pending'")),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    session_id: Mapped[str] = mapped_column(String(36), unique=True)
+    profile_id: Mapped[str] = mapped_column(String(64), index=True)
+    twitter_username: Mapped[str] = mapped_column(String(64))
+    api_app: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[str]]
+    """Asked for, and after completion those granted."""
+    missing_scopes: Mapped[list[str]] = mapped_column(default=list)
+    """Asked for and not granted."""
+    status: Mapped[SessionStatus] = mapped_column(string_enum(SessionStatus), default=SessionStatus.PENDING)
+    stage: Mapped[SessionStage | None] = mapped_column(string_enum(SessionStage))
+    stage_times: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Seconds from `started_at` at which each stage was reached."""
+    priority: Mapped[int] = mapped_column(default=5)
+    """0 to 9; the higher, the sooner."""
+    queue_rank: Mapped[float] = mapped_column(default=0.0)
+    """The lowest goes first: unix seconds of the request, less a head start for its priority. So age always wins."""
+    not_before: Mapped[datetime | None]
+    """Asked for by the caller, or the time of the next attempt."""
+    timeout_seconds: Mapped[float | None]
+    """For one attempt, from the running profile to the stored tokens; None: as the settings say."""
+    stage_timeouts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """The caller's own deadlines of single steps, by name, seconds; the settings' are the longest."""
+    is_forced: Mapped[bool] = mapped_column(default=False)
+    """Asked for although another session of the account was open."""
+    consent: Mapped[ConsentMode] = mapped_column(string_enum(ConsentMode), default=ConsentMode.AUTOMATIC)
+    awaits_person: Mapped[bool] = mapped_column(default=False)
+    """A person is at the profile's window: a page that asks for one is waited for, it is not the end."""
+    batch_id: Mapped[str | None] = mapped_column(String(36))
+    is_held: Mapped[bool] = mapped_column(default=False)
+    """Waits for its turn within its batch, not for a slot."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    attempts_allowed: Mapped[int] = mapped_column(default=1)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str] = mapped_column(String(128))
+    requested_by: Mapped[str] = mapped_column(String(128))
+    """Name of the API key."""
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+    """A session that waits longer than this ends as ``timeout``."""
+
+
+class AuthorizationAttempt(Base):
+    """One start of a session and how it ended; the last one may still run."""
+
+    __tablename__ = "authorization_attempts"
+    __table_args__ = (Index("uq_authorization_attempts_number", "session_id", "number", unique=True),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    session_id: Mapped[str] = mapped_column(String(36))
+    number: Mapped[int]
+    """From 1."""
+    stage: Mapped[SessionStage | None] = mapped_column(string_enum(SessionStage))
+    """How far it came."""
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    ended_at: Mapped[datetime | None]
+
+
+class Evidence(Base):
+    """What the browser showed when an attempt failed; secrets masked."""
+
+    __tablename__ = "evidence"
+    __table_args__ = (Index("uq_evidence_attempt", "session_id", "attempt", unique=True),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    session_id: Mapped[str] = mapped_column(String(36))
+    attempt: Mapped[int]
+    taken_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    url: Mapped[str] = mapped_column(Text)
+    """Without query and fragment."""
+    title: Mapped[str] = mapped_column(Text)
+    test_ids: Mapped[list[str]]
+    """Of the elements that are visible."""
+    console: Mapped[list[str]]
+    """Errors of the page's console, the latest last."""
+    screenshot: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    """JPEG; loaded only when asked for."""
+    size_bytes: Mapped[int] = mapped_column(default=0)
+
+
+class IdempotencyKey(Base):
+    """A caller's `Idempotency-Key` and the session, or the batch, that its first request made."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("uq_idempotency_keys_key", "caller", "key_hash", unique=True),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    caller: Mapped[str] = mapped_column(String(128))
+    key_hash: Mapped[str] = mapped_column(String(64))
+    body_hash: Mapped[str] = mapped_column(String(64))
+    session_id: Mapped[str] = mapped_column(String(36))
+    expires_at: Mapped[datetime] = mapped_column(index=True)

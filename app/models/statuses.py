@@ -1,0 +1,66 @@
+"""The states that rows go through."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class SessionStatus(StrEnum):
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    NEEDS_ATTENTION = "needs_attention"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in OPEN_STATUSES
+
+
+OPEN_STATUSES: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
+
+
+class SessionStage(StrEnum):
+    """How far a session in progress is; in their order."""
+
+    WAITING_FOR_SLOT = "waiting_for_slot"
+    PROFILE_STARTING = "profile_starting"
+    BROWSER_ATTACHED = "browser_attached"
+    CONSENT_SHOWN = "consent_shown"
+    WAITING_FOR_PERSON = "waiting_for_person"
+    """May also come before the consent is shown, and more than once."""
+    CONSENT_GIVEN = "consent_given"
+    CODE_RECEIVED = "code_received"
+    TOKENS_STORED = "tokens_stored"
+
+
+class ConsentMode(StrEnum):
+    AUTOMATIC = "automatic"
+    """The service presses Authorize."""
+    ATTENDED = "attended"
+    """A person presses it in the profile's window; the service does the rest."""
+
+
+class BatchStatus(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """Too many of its sessions failed, or its app was paused: what had not started was cancelled."""
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+    """Every session has ended, however."""
+
+
+class CredentialStatus(StrEnum):
+    ACTIVE = "active"
+    REAUTHORIZATION_REQUIRED = "reauthorization_required"
+    """Its chain of refresh tokens is broken: only a new authorization brings tokens again."""
+    REVOKING = "revoking"
+    """To be forgotten once the provider has revoked it."""
+
+
+class SyncStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
