@@ -242,11 +242,13 @@ class ProfileAutomator:
             raise
 
     async def _end(self, request: ConsentRequest, future: "asyncio.Future[SecretStr]") -> None:
-        """Without its browser, whatever the thread waits for fails at once, unless it is the driver that hangs."""
+        """Without its browser, whatever the thread waits for fails at once, unless it is the driver that hangs.
+
+        A thread that leaves may have done so because its own deadlines ended its waiting for a driver that hangs.
+        """
         await self._gologin.close_browser(request.browser)
-        _, stuck = await asyncio.wait([future], timeout=_LEAVE_SECONDS)
-        if stuck:
-            await self._drivers.replace_hung(request.browser.major)
+        await asyncio.wait([future], timeout=_LEAVE_SECONDS)
+        await self._drivers.replace_hung(request.browser.major)
         await asyncio.gather(future, return_exceptions=True)
 
     async def _exchange(
