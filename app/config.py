@@ -300,7 +300,7 @@ def _parse_keys(text: str) -> dict[str, bytes]:
         key_id, separator, encoded = entry.strip().partition(":")
         if not separator or not _KEY_ID.fullmatch(key_id):
             raise ValueError(
-                "must be 'id:key' pairs separated by commas; make one with `python -m app keys encryption`"
+                "must be 'id:key' pairs separated by commas; make one with `python -m app secrets generate`"
             )
         if key_id in keys:
             raise ValueError(f"key id '{key_id}' stands twice")

@@ -89,7 +89,8 @@ async def keys_in(shell: Shell) -> list[ApiKey]:
     [
         (("--help",), ["serve", "demo", "sandbox", "keys", "migrate"]),
         (("serve", "--help"), ["SIGTERM"]),
-        (("keys", "--help"), ["create", "encryption"]),
+        (("keys", "--help"), ["create"]),
+        (("secrets", "--help"), ["generate", "rotate"]),
         (("demo", "--help"), ["--accounts", "--keep"]),
         (("sandbox", "--help"), ["--accounts"]),
     ],
@@ -162,7 +163,7 @@ async def test_a_wrong_option_makes_no_key(migrated: Shell, wrong: tuple[str, st
 
 
 async def test_an_encryption_key_can_be_used_at_once(migrated: Shell):
-    made = (await migrated("keys", "encryption", "k7")).output.strip()
+    made = (await migrated("secrets", "generate", "k7")).output.strip()
     assert made.startswith("k7:")
     assert (await migrated("keys", "create", "billing", ENCRYPTION_KEYS=made)).code == 0
 

@@ -44,7 +44,7 @@ def test_a_database_without_tables_is_told_with_the_way_out(folder: Path, monkey
 
 
 def test_an_encryption_key_that_is_made_can_be_used():
-    made = runner.invoke(cli.cli, ["keys", "encryption", "k7"])
+    made = runner.invoke(cli.cli, ["secrets", "generate", "k7"])
     assert made.exit_code == 0
     assert load_settings(None, encryption_keys=made.stdout.strip()).key_ring
 

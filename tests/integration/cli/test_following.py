@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from sqlalchemy import select
 
-from app import cli_authorize
-from app.cli_authorize import AuthorizeOptions, authorize_file, write_results
+from app.cli import following
+from app.cli.following import AuthorizeOptions, authorize_file, write_results
 from app.config import Settings
 from app.context import Context
 from app.database import Database
@@ -37,12 +37,12 @@ async def test_one_who_waits_for_nobody_is_told(
     settings: Settings, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """And goes on waiting; then another process does the work."""
-    monkeypatch.setattr(cli_authorize, "_QUIET", 0.1)
-    monkeypatch.setattr(cli_authorize, "_POLL", 0.02)
+    monkeypatch.setattr(following, "_QUIET", 0.1)
+    monkeypatch.setattr(following, "_POLL", 0.02)
     await add_accounts(database, ["alice", "bob"])
     out, said = io.StringIO(), io.StringIO()
     options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), api_app="AIOTT1")
-    following = asyncio.create_task(
+    waiting = asyncio.create_task(
         authorize_file(settings, options, out=Console(file=out), err=Console(file=said, width=200))
     )
     await eventually(lambda: "--work does the work in this process" in said.getvalue(), seconds=60)
@@ -51,7 +51,7 @@ async def test_one_who_waits_for_nobody_is_told(
     for row in await under_way(database, batch_id):
         await end(context, row)
     await context.batch_pacing.pace(batch_id)
-    assert await asyncio.wait_for(following, 60)
+    assert await asyncio.wait_for(waiting, 60)
     assert said.getvalue().count("--work") == 1
     assert "2 completed" in out.getvalue()
 
@@ -60,15 +60,15 @@ async def test_an_account_that_was_open_already_is_waited_for(
     settings: Settings, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """The second file's batch has no session of its own."""
-    monkeypatch.setattr(cli_authorize, "_POLL", 0.02)
+    monkeypatch.setattr(following, "_POLL", 0.02)
     await add_accounts(database, ["alice", "bob"])
     other = file.with_name("other.csv")
     other.write_text("account_id\nbob\nalice\n")
-    following = []
+    waiting = []
     for path in (file, other):
         options = AuthorizeOptions(file=path, results=path.with_suffix(".out"), api_app="AIOTT1")
         console = Console(file=io.StringIO())
-        following.append(asyncio.create_task(authorize_file(settings, options, out=console, err=console)))
+        waiting.append(asyncio.create_task(authorize_file(settings, options, out=console, err=console)))
     async with asyncio.timeout(60):
         while await count(database, Batch) < 2:
             await asyncio.sleep(0.02)
@@ -78,7 +78,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
     await context.batch_pacing.look_after()
     for row in rows:
         await end(context, row)
-    assert await asyncio.wait_for(asyncio.gather(*following), 60) == [True, True]
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True, True]
 
 
 def result(number: int, **values: object) -> RowResult:
@@ -103,7 +103,7 @@ def test_results_are_written_as_a_table(tmp_path: Path):
     write_results(path, [result(1, existing=True), rejected, result(3, status=None)])
     with path.open(newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
-    assert tuple(header) == cli_authorize.COLUMNS
+    assert tuple(header) == following.COLUMNS
     assert [line[5] for line in lines] == ["completed", "rejected", "forgotten"]
     assert lines[0][4] == "yes"
     assert lines[1][7] == 'say "a, b"\nagain'
@@ -116,7 +116,7 @@ def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monke
     def fail(_result: RowResult) -> list[str]:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(cli_authorize, "_line", fail)
+    monkeypatch.setattr(following, "_line", fail)
     with pytest.raises(OSError, match="full"):
         write_results(path, [result(1)])
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("results.csv", "old")]

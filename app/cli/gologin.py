@@ -1,0 +1,26 @@
+"""`gologin`: GoLogin's cloud API."""
+
+import typer
+
+from app.cli.shared import asynchronous, settings
+from app.context import open_context
+
+commands = typer.Typer(no_args_is_help=True, help="GoLogin's cloud API.")
+
+
+@commands.command("check")
+@asynchronous
+async def check_gologin() -> None:
+    """Ask GoLogin whether the API token of the settings works; one call."""
+    async with open_context(settings()) as context:
+        await context.gologin.check_token()
+    print("GoLogin accepts the API token.")
+
+
+@commands.command("close-breaker")
+@asynchronous
+async def close_breaker() -> None:
+    """Let calls to GoLogin's cloud API through again; look at the API token first."""
+    async with open_context(settings()) as context, context.database.transaction() as session:
+        was_open = await context.gate.close(session, actor="cli")
+    print("The breaker is closed." if was_open else "The breaker was not open.")

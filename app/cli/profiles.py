@@ -1,0 +1,61 @@
+"""`profiles`: links between profiles and accounts, as CSV."""
+
+import io
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from app.cli.shared import ERR, asynchronous, settings, tell
+from app.context import open_context
+from app.services import profile_csv
+
+commands = typer.Typer(no_args_is_help=True, help="Which profile belongs to which account.")
+
+
+@commands.command("import")
+@asynchronous
+async def import_links(
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV: profile_id,twitter_username,api_app")
+    ],
+) -> None:
+    """Link profiles to accounts; bad lines are reported and skipped. Exit code 1 if there were any."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{file} is not UTF-8 text") from None
+    async with open_context(settings()) as context:
+        with Progress(console=ERR, transient=True) as progress:
+            task = progress.add_task("Linking", total=len(text.splitlines()))
+            report = await profile_csv.import_links(
+                context.database,
+                context.directory,
+                io.StringIO(text, newline=""),
+                actor="cli",
+                progress=lambda line: progress.update(task, completed=line),
+            )
+    for bad in report.bad_lines:
+        tell(f"line {bad.line}: {bad.reason}")
+    print(f"{report.linked} linked, {len(report.bad_lines)} bad lines")
+    raise typer.Exit(1 if report.bad_lines else 0)
+
+
+@commands.command("export")
+@asynchronous
+async def export_links(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="CSV to write.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what follows from the rule, not only links.")
+    ] = False,
+) -> None:
+    """Write the links as CSV, as `profiles import` reads them."""
+    try:
+        stream = file.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}") from None
+    with stream:
+        async with open_context(settings()) as context:
+            written = await profile_csv.export_links(context.database, stream, everything=everything)
+    print(f"{written} written to {file}")

@@ -1,0 +1,37 @@
+"""`worker`: the background workers."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+from app import main as web
+from app.cli.shared import ERR, asynchronous, settings
+from app.context import open_context
+from app.services.workers.base import PeriodicWorker
+
+commands = typer.Typer(help="The background workers.")
+
+
+@commands.callback(invoke_without_command=True)
+def work(invoked: typer.Context) -> None:
+    """Run the workers without the API, beside others on the same PostgreSQL, until SIGTERM or Ctrl-C."""
+    if invoked.invoked_subcommand is None:
+        asyncio.run(web.work(settings(sys.stdout)))
+
+
+@commands.command("run-once")
+@asynchronous
+async def run_worker_once(
+    name: Annotated[str, typer.Argument(help="sync, cleanup, repair or monitor.")],
+) -> None:
+    """Run one iteration of a periodic worker now, due or not. Exit code 1 if another process is at it."""
+    async with open_context(settings()) as context:
+        found = context.workers.named(name)
+        if not isinstance(found, PeriodicWorker):
+            known = [each.name for each in context.workers.workers if isinstance(each, PeriodicWorker)]
+            raise typer.BadParameter(f"there is no such worker; there are: {', '.join(known)}")
+        if not await found.run_once():
+            ERR.print(f"Another process runs '{name}' now; try again when it has ended.")
+            raise typer.Exit(1)
