@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.utils.crypto import KeyRing, decode_key
+from app.utils.crypto import KEY_ID, KeyRing, decode_key
 
 PLACEHOLDER: Final = "change-me"
 """What `.env.example` carries where a secret belongs; it starts in development only."""
@@ -29,7 +29,6 @@ _DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
 """The encryption key of `.env.example`: a real key of 32 bytes that everybody knows."""
 
 _SHORTEST_KEY: Final = 16
-_KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _OUR_PREFIXES: Final = (
     "GOLOGIN_",
@@ -298,7 +297,7 @@ def _parse_keys(text: str) -> dict[str, bytes]:
     keys: dict[str, bytes] = {}
     for entry in text.split(","):
         key_id, separator, encoded = entry.strip().partition(":")
-        if not separator or not _KEY_ID.fullmatch(key_id):
+        if not separator or not KEY_ID.fullmatch(key_id):
             raise ValueError(
                 "must be 'id:key' pairs separated by commas; make one with `python -m app secrets generate`"
             )

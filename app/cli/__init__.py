@@ -6,7 +6,7 @@ from typing import Final
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from app.cli import batches, gologin, keys, profiles, secrets, service, worker
+from app.cli import accounts, batches, doctor, gologin, keys, profiles, secrets, service, worker
 from app.cli.shared import tell
 from app.config import SettingsError
 from app.utils.exceptions import AppException
@@ -16,9 +16,11 @@ _USAGE_ERROR: Final = 2
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 cli.add_typer(service.commands)
 cli.add_typer(batches.authorizing)
+cli.add_typer(doctor.commands)
 for _name, _module in {
     "keys": keys,
     "secrets": secrets,
+    "accounts": accounts,
     "profiles": profiles,
     "gologin": gologin,
     "worker": worker,

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from app.cli.shared import ERR, asynchronous, settings, tell
+from app.cli.shared import asynchronous, counted, new_file, settings, tell
 from app.context import open_context
 from app.services import profile_csv
 
@@ -27,14 +26,13 @@ async def import_links(
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{file} is not UTF-8 text") from None
     async with open_context(settings()) as context:
-        with Progress(console=ERR, transient=True) as progress:
-            task = progress.add_task("Linking", total=len(text.splitlines()))
+        with counted("Linking", len(text.splitlines())) as progress:
             report = await profile_csv.import_links(
                 context.database,
                 context.directory,
                 io.StringIO(text, newline=""),
                 actor="cli",
-                progress=lambda line: progress.update(task, completed=line),
+                progress=progress,
             )
     for bad in report.bad_lines:
         tell(f"line {bad.line}: {bad.reason}")
@@ -51,11 +49,7 @@ async def export_links(
     ] = False,
 ) -> None:
     """Write the links as CSV, as `profiles import` reads them."""
-    try:
-        stream = file.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}") from None
-    with stream:
+    with new_file(file) as stream:
         async with open_context(settings()) as context:
             written = await profile_csv.export_links(context.database, stream, everything=everything)
     print(f"{written} written to {file}")

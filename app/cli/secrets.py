@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from app.cli.shared import asynchronous, counted, settings, tell, tell_accounts
+from app.context import open_context
+from app.services import secret_rotation
 from app.utils.crypto import generate_key
 
 commands = typer.Typer(no_args_is_help=True, help="The keys that encrypt the stored tokens.")
@@ -13,3 +16,28 @@ commands = typer.Typer(no_args_is_help=True, help="The keys that encrypt the sto
 def generate(key_id: Annotated[str, typer.Argument(help="A name for the key.")] = "k1") -> None:
     """Make an entry for ENCRYPTION_KEYS."""
     print(f"{key_id}:{generate_key()}")
+
+
+@commands.command("rotate")
+@asynchronous
+async def rotate() -> None:
+    """Encrypt every stored token by the first of ENCRYPTION_KEYS, while the service runs; run again it goes on.
+
+    Exit code 1 when values are left: some that no key opens, or some that another process writes by another key.
+    """
+    async with open_context(settings()) as context:
+        total = await secret_rotation.count_outdated(context.database, context.vault)
+        with counted("Rotating", total) as progress:
+            report = await secret_rotation.rotate(
+                context.database, context.vault, actor="cli", progress=progress
+            )
+    tell_accounts("opened by no key, left as it is", report.unreadable)
+    if report.left:
+        tell(
+            "Another process writes by another key; give all the same first of ENCRYPTION_KEYS, then run again."
+        )
+    print(
+        f"{report.rotated} accounts rotated to {report.key_id}, "
+        f"{len(report.unreadable)} opened by no key, {report.left} left"
+    )
+    raise typer.Exit(0 if report.is_complete else 1)

@@ -2,17 +2,23 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TextIO
 
+import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from app.config import Settings, load_settings
 from app.utils.logger import setup_logging
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
+
+_LISTED: Final = 100
 
 P = ParamSpec("P")
 
@@ -37,3 +43,27 @@ def settings(log_stream: TextIO = sys.stderr) -> Settings:
 def tell(line: str) -> None:
     """On standard error, as it is."""
     ERR.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def tell_accounts(what: str, accounts: Sequence[tuple[str, str]]) -> None:
+    """A line for each account and app, up to a hundred."""
+    for account_id, api_app in accounts[:_LISTED]:
+        tell(f"{account_id} in {api_app}: {what}")
+    if len(accounts) > _LISTED:
+        tell(f"... and {len(accounts) - _LISTED} more")
+
+
+@contextmanager
+def counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; call what it gives with the number done."""
+    with Progress(console=ERR, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def new_file(path: Path) -> TextIO:
+    """A CSV to write. Raises `typer.BadParameter`."""
+    try:
+        return path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}") from None

@@ -1,14 +1,16 @@
 """Which accounts have tokens, and how they are; never the tokens."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import page_of, sorted_by
+from app.database import Database, page_of, sorted_by
 from app.models import Credential, CredentialStatus
+
+_BATCH: Final = 500
 
 SortField = Literal["account_id", "token_expires_at", "refreshed_at", "updated_at"]
 
@@ -44,6 +46,21 @@ async def page(
     return await page_of(
         session, _filtered(select(Credential), wanted), order, page=page, page_size=page_size
     )
+
+
+async def batches(
+    database: Database, condition: ColumnElement[bool] | None = None
+) -> AsyncIterator[Sequence[Credential]]:
+    """Every row, or those of a condition, in the order of their ids; no transaction is open between two batches."""
+    query = select(Credential).where(true() if condition is None else condition).order_by(Credential.id)
+    last = 0
+    while True:
+        async with database.reading() as session:
+            rows = (await session.scalars(query.where(Credential.id > last).limit(_BATCH))).all()
+        if not rows:
+            return
+        yield rows
+        last = rows[-1].id
 
 
 def _filtered(query: Select[Any], wanted: AccountFilter) -> Select[Any]:

@@ -95,7 +95,7 @@ class CredentialService:
             )
         )
         values = {
-            **self._current(account_id, api_app, tokens, now),
+            **self.current_columns(account_id, api_app, tokens, now),
             "provider_user_id": provider_user_id,
             "session_id": session_id,
         }
@@ -173,8 +173,10 @@ class CredentialService:
                 row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
         return sum(await asyncio.gather(*(self._revoke_held(row) for row in rows)))
 
-    def _current(self, account_id: str, api_app: str, tokens: TokenSet, now: datetime) -> dict[str, Any]:
-        """The columns of a set that nobody has refreshed yet."""
+    def current_columns(
+        self, account_id: str, api_app: str, tokens: TokenSet, now: datetime
+    ) -> dict[str, Any]:
+        """The columns of a set that nobody has refreshed yet, encrypted."""
         return {
             **self._vault.sealed(account_id, api_app, tokens),
             **NOT_HELD,

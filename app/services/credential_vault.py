@@ -1,10 +1,10 @@
 """Token sets in and out of their encrypted columns; the only code that sees tokens in clear and in the database."""
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import Credential, utc_now
@@ -13,6 +13,7 @@ from app.utils.crypto import KeyRing
 from app.utils.exceptions import TokenNotFoundException
 
 TokenColumn = Literal["access_token", "refresh_token", "oauth_token_secret"]
+TOKEN_COLUMNS: Final[tuple[TokenColumn, ...]] = get_args(TokenColumn)
 _TABLE: Final = Credential.__tablename__
 
 
@@ -22,6 +23,27 @@ class CredentialVault:
     def __init__(self, *, key_ring: KeyRing) -> None:
         self._key_ring = key_ring
 
+    @property
+    def writing_key_id(self) -> str:
+        return self._key_ring.writing_id
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Of every key that reads."""
+        return self._key_ring.ids
+
+    def is_outdated(self) -> ColumnElement[bool]:
+        """In SQL: a row has a value that another than the writing key wrote."""
+        mark = f"{self.writing_key_id}:"
+        # Not LIKE: SQLite's knows no upper case, and key ids may differ by that alone.
+        starts = (func.substr(getattr(Credential, column), 1, len(mark)) for column in TOKEN_COLUMNS)
+        return or_(*(start != mark for start in starts))
+
+    def resealed(self, row: Credential) -> dict[str, str | None]:
+        """The three columns anew, by the writing key. Raises `DecryptionException` when one of them does not open."""
+        clear = {column: self.token(row, column) for column in TOKEN_COLUMNS}
+        return self._seal(row.account_id, row.api_app, clear)
+
     def sealed(self, account_id: str, api_app: str, tokens: TokenSet) -> dict[str, str | None]:
         """The three columns."""
         clear: Mapping[TokenColumn, SecretStr | None] = {
@@ -29,10 +51,7 @@ class CredentialVault:
             "refresh_token": tokens.refresh_token,
             "oauth_token_secret": tokens.oauth_token_secret,
         }
-        return {
-            column: None if value is None else self._seal(account_id, api_app, column, value)
-            for column, value in clear.items()
-        }
+        return self._seal(account_id, api_app, clear)
 
     def token(self, row: Credential, column: TokenColumn) -> SecretStr | None:
         """Raises `DecryptionException`."""
@@ -74,9 +93,17 @@ class CredentialVault:
             oauth_token_secret=self.token(row, "oauth_token_secret"),
         )
 
-    def _seal(self, account_id: str, api_app: str, column: TokenColumn, value: SecretStr) -> str:
-        place = _place(account_id, api_app, column)
-        return self._key_ring.encrypt(value.get_secret_value(), associated_data=place)
+    def _seal(
+        self, account_id: str, api_app: str, clear: Mapping[TokenColumn, SecretStr | None]
+    ) -> dict[str, str | None]:
+        return {
+            column: None
+            if value is None
+            else self._key_ring.encrypt(
+                value.get_secret_value(), associated_data=_place(account_id, api_app, column)
+            )
+            for column, value in clear.items()
+        }
 
 
 def _place(account_id: str, api_app: str, column: TokenColumn) -> str:

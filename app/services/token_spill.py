@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import uuid
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +14,13 @@ from pydantic import SecretStr
 
 from app.services.interfaces import TokenSet
 from app.services.refresh_leases import HeldRefresh
-from app.utils.crypto import KeyRing
+from app.utils.crypto import KeyRing, key_id_of
 from app.utils.exceptions import DecryptionException
 from app.utils.logger import get_logger
 
 _PLACE: Final = "spilled_tokens"
 _SUFFIX: Final = ".sealed"
+_UNREADABLE: Final = (DecryptionException, OSError, ValueError, KeyError, TypeError)
 
 log = get_logger(__name__)
 
@@ -51,18 +53,40 @@ class TokenSpill:
         """What earlier processes left; a file that no key opens is left where it is, with a log line."""
         return await asyncio.to_thread(self._read_all)
 
+    async def audit(self) -> tuple[Counter[str], list[Path]]:
+        """How many files each key has written, and those that no key opens."""
+        return await asyncio.to_thread(self._audit)
+
     async def remove(self, path: Path) -> None:
         await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def _read_all(self) -> list[Spilled]:
         found = []
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+        for path in self._paths():
             try:
-                text = self._key_ring.decrypt(path.read_text(encoding="ascii"), associated_data=_PLACE)
-                found.append(_from_json(path, json.loads(text)))
-            except (DecryptionException, OSError, ValueError, KeyError, TypeError) as error:
+                found.append(self._read(path))
+            except _UNREADABLE as error:
                 log.error("credential.spill_unreadable", file=path.name, error=type(error).__name__)
         return found
+
+    def _audit(self) -> tuple[Counter[str], list[Path]]:
+        key_ids, unreadable = Counter[str](), list[Path]()
+        for path in self._paths():
+            try:
+                self._read(path)
+                key_ids[key_id_of(path.read_text(encoding="ascii")) or ""] += 1
+            except FileNotFoundError:  # a service has picked it up
+                continue
+            except _UNREADABLE:
+                unreadable.append(path)
+        return key_ids, unreadable
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob(f"*{_SUFFIX}"))
+
+    def _read(self, path: Path) -> Spilled:
+        text = self._key_ring.decrypt(path.read_text(encoding="ascii"), associated_data=_PLACE)
+        return _from_json(path, json.loads(text))
 
 
 def _to_json(held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> str:

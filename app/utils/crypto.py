@@ -3,6 +3,7 @@
 import base64
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,6 +14,8 @@ from app.utils.exceptions import DecryptionException
 
 _NONCE_BYTES: Final = 12
 _KEY_BYTES: Final = 32
+KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_STORED: Final = re.compile(rf"({KEY_ID.pattern}):")
 
 
 def generate_key() -> str:
@@ -31,6 +34,12 @@ def decode_key(text: str) -> bytes:
     return key
 
 
+def key_id_of(value: str) -> str | None:
+    """The id of the key that wrote a stored value; None when it does not look like one, and may be anything."""
+    match = _STORED.match(value)
+    return match[1] if match else None
+
+
 class KeyRing:
     """Several keys by id: the first writes, all read, so that keys can be replaced while the service runs.
 
@@ -40,12 +49,17 @@ class KeyRing:
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
-        self._writing_id = next(iter(keys))
+        self.writing_id = next(iter(keys))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of every key that reads, the one that writes first."""
+        return tuple(self._ciphers)
 
     def encrypt(self, plaintext: str, *, associated_data: str) -> str:
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._ciphers[self._writing_id].encrypt(nonce, plaintext.encode(), associated_data.encode())
-        return f"{self._writing_id}:{base64.b64encode(nonce + sealed).decode()}"
+        sealed = self._ciphers[self.writing_id].encrypt(nonce, plaintext.encode(), associated_data.encode())
+        return f"{self.writing_id}:{base64.b64encode(nonce + sealed).decode()}"
 
     def decrypt(self, value: str, *, associated_data: str) -> str:
         """Raises `DecryptionException` for an unknown key id, a damaged value, or one from another place."""

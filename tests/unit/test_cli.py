@@ -66,7 +66,17 @@ def test_options_that_cannot_be_are_usage_errors(arguments: list[str]):
 
 def test_the_commands():
     shown = runner.invoke(cli.cli, ["--help"]).stdout
-    for command in ("serve", "migrate", "demo", "sandbox", "authorize", "batches", "keys"):
+    for command in (
+        "serve",
+        "migrate",
+        "demo",
+        "sandbox",
+        "authorize",
+        "batches",
+        "keys",
+        "secrets",
+        "doctor",
+    ):
         assert command in shown
 
 

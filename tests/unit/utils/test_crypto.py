@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.utils.crypto import KeyRing, decode_key, generate_key
+from app.utils.crypto import KeyRing, decode_key, generate_key, key_id_of
 from app.utils.exceptions import DecryptionException
 
 PLACE = "credentials/alice/AIOTT1/access_token"
@@ -72,6 +72,18 @@ def test_the_first_key_writes_and_every_key_reads():
     assert written_after.startswith("new:")
     assert rotated.decrypt(written_before, associated_data=PLACE) == "token"
     assert rotated.decrypt(written_after, associated_data=PLACE) == "token"
+
+
+def test_the_keys_are_known_by_their_ids_the_writing_one_first():
+    rotated = KeyRing({"new": NEW, "old": OLD})
+    assert (rotated.writing_id, rotated.ids) == ("new", ("new", "old"))
+    assert key_id_of(rotated.encrypt("token", associated_data=PLACE)) == "new"
+
+
+@pytest.mark.parametrize("value", ["", "plain-token", f"{'x' * 33}:AAAA", "with space:AAAA", ":AAAA"])
+def test_what_looks_like_no_stored_value_has_no_key_id(value: str):
+    """It may be a token in clear, and is not shown."""
+    assert key_id_of(value) is None
 
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33])

@@ -1,0 +1,73 @@
+"""`accounts`: tokens taken over from elsewhere, and a list of the accounts that have some."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from app.cli.shared import asynchronous, counted, new_file, settings, tell
+from app.context import open_context
+from app.services import account_csv, token_import
+from app.services.token_import import Entry, TokenImport
+
+commands = typer.Typer(no_args_is_help=True, help="Accounts that have tokens.")
+
+
+@commands.command("import")
+@asynchronous
+async def import_tokens(
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help=f"CSV ({','.join(token_import.COLUMNS)}) or .json"),
+    ],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also the tokens of accounts that have some.")
+    ] = False,
+) -> None:
+    """Store existing tokens, encrypted; bad lines are reported and skipped. Exit code 1 if there were any."""
+    async with open_context(settings()) as context:
+        store = TokenImport(
+            database=context.database,
+            credentials=context.credentials,
+            api_apps=sorted(context.settings.oauth_apps),
+            replace=replace,
+        )
+        # Decoded line by line, and the file is never whole in memory but for JSON.
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            entries, total = _entries(stream, file)
+            with counted("Importing", total) as progress:
+                report = await store.run(entries, actor="cli", progress=progress)
+    for told in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
+        tell(f"{'entry' if _is_json(file) else 'line'} {told.line}: {told.reason}")
+    print(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
+    raise typer.Exit(1 if report.bad_lines else 0)
+
+
+@commands.command("export")
+@asynchronous
+async def export_accounts(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="CSV to write.")],
+) -> None:
+    """Write the accounts that have tokens as CSV, without the tokens."""
+    with new_file(file) as stream:
+        async with open_context(settings()) as context:
+            written = await account_csv.export(context.database, stream)
+    print(f"{written} written to {file}")
+
+
+def _entries(stream: TextIO, file: Path) -> tuple[Iterable[Entry], int]:
+    """And about how many there are."""
+    if _is_json(file):
+        entries = token_import.json_entries(stream)
+        return entries, len(entries)
+    return token_import.csv_entries(stream), _lines_in(file)
+
+
+def _is_json(file: Path) -> bool:
+    return file.suffix.lower() == ".json"
+
+
+def _lines_in(file: Path) -> int:
+    with file.open("rb") as stream:
+        return sum(1 for _ in stream)

@@ -1,0 +1,133 @@
+"""`doctor`: what an operator wants to know first when something is wrong. It calls nothing but the database."""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.cli.shared import asynchronous, counted, settings, tell_accounts
+from app.config import Settings, SettingsError
+from app.database import Database
+from app.services import secret_audit
+from app.services.credential_vault import CredentialVault
+from app.services.provider_file import load_providers
+from app.services.secret_audit import AuditReport
+from app.services.token_spill import TokenSpill
+from app.utils.exceptions import AppException
+
+commands = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Finding:
+    is_ok: bool
+    text: str
+    """What was looked at, and of a problem what to do."""
+
+
+@commands.command()
+@asynchronous
+async def doctor() -> None:
+    """Check settings, database, every stored token and the files beside it. Exit code 1 with any problem."""
+    problems = 0
+    async for finding in _examine():
+        problems += not finding.is_ok
+        print(f"{'ok' if finding.is_ok else 'PROBLEM':8}{finding.text}")
+    raise typer.Exit(1 if problems else 0)
+
+
+async def _examine() -> AsyncIterator[Finding]:
+    try:
+        loaded = settings()
+        load_providers(loaded)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            yield Finding(False, f"settings: {line}")
+        return
+    yield Finding(True, f"settings: they load, environment {loaded.environment}")
+    async for finding in _examine_secrets(loaded):
+        yield finding
+    if loaded.chromedriver_path is not None:
+        yield _examine_driver(loaded.chromedriver_path)
+
+
+async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
+    folder = loaded.token_spill_folder
+    spilled, unreadable = await TokenSpill(folder=folder, key_ring=loaded.key_ring).audit()
+    yield _of_spill(folder, spilled.total(), unreadable)
+    database = Database(loaded.database_url, pool_size=1)
+    try:
+        async for finding in _examine_database(database):
+            yield finding
+        vault = CredentialVault(key_ring=loaded.key_ring)
+        report = await _audit(database, vault)
+        yield _of_tokens(report)
+        for key_id in vault.key_ids:
+            yield _of_key(
+                key_id, report.values[key_id], spilled[key_id], writes=key_id == vault.writing_key_id
+            )
+    except AppException as error:
+        yield Finding(False, f"database: {error.message}")
+    except DBAPIError as error:
+        yield Finding(False, f"database: {' '.join(str(error.orig).split())}")
+    finally:
+        await database.close()
+
+
+async def _examine_database(database: Database) -> AsyncIterator[Finding]:
+    """Raises what is wrong."""
+    async with database.reading() as session:
+        await session.execute(text("SELECT 1"))
+    yield Finding(True, "database: it answers")
+    await database.check_schema()
+    yield Finding(True, "schema: up to date")
+
+
+async def _audit(database: Database, vault: CredentialVault) -> AuditReport:
+    with counted("Opening", await secret_audit.count_rows(database)) as progress:
+        report = await secret_audit.audit(database, vault, progress=progress)
+    tell_accounts("opened by no key", report.unreadable)
+    return report
+
+
+def _of_tokens(report: AuditReport) -> Finding:
+    if not report.unreadable:
+        return Finding(True, f"stored tokens: all {report.values.total()} open")
+    missing = ", ".join(sorted(report.missing_key_ids))
+    advice = (
+        f"put the keys back into ENCRYPTION_KEYS: {missing}" if missing else "authorise the accounts again"
+    )
+    return Finding(False, f"stored tokens: of {len(report.unreadable)} accounts opened by no key; {advice}")
+
+
+def _of_key(key_id: str, stored: int, spilled: int, *, writes: bool) -> Finding:
+    if writes:
+        advice = "it writes"
+    elif stored:
+        advice = "still needed; `python -m app secrets rotate` replaces it"
+    elif spilled:
+        advice = "still needed until a service has saved the files"
+    else:
+        advice = "unused: once no process writes by it, it may leave ENCRYPTION_KEYS"
+    return Finding(True, f"key {key_id}: {stored} stored tokens, {spilled} spilled files; {advice}")
+
+
+def _of_spill(folder: Path, count: int, unreadable: Sequence[Path]) -> Finding:
+    if unreadable:
+        names = ", ".join(path.name for path in unreadable)
+        advice = (
+            "they hold tokens that no database has: put their key back into ENCRYPTION_KEYS, keep the files"
+        )
+        return Finding(False, f"spilled tokens: opened by no key in {folder}: {names}; {advice}")
+    waiting = f"{count} files wait in {folder} for a service that saves them" if count else "none wait"
+    return Finding(True, f"spilled tokens: {waiting}")
+
+
+def _examine_driver(path: Path) -> Finding:
+    if path.is_file() and os.access(path, os.X_OK):
+        return Finding(True, f"chromedriver: {path}")
+    return Finding(False, f"chromedriver: {path} is no program; set CHROMEDRIVER_PATH, or leave it out")
