@@ -64,6 +64,8 @@ class OAuthApp(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: Literal["oauth2", "oauth1"] = "oauth2"
+    """``oauth1``: OAuth 1.0a (RFC 5849); its access tokens come with a secret and do not expire."""
     client_id: str = Field(min_length=1)
     client_secret: SecretStr | None = None
     redirect_uri: str = Field(pattern=r"^https?://[^/?#]+")
@@ -74,6 +76,16 @@ class OAuthApp(BaseModel):
     """X, or one of `Settings.providers_file`."""
     consent: Literal["automatic", "attended"] | None = None
     """None: as the setting `consent_mode` says."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "oauth1" and not self.client_secret:
+            raise ValueError("an app of kind oauth1 needs its client_secret: every call is signed with it")
+        if self.kind == "oauth1" and self.scopes:
+            raise ValueError(
+                "an app of kind oauth1 has no scopes: what it may do is set at the provider; leave them out"
+            )
+        return self
 
 
 class Settings(BaseSettings):

@@ -31,6 +31,7 @@ from app.utils.exceptions import (
     ReauthorizationRequiredException,
     TokenExpiredException,
     TokenNotFoundException,
+    TokenNotRefreshableException,
     TokenRevokedException,
     TwitterAPIException,
 )
@@ -107,6 +108,7 @@ async def get_token(
     operation_id="refreshToken",
     responses=errors(
         *_NO_TOKEN,
+        TokenNotRefreshableException,
         AppPausedException,
         AppLimitedException,
         TwitterAPIException,
@@ -128,7 +130,9 @@ async def refresh_token(
 
 
 @router.post(
-    "/{account_id}/verify", operation_id="verifyToken", responses=errors(*_NO_TOKEN, TwitterAPIException)
+    "/{account_id}/verify",
+    operation_id="verifyToken",
+    responses=errors(*_NO_TOKEN, TwitterAPIException, InvalidClientException, CreditsDepletedException),
 )
 async def verify_token(
     account_id: AccountId,

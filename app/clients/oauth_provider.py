@@ -7,6 +7,8 @@ Sources: RFC 6749 (2.3.1, 4.1.3, 5, 6), RFC 7009 (revocation), X's OAuth 2.0 doc
 import asyncio
 import re
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 import httpx
@@ -24,8 +26,13 @@ from app.utils.retry import retry_idempotent
 _MAX_MESSAGE: Final = 300
 _MAX_ID: Final = 64
 """Of the columns that keep an account's name and id."""
+_X_OAUTH1_MESSAGE: Final = "errors.0.message"
 _URL: Final = re.compile(r"https?://[^/?#\s]+[^#\s]*")
 _JSON_PATH: Final = re.compile(r"[^.\s]+(\.[^.\s]+)*")
+
+Refusals = Mapping[int, type[InvalidClientException] | type[InvalidGrantException]]
+"""What an HTTP status means in answer to one certain call, where the body does not tell."""
+_NO_REFUSALS: Final[Refusals] = MappingProxyType({})
 
 
 def _endpoint_url(value: str) -> str:
@@ -52,7 +59,7 @@ def _header_value(value: str) -> str:
 
 _Header = Annotated[str, AfterValidator(_header_value)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
-_OptionalUrl = Annotated[str, AfterValidator(lambda value: _endpoint_url(value) if value else value)]
+OptionalUrl = Annotated[str, AfterValidator(lambda value: _endpoint_url(value) if value else value)]
 _JsonPath = Annotated[str, AfterValidator(_json_path)]
 
 
@@ -63,7 +70,7 @@ class ProviderApi:
     name: str = Field(min_length=1)
     """As errors call it."""
     token_url: EndpointUrl
-    revoke_url: _OptionalUrl = ""
+    revoke_url: OptionalUrl = ""
     """RFC 7009; empty: the provider has none."""
     me_url: EndpointUrl
     api_headers: dict[_Header, _Header] = Field(default_factory=dict)
@@ -118,7 +125,7 @@ class OAuthProviderClient:
         try:
             return TokenResponse.model_validate_json(response.content)
         except ValidationError:
-            raise _unexpected(api, response) from None
+            raise unexpected_answer(api, response) from None
 
     @retry_idempotent(attempts=3, timeout=20)
     async def revoke(
@@ -131,28 +138,32 @@ class OAuthProviderClient:
     @retry_idempotent(attempts=4, timeout=20)
     async def me(self, api: ProviderApi, access_token: str) -> ProviderUser:
         """The account that the token speaks for."""
-        response = await self._send(api, "GET", api.me_url, bearer=access_token)
-        body = _json(response)
-        try:
-            return ProviderUser(
-                id=_text_at(body, api.user_id_path), username=_text_at(body, api.username_path)
-            )
-        except ValidationError:
-            raise _unexpected(api, response) from None
+        return user_in(api, await self.send(api, "GET", api.me_url, bearer=access_token))
 
     async def _post(
         self, api: ProviderApi, url: str, client_id: str, client_secret: str | None, form: dict[str, str]
     ) -> httpx.Response:
         if client_secret is None:
-            return await self._send(api, "POST", url, data={**form, "client_id": client_id})
+            return await self.send(api, "POST", url, data={**form, "client_id": client_id})
         if api.client_auth == "body":
             data = {**form, "client_id": client_id, "client_secret": client_secret}
-            return await self._send(api, "POST", url, data=data)
-        return await self._send(api, "POST", url, data=form, auth=httpx.BasicAuth(client_id, client_secret))
+            return await self.send(api, "POST", url, data=data)
+        return await self.send(api, "POST", url, data=form, auth=httpx.BasicAuth(client_id, client_secret))
 
-    async def _send(
-        self, api: ProviderApi, method: str, url: str, *, bearer: str | None = None, **content: Any
+    async def send(
+        self,
+        api: ProviderApi,
+        method: str,
+        url: str,
+        *,
+        bearer: str | None = None,
+        refusals: Refusals = _NO_REFUSALS,
+        **content: Any,
     ) -> httpx.Response:
+        """One call; the answer when it is a success. `content`: as httpx takes it.
+
+        Raises `TwitterAPIException` or that child of it which the answer means.
+        """
         # Asked for nothing, GitHub's token endpoint answers with a form.
         headers = {"Accept": "application/json", **api.api_headers}
         if bearer is not None:
@@ -173,15 +184,26 @@ class OAuthProviderClient:
             raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
         if response.is_success:
             return response
-        raise _classified(api, response)
+        raise _classified(api, response, refusals)
 
 
-def _classified(api: ProviderApi, response: httpx.Response) -> TwitterAPIException:
+def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
+    """The account in a who-am-I's answer. Raises `TwitterAPIException`."""
+    body = _json(response)
+    try:
+        return ProviderUser(id=_text_at(body, api.user_id_path), username=_text_at(body, api.username_path))
+    except ValidationError:
+        raise unexpected_answer(api, response) from None
+
+
+def _classified(
+    api: ProviderApi, response: httpx.Response, refusals: Refusals = _NO_REFUSALS
+) -> TwitterAPIException:
     """Which of our errors an answer means (RFC 6749, 5.2; X says `invalid_request` where it means the grant)."""
     status, body = response.status_code, _json_object(response)
     code = str(body.get("error", ""))
-    detail = body.get("error_description") or body.get("detail") or body.get("title") or code or "no message"
-    message = str(detail)[:_MAX_MESSAGE]
+    detail = body.get("error_description") or body.get("detail") or body.get("title") or code
+    message = str(detail or _text_at(body, _X_OAUTH1_MESSAGE) or "no message")[:_MAX_MESSAGE]
     if status >= 500 or status == 429:
         # Whatever the body says: nothing was judged.
         return TwitterAPIException(status, message, provider=api.name, retry_after=_wait_asked_for(response))
@@ -191,10 +213,12 @@ def _classified(api: ProviderApi, response: httpx.Response) -> TwitterAPIExcepti
         return InvalidClientException(status, message, provider=api.name)
     if code == "invalid_grant" or (code == "invalid_request" and message.startswith("Value passed for the")):
         return InvalidGrantException(status, message, provider=api.name)
+    if (meaning := refusals.get(status)) is not None:
+        return meaning(status, message, provider=api.name)
     return TwitterAPIException(status, message, retryable=False, provider=api.name)
 
 
-def _unexpected(api: ProviderApi, response: httpx.Response) -> TwitterAPIException:
+def unexpected_answer(api: ProviderApi, response: httpx.Response) -> TwitterAPIException:
     """Not with the validation error's text: it quotes the body, which holds tokens."""
     return TwitterAPIException(
         response.status_code,

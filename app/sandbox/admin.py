@@ -72,7 +72,9 @@ async def issued(world: WorldDep) -> Issued:
 @router.get("/grants")
 async def grants(world: WorldDep, account: str | None = None) -> list[GrantState]:
     """What accounts have given to apps, and whether a token of it still works."""
-    return world.oauth.grants(account) + world.plainbook.grants(account)
+    return [
+        grant for state in (world.oauth, world.oauth1, world.plainbook) for grant in state.grants(account)
+    ]
 
 
 @router.post("/faults", status_code=201)
@@ -201,7 +203,8 @@ async def sign_in(account: str, world: WorldDep) -> dict[str, str]:
 @router.post("/accounts/{account}/revoke")
 async def revoke_grants(account: str, world: WorldDep) -> dict[str, int]:
     """Ends all grants of the account, as its owner could in the provider's settings."""
-    return {"revoked": world.oauth.revoke_grants(account) + world.plainbook.revoke_grants(account)}
+    states = (world.oauth, world.oauth1, world.plainbook)
+    return {"revoked": sum(state.revoke_grants(account) for state in states)}
 
 
 def create_admin(world: World) -> FastAPI:

@@ -1,6 +1,7 @@
 """What a sandbox run is given (`SandboxConfig`) and what it tells its starter (`SandboxInfo`)."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +48,7 @@ class SandboxConfig(BaseModel):
 class AppInfo(BaseModel):
     """One OAuth app registered at the sandbox provider; a public client has no secret."""
 
+    kind: Literal["oauth2", "oauth1"] = "oauth2"
     client_id: str
     client_secret: str | None
     redirect_uri: str

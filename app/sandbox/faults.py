@@ -36,6 +36,11 @@ class Endpoint(StrEnum):
     TOKEN = "provider.token"
     REVOKE = "provider.revoke"
     ME = "provider.me"
+    OAUTH1_REQUEST_TOKEN = "provider.oauth1_request_token"
+    OAUTH1_AUTHORIZE = "provider.oauth1_authorize"
+    OAUTH1_CONSENT = "provider.oauth1_consent"
+    OAUTH1_ACCESS_TOKEN = "provider.oauth1_access_token"
+    OAUTH1_REVOKE = "provider.oauth1_revoke"
     PLAINBOOK_AUTHORIZE = "plainbook.authorize"
     PLAINBOOK_CONSENT = "plainbook.consent"
     PLAINBOOK_TOKEN = "plainbook.token"
@@ -96,6 +101,14 @@ SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
         "callback_hang": "the sandbox's callback page never answers",
         **_KILL_BROWSER,
     },
+    Endpoint.OAUTH1_AUTHORIZE: {
+        "wrong_account_unseen": "another account is signed in, which the page never tells",
+        "signed_out": "the page asks to log in",
+        "declined": "pressing Authorize takes the decline path",
+        "wrong_token": "the redirect carries another request token",
+        **_KILL_BROWSER,
+    },
+    Endpoint.OAUTH1_CONSENT: _KILL_BROWSER,
     Endpoint.PLAINBOOK_AUTHORIZE: {
         "signed_out": "redirect to the login page",
         "not_listed": "the account is not among those to choose from",

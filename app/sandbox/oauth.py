@@ -39,11 +39,14 @@ class Issued(BaseModel):
     refresh_tokens: list[str] = []
     verifiers: list[str] = []
     states: list[str] = []
+    request_tokens: list[str] = []
+    token_secrets: list[str] = []
+    """OAuth 1.0a's, of request tokens and of access tokens; its verifiers are among the codes."""
 
     def all(self) -> list[str]:
         """Without the empty ones: a caller may have left out its state or verifier."""
-        lists = (self.codes, self.access_tokens, self.refresh_tokens, self.verifiers, self.states)
-        return [secret for secrets_of_kind in lists for secret in secrets_of_kind if secret]
+        lists: dict[str, list[str]] = self.model_dump()
+        return [secret for secrets_of_kind in lists.values() for secret in secrets_of_kind if secret]
 
 
 class GrantState(BaseModel):

@@ -8,8 +8,9 @@ from fastapi.responses import JSONResponse
 
 from app.sandbox.faults import Endpoint
 from app.sandbox.oauth import Grant, OAuthError, OAuthState
+from app.sandbox.oauth1 import OAuth1Error, SignedCall
 from app.sandbox.state import user_id_of
-from app.sandbox.world import WorldDep
+from app.sandbox.world import World, WorldDep
 
 router = APIRouter()
 
@@ -52,12 +53,11 @@ async def revoke(request: Request, form: FormDep, world: WorldDep) -> JSONRespon
 
 @router.get("/2/users/me")
 async def users_me(request: Request, world: WorldDep) -> JSONResponse:
-    """The account behind an access token that may read tweets and users."""
-    grant = world.oauth.grant_of_access_token(bearer_token(request))
-    if grant is None or not grant.may("users.read", "tweet.read"):
+    """The account behind an access token that may read tweets and users, or that signs by OAuth 1.0a."""
+    account = _signer(request, world) if is_signed(request) else _bearer(request, world)
+    if account is None:
         problem = {"title": "Unauthorized", "type": "about:blank", "status": 401, "detail": "Unauthorized"}
         return JSONResponse(problem, 401)
-    account = grant.account
     if world.faults.take(Endpoint.ME, account, {"wrong_account"}):
         account = world.profiles.other_account(account)
     return JSONResponse(
@@ -87,8 +87,31 @@ def bearer_token(request: Request) -> str:
     return value if scheme.lower() == "bearer" else ""
 
 
+def is_signed(request: Request) -> bool:
+    """By OAuth 1.0a, rightly or not."""
+    return request.headers.get("authorization", "").lower().startswith("oauth ")
+
+
+def signed_call(request: Request) -> SignedCall:
+    """For a call without a body. Raises `OAuth1Error`."""
+    authorization = request.headers.get("authorization", "")
+    return SignedCall(request.method, str(request.url), authorization=authorization)
+
+
 def display_name(account: str) -> str:
     return account.replace("_", " ").title()
+
+
+def _bearer(request: Request, world: World) -> str | None:
+    grant = world.oauth.grant_of_access_token(bearer_token(request))
+    return grant.account if grant is not None and grant.may("users.read", "tweet.read") else None
+
+
+def _signer(request: Request, world: World) -> str | None:
+    try:
+        return world.oauth1.access(signed_call(request)).account
+    except OAuth1Error:
+        return None
 
 
 def _require(form: dict[str, str], *names: str) -> None:

@@ -15,13 +15,21 @@ import uvicorn
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from app.sandbox import adspower_local, gologin_cloud, gologin_local, plainbook, provider_pages
+from app.sandbox import (
+    adspower_local,
+    gologin_cloud,
+    gologin_local,
+    plainbook,
+    provider_oauth1,
+    provider_pages,
+)
 from app.sandbox.admin import create_admin
 from app.sandbox.browsers import Browsers, CookieParam
 from app.sandbox.config import SCOPES, AppInfo, SandboxConfig, SandboxInfo
 from app.sandbox.faults import Call
 from app.sandbox.interceptor import Interceptor
 from app.sandbox.oauth import OAuthState
+from app.sandbox.oauth1 import OAuth1State
 from app.sandbox.state import SESSION_COOKIE, Profiles, Sessions
 from app.sandbox.world import World
 
@@ -166,7 +174,7 @@ def _url(host: str, bound: socket.socket) -> str:
 
 
 def _oauth_apps(config: SandboxConfig, provider_url: str, closed_url: str) -> dict[str, AppInfo]:
-    """Three kinds of callback: a dead address, a page, and one that never answers."""
+    """Three kinds of callback: a dead address, a page, and one that never answers; and an app of OAuth 1.0a."""
     redirects: dict[str, tuple[str | None, str]] = {
         "AIOTT1": (
             config.aiott1_client_secret or secrets.token_urlsafe(32),
@@ -175,15 +183,23 @@ def _oauth_apps(config: SandboxConfig, provider_url: str, closed_url: str) -> di
         "AIOTT2": (None, f"{provider_url}{provider_pages.CALLBACK}"),
         "AIOTT3": (secrets.token_urlsafe(32), f"{provider_url}{provider_pages.HANGING_CALLBACK}"),
     }
-    return {
+    apps = {
         name: AppInfo(client_id=f"{name}-client", client_secret=secret, redirect_uri=uri, scopes=list(SCOPES))
         for name, (secret, uri) in redirects.items()
     }
+    apps["AIOTT4"] = AppInfo(
+        kind="oauth1",
+        client_id="AIOTT4-client",
+        client_secret=secrets.token_urlsafe(32),
+        redirect_uri=f"{closed_url}/callback?kind=oauth1",
+        scopes=[],
+    )
+    return apps
 
 
 def _build_world(config: SandboxConfig, info: SandboxInfo, data_dir: Path) -> World:
     sessions = Sessions()
-    oauth = OAuthState(info.apps)
+    oauth = OAuthState(_apps_of_kind("oauth2", info))
 
     def cookies_for(account: str) -> Sequence[CookieParam]:
         return [_cookie(info.provider_url, sessions.cookie_value(account))]
@@ -195,6 +211,7 @@ def _build_world(config: SandboxConfig, info: SandboxInfo, data_dir: Path) -> Wo
         profiles=Profiles(config.accounts),
         sessions=sessions,
         oauth=oauth,
+        oauth1=OAuth1State(_apps_of_kind("oauth1", info), issued=oauth.issued),
         plainbook=OAuthState(
             {"PLAIN1": info.plainbook_app},
             rotates=False,
@@ -209,6 +226,10 @@ def _build_world(config: SandboxConfig, info: SandboxInfo, data_dir: Path) -> Wo
             extra_flags=config.chromium_args,
         ),
     )
+
+
+def _apps_of_kind(kind: str, info: SandboxInfo) -> dict[str, AppInfo]:
+    return {name: app for name, app in info.apps.items() if app.kind == kind}
 
 
 def _cookie(provider_url: str, value: str) -> CookieParam:
@@ -232,12 +253,14 @@ def _apps(world: World) -> list[ASGIApp]:
 
 def _providers(world: World) -> ASGIApp:
     app = provider_pages.create_provider(world)
+    provider_oauth1.add_oauth1(app)
     app.mount(plainbook.MOUNTED_AT, plainbook.create_plainbook(world))
     return app
 
 
 def _identify_provider_call(request: Request, body: bytes, world: World) -> Call | None:
-    return plainbook.identify(request, body, world) or provider_pages.identify(request, body, world)
+    identifiers = (plainbook.identify, provider_oauth1.identify, provider_pages.identify)
+    return next(filter(None, (identify(request, body, world) for identify in identifiers)), None)
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from app.sandbox.browsers import Browsers
 from app.sandbox.config import SandboxInfo
 from app.sandbox.faults import FaultBook
 from app.sandbox.oauth import OAuthState
+from app.sandbox.oauth1 import OAuth1State
 from app.sandbox.state import Profiles, SandboxSettings, Sessions
 from app.sandbox.traffic import Traffic
 
@@ -24,6 +25,7 @@ class World:
     profiles: Profiles
     sessions: Sessions
     oauth: OAuthState
+    oauth1: OAuth1State
     plainbook: OAuthState
     browsers: Browsers
     faults: FaultBook = field(default_factory=FaultBook)

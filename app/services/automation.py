@@ -172,10 +172,10 @@ class ProfileAutomator:
     ) -> None:
         """Bring the job's account through the consent and hand its tokens to `store`, at once.
 
-        All that happens in the browser has one deadline, `AuthorizationTimeoutException` after it; the profile's
-        start has its own. Any exit stops the profile. `keep_evidence` is called before a failure in the browser is
-        raised. Raises what `GoLoginService.running_profile`, `ConsentTab`
-        and the `OAuthService` raise.
+        All that happens in the browser has one deadline, `AuthorizationTimeoutException` after it, and so has asking
+        the provider for OAuth 1.0a's request token before; the profile's start has its own. Any exit stops the
+        profile. `keep_evidence` is called before a failure in the browser is raised. Raises what
+        `GoLoginService.running_profile`, `ConsentTab` and the `OAuthService` raise.
         """
         timeout = self._seconds_for(job)
         async with self._gologin.running_profile(
@@ -209,7 +209,7 @@ class ProfileAutomator:
             browser=browser,
             driver_url=await self._drivers.url_for(browser.major),
             account_id=job.account_id,
-            authorization=self._oauth.generate_auth_url(job.api_app),
+            authorization=await self._oauth.generate_auth_url(job.api_app),
             page=self._oauth.consent_page(job.api_app),
             report=report,
             timeouts=self._timeouts.lowered(job.stage_timeouts),
@@ -258,7 +258,9 @@ class ProfileAutomator:
             job.api_app, code=code, authorization=authorization
         )
         try:
-            user = await self._oauth.verify_credentials(job.api_app, tokens.access_token)
+            user = await self._oauth.verify_credentials(
+                job.api_app, tokens.access_token, tokens.oauth_token_secret
+            )
             if user.username.lower() != job.account_id:
                 raise AccountMismatchException(job.account_id, user.username)
             await store(user, tokens)
@@ -273,7 +275,9 @@ class ProfileAutomator:
     async def _revoke(self, job: AuthorizationJob, tokens: TokenSet) -> None:
         """Nothing was stored, so nothing may live on at the provider."""
         try:
-            await self._oauth.revoke_token(job.api_app, tokens.refresh_token or tokens.access_token)
+            await self._oauth.revoke_token(
+                job.api_app, tokens.refresh_token or tokens.access_token, tokens.oauth_token_secret
+            )
         except AppException as error:
             log.error("token.revocation_failed", account_id=job.account_id, error=error.message)
 

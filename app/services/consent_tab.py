@@ -366,8 +366,13 @@ def is_dead(error: WebDriverException) -> bool:
 
 
 def parse_callback(url: str, authorization: AuthorizationRequest, account_id: str) -> SecretStr:
-    """The code of a callback URL (RFC 6749, 4.1.2), once its `state` is seen to be ours."""
+    """The code of a callback URL (RFC 6749, 4.1.2), once its `state` is seen to be ours.
+
+    Of OAuth 1.0a the verifier (RFC 5849, 2.2), once the request token is seen to be ours.
+    """
     query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    if authorization.request_token_secret is not None:
+        query = _in_words_of_oauth2(query)
     if not hmac.compare_digest(
         query.get("state", "").encode(), authorization.state.get_secret_value().encode()
     ):
@@ -377,3 +382,11 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
     if "code" not in query:
         raise ConsentPageException(mask_text(query.get("error", "the callback carries no code")[:100]))
     return SecretStr(query["code"])
+
+
+def _in_words_of_oauth2(query: dict[str, str]) -> dict[str, str]:
+    """X tells of a refusal as ``denied=<request token>``."""
+    if "denied" in query:
+        return {"state": query["denied"], "error": "access_denied"}
+    words = {"oauth_token": "state", "oauth_verifier": "code"}
+    return {word: query[name] for name, word in words.items() if name in query}

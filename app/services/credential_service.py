@@ -27,9 +27,11 @@ from app.services.refresh_leases import NOT_HELD, RefreshLeases, expiry
 from app.services.token_refresher import TokenRefresher
 from app.utils.exceptions import (
     AppException,
+    InvalidGrantException,
     ReauthorizationRequiredException,
     TokenExpiredException,
     TokenNotFoundException,
+    TokenNotRefreshableException,
     TokenRevokedException,
 )
 from app.utils.logger import get_logger
@@ -120,7 +122,7 @@ class CredentialService:
         Any number of callers in any number of processes cause one refresh; all get its result. When it cannot be
         refreshed now, a token that still works is better than none, unless `force` asked for a new one. Raises
         `TokenNotFoundException`, `TokenRevokedException`, `ReauthorizationRequiredException`,
-        `TokenExpiredException`, and with `force` whatever the refresh came upon.
+        `TokenExpiredException`, and with `force` `TokenNotRefreshableException` and whatever the refresh came upon.
         """
         row = await self._fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
         async with self._database.transaction() as session:
@@ -137,7 +139,13 @@ class CredentialService:
     async def verify(self, account_id: str, api_app: str) -> ProviderUser:
         """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`."""
         row = await self._fresh(account_id, api_app, self._fresh_for)
-        return await self._oauth.verify_credentials(api_app, self._vault.access_token(row))
+        access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
+        try:
+            return await self._oauth.verify_credentials(api_app, access_token, secret)
+        except InvalidGrantException as error:
+            await self._leases.refused(row, error.error_code)
+            await self._living(account_id, api_app)  # does not raise when newer tokens have come meanwhile
+            raise
 
     async def revoke(self, account_id: str, api_app: str, *, actor: str) -> bool:
         """Forget the tokens once the provider has revoked them; False when it did not answer: it is tried again.
@@ -225,7 +233,7 @@ class CredentialService:
         try:
             has_refresh_token = row.refresh_token is not None
             token = self._vault.refresh_token(row) if has_refresh_token else self._vault.access_token(row)
-            await self._oauth.revoke_token(row.api_app, token)
+            await self._oauth.revoke_token(row.api_app, token, self._vault.token(row, "oauth_token_secret"))
         except AppException as error:
             log.warning("credential.not_revoked", account_id=row.account_id, error_code=error.error_code)
             again = utc_now() + timedelta(seconds=max(error.retry_after or 0.0, _REVOKE_RETRY))
@@ -272,6 +280,8 @@ def _despite(error: AppException | None, row: Credential, *, force: bool) -> Cre
         raise error
     if not force and _lives_for(row, 0):
         return row
+    if row.oauth_token_secret is not None:
+        raise TokenNotRefreshableException(row.account_id, row.api_app)
     if row.refresh_token is None:
         raise TokenExpiredException(row.account_id)
     if error is None:

@@ -37,8 +37,11 @@ class AuthorizationRequest:
     url: str
     redirect_uri: str
     state: SecretStr
-    code_verifier: SecretStr
-    """RFC 7636, 4.1; it belongs to this one visit."""
+    """The callback must name it (RFC 6749, 10.12); of OAuth 1.0a it is the request token (RFC 5849, 2.2)."""
+    code_verifier: SecretStr | None = None
+    """RFC 7636, 4.1; it belongs to this one visit. None: the provider does without."""
+    request_token_secret: SecretStr | None = None
+    """OAuth 1.0a only."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ class OAuthServiceProtocol(Protocol):
 
     def consent_page(self, api_app: str) -> ConsentPageRules: ...
 
-    def generate_auth_url(self, api_app: str) -> AuthorizationRequest: ...
+    async def generate_auth_url(self, api_app: str) -> AuthorizationRequest: ...
 
     async def exchange_code_for_tokens(
         self, api_app: str, *, code: SecretStr, authorization: AuthorizationRequest
@@ -165,6 +168,10 @@ class OAuthServiceProtocol(Protocol):
 
     async def refresh_access_token(self, api_app: str, refresh_token: SecretStr) -> TokenSet: ...
 
-    async def verify_credentials(self, api_app: str, access_token: SecretStr) -> ProviderUser: ...
+    async def verify_credentials(
+        self, api_app: str, access_token: SecretStr, oauth_token_secret: SecretStr | None = None
+    ) -> ProviderUser: ...
 
-    async def revoke_token(self, api_app: str, token: SecretStr) -> None: ...
+    async def revoke_token(
+        self, api_app: str, token: SecretStr, oauth_token_secret: SecretStr | None = None
+    ) -> None: ...

@@ -1,4 +1,4 @@
-"""OAuth 2.0 with PKCE for the configured apps: the authorize URL, code exchange, refresh, revocation, who-am-I."""
+"""OAuth 2.0 with PKCE, and 1.0a, for the configured apps: authorize URL, exchange, refresh, revocation, who-am-I."""
 
 import base64
 import hashlib
@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from pydantic import SecretStr
 
+from app.clients.oauth1_provider import OAuth1App, OAuth1ProviderClient, OAuth1Token
 from app.clients.oauth_provider import OAuthProviderClient, ProviderUser
 from app.config import OAuthApp
 from app.services.interfaces import AuthorizationRequest, TokenSet
@@ -42,6 +43,7 @@ class OAuthService:
         self._apps = {name: _with_scopes(app, providers[app.provider]) for name, app in apps.items()}
         self._providers = providers
         self._client = client
+        self._oauth1 = OAuth1ProviderClient(provider=client)
 
     def app(self, api_app: str) -> OAuthApp:
         """Raises `UnknownApiAppException`."""
@@ -53,9 +55,15 @@ class OAuthService:
     def consent_page(self, api_app: str) -> ConsentPageRules:
         return self._provider(api_app).consent_page
 
-    def generate_auth_url(self, api_app: str) -> AuthorizationRequest:
-        """A new authorization request with its own state and verifier (RFC 6749, 4.1.1; RFC 7636, 4.3)."""
+    async def generate_auth_url(self, api_app: str) -> AuthorizationRequest:
+        """A new authorization request with its own state and verifier (RFC 6749, 4.1.1; RFC 7636, 4.3).
+
+        Of OAuth 1.0a with a request token, which the provider is asked for (RFC 5849, 2.1): raises
+        `InvalidClientException`, `TwitterAPIException`.
+        """
         app, provider = self.app(api_app), self._provider(api_app)
+        if app.kind == "oauth1":
+            return await self._oauth1_request(self._oauth1_app(api_app))
         state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(_VERIFIER_BYTES)
         query = {
             **provider.extra_authorize_params,
@@ -68,24 +76,29 @@ class OAuthService:
             query["scope"] = provider.scope_separator.join(app.scopes)
         if provider.pkce:
             query |= {"code_challenge": _challenge(verifier), "code_challenge_method": "S256"}
-        separator = "&" if "?" in provider.authorize_url else "?"
         return AuthorizationRequest(
-            url=f"{provider.authorize_url}{separator}{urlencode(query)}",
+            url=_with_query(provider.authorize_url, query),
             redirect_uri=app.redirect_uri,
             state=SecretStr(state),
-            code_verifier=SecretStr(verifier),
+            code_verifier=SecretStr(verifier) if provider.pkce else None,
         )
 
     async def exchange_code_for_tokens(
         self, api_app: str, *, code: SecretStr, authorization: AuthorizationRequest
     ) -> TokenSet:
-        """Once, and at once: the code lives 30 seconds and works one time (RFC 6749, 4.1.3)."""
+        """Once, and at once: the code lives 30 seconds and works one time (RFC 6749, 4.1.3).
+
+        Of OAuth 1.0a `code` is the verifier (RFC 5849, 2.3).
+        """
+        if authorization.request_token_secret is not None:
+            request_token = OAuth1Token(authorization.state, authorization.request_token_secret)
+            return await self._oauth1_tokens(api_app, request_token, verifier=code)
         form = {
             "grant_type": "authorization_code",
             "code": code.get_secret_value(),
             "redirect_uri": authorization.redirect_uri,
         }
-        if self._provider(api_app).pkce:
+        if authorization.code_verifier is not None:
             form["code_verifier"] = authorization.code_verifier.get_secret_value()
         return await self._token(api_app, form)
 
@@ -99,15 +112,26 @@ class OAuthService:
             return replace(tokens, refresh_token=refresh_token)
         return tokens
 
-    async def verify_credentials(self, api_app: str, access_token: SecretStr) -> ProviderUser:
-        """The account that the token speaks for."""
+    async def verify_credentials(
+        self, api_app: str, access_token: SecretStr, oauth_token_secret: SecretStr | None = None
+    ) -> ProviderUser:
+        """The account that the token speaks for. Raises `InvalidGrantException` of a 1.0a token that is refused."""
+        if oauth_token_secret is not None:
+            token = OAuth1Token(access_token, oauth_token_secret)
+            return await self._oauth1.me(self._oauth1_app(api_app), token)
         return await self._client.me(self._provider(api_app), access_token.get_secret_value())
 
-    async def revoke_token(self, api_app: str, token: SecretStr) -> None:
+    async def revoke_token(
+        self, api_app: str, token: SecretStr, oauth_token_secret: SecretStr | None = None
+    ) -> None:
         """Nothing but a log line where the provider has no such endpoint."""
         provider = self._provider(api_app)
-        if not provider.revoke_url:
+        endpoints = provider if oauth_token_secret is None else self._oauth1_app(api_app).endpoints
+        if not endpoints.revoke_url:
             log.warning("token.not_revocable", api_app=api_app, provider=provider.name)
+            return
+        if oauth_token_secret is not None:
+            await self._oauth1.revoke(self._oauth1_app(api_app), OAuth1Token(token, oauth_token_secret))
             return
         client_id, client_secret = self._client_credentials(api_app)
         await self._client.revoke(
@@ -130,13 +154,54 @@ class OAuthService:
             expires_in=answer.expires_in,
         )
 
+    async def _oauth1_request(self, app: OAuth1App) -> AuthorizationRequest:
+        request_token = await self._oauth1.request_token(app)
+        query = {"oauth_token": request_token.token.get_secret_value()}
+        return AuthorizationRequest(
+            url=_with_query(app.endpoints.authorize_url, query),
+            redirect_uri=app.redirect_uri,
+            state=request_token.token,
+            request_token_secret=request_token.secret,
+        )
+
+    async def _oauth1_tokens(
+        self, api_app: str, request_token: OAuth1Token, *, verifier: SecretStr
+    ) -> TokenSet:
+        access = await self._oauth1.access_token(
+            self._oauth1_app(api_app), request_token=request_token, verifier=verifier
+        )
+        return TokenSet(
+            access_token=access.token,
+            refresh_token=None,
+            scopes=(),
+            expires_in=None,
+            oauth_token_secret=access.secret,
+        )
+
+    def _oauth1_app(self, api_app: str) -> OAuth1App:
+        """Raises `UnknownApiAppException`, too, when the app is not of this kind any more."""
+        app, provider = self.app(api_app), self._provider(api_app)
+        if app.kind != "oauth1":
+            known = [name for name, each in self._apps.items() if each.kind == "oauth1"]
+            raise UnknownApiAppException(api_app, sorted(known))
+        # `OAuthApp` and `load_providers` let no other one in.
+        assert app.client_secret is not None
+        assert provider.oauth1 is not None
+        return OAuth1App(provider, provider.oauth1, app.client_id, app.client_secret, app.redirect_uri)
+
     def _client_credentials(self, api_app: str) -> tuple[str, str | None]:
         app = self.app(api_app)
         return app.client_id, app.client_secret.get_secret_value() if app.client_secret else None
 
 
 def _with_scopes(app: OAuthApp, provider: OAuthProvider) -> OAuthApp:
-    return app if app.scopes else app.model_copy(update={"scopes": provider.default_scopes})
+    if app.scopes or app.kind == "oauth1":
+        return app
+    return app.model_copy(update={"scopes": provider.default_scopes})
+
+
+def _with_query(url: str, query: Mapping[str, str]) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
 
 def _challenge(verifier: str) -> str:

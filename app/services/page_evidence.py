@@ -15,6 +15,7 @@ _SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 1.0
 """A page that does not answer within them is in an endless script."""
 _QUALITIES: Final = (60, 25)
+_SECRET_IN_REDIRECT: Final = ("code", "state", "oauth_token", "oauth_verifier", "denied")
 _SHOWN_PROTOCOLS: Final = ("http", "https")
 _LOOKED_AT: Final = 5000
 _LONGEST_TITLE: Final = 300
@@ -84,12 +85,9 @@ def _screenshot(tab: RedirectWatcher, deadline: float, max_bytes: int) -> bytes 
 def _known_secrets(authorization: AuthorizationRequest, redirect: str | None) -> set[str]:
     """What the attempt itself knows, however it may be spelt in a URL."""
     query = parse_qs(urlsplit(redirect or "").query)
-    plain = {
-        authorization.state.get_secret_value(),
-        authorization.code_verifier.get_secret_value(),
-        *query.get("code", ()),
-        *query.get("state", ()),
-    }
+    own = (authorization.state, authorization.code_verifier, authorization.request_token_secret)
+    plain = {secret.get_secret_value() for secret in own if secret is not None}
+    plain.update(value for name in _SECRET_IN_REDIRECT for value in query.get(name, ()))
     return plain | {quote(secret, safe="") for secret in plain}
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.config import Settings, SettingsError
+from app.config import OAuthApp, Settings, SettingsError
 from app.services.providers import OAuthProvider, X, x_provider
 from app.utils.toml_lines import key_lines, line_of
 
@@ -23,17 +23,25 @@ _PROVIDER: Final = TypeAdapter(OAuthProvider)
 def load_providers(settings: Settings) -> dict[str, OAuthProvider]:
     """X and the providers of `settings.providers_file`, by the names that apps use.
 
-    Raises `SettingsError`, one line per mistake with its file and line; also when an app names none of them.
+    Raises `SettingsError`, one line per mistake with its file and line; also when an app names none of them, or one
+    without endpoints for its kind.
     """
     providers = {X: x_provider(web_url=settings.x_web_url, api_url=settings.x_api_url)}
     if settings.providers_file is not None:
         providers |= _read(settings.providers_file)
-    known = ", ".join(providers)
-    if lost := [name for name, app in settings.oauth_apps.items() if app.provider not in providers]:
-        raise SettingsError(
-            "\n".join(f"OAUTH_APPS.{name}.PROVIDER: no such provider; there are: {known}" for name in lost)
-        )
+    problems = (_misfit(name, app, providers) for name, app in settings.oauth_apps.items())
+    if lines := list(filter(None, problems)):
+        raise SettingsError("\n".join(lines))
     return providers
+
+
+def _misfit(name: str, app: OAuthApp, providers: dict[str, OAuthProvider]) -> str | None:
+    provider = providers.get(app.provider)
+    if provider is None:
+        return f"OAUTH_APPS.{name}.PROVIDER: no such provider; there are: {', '.join(providers)}"
+    if app.kind == "oauth1" and provider.oauth1 is None:
+        return f"OAUTH_APPS.{name}.KIND: no OAuth 1.0a endpoints are known; describe them in [{app.provider}.oauth1]"
+    return None
 
 
 def _read(path: Path) -> dict[str, OAuthProvider]:

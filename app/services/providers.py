@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
+from app.clients.oauth1_provider import OAuth1Endpoints
 from app.clients.oauth_provider import EndpointUrl, ProviderApi
 
 X: Final = "x"
@@ -148,10 +149,12 @@ class OAuthProvider(ProviderApi):
     """A refresh answers with a new refresh token and the old one is spent."""
     pkce: StrictBool = True
     """RFC 7636, S256."""
+    oauth1: OAuth1Endpoints | None = None
+    """None: no app of kind ``oauth1`` may be of this provider."""
 
 
 def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
-    """X, OAuth 2.0 with PKCE. Source: X's developer docs; the page as its web client builds it."""
+    """X, OAuth 2.0 with PKCE, and 1.0a. Source: X's developer docs; the page as its web client builds it."""
     return OAuthProvider(
         name="Twitter",
         authorize_url=f"{web_url}/i/oauth2/authorize",
@@ -161,8 +164,14 @@ def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
         username_path="data.username",
         user_id_path="data.id",
         default_scopes=("tweet.read", "users.read", "offline.access"),
+        oauth1=OAuth1Endpoints(
+            request_token_url=f"{api_url}/oauth/request_token",
+            authorize_url=f"{api_url}/oauth/authorize",
+            access_token_url=f"{api_url}/oauth/access_token",
+            revoke_url=f"{api_url}/1.1/oauth/invalidate_token",
+        ),
         consent_page=ConsentPageRules(
-            consent_buttons=('[data-testid="OAuth_Consent_Button"]',),
+            consent_buttons=('[data-testid="OAuth_Consent_Button"]', "input#allow"),
             fallback_buttons=(
                 "//input[@id='allow']",
                 "//input[@value='Authorize app']",
@@ -171,7 +180,8 @@ def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
             ),
             signed_in_handle='[data-testid="UserCell"]',
             error_details=('[data-testid="OAuth_Consent_Error_Detail"]',),
-            login_marks=('[data-testid="OAuth_Consent_Log_In_Button"]',),
+            # OAuth 1.0a's page asks for the login itself, with the same button.
+            login_marks=('[data-testid="OAuth_Consent_Log_In_Button"]', "input#username_or_email"),
             login_paths=("/i/flow/login", "/login", "/i/jf/onboarding/web"),
             locked_paths=("/account/access",),
             home_paths=("/home",),

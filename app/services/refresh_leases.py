@@ -190,6 +190,20 @@ class RefreshLeases:
             self._break(session, row, code)
         return True
 
+    async def refused(self, row: Credential, code: str) -> None:
+        """The provider takes this version's access token no more, and there is none to refresh it with.
+
+        Nothing when newer tokens have come meanwhile.
+        """
+        same = (Credential.id == row.id, Credential.created_at == row.created_at)
+        query = select(Credential).where(
+            *same, Credential.version == row.version, Credential.status == CredentialStatus.ACTIVE
+        )
+        async with self._database.transaction() as session:
+            current = await session.scalar(query.with_for_update())
+            if current is not None:
+                self._break(session, current, code)
+
     def due_at(self, now: datetime, tokens: TokenSet) -> datetime | None:
         """When to refresh what lives from `now`; None: it does not end, or cannot be refreshed."""
         if tokens.expires_in is None or tokens.refresh_token is None:

@@ -513,6 +513,19 @@ class TokenExpiredException(DomainException):
         super().__init__(f"The token of @{account_id} is expired; {why}", retry_after=retry_after)
 
 
+class TokenNotRefreshableException(DomainException):
+    """An OAuth 1.0a token has neither an end nor a refresh token."""
+
+    error_code = "TOKEN_NOT_REFRESHABLE"
+    status_code = 409
+
+    def __init__(self, account_id: str, api_app: str) -> None:
+        super().__init__(
+            f"The token of @{account_id} in {api_app} cannot be refreshed and need not be: it is OAuth 1.0a's and does "
+            "not expire"
+        )
+
+
 # --- what the service depends on -------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ _NOT_SECRET: Final = ("token_type", "token_expires_at")
 _CHATTY_LOGGERS: Final = (
     "httpx",
     "httpcore",
+    "oauthlib",
     "selenium",
     "urllib3",
     "websockets",

@@ -9,7 +9,7 @@ MASK: Final = "[masked]"
 _SHORTEST_KNOWN: Final = 6
 """A shorter string stands in too many words to be replaced."""
 _SECRET_IN_URL: Final = re.compile(
-    r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token)=)[^&\\\s\"'<>]+"
+    r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token|oauth_verifier|denied)=)[^&\\\s\"'<>]+"
 )
 _QUERY: Final = re.compile(
     r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from app.models import ApiKey
 from app.sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house, until
+from tests.e2e.house import APP, House, open_house, until
 
 # One group: one run of all that can go right or wrong is looked at by every test.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("secrets")]
@@ -30,6 +30,8 @@ FAULTS = [
     ("provider.me", "html", {}),
     ("provider.revoke", "status", {"status": 503}),
     ("local.start", "html", {}),
+    ("provider.oauth1_authorize", "wrong_token", {}),
+    ("provider.oauth1_access_token", "drop_after", {}),
 ]
 KEYS = {"timestamp", "level", "logger", "event", "service", "environment"}
 
@@ -49,7 +51,7 @@ async def run(sandbox: SandboxProcess, folder: Path, unused_accounts) -> AsyncIt
         api_key = await house.service.run("keys", "create", "a caller")
         house.key = api_key
         asked: dict[str, str] = {}
-        for app in ("AIOTT1", "AIOTT2", "AIOTT3"):
+        for app in ("AIOTT1", "AIOTT2", "AIOTT3", "AIOTT4"):
             account = next(unused_accounts)
             asked[await house.ask(account, app, request_id=f"run-{app}")] = account
         for number, (endpoint, kind, details) in enumerate(FAULTS):
@@ -57,7 +59,8 @@ async def run(sandbox: SandboxProcess, folder: Path, unused_accounts) -> AsyncIt
             await house.admin.set_fault(endpoint, kind, account=account, **details)
             if endpoint == "provider.revoke":
                 await house.admin.set_fault("provider.me", "wrong_account", account=account)
-            asked[await house.ask(account, request_id=f"run-{number}")] = account
+            app = "AIOTT4" if "oauth1" in endpoint else APP
+            asked[await house.ask(account, app, request_id=f"run-{number}")] = account
         sessions = [await house.ended(session_id) for session_id in asked]
         for account in asked.values():
             await house.nothing_left(account)
@@ -92,10 +95,11 @@ async def secrets_of(run: Run) -> dict[str, str]:
 async def test_the_run_went_as_meant(run: Run):
     codes = [session["error_code"] for session in run.sessions]
     assert codes == [
-        *(None, None, None, None),
+        *(None, None, None, None, None),
         *("ACCOUNT_MISMATCH", "STATE_MISMATCH", "CONSENT_DECLINED", "BROWSER_CRASHED", "BROWSER_CRASHED"),
         *("INVALID_GRANT", "TWITTER_API_ERROR", "TWITTER_API_ERROR"),
         *("TWITTER_API_ERROR", "TWITTER_API_ERROR", "ACCOUNT_MISMATCH", "GOLOGIN_API_ERROR"),
+        *("STATE_MISMATCH", "TWITTER_API_ERROR"),
     ]
 
 

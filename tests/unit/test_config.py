@@ -100,6 +100,31 @@ def test_a_mistake_inside_an_app_is_named_by_its_place(tmp_path: Path):
     assert "s3cret" not in "".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, None),
+        ({"client_secret": None}, "needs its client_secret"),
+        ({"client_secret": ""}, "needs its client_secret"),
+        ({"scopes": ["tweet.read"]}, "has no scopes"),
+        ({"kind": "oauth3"}, "'oauth2' or 'oauth1'"),
+    ],
+    ids=str,
+)
+def test_an_app_of_oauth1_signs_with_its_secret_and_has_no_scopes(
+    changes: dict[str, Any], problem: str | None
+):
+    app = {"kind": "oauth1", "client_id": "id", "client_secret": "s3cret", "redirect_uri": "https://h/cb"}
+    settings = {"oauth_apps": {"OLD1": app | changes}}
+    if problem is None:
+        assert load_settings(None, **settings).oauth_apps["OLD1"].kind == "oauth1"
+        return
+    (line,) = refused(**settings)
+    assert line.startswith("OAUTH_APPS.OLD1")
+    assert problem in line
+    assert "s3cret" not in line
+
+
 def test_an_unknown_name_in_the_file_is_told(tmp_path: Path):
     (line,) = refused(env(tmp_path, "MAX_CONCURENT_PROFILES=3"))
     assert line.startswith("MAX_CONCURENT_PROFILES: no such setting")

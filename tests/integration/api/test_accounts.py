@@ -83,6 +83,25 @@ async def test_a_token_is_handed_out(quiet_api: Api, account: Chain):
     assert tokens.refresh_token.get_secret_value() not in answer.text
 
 
+async def test_a_token_of_oauth1_comes_with_its_secret_and_is_not_refreshed(quiet_api: Api, account: Chain):
+    account.app = "AIOTT4"
+    await account.authorize()
+    place = {"params": {"api_app": account.app}}
+    data = answered(await call(quiet_api, "GET", "/accounts/{}/token", account.account, **place))
+    tokens = await account.tokens()
+    assert (data["token_type"], data["scopes"], data["expires_at"]) == ("oauth1", [], None)
+    assert data["oauth_token_secret"] == tokens.oauth_token_secret.get_secret_value()
+    verified = answered(await call(quiet_api, "POST", "/accounts/{}/verify", account.account, **place))
+    assert verified["is_same_account"]
+    refresh = await call(quiet_api, "POST", "/accounts/{}/refresh", account.account, **place)
+    assert "does not expire" in refused(refresh, 409, "TOKEN_NOT_REFRESHABLE")
+    await account.admin.revoke_grants(account.account)
+    dead = await call(quiet_api, "POST", "/accounts/{}/verify", account.account, **place)
+    assert (dead.status_code, dead.json()["error_code"]) == (409, "REAUTHORIZATION_REQUIRED")
+    for answer in (refresh, dead):
+        assert not [secret for secret in (await account.admin.issued()).all() if secret in answer.text]
+
+
 async def test_a_longer_life_may_be_asked_for(quiet_api: Api, account: Chain):
     await account.change(token_expires_at=utc_now() + timedelta(seconds=300))
     path = "/accounts/{}/token"

@@ -44,7 +44,7 @@ def service(http: httpx.AsyncClient, info: SandboxInfo, providers: dict[str, OAu
 
 
 async def authorized(service: OAuthService, admin: SandboxAdmin, app: str, account: str) -> TokenSet:
-    request = service.generate_auth_url(app)
+    request = await service.generate_auth_url(app)
     if app == "AIOTT1":
         callback = await admin.give_consent(request.url, account)
     else:

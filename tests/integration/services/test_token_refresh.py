@@ -237,7 +237,7 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
     settings = sandbox_settings(oauth_apps={"PLAIN1": app}, providers_file=providers_file(info, tmp_path))
     async with open_context(settings) as context:
         chain = Chain(context, admin, profile.account, app="PLAIN1")
-        request = context.oauth.generate_auth_url("PLAIN1")
+        request = await context.oauth.generate_auth_url("PLAIN1")
         async with await signed_in(admin, chain.account) as browser:
             callback = (await consent(browser, request.url, chain.account)).headers["location"]
         await chain.exchange(callback, request)

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from selenium.common.exceptions import (
     InvalidSessionIdException,
     JavascriptException,
@@ -91,6 +92,33 @@ def test_an_error_of_the_provider_is_named():
 def test_a_callback_without_a_code(query: dict[str, str]):
     with pytest.raises(ConsentPageException, match="no code"):
         parse(state="the-state", **query)
+
+
+def parse_oauth1(**query: str) -> str:
+    authorization = new_authorization(request_token_secret=SecretStr("its-secret"), code_verifier=None)
+    return parse_callback(f"http://h/?{urlencode(query)}", authorization, "alice").get_secret_value()
+
+
+def test_oauth1s_verifier_is_taken():
+    assert parse_oauth1(oauth_token="the-state", oauth_verifier="v+/") == "v+/"
+
+
+@pytest.mark.parametrize(
+    ("query", "ours"),
+    [
+        ({"oauth_token": "other", "oauth_verifier": "v"}, StateMismatchException),
+        ({"oauth_verifier": "v"}, StateMismatchException),
+        ({"state": "the-state", "code": "c"}, StateMismatchException),
+        ({"denied": "other"}, StateMismatchException),
+        ({"denied": "other", "oauth_token": "the-state", "oauth_verifier": "v"}, StateMismatchException),
+        ({"denied": "the-state"}, ConsentDeclinedException),
+        ({"oauth_token": "the-state"}, ConsentPageException),
+    ],
+    ids=str,
+)
+def test_what_oauth1s_callback_may_say_instead(query: dict[str, str], ours: type[Exception]):
+    with pytest.raises(ours):
+        parse_oauth1(**query)
 
 
 @pytest.mark.parametrize(

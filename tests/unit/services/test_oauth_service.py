@@ -51,8 +51,8 @@ def test_the_challenge_of_the_rfcs_appendix_b():
     assert _challenge(verifier) == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 
 
-def test_the_url_carries_all_that_the_provider_wants(service: OAuthService):
-    request = service.generate_auth_url("AIOTT1")
+async def test_the_url_carries_all_that_the_provider_wants(service: OAuthService):
+    request = await service.generate_auth_url("AIOTT1")
     verifier = request.code_verifier.get_secret_value()
     url = urlsplit(request.url)
     assert f"{url.scheme}://{url.netloc}{url.path}" == "https://web/i/oauth2/authorize"
@@ -69,8 +69,8 @@ def test_the_url_carries_all_that_the_provider_wants(service: OAuthService):
     assert verifier not in request.url
 
 
-def test_another_providers_url_is_made_of_its_description(service: OAuthService):
-    request = service.generate_auth_url("OTHER1")
+async def test_another_providers_url_is_made_of_its_description(service: OAuthService):
+    request = await service.generate_auth_url("OTHER1")
     url = urlsplit(request.url)
     assert f"{url.scheme}://{url.netloc}{url.path}" == "https://other.example/authorize"
     assert {name: value for name, (value,) in parse_qs(url.query).items()} == {
@@ -97,41 +97,43 @@ def test_an_apps_own_scopes_or_else_its_providers(service: OAuthService, app: st
     assert service.app(app).scopes == scopes
 
 
-def test_no_scope_is_asked_for_where_neither_names_one(http: httpx.AsyncClient):
+async def test_no_scope_is_asked_for_where_neither_names_one(http: httpx.AsyncClient):
     app = OAuthApp(client_id="id", redirect_uri="http://localhost", provider="other")
     provider = replace(OTHER, default_scopes=())
     service = OAuthService(
         apps={"A": app}, providers={"other": provider}, client=OAuthProviderClient(http=http, timeout=1)
     )
-    assert "scope" not in parse_qs(urlsplit(service.generate_auth_url("A").url).query)
+    assert "scope" not in parse_qs(urlsplit((await service.generate_auth_url("A")).url).query)
 
 
 def test_each_app_has_its_own_providers_page(service: OAuthService):
     assert service.consent_page("OTHER1").consent_buttons == ("button",)
-    assert service.consent_page("AIOTT1").consent_buttons == ('[data-testid="OAuth_Consent_Button"]',)
+    buttons = ('[data-testid="OAuth_Consent_Button"]', "input#allow")
+    assert service.consent_page("AIOTT1").consent_buttons == buttons
 
 
-def test_the_verifier_is_as_long_and_spelt_as_the_rfc_says(service: OAuthService):
-    verifier = service.generate_auth_url("AIOTT1").code_verifier.get_secret_value()
+async def test_the_verifier_is_as_long_and_spelt_as_the_rfc_says(service: OAuthService):
+    verifier = (await service.generate_auth_url("AIOTT1")).code_verifier.get_secret_value()
     assert re.fullmatch(r"[A-Za-z0-9._~-]{43,128}", verifier)
 
 
-def test_state_and_verifier_are_new_each_time(service: OAuthService):
-    requests = [service.generate_auth_url("AIOTT1") for _ in range(20)]
+async def test_state_and_verifier_are_new_each_time(service: OAuthService):
+    requests = [await service.generate_auth_url("AIOTT1") for _ in range(20)]
     assert len({request.state.get_secret_value() for request in requests}) == 20
     assert len({request.code_verifier.get_secret_value() for request in requests}) == 20
 
 
-def test_an_unknown_app_is_told_with_those_that_exist(service: OAuthService):
-    for call in (service.app, service.consent_page, service.generate_auth_url):
-        with pytest.raises(
-            UnknownApiAppException, match="'NOPE'; the configured ones are: AIOTT1, AIOTT2, OTHER1, OTHER2"
-        ):
+async def test_an_unknown_app_is_told_with_those_that_exist(service: OAuthService):
+    known = "'NOPE'; the configured ones are: AIOTT1, AIOTT2, OTHER1, OTHER2"
+    for call in (service.app, service.consent_page):
+        with pytest.raises(UnknownApiAppException, match=known):
             call("NOPE")
+    with pytest.raises(UnknownApiAppException, match=known):
+        await service.generate_auth_url("NOPE")
 
 
-def test_a_request_shows_neither_state_nor_verifier(service: OAuthService):
-    request = service.generate_auth_url("AIOTT1")
+async def test_a_request_shows_neither_state_nor_verifier(service: OAuthService):
+    request = await service.generate_auth_url("AIOTT1")
     shown = repr((request.state, request.code_verifier))
     assert request.state.get_secret_value() not in shown
     assert request.code_verifier.get_secret_value() not in shown

@@ -185,3 +185,27 @@ def test_an_app_of_an_unknown_provider(load: Load):
         "OAUTH_APPS.B.PROVIDER: no such provider; there are: x, plain",
         "OAUTH_APPS.C.PROVIDER: no such provider; there are: x, plain",
     ]
+
+
+OAUTH1 = """\
+[plain.oauth1]
+request_token_url = "https://api.plain.example/request_token"
+authorize_url = "https://plain.example/authorize1"
+access_token_url = "https://api.plain.example/access_token"
+"""
+
+
+def test_an_app_of_oauth1_needs_a_provider_with_its_endpoints(load: Load):
+    own = {"kind": "oauth1", "client_id": "id", "client_secret": "s", "redirect_uri": "https://a.example/cb"}
+    apps = {"A": own, "B": own | {"provider": "plain"}}
+    (line,) = problems(load, SHORTEST, oauth_apps=apps)
+    assert line == "OAUTH_APPS.B.KIND: no OAuth 1.0a endpoints are known; describe them in [plain.oauth1]"
+    plain = load(SHORTEST + OAUTH1, oauth_apps=apps)["plain"]
+    assert plain.oauth1 is not None
+    assert (plain.oauth1.authorize_url, plain.oauth1.revoke_url) == ("https://plain.example/authorize1", "")
+
+
+def test_a_mistake_in_the_endpoints_of_oauth1_has_its_line(load: Load):
+    text = SHORTEST + OAUTH1.replace('"https://plain.example/authorize1"', '"plain.example"')
+    (line,) = problems(load, text)
+    assert line.startswith("providers.toml:10: plain.oauth1.authorize_url: must be an http://")

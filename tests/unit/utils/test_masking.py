@@ -72,3 +72,7 @@ def test_a_long_word_takes_no_long_time(text: str):
 def test_in_a_log_line_only_the_values_of_a_url_go():
     line = "GET http://h/callback?code=abc&state=def&scope=x said code=abc"
     assert mask_urls(line) == "GET http://h/callback?code=[masked]&state=[masked]&scope=x said code=abc"
+    line = "http://h/callback?oauth_token=abc&oauth_verifier=def, http://h/callback?denied=abc"
+    assert mask_urls(line) == (
+        "http://h/callback?oauth_token=[masked]&oauth_verifier=[masked] http://h/callback?denied=[masked]"
+    )

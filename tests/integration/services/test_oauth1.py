@@ -1,0 +1,137 @@
+"""The life of an OAuth 1.0a token set: no end, no refresh, and a signed question that tells when it is dead."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from app.context import Context, open_context
+from app.models import CredentialStatus
+from app.sandbox.admin import ProfileInfo
+from app.sandbox.admin_client import SandboxAdmin
+from app.sandbox.config import SandboxInfo
+from app.services.interfaces import TokenSet
+from app.utils.exceptions import (
+    InvalidClientException,
+    InvalidGrantException,
+    ReauthorizationRequiredException,
+    TokenNotFoundException,
+    TokenNotRefreshableException,
+    UnknownApiAppException,
+)
+from tests.fixtures.logs import LogLines
+from tests.fixtures.oauth1 import APP, whose
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.tokens import Chain
+
+
+@pytest_asyncio.fixture
+async def chain(sandbox_context: Context, admin: SandboxAdmin, profile: ProfileInfo) -> Chain:
+    """Authorised just now."""
+    made = Chain(sandbox_context, admin, profile.account, app=APP)
+    await made.authorize()
+    return made
+
+
+OpenWith = Callable[..., AbstractAsyncContextManager[Context]]
+
+
+@pytest.fixture
+def open_with(sandbox_settings: MakeSettings, info: SandboxInfo) -> OpenWith:
+    """One more process, whose app has other settings."""
+    app = info.apps[APP].model_dump()
+    return lambda **changes: open_context(sandbox_settings(oauth_apps={APP: app | changes}))
+
+
+async def test_stored_encrypted_and_handed_out_with_its_secret(chain: Chain, info: SandboxInfo):
+    row, handed = await chain.living_row(), await chain.hand_out(min_ttl=3600)
+    assert (row.scopes, row.token_expires_at, row.refresh_due_at, row.refresh_token) == ([], None, None, None)
+    assert handed.oauth_token_secret is not None
+    for secret, column in (
+        (handed.access_token, row.access_token),
+        (handed.oauth_token_secret, row.oauth_token_secret),
+    ):
+        assert column is not None
+        assert secret.get_secret_value() not in column
+    tokens = TokenSet(handed.access_token, None, (), None, handed.oauth_token_secret)
+    assert await whose(info, tokens) == chain.account
+
+
+async def test_it_is_never_refreshed_and_says_so(chain: Chain):
+    with pytest.raises(TokenNotRefreshableException, match="does not expire"):
+        await chain.hand_out(force=True)
+    assert (await chain.living_row()).version == 1
+    assert await chain.context.workers.named("refresh")._leases.take_due(1) == []
+
+
+async def test_verify_is_signed(chain: Chain):
+    assert (await chain.context.credentials.verify(chain.account, APP)).username == chain.account
+
+
+async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Chain):
+    await chain.admin.revoke_grants(chain.account)
+    with pytest.raises(ReauthorizationRequiredException):
+        await chain.context.credentials.verify(chain.account, APP)
+    row = await chain.living_row()
+    assert (row.status, row.refresh_error_code) == (
+        CredentialStatus.REAUTHORIZATION_REQUIRED,
+        "INVALID_GRANT",
+    )
+    assert [event.data["reason"] for event in await chain.events("credential.broken")] == ["INVALID_GRANT"]
+    with pytest.raises(ReauthorizationRequiredException):
+        await chain.hand_out()
+    await chain.authorize()
+    assert (await chain.context.credentials.verify(chain.account, APP)).username == chain.account
+    assert len(await chain.events("credential.recovered")) == 1
+
+
+async def test_an_answer_about_the_token_before_breaks_no_newer_one(chain: Chain):
+    old = await chain.living_row()
+    await chain.authorize()
+    await chain.context.credentials._leases.refused(old, "INVALID_GRANT")
+    assert (await chain.living_row()).status is CredentialStatus.ACTIVE
+
+
+async def test_a_wrong_secret_of_the_app_breaks_no_account(chain: Chain, open_with: OpenWith):
+    async with open_with(client_secret="wrong") as context:
+        with pytest.raises(InvalidClientException):
+            await context.credentials.verify(chain.account, APP)
+        assert not await context.credentials.revoke(chain.account, APP, actor="tests")
+    assert (await chain.living_row()).refresh_error_code == "INVALID_CLIENT"
+    assert await chain.usable_grants() == 1
+
+
+async def test_an_app_that_changed_its_kind_is_told(chain: Chain, open_with: OpenWith):
+    async with open_with(kind="oauth2") as context:
+        with pytest.raises(UnknownApiAppException):
+            await context.credentials.verify(chain.account, APP)
+
+
+@pytest.mark.parametrize("already_gone", [False, True])
+async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain, already_gone: bool):
+    if already_gone:
+        await chain.admin.revoke_grants(chain.account)
+    assert await chain.revoke()
+    assert (await chain.row(), await chain.usable_grants()) == (None, 0)
+    with pytest.raises(TokenNotFoundException):
+        await chain.hand_out()
+
+
+async def test_a_verifier_works_once(chain: Chain):
+    oauth = chain.context.oauth
+    request = await oauth.generate_auth_url(APP)
+    assert request.code_verifier is None
+    with pytest.raises(InvalidGrantException):
+        await oauth.exchange_code_for_tokens(APP, code=SecretStr("wrong"), authorization=request)
+
+
+async def test_signing_logs_nothing_at_any_level(
+    log_lines: LogLines, chain: Chain, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("DEBUG"):
+        await chain.context.credentials.verify(chain.account, APP)
+    written = json.dumps(log_lines()) + caplog.text
+    assert not [secret for secret in (await chain.admin.issued()).all() if secret in written]
