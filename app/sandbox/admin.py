@@ -121,6 +121,7 @@ async def stats(world: WorldDep) -> Stats:
         by_account=dict(traffic.by_account),
         refreshes_by_account=dict(traffic.refreshes),
         codes_reused=world.oauth.codes_reused,
+        refresh_tokens_reused_by_account=dict(world.oauth.refresh_tokens_reused),
         browsers_running=len(world.browsers.running()),
         browsers_max=world.browsers.most_at_once,
     )

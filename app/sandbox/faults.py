@@ -65,6 +65,7 @@ GENERAL_KINDS = {
     "drop_after": "do the work, then close the connection without an answer",
     "status": "answer `status` (default 500) with `body`, or an error body of the service's own shape",
     "html": "an HTML page with `status` (default 502)",
+    "html_after": "do the work, then answer as `html` does",
     "html_1015": "Cloudflare's rate limit page: 429, text/html, `error code: 1015`",
     "truncated_json": "the real answer, cut in half",
     "empty_body": "`status` (default 200) with nothing in it",
@@ -192,7 +193,7 @@ def canned_response(fault: Fault) -> Response:
     match fault.kind:
         case "status":
             return _with_body(fault, fault.status or 500)
-        case "html":
+        case "html" | "html_after":
             return HTMLResponse(
                 "<!doctype html><title>Error</title><h1>Bad gateway</h1>", fault.status or 502
             )

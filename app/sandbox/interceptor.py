@@ -18,6 +18,7 @@ Identify = Callable[[Request, bytes, World], Call | None]
 
 _SILENT = {"hang", "drop"}
 _SILENT_AFTER = {"hang_after", "drop_after", "start_hang_running"}
+_UNHEARD = _SILENT_AFTER | {"html_after"}
 _ANSWERS = (GENERAL_KINDS.keys() - {"delay"}) | {"start_hang_running"}
 
 
@@ -74,7 +75,7 @@ class Interceptor:
             await world.browsers.kill(call.account, after=kill.seconds or 0.0)
 
     async def _misbehave(self, fault: Fault, exchange: "_Exchange") -> None:
-        if fault.kind in _SILENT_AFTER:
+        if fault.kind in _UNHEARD:
             await self._app(exchange.scope, exchange.receive, _swallow)
         if "hang" in fault.kind:
             await until_gone(exchange.receive, self._world.stopping)

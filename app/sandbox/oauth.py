@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -124,6 +125,8 @@ class OAuthState:
     """In place of the Basic header (RFC 6749, 2.3.1)."""
     issued: Issued = field(default_factory=Issued)
     codes_reused: int = 0
+    refresh_tokens_reused: Counter[str] = field(default_factory=Counter)
+    """By account."""
     _tickets: dict[str, Ticket] = field(default_factory=dict)
     _codes: dict[str, Code] = field(default_factory=dict)
     _access: dict[str, Grant] = field(default_factory=dict)
@@ -213,10 +216,12 @@ class OAuthState:
         """
         token = form.get("refresh_token", "")
         grant = self._refresh.get(token)
-        if grant is None or grant.client_id != client_id or not grant.alive:
+        if grant is None or grant.client_id != client_id:
             raise OAuthError(INVALID_TOKEN)
         if token != grant.refresh_token:
+            self.refresh_tokens_reused[grant.account] += 1
             self._kill(grant)
+        if not grant.alive:
             raise OAuthError(INVALID_TOKEN)
         return self._issue_tokens(grant, lifetime)
 

@@ -30,6 +30,8 @@ class Stats(BaseModel):
     refreshes_by_account: dict[str, int]
     codes_reused: int
     """Authorization codes that were presented a second time, since the start."""
+    refresh_tokens_reused_by_account: dict[str, int]
+    """Refresh tokens that were presented after they had been spent, since the start."""
     browsers_running: int
     browsers_max: int
 

@@ -70,7 +70,9 @@ async def test_exchange_refresh_and_a_reuse_that_kills_the_chain(info, admin, pr
         assert (await client.who_am_i(second["access_token"])).status_code == 401
         with pytest.raises(OAuthError, match=INVALID_TOKEN):
             await client.refresh_token(client.token_url, second["refresh_token"])
-    assert (await admin.stats()).refreshes_by_account[profile.account] == 1
+    stats = await admin.stats()
+    assert stats.refreshes_by_account[profile.account] == 1
+    assert stats.refresh_tokens_reused_by_account[profile.account] == 1, "the second one was never spent"
 
 
 async def test_a_second_grant_ends_the_first(info, admin, profile: ProfileInfo):
