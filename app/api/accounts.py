@@ -49,6 +49,13 @@ _NO_TOKEN = (
     TokenRevokedException,
     ReauthorizationRequiredException,
 )
+_NOT_REFRESHED = (
+    AppPausedException,
+    AppLimitedException,
+    TwitterAPIException,
+    InvalidClientException,
+    CreditsDepletedException,
+)
 
 
 @router.get("", operation_id="listAccounts", responses=errors())
@@ -106,15 +113,7 @@ async def get_token(
 @router.post(
     "/{account_id}/refresh",
     operation_id="refreshToken",
-    responses=errors(
-        *_NO_TOKEN,
-        TokenNotRefreshableException,
-        AppPausedException,
-        AppLimitedException,
-        TwitterAPIException,
-        InvalidClientException,
-        CreditsDepletedException,
-    ),
+    responses=errors(*_NO_TOKEN, *_NOT_REFRESHED, TokenNotRefreshableException),
 )
 async def refresh_token(
     account_id: AccountId,
@@ -130,9 +129,7 @@ async def refresh_token(
 
 
 @router.post(
-    "/{account_id}/verify",
-    operation_id="verifyToken",
-    responses=errors(*_NO_TOKEN, TwitterAPIException, InvalidClientException, CreditsDepletedException),
+    "/{account_id}/verify", operation_id="verifyToken", responses=errors(*_NO_TOKEN, *_NOT_REFRESHED)
 )
 async def verify_token(
     account_id: AccountId,
@@ -140,7 +137,7 @@ async def verify_token(
     _caller: TokensCallerDep,
     context: ContextDep,
 ) -> APIResponse[VerifiedResponse]:
-    """Ask the provider who the account's token speaks for."""
+    """Ask the provider who the account's token speaks for; one that it refuses is refreshed, and asked about again."""
     user = await context.credentials.verify(account_id, query.api_app)
     is_same = user.username.lower() == account_id
     return success_response(

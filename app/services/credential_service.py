@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -23,16 +24,17 @@ from app.services import event_service
 from app.services.credential_vault import CredentialVault
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
 from app.services.leases import new_lease_token
-from app.services.refresh_leases import NOT_HELD, RefreshLeases, expiry
+from app.services.refresh_leases import EXPIRED, NOT_HELD, REFUSED, RefreshLeases, expiry
 from app.services.token_refresher import TokenRefresher
 from app.utils.exceptions import (
     AppException,
-    InvalidGrantException,
+    InvalidClientException,
     ReauthorizationRequiredException,
     TokenExpiredException,
     TokenNotFoundException,
     TokenNotRefreshableException,
     TokenRevokedException,
+    TwitterAPIException,
 )
 from app.utils.logger import get_logger
 
@@ -137,15 +139,22 @@ class CredentialService:
         return HandedToken(row, self._vault.access_token(row), self._vault.token(row, "oauth_token_secret"))
 
     async def verify(self, account_id: str, api_app: str) -> ProviderUser:
-        """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`."""
+        """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`.
+
+        A token that is refused before its time, as one that its owner has revoked, is refreshed once: that tells
+        whether the chain lives.
+        """
         row = await self._fresh(account_id, api_app, self._fresh_for)
-        access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
         try:
-            return await self._oauth.verify_credentials(api_app, access_token, secret)
-        except InvalidGrantException as error:
-            await self._leases.refused(row, error.error_code)
-            await self._living(account_id, api_app)  # does not raise when newer tokens have come meanwhile
+            return await self._who(row)
+        except InvalidClientException:
             raise
+        except TwitterAPIException as error:
+            if error.status != HTTPStatus.UNAUTHORIZED:
+                raise
+        return await self._who(
+            await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
+        )
 
     async def revoke(self, account_id: str, api_app: str, *, actor: str) -> bool:
         """Forget the tokens once the provider has revoked them; False when it did not answer: it is tried again.
@@ -211,14 +220,25 @@ class CredentialService:
         return row
 
     async def _fresh(
-        self, account_id: str, api_app: str, min_ttl: float, *, force: bool = False
+        self,
+        account_id: str,
+        api_app: str,
+        min_ttl: float,
+        *,
+        force: bool = False,
+        in_place_of: int | None = None,
     ) -> Credential:
+        """`in_place_of`: a version that the provider refused."""
         first = row = await self._living(account_id, api_app)
+        if in_place_of not in (None, row.version):
+            return row
         give_up_at = time.monotonic() + self._wait_for
         error: AppException | None = None
         while force or not _lives_for(row, min_ttl):
             if row.refresh_token is None:
-                return _despite(None, row, force=force)
+                if in_place_of is None and _lives_for(row, 0):
+                    return _despite(None, row, force=force)
+                return await self._reauthorized(row, REFUSED if in_place_of else EXPIRED)
             error = await self._refresher.refresh(account_id, api_app, version=first.version)
             row = await self._living(account_id, api_app)
             if row.version != first.version:  # as fresh as it gets
@@ -227,6 +247,18 @@ class CredentialService:
                 return _despite(error, row, force=force)
             await asyncio.sleep(_OTHER_PROCESS_POLL)
         return row
+
+    async def _reauthorized(self, row: Credential, code: str) -> Credential:
+        """Newer tokens, if they have come just now; else `ReauthorizationRequiredException`, and a repair.
+
+        Only once somebody asks: an account that nobody uses needs no browser every two hours.
+        """
+        await self._leases.end_unrefreshable(row, code)
+        return await self._living(row.account_id, row.api_app)
+
+    async def _who(self, row: Credential) -> ProviderUser:
+        access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
+        return await self._oauth.verify_credentials(row.api_app, access_token, secret)
 
     async def _revoke_held(self, row: Credential) -> bool:
         mine = (Credential.id == row.id, Credential.lease_token == row.lease_token)

@@ -30,6 +30,10 @@ _SHARE_OF_LIFE: Final = 0.5
 
 AMBIGUOUS: Final = "REFRESH_AMBIGUOUS"
 """The code of a broken chain whose last refresh has no known end."""
+EXPIRED: Final = "TOKEN_EXPIRED"
+"""Of an access token that has expired and came without a refresh token."""
+REFUSED: Final = "TOKEN_REFUSED"
+"""Of one that the provider refuses before its time."""
 
 log = get_logger(__name__)
 
@@ -190,14 +194,13 @@ class RefreshLeases:
             self._break(session, row, code)
         return True
 
-    async def refused(self, row: Credential, code: str) -> None:
-        """The provider takes this version's access token no more, and there is none to refresh it with.
-
-        Nothing when newer tokens have come meanwhile.
-        """
-        same = (Credential.id == row.id, Credential.created_at == row.created_at)
+    async def end_unrefreshable(self, row: Credential, code: str) -> None:
+        """The access token is of no use any more, and there is no refresh token; nothing when newer ones have come."""
         query = select(Credential).where(
-            *same, Credential.version == row.version, Credential.status == CredentialStatus.ACTIVE
+            Credential.id == row.id,
+            Credential.created_at == row.created_at,
+            Credential.version == row.version,
+            Credential.status == CredentialStatus.ACTIVE,
         )
         async with self._database.transaction() as session:
             current = await session.scalar(query.with_for_update())

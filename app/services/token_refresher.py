@@ -112,6 +112,8 @@ class TokenRefresher:
         elif isinstance(error, TwitterAPIException) and error.may_have_acted:
             await self._leases.break_chain(held, AMBIGUOUS)
         else:
+            # Also after a gateway's 502, which may hide a rotation: it is an answer, so nobody has tokens that a second
+            # try could kill; and if the token is spent, trying and not trying end in the same new authorization.
             await self._leases.give_back(held, error)
             async with self._database.transaction() as session:
                 if isinstance(error, InvalidClientException):

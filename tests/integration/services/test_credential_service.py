@@ -10,12 +10,18 @@ from sqlalchemy import select, text, update
 
 from app.context import Context, open_context
 from app.database import Database
-from app.models import Credential, Event, utc_now
+from app.models import Credential, CredentialStatus, Event, utc_now
 from app.services.credential_service import CredentialService, HandedToken
 from app.services.credential_vault import CredentialVault
 from app.services.interfaces import TokenSet
+from app.services.refresh_leases import EXPIRED
 from app.utils.crypto import generate_key
-from app.utils.exceptions import DecryptionException, TokenExpiredException, TokenNotFoundException
+from app.utils.exceptions import (
+    DecryptionException,
+    ReauthorizationRequiredException,
+    TokenExpiredException,
+    TokenNotFoundException,
+)
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
@@ -152,14 +158,20 @@ async def test_without_tokens_there_is_nothing_to_hand_out(service: CredentialSe
         await hand_out(service)
 
 
-async def test_an_expired_token_that_cannot_be_refreshed_is_not_handed_out(
+async def test_an_expired_token_that_cannot_be_refreshed_needs_a_new_authorization(
     database: Database, service: CredentialService
 ):
     await store(database, service, refresh_token=None)
     async with database.transaction() as session:
         await session.execute(update(Credential).values(token_expires_at=utc_now() - timedelta(seconds=1)))
-    with pytest.raises(TokenExpiredException, match="authorize the account again"):
-        await hand_out(service)
+    for _ in range(2):
+        with pytest.raises(ReauthorizationRequiredException):
+            await hand_out(service)
+    async with database.reading() as session:
+        row = (await session.scalars(select(Credential))).one()
+        (broken,) = await session.scalars(select(Event).where(Event.event_type == "credential.broken"))
+    assert (row.status, row.refresh_error_code) == (CredentialStatus.REAUTHORIZATION_REQUIRED, EXPIRED)
+    assert broken.data == {"version": 1, "reason": EXPIRED}
 
 
 async def test_a_token_that_cannot_be_refreshed_is_handed_out_to_its_end(
@@ -184,7 +196,7 @@ async def test_a_lifetime_of_nothing_is_not_one_without_an_end(
     database: Database, service: CredentialService
 ):
     await store(database, service, refresh_token=None, expires_in=0)
-    with pytest.raises(TokenExpiredException):
+    with pytest.raises(ReauthorizationRequiredException):
         await hand_out(service)
 
 

@@ -78,9 +78,9 @@ async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Cha
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (
         CredentialStatus.REAUTHORIZATION_REQUIRED,
-        "INVALID_GRANT",
+        "TOKEN_REFUSED",
     )
-    assert [event.data["reason"] for event in await chain.events("credential.broken")] == ["INVALID_GRANT"]
+    assert [event.data["reason"] for event in await chain.events("credential.broken")] == ["TOKEN_REFUSED"]
     with pytest.raises(ReauthorizationRequiredException):
         await chain.hand_out()
     await chain.authorize()
@@ -91,7 +91,7 @@ async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Cha
 async def test_an_answer_about_the_token_before_breaks_no_newer_one(chain: Chain):
     old = await chain.living_row()
     await chain.authorize()
-    await chain.context.credentials._leases.refused(old, "INVALID_GRANT")
+    await chain.context.credentials._leases.end_unrefreshable(old, "TOKEN_REFUSED")
     assert (await chain.living_row()).status is CredentialStatus.ACTIVE
 
 

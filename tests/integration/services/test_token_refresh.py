@@ -127,6 +127,18 @@ async def test_what_the_account_cannot_help_keeps_its_token(chain: Chain, status
     assert await chain.refreshes() == 1
 
 
+async def test_an_error_page_that_hides_a_rotation_ends_in_a_new_authorization(chain: Chain):
+    """It keeps the token, as any 5xx does; the second try costs nothing that was not lost."""
+    await chain.admin.set_fault("provider.token", "html_after", times=1, account=chain.account)
+    await chain.make_due()
+    assert (await chain.hand_out()).row.refresh_error_code == "TWITTER_API_ERROR"
+    with pytest.raises(ReauthorizationRequiredException):
+        await chain.hand_out()
+    assert (await chain.living_row()).refresh_error_code == "INVALID_GRANT"
+    stats = await chain.admin.stats()
+    assert stats.refresh_tokens_reused_by_account[chain.account] == 1
+
+
 async def test_a_rate_limit_stops_the_calls_of_the_app(chain: Chain):
     await chain.admin.set_fault("provider.token", "rate_limited", seconds=600, times=1, account=chain.account)
     await chain.make_due()

@@ -138,6 +138,24 @@ async def test_accounts_without_a_profile_do_not_stand_before_the_others(
         assert [row.twitter_username for row in await sessions(context)] == ["alice", "lost"]
 
 
+async def test_what_cannot_be_refreshed_is_authorised_anew_once_somebody_asks_for_it(
+    open_services: OpenContext, add_profile: AddRow
+):
+    await add_profile(twitter_username="alice")
+    async with open_services(repair_per_day=2) as context:
+        chain = Chain(context, None, "alice")
+        for count in (1, 2, 2):
+            await chain.store(new_tokens(refresh_token=None, expires_in=0))
+            before = len(await sessions(context))
+            await repair(context)
+            assert len(await sessions(context)) == before, "nobody uses it"
+            with pytest.raises(ReauthorizationRequiredException):
+                await chain.hand_out()
+            await repair(context)
+            assert len(await sessions(context)) == count
+            await end_sessions(context)
+
+
 async def test_new_tokens_of_a_repair_are_told(context: Context, add_profile: AddRow):
     await add_profile(twitter_username="alice")
     chain = await broken(context, "alice")

@@ -106,9 +106,3 @@ async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):
     assert await chain.context.credentials.revoke_due(10) == 1
     row = await unreadable.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.REVOKING, "DECRYPTION_FAILED")
-
-
-async def test_verify_asks_who_a_fresh_token_speaks_for(chain: Chain):
-    await chain.make_due(lives_for=-1)
-    user = await chain.context.credentials.verify(chain.account, chain.app)
-    assert (user.username, await chain.refreshes()) == (chain.account, 1)
