@@ -59,6 +59,9 @@ _WORKERS_SHARE: Final = 0.8
 _TOKEN_FRESH_FOR: Final = 30.0
 """Seconds that a token lives at least when it is handed out."""
 
+_IDLE_CONNECTION: Final = 2.0
+"""Seconds; less than any server's own, often 5: a POST into a connection that it is just closing has no known end."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -403,5 +406,7 @@ def _automator(
 def _connection_limits(settings: Settings) -> httpx.Limits:
     """Every running profile may hold a connection to GoLogin, its browser and the provider at once."""
     return httpx.Limits(
-        max_connections=20 + 4 * settings.max_concurrent_profiles, max_keepalive_connections=20
+        max_connections=20 + 4 * settings.max_concurrent_profiles,
+        max_keepalive_connections=20,
+        keepalive_expiry=_IDLE_CONNECTION,
     )
