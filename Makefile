@@ -48,6 +48,10 @@ test: $(DEV) $(BROWSER) ## Run the whole suite, real browser and PostgreSQL incl
 chaos: $(DEV) $(BROWSER) ## Kill everything at random while N=200 sessions run, SEED=1; ARGS='-k sqlite' for one database
 	@CHAOS_SESSIONS=$(or $(N),200) CHAOS_SEED=$(SEED) $(WITH_BROWSER) $(PY) -m pytest -s -p no:randomly tests/e2e/test_chaos.py $(ARGS)
 
+.PHONY: kills
+kills: $(DEV) $(BROWSER) ## Kill a process N=100 times, at every step of a refresh; ARGS='-k sqlite' for one database
+	@KILLS=$(or $(N),100) $(WITH_BROWSER) $(PY) -m pytest -s -p no:randomly tests/e2e/test_refresh_kills.py $(ARGS)
+
 .PHONY: coverage
 coverage: $(DEV) $(BROWSER) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
@@ -107,5 +111,5 @@ $(DEV): requirements-dev.txt requirements.txt
 	@sh scripts/venv.sh install requirements-dev.txt runtime dev
 
 # Selenium, which can download a browser, comes with either set of requirements.
-$(BROWSER): scripts/ensure_browser.sh | $(if $(filter test chaos coverage check venv,$(MAKECMDGOALS)),$(DEV),$(RUNTIME))
+$(BROWSER): scripts/ensure_browser.sh | $(if $(filter test chaos kills coverage check venv,$(MAKECMDGOALS)),$(DEV),$(RUNTIME))
 	@sh scripts/ensure_browser.sh

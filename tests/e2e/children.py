@@ -104,7 +104,10 @@ class Commands:
         self._forker = forker
         self._folder = folder
 
-    async def start(self, *arguments: str, environment: Mapping[str, str]) -> Command:
+    async def start(
+        self, *arguments: str, environment: Mapping[str, str], prelude: str | None = None
+    ) -> Command:
+        """`prelude`: a module that the process imports first, for its effects."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         task = {
             "argv": arguments,
@@ -112,6 +115,7 @@ class Commands:
             "cwd": str(self._folder),
             "output": str(self._folder / "output"),
             "problems": str(self._folder / "problems"),
+            "prelude": prelude,
         }
         self._forker.tell(json.dumps(task))
         return Command(int(await self._forker.line()), self._forker, self._folder)

@@ -1,0 +1,121 @@
+"""A chain that its owner has revoked mends itself, in a real browser; a person is asked only where that fails."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import select
+
+from app.models import AuthorizationSession, Event, WorkerRun
+from app.sandbox.process import SandboxProcess
+from tests.e2e.house import APP, House, open_house, until
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.xdist_group("self_healing"),
+    pytest.mark.timeout(240),
+]
+
+A_DAY = 2
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def healing(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
+    # Attempts are for a browser that does not come up on a busy machine.
+    changes = {"repair_interval": 0.1, "repair_per_day": A_DAY, "max_attempts": 5, "retry_wait": 0.1}
+    async with open_house(sandbox, folder, **changes) as house:
+        yield house
+
+
+async def call(house: House, method: str, account: str, action: str) -> dict[str, Any]:
+    answer = await house._call(method, f"/accounts/{account}/{action}", params={"api_app": APP})
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def revoked_by_its_owner(house: House, account: str) -> None:
+    session = await house.authorize(account)
+    assert session["status"] == "completed", session
+    await house.admin.revoke_grants(account)
+
+
+async def session_of_repair(house: House, account: str) -> str:
+    """As the hand-out names it."""
+
+    async def named() -> str | None:
+        body = await call(house, "GET", account, "token")
+        assert body["error_code"] == "REAUTHORIZATION_REQUIRED", body
+        found: str | None = body["data"]["session_id"]
+        return found
+
+    return str(await until(named, 60))
+
+
+async def repairs_of(house: House, account: str) -> list[AuthorizationSession]:
+    query = select(AuthorizationSession).where(
+        AuthorizationSession.twitter_username == account, AuthorizationSession.requested_by == "self-healing"
+    )
+    async with house._reading() as session:
+        return list(await session.scalars(query))
+
+
+async def event_types(house: House, account: str) -> list[str]:
+    query = select(Event.event_type).where(Event.account_id == account).order_by(Event.id)
+    async with house._reading() as session:
+        return list(await session.scalars(query))
+
+
+async def next_look(house: House) -> None:
+    """A further look for broken accounts has ended."""
+
+    async def last() -> Any:
+        async with house._reading() as session:
+            return await session.scalar(select(WorkerRun.last_success_at).where(WorkerRun.name == "repair"))
+
+    known = await last()
+
+    async def is_later() -> bool:
+        return bool(await last() != known)
+
+    await until(is_later, 60)
+
+
+async def test_a_revoked_chain_mends_itself(healing: House, account: str):
+    await revoked_by_its_owner(healing, account)
+    await healing.admin.set_fault("local.start", "delay", account=account, seconds=4, times=1)
+    assert (await call(healing, "POST", account, "verify"))["error_code"] == "REAUTHORIZATION_REQUIRED"
+    session = await healing.ended(await session_of_repair(healing, account))
+    assert session["status"] == "completed", session
+    handed = (await call(healing, "GET", account, "token"))["data"]
+    assert await healing.whose(handed["access_token"]) == account
+    assert (await call(healing, "POST", account, "verify"))["data"]["is_same_account"]
+    types = [kind for kind in await event_types(healing, account) if kind.startswith("credential.")]
+    assert types == ["credential.stored", "credential.broken", "credential.recovered"]
+    assert len(await repairs_of(healing, account)) == 1
+    await healing.nothing_left(account)
+
+
+async def test_a_person_is_asked_where_it_fails_and_only_so_often(healing: House, account: str):
+    await revoked_by_its_owner(healing, account)
+    await healing.admin.set_fault("provider.authorize", "signed_out", account=account)
+    assert (await call(healing, "POST", account, "verify"))["error_code"] == "REAUTHORIZATION_REQUIRED"
+
+    async def tried() -> list[AuthorizationSession]:
+        sessions = await repairs_of(healing, account)
+        return sessions if len(sessions) == A_DAY and all(each.completed_at for each in sessions) else []
+
+    sessions = await until(tried, 120)
+    assert {(each.status, each.error_code) for each in sessions} == {("needs_attention", "LOGIN_REQUIRED")}
+    for _ in range(2):  # the first may have begun before
+        await next_look(healing)
+    assert len(await repairs_of(healing, account)) == A_DAY
+    answer = await call(healing, "GET", account, "token")
+    assert (answer["error_code"], answer["data"]) == ("REAUTHORIZATION_REQUIRED", {"session_id": None})
+
+    await healing.admin.clear_faults(account)  # a person has signed in
+    assert (await healing.authorize(account))["status"] == "completed"
+    handed = (await call(healing, "GET", account, "token"))["data"]
+    assert await healing.whose(handed["access_token"]) == account
+    assert (await event_types(healing, account)).count("credential.recovered") == 1
