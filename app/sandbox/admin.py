@@ -43,6 +43,22 @@ class ProfileSpec(BaseModel):
     name: str | None = None
 
 
+class GrantSpec(BaseModel):
+    """Accounts that give an app all that it may ask for."""
+
+    model_config = ConfigDict(extra="forbid")
+    app: str
+    accounts: list[str]
+
+
+class GrantTokens(BaseModel):
+    """The tokens of a grant that nobody had to consent to."""
+
+    account: str
+    access_token: str
+    refresh_token: str | None
+
+
 class ProfileCount(BaseModel):
     accounts: int = Field(ge=0, le=1_000_000)
 
@@ -74,6 +90,20 @@ async def grants(world: WorldDep, account: str | None = None) -> list[GrantState
     """What accounts have given to apps, and whether a token of it still works."""
     return [
         grant for state in (world.oauth, world.oauth1, world.plainbook) for grant in state.grants(account)
+    ]
+
+
+@router.post("/grants", status_code=201)
+async def give_grants(spec: GrantSpec, world: WorldDep) -> list[GrantTokens]:
+    """Grants without a consent page: what tests and benchmarks of thousands of accounts begin with."""
+    app = world.info.apps.get(spec.app)
+    if app is None:
+        raise HTTPException(404, "no such app")
+    scope, lifetime = " ".join(app.scopes), world.settings.access_token_seconds
+    grants = [world.oauth.give(app.client_id, account, scope, lifetime) for account in spec.accounts]
+    return [
+        GrantTokens(account=each.account, access_token=each.access_token, refresh_token=each.refresh_token)
+        for each in grants
     ]
 
 
@@ -151,8 +181,10 @@ async def get_settings(world: WorldDep) -> SandboxSettings:
 
 @router.put("/settings")
 async def change_settings(changes: SandboxSettings, world: WorldDep) -> SandboxSettings:
-    """Changes the settings that are given and leaves the others."""
+    """Changes the settings that are given and leaves the others; rate limits that are given begin anew."""
     world.settings = world.settings.model_copy(update=changes.model_dump(exclude_unset=True))
+    if "token_rate_limits" in changes.model_fields_set:
+        world.traffic.token_windows.clear()
     return world.settings
 
 

@@ -1,13 +1,14 @@
 """`SandboxAdmin`: the sandbox's admin API as typed methods, for the demo and the tests."""
 
 import re
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin
 
 import httpx
 
-from app.sandbox.admin import BrowserInfo, ProfileInfo
+from app.sandbox.admin import BrowserInfo, GrantTokens, ProfileInfo
 from app.sandbox.config import SandboxInfo
 from app.sandbox.faults import Endpoint, Fault
 from app.sandbox.oauth import GrantState, Issued
@@ -49,6 +50,11 @@ class SandboxAdmin:
         """The account's grants, or all, oldest first."""
         params = {"account": account} if account else None
         return [GrantState.model_validate(item) for item in await self._call("GET", "/grants", params=params)]
+
+    async def give_grants(self, app: str, accounts: Sequence[str]) -> list[GrantTokens]:
+        """First tokens of an app for many accounts, without a consent page."""
+        spec = {"app": app, "accounts": list(accounts)}
+        return [GrantTokens.model_validate(item) for item in await self._call("POST", "/grants", json=spec)]
 
     async def set_fault(self, endpoint: Endpoint | str, kind: str, **details: Any) -> Fault:
         """`details` are the other fields of `FaultSpec`: account, times, seconds, status, body, scope."""

@@ -203,9 +203,13 @@ class OAuthState:
         code.used = True
         if code.expires_at <= self.clock() or not _fits(code.request, client_id, form):
             raise OAuthError(INVALID_CODE)
-        self.revoke_grants(code.account, client_id)
-        grant = Grant(client_id=client_id, account=code.account, scope=code.scope)
-        self._current[client_id, code.account] = grant
+        return self.give(client_id, code.account, code.scope, lifetime)
+
+    def give(self, client_id: str, account: str, scope: str, lifetime: float) -> Grant:
+        """First tokens; they end those of an earlier grant."""
+        self.revoke_grants(account, client_id)
+        grant = Grant(client_id=client_id, account=account, scope=scope)
+        self._current[client_id, account] = grant
         self._grants.append(grant)
         return self._issue_tokens(grant, lifetime)
 

@@ -10,11 +10,18 @@ from app.sandbox.faults import Endpoint
 from app.sandbox.oauth import Grant, OAuthError, OAuthState
 from app.sandbox.oauth1 import OAuth1Error, SignedCall
 from app.sandbox.state import user_id_of
+from app.sandbox.traffic import RateWindow
 from app.sandbox.world import World, WorldDep
 
 router = APIRouter()
 
 _NO_CACHE = {"cache-control": "no-store"}
+_TOO_MANY = {
+    "title": "Too Many Requests",
+    "type": "about:blank",
+    "status": 429,
+    "detail": "Too Many Requests",
+}
 
 
 async def _form(request: Request) -> dict[str, str]:
@@ -28,6 +35,10 @@ FormDep = Annotated[dict[str, str], Depends(_form)]
 async def token(request: Request, form: FormDep, world: WorldDep) -> JSONResponse:
     """RFC 6749 sections 4.1.3 and 6, with PKCE (RFC 7636) and rotating refresh tokens."""
     client_id = world.oauth.authenticate(request.headers.get("authorization"), form)
+    window = _rate_window(world, client_id)
+    rate_headers = window.headers if window else {}
+    if window and window.calls > window.limit:
+        return JSONResponse(_TOO_MANY, 429, headers=rate_headers)
     _require(form, "grant_type")
     lifetime = world.settings.access_token_seconds
     if form["grant_type"] == "authorization_code":
@@ -39,7 +50,7 @@ async def token(request: Request, form: FormDep, world: WorldDep) -> JSONRespons
         world.traffic.refreshes[grant.account] += 1
     else:
         raise OAuthError("Value passed for the grant_type was invalid.", error="unsupported_grant_type")
-    return JSONResponse(_token_body(grant, lifetime), headers=_NO_CACHE)
+    return JSONResponse(_token_body(grant, lifetime), headers=_NO_CACHE | rate_headers)
 
 
 @router.post("/2/oauth2/revoke")
@@ -112,6 +123,14 @@ def _signer(request: Request, world: World) -> str | None:
         return world.oauth1.access(signed_call(request)).account
     except OAuth1Error:
         return None
+
+
+def _rate_window(world: World, client_id: str) -> RateWindow | None:
+    name = next(name for name, app in world.info.apps.items() if app.client_id == client_id)
+    limit = world.settings.token_rate_limits.get(name)
+    if limit is None:
+        return None
+    return world.traffic.token_windows.count(name, limit, world.settings.token_rate_window)
 
 
 def _require(form: dict[str, str], *names: str) -> None:

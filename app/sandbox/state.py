@@ -25,6 +25,11 @@ class SandboxSettings(BaseModel):
     )
     plainbook_chooser: bool = Field(default=True, description="Plainbook first asks which account to use")
     plainbook_banner: bool = Field(default=True, description="a cookie banner covers Plainbook's first page")
+    token_rate_limits: dict[str, int] = Field(
+        default_factory=dict,
+        description="calls of the token endpoint per window, by app; others have no limit",
+    )
+    token_rate_window: int = Field(default=900, ge=1, description="seconds")
     latency_ms: int = Field(default=0, ge=0, description="added to every answer")
     gologin_rate_limit: int | None = Field(
         default=None, ge=1, description="cloud requests per minute; one more revokes the token"

@@ -1,5 +1,6 @@
 """What the stand-ins were asked: counts, and the last requests without any secret."""
 
+import math
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -37,6 +38,43 @@ class Stats(BaseModel):
 
 
 @dataclass(slots=True)
+class RateWindow:
+    """Calls of one app until `reset`, unix seconds."""
+
+    limit: int
+    reset: int
+    calls: int = 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """As X sends them with every answer."""
+        return {
+            "x-rate-limit-limit": str(self.limit),
+            "x-rate-limit-remaining": str(max(0, self.limit - self.calls)),
+            "x-rate-limit-reset": str(self.reset),
+        }
+
+
+class RateWindows:
+    """Fixed windows: the first call opens one."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, RateWindow] = {}
+
+    def clear(self) -> None:
+        self._open.clear()
+
+    def count(self, key: str, limit: int, seconds: int) -> RateWindow:
+        """The window with this call in it; it was one too many when there are more calls than the limit."""
+        now = time.time()
+        window = self._open.get(key)
+        if window is None or window.reset <= now or window.limit != limit:
+            window = self._open[key] = RateWindow(limit, math.ceil(now) + seconds)
+        window.calls += 1
+        return window
+
+
+@dataclass(slots=True)
 class Traffic:
     """Counters for everything, and full records of the last 10,000 requests."""
 
@@ -44,6 +82,7 @@ class Traffic:
     by_endpoint: Counter[str] = field(default_factory=Counter)
     by_account: Counter[str] = field(default_factory=Counter)
     refreshes: Counter[str] = field(default_factory=Counter)
+    token_windows: RateWindows = field(default_factory=RateWindows)
 
     def begin(self, method: str, call: Call) -> RequestRecord:
         """Counts the request and returns its record, which `RequestRecord.status` completes later."""

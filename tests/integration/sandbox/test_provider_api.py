@@ -1,3 +1,4 @@
+import time
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -167,3 +168,23 @@ async def test_a_confidential_client_must_send_its_basic_header(http, info: Sand
         "error": "unauthorized_client",
         "error_description": "Missing valid authorization header",
     }
+
+
+async def test_grants_in_bulk_are_as_good_as_consented_ones(info, admin, profile: ProfileInfo):
+    (grant,) = await admin.give_grants("AIOTT1", [profile.account])
+    async with Client(info, admin, "AIOTT1") as client:
+        me = await client.who_am_i(grant.access_token)
+        assert me.json()["data"]["username"] == profile.account
+        await client.refresh_token(client.token_url, grant.refresh_token)
+
+
+async def test_an_app_over_its_limit_is_refused_until_the_reset(info, admin, profile: ProfileInfo):
+    await admin.change_settings(token_rate_limits={"AIOTT1": 1}, token_rate_window=600)
+    app = info.apps["AIOTT1"]
+    form = {"grant_type": "refresh_token", "refresh_token": "unknown"}
+    async with httpx.AsyncClient(trust_env=False, auth=(app.client_id, app.client_secret)) as http:
+        url = f"{info.provider_url}/2/oauth2/token"
+        await http.post(url, data=form)
+        refused = await http.post(url, data=form)
+    assert (refused.status_code, refused.headers["x-rate-limit-remaining"]) == (429, "0")
+    assert time.time() + 590 < int(refused.headers["x-rate-limit-reset"]) < time.time() + 602
