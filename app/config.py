@@ -159,7 +159,7 @@ class Settings(BaseSettings):
 
     refresh_margin: PositiveSeconds = 900.0
     refresh_jitter: PositiveSeconds = 1_800.0
-    refresh_concurrency: int = Field(default=20, ge=1)
+    refresh_concurrency: int = Field(default=50, ge=1)
     refresh_retry_wait: PositiveSeconds = 30.0
     token_spill_folder: Path = Path("data/spilled-tokens")
     repair_apps: list[str] | None = None

@@ -24,6 +24,7 @@ from app.services.authorization_service import AuthorizationService, OrderLimits
 from app.services.automation import BrowserController, ProfileAutomator
 from app.services.batch_pacing import BatchPacing
 from app.services.batch_service import BatchLimits, BatchService
+from app.services.call_budgets import CallBudgets
 from app.services.chromedriver import ChromeDrivers
 from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
@@ -121,7 +122,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stack: AsyncExitStack) -> Context:
     # Containers of one machine may all have the same process id.
     owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
-    oauth = _oauth_service(settings, http)
+    budgets = CallBudgets(apps=settings.oauth_apps)
+    oauth = _oauth_service(settings, http, budgets)
     gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
     rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)
     directory = ProfileDirectory(rule=rule)
@@ -139,8 +141,9 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     )
     apps = AppStates(pause_after=settings.app_pause_after)
     vault = CredentialVault(key_ring=settings.key_ring)
-    leases, refresher, credentials = _credentials(settings, database, vault, oauth, apps, owner)
+    leases, refresher, credentials = _credentials(settings, database, vault, oauth, apps, budgets, owner)
     stack.push_async_callback(refresher.wait_for_running)
+    stack.push_async_callback(credentials.close)
     queue = JobQueue(
         database=database,
         slots=settings.max_concurrent_profiles,
@@ -280,6 +283,7 @@ def _credentials(
     vault: CredentialVault,
     oauth: OAuthService,
     apps: AppStates,
+    budgets: CallBudgets,
     owner: str,
 ) -> tuple[RefreshLeases, TokenRefresher, CredentialService]:
     save_for = settings.lease_seconds
@@ -289,12 +293,15 @@ def _credentials(
         jitter=settings.refresh_jitter,
         retry=settings.refresh_retry_wait,
     )
-    leases = RefreshLeases(database=database, vault=vault, apps=apps, times=times, owner=owner)
+    leases = RefreshLeases(
+        database=database, vault=vault, apps=apps, budgets=budgets, times=times, owner=owner
+    )
     refresher = TokenRefresher(
         database=database,
         leases=leases,
         oauth=oauth,
         apps=apps,
+        budgets=budgets,
         spill=TokenSpill(folder=settings.token_spill_folder, key_ring=settings.key_ring),
         save_for=save_for,
     )
@@ -350,11 +357,12 @@ def _thresholds(settings: Settings) -> Thresholds:
     )
 
 
-def _oauth_service(settings: Settings, http: httpx.AsyncClient) -> OAuthService:
+def _oauth_service(settings: Settings, http: httpx.AsyncClient, budgets: CallBudgets) -> OAuthService:
     return OAuthService(
         apps=settings.oauth_apps,
         providers=load_providers(settings),
         client=OAuthProviderClient(http=http, timeout=settings.oauth_api_timeout),
+        budgets=budgets,
     )
 
 
@@ -405,8 +413,9 @@ def _automator(
 
 def _connection_limits(settings: Settings) -> httpx.Limits:
     """Every running profile may hold a connection to GoLogin, its browser and the provider at once."""
+    kept = 20 + settings.refresh_concurrency
     return httpx.Limits(
-        max_connections=20 + 4 * settings.max_concurrent_profiles,
-        max_keepalive_connections=20,
+        max_connections=kept + 4 * settings.max_concurrent_profiles,
+        max_keepalive_connections=kept,
         keepalive_expiry=_IDLE_CONNECTION,
     )

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -82,7 +82,16 @@ class ProviderApi:
     """Where an app's secret goes (RFC 6749, 2.3.1); an app without one names itself in the body, whatever this says."""
 
 
-class TokenResponse(BaseModel):
+class RateLimit(NamedTuple):
+    """Of an app at an endpoint, as X's ``x-rate-limit-*`` headers tell it."""
+
+    remaining: int
+    """Calls until `reset`."""
+    reset: float
+    """Unix seconds."""
+
+
+class _TokenBody(BaseModel):
     """A successful token answer (RFC 6749, 5.1)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -93,6 +102,11 @@ class TokenResponse(BaseModel):
     """Lifetime of the access token in seconds."""
     scope: str | None = None
     """Granted scopes; absent when they are those asked for."""
+
+
+class TokenResponse(_TokenBody):
+    rate_limit: RateLimit | None = None
+    """None: the answer's headers name none."""
 
 
 class ProviderUser(BaseModel):
@@ -123,9 +137,10 @@ class OAuthProviderClient:
         if _json_object(response).get("error"):  # some say so with HTTP 200
             raise _classified(api, response)
         try:
-            return TokenResponse.model_validate_json(response.content)
+            body = _TokenBody.model_validate_json(response.content)
         except ValidationError:
             raise unexpected_answer(api, response) from None
+        return TokenResponse(**dict(body), rate_limit=_rate_limit(response))
 
     @retry_idempotent(attempts=3, timeout=20)
     async def revoke(
@@ -242,6 +257,13 @@ def _wait_asked_for(response: httpx.Response) -> float | None:
         return float(seconds)
     if (moment := response.headers.get("x-rate-limit-reset", "")).isdecimal():
         return max(1.0, float(moment) - time.time())
+    return None
+
+
+def _rate_limit(response: httpx.Response) -> RateLimit | None:
+    remaining, reset = (response.headers.get(f"x-rate-limit-{name}", "") for name in ("remaining", "reset"))
+    if remaining.isdecimal() and reset.isdecimal():
+        return RateLimit(int(remaining), float(reset))
     return None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -22,9 +23,11 @@ from app.models import (
 )
 from app.services import event_service
 from app.services.credential_vault import CredentialVault
+from app.services.group_commit import GroupCommit
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
 from app.services.leases import new_lease_token
-from app.services.refresh_leases import EXPIRED, NOT_HELD, REFUSED, RefreshLeases, expiry
+from app.services.refresh_leases import EXPIRED, REFUSED, RefreshLeases, expiry
+from app.services.refresh_results import NOT_HELD
 from app.services.token_refresher import TokenRefresher
 from app.utils.exceptions import (
     AppException,
@@ -37,6 +40,7 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 from app.utils.logger import get_logger
+from app.utils.tasks import SingleFlight
 
 _OTHER_PROCESS_POLL: Final = 0.1
 """Seconds between two looks at a row that another process refreshes."""
@@ -80,6 +84,8 @@ class CredentialService:
         self._oauth = oauth
         self._fresh_for = fresh_for
         self._wait_for = wait_for
+        self._reads = GroupCommit(database=database, write=_record_reads)
+        self._renewals = SingleFlight[tuple[str, str, int], tuple[Credential, AppException | None]]()
 
     async def store(
         self,
@@ -127,16 +133,16 @@ class CredentialService:
         `TokenExpiredException`, and with `force` `TokenNotRefreshableException` and whatever the refresh came upon.
         """
         row = await self._fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
-        async with self._database.transaction() as session:
-            event_service.record(
-                session,
-                "token.read",
-                account_id=account_id,
-                api_app=api_app,
-                actor=actor,
-                version=row.version,
-            )
+        read = event_service.new_event(
+            "token.read", account_id=account_id, api_app=api_app, actor=actor, version=row.version
+        )
+        await self._reads.add(read)  # a read that is not in the audit does not happen
         return HandedToken(row, self._vault.access_token(row), self._vault.token(row, "oauth_token_secret"))
+
+    async def close(self) -> None:
+        """Once the audit has every read, also of callers who have left. A refresh that is under way goes on."""
+        await self._renewals.cancel()
+        await self._reads.wait_for_all()
 
     async def verify(self, account_id: str, api_app: str) -> ProviderUser:
         """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`.
@@ -229,24 +235,27 @@ class CredentialService:
         in_place_of: int | None = None,
     ) -> Credential:
         """`in_place_of`: a version that the provider refused."""
-        first = row = await self._living(account_id, api_app)
-        if in_place_of not in (None, row.version):
-            return row
+        first = await self._living(account_id, api_app)
+        if in_place_of not in (None, first.version) or (not force and _lives_for(first, min_ttl)):
+            return first
+        if first.refresh_token is None:
+            if in_place_of is None and _lives_for(first, 0):
+                return _despite(None, first, force=force)
+            return await self._reauthorized(first, REFUSED if in_place_of else EXPIRED)
+        row, error = await self._renewals.shared(
+            (account_id, api_app, first.version), lambda: self._renewed(first)
+        )
+        return row if row.version != first.version else _despite(error, row, force=force)
+
+    async def _renewed(self, first: Credential) -> tuple[Credential, AppException | None]:
+        """The row when its tokens are newer than `first`, in whichever process; else as it is, and what went wrong."""
         give_up_at = time.monotonic() + self._wait_for
-        error: AppException | None = None
-        while force or not _lives_for(row, min_ttl):
-            if row.refresh_token is None:
-                if in_place_of is None and _lives_for(row, 0):
-                    return _despite(None, row, force=force)
-                return await self._reauthorized(row, REFUSED if in_place_of else EXPIRED)
-            error = await self._refresher.refresh(account_id, api_app, version=first.version)
-            row = await self._living(account_id, api_app)
-            if row.version != first.version:  # as fresh as it gets
-                break
-            if error is not None or time.monotonic() > give_up_at:
-                return _despite(error, row, force=force)
+        while True:
+            error = await self._refresher.refresh(first.account_id, first.api_app, version=first.version)
+            row = await self._living(first.account_id, first.api_app)
+            if row.version != first.version or error is not None or time.monotonic() > give_up_at:
+                return row, error
             await asyncio.sleep(_OTHER_PROCESS_POLL)
-        return row
 
     async def _reauthorized(self, row: Credential, code: str) -> Credential:
         """Newer tokens, if they have come just now; else `ReauthorizationRequiredException`, and a repair.
@@ -283,6 +292,11 @@ class CredentialService:
                     session, "credential.revoked", account_id=row.account_id, api_app=row.api_app
                 )
         return held is not None
+
+
+async def _record_reads(session: AsyncSession, events: Sequence[dict[str, Any]]) -> Sequence[None]:
+    await event_service.record_all(session, events)
+    return [None] * len(events)
 
 
 async def _upsert(session: AsyncSession, account_id: str, api_app: str, values: dict[str, Any]) -> Credential:

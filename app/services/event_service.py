@@ -6,12 +6,11 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import AuthorizationSession, Event
+from app.models import AuthorizationSession, Event, utc_now
 from app.utils.request_id import current_request_id
 
 
-def record(
-    session: AsyncSession,
+def new_event(
     event_type: str,
     *,
     actor: str = "service",
@@ -21,20 +20,29 @@ def record(
     profile_id: str | None = None,
     request_id: str | None = None,
     **data: Any,
-) -> None:
-    """Add an event to the open transaction. `data` holds no secret; `actor`: an API key's name or ``service``."""
-    session.add(
-        Event(
-            event_type=event_type,
-            actor=actor,
-            account_id=account_id,
-            api_app=api_app,
-            session_id=session_id,
-            profile_id=profile_id,
-            request_id=request_id or current_request_id(),
-            data=data,
-        )
-    )
+) -> dict[str, Any]:
+    """An event of now and of the request that is bound. `data` holds no secret; `actor`: an API key or ``service``."""
+    return {
+        "event_type": event_type,
+        "occurred_at": utc_now(),
+        "actor": actor,
+        "account_id": account_id,
+        "api_app": api_app,
+        "session_id": session_id,
+        "profile_id": profile_id,
+        "request_id": request_id or current_request_id(),
+        "data": data,
+    }
+
+
+def record(session: AsyncSession, event_type: str, **values: Any) -> None:
+    """Add an event, as `new_event` makes it, to the open transaction."""
+    session.add(Event(**new_event(event_type, **values)))
+
+
+async def record_all(session: AsyncSession, events: Sequence[dict[str, Any]]) -> None:
+    """Many in one statement."""
+    await session.execute(insert(Event.__table__), events)  # type: ignore[arg-type]
 
 
 def record_for(session: AsyncSession, event_type: str, row: AuthorizationSession, **data: Any) -> None:
@@ -57,15 +65,15 @@ async def record_for_all(
 ) -> None:
     """The same event about each of many sessions, in one statement."""
     events = [
-        {
-            "event_type": event_type,
-            "actor": actor,
-            "account_id": row.twitter_username,
-            "api_app": row.api_app,
-            "session_id": row.session_id,
-            "profile_id": row.profile_id,
-            "request_id": row.request_id,
-        }
+        new_event(
+            event_type,
+            actor=actor,
+            account_id=row.twitter_username,
+            api_app=row.api_app,
+            session_id=row.session_id,
+            profile_id=row.profile_id,
+            request_id=row.request_id,
+        )
         for row in rows
     ]
-    await session.execute(insert(Event), events)
+    await record_all(session, events)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from app.clients.oauth1_provider import OAuth1App, OAuth1ProviderClient, OAuth1Token
 from app.clients.oauth_provider import OAuthProviderClient, ProviderUser
 from app.config import OAuthApp
+from app.services.call_budgets import CallBudgets
 from app.services.interfaces import AuthorizationRequest, TokenSet
 from app.services.providers import ConsentPageRules, OAuthProvider
 from app.utils.exceptions import UnknownApiAppException
@@ -39,11 +41,13 @@ class OAuthService:
         apps: Mapping[str, OAuthApp],
         providers: Mapping[str, OAuthProvider],
         client: OAuthProviderClient,
+        budgets: CallBudgets,
     ) -> None:
         self._apps = {name: _with_scopes(app, providers[app.provider]) for name, app in apps.items()}
         self._providers = providers
         self._client = client
         self._oauth1 = OAuth1ProviderClient(provider=client)
+        self._budgets = budgets
 
     def app(self, api_app: str) -> OAuthApp:
         """Raises `UnknownApiAppException`."""
@@ -143,9 +147,12 @@ class OAuthService:
 
     async def _token(self, api_app: str, form: dict[str, str]) -> TokenSet:
         client_id, client_secret = self._client_credentials(api_app)
-        answer = await self._client.token(
-            self._provider(api_app), client_id=client_id, client_secret=client_secret, form=form
-        )
+        asked_at = time.time()
+        with self._budgets.calling(api_app):
+            answer = await self._client.token(
+                self._provider(api_app), client_id=client_id, client_secret=client_secret, form=form
+            )
+        self._budgets.answered(api_app, answer.rate_limit, asked_at=asked_at)
         granted = tuple(filter(None, _BETWEEN_SCOPES.split(answer.scope or "")))
         return TokenSet(
             access_token=answer.access_token,

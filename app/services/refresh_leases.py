@@ -6,6 +6,7 @@ spent again: the account is authorised anew.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -15,15 +16,20 @@ from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, database_time
-from app.models import AppState, Credential, CredentialStatus, utc_now
+from app.models import Credential, CredentialStatus, utc_now
 from app.services import event_service
 from app.services.app_states import AppStates
+from app.services.call_budgets import CallBudgets
 from app.services.credential_vault import CredentialVault
+from app.services.due_refreshes import due, is_free, room_for_calls, within
+from app.services.group_commit import GroupCommit
 from app.services.interfaces import TokenSet
 from app.services.leases import new_lease_token
-from app.utils.exceptions import AppException, DecryptionException
+from app.services.refresh_results import NOT_HELD, HeldRefresh, RefreshResult, save_all
+from app.utils.exceptions import AppException, DecryptionException, TwitterAPIException
 from app.utils.logger import get_logger
 
+_TOO_MANY_REQUESTS: Final = 429
 _LONGEST_WAIT: Final = 3600.0
 _SHARE_OF_LIFE: Final = 0.5
 """A token is refreshed in the second half of its life at the earliest, however wide the margin is."""
@@ -52,20 +58,6 @@ class RefreshTimes:
     """After the first failure in a row; it doubles with each one."""
 
 
-@dataclass(frozen=True)
-class HeldRefresh:
-    """A refresh that this process may make; the refresh token was read inside the lock."""
-
-    credential_id: int
-    account_id: str
-    api_app: str
-    version: int
-    lease_token: str
-    refresh_token: SecretStr
-    row_made_at: datetime
-    """An id may come again after its row was deleted; id and this together do not."""
-
-
 class RefreshLeases:
     """`owner`: this process's name in the leases."""
 
@@ -75,14 +67,17 @@ class RefreshLeases:
         database: Database,
         vault: CredentialVault,
         apps: AppStates,
+        budgets: CallBudgets,
         times: RefreshTimes,
         owner: str,
     ) -> None:
         self._database = database
         self._vault = vault
         self._apps = apps
+        self._budgets = budgets
         self._times = times
         self._owner = owner
+        self._saves = GroupCommit(database=database, write=self._save_all)
 
     async def take(self, account_id: str, api_app: str, *, version: int) -> HeldRefresh | None:
         """The right to refresh this version; None when somebody has it, had it, or nobody may any more.
@@ -95,34 +90,31 @@ class RefreshLeases:
             Credential.version == version,
             Credential.status == CredentialStatus.ACTIVE,
             Credential.refresh_token.is_not(None),
-            _is_free(),
+            is_free(),
         )
         async with self._database.transaction() as session:
             row = await session.scalar(query.with_for_update())
-            return None if row is None else self._taken(session, row, self._vault.refresh_token(row))
+            if row is None:
+                return None
+            held = self._taken(session, row, self._vault.refresh_token(row), new_lease_token())
+            if held is not None:
+                await self._mark(session, [held])
+        return held
 
     async def take_due(self, limit: int) -> list[HeldRefresh]:
-        """The next ones that are due, whose app is neither paused nor limited, for this process alone."""
-        now = utc_now()
-        stopped = select(AppState.api_app).where(
-            AppState.paused_at.is_not(None) | (AppState.limited_until > now)
-        )
-        query = (
-            select(Credential)
-            .where(
-                Credential.status == CredentialStatus.ACTIVE,
-                Credential.refresh_token.is_not(None),
-                Credential.refresh_due_at <= now,
-                Credential.api_app.not_in(stopped),
-                _is_free(),
-            )
-            .order_by(Credential.refresh_due_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        """The next ones that are due, whose app is neither paused nor limited, for this process alone.
+
+        Of an app whose budget of calls is told, no more than fit into it beside those in flight, in all processes.
+        """
         async with self._database.transaction() as session:
-            rows = (await session.scalars(query)).all()
-            return [held for row in rows if (held := self._taken_if_readable(session, row)) is not None]
+            room = await room_for_calls(session, self._budgets)
+            rows = (await session.scalars(due(limit, room))).all()
+            lease_token = new_lease_token()
+            tried = [self._taken_if_readable(session, row, lease_token) for row in within(room, rows)]
+            taken = [held for held in tried if held is not None]
+            if taken:
+                await self._mark(session, taken)
+        return taken
 
     async def save(self, held: HeldRefresh, tokens: TokenSet, *, answered_at: datetime) -> bool:
         """Make `tokens`, which live from `answered_at`, the current ones.
@@ -130,29 +122,33 @@ class RefreshLeases:
         False when newer ones are, or when the account was forgotten. Fenced by the version alone: tokens that arrive
         after the lease still heal a chain taken for broken.
         """
-        values = self._vault.sealed(held.account_id, held.api_app, tokens)
-        async with self._database.transaction() as session:
-            saved = await session.execute(
-                update(Credential)
-                .where(*_same_version(held), Credential.status != CredentialStatus.REVOKING)
-                .values(
-                    **values,
-                    **NOT_HELD,
-                    scopes=list(tokens.scopes),
-                    status=CredentialStatus.ACTIVE,
-                    version=held.version + 1,
-                    token_expires_at=expiry(answered_at, tokens.expires_in),
-                    refresh_due_at=self.due_at(answered_at, tokens),
-                    refreshed_at=answered_at,
-                    refresh_failures=0,
-                    refresh_error_code=None,
-                )
-            )
-            if not saved.rowcount:  # type: ignore[attr-defined]
-                return False
-            await self._apps.succeeded(session, held.api_app)
-            self._record(session, "credential.refreshed", held, version=held.version + 1)
-        return True
+        values = {
+            **self._vault.sealed(held.account_id, held.api_app, tokens),
+            **NOT_HELD,
+            "scopes": list(tokens.scopes),
+            "status": CredentialStatus.ACTIVE,
+            "version": held.version + 1,
+            "token_expires_at": expiry(answered_at, tokens.expires_in),
+            "refresh_due_at": self.due_at(answered_at, tokens),
+            "refreshed_at": answered_at,
+            "refresh_failures": 0,
+            "refresh_error_code": None,
+        }
+        event = event_service.new_event(
+            "credential.refreshed",
+            account_id=held.account_id,
+            api_app=held.api_app,
+            version=held.version + 1,
+        )
+        return await self._saves.add(RefreshResult(held, values, event))
+
+    async def _save_all(self, session: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
+        outcomes = await save_all(session, results)
+        for api_app in sorted({result.held.api_app for result in results}):
+            await self._apps.succeeded(session, api_app)
+            if (seconds := self._budgets.spent_for(api_app)) is not None:
+                await self._apps.limited(session, api_app, seconds=seconds)
+        return outcomes
 
     async def is_forgotten(self, held: HeldRefresh) -> bool:
         """Whether nobody wants the account's tokens any more."""
@@ -171,8 +167,7 @@ class RefreshLeases:
             if row is None:
                 return
             row.refresh_failures += 1
-            wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** (row.refresh_failures - 1))
-            wait = max(wait * random.uniform(0.5, 1.5), error.retry_after or 0.0)  # noqa: S311
+            wait = self._wait_after(error, row.refresh_failures)
             row.refresh_due_at = utc_now() + timedelta(seconds=wait)
             row.refresh_error_code = error.error_code
             _set(row, NOT_HELD)
@@ -214,7 +209,30 @@ class RefreshLeases:
         early = self._times.margin + random.uniform(0, self._times.jitter)  # noqa: S311
         return now + timedelta(seconds=tokens.expires_in - min(early, tokens.expires_in * _SHARE_OF_LIFE))
 
-    def _taken_if_readable(self, session: AsyncSession, row: Credential) -> HeldRefresh | None:
+    def _wait_after(self, error: AppException, failures: int) -> float:
+        asked_for = error.retry_after or 0.0
+        if asked_for and isinstance(error, TwitterAPIException) and error.status == _TOO_MANY_REQUESTS:
+            return asked_for  # the app's calls were too many, not the account's
+        wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** (failures - 1))
+        return max(wait * random.uniform(0.5, 1.5), asked_for)  # noqa: S311
+
+    async def _mark(self, session: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
+        """In one statement: `taken` have one lease token."""
+        await session.execute(
+            update(Credential)
+            .where(Credential.id.in_([held.credential_id for held in taken]))
+            .values(
+                lease_token=taken[0].lease_token,
+                lease_owner=self._owner,
+                lease_expires_at=database_time(plus=self._times.lease),
+                spending_version=Credential.version,
+            ),
+            execution_options={"synchronize_session": False},
+        )
+
+    def _taken_if_readable(
+        self, session: AsyncSession, row: Credential, lease_token: str
+    ) -> HeldRefresh | None:
         try:
             refresh_token = self._vault.refresh_token(row)
         except DecryptionException as error:  # a key is missing in the settings: the chain may be fine
@@ -222,16 +240,14 @@ class RefreshLeases:
             row.refresh_error_code = error.error_code
             row.refresh_due_at = utc_now() + timedelta(seconds=_LONGEST_WAIT)
             return None
-        return self._taken(session, row, refresh_token)
+        return self._taken(session, row, refresh_token, lease_token)
 
-    def _taken(self, session: AsyncSession, row: Credential, refresh_token: SecretStr) -> HeldRefresh | None:
+    def _taken(
+        self, session: AsyncSession, row: Credential, refresh_token: SecretStr, lease_token: str
+    ) -> HeldRefresh | None:
         if row.spending_version == row.version:
             self._break(session, row, AMBIGUOUS)
             return None
-        lease_token = row.lease_token = new_lease_token()
-        row.lease_owner = self._owner
-        row.lease_expires_at = database_time(plus=self._times.lease)
-        row.spending_version = row.version
         return HeldRefresh(
             credential_id=row.id,
             account_id=row.account_id,
@@ -260,20 +276,8 @@ class RefreshLeases:
         event_service.record(session, event, account_id=held.account_id, api_app=held.api_app, **data)
 
 
-NOT_HELD: Final[dict[str, Any]] = {
-    "spending_version": None,
-    "lease_token": None,
-    "lease_owner": None,
-    "lease_expires_at": None,
-}
-
-
 def expiry(now: datetime, expires_in: int | None) -> datetime | None:
     return None if expires_in is None else now + timedelta(seconds=expires_in)
-
-
-def _is_free() -> ColumnElement[bool]:
-    return Credential.lease_expires_at.is_(None) | (Credential.lease_expires_at < database_time())
 
 
 def _same_version(held: HeldRefresh) -> tuple[ColumnElement[bool], ...]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from app.database import Database
 from app.models import utc_now
 from app.services.app_states import AppStates
+from app.services.call_budgets import CallBudgets
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
-from app.services.refresh_leases import AMBIGUOUS, HeldRefresh, RefreshLeases
+from app.services.refresh_leases import AMBIGUOUS, RefreshLeases
+from app.services.refresh_results import HeldRefresh
 from app.services.token_spill import TokenSpill
 from app.utils.exceptions import (
     AppException,
@@ -35,6 +37,7 @@ class TokenRefresher:
         leases: RefreshLeases,
         oauth: OAuthServiceProtocol,
         apps: AppStates,
+        budgets: CallBudgets,
         spill: TokenSpill,
         save_for: float,
     ) -> None:
@@ -42,6 +45,7 @@ class TokenRefresher:
         self._leases = leases
         self._oauth = oauth
         self._apps = apps
+        self._budgets = budgets
         self._spill = spill
         self._save_for = save_for
         self._running: dict[tuple[str, str, int], asyncio.Task[AppException | None]] = {}
@@ -82,6 +86,7 @@ class TokenRefresher:
 
     async def _refresh_if_free(self, account_id: str, api_app: str, version: int) -> AppException | None:
         try:
+            self._budgets.refuse_spent(api_app)
             async with self._database.reading() as session:
                 await self._apps.refuse_stopped(session, api_app)
         except AppException as error:

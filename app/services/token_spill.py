@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from app.services.interfaces import TokenSet
-from app.services.refresh_leases import HeldRefresh
+from app.services.refresh_results import HeldRefresh
 from app.utils.crypto import KeyRing, key_id_of
 from app.utils.exceptions import DecryptionException
 from app.utils.logger import get_logger

@@ -1,9 +1,10 @@
 """Small asyncio helpers."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -50,3 +51,28 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
             raise cancelled from task.exception()
         raise cancelled
     return task.result()
+
+
+class SingleFlight(Generic[K, T]):
+    """Work that many ask for at once is done once, and goes on when those who asked have left."""
+
+    def __init__(self) -> None:
+        self._running: dict[K, asyncio.Task[T]] = {}
+
+    async def shared(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of the work under `key`, which begins now unless it is under way. Raises what it raises."""
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(work())
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return await asyncio.shield(task)
+
+    async def cancel(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _ended(self, key: K, task: asyncio.Task[T]) -> None:
+        del self._running[key]
+        if not task.cancelled():
+            task.exception()  # looked at, should nobody have stayed to hear of it

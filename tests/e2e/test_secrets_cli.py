@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 from app.context import Context
 from app.database import Database
 from app.models import Credential, Event, utc_now
-from app.services.refresh_leases import HeldRefresh
+from app.services.refresh_results import HeldRefresh
 from app.services.token_spill import TokenSpill
 from tests.e2e.children import Commands, Ended, commands
 from tests.e2e.house import until

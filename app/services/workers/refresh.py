@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from app.services.credential_service import CredentialService
-from app.services.refresh_leases import HeldRefresh, RefreshLeases
+from app.services.refresh_leases import RefreshLeases
+from app.services.refresh_results import HeldRefresh
 from app.services.token_refresher import TokenRefresher
 from app.services.workers.base import Worker
 from app.utils.logger import get_logger
@@ -58,12 +59,16 @@ class TokenRefreshWorker(Worker):
         for held in due:
             task = asyncio.create_task(self._refresh(held))
             self._in_flight.add(task)
-            task.add_done_callback(self._in_flight.discard)
+            task.add_done_callback(self._ended)
         return len(due)
 
     async def finish_started(self) -> None:
         if self._in_flight:
             await asyncio.wait(self._in_flight)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self.wake()  # an app whose budget was all in flight may have room again
 
     async def _until_there_is_room(self) -> None:
         while len(self._in_flight) >= self._concurrency:

@@ -12,6 +12,7 @@ from app.config import OAuthApp
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
+from app.services.call_budgets import CallBudgets
 from app.services.consent_tab import parse_callback
 from app.services.interfaces import TokenSet
 from app.services.oauth_service import OAuthService
@@ -40,7 +41,12 @@ def service(http: httpx.AsyncClient, info: SandboxInfo, providers: dict[str, OAu
         "WRONG1": plain.model_copy(update={"client_secret": SecretStr("wrong")}),
         "PUBLIC1": plain.model_copy(update={"client_secret": None}),
     }
-    return OAuthService(apps=apps, providers=providers, client=OAuthProviderClient(http=http, timeout=10))
+    return OAuthService(
+        apps=apps,
+        providers=providers,
+        client=OAuthProviderClient(http=http, timeout=10),
+        budgets=CallBudgets(apps=apps),
+    )
 
 
 async def authorized(service: OAuthService, admin: SandboxAdmin, app: str, account: str) -> TokenSet:
@@ -107,6 +113,7 @@ async def test_the_secret_goes_where_the_provider_wants_it(
         apps={"PLAIN1": service.app("PLAIN1")},
         providers={"plainbook": by_header},
         client=OAuthProviderClient(http=http, timeout=10),
+        budgets=CallBudgets(apps=["PLAIN1"]),
     )
     with pytest.raises(InvalidClientException):
         await other.refresh_access_token("PLAIN1", NEVER)
@@ -182,6 +189,7 @@ async def test_without_a_revocation_endpoint_nothing_is_sent(
         apps={"PLAIN1": service.app("PLAIN1")},
         providers={"plainbook": replace(providers["plainbook"], revoke_url="")},
         client=OAuthProviderClient(http=http, timeout=10),
+        budgets=CallBudgets(apps=["PLAIN1"]),
     )
     await other.revoke_token("PLAIN1", SecretStr("clear-token"))
     assert await admin.requests() == []

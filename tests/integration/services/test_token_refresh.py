@@ -1,6 +1,7 @@
 """A token that works now: handed out, refreshed once for any number of callers, and what each failure does to it."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -266,3 +267,20 @@ async def test_a_forgotten_account_has_no_token(chain: Chain, sandbox_context: C
         await session.execute(delete(Credential))
     with pytest.raises(TokenNotFoundException):
         await chain.hand_out()
+
+
+async def test_1000_callers_in_four_processes_cause_one_refresh(chain: Chain, sandbox_settings: MakeSettings):
+    await chain.admin.set_fault("provider.token", "delay", seconds=0.3, times=1, account=chain.account)
+    await chain.make_due(lives_for=-1)
+    async with AsyncExitStack() as stack:
+        processes = [
+            await stack.enter_async_context(open_context(sandbox_settings(database_pool_size=5)))
+            for _ in range(4)
+        ]
+        handed = await asyncio.gather(
+            *(chain.hand_out(by=process) for _ in range(250) for process in processes)
+        )
+    assert await chain.refreshes() == 1
+    assert len({one.access_token.get_secret_value() for one in handed}) == 1
+    assert (await chain.who(handed[0].access_token)).username == chain.account
+    assert len(await chain.events("token.read")) == 1000

@@ -13,7 +13,8 @@ from sqlalchemy import delete
 
 from app.context import Context, open_context
 from app.models import Credential, CredentialStatus, utc_now
-from app.services.refresh_leases import AMBIGUOUS, HeldRefresh, RefreshLeases
+from app.services.refresh_leases import AMBIGUOUS, RefreshLeases
+from app.services.refresh_results import HeldRefresh
 from app.services.workers.refresh import TokenRefreshWorker
 from app.utils.exceptions import DatabaseUnavailableException, ReauthorizationRequiredException
 from tests.fixtures.factories import new_tokens

@@ -10,6 +10,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from app.clients.oauth_provider import OAuthProviderClient
 from app.config import OAuthApp
+from app.services.call_budgets import CallBudgets
 from app.services.oauth_service import OAuthService, _challenge
 from app.services.providers import ConsentPageRules, OAuthProvider, x_provider
 from app.utils.exceptions import UnknownApiAppException
@@ -43,7 +44,9 @@ def service(http: httpx.AsyncClient) -> OAuthService:
         "OTHER1": OAuthApp(**own),
         "OTHER2": OAuthApp(**own, scopes=("submit",)),
     }
-    return OAuthService(apps=apps, providers={"x": provider, "other": OTHER}, client=client)
+    return OAuthService(
+        apps=apps, providers={"x": provider, "other": OTHER}, client=client, budgets=CallBudgets(apps=apps)
+    )
 
 
 def test_the_challenge_of_the_rfcs_appendix_b():
@@ -101,7 +104,10 @@ async def test_no_scope_is_asked_for_where_neither_names_one(http: httpx.AsyncCl
     app = OAuthApp(client_id="id", redirect_uri="http://localhost", provider="other")
     provider = replace(OTHER, default_scopes=())
     service = OAuthService(
-        apps={"A": app}, providers={"other": provider}, client=OAuthProviderClient(http=http, timeout=1)
+        apps={"A": app},
+        providers={"other": provider},
+        client=OAuthProviderClient(http=http, timeout=1),
+        budgets=CallBudgets(apps="A"),
     )
     assert "scope" not in parse_qs(urlsplit((await service.generate_auth_url("A")).url).query)
 

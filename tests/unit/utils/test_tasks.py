@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.utils.tasks import uninterrupted
+from app.utils.tasks import SingleFlight, uninterrupted
 
 
 async def test_the_result_is_passed_on():
@@ -57,3 +57,21 @@ async def test_a_cancellation_is_not_replaced_by_an_error_of_the_work():
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_work_that_many_ask_for_is_done_once_and_outlives_who_asked_first():
+    flight: SingleFlight[str, int] = SingleFlight()
+    begun, go_on = 0, asyncio.Event()
+
+    async def work() -> int:
+        nonlocal begun
+        begun += 1
+        await go_on.wait()
+        return begun
+
+    first, second = (asyncio.create_task(flight.shared("a", work)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    go_on.set()
+    assert (await second, first.cancelled()) == (1, True)
+    assert await flight.shared("a", work) == 2, "the next one begins anew"

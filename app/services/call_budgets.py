@@ -1,0 +1,97 @@
+"""How many calls the provider still allows each app, learned from its answers before it has to refuse one.
+
+Known to this process alone, and only for a moment: what is not known any more is found out with a few calls.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from app.clients.oauth_provider import RateLimit
+from app.utils.exceptions import AppLimitedException
+
+_TRUSTED_FOR: Final = 5.0
+"""Seconds: others may call for the app, too, from outside this service."""
+_TO_FIND_OUT: Final = 5
+"""Calls at once of an app whose budget is not known."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    rate_limit: RateLimit
+    asked_at: float
+    """Unix seconds; every later call may be missing in what the answer says."""
+
+    def is_over(self) -> bool:
+        return self.rate_limit.reset <= time.time()
+
+    def is_fresh(self) -> bool:
+        return not self.is_over() and time.time() - self.asked_at <= _TRUSTED_FOR
+
+    def some(self) -> int:
+        return _TO_FIND_OUT if self.is_over() else min(self.rate_limit.remaining, 1)
+
+
+class CallBudgets:
+    """`apps`: the names of those that call."""
+
+    def __init__(self, *, apps: Iterable[str]) -> None:
+        self._told: dict[str, _Told | None] = {}
+        self._unknown = set(apps)
+        self._in_flight: Counter[str] = Counter()
+
+    def answered(self, api_app: str, rate_limit: RateLimit | None, *, asked_at: float) -> None:
+        """A call succeeded that began at `asked_at`, unix seconds; None: its answer names no limit."""
+        self._unknown.discard(api_app)
+        if rate_limit is None:
+            self._told[api_app] = None
+            return
+        before = self._told.get(api_app)
+        if before is None or (before.rate_limit.reset, -before.rate_limit.remaining) < (
+            rate_limit.reset,
+            -rate_limit.remaining,
+        ):  # else a later answer has overtaken it
+            self._told[api_app] = _Told(rate_limit, asked_at)
+
+    @contextmanager
+    def calling(self, api_app: str) -> Iterator[None]:
+        """A call of this process, for as long as it is in flight."""
+        self._in_flight[api_app] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[api_app] -= 1
+
+    def told(self) -> dict[str, int]:
+        """By app, calls that all processes together may have in flight: as the last answer said, just now."""
+        return {name: told.rate_limit.remaining for name, told in self._limited() if told.is_fresh()}
+
+    def told_since(self) -> datetime | None:
+        """When the first of those calls began whose answers `told` goes by."""
+        fresh = [told.asked_at for _, told in self._limited() if told.is_fresh()]
+        return datetime.fromtimestamp(min(fresh), UTC) if fresh else None
+
+    def to_find_out(self) -> dict[str, int]:
+        """By app, calls that this process may add: of those whose budget is not known, or not any more."""
+        most = dict.fromkeys(self._unknown, _TO_FIND_OUT)
+        most |= {name: told.some() for name, told in self._limited() if not told.is_fresh()}
+        return {name: calls - self._in_flight[name] for name, calls in most.items()}
+
+    def spent_for(self, api_app: str) -> float | None:
+        """Seconds until the app may call again; None when it may."""
+        told = self._told.get(api_app)
+        if told is None or told.rate_limit.remaining > 0 or told.is_over():
+            return None
+        return told.rate_limit.reset - time.time()
+
+    def refuse_spent(self, api_app: str) -> None:
+        """Raises `AppLimitedException`."""
+        if (left := self.spent_for(api_app)) is not None:
+            raise AppLimitedException(api_app, left)
+
+    def _limited(self) -> list[tuple[str, _Told]]:
+        return [(api_app, told) for api_app, told in self._told.items() if told is not None]
