@@ -10,6 +10,7 @@ from typing import Final
 import httpx
 
 from app.clients.adspower import AdsPowerClient
+from app.clients.connections import StackedTransport
 from app.clients.devtools import DevToolsClient
 from app.clients.gologin import GoLoginClient
 from app.clients.oauth_provider import OAuthProviderClient
@@ -110,9 +111,9 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         stack.push_async_callback(database.close)
         await database.check_schema()
         # No environment proxies: every address is one of ours or of the settings.
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(trust_env=False, limits=_connection_limits(settings))
-        )
+        tls = httpx.create_ssl_context(trust_env=False)
+        connections = StackedTransport(tls=tls, most=_most_connections(settings), keep_idle=_IDLE_CONNECTION)
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=connections, trust_env=False))
         context = _build(settings, database, http, stack)
         context.loop_lag.start()
         stack.push_async_callback(context.loop_lag.stop)
@@ -411,11 +412,6 @@ def _automator(
     return automator
 
 
-def _connection_limits(settings: Settings) -> httpx.Limits:
+def _most_connections(settings: Settings) -> int:
     """Every running profile may hold a connection to GoLogin, its browser and the provider at once."""
-    kept = 20 + settings.refresh_concurrency
-    return httpx.Limits(
-        max_connections=kept + 4 * settings.max_concurrent_profiles,
-        max_keepalive_connections=kept,
-        keepalive_expiry=_IDLE_CONNECTION,
-    )
+    return 20 + settings.refresh_concurrency + 4 * settings.max_concurrent_profiles

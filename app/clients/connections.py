@@ -1,0 +1,94 @@
+"""Connections that are kept and used again, found in constant time.
+
+httpcore's own pool looks at every connection several times for each request, and at all others for each idle one: with
+50 of them that takes longer than the request. Here each connection is a pool of its own, and the idle ones of an origin
+are a stack.
+"""
+
+import asyncio
+import ssl
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from time import monotonic
+from typing import cast
+
+import httpx
+
+_Origin = tuple[str, str, int | None]
+_Idle = deque[tuple[float, httpx.AsyncHTTPTransport]]
+"""The one used last on the right, with the moment (`monotonic`) at which it became idle."""
+
+
+class StackedTransport(httpx.AsyncBaseTransport):
+    """`most`: connections in use at once. `keep_idle`: seconds after which an idle one is not used again."""
+
+    def __init__(self, *, tls: ssl.SSLContext, most: int, keep_idle: float) -> None:
+        self._tls = tls
+        self._keep_idle = keep_idle
+        self._room = asyncio.Semaphore(most)
+        self._idle: defaultdict[_Origin, _Idle] = defaultdict(deque)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises `httpx.PoolTimeout` when no connection becomes free within the request's `pool` timeout."""
+        origin = (request.url.scheme, request.url.host, request.url.port)
+        await self._wait_for_room(request)
+        waiting = self._idle[origin]
+        # The one used last, so that those that are not needed any more grow old.
+        connection = waiting.pop()[1] if waiting else self._new()
+
+        def give_back() -> None:
+            waiting.append((monotonic(), connection))
+            self._room.release()
+
+        try:
+            await self._close_old(waiting)
+            response = await connection.handle_async_request(request)
+        except BaseException:  # the pool of one has closed what it had: it makes another
+            give_back()
+            raise
+        stream = _Body(cast(httpx.AsyncByteStream, response.stream), give_back)
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        for waiting in self._idle.values():
+            while waiting:
+                await waiting.pop()[1].aclose()
+
+    async def _wait_for_room(self, request: httpx.Request) -> None:
+        try:
+            async with asyncio.timeout(request.extensions.get("timeout", {}).get("pool")):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise httpx.PoolTimeout("every connection is in use", request=request) from error
+
+    async def _close_old(self, waiting: _Idle) -> None:
+        while waiting and monotonic() - waiting[0][0] > self._keep_idle:
+            await waiting.popleft()[1].aclose()
+
+    def _new(self) -> httpx.AsyncHTTPTransport:
+        limits = httpx.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keep_idle
+        )
+        return httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=limits)
+
+
+class _Body(httpx.AsyncByteStream):
+    """Once it is closed, its connection is free."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], None]) -> None:
+        self._stream = stream
+        self._give_back: Callable[[], None] | None = give_back
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._stream:
+            yield part
+
+    async def aclose(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        try:
+            await self._stream.aclose()
+        finally:
+            if give_back is not None:
+                give_back()
