@@ -44,13 +44,17 @@ serve: .env $(RUNTIME) ## Migrate the database and run the service with the sett
 test: $(DEV) $(BROWSER) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
+.PHONY: test-long
+test-long: $(DEV) $(BROWSER) ## Run the slow tests that `make test` leaves out
+	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup -m long $(ARGS)
+
 .PHONY: chaos
 chaos: $(DEV) $(BROWSER) ## Kill everything at random while N=200 sessions run, SEED=1; ARGS='-k sqlite' for one database
-	@CHAOS_SESSIONS=$(or $(N),200) CHAOS_SEED=$(SEED) $(WITH_BROWSER) $(PY) -m pytest -s -p no:randomly tests/e2e/test_chaos.py $(ARGS)
+	@CHAOS_SESSIONS=$(or $(N),200) CHAOS_SEED=$(SEED) $(WITH_BROWSER) $(PY) -m pytest -s -m "" -p no:randomly tests/e2e/test_chaos.py $(ARGS)
 
 .PHONY: kills
 kills: $(DEV) $(BROWSER) ## Kill a process N=100 times, at every step of a refresh; ARGS='-k sqlite' for one database
-	@KILLS=$(or $(N),100) $(WITH_BROWSER) $(PY) -m pytest -s -p no:randomly tests/e2e/test_refresh_kills.py $(ARGS)
+	@KILLS=$(or $(N),100) $(WITH_BROWSER) $(PY) -m pytest -s -m "" -p no:randomly tests/e2e/test_refresh_kills.py $(ARGS)
 
 .PHONY: coverage
 coverage: $(DEV) $(BROWSER) ## Run the suite and show which lines of app/ it did not reach

@@ -12,8 +12,40 @@ from tests.e2e.house import House, open_house
 
 ACCOUNTS = 150
 
+LONG = (
+    "test_batches.py::test_a_running_service_does_the_work",
+    "test_chaos.py::test_no_authorization_is_lost_doubled_or_stuck[sqlite]",
+    "test_chaos.py::test_no_authorization_is_lost_doubled_or_stuck[postgresql]",
+    "test_cli.py::test_the_demo_fails_when_an_account_does",
+    "test_concurrency.py::test_an_account_asked_four_times_at_once_never_has_two_browsers",
+    "test_consent_tab.py::test_other_pages_end_with_their_own_error_and_nothing_pressed[/hung",
+    "test_deadlines.py::test_a_start_ends_when_its_caller_says[hang]",
+    "test_faults.py::test_what_hangs_ends_at_its_deadline[provider.me-hang]",
+    "test_fleet_leases.py::test_what_a_killed_service_ran_is_stopped_and_freed_after_its_restart[in the middle]",
+    "test_fleet_sync.py::test_a_sync_killed_at_a_random_page_loses_nothing_and_the_next_one_repairs_all[sqlite-2",
+    "test_recovery.py::test_killed_at_any_point_it_is_completed_once[profile_starting]",
+    "test_recovery.py::test_killed_at_any_point_it_is_completed_once[consent_given]",
+    "test_recovery.py::test_killed_at_any_point_it_is_completed_once[code_received]",
+    "test_recovery.py::test_killed_at_any_point_it_is_completed_once[stored_not_stopped]",
+    "test_refresh_kills.py::test_no_chain_is_broken_silently[postgresql]",
+    "test_signals.py::test_what_hangs_is_put_back_and_goes_on_after_the_restart[15-provider.authorize]",
+    "test_signals.py::test_what_hangs_is_put_back_and_goes_on_after_the_restart[2-provider.consent]",
+    "test_surroundings.py::test_a_clock_that_jumps_leaves_no_session_stuck_or_doubled[forward]",
+    "test_workers.py::test_all_sessions_end_through_a_restart_of_postgresql",
+    "test_workers.py::test_the_most_urgent_come_first",
+)
+"""The beginnings of ids of slow tests whose like is in the suite; `make test-long` runs them."""
 
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if f"{item.path.name}::{item.name}".startswith(LONG):
+            item.add_marker(pytest.mark.long)
+    _name_groups(config, items)
+
+
+def _name_groups(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Names the groups: pytest-xdist 3.8 writes them to an attribute that pytest 9.2 no longer reads."""
     if not getattr(config.option, "loadgroup", False):
         return

@@ -21,8 +21,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group
 
 SESSIONS = int(os.environ.get("CHAOS_SESSIONS", "6"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-KINDS = ["sqlite", "workers", *(["postgresql"] if "CHAOS_SESSIONS" in os.environ else [])]
-"""One process over PostgreSQL dies no other way than one of several: at length only."""
+
 
 Surroundings = tuple[House, Sequence[ServiceProcess], OwnPostgresql | None]
 
@@ -70,7 +69,7 @@ async def open_fleet(
 
 
 @pytest.mark.timeout(400 + 30 * SESSIONS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "workers"])
 async def test_no_authorization_is_lost_doubled_or_stuck(tmp_path: Path, kind: str):
     async with surroundings(kind, tmp_path) as (house, processes, server):
         chaos = Chaos(house, processes, seed=SEED, postgresql=server)
