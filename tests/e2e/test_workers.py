@@ -164,7 +164,7 @@ async def test_the_most_urgent_come_first(
         ]
         await crew.hire(stack, max_concurrent_profiles=1)
         ended = await all_ended(crew.house, session_ids)
-    in_order = sorted(ended, key=lambda one: one["started_at"])
+    in_order = sorted(ended, key=lambda one: one["attempt_list"][0]["started_at"])
     assert [session_ids.index(one["session_id"]) for one in in_order] == [1, 3, 2, 0]
 
 

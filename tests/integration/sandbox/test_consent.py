@@ -86,7 +86,9 @@ async def test_the_page_in_a_real_browser(
     http, info, admin: SandboxAdmin, profile: ProfileInfo, authorize_url
 ):
     """Disabled until the data arrive, then a click, then the redirect: to an address where nothing listens."""
-    await admin.change_settings(consent_delay_ms=[300, 300])
+    await admin.change_settings(
+        consent_delay_ms=[2000, 2000]
+    )  # a busy machine needs a second for the first look
     started = await http.post(
         f"{info.gologin_local_url}/browser/start-profile", json={"profileId": profile.id, "sync": True}
     )
@@ -108,10 +110,10 @@ def _authorize_in_browser(address: str, url: str) -> dict:
         driver.get(url)
         button = driver.find_element(*BUTTON)
         seen = {"enabled at first": button.is_enabled()}
-        WebDriverWait(driver, 5, 0.02).until(lambda _: button.is_enabled())
+        WebDriverWait(driver, 15, 0.02).until(lambda _: button.is_enabled())
         seen["user cell"] = driver.find_element(By.CSS_SELECTOR, '[data-testid="UserCell"]').text
         button.click()
-        WebDriverWait(driver, 5, 0.02).until(lambda _: "code=" in driver.current_url)
+        WebDriverWait(driver, 15, 0.02).until(lambda _: "code=" in driver.current_url)
         return seen | {"url": driver.current_url}
     finally:
         driver.quit()
