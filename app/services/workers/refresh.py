@@ -46,6 +46,7 @@ class TokenRefreshWorker(Worker):
                 if not await self._seen_to(self.run_once):
                     await self._pause(_LOOK_EVERY)
             await self.finish_started()  # each has the call's deadline
+            await tidying  # it sees the stop, too; cancelled in the middle of a query it would log an error
         finally:
             tidying.cancel()
             await asyncio.gather(tidying, return_exceptions=True)
