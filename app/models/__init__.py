@@ -9,6 +9,7 @@ Schema history (one entry per Alembic migration):
 4. `004_batches_and_people`: batches and evidence; consent mode, stage deadlines and batch of a session.
 5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
 6. `006_tokens_that_stay`: lease, marker and due time of a refresh on credentials; rate limits of apps.
+7. `007_api_for_teams`: reach, rotation and last use of API keys; the order of events; webhooks.
 """
 
 from app.models.audit import ApiKey, Event
@@ -23,10 +24,13 @@ from app.models.statuses import (
     BatchStatus,
     ConsentMode,
     CredentialStatus,
+    DeliveryStatus,
     SessionStage,
     SessionStatus,
     SyncStatus,
+    WebhookStatus,
 )
+from app.models.webhooks import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "OPEN_STATUSES",
@@ -43,6 +47,7 @@ __all__ = [
     "ConsentMode",
     "Credential",
     "CredentialStatus",
+    "DeliveryStatus",
     "Event",
     "Evidence",
     "IdempotencyKey",
@@ -51,6 +56,10 @@ __all__ = [
     "SessionStage",
     "SessionStatus",
     "SyncStatus",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookStatus",
     "WorkerRun",
     "utc_now",
 ]

@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String
+from sqlalchemy import BigInteger, FetchedValue, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, BigId, Timestamps, utc_now
+from app.models.base import Base, BigId, Timestamps, rows_where, utc_now
 
 
 class ApiKey(Timestamps, Base):
@@ -15,25 +15,51 @@ class ApiKey(Timestamps, Base):
     __tablename__ = "api_keys"
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(36), unique=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
     prefix: Mapped[str] = mapped_column(String(16), unique=True)
     """The visible part, by which the row is found."""
     key_hash: Mapped[str] = mapped_column(String(64))
+    previous_prefix: Mapped[str | None] = mapped_column(String(16), unique=True)
+    previous_hash: Mapped[str | None] = mapped_column(String(64))
+    previous_expires_at: Mapped[datetime | None]
+    """Until then the key that the last rotation replaced works, too."""
     scopes: Mapped[list[str]]
+    api_apps: Mapped[list[str]] = mapped_column(default=list)
+    """The OAuth apps it is for; empty: all."""
+    account_patterns: Mapped[list[str]] = mapped_column(default=list)
+    """The accounts it is for, with ``*`` for any characters; empty: all."""
+    rate_limit_per_minute: Mapped[int | None]
+    """None: as the settings say."""
+    created_by: Mapped[str] = mapped_column(String(128))
     expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    """Exact to a minute."""
 
 
 class Event(Base):
     """What happened, to what, by whom, under which request id. Append-only; `event_service` is its only writer."""
 
     __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_stream", "xact_id", "id"),
+        Index("ix_events_type", "event_type", "id"),
+        Index("ix_events_account", "account_id", "id", **rows_where("account_id IS NOT NULL")),
+        Index("ix_events_session", "session_id", "id", **rows_where("session_id IS NOT NULL")),
+        Index("ix_events_request", "request_id", "id", **rows_where("request_id IS NOT NULL")),
+        Index("ix_events_actor", "actor", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    event_type: Mapped[str] = mapped_column(String(64), index=True)
+    xact_id: Mapped[int] = mapped_column(BigInteger, server_default=FetchedValue())
+    """Of the transaction that wrote it, on PostgreSQL: ids are given before the commit, so that a reader who goes by
+    them alone would miss what commits late. 0 on SQLite, where one writes at a time."""
+    event_type: Mapped[str] = mapped_column(String(64))
     occurred_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
-    account_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    account_id: Mapped[str | None] = mapped_column(String(64))
     api_app: Mapped[str | None] = mapped_column(String(64))
-    session_id: Mapped[str | None] = mapped_column(String(36), index=True)
+    session_id: Mapped[str | None] = mapped_column(String(36))
     profile_id: Mapped[str | None] = mapped_column(String(64))
     actor: Mapped[str] = mapped_column(String(128))
     request_id: Mapped[str | None] = mapped_column(String(128))

@@ -64,3 +64,16 @@ class SyncStatus(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+class WebhookStatus(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """By its owner, or because every delivery failed for hours."""
+
+
+class DeliveryStatus(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    PARKED = "parked"
+    """It failed for a whole day: it is tried again only when somebody asks for a replay."""

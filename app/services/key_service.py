@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import secrets
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import ApiKey, utc_now
 from app.services import event_service
+from app.services.reach import EVERYTHING, Reach
 from app.utils.exceptions import AuthenticationException, InvalidRequestException
 
 BOOTSTRAP_NAME: Final = "bootstrap"
@@ -27,15 +29,18 @@ class Scope(StrEnum):
     PROFILES = "profiles"
     TOKENS_READ = "tokens:read"
     EVIDENCE = "evidence"
+    EVENTS = "events"
+    WEBHOOKS = "webhooks"
     ADMIN = "admin"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls: the name of an API key and what it may do; `admin` may do all."""
+    """Who calls: the name of an API key, what it may do (`admin`: all), and for whom."""
 
     name: str
     scopes: frozenset[str]
+    reach: Reach = EVERYTHING
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
@@ -57,7 +62,13 @@ class KeyService:
         expires_at = utc_now() + lifetime if lifetime else None
         session.add(
             ApiKey(
-                name=name, prefix=prefix, key_hash=_hash(key), scopes=sorted(scopes), expires_at=expires_at
+                key_id=str(uuid.uuid4()),
+                name=name,
+                prefix=prefix,
+                key_hash=_hash(key),
+                scopes=sorted(scopes),
+                created_by="cli",
+                expires_at=expires_at,
             )
         )
         try:

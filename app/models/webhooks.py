@@ -1,0 +1,82 @@
+"""Where to tell of events, what is to be told, and each try."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, BigId, Lease, Timestamps, string_enum, utc_now
+from app.models.statuses import DeliveryStatus, WebhookStatus
+
+
+class WebhookEndpoint(Timestamps, Lease, Base):
+    """An address that is told of events. The lease is held by whoever makes deliveries of the events."""
+
+    __tablename__ = "webhook_endpoints"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(String(36), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    url: Mapped[str] = mapped_column(Text)
+    event_types: Mapped[list[str]]
+    """With ``*`` for any characters; empty: all."""
+    api_apps: Mapped[list[str]]
+    """Empty: all."""
+    account_patterns: Mapped[list[str]]
+    """With ``*`` for any characters; empty: all."""
+    secret: Mapped[str] = mapped_column(Text)
+    """Encrypted."""
+    previous_secret: Mapped[str | None] = mapped_column(Text)
+    previous_secret_expires_at: Mapped[datetime | None]
+    """Until then deliveries are signed with both."""
+    status: Mapped[WebhookStatus] = mapped_column(string_enum(WebhookStatus), default=WebhookStatus.ACTIVE)
+    pause_reason: Mapped[str | None] = mapped_column(Text)
+    failing_since: Mapped[datetime | None]
+    """None: the last delivery succeeded."""
+    after_xact_id: Mapped[int] = mapped_column(BigInteger)
+    after_event_id: Mapped[int] = mapped_column(BigInteger)
+    """The last event that was looked at."""
+    created_by: Mapped[str] = mapped_column(String(128))
+
+
+class WebhookDelivery(Lease, Base):
+    """One event for one endpoint."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("uq_webhook_deliveries_event", "webhook_id", "event_id", unique=True),
+        Index("ix_webhook_deliveries_due", "webhook_id", "status", "next_attempt_at"),
+        # In order per account: the first one that is not delivered yet holds back the others.
+        Index("ix_webhook_deliveries_order", "webhook_id", "status", "account_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    webhook_id: Mapped[int] = mapped_column(BigId, ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
+    event_id: Mapped[int] = mapped_column(BigInteger)
+    event_type: Mapped[str] = mapped_column(String(64))
+    account_id: Mapped[str | None] = mapped_column(String(64))
+    status: Mapped[DeliveryStatus] = mapped_column(
+        string_enum(DeliveryStatus), default=DeliveryStatus.PENDING
+    )
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    completed_at: Mapped[datetime | None]
+
+
+class WebhookAttempt(Base):
+    """One try of a delivery, and what the endpoint answered."""
+
+    __tablename__ = "webhook_attempts"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), index=True
+    )
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    milliseconds: Mapped[int]
+    status_code: Mapped[int | None]
+    """None: there was no answer; `error` says why."""
+    error: Mapped[str | None] = mapped_column(Text)
+    answer: Mapped[str | None] = mapped_column(Text)
+    """Its first 2 KB."""

@@ -1,0 +1,53 @@
+"""Which OAuth apps and accounts an API key or a webhook is for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, or_, true
+
+_ESCAPE: Final = "\\"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Account patterns are handles with ``*`` for any characters; empty: all."""
+
+    api_apps: frozenset[str] = frozenset()
+    account_patterns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, api_apps: Iterable[str], account_patterns: Iterable[str]) -> "Reach":
+        return cls(frozenset(api_apps), tuple(account_patterns))
+
+    def covers(self, account_id: str | None, api_app: str | None) -> bool:
+        """What belongs to no account, or to no app, is covered only where accounts, or apps, do not matter."""
+        return self._covers_app(api_app) and self._covers_account(account_id)
+
+    def condition(self, account_column: Any, app_column: Any) -> ColumnElement[bool]:
+        """The same as `covers`, for a query."""
+        return and_(
+            app_column.in_(self.api_apps) if self.api_apps else true(),
+            or_(*(account_column.like(_like(pattern), escape=_ESCAPE) for pattern in self.account_patterns))
+            if self.account_patterns
+            else true(),
+        )
+
+    def _covers_app(self, api_app: str | None) -> bool:
+        return not self.api_apps or api_app in self.api_apps
+
+    def _covers_account(self, account_id: str | None) -> bool:
+        return not self.account_patterns or (
+            account_id is not None
+            and any(fnmatchcase(account_id, pattern) for pattern in self.account_patterns)
+        )
+
+
+EVERYTHING: Final = Reach()
+
+
+def _like(pattern: str) -> str:
+    for special in (_ESCAPE, "%", "_"):
+        pattern = pattern.replace(special, _ESCAPE + special)
+    return pattern.replace("*", "%")
