@@ -125,6 +125,8 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
     budgets = CallBudgets(apps=settings.oauth_apps)
     oauth = _oauth_service(settings, http, budgets)
+    keys = KeyService(database=database, bootstrap_key=settings.api_key, api_apps=settings.oauth_apps)
+    stack.push_async_callback(keys.close)
     gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
     rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)
     directory = ProfileDirectory(rule=rule)
@@ -244,7 +246,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
     return Context(
         settings=settings,
         database=database,
-        keys=KeyService(bootstrap_key=settings.api_key),
+        keys=keys,
         oauth=oauth,
         vault=vault,
         credentials=credentials,

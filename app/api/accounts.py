@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 
 from app.api.account_schemas import (
     AccountListQuery,
@@ -18,6 +18,7 @@ from app.api.dependencies import (
     ContextDep,
     ReadSessionDep,
     TokensCallerDep,
+    not_stored,
 )
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
@@ -36,12 +37,7 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 
-
-async def _not_stored(response: Response) -> None:
-    response.headers["Cache-Control"] = "no-store"
-
-
-router = APIRouter(prefix="/accounts", tags=["accounts"], dependencies=[Depends(_not_stored)])
+router = APIRouter(prefix="/accounts", tags=["accounts"], dependencies=[Depends(not_stored)])
 
 _NO_TOKEN = (
     TokenNotFoundException,
@@ -61,7 +57,7 @@ _NOT_REFRESHED = (
 @router.get("", operation_id="listAccounts", responses=errors())
 async def list_accounts(
     query: Annotated[AccountListQuery, Query()],
-    _caller: AuthorizeCallerDep,
+    caller: AuthorizeCallerDep,
     session: ReadSessionDep,
 ) -> PaginatedResponse[AccountResponse]:
     """Accounts with tokens: status, expiry, last refresh, failures."""
@@ -72,6 +68,7 @@ async def list_accounts(
         descending=query.order == "desc",
         page=query.page,
         page_size=query.page_size,
+        reach=caller.reach,
     )
     return paginated_response(
         [AccountResponse.from_row(row) for row in rows],
@@ -83,10 +80,10 @@ async def list_accounts(
 
 @router.get("/{account_id}", operation_id="getAccount", responses=errors(TokenNotFoundException))
 async def get_account(
-    account_id: AccountId, _caller: AuthorizeCallerDep, session: ReadSessionDep
+    account_id: AccountId, caller: AuthorizeCallerDep, session: ReadSessionDep
 ) -> APIResponse[list[AccountResponse]]:
     """The account's token sets, one for each app."""
-    rows = await account_list.of_account(session, account_id)
+    rows = await account_list.of_account(session, account_id, reach=caller.reach)
     if not rows:
         raise TokenNotFoundException(account_id, "any app")
     return success_response([AccountResponse.from_row(row) for row in rows])
@@ -105,7 +102,7 @@ async def get_token(
 ) -> APIResponse[TokenResponse]:
     """An access token that works now; refreshed first when it would not live for `min_ttl` seconds."""
     handed = await context.credentials.hand_out(
-        account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name
+        account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name, reach=caller.reach
     )
     return success_response(TokenResponse.from_handed(handed))
 
@@ -123,7 +120,7 @@ async def refresh_token(
 ) -> APIResponse[AccountResponse]:
     """Refresh the account's tokens now, however long they live."""
     handed = await context.credentials.hand_out(
-        account_id, query.api_app, min_ttl=0, actor=caller.name, force=True
+        account_id, query.api_app, min_ttl=0, actor=caller.name, reach=caller.reach, force=True
     )
     return success_response(AccountResponse.from_row(handed.row))
 
@@ -134,11 +131,11 @@ async def refresh_token(
 async def verify_token(
     account_id: AccountId,
     query: Annotated[ApiAppQuery, Query()],
-    _caller: TokensCallerDep,
+    caller: TokensCallerDep,
     context: ContextDep,
 ) -> APIResponse[VerifiedResponse]:
     """Ask the provider who the account's token speaks for; one that it refuses is refreshed, and asked about again."""
-    user = await context.credentials.verify(account_id, query.api_app)
+    user = await context.credentials.verify(account_id, query.api_app, actor=caller.name, reach=caller.reach)
     is_same = user.username.lower() == account_id
     return success_response(
         VerifiedResponse(provider_user_id=user.id, username=user.username, is_same_account=is_same)
@@ -153,5 +150,7 @@ async def revoke_token(
     context: ContextDep,
 ) -> APIResponse[RevokedResponse]:
     """Revoke at the provider, then forget; if the provider does not answer it is tried again until it does."""
-    revoked = await context.credentials.revoke(account_id, query.api_app, actor=caller.name)
+    revoked = await context.credentials.revoke(
+        account_id, query.api_app, actor=caller.name, reach=caller.reach
+    )
     return success_response(RevokedResponse(status="revoked" if revoked else "revoking"))

@@ -12,10 +12,10 @@ router = APIRouter(prefix="/apps", tags=["apps"])
 
 @router.get("/paused", operation_id="listPausedApps", responses=errors())
 async def list_paused_apps(
-    _caller: AdminCallerDep, context: ContextDep, session: ReadSessionDep
+    caller: AdminCallerDep, context: ContextDep, session: ReadSessionDep
 ) -> APIResponse[list[PausedAppResponse]]:
     """Apps whose sessions do not start, since when and why."""
-    rows = await context.apps.paused(session)
+    rows = await context.apps.paused(session, reach=caller.reach)
     return success_response([PausedAppResponse.from_row(row) for row in rows])
 
 
@@ -24,5 +24,5 @@ async def resume_app(
     api_app: str, caller: AdminCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[ResumedAppResponse]:
     """Let the app's sessions start again, once its settings are mended."""
-    was_paused = await context.apps.resume(session, api_app, actor=caller.name)
+    was_paused = await context.apps.resume(session, api_app, actor=caller.name, reach=caller.reach)
     return success_response(ResumedAppResponse(api_app=api_app, was_paused=was_paused))

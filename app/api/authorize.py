@@ -65,10 +65,10 @@ async def authorize(
 
 @router.get("/{session_id}", operation_id="getAuthorization", responses=errors(SessionNotFoundException))
 async def get_authorization(
-    session_id: str, _caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep
+    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep
 ) -> APIResponse[SessionResponse]:
     """The session's status, stage, timings, attempts and error; `Prefer: wait=30` waits for its end."""
-    view = await context.authorizations.wait_for_end(session_id, seconds=wait)
+    view = await context.authorizations.wait_for_end(session_id, seconds=wait, reach=caller.reach)
     return success_response(SessionResponse.from_view(view))
 
 
@@ -81,7 +81,7 @@ async def cancel_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[SessionResponse]:
     """End the session now; a browser that runs for it stops within two seconds."""
-    await context.authorizations.cancel(session, session_id, actor=caller.name)
+    await context.authorizations.cancel(session, session_id, actor=caller.name, reach=caller.reach)
     await session.flush()
     return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))
 
@@ -98,7 +98,7 @@ async def retry_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[SessionResponse]:
     """Let a session that ended without tokens start again."""
-    await context.authorizations.retry(session, session_id, actor=caller.name)
+    await context.authorizations.retry(session, session_id, actor=caller.name, reach=caller.reach)
     await session.flush()
     return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))
 
@@ -115,6 +115,6 @@ async def resume_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[SessionResponse]:
     """A person is there: open the profile at the page that needs attention, and go on when they are done."""
-    await context.authorizations.resume(session, session_id, actor=caller.name)
+    await context.authorizations.resume(session, session_id, actor=caller.name, reach=caller.reach)
     await session.flush()
     return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))

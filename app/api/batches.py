@@ -62,9 +62,9 @@ async def authorize_batch(
     if not placed.is_new:
         response.status_code = status.HTTP_200_OK
     async with context.database.reading() as session:
-        view = await batch_views.view_batch(session, placed.batch_id)
+        view = await batch_views.view_batch(session, placed.batch_id, caller=caller)
         rows, _ = await batch_views.page_of_results(
-            session, placed.batch_id, page=1, page_size=len(order.rows)
+            session, placed.batch_id, page=1, page_size=len(order.rows), caller=caller
         )
     results = [RowResponse.from_result(row) for row in rows]
     return success_response(PlacedBatchResponse.from_placed(view, results, existing=not placed.is_new))
@@ -72,20 +72,24 @@ async def authorize_batch(
 
 @router.get("/batches", operation_id="listBatches", responses=errors())
 async def list_batches(
-    query: Annotated[BatchListQuery, Query()], _caller: AuthorizeCallerDep, session: ReadSessionDep
+    query: Annotated[BatchListQuery, Query()], caller: AuthorizeCallerDep, session: ReadSessionDep
 ) -> PaginatedResponse[BatchSummary]:
     """The newest first."""
-    rows, total = await batch_views.page_of_batches(session, page=query.page, page_size=query.page_size)
+    rows, total = await batch_views.page_of_batches(
+        session, page=query.page, page_size=query.page_size, caller=caller
+    )
     batches = [BatchSummary.from_row(row) for row in rows]
     return paginated_response(batches, total=total, page=query.page, page_size=query.page_size)
 
 
 @router.get("/batches/{batch_id}", operation_id="getBatch", responses=errors(BatchNotFoundException))
 async def get_batch(
-    batch_id: str, _caller: AuthorizeCallerDep, session: ReadSessionDep
+    batch_id: str, caller: AuthorizeCallerDep, session: ReadSessionDep
 ) -> APIResponse[BatchResponse]:
     """Its status, counts and the time it still needs."""
-    return success_response(BatchResponse.from_view(await batch_views.view_batch(session, batch_id)))
+    return success_response(
+        BatchResponse.from_view(await batch_views.view_batch(session, batch_id, caller=caller))
+    )
 
 
 @router.get(
@@ -94,12 +98,12 @@ async def get_batch(
 async def list_batch_results(
     batch_id: str,
     query: Annotated[BatchListQuery, Query()],
-    _caller: AuthorizeCallerDep,
+    caller: AuthorizeCallerDep,
     session: ReadSessionDep,
 ) -> PaginatedResponse[RowResponse]:
     """Row by row, in their order."""
     found, total = await batch_views.page_of_results(
-        session, batch_id, page=query.page, page_size=query.page_size
+        session, batch_id, page=query.page, page_size=query.page_size, caller=caller
     )
     rows = [RowResponse.from_result(row) for row in found]
     return paginated_response(rows, total=total, page=query.page, page_size=query.page_size)
@@ -115,10 +119,10 @@ async def cancel_batch(
 ) -> APIResponse[BatchResponse]:
     """End all its sessions now; browsers that run for it stop within two seconds."""
     async with context.database.transaction() as session:
-        await context.batches.cancel(session, batch_id, actor=caller.name)
+        await context.batches.cancel(session, batch_id, caller=caller)
     await context.batch_pacing.pace(batch_id)
     async with context.database.reading() as session:
-        view = await batch_views.view_batch(session, batch_id)
+        view = await batch_views.view_batch(session, batch_id, caller=caller)
     return success_response(BatchResponse.from_view(view))
 
 
@@ -137,9 +141,9 @@ async def retry_batch(
     wanted = body or RetryBatchRequest()
     async with context.database.transaction() as session:
         put_back = await context.batches.retry(
-            session, batch_id, needs_attention=wanted.needs_attention, actor=caller.name
+            session, batch_id, needs_attention=wanted.needs_attention, caller=caller
         )
     async with context.database.reading() as session:
-        view = await batch_views.view_batch(session, batch_id)
+        view = await batch_views.view_batch(session, batch_id, caller=caller)
     summary = BatchResponse.from_view(view)
     return success_response(RetriedBatchResponse(**vars(summary), put_back=put_back))

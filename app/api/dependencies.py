@@ -4,14 +4,15 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Final
 
-from fastapi import Depends, Header, Request, Security
+from fastapi import Depends, Header, Request, Response, Security
 from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.rate_limit import RateLimiter
 from app.context import Context
 from app.services.key_service import Caller, Scope
-from app.utils.exceptions import PermissionDeniedException
+from app.services.reach import EVERYTHING
+from app.utils.exceptions import OutOfReachException, PermissionDeniedException
 
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
@@ -51,12 +52,14 @@ async def _authenticated(
     return caller
 
 
-def caller_with(scope: Scope) -> Callable[[Caller], Caller]:
-    """A dependency: the caller, whose key must have `scope`."""
+def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller], Caller]:
+    """A dependency: the caller, whose key must have `scope`; `whole_fleet`: and must not be restricted."""
 
     def check(caller: Annotated[Caller, Depends(_authenticated)]) -> Caller:
         if not caller.may(scope):
             raise PermissionDeniedException(scope)
+        if whole_fleet and caller.reach != EVERYTHING:
+            raise OutOfReachException
         return caller
 
     return check
@@ -67,6 +70,13 @@ ProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES))]
 TokensCallerDep = Annotated[Caller, Depends(caller_with(Scope.TOKENS_READ))]
 EvidenceCallerDep = Annotated[Caller, Depends(caller_with(Scope.EVIDENCE))]
 AdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN))]
+FleetProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES, whole_fleet=True))]
+FleetAdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN, whole_fleet=True))]
+
+
+async def not_stored(response: Response) -> None:
+    """For answers that hold a secret, or tell of one."""
+    response.headers["Cache-Control"] = "no-store"
 
 
 IdempotencyKeyDep = Annotated[

@@ -14,6 +14,7 @@ from app.utils.exceptions import (
     AuthenticationException,
     DatabaseUnavailableException,
     InvalidRequestException,
+    OutOfReachException,
     PermissionDeniedException,
     RateLimitException,
 )
@@ -42,6 +43,7 @@ def errors(*exceptions: type[AppException]) -> Responses:
     common = (
         AuthenticationException,
         PermissionDeniedException,
+        OutOfReachException,
         RateLimitException,
         InvalidRequestException,
         DatabaseUnavailableException,

@@ -49,11 +49,11 @@ class EvidenceResponse(BaseModel):
     responses=errors(SessionNotFoundException),
 )
 async def get_evidence(
-    session_id: str, _caller: EvidenceCallerDep, session: ReadSessionDep, response: Response
+    session_id: str, caller: EvidenceCallerDep, session: ReadSessionDep, response: Response
 ) -> APIResponse[list[EvidenceResponse]]:
     """Of each attempt that failed in the browser: address, title, test ids, console errors."""
     response.headers["Cache-Control"] = "no-store"
-    found = await evidence_service.of_session(session, session_id)
+    found = await evidence_service.of_session(session, session_id, reach=caller.reach)
     return success_response(
         [EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in found]
     )
@@ -70,13 +70,15 @@ async def get_evidence(
 )
 async def get_screenshot(
     session_id: str,
-    _caller: EvidenceCallerDep,
+    caller: EvidenceCallerDep,
     session: ReadSessionDep,
     attempt: Annotated[
         int | None, Query(ge=1, le=1_000_000, description="Default: the last that has one")
     ] = None,
 ) -> Response:
     """The page as it was when an attempt failed; what stood in input fields is not to be seen."""
-    number, image = await evidence_service.screenshot(session, session_id, attempt=attempt)
+    number, image = await evidence_service.screenshot(
+        session, session_id, attempt=attempt, reach=caller.reach
+    )
     name = f'inline; filename="{session_id}-attempt-{number}.jpg"'
     return Response(image, media_type="image/jpeg", headers={**_NOT_STORED, "Content-Disposition": name})

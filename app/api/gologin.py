@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api.dependencies import AdminCallerDep, ContextDep, SessionDep
+from app.api.dependencies import ContextDep, FleetAdminCallerDep, SessionDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas import BreakerResponse
@@ -11,14 +11,14 @@ router = APIRouter(prefix="/gologin", tags=["gologin"])
 
 
 @router.get("/breaker", operation_id="getBreaker", responses=errors())
-async def get_breaker(_caller: AdminCallerDep, context: ContextDep) -> APIResponse[BreakerResponse]:
+async def get_breaker(_caller: FleetAdminCallerDep, context: ContextDep) -> APIResponse[BreakerResponse]:
     """Whether calls to GoLogin's cloud API are stopped, since when and why."""
     return success_response(BreakerResponse.from_state(await context.gate.state()))
 
 
 @router.post("/breaker/close", operation_id="closeBreaker", responses=errors())
 async def close_breaker(
-    caller: AdminCallerDep, context: ContextDep, session: SessionDep
+    caller: FleetAdminCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[BreakerResponse]:
     """Let calls through again, once you know that the API token of the settings works."""
     await context.gate.close(session, actor=caller.name)

@@ -4,7 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
-from app.api.dependencies import ContextDep, ProfilesCallerDep, ReadSessionDep, SessionDep
+from app.api.dependencies import (
+    ContextDep,
+    FleetProfilesCallerDep,
+    ProfilesCallerDep,
+    ReadSessionDep,
+    SessionDep,
+)
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
 from app.api.schemas import (
@@ -27,7 +33,7 @@ router = APIRouter(prefix="/profiles", tags=["profiles"])
 @router.get("", operation_id="listProfiles", responses=errors())
 async def list_profiles(
     query: Annotated[ProfileListQuery, Query()],
-    _caller: ProfilesCallerDep,
+    caller: ProfilesCallerDep,
     context: ContextDep,
     session: ReadSessionDep,
 ) -> PaginatedResponse[ProfileResponse]:
@@ -39,6 +45,7 @@ async def list_profiles(
         descending=query.order == "desc",
         page=query.page,
         page_size=query.page_size,
+        reach=caller.reach,
     )
     profiles = [ProfileResponse.from_row(row) for row in rows]
     return paginated_response(profiles, total=total, page=query.page, page_size=query.page_size)
@@ -46,7 +53,7 @@ async def list_profiles(
 
 @router.post("/sync", status_code=status.HTTP_202_ACCEPTED, operation_id="syncProfiles", responses=errors())
 async def sync_profiles(
-    caller: ProfilesCallerDep, context: ContextDep, session: SessionDep, body: SyncRequest | None = None
+    caller: FleetProfilesCallerDep, context: ContextDep, session: SessionDep, body: SyncRequest | None = None
 ) -> APIResponse[SyncResponse]:
     """Ask for a pass over GoLogin's list now; it starts when the one that runs has ended."""
     allowed = body.allow_mass_removal if body else False
@@ -56,7 +63,7 @@ async def sync_profiles(
 
 @router.get("/sync/{sync_id}", operation_id="getSync", responses=errors(SyncNotFoundException))
 async def get_sync(
-    sync_id: str, _caller: ProfilesCallerDep, context: ContextDep, session: ReadSessionDep
+    sync_id: str, _caller: FleetProfilesCallerDep, context: ContextDep, session: ReadSessionDep
 ) -> APIResponse[SyncResponse]:
     """How far a sync is, and what it found."""
     return success_response(SyncResponse.from_row(await context.syncs.get(session, sync_id)))
@@ -65,22 +72,24 @@ async def get_sync(
 @router.get("/by-account/{account_id}", operation_id="listProfilesOfAccount", responses=errors())
 async def list_profiles_of_account(
     account_id: AccountId,
-    _caller: ProfilesCallerDep,
+    caller: ProfilesCallerDep,
     context: ContextDep,
     session: ReadSessionDep,
     api_app: str | None = None,
 ) -> APIResponse[list[ProfileResponse]]:
     """The account's active profiles; the first is the one that an authorization uses."""
-    rows = await context.directory.of_account(session, account_id, api_app=api_app)
+    rows = await context.directory.of_account(session, account_id, api_app=api_app, reach=caller.reach)
     return success_response([ProfileResponse.from_row(row) for row in rows])
 
 
 @router.get("/{profile_id}", operation_id="getProfile", responses=errors(UnknownProfileException))
 async def get_profile(
-    profile_id: str, _caller: ProfilesCallerDep, context: ContextDep, session: ReadSessionDep
+    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, session: ReadSessionDep
 ) -> APIResponse[ProfileResponse]:
     """One profile, whether GoLogin still lists it or not."""
-    return success_response(ProfileResponse.from_row(await context.directory.get(session, profile_id)))
+    return success_response(
+        ProfileResponse.from_row(await context.directory.get(session, profile_id, reach=caller.reach))
+    )
 
 
 @router.put(
@@ -93,7 +102,12 @@ async def link_profile(
 ) -> APIResponse[ProfileResponse]:
     """Say by hand whose profile it is; this wins over the rule of the settings."""
     row = await context.directory.link(
-        session, profile_id, account_id=body.twitter_username, api_app=body.api_app, actor=caller.name
+        session,
+        profile_id,
+        account_id=body.twitter_username,
+        api_app=body.api_app,
+        actor=caller.name,
+        reach=caller.reach,
     )
     return success_response(ProfileResponse.from_row(row))
 
@@ -105,9 +119,8 @@ async def unlink_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[ProfileResponse]:
     """Whose profile it is follows from the rule of the settings again."""
-    return success_response(
-        ProfileResponse.from_row(await context.directory.unlink(session, profile_id, actor=caller.name))
-    )
+    row = await context.directory.unlink(session, profile_id, actor=caller.name, reach=caller.reach)
+    return success_response(ProfileResponse.from_row(row))
 
 
 @router.post(
@@ -117,6 +130,5 @@ async def release_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[ProfileResponse]:
     """End a quarantine, once you have seen that no browser of the profile runs."""
-    return success_response(
-        ProfileResponse.from_row(await context.directory.release(session, profile_id, actor=caller.name))
-    )
+    row = await context.directory.release(session, profile_id, actor=caller.name, reach=caller.reach)
+    return success_response(ProfileResponse.from_row(row))

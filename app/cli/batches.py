@@ -53,6 +53,6 @@ async def cancel_batch(batch_id: Annotated[str, typer.Argument(help="As `authori
     """End a batch: what waits at once, what runs within two seconds."""
     async with open_context(settings()) as context:
         async with context.database.transaction() as session:
-            await context.batches.cancel(session, batch_id, actor=CALLER.name)
+            await context.batches.cancel(session, batch_id, caller=CALLER)
         await context.batch_pacing.pace(batch_id)
     print(f"The batch {batch_id} is cancelled.")

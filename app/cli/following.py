@@ -176,7 +176,7 @@ async def _follow(
     ended, quiet_since, is_told = -1, monotonic(), options.work
     while True:
         async with context.database.reading() as session:
-            view = await batch_views.view_batch(session, batch_id)
+            view = await batch_views.view_batch(session, batch_id, caller=CALLER)
         left = sum(view.counts[status] for status in OPEN_STATUSES)
         progress.update(
             task, total=view.row.accepted, completed=view.row.accepted - left, description=_state(view)
@@ -219,7 +219,9 @@ async def _results(context: Context, batch_id: str) -> list[RowResult]:
     async with context.database.reading() as session:
         while True:
             page = len(found) // _PAGE + 1
-            rows, total = await batch_views.page_of_results(session, batch_id, page=page, page_size=_PAGE)
+            rows, total = await batch_views.page_of_results(
+                session, batch_id, page=page, page_size=_PAGE, caller=CALLER
+            )
             found.extend(rows)
             if len(found) >= total or not rows:
                 return found

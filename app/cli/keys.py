@@ -1,15 +1,24 @@
 """`keys`: the callers' API keys."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from app.cli.shared import asynchronous, settings
 from app.context import open_context
-from app.services.key_service import Scope
+from app.models import ApiKey, utc_now
+from app.services.key_service import COMMAND_LINE, KeyFilter, KeyStatus, Scope, status_of
+from app.services.reach import Reach
+
+_ALL = 100_000
+_DAY = 86_400
 
 commands = typer.Typer(no_args_is_help=True, help="API keys.")
+
+NameArgument = Annotated[str, typer.Argument(help="As it was made.")]
 
 
 @commands.command("create")
@@ -19,12 +28,92 @@ async def create_key(
     scope: Annotated[
         list[Scope] | None, typer.Option(help="What it may do (default: authorize); repeat for several.")
     ] = None,
+    app: Annotated[
+        list[str] | None, typer.Option(help="An OAuth app it is for (default: all); repeat for several.")
+    ] = None,
+    account: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An account it is for, with * for any characters (default: all); repeat for several."
+        ),
+    ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never by default.")] = None,
+    rate_limit: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Requests a minute; as in the settings.")
+    ] = None,
 ) -> None:
     """Make an API key and show it, once."""
     async with open_context(settings()) as context, context.database.transaction() as session:
-        lifetime = timedelta(days=days) if days else None
-        key = await context.keys.create(
-            session, name=name, scopes=frozenset(scope or [Scope.AUTHORIZE]), lifetime=lifetime
+        made = await context.keys.create(
+            session,
+            name=name,
+            scopes=frozenset(scope or [Scope.AUTHORIZE]),
+            reach=Reach.of(app or (), account or ()),
+            expires_at=utc_now() + timedelta(days=days) if days else None,
+            rate_limit_per_minute=rate_limit,
+            caller=COMMAND_LINE,
         )
-    print(key)  # plain, for scripts: nothing else goes to standard output
+    print(made.key.get_secret_value())  # plain, for scripts: nothing else goes to standard output
+
+
+@commands.command("list")
+@asynchronous
+async def list_keys(
+    status: Annotated[KeyStatus | None, typer.Option(help="Only those; all by default.")] = None,
+) -> None:
+    """Show the keys: what each may, for whom, and when it was last used; never the key."""
+    async with open_context(settings()) as context, context.database.reading() as session:
+        rows, _ = await context.keys.page(
+            session, KeyFilter(status=status), page=1, page_size=_ALL, caller=COMMAND_LINE
+        )
+    table = Table(
+        "name", "prefix", "status", "scopes", "apps", "accounts", "a minute", "expires", "last used"
+    )
+    for row in rows:
+        table.add_row(*_cells(row))
+    Console().print(table)
+
+
+@commands.command("rotate")
+@asynchronous
+async def rotate_key(
+    name: NameArgument,
+    overlap: Annotated[
+        int, typer.Option(min=0, max=30 * _DAY, help="Seconds for which the old key works, too.")
+    ] = _DAY,
+) -> None:
+    """Make another key for the same caller and show it, once."""
+    async with open_context(settings()) as context, context.database.transaction() as session:
+        row = await context.keys.named(session, name)
+        made = await context.keys.rotate(
+            session, row.key_id, overlap=timedelta(seconds=overlap), caller=COMMAND_LINE
+        )
+    print(made.key.get_secret_value())
+
+
+@commands.command("revoke")
+@asynchronous
+async def revoke_key(name: NameArgument) -> None:
+    """End a key for good, at once."""
+    async with open_context(settings()) as context, context.database.transaction() as session:
+        row = await context.keys.named(session, name)
+        await context.keys.revoke(session, row.key_id, caller=COMMAND_LINE)
+    print(f"The key {name} is revoked.")
+
+
+def _cells(row: ApiKey) -> list[str]:
+    return [
+        row.name,
+        row.prefix,
+        status_of(row),
+        " ".join(row.scopes),
+        " ".join(row.api_apps) or "all",
+        " ".join(row.account_patterns) or "all",
+        str(row.rate_limit_per_minute or ""),
+        _moment(row.expires_at),
+        _moment(row.last_used_at),
+    ]
+
+
+def _moment(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M") if moment else "never"

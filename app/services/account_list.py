@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, page_of, sorted_by
 from app.models import Credential, CredentialStatus
+from app.services.reach import EVERYTHING, Reach
 
 _BATCH: Final = 500
 
@@ -24,11 +25,13 @@ class AccountFilter:
     text: str | None = None
 
 
-async def of_account(session: AsyncSession, account_id: str) -> Sequence[Credential]:
-    """One row for each app."""
-    rows = await session.scalars(
-        select(Credential).where(Credential.account_id == account_id).order_by(Credential.api_app)
-    )
+async def of_account(
+    session: AsyncSession, account_id: str, *, reach: Reach = EVERYTHING
+) -> Sequence[Credential]:
+    """One row for each app. Raises `OutOfReachException`."""
+    reach.require_account(account_id)
+    mine = (Credential.account_id == account_id, _in(reach))
+    rows = await session.scalars(select(Credential).where(*mine).order_by(Credential.api_app))
     return rows.all()
 
 
@@ -40,12 +43,16 @@ async def page(
     descending: bool,
     page: int,
     page_size: int,
+    reach: Reach = EVERYTHING,
 ) -> tuple[Sequence[Credential], int]:
     """The rows of page `page` (from 1) and how many there are on all pages."""
     order = sorted_by(Credential, sort, descending=descending)
-    return await page_of(
-        session, _filtered(select(Credential), wanted), order, page=page, page_size=page_size
-    )
+    query = _filtered(select(Credential).where(_in(reach)), wanted)
+    return await page_of(session, query, order, page=page, page_size=page_size)
+
+
+def _in(reach: Reach) -> ColumnElement[bool]:
+    return reach.condition(Credential.account_id, Credential.api_app)
 
 
 async def batches(

@@ -2,12 +2,13 @@
 
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import insert_or_update
 from app.models import AppState, utc_now
 from app.services import event_service
+from app.services.reach import EVERYTHING, Reach
 from app.utils.exceptions import AppException, AppLimitedException, AppPausedException
 from app.utils.logger import get_logger
 
@@ -35,11 +36,10 @@ class AppStates:
         if until is not None and (left := (until - utc_now()).total_seconds()) > 0:
             raise AppLimitedException(api_app, left)
 
-    async def paused(self, session: AsyncSession) -> list[AppState]:
-        rows = await session.scalars(
-            select(AppState).where(AppState.paused_at.is_not(None)).order_by(AppState.api_app)
-        )
-        return list(rows)
+    async def paused(self, session: AsyncSession, *, reach: Reach = EVERYTHING) -> list[AppState]:
+        in_reach = reach.condition(null(), AppState.api_app)
+        paused = select(AppState).where(AppState.paused_at.is_not(None), in_reach)
+        return list(await session.scalars(paused.order_by(AppState.api_app)))
 
     async def succeeded(self, session: AsyncSession, api_app: str) -> None:
         """The row is over; a pause that an operator has not ended stays."""
@@ -80,8 +80,11 @@ class AppStates:
         )
         log.warning("app.limited", api_app=api_app, seconds=round(seconds, 1))
 
-    async def resume(self, session: AsyncSession, api_app: str, *, actor: str) -> bool:
-        """Let the app's sessions start again; False when it was not paused."""
+    async def resume(
+        self, session: AsyncSession, api_app: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> bool:
+        """Let the app's sessions start again; False when it was not paused. Raises `OutOfReachException`."""
+        reach.require(None, api_app)
         resumed = await session.execute(
             update(AppState)
             .where(AppState.api_app == api_app, AppState.paused_at.is_not(None))

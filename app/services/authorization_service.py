@@ -30,6 +30,7 @@ from app.services.gologin_service import GoLoginService
 from app.services.interfaces import OAuthServiceProtocol
 from app.services.job_queue import JobQueue, Waiting
 from app.services.key_service import Caller
+from app.services.reach import EVERYTHING, Reach
 from app.services.session_waiters import SessionWaiters
 from app.utils.exceptions import (
     AttentionNotNeededException,
@@ -132,8 +133,9 @@ class AuthorizationService:
         given back unless `force`. Both hold for requests that arrive at once.
 
         Raises `UnknownApiAppException`, `ProfileNotFoundException` and its kin, `IdempotencyConflictException`,
-        `AppPausedException`, `TooManyWaitingException`, `InvalidRequestException`.
+        `AppPausedException`, `TooManyWaitingException`, `InvalidRequestException`, `OutOfReachException`.
         """
+        caller.reach.require(order.account_id, order.api_app)
         session_id = str(uuid.uuid4())
         if idempotency_key is not None:
             earlier = await idempotency.remember(
@@ -151,9 +153,9 @@ class AuthorizationService:
         after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
         return Placed(session_id, is_new=True)
 
-    async def view(self, session: AsyncSession, session_id: str) -> SessionView:
-        """Raises `SessionNotFoundException`."""
-        row = await session.scalar(_by_id(session_id))
+    async def view(self, session: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING) -> SessionView:
+        """Raises `SessionNotFoundException`, also for one outside of the reach; so do the others below."""
+        row = await session.scalar(_by_id(session_id, reach))
         if row is None:
             raise SessionNotFoundException(session_id)
         attempts = await session.scalars(
@@ -163,7 +165,9 @@ class AuthorizationService:
         )
         return SessionView(row, attempts.all(), await _queue_position(session, row))
 
-    async def wait_for_end(self, session_id: str, *, seconds: float) -> SessionView:
+    async def wait_for_end(
+        self, session_id: str, *, seconds: float, reach: Reach = EVERYTHING
+    ) -> SessionView:
         """The session when it has ended, or as it is after `seconds` or when the service stops.
 
         Raises `SessionNotFoundException`.
@@ -173,18 +177,20 @@ class AuthorizationService:
         with self._waiters.waiting(session_id) as ended:
             while True:
                 async with self._database.reading() as session:
-                    view = await self.view(session, session_id)
+                    view = await self.view(session, session_id, reach=reach)
                 left = deadline - loop.time()
                 if view.row.status.is_final or left <= 0 or self._waiters.is_closing:
                     return view
                 await happens_within(ended, min(left, _OTHER_PROCESS_POLL))
 
-    async def cancel(self, session: AsyncSession, session_id: str, *, actor: str) -> None:
+    async def cancel(
+        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> None:
         """End the session now; whoever runs it finds its lease gone within a second and stops the browser.
 
         Raises `SessionNotFoundException`, `SessionEndedException`.
         """
-        row = await _locked(session, session_id)
+        row = await _locked(session, session_id, reach)
         if row.status.is_final:
             raise SessionEndedException(session_id, row.status)
         await session_life.end_attempt(session, row, code="CANCELLED", message="Cancelled by a caller")
@@ -192,23 +198,27 @@ class AuthorizationService:
         after_commit(session, lambda: self._waiters.tell(session_id))
         self._batches.session_ended(session, row)
 
-    async def retry(self, session: AsyncSession, session_id: str, *, actor: str) -> None:
+    async def retry(
+        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> None:
         """Let a session that ended without tokens wait for its start again, with as many attempts as a new one.
 
         Raises `SessionNotFoundException`, `SessionNotEndedException`, `InvalidRequestException`.
         """
-        row = await _locked(session, session_id)
+        row = await _locked(session, session_id, reach)
         if SessionStatus.PENDING not in session_life.TRANSITIONS[row.status] or not row.status.is_final:
             raise SessionNotEndedException(session_id, row.status)
         await self._start_again(session, row, actor=actor)
 
-    async def resume(self, session: AsyncSession, session_id: str, *, actor: str) -> None:
+    async def resume(
+        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> None:
         """A person is there now: a session that needs attention waits for its start again, and then for the person.
 
         Raises `SessionNotFoundException`, `AttentionNotNeededException`, `InvalidRequestException`,
         `AppPausedException`.
         """
-        row = await _locked(session, session_id)
+        row = await _locked(session, session_id, reach)
         if row.status is not SessionStatus.NEEDS_ATTENTION:
             raise AttentionNotNeededException(session_id, row.status)
         await self._start_again(session, row, actor=actor, awaits_person=True)
@@ -325,12 +335,13 @@ def values_of(row: AuthorizationSession) -> dict[str, Any]:
     return {c.key: value for c in columns if (value := getattr(row, c.key)) is not None}
 
 
-def _by_id(session_id: str) -> Any:
-    return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
+def _by_id(session_id: str, reach: Reach) -> Any:
+    in_reach = reach.condition(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+    return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, in_reach)
 
 
-async def _locked(session: AsyncSession, session_id: str) -> AuthorizationSession:
-    row: AuthorizationSession | None = await session.scalar(_by_id(session_id).with_for_update())
+async def _locked(session: AsyncSession, session_id: str, reach: Reach) -> AuthorizationSession:
+    row: AuthorizationSession | None = await session.scalar(_by_id(session_id, reach).with_for_update())
     if row is None:
         raise SessionNotFoundException(session_id)
     return row

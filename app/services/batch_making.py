@@ -22,6 +22,7 @@ from app.utils.exceptions import (
     AppPausedException,
     BatchEmptyException,
     InvalidRequestException,
+    OutOfReachException,
 )
 
 _CHUNK: Final = 500
@@ -102,6 +103,8 @@ class BatchMaking:
         for row in self._order.rows:
             if row.error is not None:
                 self._note(row, error=InvalidRequestException(row.error))
+            elif not self._caller.reach.covers(row.account_id, row.api_app):
+                self._note(row, error=OutOfReachException(row.account_id, row.api_app))
             elif row.api_app in refused:
                 self._note(row, error=refused[row.api_app])
             elif (row.account_id, row.api_app) in self._first:

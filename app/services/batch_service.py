@@ -16,6 +16,7 @@ from app.services.app_states import AppStates
 from app.services.authorization_service import AuthorizationService
 from app.services.batch_making import BatchMaking, BatchOrder
 from app.services.batch_pacing import BatchPacing
+from app.services.batch_views import seen_by
 from app.services.interfaces import OAuthServiceProtocol
 from app.services.key_service import Caller
 from app.services.profile_directory import ProfileDirectory
@@ -79,12 +80,14 @@ class BatchService:
         """Make a batch, or find the one that the same key, or the same source of this caller, has made.
 
         Rows that cannot become a session are noted with the reason. Raises `InvalidRequestException`,
-        `IdempotencyConflictException`, `TooManyWaitingException`, `BatchEmptyException`.
+        `IdempotencyConflictException`, `TooManyWaitingException`, `BatchEmptyException`, and `OutOfReachException`
+        when none is in the caller's reach.
         """
         if len(order.rows) > self._limits.max_rows:
             raise InvalidRequestException(
                 f"A batch has {self._limits.max_rows} rows at most, this one has {len(order.rows)}; split it"
             )
+        _refuse_out_of_reach(order, caller)
         batch_id = str(uuid.uuid4())
         if idempotency_key is not None:
             earlier = await idempotency.remember(
@@ -116,28 +119,28 @@ class BatchService:
         mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
         await session.execute(update(Batch).where(*mine).values(source_hash=None))
 
-    async def cancel(self, session: AsyncSession, batch_id: str, *, actor: str) -> None:
+    async def cancel(self, session: AsyncSession, batch_id: str, *, caller: Caller) -> None:
         """Let nothing more of it start; what runs finds out within two seconds. `BatchPacing.pace` does the rest.
 
         Raises `BatchNotFoundException`, `BatchEndedException`.
         """
-        batch = await _locked(session, batch_id)
+        batch = await _locked(session, batch_id, caller)
         if batch.completed_at is not None:
             raise BatchEndedException(batch_id, batch.status)
-        batch.status, batch.reason = BatchStatus.CANCELLED, f"asked for by {actor}"
+        batch.status, batch.reason = BatchStatus.CANCELLED, f"asked for by {caller.name}"
         event_service.record(
-            session, "batch.cancelled", actor=actor, request_id=batch.request_id, batch_id=batch_id
+            session, "batch.cancelled", actor=caller.name, request_id=batch.request_id, batch_id=batch_id
         )
         after_commit(session, lambda: self._pacing.wake(batch_id))
 
     async def retry(
-        self, session: AsyncSession, batch_id: str, *, needs_attention: bool = False, actor: str
+        self, session: AsyncSession, batch_id: str, *, needs_attention: bool = False, caller: Caller
     ) -> int:
         """Put back what ended without tokens; how many. Those whose account has an open session stay as they are.
 
         Raises `BatchNotFoundException`, `NothingToRetryException`, `AppPausedException`, `TooManyWaitingException`.
         """
-        batch = await _locked(session, batch_id)
+        batch = await _locked(session, batch_id, caller)
         wanted = [*_WITHOUT_TOKENS, *([SessionStatus.NEEDS_ATTENTION] if needs_attention else [])]
         other = aliased(AuthorizationSession)
         query = (
@@ -161,7 +164,7 @@ class BatchService:
             await self._apps.refuse_paused(session, api_app)
         await self._authorizations.refuse_when_full(session, coming=len(rows))
         for row in rows:
-            self._authorizations.put_back(session, row, actor=actor)
+            self._authorizations.put_back(session, row, actor=caller.name)
             row.is_held = True
         batch.status, batch.reason = BatchStatus.RUNNING, None
         batch.started_at, batch.completed_at = utc_now(), None
@@ -174,7 +177,7 @@ class BatchService:
         event_service.record(
             session,
             "batch.retried",
-            actor=actor,
+            actor=caller.name,
             request_id=batch.request_id,
             batch_id=batch_id,
             sessions=len(rows),
@@ -205,9 +208,15 @@ class BatchService:
         return existing
 
 
-async def _locked(session: AsyncSession, batch_id: str) -> Batch:
+def _refuse_out_of_reach(order: BatchOrder, caller: Caller) -> None:
+    places = [(row.account_id, row.api_app) for row in order.rows if row.error is None]
+    if places and not any(caller.reach.covers(*place) for place in places):
+        caller.reach.require(*places[0])
+
+
+async def _locked(session: AsyncSession, batch_id: str, caller: Caller) -> Batch:
     batch: Batch | None = await session.scalar(
-        select(Batch).where(Batch.batch_id == batch_id).with_for_update()
+        select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)).with_for_update()
     )
     if batch is None:
         raise BatchNotFoundException(batch_id)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, exists, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import page_of
 from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, SessionStatus
+from app.services.key_service import Caller
+from app.services.reach import EVERYTHING
 from app.utils.exceptions import BatchNotFoundException
 
 _ETA_OVER: Final = 100
@@ -40,21 +42,34 @@ class RowResult:
     error: str | None
 
 
-async def view_batch(session: AsyncSession, batch_id: str) -> BatchView:
-    """Raises `BatchNotFoundException`."""
-    return await _view(session, await _batch(session, batch_id))
+def seen_by(caller: Caller) -> ColumnElement[bool]:
+    """Of a `Batch`: it is the caller's own, or every account of it is in the caller's reach."""
+    if caller.reach == EVERYTHING:
+        return true()
+    in_reach = caller.reach.condition(BatchRow.account_id, BatchRow.api_app)
+    return or_(
+        Batch.requested_by == caller.name, ~exists().where(BatchRow.batch_id == Batch.batch_id, ~in_reach)
+    )
 
 
-async def page_of_batches(session: AsyncSession, *, page: int, page_size: int) -> tuple[Sequence[Batch], int]:
+async def view_batch(session: AsyncSession, batch_id: str, *, caller: Caller) -> BatchView:
+    """Raises `BatchNotFoundException`, also for one that the caller may not see."""
+    return await _view(session, await _batch(session, batch_id, caller))
+
+
+async def page_of_batches(
+    session: AsyncSession, *, page: int, page_size: int, caller: Caller
+) -> tuple[Sequence[Batch], int]:
     """The newest first, and how many there are."""
-    return await page_of(session, select(Batch), (Batch.id.desc(),), page=page, page_size=page_size)
+    query = select(Batch).where(seen_by(caller))
+    return await page_of(session, query, (Batch.id.desc(),), page=page, page_size=page_size)
 
 
 async def page_of_results(
-    session: AsyncSession, batch_id: str, *, page: int, page_size: int
+    session: AsyncSession, batch_id: str, *, page: int, page_size: int, caller: Caller
 ) -> tuple[Sequence[RowResult], int]:
     """In the order of the rows, and how many there are. Raises `BatchNotFoundException`."""
-    batch = await _batch(session, batch_id)
+    batch = await _batch(session, batch_id, caller)
     query = (
         select(
             BatchRow.number,
@@ -75,8 +90,8 @@ async def page_of_results(
     return [RowResult(*row) for row in await session.execute(query)], batch.accepted + batch.rejected
 
 
-async def _batch(session: AsyncSession, batch_id: str) -> Batch:
-    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id))
+async def _batch(session: AsyncSession, batch_id: str, caller: Caller) -> Batch:
+    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)))
     if batch is None:
         raise BatchNotFoundException(batch_id)
     return batch

@@ -26,6 +26,7 @@ from app.services.credential_vault import CredentialVault
 from app.services.group_commit import GroupCommit
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
 from app.services.leases import new_lease_token
+from app.services.reach import EVERYTHING, Reach
 from app.services.refresh_leases import EXPIRED, REFUSED, RefreshLeases, expiry
 from app.services.refresh_results import NOT_HELD
 from app.services.token_refresher import TokenRefresher
@@ -123,15 +124,24 @@ class CredentialService:
         return row
 
     async def hand_out(
-        self, account_id: str, api_app: str, *, min_ttl: float, actor: str, force: bool = False
+        self,
+        account_id: str,
+        api_app: str,
+        *,
+        min_ttl: float,
+        actor: str,
+        reach: Reach = EVERYTHING,
+        force: bool = False,
     ) -> HandedToken:
         """A token that lives for `min_ttl` seconds, refreshed first when needed, or when `force` says so.
 
         Any number of callers in any number of processes cause one refresh; all get its result. When it cannot be
         refreshed now, a token that still works is better than none, unless `force` asked for a new one. Raises
-        `TokenNotFoundException`, `TokenRevokedException`, `ReauthorizationRequiredException`,
-        `TokenExpiredException`, and with `force` `TokenNotRefreshableException` and whatever the refresh came upon.
+        `OutOfReachException`, `TokenNotFoundException`, `TokenRevokedException`,
+        `ReauthorizationRequiredException`, `TokenExpiredException`, and with `force` `TokenNotRefreshableException`
+        and whatever the refresh came upon.
         """
+        reach.require(account_id, api_app)
         row = await self._fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
         read = event_service.new_event(
             "token.read", account_id=account_id, api_app=api_app, actor=actor, version=row.version
@@ -144,29 +154,37 @@ class CredentialService:
         await self._renewals.cancel()
         await self._reads.wait_for_all()
 
-    async def verify(self, account_id: str, api_app: str) -> ProviderUser:
+    async def verify(
+        self, account_id: str, api_app: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> ProviderUser:
         """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`.
 
         A token that is refused before its time, as one that its owner has revoked, is refreshed once: that tells
         whether the chain lives.
         """
+        reach.require(account_id, api_app)
         row = await self._fresh(account_id, api_app, self._fresh_for)
         try:
-            return await self._who(row)
+            user = await self._who(row)
         except InvalidClientException:
             raise
         except TwitterAPIException as error:
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
-        return await self._who(
-            await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
+            user = await self._who(
+                await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
+            )
+        await self._reads.add(
+            event_service.new_event("token.verified", account_id=account_id, api_app=api_app, actor=actor)
         )
+        return user
 
-    async def revoke(self, account_id: str, api_app: str, *, actor: str) -> bool:
+    async def revoke(self, account_id: str, api_app: str, *, actor: str, reach: Reach = EVERYTHING) -> bool:
         """Forget the tokens once the provider has revoked them; False when it did not answer: it is tried again.
 
-        Raises `TokenNotFoundException`.
+        Raises `OutOfReachException`, `TokenNotFoundException`.
         """
+        reach.require(account_id, api_app)
         async with self._database.transaction() as session:
             row = await session.scalar(_by_place(account_id, api_app).with_for_update())
             if row is None:

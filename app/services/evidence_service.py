@@ -8,6 +8,7 @@ from sqlalchemy.orm import undefer
 
 from app.models import AuthorizationSession, Evidence
 from app.services.interfaces import PageEvidence
+from app.services.reach import EVERYTHING, Reach
 from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundException
 
 
@@ -28,9 +29,11 @@ def record(session: AsyncSession, row: AuthorizationSession, seen: PageEvidence)
     )
 
 
-async def of_session(session: AsyncSession, session_id: str) -> Sequence[tuple[Evidence, bool]]:
+async def of_session(
+    session: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING
+) -> Sequence[tuple[Evidence, bool]]:
     """Of all attempts, each with whether it has a screenshot. Raises `SessionNotFoundException`."""
-    await _require_session(session, session_id)
+    await _require_session(session, session_id, reach)
     query = (
         select(Evidence, Evidence.screenshot.is_not(None))
         .where(Evidence.session_id == session_id)
@@ -40,13 +43,13 @@ async def of_session(session: AsyncSession, session_id: str) -> Sequence[tuple[E
 
 
 async def screenshot(
-    session: AsyncSession, session_id: str, *, attempt: int | None = None
+    session: AsyncSession, session_id: str, *, attempt: int | None = None, reach: Reach = EVERYTHING
 ) -> tuple[int, bytes]:
     """The attempt's number and its JPEG; of the last attempt that has one unless `attempt` is given.
 
     Raises `SessionNotFoundException`, `ScreenshotNotFoundException`.
     """
-    await _require_session(session, session_id)
+    await _require_session(session, session_id, reach)
     query = select(Evidence).where(Evidence.session_id == session_id, Evidence.screenshot.is_not(None))
     if attempt is not None:
         query = query.where(Evidence.attempt == attempt)
@@ -57,7 +60,8 @@ async def screenshot(
     return row.attempt, row.screenshot
 
 
-async def _require_session(session: AsyncSession, session_id: str) -> None:
+async def _require_session(session: AsyncSession, session_id: str, reach: Reach) -> None:
+    in_reach = reach.condition(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
     mine = AuthorizationSession.session_id == session_id
-    if await session.scalar(select(AuthorizationSession.id).where(mine)) is None:
+    if await session.scalar(select(AuthorizationSession.id).where(mine, in_reach)) is None:
         raise SessionNotFoundException(session_id)

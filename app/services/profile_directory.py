@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Select, or_, select, update
+from sqlalchemy import ColumnElement, Select, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,6 +12,7 @@ from app.database import page_of, sorted_by
 from app.models import Profile
 from app.services import event_service
 from app.services.account_rule import AccountRule
+from app.services.reach import EVERYTHING, Reach
 from app.utils.exceptions import (
     AppException,
     ProfileConflictException,
@@ -70,19 +71,25 @@ class ProfileDirectory:
         return chosen
 
     async def of_account(
-        self, session: AsyncSession, account_id: str, *, api_app: str | None = None
+        self,
+        session: AsyncSession,
+        account_id: str,
+        *,
+        api_app: str | None = None,
+        reach: Reach = EVERYTHING,
     ) -> Sequence[Profile]:
-        """The account's active profiles, for the app or for any, the one to use first."""
-        query = select(Profile).where(Profile.twitter_username == account_id, Profile.is_active)
+        """The account's active profiles, for the app or for any, the one to use first. Raises `OutOfReachException`."""
+        reach.require_account(account_id)
+        query = select(Profile).where(Profile.twitter_username == account_id, Profile.is_active, _in(reach))
         if api_app is not None:
             query = query.where(or_(Profile.api_app == api_app, Profile.api_app.is_(None)))
         profiles = (await session.scalars(query.order_by(Profile.id))).all()
         return sorted(profiles, key=_rank)
 
-    async def get(self, session: AsyncSession, profile_id: str) -> Profile:
-        """Raises `UnknownProfileException`."""
+    async def get(self, session: AsyncSession, profile_id: str, *, reach: Reach = EVERYTHING) -> Profile:
+        """Raises `UnknownProfileException`, also for one outside of the reach; so do the others below."""
         profile: Profile | None = await session.scalar(
-            select(Profile).where(Profile.profile_id == profile_id)
+            select(Profile).where(Profile.profile_id == profile_id, _in(reach))
         )
         if profile is None:
             raise UnknownProfileException(profile_id)
@@ -97,21 +104,29 @@ class ProfileDirectory:
         descending: bool,
         page: int,
         page_size: int,
+        reach: Reach = EVERYTHING,
     ) -> tuple[Sequence[Profile], int]:
         """The rows of page `page` (from 1) and how many there are on all pages."""
         order = sorted_by(Profile, sort, descending=descending)
-        return await page_of(
-            session, _filtered(select(Profile), wanted), order, page=page, page_size=page_size
-        )
+        query = _filtered(select(Profile).where(_in(reach)), wanted)
+        return await page_of(session, query, order, page=page, page_size=page_size)
 
     async def link(
-        self, session: AsyncSession, profile_id: str, *, account_id: str, api_app: str | None, actor: str
+        self,
+        session: AsyncSession,
+        profile_id: str,
+        *,
+        account_id: str,
+        api_app: str | None,
+        actor: str,
+        reach: Reach = EVERYTHING,
     ) -> Profile:
         """Say by hand whose profile it is; a link of a profile that is gone gives way.
 
-        Raises `UnknownProfileException`, `ProfileConflictException`.
+        Raises `OutOfReachException`, `UnknownProfileException`, `ProfileConflictException`.
         """
-        profile = await self.get(session, profile_id)
+        reach.require(account_id, api_app)
+        profile = await self.get(session, profile_id, reach=reach)
         same_place = (
             Profile.is_linked,
             Profile.twitter_username == account_id,
@@ -138,9 +153,11 @@ class ProfileDirectory:
         )
         return profile
 
-    async def unlink(self, session: AsyncSession, profile_id: str, *, actor: str) -> Profile:
+    async def unlink(
+        self, session: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> Profile:
         """Whose profile it is follows from the rule again. Raises `UnknownProfileException`."""
-        profile = await self.get(session, profile_id)
+        profile = await self.get(session, profile_id, reach=reach)
         if profile.is_linked:
             event_service.record(
                 session,
@@ -153,12 +170,14 @@ class ProfileDirectory:
             self._unlink(profile)
         return profile
 
-    async def release(self, session: AsyncSession, profile_id: str, *, actor: str) -> Profile:
+    async def release(
+        self, session: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> Profile:
         """End the quarantine: an operator has seen that no browser of the profile runs.
 
         Raises `UnknownProfileException`.
         """
-        profile = await self.get(session, profile_id)
+        profile = await self.get(session, profile_id, reach=reach)
         if profile.quarantined_at is not None:
             reason = profile.quarantine_reason
             await session.execute(
@@ -175,6 +194,10 @@ class ProfileDirectory:
     def _unlink(self, profile: Profile) -> None:
         owner = self._rule.owner_of(profile.profile_name, profile.profile_metadata)
         profile.twitter_username, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
+
+
+def _in(reach: Reach) -> ColumnElement[bool]:
+    return reach.condition(Profile.twitter_username, Profile.api_app)
 
 
 def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:

@@ -89,6 +89,13 @@ class ProfileSyncService:
             session.add(waiting)
         waiting.allow_mass_removal = waiting.allow_mass_removal or allow_mass_removal
         await session.flush()
+        event_service.record(
+            session,
+            "profiles.sync_requested",
+            actor=requested_by,
+            sync_id=waiting.sync_id,
+            allow_mass_removal=allow_mass_removal,
+        )
         return waiting
 
     async def get(self, session: AsyncSession, sync_id: str) -> ProfileSync:

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, or_, true
 
+from app.utils.exceptions import OutOfReachException
+
 _ESCAPE: Final = "\\"
 
 
@@ -24,6 +26,26 @@ class Reach:
     def covers(self, account_id: str | None, api_app: str | None) -> bool:
         """What belongs to no account, or to no app, is covered only where accounts, or apps, do not matter."""
         return self._covers_app(api_app) and self._covers_account(account_id)
+
+    def includes(self, other: "Reach") -> bool:
+        """Whether all that `other` covers is covered here, too."""
+        has_apps = not self.api_apps or bool(other.api_apps and other.api_apps <= self.api_apps)
+        has_accounts = not self.account_patterns or bool(
+            other.account_patterns
+            # A `*` of theirs is a letter here, for which only a `*` of ours stands.
+            and all(self._covers_account(pattern) for pattern in other.account_patterns)
+        )
+        return has_apps and has_accounts
+
+    def require(self, account_id: str | None, api_app: str | None) -> None:
+        """For what a request names itself, or concerns. Raises `OutOfReachException`."""
+        if not self.covers(account_id, api_app):
+            raise OutOfReachException(account_id, api_app)
+
+    def require_account(self, account_id: str) -> None:
+        """For a request that names no app. Raises `OutOfReachException`."""
+        if not self._covers_account(account_id):
+            raise OutOfReachException(account_id)
 
     def condition(self, account_column: Any, app_column: Any) -> ColumnElement[bool]:
         """The same as `covers`, for a query."""

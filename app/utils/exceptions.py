@@ -94,6 +94,55 @@ class PermissionDeniedException(DomainException):
         super().__init__(f"This API key lacks the scope '{scope}'")
 
 
+class OutOfReachException(DomainException):
+    """The key is restricted, and what the request names, or concerns, lies outside."""
+
+    error_code = "OUT_OF_REACH"
+    status_code = 403
+
+    def __init__(self, account_id: str | None = None, api_app: str | None = None) -> None:
+        named = " in ".join(name for name in (account_id, api_app) if name)
+        super().__init__(
+            f"This API key is restricted, and not for {named or 'what concerns all accounts and apps'}"
+        )
+
+
+class KeyEscalationException(DomainException):
+    error_code = "KEY_ESCALATION"
+    status_code = 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A key cannot be given more scopes, apps or accounts than the key that makes it has; ask for less"
+        )
+
+
+class KeyNotFoundException(DomainException):
+    error_code = "KEY_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"No API key '{key_id}'; GET /keys, or `keys list`, shows them")
+
+
+class KeyNameTakenException(DomainException):
+    """Also by a revoked key: sessions and events name their keys for good."""
+
+    error_code = "KEY_NAME_TAKEN"
+    status_code = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"An API key named '{name}' exists already, or did; choose another name")
+
+
+class KeyEndedException(DomainException):
+    error_code = "KEY_ENDED"
+    status_code = 409
+
+    def __init__(self, name: str, status: str) -> None:
+        super().__init__(f"The API key '{name}' is {status}; make a new one")
+
+
 class RateLimitException(DomainException):
     error_code = "RATE_LIMITED"
     status_code = 429

@@ -6,6 +6,8 @@ from typing import Final
 _HANDLE: Final = re.compile(r"[a-z0-9_][a-z0-9_.+@-]{0,63}")
 """Of any provider: X has letters, digits and underscores, others dots, dashes or an e-mail address."""
 
+_PATTERN: Final = re.compile(r"[a-z0-9_.+@*-]{1,64}")
+
 APP_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -17,3 +19,13 @@ def normalize_handle(value: str) -> str:
             "must be an account's handle, with or without @, or its e-mail address: 1 to 64 letters, digits and _.+-@"
         )
     return handle
+
+
+def normalize_pattern(value: str) -> str:
+    """A handle that may hold ``*`` for any characters, as `normalize_handle` writes it. Raises `ValueError`."""
+    pattern = value.strip().removeprefix("@").lower()
+    if not _PATTERN.fullmatch(pattern):
+        raise ValueError(
+            "must be an account's handle with * for any characters: 1 to 64 letters, digits and _.+-@*"
+        )
+    return pattern

@@ -175,13 +175,8 @@ async def test_no_or_a_wrong_key(api: Api, database: Database, key: str | None, 
     assert await written(database) == (0, 0)
 
 
-async def make_key(api: Api, *scopes: Scope) -> str:
-    async with api.context.database.transaction() as session:
-        return await api.context.keys.create(session, name="own", scopes=frozenset(scopes))
-
-
 async def test_a_made_key_opens_and_signs_the_session(api: Api, database: Database):
-    headers = {"X-API-Key": await make_key(api, Scope.AUTHORIZE)}
+    headers = await api.key(Scope.AUTHORIZE)
     assert (await api.client.post("/authorize", json=BODY, headers=headers)).status_code == 202
     async with database.reading() as session:
         assert await session.scalar(select(AuthorizationSession.requested_by)) == "own"
@@ -190,7 +185,7 @@ async def test_a_made_key_opens_and_signs_the_session(api: Api, database: Databa
 
 
 async def test_an_expired_key(api: Api, database: Database):
-    headers = {"X-API-Key": await make_key(api, Scope.AUTHORIZE)}
+    headers = await api.key(Scope.AUTHORIZE)
     async with database.transaction() as session:
         await session.execute(update(ApiKey).values(expires_at=utc_now() - timedelta(seconds=1)))
     refused(await api.client.post("/authorize", json=BODY, headers=headers), 401, "UNAUTHORIZED")
@@ -198,7 +193,7 @@ async def test_an_expired_key(api: Api, database: Database):
 
 
 async def test_a_key_without_the_scope(api: Api, database: Database):
-    headers = {"X-API-Key": await make_key(api, Scope.TOKENS_READ)}
+    headers = await api.key(Scope.TOKENS_READ)
     for method, url in (("POST", "/authorize"), ("GET", f"/authorize/{UNKNOWN}")):
         response = await api.client.request(method, url, json=BODY, headers=headers)
         assert "'authorize'" in refused(response, 403, "FORBIDDEN")
@@ -227,7 +222,7 @@ async def test_one_request_more_than_the_limit(open_api: OpenApi, database: Data
         response = await api.client.post("/authorize", json=BODY)
         assert "More than 2 requests a minute" in refused(response, 429, "RATE_LIMITED")
         assert 1 <= int(response.headers["Retry-After"]) <= 60
-        other = {"X-API-Key": await make_key(api, Scope.AUTHORIZE)}
+        other = await api.key(Scope.AUTHORIZE)
         assert await written(database) == (0, 0)
         assert (await api.client.post("/authorize", json=BODY, headers=other)).status_code == 202
 

@@ -26,6 +26,7 @@ from tests.fixtures.batches import (
     under_way,
     wanted,
 )
+from tests.fixtures.factories import CALLER
 from tests.fixtures.logs import logged
 from tests.fixtures.services import OpenContext
 
@@ -223,7 +224,7 @@ async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
     monkeypatch.setattr(context.batch_pacing, "wake", lambda batch_id: None)
     batch_id = await new_batch(context, 9, max_running=1)
     async with database.transaction() as session:
-        await context.batches.cancel(session, batch_id, actor="anna")
+        await context.batches.cancel(session, batch_id, caller=CALLER)
     await context.batch_pacing._step(batch_id)  # and the process dies
     assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 2
     async with open_services() as other:
@@ -239,7 +240,7 @@ async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, d
     await context.batch_pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.STOPPED
     async with database.transaction() as session:
-        await context.batches.retry(session, batch_id, actor="anna")
+        await context.batches.retry(session, batch_id, caller=CALLER)
     await context.batch_pacing.pace(batch_id)
     await end(context, (await under_way(database, batch_id))[0])
     await context.batch_pacing.pace(batch_id)

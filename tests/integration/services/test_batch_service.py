@@ -53,7 +53,9 @@ from tests.fixtures.services import OpenContext
 
 async def results_of(context: Context, batch_id: str) -> list[RowResult]:
     async with context.database.reading() as session:
-        rows, total = await batch_views.page_of_results(session, batch_id, page=1, page_size=1000)
+        rows, total = await batch_views.page_of_results(
+            session, batch_id, page=1, page_size=1000, caller=CALLER
+        )
     assert total == len(rows)
     return list(rows)
 
@@ -108,7 +110,7 @@ async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, da
     assert (batch.accepted, batch.rejected) == (3, 7)
     assert len(await sessions_of(database, placed.batch_id)) == 1
     async with database.reading() as session:
-        view = await batch_views.view_batch(session, placed.batch_id)
+        view = await batch_views.view_batch(session, placed.batch_id, caller=CALLER)
     assert view.counts["pending"] == 3, "rows, not sessions"
 
 
@@ -193,7 +195,7 @@ async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, da
     batch_id = await new_batch(context, 5, max_running=2)
     job = await context.session_runs.claim((await under_way(database, batch_id))[0].session_id)
     async with database.transaction() as session:
-        await context.batches.cancel(session, batch_id, actor="anna")
+        await context.batches.cancel(session, batch_id, caller=CALLER)
     await context.batch_pacing.pace(batch_id)
     rows = await sessions_of(database, batch_id)
     assert {(row.status, row.error_code, row.is_held) for row in rows} == {
@@ -201,14 +203,14 @@ async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, da
     }
     assert await context.session_runs.lost([job]) == {job.lease_token}
     batch = await read_batch(database, batch_id)
-    assert (batch.status, batch.reason) == (BatchStatus.CANCELLED, "asked for by anna")
+    assert (batch.status, batch.reason) == (BatchStatus.CANCELLED, f"asked for by {CALLER.name}")
     assert batch.completed_at is not None
     assert [event.event_type for event in await events_of(database, "batch.")] == [
         "batch.requested", "batch.cancelled", "batch.completed",
     ]  # fmt: skip
     async with database.transaction() as session:
         with pytest.raises(BatchEndedException):
-            await context.batches.cancel(session, batch_id, actor="anna")
+            await context.batches.cancel(session, batch_id, caller=CALLER)
 
 
 async def test_a_batch_tried_again_runs_again(context: Context, database: Database):
@@ -217,23 +219,23 @@ async def test_a_batch_tried_again_runs_again(context: Context, database: Databa
     await end(context, rows[0])
     await end(context, rows[1], LoginRequiredException("a001"))
     async with database.transaction() as session:
-        await context.batches.cancel(session, batch_id, actor="anna")
+        await context.batches.cancel(session, batch_id, caller=CALLER)
     await context.batch_pacing.pace(batch_id)
     async with database.transaction() as session:
         other = await context.authorizations.request(session, Order("a003", "AIOTT1"), caller=CALLER)
     async with database.transaction() as session:
-        assert await context.batches.retry(session, batch_id, actor="anna") == 1
+        assert await context.batches.retry(session, batch_id, caller=CALLER) == 1
     batch = await read_batch(database, batch_id)
     assert (batch.status, batch.reason, batch.completed_at) == (BatchStatus.RUNNING, None, None)
     statuses = [row.status.value for row in await sessions_of(database, batch_id)]
     assert statuses == ["completed", "needs_attention", "pending", "cancelled"]
     async with database.transaction() as session:
         with pytest.raises(NothingToRetryException):
-            await context.batches.retry(session, batch_id, actor="anna")
+            await context.batches.retry(session, batch_id, caller=CALLER)
     async with database.transaction() as session:
         await context.authorizations.cancel(session, other.session_id, actor="anna")
     async with database.transaction() as session:
-        assert await context.batches.retry(session, batch_id, needs_attention=True, actor="anna") == 2
+        assert await context.batches.retry(session, batch_id, needs_attention=True, caller=CALLER) == 2
     await context.batch_pacing.pace(batch_id)
     assert len(await under_way(database, batch_id)) == 3
 
@@ -242,7 +244,7 @@ async def test_an_unknown_batch(context: Context):
     async with context.database.transaction() as session:
         for call in (context.batches.cancel, context.batches.retry):
             with pytest.raises(BatchNotFoundException):
-                await call(session, "none", actor="anna")
+                await call(session, "none", caller=CALLER)
 
 
 async def test_a_session_of_a_batch_that_was_cancelled_can_be_tried_again_alone(
@@ -251,7 +253,7 @@ async def test_a_session_of_a_batch_that_was_cancelled_can_be_tried_again_alone(
     batch_id = await new_batch(context, 3, max_running=1)
     held = (await sessions_of(database, batch_id, held=True))[0]
     async with database.transaction() as session:
-        await context.batches.cancel(session, batch_id, actor="anna")
+        await context.batches.cancel(session, batch_id, caller=CALLER)
     await context.batch_pacing.pace(batch_id)
     async with database.transaction() as session:
         await context.authorizations.retry(session, held.session_id, actor="anna")
@@ -265,7 +267,7 @@ async def test_the_time_it_still_needs(context: Context, database: Database):
 
     async def eta() -> float | None:
         async with database.reading() as session:
-            return (await batch_views.view_batch(session, batch_id)).eta_seconds
+            return (await batch_views.view_batch(session, batch_id, caller=CALLER)).eta_seconds
 
     assert await eta() is None
     rows = await under_way(database, batch_id)

@@ -1,6 +1,8 @@
-"""Only the hash of a key is kept, and only a living key opens the door."""
+"""Only the hash of a key is kept, only a living key opens the door, and no key makes one that may more."""
 
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -8,16 +10,52 @@ from sqlalchemy import select, text, update
 
 from app.context import Context
 from app.database import Database
-from app.models import ApiKey, utc_now
-from app.services.key_service import Caller, KeyService, Scope
-from app.utils.exceptions import AuthenticationException, InvalidRequestException
+from app.models import ApiKey, Event, utc_now
+from app.services.key_service import COMMAND_LINE, Caller, KeyFilter, KeyService, KeyStatus, MadeKey, Scope
+from app.services.reach import Reach
+from app.utils.exceptions import (
+    AuthenticationException,
+    InvalidRequestException,
+    KeyEndedException,
+    KeyEscalationException,
+    KeyNameTakenException,
+    KeyNotFoundException,
+    UnknownApiAppException,
+)
+from tests.fixtures.logs import logged
 
 AUTHORIZE = frozenset({Scope.AUTHORIZE})
+ADMIN = frozenset({Scope.ADMIN})
+HOUR = timedelta(hours=1)
+SHOPS = Reach.of(["AIOTT1"], ["shop_*"])
+LIMITED = Caller("limited", ADMIN, SHOPS)
+"""An admin of some accounts in one app."""
 
 
-async def create(context: Context, name: str = "reporting", **values: object) -> str:
+async def make(context: Context, name: str = "reporting", **values: Any) -> MadeKey:
+    wanted = {"scopes": AUTHORIZE, "caller": COMMAND_LINE} | values
     async with context.database.transaction() as session:
-        return await context.keys.create(session, name=name, **{"scopes": AUTHORIZE} | values)
+        return await context.keys.create(session, name=name, **wanted)
+
+
+async def create(context: Context, name: str = "reporting", **values: Any) -> str:
+    return (await make(context, name, **values)).key.get_secret_value()
+
+
+async def rotate(context: Context, made: MadeKey, overlap: timedelta, caller: Caller = COMMAND_LINE) -> str:
+    async with context.database.transaction() as session:
+        again = await context.keys.rotate(session, made.row.key_id, overlap=overlap, caller=caller)
+    return again.key.get_secret_value()
+
+
+async def revoke(context: Context, made: MadeKey, caller: Caller = COMMAND_LINE) -> ApiKey:
+    async with context.database.transaction() as session:
+        return await context.keys.revoke(session, made.row.key_id, caller=caller)
+
+
+async def change(context: Context, **values: Any) -> None:
+    async with context.database.transaction() as session:
+        await session.execute(update(ApiKey).values(**values))
 
 
 async def authenticate(context: Context, key: str | None) -> Caller:
@@ -25,78 +63,249 @@ async def authenticate(context: Context, key: str | None) -> Caller:
         return await context.keys.authenticate(session, key)
 
 
-async def test_a_made_key_names_its_caller_and_scopes(context: Context):
-    caller = await authenticate(context, await create(context))
-    assert caller == Caller("reporting", AUTHORIZE)
-    assert caller.may(Scope.AUTHORIZE)
-    assert not caller.may(Scope.TOKENS_READ)
-
-
-async def test_admin_may_do_all(context: Context):
-    caller = await authenticate(context, await create(context, scopes=frozenset({Scope.ADMIN})))
-    assert all(caller.may(scope) for scope in Scope)
-
-
-async def test_neither_the_row_nor_the_event_tells_the_key(context: Context, database: Database):
-    key = await create(context)
-    async with database.reading() as session:
-        rows = str((await session.execute(text("SELECT * FROM api_keys"))).all())
-        rows += str((await session.execute(text("SELECT * FROM events"))).all())
-        prefix = await session.scalar(select(ApiKey.prefix))
-    assert key.startswith(f"{prefix}_")
-    assert key.removeprefix(prefix) not in rows
-    assert "api_key.created" in rows
-
-
-@pytest.mark.parametrize("spoil", [
-    lambda key: key[:-1],
-    lambda key: f"{key}x",
-    lambda key: key.swapcase(),
-    lambda key: "_".join(key.split("_", 2)[:2]),
-    lambda key: f" {key}",
-])  # fmt: skip
-async def test_an_almost_right_key_is_refused(context: Context, spoil):
-    key = await create(context)
-    with pytest.raises(AuthenticationException):
-        await authenticate(context, spoil(key))
-
-
-@pytest.mark.parametrize("key", [None, "", "x", "_", "gla_00000000_x", "ключ", "' OR 1=1 --", "a" * 10_000])
-async def test_an_unknown_key_is_refused(context: Context, key: str | None):
-    await create(context)
-    with pytest.raises(AuthenticationException, match="X-API-Key"):
+async def refuse(context: Context, key: str | None) -> None:
+    with pytest.raises(AuthenticationException, match="Missing or unknown API key"):
         await authenticate(context, key)
 
 
-async def test_an_expired_key_is_refused(context: Context, database: Database):
-    key = await create(context, lifetime=timedelta(days=1))
-    assert await authenticate(context, key)
-    async with database.transaction() as session:
-        await session.execute(update(ApiKey).values(expires_at=utc_now() - timedelta(seconds=1)))
-    with pytest.raises(AuthenticationException):
-        await authenticate(context, key)
+async def names(context: Context, caller: Caller = COMMAND_LINE, **wanted: Any) -> list[str]:
+    async with context.database.reading() as session:
+        rows, total = await context.keys.page(
+            session, KeyFilter(**wanted), page=1, page_size=100, caller=caller
+        )
+    assert total == len(rows)
+    return [row.name for row in rows]
 
 
-async def test_the_settings_key_works_before_any_other(context: Context):
-    caller = await authenticate(context, context.settings.api_key.get_secret_value())
-    assert caller == Caller("bootstrap", frozenset(Scope))
+class TestAuthentication:
+    async def test_a_made_key_names_its_caller_and_what_it_may(self, context: Context):
+        key = await create(context, reach=SHOPS, rate_limit_per_minute=7)
+        caller = await authenticate(context, key)
+        assert caller == Caller("reporting", AUTHORIZE, SHOPS, 7)
+        assert caller.may(Scope.AUTHORIZE)
+        assert not caller.may(Scope.TOKENS_READ)
 
+    async def test_admin_may_do_all(self, context: Context):
+        caller = await authenticate(context, await create(context, scopes=ADMIN))
+        assert all(caller.may(scope) for scope in Scope)
 
-async def test_a_name_is_taken_once(context: Context):
-    await create(context)
-    with pytest.raises(InvalidRequestException, match="'reporting' exists already"):
+    async def test_neither_the_row_nor_the_event_tells_the_key(self, context: Context, database: Database):
+        made = await make(context)
+        keys = [made.key.get_secret_value(), await rotate(context, made, HOUR)]
+        async with database.reading() as session:
+            rows = str((await session.execute(text("SELECT * FROM api_keys"))).all())
+            rows += str((await session.execute(text("SELECT * FROM events"))).all())
+        for key in keys:
+            assert key[:12] in rows
+            assert key[12:] not in rows
+            assert key[13:] not in repr(made)
+
+    @pytest.mark.parametrize("spoil", [
+        lambda key: key[:-1],
+        lambda key: f"{key}x",
+        lambda key: key.swapcase(),
+        lambda key: "_".join(key.split("_", 2)[:2]),
+        lambda key: f" {key}",
+    ])  # fmt: skip
+    async def test_an_almost_right_key_is_refused(self, context: Context, spoil):
+        await refuse(context, spoil(await create(context)))
+
+    @pytest.mark.parametrize(
+        "key", [None, "", "x", "gla_00000000_x", "ключ", "' OR 1=1 --", "gla_\x00", "a" * 10_000]
+    )
+    async def test_an_unknown_key_is_refused(self, context: Context, key: str | None):
         await create(context)
+        await refuse(context, key)
+
+    async def test_an_expired_key_is_refused(self, context: Context):
+        key = await create(context, expires_at=utc_now() + HOUR)
+        assert await authenticate(context, key)
+        await change(context, expires_at=utc_now() - timedelta(seconds=1))
+        await refuse(context, key)
+
+    async def test_the_settings_key_works_before_any_other(self, context: Context):
+        caller = await authenticate(context, context.settings.api_key.get_secret_value())
+        assert caller == Caller("bootstrap", frozenset(Scope))
+
+    async def test_no_key_is_nobody_even_where_the_bootstrap_key_is_empty(self, context: Context):
+        keys = KeyService(database=context.database, bootstrap_key=SecretStr(""), api_apps=())
+        for key in (None, ""):
+            async with context.database.reading() as session:
+                with pytest.raises(AuthenticationException):
+                    await keys.authenticate(session, key)
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "", "  "])
-async def test_a_name_that_cannot_be(context: Context, name: str):
-    with pytest.raises(InvalidRequestException, match="choose another name"):
-        await create(context, name)
+class TestMaking:
+    async def test_a_name_is_taken_for_good(self, context: Context):
+        await revoke(context, await make(context))
+        with pytest.raises(KeyNameTakenException, match="'reporting' exists already, or did"):
+            await make(context)
+
+    @pytest.mark.parametrize("name", ["bootstrap", "CLI", "service", "", "  ", " x", "a\nb", "x" * 101])
+    async def test_a_name_that_cannot_be(self, context: Context, name: str):
+        with pytest.raises(InvalidRequestException, match="choose another name"):
+            await make(context, name)
+
+    async def test_an_app_must_be_a_configured_one(self, context: Context):
+        with pytest.raises(UnknownApiAppException, match="'NOPE'"):
+            await make(context, reach=Reach.of(["NOPE"], []))
+
+    async def test_account_patterns_are_handles_with_stars(self, context: Context):
+        made = await make(context, reach=Reach.of([], ["@Shop_*", "a.b@c"]))
+        assert made.row.account_patterns == ["shop_*", "a.b@c"]
+        for bad in ("", "shop%", "[a-z]*", "a?c", "*" * 65):
+            with pytest.raises(InvalidRequestException, match="account_patterns: must be"):
+                await make(context, "bad", reach=Reach.of([], [bad]))
+
+    async def test_an_expiry_in_the_past_is_refused(self, context: Context):
+        with pytest.raises(InvalidRequestException, match="expires_at"):
+            await make(context, expires_at=utc_now())
+
+    async def test_the_list_finds_by_state_and_name(self, context: Context):
+        await make(context, "old", expires_at=utc_now() + HOUR)
+        await change(context, expires_at=utc_now() - HOUR)
+        await make(context, "living_one")
+        await revoke(context, await make(context, "gone"))
+        assert await names(context) == ["gone", "living_one", "old"]
+        assert await names(context, status=KeyStatus.ACTIVE) == ["living_one"]
+        assert await names(context, status=KeyStatus.EXPIRED) == ["old"]
+        assert await names(context, status=KeyStatus.REVOKED) == ["gone"]
+        assert await names(context, text="G_O") == ["living_one"]
 
 
-async def test_no_key_is_nobody_even_where_the_bootstrap_key_is_empty(context: Context):
-    keys = KeyService(bootstrap_key=SecretStr(""))
-    for key in (None, ""):
-        async with context.database.reading() as session:
-            with pytest.raises(AuthenticationException):
-                await keys.authenticate(session, key)
+class TestRotation:
+    async def test_both_keys_work_until_the_overlap_is_over(self, context: Context):
+        made = await make(context)
+        old, new = made.key.get_secret_value(), await rotate(context, made, HOUR)
+        assert (await authenticate(context, old)) == (await authenticate(context, new))
+        await change(context, previous_expires_at=utc_now() - timedelta(seconds=1))
+        await refuse(context, old)
+        assert await authenticate(context, new)
+
+    async def test_without_an_overlap_the_old_key_ends_at_once(self, context: Context):
+        made = await make(context)
+        new = await rotate(context, made, timedelta())
+        await refuse(context, made.key.get_secret_value())
+        assert await authenticate(context, new)
+
+    async def test_a_second_rotation_ends_the_first_key(self, context: Context):
+        made = await make(context)
+        second, third = await rotate(context, made, HOUR), await rotate(context, made, HOUR)
+        await refuse(context, made.key.get_secret_value())
+        assert await authenticate(context, second)
+        assert await authenticate(context, third)
+
+    async def test_a_revoked_key_is_refused_with_its_predecessor_and_not_rotated(self, context: Context):
+        made = await make(context)
+        new = await rotate(context, made, HOUR)
+        row = await revoke(context, made)
+        for key in (made.key.get_secret_value(), new):
+            await refuse(context, key)
+        with pytest.raises(KeyEndedException, match="'reporting' is revoked"):
+            await rotate(context, made, HOUR)
+        assert (await revoke(context, made)).revoked_at == row.revoked_at
+
+    async def test_every_step_is_an_event_with_its_actor(self, context: Context, database: Database):
+        anna = Caller("anna", ADMIN)
+        made = await make(context, caller=anna)
+        await rotate(context, made, HOUR, caller=anna)
+        await revoke(context, made, caller=anna)
+        await revoke(context, made, caller=anna)
+        async with database.reading() as session:
+            rows = (await session.scalars(select(Event).order_by(Event.id))).all()
+        assert [(row.event_type, row.actor, row.data["name"]) for row in rows] == [
+            (f"api_key.{what}", "anna", "reporting") for what in ("created", "rotated", "revoked")
+        ]
+
+
+class TestNoEscalation:
+    @pytest.mark.parametrize("reach", [
+        Reach(),
+        Reach.of(["AIOTT1"], []),
+        Reach.of([], ["shop_*"]),
+        Reach.of(["AIOTT1", "AIOTT2"], ["shop_1"]),
+        Reach.of(["AIOTT1"], ["shop_1", "sho*"]),
+        Reach.of(["AIOTT1"], ["*"]),
+    ])  # fmt: skip
+    async def test_a_restricted_key_makes_none_with_more_reach(self, context: Context, reach: Reach):
+        context.keys._api_apps = ("AIOTT1", "AIOTT2")
+        with pytest.raises(KeyEscalationException):
+            await make(context, reach=reach, caller=LIMITED)
+
+    async def test_a_key_makes_none_with_more_scopes(self, context: Context):
+        caller = Caller("half", frozenset({Scope.AUTHORIZE, Scope.EVIDENCE}))
+        with pytest.raises(KeyEscalationException):
+            await make(context, scopes=frozenset({Scope.AUTHORIZE, Scope.ADMIN}), caller=caller)
+
+    async def test_a_restricted_key_manages_what_it_made_and_itself(self, context: Context):
+        itself = await make(context, "limited", scopes=ADMIN, reach=SHOPS)
+        stronger = await make(context, "stronger", scopes=ADMIN)
+        own = await make(context, "own", reach=Reach.of(["AIOTT1"], ["shop_1*"]), caller=LIMITED)
+        assert await names(context, LIMITED) == ["limited", "own"]
+        for call in (
+            lambda: rotate(context, stronger, HOUR, LIMITED),
+            lambda: revoke(context, stronger, LIMITED),
+        ):
+            with pytest.raises(KeyNotFoundException):
+                await call()
+        assert (await revoke(context, own, LIMITED)).revoked_at is not None
+        assert (await authenticate(context, await rotate(context, itself, HOUR, LIMITED))).reach == SHOPS
+        assert await authenticate(context, stronger.key.get_secret_value())
+
+
+class TestLastUse:
+    async def test_it_is_written_at_most_once_a_minute(self, context: Context):
+        key = await create(context)
+
+        async def used_at() -> Any:
+            await context.keys.close()
+            async with context.database.reading() as session:
+                query = select(ApiKey.id, ApiKey.last_used_at, ApiKey.updated_at)
+                return (await session.execute(query)).one()
+
+        made = await used_at()
+        assert made.last_used_at is None
+        await authenticate(context, key)
+        first = await used_at()
+        assert first.last_used_at is not None
+        assert first.updated_at == made.updated_at, "using a key does not change it"
+        await authenticate(context, key)
+        assert not context.keys._noting, "no transaction for nothing"
+        await context.keys._write_use(made.id)  # by another process that has not seen it yet
+        assert await used_at() == first
+        long_ago = utc_now() - timedelta(seconds=61)
+        await change(context, last_used_at=long_ago, updated_at=made.updated_at)
+        await authenticate(context, key)
+        assert (await used_at()).last_used_at > first.last_used_at
+
+    async def test_a_write_that_must_wait_holds_up_no_request_and_is_one(self, context: Context):
+        key = await create(context)
+        async with context.database.transaction() as session:
+            await session.scalar(select(ApiKey).with_for_update())
+            for _ in range(5):
+                assert await authenticate(context, key)
+            assert len(context.keys._noting) == 1
+        await context.keys.close()
+
+    async def test_a_refused_key_is_not_used(self, context: Context):
+        made = await make(context)
+        await revoke(context, made)
+        await refuse(context, made.key.get_secret_value())
+        assert context.keys._noting == {}
+
+    async def test_a_use_that_cannot_be_written_does_not_fail_the_request(
+        self,
+        context: Context,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ):
+        key = await create(context)
+        without_tables = Database(f"sqlite+aiosqlite:///{tmp_path}/empty.db")
+        monkeypatch.setattr(context.keys, "_database", without_tables)
+        try:
+            assert await authenticate(context, key)
+            await context.keys.close()
+        finally:
+            await without_tables.close()
+        assert len(logged(caplog, "api_key.use_not_noted")) == 1

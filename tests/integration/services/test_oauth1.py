@@ -68,13 +68,13 @@ async def test_it_is_never_refreshed_and_says_so(chain: Chain):
 
 
 async def test_verify_is_signed(chain: Chain):
-    assert (await chain.context.credentials.verify(chain.account, APP)).username == chain.account
+    assert (await chain.verify()).username == chain.account
 
 
 async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Chain):
     await chain.admin.revoke_grants(chain.account)
     with pytest.raises(ReauthorizationRequiredException):
-        await chain.context.credentials.verify(chain.account, APP)
+        await chain.verify()
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (
         CredentialStatus.REAUTHORIZATION_REQUIRED,
@@ -84,7 +84,7 @@ async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Cha
     with pytest.raises(ReauthorizationRequiredException):
         await chain.hand_out()
     await chain.authorize()
-    assert (await chain.context.credentials.verify(chain.account, APP)).username == chain.account
+    assert (await chain.verify()).username == chain.account
     assert len(await chain.events("credential.recovered")) == 1
 
 
@@ -98,7 +98,7 @@ async def test_an_answer_about_the_token_before_breaks_no_newer_one(chain: Chain
 async def test_a_wrong_secret_of_the_app_breaks_no_account(chain: Chain, open_with: OpenWith):
     async with open_with(client_secret="wrong") as context:
         with pytest.raises(InvalidClientException):
-            await context.credentials.verify(chain.account, APP)
+            await chain.verify(by=context)
         assert not await context.credentials.revoke(chain.account, APP, actor="tests")
     assert (await chain.living_row()).refresh_error_code == "INVALID_CLIENT"
     assert await chain.usable_grants() == 1
@@ -107,7 +107,7 @@ async def test_a_wrong_secret_of_the_app_breaks_no_account(chain: Chain, open_wi
 async def test_an_app_that_changed_its_kind_is_told(chain: Chain, open_with: OpenWith):
     async with open_with(kind="oauth2") as context:
         with pytest.raises(UnknownApiAppException):
-            await context.credentials.verify(chain.account, APP)
+            await chain.verify(by=context)
 
 
 @pytest.mark.parametrize("already_gone", [False, True])
@@ -132,6 +132,6 @@ async def test_signing_logs_nothing_at_any_level(
     log_lines: LogLines, chain: Chain, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level("DEBUG"):
-        await chain.context.credentials.verify(chain.account, APP)
+        await chain.verify()
     written = json.dumps(log_lines()) + caplog.text
     assert not [secret for secret in (await chain.admin.issued()).all() if secret in written]

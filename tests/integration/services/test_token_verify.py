@@ -13,14 +13,15 @@ from tests.fixtures.tokens import Chain
 
 async def test_verify_asks_who_a_fresh_token_speaks_for(chain: Chain):
     await chain.make_due(lives_for=-1)
-    user = await chain.context.credentials.verify(chain.account, chain.app)
+    user = await chain.verify()
+    assert [event.actor for event in await chain.events("token.verified")] == ["tests"]
     assert (user.username, await chain.refreshes()) == (chain.account, 1)
 
 
 async def test_verify_finds_a_chain_that_its_owner_has_revoked(chain: Chain):
     await chain.admin.revoke_grants(chain.account)
     with pytest.raises(ReauthorizationRequiredException):
-        await chain.context.credentials.verify(chain.account, chain.app)
+        await chain.verify()
     (broken,) = await chain.events("credential.broken")
     assert (broken.data["reason"], await chain.calls()) == ("INVALID_GRANT", 2), "the exchange and one try"
 
@@ -28,7 +29,7 @@ async def test_verify_finds_a_chain_that_its_owner_has_revoked(chain: Chain):
 async def test_an_access_token_alone_that_is_refused_is_refreshed_once_for_all(chain: Chain):
     await chain.context.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     users = await asyncio.gather(
-        *(chain.context.credentials.verify(chain.account, chain.app) for _ in range(10))
+        *(chain.verify() for _ in range(10))
     )
     assert {user.username for user in users} == {chain.account}
     assert ((await chain.living_row()).version, await chain.refreshes()) == (2, 1)
@@ -37,10 +38,10 @@ async def test_an_access_token_alone_that_is_refused_is_refreshed_once_for_all(c
 async def test_a_refusal_that_comes_late_refreshes_nothing_again(chain: Chain):
     await chain.context.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.me", "delay", seconds=1, times=1, account=chain.account)
-    slow = asyncio.create_task(chain.context.credentials.verify(chain.account, chain.app))
+    slow = asyncio.create_task(chain.verify())
     while not await chain.calls("provider.me"):
         await asyncio.sleep(0.01)
-    await chain.context.credentials.verify(chain.account, chain.app)
+    await chain.verify()
     assert (await slow).username == chain.account
     assert await chain.refreshes() == 1
 
@@ -61,7 +62,7 @@ async def test_verify_breaks_what_is_refused_and_cannot_be_refreshed(chain: Chai
     await chain.admin.revoke_grants(chain.account)
     for _ in range(2):
         with pytest.raises(ReauthorizationRequiredException):
-            await chain.context.credentials.verify(chain.account, chain.app)
+            await chain.verify()
     assert [event.data["reason"] for event in await chain.events("credential.broken")] == [REFUSED]
 
 
@@ -69,7 +70,7 @@ async def test_verify_breaks_what_is_refused_and_cannot_be_refreshed(chain: Chai
 async def test_a_refusal_that_is_not_the_tokens_breaks_nothing(chain: Chain, status: int, refreshes: int):
     await chain.admin.set_fault("provider.me", "status", status=status, account=chain.account)
     with pytest.raises(TwitterAPIException, match=str(status)):
-        await chain.context.credentials.verify(chain.account, chain.app)
+        await chain.verify()
     row = await chain.living_row()
     assert (row.status, row.version) == (CredentialStatus.ACTIVE, 1 + refreshes)
     assert await chain.refreshes() == refreshes
@@ -79,5 +80,5 @@ async def test_verify_tells_why_a_refused_token_was_not_refreshed(chain: Chain):
     await chain.context.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
     with pytest.raises(TwitterAPIException, match="503"):
-        await chain.context.credentials.verify(chain.account, chain.app)
+        await chain.verify()
     assert (await chain.living_row()).status is CredentialStatus.ACTIVE

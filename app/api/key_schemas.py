@@ -1,0 +1,106 @@
+"""What comes in and what goes out of `/keys`."""
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from app.models import ApiKey
+from app.services.key_service import KeyFilter, KeyStatus, MadeKey, Scope, status_of
+from app.services.reach import Reach
+from app.utils.handles import APP_NAME, normalize_pattern
+
+_DAY = 86_400
+
+ApiAppName = Annotated[str, Field(pattern=f"^{APP_NAME.pattern}$")]
+AccountPattern = Annotated[str, Field(max_length=128), AfterValidator(normalize_pattern)]
+
+
+class CreateKeyRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"name": "billing", "scopes": ["tokens:read"], "account_patterns": ["shop_*"]}]
+        },
+    )
+
+    name: str = Field(
+        min_length=1,
+        max_length=100,
+        description="Whose key it is; shown in sessions and events, taken for good",
+    )
+    scopes: set[Scope] = Field(min_length=1, description="`admin` may do all")
+    api_apps: list[ApiAppName] = Field(
+        default=[], max_length=100, description="The OAuth apps it is for; none: all"
+    )
+    account_patterns: list[AccountPattern] = Field(
+        default=[],
+        max_length=100,
+        description="The accounts it is for: handles, with `*` for any characters; none: all",
+    )
+    expires_at: AwareDatetime | None = Field(default=None, description="null: it does not expire")
+    rate_limit_per_minute: int | None = Field(
+        default=None, ge=1, le=10_000, description="null: as the settings say"
+    )
+
+    def reach(self) -> Reach:
+        return Reach.of(self.api_apps, self.account_patterns)
+
+
+class RotateKeyRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    overlap: int = Field(
+        default=_DAY, ge=0, le=30 * _DAY, description="Seconds for which the old key works, too; 0: no more"
+    )
+
+    @property
+    def for_how_long(self) -> timedelta:
+        return timedelta(seconds=self.overlap)
+
+
+class KeyListQuery(BaseModel):
+    """Filters and page; what is left out does not matter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: KeyStatus | None = None
+    text: str | None = Field(default=None, max_length=100, description="Part of the name, in any case")
+    page: int = Field(default=1, ge=1, le=1_000_000)
+    page_size: int = Field(default=50, ge=1, le=500)
+
+    def filter(self) -> KeyFilter:
+        return KeyFilter(status=self.status, text=self.text)
+
+
+class KeyResponse(BaseModel):
+    """An API key, without the key."""
+
+    key_id: str
+    name: str
+    prefix: str = Field(description="What the key begins with")
+    status: KeyStatus
+    scopes: list[str]
+    api_apps: list[str] = Field(description="The OAuth apps it is for; none: all")
+    account_patterns: list[str] = Field(description="The accounts it is for; none: all")
+    rate_limit_per_minute: int | None = Field(description="null: as the settings say")
+    previous_prefix: str | None = Field(description="Of the key that the last rotation replaced")
+    previous_expires_at: datetime | None = Field(description="Until then that one works, too")
+    created_by: str
+    created_at: datetime
+    expires_at: datetime | None = Field(description="null: it does not expire")
+    revoked_at: datetime | None
+    last_used_at: datetime | None = Field(description="Exact to a minute")
+
+    @classmethod
+    def from_row(cls, row: ApiKey) -> "KeyResponse":
+        own = KeyResponse.model_fields.keys() - {"status"}
+        return cls(status=status_of(row), **{name: getattr(row, name) for name in own})
+
+
+class MadeKeyResponse(KeyResponse):
+    key: str = Field(description="It cannot be shown again")
+
+    @classmethod
+    def from_made(cls, made: MadeKey) -> "MadeKeyResponse":
+        return cls(**vars(KeyResponse.from_row(made.row)), key=made.key.get_secret_value())

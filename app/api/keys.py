@@ -1,0 +1,90 @@
+"""`/keys`: the callers' API keys, shown once, rotated and revoked."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, status
+
+from app.api.dependencies import AdminCallerDep, ContextDep, ReadSessionDep, SessionDep, not_stored
+from app.api.errors import errors
+from app.api.key_schemas import CreateKeyRequest, KeyListQuery, KeyResponse, MadeKeyResponse, RotateKeyRequest
+from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.utils.exceptions import (
+    KeyEndedException,
+    KeyEscalationException,
+    KeyNameTakenException,
+    KeyNotFoundException,
+    UnknownApiAppException,
+)
+
+router = APIRouter(prefix="/keys", tags=["keys"], dependencies=[Depends(not_stored)])
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    operation_id="createKey",
+    responses=errors(KeyNameTakenException, KeyEscalationException, UnknownApiAppException),
+)
+async def create_key(
+    body: CreateKeyRequest, caller: AdminCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[MadeKeyResponse]:
+    """Make a key. The answer is the only one that shows it."""
+    made = await context.keys.create(
+        session,
+        name=body.name,
+        scopes=frozenset(body.scopes),
+        reach=body.reach(),
+        expires_at=body.expires_at,
+        rate_limit_per_minute=body.rate_limit_per_minute,
+        caller=caller,
+    )
+    return success_response(MadeKeyResponse.from_made(made))
+
+
+@router.get("", operation_id="listKeys", responses=errors())
+async def list_keys(
+    query: Annotated[KeyListQuery, Query()],
+    caller: AdminCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
+) -> PaginatedResponse[KeyResponse]:
+    """By name, the revoked ones, too; a restricted key sees itself and those that it has made."""
+    rows, total = await context.keys.page(
+        session, query.filter(), page=query.page, page_size=query.page_size, caller=caller
+    )
+    keys = [KeyResponse.from_row(row) for row in rows]
+    return paginated_response(keys, total=total, page=query.page, page_size=query.page_size)
+
+
+@router.get("/{key_id}", operation_id="getKey", responses=errors(KeyNotFoundException))
+async def get_key(
+    key_id: str, caller: AdminCallerDep, context: ContextDep, session: ReadSessionDep
+) -> APIResponse[KeyResponse]:
+    """What it may, for whom, until when, and when it was last used."""
+    return success_response(KeyResponse.from_row(await context.keys.get(session, key_id, caller=caller)))
+
+
+@router.post(
+    "/{key_id}/rotate",
+    operation_id="rotateKey",
+    responses=errors(KeyNotFoundException, KeyEndedException),
+)
+async def rotate_key(
+    key_id: str,
+    caller: AdminCallerDep,
+    context: ContextDep,
+    session: SessionDep,
+    body: RotateKeyRequest | None = None,
+) -> APIResponse[MadeKeyResponse]:
+    """Another key for the same caller, shown once; the old one works on for `overlap` seconds, a day by default."""
+    overlap = (body or RotateKeyRequest()).for_how_long
+    made = await context.keys.rotate(session, key_id, overlap=overlap, caller=caller)
+    return success_response(MadeKeyResponse.from_made(made))
+
+
+@router.delete("/{key_id}", operation_id="revokeKey", responses=errors(KeyNotFoundException))
+async def revoke_key(
+    key_id: str, caller: AdminCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[KeyResponse]:
+    """End it for good, at once. It stays in the list, and its name is taken."""
+    return success_response(KeyResponse.from_row(await context.keys.revoke(session, key_id, caller=caller)))

@@ -1,0 +1,303 @@
+"""Every route × every kind of key → the expected status. A route that the table does not know fails the first test."""
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi.routing import APIRoute
+from sqlalchemy import update
+
+from app.main import create_app
+from app.models import ApiKey, Evidence, ProfileSync, utc_now
+from app.services.key_service import Caller, Scope
+from app.services.reach import Reach
+from tests.fixtures.api import Api, OpenApi
+from tests.fixtures.batches import place_batch, wanted
+from tests.fixtures.factories import new_profile, new_session, new_tokens
+from tests.fixtures.settings import MakeSettings
+
+APP, OTHER_APP = "AIOTT1", "AIOTT2"
+WITHIN = Reach.of([APP], ["anna_*"])
+"""Of all that there is in this file."""
+MAKER = Caller("within admin", frozenset({Scope.ADMIN}), WITHIN)
+_APPS = {
+    name: {"client_id": name, "redirect_uri": "http://127.0.0.1:9/callback"} for name in (APP, OTHER_APP)
+}
+_NOBODY = "http://127.0.0.1:9"
+
+PUBLIC = {"health", "ready", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a route answers, and to whom."""
+
+    scope: Scope
+    granted: int
+    """To a key that has the scope and reaches what is asked for."""
+    other_app: int
+    """To a key with all scopes for another app."""
+    other_account: int | None = None
+    """To a key with all scopes for another account; None: as `other_app`."""
+    path: str = ""
+    body: dict[str, Any] | None = None
+    query: dict[str, str] = field(default_factory=dict)
+    whole_fleet: bool = False
+    """Only for keys without any restriction."""
+
+    @property
+    def elsewhere(self) -> tuple[int, int]:
+        return self.other_app, self.other_app if self.other_account is None else self.other_account
+
+
+def by_id(scope: Scope, granted: int, **more: Any) -> Access:
+    """What is out of reach is not there."""
+    return Access(scope, granted, 404, **more)
+
+
+def named(scope: Scope, granted: int, **more: Any) -> Access:
+    """What is out of reach is refused, as the caller names it himself."""
+    return Access(scope, granted, 403, **more)
+
+
+def listed(scope: Scope) -> Access:
+    """What is out of reach is left out."""
+    return Access(scope, 200, 200)
+
+
+def fleet(scope: Scope, granted: int) -> Access:
+    return Access(scope, granted, 403, whole_fleet=True)
+
+
+IN_APP = {"api_app": APP}
+ROUTES: dict[str, Access] = {
+    "authorize": named(Scope.AUTHORIZE, 202, body=IN_APP | {"account_id": "{new_account}"}),
+    "getAuthorization": by_id(Scope.AUTHORIZE, 200),
+    "cancelAuthorization": by_id(Scope.AUTHORIZE, 200),
+    "retryAuthorization": by_id(Scope.AUTHORIZE, 409),
+    "resumeAuthorization": by_id(Scope.AUTHORIZE, 409),
+    "getAuthorizationEvidence": by_id(Scope.EVIDENCE, 200),
+    "getAuthorizationScreenshot": by_id(Scope.EVIDENCE, 200),
+    "authorizeBatch": named(Scope.AUTHORIZE, 202, body={"rows": [IN_APP | {"account_id": "{new_account}"}]}),
+    "listBatches": listed(Scope.AUTHORIZE),
+    "getBatch": by_id(Scope.AUTHORIZE, 200),
+    "listBatchResults": by_id(Scope.AUTHORIZE, 200),
+    "cancelBatch": by_id(Scope.AUTHORIZE, 200),
+    "retryBatch": by_id(Scope.AUTHORIZE, 409),
+    "listProfiles": listed(Scope.PROFILES),
+    "syncProfiles": fleet(Scope.PROFILES, 202),
+    "getSync": fleet(Scope.PROFILES, 200),
+    "listProfilesOfAccount": Access(Scope.PROFILES, 200, 200, 403),
+    "getProfile": by_id(Scope.PROFILES, 200),
+    "linkProfile": named(Scope.PROFILES, 200, body=IN_APP | {"twitter_username": "{account_id}"}),
+    "unlinkProfile": by_id(Scope.PROFILES, 200),
+    "releaseProfile": by_id(Scope.PROFILES, 200),
+    "getBreaker": fleet(Scope.ADMIN, 200),
+    "closeBreaker": fleet(Scope.ADMIN, 200),
+    "listPausedApps": listed(Scope.ADMIN),
+    "resumeApp": fleet(Scope.ADMIN, 200),  # here an account, not only the app, restricts the keys
+    "listAccounts": listed(Scope.AUTHORIZE),
+    "getAccount": Access(Scope.AUTHORIZE, 200, 404, 403),
+    "getToken": named(Scope.TOKENS_READ, 200, query=IN_APP),
+    "refreshToken": named(Scope.TOKENS_READ, 502, query=IN_APP),  # the provider does not answer here
+    "verifyToken": named(Scope.TOKENS_READ, 502, query=IN_APP),
+    "revokeToken": named(Scope.TOKENS_READ, 200, query=IN_APP),
+    "createKey": named(
+        Scope.ADMIN,
+        201,
+        body={"name": "{new_name}", "scopes": ["events"], "api_apps": [APP], "account_patterns": ["anna_1"]},
+    ),
+    "listKeys": listed(Scope.ADMIN),
+    "getKey": by_id(Scope.ADMIN, 200),
+    "rotateKey": by_id(Scope.ADMIN, 200),
+    "revokeKey": by_id(Scope.ADMIN, 200),
+}
+
+
+def name_of(route: Any) -> str:
+    return getattr(route, "operation_id", None) or route.path
+
+
+def flat(routes: Any) -> Iterator[Any]:
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        yield from flat(included.routes) if included else [route]
+
+
+class Asker:
+    """Sends one route's request, about things of its own each time that it is asked for new ones."""
+
+    def __init__(self, api: Api, route: APIRoute, access: Access) -> None:
+        self._api = api
+        self._method = min(route.methods)
+        self._path = route.path
+        self._access = access
+        self._values: dict[str, str] = {}
+
+    async def renew(self, numbers: Iterator[int]) -> None:
+        self._values = await make_things(self._api, next(numbers))
+
+    async def status(self, headers: dict[str, str]) -> int:
+        return (await self.ask(headers)).status_code
+
+    async def ask(self, headers: dict[str, str]) -> httpx.Response:
+        return await self._api.client.request(
+            self._method,
+            self._path.format(**self._values),
+            params=self._access.query,
+            json=filled(self._access.body, self._values),
+            headers=headers,
+        )
+
+
+def filled(body: Any, values: dict[str, str]) -> Any:
+    if isinstance(body, dict):
+        return {name: filled(value, values) for name, value in body.items()}
+    if isinstance(body, list):
+        return [filled(value, values) for value in body]
+    return body.format(**values) if isinstance(body, str) else body
+
+
+async def make_things(api: Api, number: int) -> dict[str, str]:
+    """One of each kind, of an account of its own; their ids, by the names that the paths have for them."""
+    account = f"anna_{number}"
+    context = api.context
+    profiles = [
+        new_profile(twitter_username=name, api_app=APP, is_linked=True)
+        for name in (account, f"{account}_new", f"{account}_batch")
+    ]
+    row = new_session(profiles[0])
+    sync = ProfileSync(sync_id=f"sync-{number}", requested_by="tests")
+    seen = Evidence(
+        session_id=row.session_id, attempt=1, url="", title="", test_ids=[], console=[], screenshot=b"JPEG"
+    )
+    async with context.database.transaction() as session:
+        session.add_all([*profiles, row, sync, seen])
+        await session.flush()
+        await context.credentials.store(
+            session,
+            account_id=account,
+            api_app=APP,
+            provider_user_id="1",
+            tokens=new_tokens(),
+            session_id=row.session_id,
+        )
+        key = await context.keys.create(
+            session, name=f"key {number}", scopes=frozenset({Scope.EVENTS}), reach=WITHIN, caller=MAKER
+        )
+    batch = await place_batch(context, wanted(f"{account}_batch"))
+    return {
+        "account_id": account,
+        "new_account": f"{account}_new",
+        "profile_id": profiles[0].profile_id,
+        "session_id": row.session_id,
+        "sync_id": sync.sync_id,
+        "batch_id": batch.batch_id,
+        "api_app": APP,
+        "key_id": key.row.key_id,
+        "new_name": f"new {number}",
+    }
+
+
+@pytest_asyncio.fixture
+async def quiet_api(open_api: OpenApi) -> AsyncIterator[Api]:
+    """Its workers take nothing."""
+    changes = {"oauth_apps": _APPS, "x_web_url": _NOBODY, "x_api_url": _NOBODY}
+    async with open_api(rate_limit_per_minute=10_000, **changes) as opened:
+        await opened.context.workers.stop(grace=5)
+        yield opened
+
+
+@pytest.fixture
+def routes(make_settings: MakeSettings) -> dict[str, Any]:
+    return {name_of(route): route for route in flat(create_app(make_settings()).routes)}
+
+
+def test_every_route_has_an_entry(routes: dict[str, Any]):
+    assert set(routes) == PUBLIC | set(ROUTES), "say in ROUTES who may call it"
+    assert all(isinstance(routes[name], APIRoute) for name in ROUTES)
+
+
+async def test_every_route_with_every_kind_of_key(quiet_api: Api, routes: dict[str, Any]):
+    """In one test, as it is a thousand requests to one application."""
+    del quiet_api.client.headers["X-API-Key"]
+    keys = await all_keys(quiet_api)
+    numbers = itertools.count(1)
+    wrong = []
+    for name, access in ROUTES.items():
+        asker = Asker(quiet_api, routes[name], access)
+        await asker.renew(numbers)
+        for kind, headers, expected in refusals(access, keys):
+            if (status := await asker.status(headers)) != expected:
+                wrong.append((name, kind, status, expected))
+        for kind in ({access.scope, Scope.ADMIN}) if not access.whole_fleet else ():
+            await asker.renew(numbers)
+            if (status := await asker.status(keys[f"maker with {kind}"])) != access.granted:
+                wrong.append((name, f"within with {kind}", status, access.granted))
+        if access.whole_fleet and (status := await asker.status(keys[access.scope])) != access.granted:
+            wrong.append((name, "of the whole fleet", status, access.granted))
+    assert wrong == [], "(route, key, its status, the expected one)"
+
+
+def refusals(access: Access, keys: dict[str, dict[str, str]]) -> Iterator[tuple[str, dict[str, str], int]]:
+    for kind in ("no key", "wrong", "expired", "revoked", "rotated away"):
+        yield kind, keys[kind], 401
+    for scope in set(Scope) - {access.scope, Scope.ADMIN}:
+        yield scope, keys[scope], 403
+    for kind, expected in zip(("other app", "other account"), access.elsewhere, strict=True):
+        yield kind, keys[kind], expected
+    if access.whole_fleet:
+        yield "restricted", keys[f"maker with {access.scope}"], 403
+
+
+async def all_keys(api: Api) -> dict[str, dict[str, str]]:
+    everything = tuple(Scope)
+    keys = {
+        "no key": {},
+        "wrong": {"X-API-Key": "gla_00000000_" + "x" * 43},
+        "expired": await api.key(*everything, name="expired", expires_at=utc_now() + timedelta(hours=1)),
+        "revoked": await api.key(*everything, name="revoked"),
+        "rotated away": await api.key(*everything, name="rotated away"),
+        "other app": await api.key(*everything, name="other app", reach=Reach.of([OTHER_APP], [])),
+        "other account": await api.key(*everything, name="other account", reach=Reach.of([], ["bob"])),
+    }
+    for scope in Scope:
+        keys[scope] = await api.key(scope, name=f"all {scope}")
+        keys[f"maker with {scope}"] = await api.key(scope, name=f"within {scope}", reach=WITHIN)
+    async with api.context.database.transaction() as session:
+        past = utc_now() - timedelta(seconds=1)
+        for name, values in (
+            ("expired", {"expires_at": past}),
+            ("revoked", {"revoked_at": past}),
+            ("rotated away", {"key_hash": "0" * 64}),
+        ):
+            await session.execute(update(ApiKey).where(ApiKey.name == name).values(**values))
+    return keys
+
+
+LISTS: list[tuple[str, Callable[[Any], Any]]] = [
+    ("/accounts", lambda row: row["account_id"]),
+    ("/profiles", lambda row: row["twitter_username"]),
+    ("/batches", lambda row: row["batch_id"]),
+]
+
+
+async def test_a_list_holds_what_is_in_reach(quiet_api: Api):
+    things = [await make_things(quiet_api, number) for number in (1, 2)]
+    anna = Reach.of([APP], ["anna_1*"])
+    headers = await quiet_api.key(Scope.AUTHORIZE, Scope.PROFILES, name="anna", reach=anna)
+    elsewhere = await quiet_api.key(*Scope, name="elsewhere", reach=Reach.of([OTHER_APP], []))
+    for path, name in LISTS:
+        everything = (await quiet_api.client.get(path)).json()
+        mine = (await quiet_api.client.get(path, headers=headers)).json()
+        assert mine["total"] * 2 == everything["total"] > 0, path
+        expected = [row for row in everything["data"] if name(row).startswith("anna_1")]
+        assert mine["data"] == (
+            expected or [row for row in everything["data"] if name(row) == things[0]["batch_id"]]
+        )
+        assert (await quiet_api.client.get(path, headers=elsewhere)).json()["data"] == []

@@ -1,0 +1,132 @@
+"""`/keys` over HTTP: shown once, used, rotated, revoked; and what a restricted key sees of apps."""
+
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from app.database import Database
+from app.models import AppState, Event, utc_now
+from app.services.key_service import Scope
+from app.services.reach import Reach
+from tests.fixtures.api import Api, answered, refused
+from tests.fixtures.factories import new_profile
+
+BILLING = {
+    "name": "billing",
+    "scopes": ["authorize", "tokens:read"],
+    "api_apps": ["AIOTT1"],
+    "account_patterns": ["@Shop_*"],
+    "rate_limit_per_minute": 7,
+    "expires_at": "2100-01-01T00:00:00Z",
+}
+
+
+async def made(api: Api, **values: Any) -> Any:
+    return answered(await api.client.post("/keys", json=BILLING | values), 201)
+
+
+async def use(api: Api, key: str) -> httpx.Response:
+    return await api.client.get("/accounts", headers={"X-API-Key": key})
+
+
+async def test_a_key_is_shown_once_and_listed_without_it(api: Api):
+    response = await api.client.post("/keys", json=BILLING)
+    assert response.headers["Cache-Control"] == "no-store"
+    shown = answered(response, 201)
+    key = shown.pop("key")
+    assert shown == BILLING | {
+        "key_id": shown["key_id"],
+        "prefix": key[:12],
+        "status": "active",
+        "account_patterns": ["shop_*"],
+        "previous_prefix": None,
+        "previous_expires_at": None,
+        "created_by": "bootstrap",
+        "created_at": shown["created_at"],
+        "revoked_at": None,
+        "last_used_at": None,
+    }
+    assert answered(await api.client.get(f"/keys/{shown['key_id']}")) == shown
+    listed = await api.client.get("/keys", params={"status": "active", "text": "BILL"})
+    assert (listed.json()["data"], listed.json()["total"]) == ([shown], 1)
+    assert key[12:] not in listed.text
+
+
+async def test_a_key_that_is_rotated_and_revoked(api: Api):
+    first = await made(api)
+    path = f"/keys/{first['key_id']}"
+    second = answered(await api.client.post(f"{path}/rotate"))
+    assert second["previous_prefix"] == first["prefix"]
+    for key in (first["key"], second["key"]):
+        assert (await use(api, key)).status_code == 200
+    third = answered(await api.client.post(f"{path}/rotate", json={"overlap": 0}))
+    refused(await use(api, second["key"]), 401, "UNAUTHORIZED")
+    assert (await use(api, third["key"])).status_code == 200
+
+    for _ in range(2):
+        assert answered(await api.client.delete(path))["status"] == "revoked"
+    refused(await use(api, third["key"]), 401, "UNAUTHORIZED")
+    refused(await api.client.post(f"{path}/rotate"), 409, "KEY_ENDED")
+    refused(await api.client.post("/keys", json=BILLING), 409, "KEY_NAME_TAKEN")
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"name": "cli"}, "INVALID_REQUEST"),
+        ({"scopes": []}, "INVALID_REQUEST"),
+        ({"scopes": ["all"]}, "INVALID_REQUEST"),
+        ({"api_apps": ["NOPE"]}, "UNKNOWN_API_APP"),
+        ({"account_patterns": ["shop%"]}, "INVALID_REQUEST"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "INVALID_REQUEST"),
+        ({"rate_limit_per_minute": 0}, "INVALID_REQUEST"),
+        ({"key": "my own"}, "INVALID_REQUEST"),
+    ],
+)
+async def test_a_key_that_cannot_be(api: Api, values: dict[str, Any], code: str):
+    refused(await api.client.post("/keys", json=BILLING | values), 422, code)
+    assert (await api.client.get("/keys")).json()["total"] == 0
+
+
+async def test_no_such_key(api: Api):
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/rotate")):
+        refused(await api.client.request(method, f"/keys/nobody{path}"), 404, "KEY_NOT_FOUND")
+
+
+async def test_a_key_for_an_app_resumes_that_app(api: Api, database: Database):
+    async with database.transaction() as session:
+        session.add_all(
+            AppState(api_app=name, paused_at=utc_now(), reason="x", failures_in_a_row=5)
+            for name in ("AIOTT1", "AIOTT9")
+        )
+    headers = await api.key(Scope.ADMIN, reach=Reach.of(["AIOTT1"], []))
+    paused = answered(await api.client.get("/apps/paused", headers=headers))
+    assert [row["api_app"] for row in paused] == ["AIOTT1"]
+    refused(await api.client.post("/apps/AIOTT9/resume", headers=headers), 403, "OUT_OF_REACH")
+    assert answered(await api.client.post("/apps/AIOTT1/resume", headers=headers))["was_paused"]
+
+
+async def test_a_batch_takes_the_rows_in_reach_and_says_why_not_the_others(api: Api, database: Database):
+    await api.context.workers.stop(grace=5)
+    async with database.transaction() as session:
+        session.add_all(new_profile(twitter_username=name) for name in ("shop_1", "anna"))
+    headers = await api.key(Scope.AUTHORIZE, reach=Reach.of(["AIOTT1"], ["shop_*"]))
+    rows = [{"account_id": name, "api_app": "AIOTT1"} for name in ("shop_1", "anna")]
+    placed = answered(await api.client.post("/authorize/batch", json=rows, headers=headers), 202)
+    assert [row["error_code"] for row in placed["rows"]] == [None, "OUT_OF_REACH"]
+    assert placed["accepted"] == 1
+    seen = await api.client.get(f"/batches/{placed['batch_id']}/results", headers=headers)
+    assert seen.json()["total"] == 2, "its own batch, with what it named itself"
+    others = await api.key(Scope.AUTHORIZE, name="others", reach=Reach.of(["AIOTT1"], ["shop_*"]))
+    answer = await api.client.get(f"/batches/{placed['batch_id']}", headers=others)
+    refused(answer, 404, "BATCH_NOT_FOUND")
+
+
+async def test_who_asked_for_a_sync_is_on_record(api: Api, database: Database):
+    headers = await api.key(Scope.PROFILES)
+    await api.client.post("/profiles/sync", headers=headers)
+    async with database.reading() as session:
+        query = select(Event.actor).where(Event.event_type == "profiles.sync_requested")
+        assert await session.scalar(query) == "own"

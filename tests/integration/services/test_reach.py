@@ -1,0 +1,31 @@
+"""A reach is the same in Python and in a query, on both databases."""
+
+import pytest
+from sqlalchemy import select
+
+from app.database import Database
+from app.models import Event
+from app.services import event_service
+from app.services.reach import EVERYTHING, Reach
+
+PLACES = [
+    (account, app)
+    for account in (None, "anna", "shop_1", "shop%1", "shopx1", "shop_", r"a\b", "a.b@c")
+    for app in (None, "A1", "A2")
+]
+PATTERNS = ["*", "anna", "shop_*", "*_*", "*1", "s*p*", r"a\*", "a.*@c", "", "shop%*"]
+
+
+@pytest.mark.parametrize("apps", [[], ["A1"], ["A1", "A3"]], ids=str)
+async def test_a_query_finds_what_is_covered(database: Database, apps: list[str]):
+    async with database.transaction() as session:
+        for account, app in PLACES:
+            event_service.record(session, "test", account_id=account, api_app=app)
+    reaches = [EVERYTHING, Reach.of(apps, PATTERNS[1:3]), *(Reach.of(apps, [each]) for each in PATTERNS)]
+    async with database.reading() as session:
+        for reach in reaches:
+            found = select(Event.account_id, Event.api_app).where(
+                reach.condition(Event.account_id, Event.api_app)
+            )
+            rows = [tuple(row) for row in await session.execute(found.order_by(Event.id))]
+            assert rows == [place for place in PLACES if reach.covers(*place)], reach

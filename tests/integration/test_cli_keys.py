@@ -1,0 +1,67 @@
+"""`python -m app keys …`: what it prints is a key that works, or a table without any."""
+
+import asyncio
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import cli
+from app.context import open_context
+from app.services.key_service import Caller
+from app.services.reach import Reach
+from app.utils.exceptions import AuthenticationException
+from tests.fixtures.settings import MakeSettings
+
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
+
+@pytest.fixture
+def settings_of_commands(
+    sqlite_url: str, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> MakeSettings:
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("OAUTH_APPS", '{"AIOTT1": {"client_id": "i", "redirect_uri": "http://127.0.0.1/c"}}')
+    return lambda: make_settings(database_url=sqlite_url)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, ["keys", *arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout.strip()
+
+
+def caller_of(settings_of_commands: MakeSettings, key: str) -> Caller:
+    async def authenticate() -> Caller:
+        async with open_context(settings_of_commands()) as context, context.database.reading() as session:
+            return await context.keys.authenticate(session, key)
+
+    return asyncio.run(authenticate())
+
+
+def test_a_key_from_its_making_to_its_end(settings_of_commands: MakeSettings):
+    restrictions = ("--app", "AIOTT1", "--account", "shop_*", "--account", "@Anna", "--rate-limit", "7")
+    first = run(
+        "create", "billing", "--scope", "tokens:read", "--scope", "events", *restrictions, "--days", "9"
+    )
+    reach = Reach.of(["AIOTT1"], ["shop_*", "anna"])
+    expected = Caller("billing", frozenset({"tokens:read", "events"}), reach, 7)
+    assert caller_of(settings_of_commands, first) == expected
+
+    second = run("rotate", "billing", "--overlap", "60")
+    assert caller_of(settings_of_commands, first) == caller_of(settings_of_commands, second) == expected
+    third = run("rotate", "billing", "--overlap", "0")
+    with pytest.raises(AuthenticationException):
+        caller_of(settings_of_commands, second)
+
+    shown = run("list")
+    (line,) = [line for line in shown.splitlines() if "billing" in line]
+    assert all(part in line for part in (third[:12], "active", "tokens:read", "shop_* anna", "AIOTT1", " 7 "))
+    assert third[13:] not in shown
+
+    assert run("revoke", "billing") == "The key billing is revoked."
+    with pytest.raises(AuthenticationException):
+        caller_of(settings_of_commands, third)
+    assert "billing" not in run("list", "--status", "active")
+    assert "revoked" in run("list", "--status", "revoked")

@@ -1,0 +1,81 @@
+"""Which accounts and apps a restricted key is for; the same in Python and in both databases."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.services.reach import EVERYTHING, Reach
+from app.utils.exceptions import OutOfReachException
+from app.utils.handles import normalize_pattern
+
+APPS = Reach.of(["A1"], [])
+SHOPS = Reach.of([], ["shop_*", "anna"])
+
+handles = st.text("ab_*", min_size=1, max_size=5)
+accounts = st.text("ab_", min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize(
+    ("reach", "account", "app", "covered"),
+    [
+        (EVERYTHING, None, None, True),
+        (EVERYTHING, "bob", "A2", True),
+        (APPS, "bob", "A1", True),
+        (APPS, None, "A1", True),
+        (APPS, "bob", "A2", False),
+        (APPS, "bob", None, False),
+        (SHOPS, "shop_1", None, True),
+        (SHOPS, "shop_", "A2", True),
+        (SHOPS, "shopx1", "A1", False),
+        (SHOPS, "anna", "A1", True),
+        (SHOPS, "anna1", "A1", False),
+        (SHOPS, None, "A1", False),
+        (Reach.of(["A1"], ["anna"]), "anna", "A2", False),
+    ],
+)
+def test_what_is_covered(reach: Reach, account: str | None, app: str | None, covered: bool):
+    assert reach.covers(account, app) is covered
+
+
+def test_what_is_named_and_not_covered_is_refused_with_its_name():
+    SHOPS.require("shop_1", "A1")
+    SHOPS.require_account("anna")
+    with pytest.raises(OutOfReachException, match="not for bob in A1"):
+        SHOPS.require("bob", "A1")
+    with pytest.raises(OutOfReachException, match=r"not for bob$"):
+        SHOPS.require_account("bob")
+    with pytest.raises(OutOfReachException, match="what concerns all accounts and apps"):
+        SHOPS.require(None, None)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "included"),
+    [
+        (EVERYTHING, SHOPS, True),
+        (SHOPS, EVERYTHING, False),
+        (APPS, APPS, True),
+        (APPS, Reach.of(["A1", "A2"], []), False),
+        (SHOPS, APPS, False),
+        (SHOPS, Reach.of(["A1"], ["shop_1", "shop_2*"]), True),
+        (SHOPS, Reach.of([], ["shop*"]), False),
+        (SHOPS, Reach.of([], ["shop_*", "bob"]), False),
+        (Reach.of([], ["a*b"]), Reach.of([], ["a*c*b"]), True),
+        (Reach.of([], ["a*b"]), Reach.of([], ["a*b*"]), False),
+    ],
+)
+def test_what_is_included(outer: Reach, inner: Reach, included: bool):
+    assert outer.includes(inner) is included
+
+
+@given(st.lists(handles, max_size=3), st.lists(handles, max_size=3), accounts)
+def test_whatever_is_included_covers_no_more(outer: list[str], inner: list[str], account: str):
+    wide, narrow = Reach.of([], outer), Reach.of([], inner)
+    if wide.includes(narrow) and narrow.covers(account, "A1"):
+        assert wide.covers(account, "A1")
+
+
+def test_a_pattern_is_written_as_handles_are():
+    assert normalize_pattern(" @Shop_*") == "shop_*"
+    for bad in ("", "@", "a b", "a%", "a?", "[ab]", "x" * 65):
+        with pytest.raises(ValueError, match="must be an account's handle"):
+            normalize_pattern(bad)
