@@ -47,6 +47,8 @@ _OUR_PREFIXES: Final = (
     "REFRESH_",
     "REPAIR_",
     "TOKEN_",
+    "RATE_LIMIT_",
+    "AUTH_FAILURES_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
 
@@ -102,6 +104,9 @@ class Settings(BaseSettings):
     api_key: SecretStr = SecretStr(PLACEHOLDER)
     encryption_keys: SecretStr = SecretStr(f"dev:{_DEVELOPMENT_KEY}")
     rate_limit_per_minute: int = Field(default=100, ge=1)
+    rate_limit_storage: SecretStr = SecretStr("memory://")
+    """A Redis URI holds a password."""
+    auth_failures_per_minute: int = Field(default=30, ge=1, le=1000)
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
     max_batch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_batch_rows: int = Field(default=10_000, ge=1)
@@ -186,6 +191,13 @@ class Settings(BaseSettings):
     def _supported_database(cls, value: str) -> str:
         if not value.startswith(("sqlite+aiosqlite://", "postgresql+psycopg://")):
             raise ValueError("must start with sqlite+aiosqlite:// or postgresql+psycopg://")
+        return value
+
+    @field_validator("rate_limit_storage")
+    @classmethod
+    def _supported_storage(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("memory://", "redis://", "rediss://")):
+            raise ValueError("must be memory:// or start with redis:// or rediss://")
         return value
 
     @field_validator("gologin_api_url", "gologin_local_url", "x_web_url", "x_api_url", "adspower_url")

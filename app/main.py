@@ -15,7 +15,7 @@ from app import __version__
 from app.api.batches import BATCH_PATH
 from app.api.errors import install_error_handlers
 from app.api.middleware import BodyLimitMiddleware, NulMiddleware, RequestIDMiddleware
-from app.api.rate_limit import RateLimiter
+from app.api.rate_limit import FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
 from app.api.routes import router
 from app.config import Settings, SettingsError
 from app.context import Context, open_context
@@ -33,6 +33,10 @@ log = get_logger(__name__)
 
 def create_app(settings: Settings) -> FastAPI:
     """The web application; its lifespan opens the context, starts the workers, and undoes both."""
+    rate_limiter = RateLimiter(
+        per_minute=settings.rate_limit_per_minute,
+        storage_uri=settings.rate_limit_storage.get_secret_value(),
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
                 yield
             finally:
                 await context.stop_workers()
+                await rate_limiter.close()
                 log.info("service.stopped")
 
     app = FastAPI(
@@ -53,13 +58,15 @@ def create_app(settings: Settings) -> FastAPI:
         description="API tokens for accounts that are signed in inside GoLogin browser profiles.",
         lifespan=lifespan,
     )
-    app.state.rate_limiter = RateLimiter(per_minute=settings.rate_limit_per_minute)
+    app.state.rate_limiter = rate_limiter
+    app.state.failed_authentications = FailedAuthentications(per_minute=settings.auth_failures_per_minute)
     app.add_middleware(
         BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,
         by_path={BATCH_PATH: settings.max_batch_bytes},
     )
     app.add_middleware(NulMiddleware)
+    app.add_middleware(QuotaHeadersMiddleware)
     app.add_middleware(RequestIDMiddleware)
     app.include_router(router)
     install_error_handlers(app)

@@ -8,11 +8,11 @@ from fastapi import Depends, Header, Request, Response, Security
 from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.rate_limit import RateLimiter
+from app.api.rate_limit import FailedAuthentications, RateLimiter
 from app.context import Context
 from app.services.key_service import Caller, Scope
 from app.services.reach import EVERYTHING
-from app.utils.exceptions import OutOfReachException, PermissionDeniedException
+from app.utils.exceptions import AuthenticationException, OutOfReachException, PermissionDeniedException
 
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
@@ -45,10 +45,18 @@ ReadSessionDep = Annotated[AsyncSession, Depends(_reading, scope="function")]
 async def _authenticated(
     request: Request, context: ContextDep, key: Annotated[str | None, Security(_api_key)]
 ) -> Caller:
-    async with context.database.reading() as session:
-        caller = await context.keys.authenticate(session, key)
+    failures: FailedAuthentications = request.app.state.failed_authentications
+    address = request.client.host if request.client else ""
+    failures.refuse_too_many(address)
+    try:
+        async with context.database.reading() as session:
+            caller = await context.keys.authenticate(session, key)
+    except AuthenticationException:
+        failures.count(address)
+        raise
     limiter: RateLimiter = request.app.state.rate_limiter
-    await limiter.check(caller.name)
+    request.state.quota = await limiter.count(caller)
+    request.state.quota.require()
     return caller
 
 

@@ -12,6 +12,7 @@ from app.api.responses import APIResponse, error_response
 from app.utils.exceptions import (
     AppException,
     AuthenticationException,
+    AuthenticationLimitException,
     DatabaseUnavailableException,
     InvalidRequestException,
     OutOfReachException,
@@ -45,6 +46,7 @@ def errors(*exceptions: type[AppException]) -> Responses:
         PermissionDeniedException,
         OutOfReachException,
         RateLimitException,
+        AuthenticationLimitException,
         InvalidRequestException,
         DatabaseUnavailableException,
     )

@@ -1,24 +1,171 @@
-"""So many requests a minute for each API key, in a moving window."""
+"""So many requests a minute for each API key, and so many failures for each address that sends none that is valid."""
 
+import asyncio
+import math
 import time
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any, Final
 
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
+from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
+from limits.errors import StorageError
+from redis.asyncio import BlockingConnectionPool
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.utils.exceptions import RateLimitException
+from app.services.key_service import Caller
+from app.utils.exceptions import AuthenticationLimitException, RateLimitException
+from app.utils.logger import get_logger
+from app.utils.moving_window import MINUTE, MovingWindow
+
+_STORAGE_TIMEOUT: Final = 0.25
+"""Seconds: a request does not wait longer for a storage that is away."""
+_STORAGE_RETRY: Final = 5.0
+_MAX_CONNECTIONS: Final = 20
+_STATE: Final = "quota"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What a key may send in any minute, and what is left of it."""
+
+    limit: int
+    remaining: int
+    reset: float
+    """Seconds until there is more."""
+    is_exceeded: bool
+
+    def require(self) -> None:
+        """Raises `RateLimitException`."""
+        if self.is_exceeded:
+            raise RateLimitException(self.limit, retry_after=self.reset)
 
 
 class RateLimiter:
-    """Counts in this process's memory; `per_minute`: requests of one key."""
+    """`per_minute`: requests of a key that says nothing else.
 
-    def __init__(self, *, per_minute: int) -> None:
-        self._item = RateLimitItemPerMinute(per_minute)
-        self._window = MovingWindowRateLimiter(MemoryStorage())
+    `storage_uri`: ``memory://`` counts in this process, ``redis://…`` for all that share it. While Redis does not
+    answer each process counts for itself, so that nobody is refused for that.
+    """
 
-    async def check(self, caller_name: str) -> None:
-        """Count one request. Raises `RateLimitException`, with the seconds until the next one is allowed."""
-        if await self._window.hit(self._item, caller_name):
+    def __init__(self, *, per_minute: int, storage_uri: str = "memory://") -> None:
+        self._per_minute = per_minute
+        # Not the memory of `limits`: after each request it looks through all keys, in a thread for each.
+        self._own = MovingWindow()
+        self._connections = None if storage_uri.startswith("memory:") else _connections(storage_uri)
+        self._shared = _window(storage_uri, self._connections) if self._connections else None
+        self._away_until: float | None = None
+
+    async def count(self, caller: Caller) -> Quota:
+        """Count one request."""
+        limit = caller.rate_limit_per_minute or self._per_minute
+        if self._shared is not None and (self._away_until or 0.0) <= time.monotonic():
+            try:
+                async with asyncio.timeout(_STORAGE_TIMEOUT):
+                    quota = await _count_shared(self._shared, caller.name, limit)
+            except (StorageError, OSError) as error:
+                self._went_away(error)
+            else:
+                self._came_back()
+                return quota
+        return _count_own(self._own, caller.name, limit)
+
+    async def close(self) -> None:
+        if self._connections is not None:
+            await self._connections.aclose()
+
+    def _went_away(self, error: Exception) -> None:
+        if self._away_until is None:
+            log.error("rate_limit.storage_away", error=type(error.__cause__ or error).__name__)
+        self._away_until = time.monotonic() + _STORAGE_RETRY
+
+    def _came_back(self) -> None:
+        if self._away_until is not None:
+            log.info("rate_limit.storage_back")
+        self._away_until = None
+
+
+class FailedAuthentications:
+    """Of each client address, counted by this process."""
+
+    def __init__(self, *, per_minute: int, window: MovingWindow | None = None) -> None:
+        self._per_minute = per_minute
+        self._window = window or MovingWindow()
+
+    def refuse_too_many(self, address: str) -> None:
+        """Raises `AuthenticationLimitException`."""
+        network = _network(address)
+        if self._window.count(network) >= self._per_minute:
+            raise AuthenticationLimitException(retry_after=self._window.until_less(network))
+
+    def count(self, address: str) -> None:
+        self._window.add(_network(address))
+
+
+class QuotaHeadersMiddleware:
+    """``RateLimit-*`` on whatever is answered to a known key (draft-ietf-httpapi-ratelimit-headers-07)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
-        stats = await self._window.get_window_stats(self._item, caller_name)
-        raise RateLimitException(self._item.amount, retry_after=max(1.0, stats.reset_time - time.time()))
+        state = scope.setdefault("state", {})
+
+        async def send_with_quota(message: Message) -> None:
+            quota: Quota | None = state.get(_STATE)
+            if quota is not None and message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["RateLimit-Limit"] = str(quota.limit)
+                headers["RateLimit-Remaining"] = str(quota.remaining)
+                headers["RateLimit-Reset"] = str(math.ceil(quota.reset))
+            await send(message)
+
+        await self._app(scope, receive, send_with_quota)
+
+
+def _count_own(window: MovingWindow, name: str, limit: int) -> Quota:
+    if is_allowed := window.count(name) < limit:
+        window.add(name)
+    return Quota(limit, limit - window.count(name), window.until_less(name), is_exceeded=not is_allowed)
+
+
+async def _count_shared(window: MovingWindowRateLimiter, name: str, limit: int) -> Quota:
+    item = RateLimitItemPerMinute(limit)
+    is_allowed = await window.hit(item, name)
+    stats = await window.get_window_stats(item, name)
+    reset = min(max(stats.reset_time - time.time(), 0.0), MINUTE)
+    return Quota(limit, max(stats.remaining, 0), reset, is_exceeded=not is_allowed)
+
+
+def _connections(uri: str) -> BlockingConnectionPool:
+    return BlockingConnectionPool.from_url(
+        uri,
+        max_connections=_MAX_CONNECTIONS,
+        timeout=_STORAGE_TIMEOUT,
+        socket_connect_timeout=_STORAGE_TIMEOUT,
+        socket_timeout=_STORAGE_TIMEOUT,
+    )
+
+
+def _window(uri: str, connections: BlockingConnectionPool) -> MovingWindowRateLimiter:
+    options: dict[str, Any] = {"connection_pool": connections}
+    storage = RedisStorage(f"async+{uri}", wrap_exceptions=True, implementation="redispy", **options)
+    return MovingWindowRateLimiter(storage)
+
+
+def _network(address: str) -> str:
+    """Of IPv6 the /64: one client has all of its addresses."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))

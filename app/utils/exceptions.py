@@ -143,6 +143,20 @@ class KeyEndedException(DomainException):
         super().__init__(f"The API key '{name}' is {status}; make a new one")
 
 
+class AuthenticationLimitException(DomainException):
+    """Too many requests without a valid key; nothing of this address is looked at before that is over."""
+
+    error_code = "TOO_MANY_FAILED_AUTHENTICATIONS"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(
+            "Too many requests without a valid API key came from this address; mend the key, then try again",
+            retry_after=retry_after,
+        )
+
+
 class RateLimitException(DomainException):
     error_code = "RATE_LIMITED"
     status_code = 429

@@ -208,7 +208,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
 async def quiet_api(open_api: OpenApi) -> AsyncIterator[Api]:
     """Its workers take nothing."""
     changes = {"oauth_apps": _APPS, "x_web_url": _NOBODY, "x_api_url": _NOBODY}
-    async with open_api(rate_limit_per_minute=10_000, **changes) as opened:
+    async with open_api(rate_limit_per_minute=10_000, auth_failures_per_minute=1000, **changes) as opened:
         await opened.context.workers.stop(grace=5)
         yield opened
 

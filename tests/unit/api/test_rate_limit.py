@@ -1,22 +1,82 @@
+"""A moving window for each key, and another for addresses that fail to authenticate."""
+
 import pytest
 
-from app.api.rate_limit import RateLimiter
-from app.utils.exceptions import RateLimitException
+from app.api.rate_limit import FailedAuthentications, RateLimiter
+from app.services.key_service import Caller
+from app.utils.exceptions import AuthenticationLimitException, RateLimitException
+from app.utils.moving_window import MovingWindow
+from tests.fixtures.clocks import Clock
+
+ALICE, BOB = Caller("alice", frozenset()), Caller("bob", frozenset())
 
 
 async def test_one_more_than_the_limit_is_refused_with_the_wait():
     limiter = RateLimiter(per_minute=3)
-    for _ in range(3):
-        await limiter.check("alice")
+    left = [(await limiter.count(ALICE)).remaining for _ in range(3)]
+    assert left == [2, 1, 0]
+    quota = await limiter.count(ALICE)
+    assert (quota.limit, quota.remaining, quota.is_exceeded) == (3, 0, True)
+    assert 0 < quota.reset <= 60
     with pytest.raises(RateLimitException, match="More than 3 requests") as caught:
-        await limiter.check("alice")
-    assert caught.value.retry_after is not None
-    assert 1 <= caught.value.retry_after <= 60
+        quota.require()
+    assert caught.value.retry_after == quota.reset
 
 
 async def test_each_key_has_a_count_of_its_own():
     limiter = RateLimiter(per_minute=1)
-    await limiter.check("alice")
-    await limiter.check("bob")
-    with pytest.raises(RateLimitException):
-        await limiter.check("alice")
+    for _ in range(3):
+        last = await limiter.count(ALICE)
+    assert last.is_exceeded
+    assert not (await limiter.count(BOB)).is_exceeded
+
+
+async def test_a_key_may_have_a_limit_of_its_own():
+    limiter = RateLimiter(per_minute=1)
+    patient = Caller("carol", frozenset(), rate_limit_per_minute=2)
+    assert [(await limiter.count(patient)).is_exceeded for _ in range(3)] == [False, False, True]
+
+
+def fail(failures: FailedAuthentications, address: str, times: int) -> None:
+    for _ in range(times):
+        failures.refuse_too_many(address)
+        failures.count(address)
+
+
+def is_refused(failures: FailedAuthentications, address: str) -> bool:
+    try:
+        failures.refuse_too_many(address)
+    except AuthenticationLimitException:
+        return True
+    return False
+
+
+def test_an_address_that_failed_too_often_waits_until_its_first_failure_is_a_minute_old():
+    clock = Clock()
+    failures = FailedAuthentications(per_minute=3, window=MovingWindow(clock=clock))
+    fail(failures, "192.0.2.1", 1)
+    clock.now += 20
+    fail(failures, "192.0.2.1", 2)
+    with pytest.raises(AuthenticationLimitException) as caught:
+        failures.refuse_too_many("192.0.2.1")
+    assert caught.value.retry_after == 40
+    assert not is_refused(failures, "192.0.2.2")
+    clock.now += 40
+    fail(failures, "192.0.2.1", 1)
+    assert is_refused(failures, "192.0.2.1"), "the other two are not a minute old yet"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one"),
+    [
+        ("2001:db8::1", "2001:db8::ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("", "", True),
+    ],
+)
+def test_a_client_is_an_address_or_a_network_of_ipv6(one: str, other: str, are_one: bool):
+    failures = FailedAuthentications(per_minute=1)
+    failures.count(one)
+    assert is_refused(failures, other) is are_one

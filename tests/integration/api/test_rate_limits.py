@@ -1,0 +1,113 @@
+"""Limits over HTTP: their headers, addresses that fail, and a Redis that counts for many processes."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.api import rate_limit
+from app.api.rate_limit import RateLimiter
+from app.services.key_service import Caller, Scope
+from tests.fixtures.api import OpenApi, answered, refused
+from tests.fixtures.logs import logged
+from tests.fixtures.redis import redis_server
+
+ALICE = Caller("alice", frozenset())
+NAMES = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+
+
+def quota(response: httpx.Response) -> tuple[int, int]:
+    limit, remaining, reset = (int(response.headers[name]) for name in NAMES)
+    assert 0 <= reset <= 60
+    return limit, remaining
+
+
+async def test_every_answer_to_a_key_tells_its_quota(open_api: OpenApi):
+    async with open_api(rate_limit_per_minute=4) as api:
+        assert quota(await api.client.get("/accounts")) == (4, 3)
+        assert quota(await api.client.get("/accounts/nobody")) == (4, 2)
+        assert quota(await api.client.get("/accounts", params={"page": 0})) == (4, 1)
+        own = await api.key(Scope.PROFILES, rate_limit_per_minute=2)
+        assert quota(await api.client.get("/accounts", headers=own)) == (2, 1)  # 403
+        assert quota(await api.client.get("/profiles", headers=own)) == (2, 0)
+        response = await api.client.get("/profiles", headers=own)
+        assert "More than 2 requests" in refused(response, 429, "RATE_LIMITED")
+        assert quota(response) == (2, 0)
+        assert 1 <= int(response.headers["Retry-After"]) <= 60
+        assert quota(await api.client.get("/accounts")) == (4, 0), "one caller does not starve another"
+
+
+async def test_nobody_has_no_quota(open_api: OpenApi):
+    async with open_api() as api:
+        response = await api.client.get("/accounts", headers={"X-API-Key": "x"})
+        assert response.status_code == 401
+        health = await api.client.get("/health")
+        assert not {name.lower() for name in NAMES} & (set(response.headers) | set(health.headers))
+
+
+async def test_an_address_that_fails_too_often_is_refused_before_its_key_is_looked_at(
+    open_api: OpenApi, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_api(auth_failures_per_minute=3) as api:
+        for _ in range(3):
+            refused(await api.client.get("/accounts", headers={"X-API-Key": "x"}), 401, "UNAUTHORIZED")
+        monkeypatch.setattr(api.context.keys, "authenticate", None)
+        response = await api.client.get("/accounts")
+        refused(response, 429, "TOO_MANY_FAILED_AUTHENTICATIONS")
+        assert 1 <= int(response.headers["Retry-After"]) <= 60
+        answered(await api.client.get("/health"))
+
+
+@asynccontextmanager
+async def limiter(uri: str) -> AsyncIterator[RateLimiter]:
+    opened = RateLimiter(per_minute=3, storage_uri=uri)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def test_processes_that_share_a_redis_share_the_count(tmp_path: Path):
+    with redis_server(tmp_path) as redis:
+        await redis.start()
+        async with limiter(redis.uri) as one, limiter(redis.uri) as other:
+            counted = [await each.count(ALICE) for each in (one, other, one, other)]
+            assert [each.remaining for each in counted] == [2, 1, 0, 0]
+            assert [each.is_exceeded for each in counted] == [False, False, False, True]
+            assert 0 < counted[-1].reset <= 60
+            assert (await other.count(Caller("bob", frozenset()))).remaining == 2
+
+
+async def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(rate_limit, "_STORAGE_RETRY", 0.0)
+    monkeypatch.setattr(rate_limit, "_STORAGE_TIMEOUT", 5.0)  # the machine may be busy
+    with redis_server(tmp_path) as redis:
+        await redis.start()
+        async with limiter(redis.uri) as one:
+            for _ in range(4):
+                last = await one.count(ALICE)
+            assert last.is_exceeded
+            redis.stop()
+            assert [(await one.count(ALICE)).remaining for _ in range(2)] == [2, 1], "counted by itself"
+            assert len(logged(caplog, "rate_limit.storage_away")) == 1
+            await redis.start()
+            assert [(await one.count(ALICE)).remaining for _ in range(2)] == [2, 1]
+            assert len(logged(caplog, "rate_limit.storage_back")) == 1
+
+
+async def test_a_redis_that_does_not_answer_is_not_waited_for(caplog: pytest.LogCaptureFixture):
+    silent = socket.create_server(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
+    with silent:
+        async with limiter(f"redis://:secret@127.0.0.1:{port}") as one:
+            counted = await asyncio.gather(*(one.count(ALICE) for _ in range(4)))
+            assert sorted(each.remaining for each in counted) == [0, 0, 1, 2]
+            assert not (await one.count(Caller("bob", frozenset()))).is_exceeded
+    (line,) = logged(caplog, "rate_limit.storage_away")
+    assert "secret" not in str(line)

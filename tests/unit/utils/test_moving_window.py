@@ -1,0 +1,29 @@
+"""What counts is what happened in the last minute, and memory has an end."""
+
+from app.utils.moving_window import MovingWindow
+from tests.fixtures.clocks import Clock
+
+
+def test_what_is_a_minute_old_does_not_count():
+    clock = Clock()
+    window = MovingWindow(clock=clock)
+    for seconds in (0, 20, 0):
+        clock.now += seconds
+        window.add("a")
+    assert (window.count("a"), window.until_less("a")) == (3, 40)
+    clock.now += 40
+    assert (window.count("a"), window.until_less("a")) == (2, 20)
+    clock.now += 20
+    assert (window.count("a"), window.until_less("a")) == (0, 0)
+    assert (window.count("b"), window.until_less("b")) == (0, 0)
+    assert not window._times
+
+
+def test_it_remembers_only_so_many_names_those_of_late():
+    window = MovingWindow(max_names=10)
+    for number in range(100):
+        window.add(f"{number}")
+        window.add("often")
+    assert len(window._times) == 10
+    assert window.count("often") == 100
+    assert (window.count("90"), window.count("91")) == (0, 1)
