@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.utils.crypto import KEY_ID, KeyRing, decode_key
+from app.utils.cursors import Cursors
 
 PLACEHOLDER: Final = "change-me"
 """What `.env.example` carries where a secret belongs; it starts in development only."""
@@ -36,6 +37,7 @@ _OUR_PREFIXES: Final = (
     "ENCRYPTION_",
     "AUTHORIZATION_",
     "CONSENT_",
+    "EVENT_",
     "EVIDENCE_",
     "DATABASE_",
     "CLEANUP_",
@@ -177,7 +179,13 @@ class Settings(BaseSettings):
     monitor_interval: PositiveSeconds = 60.0
     loop_tick: PositiveSeconds = 0.1
     session_retention_days: int = Field(default=90, ge=1)
-    event_retention_days: int = Field(default=365, ge=1)
+    event_retention_days: int = Field(default=90, ge=1)
+    event_retention_count: int = Field(default=1_000_000, ge=1)
+    event_stream_readers: int = Field(default=200, ge=1)
+    event_stream_readers_per_key: int = Field(default=20, ge=1)
+    event_stream_lifetime: PositiveSeconds = 3_600.0
+    event_stream_heartbeat: PositiveSeconds = 15.0
+    client_stall_timeout: PositiveSeconds = 30.0
     evidence_retention_days: int = Field(default=14, ge=1)
     evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)
     evidence_max_total_mb: int = Field(default=1024, ge=1)
@@ -269,6 +277,10 @@ class Settings(BaseSettings):
     @cached_property
     def key_ring(self) -> KeyRing:
         return KeyRing(_parse_keys(self.encryption_keys.get_secret_value()))
+
+    @cached_property
+    def cursors(self) -> Cursors:
+        return Cursors(list(_parse_keys(self.encryption_keys.get_secret_value()).values()))
 
     def _placeholders(self) -> list[str]:
         """Settings that still hold what `.env.example` carries in their place."""

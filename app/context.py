@@ -30,6 +30,8 @@ from app.services.chromedriver import ChromeDrivers
 from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
 from app.services.credential_vault import CredentialVault
+from app.services.event_streams import EventStreams, StreamLimits
+from app.services.event_tail import EventTail, check_order
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
 from app.services.interfaces import BrowserTimeouts
 from app.services.job_queue import JobQueue
@@ -54,6 +56,7 @@ from app.services.workers.monitor import MonitorWorker, Thresholds
 from app.services.workers.refresh import TokenRefreshWorker
 from app.services.workers.repair import TokenRepairWorker
 from app.services.workers.sync import ProfileSyncWorker
+from app.utils.cursors import Cursors
 from app.utils.loop_lag import LoopLag
 
 _WORKERS_SHARE: Final = 0.8
@@ -84,6 +87,8 @@ class Context:
     batch_pacing: BatchPacing
     session_runs: SessionRuns
     apps: AppStates
+    event_streams: EventStreams
+    cursors: Cursors
     automator: ProfileAutomator
     alarms: AlarmService
     loop_lag: LoopLag
@@ -92,9 +97,10 @@ class Context:
     sync_worker: ProfileSyncWorker
 
     def begin_shutdown(self) -> None:
-        """Take no new work, and answer those who wait for the end of a session so that they can go."""
+        """Take no new work, and answer those who wait for a session's end or follow events so that they can go."""
         self.workers.signal_stop()
         self.authorizations.release_waiters()
+        self.event_streams.close()
 
     async def stop_workers(self) -> None:
         await self.workers.stop(grace=self.settings.shutdown_grace * _WORKERS_SHARE)
@@ -110,6 +116,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         database = Database(settings.database_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(database.close)
         await database.check_schema()
+        await check_order(database)
         # No environment proxies: every address is one of ours or of the settings.
         tls = httpx.create_ssl_context(trust_env=False)
         connections = StackedTransport(tls=tls, most=_most_connections(settings), keep_idle=_IDLE_CONNECTION)
@@ -271,6 +278,8 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         batch_pacing=batch_pacing,
         session_runs=session_runs,
         apps=apps,
+        event_streams=_event_streams(settings, database),
+        cursors=settings.cursors,
         automator=automator,
         alarms=alarms,
         loop_lag=loop_lag,
@@ -347,8 +356,19 @@ def _retention(settings: Settings, database: Database) -> Retention:
             events=settings.event_retention_days,
             evidence=settings.evidence_retention_days,
         ),
+        max_events=settings.event_retention_count,
         max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,
     )
+
+
+def _event_streams(settings: Settings, database: Database) -> EventStreams:
+    limits = StreamLimits(
+        readers=settings.event_stream_readers,
+        readers_per_key=settings.event_stream_readers_per_key,
+        lifetime=settings.event_stream_lifetime,
+        heartbeat=settings.event_stream_heartbeat,
+    )
+    return EventStreams(database=database, tail=EventTail(database=database), limits=limits)
 
 
 def _thresholds(settings: Settings) -> Thresholds:

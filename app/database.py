@@ -42,6 +42,7 @@ from app.utils.outages import outage_of
 
 _ALEMBIC_DIR: Final = Path(__file__).resolve().parent.parent / "alembic"
 _AFTER_COMMIT: Final = "after_commit"
+_LISTENERS: Final = "listeners"
 _READ_ONLY: Final = "gologin_read_only"
 _PING_TIMEOUT: Final = 2.0
 _SQLITE_BUSY_MS: Final = 15_000
@@ -72,7 +73,10 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 20) -> None:
         self._url = url
         self.engine = _create_engine(url, pool_size)
-        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        self._listeners: dict[str, list[Callable[[], object]]] = {}
+        self._sessions = async_sessionmaker(
+            self.engine, expire_on_commit=False, autoflush=False, info={_LISTENERS: self._listeners}
+        )
         self._outage_logged_at: float | None = None
 
     @property
@@ -98,6 +102,10 @@ class Database:
             async with self._sessions() as session:
                 await session.connection(execution_options={_READ_ONLY: True})
                 yield session
+
+    def listen(self, topic: str, callback: Callable[[], object]) -> None:
+        """Call `callback` after each commit of a transaction of this object that has announced `topic`."""
+        self._listeners.setdefault(topic, []).append(callback)
 
     async def migrate(self) -> None:
         """Bring the schema up to date; nothing to do when it is."""
@@ -152,6 +160,12 @@ class Database:
 def after_commit(session: AsyncSession, callback: Callable[[], object]) -> None:
     """Call `callback` once the transaction of `session` has committed; never if it rolls back."""
     session.info.setdefault(_AFTER_COMMIT, []).append(callback)
+
+
+def announce(session: AsyncSession, topic: str) -> None:
+    """Once the transaction of `session` has committed, tell those who listen to `topic`, once."""
+    hooks = session.info.setdefault(_AFTER_COMMIT, [])
+    hooks.extend(hook for hook in session.info[_LISTENERS].get(topic, ()) if hook not in hooks)
 
 
 def insert_or_update(session: AsyncSession, model: type[DeclarativeBase]) -> Any:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.api.batches import BATCH_PATH
+from app.api.connections import connections_cut_off_after
 from app.api.errors import install_error_handlers
 from app.api.middleware import BodyLimitMiddleware, NulMiddleware, RequestIDMiddleware
 from app.api.rate_limit import FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
@@ -107,6 +108,7 @@ def serve(settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
+        http=connections_cut_off_after(settings.client_stall_timeout),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -30,11 +30,11 @@ NEW_KEY_COLUMNS = (
 OLD_EVENT_INDEXES = ("event_type", "account_id", "session_id")
 NEW_EVENT_INDEXES = (
     ("ix_events_stream", ["xact_id", "id"], None),
-    ("ix_events_type", ["event_type", "id"], None),
-    ("ix_events_account", ["account_id", "id"], HAS_ACCOUNT),
-    ("ix_events_session", ["session_id", "id"], HAS_SESSION),
-    ("ix_events_request", ["request_id", "id"], HAS_REQUEST),
-    ("ix_events_actor", ["actor", "id"], None),
+    ("ix_events_type", ["event_type", "occurred_at"], None),
+    ("ix_events_account", ["account_id", "occurred_at"], HAS_ACCOUNT),
+    ("ix_events_session", ["session_id"], HAS_SESSION),
+    ("ix_events_request", ["request_id"], HAS_REQUEST),
+    ("ix_events_actor", ["actor", "occurred_at"], None),
 )
 
 

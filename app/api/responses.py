@@ -30,9 +30,13 @@ class PaginatedResponse(BaseModel, Generic[T]):
     success: bool = True
     data: list[T]
     total: int = Field(description="Rows on all pages")
+    total_is_exact: bool = Field(default=True, description="false: there are more than `total`")
     page: int = Field(description="From 1")
     page_size: int
     total_pages: int
+    next_cursor: str | None = Field(
+        default=None, description="Goes on behind these rows; null: there are no more, or the list has none"
+    )
 
 
 def success_response(data: T) -> APIResponse[T]:

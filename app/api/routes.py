@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api import accounts, apps, authorize, batches, evidence, gologin, health, keys, profiles
+from app.api import accounts, apps, authorize, batches, events, evidence, gologin, health, keys, profiles
 
 router = APIRouter()
 router.include_router(health.router)
@@ -14,3 +14,4 @@ router.include_router(gologin.router)
 router.include_router(apps.router)
 router.include_router(accounts.router)
 router.include_router(keys.router)
+router.include_router(events.router)

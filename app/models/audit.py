@@ -44,11 +44,12 @@ class Event(Base):
     __tablename__ = "events"
     __table_args__ = (
         Index("ix_events_stream", "xact_id", "id"),
-        Index("ix_events_type", "event_type", "id"),
-        Index("ix_events_account", "account_id", "id", **rows_where("account_id IS NOT NULL")),
-        Index("ix_events_session", "session_id", "id", **rows_where("session_id IS NOT NULL")),
-        Index("ix_events_request", "request_id", "id", **rows_where("request_id IS NOT NULL")),
-        Index("ix_events_actor", "actor", "id"),
+        # Lists are sorted by time, the latest first, so that a filter and a time range are one part of one index.
+        Index("ix_events_type", "event_type", "occurred_at"),
+        Index("ix_events_account", "account_id", "occurred_at", **rows_where("account_id IS NOT NULL")),
+        Index("ix_events_session", "session_id", **rows_where("session_id IS NOT NULL")),
+        Index("ix_events_request", "request_id", **rows_where("request_id IS NOT NULL")),
+        Index("ix_events_actor", "actor", "occurred_at"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

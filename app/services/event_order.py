@@ -4,10 +4,13 @@ On PostgreSQL an event gets its id before the commit of its transaction, so that
 Readers go by the transaction first, and only as far as every transaction has ended. On SQLite one writes at a time.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Text, cast, func, select, true, tuple_
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Text, cast, func, literal, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from app.models import Event
 
@@ -23,7 +26,11 @@ ORDER: Final = (Event.xact_id, Event.id)
 
 
 def after(position: Position) -> ColumnElement[bool]:
-    return tuple_(Event.xact_id, Event.id) > tuple_(*position)
+    return _After(*ORDER, *map(literal, position))
+
+
+def up_to(position: Position) -> ColumnElement[bool]:
+    return _UpTo(*ORDER, *map(literal, position))
 
 
 def settled(session: AsyncSession) -> ColumnElement[bool]:
@@ -31,6 +38,13 @@ def settled(session: AsyncSession) -> ColumnElement[bool]:
     if session.get_bind().dialect.name == "sqlite":
         return true()
     return Event.xact_id < _oldest_open_transaction()
+
+
+async def newest(session: AsyncSession) -> Position:
+    """Of the last settled event; no event is before (0, 0)."""
+    query = select(*ORDER).where(settled(session)).order_by(*(column.desc() for column in ORDER)).limit(1)
+    row = (await session.execute(query)).first()
+    return Position(*row) if row else Position(0, 0)
 
 
 async def now(session: AsyncSession) -> Position:
@@ -45,3 +59,31 @@ _LAST_ID: Final = 2**63 - 1
 
 def _oldest_open_transaction() -> ColumnElement[int]:
     return cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger)
+
+
+class _After(FunctionElement[bool]):
+    """Of two columns and two values."""
+
+    type = Boolean()
+    inherit_cache = True
+    operator = ">"
+
+
+class _UpTo(_After):
+    inherit_cache = True
+    operator = "<="
+
+
+@compiles(_After)
+@compiles(_UpTo)
+def _compared(element: _After, compiler: SQLCompiler, **options: Any) -> str:
+    xact_id, event_id, xact, event = (compiler.process(each, **options) for each in element.clauses)
+    return f"({xact_id}, {event_id}) {element.operator} ({xact}, {event})"
+
+
+@compiles(_After, "sqlite")
+@compiles(_UpTo, "sqlite")
+def _compared_in_one_transaction(element: _After, compiler: SQLCompiler, **options: Any) -> str:
+    # SQLite searches an index for the first of two compared columns only, and xact_id is 0 in all rows.
+    xact_id, event_id, xact, event = (compiler.process(each, **options) for each in element.clauses)
+    return f"({xact_id} = {xact} AND {event_id} {element.operator} {event})"

@@ -1,13 +1,17 @@
 """The event table's only writer: an event is recorded in the transaction of the change it tells of."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import announce
 from app.models import AuthorizationSession, Event, utc_now
 from app.utils.request_id import current_request_id
+
+RECORDED: Final = "events"
+"""What `Database.listen` calls a commit with new events."""
 
 
 def new_event(
@@ -38,11 +42,13 @@ def new_event(
 def record(session: AsyncSession, event_type: str, **values: Any) -> None:
     """Add an event, as `new_event` makes it, to the open transaction."""
     session.add(Event(**new_event(event_type, **values)))
+    announce(session, RECORDED)
 
 
 async def record_all(session: AsyncSession, events: Sequence[dict[str, Any]]) -> None:
     """Many in one statement."""
     await session.execute(insert(Event.__table__), events)  # type: ignore[arg-type]
+    announce(session, RECORDED)
 
 
 def record_for(session: AsyncSession, event_type: str, row: AuthorizationSession, **data: Any) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 
 from app.database import Database
 from app.models import (
+    OPEN_STATUSES,
     AuthorizationAttempt,
     AuthorizationSession,
     Batch,
@@ -16,10 +17,13 @@ from app.models import (
     Evidence,
     IdempotencyKey,
     ProfileSync,
+    SessionStatus,
     utc_now,
 )
 
 _BATCH: Final = 1000
+_ENDED: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
+"""Named, because the index begins with the status."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,15 @@ class RetentionDays:
 
 
 class Retention:
-    """Deletes what is older than the settings allow, and the oldest evidence above `max_evidence_bytes`."""
+    """Deletes what is older than the settings allow, the oldest evidence above `max_evidence_bytes`, and the oldest
+    events above `max_events`."""
 
-    def __init__(self, *, database: Database, days: RetentionDays, max_evidence_bytes: int) -> None:
+    def __init__(
+        self, *, database: Database, days: RetentionDays, max_evidence_bytes: int, max_events: int
+    ) -> None:
         self._database = database
         self._days = days
+        self._max_events = max_events
         self._max_evidence_bytes = max_evidence_bytes
 
     async def delete_old(self) -> dict[str, int]:
@@ -45,13 +53,35 @@ class Retention:
             "sessions_deleted": await self._delete_sessions(ended_before),
             "batches_deleted": await self._delete_batches(Batch.completed_at < ended_before),
             "syncs_deleted": await self._delete(ProfileSync, ProfileSync.completed_at < ended_before),
-            "events_deleted": await self._delete(Event, Event.occurred_at < _days_ago(self._days.events)),
+            "events_deleted": await self._delete_events(),
             "keys_deleted": await self._delete(IdempotencyKey, IdempotencyKey.expires_at <= utc_now()),
             "evidence_deleted": await self._delete(
                 Evidence, Evidence.taken_at < _days_ago(self._days.evidence)
             )
             + await self._delete_excess_evidence(),
         }
+
+    async def _delete_events(self) -> int:
+        """The last one stays, whatever its age: SQLite would give its id again, and readers go by ids."""
+        is_old = Event.occurred_at < _days_ago(self._days.events)
+        deleted = await self._delete(
+            Event, is_old & (Event.id < select(func.max(Event.id)).scalar_subquery())
+        )
+        if (first_kept := await self._first_event_to_keep()) is not None:
+            deleted += await self._delete(Event, Event.id < first_kept)
+        return deleted
+
+    async def _first_event_to_keep(self) -> int | None:
+        """By count; None: there are not too many."""
+        async with self._database.reading() as session:
+            # Two queries, because SQLite finds only one end of an index by itself.
+            newest = await session.scalar(select(func.max(Event.id))) or 0
+            oldest = await session.scalar(select(func.min(Event.id))) or 0
+            if newest - oldest < self._max_events:
+                return None  # no need to count
+            # In the order of the stream, because that index is the smallest.
+            newest_first = select(Event.id).order_by(Event.xact_id.desc(), Event.id.desc())
+            return await session.scalar(newest_first.offset(self._max_events - 1).limit(1))
 
     async def _delete_batches(self, is_old: ColumnElement[bool]) -> int:
         """With their rows, a transaction for each: one may have ten thousand."""
@@ -66,8 +96,8 @@ class Retention:
 
     async def _delete_sessions(self, ended_before: datetime) -> int:
         """With all that belongs to them; one that is just being tried again is left alone."""
-        is_old = AuthorizationSession.completed_at < ended_before
-        query = select(AuthorizationSession.session_id).where(is_old).limit(_BATCH)
+        is_old = (AuthorizationSession.status.in_(_ENDED), AuthorizationSession.completed_at < ended_before)
+        query = select(AuthorizationSession.session_id).where(*is_old).limit(_BATCH)
         deleted = 0
         while True:
             async with self._database.transaction() as session:

@@ -70,6 +70,34 @@ class InvalidRequestException(DomainException):
     status_code = 422
 
 
+class InvalidCursorException(DomainException):
+    error_code = "INVALID_CURSOR"
+    status_code = 422
+
+    def __init__(self) -> None:
+        super().__init__("This cursor is damaged, or of a list with other filters; begin without one")
+
+
+class UnknownEventIdException(DomainException):
+    error_code = "UNKNOWN_EVENT_ID"
+    status_code = 422
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Last-Event-ID is none that the stream has sent, or the database was restored since; "
+            "connect without one, and read GET /events for what came before"
+        )
+
+
+class TooManyStreamsException(DomainException):
+    error_code = "TOO_MANY_STREAMS"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(f"{whose} has {limit} event streams open, which is the limit", retry_after=5.0)
+
+
 class BodyTooLargeException(DomainException):
     error_code = "BODY_TOO_LARGE"
     status_code = 413

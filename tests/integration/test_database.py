@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from app.database import Database, after_commit
+from app.database import Database, after_commit, announce
 from app.models import Profile
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
 from tests.fixtures.factories import new_profile
@@ -140,3 +140,22 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DatabaseUnavailableException, match="cannot be made: Not a directory"):
         Database(f"sqlite+aiosqlite:///{tmp_path}/file/folder/service.db")
+
+
+async def test_listeners_are_told_once_of_a_commit_and_not_of_a_rollback(database: Database):
+    heard: list[str] = []
+    for topic in ("a", "b"):
+        database.listen(topic, lambda topic=topic: heard.append(topic))
+
+    async def change(*topics: str) -> None:
+        async with database.transaction() as session:
+            for topic in topics:
+                announce(session, topic)
+            if "fail" in topics:
+                raise KeyError
+            assert heard == []
+
+    with pytest.raises(KeyError):
+        await change("a", "fail")
+    await change("a", "a", "unheard")
+    assert heard == ["a"]

@@ -116,6 +116,10 @@ ROUTES: dict[str, Access] = {
     "getKey": by_id(Scope.ADMIN, 200),
     "rotateKey": by_id(Scope.ADMIN, 200),
     "revokeKey": by_id(Scope.ADMIN, 200),
+    "listEvents": listed(Scope.EVENTS),
+    "exportEvents": Access(Scope.EVENTS, 200, 200, query={"format": "ndjson"}),
+    "streamEvents": listed(Scope.EVENTS),
+    "getEventStreamStats": fleet(Scope.ADMIN, 200),
 }
 
 
@@ -207,8 +211,13 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
 @pytest_asyncio.fixture
 async def quiet_api(open_api: OpenApi) -> AsyncIterator[Api]:
     """Its workers take nothing."""
-    changes = {"oauth_apps": _APPS, "x_web_url": _NOBODY, "x_api_url": _NOBODY}
-    async with open_api(rate_limit_per_minute=10_000, auth_failures_per_minute=1000, **changes) as opened:
+    changes: dict[str, Any] = {"oauth_apps": _APPS, "x_web_url": _NOBODY, "x_api_url": _NOBODY}
+    changes |= {
+        "rate_limit_per_minute": 10_000,
+        "auth_failures_per_minute": 1000,
+        "event_stream_lifetime": 0.2,
+    }
+    async with open_api(**changes) as opened:
         await opened.context.workers.stop(grace=5)
         yield opened
 

@@ -19,6 +19,7 @@ from app.models import (
 )
 from app.services import retention
 from app.services.retention import Retention, RetentionDays
+from tests.fixtures.events import add_events
 from tests.fixtures.factories import new_profile, new_session
 
 DAYS = RetentionDays(sessions=30, events=30, evidence=14)
@@ -39,7 +40,9 @@ async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: 
             limits = {"max_running": 1, "stop_percent": 50, "stop_window": 20}
             session.add(Batch(batch_id=batch_id, requested_by="a", completed_at=ended_at, **limits))
             session.add(BatchRow(batch_id=batch_id, number=1, account_id="a", api_app="AIOTT1"))
-    deleted = await Retention(database=database, days=DAYS, max_evidence_bytes=10_000).delete_old()
+    deleted = await Retention(
+        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
+    ).delete_old()
     assert (deleted["sessions_deleted"], deleted["syncs_deleted"], deleted["events_deleted"]) == (7, 0, 2)
     assert deleted["batches_deleted"] == 1
     async with database.reading() as session:
@@ -47,6 +50,20 @@ async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: 
         assert await session.scalar(select(func.count()).select_from(Event)) == 1
         for column in (Batch.batch_id, BatchRow.batch_id):
             assert set(await session.scalars(select(column))) == {"new", "open"}
+
+
+async def test_the_last_event_stays_whatever_its_age(database: Database, monkeypatch: pytest.MonkeyPatch):
+    """SQLite would give its id again, and readers of the stream go by ids."""
+    monkeypatch.setattr(retention, "_BATCH", 4)
+    await add_events(database, *({"occurred_at": utc_now() - timedelta(days=40)} for _ in range(10)))
+    keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=1)
+    assert (await keep.delete_old())["events_deleted"] == 9
+    await add_events(database, *({} for _ in range(10)))
+    few = Retention(database=database, days=DAYS, max_events=3, max_evidence_bytes=1)
+    assert (await few.delete_old())["events_deleted"] == 8
+    async with database.reading() as session:
+        left = (await session.scalars(select(Event.id).order_by(Event.id))).all()
+    assert left == [18, 19, 20]
 
 
 def evidence(session_id: str, *, attempt: int = 1, days: float = 0, size: int = 100) -> Evidence:
@@ -73,7 +90,9 @@ async def test_what_belongs_to_a_session_goes_with_it(database: Database, monkey
         for row in (*gone, kept):
             session.add(AuthorizationAttempt(session_id=row.session_id, number=1))
             session.add(evidence(row.session_id))
-    deleted = await Retention(database=database, days=DAYS, max_evidence_bytes=10_000).delete_old()
+    deleted = await Retention(
+        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
+    ).delete_old()
     assert deleted["sessions_deleted"] == 3
     for model in (AuthorizationSession, AuthorizationAttempt, Evidence):
         assert await left(database, model) == {kept.session_id}, model
@@ -86,7 +105,9 @@ async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
             expires_at = utc_now() + timedelta(hours=number)
             hashes = {"key_hash": name, "body_hash": "x"}
             session.add(IdempotencyKey(caller="a", session_id=name, expires_at=expires_at, **hashes))
-    deleted = await Retention(database=database, days=DAYS, max_evidence_bytes=10_000).delete_old()
+    deleted = await Retention(
+        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
+    ).delete_old()
     assert deleted["keys_deleted"] == 1
     assert await left(database, IdempotencyKey) == {"valid"}
 
@@ -98,6 +119,8 @@ async def test_old_evidence_goes_and_then_the_oldest_that_is_too_much(
     async with database.transaction() as session:
         session.add_all([evidence(f"old-{days}", days=days) for days in (15, 16, 17)])
         session.add_all([evidence(f"new-{days}", days=days, size=100) for days in range(9)])
-    deleted = await Retention(database=database, days=DAYS, max_evidence_bytes=450).delete_old()
+    deleted = await Retention(
+        database=database, days=DAYS, max_events=100, max_evidence_bytes=450
+    ).delete_old()
     assert deleted["evidence_deleted"] == 3 + 5
     assert await left(database, Evidence) == {f"new-{days}" for days in range(4)}

@@ -28,9 +28,7 @@ async def test_verify_finds_a_chain_that_its_owner_has_revoked(chain: Chain):
 
 async def test_an_access_token_alone_that_is_refused_is_refreshed_once_for_all(chain: Chain):
     await chain.context.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
-    users = await asyncio.gather(
-        *(chain.verify() for _ in range(10))
-    )
+    users = await asyncio.gather(*(chain.verify() for _ in range(10)))
     assert {user.username for user in users} == {chain.account}
     assert ((await chain.living_row()).version, await chain.refreshes()) == (2, 1)
 

@@ -1,0 +1,143 @@
+"""What comes in and what goes out of `/events`."""
+
+import re
+from dataclasses import fields
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from app.api.schemas import AccountId
+from app.models import Event
+from app.services.event_filters import EventFilter
+from app.services.event_order import Position
+from app.services.event_streams import EventStreams, Reader
+from app.services.reach import Reach
+from app.utils.exceptions import UnknownEventIdException
+
+_POSITION: Final = re.compile(r"(\d{1,19})-(\d{1,19})")
+_LARGEST: Final = 2**63 - 1
+_FILTERS: Final = {field.name for field in fields(EventFilter)} - {"reach"}
+
+_Id = Annotated[str | None, Field(max_length=128)]
+
+
+class EventStreamQuery(BaseModel):
+    """What is left out does not matter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_type: str | None = Field(
+        default=None,
+        pattern=r"^([a-z0-9_.]{1,64}\*?|\*)$",
+        description="One type, or the beginning of some: `authorization.*`",
+    )
+    account_id: AccountId | None = None
+    api_app: _Id = None
+    session_id: _Id = None
+    actor: _Id = Field(default=None, description="Name of an API key, or of what acts by itself")
+    request_id: _Id = None
+    text: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="Part of the type, an id, the actor or the data",
+    )
+
+    def filter(self, reach: Reach) -> EventFilter:
+        return EventFilter(**self.model_dump(include=_FILTERS), reach=reach)
+
+    def filters(self) -> dict[str, Any]:
+        """Those that are given, as JSON."""
+        return self.model_dump(mode="json", include=_FILTERS, exclude_none=True)
+
+
+class EventQuery(EventStreamQuery):
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = Field(default=None, description="Not itself")
+
+
+class EventListQuery(EventQuery):
+    """Filters, and where to begin: at a page, or at the `next_cursor` of the last answer."""
+
+    page: int = Field(default=1, ge=1, le=10_000)
+    page_size: int = Field(default=50, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=512, description="Goes as deep as you like")
+
+
+class EventExportQuery(EventQuery):
+    format: Literal["csv", "ndjson"] = "ndjson"
+
+
+class EventResponse(BaseModel):
+    """What happened, to what, by whom, under which request id."""
+
+    id: int
+    event_type: str
+    occurred_at: datetime
+    account_id: str | None
+    api_app: str | None
+    session_id: str | None
+    profile_id: str | None
+    actor: str = Field(description="Name of an API key, or of what acts by itself, such as `service`")
+    request_id: str | None
+    data: dict[str, Any]
+
+    @classmethod
+    def from_row(cls, row: Event) -> "EventResponse":
+        return cls.model_validate(row, from_attributes=True)
+
+
+class ReaderResponse(BaseModel):
+    key: str
+    opened_at: datetime
+    told: int
+    position: str
+
+    @classmethod
+    def from_reader(cls, reader: Reader) -> "ReaderResponse":
+        return cls(
+            key=reader.key_name,
+            opened_at=reader.opened_at,
+            told=reader.told,
+            position=write_position(reader.position),
+        )
+
+
+class StreamStatsResponse(BaseModel):
+    """The event streams of the process that answers."""
+
+    readers: list[ReaderResponse]
+    max_readers: int
+    max_readers_per_key: int
+    kept: int = Field(description="Events in memory, for all readers together")
+    opened: int = Field(description="Streams, since the process began, as are the next ones")
+    refused: int = Field(description="Streams above a limit")
+    cut_off: int = Field(description="Readers that took nothing for too long")
+    told: int = Field(description="Events, each for each reader")
+    told_from_history: int = Field(description="Of those: read from the database")
+
+    @classmethod
+    def from_streams(cls, streams: EventStreams) -> "StreamStatsResponse":
+        return cls(
+            readers=[ReaderResponse.from_reader(reader) for reader in streams.readers],
+            max_readers=streams.limits.readers,
+            max_readers_per_key=streams.limits.readers_per_key,
+            kept=streams.kept,
+            **vars(streams.totals),
+        )
+
+
+def write_position(position: Position) -> str:
+    """As the stream's `id`."""
+    return f"{position.xact_id}-{position.event_id}"
+
+
+def read_position(text: str | None) -> Position | None:
+    """Raises `UnknownEventIdException`."""
+    if not text:
+        return None
+    match = _POSITION.fullmatch(text)
+    if match is None or max(position := Position(int(match[1]), int(match[2]))) > _LARGEST:
+        raise UnknownEventIdException
+    return position

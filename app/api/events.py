@@ -1,0 +1,224 @@
+"""`/events`: the audit trail as pages, as a file, and as it happens (server-sent events)."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.connections import STALLED
+from app.api.dependencies import ContextDep, EventsCallerDep, FleetAdminCallerDep, ReadSessionDep
+from app.api.errors import errors
+from app.api.event_schemas import (
+    EventExportQuery,
+    EventListQuery,
+    EventResponse,
+    EventStreamQuery,
+    StreamStatsResponse,
+    read_position,
+    write_position,
+)
+from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.models import Event
+from app.services import event_list, event_service
+from app.services.event_filters import EventFilter
+from app.services.event_list import EventRows, Place
+from app.services.event_streams import EventStreams, Reader
+from app.services.event_tail import StreamedEvent
+from app.services.key_service import Scope
+from app.utils.cursors import Cursors
+from app.utils.exceptions import (
+    AuthenticationException,
+    InvalidCursorException,
+    InvalidRequestException,
+    TooManyStreamsException,
+    UnknownEventIdException,
+)
+
+router = APIRouter(prefix="/events", tags=["events"])
+
+_LIST: Final = "events"
+_RETRY_MS: Final = 1_000
+_UNBUFFERED: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_COLUMNS: Final = tuple(EventResponse.model_fields)
+
+
+@router.get("", operation_id="listEvents", responses=errors(InvalidCursorException))
+async def list_events(
+    query: Annotated[EventListQuery, Query()],
+    caller: EventsCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
+) -> PaginatedResponse[EventResponse]:
+    """The latest first. Pages end at 10,000 events; `next_cursor` goes on to the end."""
+    wanted = query.filter(caller.reach)
+    found = await _found(session, context.cursors, query, wanted)
+    count = await event_list.count(session, wanted)
+    answer = paginated_response(
+        [EventResponse.from_row(row) for row in found.rows],
+        total=count.number,
+        page=query.page,
+        page_size=query.page_size,
+    )
+    answer.total_is_exact = count.is_exact
+    answer.next_cursor = _cursor(context.cursors, query, found.next)
+    return answer
+
+
+async def _found(
+    session: AsyncSession, cursors: Cursors, query: EventListQuery, wanted: EventFilter
+) -> EventRows:
+    if query.cursor is not None:
+        occurred_at, event_id = cursors.read(query.cursor, of=_LIST, filters=query.filters())
+        place = Place(datetime.fromisoformat(occurred_at), event_id)
+        return await event_list.rows_before(session, wanted, place, limit=query.page_size)
+    if query.page * query.page_size > event_list.COUNT_LIMIT:
+        raise InvalidRequestException(
+            f"page: pages end at {event_list.COUNT_LIMIT} events; follow next_cursor"
+        )
+    return await event_list.page(session, wanted, page=query.page, page_size=query.page_size)
+
+
+def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None) -> str | None:
+    if place is None:
+        return None
+    return cursors.write([place.occurred_at.isoformat(), place.event_id], of=_LIST, filters=query.filters())
+
+
+@router.get(
+    "/export",
+    operation_id="exportEvents",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {"text/csv": {}, "application/x-ndjson": {}},
+            "description": "All events that fit, the latest first",
+        },
+        **errors(),
+    },
+)
+async def export_events(
+    query: Annotated[EventExportQuery, Query()], caller: EventsCallerDep, context: ContextDep
+) -> StreamingResponse:
+    """As CSV or as a JSON object a line; a file that ends early is broken off, not ended."""
+    async with context.database.transaction() as session:
+        event_service.record(
+            session, "events.exported", actor=caller.name, format=query.format, filters=query.filters()
+        )
+    write = _csv_lines if query.format == "csv" else _json_lines
+    parts = event_list.export(context.database, query.filter(caller.reach))
+    headers = {**_UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
+    media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
+    return StreamingResponse(_written(parts, write), media_type=media_type, headers=headers)
+
+
+async def _opened_reader(
+    request: Request,
+    caller: EventsCallerDep,
+    context: ContextDep,
+    query: Annotated[EventStreamQuery, Query()],
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="Go on after this one", max_length=64)
+    ] = None,
+) -> AsyncIterator[Reader]:
+    """For as long as the answer is under way."""
+
+    async def may_read() -> bool:
+        async with context.database.reading() as session:
+            try:
+                now = await context.keys.authenticate(session, request.headers.get("X-API-Key"))
+            except AuthenticationException:
+                return False
+        return now.may(Scope.EVENTS) and now.reach == caller.reach
+
+    reader = Reader(key_name=caller.name, wanted=query.filter(caller.reach), may_read=may_read)
+    async with context.event_streams.opened(reader, last=read_position(last_event_id)):
+        try:
+            yield reader
+        finally:
+            reader.was_cut_off = getattr(request.state, STALLED, False)
+
+
+@router.get(
+    "/stream",
+    operation_id="streamEvents",
+    response_class=StreamingResponse,  # with EventSourceResponse FastAPI would encode for each reader anew
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "Events, one `EventResponse` each"},
+        **errors(TooManyStreamsException, UnknownEventIdException),
+    },
+)
+async def stream_events(
+    reader: Annotated[Reader, Depends(_opened_reader)], context: ContextDep
+) -> EventSourceResponse:
+    """Events as they happen (`text/event-stream`). Reconnect with `Last-Event-ID` and none is missed or told twice.
+
+    `event: gap` comes first when events after that id may have been deleted; `event: end` says why the server ends it.
+    """
+    return EventSourceResponse(_blocks(context.event_streams, reader), headers=_UNBUFFERED)
+
+
+@router.get("/stream/stats", operation_id="getEventStreamStats", responses=errors())
+async def get_stream_stats(
+    _caller: FleetAdminCallerDep, context: ContextDep
+) -> APIResponse[StreamStatsResponse]:
+    """Who reads the stream of this process, and what it has told since it began."""
+    return success_response(StreamStatsResponse.from_streams(context.event_streams))
+
+
+async def _blocks(streams: EventStreams, reader: Reader) -> AsyncIterator[bytes]:
+    # With an id from the beginning, so that whoever is cut off before the first event comes again at the same place.
+    yield format_sse_event(retry=_RETRY_MS, id=write_position(reader.position), comment="connected")
+    if reader.gap is not None:
+        oldest = reader.gap.oldest_kept
+        yield _notice("gap", oldest_kept=oldest.isoformat() if oldest else None)
+    async for batch in streams.tell(reader):
+        # An id alone moves Last-Event-ID past events that are not wanted.
+        yield b"".join(map(_block, batch)) or format_sse_event(
+            comment="heartbeat", id=write_position(reader.position)
+        )
+    yield _notice("end", reason=reader.ended)
+
+
+def _block(streamed: StreamedEvent) -> bytes:
+    if streamed.wire is None:
+        streamed.wire = format_sse_event(
+            data_str=EventResponse.from_row(streamed.event).model_dump_json(),
+            id=write_position(streamed.position),
+        )
+    return streamed.wire
+
+
+def _notice(event: str, **data: str | None) -> bytes:
+    return format_sse_event(event=event, data_str=json.dumps(data))
+
+
+async def _written(
+    parts: AsyncIterator[Sequence[Event]], write: Callable[[Sequence[Event], bool], str]
+) -> AsyncIterator[str]:
+    is_first = True
+    async for rows in parts:
+        yield write(rows, is_first)
+        is_first = False
+
+
+def _json_lines(rows: Sequence[Event], _is_first: bool) -> str:
+    return "".join(f"{EventResponse.from_row(row).model_dump_json()}\n" for row in rows)
+
+
+def _csv_lines(rows: Sequence[Event], is_first: bool) -> str:
+    """`data` as JSON."""
+    lines = io.StringIO()
+    writer = csv.writer(lines)
+    if is_first:
+        writer.writerow(_COLUMNS)
+    for row in rows:
+        values = EventResponse.from_row(row).model_dump(mode="json")
+        writer.writerow([*(values[name] for name in _COLUMNS[:-1]), json.dumps(values["data"])])
+    return lines.getvalue()

@@ -1,0 +1,152 @@
+"""Filters that mean the same to the database and in memory, and lists that go to the end with bounded queries."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import select
+
+from app.database import Database
+from app.models import Event
+from app.services import event_list
+from app.services.event_filters import EventFilter
+from app.services.event_list import Place
+from app.services.reach import Reach
+from tests.fixtures.events import add_events
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+VALUES: dict[str, list[Any]] = {
+    "event_type": ["token.read", "token.revoked", "tokens", "authorization.completed", "a_b"],
+    "account_id": [None, "alice", "alice_2", "bob%", "b.ob"],
+    "api_app": [None, "AIOTT1", "AIOTT2"],
+    "session_id": [None, "s-1", "s-2"],
+    "actor": ["service", "Key One", "ÄRGER", "ärger"],
+    "request_id": [None, "r-1", "R-1"],
+    "data": [{}, {"reason": 'said "no" \\ 100%'}, {"name": "Ärger", "n": 1}, {"a_b": None}],
+}
+TYPES = [*VALUES["event_type"], "token*", "token.*", "a_*", "*", "nothing"]
+TEXTS = [
+    "ALICE",
+    "%",
+    "_",
+    'SAID "no"',
+    "\\",
+    "ärger",
+    "Ärger",
+    "Key",
+    "r-1",
+    'n": 1',
+    "\n",
+    "a_b",
+    "token.r",
+]
+
+
+def any_event(dice: random.Random) -> dict[str, Any]:
+    chosen = {column: dice.choice(values) for column, values in VALUES.items()}
+    return chosen | {"occurred_at": START + timedelta(seconds=dice.randint(0, 20))}
+
+
+def any_filter(dice: random.Random) -> EventFilter:
+    """About half of what can be filtered by is."""
+    wanted: dict[str, Any] = {}
+    for column in ("account_id", "api_app", "session_id", "actor", "request_id"):
+        if dice.random() < 0.15:
+            wanted[column] = dice.choice([value for value in VALUES[column] if value is not None])
+    if dice.random() < 0.4:
+        wanted["event_type"] = dice.choice(TYPES)
+    if dice.random() < 0.4:
+        wanted["text"] = dice.choice(TEXTS)
+    for name in ("since", "until"):
+        if dice.random() < 0.2:
+            wanted[name] = START + timedelta(seconds=dice.randint(0, 20))
+    if dice.random() < 0.4:
+        apps = dice.sample(["AIOTT1", "AIOTT2", "AIOTT3"], dice.randint(0, 2))
+        patterns = dice.sample(["alice", "alice*", "b*b", "*", "*_2", "bob%"], dice.randint(0, 2))
+        wanted["reach"] = Reach.of(apps, patterns)
+    return EventFilter(**wanted)
+
+
+async def test_a_filter_means_the_same_to_the_database_and_in_memory(database: Database):
+    dice = random.Random(7)
+    await add_events(database, *(any_event(dice) for _ in range(300)))
+    found_any = 0
+    async with database.reading() as session:
+        events = (await session.scalars(select(Event))).all()
+        for _ in range(250):
+            wanted = any_filter(dice)
+            found = set(await session.scalars(select(Event.id).where(*wanted.conditions())))
+            assert found == {event.id for event in events if wanted.matches(event)}, wanted
+            found_any += bool(found)
+    assert found_any > 60
+
+
+async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypatch: pytest.MonkeyPatch):
+    """Also when many happened at the same time, and one query looks at a few events only."""
+    monkeypatch.setattr(event_list, "_SCAN_LIMIT", 20)
+    monkeypatch.setattr(event_list, "_EXPORT_PAGE", 9)
+    dice = random.Random(3)
+    await add_events(database, *(any_event(dice) for _ in range(250)))
+    async with database.reading() as session:
+        events = (await session.scalars(select(Event))).all()
+    for wanted in [EventFilter(), EventFilter(actor="service"), *(any_filter(dice) for _ in range(12))]:
+        latest_first = sorted(events, key=lambda event: (event.occurred_at, event.id), reverse=True)
+        expected = [event.id for event in latest_first if wanted.matches(event)]
+        found: list[int] = []
+        place: Place | None = None
+        while True:
+            async with database.reading() as session:
+                part = await event_list.rows_before(session, wanted, place, limit=7)
+            found += [event.id for event in part.rows]
+            if (place := part.next) is None:
+                break
+        assert found == expected, wanted
+        exported = [event.id async for rows in event_list.export(database, wanted) for event in rows]
+        assert exported == expected, wanted
+        if not wanted.rest():
+            async with database.reading() as session:
+                second = await event_list.page(session, wanted, page=2, page_size=7)
+            assert [event.id for event in second.rows] == expected[7:14]
+
+
+async def test_events_are_counted_up_to_a_limit(database: Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(event_list, "COUNT_LIMIT", 10)
+    monkeypatch.setattr(event_list, "_SCAN_LIMIT", 12)
+    rows = [{"actor": "a" if number < 11 else "b"} for number in range(20)]
+    await add_events(database, *rows)
+    async with database.reading() as session:
+        counts = [
+            await event_list.count(session, wanted)
+            for wanted in (
+                EventFilter(),
+                EventFilter(actor="a"),
+                EventFilter(actor="b"),
+                EventFilter(event_type="*"),
+                EventFilter(actor="b", text="tests"),
+            )
+        ]
+    assert [(count.number, count.is_exact) for count in counts] == [
+        (10, False),
+        (10, False),
+        (9, True),
+        (10, False),
+        (0, True),
+    ]
+
+
+async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
+    await add_events(database, *({"account_id": "alice"} for _ in range(600)))
+    statements: list[str] = []
+    sqlalchemy_event.listen(
+        database.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    costs = set()
+    for size in (1, 500):
+        async with database.reading() as session:
+            statements.clear()
+            await event_list.page(session, EventFilter(text="alice"), page=1, page_size=size)
+            await event_list.count(session, EventFilter(text="alice"))
+            costs.add(len([each for each in statements if each.startswith("SELECT")]))
+    assert costs == {4}

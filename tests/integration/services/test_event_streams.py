@@ -1,0 +1,212 @@
+"""The stream of events: none missed, none told twice, whoever writes, reconnects or falls behind."""
+
+import asyncio
+import random
+
+import pytest
+from sqlalchemy import update
+
+from app.context import Context, open_context
+from app.database import Database
+from app.models import Event
+from app.services import event_service, event_streams, event_tail
+from app.services.event_filters import EventFilter
+from app.services.event_order import Position
+from app.services.event_streams import EventStreams, Reader, StreamLimits
+from app.services.event_tail import BEGINNING, EventTail, check_order
+from app.services.retention import Retention, RetentionDays
+from app.utils.exceptions import TooManyStreamsException, UnknownEventIdException
+from tests.fixtures.events import add_events, following, numbers, record, told
+from tests.fixtures.logs import logged
+from tests.fixtures.services import OpenContext
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.waiting import eventually
+
+
+def streams_of(database: Database, *, keep: int = 2_000, **changes: float) -> EventStreams:
+    limits = {"readers": 100, "readers_per_key": 100, "lifetime": 60, "heartbeat": 10} | changes
+    return EventStreams(
+        database=database, tail=EventTail(database=database, keep=keep), limits=StreamLimits(**limits)
+    )
+
+
+def position(event: Event) -> Position:
+    return Position(event.xact_id, event.id)
+
+
+async def test_what_gets_its_id_early_and_commits_late_is_not_missed(postgresql_url: str):
+    database = Database(postgresql_url)
+    streams = streams_of(database)
+    async with following(streams) as reader:
+        async with database.transaction() as slow:
+            event_service.record(slow, "test.happened", number=1)
+            await slow.flush()
+            await record(database, 2)  # with a higher id, and committed before
+            async with asyncio.timeout(1), following(streams, last=reader.position) as other:
+                assert await streams._next(other) == (
+                    [],
+                    False,
+                )  # told of neither: the order is not known yet
+        assert numbers(await told(streams, reader, 2)) == [1, 2]
+    await database.close()
+
+
+@pytest.mark.parametrize("keep", [3, 2_000])
+async def test_readers_miss_nothing_and_are_told_nothing_twice(
+    database: Database, monkeypatch: pytest.MonkeyPatch, keep: int
+):
+    """Many write at once; one reader stays, one comes again and again, one looks for a few among the many."""
+    monkeypatch.setattr(event_streams, "_BATCH", 7)
+    monkeypatch.setattr(event_streams, "_SCAN", 11)
+    monkeypatch.setattr(event_tail, "_PAGE", 5)
+    streams, dice, count = streams_of(database, keep=keep), random.Random(1), 150
+
+    async def writer(first: int) -> None:
+        for number in range(first, count, 3):
+            async with database.transaction() as session:
+                event_service.record(session, "test.happened", number=number, actor=f"a{number % 10}")
+                await session.flush()
+                await asyncio.sleep(dice.random() / 200)
+
+    async def staying() -> list[Event]:
+        async with following(streams, last=BEGINNING) as reader:
+            return await told(streams, reader, count)
+
+    async def coming_again() -> list[Event]:
+        found: list[Event] = []
+        while len(found) < count:
+            last = position(found[-1]) if found else BEGINNING
+            async with following(streams, last=last) as reader:
+                async for batch in streams.tell(reader):
+                    found.extend(each.event for each in batch[: dice.randint(1, 7)])
+                    if dice.random() < 0.3 or len(found) == count:
+                        break
+                    if found[-1] is not batch[-1].event:
+                        break
+        return found
+
+    async def choosy() -> list[Event]:
+        async with following(streams, last=BEGINNING, wanted=EventFilter(actor="a3")) as reader:
+            return await told(streams, reader, count // 10)
+
+    async with asyncio.timeout(30):
+        *_, stayed, came, chosen = await asyncio.gather(
+            *(writer(first) for first in range(3)), staying(), coming_again(), choosy()
+        )
+    assert sorted(numbers(stayed)) == list(range(count))
+    assert numbers(came) == numbers(stayed)
+    assert numbers(chosen) == [number for number in numbers(stayed) if number % 10 == 3]
+
+
+async def test_an_event_of_this_process_wakes_its_readers(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(event_tail, "_OTHERS_POLL", 1_000.0)
+    streams = streams_of(database, heartbeat=1_000, lifetime=1_000)
+    async with following(streams) as reader:
+        found = asyncio.create_task(told(streams, reader, 1))
+        await eventually(lambda: streams._tail.after(reader.position, 1) is not None)
+        await record(database, 7)
+        assert numbers(await found) == [7]
+
+
+async def test_an_event_of_another_process_is_told(open_services: OpenContext):
+    async with open_services() as here, open_services() as elsewhere, following(here.event_streams) as reader:
+        await record(elsewhere.database, 7)
+        assert numbers(await told(here.event_streams, reader, 1)) == [7]
+
+
+async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database: Database):
+    streams = streams_of(database, heartbeat=0.05)
+    async with following(streams, wanted=EventFilter(account_id="mine")) as reader:
+        began = reader.position
+        await record(database, 1, account_id="other")
+        async with asyncio.timeout(10):
+            async for batch in streams.tell(reader):
+                assert batch == []
+                if reader.position > began:
+                    break
+
+
+async def test_who_was_away_for_too_long_is_told_of_the_gap(database: Database):
+    streams = streams_of(database)
+    await add_events(database, *({} for _ in range(10)))
+    async with following(streams, last=BEGINNING) as reader:
+        events = await told(streams, reader, 10)
+        assert reader.gap is None
+    days = RetentionDays(sessions=1, events=1, evidence=1)
+    retention = Retention(database=database, days=days, max_events=4, max_evidence_bytes=1)
+    assert (await retention.delete_old())["events_deleted"] == 6
+    for last, rest in ((events[5], 4), (events[6], 3)):
+        async with following(streams, last=position(last)) as reader:
+            assert reader.gap == (event_streams.Gap(events[6].occurred_at) if rest == 4 else None)
+            assert [event.id for event in await told(streams, reader, rest)] == [
+                event.id for event in events[-rest:]
+            ]
+
+
+async def test_an_id_that_was_never_given_is_refused(database: Database):
+    streams = streams_of(database)
+    await record(database, 1)
+    async with following(streams) as reader:
+        latest = reader.position
+    for unknown in (latest._replace(event_id=latest.event_id + 1), Position(2**62, 1)):
+        with pytest.raises(UnknownEventIdException):
+            async with following(streams, last=unknown):
+                pass
+    assert streams.readers == []
+
+
+async def test_streams_are_limited_by_process_and_key(database: Database):
+    streams = streams_of(database, readers=3, readers_per_key=2)
+    async with following(streams, key="a"), following(streams, key="b"):
+        async with following(streams, key="a"):
+            with pytest.raises(TooManyStreamsException, match="The service"):
+                await following(streams, key="c").__aenter__()
+        async with following(streams, key="b"):
+            with pytest.raises(TooManyStreamsException, match="This API key"):
+                await following(streams, key="b").__aenter__()
+    assert (streams.readers, streams.totals.refused, streams.totals.opened) == ([], 2, 4)
+
+
+@pytest.mark.parametrize("reason", ["lifetime", "shutdown", "access"])
+async def test_a_stream_ends(database: Database, reason: str):
+    limits = {"lifetime": {"lifetime": 0.05}, "access": {"heartbeat": 0.05}}
+    streams = streams_of(database, **limits.get(reason, {}))
+
+    async def may_read() -> bool:
+        return False
+
+    reader = Reader(key_name="own", wanted=EventFilter(), may_read=may_read)
+    async with streams.opened(reader, last=None), asyncio.timeout(10):
+        if reason == "shutdown":
+            asyncio.get_running_loop().call_later(0.02, streams.close)
+        assert [batch async for batch in streams.tell(reader)] == []
+    assert reader.ended == reason
+
+
+async def test_nobody_follows_and_nothing_is_read(context: Context):
+    tail = context.event_streams._tail
+    async with following(context.event_streams) as reader:
+        await eventually(lambda: tail.after(reader.position, 1) is not None)
+        await record(context.database, 1)
+        await eventually(lambda: tail.kept == 1)
+    assert (tail.kept, tail._task) == (0, None)
+
+
+async def test_a_restored_dump_is_noticed_at_the_start_and_mended_by_hand(
+    postgresql_url: str, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+):
+    database = Database(postgresql_url)
+    await add_events(database, {"xact_id": 2**40, "data": {"number": 1}})
+    async with open_context(make_settings(database_url=postgresql_url)) as context:
+        assert len(logged(caplog, "events.order_broken")) == 1
+        async with database.transaction() as session:
+            await session.execute(update(Event).values(xact_id=0))
+        await record(database, 2)
+        async with following(context.event_streams, last=BEGINNING) as reader:
+            assert numbers(await told(context.event_streams, reader, 2)) == [1, 2]
+    caplog.clear()
+    await check_order(database)
+    await database.close()
+    assert not logged(caplog, "events.order_broken")

@@ -1,0 +1,44 @@
+"""A cursor holds for one list with the same filters, can be made by nobody else, and outlives a change of keys."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.utils.cursors import Cursors
+from app.utils.exceptions import InvalidCursorException
+
+OLD, NEW = b"o" * 32, b"n" * 32
+PLACE = ["2026-11-21T08:00:00+00:00", 17]
+FILTERS = {"actor": "a", "text": None}
+
+
+def test_a_cursor_is_read_with_any_of_the_keys():
+    cursor = Cursors([OLD]).write(PLACE, of="events", filters=FILTERS)
+    for keys in ([OLD], [NEW, OLD]):
+        assert Cursors(keys).read(cursor, of="events", filters=dict(reversed(FILTERS.items()))) == PLACE
+    with pytest.raises(InvalidCursorException):
+        Cursors([NEW]).read(cursor, of="events", filters=FILTERS)
+
+
+@pytest.mark.parametrize(
+    ("of", "filters"), [("accounts", FILTERS), ("events", {}), ("events", {"actor": "b"})]
+)
+def test_a_cursor_of_another_list_is_refused(of: str, filters: dict[str, str]):
+    cursor = Cursors([OLD]).write(PLACE, of="events", filters=FILTERS)
+    with pytest.raises(InvalidCursorException):
+        Cursors([OLD]).read(cursor, of=of, filters=filters)
+
+
+@given(st.data())
+def test_a_changed_cursor_is_refused(data: st.DataObject):
+    cursor = Cursors([OLD]).write(PLACE, of="events", filters=FILTERS)
+    at = data.draw(st.integers(0, len(cursor) - 1))
+    changed = cursor[:at] + data.draw(st.characters().filter(lambda c: c != cursor[at])) + cursor[at + 1 :]
+    with pytest.raises(InvalidCursorException):
+        Cursors([OLD]).read(changed, of="events", filters=FILTERS)
+
+
+@given(st.text())
+def test_what_is_no_cursor_is_refused(text: str):
+    with pytest.raises(InvalidCursorException):
+        Cursors([OLD]).read(text, of="events", filters=FILTERS)
