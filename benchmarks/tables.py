@@ -1,0 +1,240 @@
+"""Milliseconds of lists, filters, numbers and cleanup on long tables, against the same on 10,000 rows.
+
+    .venv/bin/python -m benchmarks.tables [sessions] [events] [sqlite | postgresql]
+
+The tables are filled with COPY or executemany: 10,000 rows of each first, the baseline, then the numbers asked for.
+Each figure is the median of seven runs, after one that counts for nothing.
+"""
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import insert, text
+
+from app.config import load_settings
+from app.context import Context, open_context
+from app.database import Database
+from app.models import Event, utc_now
+from app.services import event_list, event_order
+from app.services.event_filters import EventFilter
+from app.services.event_list import Place
+from app.services.event_order import Position
+from app.services.event_tail import page_after
+from app.services.fleet_counts import count_fleet
+from app.services.reach import Reach
+from app.services.retention import Retention, RetentionDays
+from benchmarks.pickup import postgresql_url
+
+SMALL, RUNS, CHUNK, ACCOUNTS = 10_000, 7, 20_000, 40_000
+BEGAN = utc_now() - timedelta(days=80)
+NOW = utc_now()
+
+Row = tuple[Any, ...]
+Measures = dict[str, Callable[[], Awaitable[object]]]
+
+
+def event_rows(first: int, last: int, total: int) -> Iterator[dict[str, Any]]:
+    """Over eighty days; one actor in a thousand is rare, and one event in a hundred thousand tells of a needle."""
+    for number in range(first, last):
+        yield {
+            "xact_id": 0,
+            "event_type": ("token.read", "authorization.stage", "authorization.completed")[number % 3],
+            "occurred_at": BEGAN + (NOW - BEGAN) * number / total,
+            "account_id": f"account_{number * 7919 % ACCOUNTS}",
+            "api_app": f"AIOTT{number % 5 + 1}",
+            "session_id": str(uuid.UUID(int=number // 8)),
+            "actor": "rare" if number % 1000 == 0 else f"team-{number % 9}",
+            "request_id": f"request-{number // 8}",
+            "data": json.dumps({"version": number, "note": "needle" if number % 100_000 == 0 else "hay"}),
+        }
+
+
+def session_rows(first: int, last: int, total: int) -> Iterator[dict[str, Any]]:
+    """Ten run and a thousand wait; all others have ended."""
+    for number in range(first, last):
+        status = "in_progress" if number < 10 else "pending" if number < 1000 else "completed"
+        at = BEGAN + (NOW - BEGAN) * number / total if status == "completed" else NOW
+        yield {
+            "session_id": str(uuid.UUID(int=number)),
+            "profile_id": f"profile-{number}",
+            "twitter_username": f"account_{number}",
+            "api_app": "AIOTT1",
+            **dict.fromkeys(("scopes", "missing_scopes"), "[]"),
+            **dict.fromkeys(("stage_times", "stage_timeouts"), "{}"),
+            **dict.fromkeys(("is_forced", "awaits_person", "is_held"), False),
+            "status": status,
+            "priority": 5,
+            "queue_rank": at.timestamp(),
+            "consent": "automatic",
+            "attempts": 1,
+            "attempts_allowed": 3,
+            "request_id": f"request-{number}",
+            "requested_by": "team-1",
+            **dict.fromkeys(("created_at", "updated_at", "started_at"), at),
+            "completed_at": at if status == "completed" else None,
+            "expires_at": NOW + timedelta(days=1),
+        }
+
+
+async def fill(database: Database, table: str, rows: Iterator[dict[str, Any]]) -> None:
+    while chunk := list(islice(rows, CHUNK)):
+        names = ", ".join(chunk[0])
+        if database.is_sqlite:
+            marks = ", ".join("?" * len(chunk[0]))
+            values = [tuple(map(as_sqlite, row.values())) for row in chunk]
+            async with database.transaction() as session:
+                connection = await session.connection()
+                await connection.exec_driver_sql(f"INSERT INTO {table} ({names}) VALUES ({marks})", values)
+            continue
+        async with (
+            await database.open_connection("benchmark") as raw,
+            raw.cursor() as cursor,
+            cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy,
+        ):
+            for row in chunk:
+                await copy.write_row(tuple(row.values()))
+
+
+def as_sqlite(value: Any) -> Any:
+    return value.strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value
+
+
+async def settle(database: Database) -> None:
+    """What autovacuum does in time."""
+    if not database.is_sqlite:
+        async with await database.open_connection("benchmark") as raw:
+            await raw.execute("VACUUM ANALYZE events")
+            await raw.execute("VACUUM ANALYZE authorization_sessions")
+
+
+def measures(context: Context, events: int) -> Measures:
+    database = context.database
+    middle = BEGAN + (NOW - BEGAN) / 2
+    filters = {
+        "the first page": EventFilter(),
+        "an account": EventFilter(account_id="account_7919"),
+        "a rare actor": EventFilter(actor="rare"),
+        "a type and an app": EventFilter(event_type="token.read", api_app="AIOTT3"),
+        "a beginning of types": EventFilter(event_type="authorization.*"),
+        "a session": EventFilter(session_id=str(uuid.UUID(int=5))),
+        "an hour of long ago": EventFilter(since=middle, until=middle + timedelta(hours=1)),
+        "a rare text": EventFilter(text="needle"),
+        "a text that nobody wrote": EventFilter(text="no such thing"),
+        "a key's accounts": EventFilter(reach=Reach.of(["AIOTT1"], ["account_77*"])),
+    }
+
+    def listing(wanted: EventFilter) -> Callable[[], Awaitable[object]]:
+        async def run() -> None:
+            async with database.reading() as session:
+                await event_list.page(session, wanted, page=1, page_size=50)
+                await event_list.count(session, wanted)
+
+        return run
+
+    async def last_page() -> None:
+        async with database.reading() as session:
+            await event_list.page(session, EventFilter(), page=200, page_size=50)
+
+    async def deep() -> None:
+        async with database.reading() as session:
+            await event_list.rows_before(session, EventFilter(), Place(middle, 0), limit=50)
+
+    async def replay() -> None:
+        async with database.reading() as session:
+            await event_order.newest(session)
+            await page_after(session, Position(0, events - 500), limit=500)
+
+    async def write() -> None:
+        async with database.transaction() as session:
+            rows = [{"event_type": "x", "actor": "bench", "data": {}} for _ in range(100)]
+            await session.execute(insert(Event), rows)
+
+    async def cleanup() -> None:
+        async with database.transaction() as session:
+            span = await session.scalar(
+                text("SELECT (SELECT max(id) FROM events) - (SELECT min(id) FROM events)")
+            )
+        days = RetentionDays(sessions=10_000, events=10_000, evidence=10_000)
+        await Retention(
+            database=database, days=days, max_events=span - 1_000, max_evidence_bytes=10**9
+        ).delete_old()
+
+    return {
+        **{f"events: {name}": listing(wanted) for name, wanted in filters.items()},
+        "events: page 200": last_page,
+        "events: a cursor in the middle": deep,
+        "events: 500 to a reader that was away": replay,
+        "events: 100 more": write,
+        "events: the oldest 1,000 are deleted": cleanup,
+        "sessions: numbers for the monitor": lambda: count_fleet(database),
+        "sessions: overdue ones are ended": context.session_runs.end_overdue,
+    }
+
+
+async def measured(context: Context, events: int) -> dict[str, float]:
+    found = {}
+    for name, run in measures(context, events).items():
+        times = []
+        for _ in range(RUNS + 1):
+            began = perf_counter()
+            await run()
+            times.append((perf_counter() - began) * 1000)
+        found[name] = statistics.median(times[1:])
+    return found
+
+
+async def compare(url: str, sessions: int, events: int) -> None:
+    database = Database(url, pool_size=1)
+    await database.migrate()
+    await database.close()
+    async with open_context(load_settings(env_file=None, database_url=url)) as context:
+        results, have_events, have_sessions = [], 0, 0
+        for more_sessions, more_events in ((SMALL, SMALL), (sessions, events)):
+            began = perf_counter()
+            await fill(context.database, "events", event_rows(have_events, more_events, events))
+            await fill(
+                context.database,
+                "authorization_sessions",
+                session_rows(have_sessions, more_sessions, sessions),
+            )
+            await settle(context.database)
+            print(f"{more_events:,} events, {more_sessions:,} sessions: {perf_counter() - began:.0f} s")
+            results.append(await measured(context, more_events))
+            have_events, have_sessions = more_events, more_sessions
+    small, large = results
+    print(f"\n{context.database.engine.dialect.name:50}{'10,000':>10}{'long':>10}{'ratio':>8}")
+    for name, before in small.items():
+        print(f"{name:50}{before:10.1f}{large[name]:10.1f}{large[name] / before:8.1f}")
+
+
+@asynccontextmanager
+async def database_url(kind: str, folder: Path) -> Any:
+    if kind == "sqlite":
+        yield f"sqlite+aiosqlite:///{folder}/tables.db"
+    else:
+        async with postgresql_url(folder) as url:
+            yield url
+
+
+async def main(sessions: int, events: int, kinds: list[str]) -> None:
+    for kind in kinds:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            async with database_url(kind, Path(folder)) as url:
+                await compare(url, sessions, events)
+
+
+if __name__ == "__main__":
+    numbers = [int(each) for each in sys.argv[1:] if each.isdigit()] or [100_000, 500_000]
+    chosen = [each for each in sys.argv[1:] if not each.isdigit()] or ["sqlite", "postgresql"]
+    asyncio.run(main(numbers[0], numbers[-1], chosen))
