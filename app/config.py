@@ -51,6 +51,7 @@ _OUR_PREFIXES: Final = (
     "TOKEN_",
     "RATE_LIMIT_",
     "AUTH_FAILURES_",
+    "WEBHOOK_",
 )
 """Environment variables that start so are meant for this service: an unknown one is a misspelling."""
 
@@ -173,6 +174,13 @@ class Settings(BaseSettings):
     repair_per_day: int = Field(default=3, ge=0)
     repair_at_once: int = Field(default=5, ge=1)
     repair_interval: PositiveSeconds = 15.0
+    webhook_allow_private_addresses: bool = False
+    webhook_max_endpoints: int = Field(default=50, ge=1, le=1_000)
+    webhook_timeout: PositiveSeconds = 10.0
+    webhook_concurrency: int = Field(default=4, ge=1, le=100)
+    webhook_retry_waits: list[PositiveSeconds] = [5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 28800]
+    webhook_pause_after_hours: float = Field(default=12, gt=0)
+    webhook_retention_days: int = Field(default=30, ge=1)
     sync_interval: PositiveSeconds = 900.0
     sync_retry_interval: PositiveSeconds = 60.0
     cleanup_interval: PositiveSeconds = 3_600.0

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import httpx
@@ -15,7 +16,8 @@ from app.clients.devtools import DevToolsClient
 from app.clients.gologin import GoLoginClient
 from app.clients.oauth_provider import OAuthProviderClient
 from app.clients.profile_browser import ProfileBrowserClient
-from app.config import Settings
+from app.clients.webhooks import WebhookClient, new_transport
+from app.config import Environment, Settings
 from app.database import Database
 from app.models import ConsentMode
 from app.services.account_rule import AccountRule
@@ -48,6 +50,10 @@ from app.services.session_waiters import SessionWaiters
 from app.services.token_refresher import TokenRefresher
 from app.services.token_repair import RepairLimits, TokenRepair
 from app.services.token_spill import TokenSpill
+from app.services.webhook_deliveries import DeliveryLimits, WebhookDeliveries
+from app.services.webhook_fanout import WebhookFanout
+from app.services.webhook_service import WebhookService
+from app.services.webhook_vault import WebhookVault
 from app.services.worker_runs import WorkerRuns
 from app.services.workers.authorization import AuthorizationWorker
 from app.services.workers.base import Worker, WorkerGroup
@@ -56,6 +62,7 @@ from app.services.workers.monitor import MonitorWorker, Thresholds
 from app.services.workers.refresh import TokenRefreshWorker
 from app.services.workers.repair import TokenRepairWorker
 from app.services.workers.sync import ProfileSyncWorker
+from app.services.workers.webhook import WebhookWorker
 from app.utils.cursors import Cursors
 from app.utils.loop_lag import LoopLag
 
@@ -95,6 +102,7 @@ class Context:
     queue: JobQueue
     workers: WorkerGroup
     sync_worker: ProfileSyncWorker
+    webhooks: WebhookService
 
     def begin_shutdown(self) -> None:
         """Take no new work, and answer those who wait for a session's end or follow events so that they can go."""
@@ -117,17 +125,24 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         stack.push_async_callback(database.close)
         await database.check_schema()
         await check_order(database)
+        tls = httpx.create_ssl_context(trust_env=False)  # one: it takes 20 ms to make
         # No environment proxies: every address is one of ours or of the settings.
-        tls = httpx.create_ssl_context(trust_env=False)
         connections = StackedTransport(tls=tls, most=_most_connections(settings), keep_idle=_IDLE_CONNECTION)
         http = await stack.enter_async_context(httpx.AsyncClient(transport=connections, trust_env=False))
-        context = _build(settings, database, http, stack)
+        transport = await stack.enter_async_context(new_transport(tls))
+        context = _build(settings, database, http, transport, stack)
         context.loop_lag.start()
         stack.push_async_callback(context.loop_lag.stop)
         yield context
 
 
-def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stack: AsyncExitStack) -> Context:
+def _build(
+    settings: Settings,
+    database: Database,
+    http: httpx.AsyncClient,
+    webhook_transport: httpx.AsyncBaseTransport,
+    stack: AsyncExitStack,
+) -> Context:
     # Containers of one machine may all have the same process id.
     owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
     budgets = CallBudgets(apps=settings.oauth_apps)
@@ -205,6 +220,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         interval=settings.sync_interval,
         retry_interval=settings.sync_retry_interval,
     )
+    webhooks, webhook_worker = _webhooks(settings, database, webhook_transport, owner)
     workers: list[Worker] = [
         AuthorizationWorker(
             runs=session_runs,
@@ -249,6 +265,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
             runs=runs,
             interval=settings.monitor_interval,
         ),
+        webhook_worker,
     ]
     return Context(
         settings=settings,
@@ -286,6 +303,7 @@ def _build(settings: Settings, database: Database, http: httpx.AsyncClient, stac
         queue=queue,
         workers=WorkerGroup(workers),
         sync_worker=sync_worker,
+        webhooks=webhooks,
     )
 
 
@@ -329,6 +347,31 @@ def _credentials(
     return leases, refresher, credentials
 
 
+def _webhooks(
+    settings: Settings, database: Database, transport: httpx.AsyncBaseTransport, owner: str
+) -> tuple[WebhookService, WebhookWorker]:
+    client = WebhookClient(
+        transport=transport,
+        timeout=settings.webhook_timeout,
+        allow_private=settings.webhook_allow_private_addresses,
+        allow_http=settings.environment is Environment.DEVELOPMENT,
+    )
+    vault = WebhookVault(key_ring=settings.key_ring)
+    limits = DeliveryLimits(
+        retry_waits=settings.webhook_retry_waits,
+        pause_after=timedelta(hours=settings.webhook_pause_after_hours),
+        concurrency=settings.webhook_concurrency,
+        lease=settings.lease_seconds,
+    )
+    deliveries = WebhookDeliveries(database=database, vault=vault, limits=limits, owner=owner)
+    service = WebhookService(
+        database=database, client=client, vault=vault, max_endpoints=settings.webhook_max_endpoints
+    )
+    return service, WebhookWorker(
+        fanout=WebhookFanout(database=database), deliveries=deliveries, client=client
+    )
+
+
 def _attended_limit(settings: Settings) -> int:
     """A process that is alone keeps a slot for those that need nobody, when it has more than one."""
     if not settings.is_sqlite:
@@ -355,6 +398,7 @@ def _retention(settings: Settings, database: Database) -> Retention:
             sessions=settings.session_retention_days,
             events=settings.event_retention_days,
             evidence=settings.evidence_retention_days,
+            webhooks=settings.webhook_retention_days,
         ),
         max_events=settings.event_retention_count,
         max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,

@@ -13,6 +13,7 @@ BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 HAS_ACCOUNT = sa.text("account_id IS NOT NULL")
 HAS_SESSION = sa.text("session_id IS NOT NULL")
 HAS_REQUEST = sa.text("request_id IS NOT NULL")
+IS_PENDING = sa.text("status = 'pending'")
 KEYS, EVENTS = "api_keys", "events"
 
 NEW_KEY_COLUMNS = (
@@ -99,25 +100,22 @@ def _make_webhooks() -> None:
         sa.Column("after_xact_id", sa.BigInteger(), nullable=False),
         sa.Column("after_event_id", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
-        sa.Column("lease_token", sa.String(length=36), nullable=True),
-        sa.Column("lease_owner", sa.String(length=128), nullable=True),
-        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_endpoints")),
         sa.UniqueConstraint("endpoint_id", name=op.f("uq_webhook_endpoints_endpoint_id")),
     )
-    op.create_index("ix_webhook_endpoints_lease_expires_at", "webhook_endpoints", ["lease_expires_at"])
     op.create_table(
         "webhook_deliveries",
         sa.Column("id", BIG_ID, nullable=False),
         sa.Column("webhook_id", BIG_ID, nullable=False),
+        sa.Column("xact_id", sa.BigInteger(), nullable=False),
         sa.Column("event_id", sa.BigInteger(), nullable=False),
         sa.Column("event_type", sa.String(length=64), nullable=False),
-        sa.Column("account_id", sa.String(length=64), nullable=True),
+        sa.Column("account_id", sa.String(length=64), nullable=False),
         sa.Column("status", sa.String(length=32), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_token", sa.String(length=36), nullable=True),
@@ -126,14 +124,26 @@ def _make_webhooks() -> None:
         sa.ForeignKeyConstraint(["webhook_id"], ["webhook_endpoints.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_deliveries")),
     )
-    for name, columns, is_unique in (
-        ("uq_webhook_deliveries_event", ["webhook_id", "event_id"], True),
-        ("ix_webhook_deliveries_due", ["webhook_id", "status", "next_attempt_at"], False),
-        ("ix_webhook_deliveries_order", ["webhook_id", "status", "account_id", "id"], False),
-        ("ix_webhook_deliveries_created_at", ["created_at"], False),
-        ("ix_webhook_deliveries_lease_expires_at", ["lease_expires_at"], False),
+    for name, columns, is_unique, where in (
+        ("uq_webhook_deliveries_event", ["webhook_id", "event_id"], True, None),
+        ("ix_webhook_deliveries_due", ["webhook_id", "status", "next_attempt_at"], False, None),
+        (
+            "ix_webhook_deliveries_line",
+            ["webhook_id", "account_id", "xact_id", "event_id"],
+            False,
+            IS_PENDING,
+        ),
+        ("ix_webhook_deliveries_completed_at", ["completed_at"], False, None),
+        ("ix_webhook_deliveries_lease_expires_at", ["lease_expires_at"], False, None),
     ):
-        op.create_index(name, "webhook_deliveries", columns, unique=is_unique)
+        op.create_index(
+            name,
+            "webhook_deliveries",
+            columns,
+            unique=is_unique,
+            sqlite_where=where,
+            postgresql_where=where,
+        )
     op.create_table(
         "webhook_attempts",
         sa.Column("id", BIG_ID, nullable=False),

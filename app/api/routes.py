@@ -2,7 +2,19 @@
 
 from fastapi import APIRouter
 
-from app.api import accounts, apps, authorize, batches, events, evidence, gologin, health, keys, profiles
+from app.api import (
+    accounts,
+    apps,
+    authorize,
+    batches,
+    events,
+    evidence,
+    gologin,
+    health,
+    keys,
+    profiles,
+    webhooks,
+)
 
 router = APIRouter()
 router.include_router(health.router)
@@ -15,3 +27,4 @@ router.include_router(apps.router)
 router.include_router(accounts.router)
 router.include_router(keys.router)
 router.include_router(events.router)
+router.include_router(webhooks.router)

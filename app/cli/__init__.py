@@ -6,7 +6,7 @@ from typing import Final
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from app.cli import accounts, batches, doctor, gologin, keys, profiles, secrets, service, worker
+from app.cli import accounts, batches, doctor, gologin, keys, profiles, secrets, service, webhooks, worker
 from app.cli.shared import tell
 from app.config import SettingsError
 from app.utils.exceptions import AppException
@@ -25,6 +25,7 @@ for _name, _module in {
     "gologin": gologin,
     "worker": worker,
     "batches": batches,
+    "webhooks": webhooks,
 }.items():
     cli.add_typer(_module.commands, name=_name)
 

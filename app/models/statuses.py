@@ -69,7 +69,9 @@ class SyncStatus(StrEnum):
 class WebhookStatus(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
-    """By its owner, or because every delivery failed for hours."""
+    """By a caller, by its own answer (410), or because every delivery failed for hours."""
+    DELETED = "deleted"
+    """Nobody sees it any more; the row goes once its deliveries are deleted."""
 
 
 class DeliveryStatus(StrEnum):

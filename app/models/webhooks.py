@@ -5,12 +5,12 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, BigId, Lease, Timestamps, string_enum, utc_now
+from app.models.base import Base, BigId, Lease, Timestamps, rows_where, string_enum, utc_now
 from app.models.statuses import DeliveryStatus, WebhookStatus
 
 
-class WebhookEndpoint(Timestamps, Lease, Base):
-    """An address that is told of events. The lease is held by whoever makes deliveries of the events."""
+class WebhookEndpoint(Timestamps, Base):
+    """An address that is told of events. Who makes deliveries of events, or applies results, locks the row."""
 
     __tablename__ = "webhook_endpoints"
 
@@ -46,22 +46,33 @@ class WebhookDelivery(Lease, Base):
     __table_args__ = (
         Index("uq_webhook_deliveries_event", "webhook_id", "event_id", unique=True),
         Index("ix_webhook_deliveries_due", "webhook_id", "status", "next_attempt_at"),
-        # In order per account: the first one that is not delivered yet holds back the others.
-        Index("ix_webhook_deliveries_order", "webhook_id", "status", "account_id", "id"),
+        Index(
+            "ix_webhook_deliveries_line",
+            "webhook_id",
+            "account_id",
+            "xact_id",
+            "event_id",
+            **rows_where("status = 'pending'"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     webhook_id: Mapped[int] = mapped_column(BigId, ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
+    xact_id: Mapped[int] = mapped_column(BigInteger)
     event_id: Mapped[int] = mapped_column(BigInteger)
     event_type: Mapped[str] = mapped_column(String(64))
-    account_id: Mapped[str | None] = mapped_column(String(64))
+    account_id: Mapped[str] = mapped_column(String(64))
+    """Deliveries of one account go out one after the other; empty: the event belongs to none."""
     status: Mapped[DeliveryStatus] = mapped_column(
         string_enum(DeliveryStatus), default=DeliveryStatus.PENDING
     )
     attempts: Mapped[int] = mapped_column(default=0)
-    next_attempt_at: Mapped[datetime]
-    created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
-    completed_at: Mapped[datetime | None]
+    """Since it was made, resumed or replayed."""
+    next_attempt_at: Mapped[datetime | None]
+    """None: an earlier one of the same account is still pending, or it is not pending itself."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    completed_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When it was delivered or parked."""
 
 
 class WebhookAttempt(Base):

@@ -18,6 +18,9 @@ from app.models import (
     IdempotencyKey,
     ProfileSync,
     SessionStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookStatus,
     utc_now,
 )
 
@@ -32,6 +35,8 @@ class RetentionDays:
     """Ended ones, with their attempts and evidence; also of batches and syncs."""
     events: int
     evidence: int
+    webhooks: int
+    """Deliveries that are done, with their attempts."""
 
 
 class Retention:
@@ -54,6 +59,7 @@ class Retention:
             "batches_deleted": await self._delete_batches(Batch.completed_at < ended_before),
             "syncs_deleted": await self._delete(ProfileSync, ProfileSync.completed_at < ended_before),
             "events_deleted": await self._delete_events(),
+            "deliveries_deleted": await self._delete_deliveries(_days_ago(self._days.webhooks)),
             "keys_deleted": await self._delete(IdempotencyKey, IdempotencyKey.expires_at <= utc_now()),
             "evidence_deleted": await self._delete(
                 Evidence, Evidence.taken_at < _days_ago(self._days.evidence)
@@ -107,6 +113,15 @@ class Retention:
             deleted += len(ids)
             if len(ids) < _BATCH:
                 return deleted
+
+    async def _delete_deliveries(self, done_before: datetime) -> int:
+        """With their attempts; of deleted webhooks all, and then those themselves."""
+        is_deleted = WebhookEndpoint.status == WebhookStatus.DELETED
+        of_deleted = WebhookDelivery.webhook_id.in_(select(WebhookEndpoint.id).where(is_deleted))
+        deleted = await self._delete(WebhookDelivery, WebhookDelivery.completed_at < done_before)
+        deleted += await self._delete(WebhookDelivery, of_deleted)
+        await self._delete(WebhookEndpoint, is_deleted)
+        return deleted
 
     async def _delete_excess_evidence(self) -> int:
         """The oldest first, until the rest fits."""

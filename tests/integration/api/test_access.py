@@ -13,9 +13,10 @@ from fastapi.routing import APIRoute
 from sqlalchemy import update
 
 from app.main import create_app
-from app.models import ApiKey, Evidence, ProfileSync, utc_now
+from app.models import ApiKey, Evidence, ProfileSync, WebhookDelivery, WebhookEndpoint, utc_now
 from app.services.key_service import Caller, Scope
 from app.services.reach import Reach
+from app.services.webhook_vault import new_secret
 from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.batches import place_batch, wanted
 from tests.fixtures.factories import new_profile, new_session, new_tokens
@@ -29,6 +30,8 @@ _APPS = {
     name: {"client_id": name, "redirect_uri": "http://127.0.0.1:9/callback"} for name in (APP, OTHER_APP)
 }
 _NOBODY = "http://127.0.0.1:9"
+_HOOK = f"{_NOBODY}/hook"
+WITHIN_BODY = {"api_apps": [APP], "account_patterns": ["anna_*"]}
 
 PUBLIC = {"health", "ready", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 
@@ -120,6 +123,18 @@ ROUTES: dict[str, Access] = {
     "exportEvents": Access(Scope.EVENTS, 200, 200, query={"format": "ndjson"}),
     "streamEvents": listed(Scope.EVENTS),
     "getEventStreamStats": fleet(Scope.ADMIN, 200),
+    "createWebhook": Access(Scope.WEBHOOKS, 201, 422, body={"url": _HOOK} | WITHIN_BODY),
+    "listWebhooks": listed(Scope.WEBHOOKS),
+    "getWebhook": by_id(Scope.WEBHOOKS, 200),
+    "updateWebhook": by_id(Scope.WEBHOOKS, 200, body={"name": "other"}),
+    "deleteWebhook": by_id(Scope.WEBHOOKS, 200),
+    "rotateWebhook": by_id(Scope.WEBHOOKS, 200),
+    "pauseWebhook": by_id(Scope.WEBHOOKS, 200),
+    "resumeWebhook": by_id(Scope.WEBHOOKS, 200),
+    "testWebhook": by_id(Scope.WEBHOOKS, 200),
+    "replayWebhook": by_id(Scope.WEBHOOKS, 202, body={"event_id": 1}),
+    "listDeliveries": by_id(Scope.WEBHOOKS, 200),
+    "getDelivery": by_id(Scope.WEBHOOKS, 200),
 }
 
 
@@ -194,6 +209,23 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
         key = await context.keys.create(
             session, name=f"key {number}", scopes=frozenset({Scope.EVENTS}), reach=WITHIN, caller=MAKER
         )
+        hook = WebhookEndpoint(
+            endpoint_id=f"hook-{number}",
+            name="",
+            url=_HOOK,
+            event_types=[],
+            **WITHIN_BODY,
+            secret=context.webhooks._vault.seal(f"hook-{number}", new_secret()),
+            after_xact_id=0,
+            after_event_id=0,
+            created_by="tests",
+        )
+        session.add(hook)
+        await session.flush()
+        delivery = WebhookDelivery(
+            webhook_id=hook.id, xact_id=0, event_id=1, event_type="test.happened", account_id=account
+        )
+        session.add(delivery)
     batch = await place_batch(context, wanted(f"{account}_batch"))
     return {
         "account_id": account,
@@ -205,6 +237,8 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
         "api_app": APP,
         "key_id": key.row.key_id,
         "new_name": f"new {number}",
+        "webhook_id": hook.endpoint_id,
+        "delivery_id": str(delivery.id),
     }
 
 
@@ -216,6 +250,8 @@ async def quiet_api(open_api: OpenApi) -> AsyncIterator[Api]:
         "rate_limit_per_minute": 10_000,
         "auth_failures_per_minute": 1000,
         "event_stream_lifetime": 0.2,
+        "webhook_allow_private_addresses": True,
+        "webhook_max_endpoints": 1000,
     }
     async with open_api(**changes) as opened:
         await opened.context.workers.stop(grace=5)

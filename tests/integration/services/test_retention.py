@@ -22,7 +22,7 @@ from app.services.retention import Retention, RetentionDays
 from tests.fixtures.events import add_events
 from tests.fixtures.factories import new_profile, new_session
 
-DAYS = RetentionDays(sessions=30, events=30, evidence=14)
+DAYS = RetentionDays(sessions=30, events=30, evidence=14, webhooks=30)
 
 
 async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,212 @@
+"""Webhooks coming in and going out."""
+
+from datetime import datetime
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from app.clients.webhooks import WebhookAnswer
+from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookStatus
+from app.services.webhook_service import WebhookOrder
+from app.services.webhook_views import WebhookView
+
+
+def _as_handle(pattern: str) -> str:
+    return pattern.removeprefix("@").lower()
+
+
+Url = Annotated[str, Field(min_length=1, max_length=2048, description="https; its host must be public")]
+Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f]*$", description="For people")]
+EventTypes = Annotated[
+    list[Annotated[str, Field(pattern=r"^[a-z0-9_.*]{1,64}$")]],
+    Field(max_length=50, description="With * for any characters; empty: all"),
+]
+ApiApps = Annotated[
+    list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]],
+    Field(max_length=100, description="Only events of these OAuth apps; empty: all"),
+]
+AccountPatterns = Annotated[
+    list[Annotated[str, Field(pattern=r"^@?[A-Za-z0-9_.+@*-]{1,64}$"), AfterValidator(_as_handle)]],
+    Field(max_length=100, description="Only events of these accounts, with * for any characters; empty: all"),
+]
+
+
+class CreateWebhookRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"url": "https://hooks.example.com/gologin", "event_types": ["authorization.*"]}]
+        },
+    )
+
+    url: Url
+    name: Name = ""
+    event_types: EventTypes = []
+    api_apps: ApiApps | None = Field(default=None, description="Left out: as the API key has it")
+    account_patterns: AccountPatterns | None = Field(
+        default=None, description="Left out: as the API key has it"
+    )
+
+    def order(self) -> WebhookOrder:
+        return WebhookOrder(**self.model_dump())
+
+
+class UpdateWebhookRequest(BaseModel):
+    """What is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Url | None = None
+    name: Name | None = None
+    event_types: EventTypes | None = None
+    api_apps: ApiApps | None = None
+    account_patterns: AccountPatterns | None = None
+
+    def order(self) -> WebhookOrder:
+        return WebhookOrder(**self.model_dump())
+
+
+class RotateWebhookRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    overlap_seconds: int = Field(
+        default=86_400, ge=0, le=604_800, description="So long deliveries are signed with the old secret, too"
+    )
+
+
+class ReplayWebhookRequest(BaseModel):
+    """One of both."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: AwareDatetime | None = None
+    event_id: int | None = Field(default=None, ge=1, le=2**63 - 1)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.since is None) == (self.event_id is None):
+            raise ValueError("needs one of since and event_id")
+        return self
+
+    @property
+    def begin(self) -> datetime | int:
+        begin = self.since if self.event_id is None else self.event_id
+        assert begin is not None
+        return begin
+
+
+class DeliveryListQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    status: DeliveryStatus | None = None
+    page: int = Field(default=1, ge=1, le=1_000_000)
+    page_size: int = Field(default=50, ge=1, le=500)
+
+
+class WebhookResponse(BaseModel):
+    id: str
+    name: str
+    url: str
+    event_types: list[str]
+    api_apps: list[str]
+    account_patterns: list[str]
+    status: WebhookStatus
+    pause_reason: str | None
+    failing_since: datetime | None = Field(description="Null: the last delivery succeeded")
+    previous_secret_expires_at: datetime | None = Field(description="Until then two secrets are valid")
+    pending: int = Field(description="Deliveries that are taken up and not done")
+    parked: int = Field(description="Deliveries that were given up; a replay sends them again")
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def from_view(cls, view: WebhookView) -> "WebhookResponse":
+        row = view.row
+        return cls(
+            id=row.endpoint_id,
+            name=row.name,
+            url=row.url,
+            event_types=row.event_types,
+            api_apps=row.api_apps,
+            account_patterns=row.account_patterns,
+            status=row.status,
+            pause_reason=row.pause_reason,
+            failing_since=row.failing_since,
+            previous_secret_expires_at=row.previous_secret_expires_at,
+            pending=view.pending,
+            parked=view.parked,
+            created_by=row.created_by,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+
+
+class CreatedWebhookResponse(WebhookResponse):
+    secret: str = Field(description="Shown once; signatures are checked with it")
+
+
+class RotatedWebhookResponse(BaseModel):
+    secret: str = Field(description="Shown once")
+
+
+class ReplayedWebhookResponse(BaseModel):
+    from_event_id: int | None = Field(description="The first event that is sent again; null: there is none")
+
+
+class AttemptResponse(BaseModel):
+    started_at: datetime
+    milliseconds: int
+    status_code: int | None
+    error: str | None = Field(description="Why there is no status")
+    answer: str | None = Field(description="The first 2 KB of the body")
+
+    @classmethod
+    def of(cls, attempt: WebhookAttempt | WebhookAnswer) -> "AttemptResponse":
+        return cls(
+            started_at=attempt.started_at,
+            milliseconds=attempt.milliseconds,
+            status_code=attempt.status_code,
+            error=attempt.error,
+            answer=attempt.answer,
+        )
+
+
+class TestedWebhookResponse(AttemptResponse):
+    delivered: bool
+
+    @classmethod
+    def of_answer(cls, answer: WebhookAnswer) -> "TestedWebhookResponse":
+        return cls(**vars(AttemptResponse.of(answer)), delivered=answer.succeeded)
+
+
+class DeliveryResponse(BaseModel):
+    id: int
+    event_id: int
+    event_type: str
+    account_id: str | None
+    status: DeliveryStatus
+    attempts: int = Field(description="Since it was taken up, resumed or replayed")
+    next_attempt_at: datetime | None = Field(
+        description="Null: it is done, or an earlier one of its account is not"
+    )
+    created_at: datetime
+    completed_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: WebhookDelivery) -> "DeliveryResponse":
+        return cls(
+            id=row.id,
+            event_id=row.event_id,
+            event_type=row.event_type,
+            account_id=row.account_id or None,
+            status=row.status,
+            attempts=row.attempts,
+            next_attempt_at=row.next_attempt_at,
+            created_at=row.created_at,
+            completed_at=row.completed_at,
+        )
+
+
+class DeliveryDetailResponse(DeliveryResponse):
+    attempt_list: list[AttemptResponse] = Field(description="All there were, the first one first")

@@ -1,0 +1,185 @@
+"""`/webhooks`: who is told of events, and what became of each delivery."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, status
+
+from app.api.dependencies import ContextDep, ReadSessionDep, SessionDep, WebhooksCallerDep
+from app.api.errors import errors
+from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.webhook_schemas import (
+    AttemptResponse,
+    CreatedWebhookResponse,
+    CreateWebhookRequest,
+    DeliveryDetailResponse,
+    DeliveryListQuery,
+    DeliveryResponse,
+    ReplayedWebhookResponse,
+    ReplayWebhookRequest,
+    RotatedWebhookResponse,
+    RotateWebhookRequest,
+    TestedWebhookResponse,
+    UpdateWebhookRequest,
+    WebhookResponse,
+)
+from app.services import webhook_views
+from app.utils.exceptions import (
+    DeliveryNotFoundException,
+    TooManyWebhooksException,
+    WebhookNotFoundException,
+    WebhookUrlRefusedException,
+)
+
+router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    operation_id="createWebhook",
+    responses=errors(WebhookUrlRefusedException, TooManyWebhooksException),
+)
+async def create_webhook(
+    body: CreateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
+) -> APIResponse[CreatedWebhookResponse]:
+    """Be told of events from now on; the answer has the secret, once."""
+    row, secret = await context.webhooks.create(body.order(), caller)
+    shown = WebhookResponse.from_view(webhook_views.WebhookView(row, pending=0, parked=0))
+    return success_response(CreatedWebhookResponse(**vars(shown), secret=secret.get_secret_value()))
+
+
+@router.get("", operation_id="listWebhooks", responses=errors())
+async def list_webhooks(
+    caller: WebhooksCallerDep, session: ReadSessionDep
+) -> APIResponse[list[WebhookResponse]]:
+    """Those that reach no further than the API key, the oldest first."""
+    views = await webhook_views.all_within(session, caller.reach)
+    return success_response([WebhookResponse.from_view(view) for view in views])
+
+
+@router.get("/{webhook_id}", operation_id="getWebhook", responses=errors(WebhookNotFoundException))
+async def get_webhook(
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: ReadSessionDep
+) -> APIResponse[WebhookResponse]:
+    """With how many deliveries wait, and were given up."""
+    row = await context.webhooks.get(session, webhook_id, caller)
+    return success_response(WebhookResponse.from_view(await webhook_views.view(session, row)))
+
+
+@router.patch(
+    "/{webhook_id}",
+    operation_id="updateWebhook",
+    responses=errors(WebhookNotFoundException, WebhookUrlRefusedException),
+)
+async def update_webhook(
+    webhook_id: str, body: UpdateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
+) -> APIResponse[WebhookResponse]:
+    """Deliveries that wait go to the new URL; types, apps and accounts hold for events not taken up yet."""
+    row = await context.webhooks.update(webhook_id, body.order(), caller)
+    async with context.database.reading() as session:
+        view = await webhook_views.view(session, row)
+    return success_response(WebhookResponse.from_view(view))
+
+
+@router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=errors(WebhookNotFoundException))
+async def delete_webhook(
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[None]:
+    """Nothing is sent to it any more; its deliveries are forgotten, too."""
+    await context.webhooks.delete(session, webhook_id, caller)
+    return success_response(None)
+
+
+@router.post("/{webhook_id}/rotate", operation_id="rotateWebhook", responses=errors(WebhookNotFoundException))
+async def rotate_webhook(
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, body: RotateWebhookRequest | None = None
+) -> APIResponse[RotatedWebhookResponse]:
+    """A new secret; for a day, or as asked, deliveries are signed with the old one as well."""
+    overlap = timedelta(seconds=(body or RotateWebhookRequest()).overlap_seconds)
+    secret = await context.webhooks.rotate(webhook_id, caller, overlap=overlap)
+    return success_response(RotatedWebhookResponse(secret=secret.get_secret_value()))
+
+
+@router.post("/{webhook_id}/pause", operation_id="pauseWebhook", responses=errors(WebhookNotFoundException))
+async def pause_webhook(
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[WebhookResponse]:
+    """Send nothing until it is resumed; no event is lost meanwhile."""
+    row = await context.webhooks.pause(session, webhook_id, caller)
+    return success_response(WebhookResponse.from_view(await webhook_views.view(session, row)))
+
+
+@router.post("/{webhook_id}/resume", operation_id="resumeWebhook", responses=errors(WebhookNotFoundException))
+async def resume_webhook(
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: SessionDep
+) -> APIResponse[WebhookResponse]:
+    """Go on; what waits for another attempt is tried at once, also when it was not paused."""
+    row = await context.webhooks.resume(session, webhook_id, caller)
+    return success_response(WebhookResponse.from_view(await webhook_views.view(session, row)))
+
+
+@router.post("/{webhook_id}/test", operation_id="testWebhook", responses=errors(WebhookNotFoundException))
+async def test_webhook(
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep
+) -> APIResponse[TestedWebhookResponse]:
+    """Send a `webhook.test` now and answer with what came back; also while it is paused."""
+    answer = await context.webhooks.test(webhook_id, caller)
+    return success_response(TestedWebhookResponse.of_answer(answer))
+
+
+@router.post(
+    "/{webhook_id}/replay",
+    status_code=status.HTTP_202_ACCEPTED,
+    operation_id="replayWebhook",
+    responses=errors(WebhookNotFoundException),
+)
+async def replay_webhook(
+    webhook_id: str,
+    body: ReplayWebhookRequest,
+    caller: WebhooksCallerDep,
+    context: ContextDep,
+    session: SessionDep,
+) -> APIResponse[ReplayedWebhookResponse]:
+    """Send all events since a time or an event again, in their order and with their old ids."""
+    first = await context.webhooks.replay(session, webhook_id, caller, since=body.begin)
+    return success_response(ReplayedWebhookResponse(from_event_id=first))
+
+
+@router.get(
+    "/{webhook_id}/deliveries", operation_id="listDeliveries", responses=errors(WebhookNotFoundException)
+)
+async def list_deliveries(
+    webhook_id: str,
+    query: Annotated[DeliveryListQuery, Query()],
+    caller: WebhooksCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
+) -> PaginatedResponse[DeliveryResponse]:
+    """Those of the newest events first."""
+    endpoint = await context.webhooks.get(session, webhook_id, caller)
+    rows, total = await webhook_views.page_of_deliveries(
+        session, endpoint.id, status=query.status, page=query.page, page_size=query.page_size
+    )
+    deliveries = [DeliveryResponse.from_row(row) for row in rows]
+    return paginated_response(deliveries, total=total, page=query.page, page_size=query.page_size)
+
+
+@router.get(
+    "/{webhook_id}/deliveries/{delivery_id}",
+    operation_id="getDelivery",
+    responses=errors(WebhookNotFoundException, DeliveryNotFoundException),
+)
+async def get_delivery(
+    webhook_id: str,
+    delivery_id: int,
+    caller: WebhooksCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
+) -> APIResponse[DeliveryDetailResponse]:
+    """One delivery with every attempt and what was answered."""
+    endpoint = await context.webhooks.get(session, webhook_id, caller)
+    row, attempts = await webhook_views.delivery(session, endpoint, delivery_id)
+    shown = DeliveryResponse.from_row(row)
+    attempt_list = [AttemptResponse.of(attempt) for attempt in attempts]
+    return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))

@@ -1,0 +1,199 @@
+"""Webhooks going out: one POST to an address that was checked, with one deadline over all of it.
+
+The name is looked up here and the connection made to the address that was checked, so that no second look-up can lead
+elsewhere. Redirects are not followed, cookies not kept, bodies not unpacked; every request has its own connection: one
+kept open to an address may belong to another name.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import httpx
+
+from app.clients import addresses
+from app.clients.texts import error_words, storable
+from app.models import utc_now
+from app.utils.exceptions import WebhookUrlRefusedException
+
+_GONE: Final = 410
+_LONGEST_URL: Final = 2048
+_KEPT_BYTES: Final = 2048
+_CONNECT_SHARE: Final = 0.3
+"""Of the deadline, for one of several addresses of the name."""
+_PORTS: Final = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True)
+class WebhookAnswer:
+    """What became of one try."""
+
+    started_at: datetime
+    milliseconds: int
+    status_code: int | None = None
+    error: str | None = None
+    """Why there is no status."""
+    answer: str | None = None
+    """The first 2 KB of the body."""
+    retry_after: float | None = None
+    """Seconds, as the endpoint asks."""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status_code is not None and 200 <= self.status_code < 300
+
+    @property
+    def is_gone(self) -> bool:
+        """The endpoint wants no more (Standard Webhooks: 410)."""
+        return self.status_code == _GONE
+
+
+@dataclass
+class _Heard:
+    """What has come until the deadline."""
+
+    status_code: int | None = None
+    retry_after: float | None = None
+    body: bytearray = field(default_factory=bytearray)
+
+
+class WebhookClient:
+    """Keeps no state.
+
+    Args:
+        transport: without kept connections.
+        timeout: seconds for everything: look-up, connection, request, answer.
+        allow_private: also addresses that are not public, and plain http.
+        allow_http: also plain http.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: httpx.AsyncBaseTransport,
+        timeout: float,
+        allow_private: bool,
+        allow_http: bool,
+        resolve: addresses.Resolve = addresses.resolve,
+    ) -> None:
+        self._transport = transport
+        self._timeout = timeout
+        self._allow_private = allow_private
+        self._schemes = ("https", "http") if allow_http or allow_private else ("https",)
+        self._resolve = resolve
+
+    async def check(self, url: str) -> None:
+        """Raises `WebhookUrlRefusedException` for one that may not be, or cannot be, spoken to."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._addresses(self._parsed(url))
+        except TimeoutError:
+            raise WebhookUrlRefusedException("has a host that could not be looked up in time") from None
+
+    async def post(self, url: str, *, body: str, headers: Mapping[str, str]) -> WebhookAnswer:
+        """One try. Whatever goes wrong outside is part of the answer; nothing is raised."""
+        started_at, began = utc_now(), time.monotonic()
+        heard, error = _Heard(), None
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._exchange(self._parsed(url), body, headers, heard)
+        except TimeoutError:
+            error = f"No answer within {self._timeout:g} seconds"
+        except WebhookUrlRefusedException as refused:
+            error = refused.message
+        except httpx.HTTPError as failed:
+            error = error_words(f"{type(failed).__name__}: {failed}")
+        return WebhookAnswer(
+            started_at=started_at,
+            milliseconds=round((time.monotonic() - began) * 1000),
+            status_code=heard.status_code,
+            error=error if heard.status_code is None else None,  # a body may stop where it likes
+            answer=storable(heard.body.decode(errors="replace")) or None,
+            retry_after=heard.retry_after,
+        )
+
+    def _parsed(self, url: str) -> httpx.URL:
+        if len(url) > _LONGEST_URL:
+            raise WebhookUrlRefusedException(f"has more than {_LONGEST_URL} characters")
+        try:
+            parsed = httpx.URL(url)
+        except (httpx.InvalidURL, UnicodeError):
+            raise WebhookUrlRefusedException("is not one") from None
+        if parsed.scheme not in self._schemes or not parsed.host:
+            raise WebhookUrlRefusedException(
+                f"must start with {' or '.join(self._schemes)}:// and name a host"
+            )
+        if parsed.userinfo or "#" in url:
+            raise WebhookUrlRefusedException("must hold no user, password or fragment")
+        if parsed.port is not None and not 0 < parsed.port < 1 << 16:
+            raise WebhookUrlRefusedException("has a port that cannot be")
+        return parsed
+
+    async def _addresses(self, url: httpx.URL) -> list[str]:
+        """Of the URL's host: all of them public, unless others are allowed."""
+        try:
+            found = await self._resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
+        except (OSError, UnicodeError):
+            raise WebhookUrlRefusedException(f"has a host that cannot be found: {url.host}") from None
+        if not self._allow_private and not all(map(self._is_public, found)):
+            raise WebhookUrlRefusedException(
+                f"leads to an address that is not public: {url.host}; WEBHOOK_ALLOW_PRIVATE_ADDRESSES allows it"
+            )
+        return found
+
+    def _is_public(self, address: str) -> bool:
+        return addresses.is_public(address)
+
+    async def _exchange(self, url: httpx.URL, body: str, headers: Mapping[str, str], heard: _Heard) -> None:
+        found = await self._addresses(url)
+        for address in found[:-1]:
+            with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                await self._send(url, address, body, headers, heard)
+                return
+        await self._send(url, found[-1], body, headers, heard)
+
+    async def _send(
+        self, url: httpx.URL, address: str, body: str, headers: Mapping[str, str], heard: _Heard
+    ) -> None:
+        limits = httpx.Timeout(self._timeout, connect=self._timeout * _CONNECT_SHARE)
+        request = httpx.Request(
+            "POST",
+            url.copy_with(host=address),
+            headers={**headers, "Host": url.netloc.decode()},
+            content=body,
+            # The certificate is checked against the name, not the address.
+            extensions={"sni_hostname": url.raw_host.decode(), "timeout": limits.as_dict()},
+        )
+        response = await self._transport.handle_async_request(request)
+        try:
+            heard.status_code = response.status_code
+            heard.retry_after = _seconds(response.headers.get("retry-after", ""))
+            async for part in response.aiter_raw():
+                heard.body += part[: _KEPT_BYTES - len(heard.body)]
+                if len(heard.body) >= _KEPT_BYTES:
+                    break
+        finally:
+            await response.aclose()
+
+
+def new_transport(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
+    """For any number of endpoints: each has its own limit."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    return httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Of a ``Retry-After``: seconds or a date (RFC 9110, 10.2.3)."""
+    if retry_after.isdecimal():
+        return float(retry_after[:9])
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return (moment - utc_now()).total_seconds() if moment.tzinfo else None

@@ -1,0 +1,45 @@
+"""Secrets of webhooks in and out of their encrypted columns."""
+
+import base64
+import secrets
+from typing import Final
+
+from pydantic import SecretStr
+
+from app.models import WebhookEndpoint, utc_now
+from app.utils.crypto import KeyRing
+
+_TABLE: Final = WebhookEndpoint.__tablename__
+_PREFIX: Final = "whsec_"
+_BYTES: Final = 32
+
+
+class WebhookVault:
+    """A value is bound to its table, endpoint and column; `previous_secret` holds what was the `secret` before."""
+
+    def __init__(self, *, key_ring: KeyRing) -> None:
+        self._key_ring = key_ring
+
+    def seal(self, endpoint_id: str, secret: SecretStr) -> str:
+        return self._key_ring.encrypt(secret.get_secret_value(), associated_data=_place(endpoint_id))
+
+    def open(self, row: WebhookEndpoint) -> list[SecretStr]:
+        """Those that are valid now, the newest first. Raises `DecryptionException`."""
+        sealed = [row.secret]
+        if (
+            row.previous_secret
+            and row.previous_secret_expires_at
+            and row.previous_secret_expires_at > utc_now()
+        ):
+            sealed.append(row.previous_secret)
+        place = _place(row.endpoint_id)
+        return [SecretStr(self._key_ring.decrypt(value, associated_data=place)) for value in sealed]
+
+
+def new_secret() -> SecretStr:
+    """As Standard Webhooks writes symmetric ones: ``whsec_`` and base64, here of 256 random bits."""
+    return SecretStr(_PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode())
+
+
+def _place(endpoint_id: str) -> str:
+    return f"{_TABLE}/{endpoint_id}/secret"

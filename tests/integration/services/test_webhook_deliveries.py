@@ -1,0 +1,278 @@
+"""Webhooks from the event table to a real receiver: every event at least once, in order per account."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import delete, select, update
+
+from app.context import Context
+from app.models import (
+    DeliveryStatus,
+    Event,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    utc_now,
+)
+from app.services import event_service
+from app.services.workers import webhook as webhook_worker
+from tests.fixtures.receiver import STALLED, Receiver, reply, running_receiver
+from tests.fixtures.services import OpenContext
+from tests.fixtures.waiting import eventually
+from tests.fixtures.webhooks import (
+    FAST,
+    ME,
+    TYPE,
+    add_webhook,
+    count_of,
+    every,
+    failing_at_first,
+    happen,
+    one,
+    taken_up,
+    until_done,
+    worker_of,
+    working,
+)
+
+
+@pytest.fixture(autouse=True)
+def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 0.01)
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with running_receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """Before the next attempts."""
+    return [0.01] * 10
+
+
+@pytest_asyncio.fixture
+async def context(open_services: OpenContext, waits: list[float]) -> AsyncIterator[Context]:
+    """Its webhook worker does not run."""
+    async with open_services(**FAST | {"webhook_retry_waits": waits}) as opened:
+        yield opened
+
+
+async def test_events_are_told_once_in_their_order_and_only_those_that_are_wanted(
+    context: Context, receiver: Receiver
+):
+    await happen(context.database, 0)
+    await add_webhook(context, receiver)
+    await add_webhook(context, receiver, "/b", account_patterns=["b*"], api_apps=["X"])
+    await add_webhook(context, receiver, "/star", event_types=["test.*", "other"])
+    await add_webhook(context, receiver, "/other", event_types=["other"])
+    await happen(context.database, *range(1, 16))
+    await happen(context.database, *range(1, 11), account="berta", api_app="X")
+    await happen(context.database, 5, account="berta", api_app="Y")
+    await happen(context.database, 6, account=None, api_app="X")
+    async with working(context):
+        await until_done(context.database, 2 * 27 + 10)
+    assert receiver.numbers("anna") == receiver.numbers("anna", "/star") == list(range(1, 16))
+    assert receiver.numbers("berta", "/b") == list(range(1, 11))
+    assert Counter(one.path for one in receiver.arrived) == {"/": 27, "/star": 27, "/b": 10}
+    attempts = await every(context.database, select(WebhookAttempt))
+    assert {(each.status_code, each.error, each.answer) for each in attempts} == {(200, None, None)}
+
+
+async def test_an_event_that_commits_late_is_not_left_out(open_services: OpenContext, receiver: Receiver):
+    async with open_services(**FAST) as context:
+        database = context.database
+        if database.is_sqlite:
+            pytest.skip("one writes at a time")
+        await add_webhook(context, receiver)
+        async with database.transaction() as late:
+            event_service.record(late, TYPE, account_id="late", number=1)
+            await late.flush()  # it has its id
+            await happen(database, 1, account="soon")
+            await worker_of(context)._fanout.run_once()
+            assert await every(database, select(WebhookDelivery)) == []
+        async with working(context):
+            await until_done(database, 2)
+        assert {one.account for one in receiver.taken} == {"late", "soon"}
+
+
+async def test_faults_of_every_kind_lose_nothing_and_keep_the_order(context: Context, receiver: Receiver):
+    await add_webhook(context, receiver)
+    receiver.answer = lambda got: failing_at_first(got, receiver.arrived)
+    for account in ("anna", "berta", "clara"):
+        await happen(context.database, *range(6), account=account)
+    async with working(context):
+        await until_done(context.database, 18)
+    for account in ("anna", "berta", "clara"):
+        assert receiver.numbers(account) == list(range(6))
+    attempts = await every(context.database, select(WebhookAttempt))
+    assert {500, 302, 200, None} == {attempt.status_code for attempt in attempts}
+    assert len({one.headers["webhook-id"] for one in receiver.arrived}) == 18
+
+
+async def test_no_answer_and_an_endless_body_end_at_the_deadline(
+    open_services: OpenContext, receiver: Receiver
+):
+    answers = iter([None, STALLED])
+    receiver.answer = lambda _: next(answers)
+    async with open_services(**FAST | {"webhook_timeout": 0.3}) as context:
+        await add_webhook(context, receiver)
+        await happen(context.database, 1)
+        async with working(context):
+            await until_done(context.database, 1)
+        first, second = await every(context.database, select(WebhookAttempt).order_by(WebhookAttempt.id))
+    assert (first.status_code, first.error) == (None, "No answer within 0.3 seconds")
+    assert (second.status_code, second.error, second.answer) == (200, None, "hal")
+    assert min(first.milliseconds, second.milliseconds) >= 290
+
+
+async def test_a_long_answer_is_cut(context: Context, receiver: Receiver):
+    receiver.answer = lambda _: reply(200, b"\x00" + b"x" * 100_000)
+    await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    async with working(context):
+        await until_done(context.database, 1)
+    assert (await one(context.database, select(WebhookAttempt))).answer == "x" * 2047
+
+
+@pytest.mark.parametrize("waits", [[60.0] * 10])
+async def test_a_delivery_that_fails_holds_back_its_account_and_no_other(
+    context: Context, receiver: Receiver
+):
+    blocked = asyncio.Event()
+    receiver.answer = lambda got: reply(500 if got.account == "anna" and not blocked.is_set() else 200)
+    await add_webhook(context, receiver)
+    for number in range(5):
+        await happen(context.database, number, account="anna")
+        await happen(context.database, number, account="berta")
+    async with working(context):
+        await until_done(context.database, 5)
+        await eventually(lambda: [got.account for got in receiver.arrived].count("anna") == 1)
+        pending = select(WebhookDelivery).where(WebhookDelivery.status == DeliveryStatus.PENDING)
+        assert {row.attempts for row in await every(context.database, pending)} == {0, 1}
+        blocked.set()
+        (endpoint,) = await every(context.database, select(WebhookEndpoint.endpoint_id))
+        async with context.database.transaction() as session:
+            await context.webhooks.resume(session, endpoint, ME)
+        await until_done(context.database, 10)
+    assert receiver.numbers("anna") == receiver.numbers("berta") == list(range(5))
+    attempts = await every(context.database, select(WebhookDelivery.attempts))
+    assert set(attempts) == {1}, "they are counted anew"
+
+
+@pytest.mark.parametrize("waits", [[0.01, 0.01]])
+async def test_what_fails_to_the_end_is_parked_shown_and_holds_nothing_back(
+    context: Context, receiver: Receiver
+):
+    receiver.answer = lambda got: reply(500 if got.number == 1 else 200)
+    await add_webhook(context, receiver)
+    await happen(context.database, 1, 2, 3)
+    async with working(context):
+        await until_done(context.database, 2)
+    assert receiver.numbers("anna") == [2, 3]
+    parked = await one(
+        context.database, select(WebhookDelivery).where(WebhookDelivery.status == DeliveryStatus.PARKED)
+    )
+    assert (parked.attempts, parked.next_attempt_at, parked.completed_at is None) == (3, None, False)
+    assert len(await every(context.database, select(WebhookAttempt))) == 5
+
+
+async def test_what_is_older_than_the_events_are_kept_is_parked(context: Context, receiver: Receiver):
+    await add_webhook(context, receiver)
+    await happen(context.database, 1, 2)
+    await taken_up(context, 2)
+    async with context.database.transaction() as session:
+        first = select(WebhookDelivery.event_id).order_by(WebhookDelivery.id).limit(1).scalar_subquery()
+        await session.execute(delete(Event).where(Event.id == first))
+    async with working(context):
+        await until_done(context.database, 1)
+    assert receiver.numbers("anna") == [2]
+    assert await count_of(context.database, DeliveryStatus.PARKED) == 1
+
+
+async def test_while_an_endpoint_fails_it_is_tried_with_one_delivery(context: Context, receiver: Receiver):
+    await add_webhook(context, receiver)
+    for account in "abcdefgh":
+        await happen(context.database, 1, account=account)
+    await taken_up(context, 8)
+    deliveries = worker_of(context)._deliveries
+    (webhook_id,) = await deliveries.due_endpoints()
+    async with context.database.transaction() as session:
+        await session.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
+    claims = [await deliveries.claim(webhook_id) for _ in range(2)]
+    assert [len(claim.messages) for claim in claims if claim] == [1, 1]
+    async with context.database.transaction() as session:
+        await session.execute(update(WebhookEndpoint).values(failing_since=None))
+    claim = await deliveries.claim(webhook_id)
+    assert claim is not None
+    assert len(claim.messages) == 6
+
+
+async def test_one_slow_endpoint_delays_no_other(open_services: OpenContext):
+    async with (
+        running_receiver() as slow,
+        running_receiver() as fast,
+        open_services(**FAST | {"webhook_timeout": 60, "webhook_concurrency": 2}) as context,
+    ):
+        slow.answer = lambda _: None
+        await add_webhook(context, slow)
+        await add_webhook(context, fast)
+        for account in "abcdef":
+            await happen(context.database, *range(5), account=account)
+        async with working(context):
+            await eventually(lambda: len(fast.taken) == 30, 30)
+            await eventually(lambda: len(slow.arrived) == 2)
+            await happen(context.database, 5, account="a")
+            await eventually(lambda: len(fast.taken) == 31)
+            assert len(slow.arrived) == 2, "as many at once as an endpoint may have"
+            slow.answer = lambda _: reply()
+            for task in worker_of(context)._under_way.values():
+                task.cancel()  # else its deadline is waited for
+
+
+async def test_two_processes_share_the_work_and_keep_the_order(
+    open_services: OpenContext, receiver: Receiver
+):
+    settings, accounts = FAST | {"webhook_concurrency": 1}, ("anna", "berta", "clara", "dora", "emma", "finn")
+    async with open_services(**settings) as first, open_services(**settings) as second:
+        await add_webhook(first, receiver)
+        receiver.answer = lambda got: failing_at_first(got, receiver.arrived)
+        async with working(first, second):
+            for number in range(6):
+                for account in accounts:
+                    await happen(first.database, number, account=account)
+            await until_done(first.database, 36)
+    for account in accounts:
+        assert receiver.first_numbers(account) == list(range(6))
+
+
+async def test_a_lease_that_was_lost_changes_nothing(context: Context, receiver: Receiver):
+    await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    worker = worker_of(context)
+    await taken_up(context, 1)
+    (webhook_id,) = await worker._deliveries.due_endpoints()
+    claim = await worker._deliveries.claim(webhook_id)
+    assert claim is not None
+    assert await worker._deliveries.claim(webhook_id) is None, "it is claimed"
+    assert await worker._deliveries.due_endpoints() == []
+    async with context.database.transaction() as session:
+        await session.execute(
+            update(WebhookDelivery).values(lease_expires_at=utc_now() - timedelta(seconds=1))
+        )
+    again = await worker._deliveries.claim(webhook_id)
+    assert again is not None
+    answers = await worker._send(again)
+    assert not await worker._deliveries.renew(claim)
+    assert await worker._deliveries.renew(again)
+    await worker._deliveries.apply(claim, answers)
+    assert await count_of(context.database, DeliveryStatus.PENDING) == 1
+    await worker._deliveries.apply(again, answers)
+    assert await count_of(context.database, DeliveryStatus.DELIVERED) == 1
+    assert len(await every(context.database, select(WebhookAttempt))) == 1

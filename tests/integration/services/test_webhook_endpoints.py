@@ -1,0 +1,246 @@
+"""The life of a webhook: replayed, paused, rotated, refused, deleted, stopped."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import delete, select
+
+from app.context import Context
+from app.models import (
+    DeliveryStatus,
+    Event,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookStatus,
+    utc_now,
+)
+from app.services import webhook_fanout
+from app.services.webhook_service import WebhookOrder
+from app.services.workers import webhook as webhook_worker
+from app.utils.exceptions import (
+    TooManyWebhooksException,
+    WebhookNotFoundException,
+    WebhookUrlRefusedException,
+)
+from tests.fixtures.receiver import Received, Receiver, reply, running_receiver
+from tests.fixtures.services import OpenContext
+from tests.fixtures.waiting import eventually
+from tests.fixtures.webhooks import (
+    FAST,
+    ME,
+    TYPE,
+    add_webhook,
+    becomes,
+    count_of,
+    every,
+    happen,
+    one,
+    taken_up,
+    until_done,
+    worker_of,
+    working,
+)
+
+
+@pytest.fixture(autouse=True)
+def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 0.01)
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with running_receiver() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def context(open_services: OpenContext) -> AsyncIterator[Context]:
+    """Its webhook worker does not run."""
+    async with open_services(**FAST) as opened:
+        yield opened
+
+
+async def test_a_replay_sends_everything_since_again_and_only_once_more(
+    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(webhook_fanout, "_BATCH", 4)
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, *range(10))
+    await happen(context.database, *range(10), account="berta")
+
+    async def replay(since: int | datetime) -> int | None:
+        async with context.database.transaction() as session:
+            return await context.webhooks.replay(session, endpoint_id, ME, since=since)
+
+    async with working(context):
+        await until_done(context.database, 20)
+    event_ids = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
+    async with context.database.transaction() as session:  # as the retention does
+        await session.execute(delete(WebhookDelivery).where(WebhookDelivery.event_id == event_ids[5]))
+    worker_of(context)._stop.clear()
+    for _ in range(2):
+        assert await replay(event_ids[3]) == event_ids[3]
+    assert await replay(utc_now() + timedelta(days=1)) is None
+    async with working(context):
+        await eventually(lambda: len(receiver.taken) == 20 + 17, 60)
+        assert receiver.numbers("anna") == [*range(10), *range(3, 10)]
+        assert receiver.numbers("berta") == [*range(10), *range(10)]
+        assert len({got.headers["webhook-id"] for got in receiver.arrived}) == 20
+        await until_done(context.database, 20)
+        assert await replay(utc_now() - timedelta(days=1))
+        await eventually(lambda: len(receiver.taken) == 20 + 17 + 20, 60)
+    replays = select(Event).where(Event.event_type == "webhook.replayed")
+    assert [(event.actor, event.data["since_event"]) for event in await every(context.database, replays)] == [
+        ("me", event_ids[3]),
+        ("me", 1),
+    ]
+
+
+async def test_a_paused_endpoint_gets_everything_once_it_is_resumed(context: Context, receiver: Receiver):
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    async with context.database.transaction() as session:
+        await context.webhooks.pause(session, endpoint_id, ME)
+    await happen(context.database, 2)
+    worker = worker_of(context)
+    assert await worker.run_once() == 0
+    assert not worker._under_way
+    async with context.database.transaction() as session:
+        await context.webhooks.resume(session, endpoint_id, ME)
+    async with working(context):
+        await until_done(context.database, 2)
+    assert receiver.numbers("anna") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "hours", "reason"), [(410, 12, "410"), (500, 0.0000001, "every delivery")]
+)
+async def test_an_endpoint_that_is_gone_or_fails_for_too_long_is_paused_with_an_event(
+    open_services: OpenContext, receiver: Receiver, status: int, hours: float, reason: str
+):
+    receiver.answer = lambda _: reply(status)
+    async with open_services(**FAST | {"webhook_pause_after_hours": hours}) as context:
+        endpoint_id = await add_webhook(context, receiver)
+        await happen(context.database, 1)
+
+        async def paused() -> bool:
+            return bool(
+                await every(context.database, select(Event).where(Event.event_type == "webhook.paused"))
+            )
+
+        async with working(context):
+            await becomes(paused)
+        row = await one(context.database, select(WebhookEndpoint))
+        event = await one(context.database, select(Event).where(Event.event_type == "webhook.paused"))
+        assert row.status is WebhookStatus.PAUSED
+        assert reason in row.pause_reason
+        assert (event.actor, event.data["webhook_id"]) == ("service", endpoint_id)
+        assert await count_of(context.database, DeliveryStatus.PENDING) == 1, "nothing is lost"
+
+
+async def test_a_rotated_secret_and_the_one_before_are_both_valid_for_a_while(
+    context: Context, receiver: Receiver
+):
+    endpoint_id = await add_webhook(context, receiver)
+    old = receiver.secrets["/"]
+    new = await context.webhooks.rotate(endpoint_id, ME, overlap=timedelta(hours=1))
+    assert new.get_secret_value() != old
+    for secret in (old, new.get_secret_value()):
+        receiver.secrets["/"] = secret
+        assert (await context.webhooks.test(endpoint_id, ME)).succeeded
+    newest = await context.webhooks.rotate(endpoint_id, ME, overlap=timedelta(0))
+    receiver.secrets["/"] = newest.get_secret_value()
+    answer = await context.webhooks.test(endpoint_id, ME)
+    assert answer.succeeded
+    assert len(receiver.arrived[-1].headers["webhook-signature"].split()) == 1
+    stored = str(await every(context.database, select(WebhookEndpoint.secret)))
+    assert not any(
+        secret[6:] in stored for secret in (old, new.get_secret_value(), newest.get_secret_value())
+    )
+    events = await every(context.database, select(Event))
+    assert "whsec" not in str([event.data for event in events])
+
+
+async def test_a_name_that_comes_to_lead_inside_is_refused_at_the_delivery(
+    open_services: OpenContext, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    addresses = {"hooks.example.test": ["127.0.0.1"]}
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return addresses[host]
+
+    monkeypatch.setattr("app.clients.addresses.is_public", lambda address: address == "127.0.0.1")
+    async with open_services(**FAST | {"webhook_allow_private_addresses": False}) as context:
+        monkeypatch.setattr(context.webhooks._client, "_resolve", resolve)
+        url = f"http://hooks.example.test:{receiver.port}/"
+        row, _ = await context.webhooks.create(WebhookOrder(url=url, event_types=[TYPE]), ME)
+        await happen(context.database, 1, 2)
+        async with working(context):
+            await until_done(context.database, 2)
+            addresses["hooks.example.test"] = ["127.0.0.1", "127.0.0.2"]  # the one inside is one of several
+            await happen(context.database, 3)
+
+            async def refused() -> bool:
+                attempts = await every(context.database, select(WebhookAttempt.error))
+                return any("not public" in (error or "") for error in attempts)
+
+            await becomes(refused)
+            assert len(receiver.arrived) == 2
+            addresses["hooks.example.test"] = ["127.0.0.1"]
+            await until_done(context.database, 3)
+        assert receiver.arrived[0].headers["host"] == f"hooks.example.test:{receiver.port}"
+        addresses["hooks.example.test"] = ["127.0.0.3"]
+        with pytest.raises(WebhookUrlRefusedException):
+            await context.webhooks.create(WebhookOrder(url=url), ME)
+        with pytest.raises(WebhookUrlRefusedException):
+            await context.webhooks.update(row.endpoint_id, WebhookOrder(url=url), ME)
+
+
+async def test_a_deleted_webhook_is_told_of_nothing_and_forgotten(context: Context, receiver: Receiver):
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    async with context.database.transaction() as session:
+        await context.webhooks.delete(session, endpoint_id, ME)
+    row = await one(context.database, select(WebhookEndpoint))
+    assert (row.secret, row.url) == ("", "")
+    assert await worker_of(context)._deliveries.due_endpoints() == []
+    async with context.database.reading() as session:
+        with pytest.raises(WebhookNotFoundException):
+            await context.webhooks.get(session, endpoint_id, ME)
+    cleanup = context.workers.named("cleanup")
+    deleted = await cleanup._retention.delete_old()  # type: ignore[union-attr]
+    assert deleted["deliveries_deleted"] == 1
+    assert await every(context.database, select(WebhookEndpoint)) == []
+
+
+async def test_there_are_only_so_many(open_services: OpenContext, receiver: Receiver):
+    async with open_services(**FAST | {"webhook_max_endpoints": 1}) as context:
+        await add_webhook(context, receiver)
+        with pytest.raises(TooManyWebhooksException):
+            await add_webhook(context, receiver)
+
+
+async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receiver: Receiver):
+    async with open_services(**FAST | {"webhook_concurrency": 1}) as context:
+        await add_webhook(context, receiver)
+        for account in "abcd":
+            await happen(context.database, 1, account=account)
+        worker = worker_of(context)
+
+        def answer(_: Received) -> bytes:
+            worker.stop()
+            return reply()
+
+        receiver.answer = answer
+        await worker.run()
+        assert len(receiver.arrived) == 1
+        rows = await every(context.database, select(WebhookDelivery))
+        assert sorted((row.status, row.lease_token) for row in rows) == [
+            (DeliveryStatus.DELIVERED, None),
+            *[(DeliveryStatus.PENDING, None)] * 3,
+        ]
