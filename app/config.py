@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     field_validator,
@@ -30,6 +31,7 @@ _DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
 """The encryption key of `.env.example`: a real key of 32 bytes that everybody knows."""
 
 _SHORTEST_KEY: Final = 16
+_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 _OUR_PREFIXES: Final = (
     "GOLOGIN_",
@@ -46,6 +48,8 @@ _OUR_PREFIXES: Final = (
     "ALARM_",
     "ATTENDED_",
     "BATCH_",
+    "CORS_",
+    "TRUSTED_",
     "REFRESH_",
     "REPAIR_",
     "TOKEN_",
@@ -114,6 +118,10 @@ class Settings(BaseSettings):
     max_batch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_batch_rows: int = Field(default=10_000, ge=1)
     max_wait: PositiveSeconds = 60.0
+    docs_enabled: bool | None = None
+    """None: in development only."""
+    cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
 
     database_url: str = "sqlite+aiosqlite:///data/gologin.db"
     postgres_password: SecretStr = SecretStr("")
@@ -223,6 +231,14 @@ class Settings(BaseSettings):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """RFC 6454, 6.2; ``*`` would open the API to every page."""
+        if wrong := [origin for origin in value if not _ORIGIN.fullmatch(origin)]:
+            raise ValueError(f"{wrong[0]!r} is no origin such as https://tools.example.com")
+        return value
+
     @field_validator("profile_rule_pattern")
     @classmethod
     def _pattern_names_the_account(cls, value: str) -> str:
@@ -277,6 +293,10 @@ class Settings(BaseSettings):
         if not self.serve_workers and self.is_sqlite:
             raise ValueError("SERVE_WORKERS=false needs PostgreSQL: beside SQLite no other process can work")
         return self
+
+    @property
+    def shows_docs(self) -> bool:
+        return self.environment is Environment.DEVELOPMENT if self.docs_enabled is None else self.docs_enabled
 
     @property
     def is_sqlite(self) -> bool:

@@ -60,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.rate_limiter = rate_limiter
+    app.state.trusted_proxies = settings.trusted_proxies
     app.state.failed_authentications = FailedAuthentications(per_minute=settings.auth_failures_per_minute)
     app.add_middleware(
         BodyLimitMiddleware,
@@ -112,6 +113,7 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # `client_address` reads them, from trusted proxies only
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * _CONNECTIONS_SHARE)),
     )
     Server(config, app).run()

@@ -1,0 +1,50 @@
+"""Whose request it is: the address of the caller, behind trusted proxies as well."""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+Network = IPv4Network | IPv6Network
+
+UNKNOWN: Final = "unknown"
+"""Of a connection that has no address, such as a Unix socket's."""
+
+
+def client_address(scope: Scope) -> str:
+    """The caller's IP address; of a peer of `TRUSTED_PROXIES` the right-most of X-Forwarded-For that is none of them.
+
+    What stands left of that one the caller may have written; what is no address is not passed over either.
+    """
+    peer = scope["client"][0] if scope.get("client") else UNKNOWN
+    trusted: Sequence[Network] = scope["app"].state.trusted_proxies
+    if not trusted:
+        return peer
+    hops = ",".join(Headers(scope=scope).getlist("X-Forwarded-For")).split(",")
+    return _right_most_untrusted(peer, reversed(hops), trusted)
+
+
+def _right_most_untrusted(peer: str, hops: Iterable[str], trusted: Sequence[Network]) -> str:
+    nearest = _parsed(peer)
+    for hop in hops:
+        if nearest is None or not any(nearest in network for network in trusted):
+            break
+        if (address := _parsed(hop)) is None:
+            break
+        nearest = address
+    return str(nearest) if nearest else peer
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    """Without the port that some proxies add; an IPv4 address that is written as IPv6 is the IPv4 one."""
+    text = text.strip()
+    host = text[1:].partition("]")[0] if text.startswith("[") else text
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
