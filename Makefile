@@ -56,12 +56,16 @@ chaos: $(DEV) $(BROWSER) ## Kill everything at random while N=200 sessions run, 
 kills: $(DEV) $(BROWSER) ## Kill a process N=100 times, at every step of a refresh; ARGS='-k sqlite' for one database
 	@KILLS=$(or $(N),100) $(WITH_BROWSER) $(PY) -m pytest -s -m "" -p no:randomly tests/e2e/test_refresh_kills.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(DEV) ## Send N=2000 generated requests to each of both databases, with and without a key
+	@FUZZ_CASES=$(or $(N),2000) $(PY) -m pytest --timeout 3600 tests/integration/api/test_fuzz.py $(ARGS)
+
 .PHONY: coverage
 coverage: $(DEV) $(BROWSER) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
-.PHONY: check check-format check-lint check-types check-imports check-docker check-compose check-migrations
-check: check-format check-lint check-types check-imports check-docker check-compose check-migrations ## Run what CI runs besides the tests
+.PHONY: check check-format check-lint check-types check-imports check-openapi check-docker check-compose check-migrations
+check: check-format check-lint check-types check-imports check-openapi check-docker check-compose check-migrations ## Run what CI runs besides the tests
 	@echo "check: everything passed"
 
 check-format: $(DEV)
@@ -80,6 +84,10 @@ check-imports: $(DEV)
 	@echo "== imports point one way (import-linter)"
 	@$(VENV)/bin/lint-imports --no-logo
 
+check-openapi: $(DEV)
+	@echo "== openapi.json is what the code says"
+	@$(PY) -m scripts.openapi --check
+
 check-docker: $(DEV)
 	@echo "== Dockerfile (hadolint)"
 	@$(VENV)/bin/hadolint --no-color Dockerfile
@@ -92,6 +100,10 @@ check-compose: $(DEV)
 check-migrations: $(DEV)
 	@echo "== migrations (SQLite and PostgreSQL)"
 	@$(PY) scripts/check_migrations.py
+
+.PHONY: openapi
+openapi: $(DEV) ## Write openapi.json anew
+	@$(PY) -m scripts.openapi
 
 .PHONY: fmt
 fmt: $(DEV) ## Format the code and fix what ruff can fix

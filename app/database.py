@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
@@ -19,7 +19,6 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Double,
-    Select,
     cast,
     event,
     func,
@@ -59,8 +58,6 @@ _SECONDS_PER_LINE: Final = 10.0
 """An outage is logged once in that time, not once a query."""
 
 log = get_logger(__name__)
-
-M = TypeVar("M", bound=DeclarativeBase)
 
 
 class Database:
@@ -172,22 +169,6 @@ def insert_or_update(session: AsyncSession, model: type[DeclarativeBase]) -> Any
     """An INSERT of `model` that knows ON CONFLICT, in the dialect of the session."""
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     return sqlite_insert(model) if is_sqlite else postgresql_insert(model)
-
-
-def sorted_by(model: type[DeclarativeBase], column: str, *, descending: bool) -> tuple[Any, ...]:
-    """ORDER BY: rows without a value last, and equal ones in the order of their ids."""
-    columns = model.__table__.c
-    order = columns[column].desc() if descending else columns[column].asc()
-    return order.nulls_last(), columns["id"]
-
-
-async def page_of(
-    session: AsyncSession, query: Select[M], order: Sequence[Any], *, page: int, page_size: int
-) -> tuple[Sequence[M], int]:
-    """The rows of page `page` (from 1) of a query for one model, and how many there are on all pages."""
-    total = await session.scalar(query.with_only_columns(func.count(), maintain_column_froms=True)) or 0
-    rows = await session.scalars(query.order_by(*order).limit(page_size).offset((page - 1) * page_size))
-    return rows.all(), total
 
 
 def database_clock(session: AsyncSession) -> ColumnElement[float]:

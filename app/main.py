@@ -10,13 +10,22 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from app import __version__
 from app.api.batches import BATCH_PATH
 from app.api.connections import connections_cut_off_after
 from app.api.errors import install_error_handlers
-from app.api.middleware import BodyLimitMiddleware, NulMiddleware, RequestIDMiddleware
-from app.api.rate_limit import FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
+from app.api.middleware import (
+    DOCS_PATHS,
+    REQUEST_ID_HEADER,
+    BodyLimitMiddleware,
+    NulMiddleware,
+    RequestIDMiddleware,
+    SecurityHeadersMiddleware,
+)
+from app.api.openapi import describe
+from app.api.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
 from app.api.routes import router
 from app.config import Settings, SettingsError
 from app.context import Context, open_context
@@ -53,13 +62,18 @@ def create_app(settings: Settings) -> FastAPI:
                 await rate_limiter.close()
                 log.info("service.stopped")
 
+    docs = DOCS_PATHS if settings.shows_docs else (None, None)
     app = FastAPI(
         title="GoLogin automation",
         version=__version__,
-        description="API tokens for accounts that are signed in inside GoLogin browser profiles.",
         lifespan=lifespan,
+        docs_url=docs[0],
+        redoc_url=docs[1],
+        openapi_url="/openapi.json" if settings.shows_docs else None,
+        redirect_slashes=False,  # an address has one spelling, and no answer is made of the Host header
     )
     app.state.rate_limiter = rate_limiter
+    describe(app)
     app.state.trusted_proxies = settings.trusted_proxies
     app.state.failed_authentications = FailedAuthentications(per_minute=settings.auth_failures_per_minute)
     app.add_middleware(
@@ -69,7 +83,16 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(NulMiddleware)
     app.add_middleware(QuotaHeadersMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["X-API-Key", REQUEST_ID_HEADER, "Idempotency-Key", "Prefer", "Last-Event-ID"],
+            expose_headers=[REQUEST_ID_HEADER, "Location", "Retry-After", *QUOTA_HEADERS],
+        )
     app.add_middleware(RequestIDMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
     app.include_router(router)
     install_error_handlers(app)
     return app
@@ -104,19 +127,23 @@ def serve(settings: Settings) -> None:
     # The lifespan does this too, but what it raises is lost in uvicorn's own trace.
     load_providers(settings)
     asyncio.run(_check_schema(settings))
-    app = create_app(settings)
+    new_server(create_app(settings), settings).run()
+
+
+def new_server(app: FastAPI, settings: Settings) -> Server:
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         http=connections_cut_off_after(settings.client_stall_timeout),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,  # `client_address` reads them, from trusted proxies only
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * _CONNECTIONS_SHARE)),
     )
-    Server(config, app).run()
+    return Server(config, app)
 
 
 async def work(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Reach, rotation and last use of API keys; the order of events; webhooks."""
+"""Reach, rotation and last use of API keys; the order of events; webhooks; lists of sessions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -39,7 +39,15 @@ NEW_EVENT_INDEXES = (
 )
 
 
+SESSION_INDEXES = (
+    ("ix_authorization_sessions_created", ["created_at", "id"]),
+    ("ix_authorization_sessions_request", ["request_id"]),
+)
+
+
 def upgrade() -> None:
+    for name, columns in SESSION_INDEXES:
+        op.create_index(name, "authorization_sessions", columns)
     _widen_keys()
     _order_events()
     _make_webhooks()
@@ -58,6 +66,8 @@ def downgrade() -> None:
         keys.drop_constraint("uq_api_keys_previous_prefix", type_="unique")
         for column in NEW_KEY_COLUMNS:
             keys.drop_column(column.name)
+    for name, _ in SESSION_INDEXES:
+        op.drop_index(name, table_name="authorization_sessions")
 
 
 def _widen_keys() -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.lists import PageQuery
 from app.models import Credential, CredentialStatus
 from app.services.account_list import AccountFilter, SortField
 from app.services.credential_service import HandedToken
@@ -52,18 +53,14 @@ class TokenResponse(BaseModel):
         )
 
 
-class AccountListQuery(BaseModel):
+class AccountListQuery(PageQuery):
     """Filters, order and page; what is left out does not matter."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    api_app: str | None = None
-    status: CredentialStatus | None = None
+    api_app: str | None = Field(default=None, description="Name of an OAuth app")
+    status: CredentialStatus | None = Field(default=None, description="Of the token set")
     text: str | None = Field(default=None, max_length=128, description="Part of the account's handle")
-    sort: SortField = "account_id"
+    sort: SortField = Field(default="account_id", description="Rows without a value come last")
     order: Literal["asc", "desc"] = "asc"
-    page: int = Field(default=1, ge=1, le=1_000_000)
-    page_size: int = Field(default=50, ge=1, le=500)
 
     def filter(self) -> AccountFilter:
         return AccountFilter(api_app=self.api_app, status=self.status, text=self.text)

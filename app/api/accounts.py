@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 
 from app.api.account_schemas import (
     AccountListQuery,
@@ -18,10 +18,9 @@ from app.api.dependencies import (
     ContextDep,
     ReadSessionDep,
     TokensCallerDep,
-    not_stored,
 )
 from app.api.errors import errors
-from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas import AccountId
 from app.services import account_list
 from app.utils.exceptions import (
@@ -29,6 +28,7 @@ from app.utils.exceptions import (
     AppPausedException,
     CreditsDepletedException,
     InvalidClientException,
+    InvalidCursorException,
     ReauthorizationRequiredException,
     TokenExpiredException,
     TokenNotFoundException,
@@ -37,7 +37,7 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 
-router = APIRouter(prefix="/accounts", tags=["accounts"], dependencies=[Depends(not_stored)])
+router = APIRouter(prefix="/accounts", tags=["accounts"])
 
 _NO_TOKEN = (
     TokenNotFoundException,
@@ -54,28 +54,18 @@ _NOT_REFRESHED = (
 )
 
 
-@router.get("", operation_id="listAccounts", responses=errors())
+@router.get("", operation_id="listAccounts", responses=errors(InvalidCursorException))
 async def list_accounts(
     query: Annotated[AccountListQuery, Query()],
     caller: AuthorizeCallerDep,
+    context: ContextDep,
     session: ReadSessionDep,
 ) -> PaginatedResponse[AccountResponse]:
     """Accounts with tokens: status, expiry, last refresh, failures."""
-    rows, total = await account_list.page(
-        session,
-        query.filter(),
-        sort=query.sort,
-        descending=query.order == "desc",
-        page=query.page,
-        page_size=query.page_size,
-        reach=caller.reach,
-    )
-    return paginated_response(
-        [AccountResponse.from_row(row) for row in rows],
-        total=total,
-        page=query.page,
-        page_size=query.page_size,
-    )
+    wanted = query.wanted(context.cursors, of="accounts", sort=query.sort, descending=query.order == "desc")
+    page = await account_list.page(session, query.filter(), wanted, reach=caller.reach)
+    rows = [AccountResponse.from_row(row) for row in page.rows]
+    return query.answer(page, rows, context.cursors, of="accounts")
 
 
 @router.get("/{account_id}", operation_id="getAccount", responses=errors(TokenNotFoundException))

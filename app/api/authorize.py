@@ -1,17 +1,28 @@
 """`/authorize`: ask for an authorization, see what became of it, cancel it, try it again."""
 
-from fastapi import APIRouter, Response, status
+from typing import Annotated
 
-from app.api.dependencies import AuthorizeCallerDep, ContextDep, IdempotencyKeyDep, SessionDep, WaitDep
+from fastapi import APIRouter, Query, Response, status
+
+from app.api.dependencies import (
+    AuthorizeCallerDep,
+    ContextDep,
+    IdempotencyKeyDep,
+    ReadSessionDep,
+    SessionDep,
+    WaitDep,
+)
 from app.api.errors import errors
-from app.api.responses import APIResponse, success_response
-from app.api.schemas import AuthorizeRequest, SessionResponse
+from app.api.responses import APIResponse, PaginatedResponse, success_response
+from app.api.session_schemas import AuthorizeRequest, SessionListQuery, SessionResponse, SessionSummary
+from app.services import session_list
 from app.utils.exceptions import (
     AppPausedException,
     AttentionNotNeededException,
     BatchEndingException,
     BodyTooLargeException,
     IdempotencyConflictException,
+    InvalidCursorException,
     ProfileConflictException,
     ProfileNotFoundException,
     ProfileQuarantinedException,
@@ -61,6 +72,20 @@ async def authorize(
         response.status_code = status.HTTP_200_OK
     view = await context.authorizations.wait_for_end(placed.session_id, seconds=wait)
     return success_response(SessionResponse.from_view(view, existing=not placed.is_new))
+
+
+@router.get("", operation_id="listAuthorizations", responses=errors(InvalidCursorException))
+async def list_authorizations(
+    query: Annotated[SessionListQuery, Query()],
+    caller: AuthorizeCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
+) -> PaginatedResponse[SessionSummary]:
+    """Authorization sessions, the newest first unless sorted otherwise."""
+    wanted = query.wanted(context.cursors, of="authorize", sort=query.sort, descending=query.order == "desc")
+    page = await session_list.page(session, query.filter(), wanted, reach=caller.reach)
+    rows = [SessionSummary.from_row(row) for row in page.rows]
+    return query.answer(page, rows, context.cursors, of="authorize")
 
 
 @router.get("/{session_id}", operation_id="getAuthorization", responses=errors(SessionNotFoundException))

@@ -6,16 +6,18 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.api.schemas import Moment
 from app.models import Batch, BatchStatus, SessionStatus
 from app.services import batch_rows
 from app.services.batch_making import BatchOrder
 from app.services.batch_rows import RowDefaults
 from app.services.batch_views import BatchView, RowResult
-from app.utils.exceptions import InvalidRequestException
+from app.utils.exceptions import InvalidRequestException, UnsupportedMediaTypeException
 
 _CSV: Final = "text/csv"
+_JSON: Final = "application/json"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -27,8 +29,8 @@ class BatchDefaults(BaseModel):
 
     api_app: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     priority: int = Field(default=5, ge=0, le=9)
-    not_before: AwareDatetime | None = Field(default=None, description="Do not start earlier")
-    expires_at: AwareDatetime | None = Field(default=None, description="Give up what has not started by then")
+    not_before: Moment | None = Field(default=None, description="Do not start earlier")
+    expires_at: Moment | None = Field(default=None, description="Give up what has not started by then")
     timeout_seconds: float | None = Field(default=None, ge=1, le=3600, description="For one attempt")
 
 
@@ -60,7 +62,7 @@ _JSON_SCHEMA["properties"]["defaults"] = _JSON_SCHEMA.pop("$defs")["BatchDefault
 REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,
     "content": {
-        "application/json": {
+        _JSON: {
             "schema": {"anyOf": [_JSON_SCHEMA, {"type": "array", "items": {"type": "object"}}]},
             "example": {"rows": [{"account_id": "my_account", "api_app": "AIOTT1"}], "max_running": 10},
         },
@@ -71,11 +73,17 @@ REQUEST_BODY: Final[dict[str, Any]] = {
 
 
 def read_batch(content_type: str, query: Mapping[str, str], body: bytes) -> BatchOrder:
-    """Raises `RequestValidationError`, `InvalidRequestException`; bad rows are kept with their reason."""
-    if content_type.partition(";")[0].strip().lower() == _CSV:
+    """Bad rows are kept with their reason.
+
+    Raises `RequestValidationError`, `InvalidRequestException`, `UnsupportedMediaTypeException`.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == _CSV:
         options = _validated(CsvBatchRequest, dict(query))
         rows = batch_rows.from_csv(body, RowDefaults(options.api_app, options.priority))
         return _order(rows, options, options)
+    if media_type != _JSON:
+        raise UnsupportedMediaTypeException(f"{_JSON} or {_CSV}")
     wanted = _validated(BatchRequest, _decoded(body))
     defaults = RowDefaults(wanted.defaults.api_app, wanted.defaults.priority)
     return _order(batch_rows.from_objects(wanted.rows, defaults), wanted, wanted.defaults)
@@ -85,9 +93,7 @@ def _decoded(body: bytes) -> Any:
     try:
         decoded = json.loads(body)
     except (ValueError, RecursionError):
-        raise InvalidRequestException(
-            "The body is not valid JSON; a CSV needs Content-Type: text/csv"
-        ) from None
+        raise InvalidRequestException("The body is not valid JSON") from None
     return {"rows": decoded} if isinstance(decoded, list) else decoded
 
 
@@ -110,11 +116,13 @@ def _order(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDef
     )
 
 
-class BatchListQuery(BaseModel):
+class ResultListQuery(BaseModel):
+    """There are so few rows that no cursor is needed."""
+
     model_config = ConfigDict(extra="forbid")
 
-    page: int = Field(default=1, ge=1, le=1_000_000)
-    page_size: int = Field(default=50, ge=1, le=500)
+    page: int = Field(default=1, ge=1, le=1_000_000, description="From 1")
+    page_size: int = Field(default=50, ge=1, le=500, description="Rows on a page")
 
 
 class RetryBatchRequest(BaseModel):

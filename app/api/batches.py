@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query, Request, Response, status
 
 from app.api.batch_schemas import (
     REQUEST_BODY,
-    BatchListQuery,
     BatchResponse,
     BatchSummary,
     PlacedBatchResponse,
+    ResultListQuery,
     RetriedBatchResponse,
     RetryBatchRequest,
     RowResponse,
@@ -17,6 +17,7 @@ from app.api.batch_schemas import (
 )
 from app.api.dependencies import AuthorizeCallerDep, ContextDep, IdempotencyKeyDep, ReadSessionDep
 from app.api.errors import errors
+from app.api.lists import PageQuery
 from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
 from app.services import batch_views
 from app.utils.exceptions import (
@@ -26,6 +27,7 @@ from app.utils.exceptions import (
     BatchNotFoundException,
     BodyTooLargeException,
     IdempotencyConflictException,
+    InvalidCursorException,
     NothingToRetryException,
     TooManyWaitingException,
 )
@@ -70,16 +72,19 @@ async def authorize_batch(
     return success_response(PlacedBatchResponse.from_placed(view, results, existing=not placed.is_new))
 
 
-@router.get("/batches", operation_id="listBatches", responses=errors())
+@router.get("/batches", operation_id="listBatches", responses=errors(InvalidCursorException))
 async def list_batches(
-    query: Annotated[BatchListQuery, Query()], caller: AuthorizeCallerDep, session: ReadSessionDep
+    query: Annotated[PageQuery, Query()],
+    caller: AuthorizeCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
 ) -> PaginatedResponse[BatchSummary]:
     """The newest first."""
-    rows, total = await batch_views.page_of_batches(
-        session, page=query.page, page_size=query.page_size, caller=caller
+    wanted = query.wanted(context.cursors, of="batches", descending=True)
+    page = await batch_views.page_of_batches(session, wanted, caller=caller)
+    return query.answer(
+        page, [BatchSummary.from_row(row) for row in page.rows], context.cursors, of="batches"
     )
-    batches = [BatchSummary.from_row(row) for row in rows]
-    return paginated_response(batches, total=total, page=query.page, page_size=query.page_size)
 
 
 @router.get("/batches/{batch_id}", operation_id="getBatch", responses=errors(BatchNotFoundException))
@@ -97,7 +102,7 @@ async def get_batch(
 )
 async def list_batch_results(
     batch_id: str,
-    query: Annotated[BatchListQuery, Query()],
+    query: Annotated[ResultListQuery, Query()],
     caller: AuthorizeCallerDep,
     session: ReadSessionDep,
 ) -> PaginatedResponse[RowResponse]:

@@ -2,8 +2,7 @@
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from app.api.protocol import LimitedHttpProtocol
 from app.utils.logger import get_logger
 
 log = get_logger(__name__)
@@ -12,10 +11,10 @@ STALLED = "stalled"
 """Set in `request.state` of a request whose client was cut off."""
 
 
-def connections_cut_off_after(seconds: float) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, which gives a client so many seconds to take what was sent."""
+def connections_cut_off_after(seconds: float) -> type[LimitedHttpProtocol]:
+    """The protocol, which gives a client so many seconds to take what was sent."""
 
-    class Connection(HttpToolsProtocol):
+    class Connection(LimitedHttpProtocol):
         _deadline: asyncio.TimerHandle | None = None
 
         def pause_writing(self) -> None:

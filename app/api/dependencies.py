@@ -4,10 +4,11 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Final
 
-from fastapi import Depends, Header, Request, Response, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.api.client_address import client_address
 from app.api.rate_limit import FailedAuthentications, RateLimiter
 from app.context import Context
 from app.services.key_service import Caller, Scope
@@ -46,7 +47,7 @@ async def _authenticated(
     request: Request, context: ContextDep, key: Annotated[str | None, Security(_api_key)]
 ) -> Caller:
     failures: FailedAuthentications = request.app.state.failed_authentications
-    address = request.client.host if request.client else ""
+    address = client_address(request.scope)
     failures.refuse_too_many(address)
     try:
         async with context.database.reading() as session:
@@ -82,11 +83,6 @@ WebhooksCallerDep = Annotated[Caller, Depends(caller_with(Scope.WEBHOOKS))]
 AdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN))]
 FleetProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES, whole_fleet=True))]
 FleetAdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN, whole_fleet=True))]
-
-
-async def not_stored(response: Response) -> None:
-    """For answers that hold a secret, or tell of one."""
-    response.headers["Cache-Control"] = "no-store"
 
 
 IdempotencyKeyDep = Annotated[

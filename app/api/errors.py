@@ -1,6 +1,7 @@
 """Every failure as the one envelope, with its status and headers."""
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -8,25 +9,50 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.api.responses import APIResponse, error_response
+from app.api.responses import ErrorResponse, error_response
 from app.utils.exceptions import (
     AppException,
     AuthenticationException,
     AuthenticationLimitException,
+    BodyTooLargeException,
     DatabaseUnavailableException,
     InvalidRequestException,
+    MethodNotAllowedException,
     OutOfReachException,
     PermissionDeniedException,
     RateLimitException,
+    RouteNotFoundException,
+    UnsupportedMediaTypeException,
 )
 from app.utils.logger import get_logger
 
-_CODES: Final = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE"}
-_SENTENCES: Final = {
-    404: "No such address; the routes are listed at /docs",
-    405: "This address does not take that method",
-    413: "The request body is larger than allowed; send less",
+CODES: Final = "x-error-codes"
+"""Of a response in the API's description: the codes that it may carry."""
+
+_MOST_PROBLEMS: Final = 20
+_LONGEST_FIELD: Final = 128
+
+_LIMITS: Final = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "at least {min_length} characters",
+    "too_long": "at most {max_length} items",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
 }
+"""What is allowed, by pydantic's type of the error, whose own message says it, too."""
+
+_KINDS: Final = {
+    "bool_parsing": "true or false",
+    "datetime_from_date_parsing": "a time with its zone, such as 2026-11-21T08:00:00Z",
+    "timezone_aware": "a time with its zone, such as 2026-11-21T08:00:00Z",
+    "string_unicode": "Unicode text without lone surrogates",
+}
+"""The same where the message does not say it."""
 
 log = get_logger(__name__)
 
@@ -41,7 +67,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def errors(*exceptions: type[AppException]) -> Responses:
     """The `responses=` of a route: what it may answer besides success; every route checks key and rate."""
-    common = (
+    return error_responses(
+        *exceptions,
         AuthenticationException,
         PermissionDeniedException,
         OutOfReachException,
@@ -49,14 +76,21 @@ def errors(*exceptions: type[AppException]) -> Responses:
         AuthenticationLimitException,
         InvalidRequestException,
         DatabaseUnavailableException,
+        AppException,
     )
+
+
+def error_responses(*exceptions: type[AppException]) -> Responses:
     by_status: dict[int, list[str]] = {}
-    expected: list[type[AppException]] = [*exceptions, *common, AppException]
-    for exception in expected:
+    for exception in exceptions:
         codes = by_status.setdefault(exception.status_code, [])
         codes.append(exception.error_code)
     return {
-        status: {"model": APIResponse[None], "description": " or ".join(f"`{code}`" for code in codes)}
+        status: {
+            "model": ErrorResponse,
+            "description": " or ".join(f"`{code}`" for code in codes),
+            CODES: codes,
+        }
         for status, codes in sorted(by_status.items())
     }
 
@@ -67,34 +101,75 @@ def unexpected_error() -> dict[str, Any]:
     return error_response(error.message, error.error_code)
 
 
+def answer_of(error: AppException, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The envelope of `error`, with its status."""
+    retry = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
+    body = error_response(error.message, error.error_code, error.data)
+    return JSONResponse(body, error.status_code, {**retry, **(headers or {})})
+
+
 async def _handle_app_exception(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AppException)
-    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else None
     if error.status_code >= 500:
         log.error("http.error", error_code=error.error_code, error=error.message)
-    body = error_response(error.message, error.error_code, error.data)
-    return JSONResponse(body, error.status_code, headers)
+    return answer_of(error)
 
 
 async def _handle_invalid_request(_request: Request, error: Exception) -> JSONResponse:
     """Field and problem of each mistake; never the value, which may be a secret sent in the wrong place."""
     assert isinstance(error, RequestValidationError)
-    sentences = "; ".join(_describe(item) for item in error.errors())
-    return JSONResponse(
-        error_response(sentences, InvalidRequestException.error_code), InvalidRequestException.status_code
-    )
+    items = error.errors()
+    if any(item["loc"] == ("body",) and isinstance(item.get("input"), bytes) for item in items):
+        return answer_of(UnsupportedMediaTypeException())
+    problems = [_problem(item) for item in items[:_MOST_PROBLEMS]]
+    refusal = InvalidRequestException("; ".join(_sentences(items, problems)))
+    refusal.data = {"problems": problems}
+    return answer_of(refusal)
 
 
-def _describe(item: dict[str, Any]) -> str:
+def _problem(item: Mapping[str, Any]) -> dict[str, str | None]:
     if item["type"] == "json_invalid":
-        return "The body is not valid JSON"
+        return {"field": "body", "problem": "The body is not valid JSON", "allowed": None}
     place = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
-    return f"{place}: {item['msg'].removeprefix('Value error, ')}"
+    context = item.get("ctx", {})
+    allowed = (_LIMITS | _KINDS).get(item["type"])
+    return {
+        "field": place[:_LONGEST_FIELD],  # one that we do not know is named as the caller has named it
+        "problem": item["msg"].removeprefix("Value error, "),
+        "allowed": allowed.format(**context) if allowed else None,
+    }
 
 
-async def _handle_http_exception(_request: Request, error: Exception) -> JSONResponse:
-    """What the framework itself refuses."""
+def _sentences(
+    items: Sequence[Mapping[str, Any]], problems: Iterable[Mapping[str, str | None]]
+) -> Iterable[str]:
+    for item, each in zip(items, problems, strict=False):
+        if item["type"] == "json_invalid":
+            yield str(each["problem"])
+            continue
+        allowed = f"; allowed: {each['allowed']}" if item["type"] in _KINDS else ""
+        yield f"{each['field']}: {each['problem']}{allowed}"
+
+
+async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses: an unknown address, a wrong method, a body that it cannot read."""
     assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "INVALID_REQUEST")
-    sentence = _SENTENCES.get(error.status_code, str(error.detail))
-    return JSONResponse(error_response(sentence, code), error.status_code, error.headers)
+    if error.status_code == 404:
+        return answer_of(RouteNotFoundException())
+    if error.status_code == 405:
+        allowed = _allowed_methods(request, error)
+        return answer_of(MethodNotAllowedException(request.method, allowed), {"Allow": allowed})
+    if error.status_code == 413:
+        return JSONResponse(error_response(error.detail, BodyTooLargeException.error_code), 413)
+    if error.status_code == 400:  # neither text nor numbers that Python reads, or nested too deep
+        return answer_of(InvalidRequestException("The body is not valid JSON"))
+    body = error_response(str(error.detail), InvalidRequestException.error_code)
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+def _allowed_methods(request: Request, error: HTTPException) -> str:
+    """Of all routes of the address; the framework knows those of the first one (RFC 9110, 15.5.6)."""
+    openapi: Callable[[], dict[str, Any]] = request.app.openapi
+    path = getattr(request.scope.get("route"), "path_format", "")
+    methods = openapi()["paths"].get(path)
+    return ", ".join(sorted(map(str.upper, methods))) if methods else (error.headers or {}).get("Allow", "")

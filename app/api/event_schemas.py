@@ -5,9 +5,9 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.schemas import AccountId
+from app.api.schemas import AccountId, Moment
 from app.models import Event
 from app.services.event_filters import EventFilter
 from app.services.event_order import Position
@@ -33,10 +33,10 @@ class EventStreamQuery(BaseModel):
         description="One type, or the beginning of some: `authorization.*`",
     )
     account_id: AccountId | None = None
-    api_app: _Id = None
-    session_id: _Id = None
+    api_app: _Id = Field(default=None, description="Name of an OAuth app")
+    session_id: _Id = Field(default=None, description="Of an authorization session")
     actor: _Id = Field(default=None, description="Name of an API key, or of what acts by itself")
-    request_id: _Id = None
+    request_id: _Id = Field(default=None, description="Of the request that it came of")
     text: str | None = Field(
         default=None,
         min_length=1,
@@ -53,20 +53,20 @@ class EventStreamQuery(BaseModel):
 
 
 class EventQuery(EventStreamQuery):
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = Field(default=None, description="Not itself")
+    since: Moment | None = Field(default=None, description="Happened then or later")
+    until: Moment | None = Field(default=None, description="Happened earlier")
 
 
 class EventListQuery(EventQuery):
     """Filters, and where to begin: at a page, or at the `next_cursor` of the last answer."""
 
-    page: int = Field(default=1, ge=1, le=10_000)
-    page_size: int = Field(default=50, ge=1, le=500)
+    page: int = Field(default=1, ge=1, le=10_000, description="From 1; does not count with `cursor`")
+    page_size: int = Field(default=50, ge=1, le=500, description="Rows on a page")
     cursor: str | None = Field(default=None, max_length=512, description="Goes as deep as you like")
 
 
 class EventExportQuery(EventQuery):
-    format: Literal["csv", "ndjson"] = "ndjson"
+    format: Literal["csv", "ndjson"] = Field(default="ndjson", description="`ndjson`: a JSON object a line")
 
 
 class EventResponse(BaseModel):

@@ -15,8 +15,6 @@ from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundExc
 
 router = APIRouter(prefix="/authorize", tags=["evidence"])
 
-_NOT_STORED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
 
 class EvidenceResponse(BaseModel):
     """Of one attempt; what may be a secret is masked."""
@@ -49,10 +47,9 @@ class EvidenceResponse(BaseModel):
     responses=errors(SessionNotFoundException),
 )
 async def get_evidence(
-    session_id: str, caller: EvidenceCallerDep, session: ReadSessionDep, response: Response
+    session_id: str, caller: EvidenceCallerDep, session: ReadSessionDep
 ) -> APIResponse[list[EvidenceResponse]]:
     """Of each attempt that failed in the browser: address, title, test ids, console errors."""
-    response.headers["Cache-Control"] = "no-store"
     found = await evidence_service.of_session(session, session_id, reach=caller.reach)
     return success_response(
         [EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in found]
@@ -81,4 +78,4 @@ async def get_screenshot(
         session, session_id, attempt=attempt, reach=caller.reach
     )
     name = f'inline; filename="{session_id}-attempt-{number}.jpg"'
-    return Response(image, media_type="image/jpeg", headers={**_NOT_STORED, "Content-Disposition": name})
+    return Response(image, media_type="image/jpeg", headers={"Content-Disposition": name})

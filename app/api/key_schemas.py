@@ -3,8 +3,10 @@
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from app.api.lists import PageQuery
+from app.api.schemas import Moment
 from app.models import ApiKey
 from app.services.key_service import KeyFilter, KeyStatus, MadeKey, Scope, status_of
 from app.services.reach import Reach
@@ -38,7 +40,7 @@ class CreateKeyRequest(BaseModel):
         max_length=100,
         description="The accounts it is for: handles, with `*` for any characters; none: all",
     )
-    expires_at: AwareDatetime | None = Field(default=None, description="null: it does not expire")
+    expires_at: Moment | None = Field(default=None, description="null: it does not expire")
     rate_limit_per_minute: int | None = Field(
         default=None, ge=1, le=10_000, description="null: as the settings say"
     )
@@ -59,15 +61,11 @@ class RotateKeyRequest(BaseModel):
         return timedelta(seconds=self.overlap)
 
 
-class KeyListQuery(BaseModel):
+class KeyListQuery(PageQuery):
     """Filters and page; what is left out does not matter."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    status: KeyStatus | None = None
+    status: KeyStatus | None = Field(default=None, description="How it stands")
     text: str | None = Field(default=None, max_length=100, description="Part of the name, in any case")
-    page: int = Field(default=1, ge=1, le=1_000_000)
-    page_size: int = Field(default=50, ge=1, le=500)
 
     def filter(self) -> KeyFilter:
         return KeyFilter(status=self.status, text=self.text)

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, status
+from fastapi import APIRouter, Query, status
 
-from app.api.dependencies import AdminCallerDep, ContextDep, ReadSessionDep, SessionDep, not_stored
+from app.api.dependencies import AdminCallerDep, ContextDep, ReadSessionDep, SessionDep
 from app.api.errors import errors
 from app.api.key_schemas import CreateKeyRequest, KeyListQuery, KeyResponse, MadeKeyResponse, RotateKeyRequest
-from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.utils.exceptions import (
+    InvalidCursorException,
     KeyEndedException,
     KeyEscalationException,
     KeyNameTakenException,
@@ -16,7 +17,7 @@ from app.utils.exceptions import (
     UnknownApiAppException,
 )
 
-router = APIRouter(prefix="/keys", tags=["keys"], dependencies=[Depends(not_stored)])
+router = APIRouter(prefix="/keys", tags=["keys"])
 
 
 @router.post(
@@ -41,7 +42,7 @@ async def create_key(
     return success_response(MadeKeyResponse.from_made(made))
 
 
-@router.get("", operation_id="listKeys", responses=errors())
+@router.get("", operation_id="listKeys", responses=errors(InvalidCursorException))
 async def list_keys(
     query: Annotated[KeyListQuery, Query()],
     caller: AdminCallerDep,
@@ -49,11 +50,10 @@ async def list_keys(
     session: ReadSessionDep,
 ) -> PaginatedResponse[KeyResponse]:
     """By name, the revoked ones, too; a restricted key sees itself and those that it has made."""
-    rows, total = await context.keys.page(
-        session, query.filter(), page=query.page, page_size=query.page_size, caller=caller
-    )
-    keys = [KeyResponse.from_row(row) for row in rows]
-    return paginated_response(keys, total=total, page=query.page, page_size=query.page_size)
+    wanted = query.wanted(context.cursors, of="keys", sort="name")
+    page = await context.keys.page(session, query.filter(), wanted, caller=caller)
+    rows = [KeyResponse.from_row(row) for row in page.rows]
+    return query.answer(page, rows, context.cursors, of="keys")
 
 
 @router.get("/{key_id}", operation_id="getKey", responses=errors(KeyNotFoundException))

@@ -10,12 +10,29 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import unexpected_error
-from app.api.responses import error_response
+from app.api.errors import answer_of, unexpected_error
+from app.utils.exceptions import BodyTooLargeException, InvalidRequestException
 from app.utils.logger import get_logger
 from app.utils.request_id import accept_request_id
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
+DOCS_PATHS: Final = ("/docs", "/redoc")
+
+_POLICY: Final = b"content-security-policy"
+_ON_EVERY_ANSWER: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+SECURITY_HEADERS: Final = (*_ON_EVERY_ANSWER, (_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
+# FastAPI's pages load their scripts from there.
+_DOCS_POLICY: Final = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
+    b"style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
+    b"font-src https://fonts.gstatic.com; img-src 'self' data: https:; worker-src blob:; frame-ancestors 'none'"
+)
+_OF_DOCS: Final = (*_ON_EVERY_ANSWER, (_POLICY, _DOCS_POLICY))
 
 log = get_logger(__name__)
 
@@ -66,16 +83,45 @@ class NulMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
-            answer = error_response("An address holds no NUL character", "NOT_FOUND")
-            await JSONResponse(answer, 404)(scope, receive, send)
+            await answer_of(InvalidRequestException("An address holds no NUL character"))(
+                scope, receive, send
+            )
             return
         await self._app(scope, receive, send)
+
+
+class SecurityHeadersMiddleware:
+    """Headers that tell browsers to keep nothing of an answer, and to run nothing of it; an answer's own ones win.
+
+    No Strict-Transport-Security: the proxy that ends TLS sends it; over plain HTTP it must not be sent (RFC 6797, 7.2).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                is_docs = scope["path"] in DOCS_PATHS and message["status"] == 200
+                wanted = _OF_DOCS if is_docs else SECURITY_HEADERS
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in wanted if header[0] not in present),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
 
 
 class BodyLimitMiddleware:
     """Refuses a body over `max_bytes`, announced or not; FastAPI's own limit answers an announced one in plain text.
 
-    `by_path`: limits of single addresses.
+    `by_path`: limits of single addresses. Raises the framework's own error: it makes a 400 of any other.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, by_path: Mapping[str, int]) -> None:
@@ -95,11 +141,11 @@ class BodyLimitMiddleware:
         async def receive_within_limit() -> Message:
             nonlocal received
             if too_large:
-                raise HTTPException(413)
+                raise HTTPException(413, BodyTooLargeException(max_bytes).message)
             message = await receive()
             received += len(message.get("body", b""))
             if received > max_bytes:
-                raise HTTPException(413)
+                raise HTTPException(413, BodyTooLargeException(max_bytes).message)
             return message
 
         await self._app(scope, receive_within_limit, send)

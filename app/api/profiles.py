@@ -12,7 +12,8 @@ from app.api.dependencies import (
     SessionDep,
 )
 from app.api.errors import errors
-from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.lists import PageQuery
+from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas import (
     AccountId,
     LinkRequest,
@@ -22,6 +23,7 @@ from app.api.schemas import (
     SyncResponse,
 )
 from app.utils.exceptions import (
+    InvalidCursorException,
     ProfileConflictException,
     SyncNotFoundException,
     UnknownProfileException,
@@ -30,7 +32,7 @@ from app.utils.exceptions import (
 router = APIRouter(prefix="/profiles", tags=["profiles"])
 
 
-@router.get("", operation_id="listProfiles", responses=errors())
+@router.get("", operation_id="listProfiles", responses=errors(InvalidCursorException))
 async def list_profiles(
     query: Annotated[ProfileListQuery, Query()],
     caller: ProfilesCallerDep,
@@ -38,17 +40,10 @@ async def list_profiles(
     session: ReadSessionDep,
 ) -> PaginatedResponse[ProfileResponse]:
     """Profiles as the last sync saw them."""
-    rows, total = await context.directory.page(
-        session,
-        query.filter(),
-        sort=query.sort,
-        descending=query.order == "desc",
-        page=query.page,
-        page_size=query.page_size,
-        reach=caller.reach,
-    )
-    profiles = [ProfileResponse.from_row(row) for row in rows]
-    return paginated_response(profiles, total=total, page=query.page, page_size=query.page_size)
+    wanted = query.wanted(context.cursors, of="profiles", sort=query.sort, descending=query.order == "desc")
+    page = await context.directory.page(session, query.filter(), wanted, reach=caller.reach)
+    rows = [ProfileResponse.from_row(row) for row in page.rows]
+    return query.answer(page, rows, context.cursors, of="profiles")
 
 
 @router.post("/sync", status_code=status.HTTP_202_ACCEPTED, operation_id="syncProfiles", responses=errors())
@@ -59,6 +54,19 @@ async def sync_profiles(
     allowed = body.allow_mass_removal if body else False
     sync = await context.sync_worker.request(session, requested_by=caller.name, allow_mass_removal=allowed)
     return success_response(SyncResponse.from_row(sync))
+
+
+@router.get("/sync", operation_id="listSyncs", responses=errors(InvalidCursorException))
+async def list_syncs(
+    query: Annotated[PageQuery, Query()],
+    _caller: FleetProfilesCallerDep,
+    context: ContextDep,
+    session: ReadSessionDep,
+) -> PaginatedResponse[SyncResponse]:
+    """Passes over GoLogin's list, the newest first."""
+    page = await context.syncs.page(session, query.wanted(context.cursors, of="syncs", descending=True))
+    rows = [SyncResponse.from_row(row) for row in page.rows]
+    return query.answer(page, rows, context.cursors, of="syncs")
 
 
 @router.get("/sync/{sync_id}", operation_id="getSync", responses=errors(SyncNotFoundException))
@@ -75,7 +83,7 @@ async def list_profiles_of_account(
     caller: ProfilesCallerDep,
     context: ContextDep,
     session: ReadSessionDep,
-    api_app: str | None = None,
+    api_app: Annotated[str | None, Query(description="Of those for the app, or for any")] = None,
 ) -> APIResponse[list[ProfileResponse]]:
     """The account's active profiles; the first is the one that an authorization uses."""
     rows = await context.directory.of_account(session, account_id, api_app=api_app, reach=caller.reach)

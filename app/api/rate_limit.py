@@ -26,6 +26,8 @@ _STORAGE_RETRY: Final = 5.0
 _MAX_CONNECTIONS: Final = 20
 _STATE: Final = "quota"
 
+QUOTA_HEADERS: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+
 log = get_logger(__name__)
 
 
@@ -121,10 +123,8 @@ class QuotaHeadersMiddleware:
         async def send_with_quota(message: Message) -> None:
             quota: Quota | None = state.get(_STATE)
             if quota is not None and message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["RateLimit-Limit"] = str(quota.limit)
-                headers["RateLimit-Remaining"] = str(quota.remaining)
-                headers["RateLimit-Reset"] = str(math.ceil(quota.reset))
+                numbers = (quota.limit, quota.remaining, math.ceil(quota.reset))
+                MutableHeaders(scope=message).update(dict(zip(QUOTA_HEADERS, map(str, numbers), strict=True)))
             await send(message)
 
         await self._app(scope, receive, send_with_quota)

@@ -1,7 +1,7 @@
 """The envelope of every answer."""
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -24,6 +24,21 @@ class APIResponse(BaseModel, Generic[T]):
     timestamp: datetime = Field(default_factory=utc_now)
 
 
+class ErrorResponse(BaseModel):
+    """What every call answers when it is refused or has failed."""
+
+    success: Literal[False] = False
+    data: dict[str, Any] | None = Field(
+        default=None,
+        description="What a program can use of it; of INVALID_REQUEST `problems`: "
+        "a list of `field`, `problem` and `allowed`",
+    )
+    error: str = Field(description="A sentence that says what went wrong and what to do")
+    error_code: str = Field(description="Stable, for programs")
+    request_id: str | None = Field(description="Quote it to the operators; every log line carries it")
+    timestamp: datetime = Field(default_factory=utc_now)
+
+
 class PaginatedResponse(BaseModel, Generic[T]):
     """A page of a list."""
 
@@ -35,21 +50,31 @@ class PaginatedResponse(BaseModel, Generic[T]):
     page_size: int
     total_pages: int
     next_cursor: str | None = Field(
-        default=None, description="Goes on behind these rows; null: there are no more, or the list has none"
+        default=None,
+        description="Send it as `cursor`, with the same filters and order, for what follows; null: nothing does",
     )
+    request_id: str | None = Field(description="Quote it to the operators; every log line carries it")
+    timestamp: datetime = Field(default_factory=utc_now)
 
 
 def success_response(data: T) -> APIResponse[T]:
     return APIResponse(success=True, data=data, request_id=current_request_id())
 
 
-def paginated_response(data: list[T], *, total: int, page: int, page_size: int) -> PaginatedResponse[T]:
-    pages = -(-total // page_size)
-    return PaginatedResponse(data=data, total=total, page=page, page_size=page_size, total_pages=pages)
+def paginated_response(
+    data: list[T], *, total: int, page: int, page_size: int, next_cursor: str | None = None
+) -> PaginatedResponse[T]:
+    return PaginatedResponse(
+        data=data,
+        total=total,
+        page=page,
+        page_size=page_size,
+        total_pages=-(-total // page_size),
+        next_cursor=next_cursor,
+        request_id=current_request_id(),
+    )
 
 
 def error_response(error: str, error_code: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    response: APIResponse[dict[str, Any]] = APIResponse(
-        success=False, data=data, error=error, error_code=error_code, request_id=current_request_id()
-    )
+    response = ErrorResponse(data=data, error=error, error_code=error_code, request_id=current_request_id())
     return response.model_dump(mode="json")

@@ -1,176 +1,63 @@
 """What comes in and what goes out."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from app.api.lists import PageQuery
 from app.models import (
     AppState,
-    AuthorizationAttempt,
-    ConsentMode,
     Profile,
     ProfileSync,
-    SessionStage,
-    SessionStatus,
     SyncStatus,
     utc_now,
 )
-from app.services.authorization_service import Order, SessionView
 from app.services.cloud_gate import BreakerState
 from app.services.profile_directory import ProfileFilter, SortField
 from app.utils.handles import normalize_handle
 
-AccountId = Annotated[str, Field(max_length=128), AfterValidator(normalize_handle)]
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 2999
+
+AccountId = Annotated[
+    str,
+    Field(
+        max_length=128,
+        description="The account's handle; a leading @ and upper case do not matter",
+        examples=["my_account"],
+        json_schema_extra={"pattern": r"^\s*@?[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,63}\s*$"},
+    ),
+    AfterValidator(normalize_handle),
+]
+"""Checked, and made lower case, by `normalize_handle`; the pattern tells clients."""
 
 
-StepSeconds = Annotated[float | None, Field(ge=0.5, le=3600, strict=True)]
+def _within_the_calendar(value: datetime) -> datetime:
+    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        raise ValueError(f"must be a time between the years {_FIRST_YEAR} and {_LAST_YEAR}")
+    return value.astimezone(UTC)
 
 
-class StageTimeouts(BaseModel):
-    """Seconds."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    profile_start: StepSeconds = None
-    attach: StepSeconds = None
-    page_load: StepSeconds = None
-    consent_button: StepSeconds = None
-    callback: StepSeconds = None
+Moment = Annotated[
+    AwareDatetime, AfterValidator(_within_the_calendar), Field(examples=["2026-11-21T08:00:00Z"])
+]
+"""A time with its zone, made UTC, from which and to which seconds can be counted."""
 
 
-class AuthorizeRequest(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"account_id": "my_account", "api_app": "AIOTT1"}]}
-    )
-
-    account_id: AccountId = Field(
-        description="The account's handle; a leading @ and upper case do not matter"
-    )
-    api_app: str = Field(min_length=1, max_length=64, description="Name of a configured OAuth app")
-    action: Literal["authorize"] | None = Field(default=None, description="Accepted and ignored")
-    priority: int = Field(default=5, ge=0, le=9, description="The higher, the sooner; age wins in the end")
-    not_before: AwareDatetime | None = Field(default=None, description="Do not start earlier")
-    expires_at: AwareDatetime | None = Field(
-        default=None, description="Give up if it has not started by then"
-    )
-    timeout_seconds: float | None = Field(
-        default=None, ge=1, le=3600, description="For one attempt; at most what the settings allow"
-    )
-    force: bool = Field(default=False, description="Also when a session of this account and app is open")
-    consent: ConsentMode | None = Field(
-        default=None, description="Who presses Authorize; default: as the app or the settings say"
-    )
-    stage_timeouts: StageTimeouts = Field(
-        default_factory=StageTimeouts, description="Of single steps; each at most what the settings allow"
-    )
-
-    def order(self) -> Order:
-        values = self.model_dump(exclude={"action", "stage_timeouts"})
-        return Order(**values, stage_timeouts=self.stage_timeouts.model_dump(exclude_none=True))
-
-
-class AttemptResponse(BaseModel):
-    """One start of a session; `error_code` null: it runs, or it brought the tokens."""
-
-    number: int
-    stage: SessionStage | None
-    error: str | None
-    error_code: str | None
-    started_at: datetime
-    seconds: float | None = Field(description="null while it runs")
-
-    @classmethod
-    def from_row(cls, row: AuthorizationAttempt) -> "AttemptResponse":
-        ended = row.ended_at
-        return cls(
-            number=row.number,
-            stage=row.stage,
-            error=row.error_message,
-            error_code=row.error_code,
-            started_at=row.started_at,
-            seconds=None if ended is None else round((ended - row.started_at).total_seconds(), 3),
-        )
-
-
-class SessionResponse(BaseModel):
-    """An authorization session."""
-
-    session_id: str
-    status: SessionStatus
-    profile_id: str
-    account_id: str
-    api_app: str
-    stage: SessionStage | None = Field(description="How far a session in progress is, or how far it came")
-    stage_seconds: dict[str, float] = Field(description="Seconds from the start until each stage was reached")
-    queue_position: int | None = Field(
-        description="1 is next; null unless the session waits for a profile slot"
-    )
-    existing: bool = Field(default=False, description="An earlier request made it")
-    priority: int
-    not_before: datetime | None = Field(description="It starts no earlier; after a failure, the next attempt")
-    consent: ConsentMode = Field(description="Who presses Authorize: the service, or a person")
-    awaits_person: bool = Field(description="A page that asks for a person is waited for, it is not the end")
-    attempts: int
-    attempt_list: list[AttemptResponse] = Field(description="Each attempt with its own end")
-    scopes: list[str] = Field(description="Asked for; after completion those granted")
-    missing_scopes: list[str] = Field(description="Asked for and not granted")
-    error: str | None
-    error_code: str | None
-    request_id: str = Field(description="Of the POST that made the session")
-    created_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
-    expires_at: datetime
-
-    @classmethod
-    def from_view(cls, view: SessionView, *, existing: bool = False) -> "SessionResponse":
-        row = view.row
-        return cls(
-            existing=existing,
-            priority=row.priority,
-            not_before=row.not_before,
-            attempt_list=[AttemptResponse.from_row(attempt) for attempt in view.attempts],
-            session_id=row.session_id,
-            status=row.status,
-            profile_id=row.profile_id,
-            account_id=row.twitter_username,
-            api_app=row.api_app,
-            stage=row.stage,
-            stage_seconds=row.stage_times,
-            queue_position=view.queue_position,
-            consent=row.consent,
-            awaits_person=row.awaits_person,
-            attempts=row.attempts,
-            scopes=row.scopes,
-            missing_scopes=row.missing_scopes,
-            error=row.error_message,
-            error_code=row.error_code,
-            request_id=row.request_id,
-            created_at=row.created_at,
-            started_at=row.started_at,
-            completed_at=row.completed_at,
-            expires_at=row.expires_at,
-        )
-
-
-class ProfileListQuery(BaseModel):
+class ProfileListQuery(PageQuery):
     """Filters, order and page of the profile list; what is left out does not matter."""
 
-    model_config = ConfigDict(extra="forbid")
-
     account_id: AccountId | None = None
-    api_app: str | None = None
+    api_app: str | None = Field(default=None, description="Name of an OAuth app")
     is_active: bool | None = Field(default=None, description="Whether GoLogin still lists it")
-    in_use: bool | None = None
-    is_quarantined: bool | None = None
+    in_use: bool | None = Field(default=None, description="Whether its browser runs for us")
+    is_quarantined: bool | None = Field(default=None, description="Whether its browser could not be stopped")
     text: str | None = Field(
         default=None, max_length=200, description="Part of the name, the account or the id, in any case"
     )
-    sort: SortField = "profile_name"
+    sort: SortField = Field(default="profile_name", description="Rows without a value come last")
     order: Literal["asc", "desc"] = "asc"
-    page: int = Field(default=1, ge=1, le=1_000_000)
-    page_size: int = Field(default=50, ge=1, le=500)
 
     def filter(self) -> ProfileFilter:
         return ProfileFilter(

@@ -3,8 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from app.api.lists import PageQuery
+from app.api.schemas import Moment
 from app.clients.webhooks import WebhookAnswer
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookStatus
 from app.services.webhook_service import WebhookOrder
@@ -79,7 +81,7 @@ class ReplayWebhookRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     event_id: int | None = Field(default=None, ge=1, le=2**63 - 1)
 
     @model_validator(mode="after")
@@ -95,12 +97,8 @@ class ReplayWebhookRequest(BaseModel):
         return begin
 
 
-class DeliveryListQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    status: DeliveryStatus | None = None
-    page: int = Field(default=1, ge=1, le=1_000_000)
-    page_size: int = Field(default=50, ge=1, le=500)
+class DeliveryListQuery(PageQuery):
+    status: DeliveryStatus | None = Field(default=None, description="How it stands")
 
 
 class WebhookResponse(BaseModel):

@@ -3,11 +3,11 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, Path, Query, status
 
 from app.api.dependencies import ContextDep, ReadSessionDep, SessionDep, WebhooksCallerDep
 from app.api.errors import errors
-from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.webhook_schemas import (
     AttemptResponse,
     CreatedWebhookResponse,
@@ -26,6 +26,7 @@ from app.api.webhook_schemas import (
 from app.services import webhook_views
 from app.utils.exceptions import (
     DeliveryNotFoundException,
+    InvalidCursorException,
     TooManyWebhooksException,
     WebhookNotFoundException,
     WebhookUrlRefusedException,
@@ -147,7 +148,9 @@ async def replay_webhook(
 
 
 @router.get(
-    "/{webhook_id}/deliveries", operation_id="listDeliveries", responses=errors(WebhookNotFoundException)
+    "/{webhook_id}/deliveries",
+    operation_id="listDeliveries",
+    responses=errors(WebhookNotFoundException, InvalidCursorException),
 )
 async def list_deliveries(
     webhook_id: str,
@@ -158,11 +161,11 @@ async def list_deliveries(
 ) -> PaginatedResponse[DeliveryResponse]:
     """Those of the newest events first."""
     endpoint = await context.webhooks.get(session, webhook_id, caller)
-    rows, total = await webhook_views.page_of_deliveries(
-        session, endpoint.id, status=query.status, page=query.page, page_size=query.page_size
-    )
-    deliveries = [DeliveryResponse.from_row(row) for row in rows]
-    return paginated_response(deliveries, total=total, page=query.page, page_size=query.page_size)
+    name = f"deliveries of {endpoint.endpoint_id}"
+    wanted = query.wanted(context.cursors, of=name, sort="event_id", descending=True)
+    page = await webhook_views.page_of_deliveries(session, endpoint.id, wanted, status=query.status)
+    rows = [DeliveryResponse.from_row(row) for row in page.rows]
+    return query.answer(page, rows, context.cursors, of=name)
 
 
 @router.get(
@@ -172,7 +175,7 @@ async def list_deliveries(
 )
 async def get_delivery(
     webhook_id: str,
-    delivery_id: int,
+    delivery_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
     caller: WebhooksCallerDep,
     context: ContextDep,
     session: ReadSessionDep,

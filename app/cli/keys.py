@@ -11,6 +11,7 @@ from app.cli.shared import asynchronous, settings
 from app.context import open_context
 from app.models import ApiKey, utc_now
 from app.services.key_service import COMMAND_LINE, KeyFilter, KeyStatus, Scope, status_of
+from app.services.listing import PageRequest
 from app.services.reach import Reach
 
 _ALL = 100_000
@@ -63,13 +64,12 @@ async def list_keys(
 ) -> None:
     """Show the keys: what each may, for whom, and when it was last used; never the key."""
     async with open_context(settings()) as context, context.database.reading() as session:
-        rows, _ = await context.keys.page(
-            session, KeyFilter(status=status), page=1, page_size=_ALL, caller=COMMAND_LINE
-        )
+        wanted = PageRequest(size=_ALL, sort="name")
+        page = await context.keys.page(session, KeyFilter(status=status), wanted, caller=COMMAND_LINE)
     table = Table(
         "name", "prefix", "status", "scopes", "apps", "accounts", "a minute", "expires", "last used"
     )
-    for row in rows:
+    for row in page.rows:
         table.add_row(*_cells(row))
     Console().print(table)
 

@@ -9,7 +9,7 @@ Schema history (one entry per Alembic migration):
 4. `004_batches_and_people`: batches and evidence; consent mode, stage deadlines and batch of a session.
 5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
 6. `006_tokens_that_stay`: lease, marker and due time of a refresh on credentials; rate limits of apps.
-7. `007_api_for_teams`: reach, rotation and last use of API keys; the order of events; webhooks.
+7. `007_api_for_teams`: reach, rotation and last use of API keys; the order of events; webhooks; lists of sessions.
 """
 
 from app.models.audit import ApiKey, Event

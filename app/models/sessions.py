@@ -34,6 +34,8 @@ class AuthorizationSession(Timestamps, Lease, Base):
         Index("ix_authorization_sessions_batch", "batch_id", "status", "is_held", **rows_where(_IN_BATCH)),
         Index("ix_authorization_sessions_batch_ended", "batch_id", "completed_at", **rows_where(_IN_BATCH)),
         Index("ix_authorization_sessions_batch_held", "batch_id", "queue_rank", **rows_where("is_held")),
+        Index("ix_authorization_sessions_created", "created_at", "id"),
+        Index("ix_authorization_sessions_request", "request_id"),
         Index("ix_authorization_sessions_expiry", "expires_at", **rows_where("status = 'pending'")),
     )
 

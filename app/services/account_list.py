@@ -7,8 +7,9 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Select, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database, page_of, sorted_by
+from app.database import Database
 from app.models import Credential, CredentialStatus
+from app.services.listing import Page, PageRequest, page_of
 from app.services.reach import EVERYTHING, Reach
 
 _BATCH: Final = 500
@@ -36,19 +37,11 @@ async def of_account(
 
 
 async def page(
-    session: AsyncSession,
-    wanted: AccountFilter,
-    *,
-    sort: SortField,
-    descending: bool,
-    page: int,
-    page_size: int,
-    reach: Reach = EVERYTHING,
-) -> tuple[Sequence[Credential], int]:
-    """The rows of page `page` (from 1) and how many there are on all pages."""
-    order = sorted_by(Credential, sort, descending=descending)
-    query = _filtered(select(Credential).where(_in(reach)), wanted)
-    return await page_of(session, query, order, page=page, page_size=page_size)
+    session: AsyncSession, wanted: AccountFilter, request: PageRequest, *, reach: Reach = EVERYTHING
+) -> Page[Credential]:
+    """`request.sort`: one of `SortField`."""
+    query = select(Credential).where(_in(reach))
+    return await page_of(session, _filtered(query, wanted), Credential, request)
 
 
 def _in(reach: Reach) -> ColumnElement[bool]:

@@ -7,9 +7,9 @@ from typing import Final
 from sqlalchemy import ColumnElement, exists, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import page_of
 from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, SessionStatus
 from app.services.key_service import Caller
+from app.services.listing import Page, PageRequest, page_of
 from app.services.reach import EVERYTHING
 from app.utils.exceptions import BatchNotFoundException
 
@@ -57,12 +57,9 @@ async def view_batch(session: AsyncSession, batch_id: str, *, caller: Caller) ->
     return await _view(session, await _batch(session, batch_id, caller))
 
 
-async def page_of_batches(
-    session: AsyncSession, *, page: int, page_size: int, caller: Caller
-) -> tuple[Sequence[Batch], int]:
-    """The newest first, and how many there are."""
-    query = select(Batch).where(seen_by(caller))
-    return await page_of(session, query, (Batch.id.desc(),), page=page, page_size=page_size)
+async def page_of_batches(session: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
+    """Those that the caller may see."""
+    return await page_of(session, select(Batch).where(seen_by(caller)), Batch, request)
 
 
 async def page_of_results(

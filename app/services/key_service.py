@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,10 +14,11 @@ from sqlalchemy import ColumnElement, and_, or_, select, true, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database, page_of
+from app.database import Database
 from app.models import ApiKey, utc_now
 from app.services import event_service
 from app.services.key_secrets import NO_HASH, hash_of, new_key, prefix_of
+from app.services.listing import Page, PageRequest, page_of
 from app.services.reach import EVERYTHING, Reach
 from app.utils.exceptions import (
     AuthenticationException,
@@ -144,15 +145,15 @@ class KeyService:
         return MadeKey(row, SecretStr(key))
 
     async def page(
-        self, session: AsyncSession, wanted: KeyFilter, *, page: int, page_size: int, caller: Caller
-    ) -> tuple[Sequence[ApiKey], int]:
-        """By name: the rows of page `page` (from 1) and how many there are on all pages."""
+        self, session: AsyncSession, wanted: KeyFilter, request: PageRequest, *, caller: Caller
+    ) -> Page[ApiKey]:
+        """Those that the caller manages."""
         query = select(ApiKey).where(_managed_by(caller))
         if wanted.status is not None:
             query = query.where(_is(wanted.status))
         if wanted.text:
             query = query.where(ApiKey.name.icontains(wanted.text, autoescape=True))
-        return await page_of(session, query, (ApiKey.name,), page=page, page_size=page_size)
+        return await page_of(session, query, ApiKey, request)
 
     async def get(self, session: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
         """Raises `KeyNotFoundException`."""

@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Select, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import page_of, sorted_by
 from app.models import Profile
 from app.services import event_service
 from app.services.account_rule import AccountRule
+from app.services.listing import Page, PageRequest, page_of
 from app.services.reach import EVERYTHING, Reach
 from app.utils.exceptions import (
     AppException,
@@ -99,17 +99,13 @@ class ProfileDirectory:
         self,
         session: AsyncSession,
         wanted: ProfileFilter,
+        request: PageRequest,
         *,
-        sort: SortField,
-        descending: bool,
-        page: int,
-        page_size: int,
         reach: Reach = EVERYTHING,
-    ) -> tuple[Sequence[Profile], int]:
-        """The rows of page `page` (from 1) and how many there are on all pages."""
-        order = sorted_by(Profile, sort, descending=descending)
-        query = _filtered(select(Profile).where(_in(reach)), wanted)
-        return await page_of(session, query, order, page=page, page_size=page_size)
+    ) -> Page[Profile]:
+        """`request.sort`: one of `SortField`."""
+        query = select(Profile).where(_in(reach))
+        return await page_of(session, _filtered(query, wanted), Profile, request)
 
     async def link(
         self,

@@ -17,6 +17,7 @@ from app.database import Database, insert_or_update
 from app.models import Profile, ProfileSync, SyncStatus, utc_now
 from app.services import event_service
 from app.services.account_rule import AccountRule
+from app.services.listing import Page, PageRequest, page_of
 from app.utils.exceptions import (
     AppException,
     GoLoginAPIException,
@@ -106,6 +107,9 @@ class ProfileSyncService:
         if row is None:
             raise SyncNotFoundException(sync_id)
         return row
+
+    async def page(self, session: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
+        return await page_of(session, select(ProfileSync), ProfileSync, request)
 
     async def run(self) -> SyncResult:
         """The pass that was asked for, or a periodic one.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import page_of
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from app.services.listing import Page, PageRequest, page_of
 from app.services.reach import Reach
 from app.services.webhook_service import is_there, reach_of
 from app.utils.exceptions import DeliveryNotFoundException
@@ -33,13 +33,12 @@ async def all_within(session: AsyncSession, reach: Reach) -> list[WebhookView]:
 
 
 async def page_of_deliveries(
-    session: AsyncSession, webhook_id: int, *, status: DeliveryStatus | None, page: int, page_size: int
-) -> tuple[Sequence[WebhookDelivery], int]:
-    """Those of the newest events first, and how many there are on all pages."""
+    session: AsyncSession, webhook_id: int, request: PageRequest, *, status: DeliveryStatus | None
+) -> Page[WebhookDelivery]:
     query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
     if status is not None:
         query = query.where(WebhookDelivery.status == status)
-    return await page_of(session, query, [WebhookDelivery.event_id.desc()], page=page, page_size=page_size)
+    return await page_of(session, query, WebhookDelivery, request)
 
 
 async def delivery(

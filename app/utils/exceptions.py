@@ -98,6 +98,56 @@ class TooManyStreamsException(DomainException):
         super().__init__(f"{whose} has {limit} event streams open, which is the limit", retry_after=5.0)
 
 
+class RouteNotFoundException(DomainException):
+    error_code = "NOT_FOUND"
+    status_code = 404
+
+    def __init__(self) -> None:
+        super().__init__("No such address; openapi.json and the README list the routes")
+
+
+class MethodNotAllowedException(DomainException):
+    error_code = "METHOD_NOT_ALLOWED"
+    status_code = 405
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"This address does not take {method}; allowed: {allowed}")
+
+
+class UnsupportedMediaTypeException(DomainException):
+    error_code = "UNSUPPORTED_MEDIA_TYPE"
+    status_code = 415
+
+    def __init__(self, allowed: str = "application/json") -> None:
+        super().__init__(f"The body's Content-Type is not taken here; allowed: {allowed}")
+
+
+class MalformedRequestException(DomainException):
+    """No HTTP (RFC 9112)."""
+
+    error_code = "MALFORMED_REQUEST"
+    status_code = 400
+
+    def __init__(self) -> None:
+        super().__init__("The request is not valid HTTP")
+
+
+class UriTooLongException(DomainException):
+    error_code = "URI_TOO_LONG"
+    status_code = 414
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request's address is longer than {limit_bytes // 1024} KiB")
+
+
+class HeadersTooLargeException(DomainException):
+    error_code = "HEADERS_TOO_LARGE"
+    status_code = 431
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request's headers are larger than {limit_bytes // 1024} KiB; send less")
+
+
 class BodyTooLargeException(DomainException):
     error_code = "BODY_TOO_LARGE"
     status_code = 413

@@ -48,6 +48,26 @@ def test_the_example_shows_the_defaults():
     assert differing == {"oauth_apps"}
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("cors_origins", ["*"], "'*' is no origin such as https://tools.example.com"),
+        ("cors_origins", ["https://a.example.com/"], "'https://a.example.com/' is no origin"),
+        ("trusted_proxies", ["10.0.0.1/8"], "value is not a valid IPv4 or IPv6 network"),
+    ],
+)
+def test_who_is_believed_must_be_spelt_exactly(name: str, value: list[str], problem: str):
+    (line,) = refused(**{name: value})
+    assert line.startswith(name.upper())
+    assert problem in line
+
+
+def test_the_docs_are_on_in_development_alone():
+    assert load_settings(None).shows_docs
+    assert not load_settings(None, **REAL).shows_docs
+    assert load_settings(None, **REAL, docs_enabled=True).shows_docs
+
+
 def test_one_readable_line_for_each_wrong_setting(tmp_path: Path):
     lines = refused(
         env(

@@ -80,6 +80,7 @@ def fleet(scope: Scope, granted: int) -> Access:
 IN_APP = {"api_app": APP}
 ROUTES: dict[str, Access] = {
     "authorize": named(Scope.AUTHORIZE, 202, body=IN_APP | {"account_id": "{new_account}"}),
+    "listAuthorizations": listed(Scope.AUTHORIZE),
     "getAuthorization": by_id(Scope.AUTHORIZE, 200),
     "cancelAuthorization": by_id(Scope.AUTHORIZE, 200),
     "retryAuthorization": by_id(Scope.AUTHORIZE, 409),
@@ -94,6 +95,7 @@ ROUTES: dict[str, Access] = {
     "retryBatch": by_id(Scope.AUTHORIZE, 409),
     "listProfiles": listed(Scope.PROFILES),
     "syncProfiles": fleet(Scope.PROFILES, 202),
+    "listSyncs": fleet(Scope.PROFILES, 200),
     "getSync": fleet(Scope.PROFILES, 200),
     "listProfilesOfAccount": Access(Scope.PROFILES, 200, 200, 403),
     "getProfile": by_id(Scope.PROFILES, 200),
@@ -328,6 +330,7 @@ async def all_keys(api: Api) -> dict[str, dict[str, str]]:
 LISTS: list[tuple[str, Callable[[Any], Any]]] = [
     ("/accounts", lambda row: row["account_id"]),
     ("/profiles", lambda row: row["twitter_username"]),
+    ("/authorize", lambda row: row["account_id"]),
     ("/batches", lambda row: row["batch_id"]),
 ]
 

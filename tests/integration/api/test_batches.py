@@ -174,8 +174,9 @@ async def test_a_csv_that_is_none(api: Api, database: Database, content: bytes, 
     "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"account_id,api_app\nalice,A\n"]
 )
 async def test_a_body_that_is_no_json(api: Api, content: bytes):
-    sentence = refused(await api.client.post(URL, content=content), 422, "INVALID_REQUEST")
-    assert "text/csv" in sentence
+    answer = await api.client.post(URL, content=content, headers={"Content-Type": "application/json"})
+    assert "not valid JSON" in refused(answer, 422, "INVALID_REQUEST")
+    refused(await api.client.post(URL, content=content), 415, "UNSUPPORTED_MEDIA_TYPE")
 
 
 async def test_no_good_row(api: Api, database: Database):

@@ -12,7 +12,7 @@ import pytest
 from app.api import rate_limit
 from app.api.rate_limit import RateLimiter
 from app.services.key_service import Caller, Scope
-from tests.fixtures.api import OpenApi, answered, refused
+from tests.fixtures.api import API_KEY, OpenApi, answered, refused
 from tests.fixtures.logs import logged
 from tests.fixtures.redis import redis_server
 
@@ -60,6 +60,17 @@ async def test_an_address_that_fails_too_often_is_refused_before_its_key_is_look
         refused(response, 429, "TOO_MANY_FAILED_AUTHENTICATIONS")
         assert 1 <= int(response.headers["Retry-After"]) <= 60
         answered(await api.client.get("/health"))
+
+
+async def test_behind_a_trusted_proxy_one_caller_who_fails_does_not_shut_out_the_others(open_api: OpenApi):
+    async with open_api(auth_failures_per_minute=1, trusted_proxies=["127.0.0.0/8"]) as api:
+        for address, key, status in (
+            ("203.0.113.1", "x", 401),
+            ("203.0.113.1", API_KEY, 429),
+            ("203.0.113.2", API_KEY, 200),
+        ):
+            headers = {"X-Forwarded-For": f"198.51.100.9, {address}", "X-API-Key": key}
+            assert (await api.client.get("/accounts", headers=headers)).status_code == status, address
 
 
 @asynccontextmanager

@@ -49,6 +49,22 @@ async def until(get: Callable[[], Awaitable[httpx.Response]], condition: Callabl
     return found
 
 
+async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(api: Api, receiver: Receiver):
+    other = await create(api, receiver, account_patterns=["nobody"])
+    made = await create(api, receiver, event_types=["test.*"])
+    url = f"{HOOKS}/{made['id']}/deliveries"
+    async with api.context.database.transaction() as session:
+        for number in range(3):
+            event_service.record(session, "test.happened", account_id=f"a_{number}")
+    await until(lambda: api.client.get(url), lambda rows: len(rows) == 3)
+    first = (await api.client.get(url, params={"page_size": 2})).json()
+    assert ([row["account_id"] for row in first["data"]], first["total"]) == (["a_2", "a_1"], 3)
+    query = {"page_size": 2, "cursor": first["next_cursor"]}
+    rest = (await api.client.get(url, params=query)).json()
+    assert ([row["account_id"] for row in rest["data"]], rest["next_cursor"]) == (["a_0"], None)
+    refused(await api.client.get(f"{HOOKS}/{other['id']}/deliveries", params=query), 422, "INVALID_CURSOR")
+
+
 async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
     made = await create(api, receiver, name="crm", event_types=["test.*"], account_patterns=["@Team_*"])
     url = f"{HOOKS}/{made['id']}"

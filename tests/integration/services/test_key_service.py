@@ -12,6 +12,7 @@ from app.context import Context
 from app.database import Database
 from app.models import ApiKey, Event, utc_now
 from app.services.key_service import COMMAND_LINE, Caller, KeyFilter, KeyService, KeyStatus, MadeKey, Scope
+from app.services.listing import PageRequest
 from app.services.reach import Reach
 from app.utils.exceptions import (
     AuthenticationException,
@@ -70,11 +71,10 @@ async def refuse(context: Context, key: str | None) -> None:
 
 async def names(context: Context, caller: Caller = COMMAND_LINE, **wanted: Any) -> list[str]:
     async with context.database.reading() as session:
-        rows, total = await context.keys.page(
-            session, KeyFilter(**wanted), page=1, page_size=100, caller=caller
-        )
-    assert total == len(rows)
-    return [row.name for row in rows]
+        request = PageRequest(size=100, sort="name")
+        page = await context.keys.page(session, KeyFilter(**wanted), request, caller=caller)
+    assert page.total == len(page.rows)
+    return [row.name for row in page.rows]
 
 
 class TestAuthentication:

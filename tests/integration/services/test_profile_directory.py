@@ -9,6 +9,7 @@ from app.config import Settings
 from app.database import Database
 from app.models import Profile, utc_now
 from app.services.account_rule import AccountRule
+from app.services.listing import PageRequest
 from app.services.profile_directory import ProfileDirectory, ProfileFilter
 from app.utils.exceptions import (
     AppException,
@@ -166,10 +167,8 @@ async def test_the_list_is_filtered(
     await add(database, profile_name="b%2", twitter_username=None, in_use=True, api_app="AIOTT2")
     await add(database, profile_name="c", twitter_username=None, is_active=False, quarantined_at=utc_now())
     async with database.reading() as session:
-        rows, total = await directory.page(
-            session, wanted, sort="profile_name", descending=False, page=1, page_size=10
-        )
-    assert ([row.profile_name for row in rows], total) == (names, len(names))
+        page = await directory.page(session, wanted, PageRequest(sort="profile_name"))
+    assert ([row.profile_name for row in page.rows], page.total) == (names, len(names))
 
 
 async def test_pages_follow_each_other_in_the_order_asked_for(
@@ -179,10 +178,9 @@ async def test_pages_follow_each_other_in_the_order_asked_for(
         await add(database, profile_name=name)
     pages = []
     async with database.reading() as session:
-        for page in (1, 2, 3):
-            rows, total = await directory.page(
-                session, ProfileFilter(), sort="profile_name", descending=True, page=page, page_size=2
-            )
-            pages.append([row.profile_name for row in rows])
-            assert total == 3
+        for number in (1, 2, 3):
+            wanted = PageRequest(number, 2, sort="profile_name", descending=True)
+            page = await directory.page(session, ProfileFilter(), wanted)
+            pages.append([row.profile_name for row in page.rows])
+            assert page.total == 3
     assert pages == [["c", "b"], ["a"], []]

@@ -1,0 +1,50 @@
+"""What every list takes and answers: pages by number, and signed cursors."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.responses import PaginatedResponse, paginated_response
+from app.services.listing import Page, PageRequest, Position
+from app.utils.cursors import Cursors
+
+T = TypeVar("T")
+
+
+class PageQuery(BaseModel):
+    """Which page; a list adds its filters, and maybe `sort` and `order`, to which its cursors are bound."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    page: int = Field(default=1, ge=1, le=1_000_000, description="From 1; does not count with `cursor`")
+    page_size: int = Field(default=50, ge=1, le=500, description="Rows on a page")
+    cursor: str | None = Field(
+        default=None,
+        max_length=7_000,
+        json_schema_extra={"pattern": "^[A-Za-z0-9_=-]+$"},
+        description="`next_cursor` of the page before, with the same filters and order: however deep, it costs "
+        "the same, and rows that come and go meanwhile move no other",
+    )
+
+    def wanted(self, cursors: Cursors, *, of: str, sort: str = "id", descending: bool = False) -> PageRequest:
+        """`of`: the list's name. Raises `InvalidCursorException`."""
+        after = None
+        if self.cursor is not None:
+            page, total, row_id, value = cursors.read(self.cursor, of=of, filters=self._filters())
+            after = Position(value, row_id, page, total)
+        return PageRequest(self.page, self.page_size, sort, descending, after)
+
+    def answer(self, page: Page[Any], rows: list[T], cursors: Cursors, *, of: str) -> PaginatedResponse[T]:
+        """`rows`: those of `page` as they are shown."""
+        cursor = None
+        if page.end is not None:
+            place: list[Any] = [page.end.page, page.end.total, page.end.row_id, page.end.value]
+            cursor = cursors.write(place, of=of, filters=self._filters())
+        return paginated_response(
+            rows, total=page.total, page=page.number, page_size=self.page_size, next_cursor=cursor
+        )
+
+    def _filters(self) -> dict[str, Any]:
+        return self.model_dump(
+            mode="json", include=set(type(self).model_fields) - set(PageQuery.model_fields)
+        )

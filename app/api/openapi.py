@@ -1,0 +1,118 @@
+"""The API's description: what generators of clients need beyond what FastAPI finds out by itself."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from app.api.errors import CODES, error_responses
+from app.utils.exceptions import (
+    AppException,
+    BodyTooLargeException,
+    InvalidRequestException,
+    UnsupportedMediaTypeException,
+    UriTooLongException,
+)
+
+_DESCRIPTION: Final = """\
+API tokens for accounts that are signed in inside GoLogin browser profiles.
+
+Every answer but an image, an export or a stream is one envelope. `success` tells how it went; on failure `error` is a
+sentence, and `error_code` one of the codes that the operation lists (`x-error-codes`) for the HTTP status. `request_id`
+is what you sent as `X-Request-ID`, or a new one: quote it to the operators. Answers to a known key say in
+`RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` how many requests it has in any minute, how many are
+left, and in how many seconds there are more.
+
+Any request may also be refused with 404 `NOT_FOUND` or 405 `METHOD_NOT_ALLOWED` (no such route), and by the server
+before it is read: 400 `MALFORMED_REQUEST`, 414 `URI_TOO_LONG` (8 KiB), 431 `HEADERS_TOO_LARGE` (32 KiB). Durations are
+seconds, times are UTC (RFC 3339), and bodies are JSON in UTF-8 unless an operation says otherwise. `x-error-codes` of
+this document has every code, its HTTP status, and whether the same request may succeed later; a session may carry any.
+"""
+
+_TAGS: Final = {
+    "authorization": "Ask for an account's authorization, see what became of it, cancel it, try it again.",
+    "batches": "Many accounts at once, at a pace.",
+    "evidence": "What the browser showed when an attempt failed.",
+    "accounts": "The tokens of authorised accounts.",
+    "profiles": "GoLogin profiles: which there are, and whose they are.",
+    "apps": "OAuth apps that are paused because they failed by their own fault.",
+    "gologin": "The breaker that guards GoLogin's cloud API.",
+    "keys": "API keys: made, shown once, replaced, revoked.",
+    "events": "What happened, to what, by whom: the audit trail and its live stream.",
+    "webhooks": "Where events are delivered to.",
+    "health": "Whether the process lives, and can do its work. No key is needed.",
+}
+
+_HEADERS: Final = {
+    "RequestId": {
+        "description": "The request's id, as in the envelope",
+        "schema": {"type": "string", "maxLength": 128},
+    },
+    "RetryAfter": {
+        "description": "Seconds until another attempt makes sense, when that is known",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+_MAY_PASS: Final = ("409", "429", "503")
+
+
+def describe(app: FastAPI) -> None:
+    """Let `app.openapi()` tell more; made once, when it is first asked for."""
+    plain = app.openapi
+    app.description = _DESCRIPTION
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _completed(plain())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    used = {tag for operation in operations for tag in operation["tags"]}
+    document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
+    document["servers"] = [{"url": "/"}]
+    document[CODES] = _all_codes()
+    document["components"]["headers"] = _HEADERS
+    for operation in operations:
+        _complete(operation)
+    return document
+
+
+def _all_codes() -> dict[str, Any]:
+    """Also those that only a session carries, or the log."""
+    known: list[type[AppException]] = [AppException]
+    for each in known:  # grows meanwhile
+        known += each.__subclasses__()
+    return {
+        each.error_code: {"status": each.status_code, "retryable": each.retryable}
+        for each in sorted(known, key=lambda each: each.error_code)
+        if "error_code" in vars(each)
+    }
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    refusals: dict[str, Any] = {}
+    if "requestBody" in operation:
+        refusals |= _refusals(BodyTooLargeException, UnsupportedMediaTypeException)
+    if "parameters" in operation:
+        refusals |= _refusals(UriTooLongException)
+    refusals |= _refusals(InvalidRequestException)
+    for status, refusal in refusals.items():
+        responses.setdefault(status, refusal)
+    operation["responses"] = dict(sorted(responses.items()))
+    for status, response in operation["responses"].items():
+        headers = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
+        if status in _MAY_PASS:
+            headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+        response["headers"] = headers | response.get("headers", {})
+
+
+def _refusals(*exceptions: Any) -> dict[str, Any]:
+    schema = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
+    return {
+        str(status): {"content": schema} | {name: value for name, value in each.items() if name != "model"}
+        for status, each in error_responses(*exceptions).items()
+    }

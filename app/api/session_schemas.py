@@ -1,0 +1,157 @@
+"""What comes in and what goes out of `/authorize`."""
+
+from dataclasses import fields
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.lists import PageQuery
+from app.api.schemas import AccountId, Moment
+from app.models import AuthorizationAttempt, AuthorizationSession, ConsentMode, SessionStage, SessionStatus
+from app.services.authorization_service import Order, SessionView
+from app.services.session_list import SessionFilter, SortField
+
+StepSeconds = Annotated[float | None, Field(ge=0.5, le=3600, strict=True)]
+
+
+class StageTimeouts(BaseModel):
+    """Seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile_start: StepSeconds = None
+    attach: StepSeconds = None
+    page_load: StepSeconds = None
+    consent_button: StepSeconds = None
+    callback: StepSeconds = None
+
+
+class AuthorizeRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"account_id": "my_account", "api_app": "AIOTT1"}]}
+    )
+
+    account_id: AccountId
+    api_app: str = Field(min_length=1, max_length=64, description="Name of a configured OAuth app")
+    action: Literal["authorize"] | None = Field(default=None, description="Accepted and ignored")
+    priority: int = Field(default=5, ge=0, le=9, description="The higher, the sooner; age wins in the end")
+    not_before: Moment | None = Field(default=None, description="Do not start earlier")
+    expires_at: Moment | None = Field(default=None, description="Give up if it has not started by then")
+    timeout_seconds: float | None = Field(
+        default=None, ge=1, le=3600, description="For one attempt; at most what the settings allow"
+    )
+    force: bool = Field(default=False, description="Also when a session of this account and app is open")
+    consent: ConsentMode | None = Field(
+        default=None, description="Who presses Authorize; default: as the app or the settings say"
+    )
+    stage_timeouts: StageTimeouts = Field(
+        default_factory=StageTimeouts, description="Of single steps; each at most what the settings allow"
+    )
+
+    def order(self) -> Order:
+        values = self.model_dump(exclude={"action", "stage_timeouts"})
+        return Order(**values, stage_timeouts=self.stage_timeouts.model_dump(exclude_none=True))
+
+
+class AttemptResponse(BaseModel):
+    """One start of a session; `error_code` null: it runs, or it brought the tokens."""
+
+    number: int
+    stage: SessionStage | None
+    error: str | None
+    error_code: str | None
+    started_at: datetime
+    seconds: float | None = Field(description="null while it runs")
+
+    @classmethod
+    def from_row(cls, row: AuthorizationAttempt) -> "AttemptResponse":
+        ended = row.ended_at
+        return cls(
+            number=row.number,
+            stage=row.stage,
+            error=row.error_message,
+            error_code=row.error_code,
+            started_at=row.started_at,
+            seconds=None if ended is None else round((ended - row.started_at).total_seconds(), 3),
+        )
+
+
+class SessionSummary(BaseModel):
+    """An authorization session, as lists show it."""
+
+    session_id: str
+    status: SessionStatus
+    profile_id: str
+    account_id: str
+    api_app: str
+    stage: SessionStage | None = Field(description="How far a session in progress is, or how far it came")
+    stage_seconds: dict[str, float] = Field(description="Seconds from the start until each stage was reached")
+    priority: int
+    not_before: datetime | None = Field(description="It starts no earlier; after a failure, the next attempt")
+    consent: ConsentMode = Field(description="Who presses Authorize: the service, or a person")
+    awaits_person: bool = Field(description="A page that asks for a person is waited for, it is not the end")
+    batch_id: str | None = Field(description="The batch that it belongs to")
+    attempts: int
+    scopes: list[str] = Field(description="Asked for; after completion those granted")
+    missing_scopes: list[str] = Field(description="Asked for and not granted")
+    error: str | None
+    error_code: str | None
+    request_id: str = Field(description="Of the POST that made the session")
+    requested_by: str = Field(description="Name of the API key that asked for it")
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime
+
+    @classmethod
+    def from_row(cls, row: AuthorizationSession) -> "SessionSummary":
+        return cls(**_values(row))
+
+
+class SessionResponse(SessionSummary):
+    """An authorization session."""
+
+    queue_position: int | None = Field(
+        description="1 is next; null unless the session waits for a profile slot"
+    )
+    existing: bool = Field(default=False, description="An earlier request made it")
+    attempt_list: list[AttemptResponse] = Field(description="Each attempt with its own end")
+
+    @classmethod
+    def from_view(cls, view: SessionView, *, existing: bool = False) -> "SessionResponse":
+        return cls(
+            **_values(view.row),
+            queue_position=view.queue_position,
+            existing=existing,
+            attempt_list=[AttemptResponse.from_row(attempt) for attempt in view.attempts],
+        )
+
+
+class SessionListQuery(PageQuery):
+    """Filters, order and page; what is left out does not matter."""
+
+    account_id: AccountId | None = None
+    api_app: str | None = Field(default=None, description="Name of an OAuth app")
+    status: SessionStatus | None = Field(default=None, description="How it stands")
+    error_code: str | None = Field(default=None, description="Of those that failed")
+    batch_id: str | None = Field(default=None, description="The batch that it belongs to")
+    request_id: str | None = Field(default=None, description="Of the POST that made it")
+    requested_by: str | None = Field(default=None, description="Name of the API key that asked for it")
+    since: Moment | None = Field(default=None, description="Asked for then or later")
+    until: Moment | None = Field(default=None, description="Asked for earlier")
+    sort: SortField = Field(
+        default="created_at",
+        description="`completed_at`: open ones come last; it reads all that the filters leave",
+    )
+    order: Literal["asc", "desc"] = "desc"
+
+    def filter(self) -> SessionFilter:
+        return SessionFilter(**{field.name: getattr(self, field.name) for field in fields(SessionFilter)})
+
+
+_RENAMED: Final = {"account_id": "twitter_username", "stage_seconds": "stage_times", "error": "error_message"}
+
+
+def _values(row: AuthorizationSession) -> dict[str, Any]:
+    return {name: getattr(row, _RENAMED.get(name, name)) for name in SessionSummary.model_fields}

@@ -1,0 +1,88 @@
+"""The API's description: complete, checked in, and true to the README."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.api.errors import CODES
+from app.config import Settings
+from app.main import create_app
+from scripts import openapi
+
+ROOT = Path(__file__).resolve().parents[3]
+OPEN = ("/health", "/health/ready")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(Settings.model_construct()).openapi()
+
+
+@pytest.fixture(scope="module")
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_the_checked_in_one_is_what_the_code_says(capsys: pytest.CaptureFixture[str]):
+    assert openapi.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_a_difference_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(openapi, "PATH", tmp_path / "openapi.json")
+    assert openapi.main(["--check"]) == 1
+    assert openapi.main([]) == 0
+    assert openapi.main(["--check"]) == 0
+    openapi.PATH.write_text(openapi.PATH.read_text().replace("listAuthorizations", "listSessions"))
+    assert openapi.main(["--check"]) == 1
+
+
+def test_every_operation_is_ready_for_a_generator(document: dict[str, Any], operations: dict[str, Any]):
+    ids = [operation["operationId"] for operation in operations.values()]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z][A-Za-z]+", each) for each in ids)
+    described = {tag["name"] for tag in document["tags"]}
+    for name, operation in operations.items():
+        assert operation["description"], name
+        assert set(operation["tags"]) <= described, name
+        assert bool(operation.get("security")) == (name.removeprefix("GET ") not in OPEN), name
+        for parameter in operation.get("parameters", []):
+            says_what_it_is = "description" in str(parameter) or "enum" in str(parameter["schema"])
+            assert parameter["in"] == "path" or says_what_it_is, (name, parameter["name"])
+
+
+def test_every_refusal_names_its_codes_and_is_one_envelope(operations: dict[str, Any]):
+    for name, operation in operations.items():
+        refusals = {status: each for status, each in operation["responses"].items() if status >= "400"}
+        for status, refusal in refusals.items():
+            if (name, status) == ("GET /health/ready", "503"):
+                continue
+            schema = refusal["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ErrorResponse"}, name
+            assert refusal[CODES], name
+        if "requestBody" in operation:
+            assert {"413", "415", "422"} <= refusals.keys(), name
+
+
+def test_the_readme_lists_every_error_code_with_its_status(document: dict[str, Any]):
+    listed: dict[str, str] = {}
+    for codes, statuses in re.findall(
+        r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| ([0-9, ]*) ?\|", (ROOT / "README.md").read_text(), re.MULTILINE
+    ):
+        for number, code in enumerate(re.findall(r"[A-Z_]+", codes)):
+            of_row = statuses.strip().split(", ")
+            listed[code] = of_row[number] if len(of_row) > 1 else of_row[0]
+    for code, known in document[CODES].items():
+        assert listed.get(code) == str(known["status"]), code
+
+
+def test_routes_refuse_only_with_codes_that_exist(document: dict[str, Any], operations: dict[str, Any]):
+    for name, operation in operations.items():
+        for status, response in operation["responses"].items():
+            for code in response.get(CODES, ()):
+                assert str(document[CODES][code]["status"]) == status, (name, code)
