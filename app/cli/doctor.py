@@ -12,11 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from app.cli.shared import asynchronous, counted, settings, tell_accounts
 from app.config import Settings, SettingsError
 from app.database import Database
-from app.services import secret_audit
+from app.services import secret_audit, webhook_secrets
 from app.services.credential_vault import CredentialVault
 from app.services.provider_file import load_providers
 from app.services.secret_audit import AuditReport
 from app.services.token_spill import TokenSpill
+from app.services.webhook_secrets import WebhookSecrets
+from app.services.webhook_vault import WebhookVault
 from app.utils.exceptions import AppException
 
 commands = typer.Typer()
@@ -66,6 +68,9 @@ async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
         vault = CredentialVault(key_ring=loaded.key_ring)
         report = await _audit(database, vault)
         yield _of_tokens(report)
+        webhooks = await webhook_secrets.audit(database, WebhookVault(key_ring=loaded.key_ring))
+        yield _of_webhooks(webhooks)
+        report.values.update(webhooks.values)
         for key_id in vault.key_ids:
             yield _of_key(
                 key_id, report.values[key_id], spilled[key_id], writes=key_id == vault.writing_key_id
@@ -104,6 +109,14 @@ def _of_tokens(report: AuditReport) -> Finding:
     return Finding(False, f"stored tokens: of {len(report.unreadable)} accounts opened by no key; {advice}")
 
 
+def _of_webhooks(webhooks: WebhookSecrets) -> Finding:
+    if not webhooks.unreadable:
+        return Finding(True, f"webhook secrets: all {webhooks.values.total()} open")
+    ids = ", ".join(webhooks.unreadable)
+    advice = "put the key back into ENCRYPTION_KEYS, or rotate the secret: `python -m app webhooks rotate`"
+    return Finding(False, f"webhook secrets: opened by no key: {ids}; {advice}")
+
+
 def _of_key(key_id: str, stored: int, spilled: int, *, writes: bool) -> Finding:
     if writes:
         advice = "it writes"
@@ -113,7 +126,7 @@ def _of_key(key_id: str, stored: int, spilled: int, *, writes: bool) -> Finding:
         advice = "still needed until a service has saved the files"
     else:
         advice = "unused: once no process writes by it, it may leave ENCRYPTION_KEYS"
-    return Finding(True, f"key {key_id}: {stored} stored tokens, {spilled} spilled files; {advice}")
+    return Finding(True, f"key {key_id}: {stored} stored values, {spilled} spilled files; {advice}")
 
 
 def _of_spill(folder: Path, count: int, unreadable: Sequence[Path]) -> Finding:

@@ -1,4 +1,4 @@
-"""`secrets`: the keys that encrypt the stored tokens."""
+"""`secrets`: the keys that encrypt what is stored."""
 
 from typing import Annotated
 
@@ -6,10 +6,11 @@ import typer
 
 from app.cli.shared import asynchronous, counted, settings, tell, tell_accounts
 from app.context import open_context
-from app.services import secret_rotation
+from app.services import secret_rotation, webhook_secrets
+from app.services.webhook_vault import WebhookVault
 from app.utils.crypto import generate_key
 
-commands = typer.Typer(no_args_is_help=True, help="The keys that encrypt the stored tokens.")
+commands = typer.Typer(no_args_is_help=True, help="The keys that encrypt stored tokens and secrets.")
 
 
 @commands.command("generate")
@@ -21,7 +22,7 @@ def generate(key_id: Annotated[str, typer.Argument(help="A name for the key.")] 
 @commands.command("rotate")
 @asynchronous
 async def rotate() -> None:
-    """Encrypt every stored token by the first of ENCRYPTION_KEYS, while the service runs; run again it goes on.
+    """Encrypt all that is stored by the first of ENCRYPTION_KEYS, while the service runs; run again it goes on.
 
     Exit code 1 when values are left: some that no key opens, or some that another process writes by another key.
     """
@@ -31,13 +32,18 @@ async def rotate() -> None:
             report = await secret_rotation.rotate(
                 context.database, context.vault, actor="cli", progress=progress
             )
+        webhooks = await webhook_secrets.rotate(
+            context.database, WebhookVault(key_ring=context.settings.key_ring)
+        )
     tell_accounts("opened by no key, left as it is", report.unreadable)
+    for webhook_id in webhooks.unreadable:
+        tell(f"webhook {webhook_id}: its secret is opened by no key, left as it is")
     if report.left:
         tell(
             "Another process writes by another key; give all the same first of ENCRYPTION_KEYS, then run again."
         )
     print(
-        f"{report.rotated} accounts rotated to {report.key_id}, "
-        f"{len(report.unreadable)} opened by no key, {report.left} left"
+        f"{report.rotated} accounts and {webhooks.rotated} webhooks rotated to {report.key_id}, "
+        f"{len(report.unreadable) + len(webhooks.unreadable)} opened by no key, {report.left} left"
     )
-    raise typer.Exit(0 if report.is_complete else 1)
+    raise typer.Exit(0 if report.is_complete and not webhooks.unreadable else 1)

@@ -23,6 +23,12 @@ class WebhookVault:
     def seal(self, endpoint_id: str, secret: SecretStr) -> str:
         return self._key_ring.encrypt(secret.get_secret_value(), associated_data=_place(endpoint_id))
 
+    def resealed(self, row: WebhookEndpoint) -> dict[str, str | None]:
+        """Both columns; what another than the writing key wrote is encrypted anew. Raises `DecryptionException`."""
+        place = _place(row.endpoint_id)
+        columns = {"secret": row.secret, "previous_secret": row.previous_secret}
+        return {name: self._key_ring.renewed(value, associated_data=place) for name, value in columns.items()}
+
     def open(self, row: WebhookEndpoint) -> list[SecretStr]:
         """Those that are valid now, the newest first. Raises `DecryptionException`."""
         sealed = [row.secret]

@@ -72,3 +72,12 @@ class KeyRing:
         except (KeyError, ValueError, InvalidTag) as error:
             raise DecryptionException from error
         return opened.decode()
+
+    def renewed(self, value: str | None, *, associated_data: str) -> str | None:
+        """By the writing key, and as it is when that wrote it; also checked. Raises `DecryptionException`."""
+        if value is None:
+            return None
+        clear = self.decrypt(value, associated_data=associated_data)
+        if key_id_of(value) == self.writing_id:
+            return value
+        return self.encrypt(clear, associated_data=associated_data)

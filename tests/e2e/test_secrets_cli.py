@@ -94,16 +94,16 @@ async def test_a_rotation_that_is_killed_half_way_is_resumed(
     doctor = await run("doctor")
     assert f"ok      stored tokens: all {2 * ROWS} open" in doctor.output
     assert (
-        f"ok      key old: {2 * (ROWS - done)} stored tokens, 0 spilled files; still needed" in doctor.output
+        f"ok      key old: {2 * (ROWS - done)} stored values, 0 spilled files; still needed" in doctor.output
     )
     resumed = await run("secrets", "rotate")
     assert (resumed.code, resumed.output) == (
         0,
-        f"{ROWS - done} accounts rotated to new, 0 opened by no key, 0 left\n",
+        f"{ROWS - done} accounts and 0 webhooks rotated to new, 0 opened by no key, 0 left\n",
     )
     doctor = await run("doctor", ENCRYPTION_KEYS=key_list("new"))
     assert doctor.code == 0, doctor.text
-    assert f"key new: {2 * ROWS} stored tokens" in doctor.output
+    assert f"key new: {2 * ROWS} stored values" in doctor.output
     handed = await service.credentials.hand_out("filled_00007", APP, min_ttl=0, actor="tests")
     assert handed.access_token.get_secret_value() == access_token("filled_00007")
 
@@ -121,7 +121,10 @@ async def test_what_no_key_opens_is_told_with_the_way_out(
         answered_at=utc_now(),
     )
     rotated = await run("secrets", "rotate")
-    assert (rotated.code, rotated.output) == (1, "1 accounts rotated to new, 1 opened by no key, 0 left\n")
+    assert (rotated.code, rotated.output) == (
+        1,
+        "1 accounts and 0 webhooks rotated to new, 1 opened by no key, 0 left\n",
+    )
     assert "filled_00000 in AIOTT1: opened by no key, left as it is" in rotated.problems
     doctor = await run("doctor", ENCRYPTION_KEYS=key_list("new", "old", "k1"))
     assert doctor.code == 1
@@ -129,14 +132,14 @@ async def test_what_no_key_opens_is_told_with_the_way_out(
     assert problem == "PROBLEM stored tokens: of 1 accounts opened by no key; authorise the accounts again"
     assert "filled_00000 in AIOTT1" in doctor.problems
     assert "ok      spilled tokens: 1 files wait in " in doctor.output
-    assert "key old: 1 stored tokens, 0 spilled files; still needed" in doctor.output
-    assert "key k1: 0 stored tokens, 1 spilled files; still needed" in doctor.output
+    assert "key old: 1 stored values, 0 spilled files; still needed" in doctor.output
+    assert "key k1: 0 stored values, 1 spilled files; still needed" in doctor.output
     doctor = await run("doctor", ENCRYPTION_KEYS=key_list("K1"), CHROMEDRIVER_PATH=str(tmp_path))
     assert doctor.code == 1
     problems = [line for line in doctor.output.splitlines() if line.startswith("PROBLEM")]
     assert [line.split()[1] for line in problems] == ["spilled", "stored", "chromedriver:"]
     assert problems[1].endswith("put the keys back into ENCRYPTION_KEYS: new, old")
-    assert "ok      key K1: 0 stored tokens, 0 spilled files; it writes" in doctor.output
+    assert "ok      key K1: 0 stored values, 0 spilled files; it writes" in doctor.output
 
 
 async def test_the_doctor_of_a_service_without_tokens(run: Run):
@@ -148,8 +151,9 @@ async def test_the_doctor_of_a_service_without_tokens(run: Run):
         "ok      database: it answers",
         "ok      schema: up to date",
         "ok      stored tokens: all 0 open",
-        "ok      key new: 0 stored tokens, 0 spilled files; it writes",
-        f"ok      key old: 0 stored tokens, 0 spilled files; {UNUSED}",
+        "ok      webhook secrets: all 0 open",
+        "ok      key new: 0 stored values, 0 spilled files; it writes",
+        f"ok      key old: 0 stored values, 0 spilled files; {UNUSED}",
     ]
 
 

@@ -14,7 +14,7 @@ from app.api.rate_limit import RateLimiter
 from app.services.key_service import Caller, Scope
 from tests.fixtures.api import API_KEY, OpenApi, answered, refused
 from tests.fixtures.logs import logged
-from tests.fixtures.redis import redis_server
+from tests.fixtures.redis_server import redis_server
 
 ALICE = Caller("alice", frozenset())
 NAMES = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")

@@ -1,0 +1,47 @@
+"""The keys that encrypt webhooks' secrets are replaced, too."""
+
+from datetime import timedelta
+
+from sqlalchemy import select, update
+
+from app.context import Context, open_context
+from app.models import WebhookEndpoint
+from app.services import webhook_secrets
+from app.services.key_service import Caller, Scope
+from app.services.webhook_secrets import WebhookSecrets
+from app.services.webhook_service import WebhookOrder
+from app.services.webhook_vault import WebhookVault
+from tests.fixtures.key_lists import key_list
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.webhooks import every
+
+CALLER = Caller("tests", frozenset({Scope.WEBHOOKS}))
+
+
+def vault_of(context: Context) -> WebhookVault:
+    return WebhookVault(key_ring=context.settings.key_ring)
+
+
+async def test_both_secrets_are_by_the_new_key_and_open_still(sandbox_settings: MakeSettings):
+    changes = {"webhook_allow_private_addresses": True}
+    async with open_context(sandbox_settings(encryption_keys=key_list("old", "new"), **changes)) as before:
+        order = WebhookOrder(url="http://127.0.0.1:9/hook")
+        row, first = await before.webhooks.create(order, CALLER)
+        second = await before.webhooks.rotate(row.endpoint_id, CALLER, overlap=timedelta(days=1))
+        broken, _ = await before.webhooks.create(order, CALLER)
+        async with before.database.transaction() as session:  # a value of another row
+            await session.execute(
+                update(WebhookEndpoint).where(WebhookEndpoint.id == broken.id).values(secret=row.secret)
+            )
+    async with open_context(sandbox_settings(encryption_keys=key_list("new", "old"), **changes)) as after:
+        found = await webhook_secrets.rotate(after.database, vault_of(after))
+        assert found == WebhookSecrets(found.values, 1, [broken.endpoint_id])
+        assert found.values == {"old": 2}
+        again = await webhook_secrets.rotate(after.database, vault_of(after))
+        assert (again.rotated, again.values) == (0, {"new": 2})
+        assert await webhook_secrets.audit(after.database, vault_of(after)) == again
+    async with open_context(sandbox_settings(encryption_keys=key_list("new"), **changes)) as alone:
+        rows = await every(alone.database, select(WebhookEndpoint).order_by(WebhookEndpoint.id))
+        assert [each.secret.partition(":")[0] for each in rows] == ["new", "old"]
+        (kept,) = [each for each in rows if each.endpoint_id == row.endpoint_id]
+        assert vault_of(alone).open(kept) == [second, first]
