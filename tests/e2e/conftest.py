@@ -44,6 +44,7 @@ LONG = (
     "test_signals.py::test_what_hangs_is_put_back_and_goes_on_after_the_restart[2-provider.consent]",
     "test_surroundings.py::test_a_clock_that_jumps_leaves_no_session_stuck_or_doubled[forward]",
     "test_workers.py::test_all_sessions_end_through_a_restart_of_postgresql",
+    "test_webhooks.py::test_no_event_is_lost_or_overtaken_when_the_service_is_killed[postgresql]",
     "test_workers.py::test_a_worker_that_is_asked_to_stop_ends_what_it_runs_and_takes_nothing_new",
     "test_workers.py::test_the_most_urgent_come_first",
     "test_workers.py::test_three_workers_complete_eighteen_sessions_each_once",
