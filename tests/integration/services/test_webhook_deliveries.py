@@ -18,7 +18,7 @@ from app.models import (
     WebhookEndpoint,
     utc_now,
 )
-from app.services import event_service
+from app.services import event_order, event_service
 from app.services.workers import webhook as webhook_worker
 from tests.fixtures.receiver import STALLED, Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
@@ -28,6 +28,7 @@ from tests.fixtures.webhooks import (
     ME,
     TYPE,
     add_webhook,
+    becomes,
     count_of,
     every,
     failing_at_first,
@@ -67,7 +68,12 @@ async def context(open_services: OpenContext, waits: list[float]) -> AsyncIterat
 async def test_events_are_told_once_in_their_order_and_only_those_that_are_wanted(
     context: Context, receiver: Receiver
 ):
+    async def is_settled() -> bool:
+        async with context.database.reading() as session:
+            return (await event_order.newest(session)).event_id > 0
+
     await happen(context.database, 0)
+    await becomes(is_settled)
     await add_webhook(context, receiver)
     await add_webhook(context, receiver, "/b", account_patterns=["b*"], api_apps=["X"])
     await add_webhook(context, receiver, "/star", event_types=["test.*", "other"])
