@@ -14,26 +14,29 @@ import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import insert, select, text
 
 from app.config import load_settings
 from app.context import Context, open_context
 from app.database import Database
-from app.models import Event, utc_now
-from app.services import event_list, event_order
+from app.models import AuthorizationSession, Event, SessionStatus, utc_now
+from app.services import event_list, event_order, listing, session_list
 from app.services.event_filters import EventFilter
 from app.services.event_list import Place
 from app.services.event_order import Position
 from app.services.event_tail import page_after
 from app.services.fleet_counts import count_fleet
-from app.services.reach import Reach
+from app.services.listing import PageRequest
+from app.services.reach import EVERYTHING, Reach
 from app.services.retention import Retention, RetentionDays
+from app.services.session_list import SessionFilter
 from benchmarks.pickup import postgresql_url
 
 SMALL, RUNS, CHUNK, ACCOUNTS = 10_000, 7, 20_000, 40_000
@@ -61,28 +64,31 @@ def event_rows(first: int, last: int, total: int) -> Iterator[dict[str, Any]]:
 
 
 def session_rows(first: int, last: int, total: int) -> Iterator[dict[str, Any]]:
-    """Ten run and a thousand wait; all others have ended."""
+    """Ten run and a thousand wait; all others have ended, one in a thousand as failed."""
     for number in range(first, last):
-        status = "in_progress" if number < 10 else "pending" if number < 1000 else "completed"
-        at = BEGAN + (NOW - BEGAN) * number / total if status == "completed" else NOW
+        ended = "failed" if number % 1000 == 0 else "completed"
+        status = "in_progress" if number < 10 else "pending" if number < 1000 else ended
+        is_over = status == ended
+        at = BEGAN + (NOW - BEGAN) * number / total if is_over else NOW
         yield {
             "session_id": str(uuid.UUID(int=number)),
             "profile_id": f"profile-{number}",
-            "twitter_username": f"account_{number}",
+            "twitter_username": f"account_{number % ACCOUNTS if is_over else -number}",
             "api_app": "AIOTT1",
             **dict.fromkeys(("scopes", "missing_scopes"), "[]"),
             **dict.fromkeys(("stage_times", "stage_timeouts"), "{}"),
             **dict.fromkeys(("is_forced", "awaits_person", "is_held"), False),
             "status": status,
+            "error_code": "PAGE_CHANGED" if status == "failed" else None,
             "priority": 5,
             "queue_rank": at.timestamp(),
             "consent": "automatic",
             "attempts": 1,
             "attempts_allowed": 3,
             "request_id": f"request-{number}",
-            "requested_by": "team-1",
+            "requested_by": f"team-{number % 9}",
             **dict.fromkeys(("created_at", "updated_at", "started_at"), at),
-            "completed_at": at if status == "completed" else None,
+            "completed_at": at if is_over else None,
             "expires_at": NOW + timedelta(days=1),
         }
 
@@ -134,7 +140,7 @@ def measures(context: Context, events: int) -> Measures:
         "a key's accounts": EventFilter(reach=Reach.of(["AIOTT1"], ["account_77*"])),
     }
 
-    def listing(wanted: EventFilter) -> Callable[[], Awaitable[object]]:
+    def events_of(wanted: EventFilter) -> Callable[[], Awaitable[object]]:
         async def run() -> None:
             async with database.reading() as session:
                 await event_list.page(session, wanted, page=1, page_size=50)
@@ -160,25 +166,76 @@ def measures(context: Context, events: int) -> Measures:
             rows = [{"event_type": "x", "actor": "bench", "data": {}} for _ in range(100)]
             await session.execute(insert(Event), rows)
 
-    async def cleanup() -> None:
-        async with database.transaction() as session:
+    async def delete_events() -> None:
+        async with database.reading() as session:
             span = await session.scalar(
                 text("SELECT (SELECT max(id) FROM events) - (SELECT min(id) FROM events)")
             )
-        days = RetentionDays(sessions=10_000, events=10_000, evidence=10_000)
-        await Retention(
-            database=database, days=days, max_events=span - 1_000, max_evidence_bytes=10**9
-        ).delete_old()
+        await retention(database, max_events=span - 1_000).delete_old()
 
     return {
-        **{f"events: {name}": listing(wanted) for name, wanted in filters.items()},
+        **session_measures(database),
+        **{f"events: {name}": events_of(wanted) for name, wanted in filters.items()},
         "events: page 200": last_page,
         "events: a cursor in the middle": deep,
         "events: 500 to a reader that was away": replay,
         "events: 100 more": write,
-        "events: the oldest 1,000 are deleted": cleanup,
+        "events: the oldest 1,000 are deleted": delete_events,
         "sessions: numbers for the monitor": lambda: count_fleet(database),
         "sessions: overdue ones are ended": context.session_runs.end_overdue,
+    }
+
+
+def retention(database: Database, *, session_days: float = 10_000, max_events: int = 10**9) -> Retention:
+    days = RetentionDays(sessions=session_days, events=10_000, evidence=10_000, webhooks=10_000)
+    return Retention(database=database, days=days, max_events=max_events, max_evidence_bytes=10**9)
+
+
+def session_measures(database: Database) -> Measures:
+    middle = BEGAN + (NOW - BEGAN) / 2
+    filters = {
+        "the first page": SessionFilter(),
+        "an account": SessionFilter(account_id="account_7919"),
+        "those that run": SessionFilter(status=SessionStatus.IN_PROGRESS),
+        "an error": SessionFilter(error_code="PAGE_CHANGED"),
+        "an error that never was": SessionFilter(error_code="NO_SUCH_CODE"),
+        "a key's": SessionFilter(requested_by="team-3"),
+        "an hour of long ago": SessionFilter(since=middle, until=middle + timedelta(hours=1)),
+    }
+
+    def sessions_of(
+        wanted: SessionFilter, request: PageRequest, reach: Reach
+    ) -> Callable[[], Awaitable[object]]:
+        async def run() -> None:
+            async with database.reading() as session:
+                await session_list.page(session, wanted, request, reach=reach)
+
+        return run
+
+    async def delete_sessions() -> None:
+        row = AuthorizationSession
+        ends = (
+            select(row.completed_at).where(row.status == SessionStatus.COMPLETED).order_by(row.completed_at)
+        )
+        async with database.reading() as session:
+            last = await session.scalar(ends.offset(1_000).limit(1))
+        assert last is not None
+        age = (utc_now() - last) / timedelta(days=1)
+        deleted = await retention(database, session_days=age).delete_old()
+        assert deleted["sessions_deleted"] >= 900, deleted
+
+    newest = PageRequest(sort="created_at", descending=True)
+    deep = replace(newest, after=listing.Position(middle.isoformat(), 0, 1, 0))
+    some = Reach.of(["AIOTT1"], ["account_77*"])
+    return {
+        **{f"sessions: {name}": sessions_of(wanted, newest, EVERYTHING) for name, wanted in filters.items()},
+        "sessions: page 200": sessions_of(SessionFilter(), replace(newest, number=200), EVERYTHING),
+        "sessions: a cursor in the middle": sessions_of(SessionFilter(), deep, EVERYTHING),
+        "sessions: by their ends": sessions_of(
+            SessionFilter(), replace(newest, sort="completed_at"), EVERYTHING
+        ),
+        "sessions: the oldest 1,000 are deleted": delete_sessions,
+        "sessions: a key's accounts": sessions_of(SessionFilter(), newest, some),
     }
 
 

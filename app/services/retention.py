@@ -31,11 +31,11 @@ _ENDED: Final = [status for status in SessionStatus if status not in OPEN_STATUS
 
 @dataclass(frozen=True)
 class RetentionDays:
-    sessions: int
+    sessions: float
     """Ended ones, with their attempts and evidence; also of batches and syncs."""
-    events: int
-    evidence: int
-    webhooks: int
+    events: float
+    evidence: float
+    webhooks: float
     """Deliveries that are done, with their attempts."""
 
 
@@ -161,5 +161,5 @@ class Retention:
                 return deleted
 
 
-def _days_ago(days: int) -> datetime:
+def _days_ago(days: float) -> datetime:
     return utc_now() - timedelta(days=days)
