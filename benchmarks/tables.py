@@ -224,9 +224,9 @@ def session_measures(database: Database) -> Measures:
         deleted = await retention(database, session_days=age).delete_old()
         assert deleted["sessions_deleted"] >= 900, deleted
 
-    newest = PageRequest(sort="created_at", descending=True)
-    deep = replace(newest, after=listing.Position(middle.isoformat(), 0, 1, 0))
-    some = Reach.of(["AIOTT1"], ["account_77*"])
+    newest = PageRequest(descending=True)
+    deep = replace(newest, after=listing.Position(middle.isoformat(), 0))
+    some, none = Reach.of(["AIOTT1"], ["account_77*"]), Reach.of([], [f"nobody_{n}*" for n in range(20)])
     return {
         **{f"sessions: {name}": sessions_of(wanted, newest, EVERYTHING) for name, wanted in filters.items()},
         "sessions: page 200": sessions_of(SessionFilter(), replace(newest, number=200), EVERYTHING),
@@ -236,6 +236,10 @@ def session_measures(database: Database) -> Measures:
         ),
         "sessions: the oldest 1,000 are deleted": delete_sessions,
         "sessions: a key's accounts": sessions_of(SessionFilter(), newest, some),
+        "sessions: a key for twenty patterns, none there": sessions_of(SessionFilter(), newest, none),
+        "sessions: an error of a rare key": sessions_of(
+            SessionFilter(error_code="PAGE_CHANGED", requested_by="nobody"), newest, EVERYTHING
+        ),
     }
 
 

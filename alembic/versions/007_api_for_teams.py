@@ -12,6 +12,7 @@ depends_on = None
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 HAS_ACCOUNT = sa.text("account_id IS NOT NULL")
 HAS_SESSION = sa.text("session_id IS NOT NULL")
+HAS_ERROR = sa.text("error_code IS NOT NULL")
 HAS_REQUEST = sa.text("request_id IS NOT NULL")
 IS_PENDING = sa.text("status = 'pending'")
 KEYS, EVENTS = "api_keys", "events"
@@ -40,14 +41,18 @@ NEW_EVENT_INDEXES = (
 
 
 SESSION_INDEXES = (
-    ("ix_authorization_sessions_created", ["created_at", "id"]),
-    ("ix_authorization_sessions_request", ["request_id"]),
+    ("ix_authorization_sessions_created", ["created_at", "id"], None),
+    ("ix_authorization_sessions_status", ["status", "created_at", "id"], None),
+    ("ix_authorization_sessions_app", ["api_app", "created_at", "id"], None),
+    ("ix_authorization_sessions_requested_by", ["requested_by", "created_at", "id"], None),
+    ("ix_authorization_sessions_error", ["error_code", "created_at", "id"], HAS_ERROR),
+    ("ix_authorization_sessions_request", ["request_id"], None),
 )
 
 
 def upgrade() -> None:
-    for name, columns in SESSION_INDEXES:
-        op.create_index(name, "authorization_sessions", columns)
+    for name, columns, where in SESSION_INDEXES:
+        op.create_index(name, "authorization_sessions", columns, sqlite_where=where, postgresql_where=where)
     _widen_keys()
     _order_events()
     _make_webhooks()
@@ -66,7 +71,7 @@ def downgrade() -> None:
         keys.drop_constraint("uq_api_keys_previous_prefix", type_="unique")
         for column in NEW_KEY_COLUMNS:
             keys.drop_column(column.name)
-    for name, _ in SESSION_INDEXES:
+    for name, _, _ in SESSION_INDEXES:
         op.drop_index(name, table_name="authorization_sessions")
 
 

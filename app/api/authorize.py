@@ -81,8 +81,8 @@ async def list_authorizations(
     context: ContextDep,
     session: ReadSessionDep,
 ) -> PaginatedResponse[SessionSummary]:
-    """Authorization sessions, the newest first unless sorted otherwise."""
-    wanted = query.wanted(context.cursors, of="authorize", sort=query.sort, descending=query.order == "desc")
+    """Authorization sessions, the newest first."""
+    wanted = query.wanted(context.cursors, of="authorize", descending=query.order == "desc")
     page = await session_list.page(session, query.filter(), wanted, reach=caller.reach)
     rows = [SessionSummary.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, of="authorize")

@@ -63,10 +63,10 @@ async def list_events(
     answer = paginated_response(
         [EventResponse.from_row(row) for row in found.rows],
         total=count.number,
+        total_is_exact=count.is_exact,
         page=query.page,
         page_size=query.page_size,
     )
-    answer.total_is_exact = count.is_exact
     answer.next_cursor = _cursor(context.cursors, query, found.next)
     return answer
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.responses import PaginatedResponse, paginated_response
-from app.services.listing import Page, PageRequest, Position
+from app.services.listing import Page, PageRequest, Position, Total
 from app.utils.cursors import Cursors
 
 T = TypeVar("T")
@@ -30,18 +30,23 @@ class PageQuery(BaseModel):
         """`of`: the list's name. Raises `InvalidCursorException`."""
         after = None
         if self.cursor is not None:
-            page, total, row_id, value = cursors.read(self.cursor, of=of, filters=self._filters())
-            after = Position(value, row_id, page, total)
+            page, total, is_exact, row_id, value = cursors.read(self.cursor, of=of, filters=self._filters())
+            after = Position(value, row_id, page, Total(total, is_exact))
         return PageRequest(self.page, self.page_size, sort, descending, after)
 
     def answer(self, page: Page[Any], rows: list[T], cursors: Cursors, *, of: str) -> PaginatedResponse[T]:
         """`rows`: those of `page` as they are shown."""
-        cursor = None
+        total, cursor = page.total, None
         if page.end is not None:
-            place: list[Any] = [page.end.page, page.end.total, page.end.row_id, page.end.value]
+            place: list[Any] = [page.number, total.number, total.is_exact, page.end.row_id, page.end.value]
             cursor = cursors.write(place, of=of, filters=self._filters())
         return paginated_response(
-            rows, total=page.total, page=page.number, page_size=self.page_size, next_cursor=cursor
+            rows,
+            total=total.number,
+            total_is_exact=total.is_exact,
+            page=page.number,
+            page_size=self.page_size,
+            next_cursor=cursor,
         )
 
     def _filters(self) -> dict[str, Any]:

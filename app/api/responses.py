@@ -44,7 +44,7 @@ class PaginatedResponse(BaseModel, Generic[T]):
 
     success: bool = True
     data: list[T]
-    total: int = Field(description="Rows on all pages")
+    total: int = Field(description="Rows on all pages, as far as they are counted")
     total_is_exact: bool = Field(default=True, description="false: there are more than `total`")
     page: int = Field(description="From 1")
     page_size: int
@@ -62,11 +62,18 @@ def success_response(data: T) -> APIResponse[T]:
 
 
 def paginated_response(
-    data: list[T], *, total: int, page: int, page_size: int, next_cursor: str | None = None
+    data: list[T],
+    *,
+    total: int,
+    page: int,
+    page_size: int,
+    total_is_exact: bool = True,
+    next_cursor: str | None = None,
 ) -> PaginatedResponse[T]:
     return PaginatedResponse(
         data=data,
         total=total,
+        total_is_exact=total_is_exact,
         page=page,
         page_size=page_size,
         total_pages=-(-total // page_size),

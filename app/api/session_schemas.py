@@ -10,7 +10,7 @@ from app.api.lists import PageQuery
 from app.api.schemas import AccountId, Moment
 from app.models import AuthorizationAttempt, AuthorizationSession, ConsentMode, SessionStage, SessionStatus
 from app.services.authorization_service import Order, SessionView
-from app.services.session_list import SessionFilter, SortField
+from app.services.session_list import SessionFilter
 
 StepSeconds = Annotated[float | None, Field(ge=0.5, le=3600, strict=True)]
 
@@ -140,11 +140,7 @@ class SessionListQuery(PageQuery):
     requested_by: str | None = Field(default=None, description="Name of the API key that asked for it")
     since: Moment | None = Field(default=None, description="Asked for then or later")
     until: Moment | None = Field(default=None, description="Asked for earlier")
-    sort: SortField = Field(
-        default="created_at",
-        description="`completed_at`: open ones come last; it reads all that the filters leave",
-    )
-    order: Literal["asc", "desc"] = "desc"
+    order: Literal["asc", "desc"] = Field(default="desc", description="`desc`: the newest first")
 
     def filter(self) -> SessionFilter:
         return SessionFilter(**{field.name: getattr(self, field.name) for field in fields(SessionFilter)})

@@ -14,6 +14,7 @@ from app.models.statuses import (
 )
 
 _IN_BATCH: Final = "batch_id IS NOT NULL"
+_HAS_ERROR: Final = "error_code IS NOT NULL"
 
 
 class AuthorizationSession(Timestamps, Lease, Base):
@@ -35,6 +36,10 @@ class AuthorizationSession(Timestamps, Lease, Base):
         Index("ix_authorization_sessions_batch_ended", "batch_id", "completed_at", **rows_where(_IN_BATCH)),
         Index("ix_authorization_sessions_batch_held", "batch_id", "queue_rank", **rows_where("is_held")),
         Index("ix_authorization_sessions_created", "created_at", "id"),
+        Index("ix_authorization_sessions_status", "status", "created_at", "id"),
+        Index("ix_authorization_sessions_app", "api_app", "created_at", "id"),
+        Index("ix_authorization_sessions_requested_by", "requested_by", "created_at", "id"),
+        Index("ix_authorization_sessions_error", "error_code", "created_at", "id", **rows_where(_HAS_ERROR)),
         Index("ix_authorization_sessions_request", "request_id"),
         Index("ix_authorization_sessions_expiry", "expires_at", **rows_where("status = 'pending'")),
     )

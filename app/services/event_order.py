@@ -67,6 +67,7 @@ class _After(FunctionElement[bool]):
     type = Boolean()
     inherit_cache = True
     operator = ">"
+    _is_implicitly_boolean = True  # else SQLAlchemy writes "= 1" behind it, and SQLite searches no index
 
 
 class _UpTo(_After):

@@ -1,17 +1,30 @@
 """Pages of a list: by number, or on from where the last one ended, which costs the same however deep it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from operator import ge, gt, le, lt
+from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, literal, literal_column, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
 from app.models.base import UtcDateTime
 
 M = TypeVar("M", bound=DeclarativeBase)
+
+COUNT_LIMIT: Final = 100_000
+"""Rows are counted up to here."""
+SCAN_LIMIT: Final = 50_000
+"""Rows that one query looks at when no index tells which ones fit."""
+
+
+@dataclass(frozen=True)
+class Total:
+    number: int
+    is_exact: bool = True
+    """False: at least so many."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +34,9 @@ class Position:
     value: Any
     """Of the column that is sorted by, as JSON holds it; None: it had none."""
     row_id: int
-    page: int
+    page: int = 1
     """Its number, from 1."""
-    total: int
+    total: Total = Total(0)
     """As it was counted for the first page."""
 
 
@@ -41,31 +54,50 @@ class PageRequest:
 @dataclass(frozen=True)
 class Page(Generic[M]):
     rows: Sequence[M]
-    total: int
+    total: Total
     """Rows on all pages."""
     number: int
     end: Position | None
-    """None: nothing follows."""
+    """None: nothing follows. With fewer rows than asked for there may be more: so far none was found."""
 
 
-async def page_of(session: AsyncSession, query: Select[M], model: type[M], wanted: PageRequest) -> Page[M]:
+async def page_of(
+    session: AsyncSession,
+    query: Select[M],
+    model: type[M],
+    wanted: PageRequest,
+    *,
+    within: Select[M] | None = None,
+) -> Page[M]:
     """One page of a query for rows of `model`: sorted, those without a value last, equal ones by their ids.
 
-    Two statements; with `after` one.
+    `within`: the query with only those of its conditions that an index serves in the wanted order, of a column that
+    always has a value. Then no more than `SCAN_LIMIT` of its rows are looked at, from where the page begins.
+    Two statements; with `after` one; with `within` one more.
     """
     order = _Order(model, wanted.sort, descending=wanted.descending)
     after, size = wanted.after, wanted.size
+    if after is not None:
+        query = query.where(order.follows(after))
+    last = None if within is None else await order.last_to_look_at(session, within, after)
+    if last is not None:
+        query = query.where(order.goes_to(last))
+    total = await _count(session, query, is_all=last is None) if after is None else after.total
+    number = wanted.number if after is None else after.page + 1
     page = query.order_by(*order.by).limit(size + 1)
-    if after is None:
-        total = await session.scalar(query.with_only_columns(func.count(), maintain_column_froms=True)) or 0
-        number, page = wanted.number, page.offset((wanted.number - 1) * size)
-    else:
-        total, number = after.total, after.page + 1
-        page = page.where(order.follows(after))
-    found = (await session.scalars(page)).all()
+    found = (await session.scalars(page.offset((number - 1) * size) if after is None else page)).all()
     rows = found[:size]
-    end = order.position_of(rows[-1], page=number, total=total) if len(found) > size else None
-    return Page(rows, total, number, end)
+    if len(found) > size:
+        last = order.position_of(rows[-1])
+    return Page(rows, total, number, None if last is None else replace(last, page=number, total=total))
+
+
+async def _count(session: AsyncSession, query: Select[Any], *, is_all: bool) -> Total:
+    some: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(
+        COUNT_LIMIT + 1
+    )
+    number = await session.scalar(select(func.count()).select_from(some.subquery())) or 0
+    return Total(min(number, COUNT_LIMIT), is_exact=is_all and number <= COUNT_LIMIT)
 
 
 class _Order:
@@ -87,18 +119,34 @@ class _Order:
         """Of the rows that come after it."""
         if position.value is None:
             return and_(self._column.is_(None), self._after(self._id, position.row_id))
-        is_time = isinstance(self._column.type, UtcDateTime)
-        value = datetime.fromisoformat(position.value) if is_time else position.value
-        later = self._after(
-            tuple_(self._column, self._id),
-            tuple_(literal(value, self._column.type), literal(position.row_id, self._id.type)),
-        )
+        later = self._after(tuple_(self._column, self._id), self._place(position))
         return or_(later, self._column.is_(None)) if self._column.nullable else later
 
-    def position_of(self, row: Any, *, page: int, total: int) -> Position:
-        value = getattr(row, self._name)
-        return Position(value.isoformat() if isinstance(value, datetime) else value, row.id, page, total)
+    def goes_to(self, position: Position) -> ColumnElement[bool]:
+        """Of the rows up to it, where each has a value."""
+        # Not the negation of `follows`: no planner would end its way through the index there.
+        return self._after(self._place(position), tuple_(self._column, self._id), or_equal=True)
 
-    def _after(self, place: Any, value: Any) -> ColumnElement[bool]:
-        after: ColumnElement[bool] = place < value if self._descending else place > value
+    def position_of(self, row: Any) -> Position:
+        value = getattr(row, self._name)
+        return Position(value.isoformat() if isinstance(value, datetime) else value, row.id)
+
+    async def last_to_look_at(
+        self, session: AsyncSession, within: Select[Any], after: Position | None
+    ) -> Position | None:
+        """The row at which a look at `SCAN_LIMIT` rows ends; None: there are not so many."""
+        rows = within.with_only_columns(self._column, self._id).order_by(*self.by)
+        if after is not None:
+            rows = rows.where(self.follows(after))
+        row = (await session.execute(rows.offset(SCAN_LIMIT - 1).limit(1))).first()
+        return None if row is None else self.position_of(row)
+
+    def _place(self, position: Position) -> Any:
+        is_time = isinstance(self._column.type, UtcDateTime)
+        value = datetime.fromisoformat(position.value) if is_time else position.value
+        return tuple_(literal(value, self._column.type), literal(position.row_id, self._id.type))
+
+    def _after(self, place: Any, value: Any, *, or_equal: bool = False) -> ColumnElement[bool]:
+        compare = (le if or_equal else lt) if self._descending else (ge if or_equal else gt)
+        after: ColumnElement[bool] = compare(place, value)
         return after

@@ -1,17 +1,17 @@
 """Which authorization sessions there are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import AuthorizationSession, SessionStatus
 from app.services.listing import Page, PageRequest, page_of
 from app.services.reach import EVERYTHING, Reach
 
-SortField = Literal["created_at", "completed_at"]
+Conditions = list[ColumnElement[bool]]
 
 
 @dataclass(frozen=True)
@@ -35,26 +35,43 @@ class SessionFilter:
 async def page(
     session: AsyncSession, wanted: SessionFilter, request: PageRequest, *, reach: Reach = EVERYTHING
 ) -> Page[AuthorizationSession]:
-    """`request.sort`: one of `SortField`."""
+    """In the order in which they were asked for. What no index finds is looked for among some at a time."""
     row = AuthorizationSession
-    query = select(row).where(reach.condition(row.twitter_username, row.api_app))
-    return await page_of(session, _filtered(query, wanted), row, request)
+    indexed, rest = _conditions(wanted)
+    if reach != EVERYTHING:
+        rest = [*rest, reach.condition(row.twitter_username, row.api_app)]
+    within = select(row).where(*indexed, *_times(wanted))
+    in_time = replace(request, sort="created_at")
+    return await page_of(session, within.where(*rest), row, in_time, within=within if rest else None)
 
 
-def _filtered(query: Select[AuthorizationSession], wanted: SessionFilter) -> Select[AuthorizationSession]:
+def _conditions(wanted: SessionFilter) -> tuple[Conditions, Conditions]:
+    """Those that one index serves, and the rest. Each of the first three leaves few rows; of the others
+    each has an index of its own, in the order of the list."""
     row = AuthorizationSession
-    exact = {
-        row.twitter_username: wanted.account_id,
-        row.api_app: wanted.api_app,
-        row.status: wanted.status,
-        row.error_code: wanted.error_code,
-        row.batch_id: wanted.batch_id,
-        row.request_id: wanted.request_id,
-        row.requested_by: wanted.requested_by,
-    }
-    query = query.where(*(column == value for column, value in exact.items() if value is not None))
-    if wanted.since is not None:
-        query = query.where(row.created_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(row.created_at < wanted.until)
-    return query
+    few = _given(
+        {
+            row.request_id: wanted.request_id,
+            row.batch_id: wanted.batch_id,
+            row.twitter_username: wanted.account_id,
+        }
+    )
+    many = _given(
+        {
+            row.error_code: wanted.error_code,
+            row.requested_by: wanted.requested_by,
+            row.status: wanted.status,
+            row.api_app: wanted.api_app,
+        }
+    )
+    return ([*few, *many], []) if few else (many[:1], many[1:])
+
+
+def _given(values: dict[Any, Any]) -> Conditions:
+    return [column == value for column, value in values.items() if value is not None]
+
+
+def _times(wanted: SessionFilter) -> Conditions:
+    created_at = AuthorizationSession.created_at
+    since = [] if wanted.since is None else [created_at >= wanted.since]
+    return since if wanted.until is None else [*since, created_at < wanted.until]

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from app.database import Database
 from app.models import Event
-from app.services import event_list
+from app.services import event_list, event_order
 from app.services.event_filters import EventFilter
 from app.services.event_list import Place
+from app.services.event_order import Position
 from app.services.reach import Reach
 from tests.fixtures.events import add_events
 
@@ -150,3 +151,17 @@ async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
             await event_list.count(session, EventFilter(text="alice"))
             costs.add(len([each for each in statements if each.startswith("SELECT")]))
     assert costs == {4}
+
+
+async def test_what_comes_after_an_event_is_searched_in_an_index(database: Database):
+    """With a word more in the condition SQLite would walk through the whole of it."""
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL decides by the size of the table")
+    for condition in (event_order.after(Position(0, 5)), event_order.up_to(Position(0, 5))):
+        query = select(Event).where(condition).order_by(*event_order.ORDER)
+        plan = "EXPLAIN QUERY PLAN " + str(
+            query.compile(database.engine, compile_kwargs={"literal_binds": True})
+        )
+        async with database.reading() as session:
+            steps = [row.detail for row in await session.execute(text(plan))]
+        assert [step.partition(" (")[0] for step in steps] == ["SEARCH events USING INDEX ix_events_stream"]

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, select
+from sqlalchemy import ColumnElement, delete, event, select, true
 
 from app.database import Database
 from app.models import AuthorizationSession, SessionStatus
-from app.services.listing import Page, PageRequest, page_of
+from app.services import listing
+from app.services.listing import Page, PageRequest, Total, page_of
 from tests.fixtures.factories import new_profile, new_session
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -42,15 +43,22 @@ async def add_some(database: Database, chance: random.Random, count: int) -> Non
         session.add_all([random_session(chance) for _ in range(count)])
 
 
-async def page(database: Database, wanted: PageRequest) -> Page[AuthorizationSession]:
+async def page(
+    database: Database, wanted: PageRequest, *rest: ColumnElement[bool]
+) -> Page[AuthorizationSession]:
+    """`rest`: conditions that no index serves."""
+    row = AuthorizationSession
+    within = select(row)
     async with database.reading() as session:
-        return await page_of(session, select(AuthorizationSession), AuthorizationSession, wanted)
+        return await page_of(session, within.where(*rest), row, wanted, within=within if rest else None)
 
 
-async def walk(database: Database, first: PageRequest) -> AsyncIterator[Page[AuthorizationSession]]:
+async def walk(
+    database: Database, first: PageRequest, *rest: ColumnElement[bool]
+) -> AsyncIterator[Page[AuthorizationSession]]:
     wanted = first
     while True:
-        found = await page(database, wanted)
+        found = await page(database, wanted, *rest)
         yield found
         if found.end is None:
             return
@@ -72,7 +80,7 @@ async def test_by_cursor_as_by_number(database: Database, chance: random.Random,
             number += 1
             expected = await page(database, replace(by_number, number=number))
             assert ids(found.rows) == ids(expected.rows)
-            assert (found.number, found.total, found.end) == (number, 40, expected.end)
+            assert (found.number, found.total, found.end) == (number, Total(40), expected.end)
         assert number == -(-40 // size)
 
 
@@ -122,8 +130,46 @@ async def test_a_page_costs_two_statements_and_one_behind_a_cursor(database: Dat
     assert len([each for each in statements if each.startswith("SELECT")]) == 1
 
 
+@pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 7, 8, 39, 40, 41])
+async def test_what_no_index_finds_is_found_a_few_rows_at_a_time(
+    database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch, descending: bool, limit: int
+):
+    monkeypatch.setattr(listing, "SCAN_LIMIT", limit)
+    wanted = PageRequest(sort="created_at", descending=descending, size=5)
+    everything = (await page(database, replace(wanted, size=500))).rows
+    for priority in (0, 3):  # 3: none has it
+        condition = AuthorizationSession.priority == priority
+        pages = [found async for found in walk(database, wanted, condition)]
+        seen = [row for found in pages for row in found.rows]
+        assert ids(seen) == [row.session_id for row in everything if row.priority == priority]
+        looked_at = everything[:limit]
+        counted = sum(row.priority == priority for row in looked_at)
+        assert pages[0].total == Total(counted, is_exact=limit > len(everything))
+        assert len(pages) <= 40 / limit + 40 / 5 + 1
+
+
+async def test_rows_beyond_those_that_are_looked_at_are_not_read(
+    database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listing, "SCAN_LIMIT", 10)
+    first = await page(database, PageRequest(sort="created_at", size=500), true())
+    assert (len(first.rows), first.total) == (10, Total(10, is_exact=False))
+
+
+async def test_rows_are_counted_up_to_a_limit(
+    database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch
+):
+    for limit, total in ((39, Total(39, is_exact=False)), (40, Total(40)), (41, Total(40))):
+        monkeypatch.setattr(listing, "COUNT_LIMIT", limit)
+        found = await page(database, PageRequest(size=5))
+        assert found.total == total
+        assert found.end is not None
+        assert found.end.total == total
+
+
 async def test_an_empty_list_and_a_page_beyond_the_end(database: Database):
-    assert await page(database, PageRequest()) == Page([], 0, 1, None)
+    assert await page(database, PageRequest()) == Page([], Total(0), 1, None)
     await add_some(database, random.Random(1), 1)
     beyond = await page(database, PageRequest(number=1_000_000, size=500))
-    assert (ids(beyond.rows), beyond.total, beyond.end) == ([], 1, None)
+    assert (ids(beyond.rows), beyond.total, beyond.end) == ([], Total(1), None)
