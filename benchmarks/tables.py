@@ -231,9 +231,6 @@ def session_measures(database: Database) -> Measures:
         **{f"sessions: {name}": sessions_of(wanted, newest, EVERYTHING) for name, wanted in filters.items()},
         "sessions: page 200": sessions_of(SessionFilter(), replace(newest, number=200), EVERYTHING),
         "sessions: a cursor in the middle": sessions_of(SessionFilter(), deep, EVERYTHING),
-        "sessions: by their ends": sessions_of(
-            SessionFilter(), replace(newest, sort="completed_at"), EVERYTHING
-        ),
         "sessions: the oldest 1,000 are deleted": delete_sessions,
         "sessions: a key's accounts": sessions_of(SessionFilter(), newest, some),
         "sessions: a key for twenty patterns, none there": sessions_of(SessionFilter(), newest, none),
