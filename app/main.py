@@ -10,7 +10,6 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 
 from app import __version__
 from app.api.batches import BATCH_PATH
@@ -20,6 +19,9 @@ from app.api.middleware import (
     DOCS_PATHS,
     REQUEST_ID_HEADER,
     BodyLimitMiddleware,
+    CrashMiddleware,
+    EnvelopeCORSMiddleware,
+    HeadMiddleware,
     NulMiddleware,
     RequestIDMiddleware,
     SecurityHeadersMiddleware,
@@ -82,12 +84,14 @@ def create_app(settings: Settings) -> FastAPI:
         by_path={BATCH_PATH: settings.max_batch_bytes},
     )
     app.add_middleware(NulMiddleware)
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(CrashMiddleware)  # within those that add headers: a crash has them, too
     app.add_middleware(QuotaHeadersMiddleware)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            EnvelopeCORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["X-API-Key", REQUEST_ID_HEADER, "Idempotency-Key", "Prefer", "Last-Event-ID"],
             expose_headers=[REQUEST_ID_HEADER, "Location", "Retry-After", *QUOTA_HEADERS],
         )

@@ -13,6 +13,7 @@ from app.api.dependencies import (
     WaitDep,
 )
 from app.api.errors import errors
+from app.api.openapi import LOCATION
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.session_schemas import AuthorizeRequest, SessionListQuery, SessionResponse, SessionSummary
 from app.services import session_list
@@ -41,7 +42,12 @@ router = APIRouter(prefix="/authorize", tags=["authorization"])
     status_code=status.HTTP_202_ACCEPTED,
     operation_id="authorize",
     responses={
-        status.HTTP_200_OK: {"description": "The session of an earlier request"},
+        status.HTTP_200_OK: {
+            "model": APIResponse[SessionResponse],
+            "description": "The session of an earlier request",
+            "headers": LOCATION,
+        },
+        status.HTTP_202_ACCEPTED: {"headers": LOCATION},
         **errors(
             UnknownApiAppException,
             ProfileNotFoundException,

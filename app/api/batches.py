@@ -18,6 +18,7 @@ from app.api.batch_schemas import (
 from app.api.dependencies import AuthorizeCallerDep, ContextDep, IdempotencyKeyDep, ReadSessionDep
 from app.api.errors import errors
 from app.api.lists import PageQuery
+from app.api.openapi import LOCATION
 from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
 from app.services import batch_views
 from app.utils.exceptions import (
@@ -43,7 +44,12 @@ router = APIRouter(tags=["batches"])
     operation_id="authorizeBatch",
     openapi_extra={"requestBody": REQUEST_BODY},
     responses={
-        status.HTTP_200_OK: {"description": "The batch of an earlier request"},
+        status.HTTP_200_OK: {
+            "model": APIResponse[PlacedBatchResponse],
+            "description": "The batch of an earlier request",
+            "headers": LOCATION,
+        },
+        status.HTTP_202_ACCEPTED: {"headers": LOCATION},
         **errors(
             BatchEmptyException, IdempotencyConflictException, TooManyWaitingException, BodyTooLargeException
         ),

@@ -1,8 +1,12 @@
-"""A connection whose client takes nothing is broken off: a buffer, and whoever waits for it, would stay for ever."""
+"""A connection whose client takes nothing, or sends nothing, is broken off: it would stay for ever, and its memory."""
 
 import asyncio
+from typing import ClassVar, Final
+
+import h11
 
 from app.api.protocol import LimitedHttpProtocol
+from app.utils.exceptions import RequestTimeoutException
 from app.utils.logger import get_logger
 
 log = get_logger(__name__)
@@ -10,33 +14,90 @@ log = get_logger(__name__)
 STALLED = "stalled"
 """Set in `request.state` of a request whose client was cut off."""
 
+_READ_RATE: Final = 1024
+"""Bytes a second: a client that is at least so fast may take its time, for a large body or over a slow line."""
+
 
 def connections_cut_off_after(seconds: float) -> type[LimitedHttpProtocol]:
-    """The protocol, which gives a client so many seconds to take what was sent."""
+    """The protocol, which gives a client so many seconds to take what was sent, to send a head, and to send a body."""
 
-    class Connection(LimitedHttpProtocol):
-        _deadline: asyncio.TimerHandle | None = None
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._deadline = self.loop.call_later(seconds, self._cut_off)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._forget_deadline()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            self._forget_deadline()
-
-        def _cut_off(self) -> None:
-            self.scope["state"][STALLED] = True
-            log.warning("http.client_stalled", path=self.scope["path"], seconds=seconds)
-            self.transport.abort()
-
-        def _forget_deadline(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-            self._deadline = None
+    class Connection(_TimedProtocol):
+        _seconds = seconds
 
     return Connection
+
+
+class _TimedProtocol(LimitedHttpProtocol):
+    _seconds: ClassVar[float]
+    _deadline: asyncio.TimerHandle | None = None
+    _read_deadline: asyncio.TimerHandle | None = None
+    _reading: object = None
+    """The client's state while something is expected of it: `h11.IDLE` (a head) or `h11.SEND_BODY`."""
+    _received = 0
+    """Bytes since the read deadline was set."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._watch_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        self._watch_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._deadline = self.loop.call_later(self._seconds, self._cut_off)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget_deadline()
+        self._forget_read_deadline()
+
+    def _cut_off(self) -> None:
+        self.scope["state"][STALLED] = True
+        log.warning("http.client_stalled", path=self.scope["path"], seconds=self._seconds)
+        self.transport.abort()
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None
+
+    def _watch_reading(self) -> None:
+        """Each head and each body has its deadline; a connection that is kept has uvicorn's, until more comes."""
+        state = self.conn.their_state
+        is_kept = state is h11.IDLE and self.timeout_keep_alive_task is not None
+        reading = state if state in (h11.IDLE, h11.SEND_BODY) and not is_kept else None
+        if reading is not self._reading:
+            self._reading = reading
+            self._forget_read_deadline()
+            if reading is not None:
+                self._set_read_deadline()
+
+    def _set_read_deadline(self) -> None:
+        self._received = 0
+        self._read_deadline = self.loop.call_later(self._seconds, self._end_reading)
+
+    def _end_reading(self) -> None:
+        client_waits = self.flow.read_paused or self.conn.they_are_waiting_for_100_continue
+        if self.transport.is_closing():
+            self.transport.abort()  # it was refused, and does not even take that
+        elif client_waits or self._received >= _READ_RATE * self._seconds:
+            self._set_read_deadline()
+        elif self._reading is h11.IDLE and not self.conn.trailing_data[0]:
+            self.transport.close()  # nothing was asked
+        else:
+            self.refuse(RequestTimeoutException(self._seconds))
+
+    def _forget_read_deadline(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline.cancel()
+        self._read_deadline = None

@@ -29,6 +29,9 @@ from app.utils.logger import get_logger
 CODES: Final = "x-error-codes"
 """Of a response in the API's description: the codes that it may carry."""
 
+_CHALLENGE: Final = 'ApiKey realm="GoLogin automation"'
+"""Every 401 names what it wants (RFC 9110, 11.6.1); for a key in a header no scheme is registered."""
+
 _MOST_PROBLEMS: Final = 20
 _LONGEST_FIELD: Final = 128
 
@@ -95,17 +98,15 @@ def error_responses(*exceptions: type[AppException]) -> Responses:
     }
 
 
-def unexpected_error() -> dict[str, Any]:
-    """The envelope of a 500: it shows no internals."""
-    error = AppException()
-    return error_response(error.message, error.error_code)
-
-
 def answer_of(error: AppException, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The envelope of `error`, with its status."""
-    retry = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
+    own: dict[str, str] = {}
+    if error.retry_after is not None:
+        own["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.status_code == AuthenticationException.status_code:
+        own["WWW-Authenticate"] = _CHALLENGE
     body = error_response(error.message, error.error_code, error.data)
-    return JSONResponse(body, error.status_code, {**retry, **(headers or {})})
+    return JSONResponse(body, error.status_code, own | dict(headers or {}))
 
 
 async def _handle_app_exception(_request: Request, error: Exception) -> JSONResponse:
@@ -171,5 +172,7 @@ def _allowed_methods(request: Request, error: HTTPException) -> str:
     """Of all routes of the address; the framework knows those of the first one (RFC 9110, 15.5.6)."""
     openapi: Callable[[], dict[str, Any]] = request.app.openapi
     path = getattr(request.scope.get("route"), "path_format", "")
-    methods = openapi()["paths"].get(path)
-    return ", ".join(sorted(map(str.upper, methods))) if methods else (error.headers or {}).get("Allow", "")
+    methods = {method.upper() for method in openapi()["paths"].get(path, ())}
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods)) or (error.headers or {}).get("Allow", "")

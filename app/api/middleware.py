@@ -7,11 +7,17 @@ from typing import Final
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import answer_of, unexpected_error
-from app.utils.exceptions import BodyTooLargeException, InvalidRequestException
+from app.api.errors import answer_of
+from app.utils.exceptions import (
+    AppException,
+    BodyTooLargeException,
+    CrossOriginException,
+    InvalidRequestException,
+)
 from app.utils.logger import get_logger
 from app.utils.request_id import accept_request_id
 
@@ -38,7 +44,7 @@ log = get_logger(__name__)
 
 
 class RequestIDMiddleware:
-    """Binds the request's id to every log line, echoes it on every answer, and turns a crash into a clean 500."""
+    """Binds the request's id to every log line, echoes it on every answer, and writes the access line."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -63,16 +69,66 @@ class RequestIDMiddleware:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:
-            log.exception("http.crashed", method=scope["method"], path=scope["path"])
-            if status:
-                raise  # the answer is under way already: all that is left is to break it off
-            await JSONResponse(unexpected_error(), 500)(scope, receive, send_with_id)
         finally:
             milliseconds = round((perf_counter() - began) * 1000, 1)
             log.info(
                 "http.request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds
             )
+
+
+class CrashMiddleware:
+    """Turns a crash into a clean 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_answered = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        except Exception:
+            log.exception("http.crashed", method=scope["method"], path=scope["path"])
+            if is_answered:
+                raise  # it is under way: all that is left is to break it off
+            await answer_of(AppException())(scope, receive, send)
+
+
+class EnvelopeCORSMiddleware(CORSMiddleware):
+    """The framework's own, which refuses a preflight in plain text."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200:
+            return response
+        return answer_of(CrossOriginException(), {"Vary": response.headers["Vary"]})
+
+
+class HeadMiddleware:
+    """HEAD is GET without the content (RFC 9110, 9.3.2); a stream ends at once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class NulMiddleware:

@@ -1,10 +1,12 @@
 """The API's description: what generators of clients need beyond what FastAPI finds out by itself."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import FastAPI
 
 from app.api.errors import CODES, error_responses
+from app.api.rate_limit import QUOTA_HEADERS
 from app.utils.exceptions import (
     AppException,
     BodyTooLargeException,
@@ -23,9 +25,10 @@ is what you sent as `X-Request-ID`, or a new one: quote it to the operators. Ans
 left, and in how many seconds there are more.
 
 Any request may also be refused with 404 `NOT_FOUND` or 405 `METHOD_NOT_ALLOWED` (no such route), and by the server
-before it is read: 400 `MALFORMED_REQUEST`, 414 `URI_TOO_LONG` (8 KiB), 431 `HEADERS_TOO_LARGE` (32 KiB). Durations are
-seconds, times are UTC (RFC 3339), and bodies are JSON in UTF-8 unless an operation says otherwise. `x-error-codes` of
-this document has every code, its HTTP status, and whether the same request may succeed later; a session may carry any.
+before it is read: 400 `MALFORMED_REQUEST`, 408 `REQUEST_TIMEOUT`, 414 `URI_TOO_LONG` (8 KiB), 431 `HEADERS_TOO_LARGE`
+(32 KiB). `HEAD` works wherever `GET` does. Durations are seconds, times are UTC (RFC 3339), bodies are JSON in UTF-8
+unless an operation says otherwise. `x-error-codes` of this document has every code, its HTTP status, and whether the
+same request may succeed later; a session may carry any.
 """
 
 _TAGS: Final = {
@@ -42,7 +45,26 @@ _TAGS: Final = {
     "health": "Whether the process lives, and can do its work. No key is needed.",
 }
 
+LOCATION: Final = {"Location": {"$ref": "#/components/headers/Location"}}
+"""The `headers=` of an answer that carries it."""
+
 _HEADERS: Final = {
+    "Location": {
+        "description": "Path of what was made, or was there already",
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "RateLimitLimit": {
+        "description": "Requests that the key has in any minute",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimitRemaining": {
+        "description": "How many of them are left",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "RateLimitReset": {
+        "description": "Seconds until there are more",
+        "schema": {"type": "integer", "minimum": 0},
+    },
     "RequestId": {
         "description": "The request's id, as in the envelope",
         "schema": {"type": "string", "maxLength": 128},
@@ -51,8 +73,14 @@ _HEADERS: Final = {
         "description": "Seconds until another attempt makes sense, when that is known",
         "schema": {"type": "integer", "minimum": 1},
     },
+    "WWWAuthenticate": {
+        "description": "That a key is wanted (RFC 9110, 11.6.1)",
+        "schema": {"type": "string"},
+    },
 }
-_MAY_PASS: Final = ("409", "429", "503")
+_MAY_PASS: Final = ("409", "429", "502", "503", "504")
+_UNKNOWN_KEY: Final = "401"
+_RATE_LIMITED: Final = "429"
 
 
 def describe(app: FastAPI) -> None:
@@ -104,10 +132,21 @@ def _complete(operation: dict[str, Any]) -> None:
         responses.setdefault(status, refusal)
     operation["responses"] = dict(sorted(responses.items()))
     for status, response in operation["responses"].items():
-        headers = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
-        if status in _MAY_PASS:
-            headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
-        response["headers"] = headers | response.get("headers", {})
+        headers = _headers(status, has_key="security" in operation)
+        response["headers"] = {name: {"$ref": f"#/components/headers/{each}"} for name, each in headers} | (
+            response.get("headers", {})
+        )
+
+
+def _headers(status: str, *, has_key: bool) -> Iterator[tuple[str, str]]:
+    """Name and component of each header that an answer may carry; a quota is not repeated on every refusal."""
+    yield "X-Request-ID", "RequestId"
+    if status in _MAY_PASS:
+        yield "Retry-After", "RetryAfter"
+    if status == _UNKNOWN_KEY:
+        yield "WWW-Authenticate", "WWWAuthenticate"
+    if has_key and (status < "400" or status == _RATE_LIMITED):
+        yield from ((name, name.replace("-", "")) for name in QUOTA_HEADERS)
 
 
 def _refusals(*exceptions: Any) -> dict[str, Any]:

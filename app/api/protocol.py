@@ -1,9 +1,11 @@
-"""HTTP/1.1 as uvicorn speaks it, with a limit for what comes before the body, and our envelope for what is refused."""
+"""HTTP/1.1 as uvicorn speaks it with h11, with limits for what comes before the body, and our envelope for refusals."""
 
+import re
 from typing import Any, Final
 
+import h11
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.errors import answer_of
 from app.api.middleware import REQUEST_ID_HEADER, SECURITY_HEADERS
@@ -18,47 +20,66 @@ from app.utils.request_id import accept_request_id
 
 MAX_URI_BYTES: Final = 8 * 1024
 MAX_HEADER_BYTES: Final = 32 * 1024
-"""Of the request line and all headers together; uvicorn itself has no limit with httptools."""
+"""Of the request line and all headers together; of a chunk's own head, and of the trailers, too."""
+
+_TWO_LENGTHS: Final = {b"content-length", b"transfer-encoding"}
+_ORIGIN: Final = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 log = get_logger(__name__)
 
 
-class LimitedHttpProtocol(HttpToolsProtocol):
+class _LimitedConnection(h11.Connection):
+    """Its errors leave in `refusal` what to answer."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, MAX_HEADER_BYTES)
+        self.refusal: AppException = MalformedRequestException()
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        is_head = self.their_state is h11.IDLE
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            if is_head and error.error_status_hint == HeadersTooLargeException.status_code:
+                self.refusal = _too_large(self.trailing_data[0].partition(b"\n")[0])
+            raise
+        if isinstance(event, h11.Request):
+            self._check(event)
+            return _in_origin_form(event)
+        return event
+
+    def _check(self, request: h11.Request) -> None:
+        size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+        if len(request.target) > MAX_URI_BYTES or size > MAX_HEADER_BYTES:
+            self.refusal = _too_large(request.target)
+            raise h11.RemoteProtocolError("Too large")
+        if {name for name, _ in request.headers} >= _TWO_LENGTHS:
+            raise h11.RemoteProtocolError("Two lengths: a proxy may go by the other (RFC 9112, 6.1)")
+
+
+class LimitedHttpProtocol(H11Protocol):
     """Refuses what is no HTTP, or has an address or headers that are too large, and closes the connection."""
+
+    conn: _LimitedConnection
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._unread_head = 0
-        """Bytes that came since the last head, or piece of a body, that was whole."""
-        self._refusal: AppException | None = None
-
-    def data_received(self, data: bytes) -> None:
-        self._unread_head += len(data)
-        super().data_received(data)
-        if self._unread_head > MAX_HEADER_BYTES and not self.transport.is_closing():
-            self._refuse(self._too_large())
-
-    def on_headers_complete(self) -> None:
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if len(self.url) > MAX_URI_BYTES or size > MAX_HEADER_BYTES:
-            self._refusal = self._too_large()
-            raise self._refusal  # to the parser, which then asks for a 400
-        self._unread_head = 0
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._unread_head = 0
-        super().on_body(body)
+        self.conn = _LimitedConnection()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(self._refusal or MalformedRequestException())
+        self.refuse(self.conn.refusal)
 
-    def _too_large(self) -> AppException:
-        if len(self.url) > MAX_URI_BYTES:
-            return UriTooLongException(MAX_URI_BYTES)
-        return HeadersTooLargeException(MAX_HEADER_BYTES)
-
-    def _refuse(self, error: AppException) -> None:
+    def refuse(self, error: AppException) -> None:
+        """Answer the request that is being read, unless it has an answer, and close the connection."""
+        if self.conn.our_state is h11.SEND_BODY:
+            self.transport.abort()  # for what is closed may look complete
+            return
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # nor does the application answer it
+            self.cycle.message_event.set()
         request_id = accept_request_id(None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             log.info("http.refused", status=error.status_code, error_code=error.error_code)
@@ -67,3 +88,29 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(b"HTTP/1.1 %d \r\n" % error.status_code + head + b"\r\n" + bytes(answer.body))
         self.transport.close()
+
+    def shutdown(self) -> None:
+        if not self.transport.is_closing():  # what was refused is in no state in which h11 could end it
+            super().shutdown()
+
+    def _should_upgrade(self) -> bool:
+        return False  # and no warning: any client may offer it
+
+
+def _too_large(address: bytes) -> AppException:
+    if len(address) > MAX_URI_BYTES:
+        return UriTooLongException(MAX_URI_BYTES)
+    return HeadersTooLargeException(MAX_HEADER_BYTES)
+
+
+def _in_origin_form(request: h11.Request) -> h11.Request:
+    """Clients of proxies send the absolute form, which every server must take (RFC 9112, 3.2.2)."""
+    if not (origin := _ORIGIN.match(request.target)):
+        return request
+    rest = request.target[origin.end() :]
+    return h11.Request(
+        method=request.method,
+        target=rest if rest.startswith(b"/") else b"/" + rest,
+        headers=list(request.headers),
+        http_version=request.http_version,
+    )

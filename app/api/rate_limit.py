@@ -109,7 +109,7 @@ class FailedAuthentications:
 
 
 class QuotaHeadersMiddleware:
-    """``RateLimit-*`` on whatever is answered to a known key (draft-ietf-httpapi-ratelimit-headers-07)."""
+    """``RateLimit-*`` on whatever is answered to a known key (draft-ietf-httpapi-ratelimit-headers-06)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -148,6 +148,27 @@ class HeadersTooLargeException(DomainException):
         super().__init__(f"The request's headers are larger than {limit_bytes // 1024} KiB; send less")
 
 
+class RequestTimeoutException(DomainException):
+    """Its client stopped sending it (RFC 9110, 15.5.9)."""
+
+    error_code = "REQUEST_TIMEOUT"
+    status_code = 408
+    retryable = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The request did not arrive within {seconds:g} seconds")
+
+
+class CrossOriginException(DomainException):
+    """A browser asks before a page of another origin calls (CORS)."""
+
+    error_code = "CROSS_ORIGIN_REFUSED"
+    status_code = 403
+
+    def __init__(self) -> None:
+        super().__init__("Pages of this origin may not send this method with these headers; see CORS_ORIGINS")
+
+
 class BodyTooLargeException(DomainException):
     error_code = "BODY_TOO_LARGE"
     status_code = 413

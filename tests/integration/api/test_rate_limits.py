@@ -10,8 +10,10 @@ import httpx
 import pytest
 
 from app.api import rate_limit
+from app.api.errors import answer_of
 from app.api.rate_limit import RateLimiter
 from app.services.key_service import Caller, Scope
+from app.utils.exceptions import RateLimitException
 from tests.fixtures.api import API_KEY, OpenApi, answered, refused
 from tests.fixtures.logs import logged
 from tests.fixtures.redis_server import redis_server
@@ -39,6 +41,10 @@ async def test_every_answer_to_a_key_tells_its_quota(open_api: OpenApi):
         assert quota(response) == (2, 0)
         assert 1 <= int(response.headers["Retry-After"]) <= 60
         assert quota(await api.client.get("/accounts")) == (4, 0), "one caller does not starve another"
+
+
+def test_nobody_is_told_to_come_back_in_no_time():
+    assert answer_of(RateLimitException(1, retry_after=0.0)).headers["Retry-After"] == "1"
 
 
 async def test_nobody_has_no_quota(open_api: OpenApi):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.api.errors import CODES
+from app.api.rate_limit import QUOTA_HEADERS
 from app.config import Settings
 from app.main import create_app
 from scripts import openapi
@@ -67,6 +68,29 @@ def test_every_refusal_names_its_codes_and_is_one_envelope(operations: dict[str,
             assert refusal[CODES], name
         if "requestBody" in operation:
             assert {"413", "415", "422"} <= refusals.keys(), name
+
+
+def test_every_success_says_what_it_holds(operations: dict[str, dict[str, Any]]):
+    for name, operation in operations.items():
+        for status, answer in operation["responses"].items():
+            assert status >= "400" or status == "204" or answer["content"], (name, status)
+
+
+def test_answers_name_their_headers(document: dict[str, Any], operations: dict[str, Any]):
+    for name, operation in operations.items():
+        for status, answer in operation["responses"].items():
+            headers = set(answer["headers"])
+            has_quota = "security" in operation and (status < "400" or status == "429")
+            assert (headers >= set(QUOTA_HEADERS)) == has_quota, (name, status)
+            assert ("Retry-After" in headers) == (status in {"409", "429", "502", "503", "504"})
+            assert ("WWW-Authenticate" in headers) == (status == "401")
+            assert {each["$ref"].rpartition("/")[2] for each in answer["headers"].values()} <= set(
+                document["components"]["headers"]
+            )
+    for name in ("POST /authorize", "POST /authorize/batch"):
+        assert all(
+            "Location" in operations[name]["responses"][status]["headers"] for status in ("200", "202")
+        )
 
 
 def test_the_readme_lists_every_error_code_with_its_status(document: dict[str, Any]):

@@ -1,0 +1,238 @@
+"""What the server does with bytes, before the application sees a request of them, and while it answers one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import h11
+import pytest
+
+from app.api import connections
+from app.api.connections import _TimedProtocol
+from app.api.protocol import MAX_HEADER_BYTES, MAX_URI_BYTES
+from app.config import Settings
+from tests.fixtures.api import API_KEY, NO_PLACE
+from tests.fixtures.serving import Served, served
+from tests.fixtures.settings import MakeSettings
+
+STALL = 0.5
+KEY = b"X-API-Key: " + API_KEY.encode() + b"\r\n"
+AUTHORIZE = b"POST /authorize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CHUNKED = AUTHORIZE + b"Transfer-Encoding: chunked\r\n"
+BODY = b'{"account_id": "alice", "api_app": "AIOTT1"}'
+
+
+@pytest.fixture
+async def service(make_settings: MakeSettings, sqlite_url: str, no_retries: None) -> Any:
+    async with served(settings_of(make_settings, sqlite_url)) as it:
+        yield it
+
+
+@pytest.fixture
+async def impatient(make_settings: MakeSettings, sqlite_url: str, no_retries: None) -> Any:
+    async with served(settings_of(make_settings, sqlite_url, client_stall_timeout=STALL)) as it:
+        yield it
+
+
+def settings_of(make_settings: MakeSettings, url: str, **changes: Any) -> Settings:
+    nobody = {"gologin_api_url": NO_PLACE, "gologin_local_url": NO_PLACE}
+    return make_settings(database_url=url, api_key=API_KEY, shutdown_grace=2, **nobody, **changes)
+
+
+async def exchange(service: Served, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the answer to what is sent, piece by piece, until the server closes."""
+    reader, writer = await asyncio.open_connection(service.host, service.port)
+    try:
+        async with asyncio.timeout(20):
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    status, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(status.split()[1]), headers, body
+
+
+async def exchange_continued(service: Served, head: bytes, body: bytes) -> bytes:
+    """All that is answered; the body is sent when the server has read the head and asks for it."""
+    reader, writer = await asyncio.open_connection(service.host, service.port)
+    try:
+        async with asyncio.timeout(20):
+            writer.write(head + b"Expect: 100-continue\r\n\r\n")
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(body)
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_what_is_too_large_or_no_http_is_refused_before_it_is_read(
+    service: Served, caplog: pytest.LogCaptureFixture
+):
+    start, end = b"GET /health HTTP/1.1\r\nHost: x\r\n", b"Connection: close\r\n\r\n"
+    long_name = b"X-A: " + b"a" * MAX_HEADER_BYTES
+    for pieces, status, code in (
+        ((b"GET /" + b"a" * MAX_URI_BYTES + b" HTTP/1.1\r\nHost: x\r\n" + end,), 414, "URI_TOO_LONG"),
+        ((b"GET /health?" + b"a" * 3 * MAX_HEADER_BYTES,), 414, "URI_TOO_LONG"),
+        ((start + long_name + b"\r\n" + end,), 431, "HEADERS_TOO_LARGE"),
+        ((start + b"X-A: a\r\n" * 9_000 + end,), 431, "HEADERS_TOO_LARGE"),
+        ((start + long_name, b"a"), 431, "HEADERS_TOO_LARGE"),  # and no end of it
+        ((b"\x16\x03\x01\x02\x00\x01", b"\r\n\r\n"), 400, "MALFORMED_REQUEST"),
+        ((b"GET /\xff HTTP/1.1\r\nHost: x\r\n" + end,), 400, "MALFORMED_REQUEST"),
+        ((b"GET / HTTP/1.1\r\nHost: x\r\nX-A: a\x00b\r\n" + end,), 400, "MALFORMED_REQUEST"),
+        ((b"\r\n" * 20_000,), 400, "MALFORMED_REQUEST"),
+        ((CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n",), 400, "MALFORMED_REQUEST"),
+        ((CHUNKED + b"\r\n5;" + b"a" * 2 * MAX_HEADER_BYTES,), 400, "MALFORMED_REQUEST"),
+        ((CHUNKED + b"\r\nhello\r\n",), 400, "MALFORMED_REQUEST"),
+    ):
+        found, headers, body = await exchange(service, *pieces)
+        answer = json.loads(body)
+        assert (found, answer["error_code"], answer["success"]) == (status, code, False), pieces[0][:40]
+        assert answer["request_id"] == headers["x-request-id"]
+        assert (headers["cache-control"], headers["connection"]) == ("no-store", "close")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_what_is_large_but_not_too_large_is_taken(service: Served):
+    """Bodies, and many requests on one connection, count for nothing."""
+    head = b"POST /profiles/sync HTTP/1.1\r\nHost: x\r\nX-API-Key: " + API_KEY.encode() + b"\r\n"
+    padding = b"X-A: " + b"a" * (MAX_HEADER_BYTES - 1_000) + b"\r\n"
+    body = b'{"allow_mass_removal": false' + b" " * 60_000 + b"}"
+    sized = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    request = head + padding + sized
+    chunks = [body[start : start + 7_000] for start in range(0, len(body), 7_000)]
+    status, _, answers = await exchange(
+        service, request + b"\r\n" + body, request + b"Connection: close\r\n\r\n", *chunks
+    )
+    assert (status, answers.count(b'"success":true')) == (202, 2)
+
+
+async def test_a_body_after_an_upgrade_is_a_body(service: Served):
+    """It was lost, and what came in a later segment was a request of its own."""
+    inner = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    for upgrade in (b"h2c", b"websocket"):
+        head = AUTHORIZE + KEY + b"Connection: close, Upgrade\r\nUpgrade: " + upgrade + b"\r\n"
+        for body, status in ((BODY, 404), (inner, 422)):
+            answer = await exchange_continued(service, head + b"Content-Length: %d\r\n" % len(body), body)
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+
+
+async def test_trailers_are_no_headers(service: Served):
+    trailers = b"X-Request-ID: of-the-trailer\r\n" + KEY + b"\r\n"
+    request = CHUNKED + b"Connection: close\r\n\r\n%x\r\n" % len(BODY) + BODY + b"\r\n0\r\n" + trailers
+    status, headers, _ = await exchange(service, request)
+    assert status == 401
+    assert headers["x-request-id"] != "of-the-trailer"
+
+
+async def test_an_address_in_absolute_form(service: Served):
+    for address, expected in ((b"http://x/health?a=b", 200), (b"HTTPS://x", 404), (b"http://x?a", 404)):
+        request = b"GET " + address + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert (await exchange(service, request))[0] == expected
+
+
+async def test_head_is_get_without_its_content(service: Served):
+    end = b" HTTP/1.1\r\nHost: x\r\n" + KEY
+    _, whole, _ = await exchange(service, b"GET /health" + end + b"Connection: close\r\n\r\n")
+    for path, expected in ((b"/health", 200), (b"/events/stream", 200), (b"/nowhere", 404), (b"/keys", 200)):
+        status, headers, rest = await exchange(
+            service, b"HEAD " + path + end + b"\r\nGET /health" + end + b"Connection: close\r\n\r\n"
+        )
+        assert (status, rest.count(b"HTTP/1.1 200"), rest[:8]) == (expected, 1, b"HTTP/1.1"), path
+        assert (path != b"/health") or headers["content-length"] == whole["content-length"]
+
+
+async def test_a_websocket_is_a_request_like_any_other(service: Served):
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
+    status, _, body = await exchange(
+        service, b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + upgrade + b"\r\n"
+    )
+    assert (status, json.loads(body)["error_code"]) == (404, "NOT_FOUND")
+
+
+# --- clients that stop in the middle of a request ------------------------------------------------------------------
+
+
+async def test_a_client_that_stops_sending_is_cut_off(impatient: Served):
+    sized = AUTHORIZE + KEY + b"Content-Length: 10\r\n\r\n"
+    for pieces in (
+        (b"GET /",),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n",),
+        (sized + b"{",),
+        (CHUNKED + KEY + b"\r\n1\r\n{\r\n",),
+    ):
+        status, headers, body = await exchange(impatient, *pieces)
+        assert (status, json.loads(body)["error_code"]) == (408, "REQUEST_TIMEOUT"), pieces
+        assert headers["connection"] == "close"
+    async with asyncio.timeout(20):
+        async with kept_connection(impatient) as (reader, writer):
+            writer.write(b"G")
+            assert (await reader.read()).startswith(b"HTTP/1.1 408")
+        reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
+        assert await reader.read() == b"", "nothing was asked"
+        writer.close()
+
+
+async def test_an_answer_may_take_longer_than_a_client_may(
+    impatient: Served, monkeypatch: pytest.MonkeyPatch
+):
+    """Nor is a connection cut off that is kept for the next request, or has its body left unread."""
+    monkeypatch.setattr(connections, "_READ_RATE", 10**9)
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    @impatient.app.get("/slow")
+    async def slow() -> None:
+        begun.set()
+        await may_end.wait()
+
+    unread = b"Content-Length: 200000\r\n\r\n" + b"a" * 200_000
+    for rest in (b"\r\n", unread):
+        begun.clear()
+        may_end.clear()
+        async with kept_connection(impatient) as (reader, writer):
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n" + rest)
+            async with asyncio.timeout(20):
+                await begun.wait()
+                assert (await exchange(impatient, b"GET /"))[
+                    0
+                ] == 408  # so the same time is over for the other
+                may_end.set()
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_comes_fast_enough_may_take_longer(
+    impatient: Served, monkeypatch: pytest.MonkeyPatch
+):
+    set_deadline, deadlines = _TimedProtocol._set_read_deadline, []
+
+    def noted(self: _TimedProtocol) -> None:
+        deadlines.append(self._reading)
+        set_deadline(self)
+
+    monkeypatch.setattr(_TimedProtocol, "_set_read_deadline", noted)
+    for size, expected in ((10, 1), (1_000, 2)):
+        deadlines.clear()
+        head = AUTHORIZE + KEY + b"Content-Length: 50000\r\n"
+        assert b"HTTP/1.1 408" in await exchange_continued(impatient, head, b"a" * size)
+        assert deadlines.count(h11.SEND_BODY) == expected
+
+
+@asynccontextmanager
+async def kept_connection(
+    service: Served,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """One on which a request was answered already."""
+    reader, writer = await asyncio.open_connection(service.host, service.port)
+    try:
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+        yield reader, writer
+    finally:
+        writer.close()
