@@ -66,6 +66,7 @@ def downgrade() -> None:
     for column in OLD_EVENT_INDEXES:
         op.create_index(f"ix_events_{column}", EVENTS, [column])
     op.drop_column(EVENTS, "xact_id")
+    _delete_keys_that_could_more()
     with op.batch_alter_table(KEYS) as keys:
         keys.drop_constraint("uq_api_keys_key_id", type_="unique")
         keys.drop_constraint("uq_api_keys_previous_prefix", type_="unique")
@@ -83,6 +84,14 @@ def _widen_keys() -> None:
     with op.batch_alter_table(KEYS) as keys:
         keys.create_unique_constraint("uq_api_keys_key_id", ["key_id"])
         keys.create_unique_constraint("uq_api_keys_previous_prefix", ["previous_prefix"])
+
+
+def _delete_keys_that_could_more() -> None:
+    # Without the columns a revoked key would work again, and a restricted one for all apps and accounts.
+    op.execute(
+        f"DELETE FROM {KEYS} WHERE revoked_at IS NOT NULL "  # noqa: S608
+        "OR CAST(api_apps AS TEXT) <> '[]' OR CAST(account_patterns AS TEXT) <> '[]'"
+    )
 
 
 def _order_events() -> None:
