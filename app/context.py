@@ -147,7 +147,12 @@ def _build(
     owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
     budgets = CallBudgets(apps=settings.oauth_apps)
     oauth = _oauth_service(settings, http, budgets)
-    keys = KeyService(database=database, bootstrap_key=settings.api_key, api_apps=settings.oauth_apps)
+    keys = KeyService(
+        database=database,
+        bootstrap_key=settings.api_key,
+        api_apps=settings.oauth_apps,
+        rate_limit_per_minute=settings.rate_limit_per_minute,
+    )
     stack.push_async_callback(keys.close)
     gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
     rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)

@@ -16,6 +16,7 @@ from app.api.account_schemas import (
 from app.api.dependencies import (
     AuthorizeCallerDep,
     ContextDep,
+    KeyFirstRoute,
     ReadSessionDep,
     TokensCallerDep,
 )
@@ -37,7 +38,7 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 
-router = APIRouter(prefix="/accounts", tags=["accounts"])
+router = APIRouter(prefix="/accounts", tags=["accounts"], route_class=KeyFirstRoute)
 
 _NO_TOKEN = (
     TokenNotFoundException,
@@ -62,10 +63,12 @@ async def list_accounts(
     session: ReadSessionDep,
 ) -> PaginatedResponse[AccountResponse]:
     """Accounts with tokens: status, expiry, last refresh, failures."""
-    wanted = query.wanted(context.cursors, of="accounts", sort=query.sort, descending=query.order == "desc")
+    wanted = query.wanted(
+        context.cursors, caller, of="accounts", sort=query.sort, descending=query.order == "desc"
+    )
     page = await account_list.page(session, query.filter(), wanted, reach=caller.reach)
     rows = [AccountResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, of="accounts")
+    return query.answer(page, rows, context.cursors, caller, of="accounts")
 
 
 @router.get("/{account_id}", operation_id="getAccount", responses=errors(TokenNotFoundException))

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter
 
-from app.api.dependencies import AdminCallerDep, ContextDep, ReadSessionDep, SessionDep
+from app.api.dependencies import AdminCallerDep, ContextDep, KeyFirstRoute, ReadSessionDep, SessionDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas import PausedAppResponse, ResumedAppResponse
 
-router = APIRouter(prefix="/apps", tags=["apps"])
+router = APIRouter(prefix="/apps", tags=["apps"], route_class=KeyFirstRoute)
 
 
 @router.get("/paused", operation_id="listPausedApps", responses=errors())

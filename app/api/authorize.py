@@ -8,6 +8,7 @@ from app.api.dependencies import (
     AuthorizeCallerDep,
     ContextDep,
     IdempotencyKeyDep,
+    KeyFirstRoute,
     ReadSessionDep,
     SessionDep,
     WaitDep,
@@ -34,7 +35,7 @@ from app.utils.exceptions import (
     UnknownApiAppException,
 )
 
-router = APIRouter(prefix="/authorize", tags=["authorization"])
+router = APIRouter(prefix="/authorize", tags=["authorization"], route_class=KeyFirstRoute)
 
 
 @router.post(
@@ -88,10 +89,10 @@ async def list_authorizations(
     session: ReadSessionDep,
 ) -> PaginatedResponse[SessionSummary]:
     """Authorization sessions, the newest first."""
-    wanted = query.wanted(context.cursors, of="authorize", descending=query.order == "desc")
+    wanted = query.wanted(context.cursors, caller, of="authorize", descending=query.order == "desc")
     page = await session_list.page(session, query.filter(), wanted, reach=caller.reach)
     rows = [SessionSummary.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, of="authorize")
+    return query.answer(page, rows, context.cursors, caller, of="authorize")
 
 
 @router.get("/{session_id}", operation_id="getAuthorization", responses=errors(SessionNotFoundException))

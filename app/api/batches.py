@@ -15,7 +15,13 @@ from app.api.batch_schemas import (
     RowResponse,
     read_batch,
 )
-from app.api.dependencies import AuthorizeCallerDep, ContextDep, IdempotencyKeyDep, ReadSessionDep
+from app.api.dependencies import (
+    AuthorizeCallerDep,
+    ContextDep,
+    IdempotencyKeyDep,
+    KeyFirstRoute,
+    ReadSessionDep,
+)
 from app.api.errors import errors
 from app.api.lists import PageQuery
 from app.api.openapi import LOCATION
@@ -35,7 +41,7 @@ from app.utils.exceptions import (
 
 BATCH_PATH = "/authorize/batch"
 
-router = APIRouter(tags=["batches"])
+router = APIRouter(tags=["batches"], route_class=KeyFirstRoute)
 
 
 @router.post(
@@ -86,10 +92,10 @@ async def list_batches(
     session: ReadSessionDep,
 ) -> PaginatedResponse[BatchSummary]:
     """The newest first."""
-    wanted = query.wanted(context.cursors, of="batches", descending=True)
+    wanted = query.wanted(context.cursors, caller, of="batches", descending=True)
     page = await batch_views.page_of_batches(session, wanted, caller=caller)
     return query.answer(
-        page, [BatchSummary.from_row(row) for row in page.rows], context.cursors, of="batches"
+        page, [BatchSummary.from_row(row) for row in page.rows], context.cursors, caller, of="batches"
     )
 
 

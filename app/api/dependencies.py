@@ -1,10 +1,11 @@
 """What a handler may ask for, as `Annotated` aliases."""
 
 import re
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Final
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, Header, Request, Security
+from fastapi import Depends, Header, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -43,21 +44,38 @@ SessionDep = Annotated[AsyncSession, Depends(_transaction, scope="function")]
 ReadSessionDep = Annotated[AsyncSession, Depends(_reading, scope="function")]
 
 
-async def _authenticated(
-    request: Request, context: ContextDep, key: Annotated[str | None, Security(_api_key)]
-) -> Caller:
+class KeyFirstRoute(APIRoute):
+    """Checks the caller's key and rate before it reads the body, which FastAPI does before any dependency."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_known(request: Request) -> Response:
+            request.state.caller = await _authenticate(request)
+            return await handle(request)
+
+        return handle_known
+
+
+async def _authenticate(request: Request) -> Caller:
+    context, key = get_context(request), await _api_key(request)
     failures: FailedAuthentications = request.app.state.failed_authentications
     address = client_address(request.scope)
-    failures.refuse_too_many(address)
     try:
-        async with context.database.reading() as session:
+        async with failures.turn(address), context.database.reading() as session:
             caller = await context.keys.authenticate(session, key)
     except AuthenticationException:
-        failures.count(address)
+        failures.add(address)
         raise
     limiter: RateLimiter = request.app.state.rate_limiter
     request.state.quota = await limiter.count(caller)
     request.state.quota.require()
+    return caller
+
+
+def _authenticated(request: Request, _key: Annotated[str | None, Security(_api_key)]) -> Caller:
+    """Of a `KeyFirstRoute`; the key is asked for once more so that the API's description tells of it."""
+    caller: Caller = request.state.caller
     return caller
 
 

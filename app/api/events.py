@@ -13,7 +13,13 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.connections import STALLED
-from app.api.dependencies import ContextDep, EventsCallerDep, FleetAdminCallerDep, ReadSessionDep
+from app.api.dependencies import (
+    ContextDep,
+    EventsCallerDep,
+    FleetAdminCallerDep,
+    KeyFirstRoute,
+    ReadSessionDep,
+)
 from app.api.errors import errors
 from app.api.event_schemas import (
     EventExportQuery,
@@ -41,7 +47,7 @@ from app.utils.exceptions import (
     UnknownEventIdException,
 )
 
-router = APIRouter(prefix="/events", tags=["events"])
+router = APIRouter(prefix="/events", tags=["events"], route_class=KeyFirstRoute)
 
 _LIST: Final = "events"
 _RETRY_MS: Final = 1_000
@@ -58,7 +64,7 @@ async def list_events(
 ) -> PaginatedResponse[EventResponse]:
     """The latest first. Pages end at 10,000 events; `next_cursor` goes on to the end."""
     wanted = query.filter(caller.reach)
-    found = await _found(session, context.cursors, query, wanted)
+    found = await _found(session, context.cursors, query, wanted, reader=caller.name)
     count = await event_list.count(session, wanted)
     answer = paginated_response(
         [EventResponse.from_row(row) for row in found.rows],
@@ -67,15 +73,15 @@ async def list_events(
         page=query.page,
         page_size=query.page_size,
     )
-    answer.next_cursor = _cursor(context.cursors, query, found.next)
+    answer.next_cursor = _cursor(context.cursors, query, found.next, reader=caller.name)
     return answer
 
 
 async def _found(
-    session: AsyncSession, cursors: Cursors, query: EventListQuery, wanted: EventFilter
+    session: AsyncSession, cursors: Cursors, query: EventListQuery, wanted: EventFilter, *, reader: str
 ) -> EventRows:
     if query.cursor is not None:
-        occurred_at, event_id = cursors.read(query.cursor, of=_LIST, filters=query.filters())
+        occurred_at, event_id = cursors.read(query.cursor, reader=reader, of=_LIST, filters=query.filters())
         place = Place(datetime.fromisoformat(occurred_at), event_id)
         return await event_list.rows_before(session, wanted, place, limit=query.page_size)
     if query.page * query.page_size > event_list.COUNT_LIMIT:
@@ -85,10 +91,11 @@ async def _found(
     return await event_list.page(session, wanted, page=query.page, page_size=query.page_size)
 
 
-def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None) -> str | None:
+def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None, *, reader: str) -> str | None:
     if place is None:
         return None
-    return cursors.write([place.occurred_at.isoformat(), place.event_id], of=_LIST, filters=query.filters())
+    values: list[str | int] = [place.occurred_at.isoformat(), place.event_id]
+    return cursors.write(values, reader=reader, of=_LIST, filters=query.filters())
 
 
 @router.get(

@@ -6,14 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from app.api.dependencies import EvidenceCallerDep, ReadSessionDep
+from app.api.dependencies import EvidenceCallerDep, KeyFirstRoute, ReadSessionDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.models import Evidence
 from app.services import evidence_service
 from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundException
 
-router = APIRouter(prefix="/authorize", tags=["evidence"])
+router = APIRouter(prefix="/authorize", tags=["evidence"], route_class=KeyFirstRoute)
 
 
 class EvidenceResponse(BaseModel):

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter
 
-from app.api.dependencies import ContextDep, FleetAdminCallerDep, SessionDep
+from app.api.dependencies import ContextDep, FleetAdminCallerDep, KeyFirstRoute, SessionDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas import BreakerResponse
 
-router = APIRouter(prefix="/gologin", tags=["gologin"])
+router = APIRouter(prefix="/gologin", tags=["gologin"], route_class=KeyFirstRoute)
 
 
 @router.get("/breaker", operation_id="getBreaker", responses=errors())

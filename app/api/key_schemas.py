@@ -8,8 +8,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.api.lists import PageQuery
 from app.api.schemas import Moment
 from app.models import ApiKey
-from app.services.key_service import KeyFilter, KeyStatus, MadeKey, Scope, status_of
-from app.services.reach import Reach
+from app.services.key_service import MadeKey, Scope
+from app.services.key_status import KeyFilter, KeyStatus, status_of
+from app.services.reach import MAX_ACCOUNT_PATTERNS, Reach
 from app.utils.handles import APP_NAME, normalize_pattern
 
 _DAY = 86_400
@@ -37,7 +38,7 @@ class CreateKeyRequest(BaseModel):
     )
     account_patterns: list[AccountPattern] = Field(
         default=[],
-        max_length=100,
+        max_length=MAX_ACCOUNT_PATTERNS,
         description="The accounts it is for: handles, with `*` for any characters; none: all",
     )
     expires_at: Moment | None = Field(default=None, description="null: it does not expire")
@@ -54,6 +55,10 @@ class RotateKeyRequest(BaseModel):
 
     overlap: int = Field(
         default=_DAY, ge=0, le=30 * _DAY, description="Seconds for which the old key works, too; 0: no more"
+    )
+    force: bool = Field(
+        default=False,
+        description="Also while the overlap of the last rotation is under way: the key that it replaced ends at once",
     )
 
     @property

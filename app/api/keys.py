@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
-from app.api.dependencies import AdminCallerDep, ContextDep, ReadSessionDep, SessionDep
+from app.api.dependencies import AdminCallerDep, ContextDep, KeyFirstRoute, ReadSessionDep, SessionDep
 from app.api.errors import errors
 from app.api.key_schemas import CreateKeyRequest, KeyListQuery, KeyResponse, MadeKeyResponse, RotateKeyRequest
 from app.api.responses import APIResponse, PaginatedResponse, success_response
@@ -14,10 +14,11 @@ from app.utils.exceptions import (
     KeyEscalationException,
     KeyNameTakenException,
     KeyNotFoundException,
+    RotationUnderWayException,
     UnknownApiAppException,
 )
 
-router = APIRouter(prefix="/keys", tags=["keys"])
+router = APIRouter(prefix="/keys", tags=["keys"], route_class=KeyFirstRoute)
 
 
 @router.post(
@@ -50,10 +51,10 @@ async def list_keys(
     session: ReadSessionDep,
 ) -> PaginatedResponse[KeyResponse]:
     """By name, the revoked ones, too; a restricted key sees itself and those that it has made."""
-    wanted = query.wanted(context.cursors, of="keys", sort="name")
+    wanted = query.wanted(context.cursors, caller, of="keys", sort="name")
     page = await context.keys.page(session, query.filter(), wanted, caller=caller)
     rows = [KeyResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, of="keys")
+    return query.answer(page, rows, context.cursors, caller, of="keys")
 
 
 @router.get("/{key_id}", operation_id="getKey", responses=errors(KeyNotFoundException))
@@ -67,7 +68,9 @@ async def get_key(
 @router.post(
     "/{key_id}/rotate",
     operation_id="rotateKey",
-    responses=errors(KeyNotFoundException, KeyEndedException),
+    responses=errors(
+        KeyNotFoundException, KeyEndedException, RotationUnderWayException, KeyEscalationException
+    ),
 )
 async def rotate_key(
     key_id: str,
@@ -77,8 +80,10 @@ async def rotate_key(
     body: RotateKeyRequest | None = None,
 ) -> APIResponse[MadeKeyResponse]:
     """Another key for the same caller, shown once; the old one works on for `overlap` seconds, a day by default."""
-    overlap = (body or RotateKeyRequest()).for_how_long
-    made = await context.keys.rotate(session, key_id, overlap=overlap, caller=caller)
+    wanted = body or RotateKeyRequest()
+    made = await context.keys.rotate(
+        session, key_id, overlap=wanted.for_how_long, force=wanted.force, caller=caller
+    )
     return success_response(MadeKeyResponse.from_made(made))
 
 

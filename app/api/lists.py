@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.responses import PaginatedResponse, paginated_response
+from app.services.key_service import Caller
 from app.services.listing import Page, PageRequest, Position, Total
 from app.utils.cursors import Cursors
 
@@ -22,24 +23,30 @@ class PageQuery(BaseModel):
         default=None,
         max_length=7_000,
         json_schema_extra={"pattern": "^[A-Za-z0-9_=-]+$"},
-        description="`next_cursor` of the page before, with the same filters and order: however deep, it costs "
+        description="`next_cursor` of the page before, with the same key, filters and order: however deep, it costs "
         "the same, and rows that come and go meanwhile move no other",
     )
 
-    def wanted(self, cursors: Cursors, *, of: str, sort: str = "id", descending: bool = False) -> PageRequest:
+    def wanted(
+        self, cursors: Cursors, caller: Caller, *, of: str, sort: str = "id", descending: bool = False
+    ) -> PageRequest:
         """`of`: the list's name. Raises `InvalidCursorException`."""
         after = None
         if self.cursor is not None:
-            page, total, is_exact, row_id, value = cursors.read(self.cursor, of=of, filters=self._filters())
+            page, total, is_exact, row_id, value = cursors.read(
+                self.cursor, reader=caller.name, of=of, filters=self._filters()
+            )
             after = Position(value, row_id, page, Total(total, is_exact))
         return PageRequest(self.page, self.page_size, sort, descending, after)
 
-    def answer(self, page: Page[Any], rows: list[T], cursors: Cursors, *, of: str) -> PaginatedResponse[T]:
+    def answer(
+        self, page: Page[Any], rows: list[T], cursors: Cursors, caller: Caller, *, of: str
+    ) -> PaginatedResponse[T]:
         """`rows`: those of `page` as they are shown."""
         total, cursor = page.total, None
         if page.end is not None:
             place: list[Any] = [page.number, total.number, total.is_exact, page.end.row_id, page.end.value]
-            cursor = cursors.write(place, of=of, filters=self._filters())
+            cursor = cursors.write(place, reader=caller.name, of=of, filters=self._filters())
         return paginated_response(
             rows,
             total=total.number,

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, status
 from app.api.dependencies import (
     ContextDep,
     FleetProfilesCallerDep,
+    KeyFirstRoute,
     ProfilesCallerDep,
     ReadSessionDep,
     SessionDep,
@@ -29,7 +30,7 @@ from app.utils.exceptions import (
     UnknownProfileException,
 )
 
-router = APIRouter(prefix="/profiles", tags=["profiles"])
+router = APIRouter(prefix="/profiles", tags=["profiles"], route_class=KeyFirstRoute)
 
 
 @router.get("", operation_id="listProfiles", responses=errors(InvalidCursorException))
@@ -40,10 +41,12 @@ async def list_profiles(
     session: ReadSessionDep,
 ) -> PaginatedResponse[ProfileResponse]:
     """Profiles as the last sync saw them."""
-    wanted = query.wanted(context.cursors, of="profiles", sort=query.sort, descending=query.order == "desc")
+    wanted = query.wanted(
+        context.cursors, caller, of="profiles", sort=query.sort, descending=query.order == "desc"
+    )
     page = await context.directory.page(session, query.filter(), wanted, reach=caller.reach)
     rows = [ProfileResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, of="profiles")
+    return query.answer(page, rows, context.cursors, caller, of="profiles")
 
 
 @router.post("/sync", status_code=status.HTTP_202_ACCEPTED, operation_id="syncProfiles", responses=errors())
@@ -59,14 +62,15 @@ async def sync_profiles(
 @router.get("/sync", operation_id="listSyncs", responses=errors(InvalidCursorException))
 async def list_syncs(
     query: Annotated[PageQuery, Query()],
-    _caller: FleetProfilesCallerDep,
+    caller: FleetProfilesCallerDep,
     context: ContextDep,
     session: ReadSessionDep,
 ) -> PaginatedResponse[SyncResponse]:
     """Passes over GoLogin's list, the newest first."""
-    page = await context.syncs.page(session, query.wanted(context.cursors, of="syncs", descending=True))
+    wanted = query.wanted(context.cursors, caller, of="syncs", descending=True)
+    page = await context.syncs.page(session, wanted)
     rows = [SyncResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, of="syncs")
+    return query.answer(page, rows, context.cursors, caller, of="syncs")
 
 
 @router.get("/sync/{sync_id}", operation_id="getSync", responses=errors(SyncNotFoundException))

@@ -3,6 +3,8 @@
 import asyncio
 import math
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final
@@ -25,6 +27,10 @@ _STORAGE_TIMEOUT: Final = 0.25
 _STORAGE_RETRY: Final = 5.0
 _MAX_CONNECTIONS: Final = 20
 _STATE: Final = "quota"
+_LOOK_UPS: Final = 2
+"""At once, of keys from all addresses that failed too often: they take no more of the database's connections."""
+_LONGEST_TURN: Final = 5.0
+"""Seconds to wait for one's turn."""
 
 QUOTA_HEADERS: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
@@ -92,20 +98,45 @@ class RateLimiter:
 
 
 class FailedAuthentications:
-    """Of each client address, counted by this process."""
+    """Of each client address, counted by this process.
+
+    A valid key passes from any address: others may send from there, too (a proxy, a NAT).
+    """
 
     def __init__(self, *, per_minute: int, window: MovingWindow | None = None) -> None:
         self._per_minute = per_minute
         self._window = window or MovingWindow()
+        self._look_ups = asyncio.Semaphore(_LOOK_UPS)
 
-    def refuse_too_many(self, address: str) -> None:
-        """Raises `AuthenticationLimitException`."""
+    @asynccontextmanager
+    async def turn(self, address: str) -> AsyncIterator[None]:
+        """To look a key up; where it failed too often, after others. Raises `AuthenticationLimitException`."""
         network = _network(address)
-        if self._window.count(network) >= self._per_minute:
-            raise AuthenticationLimitException(retry_after=self._window.until_less(network))
+        if not self._is_over(network):
+            yield
+            return
+        try:
+            async with asyncio.timeout(_LONGEST_TURN):
+                await self._look_ups.acquire()
+        except TimeoutError:
+            raise self._refusal(network) from None
+        try:
+            yield
+        finally:
+            self._look_ups.release()
 
-    def count(self, address: str) -> None:
-        self._window.add(_network(address))
+    def add(self, address: str) -> None:
+        """Count a failure. Raises `AuthenticationLimitException` for one over the limit, which is not counted."""
+        network = _network(address)
+        if self._is_over(network):
+            raise self._refusal(network)
+        self._window.add(network)
+
+    def _is_over(self, network: str) -> bool:
+        return self._window.count(network) >= self._per_minute
+
+    def _refusal(self, network: str) -> AuthenticationLimitException:
+        return AuthenticationLimitException(retry_after=max(1.0, self._window.until_less(network)))
 
 
 class QuotaHeadersMiddleware:

@@ -9,6 +9,7 @@ from app.api.lists import PageQuery
 from app.api.schemas import Moment
 from app.clients.webhooks import WebhookAnswer
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookStatus
+from app.services.reach import MAX_ACCOUNT_PATTERNS
 from app.services.webhook_service import WebhookOrder
 from app.services.webhook_views import WebhookView
 
@@ -29,7 +30,10 @@ ApiApps = Annotated[
 ]
 AccountPatterns = Annotated[
     list[Annotated[str, Field(pattern=r"^@?[A-Za-z0-9_.+@*-]{1,64}$"), AfterValidator(_as_handle)]],
-    Field(max_length=100, description="Only events of these accounts, with * for any characters; empty: all"),
+    Field(
+        max_length=MAX_ACCOUNT_PATTERNS,
+        description="Only events of these accounts, with * for any characters; empty: all",
+    ),
 ]
 
 
@@ -73,6 +77,10 @@ class RotateWebhookRequest(BaseModel):
 
     overlap_seconds: int = Field(
         default=86_400, ge=0, le=604_800, description="So long deliveries are signed with the old secret, too"
+    )
+    force: bool = Field(
+        default=False,
+        description="Also while the last rotation's overlap is under way: the secret that it replaced ends at once",
     )
 
 

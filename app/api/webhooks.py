@@ -5,7 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, status
 
-from app.api.dependencies import ContextDep, ReadSessionDep, SessionDep, WebhooksCallerDep
+from app.api.dependencies import (
+    ContextDep,
+    KeyFirstRoute,
+    ReadSessionDep,
+    SessionDep,
+    WebhooksCallerDep,
+)
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.webhook_schemas import (
@@ -27,12 +33,13 @@ from app.services import webhook_views
 from app.utils.exceptions import (
     DeliveryNotFoundException,
     InvalidCursorException,
+    RotationUnderWayException,
     TooManyWebhooksException,
     WebhookNotFoundException,
     WebhookUrlRefusedException,
 )
 
-router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=KeyFirstRoute)
 
 
 @router.post(
@@ -92,13 +99,18 @@ async def delete_webhook(
     return success_response(None)
 
 
-@router.post("/{webhook_id}/rotate", operation_id="rotateWebhook", responses=errors(WebhookNotFoundException))
+@router.post(
+    "/{webhook_id}/rotate",
+    operation_id="rotateWebhook",
+    responses=errors(WebhookNotFoundException, RotationUnderWayException),
+)
 async def rotate_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, body: RotateWebhookRequest | None = None
 ) -> APIResponse[RotatedWebhookResponse]:
     """A new secret; for a day, or as asked, deliveries are signed with the old one as well."""
-    overlap = timedelta(seconds=(body or RotateWebhookRequest()).overlap_seconds)
-    secret = await context.webhooks.rotate(webhook_id, caller, overlap=overlap)
+    wanted = body or RotateWebhookRequest()
+    overlap = timedelta(seconds=wanted.overlap_seconds)
+    secret = await context.webhooks.rotate(webhook_id, caller, overlap=overlap, force=wanted.force)
     return success_response(RotatedWebhookResponse(secret=secret.get_secret_value()))
 
 
@@ -162,10 +174,10 @@ async def list_deliveries(
     """Those of the newest events first."""
     endpoint = await context.webhooks.get(session, webhook_id, caller)
     name = f"deliveries of {endpoint.endpoint_id}"
-    wanted = query.wanted(context.cursors, of=name, sort="event_id", descending=True)
+    wanted = query.wanted(context.cursors, caller, of=name, sort="event_id", descending=True)
     page = await webhook_views.page_of_deliveries(session, endpoint.id, wanted, status=query.status)
     rows = [DeliveryResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, of=name)
+    return query.answer(page, rows, context.cursors, caller, of=name)
 
 
 @router.get(

@@ -10,7 +10,8 @@ from rich.table import Table
 from app.cli.shared import asynchronous, settings
 from app.context import open_context
 from app.models import ApiKey, utc_now
-from app.services.key_service import COMMAND_LINE, KeyFilter, KeyStatus, Scope, status_of
+from app.services.key_service import COMMAND_LINE, Scope
+from app.services.key_status import KeyFilter, KeyStatus, status_of
 from app.services.listing import PageRequest
 from app.services.reach import Reach
 
@@ -81,12 +82,15 @@ async def rotate_key(
     overlap: Annotated[
         int, typer.Option(min=0, max=30 * _DAY, help="Seconds for which the old key works, too.")
     ] = _DAY,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while the key that the last rotation replaced still works.")
+    ] = False,
 ) -> None:
     """Make another key for the same caller and show it, once."""
     async with open_context(settings()) as context, context.database.transaction() as session:
         row = await context.keys.named(session, name)
         made = await context.keys.rotate(
-            session, row.key_id, overlap=timedelta(seconds=overlap), caller=COMMAND_LINE
+            session, row.key_id, overlap=timedelta(seconds=overlap), force=force, caller=COMMAND_LINE
         )
     print(made.key.get_secret_value())
 

@@ -73,10 +73,15 @@ async def rotate_webhook(
     hours: Annotated[
         float, typer.Option(min=0, max=168, help="The old secret stays valid for so long.")
     ] = 24,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while the secret that the last rotation replaced is valid.")
+    ] = False,
 ) -> None:
     """Make a new secret and show it, once."""
     async with open_context(settings()) as context:
-        secret = await context.webhooks.rotate(webhook_id, CALLER, overlap=timedelta(hours=hours))
+        secret = await context.webhooks.rotate(
+            webhook_id, CALLER, overlap=timedelta(hours=hours), force=force
+        )
     print(secret.get_secret_value())
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, and_, or_, select, true, update
+from sqlalchemy import ColumnElement, or_, select, true, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,8 +18,9 @@ from app.database import Database
 from app.models import ApiKey, utc_now
 from app.services import event_service
 from app.services.key_secrets import NO_HASH, hash_of, new_key, prefix_of
+from app.services.key_status import KeyFilter, KeyStatus, is_to_come, status_of
 from app.services.listing import Page, PageRequest, page_of
-from app.services.reach import EVERYTHING, Reach
+from app.services.reach import EVERYTHING, MAX_ACCOUNT_PATTERNS, Reach
 from app.utils.exceptions import (
     AuthenticationException,
     DatabaseUnavailableException,
@@ -28,6 +29,7 @@ from app.utils.exceptions import (
     KeyEscalationException,
     KeyNameTakenException,
     KeyNotFoundException,
+    RotationUnderWayException,
     UnknownApiAppException,
 )
 from app.utils.handles import normalize_pattern
@@ -52,21 +54,17 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-class KeyStatus(StrEnum):
-    ACTIVE = "active"
-    EXPIRED = "expired"
-    REVOKED = "revoked"
-
-
 @dataclass(frozen=True)
 class Caller:
-    """Who calls: the name of an API key, what it may do (`admin`: all), for whom, and how often."""
+    """Who calls: the name of an API key, what it may do (`admin`: all), for whom, how often, how long."""
 
     name: str
     scopes: frozenset[str]
     reach: Reach = EVERYTHING
     rate_limit_per_minute: int | None = None
     """None: as the settings say."""
+    expires_at: datetime | None = None
+    """None: never."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
@@ -84,25 +82,25 @@ class MadeKey:
     key: SecretStr
 
 
-@dataclass(frozen=True)
-class KeyFilter:
-    """None: whatever."""
-
-    status: KeyStatus | None = None
-    text: str | None = None
-    """Part of the name."""
-
-
 class KeyService:
     """`bootstrap_key`: the key of the settings, which works before any other exists. `api_apps`: the configured ones.
+    `rate_limit_per_minute`: of keys that say nothing else.
 
     A restricted caller (`Caller.reach`) manages the keys that it has made, and itself; others are not there for it.
     """
 
-    def __init__(self, *, database: Database, bootstrap_key: SecretStr, api_apps: Collection[str]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bootstrap_key: SecretStr,
+        api_apps: Collection[str],
+        rate_limit_per_minute: int,
+    ) -> None:
         self._database = database
         self._bootstrap_hash = hash_of(bootstrap_key.get_secret_value())
         self._api_apps = api_apps
+        self._rate_limit = rate_limit_per_minute
         self._noting: dict[int, asyncio.Task[None]] = {}
 
     async def create(
@@ -117,11 +115,9 @@ class KeyService:
         caller: Caller,
     ) -> MadeKey:
         """Raises `InvalidRequestException`, `KeyNameTakenException`, `UnknownApiAppException`, and
-        `KeyEscalationException` for a key that may more than the caller.
+        `KeyEscalationException` for a key that may more, more often or for longer than the caller.
         """
         reach = self._checked(name, reach, expires_at)
-        if not caller.reach.includes(reach) or not all(caller.may(scope) for scope in scopes):
-            raise KeyEscalationException
         prefix, key = new_key()
         row = ApiKey(
             key_id=str(uuid.uuid4()),
@@ -135,6 +131,7 @@ class KeyService:
             created_by=caller.name,
             expires_at=expires_at,
         )
+        self._refuse_more(row, caller)
         session.add(row)
         try:
             await session.flush()
@@ -148,11 +145,7 @@ class KeyService:
         self, session: AsyncSession, wanted: KeyFilter, request: PageRequest, *, caller: Caller
     ) -> Page[ApiKey]:
         """Those that the caller manages."""
-        query = select(ApiKey).where(_managed_by(caller))
-        if wanted.status is not None:
-            query = query.where(_is(wanted.status))
-        if wanted.text:
-            query = query.where(ApiKey.name.icontains(wanted.text, autoescape=True))
+        query = select(ApiKey).where(_managed_by(caller), wanted.condition())
         return await page_of(session, query, ApiKey, request)
 
     async def get(self, session: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
@@ -167,15 +160,20 @@ class KeyService:
         return row
 
     async def rotate(
-        self, session: AsyncSession, key_id: str, *, overlap: timedelta, caller: Caller
+        self, session: AsyncSession, key_id: str, *, overlap: timedelta, force: bool = False, caller: Caller
     ) -> MadeKey:
-        """Another key for the same caller; the one it replaces works for `overlap` more, one before that no more.
+        """Another key for the same caller; the one it replaces works for `overlap` more.
 
-        Raises `KeyNotFoundException`, `KeyEndedException`.
+        Until that is over it is refused, as it would end the older key: whoever repeats a request whose answer was
+        lost would end the key that is in use. `force`: end it. Raises `KeyNotFoundException`, `KeyEndedException`,
+        `RotationUnderWayException`, and `KeyEscalationException` for a key that may more than the caller.
         """
         row = await _found(session, key_id, caller, lock=True)
         if (status := status_of(row)) is not KeyStatus.ACTIVE:
             raise KeyEndedException(row.name, status)
+        self._refuse_more(row, caller)
+        if row.previous_expires_at is not None and is_to_come(row.previous_expires_at) and not force:
+            raise RotationUnderWayException(row.previous_expires_at)
         row.previous_prefix = row.previous_hash = row.previous_expires_at = None
         if overlap:
             row.previous_prefix, row.previous_hash = row.prefix, row.key_hash
@@ -213,11 +211,11 @@ class KeyService:
             return Caller(BOOTSTRAP_NAME, frozenset(Scope))
         if row is None or status_of(row) is not KeyStatus.ACTIVE:
             raise AuthenticationException
-        if not is_current and not (is_previous and _is_to_come(row.previous_expires_at)):
+        if not is_current and not (is_previous and is_to_come(row.previous_expires_at)):
             raise AuthenticationException
         self._note_use(row)
-        reach = Reach.of(row.api_apps, row.account_patterns)
-        return Caller(row.name, frozenset(row.scopes), reach, row.rate_limit_per_minute)
+        scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
+        return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at)
 
     async def close(self) -> None:
         """Wait for what is being written; the database's own deadlines end that."""
@@ -232,10 +230,29 @@ class KeyService:
             raise InvalidRequestException("expires_at: must be in the future")
         if unknown := reach.api_apps - set(self._api_apps):
             raise UnknownApiAppException(min(unknown), sorted(self._api_apps))
+        if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
+            raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
         try:
             return Reach.of(reach.api_apps, [normalize_pattern(each) for each in reach.account_patterns])
         except ValueError as error:
             raise InvalidRequestException(f"account_patterns: {error}") from None
+
+    def _refuse_more(self, row: ApiKey, caller: Caller) -> None:
+        """Raises `KeyEscalationException`; of keys that are there, too: a rotation shows them to the caller."""
+        may_all = caller.may(Scope.ADMIN) or caller.scopes.issuperset(row.scopes)
+        if not may_all or not caller.reach.includes(_reach_of(row)):
+            raise KeyEscalationException("scopes, apps or accounts")
+        if (end := caller.expires_at) and (row.expires_at is None or row.expires_at > end):
+            raise KeyEscalationException(f"time: expires_at must be {end.isoformat()} or earlier")
+        most = self._most_requests(caller)
+        if most is not None and (row.rate_limit_per_minute or self._rate_limit) > most:
+            raise KeyEscalationException(f"requests: rate_limit_per_minute must be {most} or less")
+
+    def _most_requests(self, caller: Caller) -> int | None:
+        """Of a key that it makes; None: whoever is restricted in nothing of this may give any."""
+        if caller.rate_limit_per_minute is None and caller.reach == EVERYTHING:
+            return None
+        return caller.rate_limit_per_minute or self._rate_limit
 
     def _note_use(self, row: ApiKey) -> None:
         """Aside from the request, which neither waits for it nor fails with it."""
@@ -256,21 +273,8 @@ class KeyService:
             log.warning("api_key.use_not_noted", error=type(error).__name__)
 
 
-def status_of(row: ApiKey) -> KeyStatus:
-    if row.revoked_at is not None:
-        return KeyStatus.REVOKED
-    lives = row.expires_at is None or _is_to_come(row.expires_at)
-    return KeyStatus.ACTIVE if lives else KeyStatus.EXPIRED
-
-
-def _is(status: KeyStatus) -> ColumnElement[bool]:
-    """The same as `status_of`, for a query."""
-    lives = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > utc_now())
-    return {
-        KeyStatus.REVOKED: ApiKey.revoked_at.is_not(None),
-        KeyStatus.EXPIRED: and_(ApiKey.revoked_at.is_(None), ~lives),
-        KeyStatus.ACTIVE: and_(ApiKey.revoked_at.is_(None), lives),
-    }[status]
+def _reach_of(row: ApiKey) -> Reach:
+    return Reach.of(row.api_apps, row.account_patterns)
 
 
 def _managed_by(caller: Caller) -> ColumnElement[bool]:
@@ -291,7 +295,3 @@ def _record(session: AsyncSession, event_type: str, row: ApiKey, caller: Caller,
     event_service.record(
         session, event_type, actor=caller.name, key_id=row.key_id, name=row.name, prefix=row.prefix, **data
     )
-
-
-def _is_to_come(moment: datetime | None) -> bool:
-    return moment is not None and moment > utc_now()

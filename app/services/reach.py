@@ -9,6 +9,8 @@ from sqlalchemy import ColumnElement, and_, or_, true
 
 from app.utils.exceptions import OutOfReachException
 
+MAX_ACCOUNT_PATTERNS: Final = 20
+"""Of one key or webhook: each that has a `*` is looked for in every row of a list."""
 _ESCAPE: Final = "\\"
 
 
@@ -42,6 +44,12 @@ class Reach:
         if not self.covers(account_id, api_app):
             raise OutOfReachException(account_id, api_app)
 
+    def require_all_of(self, other: "Reach") -> None:
+        """For a reach that a request names. Raises `OutOfReachException`."""
+        if not self.includes(other):
+            accounts = " or ".join(other.account_patterns) or "all accounts"
+            raise OutOfReachException(accounts, " or ".join(sorted(other.api_apps)) or "all apps")
+
     def require_account(self, account_id: str) -> None:
         """For a request that names no app. Raises `OutOfReachException`."""
         if not self._covers_account(account_id):
@@ -51,10 +59,15 @@ class Reach:
         """The same as `covers`, for a query."""
         return and_(
             app_column.in_(self.api_apps) if self.api_apps else true(),
-            or_(*(account_column.like(_like(pattern), escape=_ESCAPE) for pattern in self.account_patterns))
-            if self.account_patterns
-            else true(),
+            self._names(account_column) if self.account_patterns else true(),
         )
+
+    def _names(self, column: Any) -> ColumnElement[bool]:
+        exact = [pattern for pattern in self.account_patterns if "*" not in pattern]
+        like = [
+            column.like(_like(pattern), escape=_ESCAPE) for pattern in self.account_patterns if "*" in pattern
+        ]
+        return or_(column.in_(exact), *like) if exact else or_(*like)
 
     def _covers_app(self, api_app: str | None) -> bool:
         return not self.api_apps or api_app in self.api_apps

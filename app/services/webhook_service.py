@@ -15,10 +15,15 @@ from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, 
 from app.services import event_order, event_service
 from app.services.event_order import Position
 from app.services.key_service import Caller
-from app.services.reach import Reach
+from app.services.reach import MAX_ACCOUNT_PATTERNS, Reach
 from app.services.webhook_message import signed_headers, trial_message
 from app.services.webhook_vault import WebhookVault, new_secret
-from app.utils.exceptions import InvalidRequestException, TooManyWebhooksException, WebhookNotFoundException
+from app.utils.exceptions import (
+    InvalidRequestException,
+    RotationUnderWayException,
+    TooManyWebhooksException,
+    WebhookNotFoundException,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ class WebhookService:
     async def create(self, order: WebhookOrder, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
         """It is told of what happens from now on; the secret cannot be shown again.
 
-        Raises `WebhookUrlRefusedException`, `TooManyWebhooksException`, `InvalidRequestException`.
+        Raises `WebhookUrlRefusedException`, `TooManyWebhooksException`, `InvalidRequestException`,
+        `OutOfReachException`.
         """
         assert order.url is not None
         await self._client.check(order.url)
@@ -67,7 +73,7 @@ class WebhookService:
                 after_event_id=position.event_id,
                 created_by=caller.name,
             )
-            _check_reach(row, caller)
+            _check_reach(reach_of(row), caller)
             session.add(row)
             _record(session, "webhook.created", row, caller, event_types=row.event_types)
         return row, secret
@@ -78,7 +84,7 @@ class WebhookService:
     async def update(self, endpoint_id: str, order: WebhookOrder, caller: Caller) -> WebhookEndpoint:
         """Events that were taken up for it before go to the new URL, whatever their type.
 
-        Raises `WebhookUrlRefusedException`, `InvalidRequestException`.
+        Raises `WebhookUrlRefusedException`, `InvalidRequestException`, `OutOfReachException`.
         """
         if order.url is not None:
             await self._client.check(order.url)
@@ -86,15 +92,24 @@ class WebhookService:
             row = await self._found(session, endpoint_id, caller, to_change=True)
             for name, value in order.values().items():
                 setattr(row, name, value)
-            _check_reach(row, caller)
+            _check_reach(reach_of(row), caller)
             _record(session, "webhook.updated", row, caller, changed=sorted(order.values()))
         return row
 
-    async def rotate(self, endpoint_id: str, caller: Caller, *, overlap: timedelta) -> SecretStr:
-        """The new secret, shown once; the old one signs, too, for the time of `overlap`."""
+    async def rotate(
+        self, endpoint_id: str, caller: Caller, *, overlap: timedelta, force: bool = False
+    ) -> SecretStr:
+        """The new secret, shown once; the old one signs, too, for the time of `overlap`.
+
+        `force`: even while one before that still signs, which ends; else raises `RotationUnderWayException`, so
+        that no receiver is left without a secret by a request that is repeated as its answer was lost.
+        """
         secret = new_secret()
         async with self._database.transaction() as session:
             row = await self._found(session, endpoint_id, caller, to_change=True)
+            signs_until = row.previous_secret_expires_at
+            if signs_until is not None and signs_until > utc_now() and not force:
+                raise RotationUnderWayException(signs_until)
             row.previous_secret, row.previous_secret_expires_at = row.secret, utc_now() + overlap
             row.secret = self._vault.seal(endpoint_id, secret)
             _record(session, "webhook.rotated", row, caller, overlap_seconds=overlap.total_seconds())
@@ -179,6 +194,13 @@ def reach_of(row: WebhookEndpoint) -> Reach:
     return Reach.of(row.api_apps, row.account_patterns)
 
 
+def _check_reach(reach: Reach, caller: Caller) -> None:
+    """Raises `InvalidRequestException`, `OutOfReachException`."""
+    if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
+        raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
+    caller.reach.require_all_of(reach)
+
+
 def _defaults(caller: Caller) -> dict[str, Any]:
     return {
         "name": "",
@@ -186,13 +208,6 @@ def _defaults(caller: Caller) -> dict[str, Any]:
         "api_apps": sorted(caller.reach.api_apps),
         "account_patterns": list(caller.reach.account_patterns),
     }
-
-
-def _check_reach(row: WebhookEndpoint, caller: Caller) -> None:
-    if not caller.reach.includes(reach_of(row)):
-        raise InvalidRequestException(
-            "api_apps, account_patterns: this API key is for fewer apps or accounts; leave them out for all of its own"
-        )
 
 
 async def _first_event(session: AsyncSession, begins: ColumnElement[bool]) -> Position | None:

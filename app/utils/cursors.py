@@ -19,25 +19,32 @@ _PURPOSE: Final = b"list cursors, version 1"
 class Cursors:
     """Made with the first of the keys and read with any, so that a change of the encryption keys breaks none.
 
-    A cursor holds for one list with the same filters: it is no secret, but what it says cannot be changed.
+    A cursor holds for one API key (`reader`, its name), one list and the same filters: it is no secret, but what it
+    says cannot be changed.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = [_derived(key) for key in keys]
 
-    def write(self, place: Sequence[str | int], *, of: str, filters: Mapping[str, Any]) -> str:
+    def write(self, place: Sequence[str | int], *, reader: str, of: str, filters: Mapping[str, Any]) -> str:
         """`place`: the values of the last row by which the list `of` is sorted."""
         payload = json.dumps(list(place)).encode()
-        return base64.urlsafe_b64encode(_mac(self._keys[0], payload, of, filters) + payload).decode()
+        bound = _bound(reader, of, filters)
+        return base64.urlsafe_b64encode(_mac(self._keys[0], payload, bound) + payload).decode()
 
-    def read(self, cursor: str, *, of: str, filters: Mapping[str, Any]) -> list[Any]:
-        """The place. Raises `InvalidCursorException` for a cursor that was made by nobody, or for another list."""
+    def read(self, cursor: str, *, reader: str, of: str, filters: Mapping[str, Any]) -> list[Any]:
+        """The place. Raises `InvalidCursorException` for one that was made by nobody, or for another key or list."""
         try:
             raw = base64.urlsafe_b64decode(cursor.encode())
         except ValueError:
             raise InvalidCursorException from None
+        if (
+            base64.urlsafe_b64encode(raw).decode() != cursor
+        ):  # the last letter's spare bits, too, are as we wrote them
+            raise InvalidCursorException
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        if not any(hmac.compare_digest(mac, _mac(key, payload, of, filters)) for key in self._keys):
+        bound = _bound(reader, of, filters)
+        if not any(hmac.compare_digest(mac, _mac(key, payload, bound)) for key in self._keys):
             raise InvalidCursorException
         place: list[Any] = json.loads(payload)
         return place
@@ -48,7 +55,10 @@ def _derived(key: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(key)
 
 
-def _mac(key: bytes, payload: bytes, of: str, filters: Mapping[str, Any]) -> bytes:
-    bound = json.dumps([of, filters], sort_keys=True, default=str).encode()
+def _bound(reader: str, of: str, filters: Mapping[str, Any]) -> bytes:
+    return json.dumps([reader, of, filters], sort_keys=True, default=str).encode()
+
+
+def _mac(key: bytes, payload: bytes, bound: bytes) -> bytes:
     # Hashed, so that where the one ends and the other begins is never in doubt.
     return hmac.digest(key, hashlib.sha256(bound).digest() + payload, "sha256")[:_MAC_BYTES]

@@ -7,6 +7,7 @@ Messages are shown to callers: they hold no secret and no internal detail.
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
@@ -210,9 +211,9 @@ class KeyEscalationException(DomainException):
     error_code = "KEY_ESCALATION"
     status_code = 403
 
-    def __init__(self) -> None:
+    def __init__(self, less: str) -> None:
         super().__init__(
-            "A key cannot be given more scopes, apps or accounts than the key that makes it has; ask for less"
+            f"A key cannot be given more than the key that makes or rotates it has; ask for less {less}"
         )
 
 
@@ -242,8 +243,21 @@ class KeyEndedException(DomainException):
         super().__init__(f"The API key '{name}' is {status}; make a new one")
 
 
+class RotationUnderWayException(DomainException):
+    """Of an API key, or of a webhook's secret."""
+
+    error_code = "ROTATION_UNDER_WAY"
+    status_code = 409
+
+    def __init__(self, ends_at: datetime) -> None:
+        super().__init__(
+            f"It was rotated already, and what that replaced works until {ends_at.isoformat()}: another rotation ends "
+            'it at once. Wait, or rotate with "force": true (--force)'
+        )
+
+
 class AuthenticationLimitException(DomainException):
-    """Too many requests without a valid key; nothing of this address is looked at before that is over."""
+    """Too many requests without a valid key came from the address; one with a valid key is not refused."""
 
     error_code = "TOO_MANY_FAILED_AUTHENTICATIONS"
     status_code = 429

@@ -9,7 +9,7 @@ from app.cli import cli
 from app.context import open_context
 from app.services.key_service import Caller
 from app.services.reach import Reach
-from app.utils.exceptions import AuthenticationException
+from app.utils.exceptions import AuthenticationException, RotationUnderWayException
 from tests.fixtures.settings import MakeSettings
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
@@ -46,12 +46,16 @@ def test_a_key_from_its_making_to_its_end(settings_of_commands: MakeSettings):
         "create", "billing", "--scope", "tokens:read", "--scope", "events", *restrictions, "--days", "9"
     )
     reach = Reach.of(["AIOTT1"], ["shop_*", "anna"])
-    expected = Caller("billing", frozenset({"tokens:read", "events"}), reach, 7)
-    assert caller_of(settings_of_commands, first) == expected
+    expected = caller_of(settings_of_commands, first)
+    assert expected.expires_at is not None
+    scopes = frozenset({"tokens:read", "events"})
+    assert expected == Caller("billing", scopes, reach, 7, expected.expires_at)
 
     second = run("rotate", "billing", "--overlap", "60")
     assert caller_of(settings_of_commands, first) == caller_of(settings_of_commands, second) == expected
-    third = run("rotate", "billing", "--overlap", "0")
+    with pytest.raises(RotationUnderWayException):
+        run("rotate", "billing", "--overlap", "0")
+    third = run("rotate", "billing", "--overlap", "0", "--force")
     with pytest.raises(AuthenticationException):
         caller_of(settings_of_commands, second)
 

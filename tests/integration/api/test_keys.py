@@ -61,7 +61,9 @@ async def test_a_key_that_is_rotated_and_revoked(api: Api):
     assert second["previous_prefix"] == first["prefix"]
     for key in (first["key"], second["key"]):
         assert (await use(api, key)).status_code == 200
-    third = answered(await api.client.post(f"{path}/rotate", json={"overlap": 0}))
+    again = await api.client.post(f"{path}/rotate", json={"overlap": 0})
+    assert '"force": true' in refused(again, 409, "ROTATION_UNDER_WAY")
+    third = answered(await api.client.post(f"{path}/rotate", json={"overlap": 0, "force": True}))
     refused(await use(api, second["key"]), 401, "UNAUTHORIZED")
     assert (await use(api, third["key"])).status_code == 200
 
@@ -80,6 +82,7 @@ async def test_a_key_that_is_rotated_and_revoked(api: Api):
         ({"scopes": ["all"]}, "INVALID_REQUEST"),
         ({"api_apps": ["NOPE"]}, "UNKNOWN_API_APP"),
         ({"account_patterns": ["shop%"]}, "INVALID_REQUEST"),
+        ({"account_patterns": ["shop_*"] * 21}, "INVALID_REQUEST"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, "INVALID_REQUEST"),
         ({"rate_limit_per_minute": 0}, "INVALID_REQUEST"),
         ({"key": "my own"}, "INVALID_REQUEST"),
@@ -88,6 +91,20 @@ async def test_a_key_that_is_rotated_and_revoked(api: Api):
 async def test_a_key_that_cannot_be(api: Api, values: dict[str, Any], code: str):
     refused(await api.client.post("/keys", json=BILLING | values), 422, code)
     assert (await api.client.get("/keys")).json()["total"] == 0
+
+
+async def test_a_key_that_is_restricted_makes_none_that_may_more(api: Api):
+    within = {"scopes": ["admin"], "expires_at": "2090-01-01T00:00:00Z"}
+    headers = {"X-API-Key": (await made(api, **within))["key"]}
+    for values, words in (
+        ({}, "expires_at must be 2090-01-01"),
+        (within | {"expires_at": None}, "expires_at"),
+        (within | {"rate_limit_per_minute": None}, "rate_limit_per_minute must be 7 or less"),
+        (within | {"account_patterns": []}, "scopes, apps or accounts"),
+    ):
+        answer = await api.client.post("/keys", json=BILLING | {"name": "more"} | values, headers=headers)
+        assert words in refused(answer, 403, "KEY_ESCALATION")
+    answered(await api.client.post("/keys", json=BILLING | within | {"name": "same"}, headers=headers), 201)
 
 
 async def test_no_such_key(api: Api):

@@ -110,6 +110,16 @@ async def test_a_cursor_of_another_list_filter_or_order_is_refused(api: Api, thr
         assert "begin without one" in refused(answer, 422, "INVALID_CURSOR")
 
 
+async def test_a_cursor_of_another_key_is_refused(api: Api, three: list[str]):
+    """It tells how many rows that key sees."""
+    other = await api.key(*Scope, name="other")
+    for path in ("/authorize", "/events"):
+        answer = page_of(await api.client.get(path, params={"page_size": 1}, headers=other))
+        query = {"cursor": answer["next_cursor"]}
+        page_of(await api.client.get(path, params=query, headers=other))
+        refused(await api.client.get(path, params=query), 422, "INVALID_CURSOR")
+
+
 async def test_a_cursor_outlives_a_change_of_the_encryption_keys(open_api: OpenApi, three: list[str]):
     old, new = f"old:{generate_key()}", f"new:{generate_key()}"
     async with open_api(encryption_keys=old) as api:

@@ -2,12 +2,14 @@
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api import rate_limit
 from app.api.errors import answer_of
@@ -17,6 +19,7 @@ from app.utils.exceptions import RateLimitException
 from tests.fixtures.api import API_KEY, OpenApi, answered, refused
 from tests.fixtures.logs import logged
 from tests.fixtures.redis_server import redis_server
+from tests.fixtures.waiting import eventually
 
 ALICE = Caller("alice", frozenset())
 NAMES = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
@@ -55,24 +58,75 @@ async def test_nobody_has_no_quota(open_api: OpenApi):
         assert not {name.lower() for name in NAMES} & (set(response.headers) | set(health.headers))
 
 
-async def test_an_address_that_fails_too_often_is_refused_before_its_key_is_looked_at(
-    open_api: OpenApi, monkeypatch: pytest.MonkeyPatch
+async def test_so_many_failures_at_once_are_answered_401_and_a_valid_key_always_passes(
+    open_sqlite_api: OpenApi,
 ):
-    async with open_api(auth_failures_per_minute=3) as api:
-        for _ in range(3):
-            refused(await api.client.get("/accounts", headers={"X-API-Key": "x"}), 401, "UNAUTHORIZED")
-        monkeypatch.setattr(api.context.keys, "authenticate", None)
-        response = await api.client.get("/accounts")
+    async with open_sqlite_api(auth_failures_per_minute=3) as api:
+        wrong = {"X-API-Key": "x"}
+        responses = await asyncio.gather(*(api.client.get("/accounts", headers=wrong) for _ in range(200)))
+        assert Counter(each.status_code for each in responses) == {401: 3, 429: 197}
+        response = await api.client.get("/accounts", headers=wrong)
         refused(response, 429, "TOO_MANY_FAILED_AUTHENTICATIONS")
         assert 1 <= int(response.headers["Retry-After"]) <= 60
         answered(await api.client.get("/health"))
+        assert (await api.client.get("/accounts")).status_code == 200
+
+
+async def test_a_flood_from_one_address_leaves_the_database_to_the_others(
+    open_sqlite_api: OpenApi, monkeypatch: pytest.MonkeyPatch
+):
+    """A look-up that takes its time must hold up no other address."""
+    looking, most, may_end = 0, 0, asyncio.Event()
+    async with open_sqlite_api(auth_failures_per_minute=1, trusted_proxies=["127.0.0.0/8"]) as api:
+        authenticate = api.context.keys.authenticate
+
+        async def slow(session: AsyncSession, key: str | None) -> Caller:
+            nonlocal looking, most
+            if key == API_KEY:
+                return await authenticate(session, key)
+            looking, most = looking + 1, max(most, looking + 1)
+            await may_end.wait()
+            looking -= 1
+            return await authenticate(session, key)
+
+        async def ask(address: str, key: str) -> int:
+            headers = {"X-Forwarded-For": address, "X-API-Key": key}
+            return (await api.client.get("/accounts", headers=headers)).status_code
+
+        assert await ask("203.0.113.1", "x") == 401
+        monkeypatch.setattr(api.context.keys, "authenticate", slow)
+        flood = [asyncio.create_task(ask("203.0.113.1", "x")) for _ in range(50)]
+        await eventually(lambda: looking == 2, 30)
+        assert await ask("203.0.113.2", API_KEY) == 200
+        may_end.set()
+        assert set(await asyncio.gather(*flood)) == {429}
+        assert most == 2
+
+
+async def test_a_key_is_checked_and_counted_before_the_body_is_read(open_sqlite_api: OpenApi):
+    async def unread() -> AsyncIterator[bytes]:
+        raise AssertionError("the body is read")
+        yield b""
+
+    async with open_sqlite_api(auth_failures_per_minute=2, rate_limit_per_minute=1) as api:
+        for path in ("/keys", "/authorize"):
+            wrong = await api.client.post(path, content=unread(), headers={"X-API-Key": "x"})
+            refused(wrong, 401, "UNAUTHORIZED")
+        wrong = await api.client.post("/keys", content=b"{", headers={"X-API-Key": "x"})
+        refused(wrong, 429, "TOO_MANY_FAILED_AUTHENTICATIONS")
+        malformed = await api.client.post("/keys", content=b"{", headers={"Content-Type": "application/json"})
+        refused(malformed, 422, "INVALID_REQUEST")
+        assert quota(malformed) == (1, 0)
+        refused(await api.client.post("/keys", content=unread()), 429, "RATE_LIMITED")
 
 
 async def test_behind_a_trusted_proxy_one_caller_who_fails_does_not_shut_out_the_others(open_api: OpenApi):
     async with open_api(auth_failures_per_minute=1, trusted_proxies=["127.0.0.0/8"]) as api:
         for address, key, status in (
             ("203.0.113.1", "x", 401),
-            ("203.0.113.1", API_KEY, 429),
+            ("203.0.113.1", "x", 429),
+            ("203.0.113.1", API_KEY, 200),
+            ("203.0.113.2", "x", 401),
             ("203.0.113.2", API_KEY, 200),
         ):
             headers = {"X-Forwarded-For": f"198.51.100.9, {address}", "X-API-Key": key}

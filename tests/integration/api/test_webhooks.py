@@ -15,7 +15,7 @@ from app.services import event_service
 from app.services.key_service import Caller, Scope
 from app.services.reach import Reach
 from app.services.webhook_service import WebhookOrder
-from app.utils.exceptions import InvalidRequestException, WebhookNotFoundException
+from app.utils.exceptions import OutOfReachException, WebhookNotFoundException
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 
@@ -104,6 +104,8 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
     assert (patched["name"], patched["event_types"], patched["account_patterns"]) == ("CRM", [], ["team_*"])
     new = answered(await api.client.post(f"{url}/rotate", json={"overlap_seconds": 60}))["secret"]
     assert new != made["secret"]
+    again = await api.client.post(f"{url}/rotate")
+    assert '"force": true' in refused(again, 409, "ROTATION_UNDER_WAY")
     assert answered(await api.client.get(url))["previous_secret_expires_at"]
     resumed = answered(await api.client.post(f"{url}/resume"))
     assert (resumed["status"], resumed["failing_since"]) == ("active", None)
@@ -135,6 +137,7 @@ async def test_what_is_refused(api: Api):
         ({"url": "http://u:p@127.0.0.1/"}, "WEBHOOK_URL_REFUSED"),
         ({"url": "http://127.0.0.1/", "event_types": ["no spaces"]}, "INVALID_REQUEST"),
         ({"url": "http://127.0.0.1/", "account_patterns": ["a?"]}, "INVALID_REQUEST"),
+        ({"url": "http://127.0.0.1/", "account_patterns": ["a"] * 21}, "INVALID_REQUEST"),
         ({"url": "http://127.0.0.1/", "name": "\x00"}, "INVALID_REQUEST"),
         ({"url": "http://127.0.0.1/", "secret": "mine"}, "INVALID_REQUEST"),
     ):
@@ -174,9 +177,9 @@ async def test_a_key_that_is_for_some_accounts_makes_and_sees_no_more(api: Api, 
     order = WebhookOrder(url=receiver.url(), account_patterns=["team_a*"])
     assert (await webhooks.create(order, team))[0].account_patterns == ["team_a*"]
     for wider in ({"account_patterns": ["tea*"]}, {"account_patterns": []}, {"api_apps": ["X", "Y"]}):
-        with pytest.raises(InvalidRequestException):
+        with pytest.raises(OutOfReachException):
             await webhooks.create(WebhookOrder(url=receiver.url(), **wider), team)
-        with pytest.raises(InvalidRequestException):
+        with pytest.raises(OutOfReachException):
             await webhooks.update(mine.endpoint_id, WebhookOrder(**wider), team)
     async with database.reading() as session:
         with pytest.raises(WebhookNotFoundException):

@@ -1,5 +1,6 @@
 """Only the hash of a key is kept, only a living key opens the door, and no key makes one that may more."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from sqlalchemy import select, text, update
 from app.context import Context
 from app.database import Database
 from app.models import ApiKey, Event, utc_now
-from app.services.key_service import COMMAND_LINE, Caller, KeyFilter, KeyService, KeyStatus, MadeKey, Scope
+from app.services.key_service import COMMAND_LINE, Caller, KeyService, MadeKey, Scope
+from app.services.key_status import KeyFilter, KeyStatus
 from app.services.listing import PageRequest
 from app.services.reach import Reach
 from app.utils.exceptions import (
@@ -21,6 +23,7 @@ from app.utils.exceptions import (
     KeyEscalationException,
     KeyNameTakenException,
     KeyNotFoundException,
+    RotationUnderWayException,
     UnknownApiAppException,
 )
 from tests.fixtures.logs import logged
@@ -43,9 +46,13 @@ async def create(context: Context, name: str = "reporting", **values: Any) -> st
     return (await make(context, name, **values)).key.get_secret_value()
 
 
-async def rotate(context: Context, made: MadeKey, overlap: timedelta, caller: Caller = COMMAND_LINE) -> str:
+async def rotate(
+    context: Context, made: MadeKey, overlap: timedelta, caller: Caller = COMMAND_LINE, *, force: bool = False
+) -> str:
     async with context.database.transaction() as session:
-        again = await context.keys.rotate(session, made.row.key_id, overlap=overlap, caller=caller)
+        again = await context.keys.rotate(
+            session, made.row.key_id, overlap=overlap, force=force, caller=caller
+        )
     return again.key.get_secret_value()
 
 
@@ -73,7 +80,7 @@ async def names(context: Context, caller: Caller = COMMAND_LINE, **wanted: Any) 
     async with context.database.reading() as session:
         request = PageRequest(size=100, sort="name")
         page = await context.keys.page(session, KeyFilter(**wanted), request, caller=caller)
-    assert page.total == len(page.rows)
+    assert page.total.number == len(page.rows)
     return [row.name for row in page.rows]
 
 
@@ -82,6 +89,10 @@ class TestAuthentication:
         key = await create(context, reach=SHOPS, rate_limit_per_minute=7)
         caller = await authenticate(context, key)
         assert caller == Caller("reporting", AUTHORIZE, SHOPS, 7)
+        ends = utc_now() + HOUR
+        assert (
+            await authenticate(context, await create(context, "brief", expires_at=ends))
+        ).expires_at == ends
         assert caller.may(Scope.AUTHORIZE)
         assert not caller.may(Scope.TOKENS_READ)
 
@@ -128,7 +139,9 @@ class TestAuthentication:
         assert caller == Caller("bootstrap", frozenset(Scope))
 
     async def test_no_key_is_nobody_even_where_the_bootstrap_key_is_empty(self, context: Context):
-        keys = KeyService(database=context.database, bootstrap_key=SecretStr(""), api_apps=())
+        keys = KeyService(
+            database=context.database, bootstrap_key=SecretStr(""), api_apps=(), rate_limit_per_minute=100
+        )
         for key in (None, ""):
             async with context.database.reading() as session:
                 with pytest.raises(AuthenticationException):
@@ -156,6 +169,8 @@ class TestMaking:
         for bad in ("", "shop%", "[a-z]*", "a?c", "*" * 65):
             with pytest.raises(InvalidRequestException, match="account_patterns: must be"):
                 await make(context, "bad", reach=Reach.of([], [bad]))
+        with pytest.raises(InvalidRequestException, match="account_patterns: at most 20"):
+            await make(context, "bad", reach=Reach.of([], [f"a_{number}" for number in range(21)]))
 
     async def test_an_expiry_in_the_past_is_refused(self, context: Context):
         with pytest.raises(InvalidRequestException, match="expires_at"):
@@ -188,12 +203,22 @@ class TestRotation:
         await refuse(context, made.key.get_secret_value())
         assert await authenticate(context, new)
 
-    async def test_a_second_rotation_ends_the_first_key(self, context: Context):
+    async def test_a_second_rotation_within_the_overlap_changes_nothing_unless_it_is_forced(
+        self, context: Context
+    ):
+        """Whose answer was lost asks again; everybody else still uses the first key."""
         made = await make(context)
-        second, third = await rotate(context, made, HOUR), await rotate(context, made, HOUR)
+        second = await rotate(context, made, HOUR)
+        for overlap in (HOUR, timedelta()):
+            with pytest.raises(RotationUnderWayException, match="--force"):
+                await rotate(context, made, overlap)
+        assert await authenticate(context, made.key.get_secret_value())
+        third = await rotate(context, made, HOUR, force=True)
         await refuse(context, made.key.get_secret_value())
         assert await authenticate(context, second)
         assert await authenticate(context, third)
+        await change(context, previous_expires_at=utc_now() - timedelta(seconds=1))
+        assert await authenticate(context, await rotate(context, made, timedelta()))
 
     async def test_a_revoked_key_is_refused_with_its_predecessor_and_not_rotated(self, context: Context):
         made = await make(context)
@@ -236,6 +261,51 @@ class TestNoEscalation:
         caller = Caller("half", frozenset({Scope.AUTHORIZE, Scope.EVIDENCE}))
         with pytest.raises(KeyEscalationException):
             await make(context, scopes=frozenset({Scope.AUTHORIZE, Scope.ADMIN}), caller=caller)
+
+    async def test_a_key_that_ends_makes_and_rotates_none_that_lives_longer(self, context: Context):
+        ends = utc_now() + HOUR
+        brief = Caller("brief", ADMIN, expires_at=ends)
+        forever = await make(context, "forever")
+        for call in (
+            lambda: make(context, "own", caller=brief),
+            lambda: make(context, "own", expires_at=ends + timedelta(seconds=1), caller=brief),
+            lambda: rotate(context, forever, HOUR, brief),
+        ):
+            with pytest.raises(KeyEscalationException, match="expires_at must be"):
+                await call()
+        own = await make(context, "own", expires_at=ends, caller=brief)
+        assert await authenticate(context, await rotate(context, own, HOUR, brief))
+
+    @pytest.mark.parametrize(
+        ("caller", "most"),
+        [
+            (Caller("slow", ADMIN, rate_limit_per_minute=5), 5),
+            (Caller("fast", ADMIN, SHOPS, rate_limit_per_minute=500), 500),
+            (LIMITED, 100),  # of the settings
+            (Caller("admin", ADMIN), 10_000),
+            (Caller("bootstrap", frozenset(Scope)), 10_000),
+        ],
+    )
+    async def test_a_key_makes_and_rotates_none_that_may_send_more(
+        self, context: Context, caller: Caller, most: int
+    ):
+        for limit in (most, most + 1, None):
+            wanted = {"reach": SHOPS, "rate_limit_per_minute": limit}
+            is_more = (limit or 100) > most and caller.name not in ("admin", "bootstrap")
+            made = await make(context, f"made by {caller.name} {limit}", **wanted, caller=COMMAND_LINE)
+            await change(context, created_by=caller.name)
+            with (
+                pytest.raises(KeyEscalationException, match="rate_limit_per_minute")
+                if is_more
+                else nullcontext()
+            ):
+                await rotate(context, made, HOUR, caller)
+            with (
+                pytest.raises(KeyEscalationException, match="rate_limit_per_minute")
+                if is_more
+                else nullcontext()
+            ):
+                await make(context, f"more {caller.name} {limit}", **wanted, caller=caller)
 
     async def test_a_restricted_key_manages_what_it_made_and_itself(self, context: Context):
         itself = await make(context, "limited", scopes=ADMIN, reach=SHOPS)

@@ -21,7 +21,8 @@ async def test_a_query_finds_what_is_covered(database: Database, apps: list[str]
     async with database.transaction() as session:
         for account, app in PLACES:
             event_service.record(session, "test", account_id=account, api_app=app)
-    reaches = [EVERYTHING, Reach.of(apps, PATTERNS[1:3]), *(Reach.of(apps, [each]) for each in PATTERNS)]
+    reaches = [EVERYTHING, Reach.of(apps, PATTERNS[1:3]), Reach.of(apps, ["anna", "shop_"])]
+    reaches += [Reach.of(apps, [each]) for each in PATTERNS]
     async with database.reading() as session:
         for reach in reaches:
             found = select(Event.account_id, Event.api_app).where(

@@ -21,6 +21,8 @@ from app.services import webhook_fanout
 from app.services.webhook_service import WebhookOrder
 from app.services.workers import webhook as webhook_worker
 from app.utils.exceptions import (
+    InvalidRequestException,
+    RotationUnderWayException,
     TooManyWebhooksException,
     WebhookNotFoundException,
     WebhookUrlRefusedException,
@@ -152,7 +154,10 @@ async def test_a_rotated_secret_and_the_one_before_are_both_valid_for_a_while(
     for secret in (old, new.get_secret_value()):
         receiver.secrets["/"] = secret
         assert (await context.webhooks.test(endpoint_id, ME)).succeeded
-    newest = await context.webhooks.rotate(endpoint_id, ME, overlap=timedelta(0))
+    with pytest.raises(RotationUnderWayException):
+        await context.webhooks.rotate(endpoint_id, ME, overlap=timedelta(hours=1))
+    assert (await context.webhooks.test(endpoint_id, ME)).succeeded, "nothing has changed"
+    newest = await context.webhooks.rotate(endpoint_id, ME, overlap=timedelta(0), force=True)
     receiver.secrets["/"] = newest.get_secret_value()
     answer = await context.webhooks.test(endpoint_id, ME)
     assert answer.succeeded
@@ -223,6 +228,15 @@ async def test_there_are_only_so_many(open_services: OpenContext, receiver: Rece
         await add_webhook(context, receiver)
         with pytest.raises(TooManyWebhooksException):
             await add_webhook(context, receiver)
+
+
+async def test_one_has_only_so_many_patterns(context: Context, receiver: Receiver):
+    patterns = [f"a_{number}" for number in range(21)]
+    with pytest.raises(InvalidRequestException, match="at most 20"):
+        await add_webhook(context, receiver, account_patterns=patterns)
+    endpoint_id = await add_webhook(context, receiver, account_patterns=patterns[:20])
+    with pytest.raises(InvalidRequestException, match="at most 20"):
+        await context.webhooks.update(endpoint_id, WebhookOrder(account_patterns=patterns), ME)
 
 
 async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receiver: Receiver):

@@ -1,7 +1,10 @@
 """A moving window for each key, and another for addresses that fail to authenticate."""
 
+from contextlib import AsyncExitStack
+
 import pytest
 
+from app.api import rate_limit
 from app.api.rate_limit import FailedAuthentications, RateLimiter
 from app.services.key_service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
@@ -39,13 +42,12 @@ async def test_a_key_may_have_a_limit_of_its_own():
 
 def fail(failures: FailedAuthentications, address: str, times: int) -> None:
     for _ in range(times):
-        failures.refuse_too_many(address)
-        failures.count(address)
+        failures.add(address)
 
 
 def is_refused(failures: FailedAuthentications, address: str) -> bool:
     try:
-        failures.refuse_too_many(address)
+        failures.add(address)
     except AuthenticationLimitException:
         return True
     return False
@@ -58,7 +60,7 @@ def test_an_address_that_failed_too_often_waits_until_its_first_failure_is_a_min
     clock.now += 20
     fail(failures, "192.0.2.1", 2)
     with pytest.raises(AuthenticationLimitException) as caught:
-        failures.refuse_too_many("192.0.2.1")
+        failures.add("192.0.2.1")
     assert caught.value.retry_after == 40
     assert not is_refused(failures, "192.0.2.2")
     clock.now += 40
@@ -78,5 +80,24 @@ def test_an_address_that_failed_too_often_waits_until_its_first_failure_is_a_min
 )
 def test_a_client_is_an_address_or_a_network_of_ipv6(one: str, other: str, are_one: bool):
     failures = FailedAuthentications(per_minute=1)
-    failures.count(one)
+    failures.add(one)
     assert is_refused(failures, other) is are_one
+
+
+async def test_addresses_over_the_limit_take_turns_and_no_other_waits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rate_limit, "_LONGEST_TURN", 0.01)
+    failures = FailedAuthentications(per_minute=1)
+    over = [f"192.0.2.{number}" for number in range(4)]
+    for address in over:
+        failures.add(address)
+    async with AsyncExitStack() as under_way:
+        for address in over[:2]:
+            await under_way.enter_async_context(failures.turn(address))
+        for address in over[2:]:
+            with pytest.raises(AuthenticationLimitException) as caught:
+                await under_way.enter_async_context(failures.turn(address))
+            assert caught.value.retry_after
+        for _ in range(10):
+            await under_way.enter_async_context(failures.turn("192.0.2.9"))
+    async with failures.turn(over[2]), failures.turn(over[3]):
+        pass

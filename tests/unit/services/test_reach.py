@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import column
 
 from app.services.reach import EVERYTHING, Reach
 from app.utils.exceptions import OutOfReachException
@@ -46,6 +47,24 @@ def test_what_is_named_and_not_covered_is_refused_with_its_name():
         SHOPS.require_account("bob")
     with pytest.raises(OutOfReachException, match="what concerns all accounts and apps"):
         SHOPS.require(None, None)
+
+
+def test_a_reach_that_is_named_and_goes_further_is_refused():
+    within = Reach.of(["A1"], ["shop_*"])
+    within.require_all_of(Reach.of(["A1"], ["shop_1"]))
+    for other, named in (
+        (Reach.of(["A1"], ["bob", "carl"]), "not for bob or carl in A1"),
+        (Reach.of([], ["shop_1"]), "not for shop_1 in all apps"),
+        (EVERYTHING, "not for all accounts in all apps"),
+    ):
+        with pytest.raises(OutOfReachException, match=f"{named}$"):
+            within.require_all_of(other)
+
+
+def test_names_without_a_star_are_looked_for_at_once():
+    reach = Reach.of([], ["anna", "bob", "shop_*", "*_x"])
+    query = str(reach.condition(column("account_id"), column("api_app")))
+    assert (query.count(" IN "), query.count(" LIKE ")) == (1, 2)
 
 
 @pytest.mark.parametrize(

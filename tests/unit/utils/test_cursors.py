@@ -1,4 +1,4 @@
-"""A cursor holds for one list with the same filters, can be made by nobody else, and outlives a change of keys."""
+"""A cursor holds for one reader and list, with the same filters; nobody else makes one; keys may change."""
 
 import pytest
 from hypothesis import given
@@ -13,32 +13,48 @@ FILTERS = {"actor": "a", "text": None}
 
 
 def test_a_cursor_is_read_with_any_of_the_keys():
-    cursor = Cursors([OLD]).write(PLACE, of="events", filters=FILTERS)
+    cursor = Cursors([OLD]).write(PLACE, reader="team-a", of="events", filters=FILTERS)
     for keys in ([OLD], [NEW, OLD]):
-        assert Cursors(keys).read(cursor, of="events", filters=dict(reversed(FILTERS.items()))) == PLACE
+        assert (
+            Cursors(keys).read(cursor, reader="team-a", of="events", filters=dict(reversed(FILTERS.items())))
+            == PLACE
+        )
     with pytest.raises(InvalidCursorException):
-        Cursors([NEW]).read(cursor, of="events", filters=FILTERS)
+        Cursors([NEW]).read(cursor, reader="team-a", of="events", filters=FILTERS)
 
 
 @pytest.mark.parametrize(
-    ("of", "filters"), [("accounts", FILTERS), ("events", {}), ("events", {"actor": "b"})]
+    ("reader", "of", "filters"),
+    [
+        ("team-b", "events", FILTERS),
+        ("team-a", "accounts", FILTERS),
+        ("team-a", "events", {}),
+        ("team-a", "events", {"actor": "b"}),
+    ],
 )
-def test_a_cursor_of_another_list_is_refused(of: str, filters: dict[str, str]):
-    cursor = Cursors([OLD]).write(PLACE, of="events", filters=FILTERS)
+def test_a_cursor_of_another_key_or_list_is_refused(reader: str, of: str, filters: dict[str, str]):
+    cursor = Cursors([OLD]).write(PLACE, reader="team-a", of="events", filters=FILTERS)
     with pytest.raises(InvalidCursorException):
-        Cursors([OLD]).read(cursor, of=of, filters=filters)
+        Cursors([OLD]).read(cursor, reader=reader, of=of, filters=filters)
+
+
+def test_a_cursor_has_one_spelling():
+    cursor = Cursors([OLD]).write(PLACE, reader="team-a", of="events", filters=FILTERS)
+    assert cursor.endswith("Q==")
+    with pytest.raises(InvalidCursorException):
+        Cursors([OLD]).read(cursor[:-3] + "R==", reader="team-a", of="events", filters=FILTERS)
 
 
 @given(st.data())
 def test_a_changed_cursor_is_refused(data: st.DataObject):
-    cursor = Cursors([OLD]).write(PLACE, of="events", filters=FILTERS)
+    cursor = Cursors([OLD]).write(PLACE, reader="team-a", of="events", filters=FILTERS)
     at = data.draw(st.integers(0, len(cursor) - 1))
     changed = cursor[:at] + data.draw(st.characters().filter(lambda c: c != cursor[at])) + cursor[at + 1 :]
     with pytest.raises(InvalidCursorException):
-        Cursors([OLD]).read(changed, of="events", filters=FILTERS)
+        Cursors([OLD]).read(changed, reader="team-a", of="events", filters=FILTERS)
 
 
 @given(st.text())
 def test_what_is_no_cursor_is_refused(text: str):
     with pytest.raises(InvalidCursorException):
-        Cursors([OLD]).read(text, of="events", filters=FILTERS)
+        Cursors([OLD]).read(text, reader="team-a", of="events", filters=FILTERS)

@@ -1,0 +1,52 @@
+"""How an API key stands, and which ones stand so."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, or_, true
+
+from app.models import ApiKey, utc_now
+
+
+class KeyStatus(StrEnum):
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True)
+class KeyFilter:
+    """None: whatever."""
+
+    status: KeyStatus | None = None
+    text: str | None = None
+    """Part of the name."""
+
+    def condition(self) -> ColumnElement[bool]:
+        """For a query of keys."""
+        return and_(
+            _is(self.status) if self.status is not None else true(),
+            ApiKey.name.icontains(self.text, autoescape=True) if self.text else true(),
+        )
+
+
+def status_of(row: ApiKey) -> KeyStatus:
+    if row.revoked_at is not None:
+        return KeyStatus.REVOKED
+    lives = row.expires_at is None or is_to_come(row.expires_at)
+    return KeyStatus.ACTIVE if lives else KeyStatus.EXPIRED
+
+
+def is_to_come(moment: datetime | None) -> bool:
+    return moment is not None and moment > utc_now()
+
+
+def _is(status: KeyStatus) -> ColumnElement[bool]:
+    """The same as `status_of`, for a query."""
+    lives = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > utc_now())
+    return {
+        KeyStatus.REVOKED: ApiKey.revoked_at.is_not(None),
+        KeyStatus.EXPIRED: and_(ApiKey.revoked_at.is_(None), ~lives),
+        KeyStatus.ACTIVE: and_(ApiKey.revoked_at.is_(None), lives),
+    }[status]
