@@ -31,7 +31,7 @@ def run(connection: Connection) -> None:
 
 
 async def migrate() -> None:
-    url = context.config.attributes.get("database_url") or load_settings().database_url
+    url = context.config.attributes.get("database_url") or load_settings().database_url.get_secret_value()
     database = Database(url, pool_size=1)
     try:
         async with database.engine.begin() as connection:

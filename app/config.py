@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -20,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from app.utils.crypto import KEY_ID, KeyRing, decode_key
 from app.utils.cursors import Cursors
@@ -31,6 +34,7 @@ _DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
 """The encryption key of `.env.example`: a real key of 32 bytes that everybody knows."""
 
 _SHORTEST_KEY: Final = 16
+_ENCODED: Final = "write other characters than letters and digits in its user and password as %XX"
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 _OUR_PREFIXES: Final = (
@@ -123,7 +127,8 @@ class Settings(BaseSettings):
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
 
-    database_url: str = "sqlite+aiosqlite:///data/gologin.db"
+    database_url: SecretStr = SecretStr("sqlite+aiosqlite:///data/gologin.db")
+    """PostgreSQL's holds a password."""
     postgres_password: SecretStr = SecretStr("")
     """For docker-compose.yml only, which makes `database_url` of it."""
     database_pool_size: int = Field(default=20, ge=1)
@@ -212,9 +217,17 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _supported_database(cls, value: str) -> str:
-        if not value.startswith(("sqlite+aiosqlite://", "postgresql+psycopg://")):
+    def _supported_database(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if not url.startswith(("sqlite+aiosqlite://", "postgresql+psycopg://")):
             raise ValueError("must start with sqlite+aiosqlite:// or postgresql+psycopg://")
+        try:
+            make_url(url)
+        except (ArgumentError, ValueError):
+            raise ValueError(f"cannot be read; {_ENCODED}") from None
+        if url.startswith("postgresql") and url.count("@") > 1:
+            # What follows the first would be taken for the host, which errors name.
+            raise ValueError(f"has more than one @; {_ENCODED}")
         return value
 
     @field_validator("rate_limit_storage")
@@ -222,6 +235,10 @@ class Settings(BaseSettings):
     def _supported_storage(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("memory://", "redis://", "rediss://")):
             raise ValueError("must be memory:// or start with redis:// or rediss://")
+        try:
+            _ = urlsplit(value.get_secret_value()).port
+        except ValueError:  # its text has what stands in the port's place: the beginning of a password
+            raise ValueError(f"cannot be read; {_ENCODED}") from None
         return value
 
     @field_validator("gologin_api_url", "gologin_local_url", "x_web_url", "x_api_url", "adspower_url")
@@ -300,7 +317,7 @@ class Settings(BaseSettings):
 
     @property
     def is_sqlite(self) -> bool:
-        return self.database_url.startswith("sqlite")
+        return self.database_url.get_secret_value().startswith("sqlite")
 
     @cached_property
     def key_ring(self) -> KeyRing:

@@ -121,7 +121,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
     Raises `SchemaOutOfDateException`, `SettingsError`. Workers are not started here: `Context.workers.start()` does.
     """
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url, pool_size=settings.database_pool_size)
+        database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
         stack.push_async_callback(database.close)
         await database.check_schema()
         await check_order(database)

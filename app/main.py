@@ -176,7 +176,7 @@ async def work(settings: Settings) -> None:
 
 
 async def _check_schema(settings: Settings) -> None:
-    database = Database(settings.database_url, pool_size=1)
+    database = Database(settings.database_url.get_secret_value(), pool_size=1)
     try:
         await database.check_schema()
     finally:

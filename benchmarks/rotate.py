@@ -84,7 +84,7 @@ class Readers:
 @asynccontextmanager
 async def opened(environment: dict[str, str]) -> AsyncIterator[Context]:
     settings = load_settings(env_file=None, **{name.lower(): value for name, value in environment.items()})
-    database = Database(settings.database_url, pool_size=1)
+    database = Database(settings.database_url.get_secret_value(), pool_size=1)
     await database.migrate()
     await database.close()
     async with open_context(settings) as context:

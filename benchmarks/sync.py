@@ -36,7 +36,7 @@ async def opened(sandbox: SandboxProcess, folder: Path, url: str | None) -> Asyn
     changes = {"gologin_requests_per_minute": 1_000_000, **({"database_url": url} if url else {})}
     environment = settings_for(sandbox.info, folder=folder, **changes)
     settings = load_settings(env_file=None, **{name.lower(): value for name, value in environment.items()})
-    database = Database(settings.database_url, pool_size=1)
+    database = Database(settings.database_url.get_secret_value(), pool_size=1)
     await database.migrate()
     await database.close()
     async with open_context(settings) as context:

@@ -27,7 +27,7 @@ async def opened(sandbox: SandboxProcess, folder: Path, **changes: object) -> As
     """On a database that is migrated first."""
     environment = settings_for(sandbox.info, folder=folder, **changes)
     settings = load_settings(env_file=None, **{name.lower(): value for name, value in environment.items()})
-    database = Database(settings.database_url, pool_size=1)
+    database = Database(settings.database_url.get_secret_value(), pool_size=1)
     await database.migrate()
     await database.close()
     async with open_context(settings) as context:

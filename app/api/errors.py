@@ -25,6 +25,7 @@ from app.utils.exceptions import (
     UnsupportedMediaTypeException,
 )
 from app.utils.logger import get_logger
+from app.utils.masking import mask_own
 
 CODES: Final = "x-error-codes"
 """Of a response in the API's description: the codes that it may carry."""
@@ -105,7 +106,7 @@ def answer_of(error: AppException, headers: Mapping[str, str] | None = None) -> 
         own["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status_code == AuthenticationException.status_code:
         own["WWW-Authenticate"] = _CHALLENGE
-    body = error_response(error.message, error.error_code, error.data)
+    body = error_response(mask_own(error.message), error.error_code, error.data)
     return JSONResponse(body, error.status_code, own | dict(headers or {}))
 
 
@@ -135,7 +136,8 @@ def _problem(item: Mapping[str, Any]) -> dict[str, str | None]:
     context = item.get("ctx", {})
     allowed = (_LIMITS | _KINDS).get(item["type"])
     return {
-        "field": place[:_LONGEST_FIELD],  # one that we do not know is named as the caller has named it
+        # One that we do not know is named as the caller has named it.
+        "field": mask_own(place)[:_LONGEST_FIELD],
         "problem": item["msg"].removeprefix("Value error, "),
         "allowed": allowed.format(**context) if allowed else None,
     }

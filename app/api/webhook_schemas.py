@@ -165,7 +165,7 @@ class AttemptResponse(BaseModel):
     milliseconds: int
     status_code: int | None
     error: str | None = Field(description="Why there is no status")
-    answer: str | None = Field(description="The first 2 KB of the body")
+    answer: str | None = Field(description="The first 2,048 characters of the body, secrets masked")
 
     @classmethod
     def of(cls, attempt: WebhookAttempt | WebhookAnswer) -> "AttemptResponse":

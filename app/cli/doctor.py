@@ -61,7 +61,7 @@ async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
     folder = loaded.token_spill_folder
     spilled, unreadable = await TokenSpill(folder=folder, key_ring=loaded.key_ring).audit()
     yield _of_spill(folder, spilled.total(), unreadable)
-    database = Database(loaded.database_url, pool_size=1)
+    database = Database(loaded.database_url.get_secret_value(), pool_size=1)
     try:
         async for finding in _examine_database(database):
             yield finding

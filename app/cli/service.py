@@ -26,7 +26,7 @@ def serve() -> None:
 @asynchronous
 async def migrate() -> None:
     """Bring the database schema up to date."""
-    database = Database(settings().database_url, pool_size=1)
+    database = Database(settings().database_url.get_secret_value(), pool_size=1)
     try:
         await database.migrate()
     finally:

@@ -7,26 +7,32 @@ Sources: RFC 6749 (2.3.1, 4.1.3, 5, 6), RFC 7009 (revocation), X's OAuth 2.0 doc
 import asyncio
 import re
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import parse_qs, quote, unquote
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
+from app.clients.texts import storable
 from app.utils.exceptions import (
     CreditsDepletedException,
     InvalidClientException,
     InvalidGrantException,
     TwitterAPIException,
 )
+from app.utils.masking import mask_text
 from app.utils.retry import retry_idempotent
 
 _MAX_MESSAGE: Final = 300
 _MAX_ID: Final = 64
 """Of the columns that keep an account's name and id."""
 _X_OAUTH1_MESSAGE: Final = "errors.0.message"
+_SECRET_FIELDS: Final = ("code", "code_verifier", "refresh_token", "token", "client_secret")
+_QUOTED: Final = re.compile(r'"([^"]+)"')
 _URL: Final = re.compile(r"https?://[^/?#\s]+[^#\s]*")
 _JSON_PATH: Final = re.compile(r"[^.\s]+(\.[^.\s]+)*")
 
@@ -218,7 +224,8 @@ def _classified(
     status, body = response.status_code, _json_object(response)
     code = str(body.get("error", ""))
     detail = body.get("error_description") or body.get("detail") or body.get("title") or code
-    message = str(detail or _text_at(body, _X_OAUTH1_MESSAGE) or "no message")[:_MAX_MESSAGE]
+    words = str(detail or _text_at(body, _X_OAUTH1_MESSAGE) or "no message")
+    message = mask_text(storable(words), known=_secrets_sent(response.request))[:_MAX_MESSAGE]
     if status >= 500 or status == 429:
         # Whatever the body says: nothing was judged.
         return TwitterAPIException(status, message, provider=api.name, retry_after=_wait_asked_for(response))
@@ -231,6 +238,17 @@ def _classified(
     if (meaning := refusals.get(status)) is not None:
         return meaning(status, message, provider=api.name)
     return TwitterAPIException(status, message, retryable=False, provider=api.name)
+
+
+def _secrets_sent(request: httpx.Request) -> set[str]:
+    """What a refusal may quote: secrets of the form and of the Authorization header, however they are spelt."""
+    form = parse_qs(request.content.decode(errors="replace"))
+    sent = {value for name in _SECRET_FIELDS for value in form.get(name, ())}
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme == "Basic":
+        sent.add(b64decode(credentials).decode().partition(":")[2])
+    sent.update(_QUOTED.findall(credentials) or [credentials])
+    return sent | {quote(secret, safe="") for secret in sent} | {unquote(secret) for secret in sent}
 
 
 def unexpected_answer(api: ProviderApi, response: httpx.Response) -> TwitterAPIException:

@@ -3,7 +3,11 @@
 import re
 from typing import Final
 
+from app.utils.masking import mask_text
+
 _MAX_WORDS: Final = 500
+_LOOKED_AT: Final = 20_000
+"""Characters; an error's words come early in a page, and its scripts are long."""
 _TAGS: Final = re.compile(
     r"<(script|style)\b.*?(?:</\1>|\Z)|<[a-z/!][^>]*(?:>|\Z)", re.DOTALL | re.IGNORECASE
 )
@@ -15,10 +19,8 @@ def without_tags(text: str) -> str:
 
 
 def error_words(text: str, *, secret: str = "") -> str:
-    """500 characters at most. The secret is masked first: half a secret is one, too."""
-    if secret:
-        text = text.replace(secret, "[masked]")
-    return without_tags(text)[:_MAX_WORDS] or "no message"
+    """500 characters at most. Secrets, the given one and what looks like one, go first: half a secret is one, too."""
+    return without_tags(mask_text(text[:_LOOKED_AT], known=[secret]))[:_MAX_WORDS] or "no message"
 
 
 def storable(text: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import unquote
 
 import httpx
 
@@ -21,10 +22,14 @@ from app.clients import addresses
 from app.clients.texts import error_words, storable
 from app.models import utc_now
 from app.utils.exceptions import WebhookUrlRefusedException
+from app.utils.masking import mask_text
 
 _GONE: Final = 410
 _LONGEST_URL: Final = 2048
-_KEPT_BYTES: Final = 2048
+_KEPT: Final = 2048
+"""Characters of an answer."""
+_HEARD_BYTES: Final = _KEPT + _LONGEST_URL
+"""More than is kept: a secret that is cut in two would not be known as one."""
 _CONNECT_SHARE: Final = 0.3
 """Of the deadline, for one of several addresses of the name."""
 _PORTS: Final = {"https": 443, "http": 80}
@@ -40,7 +45,7 @@ class WebhookAnswer:
     error: str | None = None
     """Why there is no status."""
     answer: str | None = None
-    """The first 2 KB of the body."""
+    """The first 2,048 characters of the body, secrets masked."""
     retry_after: float | None = None
     """Seconds, as the endpoint asks."""
 
@@ -99,7 +104,7 @@ class WebhookClient:
     async def post(self, url: str, *, body: str, headers: Mapping[str, str]) -> WebhookAnswer:
         """One try. Whatever goes wrong outside is part of the answer; nothing is raised."""
         started_at, began = utc_now(), time.monotonic()
-        heard, error = _Heard(), None
+        heard, error, sent = _Heard(), None, _secrets_sent(url, headers)
         try:
             async with asyncio.timeout(self._timeout):
                 await self._exchange(self._parsed(url), body, headers, heard)
@@ -108,13 +113,13 @@ class WebhookClient:
         except WebhookUrlRefusedException as refused:
             error = refused.message
         except httpx.HTTPError as failed:
-            error = error_words(f"{type(failed).__name__}: {failed}")
+            error = error_words(mask_text(f"{type(failed).__name__}: {failed}", known=sent))
         return WebhookAnswer(
             started_at=started_at,
             milliseconds=round((time.monotonic() - began) * 1000),
             status_code=heard.status_code,
             error=error if heard.status_code is None else None,  # a body may stop where it likes
-            answer=storable(heard.body.decode(errors="replace")) or None,
+            answer=mask_text(storable(heard.body.decode(errors="replace")), known=sent)[:_KEPT] or None,
             retry_after=heard.retry_after,
         )
 
@@ -175,8 +180,8 @@ class WebhookClient:
             heard.status_code = response.status_code
             heard.retry_after = _seconds(response.headers.get("retry-after", ""))
             async for part in response.aiter_raw():
-                heard.body += part[: _KEPT_BYTES - len(heard.body)]
-                if len(heard.body) >= _KEPT_BYTES:
+                heard.body += part[: _HEARD_BYTES - len(heard.body)]
+                if len(heard.body) >= _HEARD_BYTES:
                     break
         finally:
             await response.aclose()
@@ -186,6 +191,13 @@ def new_transport(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     """For any number of endpoints: each has its own limit."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
+
+
+def _secrets_sent(url: str, headers: Mapping[str, str]) -> set[str]:
+    """What an endpoint may quote: the values of its address's query, and the signatures."""
+    values = {part.rpartition("=")[2] for part in url.partition("?")[2].split("&")}
+    signatures = headers.get("webhook-signature", "").replace("v1,", "").split()
+    return {*values, *map(unquote, values), *signatures}
 
 
 def _seconds(retry_after: str) -> float | None:

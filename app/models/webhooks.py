@@ -90,4 +90,4 @@ class WebhookAttempt(Base):
     """None: there was no answer; `error` says why."""
     error: Mapped[str | None] = mapped_column(Text)
     answer: Mapped[str | None] = mapped_column(Text)
-    """Its first 2 KB."""
+    """Its beginning, secrets masked."""

@@ -9,6 +9,9 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from app.services.providers import ConsentPageRules
 
+_LOOKED_AT: Final = 5000
+"""Characters of a page's text: secrets are looked for before it is cut."""
+
 
 class PageKind(StrEnum):
     READY = "ready"
@@ -52,7 +55,7 @@ class PageState:
         return cls(
             kind=PageKind(found["kind"]),
             handle=handle.lower() if handle else None,
-            detail=(found.get("detail") or "")[:300],
+            detail=(found.get("detail") or "")[:_LOOKED_AT],
             button=found.get("button"),
             has_button=found.get("hasButton", False),
         )

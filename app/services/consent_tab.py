@@ -65,6 +65,8 @@ _PERSON_POLL: Final = 1.0
 _MOST_BANNERS: Final = 3
 _MOST_REOPENED: Final = 3
 """How often a person who is led home is brought back; a provider that leads there each time would never end."""
+_LONGEST_DETAIL: Final = 300
+"""Characters of what a page says, secrets masked."""
 _REFUSED_SELECTOR: Final = re.compile(r"'Document': (.+ is not a valid (?:selector|XPath expression))")
 _COMMAND_MARGIN: Final = 10.0
 """The driver's deadline lies this far beyond the page's own: the other way round its session hangs."""
@@ -325,7 +327,8 @@ class ConsentTab:
 
     def _masked(self, text: str) -> str:
         """What the page says, fit for an error's sentence: a page may quote the request."""
-        return mask_text(storable(text), known=[self._request.authorization.state.get_secret_value()])
+        known = [self._request.authorization.state.get_secret_value()]
+        return mask_text(storable(text), known=known)[:_LONGEST_DETAIL]
 
     def _not_shown(self, state: PageState) -> AppException:
         seconds = self._timeouts.consent_button
@@ -380,7 +383,8 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
     if query.get("error") == "access_denied":
         raise ConsentDeclinedException(account_id)
     if "code" not in query:
-        raise ConsentPageException(mask_text(query.get("error", "the callback carries no code")[:100]))
+        words = mask_text(query.get("error", "the callback carries no code"))
+        raise ConsentPageException(words[:_LONGEST_DETAIL])
     return SecretStr(query["code"])
 
 

@@ -13,7 +13,7 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
-from app.utils.masking import MASK, mask_urls
+from app.utils.masking import MASK, mask_line
 
 SERVICE_NAME: Final = "gologin-automation"
 
@@ -127,7 +127,7 @@ def _masked(key: str, value: Any) -> Any:
 
 
 def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """One line of JSON. A library's exception text may quote a callback URL, so that is masked last."""
+    """One line of JSON. A library's text may quote a callback URL, a path an API key: masked last."""
     line = structlog.processors.JSONRenderer()(logger, method, event)
     assert isinstance(line, str)
-    return mask_urls(line)
+    return mask_line(line)

@@ -14,6 +14,12 @@ _SECRET_IN_URL: Final = re.compile(
 _QUERY: Final = re.compile(
     r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE
 )
+# Of a proxy: in its URL, without a scheme, or as lists of proxies are sold.
+_USERINFO: Final = re.compile(
+    r"(?<=://)[^\s/?#:@\"'<>]*(?::(?!\d+[/?#])[^\s\"'<>]{1,200})?@(?=[\w\[])"
+    r"|(?<![^\s\"'<>])[^\s:/@\"'<>]+:[^\s/@\"'<>]+@(?=\w)"
+)
+_AFTER_PORT: Final = re.compile(r"(?<![\w.-])([\w.-]+:\d{2,5}):[^\s:/\"'<>,]+:[^\s\"'<>,]+")
 _AUTHORIZATION: Final = re.compile(r"\b(bearer|basic)\s+[^\s\"',;]+", re.IGNORECASE)
 _NAMED: Final = re.compile(
     r"((?<![\w-])[\w-]*(?:token|secret|passw(?:or)?d|verifier|cookie|api[_-]?key)\w*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}\]]+"
@@ -21,12 +27,19 @@ _NAMED: Final = re.compile(
     re.IGNORECASE,
 )
 # The look-behinds here keep the time linear: a page may write a word of any length.
+_OURS: Final = re.compile(r"\b(gla_[0-9a-f]{8}_|whsec_)[\w+/=-]{16,}")
+"""API keys and webhooks' secrets, as they are made."""
 _RANDOM_LOOKING: Final = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{24,}")
 
 
-def mask_urls(text: str) -> str:
-    """Without the values of those query parameters that OAuth keeps secret."""
-    return _SECRET_IN_URL.sub(rf"\1{MASK}", text)
+def mask_line(text: str) -> str:
+    """A text of ours: without our own keys, and those query parameters that OAuth keeps secret."""
+    return mask_own(_SECRET_IN_URL.sub(rf"\1{MASK}", text))
+
+
+def mask_own(text: str) -> str:
+    """Without our own API keys and webhooks' secrets, which a caller may send in a wrong place."""
+    return _OURS.sub(rf"\1{MASK}", text)
 
 
 def mask_text(text: str, *, known: Iterable[str] = ()) -> str:
@@ -37,7 +50,8 @@ def mask_text(text: str, *, known: Iterable[str] = ()) -> str:
     for secret in sorted(known, key=len, reverse=True):
         if len(secret) >= _SHORTEST_KNOWN:
             text = text.replace(secret, MASK)
-    text = _QUERY.sub(rf"\1?{MASK}", text)
+    text = _QUERY.sub(rf"\1?{MASK}", _USERINFO.sub(f"{MASK}@", mask_own(text)))
+    text = _AFTER_PORT.sub(rf"\1:{MASK}", text)
     text = _AUTHORIZATION.sub(rf"\1 {MASK}", text)
     text = _NAMED.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
     return _RANDOM_LOOKING.sub(MASK, text)

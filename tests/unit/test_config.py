@@ -236,6 +236,35 @@ def test_a_session_may_run_as_long_as_an_attempt_with_a_person():
         load_settings(None, **fitting, session_max_running=1079)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        (
+            "database_url",
+            "postgresql+psycopg://user:pass@pl4nted@host/db",
+            "DATABASE_URL: has more than one @",
+        ),
+        (
+            "database_url",
+            "postgresql+psycopg://user:pass@pl4n/ted@host/db",
+            "DATABASE_URL: has more than one @",
+        ),
+        ("database_url", "postgresql+psycopg://user:pass@host:pl4nted/db", "DATABASE_URL: cannot be read"),
+        ("rate_limit_storage", "redis://:pl4nted/1@host/0", "RATE_LIMIT_STORAGE: cannot be read"),
+    ],
+)
+def test_a_password_that_breaks_its_url_is_not_taken_for_another_part(name: str, value: str, problem: str):
+    """Errors name hosts and ports."""
+    with pytest.raises(SettingsError, match=problem) as refused:
+        load_settings(None, **{name: value})
+    assert "pl4n" not in str(refused.value)
+
+
+def test_no_secret_is_in_the_representation():
+    given = {"database_url": "postgresql+psycopg://user:pl4nted@host/db", "api_key": "pl4nted-pl4nted-"}
+    assert "pl4nted" not in repr(load_settings(None, **given))
+
+
 def test_an_api_without_workers_needs_postgresql():
     with pytest.raises(SettingsError, match="SERVE_WORKERS=false needs PostgreSQL"):
         load_settings(None, serve_workers=False)

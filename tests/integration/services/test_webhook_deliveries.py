@@ -144,7 +144,7 @@ async def test_a_long_answer_is_cut(context: Context, receiver: Receiver):
     await happen(context.database, 1)
     async with working(context):
         await until_done(context.database, 1)
-    assert (await one(context.database, select(WebhookAttempt))).answer == "x" * 2047
+    assert (await one(context.database, select(WebhookAttempt))).answer == "x" * 2048
 
 
 @pytest.mark.parametrize("waits", [[60.0] * 10])

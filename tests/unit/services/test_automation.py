@@ -94,6 +94,12 @@ def test_a_callback_without_a_code(query: dict[str, str]):
         parse(state="the-state", **query)
 
 
+def test_no_half_of_a_secret_is_left_where_the_words_are_cut():
+    with pytest.raises(ConsentPageException) as refused:
+        parse(state="the-state", error="x" * 290 + " 0a1b2c3d4e5f6071829304a5b6c7")
+    assert "0a1b" not in refused.value.message
+
+
 def parse_oauth1(**query: str) -> str:
     authorization = new_authorization(request_token_secret=SecretStr("its-secret"), code_verifier=None)
     return parse_callback(f"http://h/?{urlencode(query)}", authorization, "alice").get_secret_value()

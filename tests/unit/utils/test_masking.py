@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.utils.masking import mask_text, mask_urls
+from app.utils.masking import mask_line, mask_text
 
 SECRET = "pl4nted"
 
@@ -29,6 +29,13 @@ SECRET = "pl4nted"
         f"code={SECRET}",
         f"state: {SECRET}",
         f"x-api-key: {SECRET}",
+        f"socks5://user:{SECRET}@proxy:1080 refused",
+        f"http://user:p/{SECRET}@proxy:8080/path refused",
+        f"http://{SECRET}@proxy:8080",
+        f"proxy=user:{SECRET}@proxy:1080",
+        f"proxy.example.com:8080:user:{SECRET}",
+        f"/keys/gla_01234567_{SECRET}{SECRET}{SECRET}",
+        f"whsec_{SECRET}/{SECRET}+{SECRET}=",
     ],
 )
 def test_a_secret_is_known_by_its_place_or_its_name(text: str):
@@ -49,6 +56,7 @@ def test_a_secret_without_a_name_is_known_by_its_look(length: int):
         "TypeError: x is undefined",
         "error code: 1015",
         "Log in to X / X",
+        "https://x.com/@anna and http://h:80/@anna at 12:30:45, app.js:10:20, mailto anna@example.com",
     ],
 )
 def test_what_an_operator_needs_stays(text: str):
@@ -62,17 +70,23 @@ def test_a_known_secret_never_stays(secret: str, before: str, after: str):
     assert secret not in masked.replace("[masked]", "")
 
 
-@pytest.mark.parametrize("text", ["a" * 5000, "a-" * 2500, "a." * 2500, "1" * 5000, "http://" * 700])
+@pytest.mark.parametrize(
+    "text", ["a" * 5000, "a-" * 2500, "a." * 2500, "1" * 5000, "http://" * 700, "a:(" * 1700, "a:80:" * 1000]
+)
 def test_a_long_word_takes_no_long_time(text: str):
     """Quadratic work would be millions of steps: the suite's own time-out ends it."""
     for _ in range(200):
         mask_text(text)
 
 
+def test_our_own_keys_are_known_in_a_log_line():
+    assert mask_line("/keys/gla_01234567_abcdefghijklmnop-1") == "/keys/gla_01234567_[masked]"
+
+
 def test_in_a_log_line_only_the_values_of_a_url_go():
     line = "GET http://h/callback?code=abc&state=def&scope=x said code=abc"
-    assert mask_urls(line) == "GET http://h/callback?code=[masked]&state=[masked]&scope=x said code=abc"
+    assert mask_line(line) == "GET http://h/callback?code=[masked]&state=[masked]&scope=x said code=abc"
     line = "http://h/callback?oauth_token=abc&oauth_verifier=def, http://h/callback?denied=abc"
-    assert mask_urls(line) == (
+    assert mask_line(line) == (
         "http://h/callback?oauth_token=[masked]&oauth_verifier=[masked] http://h/callback?denied=[masked]"
     )
