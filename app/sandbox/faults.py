@@ -64,6 +64,7 @@ GENERAL_KINDS = {
     "drop": "close the connection without an answer",
     "drop_after": "do the work, then close the connection without an answer",
     "status": "answer `status` (default 500) with `body`, or an error body of the service's own shape",
+    "echo": "`status` (default 400), and an error that quotes the request: its Authorization and its body",
     "html": "an HTML page with `status` (default 502)",
     "html_after": "do the work, then answer as `html` does",
     "html_1015": "Cloudflare's rate limit page: 429, text/html, `error code: 1015`",
@@ -94,7 +95,7 @@ SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
         "human_check": "the page asks to verify you are human",
         "leaky_page": "a log-in page that writes the values of `body` to title, console and a password field",
         "endless_script": "the page's script never ends",
-        "error_page": "the provider's error page",
+        "error_page": "the provider's error page, which says `body`, too",
         "button_never_enabled": "the data never arrive, the button stays disabled",
         "declined": "pressing Authorize takes the decline path",
         "wrong_state": "the redirect carries another state",
@@ -204,6 +205,12 @@ def canned_response(fault: Fault) -> Response:
         case "rate_limited":
             return _rate_limited(fault)
     raise AssertionError(f"{fault.kind} has no canned response")
+
+
+def echo_response(fault: Fault, quoted: str) -> Response:
+    """Every service finds its own name of the error's text."""
+    names = ("message", "error_description", "detail", "msg")
+    return JSONResponse({"code": -1, **dict.fromkeys(names, quoted)}, fault.status or 400)
 
 
 def _with_body(fault: Fault, status: int) -> Response:

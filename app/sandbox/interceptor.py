@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.sandbox.faults import GENERAL_KINDS, Call, Fault, canned_response
+from app.sandbox.faults import GENERAL_KINDS, Call, Fault, canned_response, echo_response
 from app.sandbox.traffic import RequestRecord
 from app.sandbox.world import World
 
@@ -81,6 +81,9 @@ class Interceptor:
             await until_gone(exchange.receive, self._world.stopping)
         if fault.kind in _SILENT | _SILENT_AFTER:
             await exchange.abort()
+        elif fault.kind == "echo":
+            quoted = f"{Request(exchange.scope).headers.get('authorization', '')} {await exchange.body()}"
+            await echo_response(fault, quoted)(exchange.scope, exchange.receive, exchange.send)
         elif fault.kind == "truncated_json":
             await self._truncate(exchange)
         else:
@@ -115,6 +118,11 @@ class _Exchange:
         if message["type"] == "http.response.start" and self.record is not None:
             self.record.status = message["status"]
         await self.raw_send(message)
+
+    async def body(self) -> str:
+        """Of the request; once."""
+        message = await self.receive()
+        return bytes(message.get("body", b"")).decode(errors="replace")
 
     async def abort(self) -> None:
         """Cuts the connection. ASGI cannot; but uvicorn's `send` is a method of the transport's holder."""

@@ -167,7 +167,7 @@ def _page_instead(fault: Fault | None) -> Response | None:
     pages = {
         "signed_out": _log_in_page(),
         "human_check": _notice("One more step", "Before you go on, verify you are human."),
-        "error_page": _error_page(),
+        "error_page": _error_page(str(fault.body or "")),
         "leaky_page": _html("leaky.html", values=json.dumps(fault.body)),
         "endless_script": _notice("Endless", "Wait.", action="<script>for (;;);</script>"),
     }

@@ -17,6 +17,7 @@ LONG = (
     "test_batches.py::test_a_batch_whose_app_is_misconfigured_stops_early",
     "test_batches.py::test_a_file_is_authorised_in_this_process",
     "test_batches.py::test_a_running_service_does_the_work",
+    "test_canary.py::test_no_secret_leaves_its_place[postgresql]",
     "test_chaos.py",
     "test_cli.py::test_the_demo_fails_when_an_account_does",
     "test_cli.py::test_a_name_that_cannot_be_taken[bootstrap",

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from app.models import ApiKey
 from app.sandbox.process import SandboxProcess
-from tests.e2e.house import APP, House, open_house, until
+from tests.e2e.house import APP, House, open_house
 
 # One group: one run of all that can go right or wrong is looked at by every test.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("secrets")]
@@ -165,17 +165,3 @@ async def test_one_request_id_leads_from_the_post_to_the_end(run: Run):
 async def test_only_hashes_of_keys_are_stored(run: Run):
     assert await run.house.count(ApiKey) == 1
     assert run.api_key.encode() not in b"".join(files_of(run.house).values())
-
-
-async def test_nothing_is_written_in_clear_when_the_database_is_closed(run: Run):
-    """The write-ahead log is written back then. Last in its group by nature: it restarts the service."""
-    await run.house.service.stop()
-    secrets, files = await secrets_of(run), files_of(run.house)
-    await run.house.service.start()
-    assert [name for name, secret in secrets.items() if secret.encode() in b"".join(files.values())] == []
-    await until(lambda: _answers(run.house))
-
-
-async def _answers(house: House) -> bool:
-    await house.ready()
-    return True

@@ -72,6 +72,7 @@ async def test_every_endpoint_has_faults_and_they_end(calls, admin: SandboxAdmin
 GENERAL = {
     "status": ({}, lambda a: a.status_code == 500 and a.json()["statusCode"] == 500),
     "status with body": ({"status": 403, "body": {"message": "no"}}, lambda a: a.json() == {"message": "no"}),
+    "echo": ({}, lambda a: a.status_code == 400 and a.json()["message"].startswith("Bearer ")),
     "html": ({}, lambda a: a.status_code == 502 and "text/html" in a.headers["content-type"]),
     "html_1015": ({}, lambda a: a.status_code == 429 and a.text == "error code: 1015"),
     "truncated_json": ({}, lambda a: a.status_code == 200 and a.text.startswith("{") and not is_json(a)),

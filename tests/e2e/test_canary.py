@@ -1,0 +1,301 @@
+"""Unique secrets are planted everywhere, all is done that can be done with them, and then they are looked for."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import make_url
+
+from app.config import Settings, load_settings
+from app.models import utc_now
+from app.sandbox.process import SandboxProcess
+from app.utils.crypto import generate_key
+from tests.e2e.canary import Canaries, Ledger, api_key, password, planted_fields, secret_fields
+from tests.e2e.canary_places import (
+    listening,
+    look_at_files,
+    look_at_tables,
+    plant_issued,
+    watching_children,
+)
+from tests.e2e.canary_walk import COMMANDS, ONCE, Walk
+from tests.e2e.children import commands
+from tests.e2e.house import open_house, until
+from tests.fixtures.receiver import Received, Receiver, reply, running_receiver
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+WRONG = "WRONG"
+"""An app like AIOTT1 whose secret is wrong."""
+
+
+def planted_settings(sandbox: SandboxProcess, canaries: Canaries, database_url: str) -> dict[str, Any]:
+    """A secret in each setting that may hold one."""
+    first, second, redis, postgres, database, wrong = (
+        generate_key(),
+        generate_key(),
+        *(password() for _ in range(4)),
+    )
+    apps = {name: app.model_dump() for name, app in sandbox.info.apps.items()}
+    apps[WRONG] = apps["AIOTT1"] | {"client_secret": wrong}
+    canaries.plant("encryption key", first, second)
+    canaries.plant("Redis password", redis)
+    canaries.plant("PostgreSQL password", postgres, database)
+    canaries.plant("GoLogin token", sandbox.info.gologin_api_token)
+    canaries.plant("client secret", *(app["client_secret"] for app in apps.values() if app["client_secret"]))
+    canaries.plant("proxy user", "proxy-sandbox_")
+    canaries.plant("proxy password", "proxy-password-")
+    return {
+        "encryption_keys": f"one:{first},two:{second}",
+        "rate_limit_storage": f"redis://:{quote(redis, safe='')}@127.0.0.1:9/0",
+        "postgres_password": postgres,
+        "database_url": with_password(database_url, database),
+        "oauth_apps": json.dumps(apps),
+    }
+
+
+def with_password(database_url: str, secret: str) -> str:
+    """The suite's server believes any; SQLite has none."""
+    if database_url.startswith("sqlite"):
+        return database_url
+    return make_url(database_url).set(password=secret).render_as_string(hide_password=False)
+
+
+@asynccontextmanager
+async def opened(
+    sandbox: SandboxProcess, folder: Path, database_url: str, workplace: Path
+) -> AsyncIterator[tuple[Walk, Receiver]]:
+    canaries = Canaries()
+    settings = planted_settings(sandbox, canaries, database_url) | {
+        "log_level": "DEBUG",
+        "max_concurrent_profiles": 4,
+        "auth_failures_per_minute": 1000,
+        "webhook_allow_private_addresses": True,
+        "webhook_retry_waits": [0.05] * 10,
+    }
+    async with (
+        open_house(sandbox, folder, **settings) as house,
+        commands(workplace) as run,
+        running_receiver() as receiver,
+    ):
+        canaries.plant("bootstrap key", house.key)
+        walk = Walk(house, run, Ledger(canaries))
+        try:
+            yield walk, receiver
+        finally:
+            await walk.close()
+
+
+async def test_no_secret_leaves_its_place(
+    sandbox: SandboxProcess, folder: Path, database_url: str, tmp_path: Path, unused_accounts: Iterator[str]
+):
+    before = await sandbox.admin.issued()
+    async with opened(sandbox, folder, database_url, tmp_path / "commands") as (walk, receiver):
+        await refused_starts(walk)
+        async with listening(walk), watching_children(walk):
+            await webhooks_fail(walk, receiver)
+            await authorizations(walk, unused_accounts)
+        await callers_keys(walk)
+        await gologin_refuses(walk)
+        await tokens_come_and_go(walk, tmp_path, next(unused_accounts))
+        walk.values["new_account"] = next(unused_accounts)
+        walk.values["new_name"] = "made on the walk"
+        await walk.every_route()
+        await other_commands(walk, tmp_path)
+        plant_issued(walk.canaries, before, await sandbox.admin.issued())
+        await look_at_tables(walk)
+        look_at_files(walk.ledger, walk.house.folder, tmp_path)
+        await walk.house.service.stop()  # closes the database: the write-ahead log is written back
+        look_at_files(walk.ledger, walk.house.folder, tmp_path)
+        assert walk.ledger.read() == []
+        everything = {(f"output of {name}", kind) for name, kinds in COMMANDS.items() for kind in kinds}
+        routes = {(name, kind) for name, kinds in ONCE.items() for kind in kinds}
+        seen = walk.ledger.shown | {(place.partition(" (")[0], kind) for place, kind in walk.ledger.shown}
+        assert (everything | routes) - seen == set(), "the search does not find what is there"
+
+
+async def refused_starts(walk: Walk) -> None:
+    """Settings that cannot be, each with a secret in it; of a new secret setting it must be said here what it holds."""
+    unreachable, wrong = password(), password()
+    walk.canaries.plant("PostgreSQL password", unreachable)
+    walk.canaries.plant("wrong setting", wrong)
+    postgresql = f"postgresql+psycopg://user:{quote(unreachable, safe='')}@127.0.0.1:9/none"
+    wanted = set(secret_fields(Settings))
+    names = {name.partition(".")[0] for name in wanted}
+    given = {name: walk.house.environment.get(name.upper(), "change-me") for name in names}
+    settings = load_settings(env_file=None, **given | {"database_url": postgresql})
+    assert set(planted_fields(settings, walk.canaries)) == wanted, "plant a canary in each secret setting"
+    for command in ("serve", "doctor"):
+        await walk.command(command, code=1, DATABASE_URL=postgresql)
+    impossible = {
+        "DATABASE_URL": f"postgresql+psycopg://user:unquoted@{wrong}@127.0.0.1:9/none",
+        "RATE_LIMIT_STORAGE": f"redis://:{wrong}@127.0.0.1:9/0",
+        "ENCRYPTION_KEYS": f"one:{wrong}",
+        "OAUTH_APPS": f'{{"A": {{"client_id": "a", "client_secret": ["{wrong}"]}}}}',
+        "PORT": wrong,
+    }
+    told = (await walk.ended("serve", code=2, **impossible)).problems
+    assert all(setting in told for setting in impossible), told
+    await walk.command("doctor", code=1, OAUTH_APPS=f'{{"A": {{"client_secret": "{wrong}"')
+    await walk.command("serve", code=2, ENVIRONMENT="production", API_KEY="change-me")
+
+
+async def webhooks_fail(walk: Walk, receiver: Receiver) -> None:
+    """An endpoint that quotes what it was sent in answers, or in what is none."""
+    secret = password()
+    walk.canaries.plant("webhook URL", secret)
+    path = f"/hook?token={quote(secret, safe='')}"
+
+    def quoting(received: Received) -> bytes:
+        walk.ledger.write("a delivery", json.dumps([received.headers, received.body]))
+        quoted = json.dumps([received.path, secret, received.headers]).encode()
+        first = (reply(500, quoted), quoted + b"\r\n\r\n") * 4
+        return dict(enumerate(first)).get(len(receiver.arrived), reply(200, quoted))
+
+    receiver.answer = quoting
+    made = await walk.data("createWebhook", "POST", "/webhooks", json={"url": receiver.url(path)})
+    walk.canaries.plant("webhook secret", made["secret"])
+    walk.values["webhook_id"] = made["id"]
+    where = f"/webhooks/{made['id']}"
+    userinfo = password()
+    walk.canaries.plant("password in a URL", userinfo)
+    for url in (f"http://user:{quote(userinfo, safe='')}@127.0.0.1/", f"http://user:{userinfo}@127.0.0.1/"):
+        assert (await walk.call("createWebhook", "POST", "/webhooks", json={"url": url})).status_code == 422
+    for _ in range(3):
+        await walk.call("testWebhook", "POST", f"{where}/test")
+
+
+async def authorizations(walk: Walk, accounts: Iterator[str]) -> None:
+    """Good ones in every app, and those whose failure could quote a secret."""
+    admin, house = walk.house.admin, walk.house
+    page = password()
+    walk.canaries.plant("secret in a page", page)
+    proxy = f"socks5://proxy-sandbox_001:proxy-password-{page[2:10]}@proxy.invalid:1080"
+    console = [
+        f"password={page}",
+        f"failed: http://user:{page}@h/cb?code={page}",
+        f"Authorization: Bearer {page}",
+    ]
+    faults: list[tuple[str, str, dict[str, Any], str, str | None]] = [
+        *(("", "", {}, app, None) for app in ("AIOTT1", "AIOTT2", "AIOTT4")),
+        ("", "", {}, WRONG, "INVALID_CLIENT"),
+        ("provider.token", "echo", {}, "AIOTT1", "TWITTER_API_ERROR"),
+        ("provider.me", "echo", {"status": 401}, "AIOTT1", "TWITTER_API_ERROR"),
+        ("provider.oauth1_access_token", "echo", {}, "AIOTT4", "INVALID_GRANT"),
+        ("provider.authorize", "error_page", {"body": f"token={page}, see {proxy}"}, "AIOTT1", "CONSENT_PAGE_ERROR"),
+        ("provider.authorize", "leaky_page", {"body": {"title": f"token={page}", "password": page, "console": console}},
+         "AIOTT1", "LOGIN_REQUIRED"),
+        ("local.start", "status", {"body": f"cannot connect by {proxy}"}, "AIOTT1", "GOLOGIN_API_ERROR"),
+    ]  # fmt: skip
+    asked = []
+    for endpoint, kind, details, app, code in faults:
+        account = next(accounts)
+        if kind:
+            await admin.set_fault(endpoint, kind, account=account, **details)
+        asked.append((await house.ask(account, app), account, app, kind, code))
+    for session_id, _account, app, kind, code in asked:
+        ended = await house.ended(session_id)
+        assert ended["error_code"] == code, (kind, app, ended)
+        await walk.call("getAuthorization", "GET", f"/authorize/{session_id}")
+        await walk.call("getAuthorizationEvidence", "GET", f"/authorize/{session_id}/evidence")
+        walk.values.update({"session_id": session_id} if kind == "leaky_page" else {})
+    session_id, account, *_ = asked[0]
+    walk.values |= {"account_id": account, "profile_id": await house.profile_id(account), "api_app": "AIOTT1"}
+    for _session, account, app, *_ in asked[:3]:
+        where = f"/accounts/{account}"
+        await walk.data("getToken", "GET", f"{where}/token", params={"api_app": app})
+        if app == "AIOTT2":
+            await admin.set_fault("provider.token", "echo", account=account, times=1)
+        await walk.call("refreshToken", "POST", f"{where}/refresh", params={"api_app": app})
+
+
+async def callers_keys(walk: Walk) -> None:
+    """Of every state, and each used at the end."""
+    walk.values["key_id"], used = await walk.new_key("used")
+    expired = (await walk.new_key("expired", expires_at=(utc_now() + timedelta(seconds=0.5)).isoformat()))[1]
+    rotated_id, rotated = await walk.new_key("rotated")
+    revoked_id, revoked = await walk.new_key("revoked")
+    made = await walk.data("rotateKey", "POST", f"/keys/{rotated_id}/rotate", json={"overlap": 0})
+    walk.canaries.plant("API key", made["key"])
+    await walk.data("revokeKey", "DELETE", f"/keys/{revoked_id}")
+    wrong, odd = api_key(), password()
+    walk.canaries.plant("wrong API key", wrong, odd)
+
+    async def status(key: str) -> int:
+        return (await walk.call("listEvents", "GET", "/events", headers={"X-API-Key": key})).status_code
+
+    async def has_expired() -> bool:
+        return await status(expired) == 401
+
+    await until(has_expired)
+    assert [await status(key) for key in (used, made["key"])] == [200, 200]
+    assert {await status(key) for key in (rotated, revoked, wrong, odd, used[:-1])} == {401}
+
+
+async def gologin_refuses(walk: Walk) -> None:
+    """With words that quote its token, and as one that has been revoked."""
+    admin = walk.house.admin
+    sync = await walk.data("syncProfiles", "POST", "/profiles/sync")
+    walk.values["sync_id"] = sync["sync_id"]
+    await admin.set_fault("gologin.user", "echo", status=403, times=1)
+    try:
+        await walk.command("gologin", "check", code=1)
+        await admin.change_settings(gologin_token_revoked=True)
+        await walk.command("worker", "run-once", "sync", code=None)
+    finally:
+        await admin.change_settings(gologin_token_revoked=False)
+        await admin.clear_faults()
+
+
+async def tokens_come_and_go(walk: Walk, folder: Path, account: str) -> None:
+    """Imported, with lines that are wrong, and encrypted by the other key while the service runs."""
+    tokens = [password() for _ in range(5)]
+    walk.canaries.plant("imported token", *tokens)
+    lines = [
+        "account_id,api_app,access_token,refresh_token",
+        f"{account},AIOTT1,{tokens[0]},{tokens[1]}",
+        f"{account},NONE,{tokens[2]},",
+        f"{tokens[3]},AIOTT1,{tokens[4]},",
+    ]
+    file = folder / "tokens.csv"
+    file.write_text("\n".join(lines))
+    await walk.command("accounts", "import", str(file), code=1)
+    file.unlink()
+    await walk.command("accounts", "export", str(folder / "accounts.csv"))
+    await walk.command("profiles", "export", "--all", str(folder / "profiles.csv"))
+    keys = ",".join(reversed(walk.house.environment["ENCRYPTION_KEYS"].split(",")))
+    await walk.command("secrets", "rotate", ENCRYPTION_KEYS=keys)
+    later = {"not_before": (utc_now() + timedelta(hours=1)).isoformat()}
+    order = {"rows": [{"account_id": account, "api_app": "AIOTT1"}], "defaults": later}
+    batch = await walk.data("authorizeBatch", "POST", "/authorize/batch", json=order)
+    walk.values["batch_id"] = batch["batch_id"]
+
+    async def delivered() -> Any:
+        where = f"/webhooks/{walk.values['webhook_id']}/deliveries"
+        found = await walk.data("listDeliveries", "GET", where, params={"status": "delivered"})
+        return found and str(found[0]["id"])
+
+    walk.values["delivery_id"] = await until(delivered)
+
+
+async def other_commands(walk: Walk, folder: Path) -> None:
+    walk.canaries.plant("API key", (await walk.command("keys", "create", "by command")).strip())
+    walk.canaries.plant("API key", (await walk.command("keys", "rotate", "by command")).strip())
+    await walk.command("keys", "list")
+    await walk.command("keys", "revoke", "by command")
+    secret = password()
+    walk.canaries.plant("webhook URL", secret)
+    webhook, signing = (await walk.command("webhooks", "create", f"http://127.0.0.1:9/?t={secret}")).split()
+    again = await walk.command("webhooks", "rotate", webhook)
+    walk.canaries.plant("webhook secret", signing, again.strip())
+    await walk.command("webhooks", "list")
+    await walk.command("webhooks", "show", webhook)
+    await walk.command("webhooks", "test", webhook, code=1)
+    await walk.command("doctor")
+    for form in ("csv", "ndjson"):
+        await walk.call("exportEvents", "GET", "/events/export", params={"format": form})
