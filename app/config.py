@@ -206,6 +206,9 @@ class Settings(BaseSettings):
     event_stream_readers_per_key: int = Field(default=20, ge=1)
     event_stream_lifetime: PositiveSeconds = 3_600.0
     event_stream_heartbeat: PositiveSeconds = 15.0
+    event_exports: int = Field(default=8, ge=1)
+    event_exports_per_key: int = Field(default=2, ge=1)
+    event_export_lifetime: PositiveSeconds = 3_600.0
     client_stall_timeout: PositiveSeconds = 30.0
     evidence_retention_days: int = Field(default=14, ge=1)
     evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)

@@ -32,6 +32,7 @@ from app.services.chromedriver import ChromeDrivers
 from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
 from app.services.credential_vault import CredentialVault
+from app.services.event_exports import EventExports, ExportLimits
 from app.services.event_streams import EventStreams, StreamLimits
 from app.services.event_tail import EventTail, check_order
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
@@ -95,6 +96,7 @@ class Context:
     session_runs: SessionRuns
     apps: AppStates
     event_streams: EventStreams
+    event_exports: EventExports
     cursors: Cursors
     automator: ProfileAutomator
     alarms: AlarmService
@@ -301,6 +303,7 @@ def _build(
         session_runs=session_runs,
         apps=apps,
         event_streams=_event_streams(settings, database),
+        event_exports=_event_exports(settings, database),
         cursors=settings.cursors,
         automator=automator,
         alarms=alarms,
@@ -418,6 +421,15 @@ def _event_streams(settings: Settings, database: Database) -> EventStreams:
         heartbeat=settings.event_stream_heartbeat,
     )
     return EventStreams(database=database, tail=EventTail(database=database), limits=limits)
+
+
+def _event_exports(settings: Settings, database: Database) -> EventExports:
+    limits = ExportLimits(
+        exports=settings.event_exports,
+        exports_per_key=settings.event_exports_per_key,
+        lifetime=settings.event_export_lifetime,
+    )
+    return EventExports(database=database, limits=limits)
 
 
 def _thresholds(settings: Settings) -> Thresholds:

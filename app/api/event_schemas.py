@@ -5,11 +5,13 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from app.api.schemas import AccountId, Moment
 from app.models import Event
 from app.services.event_filters import EventFilter
+from app.services.event_list import COUNT_LIMIT
 from app.services.event_order import Position
 from app.services.event_streams import EventStreams, Reader
 from app.services.reach import Reach
@@ -60,9 +62,27 @@ class EventQuery(EventStreamQuery):
 class EventListQuery(EventQuery):
     """Filters, and where to begin: at a page, or at the `next_cursor` of the last answer."""
 
-    page: int = Field(default=1, ge=1, le=10_000, description="From 1; does not count with `cursor`")
     page_size: int = Field(default=50, ge=1, le=500, description="Rows on a page")
     cursor: str | None = Field(default=None, max_length=512, description="Goes as deep as you like")
+    page: int = Field(
+        default=1,
+        ge=1,
+        le=COUNT_LIMIT,
+        description=f"From 1 to the one with the {COUNT_LIMIT:,}th event, which depends on `page_size`; "
+        "does not count with `cursor`",
+    )
+
+    @field_validator("page")
+    @classmethod
+    def _has_a_counted_event(cls, page: int, info: ValidationInfo) -> int:
+        last = -(-COUNT_LIMIT // info.data.get("page_size", 1))
+        if page > last and info.data.get("cursor") is None:
+            raise PydanticCustomError(
+                "less_than_equal",
+                "Input should be at most {le} with this page_size; follow next_cursor from there",
+                {"le": last},
+            )
+        return page
 
 
 class EventExportQuery(EventQuery):

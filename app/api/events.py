@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Send
 
 from app.api.connections import STALLED
 from app.api.dependencies import (
@@ -31,21 +32,25 @@ from app.api.event_schemas import (
     write_position,
 )
 from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.context import Context
 from app.models import Event
 from app.services import event_list, event_service
+from app.services.event_exports import ExportBrokenOff
 from app.services.event_filters import EventFilter
 from app.services.event_list import EventRows, Place
 from app.services.event_streams import EventStreams, Reader
 from app.services.event_tail import StreamedEvent
-from app.services.key_service import Scope
+from app.services.key_service import Caller, Scope
 from app.utils.cursors import Cursors
 from app.utils.exceptions import (
     AuthenticationException,
+    DatabaseUnavailableException,
     InvalidCursorException,
-    InvalidRequestException,
+    TooManyExportsException,
     TooManyStreamsException,
     UnknownEventIdException,
 )
+from app.utils.logger import get_logger
 
 router = APIRouter(prefix="/events", tags=["events"], route_class=KeyFirstRoute)
 
@@ -53,6 +58,8 @@ _LIST: Final = "events"
 _RETRY_MS: Final = 1_000
 _UNBUFFERED: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _COLUMNS: Final = tuple(EventResponse.model_fields)
+
+log = get_logger(__name__)
 
 
 @router.get("", operation_id="listEvents", responses=errors(InvalidCursorException))
@@ -62,7 +69,7 @@ async def list_events(
     context: ContextDep,
     session: ReadSessionDep,
 ) -> PaginatedResponse[EventResponse]:
-    """The latest first. Pages end at 10,000 events; `next_cursor` goes on to the end."""
+    """The latest first. Pages end with that of the 10,000th event; `next_cursor` goes on to the end."""
     wanted = query.filter(caller.reach)
     found = await _found(session, context.cursors, query, wanted, reader=caller.name)
     count = await event_list.count(session, wanted)
@@ -84,10 +91,6 @@ async def _found(
         occurred_at, event_id = cursors.read(query.cursor, reader=reader, of=_LIST, filters=query.filters())
         place = Place(datetime.fromisoformat(occurred_at), event_id)
         return await event_list.rows_before(session, wanted, place, limit=query.page_size)
-    if query.page * query.page_size > event_list.COUNT_LIMIT:
-        raise InvalidRequestException(
-            f"page: pages end at {event_list.COUNT_LIMIT} events; follow next_cursor"
-        )
     return await event_list.page(session, wanted, page=query.page, page_size=query.page_size)
 
 
@@ -98,20 +101,42 @@ def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None, *, rea
     return cursors.write(values, reader=reader, of=_LIST, filters=query.filters())
 
 
+async def _export_counted(caller: EventsCallerDep, context: ContextDep) -> AsyncIterator[None]:
+    """For as long as the answer is under way."""
+    with context.event_exports.opened(caller.name):
+        yield
+
+
+class _WholeOrBrokenOff(StreamingResponse):
+    """Its end is not sent when there is more: the server then closes the connection, and the client notices."""
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        except ExportBrokenOff as end:
+            log.warning("events.export_broken_off", reason=end.reason)
+        except DatabaseUnavailableException:  # which has logged it
+            log.warning("events.export_broken_off", reason="database")
+
+
 @router.get(
     "/export",
     operation_id="exportEvents",
     response_class=StreamingResponse,
+    dependencies=[Depends(_export_counted)],
     responses={
         200: {
             "content": {"text/csv": {}, "application/x-ndjson": {}},
             "description": "All events that fit, the latest first",
         },
-        **errors(),
+        **errors(TooManyExportsException),
     },
 )
 async def export_events(
-    query: Annotated[EventExportQuery, Query()], caller: EventsCallerDep, context: ContextDep
+    request: Request,
+    query: Annotated[EventExportQuery, Query()],
+    caller: EventsCallerDep,
+    context: ContextDep,
 ) -> StreamingResponse:
     """As CSV or as a JSON object a line; a file that ends early is broken off, not ended."""
     async with context.database.transaction() as session:
@@ -119,10 +144,24 @@ async def export_events(
             session, "events.exported", actor=caller.name, format=query.format, filters=query.filters()
         )
     write = _csv_lines if query.format == "csv" else _json_lines
-    parts = event_list.export(context.database, query.filter(caller.reach))
+    parts = context.event_exports.parts(query.filter(caller.reach), _may_read(request, caller, context))
     headers = {**_UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
     media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
-    return StreamingResponse(_written(parts, write), media_type=media_type, headers=headers)
+    return _WholeOrBrokenOff(_written(parts, write), media_type=media_type, headers=headers)
+
+
+def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[], Awaitable[bool]]:
+    """Whether the key still may what it might when the request came."""
+
+    async def may_read() -> bool:
+        async with context.database.reading() as session:
+            try:
+                now = await context.keys.authenticate(session, request.headers.get("X-API-Key"))
+            except AuthenticationException:
+                return False
+        return now.may(Scope.EVENTS) and now.reach == caller.reach
+
+    return may_read
 
 
 async def _opened_reader(
@@ -135,15 +174,7 @@ async def _opened_reader(
     ] = None,
 ) -> AsyncIterator[Reader]:
     """For as long as the answer is under way."""
-
-    async def may_read() -> bool:
-        async with context.database.reading() as session:
-            try:
-                now = await context.keys.authenticate(session, request.headers.get("X-API-Key"))
-            except AuthenticationException:
-                return False
-        return now.may(Scope.EVENTS) and now.reach == caller.reach
-
+    may_read = _may_read(request, caller, context)
     reader = Reader(key_name=caller.name, wanted=query.filter(caller.reach), may_read=may_read)
     async with context.event_streams.opened(reader, last=read_position(last_event_id)):
         try:

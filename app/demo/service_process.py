@@ -131,7 +131,8 @@ class ServiceProcess:
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:
-            return await asyncio.wait_for(self._process.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                return await self._process.wait()
         except TimeoutError:
             await _kill(self._process)
             raise ServiceError(f"the service did not stop within {timeout:g} s after SIGTERM") from None

@@ -1,7 +1,6 @@
 """A pure ASGI layer around each server: applies the general faults, and keeps the statistics."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.sandbox.faults import GENERAL_KINDS, Call, Fault, canned_response, echo_response
 from app.sandbox.traffic import RequestRecord
 from app.sandbox.world import World
+from app.utils.tasks import happens_within
 
 Identify = Callable[[Request, bytes, World], Call | None]
 
@@ -68,7 +68,7 @@ class Interceptor:
             record.fault = delay.kind
             seconds += 1.0 if delay.seconds is None else delay.seconds
         if seconds:
-            await pause(seconds, world.stopping)
+            await happens_within(world.stopping, seconds)
         kill = world.faults.take(call.endpoint, call.account, {"kill_browser"})
         if kill is not None and call.account is not None:
             record.fault = kill.kind
@@ -145,12 +145,6 @@ async def until_gone(receive: Receive, stopping: asyncio.Event) -> None:
     finally:
         for waiter in waiters:
             waiter.cancel()
-
-
-async def pause(seconds: float, stopping: asyncio.Event) -> None:
-    """Waits, but not beyond the sandbox's end."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), seconds)
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -94,7 +94,8 @@ class SandboxProcess:
     async def _read_info(self, process: Process) -> SandboxInfo:
         assert process.stdout is not None
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT)
+            async with asyncio.timeout(START_TIMEOUT):
+                line = await process.stdout.readline()
             return SandboxInfo.model_validate_json(line)
         except (TimeoutError, ValidationError) as error:
             tail = self._stderr.read_text(errors="replace")[-STDERR_TAIL:]
@@ -111,6 +112,7 @@ async def _end(process: Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.communicate(), STOP_TIMEOUT)
+        async with asyncio.timeout(STOP_TIMEOUT):
+            await process.communicate()
     signal_group(process.pid, signal.SIGKILL)
     await process.communicate()

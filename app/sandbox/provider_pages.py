@@ -15,10 +15,11 @@ from pydantic import BaseModel
 
 from app.sandbox import provider_api
 from app.sandbox.faults import SPECIAL_KINDS, Call, Endpoint, Fault
-from app.sandbox.interceptor import pause, until_gone
+from app.sandbox.interceptor import until_gone
 from app.sandbox.oauth import AuthorizeRequest, AuthorizeRequestError, OAuthError, Ticket
 from app.sandbox.state import SESSION_COOKIE
 from app.sandbox.world import World, WorldDep
+from app.utils.tasks import happens_within
 
 PAGES = Path(__file__).parent / "pages"
 CALLBACK = "/callback"
@@ -74,7 +75,7 @@ async def consent_data(ticket: str, account: SignedInDep, world: WorldDep) -> di
     """What the consent page shows: who is signed in, which app asks, for what."""
     shown = world.oauth.ticket(ticket, account)
     shortest, longest = world.settings.consent_delay_ms
-    await pause(random.uniform(shortest, longest) / 1000, world.stopping)
+    await happens_within(world.stopping, random.uniform(shortest, longest) / 1000)
     return {
         "ready": shown.twist != "button_never_enabled",
         "app": shown.request.app_name,

@@ -175,7 +175,8 @@ async def _stop(driver: _Driver) -> None:
     with suppress(ProcessLookupError):
         driver.process.terminate()
     with suppress(TimeoutError):
-        await asyncio.wait_for(driver.process.wait(), _STOP_TIMEOUT)
+        async with asyncio.timeout(_STOP_TIMEOUT):
+            await driver.process.wait()
     await _end(driver)
 
 

@@ -13,7 +13,7 @@ from app.models import Event
 from app.services.event_filters import Conditions, EventFilter
 
 COUNT_LIMIT: Final = 10_000
-"""Events are counted up to here, and pages end here."""
+"""Events are counted up to here, and pages end with that of the last one counted."""
 _SCAN_LIMIT: Final = 50_000
 """Events that one query looks at when no index tells which ones fit."""
 _EXPORT_PAGE: Final = 1_000

@@ -107,8 +107,13 @@ class EventTail:
             self._task.cancel()
         self._task, self._kept, self._kept_after = None, [], None
 
+    @property
+    def _is_current(self) -> bool:
+        """Of the running task: a cancellation can get lost on Python 3.11, as in `wait_for`, which the pool uses."""
+        return self._task is asyncio.current_task()
+
     async def _run(self) -> None:
-        while True:
+        while self._is_current:
             self._due.clear()
             pause = _OTHERS_POLL
             try:
@@ -124,10 +129,13 @@ class EventTail:
     async def _read(self) -> bool:
         """Take one page in; whether there may be another."""
         async with self._database.reading() as session:
-            if self._kept_after is None:
-                self._head = self._kept_after = await event_order.newest(session)
-                self.announce()
-            rows = await page_after(session, self._head, limit=_PAGE)
+            newest = await event_order.newest(session) if self._kept_after is None else None
+            rows = await page_after(session, newest or self._head, limit=_PAGE)
+        if not self._is_current:
+            return False
+        if newest is not None:
+            self._head = self._kept_after = newest
+            self.announce()
         if rows:
             self._kept.extend(map(StreamedEvent.of, rows))
             self._head = self._kept[-1].position

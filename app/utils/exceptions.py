@@ -99,6 +99,15 @@ class TooManyStreamsException(DomainException):
         super().__init__(f"{whose} has {limit} event streams open, which is the limit", retry_after=5.0)
 
 
+class TooManyExportsException(DomainException):
+    error_code = "TOO_MANY_EXPORTS"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(f"{whose} has {limit} exports under way, which is the limit", retry_after=30.0)
+
+
 class RouteNotFoundException(DomainException):
     error_code = "NOT_FOUND"
     status_code = 404

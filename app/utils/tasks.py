@@ -11,9 +11,10 @@ T = TypeVar("T")
 async def happens_within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for the event, at most `seconds`; whether it happened."""
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     except TimeoutError:
-        return False
+        return event.is_set()
     return True
 
 

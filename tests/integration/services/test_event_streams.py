@@ -2,9 +2,14 @@
 
 import asyncio
 import random
+import re
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, text
 
 from app.context import Context, open_context
 from app.database import Database
@@ -22,12 +27,25 @@ from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.waiting import eventually
 
+README = Path(__file__).resolve().parents[3] / "README.md"
+
 
 def streams_of(database: Database, *, keep: int = 2_000, **changes: float) -> EventStreams:
     limits = {"readers": 100, "readers_per_key": 100, "lifetime": 60, "heartbeat": 10} | changes
     return EventStreams(
         database=database, tail=EventTail(database=database, keep=keep), limits=StreamLimits(**limits)
     )
+
+
+async def after_restore(database: Database, beginning: str) -> None:
+    """Run what the README says is to be run: its block of SQL that begins so."""
+    section = README.read_text().split("### After a restore")[1].split("\n### ")[0]
+    (block,) = (
+        each for each in re.findall("```sql\n(.*?)```", section, re.DOTALL) if each.startswith(beginning)
+    )
+    async with database.transaction() as session:
+        for statement in block.removesuffix(";\n").split(";"):
+            await session.execute(text(statement.replace(":", "\\:")))
 
 
 def position(event: Event) -> Position:
@@ -42,11 +60,9 @@ async def test_what_gets_its_id_early_and_commits_late_is_not_missed(postgresql_
             event_service.record(slow, "test.happened", number=1)
             await slow.flush()
             await record(database, 2)  # with a higher id, and committed before
-            async with asyncio.timeout(1), following(streams, last=reader.position) as other:
-                assert await streams._next(other) == (
-                    [],
-                    False,
-                )  # told of neither: the order is not known yet
+            async with following(streams, last=reader.position) as other:
+                # Told of neither: the order is not known yet.
+                assert await streams._next(other) == ([], False)
         assert numbers(await told(streams, reader, 2)) == [1, 2]
     await database.close()
 
@@ -147,6 +163,40 @@ async def test_who_was_away_for_too_long_is_told_of_the_gap(database: Database):
             ]
 
 
+async def test_a_restore_to_an_earlier_time_hides_no_new_event(sqlite_url: str, tmp_path: Path):
+    database, backup = Database(sqlite_url), tmp_path / "backup.db"
+    await add_events(database, *({"data": {"number": number}} for number in range(3)))
+    with closing(sqlite3.connect(sqlite_url.partition("///")[2])) as connection:
+        connection.execute(f"VACUUM INTO '{backup}'")
+    await record(database, 3)
+    await record(database, 4)
+    streams = streams_of(database)
+    async with following(streams, last=BEGINNING) as reader:
+        lost = (await told(streams, reader, 5))[3:]
+    await database.close()
+    database = Database(f"sqlite+aiosqlite:///{backup}")
+    await after_restore(database, "-- SQLite")
+    for number in (5, 6, 7):
+        await record(database, number)
+    streams = streams_of(database)
+    async with following(streams, last=position(lost[-1])) as reader:
+        assert reader.gap is not None
+        marker, *new = await told(streams, reader, 4)
+    assert (marker.event_type, marker.data, numbers(new)) == ("database.restored", {}, [5, 6, 7])
+    await database.close()
+
+
+async def test_ids_go_on_far_ahead_after_a_restore_of_postgresql(postgresql_url: str):
+    database = Database(postgresql_url)
+    for _ in range(2):  # the first time there are no events
+        await after_restore(database, "-- PostgreSQL")
+        await record(database, 1)
+    async with database.reading() as session:
+        ids = (await session.scalars(select(Event.id).order_by(Event.id))).all()
+    assert ids == [1_000_000_001, 2_000_000_002]
+    await database.close()
+
+
 async def test_an_id_that_was_never_given_is_refused(database: Database):
     streams = streams_of(database)
     await record(database, 1)
@@ -183,7 +233,7 @@ async def test_a_stream_ends(database: Database, reason: str):
     async with streams.opened(reader, last=None), asyncio.timeout(10):
         if reason == "shutdown":
             asyncio.get_running_loop().call_later(0.02, streams.close)
-        assert [batch async for batch in streams.tell(reader)] == []
+        assert not any([batch async for batch in streams.tell(reader)])
     assert reader.ended == reason
 
 
@@ -196,6 +246,44 @@ async def test_nobody_follows_and_nothing_is_read(context: Context):
     assert (tail.kept, tail._task) == (0, None)
 
 
+@pytest.mark.parametrize("ticks", range(6))
+async def test_who_leaves_just_after_an_event_leaves_no_tail_behind(sqlite_url: str, ticks: int):
+    """It would go on beside the next one, and each event be told twice."""
+    database = Database(sqlite_url)
+    tail = EventTail(database=database)
+    with tail.followed():
+        await eventually(lambda: tail._kept_after is not None and tail._due._waiters)
+        task = tail._task
+        tail._due.set()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+    assert task is not None
+    await eventually(task.done)
+    await database.close()
+
+
+async def test_a_tail_that_was_stopped_takes_nothing_in(database: Database, monkeypatch: pytest.MonkeyPatch):
+    """Whatever has lost the cancellation, as the pool of connections may."""
+    is_reading, page_after = asyncio.Event(), event_tail.page_after
+
+    async def losing(*args: Any, **options: Any) -> Any:
+        if not is_reading.is_set():
+            is_reading.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        return await page_after(*args, **options)
+
+    monkeypatch.setattr(event_tail, "page_after", losing)
+    await record(database, 1)
+    tail = EventTail(database=database)
+    with tail.followed():
+        await is_reading.wait()
+        task = tail._task
+    assert task is not None
+    await eventually(task.done)
+    assert (tail.kept, tail._kept_after) == (0, None)
+
+
 async def test_a_restored_dump_is_noticed_at_the_start_and_mended_by_hand(
     postgresql_url: str, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
 ):
@@ -203,8 +291,7 @@ async def test_a_restored_dump_is_noticed_at_the_start_and_mended_by_hand(
     await add_events(database, {"xact_id": 2**40, "data": {"number": 1}})
     async with open_context(make_settings(database_url=postgresql_url)) as context:
         assert len(logged(caplog, "events.order_broken")) == 1
-        async with database.transaction() as session:
-            await session.execute(update(Event).values(xact_id=0))
+        await after_restore(database, "UPDATE")
         await record(database, 2)
         async with following(context.event_streams, last=BEGINNING) as reader:
             assert numbers(await told(context.event_streams, reader, 2)) == [1, 2]

@@ -1,10 +1,32 @@
-"""Clean-up that a cancellation does not cut short."""
+"""Waits and clean-up that neither lose a cancellation nor are cut short by one."""
 
 import asyncio
 
 import pytest
 
-from app.utils.tasks import SingleFlight, uninterrupted
+from app.utils.tasks import SingleFlight, happens_within, uninterrupted
+
+
+@pytest.mark.parametrize("ticks", range(5))
+async def test_a_cancellation_that_comes_with_the_event_is_not_lost(ticks: int):
+    event = asyncio.Event()
+    task = asyncio.create_task(happens_within(event, 60))
+    while not event._waiters:
+        await asyncio.sleep(0)
+    event.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    is_asked = task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() == is_asked
+
+
+async def test_an_event_happens_in_time_or_not():
+    event = asyncio.Event()
+    assert not await happens_within(event, 0)
+    assert not await happens_within(event, 0.001)
+    event.set()
+    assert await happens_within(event, 0)
 
 
 async def test_the_result_is_passed_on():

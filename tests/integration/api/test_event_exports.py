@@ -1,0 +1,91 @@
+"""`/events/export`: so many at once, and never a file that looks whole and is not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from app.config import Settings
+from app.context import Context
+from app.services import event_list
+from app.services.key_service import COMMAND_LINE, Scope
+from tests.fixtures.api import API_KEY, NO_PLACE, OpenApi, refused
+from tests.fixtures.events import add_events
+from tests.fixtures.logs import logged
+from tests.fixtures.serving import Served, served
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.waiting import eventually
+
+ALONE = {
+    "api_key": API_KEY,
+    "gologin_api_url": NO_PLACE,
+    "gologin_local_url": NO_PLACE,
+    "shutdown_grace": 2,
+}
+
+
+async def test_too_many_exports_are_refused(open_sqlite_api: OpenApi):
+    async with open_sqlite_api(event_exports_per_key=1) as api:
+        assert (await api.client.get("/events/export")).status_code == 200
+        with api.context.event_exports.opened("bootstrap"):
+            response = await api.client.get("/events/export")
+        refused(response, 429, "TOO_MANY_EXPORTS")
+        assert response.headers["Retry-After"] == "30"
+        exported = (await api.client.get("/events", params={"event_type": "events.exported"})).json()
+        assert exported["total"] == 1, "a refused one is none"
+
+
+@asynccontextmanager
+async def filled(settings: Settings) -> AsyncIterator[tuple[Served, Context]]:
+    """A service with more events than the kernel keeps for a client that takes none."""
+    async with served(settings) as service:
+        context: Context = service.app.state.context
+        await add_events(context.database, *({"data": {"padding": "x" * 10_000}} for _ in range(1_500)))
+        yield service, context
+        await eventually(lambda: not context.event_exports.running)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_list, "_EXPORT_PAGE", 100)
+
+
+async def test_an_export_is_broken_off_when_its_key_is_revoked(
+    make_settings: MakeSettings, sqlite_url: str, small_parts: None, caplog: pytest.LogCaptureFixture
+):
+    async with (
+        filled(make_settings(database_url=sqlite_url, **ALONE)) as (service, context),
+        httpx.AsyncClient(trust_env=False, timeout=60) as http,
+    ):
+        wanted = {"name": "own", "scopes": frozenset({Scope.EVENTS}), "caller": COMMAND_LINE}
+        async with context.database.transaction() as session:
+            made = await context.keys.create(session, **wanted)
+        headers = {"X-API-Key": made.key.get_secret_value()}
+        async with http.stream("GET", f"{service.url}/events/export", headers=headers) as answer:
+            parts = answer.aiter_raw()
+            size = len(await anext(parts))
+            assert context.event_exports.running == ["own"]
+            async with context.database.transaction() as session:
+                await context.keys.revoke(session, made.row.key_id, caller=COMMAND_LINE)
+            with pytest.raises(httpx.RemoteProtocolError):
+                async for part in parts:
+                    size += len(part)
+    assert 0 < size < 15_000_000
+    assert [line["reason"] for line in logged(caplog, "events.export_broken_off")] == ["access"]
+    assert not logged(caplog, "http.crashed")
+
+
+async def test_an_export_that_nobody_takes_is_cut_off(
+    make_settings: MakeSettings, sqlite_url: str, small_parts: None, caplog: pytest.LogCaptureFixture
+):
+    settings = make_settings(database_url=sqlite_url, client_stall_timeout=0.5, **ALONE)
+    async with filled(settings) as (service, context):
+        _, writer = await asyncio.open_connection(service.host, service.port)
+        writer.write(f"GET /events/export HTTP/1.1\r\nHost: service\r\nX-API-Key: {API_KEY}\r\n\r\n".encode())
+        await eventually(lambda: logged(caplog, "http.client_stalled"))
+        await eventually(lambda: not context.event_exports.running)
+        writer.close()
+    (line,) = logged(caplog, "http.client_stalled")
+    assert line["path"] == "/events/export"

@@ -1,0 +1,49 @@
+"""Exports: so many at once, for so long, and only while whoever asked may read."""
+
+from typing import Any
+
+import pytest
+
+from app.database import Database
+from app.services import event_list
+from app.services.event_exports import EventExports, ExportBrokenOff, ExportLimits
+from app.services.event_filters import EventFilter
+from app.utils.exceptions import TooManyExportsException
+from tests.fixtures.events import add_events
+
+
+def exports_of(database: Database, **changes: Any) -> EventExports:
+    limits: dict[str, Any] = {"exports": 3, "exports_per_key": 2, "lifetime": 60} | changes
+    return EventExports(database=database, limits=ExportLimits(**limits))
+
+
+async def test_exports_are_limited_by_process_and_key(sqlite_url: str):
+    exports = exports_of(Database(sqlite_url))
+    with exports.opened("a"), exports.opened("b"):
+        with exports.opened("a"), pytest.raises(TooManyExportsException, match="The service"):
+            exports.opened("c").__enter__()
+        with exports.opened("b"), pytest.raises(TooManyExportsException, match="This API key"):
+            exports.opened("b").__enter__()
+    assert exports.running == []
+
+
+@pytest.mark.parametrize("reason", ["lifetime", "access"])
+async def test_an_export_is_broken_off_between_two_parts(
+    database: Database, monkeypatch: pytest.MonkeyPatch, reason: str
+):
+    monkeypatch.setattr(event_list, "_EXPORT_PAGE", 2)
+    await add_events(database, *({} for _ in range(7)))
+    clock, told, asked = [0.0], 0, 0
+    monkeypatch.setattr("app.services.event_exports.monotonic", lambda: clock[0])
+
+    async def may_read() -> bool:
+        nonlocal asked
+        asked += 1
+        return reason != "access" or told < 4
+
+    with pytest.raises(ExportBrokenOff, match=reason):
+        async for part in exports_of(database).parts(EventFilter(), may_read):
+            told += len(part)
+            if reason == "lifetime" and told == 4:
+                clock[0] = 60
+    assert told == 4
