@@ -6,8 +6,21 @@ from typing import Final
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from app.cli import accounts, batches, doctor, gologin, keys, profiles, secrets, service, webhooks, worker
+from app.cli import (
+    accounts,
+    batches,
+    doctor,
+    gologin,
+    keys,
+    profiles,
+    reading,
+    secrets,
+    service,
+    webhooks,
+    worker,
+)
 from app.cli.shared import tell
+from app.client import ServiceError
 from app.config import SettingsError
 from app.utils.exceptions import AppException
 
@@ -16,6 +29,7 @@ _USAGE_ERROR: Final = 2
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 cli.add_typer(service.commands)
 cli.add_typer(batches.authorizing)
+cli.add_typer(reading.commands)
 cli.add_typer(doctor.commands)
 for _name, _module in {
     "keys": keys,
@@ -39,6 +53,9 @@ def main() -> None:
         sys.exit(_USAGE_ERROR)
     except AppException as error:
         tell(error.message)
+        sys.exit(1)
+    except ServiceError as error:
+        tell(str(error))
         sys.exit(1)
     except DBAPIError as error:
         tell(f"The database cannot be used: {' '.join(str(error.orig).split())}")

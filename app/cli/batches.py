@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from app.cli.following import CALLER, AuthorizeOptions, authorize_file
-from app.cli.shared import ERR, OUT, asynchronous, settings
-from app.context import open_context
+from app.cli.batch_desk import LocalBatches, RemoteBatches
+from app.cli.desk import KeyOption, UrlOption, desk
+from app.cli.following import AuthorizeOptions, authorize_file
+from app.cli.shared import ERR, OUT, asynchronous
 
 authorizing = typer.Typer()
 commands = typer.Typer(no_args_is_help=True, help="Many accounts authorised together.")
@@ -30,11 +31,15 @@ async def authorize(
     ] = None,
     work: Annotated[bool, typer.Option("--work", help="Do the work in this process, too.")] = False,
     again: Annotated[bool, typer.Option("--again", help="A new batch even if this file made one.")] = False,
+    url: UrlOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Authorise the accounts of a CSV together; run again it goes on. Exit code 0 when all are authorised."""
     target = results or file.with_suffix(".results.csv")
     if not target.parent.is_dir():
         raise typer.BadParameter(f"{target.parent} is no folder")
+    if work and url:
+        raise typer.BadParameter("--work is for the database of the settings; a service has its own workers")
     options = AuthorizeOptions(
         file=file,
         results=target,
@@ -44,15 +49,19 @@ async def authorize(
         work=work,
         again=again,
     )
-    raise typer.Exit(0 if await authorize_file(settings(), options, out=OUT, err=ERR) else 1)
+    async with desk(url, key, LocalBatches, RemoteBatches) as batches:
+        is_done = await authorize_file(batches, options, out=OUT, err=ERR)
+    raise typer.Exit(0 if is_done else 1)
 
 
 @commands.command("cancel")
 @asynchronous
-async def cancel_batch(batch_id: Annotated[str, typer.Argument(help="As `authorize` showed it.")]) -> None:
+async def cancel_batch(
+    batch_id: Annotated[str, typer.Argument(help="As `authorize` showed it.")],
+    url: UrlOption = None,
+    key: KeyOption = None,
+) -> None:
     """End a batch: what waits at once, what runs within two seconds."""
-    async with open_context(settings()) as context:
-        async with context.database.transaction() as session:
-            await context.batches.cancel(session, batch_id, caller=CALLER)
-        await context.batch_pacing.pace(batch_id)
+    async with desk(url, key, LocalBatches, RemoteBatches) as batches:
+        await batches.cancel_batch(batch_id)
     print(f"The batch {batch_id} is cancelled.")

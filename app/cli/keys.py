@@ -4,18 +4,18 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.shared import asynchronous, settings
-from app.context import open_context
-from app.models import ApiKey, utc_now
-from app.services.key_service import COMMAND_LINE, Scope
-from app.services.key_status import KeyFilter, KeyStatus, status_of
-from app.services.listing import PageRequest
-from app.services.reach import Reach
+from app.api.key_schemas import CreateKeyRequest, KeyResponse
+from app.cli.desk import KeyOption, UrlOption, desk
+from app.cli.key_desk import LocalKeys, RemoteKeys
+from app.cli.shared import asynchronous
+from app.models import utc_now
+from app.services.key_service import Scope
+from app.services.key_status import KeyStatus
 
-_ALL = 100_000
 _DAY = 86_400
 
 commands = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -43,34 +43,39 @@ async def create_key(
     rate_limit: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="Requests a minute; as in the settings.")
     ] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Make an API key and show it, once."""
-    async with open_context(settings()) as context, context.database.transaction() as session:
-        made = await context.keys.create(
-            session,
+    try:
+        wanted = CreateKeyRequest(
             name=name,
-            scopes=frozenset(scope or [Scope.AUTHORIZE]),
-            reach=Reach.of(app or (), account or ()),
+            scopes=set(scope or [Scope.AUTHORIZE]),
+            api_apps=app or [],
+            account_patterns=account or [],
             expires_at=utc_now() + timedelta(days=days) if days else None,
             rate_limit_per_minute=rate_limit,
-            caller=COMMAND_LINE,
         )
-    print(made.key.get_secret_value())  # plain, for scripts: nothing else goes to standard output
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"]) from None
+    async with desk(url, key, LocalKeys, RemoteKeys) as keys:
+        print(await keys.create(wanted))  # plain, for scripts: nothing else goes to standard output
 
 
 @commands.command("list")
 @asynchronous
 async def list_keys(
     status: Annotated[KeyStatus | None, typer.Option(help="Only those; all by default.")] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Show the keys: what each may, for whom, and when it was last used; never the key."""
-    async with open_context(settings()) as context, context.database.reading() as session:
-        wanted = PageRequest(size=_ALL, sort="name")
-        page = await context.keys.page(session, KeyFilter(status=status), wanted, caller=COMMAND_LINE)
+    async with desk(url, key, LocalKeys, RemoteKeys) as keys:
+        rows = await keys.listed(status)
     table = Table(
         "name", "prefix", "status", "scopes", "apps", "accounts", "a minute", "expires", "last used"
     )
-    for row in page.rows:
+    for row in rows:
         table.add_row(*_cells(row))
     Console().print(table)
 
@@ -85,31 +90,28 @@ async def rotate_key(
     force: Annotated[
         bool, typer.Option("--force", help="Also while the key that the last rotation replaced still works.")
     ] = False,
+    url: UrlOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Make another key for the same caller and show it, once."""
-    async with open_context(settings()) as context, context.database.transaction() as session:
-        row = await context.keys.named(session, name)
-        made = await context.keys.rotate(
-            session, row.key_id, overlap=timedelta(seconds=overlap), force=force, caller=COMMAND_LINE
-        )
-    print(made.key.get_secret_value())
+    async with desk(url, key, LocalKeys, RemoteKeys) as keys:
+        print(await keys.rotate(name, overlap=overlap, force=force))
 
 
 @commands.command("revoke")
 @asynchronous
-async def revoke_key(name: NameArgument) -> None:
+async def revoke_key(name: NameArgument, url: UrlOption = None, key: KeyOption = None) -> None:
     """End a key for good, at once."""
-    async with open_context(settings()) as context, context.database.transaction() as session:
-        row = await context.keys.named(session, name)
-        await context.keys.revoke(session, row.key_id, caller=COMMAND_LINE)
+    async with desk(url, key, LocalKeys, RemoteKeys) as keys:
+        await keys.revoke(name)
     print(f"The key {name} is revoked.")
 
 
-def _cells(row: ApiKey) -> list[str]:
+def _cells(row: KeyResponse) -> list[str]:
     return [
         row.name,
         row.prefix,
-        status_of(row),
+        row.status,
         " ".join(row.scopes),
         " ".join(row.api_apps) or "all",
         " ".join(row.account_patterns) or "all",

@@ -3,27 +3,31 @@
 import asyncio
 import csv
 import io
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from rich.console import Console
 from sqlalchemy import select
 
 from app.cli import following
+from app.cli.batch_desk import LocalBatches
 from app.cli.following import AuthorizeOptions, authorize_file, write_results
-from app.config import Settings
+from app.client import BatchRow
 from app.context import Context
 from app.database import Database
-from app.models import AuthorizationSession, Batch, BatchStatus, SessionStatus
-from app.services.batch_views import RowResult
+from app.models import AuthorizationSession, Batch, BatchStatus
 from tests.fixtures.batches import add_accounts, count, end, read_batch, under_way
-from tests.fixtures.settings import MakeSettings
+from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
 
 
-@pytest.fixture
-def settings(make_settings: MakeSettings, database_url: str) -> Settings:
-    return make_settings(database_url=database_url)
+@pytest_asyncio.fixture
+async def desk(open_services: OpenContext) -> AsyncIterator[LocalBatches]:
+    """A process of its own."""
+    async with open_services() as context:
+        yield LocalBatches(context)
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_one_who_waits_for_nobody_is_told(
-    settings: Settings, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+    desk: LocalBatches, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """And goes on waiting; then another process does the work."""
     monkeypatch.setattr(following, "_QUIET", 0.1)
@@ -43,7 +47,7 @@ async def test_one_who_waits_for_nobody_is_told(
     out, said = io.StringIO(), io.StringIO()
     options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), api_app="AIOTT1")
     waiting = asyncio.create_task(
-        authorize_file(settings, options, out=Console(file=out), err=Console(file=said, width=200))
+        authorize_file(desk, options, out=Console(file=out), err=Console(file=said, width=200))
     )
     await eventually(lambda: "--work does the work in this process" in said.getvalue(), seconds=60)
     batch_id = said.getvalue().split()[1]
@@ -57,7 +61,7 @@ async def test_one_who_waits_for_nobody_is_told(
 
 
 async def test_an_account_that_was_open_already_is_waited_for(
-    settings: Settings, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+    desk: LocalBatches, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """The second file's batch has no session of its own."""
     monkeypatch.setattr(following, "_POLL", 0.02)
@@ -68,7 +72,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
     for path in (file, other):
         options = AuthorizeOptions(file=path, results=path.with_suffix(".out"), api_app="AIOTT1")
         console = Console(file=io.StringIO())
-        waiting.append(asyncio.create_task(authorize_file(settings, options, out=console, err=console)))
+        waiting.append(asyncio.create_task(authorize_file(desk, options, out=console, err=console)))
     async with asyncio.timeout(60):
         while await count(database, Batch) < 2:
             await asyncio.sleep(0.02)
@@ -81,18 +85,18 @@ async def test_an_account_that_was_open_already_is_waited_for(
     assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True, True]
 
 
-def result(number: int, **values: object) -> RowResult:
+def result(number: int, **values: object) -> BatchRow:
     defaults: dict[str, object] = {
         "row": number,
         "account_id": "alice",
         "api_app": "AIOTT1",
         "session_id": "s",
         "existing": False,
-        "status": SessionStatus.COMPLETED,
+        "status": "completed",
         "error_code": None,
         "error": None,
     }
-    return RowResult(**defaults | values)  # type: ignore[arg-type]
+    return BatchRow(**defaults | values)  # type: ignore[arg-type]
 
 
 def test_results_are_written_as_a_table(tmp_path: Path):
@@ -113,7 +117,7 @@ def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monke
     path = tmp_path / "results.csv"
     path.write_text("old")
 
-    def fail(_result: RowResult) -> list[str]:
+    def fail(_result: BatchRow) -> list[str]:
         raise OSError("the disk is full")
 
     monkeypatch.setattr(following, "_line", fail)

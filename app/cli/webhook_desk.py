@@ -1,0 +1,105 @@
+"""Webhooks in the database of the settings, or at a service."""
+
+from datetime import timedelta
+from typing import Final
+from urllib.parse import quote
+
+from app.api.webhook_schemas import (
+    CreateWebhookRequest,
+    ReplayWebhookRequest,
+    TestedWebhookResponse,
+    WebhookResponse,
+)
+from app.client import AsyncClient
+from app.context import Context
+from app.services import webhook_views
+from app.services.key_service import Caller, Scope
+
+_CALLER: Final = Caller("cli", frozenset({Scope.WEBHOOKS}))
+
+
+class LocalWebhooks:
+    def __init__(self, context: Context) -> None:
+        self._webhooks, self._database = context.webhooks, context.database
+
+    async def create(self, wanted: CreateWebhookRequest) -> tuple[str, str]:
+        """Its id, and its secret."""
+        row, secret = await self._webhooks.create(wanted.order(), _CALLER)
+        return row.endpoint_id, secret.get_secret_value()
+
+    async def listed(self) -> list[WebhookResponse]:
+        async with self._database.reading() as session:
+            views = await webhook_views.all_within(session, _CALLER.reach)
+        return [WebhookResponse.from_view(view) for view in views]
+
+    async def get(self, webhook_id: str) -> WebhookResponse:
+        async with self._database.reading() as session:
+            row = await self._webhooks.get(session, webhook_id, _CALLER)
+            return WebhookResponse.from_view(await webhook_views.view(session, row))
+
+    async def rotate(self, webhook_id: str, *, overlap: int, force: bool = False) -> str:
+        """`overlap`: seconds. The new secret."""
+        secret = await self._webhooks.rotate(
+            webhook_id, _CALLER, overlap=timedelta(seconds=overlap), force=force
+        )
+        return secret.get_secret_value()
+
+    async def pause(self, webhook_id: str) -> None:
+        async with self._database.transaction() as session:
+            await self._webhooks.pause(session, webhook_id, _CALLER)
+
+    async def resume(self, webhook_id: str) -> None:
+        async with self._database.transaction() as session:
+            await self._webhooks.resume(session, webhook_id, _CALLER)
+
+    async def test(self, webhook_id: str) -> TestedWebhookResponse:
+        return TestedWebhookResponse.of_answer(await self._webhooks.test(webhook_id, _CALLER))
+
+    async def replay(self, webhook_id: str, wanted: ReplayWebhookRequest) -> int | None:
+        """The first event that is sent again."""
+        async with self._database.transaction() as session:
+            return await self._webhooks.replay(session, webhook_id, _CALLER, since=wanted.begin)
+
+    async def delete(self, webhook_id: str) -> None:
+        async with self._database.transaction() as session:
+            await self._webhooks.delete(session, webhook_id, _CALLER)
+
+
+class RemoteWebhooks(AsyncClient):
+    async def create(self, wanted: CreateWebhookRequest) -> tuple[str, str]:
+        made = await self.call("POST", "/webhooks", json=wanted.model_dump(mode="json"))
+        return made["id"], made["secret"]
+
+    async def listed(self) -> list[WebhookResponse]:
+        return [WebhookResponse.model_validate(row) for row in await self.call("GET", "/webhooks")]
+
+    async def get(self, webhook_id: str) -> WebhookResponse:
+        return WebhookResponse.model_validate(await self.call("GET", _path(webhook_id)))
+
+    async def rotate(self, webhook_id: str, *, overlap: int, force: bool = False) -> str:
+        made = await self.call(
+            "POST", _path(webhook_id, "/rotate"), json={"overlap_seconds": overlap, "force": force}
+        )
+        return str(made["secret"])
+
+    async def pause(self, webhook_id: str) -> None:
+        await self.call("POST", _path(webhook_id, "/pause"))
+
+    async def resume(self, webhook_id: str) -> None:
+        await self.call("POST", _path(webhook_id, "/resume"))
+
+    async def test(self, webhook_id: str) -> TestedWebhookResponse:
+        return TestedWebhookResponse.model_validate(await self.call("POST", _path(webhook_id, "/test")))
+
+    async def replay(self, webhook_id: str, wanted: ReplayWebhookRequest) -> int | None:
+        body = wanted.model_dump(mode="json")
+        begun = await self.call("POST", _path(webhook_id, "/replay"), json=body)
+        first: int | None = begun["from_event_id"]
+        return first
+
+    async def delete(self, webhook_id: str) -> None:
+        await self.call("DELETE", _path(webhook_id))
+
+
+def _path(webhook_id: str, action: str = "") -> str:
+    return f"/webhooks/{quote(webhook_id, safe='')}{action}"
