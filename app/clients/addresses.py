@@ -1,6 +1,8 @@
 """Which addresses are public, and what a name stands for: against requests that are made to reach the inside.
 
-Sources: the IANA registries of special-purpose addresses (RFC 6890), which `ipaddress` knows, and what it lets pass.
+Sources: the IANA registries of special-purpose addresses of IPv4 and IPv6 (RFC 6890), written out, because what
+`ipaddress` knows of them changes with the release of Python. Refused is also what they call reachable and no receiver
+has: relays, anycast of protocols, sinks (AS112).
 """
 
 import asyncio
@@ -8,37 +10,57 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Host and port → addresses, in the order in which to try them. Raises `OSError`, `UnicodeError`."""
 
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
-"""Nothing else is routed; outside of it are IPv4-mapped addresses and NAT64, which lead to any IPv4 address."""
-_NOT_PUBLIC: Final = tuple(
-    ip_network(network)
+"""Nothing else is routed. Outside are the local ones, multicast, and those that lead to any IPv4 address: mapped and
+compatible ones, NAT64 (64:ff9b::/96, 64:ff9b:1::/48)."""
+_NOT_PUBLIC_V4: Final = tuple(
+    IPv4Network(network)
     for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # shared by a carrier's customers; metadata of some clouds
+        "127.0.0.0/8",
         "168.63.129.16/32",  # the host's own services in Azure
-        "192.88.99.0/24",  # relays of 6to4 (RFC 7526)
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # protocol assignments; metadata of Oracle's cloud
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/3",  # multicast, reserved, broadcast
+    )
+)
+_NOT_PUBLIC_V6: Final = tuple(
+    IPv6Network(network)
+    for network in (
         "2001::/23",  # protocol assignments, Teredo among them: leads to an IPv4 address
         "2001:db8::/32",
         "2002::/16",  # 6to4: leads to an IPv4 address
-        "3fff::/20",  # documentation (RFC 9637)
+        "2620:4f:8000::/48",
+        "3fff::/20",
     )
 )
 
 
 def is_public(address: str) -> bool:
-    """Whether it can only be a machine of the public internet. `address`: as text, without a zone."""
+    """Whether it can only be a machine of the public internet. One with a zone (``%eth0``) cannot."""
     parsed = ip_address(address)
-    return (
-        parsed.is_global
-        and not parsed.is_multicast
-        and not parsed.is_reserved
-        and (isinstance(parsed, IPv4Address) or parsed in _GLOBAL_UNICAST)
-        and not any(parsed in network for network in _NOT_PUBLIC if network.version == parsed.version)
-    )
+    if isinstance(parsed, IPv4Address):
+        return not any(parsed in network for network in _NOT_PUBLIC_V4)
+    is_inside = parsed.scope_id or any(parsed in network for network in _NOT_PUBLIC_V6)
+    return parsed in _GLOBAL_UNICAST and not is_inside
 
 
 async def resolve(host: str, port: int) -> list[str]:

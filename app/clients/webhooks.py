@@ -112,7 +112,7 @@ class WebhookClient:
             error = f"No answer within {self._timeout:g} seconds"
         except WebhookUrlRefusedException as refused:
             error = refused.message
-        except httpx.HTTPError as failed:
+        except Exception as failed:  # what an endpoint sends, or its name leads to, may be anything
             error = error_words(mask_text(f"{type(failed).__name__}: {failed}", known=sent))
         return WebhookAnswer(
             started_at=started_at,
@@ -146,14 +146,11 @@ class WebhookClient:
             found = await self._resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
         except (OSError, UnicodeError):
             raise WebhookUrlRefusedException(f"has a host that cannot be found: {url.host}") from None
-        if not self._allow_private and not all(map(self._is_public, found)):
+        if not self._allow_private and not all(map(addresses.is_public, found)):
             raise WebhookUrlRefusedException(
                 f"leads to an address that is not public: {url.host}; WEBHOOK_ALLOW_PRIVATE_ADDRESSES allows it"
             )
         return found
-
-    def _is_public(self, address: str) -> bool:
-        return addresses.is_public(address)
 
     async def _exchange(self, url: httpx.URL, body: str, headers: Mapping[str, str], heard: _Heard) -> None:
         found = await self._addresses(url)
@@ -201,11 +198,11 @@ def _secrets_sent(url: str, headers: Mapping[str, str]) -> set[str]:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Of a ``Retry-After``: seconds or a date (RFC 9110, 10.2.3)."""
+    """Of a ``Retry-After``: seconds or a date (RFC 9110, 10.2.3); None: it is neither."""
     if retry_after.isdecimal():
         return float(retry_after[:9])
     try:
         moment = parsedate_to_datetime(retry_after)
-    except ValueError:
+        return (moment - utc_now()).total_seconds() if moment.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return (moment - utc_now()).total_seconds() if moment.tzinfo else None

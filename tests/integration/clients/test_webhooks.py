@@ -94,6 +94,12 @@ async def test_nobody_there_is_an_answer_without_status():
     assert "ConnectError" in (answer.error or "")
 
 
+async def test_an_address_that_cannot_be_spoken_to_is_an_answer_too():
+    async with client_of(["fe80::1%a b/"]) as client:
+        answer = await post(client, f"http://{NAME}/")
+    assert (answer.status_code, "InvalidURL" in (answer.error or "")) == (None, True)
+
+
 async def test_redirects_are_not_followed_cookies_not_kept_and_connections_not_shared():
     async with running_receiver() as receiver, client_of() as client:
         receiver.answer = lambda _: reply(
@@ -113,12 +119,20 @@ async def test_redirects_are_not_followed_cookies_not_kept_and_connections_not_s
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"), [("Wed, 21 Oct 2015 07:28:00 GMT", -1e10, 0), ("no", None, None)]
+    ("asked", "least", "most"),
+    [
+        ("Wed, 21 Oct 2015 07:28:00 GMT", -1e10, 0),
+        ("Fri, 31 Dec 9999 23:59:59 -1200", 1e10, 1e12),
+        ("no", None, None),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None, None),
+        ("9" * 5000, 999_999_999, 999_999_999),
+    ],
 )
 async def test_what_else_an_endpoint_may_ask_for(asked: str, least: float | None, most: float | None):
     async with running_receiver() as receiver, client_of() as client:
-        receiver.answer = lambda _: reply(503, Retry_After=asked)
+        receiver.answer = lambda _: reply(503, b"busy", Retry_After=asked)
         answer = await post(client, receiver.url())
+    assert (answer.status_code, answer.answer) == (503, "busy")
     if least is None or most is None:
         assert answer.retry_after is None
     else:

@@ -1,6 +1,6 @@
 """Which addresses a webhook may lead to."""
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -11,15 +11,16 @@ from app.clients.addresses import is_public, resolve
 PRIVATE_V4 = [
     IPv4Network(network)
     for network in """
-        0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 168.63.129.16/32 169.254.0.0/16 172.16.0.0/12 192.0.2.0/24
-        192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4
+        0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 168.63.129.16/32 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24
+        192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15
+        198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4
     """.split()  # noqa: SIM905
 ]
 PRIVATE_V6 = [
     IPv6Network(network)
     for network in """
-        ::/128 ::1/128 ::ffff:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 2001::/32 2001:db8::/32 2002::/16 3fff::/20
-        fc00::/7 fe80::/10 fec0::/10 ff00::/8
+        ::/128 ::1/128 ::ffff:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32 2002::/16
+        2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10 ff00::/8
     """.split()  # noqa: SIM905
 ]
 
@@ -35,15 +36,19 @@ def test_what_is_not_of_the_internet_is_refused(address: str):
 
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_is_judged_by_its_range(address: IPv4Address):
-    # The addresses in 192.0.0.0/24 have each a rule of their own.
-    if address not in ip_network("192.0.0.0/24"):
-        assert is_public(str(address)) is not any(address in network for network in PRIVATE_V4)
+    assert is_public(str(address)) is not any(address in network for network in PRIVATE_V4)
+
+
+@given(st.ip_addresses() | st.ip_addresses(network="2000::/3"))
+def test_what_the_standard_library_knows_as_special_is_refused_too(address: IPv4Address | IPv6Address):
+    if not address.is_global or address.is_multicast or address.is_reserved:
+        assert not is_public(str(address))
 
 
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_inside_an_ipv6_one_is_refused_even_if_it_is_public(inner: IPv4Address):
     number = int(inner)
-    for outer in ("::", "::ffff:0:0", "64:ff9b::"):
+    for outer in ("::", "::ffff:0:0", "64:ff9b::", "64:ff9b:1::", "2001::"):
         assert not is_public(str(IPv6Address(int(IPv6Address(outer)) | number)))
     assert not is_public(str(IPv6Address((0x2002 << 112) | (number << 80))))
 
@@ -51,6 +56,13 @@ def test_an_ipv4_address_inside_an_ipv6_one_is_refused_even_if_it_is_public(inne
 @pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450::8a"])
 def test_machines_of_the_internet_are_public(address: str):
     assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["fe80::1%lo", "2606:4700:4700::1111%lo", "192.0.0.192", "::ffff:1.1.1.1"]
+)
+def test_nothing_is_public_by_its_zone_or_its_notation(address: str):
+    assert not is_public(address)
 
 
 @pytest.mark.parametrize(
