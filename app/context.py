@@ -33,6 +33,7 @@ from app.services.cloud_gate import CloudGate
 from app.services.credential_service import CredentialService
 from app.services.credential_vault import CredentialVault
 from app.services.event_exports import EventExports, ExportLimits
+from app.services.event_service import RECORDED
 from app.services.event_streams import EventStreams, StreamLimits
 from app.services.event_tail import EventTail, check_order
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
@@ -375,9 +376,9 @@ def _webhooks(
     service = WebhookService(
         database=database, client=client, vault=vault, max_endpoints=settings.webhook_max_endpoints
     )
-    return service, WebhookWorker(
-        fanout=WebhookFanout(database=database), deliveries=deliveries, client=client
-    )
+    worker = WebhookWorker(fanout=WebhookFanout(database=database), deliveries=deliveries, client=client)
+    database.listen(RECORDED, worker.wake)
+    return service, worker
 
 
 def _attended_limit(settings: Settings) -> int:

@@ -15,6 +15,7 @@ HAS_SESSION = sa.text("session_id IS NOT NULL")
 HAS_ERROR = sa.text("error_code IS NOT NULL")
 HAS_REQUEST = sa.text("request_id IS NOT NULL")
 IS_PENDING = sa.text("status = 'pending'")
+HAS_TIME = sa.text("next_attempt_at IS NOT NULL")
 KEYS, EVENTS = "api_keys", "events"
 
 NEW_KEY_COLUMNS = (
@@ -132,11 +133,11 @@ def _make_webhooks() -> None:
     op.create_table(
         "webhook_deliveries",
         sa.Column("id", BIG_ID, nullable=False),
-        sa.Column("webhook_id", BIG_ID, nullable=False),
-        sa.Column("xact_id", sa.BigInteger(), nullable=False),
+        sa.Column("endpoint_row_id", BIG_ID, nullable=False),
         sa.Column("event_id", sa.BigInteger(), nullable=False),
         sa.Column("event_type", sa.String(length=64), nullable=False),
-        sa.Column("account_id", sa.String(length=64), nullable=False),
+        sa.Column("account_id", sa.String(length=64), nullable=True),
+        sa.Column("api_app", sa.String(length=64), nullable=True),
         sa.Column("status", sa.String(length=32), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
@@ -145,18 +146,14 @@ def _make_webhooks() -> None:
         sa.Column("lease_token", sa.String(length=36), nullable=True),
         sa.Column("lease_owner", sa.String(length=128), nullable=True),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(["webhook_id"], ["webhook_endpoints.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["endpoint_row_id"], ["webhook_endpoints.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_deliveries")),
     )
     for name, columns, is_unique, where in (
-        ("uq_webhook_deliveries_event", ["webhook_id", "event_id"], True, None),
-        ("ix_webhook_deliveries_due", ["webhook_id", "status", "next_attempt_at"], False, None),
-        (
-            "ix_webhook_deliveries_line",
-            ["webhook_id", "account_id", "xact_id", "event_id"],
-            False,
-            IS_PENDING,
-        ),
+        ("uq_webhook_deliveries_event", ["endpoint_row_id", "event_id"], True, None),
+        ("ix_webhook_deliveries_status", ["endpoint_row_id", "status", "event_id"], False, None),
+        ("ix_webhook_deliveries_due", ["endpoint_row_id", "next_attempt_at"], False, HAS_TIME),
+        ("ix_webhook_deliveries_line", ["endpoint_row_id", "account_id", "event_id"], False, IS_PENDING),
         ("ix_webhook_deliveries_completed_at", ["completed_at"], False, None),
         ("ix_webhook_deliveries_lease_expires_at", ["lease_expires_at"], False, None),
     ):

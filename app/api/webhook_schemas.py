@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.api.key_schemas import AccountPattern, ApiAppName
 from app.api.lists import PageQuery
 from app.api.schemas import Moment
 from app.clients.webhooks import WebhookAnswer
@@ -13,11 +14,6 @@ from app.services.reach import MAX_ACCOUNT_PATTERNS
 from app.services.webhook_service import WebhookOrder
 from app.services.webhook_views import WebhookView
 
-
-def _as_handle(pattern: str) -> str:
-    return pattern.removeprefix("@").lower()
-
-
 Url = Annotated[str, Field(min_length=1, max_length=2048, description="https; its host must be public")]
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f]*$", description="For people")]
 EventTypes = Annotated[
@@ -25,11 +21,11 @@ EventTypes = Annotated[
     Field(max_length=50, description="With * for any characters; empty: all"),
 ]
 ApiApps = Annotated[
-    list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]],
+    list[ApiAppName],
     Field(max_length=100, description="Only events of these OAuth apps; empty: all"),
 ]
 AccountPatterns = Annotated[
-    list[Annotated[str, Field(pattern=r"^@?[A-Za-z0-9_.+@*-]{1,64}$"), AfterValidator(_as_handle)]],
+    list[AccountPattern],
     Field(
         max_length=MAX_ACCOUNT_PATTERNS,
         description="Only events of these accounts, with * for any characters; empty: all",
@@ -120,8 +116,11 @@ class WebhookResponse(BaseModel):
     pause_reason: str | None
     failing_since: datetime | None = Field(description="Null: the last delivery succeeded")
     previous_secret_expires_at: datetime | None = Field(description="Until then two secrets are valid")
-    pending: int = Field(description="Deliveries that are taken up and not done")
-    parked: int = Field(description="Deliveries that were given up; a replay sends them again")
+    pending: int = Field(description="Deliveries that are taken up and not done; counted to 10,000")
+    parked: int = Field(
+        description="Deliveries that were given up; counted to 10,000. "
+        "A replay sends those again whose events are still kept and wanted"
+    )
     created_by: str
     created_at: datetime
     updated_at: datetime
@@ -158,6 +157,7 @@ class RotatedWebhookResponse(BaseModel):
 
 class ReplayedWebhookResponse(BaseModel):
     from_event_id: int | None = Field(description="The first event that is sent again; null: there is none")
+    status: WebhookStatus = Field(description="Of the webhook. Paused: nothing is sent until it is resumed")
 
 
 class AttemptResponse(BaseModel):
@@ -205,7 +205,7 @@ class DeliveryResponse(BaseModel):
             id=row.id,
             event_id=row.event_id,
             event_type=row.event_type,
-            account_id=row.account_id or None,
+            account_id=row.account_id,
             status=row.status,
             attempts=row.attempts,
             next_attempt_at=row.next_attempt_at,

@@ -83,7 +83,7 @@ async def get_webhook(
 async def update_webhook(
     webhook_id: str, body: UpdateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[WebhookResponse]:
-    """Deliveries that wait go to the new URL; types, apps and accounts hold for events not taken up yet."""
+    """Deliveries that wait go to the new URL; those of types, apps or accounts that it no longer has are parked."""
     row = await context.webhooks.update(webhook_id, body.order(), caller)
     async with context.database.reading() as session:
         view = await webhook_views.view(session, row)
@@ -118,7 +118,7 @@ async def rotate_webhook(
 async def pause_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[WebhookResponse]:
-    """Send nothing until it is resumed; no event is lost meanwhile."""
+    """Send nothing until it is resumed; no event is lost that is not deleted meanwhile."""
     row = await context.webhooks.pause(session, webhook_id, caller)
     return success_response(WebhookResponse.from_view(await webhook_views.view(session, row)))
 
@@ -154,9 +154,9 @@ async def replay_webhook(
     context: ContextDep,
     session: SessionDep,
 ) -> APIResponse[ReplayedWebhookResponse]:
-    """Send all events since a time or an event again, in their order and with their old ids."""
-    first = await context.webhooks.replay(session, webhook_id, caller, since=body.begin)
-    return success_response(ReplayedWebhookResponse(from_event_id=first))
+    """Send all events since a time or an event again, with their old ids; of a paused one once it is resumed."""
+    replay = await context.webhooks.replay(session, webhook_id, caller, since=body.begin)
+    return success_response(ReplayedWebhookResponse(**vars(replay)))
 
 
 @router.get(
@@ -175,7 +175,9 @@ async def list_deliveries(
     endpoint = await context.webhooks.get(session, webhook_id, caller)
     name = f"deliveries of {endpoint.endpoint_id}"
     wanted = query.wanted(context.cursors, caller, of=name, sort="event_id", descending=True)
-    page = await webhook_views.page_of_deliveries(session, endpoint.id, wanted, status=query.status)
+    page = await webhook_views.page_of_deliveries(
+        session, endpoint, caller.reach, wanted, status=query.status
+    )
     rows = [DeliveryResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of=name)
 
@@ -194,7 +196,7 @@ async def get_delivery(
 ) -> APIResponse[DeliveryDetailResponse]:
     """One delivery with every attempt and what was answered."""
     endpoint = await context.webhooks.get(session, webhook_id, caller)
-    row, attempts = await webhook_views.delivery(session, endpoint, delivery_id)
+    row, attempts = await webhook_views.delivery(session, endpoint, caller.reach, delivery_id)
     shown = DeliveryResponse.from_row(row)
     attempt_list = [AttemptResponse.of(attempt) for attempt in attempts]
     return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))

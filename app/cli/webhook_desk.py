@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from app.api.webhook_schemas import (
     CreateWebhookRequest,
+    ReplayedWebhookResponse,
     ReplayWebhookRequest,
     TestedWebhookResponse,
     WebhookResponse,
@@ -55,10 +56,10 @@ class LocalWebhooks:
     async def test(self, webhook_id: str) -> TestedWebhookResponse:
         return TestedWebhookResponse.of_answer(await self._webhooks.test(webhook_id, _CALLER))
 
-    async def replay(self, webhook_id: str, wanted: ReplayWebhookRequest) -> int | None:
-        """The first event that is sent again."""
+    async def replay(self, webhook_id: str, wanted: ReplayWebhookRequest) -> ReplayedWebhookResponse:
         async with self._database.transaction() as session:
-            return await self._webhooks.replay(session, webhook_id, _CALLER, since=wanted.begin)
+            begun = await self._webhooks.replay(session, webhook_id, _CALLER, since=wanted.begin)
+        return ReplayedWebhookResponse(**vars(begun))
 
     async def delete(self, webhook_id: str) -> None:
         async with self._database.transaction() as session:
@@ -91,11 +92,11 @@ class RemoteWebhooks(AsyncClient):
     async def test(self, webhook_id: str) -> TestedWebhookResponse:
         return TestedWebhookResponse.model_validate(await self.call("POST", _path(webhook_id, "/test")))
 
-    async def replay(self, webhook_id: str, wanted: ReplayWebhookRequest) -> int | None:
+    async def replay(self, webhook_id: str, wanted: ReplayWebhookRequest) -> ReplayedWebhookResponse:
         body = wanted.model_dump(mode="json")
-        begun = await self.call("POST", _path(webhook_id, "/replay"), json=body)
-        first: int | None = begun["from_event_id"]
-        return first
+        return ReplayedWebhookResponse.model_validate(
+            await self.call("POST", _path(webhook_id, "/replay"), json=body)
+        )
 
     async def delete(self, webhook_id: str) -> None:
         await self.call("DELETE", _path(webhook_id))

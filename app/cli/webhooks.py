@@ -10,6 +10,7 @@ from app.api.webhook_schemas import CreateWebhookRequest, ReplayWebhookRequest, 
 from app.cli.desk import KeyOption, UrlOption, desk
 from app.cli.shared import asynchronous
 from app.cli.webhook_desk import LocalWebhooks, RemoteWebhooks
+from app.models import WebhookStatus
 
 commands = typer.Typer(no_args_is_help=True, help="Webhooks: who is told of events.")
 
@@ -90,7 +91,7 @@ async def rotate_webhook(
 @commands.command("pause")
 @asynchronous
 async def pause_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
-    """Send nothing until it is resumed; no event is lost."""
+    """Send nothing until it is resumed; no event is lost that is not deleted meanwhile."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         await webhooks.pause(webhook_id)
     print(f"The webhook {webhook_id} is paused.")
@@ -129,8 +130,10 @@ async def replay_webhook(
         raise typer.BadParameter("needs one of --since and --event-id")
     wanted = ReplayWebhookRequest(since=since and since.replace(tzinfo=UTC), event_id=event_id)
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        first = await webhooks.replay(webhook_id, wanted)
-    print(f"Sending from event {first} on." if first else "Nothing to send again.")
+        begun = await webhooks.replay(webhook_id, wanted)
+    when = " once it is resumed" if begun.status is WebhookStatus.PAUSED else ""
+    first = begun.from_event_id
+    print(f"Sending from event {first} on{when}." if first else "Nothing to send again.")
 
 
 @commands.command("delete")

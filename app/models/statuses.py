@@ -69,7 +69,7 @@ class SyncStatus(StrEnum):
 class WebhookStatus(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
-    """By a caller, by its own answer (410), or because every delivery failed for hours."""
+    """By a caller, by its own answer (410), because every delivery failed for hours, or no key opens its secret."""
     DELETED = "deleted"
     """Nobody sees it any more; the row goes once its deliveries are deleted."""
 
@@ -78,4 +78,4 @@ class DeliveryStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     PARKED = "parked"
-    """It failed for a whole day: it is tried again only when somebody asks for a replay."""
+    """It failed for a whole day, or cannot be sent: it is tried again only when somebody asks for a replay."""

@@ -44,25 +44,32 @@ class WebhookDelivery(Lease, Base):
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
-        Index("uq_webhook_deliveries_event", "webhook_id", "event_id", unique=True),
-        Index("ix_webhook_deliveries_due", "webhook_id", "status", "next_attempt_at"),
+        Index("uq_webhook_deliveries_event", "endpoint_row_id", "event_id", unique=True),
+        Index("ix_webhook_deliveries_status", "endpoint_row_id", "status", "event_id"),
+        Index(
+            "ix_webhook_deliveries_due",
+            "endpoint_row_id",
+            "next_attempt_at",
+            **rows_where("next_attempt_at IS NOT NULL"),
+        ),
         Index(
             "ix_webhook_deliveries_line",
-            "webhook_id",
+            "endpoint_row_id",
             "account_id",
-            "xact_id",
             "event_id",
             **rows_where("status = 'pending'"),
         ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    webhook_id: Mapped[int] = mapped_column(BigId, ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
-    xact_id: Mapped[int] = mapped_column(BigInteger)
+    endpoint_row_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("webhook_endpoints.id", ondelete="CASCADE")
+    )
     event_id: Mapped[int] = mapped_column(BigInteger)
     event_type: Mapped[str] = mapped_column(String(64))
-    account_id: Mapped[str] = mapped_column(String(64))
-    """Deliveries of one account go out one after the other; empty: the event belongs to none."""
+    account_id: Mapped[str | None] = mapped_column(String(64))
+    """Deliveries of one account go out one after the other; those of none wait for nothing."""
+    api_app: Mapped[str | None] = mapped_column(String(64))
     status: Mapped[DeliveryStatus] = mapped_column(
         string_enum(DeliveryStatus), default=DeliveryStatus.PENDING
     )

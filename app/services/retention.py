@@ -117,7 +117,7 @@ class Retention:
     async def _delete_deliveries(self, done_before: datetime) -> int:
         """With their attempts; of deleted webhooks all, and then those themselves."""
         is_deleted = WebhookEndpoint.status == WebhookStatus.DELETED
-        of_deleted = WebhookDelivery.webhook_id.in_(select(WebhookEndpoint.id).where(is_deleted))
+        of_deleted = WebhookDelivery.endpoint_row_id.in_(select(WebhookEndpoint.id).where(is_deleted))
         deleted = await self._delete(WebhookDelivery, WebhookDelivery.completed_at < done_before)
         deleted += await self._delete(WebhookDelivery, of_deleted)
         await self._delete(WebhookEndpoint, is_deleted)

@@ -1,11 +1,10 @@
 """The database's side of delivering: who sends what is due, and what becomes of it.
 
-Deliveries of one account go out one after the other: only the first one that is pending has a time for its next
-attempt, and when it is done, delivered or parked, the one behind it gets one. Whoever changes this locks the endpoint.
+Whoever changes deliveries locks their endpoint; `webhook_lines` says whose turn it is.
 """
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -25,16 +24,18 @@ from app.models import (
     WebhookStatus,
     utc_now,
 )
-from app.services import event_service
+from app.services import event_service, webhook_lines
 from app.services.leases import new_lease_token
 from app.services.webhook_message import Message, message_of
 from app.services.webhook_vault import WebhookVault
+from app.utils.exceptions import DecryptionException
 from app.utils.logger import get_logger
 
 _JITTER: Final = 0.2
 _LONGEST_RETRY_AFTER: Final = 3600.0
-_PER_SLOT: Final = 4
-"""Deliveries that are claimed together, for each that is sent at once."""
+_LOST: Final = "Not sent: the event was deleted before (EVENT_RETENTION_DAYS, EVENT_RETENTION_COUNT)"
+_UNWANTED: Final = "Not sent: the webhook is no longer for this type, app or account"
+_UNREADABLE: Final = "its secret opens with none of ENCRYPTION_KEYS"
 
 log = get_logger(__name__)
 
@@ -53,14 +54,15 @@ class DeliveryLimits:
 
 @dataclass(frozen=True)
 class Claim:
-    """What this process may send, each of another account; all under one lease."""
+    """A delivery that this process sends now."""
 
-    webhook_id: int
+    delivery_id: int
     lease_token: str
     url: str
     secrets: Sequence[SecretStr]
-    messages: Mapping[int, Message | None]
-    """By the id of the delivery. None: the event has been deleted meanwhile."""
+    message: Message
+    is_trial: bool
+    """The endpoint fails: it is tried with this one alone."""
 
 
 class WebhookDeliveries:
@@ -77,7 +79,7 @@ class WebhookDeliveries:
     async def due_endpoints(self) -> Sequence[int]:
         """Active ones for which something is due."""
         is_due = select(WebhookDelivery.id).where(
-            WebhookDelivery.webhook_id == WebhookEndpoint.id, *_is_due()
+            WebhookDelivery.endpoint_row_id == WebhookEndpoint.id, *_is_due()
         )
         query = select(WebhookEndpoint.id).where(
             WebhookEndpoint.status == WebhookStatus.ACTIVE, is_due.exists()
@@ -85,29 +87,42 @@ class WebhookDeliveries:
         async with self._database.reading() as session:
             return (await session.scalars(query)).all()
 
-    async def claim(self, webhook_id: int) -> Claim | None:
-        """What is due longest; a single one while the endpoint fails. None: nothing is.
+    async def claim(self, endpoint_row_id: int, *, under_way: int) -> list[Claim] | None:
+        """What is due longest, as much as is free beside what is `under_way`; each is of another account.
 
-        Raises `DecryptionException`.
+        No more than is sent at once, so that nothing is sent to who was paused, deleted or moved meanwhile. What cannot
+        be sent is parked here. None: nothing was due.
         """
-        query = select(WebhookEndpoint).where(
-            WebhookEndpoint.id == webhook_id, WebhookEndpoint.status == WebhookStatus.ACTIVE
-        )
         async with self._database.transaction() as session:
-            endpoint = await session.scalar(query)
-            if endpoint is None:
+            endpoint = await _locked(session, endpoint_row_id)
+            if endpoint is None or endpoint.status is not WebhookStatus.ACTIVE:
                 return None
-            limit = 1 if endpoint.failing_since else self.limits.concurrency * _PER_SLOT
-            messages, token = {}, new_lease_token()
-            for row, event in await _due(session, endpoint, limit):
-                row.lease_token, row.lease_owner = token, self._owner
-                row.lease_expires_at = database_time(plus=self.limits.lease)
-                messages[row.id] = message_of(endpoint.endpoint_id, event) if event else None
-            secrets = self._vault.open(endpoint)
-        return Claim(endpoint.id, token, endpoint.url, secrets, messages) if messages else None
+            allowed = 1 if endpoint.failing_since else self.limits.concurrency
+            if not (due := await _due(session, endpoint, max(allowed - under_way, 0))):
+                return None
+            try:
+                secrets = self._vault.open(endpoint)
+            except DecryptionException:
+                _pause(session, endpoint, _UNREADABLE)
+                return None
+            claims = []
+            for row, event in due:
+                if event is None or not webhook_lines.wants(endpoint, event):
+                    await _park_unsent(session, endpoint, row, _UNWANTED if event else _LOST)
+                else:
+                    message = message_of(endpoint.endpoint_id, event)
+                    claims.append(self._leased(endpoint, row, message, secrets))
+            return claims
+
+    def _leased(
+        self, endpoint: WebhookEndpoint, row: WebhookDelivery, message: Message, secrets: Sequence[SecretStr]
+    ) -> Claim:
+        token = row.lease_token = new_lease_token()
+        row.lease_owner, row.lease_expires_at = self._owner, database_time(plus=self.limits.lease)
+        return Claim(row.id, token, endpoint.url, secrets, message, endpoint.failing_since is not None)
 
     async def renew(self, claim: Claim) -> bool:
-        """Keep the lease; False when all of it is lost."""
+        """Keep the lease; False when it is lost."""
         async with self._database.transaction() as session:
             renewed = await session.execute(
                 update(WebhookDelivery)
@@ -116,23 +131,20 @@ class WebhookDeliveries:
             )
         return bool(renewed.rowcount)  # type: ignore[attr-defined]
 
-    async def apply(self, claim: Claim, answers: Mapping[int, WebhookAnswer]) -> None:
-        """By the id of the delivery; what has none was not sent and is due again at once."""
+    async def apply(self, endpoint_row_id: int, results: Sequence[tuple[Claim, WebhookAnswer]]) -> None:
+        """Those whose lease was lost change nothing."""
         async with self._database.transaction() as session:
-            endpoint = await session.scalar(
-                select(WebhookEndpoint).where(WebhookEndpoint.id == claim.webhook_id).with_for_update()
-            )
+            endpoint = await _locked(session, endpoint_row_id)
             if endpoint is None:
                 return
-            rows = await session.scalars(select(WebhookDelivery).where(*_held(claim)).with_for_update())
-            for row in rows.all():
-                row.lease_token = row.lease_owner = row.lease_expires_at = None
-                if answer := answers.get(row.id):
+            answers = []
+            for claim, answer in results:
+                row = await session.scalar(select(WebhookDelivery).where(*_held(claim)).with_for_update())
+                if row is not None:
+                    answers.append(answer)
                     await self._apply_one(session, endpoint, row, answer)
-                elif claim.messages[row.id] is None:
-                    await _park(session, endpoint, row)
-            if endpoint.status is WebhookStatus.ACTIVE and answers:
-                self._judge(session, endpoint, answers.values())
+            if answers and endpoint.status is WebhookStatus.ACTIVE:
+                self._judge(session, endpoint, answers)
 
     async def _apply_one(
         self, session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, answer: WebhookAnswer
@@ -147,13 +159,14 @@ class WebhookDeliveries:
                 answer=answer.answer,
             )
         )
+        row.lease_token = row.lease_owner = row.lease_expires_at = None
         row.attempts += 1
         if answer.succeeded:
             await _complete(session, row, DeliveryStatus.DELIVERED)
         elif (wait := next_wait(self.limits.retry_waits, row.attempts, answer.retry_after)) is None:
             await _park(session, endpoint, row)
         else:
-            row.next_attempt_at = utc_now() + timedelta(seconds=wait)
+            await webhook_lines.try_again(session, row, wait=wait)
 
     def _judge(
         self, session: AsyncSession, endpoint: WebhookEndpoint, answers: Collection[WebhookAnswer]
@@ -181,13 +194,18 @@ def next_wait(waits: Sequence[float], attempts: int, retry_after: float | None) 
     return max(wait, min(retry_after or 0.0, _LONGEST_RETRY_AFTER))
 
 
+async def _locked(session: AsyncSession, endpoint_row_id: int) -> WebhookEndpoint | None:
+    query = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_row_id)
+    return await session.scalar(query.with_for_update())
+
+
 async def _due(
     session: AsyncSession, endpoint: WebhookEndpoint, limit: int
 ) -> list[tuple[WebhookDelivery, Event | None]]:
     query = (
         select(WebhookDelivery, Event)
         .outerjoin(Event, Event.id == WebhookDelivery.event_id)
-        .where(WebhookDelivery.webhook_id == endpoint.id, *_is_due())
+        .where(WebhookDelivery.endpoint_row_id == endpoint.id, *_is_due())
         .order_by(WebhookDelivery.next_attempt_at)
         .limit(limit)
         .with_for_update(of=WebhookDelivery, skip_locked=True)
@@ -198,13 +216,13 @@ async def _due(
 def _is_due() -> tuple[ColumnElement[bool], ...]:
     return (
         WebhookDelivery.status == DeliveryStatus.PENDING,
-        WebhookDelivery.next_attempt_at <= utc_now(),
+        WebhookDelivery.next_attempt_at <= database_time(),
         WebhookDelivery.lease_expires_at.is_(None) | (WebhookDelivery.lease_expires_at < database_time()),
     )
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    return WebhookDelivery.id.in_(claim.messages), WebhookDelivery.lease_token == claim.lease_token
+    return WebhookDelivery.id == claim.delivery_id, WebhookDelivery.lease_token == claim.lease_token
 
 
 async def _park(session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery) -> None:
@@ -212,26 +230,18 @@ async def _park(session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDe
     log.warning("webhook.parked", webhook_id=endpoint.endpoint_id, delivery_id=row.id, event_id=row.event_id)
 
 
+async def _park_unsent(
+    session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, reason: str
+) -> None:
+    session.add(WebhookAttempt(delivery_id=row.id, milliseconds=0, error=reason))
+    row.lease_token = row.lease_owner = row.lease_expires_at = None
+    await _park(session, endpoint, row)
+
+
 async def _complete(session: AsyncSession, row: WebhookDelivery, status: DeliveryStatus) -> None:
-    """It is done, and the next one of its account is due."""
     row.status, row.completed_at, row.next_attempt_at = status, utc_now(), None
     await session.flush()
-    following = (
-        select(WebhookDelivery.id)
-        .where(
-            WebhookDelivery.webhook_id == row.webhook_id,
-            WebhookDelivery.account_id == row.account_id,
-            WebhookDelivery.status == DeliveryStatus.PENDING,
-        )
-        .order_by(WebhookDelivery.xact_id, WebhookDelivery.event_id)
-        .limit(1)
-    )
-    await session.execute(
-        update(WebhookDelivery)
-        .where(WebhookDelivery.id == following.scalar_subquery(), WebhookDelivery.next_attempt_at.is_(None))
-        .values(next_attempt_at=utc_now())
-        .execution_options(synchronize_session=False)
-    )
+    await webhook_lines.move_up(session, row)
 
 
 def _pause(session: AsyncSession, endpoint: WebhookEndpoint, reason: str) -> None:

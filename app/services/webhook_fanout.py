@@ -1,26 +1,27 @@
-"""From events to deliveries: one row for each event that an endpoint wants, in the order of the events.
+"""From events to deliveries: one row for each event that an endpoint wants.
 
 Rows and the endpoint's position change in one transaction, so that no event is left out, and none comes twice by a
 crash. A replay moves the position back: then the rows that are there become pending again.
 """
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, insert_or_update
-from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus, utc_now
-from app.services import event_order
+from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus
+from app.services import event_order, event_service, webhook_lines
 from app.services.event_order import Position
-from app.services.reach import Reach
+from app.utils.logger import get_logger
 
 _BATCH: Final = 500
 
 EventRow = Row[int, int, str, str | None, str | None]
 _COLUMNS: Final = (Event.xact_id, Event.id, Event.event_type, Event.account_id, Event.api_app)
+
+log = get_logger(__name__)
 
 
 class WebhookFanout:
@@ -31,7 +32,7 @@ class WebhookFanout:
 
     async def run_once(self) -> int:
         """A batch for every active endpoint that has not seen all events; how many events were looked at."""
-        return sum([await self._advance(webhook_id) for webhook_id in await self._behind()])
+        return sum([await self._advance(endpoint_row_id) for endpoint_row_id in await self._behind()])
 
     async def _behind(self) -> list[int]:
         active = select(
@@ -44,79 +45,76 @@ class WebhookFanout:
             newest = await event_order.newest(session)
         return [row.id for row in endpoints if (row.after_xact_id, row.after_event_id) < newest]
 
-    async def _advance(self, webhook_id: int) -> int:
+    async def _advance(self, endpoint_row_id: int) -> int:
         query = select(WebhookEndpoint).where(
-            WebhookEndpoint.id == webhook_id, WebhookEndpoint.status == WebhookStatus.ACTIVE
+            WebhookEndpoint.id == endpoint_row_id, WebhookEndpoint.status == WebhookStatus.ACTIVE
         )
         async with self._database.transaction() as session:
             endpoint = await session.scalar(query.with_for_update())
             if endpoint is None:
                 return 0
             events = await _events_after(session, endpoint)
-            if wanted := _wanted(endpoint, events):
+            if wanted := [event for event in events if webhook_lines.wants(endpoint, event)]:
                 await _enqueue(session, endpoint, wanted)
             if events:
-                endpoint.after_xact_id, endpoint.after_event_id = events[-1].xact_id, events[-1].id
+                await _note_lost(session, endpoint)
+                await _move_to(session, endpoint, events[-1])
         return len(events)
 
 
 async def _events_after(session: AsyncSession, endpoint: WebhookEndpoint) -> Sequence[EventRow]:
-    query = select(*_COLUMNS).where(event_order.after(_position(endpoint)), event_order.settled(session))
+    after = event_order.after(Position(endpoint.after_xact_id, endpoint.after_event_id))
+    query = select(*_COLUMNS).where(after, event_order.settled(session))
     return (await session.execute(query.order_by(*event_order.ORDER).limit(_BATCH))).all()
 
 
-def _wanted(endpoint: WebhookEndpoint, events: Iterable[EventRow]) -> list[EventRow]:
-    reach = Reach.of(endpoint.api_apps, endpoint.account_patterns)
-    patterns = endpoint.event_types or ["*"]
-    return [
-        event
-        for event in events
-        if reach.covers(event.account_id, event.api_app)
-        and any(fnmatchcase(event.event_type, pattern) for pattern in patterns)
-    ]
-
-
 async def _enqueue(session: AsyncSession, endpoint: WebhookEndpoint, events: Iterable[EventRow]) -> None:
-    """The first of each account is due now, the others when it is done."""
-    waiting = await _accounts_waiting(session, endpoint, {event.account_id or "" for event in events})
-    rows = []
-    for event in events:
-        account = event.account_id or ""
-        rows.append(
-            {
-                "webhook_id": endpoint.id,
-                "xact_id": event.xact_id,
-                "event_id": event.id,
-                "event_type": event.event_type,
-                "account_id": account,
-                "next_attempt_at": None if account in waiting else utc_now(),
-            }
-        )
-        waiting.add(account)
-    insert = insert_or_update(session, WebhookDelivery).values(rows)
+    rows = [
+        {
+            "endpoint_row_id": endpoint.id,
+            "event_id": event.id,
+            "event_type": event.event_type,
+            "account_id": event.account_id,
+            "api_app": event.api_app,
+        }
+        for event in events
+    ]
     again = {
         "status": DeliveryStatus.PENDING,
         "attempts": 0,
-        "next_attempt_at": insert.excluded.next_attempt_at,
+        "next_attempt_at": None,
         "completed_at": None,
         "lease_token": None,
         "lease_owner": None,
         "lease_expires_at": None,
     }
-    columns = [WebhookDelivery.webhook_id, WebhookDelivery.event_id]
+    insert = insert_or_update(session, WebhookDelivery).values(rows)
+    columns = [WebhookDelivery.endpoint_row_id, WebhookDelivery.event_id]
     await session.execute(insert.on_conflict_do_update(index_elements=columns, set_=again))
+    await webhook_lines.take_places(session, endpoint.id, [event.id for event in events])
 
 
-async def _accounts_waiting(session: AsyncSession, endpoint: WebhookEndpoint, accounts: set[str]) -> set[str]:
-    """Those with an earlier delivery that is pending. Later ones are there in a replay; they are made to wait."""
-    query = select(WebhookDelivery.account_id).where(
-        WebhookDelivery.webhook_id == endpoint.id,
-        WebhookDelivery.status == DeliveryStatus.PENDING,
-        WebhookDelivery.account_id.in_(accounts),
-        tuple_(WebhookDelivery.xact_id, WebhookDelivery.event_id) <= tuple_(*_position(endpoint)),
+async def _note_lost(session: AsyncSession, endpoint: WebhookEndpoint) -> None:
+    """When the retention was faster: events that were deleted before this endpoint could be told.
+
+    It leaves the last event, so that whoever has seen all that there were still finds the one it stands at.
+    """
+    oldest = await session.scalar(select(func.min(Event.id))) or 0
+    if (first := endpoint.after_event_id + 1) < oldest:
+        lost: dict[str, Any] = {"from_event_id": first, "to_event_id": oldest - 1}
+        lost |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}
+        event_service.record(session, "webhook.events_lost", **lost)
+        log.error("webhook.events_lost", **lost)
+
+
+async def _move_to(session: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
+    await session.execute(
+        update(WebhookEndpoint)
+        .where(WebhookEndpoint.id == endpoint.id)
+        .values(
+            after_xact_id=last.xact_id,
+            after_event_id=last.id,
+            updated_at=WebhookEndpoint.updated_at,  # nobody has changed it
+        )
+        .execution_options(synchronize_session=False)
     )
-    return set(await session.scalars(query.distinct()))
-
-
-def _position(endpoint: WebhookEndpoint) -> Position:
-    return Position(endpoint.after_xact_id, endpoint.after_event_id)

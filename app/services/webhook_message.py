@@ -14,7 +14,7 @@ from app.models import Event, utc_now
 
 @dataclass(frozen=True)
 class Message:
-    webhook_id: str
+    message_id: str
     """The same in all tries of one event at one endpoint."""
     body: str
 
@@ -30,7 +30,9 @@ def message_of(endpoint_id: str, event: Event) -> Message:
         "request_id": event.request_id,
         "data": event.data,
     }
-    return Message(f"msg_{endpoint_id}_{event.id}", _body(event.event_type, event.occurred_at, data))
+    # With its time, because a restored database gives ids anew that receivers have seen.
+    at = round(event.occurred_at.timestamp() * 1_000_000)
+    return Message(f"msg_{endpoint_id}_{event.id}_{at}", _body(event.event_type, event.occurred_at, data))
 
 
 def trial_message(endpoint_id: str, number: str) -> Message:
@@ -43,12 +45,12 @@ def signed_headers(message: Message, secrets: Iterable[SecretStr]) -> dict[str, 
     """A signature by each of the secrets; they are valid for five minutes."""
     now = utc_now()
     signatures = [
-        Webhook(secret.get_secret_value()).sign(message.webhook_id, now, message.body) for secret in secrets
+        Webhook(secret.get_secret_value()).sign(message.message_id, now, message.body) for secret in secrets
     ]
     return {
         "Content-Type": "application/json",
         "User-Agent": "gologin-automation",
-        "webhook-id": message.webhook_id,
+        "webhook-id": message.message_id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": " ".join(signatures),
     }

@@ -1,21 +1,23 @@
 """The life of webhooks: who is told of what, where, and with which secret."""
 
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from pydantic import SecretStr
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.webhooks import WebhookAnswer, WebhookClient
-from app.database import Database
+from app.database import Database, database_time
 from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus, utc_now
 from app.services import event_order, event_service
 from app.services.event_order import Position
 from app.services.key_service import Caller
 from app.services.reach import MAX_ACCOUNT_PATTERNS, Reach
+from app.services.webhook_lines import reach_of
 from app.services.webhook_message import signed_headers, trial_message
 from app.services.webhook_vault import WebhookVault, new_secret
 from app.utils.exceptions import (
@@ -24,6 +26,10 @@ from app.utils.exceptions import (
     TooManyWebhooksException,
     WebhookNotFoundException,
 )
+from app.utils.handles import APP_NAME, normalize_pattern
+
+_EVENT_TYPE: Final = re.compile(r"[a-z0-9_.*]{1,64}")
+_NAME: Final = re.compile(r"[^\x00-\x1f]{0,100}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,23 @@ class WebhookOrder:
     account_patterns: list[str] | None = None
 
     def values(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """What is wanted, as it is stored. Raises `InvalidRequestException`."""
+        wanted = {name: value for name, value in vars(self).items() if value is not None}
+        _check_words(wanted)
+        try:
+            if patterns := wanted.get("account_patterns"):
+                wanted["account_patterns"] = [normalize_pattern(each) for each in patterns]
+        except ValueError as error:
+            raise InvalidRequestException(f"account_patterns: {error}") from None
+        return wanted
+
+
+@dataclass(frozen=True)
+class Replay:
+    from_event_id: int | None
+    """The first event that is sent again; None: there is none."""
+    status: WebhookStatus
+    """Paused: it is sent once the webhook is resumed."""
 
 
 class WebhookService:
@@ -60,13 +82,14 @@ class WebhookService:
         `OutOfReachException`.
         """
         assert order.url is not None
+        wanted = order.values()
         await self._client.check(order.url)
         endpoint_id, secret = str(uuid.uuid4()), new_secret()
         async with self._database.transaction() as session:
             await self._check_room(session)
             position = await event_order.now(session)
             row = WebhookEndpoint(
-                **_defaults(caller) | order.values(),
+                **_defaults(caller) | wanted,
                 endpoint_id=endpoint_id,
                 secret=self._vault.seal(endpoint_id, secret),
                 after_xact_id=position.xact_id,
@@ -82,18 +105,19 @@ class WebhookService:
         return await self._found(session, endpoint_id, caller)
 
     async def update(self, endpoint_id: str, order: WebhookOrder, caller: Caller) -> WebhookEndpoint:
-        """Events that were taken up for it before go to the new URL, whatever their type.
+        """What waits goes to the new URL, as far as the webhook is for it still: the rest is parked.
 
         Raises `WebhookUrlRefusedException`, `InvalidRequestException`, `OutOfReachException`.
         """
+        wanted = order.values()
         if order.url is not None:
             await self._client.check(order.url)
         async with self._database.transaction() as session:
             row = await self._found(session, endpoint_id, caller, to_change=True)
-            for name, value in order.values().items():
+            for name, value in wanted.items():
                 setattr(row, name, value)
             _check_reach(reach_of(row), caller)
-            _record(session, "webhook.updated", row, caller, changed=sorted(order.values()))
+            _record(session, "webhook.updated", row, caller, changed=sorted(wanted))
         return row
 
     async def rotate(
@@ -116,7 +140,7 @@ class WebhookService:
         return secret
 
     async def pause(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
-        """Nothing is sent any more, and nothing lost; what is under way ends."""
+        """Nothing more is sent, and nothing lost; what is being sent ends."""
         row = await self._found(session, endpoint_id, caller, to_change=True)
         if row.status is WebhookStatus.ACTIVE:
             row.status, row.pause_reason = WebhookStatus.PAUSED, f"by {caller.name}"
@@ -124,16 +148,15 @@ class WebhookService:
         return row
 
     async def resume(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
-        """Go on where it was paused. Whatever waits for another attempt is tried at once, also of an active one."""
+        """Go on, attempts counted anew. What waits for another one is tried at once, also when it was not paused."""
         row = await self._found(session, endpoint_id, caller, to_change=True)
         waiting = update(WebhookDelivery).where(
-            WebhookDelivery.webhook_id == row.id,
+            WebhookDelivery.endpoint_row_id == row.id,
             WebhookDelivery.status == DeliveryStatus.PENDING,
-            WebhookDelivery.next_attempt_at > utc_now(),
+            WebhookDelivery.next_attempt_at.is_not(None),
         )
-        await session.execute(
-            waiting.values(next_attempt_at=utc_now(), attempts=0).execution_options(synchronize_session=False)
-        )
+        again = waiting.values(next_attempt_at=database_time(), attempts=0)
+        await session.execute(again.execution_options(synchronize_session=False))
         row.status, row.pause_reason, row.failing_since = WebhookStatus.ACTIVE, None, None
         _record(session, "webhook.resumed", row, caller)
         return row
@@ -148,28 +171,29 @@ class WebhookService:
 
     async def replay(
         self, session: AsyncSession, endpoint_id: str, caller: Caller, *, since: datetime | int
-    ) -> int | None:
+    ) -> Replay:
         """Send again whatever happened since a time, or since an event's id, delivered or not.
 
-        The id of the first such event; None: there is none. Asked for twice it is done once, or goes on where it is.
+        Asked for twice it is done once, or goes on where it is.
         """
         row = await self._found(session, endpoint_id, caller, to_change=True)
         begins = Event.id >= since if isinstance(since, int) else Event.occurred_at >= since
         first = await _first_event(session, begins)
-        if first is None:
-            return None
-        if first <= Position(row.after_xact_id, row.after_event_id):
+        if first and first <= Position(row.after_xact_id, row.after_event_id):
             row.after_xact_id, row.after_event_id = first.xact_id, first.event_id - 1
             _record(session, "webhook.replayed", row, caller, since_event=first.event_id)
-        return first.event_id
+        return Replay(first.event_id if first else None, row.status)
 
     async def test(self, endpoint_id: str, caller: Caller) -> WebhookAnswer:
-        """Send a `webhook.test` now, once, also when it is paused; it is no event. Raises `DecryptionException`."""
+        """Send a `webhook.test` now, once, also when it is paused. Raises `DecryptionException`."""
         async with self._database.reading() as session:
             row = await self._found(session, endpoint_id, caller)
             secrets = self._vault.open(row)
         message = trial_message(endpoint_id, str(uuid.uuid4()))
-        return await self._client.post(row.url, body=message.body, headers=signed_headers(message, secrets))
+        answer = await self._client.post(row.url, body=message.body, headers=signed_headers(message, secrets))
+        async with self._database.transaction() as session:
+            _record(session, "webhook.tested", row, caller, status_code=answer.status_code)
+        return answer
 
     async def _found(
         self, session: AsyncSession, endpoint_id: str, caller: Caller, *, to_change: bool = False
@@ -190,8 +214,17 @@ def is_there() -> ColumnElement[bool]:
     return WebhookEndpoint.status != WebhookStatus.DELETED
 
 
-def reach_of(row: WebhookEndpoint) -> Reach:
-    return Reach.of(row.api_apps, row.account_patterns)
+def _check_words(wanted: dict[str, Any]) -> None:
+    if not _NAME.fullmatch(wanted.get("name", "")):
+        raise InvalidRequestException("name: must be at most 100 characters, without control characters")
+    if not all(map(_EVENT_TYPE.fullmatch, wanted.get("event_types", ()))):
+        raise InvalidRequestException(
+            "event_types: must be of a to z, 0 to 9, _ and ., with * for any characters"
+        )
+    if not all(map(APP_NAME.fullmatch, wanted.get("api_apps", ()))):
+        raise InvalidRequestException(
+            "api_apps: must be names of OAuth apps: 1 to 64 letters, digits, _ and -"
+        )
 
 
 def _check_reach(reach: Reach, caller: Caller) -> None:

@@ -2,21 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from app.services.listing import Page, PageRequest, page_of
-from app.services.reach import Reach
-from app.services.webhook_service import is_there, reach_of
+from app.services.reach import EVERYTHING, Reach
+from app.services.webhook_lines import reach_of
+from app.services.webhook_service import is_there
 from app.utils.exceptions import DeliveryNotFoundException
+
+_COUNTED: Final = 10_000
+"""Deliveries, at most."""
 
 
 @dataclass(frozen=True)
 class WebhookView:
     row: WebhookEndpoint
     pending: int
+    """10,000 at most, as for `parked`."""
     parked: int
 
 
@@ -33,21 +39,28 @@ async def all_within(session: AsyncSession, reach: Reach) -> list[WebhookView]:
 
 
 async def page_of_deliveries(
-    session: AsyncSession, webhook_id: int, request: PageRequest, *, status: DeliveryStatus | None
+    session: AsyncSession,
+    endpoint: WebhookEndpoint,
+    reach: Reach,
+    request: PageRequest,
+    *,
+    status: DeliveryStatus | None,
 ) -> Page[WebhookDelivery]:
-    query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
+    """Without those out of reach: the webhook may have been for more before."""
+    of_endpoint = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
     if status is not None:
-        query = query.where(WebhookDelivery.status == status)
-    return await page_of(session, query, WebhookDelivery, request)
+        of_endpoint = of_endpoint.where(WebhookDelivery.status == status)
+    within = None if reach == EVERYTHING else of_endpoint
+    query = of_endpoint.where(_in_reach(reach))
+    return await page_of(session, query, WebhookDelivery, request, within=within)
 
 
 async def delivery(
-    session: AsyncSession, endpoint: WebhookEndpoint, delivery_id: int
+    session: AsyncSession, endpoint: WebhookEndpoint, reach: Reach, delivery_id: int
 ) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
     """With its attempts, the first one first. Raises `DeliveryNotFoundException`."""
-    query = select(WebhookDelivery).where(
-        WebhookDelivery.id == delivery_id, WebhookDelivery.webhook_id == endpoint.id
-    )
+    is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _in_reach(reach))
+    query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *is_theirs)
     row = await session.scalar(query)
     if row is None:
         raise DeliveryNotFoundException(endpoint.endpoint_id, delivery_id)
@@ -55,24 +68,22 @@ async def delivery(
     return row, (await session.scalars(attempts.order_by(WebhookAttempt.id))).all()
 
 
+def _in_reach(reach: Reach) -> ColumnElement[bool]:
+    return reach.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
+
+
 async def _views(session: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:
-    counts = await _counts(session, [row.id for row in rows])
-    return [
-        WebhookView(
-            row,
-            pending=counts.get((row.id, DeliveryStatus.PENDING), 0),
-            parked=counts.get((row.id, DeliveryStatus.PARKED), 0),
-        )
-        for row in rows
-    ]
+    counts = select(WebhookEndpoint.id, _count(DeliveryStatus.PENDING), _count(DeliveryStatus.PARKED))
+    found = await session.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
+    by_id = {row_id: (pending, parked) for row_id, pending, parked in found}
+    return [WebhookView(row, *by_id.get(row.id, (0, 0))) for row in rows]
 
 
-async def _counts(session: AsyncSession, ids: Sequence[int]) -> dict[tuple[int, DeliveryStatus], int]:
-    columns = (WebhookDelivery.webhook_id, WebhookDelivery.status)
-    undelivered = (DeliveryStatus.PENDING, DeliveryStatus.PARKED)
-    query = (
-        select(*columns, func.count())
-        .where(WebhookDelivery.webhook_id.in_(ids), WebhookDelivery.status.in_(undelivered))
-        .group_by(*columns)
+def _count(status: DeliveryStatus) -> ColumnElement[int]:
+    some = (
+        select(literal(1))
+        .where(WebhookDelivery.endpoint_row_id == WebhookEndpoint.id, WebhookDelivery.status == status)
+        .limit(_COUNTED)
+        .correlate(WebhookEndpoint)
     )
-    return {(webhook_id, status): count for webhook_id, status, count in await session.execute(query)}
+    return select(func.count()).select_from(some.subquery()).scalar_subquery()

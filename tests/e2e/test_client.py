@@ -61,14 +61,14 @@ async def _deliver(hooks: Any, seen: set[str], secret: str) -> None:
     event = Event(id=7, event_type="test.happened", occurred_at=utc_now(), actor="tests", data={})
     message, now = message_of("w1", event), utc_now()
     headers = {
-        "webhook-id": message.webhook_id,
+        "webhook-id": message.message_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(secret).sign(message.webhook_id, now, message.body),
+        "webhook-signature": Webhook(secret).sign(message.message_id, now, message.body),
     }
     async with httpx.AsyncClient(transport=httpx.ASGITransport(hooks), base_url="http://hooks") as http:
         for body, status in ((message.body, 204), (message.body, 204), (message.body + " ", 401)):
             assert (await http.post("/gologin", content=body, headers=headers)).status_code == status
-    assert seen == {message.webhook_id}
+    assert seen == {message.message_id}
 
 
 async def test_commands_work_at_a_service(house: House, unused_accounts: Iterator[str], tmp_path: Path):

@@ -1,19 +1,23 @@
 """Tells webhooks of events: makes deliveries of new events, and sends those that are due."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from app.clients.webhooks import WebhookAnswer, WebhookClient
 from app.services.leases import kept_alive
 from app.services.webhook_deliveries import Claim, WebhookDeliveries
 from app.services.webhook_fanout import WebhookFanout
-from app.services.webhook_message import Message, signed_headers
+from app.services.webhook_message import signed_headers
 from app.services.workers.base import Worker
 from app.utils.tasks import happens_within
 
 _LOOK_EVERY: Final = 1.0
-"""Seconds; also after a failure, until an endpoint is tried again with whatever else is due for it."""
+"""Seconds; also until an endpoint that fails is tried again with whatever else is due for it."""
+_LOOK_AT_MOST_EVERY: Final = 0.2
+"""Seconds: commits in quick succession are looked at together."""
+
+Sending = asyncio.Task[tuple[Claim, WebhookAnswer]]
 
 
 class WebhookWorker(Worker):
@@ -33,73 +37,76 @@ class WebhookWorker(Worker):
     async def run(self) -> None:
         try:
             while not self._stop.is_set():
-                if not await self._seen_to(self.run_once):
+                looked_at = await self._seen_to(self.run_once)
+                await happens_within(self._stop, _LOOK_AT_MOST_EVERY)
+                if not looked_at:
                     await self._pause(_LOOK_EVERY)
             await self.finish_started()  # each has the attempt's deadline
         finally:
-            left = list(self._under_way.values())
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await _cancelled(self._under_way.values())
 
     async def run_once(self) -> int:
         """Take up new events, and start on endpoints for which something is due; how many events were looked at."""
         looked_at = await self._fanout.run_once()
-        for webhook_id in await self._deliveries.due_endpoints():
-            if webhook_id not in self._under_way:
-                self._under_way[webhook_id] = asyncio.create_task(self._serve(webhook_id))
+        for endpoint_row_id in await self._deliveries.due_endpoints():
+            if endpoint_row_id not in self._under_way:
+                self._under_way[endpoint_row_id] = asyncio.create_task(self._serve(endpoint_row_id))
         return looked_at
 
     async def finish_started(self) -> None:
         if self._under_way:
             await asyncio.wait(self._under_way.values())
 
-    async def _serve(self, webhook_id: int) -> None:
-        """Until nothing is due; after a failure there is a pause."""
+    async def _serve(self, endpoint_row_id: int) -> None:
+        """Until nothing is due or under way. Whoever is done makes room at once: no slow account delays the others."""
+        sending: set[Sending] = set()
         try:
-            while not self._stop.is_set():
-                went_well = await self._deliver_some(webhook_id)
-                if went_well is None:
+            while True:
+                claims = await self._claimed(endpoint_row_id, len(sending))
+                sending |= {asyncio.create_task(self._send(claim)) for claim in claims or ()}
+                if claims is None and not sending:
                     return
-                if not went_well:
-                    await happens_within(self._stop, _LOOK_EVERY)
-        finally:
-            del self._under_way[webhook_id]
-
-    async def _deliver_some(self, webhook_id: int) -> bool | None:
-        """Whether all was taken; None: nothing is due."""
-        try:
-            claim = await self._deliveries.claim(webhook_id)
-            if claim is None:
-                return None
-            answers = await self._send(claim)
-            await self._deliveries.apply(claim, answers)
-        except Exception as error:  # the database is away, the lease was lost, a key is missing
-            self._failed(error)
-            return False
-        return all(answer.succeeded for answer in answers.values())
-
-    async def _send(self, claim: Claim) -> dict[int, WebhookAnswer]:
-        """What became of each; a stop leaves out those that were not begun. Raises `LeaseLostException`."""
-        limits, answers = self._deliveries.limits, dict[int, WebhookAnswer]()
-        room = asyncio.Semaphore(limits.concurrency)
-
-        async def send(delivery_id: int, message: Message) -> None:
-            async with room:
-                if not self._stop.is_set():
-                    headers = signed_headers(message, claim.secrets)
-                    answers[delivery_id] = await self._client.post(
-                        claim.url, body=message.body, headers=headers
+                if sending:
+                    done, sending = await asyncio.wait(
+                        sending, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
                     )
+                    await self._apply(endpoint_row_id, done)
+        finally:
+            del self._under_way[endpoint_row_id]
+            await _cancelled(sending)
 
-        async with (
-            kept_alive(lambda: self._deliveries.renew(claim), seconds=limits.lease),
-            asyncio.TaskGroup() as tasks,
-        ):
-            for delivery_id, message in claim.messages.items():
-                if message is not None:
-                    tasks.create_task(send(delivery_id, message))
-        return answers
+    async def _claimed(self, endpoint_row_id: int, under_way: int) -> list[Claim] | None:
+        """None: nothing is due, or can be known to be."""
+        if self._stop.is_set():
+            return None
+        try:
+            return await self._deliveries.claim(endpoint_row_id, under_way=under_way)
+        except Exception as error:  # the database is away
+            self._failed(error)
+            return None
+
+    async def _send(self, claim: Claim) -> tuple[Claim, WebhookAnswer]:
+        """Raises `LeaseLostException`."""
+        headers = signed_headers(claim.message, claim.secrets)
+        async with kept_alive(lambda: self._deliveries.renew(claim), seconds=self._deliveries.limits.lease):
+            return claim, await self._client.post(claim.url, body=claim.message.body, headers=headers)
+
+    async def _apply(self, endpoint_row_id: int, done: Collection[Sending]) -> None:
+        """After a trial that failed there is a pause: then nothing else is under way."""
+        try:
+            results = [task.result() for task in done if not self._is_lost(task)]
+            await self._deliveries.apply(endpoint_row_id, results)
+        except Exception as error:  # the database is away
+            self._failed(error)
+            return
+        if any(claim.is_trial and not answer.succeeded for claim, answer in results):
+            await happens_within(self._stop, _LOOK_EVERY)
+
+    def _is_lost(self, task: Sending) -> bool:
+        error = task.exception()
+        if isinstance(error, Exception):
+            self._failed(error)
+        return error is not None
 
     async def _seen_to(self, work: Callable[[], Awaitable[int]]) -> int:
         try:
@@ -109,3 +116,10 @@ class WebhookWorker(Worker):
             return 0
         self._succeeded()
         return done
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[None]] | Collection[Sending]) -> None:
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

@@ -228,7 +228,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
         session.add(hook)
         await session.flush()
         delivery = WebhookDelivery(
-            webhook_id=hook.id, xact_id=0, event_id=1, event_type="test.happened", account_id=account
+            endpoint_row_id=hook.id, event_id=1, event_type="test.happened", account_id=account, api_app=APP
         )
         session.add(delivery)
     batch = await place_batch(context, wanted(f"{account}_batch"))

@@ -180,8 +180,7 @@ async def fill_by_services(context: Context) -> None:
         session.add(
             WebhookDelivery(
                 id=int(KNOWN["delivery_id"]),
-                webhook_id=hook.id,
-                xact_id=0,
+                endpoint_row_id=hook.id,
                 event_id=1,
                 event_type="test.happened",
                 account_id="alice",

@@ -113,7 +113,7 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
         lambda: api.client.get(f"{url}/deliveries", params={"status": "delivered"}), lambda rows: rows
     )
     replayed = answered(await api.client.post(f"{url}/replay", json={"event_id": delivery["event_id"]}), 202)
-    assert replayed == {"from_event_id": delivery["event_id"]}
+    assert replayed == {"from_event_id": delivery["event_id"], "status": "active"}
     assert answered(await api.client.delete(url)) is None
     assert answered(await api.client.get(HOOKS)) == []
     refused(await api.client.get(url), 404, "WEBHOOK_NOT_FOUND")
@@ -122,7 +122,7 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
         events = (await session.scalars(select(Event).order_by(Event.id))).all()
     told = [event for event in events if event.event_type.startswith("webhook.")]
     assert [event.event_type.partition(".")[2] for event in told] == [
-        "created", "paused", "updated", "rotated", "resumed", "replayed", "deleted",
+        "created", "tested", "paused", "updated", "rotated", "resumed", "replayed", "deleted",
     ]  # fmt: skip
     assert {(event.actor, event.data["webhook_id"]) for event in told} == {("bootstrap", made["id"])}
     assert not any(

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from app.context import Context
 from app.models import (
@@ -49,7 +49,8 @@ from tests.fixtures.webhooks import (
 
 @pytest.fixture(autouse=True)
 def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 0.01)
+    for name in ("_LOOK_EVERY", "_LOOK_AT_MOST_EVERY"):
+        monkeypatch.setattr(webhook_worker, name, 0.01)
 
 
 @pytest_asyncio.fixture
@@ -75,7 +76,7 @@ async def test_a_replay_sends_everything_since_again_and_only_once_more(
 
     async def replay(since: int | datetime) -> int | None:
         async with context.database.transaction() as session:
-            return await context.webhooks.replay(session, endpoint_id, ME, since=since)
+            return (await context.webhooks.replay(session, endpoint_id, ME, since=since)).from_event_id
 
     async with working(context):
         await until_done(context.database, 20)
@@ -107,6 +108,8 @@ async def test_a_paused_endpoint_gets_everything_once_it_is_resumed(context: Con
     await taken_up(context, 1)
     async with context.database.transaction() as session:
         await context.webhooks.pause(session, endpoint_id, ME)
+        replay = await context.webhooks.replay(session, endpoint_id, ME, since=1)
+    assert replay.status is WebhookStatus.PAUSED, "nothing is sent yet"
     await happen(context.database, 2)
     worker = worker_of(context)
     assert await worker.run_once() == 0
@@ -258,3 +261,29 @@ async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receive
             (DeliveryStatus.DELIVERED, None),
             *[(DeliveryStatus.PENDING, None)] * 3,
         ]
+
+
+async def test_a_secret_that_no_key_opens_pauses_its_webhook_with_an_event(
+    context: Context, receiver: Receiver
+):
+    endpoint_id = await add_webhook(context, receiver)
+    paused = select(Event.data).where(Event.event_type == "webhook.paused")
+    await happen(context.database, 1)
+    async with context.database.transaction() as session:
+        await session.execute(update(WebhookEndpoint).values(secret="k:nothing"))
+    async with working(context):
+        await becomes(lambda: every(context.database, paused))
+    row = await one(context.database, select(WebhookEndpoint))
+    assert (row.status, row.pause_reason) == (
+        WebhookStatus.PAUSED,
+        "its secret opens with none of ENCRYPTION_KEYS",
+    )
+    assert (await one(context.database, paused))["webhook_id"] == endpoint_id
+    assert await count_of(context.database, DeliveryStatus.PENDING) == 1, "nothing is lost"
+
+
+async def test_a_commit_wakes_the_worker(context: Context):
+    worker = worker_of(context)
+    worker._wake.clear()
+    await happen(context.database, 1)
+    assert worker._wake.is_set()

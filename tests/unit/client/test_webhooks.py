@@ -100,7 +100,7 @@ def test_a_delivery_becomes_the_event_also_while_secrets_are_rotated():
             "anna",
             None,
             {"number": 1},
-            "msg_w1_7",
+            message_of("w1", row).message_id,
         )
     headers, body = deliver(row, OLD)
     with pytest.raises(WebhookRefused, match="by one of the secrets"):

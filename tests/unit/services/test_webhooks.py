@@ -1,7 +1,8 @@
 """When a delivery is tried again, what reaches how far, and what is sent."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from app.models import Event
 from app.services.reach import EVERYTHING, Reach
 from app.services.webhook_deliveries import next_wait
 from app.services.webhook_message import message_of, signed_headers
+from app.services.webhook_service import WebhookOrder
 from app.services.webhook_vault import new_secret
+from app.utils.exceptions import InvalidRequestException
 
 WAITS = Settings.model_fields["webhook_retry_waits"].default
 PATTERNS = st.lists(st.text("ab*", min_size=1, max_size=4), max_size=3).map(tuple)
@@ -44,6 +47,27 @@ def test_what_reaches_no_further_covers_nothing_more(outer: Reach, inner: Reach,
     assert EVERYTHING.includes(outer)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"event_types": ["Authorization.*"]}, {"event_types": ["a b"]}, {"event_types": [""]},
+        {"account_patterns": ["a[b]?"]}, {"account_patterns": [""]}, {"api_apps": ["A B"]}, {"name": "a\nb"},
+        {"name": "a" * 101},
+    ],
+)  # fmt: skip
+def test_whoever_asks_cannot_order_what_is_never_told(wrong: dict[str, Any]):
+    (field,) = wrong
+    with pytest.raises(InvalidRequestException, match=field):
+        WebhookOrder(**wrong).values()
+
+
+def test_an_order_is_kept_as_it_is_looked_for():
+    order = WebhookOrder(name="", event_types=["a.*"], account_patterns=["@Team_*"], api_apps=["X-1"])
+    assert order.values() == {
+        "name": "", "event_types": ["a.*"], "account_patterns": ["team_*"], "api_apps": ["X-1"]
+    }  # fmt: skip
+
+
 def test_a_message_is_the_event_signed_with_every_secret():
     event = Event(
         id=7, event_type="a.b", occurred_at=datetime(2026, 1, 2, tzinfo=UTC), account_id="ä", actor="me",
@@ -56,6 +80,8 @@ def test_a_message_is_the_event_signed_with_every_secret():
         assert (body["type"], body["timestamp"]) == ("a.b", "2026-01-02T00:00:00+00:00")
         assert (body["data"]["id"], body["data"]["account_id"], body["data"]["data"]) == (7, "ä", {"n": 1})
         assert secret.get_secret_value() not in json.dumps(headers) + message.body
-    assert headers["webhook-id"] == "msg_e1_7"
+    assert headers["webhook-id"] == "msg_e1_7_1767312000000000" == message_of("e1", event).message_id
+    event.occurred_at += timedelta(microseconds=1)
+    assert message_of("e1", event).message_id != message.message_id, "restored databases give an id twice"
     with pytest.raises(WebhookVerificationError):
         Webhook(new_secret().get_secret_value()).verify(message.body, headers)

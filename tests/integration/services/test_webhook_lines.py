@@ -1,0 +1,277 @@
+"""Whose turn it is at an endpoint, and what comes of deliveries while it is changed."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import delete, func, select, update
+
+from app.context import Context
+from app.models import (
+    DeliveryStatus,
+    Event,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    utc_now,
+)
+from app.services import event_service, webhook_fanout, webhook_views
+from app.services.key_service import Caller, Scope
+from app.services.listing import PageRequest
+from app.services.reach import Reach
+from app.services.webhook_service import WebhookOrder
+from app.services.workers import webhook as webhook_worker
+from app.utils.exceptions import DeliveryNotFoundException
+from tests.fixtures.receiver import Receiver, reply, running_receiver
+from tests.fixtures.services import OpenContext
+from tests.fixtures.waiting import eventually
+from tests.fixtures.webhooks import (
+    FAST,
+    ME,
+    TYPE,
+    add_webhook,
+    becomes,
+    count_of,
+    every,
+    happen,
+    one,
+    taken_up,
+    until_done,
+    worker_of,
+    working,
+)
+
+TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), Reach.of([], ["team_*"]))
+
+
+@pytest.fixture(autouse=True)
+def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_LOOK_EVERY", "_LOOK_AT_MOST_EVERY"):
+        monkeypatch.setattr(webhook_worker, name, 0.01)
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with running_receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def changes() -> dict[str, Any]:
+    """Of the settings."""
+    return {}
+
+
+@pytest_asyncio.fixture
+async def context(open_services: OpenContext, changes: dict[str, Any]) -> AsyncIterator[Context]:
+    """Its webhook worker does not run."""
+    async with open_services(**FAST | changes) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("batch", [500, 1])
+async def test_what_an_older_transaction_writes_later_is_told_later(
+    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, batch: int
+):
+    database = context.database
+    if database.is_sqlite:
+        pytest.skip("one writes at a time")
+    monkeypatch.setattr(webhook_fanout, "_BATCH", batch)
+    await add_webhook(context, receiver)
+    async with database.transaction() as older:
+        event_service.record(older, TYPE, account_id="berta", number=1)
+        await older.flush()
+        await happen(database, 1, account="anna")
+        event_service.record(older, TYPE, account_id="anna", number=2)
+    await taken_up(context, 3)
+    due = select(WebhookDelivery.account_id).where(WebhookDelivery.next_attempt_at.is_not(None))
+    assert sorted(await every(database, due)) == ["anna", "berta"]
+    async with working(context):
+        await until_done(database, 3)
+    assert receiver.numbers("anna") == [1, 2]
+
+
+async def test_what_is_tried_while_an_earlier_one_is_replayed_waits_for_it(
+    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    worker, endpoint_id = worker_of(context), await add_webhook(context, receiver)
+    receiver.answer = lambda got: reply(500 if got.number == 2 else 200)
+    await happen(context.database, 1)
+    async with working(context):
+        await until_done(context.database, 1)
+    await happen(context.database, 2)
+    await taken_up(context, 2)
+    (row_id,) = await worker._deliveries.due_endpoints()
+    (claim,) = await worker._deliveries.claim(row_id, under_way=0) or []
+    result = await worker._send(claim)
+    first, _ = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
+    monkeypatch.setattr(webhook_fanout, "_BATCH", 1)
+    async with context.database.transaction() as session:
+        await context.webhooks.replay(session, endpoint_id, ME, since=first)
+    await worker._fanout.run_once()
+    await worker._deliveries.apply(row_id, [result])
+    due = select(WebhookDelivery.event_id).where(WebhookDelivery.next_attempt_at.is_not(None))
+    assert await every(context.database, due) == [first]
+
+
+@pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
+async def test_events_of_no_account_wait_for_nothing(context: Context, receiver: Receiver):
+    receiver.answer = lambda got: reply(500 if got.number == 1 else 200)
+    await add_webhook(context, receiver)
+    await happen(context.database, 1, 2, 3, account=None)
+    await taken_up(context, 3)
+    async with working(context):
+        await until_done(context.database, 2)
+    assert {got.number for got in receiver.taken} == {2, 3}
+
+
+@pytest.mark.parametrize("changes", [{"webhook_timeout": 60, "webhook_concurrency": 2}])
+async def test_one_slow_account_delays_no_other(
+    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 1.0)  # too long to wait for it at each delivery
+    receiver.answer = lambda got: None if got.account == "slow" else reply()
+    await add_webhook(context, receiver)
+    await happen(context.database, 1, 2, account="slow")
+    for number in range(40):
+        await happen(context.database, 1, account=f"a{number}")
+    async with working(context):
+        await eventually(lambda: len(receiver.taken) == 40, 30)
+        await happen(context.database, 2, account="a1")
+        await eventually(lambda: len(receiver.taken) == 41, 30)
+        assert len(receiver.arrived) == 42
+        for task in worker_of(context)._under_way.values():
+            task.cancel()  # else its deadline is waited for
+
+
+@pytest.mark.parametrize("changes", [{"webhook_timeout": 0.5, "webhook_concurrency": 1}])
+@pytest.mark.parametrize("change", ["delete", "pause", "move"])
+async def test_a_change_holds_for_whatever_is_not_being_sent(
+    context: Context, receiver: Receiver, change: str
+):
+    endpoint_id = await add_webhook(context, receiver)
+    receiver.secrets["/moved"] = receiver.secrets["/"]
+    receiver.answer = lambda got: None if got.path == "/" else reply()
+    for account in "abcd":
+        await happen(context.database, 1, account=account)
+    await taken_up(context, 4)
+    async with working(context):
+        await eventually(lambda: len(receiver.arrived) == 1)
+        if change == "move":
+            await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/moved")), ME)
+            await until_done(context.database, 4)
+        else:
+            async with context.database.transaction() as session:
+                await getattr(context.webhooks, change)(session, endpoint_id, ME)
+            await eventually(lambda: not worker_of(context)._under_way)
+    paths = [got.path for got in receiver.arrived]
+    assert paths == ["/"] + ["/moved"] * (4 if change == "move" else 0)
+
+
+@pytest.mark.parametrize(
+    "narrower", [WebhookOrder(account_patterns=["team_*"]), WebhookOrder(event_types=["other.*"])]
+)
+async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_shown(
+    context: Context, receiver: Receiver, narrower: WebhookOrder
+):
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, *range(6), account="anna")
+    await taken_up(context, 6)
+    row = await context.webhooks.update(endpoint_id, narrower, ME)
+    async with working(context):
+        await becomes(lambda: _all_parked(context, 6))
+    assert receiver.arrived == []
+    errors = await every(context.database, select(WebhookAttempt.error))
+    assert len(errors) == 6
+    assert set(errors) == {"Not sent: the webhook is no longer for this type, app or account"}
+    wanted = PageRequest(sort="event_id", descending=True)
+    async with context.database.reading() as session:
+        mine = await webhook_views.page_of_deliveries(session, row, ME.reach, wanted, status=None)
+        theirs = await webhook_views.page_of_deliveries(session, row, TEAM.reach, wanted, status=None)
+        assert (len(mine.rows), len(theirs.rows)) == (6, 0)
+        with pytest.raises(DeliveryNotFoundException):
+            await webhook_views.delivery(session, row, TEAM.reach, mine.rows[0].id)
+
+
+async def _all_parked(context: Context, count: int) -> bool:
+    return await count_of(context.database, DeliveryStatus.PARKED) == count
+
+
+async def test_a_resumed_webhook_begins_all_attempts_anew(context: Context, receiver: Receiver):
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1, 2)
+    await happen(context.database, 1, account="berta")
+    await taken_up(context, 3)
+    times = (utc_now() - timedelta(hours=1), utc_now() + timedelta(hours=1))
+    async with context.database.transaction() as session:
+        for account, time in zip(("anna", "berta"), times, strict=True):
+            first = (WebhookDelivery.account_id == account, WebhookDelivery.next_attempt_at.is_not(None))
+            await session.execute(
+                update(WebhookDelivery).where(*first).values(attempts=9, next_attempt_at=time)
+            )
+        await context.webhooks.pause(session, endpoint_id, ME)
+    async with context.database.transaction() as session:
+        await context.webhooks.resume(session, endpoint_id, ME)
+    assert set(await every(context.database, select(WebhookDelivery.attempts))) == {0}
+    async with working(context):
+        await until_done(context.database, 3)
+    assert receiver.numbers("anna") == [1, 2]
+
+
+async def test_events_that_are_deleted_before_they_could_be_told_are_missed_loudly(
+    context: Context, receiver: Receiver
+):
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
+    async with context.database.transaction() as session:
+        await context.webhooks.pause(session, endpoint_id, ME)
+    await happen(context.database, 2, 3, 4)
+    async with context.database.transaction() as session:  # as the retention does
+        kept = await session.scalar(select(func.max(Event.id))) or 0
+        await session.execute(delete(Event).where(Event.id < kept))
+        await context.webhooks.resume(session, endpoint_id, ME)
+    await taken_up(context, 2)
+    await happen(context.database, 5)
+    await taken_up(context, 3)
+    lost = await one(context.database, select(Event.data).where(Event.event_type == "webhook.events_lost"))
+    assert (lost["webhook_id"], lost["from_event_id"], lost["to_event_id"]) == (
+        endpoint_id,
+        seen + 1,
+        kept - 1,
+    )
+
+
+async def test_a_webhook_is_changed_by_those_who_change_it_alone(context: Context, receiver: Receiver):
+    endpoint_id = await add_webhook(context, receiver)
+    made = await one(context.database, select(WebhookEndpoint))
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    seen = await one(context.database, select(WebhookEndpoint))
+    assert seen.after_event_id != made.after_event_id
+    assert seen.updated_at == made.updated_at
+    await context.webhooks.update(endpoint_id, WebhookOrder(name="other"), ME)
+    assert (await one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
+
+
+@pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
+async def test_a_process_whose_clock_is_ahead_delays_nothing(
+    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    for module in ("webhook_deliveries", "webhook_lines", "webhook_fanout"):
+        monkeypatch.setattr(
+            f"app.services.{module}.utc_now", lambda: utc_now() + timedelta(days=1), raising=False
+        )
+    receiver.answer = lambda _: reply(500)
+    await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    row = await one(context.database, select(WebhookDelivery))
+    assert row.next_attempt_at < utc_now() + timedelta(hours=1)
+    async with working(context):
+        await becomes(lambda: every(context.database, select(WebhookAttempt)))
+    row = await one(context.database, select(WebhookDelivery))
+    assert utc_now() < row.next_attempt_at < utc_now() + timedelta(hours=1)
