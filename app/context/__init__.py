@@ -1,0 +1,174 @@
+"""The one place where process-wide objects are built and closed; the app, the CLI and the tests open the same.
+
+A module here builds the objects of one area; `open_context` puts them together.
+"""
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from app.clients.connections import StackedTransport
+from app.clients.webhooks import new_transport
+from app.config import Settings
+from app.context.events import build_events
+from app.context.fleet import build_fleet
+from app.context.sessions import build_sessions
+from app.context.tokens import build_tokens
+from app.context.workers import WORKERS_SHARE, build_workers
+from app.database import Database
+from app.services.alarm_service import AlarmService
+from app.services.app_states import AppStates
+from app.services.authorization_service import AuthorizationService
+from app.services.automation import ProfileAutomator
+from app.services.batch_pacing import BatchPacing
+from app.services.batch_service import BatchService
+from app.services.cloud_gate import CloudGate
+from app.services.credential_service import CredentialService
+from app.services.credential_vault import CredentialVault
+from app.services.event_exports import EventExports
+from app.services.event_streams import EventStreams
+from app.services.event_tail import check_order
+from app.services.gologin_service import GoLoginService
+from app.services.job_queue import JobQueue
+from app.services.key_service import KeyService
+from app.services.oauth_service import OAuthService
+from app.services.profile_directory import ProfileDirectory
+from app.services.profile_sync import ProfileSyncService
+from app.services.session_runs import SessionRuns
+from app.services.webhook_service import WebhookService
+from app.services.worker_runs import WorkerRuns
+from app.services.workers.base import WorkerGroup
+from app.services.workers.sync import ProfileSyncWorker
+from app.utils.cursors import Cursors
+from app.utils.loop_lag import LoopLag
+
+_IDLE_CONNECTION: Final = 2.0
+"""Seconds; less than any server's own, often 5: a POST into a connection that it is just closing has no known end."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    database: Database
+    keys: KeyService
+    oauth: OAuthService
+    vault: CredentialVault
+    credentials: CredentialService
+    gate: CloudGate
+    directory: ProfileDirectory
+    syncs: ProfileSyncService
+    gologin: GoLoginService
+    authorizations: AuthorizationService
+    batches: BatchService
+    batch_pacing: BatchPacing
+    session_runs: SessionRuns
+    apps: AppStates
+    event_streams: EventStreams
+    event_exports: EventExports
+    cursors: Cursors
+    automator: ProfileAutomator
+    alarms: AlarmService
+    loop_lag: LoopLag
+    queue: JobQueue
+    workers: WorkerGroup
+    sync_worker: ProfileSyncWorker
+    webhooks: WebhookService
+
+    def begin_shutdown(self) -> None:
+        """Take no new work, and answer those who wait for a session's end or follow events so that they can go."""
+        self.workers.signal_stop()
+        self.authorizations.release_waiters()
+        self.event_streams.close()
+
+    async def stop_workers(self) -> None:
+        await self.workers.stop(grace=self.settings.shutdown_grace * WORKERS_SHARE)
+
+
+@asynccontextmanager
+async def open_context(settings: Settings) -> AsyncIterator[Context]:
+    """Build everything, check the schema, and close all in reverse order at the end.
+
+    Raises `SchemaOutOfDateException`, `SettingsError`. Workers are not started here: `Context.workers.start()` does.
+    """
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        stack.push_async_callback(database.close)
+        await database.check_schema()
+        await check_order(database)
+        tls = httpx.create_ssl_context(trust_env=False)  # one: it takes 20 ms to make
+        # No environment proxies: every address is one of ours or of the settings.
+        connections = StackedTransport(tls=tls, most=_most_connections(settings), keep_idle=_IDLE_CONNECTION)
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=connections, trust_env=False))
+        transport = await stack.enter_async_context(new_transport(tls))
+        context = _build(settings, database, http, transport, stack)
+        context.loop_lag.start()
+        stack.push_async_callback(context.loop_lag.stop)
+        yield context
+
+
+def _build(
+    settings: Settings,
+    database: Database,
+    http: httpx.AsyncClient,
+    webhook_transport: httpx.AsyncBaseTransport,
+    stack: AsyncExitStack,
+) -> Context:
+    # Containers of one machine may all have the same process id.
+    owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
+    keys = _keys(settings, database)
+    stack.push_async_callback(keys.close)
+    runs = WorkerRuns(database=database, owner=owner, lease_seconds=settings.lease_seconds)
+    tokens = build_tokens(settings, database, http, owner, stack)
+    fleet = build_fleet(settings, database, http, runs, owner)
+    sessions = build_sessions(settings, database, fleet, tokens, owner, stack)
+    events = build_events(settings, database, webhook_transport, owner)
+    alarms, loop_lag = AlarmService(database=database), LoopLag(tick=settings.loop_tick)
+    workers = build_workers(settings, database, fleet, tokens, sessions, events, alarms, loop_lag, runs)
+    return Context(
+        settings=settings,
+        database=database,
+        keys=keys,
+        oauth=tokens.oauth,
+        vault=tokens.vault,
+        credentials=tokens.credentials,
+        gate=fleet.gate,
+        directory=fleet.directory,
+        syncs=fleet.syncs,
+        gologin=fleet.gologin,
+        authorizations=sessions.authorizations,
+        batches=sessions.batches,
+        batch_pacing=sessions.pacing,
+        session_runs=sessions.runs,
+        apps=tokens.apps,
+        event_streams=events.streams,
+        event_exports=events.exports,
+        cursors=settings.cursors,
+        automator=sessions.automator,
+        alarms=alarms,
+        loop_lag=loop_lag,
+        queue=sessions.queue,
+        workers=WorkerGroup(workers),
+        sync_worker=fleet.sync_worker,
+        webhooks=events.webhooks,
+    )
+
+
+def _keys(settings: Settings, database: Database) -> KeyService:
+    return KeyService(
+        database=database,
+        bootstrap_key=settings.api_key,
+        api_apps=settings.oauth_apps,
+        rate_limit_per_minute=settings.rate_limit_per_minute,
+    )
+
+
+def _most_connections(settings: Settings) -> int:
+    """Every running profile may hold a connection to GoLogin, its browser and the provider at once."""
+    return 20 + settings.refresh_concurrency + 4 * settings.max_concurrent_profiles

@@ -1,0 +1,78 @@
+"""What happens, told to others: event streams, exports and webhooks."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import httpx
+
+from app.clients.webhooks import WebhookClient
+from app.config import Environment, Settings
+from app.database import Database
+from app.services.event_exports import EventExports, ExportLimits
+from app.services.event_service import RECORDED
+from app.services.event_streams import EventStreams, StreamLimits
+from app.services.event_tail import EventTail
+from app.services.webhook_deliveries import DeliveryLimits, WebhookDeliveries
+from app.services.webhook_fanout import WebhookFanout
+from app.services.webhook_service import WebhookService
+from app.services.webhook_vault import WebhookVault
+from app.services.workers.webhook import WebhookWorker
+
+
+@dataclass(frozen=True)
+class Events:
+    streams: EventStreams
+    exports: EventExports
+    webhooks: WebhookService
+    webhook_worker: WebhookWorker
+
+
+def build_events(
+    settings: Settings, database: Database, transport: httpx.AsyncBaseTransport, owner: str
+) -> Events:
+    webhooks, worker = _webhooks(settings, database, transport, owner)
+    return Events(_event_streams(settings, database), _event_exports(settings, database), webhooks, worker)
+
+
+def _webhooks(
+    settings: Settings, database: Database, transport: httpx.AsyncBaseTransport, owner: str
+) -> tuple[WebhookService, WebhookWorker]:
+    client = WebhookClient(
+        transport=transport,
+        timeout=settings.webhook_timeout,
+        allow_private=settings.webhook_allow_private_addresses,
+        allow_http=settings.environment is Environment.DEVELOPMENT,
+    )
+    vault = WebhookVault(key_ring=settings.key_ring)
+    limits = DeliveryLimits(
+        retry_waits=settings.webhook_retry_waits,
+        pause_after=timedelta(hours=settings.webhook_pause_after_hours),
+        concurrency=settings.webhook_concurrency,
+        lease=settings.lease_seconds,
+    )
+    deliveries = WebhookDeliveries(database=database, vault=vault, limits=limits, owner=owner)
+    service = WebhookService(
+        database=database, client=client, vault=vault, max_endpoints=settings.webhook_max_endpoints
+    )
+    worker = WebhookWorker(fanout=WebhookFanout(database=database), deliveries=deliveries, client=client)
+    database.listen(RECORDED, worker.wake)
+    return service, worker
+
+
+def _event_streams(settings: Settings, database: Database) -> EventStreams:
+    limits = StreamLimits(
+        readers=settings.event_stream_readers,
+        readers_per_key=settings.event_stream_readers_per_key,
+        lifetime=settings.event_stream_lifetime,
+        heartbeat=settings.event_stream_heartbeat,
+    )
+    return EventStreams(database=database, tail=EventTail(database=database), limits=limits)
+
+
+def _event_exports(settings: Settings, database: Database) -> EventExports:
+    limits = ExportLimits(
+        exports=settings.event_exports,
+        exports_per_key=settings.event_exports_per_key,
+        lifetime=settings.event_export_lifetime,
+    )
+    return EventExports(database=database, limits=limits)

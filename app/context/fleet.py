@@ -1,0 +1,89 @@
+"""GoLogin: the profiles, their browsers, and who may run one."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from app.clients.adspower import AdsPowerClient
+from app.clients.devtools import DevToolsClient
+from app.clients.gologin import GoLoginClient
+from app.clients.profile_browser import ProfileBrowserClient
+from app.config import Settings
+from app.database import Database
+from app.services.account_rule import AccountRule
+from app.services.cloud_gate import CloudGate
+from app.services.gologin_service import GoLoginService, ProfileRunLimits
+from app.services.profile_directory import ProfileDirectory
+from app.services.profile_leases import ProfileLeases
+from app.services.profile_sync import ProfileSyncService
+from app.services.worker_runs import WorkerRuns
+from app.services.workers.sync import ProfileSyncWorker
+
+
+@dataclass(frozen=True)
+class Fleet:
+    gate: CloudGate
+    directory: ProfileDirectory
+    syncs: ProfileSyncService
+    gologin: GoLoginService
+    sync_worker: ProfileSyncWorker
+
+
+def build_fleet(
+    settings: Settings, database: Database, http: httpx.AsyncClient, runs: WorkerRuns, owner: str
+) -> Fleet:
+    gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
+    rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)
+    directory = ProfileDirectory(rule=rule)
+    client = _profile_browser(settings, http, gate)
+    syncs = ProfileSyncService(database=database, client=client, rule=rule)
+    gologin = GoLoginService(
+        client=client,
+        devtools=DevToolsClient(http=http),
+        leases=_profile_leases(settings, database, owner),
+        directory=directory,
+        sync=syncs,
+        limits=ProfileRunLimits(
+            max_concurrent=settings.max_concurrent_profiles, start_timeout=settings.profile_start_timeout
+        ),
+    )
+    sync_worker = ProfileSyncWorker(
+        gologin=gologin,
+        syncs=syncs,
+        runs=runs,
+        interval=settings.sync_interval,
+        retry_interval=settings.sync_retry_interval,
+    )
+    return Fleet(gate, directory, syncs, gologin, sync_worker)
+
+
+def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGate) -> ProfileBrowserClient:
+    """Another kind of profile browser is one more client class and one more line here."""
+    if settings.profile_browser == "adspower":
+        return AdsPowerClient(
+            http=http,
+            base_url=settings.adspower_url,
+            api_timeout=settings.gologin_api_timeout,
+            stop_timeout=settings.profile_stop_timeout,
+        )
+    return GoLoginClient(
+        http=http,
+        gate=gate,
+        api_url=settings.gologin_api_url,
+        api_token=settings.gologin_api_token.get_secret_value(),
+        local_url=settings.gologin_local_url,
+        api_timeout=settings.gologin_api_timeout,
+        stop_timeout=settings.profile_stop_timeout,
+    )
+
+
+def _profile_leases(settings: Settings, database: Database, owner: str) -> ProfileLeases:
+    return ProfileLeases(
+        database=database,
+        machine=settings.machine_name,
+        owner=owner,
+        lease_seconds=settings.lease_seconds,
+        fleet_limit=settings.fleet_max_running_profiles,
+        foreign_grace=settings.foreign_lease_grace,
+        start_grace=settings.profile_start_timeout,
+    )

@@ -1,0 +1,132 @@
+"""Authorization sessions: asked for alone or in batches, queued, and run in browsers."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from app.config import Settings
+from app.context.fleet import Fleet
+from app.context.tokens import Tokens
+from app.database import Database
+from app.models import ConsentMode
+from app.services.authorization_service import AuthorizationService, OrderLimits
+from app.services.automation import BrowserController, ProfileAutomator
+from app.services.batch_pacing import BatchPacing
+from app.services.batch_service import BatchLimits, BatchService
+from app.services.chromedriver import ChromeDrivers
+from app.services.interfaces import BrowserTimeouts
+from app.services.job_queue import JobQueue
+from app.services.session_runs import RunLimits, SessionRuns
+from app.services.session_waiters import SessionWaiters
+
+
+@dataclass(frozen=True)
+class Sessions:
+    queue: JobQueue
+    pacing: BatchPacing
+    authorizations: AuthorizationService
+    batches: BatchService
+    runs: SessionRuns
+    automator: ProfileAutomator
+
+
+def build_sessions(
+    settings: Settings, database: Database, fleet: Fleet, tokens: Tokens, owner: str, stack: AsyncExitStack
+) -> Sessions:
+    queue = _queue(settings, database)
+    stack.push_async_callback(queue.close)
+    waiters = SessionWaiters()
+    pacing = BatchPacing(database=database, queue=queue, waiters=waiters)
+    stack.push_async_callback(pacing.close)
+    authorizations = AuthorizationService(
+        database=database,
+        gologin=fleet.gologin,
+        oauth=tokens.oauth,
+        apps=tokens.apps,
+        batches=pacing,
+        queue=queue,
+        waiters=waiters,
+        limits=OrderLimits(
+            lifetime=settings.session_lifetime,
+            max_attempts=settings.max_attempts,
+            max_waiting=settings.max_waiting,
+        ),
+        consent=ConsentMode(settings.consent_mode),
+    )
+    runs = SessionRuns(
+        database=database,
+        gologin=fleet.gologin,
+        credentials=tokens.credentials,
+        apps=tokens.apps,
+        batches=pacing,
+        queue=queue,
+        waiters=waiters,
+        limits=RunLimits(
+            max_running=settings.session_max_running,
+            lease=settings.lease_seconds,
+            retry_wait=settings.retry_wait,
+        ),
+        owner=owner,
+    )
+    batches = _batches(settings, authorizations, fleet, tokens, pacing)
+    return Sessions(queue, pacing, authorizations, batches, runs, _automator(settings, fleet, tokens, stack))
+
+
+def _queue(settings: Settings, database: Database) -> JobQueue:
+    return JobQueue(
+        database=database,
+        slots=settings.max_concurrent_profiles,
+        attended_limit=_attended_limit(settings),
+        heartbeat_timeout=settings.lease_seconds,
+    )
+
+
+def _attended_limit(settings: Settings) -> int:
+    """A process that is alone keeps a slot for those that need nobody, when it has more than one."""
+    if not settings.is_sqlite:
+        return settings.attended_max_running
+    return min(settings.attended_max_running, max(1, settings.max_concurrent_profiles - 1))
+
+
+def _batches(
+    settings: Settings,
+    authorizations: AuthorizationService,
+    fleet: Fleet,
+    tokens: Tokens,
+    pacing: BatchPacing,
+) -> BatchService:
+    return BatchService(
+        authorizations=authorizations,
+        oauth=tokens.oauth,
+        directory=fleet.directory,
+        apps=tokens.apps,
+        pacing=pacing,
+        limits=BatchLimits(
+            max_running=settings.batch_max_running,
+            stop_percent=settings.batch_stop_percent,
+            stop_window=settings.batch_stop_window,
+            max_rows=settings.max_batch_rows,
+        ),
+    )
+
+
+def _automator(settings: Settings, fleet: Fleet, tokens: Tokens, stack: AsyncExitStack) -> ProfileAutomator:
+    drivers = ChromeDrivers(path=settings.chromedriver_path)
+    stack.push_async_callback(drivers.close)
+    timeouts = BrowserTimeouts(
+        attach=settings.browser_attach_timeout,
+        page_load=settings.page_load_timeout,
+        consent_button=settings.consent_button_timeout,
+        callback=settings.callback_timeout,
+        person=settings.attended_timeout,
+    )
+    automator = ProfileAutomator(
+        gologin=fleet.gologin,
+        browser=BrowserController(max_screenshot_bytes=settings.evidence_max_screenshot_bytes),
+        oauth=tokens.oauth,
+        drivers=drivers,
+        max_concurrent=settings.max_concurrent_profiles,
+        timeout=settings.authorization_timeout,
+        timeouts=timeouts,
+    )
+    stack.callback(automator.close)
+    return automator

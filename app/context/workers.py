@@ -1,0 +1,108 @@
+"""The loops that work in the background, from the start of the process to its stop."""
+
+from typing import Final
+
+from app.config import Settings
+from app.context.events import Events
+from app.context.fleet import Fleet
+from app.context.sessions import Sessions
+from app.context.tokens import Tokens
+from app.database import Database
+from app.services.alarm_service import AlarmService
+from app.services.retention import Retention, RetentionDays
+from app.services.token_repair import RepairLimits, TokenRepair
+from app.services.worker_runs import WorkerRuns
+from app.services.workers.authorization import AuthorizationWorker
+from app.services.workers.base import Worker
+from app.services.workers.cleanup import CleanupWorker
+from app.services.workers.monitor import MonitorWorker, Thresholds
+from app.services.workers.refresh import TokenRefreshWorker
+from app.services.workers.repair import TokenRepairWorker
+from app.utils.loop_lag import LoopLag
+
+WORKERS_SHARE: Final = 0.8
+"""Of the grace period: the rest is for closing the drivers, the connections and the database."""
+
+
+def build_workers(
+    settings: Settings,
+    database: Database,
+    fleet: Fleet,
+    tokens: Tokens,
+    sessions: Sessions,
+    events: Events,
+    alarms: AlarmService,
+    loop_lag: LoopLag,
+    runs: WorkerRuns,
+) -> list[Worker]:
+    return [
+        AuthorizationWorker(
+            runs=sessions.runs,
+            automator=sessions.automator,
+            gologin=fleet.gologin,
+            queue=sessions.queue,
+            lease_seconds=settings.lease_seconds,
+            grace=settings.shutdown_grace * WORKERS_SHARE,
+        ),
+        fleet.sync_worker,
+        CleanupWorker(
+            sessions=sessions.runs,
+            gologin=fleet.gologin,
+            retention=_retention(settings, database),
+            runs=runs,
+            interval=settings.cleanup_interval,
+        ),
+        TokenRefreshWorker(
+            leases=tokens.leases,
+            refresher=tokens.refresher,
+            credentials=tokens.credentials,
+            concurrency=settings.refresh_concurrency,
+        ),
+        TokenRepairWorker(
+            repair=_repair(settings, database, sessions), runs=runs, interval=settings.repair_interval
+        ),
+        MonitorWorker(
+            database=database,
+            gologin=fleet.gologin,
+            gate=fleet.gate,
+            alarms=alarms,
+            loop_lag=loop_lag,
+            thresholds=_thresholds(settings),
+            machine=settings.machine_name,
+            runs=runs,
+            interval=settings.monitor_interval,
+        ),
+        events.webhook_worker,
+    ]
+
+
+def _retention(settings: Settings, database: Database) -> Retention:
+    return Retention(
+        database=database,
+        days=RetentionDays(
+            sessions=settings.session_retention_days,
+            events=settings.event_retention_days,
+            evidence=settings.evidence_retention_days,
+            webhooks=settings.webhook_retention_days,
+        ),
+        max_events=settings.event_retention_count,
+        max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,
+    )
+
+
+def _repair(settings: Settings, database: Database, sessions: Sessions) -> TokenRepair:
+    return TokenRepair(
+        database=database,
+        authorizations=sessions.authorizations,
+        apps=settings.oauth_apps if settings.repair_apps is None else settings.repair_apps,
+        limits=RepairLimits(a_day=settings.repair_per_day, at_once=settings.repair_at_once),
+    )
+
+
+def _thresholds(settings: Settings) -> Thresholds:
+    return Thresholds(
+        waiting_seconds=settings.alarm_waiting_seconds,
+        pending=settings.alarm_pending,
+        failures_per_hour=settings.alarm_failures_per_hour,
+        sync_age_seconds=settings.alarm_sync_age,
+    )
