@@ -16,7 +16,7 @@ from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.utils.exceptions import HumanCheckException
 from tests.fixtures.api import API_KEY
-from tests.fixtures.batches import add_accounts, end, events_of
+from tests.fixtures.batches import add_accounts, end
 from tests.fixtures.callers import KINDS, Caller, calling
 from tests.fixtures.events import record
 from tests.fixtures.serving import Served
@@ -44,6 +44,17 @@ async def row_of(context: Context, session_id: str) -> AuthorizationSession:
     async with context.database.reading() as session:
         query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
         return (await session.scalars(query)).one()
+
+
+async def asked_for(context: Context, account_id: str) -> AuthorizationSession:
+    """The account's first session, when there is one."""
+    query = select(AuthorizationSession).where(AuthorizationSession.twitter_username == account_id)
+    async with asyncio.timeout(10):
+        while True:
+            async with context.database.reading() as session:
+                if (row := await session.scalar(query)) is not None:
+                    return row
+            await asyncio.sleep(0.01)
 
 
 async def soon(work: Any) -> asyncio.Task[Any]:
@@ -78,9 +89,9 @@ async def test_a_session_is_waited_for(caller: Caller, context: Context, anna: s
 async def test_a_session_that_fails_is_told_and_can_be_tried_again(
     caller: Caller, context: Context, anna: str
 ):
-    waiting = await soon(caller.do("authorize_and_wait", anna, APP))
-    asked = (await events_of(context.database, "authorization.requested"))[-1]
-    await end(context, await row_of(context, asked.session_id), HumanCheckException(anna))
+    waiting = asyncio.create_task(caller.do("authorize_and_wait", anna, APP))
+    asked = await asked_for(context, anna)
+    await end(context, asked, HumanCheckException(anna))
     with pytest.raises(AuthorizationFailed, match="HUMAN_CHECK_REQUIRED: ") as failed:
         await waiting
     assert (failed.value.session.status, failed.value.request_id) == ("needs_attention", asked.request_id)

@@ -102,7 +102,7 @@ async def test_a_webhook_from_its_making_to_its_end(
         await webhooks.rotate(webhook_id, overlap=60)
     await webhooks.rotate(webhook_id, overlap=60, force=True)
     begin = ReplayWebhookRequest(since=datetime(2030, 1, 1, tzinfo=UTC))
-    assert await webhooks.replay(webhook_id, begin) is None
+    assert (await webhooks.replay(webhook_id, begin)).from_event_id is None
     assert await webhooks.get(webhook_id) == await LocalWebhooks(context).get(webhook_id)
     await webhooks.delete(webhook_id)
     with pytest.raises(REFUSALS, match="No webhook"):

@@ -9,7 +9,7 @@ from app.config import Settings
 from app.database import Database
 from app.models import Profile, utc_now
 from app.services.account_rule import AccountRule
-from app.services.listing import PageRequest
+from app.services.listing import PageRequest, Total
 from app.services.profile_directory import ProfileDirectory, ProfileFilter
 from app.utils.exceptions import (
     AppException,
@@ -168,7 +168,7 @@ async def test_the_list_is_filtered(
     await add(database, profile_name="c", twitter_username=None, is_active=False, quarantined_at=utc_now())
     async with database.reading() as session:
         page = await directory.page(session, wanted, PageRequest(sort="profile_name"))
-    assert ([row.profile_name for row in page.rows], page.total) == (names, len(names))
+    assert ([row.profile_name for row in page.rows], page.total) == (names, Total(len(names)))
 
 
 async def test_pages_follow_each_other_in_the_order_asked_for(
@@ -182,5 +182,5 @@ async def test_pages_follow_each_other_in_the_order_asked_for(
             wanted = PageRequest(number, 2, sort="profile_name", descending=True)
             page = await directory.page(session, ProfileFilter(), wanted)
             pages.append([row.profile_name for row in page.rows])
-            assert page.total == 3
+            assert page.total == Total(3)
     assert pages == [["c", "b"], ["a"], []]
