@@ -153,8 +153,10 @@ class Retention:
         deleted = 0
         while True:
             oldest = select(model.id).where(is_old).limit(_BATCH)
+            # Asked twice: a row may change while PostgreSQL waits for it, and only what stands here is asked again.
+            query = delete(model).where(model.id.in_(oldest), is_old)
             async with self._database.transaction() as session:
-                result = await session.execute(delete(model).where(model.id.in_(oldest)))
+                result = await session.execute(query)
             count: int = result.rowcount  # type: ignore[attr-defined]
             deleted += count
             if count < _BATCH:

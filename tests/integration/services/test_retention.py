@@ -1,9 +1,11 @@
 """Old history goes, in batches; what is not old or not ended stays."""
 
+import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text, update
 
 from app.database import Database
 from app.models import (
@@ -110,6 +112,33 @@ async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
     ).delete_old()
     assert deleted["keys_deleted"] == 1
     assert await left(database, IdempotencyKey) == {"valid"}
+
+
+async def test_what_is_renewed_while_it_is_waited_for_stays(database: Database):
+    async with database.transaction() as session:
+        session.add(
+            IdempotencyKey(caller="a", key_hash="k", body_hash="b", session_id="s", expires_at=utc_now())
+        )
+    keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000)
+    async with database.transaction() as session:
+        await session.execute(update(IdempotencyKey).values(expires_at=utc_now() + timedelta(days=1)))
+        deleting = asyncio.create_task(keep.delete_old())
+        await delete_waits(database, deleting)
+    assert (await deleting)["keys_deleted"] == 0
+
+
+async def delete_waits(database: Database, deleting: asyncio.Task[Any]) -> None:
+    """On PostgreSQL for the row, which it has found. On SQLite it has not begun to look."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM idem%'"
+    )
+    async with asyncio.timeout(10):
+        while not database.is_sqlite:
+            async with database.reading() as session:
+                if await session.scalar(waiting):
+                    return
+            assert not deleting.done()
+            await asyncio.sleep(0.01)
 
 
 async def test_old_evidence_goes_and_then_the_oldest_that_is_too_much(
