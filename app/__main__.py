@@ -1,5 +1,10 @@
 """`python -m app`."""
 
-from app.cli import main
+import sys
 
-main()
+try:
+    from app.cli import main  # which takes two seconds
+
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)

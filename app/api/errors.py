@@ -110,23 +110,24 @@ def answer_of(error: AppException, headers: Mapping[str, str] | None = None) -> 
     return JSONResponse(body, error.status_code, own | dict(headers or {}))
 
 
-async def _handle_app_exception(_request: Request, error: Exception) -> JSONResponse:
+async def _handle_app_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AppException)
+    request.state.error_code = error.error_code
     if error.status_code >= 500:
         log.error("http.error", error_code=error.error_code, error=error.message)
     return answer_of(error)
 
 
-async def _handle_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
     """Field and problem of each mistake; never the value, which may be a secret sent in the wrong place."""
     assert isinstance(error, RequestValidationError)
     items = error.errors()
     if any(item["loc"] == ("body",) and isinstance(item.get("input"), bytes) for item in items):
-        return answer_of(UnsupportedMediaTypeException())
+        return await _handle_app_exception(request, UnsupportedMediaTypeException())
     problems = [_problem(item) for item in items[:_MOST_PROBLEMS]]
     refusal = InvalidRequestException("; ".join(_sentences(items, problems)))
     refusal.data = {"problems": problems}
-    return answer_of(refusal)
+    return await _handle_app_exception(request, refusal)
 
 
 def _problem(item: Mapping[str, Any]) -> dict[str, str | None]:
@@ -158,14 +159,14 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
     """What the framework itself refuses: an unknown address, a wrong method, a body that it cannot read."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return answer_of(RouteNotFoundException())
+        return await _handle_app_exception(request, RouteNotFoundException())
     if error.status_code == 405:
         allowed = _allowed_methods(request, error)
         return answer_of(MethodNotAllowedException(request.method, allowed), {"Allow": allowed})
     if error.status_code == 413:
         return JSONResponse(error_response(error.detail, BodyTooLargeException.error_code), 413)
     if error.status_code == 400:  # neither text nor numbers that Python reads, or nested too deep
-        return answer_of(InvalidRequestException("The body is not valid JSON"))
+        return await _handle_app_exception(request, InvalidRequestException("The body is not valid JSON"))
     body = error_response(str(error.detail), InvalidRequestException.error_code)
     return JSONResponse(body, error.status_code, error.headers)
 

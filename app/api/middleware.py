@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.client_address import client_address
 from app.api.errors import answer_of
 from app.utils.exceptions import (
     AppException,
@@ -72,8 +73,20 @@ class RequestIDMiddleware:
         finally:
             milliseconds = round((perf_counter() - began) * 1000, 1)
             log.info(
-                "http.request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds
+                "http.request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=milliseconds,
+                client=client_address(scope),
+                **_who_and_why(scope.get("state", {})),
             )
+
+
+def _who_and_why(state: Mapping[str, Any]) -> dict[str, str]:
+    """The API key's name, and the error's code."""
+    found = {"error_code": state["error_code"]} if "error_code" in state else {}
+    return {"key": state["caller"].name, **found} if "caller" in state else found
 
 
 class CrashMiddleware:

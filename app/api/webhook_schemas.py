@@ -160,7 +160,7 @@ class ReplayedWebhookResponse(BaseModel):
     status: WebhookStatus = Field(description="Of the webhook. Paused: nothing is sent until it is resumed")
 
 
-class AttemptResponse(BaseModel):
+class DeliveryAttemptResponse(BaseModel):
     started_at: datetime
     milliseconds: int
     status_code: int | None
@@ -168,7 +168,7 @@ class AttemptResponse(BaseModel):
     answer: str | None = Field(description="The first 2,048 characters of the body, secrets masked")
 
     @classmethod
-    def of(cls, attempt: WebhookAttempt | WebhookAnswer) -> "AttemptResponse":
+    def of(cls, attempt: WebhookAttempt | WebhookAnswer) -> "DeliveryAttemptResponse":
         return cls(
             started_at=attempt.started_at,
             milliseconds=attempt.milliseconds,
@@ -178,12 +178,12 @@ class AttemptResponse(BaseModel):
         )
 
 
-class TestedWebhookResponse(AttemptResponse):
+class TestedWebhookResponse(DeliveryAttemptResponse):
     delivered: bool
 
     @classmethod
     def of_answer(cls, answer: WebhookAnswer) -> "TestedWebhookResponse":
-        return cls(**vars(AttemptResponse.of(answer)), delivered=answer.succeeded)
+        return cls(**vars(DeliveryAttemptResponse.of(answer)), delivered=answer.succeeded)
 
 
 class DeliveryResponse(BaseModel):
@@ -215,4 +215,4 @@ class DeliveryResponse(BaseModel):
 
 
 class DeliveryDetailResponse(DeliveryResponse):
-    attempt_list: list[AttemptResponse] = Field(description="All there were, the first one first")
+    attempt_list: list[DeliveryAttemptResponse] = Field(description="All there were, the first one first")

@@ -15,9 +15,9 @@ from app.api.dependencies import (
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.webhook_schemas import (
-    AttemptResponse,
     CreatedWebhookResponse,
     CreateWebhookRequest,
+    DeliveryAttemptResponse,
     DeliveryDetailResponse,
     DeliveryListQuery,
     DeliveryResponse,
@@ -198,5 +198,5 @@ async def get_delivery(
     endpoint = await context.webhooks.get(session, webhook_id, caller)
     row, attempts = await webhook_views.delivery(session, endpoint, caller.reach, delivery_id)
     shown = DeliveryResponse.from_row(row)
-    attempt_list = [AttemptResponse.of(attempt) for attempt in attempts]
+    attempt_list = [DeliveryAttemptResponse.of(attempt) for attempt in attempts]
     return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))

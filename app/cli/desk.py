@@ -6,8 +6,8 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
-from app.cli.shared import settings
-from app.client import AsyncClient
+from app.cli.shared import settings, tell
+from app.client import AsyncClient, ServiceUnreachable
 from app.context import Context, open_context
 
 L = TypeVar("L")
@@ -26,7 +26,7 @@ KeyOption = Annotated[
     ),
 ]
 
-_TIMEOUT: Final = 60.0
+_TIMEOUT: Final = 15.0
 
 
 @asynccontextmanager
@@ -45,4 +45,8 @@ async def desk(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     async with client:
-        yield client
+        try:
+            yield client
+        except ServiceUnreachable:
+            tell(f"No answer from {client!r}")
+            raise

@@ -1,5 +1,6 @@
 """`keys`: the callers' API keys."""
 
+import sys
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from app.services.key_service import Scope
 from app.services.key_status import KeyStatus
 
 _DAY = 86_400
+_WIDE = 1_000
 
 commands = typer.Typer(no_args_is_help=True, help="API keys.")
 
@@ -77,7 +79,8 @@ async def list_keys(
     )
     for row in rows:
         table.add_row(*_cells(row))
-    Console().print(table)
+    # Whole, where a program reads it.
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 @commands.command("rotate")

@@ -57,10 +57,16 @@ async def run_demo(options: DemoOptions) -> bool:
     async with _sandbox(options, folder) as (info, admin):
         console.print(f"Sandbox: GoLogin at {info.gologin_api_url}, provider at {info.provider_url}")
         # The demo asks far more often than a caller would: it shows the stages live.
-        settings = settings_for(info, folder=folder, rate_limit_per_minute=100_000, loop_tick=0.01)
+        settings = settings_for(
+            info,
+            folder=folder,
+            rate_limit_per_minute=100_000,
+            loop_tick=0.01,
+            webhook_allow_private_addresses=True,
+        )
         service = ServiceProcess(folder, settings)
         async with service:
-            key = await service.run("keys", "create", "demo")
+            key = await service.run("keys", "create", "demo", "--scope", "admin")
             console.print(f"Service: {service.url}, SQLite and log in {folder}")
             accounts = info.accounts[: options.accounts]
             sessions, health, ready = await _authorize(service.url, key, accounts)

@@ -196,7 +196,7 @@ class KeyService:
         return row
 
     async def authenticate(self, session: AsyncSession, key: str | None) -> Caller:
-        """The caller behind `key`. Raises `AuthenticationException`: missing, unknown, expired and revoked are one.
+        """The caller behind `key`. Raises `AuthenticationException`, which says why only to who has the whole of a key.
 
         Whatever is wrong with it, the same work is done: one look-up, one hash, three comparisons.
         """
@@ -209,10 +209,12 @@ class KeyService:
         is_previous = hmac.compare_digest(presented, (row and row.previous_hash) or NO_HASH)
         if key and is_bootstrap:
             return Caller(BOOTSTRAP_NAME, frozenset(Scope))
-        if row is None or status_of(row) is not KeyStatus.ACTIVE:
+        if row is None or not (is_current or is_previous):
             raise AuthenticationException
-        if not is_current and not (is_previous and is_to_come(row.previous_expires_at)):
-            raise AuthenticationException
+        if (status := status_of(row)) is not KeyStatus.ACTIVE:
+            raise AuthenticationException(f"This API key is {status}")
+        if not is_current and not is_to_come(row.previous_expires_at):
+            raise AuthenticationException("This API key has been replaced by a rotation")
         self._note_use(row)
         scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
         return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at)
@@ -246,7 +248,7 @@ class KeyService:
             raise KeyEscalationException(f"time: expires_at must be {end.isoformat()} or earlier")
         most = self._most_requests(caller)
         if most is not None and (row.rate_limit_per_minute or self._rate_limit) > most:
-            raise KeyEscalationException(f"requests: rate_limit_per_minute must be {most} or less")
+            raise KeyEscalationException(f"requests: rate_limit_per_minute must be given, and at most {most}")
 
     def _most_requests(self, caller: Caller) -> int | None:
         """Of a key that it makes; None: whoever is restricted in nothing of this may give any."""

@@ -191,8 +191,8 @@ class AuthenticationException(DomainException):
     error_code = "UNAUTHORIZED"
     status_code = 401
 
-    def __init__(self) -> None:
-        super().__init__("Missing or unknown API key: send a valid key in the X-API-Key header")
+    def __init__(self, reason: str = "Missing or unknown API key") -> None:
+        super().__init__(f"{reason}: send a valid key in the X-API-Key header")
 
 
 class PermissionDeniedException(DomainException):
@@ -200,7 +200,7 @@ class PermissionDeniedException(DomainException):
     status_code = 403
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"This API key lacks the scope '{scope}'")
+        super().__init__(f"This API key lacks the scope '{scope}': ask an operator for a key that has it")
 
 
 class OutOfReachException(DomainException):
@@ -496,7 +496,9 @@ class ProfileNotFoundException(DomainException):
     status_code = 404
 
     def __init__(self, account_id: str) -> None:
-        super().__init__(f"No GoLogin profile found for account: {account_id}")
+        super().__init__(
+            f"No GoLogin profile found for account: {account_id}. Name or link one (see `profiles`), then sync"
+        )
 
 
 class UnknownProfileException(DomainException):

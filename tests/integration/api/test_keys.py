@@ -12,6 +12,7 @@ from app.services.key_service import Scope
 from app.services.reach import Reach
 from tests.fixtures.api import Api, answered, refused
 from tests.fixtures.factories import new_profile
+from tests.fixtures.logs import logged
 
 BILLING = {
     "name": "billing",
@@ -99,7 +100,7 @@ async def test_a_key_that_is_restricted_makes_none_that_may_more(api: Api):
     for values, words in (
         ({}, "expires_at must be 2090-01-01"),
         (within | {"expires_at": None}, "expires_at"),
-        (within | {"rate_limit_per_minute": None}, "rate_limit_per_minute must be 7 or less"),
+        (within | {"rate_limit_per_minute": None}, "rate_limit_per_minute must be given, and at most 7"),
         (within | {"account_patterns": []}, "scopes, apps or accounts"),
     ):
         answer = await api.client.post("/keys", json=BILLING | {"name": "more"} | values, headers=headers)
@@ -147,3 +148,16 @@ async def test_who_asked_for_a_sync_is_on_record(api: Api, database: Database):
     async with database.reading() as session:
         query = select(Event.actor).where(Event.event_type == "profiles.sync_requested")
         assert await session.scalar(query) == "own"
+
+
+async def test_the_log_says_who_asked_and_why_it_was_refused(api: Api, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    reader = await api.key(Scope.TOKENS_READ, name="reader")
+    await api.client.get("/keys", headers={"X-API-Key": "x"})
+    await api.client.get("/keys", headers=reader)
+    await api.client.get("/keys")
+    lines = [
+        (line["status"], line.get("key"), line.get("error_code")) for line in logged(caplog, "http.request")
+    ]
+    assert lines == [(401, None, "UNAUTHORIZED"), (403, "reader", "FORBIDDEN"), (200, "bootstrap", None)]
+    assert all(line["client"] for line in logged(caplog, "http.request"))

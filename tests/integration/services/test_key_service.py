@@ -71,8 +71,8 @@ async def authenticate(context: Context, key: str | None) -> Caller:
         return await context.keys.authenticate(session, key)
 
 
-async def refuse(context: Context, key: str | None) -> None:
-    with pytest.raises(AuthenticationException, match="Missing or unknown API key"):
+async def refuse(context: Context, key: str | None, reason: str = "Missing or unknown API key") -> None:
+    with pytest.raises(AuthenticationException, match=reason):
         await authenticate(context, key)
 
 
@@ -132,7 +132,8 @@ class TestAuthentication:
         key = await create(context, expires_at=utc_now() + HOUR)
         assert await authenticate(context, key)
         await change(context, expires_at=utc_now() - timedelta(seconds=1))
-        await refuse(context, key)
+        await refuse(context, key, "is expired")
+        await refuse(context, f"{key}x")
 
     async def test_the_settings_key_works_before_any_other(self, context: Context):
         caller = await authenticate(context, context.settings.api_key.get_secret_value())
@@ -194,7 +195,7 @@ class TestRotation:
         old, new = made.key.get_secret_value(), await rotate(context, made, HOUR)
         assert (await authenticate(context, old)) == (await authenticate(context, new))
         await change(context, previous_expires_at=utc_now() - timedelta(seconds=1))
-        await refuse(context, old)
+        await refuse(context, old, "replaced by a rotation")
         assert await authenticate(context, new)
 
     async def test_without_an_overlap_the_old_key_ends_at_once(self, context: Context):
@@ -224,8 +225,8 @@ class TestRotation:
         made = await make(context)
         new = await rotate(context, made, HOUR)
         row = await revoke(context, made)
-        for key in (made.key.get_secret_value(), new):
-            await refuse(context, key)
+        await refuse(context, made.key.get_secret_value())
+        await refuse(context, new, "is revoked")
         with pytest.raises(KeyEndedException, match="'reporting' is revoked"):
             await rotate(context, made, HOUR)
         assert (await revoke(context, made)).revoked_at == row.revoked_at
@@ -360,7 +361,7 @@ class TestLastUse:
     async def test_a_refused_key_is_not_used(self, context: Context):
         made = await make(context)
         await revoke(context, made)
-        await refuse(context, made.key.get_secret_value())
+        await refuse(context, made.key.get_secret_value(), "is revoked")
         assert context.keys._noting == {}
 
     async def test_a_use_that_cannot_be_written_does_not_fail_the_request(
