@@ -88,7 +88,7 @@ class RemoteBatches(AsyncClient):
     async def place(
         self, content: bytes, *, source: str, again: bool, **options: Unpack[BatchOptions]
     ) -> PlacedBatch:
-        """For 24 hours: so long does a service know an idempotency key."""
+        """For 24 hours: so long does a service know an idempotency key. One made `again` is found by its id alone."""
         placed = await self.make_batch(content, idempotency_key=None if again else source, **options)
         return PlacedBatch(placed.batch_id, is_new=not placed.existing)
 

@@ -31,6 +31,7 @@ async def authorize(
     ] = None,
     work: Annotated[bool, typer.Option("--work", help="Do the work in this process, too.")] = False,
     again: Annotated[bool, typer.Option("--again", help="A new batch even if this file made one.")] = False,
+    batch: Annotated[str | None, typer.Option(help="Make none, and follow this one: its id.")] = None,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
@@ -40,6 +41,8 @@ async def authorize(
         raise typer.BadParameter(f"{target.parent} is no folder")
     if work and url:
         raise typer.BadParameter("--work is for the database of the settings; a service has its own workers")
+    if again and batch:
+        raise typer.BadParameter("--again makes a new batch, --batch follows an old one")
     options = AuthorizeOptions(
         file=file,
         results=target,
@@ -48,6 +51,7 @@ async def authorize(
         stop_percent=stop_percent,
         work=work,
         again=again,
+        batch_id=batch,
     )
     async with desk(url, key, LocalBatches, RemoteBatches) as batches:
         is_done = await authorize_file(batches, options, out=OUT, err=ERR)

@@ -42,6 +42,8 @@ class AuthorizeOptions:
     """Run the authorizations in this process, too."""
     again: bool = False
     """Make a new batch even if this file has made one."""
+    batch_id: str | None = None
+    """Make none, and follow this one."""
 
 
 async def authorize_file(desk: BatchDesk, options: AuthorizeOptions, *, out: Console, err: Console) -> bool:
@@ -108,6 +110,8 @@ def _signalled() -> Iterator[asyncio.Event]:
 
 async def _place(desk: BatchDesk, content: bytes, options: AuthorizeOptions) -> PlacedBatch:
     """The same file with the same options is the same batch."""
+    if options.batch_id is not None:
+        return PlacedBatch(options.batch_id, is_new=False)
     chosen = (options.api_app, options.max_running, options.stop_percent)
     source = hashlib.sha256(content + repr(chosen).encode()).hexdigest()
     given = {"api_app": chosen[0], "max_running": chosen[1], "stop_percent": chosen[2]}
@@ -116,7 +120,7 @@ async def _place(desk: BatchDesk, content: bytes, options: AuthorizeOptions) -> 
 
 
 def _of_batch(placed: PlacedBatch, options: AuthorizeOptions) -> str:
-    if placed.is_new:
+    if placed.is_new or options.batch_id is not None:
         return f"Batch {placed.batch_id} of {options.file}"
     return f"Batch {placed.batch_id}: {options.file} made it earlier; --again makes a new one"
 
@@ -157,7 +161,7 @@ def _state(batch: Batch) -> str:
 def _tell_how_to_go_on(err: Console, batch_id: str) -> None:
     err.print(
         f"The batch {batch_id} is not cancelled: a service or a worker goes on with it.\n"
-        "To follow it again run the same command; to end it:\n"
+        f"To follow it again run the same command with --batch {batch_id}, and without --again; to end it:\n"
         f"  python -m app batches cancel {batch_id}",
         markup=False,
         highlight=False,

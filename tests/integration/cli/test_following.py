@@ -85,6 +85,27 @@ async def test_an_account_that_was_open_already_is_waited_for(
     assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True, True]
 
 
+async def test_a_batch_is_followed_by_its_id(
+    desk: LocalBatches, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever has become of its file, and of later batches of it."""
+    monkeypatch.setattr(following, "_POLL", 0.02)
+    await add_accounts(database, ["alice", "bob"])
+    console = Console(file=(said := io.StringIO()), width=200)
+    placed = await desk.place(file.read_bytes(), source="s", again=False, api_app="AIOTT1")
+    await desk.place(file.read_bytes(), source="s", again=True, api_app="AIOTT1")
+    file.write_text("")
+    options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), batch_id=placed.batch_id)
+    waiting = asyncio.create_task(authorize_file(desk, options, out=console, err=console))
+    await context.batch_pacing.look_after()
+    for row in await under_way(database, placed.batch_id):
+        await end(context, row)
+    await context.batch_pacing.pace(placed.batch_id)
+    assert await asyncio.wait_for(waiting, 60)
+    assert f"Batch {placed.batch_id}: completed" in said.getvalue()
+    assert await count(database, Batch) == 2
+
+
 def result(number: int, **values: object) -> BatchRow:
     defaults: dict[str, object] = {
         "row": number,
