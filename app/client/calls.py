@@ -4,22 +4,22 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypeVar, Unpack
 
 import httpx
 
 from .answers import Batch, BatchRow, Event, PlacedBatch, Session, StreamedEvent, Token, Verified
-from .errors import AuthorizationFailed, ServiceUnreachable, WaitTimeout
+from .errors import AuthorizationFailed, ServiceError, ServiceUnreachable, WaitTimeout
 from .exchange import Deadline, Flow, Request, built, opened, plain, segment, wait_before_retry
 from .methods import Call, Each
 from .options import AuthorizeOptions, BatchOptions, EventFilters, StreamFilters
 from .reading import Pages, Stream
+from .tokens import Asked, Kept, Key, TokenCache
 
 T = TypeVar("T")
-Key = tuple[str, str]
-"""Account and app."""
+S = TypeVar("S", Session, Batch)
 
 _BATCH: Final = 60.0
 """Seconds for a new batch, which may have 10,000 rows."""
@@ -29,25 +29,6 @@ _TURN: Final = 0.02
 """Seconds between two looks whether somebody else has got the token."""
 _KEPT_WITHOUT_EXPIRY: Final = 3600.0
 _PACE: Final = frozenset({"max_running", "stop_percent", "stop_window"})
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A cached token. Either clock may be wrong: one stands still while the machine sleeps, the other may be set."""
-
-    token: Token
-    usable: float
-    """Seconds since then."""
-    monotonic: float
-    wall: float
-
-
-@dataclass
-class _Asked:
-    """The one who asks for a token, for all who come meanwhile: it may not live long enough for the cache."""
-
-    min_ttl: float
-    token: Token | None = None
 
 
 class Calls:
@@ -60,8 +41,7 @@ class Calls:
         if not re.fullmatch(r"[\x21-\x7e]+", key := key.strip()):
             raise ValueError("the key is empty, or holds characters that no key has")
         self._timeout, self._token_margin = timeout, token_margin
-        self._kept: dict[Key, _Kept] = {}
-        self._asking: dict[Key, _Asked] = {}
+        self._tokens = TokenCache(token_margin)
         self._place = f"{parsed.scheme}://{parsed.netloc.decode()}"
         self._for_httpx: dict[str, Any] = {"base_url": parsed, "headers": {"X-API-Key": key}}
 
@@ -78,24 +58,13 @@ class Calls:
         **options: Unpack[AuthorizeOptions],
     ) -> Flow[Session]:
         """Ask for an authorization, or for the one that is open; the answer comes at once."""
-        body = {"account_id": account_id, "api_app": api_app, **plain(options)}
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        return self._built_of(Session, Request("POST", "/authorize", json=body, headers=headers))
+        request = _authorizing(account_id, api_app, idempotency_key, options)
+        return self._built_of(Session, request)
 
     @Call
     def wait(self, session_id: str, *, timeout: float = 300.0) -> Flow[Session]:
         """The session when it has ended, however. Raises `WaitTimeout`."""
-        deadline, path = Deadline(timeout), f"/authorize/{segment(session_id)}"
-        while True:
-            began, wait = time.monotonic(), max(0, int(min(_POLL, deadline.left - 1)))
-            request = Request("GET", path, headers={"Prefer": f"wait={wait}"}, seconds=wait + 10.0)
-            session = built(Session, (yield from self._data(request, deadline)))
-            if session.is_ended:
-                return session
-            if deadline.left <= 0:
-                raise WaitTimeout(session)
-            if time.monotonic() - began < 1:  # the service is stopping, or lets nobody wait
-                yield max(0.0, min(1.0, deadline.left))
+        return (yield from self._ended(session_id, Deadline(timeout)))
 
     @Call
     def authorize_and_wait(
@@ -108,11 +77,9 @@ class Calls:
         **options: Unpack[AuthorizeOptions],
     ) -> Flow[Session]:
         """The completed session. Raises `AuthorizationFailed` when it ends otherwise, and `WaitTimeout`."""
-        deadline = Deadline(timeout)
-        session = yield from Calls.authorize(
-            self, account_id, api_app, idempotency_key=idempotency_key, **options
-        )
-        session = yield from Calls.wait(self, session.session_id, timeout=deadline.left)
+        deadline, request = Deadline(timeout), _authorizing(account_id, api_app, idempotency_key, options)
+        asked = yield from self._built_of(Session, request, Deadline(min(self._timeout, timeout)))
+        session = yield from self._ended(asked.session_id, deadline, asked)
         if session.status != "completed":
             raise AuthorizationFailed(session)
         return session
@@ -162,8 +129,9 @@ class Calls:
     def wait_for_batch(self, batch_id: str, *, timeout: float = 3600.0) -> Flow[Batch]:
         """The batch when all its rows have ended. Raises `WaitTimeout`."""
         deadline, request = Deadline(timeout), Request("GET", f"/batches/{segment(batch_id)}")
+        batch: Batch | None = None
         while True:
-            batch = built(Batch, (yield from self._data(request, deadline)))
+            batch = yield from self._seen(Batch, request, deadline, batch)
             if batch.is_ended:
                 return batch
             if deadline.left <= 0:
@@ -192,33 +160,33 @@ class Calls:
 
         However many ask for an account at once, the service is asked once.
         """
-        key, deadline, mine = (_account(account_id), api_app), Deadline(self._timeout), _Asked(min_ttl)
-        while (found := self._cached(key, min_ttl)) is None:
-            asked = self._asking.setdefault(key, mine)
+        key, deadline, mine = (_account(account_id), api_app), Deadline(self._timeout), Asked(min_ttl)
+        while (found := self._tokens.get(key, min_ttl)) is None:
+            asked = self._tokens.asking(key, mine)
             if asked is mine:
-                try:
-                    mine.token = yield from self._fetched(key, min_ttl, deadline)
-                    return mine.token
-                finally:
-                    del self._asking[key]
+                return (yield from self._fetched(key, mine, deadline))
             if deadline.left <= 0:
                 raise ServiceUnreachable("UNREACHABLE", "Others who ask for this token have no answer yet")
             yield _TURN
-            if asked.token is not None and asked.min_ttl >= min_ttl:
-                return asked.token
+            if (found := asked.token_for(min_ttl)) is not None:
+                return found
         return found
 
     def forget(self, account_id: str, api_app: str | None = None) -> None:
-        """Take the account's tokens, or that for one app, out of the cache, because the provider refused it."""
-        for key in list(self._kept):
-            if key[0] == _account(account_id) and api_app in (None, key[1]):
-                self._kept.pop(key, None)
+        """Take the account's tokens, or that for one app, out of the cache; `verify` does so, too."""
+        self._tokens.forget(_account(account_id), api_app)
 
     @Call
     def verify(self, account_id: str, api_app: str) -> Flow[Verified]:
-        """Ask the provider who the account's token speaks for; one that it refuses is refreshed, or authorised anew."""
+        """Ask the provider who the account's token speaks for; one that it refuses is refreshed, or authorised anew.
+
+        What the cache has of it then, also by others who asked meanwhile, is forgotten.
+        """
         path = f"/accounts/{segment(_account(account_id))}/verify"
-        return self._built_of(Verified, Request("POST", path, {"api_app": api_app}))
+        try:
+            return (yield from self._built_of(Verified, Request("POST", path, {"api_app": api_app})))
+        finally:
+            self.forget(account_id, api_app)
 
     @Each
     def events(self, **filters: Unpack[EventFilters]) -> "Pages[Event]":
@@ -245,7 +213,7 @@ class Calls:
     def call(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None
     ) -> Flow[Any]:
-        """The `data` of any other route."""
+        """The `data` of any other route. Raises `ValueError` for a `path` that is not of this service."""
         return self._data(Request(method, path, params or {}, json))
 
     def _sent(self, request: Request, deadline: Deadline | None = None) -> Flow[dict[str, Any]]:
@@ -265,28 +233,56 @@ class Calls:
     def _data(self, request: Request, deadline: Deadline | None = None) -> Flow[Any]:
         return (yield from self._sent(request, deadline))["data"]
 
-    def _built_of(self, kind: type[T], request: Request) -> Flow[T]:
-        return built(kind, (yield from self._data(request)))
+    def _built_of(self, kind: type[T], request: Request, deadline: Deadline | None = None) -> Flow[T]:
+        return built(kind, (yield from self._data(request, deadline)))
 
-    def _cached(self, key: Key, min_ttl: float) -> Token | None:
-        kept = self._kept.get(key)
-        if kept is None:
-            return None
-        age = max(time.monotonic() - kept.monotonic, time.time() - kept.wall)
-        return kept.token if age < kept.usable - max(self._token_margin, min_ttl) else None
+    def _seen(self, kind: type[S], request: Request, deadline: Deadline, before: S | None) -> Flow[S]:
+        """How it stands. Raises `WaitTimeout` when no answer comes until the deadline and one came `before`."""
+        try:
+            return (yield from self._built_of(kind, request, deadline))
+        except ServiceUnreachable as error:
+            if before is None:
+                raise
+            raise WaitTimeout(before) from error
 
-    def _fetched(self, key: Key, min_ttl: float, deadline: Deadline) -> Flow[Token]:
+    def _ended(self, session_id: str, deadline: Deadline, session: Session | None = None) -> Flow[Session]:
+        path = f"/authorize/{segment(session_id)}"
+        while True:
+            began, wait = time.monotonic(), max(0, int(min(_POLL, deadline.left - 1)))
+            request = Request("GET", path, headers={"Prefer": f"wait={wait}"}, seconds=wait + 10.0)
+            session = yield from self._seen(Session, request, deadline, session)
+            if session.is_ended:
+                return session
+            if deadline.left <= 0:
+                raise WaitTimeout(session)
+            if time.monotonic() - began < 1:  # the service is stopping, or lets nobody wait
+                yield max(0.0, min(1.0, deadline.left))
+
+    def _fetched(self, key: Key, mine: Asked, deadline: Deadline) -> Flow[Token]:
         monotonic, wall = time.monotonic(), time.time()
-        params = {"api_app": key[1], "min_ttl": min_ttl}
-        envelope = yield from self._sent(
-            Request("GET", f"/accounts/{segment(key[0])}/token", params), deadline
-        )
-        token = built(Token, envelope["data"])
-        usable = self._token_margin + _KEPT_WITHOUT_EXPIRY
-        if token.expires_at is not None:  # both times are by the service's clock
-            usable = (token.expires_at - datetime.fromisoformat(envelope["timestamp"])).total_seconds()
-        self._kept[key] = _Kept(token, usable, monotonic, wall)
-        return token
+        params = {"api_app": key[1], "min_ttl": mine.min_ttl}
+        request = Request("GET", f"/accounts/{segment(key[0])}/token", params)
+        try:
+            envelope = yield from self._sent(request, deadline)
+            mine.token = token = built(Token, envelope["data"])
+            usable = self._token_margin + _KEPT_WITHOUT_EXPIRY
+            if token.expires_at is not None:  # both times are by the service's clock
+                usable = (token.expires_at - datetime.fromisoformat(envelope["timestamp"])).total_seconds()
+            self._tokens.keep(key, mine, Kept(token, usable, monotonic, wall))
+            return token
+        except ServiceError as error:
+            mine.error = error
+            raise
+        finally:
+            self._tokens.has_asked(key, mine)
+
+
+def _authorizing(
+    account_id: str, api_app: str, idempotency_key: str | None, options: AuthorizeOptions
+) -> Request:
+    body = {"account_id": account_id, "api_app": api_app, **plain(options)}
+    headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+    return Request("POST", "/authorize", json=body, headers=headers)
 
 
 def _account(account_id: str) -> str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, closing
 from typing import Self, TypeVar
 
 import httpx
@@ -22,10 +22,11 @@ class Client(Calls):
     are tried again within their deadline, and all are after a 429.
 
     Args:
-        timeout: seconds for a call with all its tries; calls that wait have their own.
+        timeout: seconds for a call with all its tries; calls that wait have their own. An answer whose head trickles
+            in can take longer (not with `AsyncClient`): httpx limits the time of each part alone.
         token_margin: seconds before its expiry until which a cached token is handed out. From 45 minutes before it the
             service may refresh it (`REFRESH_MARGIN`, `REFRESH_JITTER`), which ends the old one; with a lower margin the
-            provider may refuse a cached token: `forget` it then.
+            provider may refuse a cached token: `verify` it then.
         transport: for certificates or a proxy of your own.
     """
 
@@ -145,14 +146,15 @@ class AsyncClient(Calls):
 
     async def _each(self, source: Pages[T] | Stream[T]) -> AsyncIterator[T]:
         if isinstance(source, Stream):
-            async for item in self._followed(source):
-                yield item
+            async with aclosing(self._followed(source)) as items:
+                async for item in items:
+                    yield item
             return
         while source.has_more:
             for item in await self._run(source.next()):
                 yield item
 
-    async def _followed(self, stream: Stream[T]) -> AsyncIterator[T]:
+    async def _followed(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
         while True:
             try:
                 async with self._http.stream(**stream.request().for_httpx()) as response:

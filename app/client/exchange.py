@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -9,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 
@@ -32,6 +33,14 @@ class Request:
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = _TRY
+
+    def __post_init__(self) -> None:
+        """What is not below the service's URL would send the key elsewhere, or ask for something else."""
+        path = unquote(re.split("[?#]", self.path)[0])
+        if not re.match("/(?!/)", path) or {".", ".."} & set(path.split("/")):
+            raise ValueError(
+                f"{path!r} is no path of the service: it must begin with one /, without . and .."
+            )
 
     @property
     def is_repeatable(self) -> bool:

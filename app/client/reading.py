@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
-from .errors import EventsMissed, ServiceError
-from .exchange import Answer, Deadline, Flow, Request, backoff, built, opened, wait_before_retry
+from .errors import EventsMissed, ServiceError, ServiceUnreachable
+from .exchange import Answer, Deadline, Flow, Request, built, opened, wait_before_retry
 
 T = TypeVar("T")
 
@@ -90,16 +90,21 @@ class Stream(Generic[T]):
         return None if "event" in block else built(self._kind, {**data, "last_event_id": self._last_id})
 
     def refused(self, answer: Answer) -> None:
-        _, self._error = opened(answer)
+        _, error = opened(answer)
+        self._error = error or ServiceError(
+            "UNEXPECTED_ANSWER", "It is no event stream: is the URL right?", status=answer.status
+        )
 
     def pause(self) -> float:
         """Seconds until it is opened again. Raises what an own error stands for."""
-        error = self._error
+        has_spoken = self._tries == 0 and self._error is None
+        error = self._error or ServiceUnreachable(
+            "UNREACHABLE", "The event stream ends before it says anything"
+        )
         if self._tries == 0:
             self._give_up_at = Deadline(self._give_up_after)
-        wait = wait_before_retry(error, self._tries) if error else backoff(self._tries)
+        wait = wait_before_retry(error, self._tries)
         self._tries += 1
-        if error is not None and (wait is None or wait >= self._give_up_at.left):
+        if wait is None or (wait >= self._give_up_at.left and not has_spoken):
             raise error
-        assert wait is not None
         return wait

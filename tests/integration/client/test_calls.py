@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select
 
-from app.client import AuthorizationFailed, Client, ServiceError, WaitTimeout, reading
+from app.client import AuthorizationFailed, Client, ServiceError, reading
 from app.context import Context
 from app.models import AuthorizationSession
 from app.sandbox.admin import ProfileInfo
@@ -70,9 +70,6 @@ async def test_a_session_is_waited_for(caller: Caller, context: Context, anna: s
     assert (asked.account_id, asked.status, asked.priority, asked.existing) == (anna, "pending", 9, False)
     again = await caller.do("authorize", anna, APP)
     assert (again.session_id, again.existing) == (asked.session_id, True)
-    with pytest.raises(WaitTimeout) as late:
-        await caller.do("wait", asked.session_id, timeout=0.05)
-    assert isinstance(late.value.seen, type(asked))
     waiting = await soon(caller.do("authorize_and_wait", anna, APP))
     await end(context, await row_of(context, asked.session_id))
     done = await waiting
@@ -113,8 +110,6 @@ async def test_a_batch_is_waited_for(
     placed = await caller.do("make_batch", rows, api_app=APP, max_running=5, idempotency_key=anna)
     assert (placed.accepted, placed.rejected, placed.max_running, placed.existing) == (3, 1, 5, False)
     assert (await caller.do("make_batch", rows, api_app=APP, max_running=5, idempotency_key=anna)).existing
-    with pytest.raises(WaitTimeout):
-        await caller.do("wait_for_batch", placed.batch_id, timeout=0.05)
     await context.batch_pacing.pace(placed.batch_id)
     waiting = await soon(caller.do("wait_for_batch", placed.batch_id))
     for session_id in {row.session_id for row in placed.rows if row.session_id}:
@@ -153,6 +148,8 @@ async def test_a_token_is_asked_for_once_until_it_is_forgotten(
     await caller.do("token", profile.account, APP, min_ttl=3600)  # more than the cached one has is asked for
     assert len(await chain.events("token.read")) == 2
     assert (await caller.do("verify", profile.account, APP)).is_same_account
+    await caller.do("token", profile.account, APP)
+    assert len(await chain.events("token.read")) == 3
 
 
 async def test_a_token_that_there_is_not_costs_nobody_else_the_time(caller: Caller):
@@ -161,7 +158,7 @@ async def test_a_token_that_there_is_not_costs_nobody_else_the_time(caller: Call
     )
     assert {error.code for error in found if isinstance(error, ServiceError)} == {"TOKEN_NOT_FOUND"}
     assert len(found) == 5
-    assert caller.client._asking == {}
+    assert caller.client._tokens._asking == {}
 
 
 async def test_events_are_read_to_the_end(caller: Caller, context: Context, monkeypatch: pytest.MonkeyPatch):

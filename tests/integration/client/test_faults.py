@@ -6,32 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from app.client import EventsMissed, ServiceError, ServiceUnreachable, WaitTimeout, exchange
+from app.client import EventsMissed, ServiceError, ServiceUnreachable, calls, exchange, tokens
 from tests.fixtures.api import NO_PLACE
 from tests.fixtures.callers import KINDS, Caller, calling
+from tests.fixtures.client_answers import BATCH, TOKEN
 from tests.fixtures.scripted import Scripted, Slow, envelope, scripted, stream
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
 KEY = "the-secret-key"
-BATCH: dict[str, Any] = {
-    "batch_id": "b", "status": "running", "accepted": 1, "rejected": 0, "max_running": 1, "stop_percent": 1,
-    "stop_window": 1, "requested_by": "me", "created_at": "2026-11-21T08:00:00Z",
-    "started_at": "2026-11-21T08:00:00Z", "counts": {}, "existing": False, "rows": [],
-}  # fmt: skip
-SESSION: dict[str, Any] = {
-    "session_id": "s", "status": "pending", "profile_id": "p", "account_id": "anna", "api_app": "A",
-    "stage_seconds": {}, "priority": 5, "consent": "automatic", "awaits_person": False, "attempts": 0, "scopes": [],
-    "missing_scopes": [], "request_id": "r", "requested_by": "me", "created_at": "2026-11-21T08:00:00Z",
-    "expires_at": "2026-11-21T09:00:00Z", "existing": False, "attempt_list": [],
-}  # fmt: skip
-TOKEN: dict[str, Any] = {
-    "account_id": "anna", "api_app": "A", "provider_user_id": "1", "token_type": "bearer", "access_token": "t",
-    "oauth_token_secret": None, "scopes": ["s"], "expires_at": "2026-11-21T10:00:00Z",
-}  # fmt: skip
 AWAY = envelope(None, 503, code="DATABASE_UNAVAILABLE")
 
 
@@ -96,13 +83,6 @@ async def test_a_service_that_is_away_or_slow_ends_at_the_deadline(kind: str):
         assert (error.__cause__, error.__context__) == (None, None)
 
 
-async def test_a_service_that_lets_nobody_wait_is_not_asked_all_the_time(kind: str):
-    async with talking(kind, envelope(SESSION)) as (server, caller):
-        with pytest.raises(WaitTimeout):
-            await caller.do("wait", "s", timeout=1.5)
-        assert 2 <= len(server.heard) <= 4
-
-
 async def test_another_server_is_not_believed(kind: str):
     wrong = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]"
     async with talking(kind, wrong, envelope({"batch_id": 1})) as (server, caller):
@@ -125,20 +105,21 @@ def lives(seconds: float) -> bytes:
 async def test_a_token_is_kept_for_as_long_as_it_lives_by_the_services_clock(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ):
-    async with talking(kind, lives(100.2), token_margin=100) as (server, caller):
-        now, wall = time.monotonic, time.time
+    clocks = Mock(monotonic=Mock(return_value=1000.0), time=Mock(return_value=5000.0))
+    for module in (calls, tokens):
+        monkeypatch.setattr(module, "time", clocks)
+    async with talking(kind, lives(101), token_margin=100) as (server, caller):
         for _ in range(2):
             await caller.do("token", "anna", "A")
         assert len(server.heard) == 1
         assert await caller.do("token", "anna", "B")
-        monkeypatch.setattr(time, "time", lambda: wall() + 1)  # the machine slept: only this clock knows
+        clocks.time.return_value += 2  # the machine slept: only this clock knows
         await caller.do("token", "anna", "A")
         assert len(server.heard) == 3
-        monkeypatch.setattr(time, "time", lambda: wall() - 3600)
-        monkeypatch.setattr(time, "monotonic", lambda: now() + 2)
+        clocks.time.return_value -= 3600
+        clocks.monotonic.return_value += 2
         await caller.do("token", "anna", "A")
         assert len(server.heard) == 4
-    monkeypatch.undo()
     for answer, asked in ((lives(99), 2), (envelope({**TOKEN, "expires_at": None}), 1)):
         async with talking(kind, answer, token_margin=100) as (server, caller):
             for _ in range(2):
@@ -182,6 +163,13 @@ async def test_a_stream_that_is_cut_off_goes_on_where_it_was(kind: str):
     sent = [each.headers.get("last-event-id") for each in server.heard]
     assert sent == [None, "1-0", "1-1", "1-1", "1-1", "1-1", "1-7"]
     assert {each.path for each in server.heard} == {"/events/stream?event_type=t"}
+
+
+async def test_another_answer_than_an_event_stream_is_not_asked_for_again(kind: str):
+    async with talking(kind, envelope([])) as (server, caller):
+        with pytest.raises(ServiceError, match="UNEXPECTED_ANSWER"):
+            await caller.some("stream_events", 1)
+        assert len(server.heard) == 1
 
 
 async def test_missing_events_are_told_unless_that_is_accepted(kind: str):

@@ -1,0 +1,81 @@
+"""The tokens that a client keeps, and who asks for one; threads may share it; no I/O."""
+
+import threading
+import time
+from copy import copy
+from dataclasses import dataclass
+
+from .answers import Token
+from .errors import ServiceError
+
+Key = tuple[str, str]
+"""Account and app."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A cached token. Either clock may be wrong: one stands still while the machine sleeps, the other may be set."""
+
+    token: Token
+    usable: float
+    """Seconds since then."""
+    monotonic: float
+    wall: float
+
+
+@dataclass
+class Asked:
+    """The one who asks for a token, for all who come meanwhile: it may not live long enough for the cache."""
+
+    min_ttl: float
+    token: Token | None = None
+    error: ServiceError | None = None
+
+    def token_for(self, min_ttl: float) -> Token | None:
+        """What serves another, too. Raises what was raised for the one who asked for no more."""
+        if self.error is not None and self.min_ttl <= min_ttl:
+            raise copy(self.error)  # with a traceback of its own
+        return self.token if self.min_ttl >= min_ttl else None
+
+
+class TokenCache:
+    """`margin`: seconds before its expiry from which a token is no longer handed out."""
+
+    def __init__(self, margin: float) -> None:
+        self._margin = margin
+        self._kept: dict[Key, Kept] = {}
+        self._asking: dict[Key, Asked] = {}
+        # Reentrant: the garbage collector may end a call, which has asked then, wherever this thread is.
+        self._lock = threading.RLock()
+
+    def get(self, key: Key, min_ttl: float) -> Token | None:
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        age = max(time.monotonic() - kept.monotonic, time.time() - kept.wall)
+        return kept.token if age < kept.usable - max(self._margin, min_ttl) else None
+
+    def asking(self, key: Key, mine: Asked) -> Asked:
+        """The one who asks; `mine` from now on, if there is none."""
+        with self._lock:
+            return self._asking.setdefault(key, mine)
+
+    def keep(self, key: Key, mine: Asked, kept: Kept) -> None:
+        """Unless somebody called `forget` since `mine` asks."""
+        with self._lock:
+            if self._asking.get(key) is mine:
+                self._kept[key] = kept
+
+    def has_asked(self, key: Key, mine: Asked) -> None:
+        """The next one asks anew."""
+        with self._lock:
+            if self._asking.get(key) is mine:
+                del self._asking[key]
+
+    def forget(self, account_id: str, api_app: str | None) -> None:
+        """Also what is being asked for."""
+        with self._lock:
+            for key in {*self._kept, *self._asking}:
+                if key[0] == account_id and api_app in (None, key[1]):
+                    self._kept.pop(key, None)
+                    self._asking.pop(key, None)
