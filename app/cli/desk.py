@@ -50,3 +50,5 @@ async def desk(
         except ServiceUnreachable:
             tell(f"No answer from {client!r}")
             raise
+        except ValueError as error:  # what can be no part of an address
+            raise typer.BadParameter(str(error)) from None

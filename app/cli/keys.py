@@ -33,7 +33,8 @@ async def create_key(
         list[Scope] | None, typer.Option(help="What it may do (default: authorize); repeat for several.")
     ] = None,
     app: Annotated[
-        list[str] | None, typer.Option(help="An OAuth app it is for (default: all); repeat for several.")
+        list[str] | None,
+        typer.Option("--app", "--api-app", help="An OAuth app it is for (default: all); repeat for several."),
     ] = None,
     account: Annotated[
         list[str] | None,
