@@ -28,6 +28,8 @@ from app.utils.masking import mask_text
 from app.utils.retry import retry_idempotent
 
 _MAX_MESSAGE: Final = 300
+_LOOKED_AT: Final = 20_000
+"""Characters; what comes later is not shown."""
 _MAX_ID: Final = 64
 """Of the columns that keep an account's name and id."""
 _X_OAUTH1_MESSAGE: Final = "errors.0.message"
@@ -225,7 +227,7 @@ def _classified(
     code = str(body.get("error", ""))
     detail = body.get("error_description") or body.get("detail") or body.get("title") or code
     words = str(detail or _text_at(body, _X_OAUTH1_MESSAGE) or "no message")
-    message = mask_text(storable(words), known=_secrets_sent(response.request))[:_MAX_MESSAGE]
+    message = mask_text(storable(words)[:_LOOKED_AT], known=_secrets_sent(response.request))[:_MAX_MESSAGE]
     if status >= 500 or status == 429:
         # Whatever the body says: nothing was judged.
         return TwitterAPIException(status, message, provider=api.name, retry_after=_wait_asked_for(response))

@@ -12,21 +12,30 @@ _SECRET_IN_URL: Final = re.compile(
     r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token|oauth_verifier|denied)=)[^&\\\s\"'<>]+"
 )
 _QUERY: Final = re.compile(
-    r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE
+    r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)([?#][^\s\"'<>]*)?", re.IGNORECASE
 )
+"""Also without one: what is found is not looked through again."""
 # Of a proxy: in its URL, without a scheme, or as lists of proxies are sold.
 _USERINFO: Final = re.compile(
     r"(?<=://)[^\s/?#:@\"'<>]*(?::(?!\d+[/?#])[^\s\"'<>]{1,200})?@(?=[\w\[])"
-    r"|(?<![^\s\"'<>])[^\s:/@\"'<>]+:[^\s/@\"'<>]+@(?=\w)"
+    r"|(?<![^\s\"'<>])(?!(?i:mailto|acct|email):[^\s:@]*@)[^\s:/@\"'<>]+:[^\s/@\"'<>]+@(?=\w)"
 )
-_AFTER_PORT: Final = re.compile(r"(?<![\w.-])([\w.-]+:\d{2,5}):[^\s:/\"'<>,]+:[^\s\"'<>,]+")
-_AUTHORIZATION: Final = re.compile(r"\b(bearer|basic)\s+[^\s\"',;]+", re.IGNORECASE)
-_NAMED: Final = re.compile(
-    r"((?<![\w-])[\w-]*(?:token|secret|passw(?:or)?d|verifier|cookie|api[_-]?key)\w*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}\]]+"
-    r"|(\b(?:code|state)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}\]]{6,}",
+# A host has a dot, or a letter that no part of an IPv6 address has: a time has neither.
+_AFTER_PORT: Final = re.compile(
+    r"(?<![\w.-])(?=[\w.-]*[.g-zG-Z])([\w.-]+:\d{2,5}):[^\s:/\"'<>,]+:[^\s\"'<>,]+"
+)
+_AUTHORIZATION: Final = re.compile(
+    r"\b(authorization[\"']?\s*[=:]\s*[\"']?(?:bearer|basic|digest|token)\s+)[^\s\"',;]+"
+    r"|\b((?:bearer|basic)\s+)(?=[^\s\"',;]{0,40}?(?:[\d+~]|=(?![^\s,;])|(?-i:[a-z][A-Z])))[^\s\"',;]{8,}",
     re.IGNORECASE,
 )
-# The look-behinds here keep the time linear: a page may write a word of any length.
+"""In the header whatever it is; in a sentence what is no word of it."""
+_NAMED: Final = re.compile(
+    r"((?<![\w-])[\w-]*(?:token|secret|passw(?:or)?d|verifier|cookie|api[_-]?key)\w{0,40}[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}\]]+"
+    r"|(\b(?:code|state)[\"']?\s*[=:]\s*[\"']?)(?=[^\s\"'&,;)}\]]{0,40}?(?:\d|(?-i:[a-z][A-Z])))[^\s\"'&,;)}\]]{6,}",
+    re.IGNORECASE,
+)
+# The look-behinds and the bounds of 40 here keep the time linear: a page may write a word of any length.
 _OURS: Final = re.compile(r"\b(gla_[0-9a-f]{8}_|whsec_)[\w+/=-]{16,}")
 """API keys and webhooks' secrets, as they are made."""
 _RANDOM_LOOKING: Final = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{24,}")
@@ -50,8 +59,9 @@ def mask_text(text: str, *, known: Iterable[str] = ()) -> str:
     for secret in sorted(known, key=len, reverse=True):
         if len(secret) >= _SHORTEST_KNOWN:
             text = text.replace(secret, MASK)
-    text = _QUERY.sub(rf"\1?{MASK}", _USERINFO.sub(f"{MASK}@", mask_own(text)))
+    text = _USERINFO.sub(f"{MASK}@", mask_own(text))
+    text = _QUERY.sub(lambda found: found[1] + (f"?{MASK}" if found[2] else ""), text)
     text = _AFTER_PORT.sub(rf"\1:{MASK}", text)
-    text = _AUTHORIZATION.sub(rf"\1 {MASK}", text)
-    text = _NAMED.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
+    for pattern in (_AUTHORIZATION, _NAMED):
+        text = pattern.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
     return _RANDOM_LOOKING.sub(MASK, text)
