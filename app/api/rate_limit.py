@@ -3,8 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final
@@ -29,6 +30,8 @@ _MAX_CONNECTIONS: Final = 20
 _STATE: Final = "quota"
 _LOOK_UPS: Final = 2
 """At once, of keys from all addresses that failed too often: they take no more of the database's connections."""
+_LOOK_UPS_OF_ONE: Final = 8
+"""At once, of keys from one other address, before it takes turns, too: fewer than the database has connections."""
 _LONGEST_TURN: Final = 5.0
 """Seconds to wait for one's turn."""
 
@@ -107,13 +110,17 @@ class FailedAuthentications:
         self._per_minute = per_minute
         self._window = window or MovingWindow()
         self._look_ups = asyncio.Semaphore(_LOOK_UPS)
+        self._under_way: Counter[str] = Counter()
+        """Look-ups out of turn, of each network: any of them may fail."""
 
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[None]:
-        """To look a key up; where it failed too often, after others. Raises `AuthenticationLimitException`."""
+        """To look a key up; where it failed too often, or may, after others. Raises `AuthenticationLimitException`."""
         network = _network(address)
-        if not self._is_over(network):
-            yield
+        left = self._per_minute - self._window.count(network)
+        if self._under_way[network] < min(left, _LOOK_UPS_OF_ONE):
+            with self._counted(network):
+                yield
             return
         try:
             async with asyncio.timeout(_LONGEST_TURN):
@@ -124,6 +131,16 @@ class FailedAuthentications:
             yield
         finally:
             self._look_ups.release()
+
+    @contextmanager
+    def _counted(self, network: str) -> Iterator[None]:
+        self._under_way[network] += 1
+        try:
+            yield
+        finally:
+            self._under_way[network] -= 1
+            if not self._under_way[network]:
+                del self._under_way[network]
 
     def add(self, address: str) -> None:
         """Count a failure. Raises `AuthenticationLimitException` for one over the limit, which is not counted."""

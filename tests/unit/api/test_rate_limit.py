@@ -1,5 +1,7 @@
 """A moving window for each key, and another for addresses that fail to authenticate."""
 
+import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 
 import pytest
@@ -10,6 +12,7 @@ from app.services.key_service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
 from app.utils.moving_window import MovingWindow
 from tests.fixtures.clocks import Clock
+from tests.fixtures.waiting import eventually
 
 ALICE, BOB = Caller("alice", frozenset()), Caller("bob", frozenset())
 
@@ -97,7 +100,28 @@ async def test_addresses_over_the_limit_take_turns_and_no_other_waits(monkeypatc
             with pytest.raises(AuthenticationLimitException) as caught:
                 await under_way.enter_async_context(failures.turn(address))
             assert caught.value.retry_after
-        for _ in range(10):
-            await under_way.enter_async_context(failures.turn("192.0.2.9"))
+        await under_way.enter_async_context(failures.turn("192.0.2.9"))
     async with failures.turn(over[2]), failures.turn(over[3]):
         pass
+
+
+@pytest.mark.parametrize(("per_minute", "at_once"), [(3, 5), (30, 10)])
+async def test_a_burst_from_a_fresh_address_takes_turns_before_any_of_it_has_failed(
+    per_minute: int, at_once: int
+):
+    failures = FailedAuthentications(per_minute=per_minute)
+
+    async def look_up(address: str, looking: Counter[str], may_end: asyncio.Event) -> None:
+        async with failures.turn(address):
+            looking[address] += 1
+            await may_end.wait()
+
+    for _ in range(2):  # none of the first burst failed
+        looking, may_end = Counter[str](), asyncio.Event()
+        async with asyncio.timeout(20), asyncio.TaskGroup() as burst:
+            for address in ["192.0.2.1"] * 200 + ["192.0.2.2"]:
+                burst.create_task(look_up(address, looking, may_end))
+            await eventually(lambda seen=looking: seen["192.0.2.2"])
+            assert looking["192.0.2.1"] == at_once
+            may_end.set()
+        assert looking["192.0.2.1"] == 200
