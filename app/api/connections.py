@@ -30,6 +30,8 @@ def connections_cut_off_after(seconds: float) -> type[LimitedHttpProtocol]:
 class _TimedProtocol(LimitedHttpProtocol):
     _seconds: ClassVar[float]
     _deadline: asyncio.TimerHandle | None = None
+    _unsent = 0
+    """Bytes when the deadline was set."""
     _read_deadline: asyncio.TimerHandle | None = None
     _reading: object = None
     """The client's state while something is expected of it: `h11.IDLE` (a head) or `h11.SEND_BODY`."""
@@ -38,6 +40,7 @@ class _TimedProtocol(LimitedHttpProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so that the least that stays unsent is noticed
         self._watch_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -50,7 +53,7 @@ class _TimedProtocol(LimitedHttpProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._deadline = self.loop.call_later(self._seconds, self._cut_off)
+        self._set_deadline()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -61,9 +64,22 @@ class _TimedProtocol(LimitedHttpProtocol):
         self._forget_deadline()
         self._forget_read_deadline()
 
+    def _set_deadline(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._deadline = self.loop.call_later(self._seconds, self._end_writing)
+
+    def _end_writing(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unsent:
+            self._set_deadline()
+        else:
+            self._cut_off()
+
     def _cut_off(self) -> None:
-        self.scope["state"][STALLED] = True
-        log.warning("http.client_stalled", path=self.scope["path"], seconds=self._seconds)
+        path = None
+        if self.scope is not None:  # as it is of one who was refused before the first request
+            self.scope["state"][STALLED] = True
+            path = self.scope["path"]
+        log.warning("http.client_stalled", path=path, seconds=self._seconds)
         self.transport.abort()
 
     def _forget_deadline(self) -> None:

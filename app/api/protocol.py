@@ -48,6 +48,12 @@ class _LimitedConnection(h11.Connection):
             return _in_origin_form(event)
         return event
 
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        """A client that is answered instead of told to continue may send no body: nothing tells what comes next."""
+        if isinstance(event, h11.Response) and self.they_are_waiting_for_100_continue:
+            event = _closing(event)
+        return super().send_with_data_passthrough(event)
+
     def _check(self, request: h11.Request) -> None:
         size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
         if len(request.target) > MAX_URI_BYTES or size > MAX_HEADER_BYTES:
@@ -101,6 +107,15 @@ def _too_large(address: bytes) -> AppException:
     if len(address) > MAX_URI_BYTES:
         return UriTooLongException(MAX_URI_BYTES)
     return HeadersTooLargeException(MAX_HEADER_BYTES)
+
+
+def _closing(answer: h11.Response) -> h11.Response:
+    return h11.Response(
+        status_code=answer.status_code,
+        headers=[*answer.headers, (b"Connection", b"close")],
+        http_version=answer.http_version,
+        reason=answer.reason,
+    )
 
 
 def _in_origin_form(request: h11.Request) -> h11.Request:

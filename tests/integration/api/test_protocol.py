@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import h11
 import pytest
+from fastapi import Response
 
 from app.api import connections
 from app.api.connections import _TimedProtocol
 from app.api.protocol import MAX_HEADER_BYTES, MAX_URI_BYTES
 from app.config import Settings
 from tests.fixtures.api import API_KEY, NO_PLACE
+from tests.fixtures.logs import logged
 from tests.fixtures.serving import Served, served
 from tests.fixtures.settings import MakeSettings
+from tests.fixtures.waiting import eventually
 
 STALL = 0.5
 KEY = b"X-API-Key: " + API_KEY.encode() + b"\r\n"
@@ -34,6 +38,21 @@ async def service(make_settings: MakeSettings, sqlite_url: str, no_retries: None
 async def impatient(make_settings: MakeSettings, sqlite_url: str, no_retries: None) -> Any:
     async with served(settings_of(make_settings, sqlite_url, client_stall_timeout=STALL)) as it:
         yield it
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> list[_TimedProtocol]:
+    """Connections as they come, with the kernel's least buffers: what is not taken stays with us."""
+    made: list[_TimedProtocol] = []
+    connection_made = _TimedProtocol.connection_made
+
+    def noted(self: _TimedProtocol, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        connection_made(self, transport)
+        made.append(self)
+
+    monkeypatch.setattr(_TimedProtocol, "connection_made", noted)
+    return made
 
 
 def settings_of(make_settings: MakeSettings, url: str, **changes: Any) -> Settings:
@@ -94,7 +113,10 @@ async def test_what_is_too_large_or_no_http_is_refused_before_it_is_read(
         assert (found, answer["error_code"], answer["success"]) == (status, code, False), pieces[0][:40]
         assert answer["request_id"] == headers["x-request-id"]
         assert (headers["cache-control"], headers["connection"]) == ("no-store", "close")
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert not [error for error in errors if "was destroyed" not in error], (
+        "that would be an earlier test's task"
+    )
 
 
 async def test_what_is_large_but_not_too_large_is_taken(service: Served):
@@ -120,6 +142,13 @@ async def test_a_body_after_an_upgrade_is_a_body(service: Served):
             answer = await exchange_continued(service, head + b"Content-Length: %d\r\n" % len(body), body)
             assert answer.count(b"HTTP/1.1 ") == 1
             assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+
+
+async def test_an_answer_instead_of_100_ends_the_connection(service: Served):
+    """A client may send no body then: the next request would be taken for it (RFC 9110, 10.1.1)."""
+    head = AUTHORIZE + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(BODY)
+    status, headers, _ = await exchange(service, head)
+    assert (status, headers["connection"]) == (401, "close")
 
 
 async def test_trailers_are_no_headers(service: Served):
@@ -206,20 +235,22 @@ async def test_an_answer_may_take_longer_than_a_client_may(
 
 
 async def test_a_body_that_comes_fast_enough_may_take_longer(
-    impatient: Served, monkeypatch: pytest.MonkeyPatch
+    service: Served, connected: list[_TimedProtocol], monkeypatch: pytest.MonkeyPatch
 ):
-    set_deadline, deadlines = _TimedProtocol._set_read_deadline, []
-
-    def noted(self: _TimedProtocol) -> None:
-        deadlines.append(self._reading)
-        set_deadline(self)
-
-    monkeypatch.setattr(_TimedProtocol, "_set_read_deadline", noted)
-    for size, expected in ((10, 1), (1_000, 2)):
-        deadlines.clear()
-        head = AUTHORIZE + KEY + b"Content-Length: 50000\r\n"
-        assert b"HTTP/1.1 408" in await exchange_continued(impatient, head, b"a" * size)
-        assert deadlines.count(h11.SEND_BODY) == expected
+    monkeypatch.setattr(connections, "_READ_RATE", 1)
+    sized = AUTHORIZE + KEY + b"Content-Length: 50000\r\n\r\n"
+    reader, writer = await asyncio.open_connection(service.host, service.port)
+    async with asyncio.timeout(20):
+        writer.write(sized)
+        await eventually(lambda: connected and connected[0]._reading is h11.SEND_BODY)
+        (connection,) = connected
+        writer.write(b"a" * 100)
+        await eventually(lambda: connection._received == 100)
+        connection._end_reading()
+        assert not connection.transport.is_closing()
+        connection._end_reading()
+        assert (await reader.read()).startswith(b"HTTP/1.1 408")
+    writer.close()
 
 
 @asynccontextmanager
@@ -236,3 +267,60 @@ async def kept_connection(
         yield reader, writer
     finally:
         writer.close()
+
+
+# --- clients that do not take their answer -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def asked_for(service: Served, size: int) -> AsyncIterator[socket.socket]:
+    """Of which nothing is taken until the test does."""
+
+    @service.app.get("/large")
+    async def large() -> Response:
+        return Response(b"a" * size)
+
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (service.host, service.port))
+        await loop.sock_sendall(client, b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        yield client
+
+
+async def test_a_little_that_is_not_taken_keeps_no_connection(
+    impatient: Served, connected: list[_TimedProtocol], caplog: pytest.LogCaptureFixture
+):
+    """Less than transports take before they say that it is too much."""
+    async with asked_for(impatient, 40_000):
+        await eventually(lambda: logged(caplog, "http.client_stalled"))
+        (connection,) = connected
+        await eventually(lambda: connection not in connection.connections)
+
+
+async def test_who_takes_the_answer_slowly_gets_it(service: Served, connected: list[_TimedProtocol]):
+    size, taken = 200_000, 0
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(20), asked_for(service, size) as client:
+        await eventually(lambda: connected and connected[0]._deadline)
+        (connection,) = connected
+        for _ in range(3):
+            unsent = connection.transport.get_write_buffer_size()
+            while connection.transport.get_write_buffer_size() == unsent:
+                taken += len(await loop.sock_recv(client, 4096))
+                await asyncio.sleep(0)
+            connection._end_writing()
+        while part := await loop.sock_recv(client, 65536):
+            taken += len(part)
+    assert taken > size
+
+
+async def test_who_takes_nothing_more_is_cut_off(service: Served, connected: list[_TimedProtocol]):
+    size, taken = 200_000, 0
+    async with asyncio.timeout(20), asked_for(service, size) as client:
+        await eventually(lambda: connected and connected[0]._deadline)
+        connected[0]._end_writing()
+        while part := await asyncio.get_running_loop().sock_recv(client, 65536):
+            taken += len(part)
+    assert taken < size
