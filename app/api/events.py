@@ -38,7 +38,7 @@ from app.services import event_list, event_service
 from app.services.event_exports import ExportBrokenOff
 from app.services.event_filters import EventFilter
 from app.services.event_list import EventRows, Place
-from app.services.event_streams import EventStreams, Reader
+from app.services.event_streams import EventStreams, Gap, Reader
 from app.services.event_tail import StreamedEvent
 from app.services.key_service import Caller, Scope
 from app.utils.cursors import Cursors
@@ -197,7 +197,8 @@ async def stream_events(
 ) -> EventSourceResponse:
     """Events as they happen (`text/event-stream`). Reconnect with `Last-Event-ID` and none is missed or told twice.
 
-    `event: gap` comes first when events after that id may have been deleted; `event: end` says why the server ends it.
+    `event: gap` comes where events may have been deleted before they were told; `event: end` says why the server ends
+    it.
     """
     return EventSourceResponse(_blocks(context.event_streams, reader), headers=_UNBUFFERED)
 
@@ -213,10 +214,12 @@ async def get_stream_stats(
 async def _blocks(streams: EventStreams, reader: Reader) -> AsyncIterator[bytes]:
     # With an id from the beginning, so that whoever is cut off before the first event comes again at the same place.
     yield format_sse_event(retry=_RETRY_MS, id=write_position(reader.position), comment="connected")
-    if reader.gap is not None:
-        oldest = reader.gap.oldest_kept
-        yield _notice("gap", oldest_kept=oldest.isoformat() if oldest else None)
+    if (gap := reader.gap) is not None:
+        yield _gap_notice(gap)
     async for batch in streams.tell(reader):
+        if reader.gap is not None and reader.gap != gap:
+            gap = reader.gap
+            yield _gap_notice(gap)
         # An id alone moves Last-Event-ID past events that are not wanted.
         yield b"".join(map(_block, batch)) or format_sse_event(
             comment="heartbeat", id=write_position(reader.position)
@@ -231,6 +234,10 @@ def _block(streamed: StreamedEvent) -> bytes:
             id=write_position(streamed.position),
         )
     return streamed.wire
+
+
+def _gap_notice(gap: Gap) -> bytes:
+    return _notice("gap", oldest_kept=gap.oldest_kept.isoformat() if gap.oldest_kept else None)
 
 
 def _notice(event: str, **data: str | None) -> bytes:

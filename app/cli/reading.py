@@ -127,13 +127,19 @@ class LocalReading:
         while True:
             reader = Reader(key_name=COMMAND_LINE.name, wanted=EventFilter(**filters), may_read=_always)
             async with self._context.event_streams.opened(reader, last=position):
-                if reader.gap is not None:
-                    raise EventsMissed(last_event_id or "", reader.gap.oldest_kept)
+                _check_gap(reader, last_event_id)
                 async for batch in self._context.event_streams.tell(reader):
+                    _check_gap(reader, last_event_id)
                     for told in batch:
                         shown = vars(EventResponse.from_row(told.event))
-                        yield StreamedEvent(**shown, last_event_id=write_position(told.position))
+                        last_event_id = write_position(told.position)
+                        yield StreamedEvent(**shown, last_event_id=last_event_id)
             position = reader.position  # its lifetime is over
+
+
+def _check_gap(reader: Reader, last_event_id: str | None) -> None:
+    if reader.gap is not None:
+        raise EventsMissed(last_event_id or "", reader.gap.oldest_kept)
 
 
 async def _always() -> bool:

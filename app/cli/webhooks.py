@@ -26,9 +26,12 @@ async def create_webhook(
         list[str] | None, typer.Option(help="Like `authorization.*`; repeat for several; by default all.")
     ] = None,
     account: Annotated[
-        list[str] | None, typer.Option(help="Like `team_*`; repeat for several; by default all.")
+        list[str] | None,
+        typer.Option(help="Like `team_*`; repeat for several; by default as the API key has it."),
     ] = None,
-    api_app: Annotated[list[str] | None, typer.Option(help="Repeat for several; by default all.")] = None,
+    api_app: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several; by default as the API key has it.")
+    ] = None,
     service_url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
@@ -38,8 +41,8 @@ async def create_webhook(
             url=url,
             name=name,
             event_types=event_type or [],
-            api_apps=api_app or [],
-            account_patterns=account or [],
+            api_apps=api_app or None,
+            account_patterns=account or None,
         )
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None

@@ -25,6 +25,8 @@ from app.utils.exceptions import WebhookUrlRefusedException
 from app.utils.masking import mask_text
 
 _GONE: Final = 410
+_OF_THE_ENDPOINT: Final = (408, 410, 425, 429)
+"""Of the 4xx: it is slow, gone, or wants less, whatever it is sent."""
 _LONGEST_URL: Final = 2048
 _KEPT: Final = 2048
 """Characters of an answer."""
@@ -52,6 +54,12 @@ class WebhookAnswer:
     @property
     def succeeded(self) -> bool:
         return self.status_code is not None and 200 <= self.status_code < 300
+
+    @property
+    def is_refusal(self) -> bool:
+        """The endpoint works, but does not take this one: a 4xx that is about what was sent (RFC 9110, 15.5)."""
+        code = self.status_code
+        return code is not None and 400 <= code < 500 and code not in _OF_THE_ENDPOINT
 
     @property
     def is_gone(self) -> bool:

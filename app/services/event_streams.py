@@ -67,6 +67,7 @@ class Reader:
     position: Position = BEGINNING
     """All up to it was told, or is not wanted."""
     gap: Gap | None = None
+    """The latest one: the retention may be faster than a reader that catches up."""
     ended: EndReason | None = None
     opened_at: datetime = field(default_factory=utc_now)
     told: int = 0
@@ -190,6 +191,7 @@ class EventStreams:
                 if until is None:
                     return [], False
                 batch = await _between(session, reader.position, until, reader.wanted)
+                reader.gap = await _gap_after(session, reader.position) or reader.gap  # after what was read
         except DatabaseUnavailableException:  # which has logged it
             await asyncio.sleep(_RETRY)
             return [], True

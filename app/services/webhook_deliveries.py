@@ -6,12 +6,13 @@ Whoever changes deliveries locks their endpoint; `webhook_lines` says whose turn
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from pydantic import SecretStr
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import flag_modified
 
 from app.clients.webhooks import WebhookAnswer
 from app.database import Database, database_time
@@ -63,6 +64,8 @@ class Claim:
     message: Message
     is_trial: bool
     """The endpoint fails: it is tried with this one alone."""
+    endpoint_changed_at: datetime
+    """What comes of it says nothing of an endpoint that was changed since, as to another URL, or resumed."""
 
 
 class WebhookDeliveries:
@@ -91,8 +94,10 @@ class WebhookDeliveries:
         """What is due longest, as much as is free beside what is `under_way`; each is of another account.
 
         No more than is sent at once, so that nothing is sent to who was paused, deleted or moved meanwhile. What cannot
-        be sent is parked here. None: nothing was due.
+        be sent is parked here. None: nothing was due, or nothing is free.
         """
+        if under_way >= self.limits.concurrency:
+            return None
         async with self._database.transaction() as session:
             endpoint = await _locked(session, endpoint_row_id)
             if endpoint is None or endpoint.status is not WebhookStatus.ACTIVE:
@@ -119,7 +124,8 @@ class WebhookDeliveries:
     ) -> Claim:
         token = row.lease_token = new_lease_token()
         row.lease_owner, row.lease_expires_at = self._owner, database_time(plus=self.limits.lease)
-        return Claim(row.id, token, endpoint.url, secrets, message, endpoint.failing_since is not None)
+        is_trial = endpoint.failing_since is not None
+        return Claim(row.id, token, endpoint.url, secrets, message, is_trial, endpoint.updated_at)
 
     async def renew(self, claim: Claim) -> bool:
         """Keep the lease; False when it is lost."""
@@ -133,6 +139,8 @@ class WebhookDeliveries:
 
     async def apply(self, endpoint_row_id: int, results: Sequence[tuple[Claim, WebhookAnswer]]) -> None:
         """Those whose lease was lost change nothing."""
+        if not results:
+            return
         async with self._database.transaction() as session:
             endpoint = await _locked(session, endpoint_row_id)
             if endpoint is None:
@@ -141,7 +149,8 @@ class WebhookDeliveries:
             for claim, answer in results:
                 row = await session.scalar(select(WebhookDelivery).where(*_held(claim)).with_for_update())
                 if row is not None:
-                    answers.append(answer)
+                    if claim.endpoint_changed_at == endpoint.updated_at:
+                        answers.append(answer)
                     await self._apply_one(session, endpoint, row, answer)
             if answers and endpoint.status is WebhookStatus.ACTIVE:
                 self._judge(session, endpoint, answers)
@@ -171,16 +180,18 @@ class WebhookDeliveries:
     def _judge(
         self, session: AsyncSession, endpoint: WebhookEndpoint, answers: Collection[WebhookAnswer]
     ) -> None:
-        """Whether the endpoint works, fails, or has failed for too long."""
+        """Whether the endpoint works, fails, or has failed for too long; what it refuses says neither."""
         if any(answer.succeeded for answer in answers):
             endpoint.failing_since = None
-            return
-        endpoint.failing_since = endpoint.failing_since or utc_now()
-        if any(answer.is_gone for answer in answers):
-            _pause(session, endpoint, "it answered 410: it wants no more")
-        elif utc_now() - endpoint.failing_since >= self.limits.pause_after:
-            hours = self.limits.pause_after.total_seconds() / 3600
-            _pause(session, endpoint, f"every delivery has failed for {hours:g} hours")
+        elif not all(answer.is_refusal for answer in answers):
+            endpoint.failing_since = endpoint.failing_since or utc_now()
+            if any(answer.is_gone for answer in answers):
+                _pause(session, endpoint, "it answered 410: it wants no more")
+            elif utc_now() - endpoint.failing_since >= self.limits.pause_after:
+                hours = self.limits.pause_after.total_seconds() / 3600
+                _pause(session, endpoint, f"every delivery has failed for {hours:g} hours")
+        if endpoint.status is WebhookStatus.ACTIVE and session.is_modified(endpoint):
+            flag_modified(endpoint, "updated_at")  # nobody has changed it
 
 
 def next_wait(waits: Sequence[float], attempts: int, retry_after: float | None) -> float | None:
@@ -217,7 +228,7 @@ def _is_due() -> tuple[ColumnElement[bool], ...]:
     return (
         WebhookDelivery.status == DeliveryStatus.PENDING,
         WebhookDelivery.next_attempt_at <= database_time(),
-        WebhookDelivery.lease_expires_at.is_(None) | (WebhookDelivery.lease_expires_at < database_time()),
+        webhook_lines.is_free(),
     )
 
 

@@ -14,6 +14,7 @@ from app.database import Database, insert_or_update
 from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus
 from app.services import event_order, event_service, webhook_lines
 from app.services.event_order import Position
+from app.utils.exceptions import DatabaseUnavailableException
 from app.utils.logger import get_logger
 
 _BATCH: Final = 500
@@ -32,7 +33,17 @@ class WebhookFanout:
 
     async def run_once(self) -> int:
         """A batch for every active endpoint that has not seen all events; how many events were looked at."""
-        return sum([await self._advance(endpoint_row_id) for endpoint_row_id in await self._behind()])
+        return sum([await self._advanced(endpoint_row_id) for endpoint_row_id in await self._behind()])
+
+    async def _advanced(self, endpoint_row_id: int) -> int:
+        """What is wrong with one endpoint holds up no other."""
+        try:
+            return await self._advance(endpoint_row_id)
+        except DatabaseUnavailableException:
+            raise
+        except Exception:
+            log.exception("webhook.fanout_failed", endpoint_row_id=endpoint_row_id)
+            return 0
 
     async def _behind(self) -> list[int]:
         active = select(
@@ -50,8 +61,8 @@ class WebhookFanout:
             WebhookEndpoint.id == endpoint_row_id, WebhookEndpoint.status == WebhookStatus.ACTIVE
         )
         async with self._database.transaction() as session:
-            endpoint = await session.scalar(query.with_for_update())
-            if endpoint is None:
+            endpoint = await session.scalar(query.with_for_update(skip_locked=True))
+            if endpoint is None:  # or in use: it has its turn in the next round
                 return 0
             events = await _events_after(session, endpoint)
             if wanted := [event for event in events if webhook_lines.wants(endpoint, event)]:
@@ -90,7 +101,8 @@ async def _enqueue(session: AsyncSession, endpoint: WebhookEndpoint, events: Ite
     }
     insert = insert_or_update(session, WebhookDelivery).values(rows)
     columns = [WebhookDelivery.endpoint_row_id, WebhookDelivery.event_id]
-    await session.execute(insert.on_conflict_do_update(index_elements=columns, set_=again))
+    is_free = webhook_lines.is_free()  # what is being sent is told anyway
+    await session.execute(insert.on_conflict_do_update(index_elements=columns, set_=again, where=is_free))
     await webhook_lines.take_places(session, endpoint.id, [event.id for event in events])
 
 

@@ -6,9 +6,9 @@ time for its next attempt. One that belongs to no account stands alone. Whoever 
 
 from collections.abc import Collection
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, case, null, select, update
+from sqlalchemy import ColumnElement, case, false, null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -44,53 +44,85 @@ async def take_places(session: AsyncSession, endpoint_row_id: int, event_ids: Co
 
     One behind it that had its turn waits again.
     """
-    pending = update(WebhookDelivery).where(
-        WebhookDelivery.endpoint_row_id == endpoint_row_id, WebhookDelivery.status == DeliveryStatus.PENDING
-    )
-    made = WebhookDelivery.event_id.in_(event_ids)
-    first = pending.where(made, ~_is_behind()).values(next_attempt_at=database_time())
-    accounts = select(WebhookDelivery.account_id).where(
-        WebhookDelivery.endpoint_row_id == endpoint_row_id, made, WebhookDelivery.next_attempt_at.is_not(None)
-    )
-    behind = pending.where(
-        WebhookDelivery.account_id.in_(accounts),
-        WebhookDelivery.event_id > min(event_ids),
-        WebhookDelivery.next_attempt_at.is_not(None),
+    pending = _pending(endpoint_row_id)
+    made = (WebhookDelivery.endpoint_row_id == endpoint_row_id, WebhookDelivery.event_id.in_(event_ids))
+    alone = (WebhookDelivery.account_id.is_(None), WebhookDelivery.next_attempt_at.is_(None))
+    begun = select(WebhookDelivery.account_id).where(*made, WebhookDelivery.next_attempt_at.is_not(None))
+    behind = (
+        WebhookDelivery.account_id.in_(begun),
+        # Not by `is_not`: SQLite would read all that have their turn, of any account.
+        WebhookDelivery.next_attempt_at.is_(None).is_(false()),
         _is_behind(),
-    ).values(next_attempt_at=None)
-    for statement in (first, behind):
-        await session.execute(statement.execution_options(synchronize_session=False))
+    )
+    await _set_time(session, *pending, *made, *alone, time=database_time())
+    await _begin_lines(session, endpoint_row_id, made)
+    await _set_time(session, *pending, *behind, time=null())
+
+
+async def mend(session: AsyncSession, endpoint_row_id: int) -> None:
+    """Lines whose first one has no time go on: the one that was before it may have been deleted."""
+    await _begin_lines(session, endpoint_row_id, _pending(endpoint_row_id))
 
 
 async def try_again(session: AsyncSession, row: WebhookDelivery, *, wait: float) -> None:
     """In `wait` seconds; by its turn when one has come before it meanwhile."""
     later = case((_is_behind(), null()), else_=database_time(plus=wait))
-    await session.execute(
-        update(WebhookDelivery)
-        .where(WebhookDelivery.id == row.id)
-        .values(next_attempt_at=later)
-        .execution_options(synchronize_session=False)
-    )
+    await _set_time(session, WebhookDelivery.id == row.id, time=later)
 
 
 async def move_up(session: AsyncSession, done: WebhookDelivery) -> None:
     """The next one of its account is due."""
     following = (
         select(WebhookDelivery.id)
-        .where(
-            WebhookDelivery.endpoint_row_id == done.endpoint_row_id,
-            WebhookDelivery.account_id == done.account_id,
-            WebhookDelivery.status == DeliveryStatus.PENDING,
-        )
+        .where(*_pending(done.endpoint_row_id), WebhookDelivery.account_id == done.account_id)
         .order_by(WebhookDelivery.event_id)
         .limit(1)
     )
+    waits = WebhookDelivery.next_attempt_at.is_(None)
+    await _set_time(session, WebhookDelivery.id == following.scalar_subquery(), waits, time=database_time())
+
+
+async def _begin_lines(
+    session: AsyncSession, endpoint_row_id: int, among: tuple[ColumnElement[bool], ...]
+) -> None:
+    """The first one of each account that has one `among` these is due, unless it has its time already."""
+    accounts = select(WebhookDelivery.account_id).where(*among).distinct().subquery()
+    first = aliased(WebhookDelivery)
+    heads = select(
+        select(first.id)
+        .where(
+            first.endpoint_row_id == endpoint_row_id,
+            first.account_id == accounts.c.account_id,
+            first.status == DeliveryStatus.PENDING,
+        )
+        .order_by(first.event_id)
+        .limit(1)
+        .correlate(accounts)
+        .scalar_subquery()
+    )
+    waiting = (WebhookDelivery.id.in_(heads.select_from(accounts)), WebhookDelivery.next_attempt_at.is_(None))
+    await _set_time(session, *waiting, time=database_time())
+
+
+async def _set_time(session: AsyncSession, *which: ColumnElement[bool], time: ColumnElement[Any]) -> None:
     await session.execute(
         update(WebhookDelivery)
-        .where(WebhookDelivery.id == following.scalar_subquery(), WebhookDelivery.next_attempt_at.is_(None))
-        .values(next_attempt_at=database_time())
+        .where(*which)
+        .values(next_attempt_at=time)
         .execution_options(synchronize_session=False)
     )
+
+
+def _pending(endpoint_row_id: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        WebhookDelivery.endpoint_row_id == endpoint_row_id,
+        WebhookDelivery.status == DeliveryStatus.PENDING,
+    )
+
+
+def is_free() -> ColumnElement[bool]:
+    """Nobody is sending it."""
+    return WebhookDelivery.lease_expires_at.is_(None) | (WebhookDelivery.lease_expires_at < database_time())
 
 
 def _is_behind() -> ColumnElement[bool]:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clients.webhooks import WebhookAnswer, WebhookClient
 from app.database import Database, database_time
 from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus, utc_now
-from app.services import event_order, event_service
+from app.services import event_order, event_service, webhook_lines
 from app.services.event_order import Position
 from app.services.key_service import Caller
 from app.services.reach import MAX_ACCOUNT_PATTERNS, Reach
@@ -114,6 +114,8 @@ class WebhookService:
             await self._client.check(order.url)
         async with self._database.transaction() as session:
             row = await self._found(session, endpoint_id, caller, to_change=True)
+            if wanted.get("url", row.url) != row.url:
+                row.failing_since = None
             for name, value in wanted.items():
                 setattr(row, name, value)
             _check_reach(reach_of(row), caller)
@@ -150,6 +152,7 @@ class WebhookService:
     async def resume(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         """Go on, attempts counted anew. What waits for another one is tried at once, also when it was not paused."""
         row = await self._found(session, endpoint_id, caller, to_change=True)
+        await webhook_lines.mend(session, row.id)
         waiting = update(WebhookDelivery).where(
             WebhookDelivery.endpoint_row_id == row.id,
             WebhookDelivery.status == DeliveryStatus.PENDING,
@@ -174,7 +177,8 @@ class WebhookService:
     ) -> Replay:
         """Send again whatever happened since a time, or since an event's id, delivered or not.
 
-        Asked for twice it is done once, or goes on where it is.
+        Asked for again before all are taken up it begins anew, later it sends them once more: receivers know what they
+        have seen by its message id. What is being sent at the time is not sent again.
         """
         row = await self._found(session, endpoint_id, caller, to_change=True)
         begins = Event.id >= since if isinstance(since, int) else Event.occurred_at >= since
@@ -245,6 +249,9 @@ def _defaults(caller: Caller) -> dict[str, Any]:
 
 async def _first_event(session: AsyncSession, begins: ColumnElement[bool]) -> Position | None:
     query = select(*event_order.ORDER).where(begins).order_by(*event_order.ORDER).limit(1)
+    if session.get_bind().dialect.name == "sqlite":  # which would read all events before it
+        first = select(func.min(Event.id)).where(begins).scalar_subquery()
+        query = select(*event_order.ORDER).where(Event.id == first)
     row = (await session.execute(query)).first()
     return Position(*row) if row else None
 

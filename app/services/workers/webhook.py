@@ -99,7 +99,7 @@ class WebhookWorker(Worker):
         except Exception as error:  # the database is away
             self._failed(error)
             return
-        if any(claim.is_trial and not answer.succeeded for claim, answer in results):
+        if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
             await happens_within(self._stop, _LOOK_EVERY)
 
     def _is_lost(self, task: Sending) -> bool:

@@ -1,6 +1,7 @@
 """What commands do in the database of the settings and at a service: the same, by the same tests."""
 
 import asyncio
+import inspect
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -14,6 +15,7 @@ from app.cli import key_desk
 from app.cli.key_desk import LocalKeys, RemoteKeys
 from app.cli.reading import LocalReading
 from app.cli.webhook_desk import LocalWebhooks, RemoteWebhooks
+from app.cli.webhooks import create_webhook
 from app.client import AsyncClient, ServiceError, StreamedEvent
 from app.client.options import StreamFilters
 from app.context import Context
@@ -76,6 +78,18 @@ async def test_a_key_from_its_making_to_its_end(
     assert await keys.listed(None) == await LocalKeys(context).listed(None)
     with pytest.raises(REFUSALS, match="No API key 'nobody'"):
         await keys.rotate("nobody", overlap=0)
+
+
+async def test_a_restricted_key_makes_a_webhook_of_its_own_reach(
+    service: Served, context: Context, capsys: pytest.CaptureFixture[str]
+):
+    wanted = CreateKeyRequest(name=secrets.token_hex(4), scopes={Scope.WEBHOOKS}, account_patterns=["team_*"])
+    key = await LocalKeys(context).create(wanted)
+    create = inspect.unwrap(create_webhook)
+    await create("http://127.0.0.1:9/", service_url=service.url, key=key)  # type: ignore[misc]
+    webhook_id = capsys.readouterr().out.split()[0]
+    assert (await LocalWebhooks(context).get(webhook_id)).account_patterns == ["team_*"]
+    await LocalWebhooks(context).delete(webhook_id)
 
 
 async def test_a_webhook_from_its_making_to_its_end(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import delete, select, text
 
+from app.api.events import _blocks
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Event
@@ -161,6 +162,23 @@ async def test_who_was_away_for_too_long_is_told_of_the_gap(database: Database):
             assert [event.id for event in await told(streams, reader, rest)] == [
                 event.id for event in events[-rest:]
             ]
+
+
+async def test_who_is_overtaken_by_the_retention_while_it_catches_up_is_told_of_the_gap(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(event_streams, "_SCAN", 2)
+    streams = streams_of(database, keep=1)
+    await add_events(database, *({} for _ in range(10)))
+    async with following(streams, last=BEGINNING) as reader:
+        blocks = _blocks(streams, reader)
+        assert b"gap" not in b"".join([await anext(blocks) for _ in range(3)])
+        async with database.transaction() as session:  # as the retention does
+            await session.execute(delete(Event).where(Event.id < 7))
+        notice, *told_after = [await anext(blocks) for _ in range(3)]
+        await blocks.aclose()
+        assert b"event: gap" in notice
+        assert [re.findall(rb'"id":(\d+)', block) for block in told_after] == [[b"7", b"8"], [b"9", b"10"]]
 
 
 async def test_a_restore_to_an_earlier_time_hides_no_new_event(sqlite_url: str, tmp_path: Path):

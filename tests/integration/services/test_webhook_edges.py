@@ -1,0 +1,242 @@
+"""What one result, one endpoint or one lost row may not do to the rest."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import delete, event, select, update
+
+from app.clients.webhooks import WebhookAnswer
+from app.context import Context
+from app.database import Database
+from app.models import (
+    DeliveryStatus,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookStatus,
+    utc_now,
+)
+from app.services.webhook_deliveries import Claim
+from app.services.webhook_service import WebhookOrder
+from app.services.workers import webhook as webhook_worker
+from tests.fixtures.receiver import Receiver, reply, running_receiver
+from tests.fixtures.services import OpenContext
+from tests.fixtures.webhooks import (
+    FAST,
+    ME,
+    add_webhook,
+    count_of,
+    every,
+    happen,
+    one,
+    taken_up,
+    until_done,
+    worker_of,
+    working,
+)
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with running_receiver() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def context(open_services: OpenContext) -> AsyncIterator[Context]:
+    """Its webhook worker does not run."""
+    async with open_services(**FAST | {"webhook_retry_waits": [60.0]}) as opened:
+        yield opened
+
+
+def answered(status: int) -> WebhookAnswer:
+    return WebhookAnswer(started_at=utc_now(), milliseconds=1, status_code=status)
+
+
+async def claimed(context: Context) -> tuple[int, list[Claim]]:
+    deliveries = worker_of(context)._deliveries
+    (row_id,) = await deliveries.due_endpoints()
+    return row_id, await deliveries.claim(row_id, under_way=0) or []
+
+
+@contextmanager
+def statements_of(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    found: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        found.append((statement, parameters))
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("by", ["resume", "event"])
+async def test_a_line_whose_first_one_was_deleted_goes_on(context: Context, receiver: Receiver, by: str):
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1, 2, 3)
+    await happen(context.database, 1, account="berta")
+    await taken_up(context, 4)
+    first = (WebhookDelivery.account_id == "anna", WebhookDelivery.next_attempt_at.is_not(None))
+    async with context.database.transaction() as session:
+        await session.execute(delete(WebhookDelivery).where(*first))
+        if by == "resume":
+            await context.webhooks.resume(session, endpoint_id, ME)
+    if by == "event":
+        await happen(context.database, 4)
+        await taken_up(context, 4)
+    _, claims = await claimed(context)
+    assert sorted(claim.message.body.count('"account_id":"anna"') for claim in claims) == [0, 1]
+    due = select(WebhookDelivery).where(*first)
+    pending = select(WebhookDelivery.event_id).where(WebhookDelivery.account_id == "anna")
+    assert (await one(context.database, due)).event_id == min(await every(context.database, pending))
+
+
+@pytest.mark.parametrize("change", ["move", "pause"])
+@pytest.mark.parametrize("status", [410, 500])
+async def test_what_comes_late_of_an_endpoint_as_it_was_says_nothing_of_it_as_it_is(
+    context: Context, receiver: Receiver, change: str, status: int
+):
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    row_id, (claim,) = await claimed(context)
+    if change == "move":
+        await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
+    else:
+        for action in (context.webhooks.pause, context.webhooks.resume):
+            async with context.database.transaction() as session:
+                await action(session, endpoint_id, ME)
+    await worker_of(context)._deliveries.apply(row_id, [(claim, answered(status))])
+    row = await one(context.database, select(WebhookEndpoint))
+    assert (row.status, row.failing_since) == (WebhookStatus.ACTIVE, None)
+    assert (await one(context.database, select(WebhookAttempt))).status_code == status
+
+
+async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: Context, receiver: Receiver):
+    endpoint_id = await add_webhook(context, receiver)
+    async with context.database.transaction() as session:
+        await session.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
+    assert (await context.webhooks.update(endpoint_id, WebhookOrder(name="same"), ME)).failing_since
+    moved = await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
+    assert moved.failing_since is None
+
+
+async def test_what_an_endpoint_refuses_holds_back_its_account_alone(
+    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 600.0)  # a pause would be seen
+    receiver.answer = lambda got: reply(400 if str(got.account).startswith("bad") else 200)
+    await add_webhook(context, receiver)
+    for number in range(12):
+        await happen(context.database, 1, 2, account=f"bad{number}")
+    await taken_up(context, 24)
+    async with context.database.transaction() as session:
+        await session.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
+    await happen(context.database, 1, account="good")
+    await taken_up(context, 25)
+    async with working(context):
+        await until_done(context.database, 1)
+    assert len(receiver.arrived) == 13
+    row_id, (claim,) = await _with_one_due(context)
+    await worker_of(context)._deliveries.apply(row_id, [(claim, answered(400))])
+    assert (await one(context.database, select(WebhookEndpoint))).failing_since is None
+
+
+async def _with_one_due(context: Context) -> tuple[int, list[Claim]]:
+    await happen(context.database, 1, account="worse")
+    await taken_up(context, 26)
+    return await claimed(context)
+
+
+async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiver: Receiver):
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1, 2)
+    await taken_up(context, 2)
+    row_id, (claim,) = await claimed(context)
+    async with context.database.transaction() as session:
+        await context.webhooks.replay(session, endpoint_id, ME, since=1)
+    await taken_up(context, 2)
+    await worker_of(context)._deliveries.apply(row_id, [(claim, answered(200))])
+    assert await count_of(context.database, DeliveryStatus.DELIVERED) == 1
+    assert (await one(context.database, select(WebhookAttempt))).status_code == 200
+    assert len((await claimed(context))[1]) == 1
+
+
+@pytest.mark.parametrize("trouble", ["error", "lock"])
+async def test_the_trouble_of_one_endpoint_holds_up_no_other(
+    context: Context, receiver: Receiver, trouble: str
+):
+    database = context.database
+    if trouble == "lock" and database.is_sqlite:
+        pytest.skip("one writes at a time")
+    await add_webhook(context, receiver)
+    await add_webhook(context, receiver, "/b")
+    first = WebhookEndpoint.id == (await every(database, select(WebhookEndpoint.id)))[0]
+    await happen(database, 1)
+    if trouble == "error":
+        async with database.transaction() as session:
+            await session.execute(update(WebhookEndpoint).where(first).values(event_types=[1]))
+        await taken_up(context, 1)
+        return
+    async with database.transaction() as session, asyncio.timeout(20):
+        await session.execute(select(WebhookEndpoint).where(first).with_for_update())
+        await taken_up(context, 1)
+    await taken_up(context, 2)
+
+
+async def test_with_all_slots_full_the_database_is_left_alone(context: Context, receiver: Receiver):
+    await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    deliveries = worker_of(context)._deliveries
+    (row_id,) = await deliveries.due_endpoints()
+    with statements_of(context.database) as statements:
+        assert await deliveries.claim(row_id, under_way=deliveries.limits.concurrency) is None
+        await deliveries.apply(row_id, [])
+    assert statements == []
+
+
+async def test_no_query_reads_what_it_does_not_need(context: Context, receiver: Receiver):
+    """A replay would hold SQLite's one write lock for as long as it reads."""
+    if not context.database.is_sqlite:
+        pytest.skip("goes by its statistics")
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1, 2)
+    with statements_of(context.database) as of_fanout:
+        await taken_up(context, 2)
+    with statements_of(context.database) as of_replay:
+        for since in (1, utc_now()):
+            async with context.database.transaction() as session:
+                await context.webhooks.replay(session, endpoint_id, ME, since=since)
+    plans = []
+    async with context.database.engine.connect() as connection:
+        for statement, parameters in dict(of_fanout + of_replay).items():
+            if "min(events.id)" in statement or statement.startswith("UPDATE webhook_deliveries"):
+                rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans += [row.detail for row in rows]
+    assert any("ix_webhook_deliveries_line" in plan for plan in plans)
+    costly = (
+        r"SCAN (events|webhook_deliveries)|ix_events_stream|deliveries_(status|due)|\(endpoint_row_id=\?\)"
+    )
+    assert [plan for plan in plans if re.search(costly, plan)] == []
+
+
+async def test_failing_changes_no_time_of_change(context: Context, receiver: Receiver):
+    await add_webhook(context, receiver)
+    made = (await one(context.database, select(WebhookEndpoint))).updated_at
+    await happen(context.database, 1)
+    await happen(context.database, 1, account="berta")
+    await taken_up(context, 2)
+    row_id, claims = await claimed(context)
+    for claim, status in zip(claims, (500, 200), strict=True):
+        await worker_of(context)._deliveries.apply(row_id, [(claim, answered(status))])
+        row = await one(context.database, select(WebhookEndpoint))
+        assert (row.failing_since is None, row.updated_at) == (status == 200, made)
