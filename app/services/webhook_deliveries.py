@@ -180,10 +180,10 @@ class WebhookDeliveries:
     def _judge(
         self, session: AsyncSession, endpoint: WebhookEndpoint, answers: Collection[WebhookAnswer]
     ) -> None:
-        """Whether the endpoint works, fails, or has failed for too long; what it refuses says neither."""
+        """Whether the endpoint works, fails, or has failed for too long: nothing was taken, whatever the reason."""
         if any(answer.succeeded for answer in answers):
             endpoint.failing_since = None
-        elif not all(answer.is_refusal for answer in answers):
+        else:
             endpoint.failing_since = endpoint.failing_since or utc_now()
             if any(answer.is_gone for answer in answers):
                 _pause(session, endpoint, "it answered 410: it wants no more")

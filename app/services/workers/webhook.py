@@ -92,7 +92,7 @@ class WebhookWorker(Worker):
             return claim, await self._client.post(claim.url, body=claim.message.body, headers=headers)
 
     async def _apply(self, endpoint_row_id: int, done: Collection[Sending]) -> None:
-        """After a trial that failed there is a pause: then nothing else is under way."""
+        """After a trial that failed, and was not just refused, there is a pause: then nothing else is under way."""
         try:
             results = [task.result() for task in done if not self._is_lost(task)]
             await self._deliveries.apply(endpoint_row_id, results)

@@ -145,15 +145,21 @@ async def test_what_an_endpoint_refuses_holds_back_its_account_alone(
     async with working(context):
         await until_done(context.database, 1)
     assert len(receiver.arrived) == 13
-    row_id, (claim,) = await _with_one_due(context)
-    await worker_of(context)._deliveries.apply(row_id, [(claim, answered(400))])
-    assert (await one(context.database, select(WebhookEndpoint))).failing_since is None
 
 
-async def _with_one_due(context: Context) -> tuple[int, list[Claim]]:
-    await happen(context.database, 1, account="worse")
-    await taken_up(context, 26)
-    return await claimed(context)
+async def test_an_endpoint_that_refuses_everything_is_paused_in_the_end(context: Context, receiver: Receiver):
+    await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    row_id, (claim,) = await claimed(context)
+    deliveries = worker_of(context)._deliveries
+    began = utc_now() - deliveries.limits.pause_after
+    async with context.database.transaction() as session:
+        await session.execute(
+            update(WebhookEndpoint).values(failing_since=began, updated_at=claim.endpoint_changed_at)
+        )
+    await deliveries.apply(row_id, [(claim, answered(404))])
+    assert (await one(context.database, select(WebhookEndpoint))).status is WebhookStatus.PAUSED
 
 
 async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiver: Receiver):
