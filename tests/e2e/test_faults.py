@@ -184,10 +184,12 @@ async def test_the_wrong_account_is_seen_before_the_click(house: House, account:
 
 
 async def test_a_code_is_exchanged_once_even_when_the_answer_is_lost(house: House, account: str):
+    # A test before may have signed this account in at another's profile.
+    before = len(await house.admin.requests(endpoint="provider.token", account=account))
     await house.admin.set_fault("provider.token", "drop_after", account=account)
     session = await house.authorize(account)
     assert session["error_code"] == "TWITTER_API_ERROR"
-    assert len(await house.admin.requests(endpoint="provider.token", account=account)) == 1
+    assert len(await house.admin.requests(endpoint="provider.token", account=account)) == before + 1
     assert await house.credential(account) is None
 
 

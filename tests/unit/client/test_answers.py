@@ -19,7 +19,7 @@ from app.client.exchange import _fields_of, built
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMAS = json.loads((ROOT / "openapi.json").read_text())["components"]["schemas"]
 SCHEMA_OF = {
-    answers.Attempt: "app__api__session_schemas__AttemptResponse",
+    answers.Attempt: "AttemptResponse",
     answers.Session: "SessionResponse",
     answers.Batch: "BatchResponse",
     answers.BatchRow: "RowResponse",
