@@ -1,0 +1,107 @@
+"""API keys: who may not do it, or not so often."""
+
+from datetime import datetime
+
+from app.utils.exceptions.base import DomainException
+
+
+class AuthenticationException(DomainException):
+    error_code = "UNAUTHORIZED"
+    status_code = 401
+
+    def __init__(self, reason: str = "Missing or unknown API key") -> None:
+        super().__init__(f"{reason}: send a valid key in the X-API-Key header")
+
+
+class PermissionDeniedException(DomainException):
+    error_code = "FORBIDDEN"
+    status_code = 403
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This API key lacks the scope '{scope}': ask an operator for a key that has it")
+
+
+class OutOfReachException(DomainException):
+    """The key is restricted, and what the request names, or concerns, lies outside."""
+
+    error_code = "OUT_OF_REACH"
+    status_code = 403
+
+    def __init__(self, account_id: str | None = None, api_app: str | None = None) -> None:
+        named = " in ".join(name for name in (account_id, api_app) if name)
+        super().__init__(
+            f"This API key is restricted, and not for {named or 'what concerns all accounts and apps'}"
+        )
+
+
+class KeyEscalationException(DomainException):
+    error_code = "KEY_ESCALATION"
+    status_code = 403
+
+    def __init__(self, less: str) -> None:
+        super().__init__(
+            f"A key cannot be given more than the key that makes or rotates it has; ask for less {less}"
+        )
+
+
+class KeyNotFoundException(DomainException):
+    error_code = "KEY_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"No API key '{key_id}'; GET /keys, or `keys list`, shows them")
+
+
+class KeyNameTakenException(DomainException):
+    """Also by a revoked key: sessions and events name their keys for good."""
+
+    error_code = "KEY_NAME_TAKEN"
+    status_code = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"An API key named '{name}' exists already, or did; choose another name")
+
+
+class KeyEndedException(DomainException):
+    error_code = "KEY_ENDED"
+    status_code = 409
+
+    def __init__(self, name: str, status: str) -> None:
+        super().__init__(f"The API key '{name}' is {status}; make a new one")
+
+
+class RotationUnderWayException(DomainException):
+    """Of an API key, or of a webhook's secret."""
+
+    error_code = "ROTATION_UNDER_WAY"
+    status_code = 409
+
+    def __init__(self, ends_at: datetime) -> None:
+        super().__init__(
+            f"It was rotated already, and what that replaced works until {ends_at.isoformat()}: another rotation ends "
+            'it at once. Wait, or rotate with "force": true (--force)'
+        )
+
+
+class AuthenticationLimitException(DomainException):
+    """Too many requests without a valid key came from the address; one with a valid key is not refused."""
+
+    error_code = "TOO_MANY_FAILED_AUTHENTICATIONS"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(
+            "Too many requests without a valid API key came from this address; mend the key, then try again",
+            retry_after=retry_after,
+        )
+
+
+class RateLimitException(DomainException):
+    error_code = "RATE_LIMITED"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, limit: int, retry_after: float) -> None:
+        message = f"More than {limit} requests a minute with this API key; slow down"
+        super().__init__(message, retry_after=retry_after)

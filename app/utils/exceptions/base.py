@@ -1,0 +1,52 @@
+"""What all errors of the service have in common."""
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class FailureKind(StrEnum):
+    """Whose failure it is when an authorization ends with it, which says whether another attempt may help."""
+
+    ACCOUNT = "account"
+    """The account's: a person must act; no retry."""
+    APP = "app"
+    """The OAuth app's: its settings must be mended; no retry, and after some in a row the app is paused."""
+    PASSING = "passing"
+    """Nobody's: it is tried again."""
+    UNEXPECTED = "unexpected"
+    """A defect of ours; no retry."""
+
+
+class AppException(Exception):
+    """Root of the service's own errors; its attributes are those of an unexpected one."""
+
+    error_code: ClassVar[str] = "INTERNAL_ERROR"
+    kind: ClassVar[FailureKind] = FailureKind.UNEXPECTED
+    status_code: ClassVar[int] = 500
+    retryable: bool = False
+    """Whether the same request may succeed later without anybody changing anything."""
+
+    def __init__(
+        self, message: str = "An unexpected error occurred", *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data: dict[str, Any] | None = None
+        """What a program can use of it: the answer's `data`."""
+        self.retry_after = retry_after
+        """Seconds after which to try again, when that is known."""
+
+
+class DomainException(AppException):
+    """The request, the account or the app is the reason."""
+
+    status_code = 400
+    kind = FailureKind.ACCOUNT
+
+
+class InfrastructureException(AppException):
+    """Something the service depends on is the reason."""
+
+    status_code = 502
+    kind = FailureKind.PASSING
+    retryable = True

@@ -1,0 +1,139 @@
+"""The account, as the consent page shows it."""
+
+from app.utils.exceptions.base import DomainException, FailureKind
+
+
+class AccountMismatchException(DomainException):
+    """Another account than the asked one is signed in; nothing was authorised or the new token was revoked."""
+
+    error_code = "ACCOUNT_MISMATCH"
+    status_code = 409
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(
+            f"The profile is signed in as @{found}, not as @{expected}; sign in the right account"
+        )
+
+
+class NeedsAttentionException(DomainException):
+    """The page asks for a person; the session ends as ``needs_attention``."""
+
+    status_code = 409
+
+
+class LoginRequiredException(NeedsAttentionException):
+    error_code = "LOGIN_REQUIRED"
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"@{account_id} is signed out in its profile; a person must sign in there")
+
+
+class AccountLockedException(NeedsAttentionException):
+    error_code = "ACCOUNT_LOCKED"
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"The provider has locked @{account_id}; a person must unlock it in its profile")
+
+
+class HumanCheckException(NeedsAttentionException):
+    error_code = "HUMAN_CHECK_REQUIRED"
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(
+            f"The provider asks @{account_id} for a human check; a person must pass it in the profile"
+        )
+
+
+class PersonNotSeenException(NeedsAttentionException):
+    """A person was asked to act in the profile's window, and nobody did in time."""
+
+    error_code = "PERSON_NOT_SEEN"
+
+    def __init__(self, account_id: str, seconds: float) -> None:
+        super().__init__(
+            f"Nobody finished the consent of @{account_id} in its profile's window within {seconds:g} seconds; "
+            "resume the session when a person is there"
+        )
+
+
+class ProfileQuarantinedException(NeedsAttentionException):
+    """Its browser could not be stopped; starting it again could run it twice."""
+
+    error_code = "PROFILE_QUARANTINED"
+
+    def __init__(self, profile_id: str) -> None:
+        super().__init__(
+            f"GoLogin profile {profile_id} is quarantined because it could not be stopped; "
+            f"close its browser, then POST /profiles/{profile_id}/release"
+        )
+
+
+class ConsentDeclinedException(DomainException):
+    error_code = "CONSENT_DECLINED"
+    status_code = 409
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"The consent for @{account_id} was declined on the provider's page")
+
+
+class ConsentPageException(DomainException):
+    """The provider shows an error instead of the consent: usually the app or its redirect URI is misconfigured."""
+
+    error_code = "CONSENT_PAGE_ERROR"
+    kind = FailureKind.APP
+    status_code = 502
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"The provider's consent page shows an error: {detail}")
+
+
+class ConsentButtonNotFoundException(DomainException):
+    error_code = "CONSENT_BUTTON_NOT_FOUND"
+    kind = FailureKind.PASSING
+    status_code = 502
+    retryable = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"No consent button could be pressed within {seconds:g} seconds; the page is unknown or slow"
+        )
+
+
+class ProviderRulesException(DomainException):
+    """What the providers file says of the consent page cannot be used."""
+
+    error_code = "PROVIDER_RULES_INVALID"
+    kind = FailureKind.APP
+    status_code = 502
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"The rules of the provider's consent page cannot be used: {problem}; mend PROVIDERS_FILE"
+        )
+
+
+class UnknownPageException(DomainException):
+    """The page shows nothing that the provider's rules know: nothing was pressed."""
+
+    error_code = "UNKNOWN_PAGE"
+    kind = FailureKind.PASSING
+    status_code = 502
+    retryable = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The provider showed a page that is not known for {seconds:g} seconds; look at the session's evidence"
+        )
+
+
+class StateMismatchException(DomainException):
+    """The callback's ``state`` is not the one sent (RFC 6749, 10.12): the callback is not ours and is refused."""
+
+    error_code = "STATE_MISMATCH"
+    kind = FailureKind.PASSING
+    status_code = 409
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The provider's callback carries another state than this authorization sent; it was refused"
+        )

@@ -1,0 +1,184 @@
+"""What the service depends on."""
+
+from typing import ClassVar, Final
+
+from app.utils.exceptions.base import FailureKind, InfrastructureException
+
+UNREACHABLE: Final = "unreachable"
+"""`GoLoginAPIException.status` when there was no connection: nothing was asked, so nothing has changed."""
+
+
+class AuthorizationTimeoutException(InfrastructureException):
+    error_code = "AUTH_TIMEOUT"
+    status_code = 504
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"Authorization timeout after {seconds:g} seconds")
+
+
+class GoLoginAPIException(InfrastructureException):
+    """The profile browser's API refused a call or did not answer."""
+
+    error_code = "GOLOGIN_API_ERROR"
+    product: ClassVar[str] = "GoLogin"
+
+    def __init__(self, status: int | str, message: str, *, retryable: bool = True) -> None:
+        super().__init__(f"{self.product} API error ({status}): {message}")
+        self.status = status
+        """HTTP status, or a word such as ``timeout`` when there was no answer."""
+        self.retryable = retryable
+
+
+class AdsPowerAPIException(GoLoginAPIException):
+    product = "AdsPower"
+
+
+class GoLoginBreakerOpenException(InfrastructureException):
+    """GoLogin limited the rate once: one more call could cost the API token for good."""
+
+    error_code = "GOLOGIN_BREAKER_OPEN"
+    status_code = 503
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Calls to GoLogin's cloud API are stopped because it limited their rate; check that the API token "
+            "still works, then POST /gologin/breaker/close"
+        )
+
+
+class SeleniumConnectionException(InfrastructureException):
+    error_code = "BROWSER_CONNECTION_FAILED"
+
+    def __init__(self, port: int | str) -> None:
+        super().__init__(f"Cannot connect to browser on port {port}")
+
+
+class BrowserCrashedException(InfrastructureException):
+    error_code = "BROWSER_CRASHED"
+
+    def __init__(self) -> None:
+        super().__init__("The profile's browser or its driver died during the authorization")
+
+
+class ChromeDriverException(InfrastructureException):
+    """No chromedriver that fits the profile's browser could be found or started."""
+
+    error_code = "CHROMEDRIVER_UNAVAILABLE"
+    status_code = 503
+    retryable = False
+
+
+class TwitterAPIException(InfrastructureException):
+    """The OAuth provider's API refused a call or did not answer."""
+
+    error_code = "TWITTER_API_ERROR"
+
+    def __init__(
+        self,
+        status: int | str,
+        message: str,
+        *,
+        retryable: bool = True,
+        retry_after: float | None = None,
+        provider: str = "Twitter",
+        may_have_acted: bool = False,
+    ) -> None:
+        super().__init__(f"{provider} API error ({status}): {message}", retry_after=retry_after)
+        self.may_have_acted = may_have_acted
+        """The request may have reached the provider and done its work, and the answer is lost."""
+        self.status = status
+        """HTTP status, or a word such as ``timeout`` when there was no answer."""
+        self.retryable = retryable
+
+
+class InvalidGrantException(TwitterAPIException):
+    """The provider refused the authorization code or the refresh token itself (RFC 6749, 5.2)."""
+
+    error_code = "INVALID_GRANT"
+
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        super().__init__(status, message, retryable=False, provider=provider)
+
+
+class InvalidClientException(TwitterAPIException):
+    """The provider refused the app's own authentication: the app is misconfigured, not the account."""
+
+    error_code = "INVALID_CLIENT"
+    kind = FailureKind.APP
+
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        super().__init__(status, message, retryable=False, provider=provider)
+
+
+class CreditsDepletedException(TwitterAPIException):
+    """The app may make no API calls for now; its accounts and their tokens may be fine."""
+
+    error_code = "CREDITS_DEPLETED"
+    kind = FailureKind.APP
+
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        what_to_do = f"{message}; the app has no API credits left, buy some"
+        super().__init__(status, what_to_do, retryable=False, provider=provider)
+
+
+class DecryptionException(InfrastructureException):
+    """A stored value opens with none of the configured keys, or belongs to another row."""
+
+    error_code = "DECRYPTION_FAILED"
+    kind = FailureKind.UNEXPECTED
+    status_code = 500
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__("A stored secret cannot be opened with the configured encryption keys")
+
+
+class DatabaseUnavailableException(InfrastructureException):
+    error_code = "DATABASE_UNAVAILABLE"
+    status_code = 503
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The database of DATABASE_URL cannot be used: {reason}", retry_after=5.0)
+
+
+class SchemaOutOfDateException(InfrastructureException):
+    error_code = "SCHEMA_OUT_OF_DATE"
+    status_code = 503
+    retryable = False
+
+    def __init__(self, current: str | None, wanted: str | None) -> None:
+        message = (
+            f"The database schema is at '{current}', the code wants '{wanted}': run `python -m app migrate`"
+        )
+        super().__init__(message)
+
+
+class WorkerDiedException(InfrastructureException):
+    """Whoever started the process starts it anew."""
+
+    error_code = "WORKER_DIED"
+    status_code = 503
+
+    def __init__(self) -> None:
+        super().__init__("A worker has ended by an error; its log line is worker.died")
+
+
+class LeaseLostException(InfrastructureException):
+    """Another process may have taken over the row: whatever was done here is dropped."""
+
+    error_code = "LEASE_LOST"
+    status_code = 503
+
+    def __init__(self) -> None:
+        super().__init__("The lease on the work was lost; another process goes on with it")
+
+
+class ServiceStoppingException(InfrastructureException):
+    """The process is shutting down; the work goes on after the restart."""
+
+    error_code = "SERVICE_STOPPING"
+    status_code = 503
+
+    def __init__(self) -> None:
+        super().__init__("The service is stopping; the session goes on after its restart")

@@ -1,0 +1,124 @@
+"""Requests that cannot be taken, whoever sends them."""
+
+from app.utils.exceptions.base import DomainException
+
+
+class InvalidRequestException(DomainException):
+    error_code = "INVALID_REQUEST"
+    status_code = 422
+
+
+class InvalidCursorException(DomainException):
+    error_code = "INVALID_CURSOR"
+    status_code = 422
+
+    def __init__(self) -> None:
+        super().__init__("This cursor is damaged, or of a list with other filters; begin without one")
+
+
+class UnknownEventIdException(DomainException):
+    error_code = "UNKNOWN_EVENT_ID"
+    status_code = 422
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Last-Event-ID is none that the stream has sent, or the database was restored since; "
+            "connect without one, and read GET /events for what came before"
+        )
+
+
+class TooManyStreamsException(DomainException):
+    error_code = "TOO_MANY_STREAMS"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(f"{whose} has {limit} event streams open, which is the limit", retry_after=5.0)
+
+
+class TooManyExportsException(DomainException):
+    error_code = "TOO_MANY_EXPORTS"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(f"{whose} has {limit} exports under way, which is the limit", retry_after=30.0)
+
+
+class RouteNotFoundException(DomainException):
+    error_code = "NOT_FOUND"
+    status_code = 404
+
+    def __init__(self) -> None:
+        super().__init__("No such address; openapi.json and the README list the routes")
+
+
+class MethodNotAllowedException(DomainException):
+    error_code = "METHOD_NOT_ALLOWED"
+    status_code = 405
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"This address does not take {method}; allowed: {allowed}")
+
+
+class UnsupportedMediaTypeException(DomainException):
+    error_code = "UNSUPPORTED_MEDIA_TYPE"
+    status_code = 415
+
+    def __init__(self, allowed: str = "application/json") -> None:
+        super().__init__(f"The body's Content-Type is not taken here; allowed: {allowed}")
+
+
+class MalformedRequestException(DomainException):
+    """No HTTP (RFC 9112)."""
+
+    error_code = "MALFORMED_REQUEST"
+    status_code = 400
+
+    def __init__(self) -> None:
+        super().__init__("The request is not valid HTTP")
+
+
+class UriTooLongException(DomainException):
+    error_code = "URI_TOO_LONG"
+    status_code = 414
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request's address is longer than {limit_bytes // 1024} KiB")
+
+
+class HeadersTooLargeException(DomainException):
+    error_code = "HEADERS_TOO_LARGE"
+    status_code = 431
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request's headers are larger than {limit_bytes // 1024} KiB; send less")
+
+
+class RequestTimeoutException(DomainException):
+    """Its client stopped sending it (RFC 9110, 15.5.9)."""
+
+    error_code = "REQUEST_TIMEOUT"
+    status_code = 408
+    retryable = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The request did not arrive within {seconds:g} seconds")
+
+
+class CrossOriginException(DomainException):
+    """A browser asks before a page of another origin calls (CORS)."""
+
+    error_code = "CROSS_ORIGIN_REFUSED"
+    status_code = 403
+
+    def __init__(self) -> None:
+        super().__init__("Pages of this origin may not send this method with these headers; see CORS_ORIGINS")
+
+
+class BodyTooLargeException(DomainException):
+    error_code = "BODY_TOO_LARGE"
+    status_code = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request body is larger than {limit_bytes // 1024} KiB; send less")

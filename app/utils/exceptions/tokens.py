@@ -1,0 +1,51 @@
+"""Tokens that are not there, or work no more."""
+
+from app.utils.exceptions.base import DomainException
+
+
+class TokenNotFoundException(DomainException):
+    error_code = "TOKEN_NOT_FOUND"
+    status_code = 404
+
+    def __init__(self, account_id: str, api_app: str) -> None:
+        super().__init__(f"No token of @{account_id} in {api_app}; POST /authorize makes one")
+
+
+class TokenRevokedException(DomainException):
+    error_code = "TOKEN_REVOKED"
+    status_code = 409
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(f"The token of @{account_id} is being revoked; POST /authorize makes a new one")
+
+
+class ReauthorizationRequiredException(DomainException):
+    error_code = "REAUTHORIZATION_REQUIRED"
+    status_code = 409
+
+    def __init__(self, account_id: str, session_id: str | None) -> None:
+        running = f"session {session_id} is at it" if session_id else "POST /authorize starts that"
+        super().__init__(f"@{account_id} must be authorised anew before it has a token; {running}")
+        self.data = {"session_id": session_id}
+
+
+class TokenExpiredException(DomainException):
+    error_code = "TOKEN_EXPIRED"
+    status_code = 409
+
+    def __init__(self, account_id: str, reason: str = "", *, retry_after: float | None = None) -> None:
+        why = f"could not be refreshed now ({reason}); try again" if reason else "authorize the account again"
+        super().__init__(f"The token of @{account_id} is expired; {why}", retry_after=retry_after)
+
+
+class TokenNotRefreshableException(DomainException):
+    """An OAuth 1.0a token has neither an end nor a refresh token."""
+
+    error_code = "TOKEN_NOT_REFRESHABLE"
+    status_code = 409
+
+    def __init__(self, account_id: str, api_app: str) -> None:
+        super().__init__(
+            f"The token of @{account_id} in {api_app} cannot be refreshed and need not be: it is OAuth 1.0a's and does "
+            "not expire"
+        )
