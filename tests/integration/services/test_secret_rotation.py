@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from tests.fixtures.key_lists import APP, access_token, fill, key_list
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import Chain
+from tests.fixtures.waiting import eventually
 
 BEFORE, AFTER = key_list("old", "new"), key_list("new", "old")
 
@@ -219,32 +221,33 @@ async def test_a_row_that_somebody_holds_is_not_waited_for(before: Context, afte
 async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Context, chains: list[Chain]):
     """Two processes with different key lists go on all the time."""
     accounts = await fill(before, 300)
-    stop, reads, refreshes = asyncio.Event(), itertools.count(), itertools.count()
+    stop, done = asyncio.Event(), Counter[str]()
 
     async def read(context: Context, step: int) -> None:
         for position in itertools.count(step, 7):
             account = accounts[position % len(accounts)]
             handed = await context.credentials.hand_out(account, APP, min_ttl=0, actor="tests")
             assert handed.access_token.get_secret_value() == access_token(account)
-            next(reads)
+            done["reads"] += 1
             if stop.is_set():
                 return
 
     async def refresh(one: Chain, process: Context) -> None:
         while not stop.is_set():
             await one.hand_out(force=True, by=process)
-            next(refreshes)
+            done["refreshes"] += 1
 
     async with asyncio.TaskGroup() as group:
         for step, context in enumerate((before, after, before, after)):
             group.create_task(read(context, step))
         for one in chains:
             group.create_task(refresh(one, after))
+        await eventually(lambda: done["reads"] > 10 and done["refreshes"] > 2, 30)
+        under_way = done.copy()
         reports = await asyncio.gather(rotate(after), rotate(after))
+        await eventually(lambda: under_way < done, 30)
         stop.set()
     assert sum(report.rotated for report in reports) >= 300
-    assert next(reads) > 10
-    assert next(refreshes) > 5
     assert await key_ids(after) == {"new"}
     assert (await secret_audit.audit(after.database, after.vault)).values.total() == 2 * (300 + len(chains))
     for one in chains:
