@@ -113,6 +113,8 @@ async def test_a_cursor_of_another_list_filter_or_order_is_refused(api: Api, thr
 async def test_a_cursor_of_another_key_is_refused(api: Api, three: list[str]):
     """It tells how many rows that key sees."""
     other = await api.key(*Scope, name="other")
+    for name in ("one", "two"):  # an event each, so that there is a second page
+        await api.client.post("/keys", json={"name": name, "scopes": ["events"]})
     for path in ("/authorize", "/events"):
         answer = page_of(await api.client.get(path, params={"page_size": 1}, headers=other))
         query = {"cursor": answer["next_cursor"]}
