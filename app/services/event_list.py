@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import Select, func, literal_column, select, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import Event
 from app.services.event_filters import Conditions, EventFilter
+from app.services.listing import Total, count_up_to
 
 COUNT_LIMIT: Final = 10_000
 """Events are counted up to here, and pages end with that of the last one counted."""
@@ -34,13 +35,6 @@ class EventRows:
     """None: there are no more. With fewer rows than asked for there may be more: so far none was found."""
 
 
-@dataclass(frozen=True)
-class EventCount:
-    number: int
-    is_exact: bool
-    """False: at least so many."""
-
-
 async def rows_before(
     session: AsyncSession, wanted: EventFilter, place: Place | None, *, limit: int
 ) -> EventRows:
@@ -53,17 +47,11 @@ async def page(session: AsyncSession, wanted: EventFilter, *, page: int, page_si
     return await _rows(session, wanted, None, offset=(page - 1) * page_size, limit=page_size)
 
 
-async def count(session: AsyncSession, wanted: EventFilter) -> EventCount:
+async def count(session: AsyncSession, wanted: EventFilter) -> Total:
     """Up to `COUNT_LIMIT`, among those that one query looks at. Two queries at most."""
     floor = await _floor(session, wanted, None)
-    some: Select[Any] = (
-        select(literal_column("1"))
-        .select_from(Event)
-        .where(*wanted.conditions(), *_since(floor))
-        .limit(COUNT_LIMIT + 1)
-    )
-    number = await session.scalar(select(func.count()).select_from(some.subquery())) or 0
-    return EventCount(min(number, COUNT_LIMIT), is_exact=floor is None and number <= COUNT_LIMIT)
+    query = select(Event).where(*wanted.conditions(), *_since(floor))
+    return await count_up_to(session, query, COUNT_LIMIT, is_all=floor is None)
 
 
 async def export(database: Database, wanted: EventFilter) -> AsyncIterator[Sequence[Event]]:

@@ -82,7 +82,9 @@ async def page_of(
     last = None if within is None else await order.last_to_look_at(session, within, after)
     if last is not None:
         query = query.where(order.goes_to(last))
-    total = await _count(session, query, is_all=last is None) if after is None else after.total
+    total = (
+        await count_up_to(session, query, COUNT_LIMIT, is_all=last is None) if after is None else after.total
+    )
     number = wanted.number if after is None else after.page + 1
     page = query.order_by(*order.by).limit(size + 1)
     found = (await session.scalars(page.offset((number - 1) * size) if after is None else page)).all()
@@ -92,12 +94,13 @@ async def page_of(
     return Page(rows, total, number, None if last is None else replace(last, page=number, total=total))
 
 
-async def _count(session: AsyncSession, query: Select[Any], *, is_all: bool) -> Total:
+async def count_up_to(session: AsyncSession, query: Select[Any], limit: int, *, is_all: bool) -> Total:
+    """The rows of a query, `limit` at most. `is_all`: it leaves out none that count."""
     some: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(
-        COUNT_LIMIT + 1
+        limit + 1
     )
     number = await session.scalar(select(func.count()).select_from(some.subquery())) or 0
-    return Total(min(number, COUNT_LIMIT), is_exact=is_all and number <= COUNT_LIMIT)
+    return Total(min(number, limit), is_exact=is_all and number <= limit)
 
 
 class _Order:

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -57,6 +57,16 @@ class Worker(ABC):
     def wake(self) -> None:
         """Look at once whether there is something to do. A wake before the pause is not lost."""
         self._wake.set()
+
+    async def _seen_to(self, work: Callable[[], Awaitable[int]]) -> int:
+        """What the work tells; 0 when it failed, which the status says."""
+        try:
+            done = await work()
+        except Exception as error:  # the database is away
+            self._failed(error)
+            return 0
+        self._succeeded()
+        return done
 
     def _succeeded(self) -> None:
         self.status.last_success = utc_now()

@@ -1,7 +1,6 @@
 """Keeps every token fresh before anybody asks, and tries again what the provider did not revoke."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from app.services.credential_service import CredentialService
@@ -86,15 +85,6 @@ class TokenRefreshWorker(Worker):
         while not await happens_within(self._stop, _LOOK_EVERY):
             await self._seen_to(self._pick_up)
             await self._seen_to(lambda: self._credentials.revoke_due(_REVOKE_BATCH))
-
-    async def _seen_to(self, work: Callable[[], Awaitable[int]]) -> int:
-        try:
-            done = await work()
-        except Exception as error:  # the database is away
-            self._failed(error)
-            return 0
-        self._succeeded()
-        return done
 
     async def _pick_up(self) -> int:
         if count := await self._refresher.pick_up_spilled():

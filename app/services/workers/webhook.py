@@ -1,7 +1,7 @@
 """Tells webhooks of events: makes deliveries of new events, and sends those that are due."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from typing import Final
 
 from app.clients.webhooks import WebhookAnswer, WebhookClient
@@ -107,15 +107,6 @@ class WebhookWorker(Worker):
         if isinstance(error, Exception):
             self._failed(error)
         return error is not None
-
-    async def _seen_to(self, work: Callable[[], Awaitable[int]]) -> int:
-        try:
-            done = await work()
-        except Exception as error:  # the database is away
-            self._failed(error)
-            return 0
-        self._succeeded()
-        return done
 
 
 async def _cancelled(tasks: Collection[asyncio.Task[None]] | Collection[Sending]) -> None:
