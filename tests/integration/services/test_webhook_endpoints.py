@@ -247,6 +247,7 @@ async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receive
         await add_webhook(context, receiver)
         for account in "abcd":
             await happen(context.database, 1, account=account)
+        await taken_up(context, 4)
         worker = worker_of(context)
 
         def answer(_: Received) -> bytes:
