@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import select, update
 
 from app.database import Database, insert_or_update
 from app.models import Alarm, utc_now
 from app.services import event_service
+from app.services.isolation import run_steps
 from app.utils.logger import get_logger
 
 log = get_logger(__name__)
@@ -33,9 +35,12 @@ class AlarmService:
         async with self._database.reading() as session:
             rows = await session.execute(select(Alarm.name, Alarm.is_active))
             known = dict(rows.all())
-        for name, reading in readings.items():
-            if known.get(name, False) != reading.is_active:
-                await self._change(name, reading)
+        changed = {
+            name: partial(self._change, name, reading)
+            for name, reading in readings.items()
+            if known.get(name, False) != reading.is_active
+        }
+        (await run_steps(changed)).raise_failure()
 
     async def active(self) -> Sequence[Alarm]:
         async with self._database.reading() as session:

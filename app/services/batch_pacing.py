@@ -6,6 +6,7 @@ a killed one has left undone. Every look holds the batch's row, so that of many 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
 from typing import Any, Final
@@ -24,12 +25,15 @@ from app.models import (
     utc_now,
 )
 from app.services import event_service, session_life
+from app.services.isolation import change_sessions
 from app.services.job_queue import JobQueue, Waiting
 from app.services.session_waiters import SessionWaiters
 from app.utils.logger import get_logger
 
 _CANCELLED_AT_ONCE: Final = 200
 """Sessions in one transaction: all of a large batch would keep everybody else from writing."""
+_SPARE: Final = 20
+"""Sessions that are read beside those that are released: one that cannot be released keeps no place."""
 _JUDGED: Final = (
     SessionStatus.COMPLETED,
     SessionStatus.FAILED,
@@ -137,12 +141,17 @@ class BatchPacing:
             select(AuthorizationSession)
             .where(of_batch, AuthorizationSession.is_held, waits)
             .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
-            .limit(free)
+            .limit(free + _SPARE)
         )
-        rows = (await session.scalars(held.with_for_update())).all()
-        for row in rows:
+        waiting = deque(await session.scalars(held.with_for_update()))
+        released: list[AuthorizationSession] = []
+
+        async def release(row: AuthorizationSession) -> None:
             row.is_held = False
-        after_commit(session, lambda: self._submit(rows))
+
+        while waiting and len(released) < free:
+            released += await change_sessions(session, [waiting.popleft()], release, step="release_session")
+        after_commit(session, lambda: self._submit(released))
 
     def _submit(self, rows: Sequence[AuthorizationSession]) -> None:
         self._queue.submit(*map(Waiting.of, rows))
@@ -158,14 +167,17 @@ class BatchPacing:
             .order_by(AuthorizationSession.id)
             .limit(_CANCELLED_AT_ONCE)
         )
-        rows = (await session.scalars(query.with_for_update())).all()
-        for row in rows:
+
+        async def cancel(row: AuthorizationSession) -> None:
             if row.status is SessionStatus.IN_PROGRESS:
                 await session_life.end_attempt(session, row, code=code, message=message)
             row.error_code, row.error_message = code, message
             session_life.move(session, row, SessionStatus.CANCELLED, error_code=code)
-        after_commit(session, lambda: self._tell(rows))
-        return len(rows)
+
+        rows = await session.scalars(query.with_for_update())
+        cancelled = await change_sessions(session, rows, cancel, step="cancel_session")
+        after_commit(session, lambda: self._tell(cancelled))
+        return len(cancelled)
 
     def _tell(self, rows: Sequence[AuthorizationSession]) -> None:
         for row in rows:

@@ -25,6 +25,7 @@ from app.services import event_service
 from app.services.credential_vault import CredentialVault
 from app.services.group_commit import GroupCommit
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
+from app.services.isolation import for_each, isolate_rows
 from app.services.leases import new_lease_token
 from app.services.reach import EVERYTHING, Reach
 from app.services.refresh_leases import EXPIRED, REFUSED, RefreshLeases, expiry
@@ -199,20 +200,26 @@ class CredentialService:
 
     async def revoke_due(self, limit: int) -> int:
         """Try again what the provider did not answer for; how many are forgotten now."""
-        now = utc_now()
-        query = (
-            select(Credential)
-            .where(Credential.status == CredentialStatus.REVOKING, Credential.refresh_due_at <= now)
-            .order_by(Credential.refresh_due_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        async with self._database.transaction() as session:
-            rows = (await session.scalars(query)).all()
-            for row in rows:
-                row.lease_token = new_lease_token()
-                row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
-        return sum(await asyncio.gather(*(self._revoke_held(row) for row in rows)))
+        is_due = (Credential.status == CredentialStatus.REVOKING, Credential.refresh_due_at <= utc_now())
+        due = select(Credential.id).where(*is_due).order_by(Credential.refresh_due_at).limit(limit)
+        rows: list[Credential] = []
+
+        async def take(ids: Sequence[int]) -> int:
+            query = select(Credential).where(Credential.id.in_(ids), *is_due)
+            async with self._database.transaction() as session:
+                taken = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                for row in taken:
+                    row.lease_token = new_lease_token()
+                    row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
+            rows.extend(taken)
+            return len(taken)
+
+        async with self._database.reading() as session:
+            ids = (await session.scalars(due)).all()
+        await isolate_rows(ids, take, step="take_revocations")
+        by_id = {row.id: row for row in rows}
+        alone = (for_each([id_], lambda id_: self._revoke_held(by_id[id_]), step="revoke") for id_ in by_id)
+        return sum(outcome.count for outcome in await asyncio.gather(*alone))
 
     def current_columns(
         self, account_id: str, api_app: str, tokens: TokenSet, now: datetime

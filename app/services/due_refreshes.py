@@ -27,8 +27,8 @@ async def room_for_calls(session: AsyncSession, budgets: CallBudgets) -> dict[st
     return room | {api_app: (calls - used[api_app] + 1) // 2 for api_app, calls in told.items()}
 
 
-def due(limit: int, room: Mapping[str, int]) -> Select[Credential]:
-    """Of the apps that are neither paused nor limited nor without `room`."""
+def due(limit: int, room: Mapping[str, int], among: ColumnElement[bool]) -> Select[Credential]:
+    """The next ones `among` these, of the apps that are neither paused nor limited nor without `room`."""
     now = utc_now()
     stopped = select(AppState.api_app).where(AppState.paused_at.is_not(None) | (AppState.limited_until > now))
     full = [api_app for api_app, calls in room.items() if calls <= 0]
@@ -41,10 +41,10 @@ def due(limit: int, room: Mapping[str, int]) -> Select[Credential]:
             Credential.api_app.not_in(stopped),
             Credential.api_app.not_in(full),
             is_free(),
+            among,
         )
         .order_by(Credential.refresh_due_at)
         .limit(limit)
-        .with_for_update(skip_locked=True)
     )
 
 

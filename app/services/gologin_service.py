@@ -13,6 +13,7 @@ from app.clients.devtools import DevToolsClient
 from app.clients.profile_browser import ProfileBrowserClient
 from app.models import Profile, SessionStage
 from app.services.interfaces import RunningBrowser, StageReporter
+from app.services.isolation import for_each
 from app.services.profile_directory import ProfileDirectory
 from app.services.profile_leases import LeftOver, ProfileLeases
 from app.services.profile_sync import ProfileSyncService, SyncResult
@@ -158,9 +159,14 @@ class GoLoginService:
 
     async def stop_left_overs(self) -> int:
         """Stop the browsers of processes that have died, and free their profiles. Returns how many."""
-        left_overs = await self._leases.take_over_expired()
-        await asyncio.gather(*(uninterrupted(self._stop_left_over(left_over)) for left_over in left_overs))
-        return len(left_overs)
+        by_id = {left_over.profile_id: left_over for left_over in await self._leases.take_over_expired()}
+
+        async def stop(profile_id: str) -> int:
+            await uninterrupted(self._stop_left_over(by_id[profile_id]))
+            return 1
+
+        await asyncio.gather(*(for_each([profile_id], stop, step="stop_left_over") for profile_id in by_id))
+        return len(by_id)
 
     async def _stop_left_over(self, left_over: LeftOver) -> None:
         log.warning("profile.left_over", profile_id=left_over.profile_id)

@@ -1,6 +1,6 @@
 """Which profiles run: each at most once at a time, over all processes, and never more than the plan allows."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import Database, database_time
 from app.models import Profile, utc_now
 from app.services import event_service
+from app.services.isolation import isolate_rows
 from app.services.leases import kept_alive, new_lease_token
 from app.utils.exceptions import (
     ConcurrentProfileLimitException,
@@ -150,31 +151,35 @@ class ProfileLeases:
 
     async def take_over_expired(self) -> list[LeftOver]:
         """Leases whose processes have died, now ours: stop each browser, then `give_back`."""
-        query = (
-            select(Profile)
-            .where(Profile.in_use, Profile.lease_expires_at < database_time())
-            .where(
-                Profile.lease_owner.startswith(f"{self._machine}:", autoescape=True)
-                | (Profile.lease_expires_at < database_time(plus=-self._foreign_grace))
-            )
-            .where(
-                Profile.ws_url.is_not(None)
-                | (Profile.lease_expires_at < database_time(plus=-self._start_grace))
-            )
-            .with_for_update(skip_locked=True)
+        is_expired = (
+            Profile.in_use,
+            Profile.lease_expires_at < database_time(),
+            Profile.lease_owner.startswith(f"{self._machine}:", autoescape=True)
+            | (Profile.lease_expires_at < database_time(plus=-self._foreign_grace)),
+            Profile.ws_url.is_not(None) | (Profile.lease_expires_at < database_time(plus=-self._start_grace)),
         )
-        async with self._database.transaction() as session:
-            profiles = (await session.scalars(query)).all()
-            for profile in profiles:
-                event_service.record(
-                    session,
-                    "profile.lease_taken_over",
-                    profile_id=profile.profile_id,
-                    previous_owner=profile.lease_owner,
-                )
-                profile.lease_token, profile.lease_owner = new_lease_token(), self._owner
-                profile.lease_expires_at = database_time(plus=self._lease_seconds)
-        return [_left_over(profile) for profile in profiles]
+        taken: list[LeftOver] = []
+
+        async def take(ids: Sequence[int]) -> int:
+            query = select(Profile).where(Profile.id.in_(ids), *is_expired)
+            async with self._database.transaction() as session:
+                profiles = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                for profile in profiles:
+                    event_service.record(
+                        session,
+                        "profile.lease_taken_over",
+                        profile_id=profile.profile_id,
+                        previous_owner=profile.lease_owner,
+                    )
+                    profile.lease_token, profile.lease_owner = new_lease_token(), self._owner
+                    profile.lease_expires_at = database_time(plus=self._lease_seconds)
+            taken.extend(map(_left_over, profiles))
+            return len(profiles)
+
+        async with self._database.reading() as session:
+            ids = (await session.scalars(select(Profile.id).where(*is_expired))).all()
+        await isolate_rows(ids, take, step="take_over_leases")
+        return taken
 
     async def count_held(self) -> int:
         """Leases of this process."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from time import monotonic
@@ -17,6 +17,7 @@ from app.database import Database, insert_or_update
 from app.models import Profile, ProfileSync, SyncStatus, utc_now
 from app.services import event_service
 from app.services.account_rule import AccountRule
+from app.services.isolation import isolate_rows
 from app.services.listing import Page, PageRequest, page_of
 from app.utils.exceptions import (
     AppException,
@@ -168,20 +169,28 @@ class ProfileSyncService:
             known = {profile.profile_id: profile for profile in await session.scalars(query)}
         wanted = {profile_id: self._values(row) for profile_id, row in rows.items()}
         changed = [
-            values
+            profile_id
             for profile_id, values in wanted.items()
             if profile_id not in known or _differs(known[profile_id], values)
         ]
-        if changed:
+        ids = {profile_id: profile.id for profile_id, profile in known.items()}
+        written: set[str] = set()
+
+        async def upsert(profile_ids: Sequence[str]) -> int:
             async with self._database.transaction() as session:
-                ids = await _upsert(session, changed)
-        for profile_id in rows:
-            seen.add(known[profile_id].id if profile_id in known else ids[profile_id])
-        created = len(rows.keys() - known.keys())
-        returned = sum(not profile.is_active for profile in known.values())
+                upserted = await _upsert(session, [wanted[profile_id] for profile_id in profile_ids])
+            ids.update(upserted)
+            written.update(upserted)
+            return len(upserted)
+
+        await isolate_rows(changed, upsert, step="sync_profiles")
+        for row_id in ids.values():
+            seen.add(row_id)
+        created = len(written - known.keys())
+        returned = sum(not known[profile_id].is_active for profile_id in written & known.keys())
         result.created += created
         result.returned += returned
-        result.updated += len(changed) - created - returned
+        result.updated += len(written) - created - returned
 
     def _values(self, row: BrowserProfile) -> dict[str, Any]:
         metadata = row.model_dump(

@@ -24,6 +24,7 @@ from app.services.credential_vault import CredentialVault
 from app.services.due_refreshes import due, is_free, room_for_calls, within
 from app.services.group_commit import GroupCommit
 from app.services.interfaces import TokenSet
+from app.services.isolation import UsableRows
 from app.services.leases import new_lease_token
 from app.services.refresh_results import NOT_HELD, HeldRefresh, RefreshResult, save_all
 from app.utils.exceptions import AppException, DecryptionException, TwitterAPIException
@@ -77,6 +78,7 @@ class RefreshLeases:
         self._budgets = budgets
         self._times = times
         self._owner = owner
+        self._usable = UsableRows(Credential.id, step="take_due")
         self._saves = GroupCommit(database=database, write=self._save_all)
 
     async def take(self, account_id: str, api_app: str, *, version: int) -> HeldRefresh | None:
@@ -106,9 +108,19 @@ class RefreshLeases:
 
         Of an app whose budget of calls is told, no more than fit into it beside those in flight, in all processes.
         """
+
+        async def find(among: ColumnElement[bool]) -> Sequence[int]:
+            async with self._database.reading() as session:
+                found = due(limit, {}, among).with_only_columns(Credential.id)
+                return (await session.scalars(found)).all()
+
+        return await self._usable.claim(lambda among: self._take_due(limit, among), find) or []
+
+    async def _take_due(self, limit: int, among: ColumnElement[bool]) -> list[HeldRefresh]:
         async with self._database.transaction() as session:
             room = await room_for_calls(session, self._budgets)
-            rows = (await session.scalars(due(limit, room))).all()
+            query = due(limit, room, among).with_for_update(skip_locked=True)
+            rows = (await session.scalars(query)).all()
             lease_token = new_lease_token()
             tried = [self._taken_if_readable(session, row, lease_token) for row in within(room, rows)]
             taken = [held for held in tried if held is not None]

@@ -1,5 +1,6 @@
 """How long history is kept; deleted in small batches, so that nothing waits long for a lock."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -23,6 +24,7 @@ from app.models import (
     WebhookStatus,
     utc_now,
 )
+from app.services.isolation import for_each, isolate_rows, run_steps
 
 _BATCH: Final = 1000
 _ENDED: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
@@ -52,20 +54,21 @@ class Retention:
         self._max_evidence_bytes = max_evidence_bytes
 
     async def delete_old(self) -> dict[str, int]:
-        """Rows deleted, by what they were."""
+        """Rows deleted, by what they were. Raises what the first failing step raises, after all the others have run."""
         ended_before = _days_ago(self._days.sessions)
-        return {
-            "sessions_deleted": await self._delete_sessions(ended_before),
-            "batches_deleted": await self._delete_batches(Batch.completed_at < ended_before),
-            "syncs_deleted": await self._delete(ProfileSync, ProfileSync.completed_at < ended_before),
-            "events_deleted": await self._delete_events(),
-            "deliveries_deleted": await self._delete_deliveries(_days_ago(self._days.webhooks)),
-            "keys_deleted": await self._delete(IdempotencyKey, IdempotencyKey.expires_at <= utc_now()),
-            "evidence_deleted": await self._delete(
-                Evidence, Evidence.taken_at < _days_ago(self._days.evidence)
-            )
-            + await self._delete_excess_evidence(),
-        }
+        done = await run_steps(
+            {
+                "sessions_deleted": lambda: self._delete_sessions(ended_before),
+                "batches_deleted": lambda: self._delete_batches(Batch.completed_at < ended_before),
+                "syncs_deleted": lambda: self._delete(ProfileSync, ProfileSync.completed_at < ended_before),
+                "events_deleted": self._delete_events,
+                "deliveries_deleted": lambda: self._delete_deliveries(_days_ago(self._days.webhooks)),
+                "keys_deleted": lambda: self._delete(IdempotencyKey, IdempotencyKey.expires_at <= utc_now()),
+                "evidence_deleted": self._delete_evidence,
+            }
+        )
+        done.raise_failure()
+        return done.values
 
     async def _delete_events(self) -> int:
         """The last one stays, whatever its age: SQLite would give its id again, and readers go by ids."""
@@ -91,28 +94,31 @@ class Retention:
 
     async def _delete_batches(self, is_old: ColumnElement[bool]) -> int:
         """With their rows, a transaction for each: one may have ten thousand."""
-        async with self._database.reading() as session:
-            batch_ids = (await session.scalars(select(Batch.batch_id).where(is_old))).all()
-        for batch_id in batch_ids:
+
+        async def delete_one(batch_id: str) -> int:
             async with self._database.transaction() as session:
                 gone = await session.execute(delete(Batch).where(Batch.batch_id == batch_id, is_old))
                 if gone.rowcount:  # type: ignore[attr-defined]
                     await session.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
-        return len(batch_ids)
+            return 1
+
+        async with self._database.reading() as session:
+            batch_ids = (await session.scalars(select(Batch.batch_id).where(is_old))).all()
+        return (await for_each(batch_ids, delete_one, step="delete_batches")).count
 
     async def _delete_sessions(self, ended_before: datetime) -> int:
         """With all that belongs to them; one that is just being tried again is left alone."""
-        is_old = (AuthorizationSession.status.in_(_ENDED), AuthorizationSession.completed_at < ended_before)
-        query = select(AuthorizationSession.session_id).where(*is_old).limit(_BATCH)
-        deleted = 0
-        while True:
+        is_old = AuthorizationSession.status.in_(_ENDED) & (AuthorizationSession.completed_at < ended_before)
+
+        async def delete_some(ids: Sequence[int]) -> int:
+            old = select(AuthorizationSession.session_id).where(AuthorizationSession.id.in_(ids), is_old)
             async with self._database.transaction() as session:
-                ids = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                session_ids = (await session.scalars(old.with_for_update(skip_locked=True))).all()
                 for model in (AuthorizationAttempt, Evidence, AuthorizationSession):
-                    await session.execute(delete(model).where(model.session_id.in_(ids)))
-            deleted += len(ids)
-            if len(ids) < _BATCH:
-                return deleted
+                    await session.execute(delete(model).where(model.session_id.in_(session_ids)))
+            return len(session_ids)
+
+        return await self._in_batches(AuthorizationSession, is_old, delete_some)
 
     async def _delete_deliveries(self, done_before: datetime) -> int:
         """With their attempts; of deleted webhooks all, and then those themselves."""
@@ -123,19 +129,29 @@ class Retention:
         await self._delete(WebhookEndpoint, is_deleted)
         return deleted
 
-    async def _delete_excess_evidence(self) -> int:
-        """The oldest first, until the rest fits."""
-        deleted = 0
-        while ids := await self._oldest_excess_evidence():
+    async def _delete_evidence(self) -> int:
+        """The old, then the oldest until the rest fits."""
+
+        async def delete_some(ids: Sequence[int]) -> int:
             async with self._database.transaction() as session:
                 await session.execute(delete(Evidence).where(Evidence.id.in_(ids)))
-            deleted += len(ids)
+            return len(ids)
+
+        deleted = await self._delete(Evidence, Evidence.taken_at < _days_ago(self._days.evidence))
+        failed: list[int] = []
+        while len(failed) < _BATCH and (ids := await self._oldest_excess_evidence(failed)):
+            done = await isolate_rows(ids, delete_some, step="delete_evidence")
+            deleted += done.count
+            failed += done.failed
         return deleted
 
-    async def _oldest_excess_evidence(self) -> list[int]:
-        """Ids of those that are too many, a batch of them at most."""
+    async def _oldest_excess_evidence(self, failed: Sequence[int]) -> list[int]:
+        """Ids of those that are too many, a batch of them at most, without those that cannot be deleted."""
         oldest = (
-            select(Evidence.id, Evidence.size_bytes).order_by(Evidence.taken_at, Evidence.id).limit(_BATCH)
+            select(Evidence.id, Evidence.size_bytes)
+            .where(Evidence.id.not_in(failed))
+            .order_by(Evidence.taken_at, Evidence.id)
+            .limit(_BATCH)
         )
         async with self._database.reading() as session:
             total = await session.scalar(select(func.sum(Evidence.size_bytes))) or 0
@@ -149,17 +165,31 @@ class Retention:
         return ids
 
     async def _delete(self, model: Any, is_old: ColumnElement[bool]) -> int:
-        """A transaction for each batch, until one is not full."""
-        deleted = 0
-        while True:
-            oldest = select(model.id).where(is_old).limit(_BATCH)
+        async def delete_some(ids: Sequence[int]) -> int:
             # Asked twice: a row may change while PostgreSQL waits for it, and only what stands here is asked again.
-            query = delete(model).where(model.id.in_(oldest), is_old)
+            query = delete(model).where(model.id.in_(ids), is_old)
             async with self._database.transaction() as session:
                 result = await session.execute(query)
-            count: int = result.rowcount  # type: ignore[attr-defined]
-            deleted += count
-            if count < _BATCH:
+            return result.rowcount  # type: ignore[attr-defined, no-any-return]
+
+        return await self._in_batches(model, is_old, delete_some)
+
+    async def _in_batches(
+        self,
+        model: Any,
+        is_old: ColumnElement[bool],
+        delete_some: Callable[[Sequence[int]], Awaitable[int]],
+    ) -> int:
+        """Call `delete_some`, one transaction, with the ids of a batch of old rows, until one batch is not full."""
+        deleted, failed = 0, list[int]()
+        while True:
+            old = select(model.id).where(is_old, model.id.not_in(failed)).limit(_BATCH)
+            async with self._database.reading() as session:
+                ids = (await session.scalars(old)).all()
+            done = await isolate_rows(ids, delete_some, step=f"delete_{model.__tablename__}")
+            deleted += done.count
+            failed += done.failed
+            if len(ids) < _BATCH or len(failed) >= _BATCH:
                 return deleted
 
 

@@ -1,12 +1,12 @@
 """The working side of a session's life: claimed under a lease, brought to one true end, put back when a runner dies."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
@@ -18,6 +18,7 @@ from app.services.batch_pacing import BatchPacing
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService
 from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
+from app.services.isolation import isolate_rows
 from app.services.job_queue import JobQueue, Waiting
 from app.services.leases import new_lease_token
 from app.services.session_waiters import SessionWaiters
@@ -215,24 +216,11 @@ class SessionRuns:
 
     async def recover_lost(self) -> int:
         """Put back sessions whose runner has gone (their lease ran out); end those tried too often."""
-        query = select(AuthorizationSession).where(
+        is_lost = (
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
             AuthorizationSession.lease_expires_at < database_time(),
         )
-        async with self._database.transaction() as session:
-            rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
-            for row in rows:
-                interrupted = "The process that ran it has ended, or stood still for too long"
-                await session_life.end_attempt(session, row, code="INTERRUPTED", message=interrupted)
-                if row.attempts < row.attempts_allowed:
-                    self._put_back(session, row, reason="lease_expired")
-                    continue
-                row.error_code = "ATTEMPTS_EXHAUSTED"
-                row.error_message = (
-                    f"The authorization was interrupted {row.attempts} times and is not tried again"
-                )
-                self._end(session, row, SessionStatus.FAILED, error_code=row.error_code)
-        return len(rows)
+        return await self._change_all(is_lost, self._recover, step="recover_sessions")
 
     async def end_expired(self) -> int:
         """Waiting sessions past their `expires_at` become ``timeout``."""
@@ -279,20 +267,56 @@ class SessionRuns:
         if await session.scalar(claimed.limit(1)) is not None:
             raise ProfileInUseException(profile_id)
 
-    async def _time_out(self, condition: Sequence[Any], message: str) -> int:
-        """In batches: a day's backlog in one transaction would keep everybody else from writing."""
-        query = select(AuthorizationSession).where(*condition).limit(_BATCH)
-        code, ended = AuthorizationTimeoutException.error_code, 0
-        while True:
+    async def _recover(self, session: AsyncSession, row: AuthorizationSession) -> None:
+        interrupted = "The process that ran it has ended, or stood still for too long"
+        await session_life.end_attempt(session, row, code="INTERRUPTED", message=interrupted)
+        if row.attempts < row.attempts_allowed:
+            self._put_back(session, row, reason="lease_expired")
+            return
+        row.error_code = "ATTEMPTS_EXHAUSTED"
+        row.error_message = f"The authorization was interrupted {row.attempts} times and is not tried again"
+        self._end(session, row, SessionStatus.FAILED, error_code=row.error_code)
+
+    async def _time_out(self, condition: Sequence[ColumnElement[bool]], message: str) -> int:
+        code = AuthorizationTimeoutException.error_code
+
+        async def end(session: AsyncSession, row: AuthorizationSession) -> None:
+            row.error_code, row.error_message = code, message
+            await session_life.end_attempt(session, row, code=code, message=message)
+            self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
+
+        return await self._change_all(condition, end, step="end_sessions")
+
+    async def _change_all(
+        self,
+        condition: Sequence[ColumnElement[bool]],
+        change: Callable[[AsyncSession, AuthorizationSession], Awaitable[None]],
+        *,
+        step: str,
+    ) -> int:
+        """Change the sessions for which `condition` holds; those that fail are left as they are. Returns how many.
+
+        In batches: a day's backlog in one transaction would keep everybody else from writing.
+        """
+
+        async def change_some(ids: Sequence[int]) -> int:
+            query = select(AuthorizationSession).where(AuthorizationSession.id.in_(ids), *condition)
             async with self._database.transaction() as session:
                 rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
                 for row in rows:
-                    row.error_code, row.error_message = code, message
-                    await session_life.end_attempt(session, row, code=code, message=message)
-                    self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
-            ended += len(rows)
-            if len(rows) < _BATCH:
-                return ended
+                    await change(session, row)
+            return len(rows)
+
+        changed, failed = 0, list[int]()
+        while True:
+            found = select(AuthorizationSession.id).where(*condition, AuthorizationSession.id.not_in(failed))
+            async with self._database.reading() as session:
+                ids = (await session.scalars(found.limit(_BATCH))).all()
+            done = await isolate_rows(ids, change_some, step=step)
+            changed += done.count
+            failed += done.failed
+            if len(ids) < _BATCH or len(failed) >= _BATCH:
+                return changed
 
     def _put_back(
         self, session: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0

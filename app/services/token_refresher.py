@@ -10,6 +10,7 @@ from app.models import utc_now
 from app.services.app_states import AppStates
 from app.services.call_budgets import CallBudgets
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
+from app.services.isolation import for_each
 from app.services.refresh_leases import AMBIGUOUS, RefreshLeases
 from app.services.refresh_results import HeldRefresh
 from app.services.token_spill import TokenSpill
@@ -72,12 +73,15 @@ class TokenRefresher:
 
         Raises `DatabaseUnavailableException`: then the rest stays where it is.
         """
-        picked_up = 0
-        for spilled in await self._spill.read_all():
+
+        async def save(path: Path) -> int:
+            spilled = by_path[path]
             await self._save_once(spilled.held, spilled.tokens, spilled.answered_at)
-            await self._spill.remove(spilled.path)
-            picked_up += 1
-        return picked_up
+            await self._spill.remove(path)
+            return 1
+
+        by_path = {spilled.path: spilled for spilled in await self._spill.read_all()}
+        return (await for_each(by_path, save, step="pick_up_spilled")).count
 
     async def wait_for_running(self) -> None:
         """Until every refresh of this process has ended."""

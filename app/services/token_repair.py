@@ -18,6 +18,7 @@ from app.models import (
     utc_now,
 )
 from app.services.authorization_service import AuthorizationService, Order
+from app.services.isolation import for_each
 from app.services.key_service import Caller, Scope
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
@@ -59,10 +60,7 @@ class TokenRepair:
         async with self._database.reading() as session:
             room = self._limits.at_once - await _open_repairs(session)
             broken = (await session.execute(self._broken(room))).all() if room > 0 else []
-        made = 0
-        for account_id, api_app in broken:
-            made += await self._repair(account_id, api_app)
-        return made
+        return (await for_each(broken, lambda row: self._repair(*row), step="repair")).count
 
     def _broken(self, limit: int) -> Select[str, str]:
         """Accounts without an open session whose tries of the day are not used up, the longest broken first."""

@@ -26,12 +26,15 @@ from app.models import (
     utc_now,
 )
 from app.services import event_service, webhook_lines
+from app.services.isolation import UsableRows, isolate_rows
 from app.services.leases import new_lease_token
 from app.services.webhook_message import Message, message_of
 from app.services.webhook_vault import WebhookVault
 from app.utils.exceptions import DecryptionException
 from app.utils.logger import get_logger
 
+_MAX_FOUND: Final = 20
+"""Deliveries that are claimed one by one at once, when one of them cannot be claimed."""
 _JITTER: Final = 0.2
 _LONGEST_RETRY_AFTER: Final = 3600.0
 _LOST: Final = "Not sent: the event was deleted before (EVENT_RETENTION_DAYS, EVENT_RETENTION_COUNT)"
@@ -78,6 +81,7 @@ class WebhookDeliveries:
         self._vault = vault
         self.limits = limits
         self._owner = owner
+        self._usable = UsableRows(WebhookDelivery.id, step="claim_deliveries")
 
     async def due_endpoints(self) -> Sequence[int]:
         """Active ones for which something is due."""
@@ -98,12 +102,33 @@ class WebhookDeliveries:
         """
         if under_way >= self.limits.concurrency:
             return None
+        claimed = 0
+
+        async def claim(among: ColumnElement[bool]) -> list[Claim] | None:
+            nonlocal claimed
+            claims = await self._claim(endpoint_row_id, under_way + claimed, among)
+            claimed += len(claims or ())
+            return claims
+
+        async def find(among: ColumnElement[bool]) -> Sequence[int]:
+            due = select(WebhookDelivery.id).where(
+                WebhookDelivery.endpoint_row_id == endpoint_row_id, among, *_is_due()
+            )
+            async with self._database.reading() as session:
+                found = await session.scalars(due.order_by(WebhookDelivery.next_attempt_at).limit(_MAX_FOUND))
+                return found.all()
+
+        return await self._usable.claim(claim, find)
+
+    async def _claim(
+        self, endpoint_row_id: int, under_way: int, among: ColumnElement[bool]
+    ) -> list[Claim] | None:
         async with self._database.transaction() as session:
             endpoint = await _locked(session, endpoint_row_id)
             if endpoint is None or endpoint.status is not WebhookStatus.ACTIVE:
                 return None
             allowed = 1 if endpoint.failing_since else self.limits.concurrency
-            if not (due := await _due(session, endpoint, max(allowed - under_way, 0))):
+            if not (due := await _due(session, endpoint, among, limit=max(allowed - under_way, 0))):
                 return None
             try:
                 secrets = self._vault.open(endpoint)
@@ -139,21 +164,25 @@ class WebhookDeliveries:
 
     async def apply(self, endpoint_row_id: int, results: Sequence[tuple[Claim, WebhookAnswer]]) -> None:
         """Those whose lease was lost change nothing."""
-        if not results:
-            return
-        async with self._database.transaction() as session:
-            endpoint = await _locked(session, endpoint_row_id)
-            if endpoint is None:
-                return
-            answers = []
-            for claim, answer in results:
-                row = await session.scalar(select(WebhookDelivery).where(*_held(claim)).with_for_update())
-                if row is not None:
-                    if claim.endpoint_changed_at == endpoint.updated_at:
-                        answers.append(answer)
-                    await self._apply_one(session, endpoint, row, answer)
-            if answers and endpoint.status is WebhookStatus.ACTIVE:
-                self._judge(session, endpoint, answers)
+        by_id = {claim.delivery_id: (claim, answer) for claim, answer in results}
+
+        async def apply(delivery_ids: Sequence[int]) -> int:
+            async with self._database.transaction() as session:
+                endpoint = await _locked(session, endpoint_row_id)
+                if endpoint is None:
+                    return 0
+                answers = []
+                for claim, answer in (by_id[delivery_id] for delivery_id in delivery_ids):
+                    row = await session.scalar(select(WebhookDelivery).where(*_held(claim)).with_for_update())
+                    if row is not None:
+                        if claim.endpoint_changed_at == endpoint.updated_at:
+                            answers.append(answer)
+                        await self._apply_one(session, endpoint, row, answer)
+                if answers and endpoint.status is WebhookStatus.ACTIVE:
+                    self._judge(session, endpoint, answers)
+            return len(delivery_ids)
+
+        await isolate_rows(list(by_id), apply, step="apply_deliveries")
 
     async def _apply_one(
         self, session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, answer: WebhookAnswer
@@ -211,12 +240,12 @@ async def _locked(session: AsyncSession, endpoint_row_id: int) -> WebhookEndpoin
 
 
 async def _due(
-    session: AsyncSession, endpoint: WebhookEndpoint, limit: int
+    session: AsyncSession, endpoint: WebhookEndpoint, among: ColumnElement[bool], *, limit: int
 ) -> list[tuple[WebhookDelivery, Event | None]]:
     query = (
         select(WebhookDelivery, Event)
         .outerjoin(Event, Event.id == WebhookDelivery.event_id)
-        .where(WebhookDelivery.endpoint_row_id == endpoint.id, *_is_due())
+        .where(WebhookDelivery.endpoint_row_id == endpoint.id, among, *_is_due())
         .order_by(WebhookDelivery.next_attempt_at)
         .limit(limit)
         .with_for_update(of=WebhookDelivery, skip_locked=True)

@@ -10,6 +10,7 @@ from app.clients.oauth_provider import ProviderUser
 from app.services.automation import ProfileAutomator
 from app.services.gologin_service import GoLoginService
 from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
+from app.services.isolation import run_steps
 from app.services.job_queue import JobQueue
 from app.services.leases import kept_alive
 from app.services.session_runs import SessionRuns
@@ -228,16 +229,24 @@ class AuthorizationWorker(Worker):
             await asyncio.sleep(self._lease_seconds / _LOOKS_PER_LEASE)
 
     async def _look_after_waiting(self) -> None:
+        steps = {
+            "expired": self._runs.end_expired,
+            "recovered": self._runs.recover_lost,
+            "delivered": self._runs.deliver_waiting,
+        }
         try:
-            await self._runs.end_expired()
-            recovered = await self._runs.recover_lost()
-            delivered = await self._runs.deliver_waiting()
+            done = await run_steps(steps)
+            if done.values.get("recovered"):
+                log.warning(
+                    "authorization.recovered",
+                    sessions=done.values["recovered"],
+                    waiting=done.values.get("delivered"),
+                )
+            done.raise_failure()
         except Exception as error:
             self._failed(error)
             return
         self._succeeded()
-        if recovered:
-            log.warning("authorization.recovered", sessions=recovered, waiting=delivered)
 
     async def _drain(self, delivery: "asyncio.Task[None]") -> None:
         """No new work; let running ones end; then cancel them, which stops their browsers and frees their sessions."""

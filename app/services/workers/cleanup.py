@@ -4,6 +4,7 @@ import asyncio
 
 from app.services.chromedriver import remove_left_over_folders
 from app.services.gologin_service import GoLoginService
+from app.services.isolation import run_steps
 from app.services.retention import Retention
 from app.services.session_runs import SessionRuns
 from app.services.worker_runs import WorkerRuns
@@ -33,14 +34,14 @@ class CleanupWorker(PeriodicWorker):
         self._retention = retention
 
     async def _work(self) -> None:
-        timed_out = await self._sessions.end_overdue()
-        left_overs = await self._gologin.stop_left_overs()
-        folders = await asyncio.to_thread(remove_left_over_folders)
-        deleted = await self._retention.delete_old()
-        log.info(
-            "cleanup.done",
-            sessions_timed_out=timed_out,
-            left_over_browsers=left_overs,
-            left_over_folders=folders,
-            **deleted,
+        done = await run_steps(
+            {
+                "sessions_timed_out": self._sessions.end_overdue,
+                "left_over_browsers": self._gologin.stop_left_overs,
+                "left_over_folders": lambda: asyncio.to_thread(remove_left_over_folders),
+                "deleted": self._retention.delete_old,
+            }
         )
+        deleted = done.values.pop("deleted", {})
+        log.info("cleanup.done", **done.values, **deleted)
+        done.raise_failure()

@@ -6,8 +6,9 @@ from time import monotonic
 from app.database import Database
 from app.services.alarm_service import AlarmService, Reading
 from app.services.cloud_gate import CloudGate
-from app.services.fleet_counts import FleetCounts, count_fleet
+from app.services.fleet_counts import count_fleet
 from app.services.gologin_service import GoLoginService
+from app.services.isolation import run_steps
 from app.services.worker_runs import WorkerRuns
 from app.services.workers.base import PeriodicWorker
 from app.utils.logger import get_logger
@@ -58,6 +59,15 @@ class MonitorWorker(PeriodicWorker):
         self._began = monotonic()
 
     async def _work(self) -> None:
+        done = await run_steps(
+            {"fleet": self._of_fleet, "gologin": self._of_gologin, "slots": self._of_slots}
+        )
+        await self._alarms.update(
+            {name: reading for part in done.values.values() for name, reading in part.items()}
+        )
+        done.raise_failure()
+
+    async def _of_fleet(self) -> dict[str, Reading]:
         counts = await count_fleet(self._database)
         log.info(
             "monitor.snapshot",
@@ -66,11 +76,6 @@ class MonitorWorker(PeriodicWorker):
             loop_lag_p99_ms=self._loop_lag.snapshot().p99_ms,
             **asdict(counts),
         )
-        await self._alarms.update(
-            {**self._of_fleet(counts), **await self._of_gologin(), **await self._of_slots()}
-        )
-
-    def _of_fleet(self, counts: FleetCounts) -> dict[str, Reading]:
         limits, waiting = self._thresholds, counts.oldest_waiting_seconds
         return {
             "waiting_too_long": Reading(
