@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable, without_tags
 from app.utils.exceptions import UNREACHABLE, GoLoginAPIException
@@ -121,7 +122,7 @@ class GoLoginClient:
     async def list_profiles(self, page: int) -> ProfilePage:
         """30 a page, oldest first, so that new ones only ever appear at the end."""
         params = {"page": page, "sorterField": "createdAt", "sorterOrder": "ascend"}
-        rows = _parse(_Page, await self._cloud("/browser/v2", params=params))
+        rows = _parse(_Page, await self._cloud("/browser/v2", params=params, extensions=LIST))
         return ProfilePage(profiles=list(rows.profiles), total=rows.total)
 
     @retry_idempotent()
@@ -187,6 +188,8 @@ class GoLoginClient:
             raise GoLoginAPIException("timeout", f"no answer within {timeout:g} seconds") from error
         except httpx.ConnectError as error:  # nothing was sent
             raise GoLoginAPIException(UNREACHABLE, f"{place} cannot be reached") from error
+        except AnswerTooLargeError as error:
+            raise GoLoginAPIException("too large", str(error), retryable=False) from error
         except httpx.HTTPError as error:
             raise GoLoginAPIException("disconnected", f"{place} broke the connection") from error
 

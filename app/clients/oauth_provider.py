@@ -17,6 +17,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
+from app.clients.bounded import AnswerTooLargeError
 from app.clients.texts import storable
 from app.utils.exceptions import (
     CreditsDepletedException,
@@ -203,7 +204,8 @@ class OAuthProviderClient:
             reason = f"no answer within {self._timeout:g} seconds"
             raise TwitterAPIException("timeout", reason, provider=api.name, may_have_acted=True) from error
         except httpx.HTTPError as error:
-            reason = "the connection to the provider's API broke off"
+            too_large = isinstance(error, AnswerTooLargeError)
+            reason = str(error) if too_large else "the connection to the provider's API broke off"
             raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
         if response.is_success:
             return response

@@ -12,6 +12,7 @@ from typing import Final
 
 import httpx
 
+from app.clients.bounded import BoundedTransport
 from app.clients.connections import StackedTransport
 from app.clients.webhooks import new_transport
 from app.config import Settings
@@ -105,7 +106,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         tls = httpx.create_ssl_context(trust_env=False)  # one: it takes 20 ms to make
         # No environment proxies: every address is one of ours or of the settings.
         connections = StackedTransport(tls=tls, most=_most_connections(settings), keep_idle=_IDLE_CONNECTION)
-        http = await stack.enter_async_context(httpx.AsyncClient(transport=connections, trust_env=False))
+        bounded = BoundedTransport(connections)
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=bounded, trust_env=False))
         transport = await stack.enter_async_context(new_transport(tls))
         context = _build(settings, database, http, transport, stack)
         context.loop_lag.start()

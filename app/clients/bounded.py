@@ -1,0 +1,81 @@
+"""Ceilings of what others answer: a body is unpacked and read up to a number of bytes, and no further.
+
+httpx unpacks a compressed body without a limit: one megabyte of it may become a gigabyte in memory (CWE-409).
+"""
+
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any, Final, cast
+
+import httpx
+
+MAX_ANSWER: Final = 1_000_000
+"""Bytes of any answer, once it is unpacked."""
+MAX_LIST: Final = 16_000_000
+"""The same of an answer that lists many things; its request says so with `LIST`."""
+LIST: Final[dict[str, Any]] = {"max_answer": MAX_LIST}
+"""`extensions` of a request whose answer is a list."""
+_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+
+
+class AnswerTooLargeError(httpx.ReadError):
+    """The answer goes on beyond its ceiling; the connection is given up."""
+
+    def __init__(self, ceiling: int, *, request: httpx.Request) -> None:
+        super().__init__(f"the answer is larger than {ceiling:,} bytes", request=request)
+
+
+class BoundedTransport(httpx.AsyncBaseTransport):
+    """Hands out the answers of `transport` unpacked and within their ceilings.
+
+    Reading a body raises `AnswerTooLargeError`, or `httpx.DecodingError` for one that cannot be unpacked.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers["Accept-Encoding"] = "gzip, deflate"
+        response = await self._transport.handle_async_request(request)
+        stream = _BoundedBody(
+            cast(httpx.AsyncByteStream, response.stream),
+            request=request,
+            encoding=response.headers.pop("content-encoding", "identity").strip().lower(),
+            ceiling=request.extensions.get("max_answer", MAX_ANSWER),
+        )
+        response.headers.pop("content-length", None)  # of the packed body
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class _BoundedBody(httpx.AsyncByteStream):
+    def __init__(
+        self, stream: httpx.AsyncByteStream, *, request: httpx.Request, encoding: str, ceiling: int
+    ) -> None:
+        self._stream = stream
+        self._request = request
+        self._encoding = encoding
+        self._ceiling = ceiling
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._encoding not in ("identity", "", *_ENCODINGS):
+            raise httpx.DecodingError("the answer is packed as nobody asked for", request=self._request)
+        unpacker = zlib.decompressobj(_GZIP_OR_ZLIB) if self._encoding in _ENCODINGS else None
+        left = self._ceiling
+        async for sent in self._stream:
+            try:
+                part = unpacker.decompress(sent, left + 1) if unpacker is not None else sent
+            except zlib.error as error:
+                raise httpx.DecodingError("the answer cannot be unpacked", request=self._request) from error
+            left -= len(part)
+            if left < 0:
+                raise AnswerTooLargeError(self._ceiling, request=self._request)
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

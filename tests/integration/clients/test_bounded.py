@@ -1,0 +1,173 @@
+"""Answers without an end, or that unpack to much more than they are: read up to their ceiling, and no further."""
+
+import asyncio
+import gzip
+import json
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from app.clients.adspower import AdsPowerClient
+from app.clients.bounded import LIST, MAX_ANSWER, MAX_LIST, AnswerTooLargeError, BoundedTransport
+from app.clients.devtools import DevToolsClient
+from app.clients.gologin import GoLoginClient
+from app.clients.oauth_provider import OAuthProviderClient
+from app.services.providers import x_provider
+from app.utils.exceptions import (
+    AdsPowerAPIException,
+    AppException,
+    GoLoginAPIException,
+    SeleniumConnectionException,
+    TwitterAPIException,
+)
+from tests.fixtures.scripted import Slow, scripted
+
+
+class OpenGate:
+    async def enter(self) -> None:
+        pass
+
+    async def trip(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+@pytest_asyncio.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    transport = BoundedTransport(httpx.AsyncHTTPTransport(trust_env=False))
+    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=20) as client:
+        yield client
+
+
+def answer(body: bytes, **headers: str) -> bytes:
+    named = {"Content-Length": str(len(body)), "Content-Type": "application/json", **headers}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items()]
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + body
+
+
+def bomb(size: int) -> bytes:
+    """`size` bytes of blanks, packed a thousand times smaller; made in pieces."""
+    packer = zlib.compressobj(wbits=31)
+    blanks = b" " * 1_000_000
+    return b"".join([*(packer.compress(blanks) for _ in range(size // len(blanks))), packer.flush()])
+
+
+BOMB = bomb(1_200_000_000)
+
+
+@pytest.mark.parametrize(
+    ("pack", "encoding"),
+    [(bytes, "identity"), (gzip.compress, "gzip"), (gzip.compress, "X-GZIP"), (zlib.compress, "deflate")],
+)
+async def test_an_answer_within_its_ceiling_is_read(
+    http: httpx.AsyncClient, pack: Callable[[bytes], bytes], encoding: str
+):
+    body = b"x" * MAX_ANSWER
+    async with scripted(answer(pack(body), Content_Encoding=encoding)) as server:
+        assert (await http.get(server.url)).content == body
+    async with scripted(answer(pack(body + b"x"), Content_Encoding=encoding)) as server:
+        with pytest.raises(AnswerTooLargeError, match="larger than 1,000,000 bytes"):
+            await http.get(server.url)
+        await http.get(server.url, extensions=LIST)
+
+
+@pytest.mark.parametrize(("body", "encoding"), [(b"not gzip", "gzip"), (b"{}", "br"), (b"{}", "gzip, gzip")])
+async def test_what_cannot_be_unpacked_is_refused(http: httpx.AsyncClient, body: bytes, encoding: str):
+    async with scripted(answer(body, Content_Encoding=encoding)) as server:
+        with pytest.raises(httpx.DecodingError):
+            await http.get(server.url)
+
+
+async def test_a_list_has_a_ceiling_of_its_own(http: httpx.AsyncClient):
+    async with scripted(answer(b"x" * (MAX_LIST + 1))) as server:
+        with pytest.raises(AnswerTooLargeError, match="larger than 16,000,000 bytes"):
+            await http.get(server.url, extensions=LIST)
+
+
+async def ask_token(http: httpx.AsyncClient, url: str) -> Any:
+    client = OAuthProviderClient(http=http, timeout=20)
+    return await client.token(
+        x_provider(web_url=url, api_url=url), client_id="id", client_secret="s", form={}
+    )
+
+
+async def ask_who(http: httpx.AsyncClient, url: str) -> Any:
+    client = OAuthProviderClient(http=http, timeout=20)
+    return await client.me.__wrapped__(client, x_provider(web_url=url, api_url=url), "token")
+
+
+async def list_gologin(http: httpx.AsyncClient, url: str) -> Any:
+    client = gologin(http, url)
+    return await client.list_profiles.__wrapped__(client, 1)
+
+
+async def start_gologin(http: httpx.AsyncClient, url: str) -> Any:
+    return await gologin(http, url).start_profile("id", timeout=20)
+
+
+async def start_adspower(http: httpx.AsyncClient, url: str) -> Any:
+    client = AdsPowerClient(http=http, base_url=url, api_timeout=20, stop_timeout=20, spacing=0)
+    return await client.start_profile("id", timeout=20)
+
+
+async def ask_version(http: httpx.AsyncClient, url: str) -> Any:
+    return await DevToolsClient(http=http).version(url.removeprefix("http://"))
+
+
+def gologin(http: httpx.AsyncClient, url: str) -> GoLoginClient:
+    return GoLoginClient(
+        http=http, gate=OpenGate(), api_url=url, api_token="t", local_url=url, api_timeout=20, stop_timeout=20
+    )
+
+
+CALLS: dict[Callable[[httpx.AsyncClient, str], Awaitable[Any]], type[AppException]] = {
+    ask_token: TwitterAPIException,
+    ask_who: TwitterAPIException,
+    list_gologin: GoLoginAPIException,
+    start_gologin: GoLoginAPIException,
+    start_adspower: AdsPowerAPIException,
+    ask_version: SeleniumConnectionException,
+}
+
+
+@pytest.mark.parametrize(("call", "error"), CALLS.items(), ids=[call.__name__ for call in CALLS])
+@pytest.mark.parametrize("kind", ["bomb", "endless", "deep"])
+async def test_no_client_reads_further(
+    http: httpx.AsyncClient, call: Callable[..., Any], error: type[AppException], kind: str
+):
+    """Not even a bomb of a gigabyte costs more memory than the ceiling; deep nesting is no JSON."""
+    endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b" " * (MAX_LIST + 100_000)
+    sent = {
+        "bomb": answer(BOMB, Content_Encoding="gzip"),
+        "endless": Slow(endless, pause=0.01),
+        "deep": answer(b"[" * 200_000),
+    }[kind]
+    async with scripted(sent) as server:
+        tracemalloc.start()
+        try:
+            with pytest.raises(error) as raised:
+                await call(http, server.url)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 5 * MAX_LIST
+    if kind != "deep" and error is not SeleniumConnectionException:
+        assert "larger than" in raised.value.message
+
+
+async def test_the_service_reads_within_ceilings(sandbox_context: Any):
+    """The client that everything of the service shares."""
+    clients = (
+        sandbox_context.oauth._client,
+        sandbox_context.gologin._client,
+        sandbox_context.gologin._devtools,
+    )
+    assert {type(client._http._transport) for client in clients} == {BoundedTransport}
+    async with scripted(answer(json.dumps({"access_token": "x" * MAX_ANSWER}).encode())) as server:
+        async with asyncio.timeout(20):
+            with pytest.raises(TwitterAPIException, match="larger than"):
+                await ask_token(sandbox_context.oauth._client._http, server.url)
