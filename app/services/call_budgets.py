@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from app.clients.oauth_provider import RateLimit
+from app.clients.rate_limits import RateLimit
 from app.utils.exceptions import AppLimitedException
 
 _TRUSTED_FOR: Final = 5.0

@@ -146,7 +146,7 @@ class OAuthProvider(ProviderApi):
         default_factory=dict
     )
     refresh_tokens_rotate: StrictBool = True
-    """A refresh answers with a new refresh token and the old one is spent."""
+    """A refresh answers with a new refresh token; an answer without one is worth a line in the log."""
     pkce: StrictBool = True
     """RFC 7636, S256."""
     oauth1: OAuth1Endpoints | None = None
