@@ -11,6 +11,7 @@ from app.services import event_service
 from app.services.reach import EVERYTHING, Reach
 from app.utils.exceptions import AppException, AppLimitedException, AppPausedException
 from app.utils.logger import get_logger
+from app.utils.waits import bounded_wait
 
 log = get_logger(__name__)
 
@@ -71,6 +72,7 @@ class AppStates:
 
     async def limited(self, session: AsyncSession, api_app: str, *, seconds: float) -> None:
         """The provider limits the app's rate: nothing of it is called before the seconds are over."""
+        seconds = bounded_wait(seconds)
         until = utc_now() + timedelta(seconds=seconds)
         insert = insert_or_update(session, AppState).values(
             api_app=api_app, failures_in_a_row=0, limited_until=until

@@ -13,6 +13,7 @@ from typing import Final
 
 from app.clients.rate_limits import RateLimit
 from app.utils.exceptions import AppLimitedException
+from app.utils.waits import bounded_wait
 
 _TRUSTED_FOR: Final = 5.0
 """Seconds: others may call for the app, too, from outside this service."""
@@ -86,7 +87,7 @@ class CallBudgets:
         told = self._told.get(api_app)
         if told is None or told.rate_limit.remaining > 0 or told.is_over():
             return None
-        return told.rate_limit.reset - time.time()
+        return bounded_wait(told.rate_limit.reset - time.time())
 
     def refuse_spent(self, api_app: str) -> None:
         """Raises `AppLimitedException`."""

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clients.token_answers import MAX_TOKEN_LIFE
 from app.database import Database, database_time
 from app.models import Credential, CredentialStatus, utc_now
 from app.services import event_service
@@ -26,11 +27,14 @@ from app.services.group_commit import GroupCommit
 from app.services.interfaces import TokenSet
 from app.services.leases import new_lease_token
 from app.services.refresh_results import NOT_HELD, HeldRefresh, RefreshResult, save_all
-from app.utils.exceptions import AppException, DecryptionException, TwitterAPIException
+from app.utils.exceptions import AppException, TwitterAPIException
 from app.utils.logger import get_logger
+from app.utils.waits import bounded_wait
 
 _TOO_MANY_REQUESTS: Final = 429
 _LONGEST_WAIT: Final = 3600.0
+_MOST_DOUBLINGS: Final = 20
+"""A float overflows after 1,024."""
 _SHARE_OF_LIFE: Final = 0.5
 """A token is refreshed in the second half of its life at the earliest, however wide the margin is."""
 
@@ -77,7 +81,8 @@ class RefreshLeases:
         self._budgets = budgets
         self._times = times
         self._owner = owner
-        self._saves = GroupCommit(database=database, write=self._save_all)
+        self._saves = GroupCommit(database=database, write=save_all)
+        self._notes = GroupCommit(database=database, write=self._note_all)
 
     async def take(self, account_id: str, api_app: str, *, version: int) -> HeldRefresh | None:
         """The right to refresh this version; None when somebody has it, had it, or nobody may any more.
@@ -140,15 +145,23 @@ class RefreshLeases:
             api_app=held.api_app,
             version=held.version + 1,
         )
-        return await self._saves.add(RefreshResult(held, values, event))
+        is_saved = await self._saves.add(RefreshResult(held, values, event))
+        await self._note(held.api_app)
+        return is_saved
 
-    async def _save_all(self, session: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
-        outcomes = await save_all(session, results)
-        for api_app in sorted({result.held.api_app for result in results}):
+    async def _note(self, api_app: str) -> None:
+        """Keep the books of an app whose call succeeded. They may fail alone: the tokens are stored."""
+        try:
+            await self._notes.add(api_app)
+        except Exception as error:
+            log.error("app.not_noted", api_app=api_app, exc_info=error)
+
+    async def _note_all(self, session: AsyncSession, apps: Sequence[str]) -> Sequence[None]:
+        for api_app in sorted(set(apps)):
             await self._apps.succeeded(session, api_app)
             if (seconds := self._budgets.spent_for(api_app)) is not None:
                 await self._apps.limited(session, api_app, seconds=seconds)
-        return outcomes
+        return [None] * len(apps)
 
     async def is_forgotten(self, held: HeldRefresh) -> bool:
         """Whether nobody wants the account's tokens any more."""
@@ -167,7 +180,7 @@ class RefreshLeases:
             if row is None:
                 return
             row.refresh_failures += 1
-            wait = self._wait_after(error, row.refresh_failures)
+            wait = bounded_wait(self._wait_after(error, row.refresh_failures))
             row.refresh_due_at = utc_now() + timedelta(seconds=wait)
             row.refresh_error_code = error.error_code
             _set(row, NOT_HELD)
@@ -207,13 +220,14 @@ class RefreshLeases:
         if tokens.expires_in is None or tokens.refresh_token is None:
             return None
         early = self._times.margin + random.uniform(0, self._times.jitter)  # noqa: S311
-        return now + timedelta(seconds=tokens.expires_in - min(early, tokens.expires_in * _SHARE_OF_LIFE))
+        life = min(tokens.expires_in, MAX_TOKEN_LIFE)
+        return now + timedelta(seconds=life - min(early, life * _SHARE_OF_LIFE))
 
     def _wait_after(self, error: AppException, failures: int) -> float:
         asked_for = error.retry_after or 0.0
         if asked_for and isinstance(error, TwitterAPIException) and error.status == _TOO_MANY_REQUESTS:
             return asked_for  # the app's calls were too many, not the account's
-        wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** (failures - 1))
+        wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
         return max(wait * random.uniform(0.5, 1.5), asked_for)  # noqa: S311
 
     async def _mark(self, session: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
@@ -233,14 +247,21 @@ class RefreshLeases:
     def _taken_if_readable(
         self, session: AsyncSession, row: Credential, lease_token: str
     ) -> HeldRefresh | None:
+        """None of a row that cannot be taken: it is put off, so that it keeps no other one back."""
         try:
-            refresh_token = self._vault.refresh_token(row)
-        except DecryptionException as error:  # a key is missing in the settings: the chain may be fine
-            log.error("credential.unreadable", account_id=row.account_id, api_app=row.api_app)
-            row.refresh_error_code = error.error_code
+            return self._taken(session, row, self._vault.refresh_token(row), lease_token)
+        except Exception as error:
+            # Of a `DecryptionException` a key is missing in the settings: the chain may be fine.
+            own = error if isinstance(error, AppException) else None
+            log.error(
+                "credential.unreadable",
+                account_id=row.account_id,
+                api_app=row.api_app,
+                exc_info=error if own is None else None,
+            )
+            row.refresh_error_code = (own or AppException).error_code
             row.refresh_due_at = utc_now() + timedelta(seconds=_LONGEST_WAIT)
             return None
-        return self._taken(session, row, refresh_token, lease_token)
 
     def _taken(
         self, session: AsyncSession, row: Credential, refresh_token: SecretStr, lease_token: str
@@ -277,7 +298,7 @@ class RefreshLeases:
 
 
 def expiry(now: datetime, expires_in: int | None) -> datetime | None:
-    return None if expires_in is None else now + timedelta(seconds=expires_in)
+    return None if expires_in is None else now + timedelta(seconds=min(expires_in, MAX_TOKEN_LIFE))
 
 
 def _same_version(held: HeldRefresh) -> tuple[ColumnElement[bool], ...]:

@@ -1,6 +1,6 @@
 """The working side of a session's life: claimed under a lease, brought to one true end, put back when a runner dies."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,12 +24,15 @@ from app.services.session_waiters import SessionWaiters
 from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
+    DatabaseUnavailableException,
     FailureKind,
     LeaseLostException,
     ProfileInUseException,
     ProfileQuarantinedException,
 )
+from app.utils.logger import get_logger
 from app.utils.retry import through_outage
+from app.utils.waits import bounded_wait
 
 _DELIVERY_WINDOW: Final = 1000
 """Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
@@ -37,6 +40,10 @@ _DELIVERY_WINDOW: Final = 1000
 _ATTENDED_WINDOW: Final = 50
 _DELIVERED_AHEAD: Final = 30.0
 _BATCH: Final = 200
+
+_Change = Callable[[AsyncSession, AuthorizationSession], Awaitable[None]]
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,10 @@ class SessionRuns:
 
     async def deliver_waiting(self) -> int:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
-        await self._batches.look_after()
+        try:
+            await self._batches.look_after()
+        except Exception as error:  # sessions wait for no batch but their own
+            log.error("batch.not_looked_after", exc_info=error)
         async with self._database.reading() as session:
             rows = [
                 *await session.scalars(_due_next(_DELIVERY_WINDOW, awaits_person=False)),
@@ -215,24 +225,21 @@ class SessionRuns:
 
     async def recover_lost(self) -> int:
         """Put back sessions whose runner has gone (their lease ran out); end those tried too often."""
-        query = select(AuthorizationSession).where(
+        lost = (
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
             AuthorizationSession.lease_expires_at < database_time(),
         )
-        async with self._database.transaction() as session:
-            rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
-            for row in rows:
-                interrupted = "The process that ran it has ended, or stood still for too long"
-                await session_life.end_attempt(session, row, code="INTERRUPTED", message=interrupted)
-                if row.attempts < row.attempts_allowed:
-                    self._put_back(session, row, reason="lease_expired")
-                    continue
-                row.error_code = "ATTEMPTS_EXHAUSTED"
-                row.error_message = (
-                    f"The authorization was interrupted {row.attempts} times and is not tried again"
-                )
-                self._end(session, row, SessionStatus.FAILED, error_code=row.error_code)
-        return len(rows)
+        return await self._change_each(lost, self._recover)
+
+    async def _recover(self, session: AsyncSession, row: AuthorizationSession) -> None:
+        interrupted = "The process that ran it has ended, or stood still for too long"
+        await session_life.end_attempt(session, row, code="INTERRUPTED", message=interrupted)
+        if row.attempts < row.attempts_allowed:
+            self._put_back(session, row, reason="lease_expired")
+            return
+        row.error_code = "ATTEMPTS_EXHAUSTED"
+        row.error_message = f"The authorization was interrupted {row.attempts} times and is not tried again"
+        self._end(session, row, SessionStatus.FAILED, error_code=row.error_code)
 
     async def end_expired(self) -> int:
         """Waiting sessions past their `expires_at` become ``timeout``."""
@@ -280,25 +287,59 @@ class SessionRuns:
             raise ProfileInUseException(profile_id)
 
     async def _time_out(self, condition: Sequence[Any], message: str) -> int:
-        """In batches: a day's backlog in one transaction would keep everybody else from writing."""
-        query = select(AuthorizationSession).where(*condition).limit(_BATCH)
-        code, ended = AuthorizationTimeoutException.error_code, 0
+        code = AuthorizationTimeoutException.error_code
+
+        async def end(session: AsyncSession, row: AuthorizationSession) -> None:
+            row.error_code, row.error_message = code, message
+            await session_life.end_attempt(session, row, code=code, message=message)
+            self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
+
+        return await self._change_each(condition, end)
+
+    async def _change_each(self, condition: Sequence[Any], change: _Change) -> int:
+        """Apply `change` to the rows for which `condition` holds; to how many.
+
+        In batches: a day's backlog in one transaction would keep everybody else from writing. A batch that fails is
+        done row by row, and a row that fails is left as it is: it keeps no other one back.
+        """
+        changed, failed = 0, set[int]()
         while True:
-            async with self._database.transaction() as session:
-                rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
-                for row in rows:
-                    row.error_code, row.error_message = code, message
-                    await session_life.end_attempt(session, row, code=code, message=message)
-                    self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
-            ended += len(rows)
-            if len(rows) < _BATCH:
-                return ended
+            query = select(AuthorizationSession.id).where(*condition, AuthorizationSession.id.not_in(failed))
+            async with self._database.reading() as session:
+                ids = (await session.scalars(query.limit(_BATCH))).all()
+            before = changed + len(failed)
+            changed += await self._change_or_skip(ids, condition, change, failed)
+            # Without any progress, other processes hold all of these rows, and see to them.
+            if len(ids) < _BATCH or changed + len(failed) == before:
+                return changed
+
+    async def _change_or_skip(
+        self, ids: Sequence[int], condition: Sequence[Any], change: _Change, failed: set[int]
+    ) -> int:
+        try:
+            return await self._change(ids, condition, change)
+        except DatabaseUnavailableException:
+            raise
+        except Exception as error:
+            if len(ids) > 1:
+                return sum([await self._change_or_skip([one], condition, change, failed) for one in ids])
+            failed.add(ids[0])
+            log.error("authorization.row_skipped", row=ids[0], exc_info=error)
+            return 0
+
+    async def _change(self, ids: Sequence[int], condition: Sequence[Any], change: _Change) -> int:
+        query = select(AuthorizationSession).where(AuthorizationSession.id.in_(ids), *condition)
+        async with self._database.transaction() as session:
+            rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+            for row in rows:
+                await change(session, row)
+        return len(rows)
 
     def _put_back(
         self, session: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0
     ) -> None:
         if wait:
-            row.not_before = database_time(plus=wait)
+            row.not_before = database_time(plus=bounded_wait(wait))
         session_life.move(
             session,
             row,

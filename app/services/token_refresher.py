@@ -48,6 +48,7 @@ class TokenRefresher:
         self._budgets = budgets
         self._spill = spill
         self._save_for = save_for
+        self._not_saved: set[tuple[int, int]] = set()
         self._running: dict[tuple[str, str, int], asyncio.Task[AppException | None]] = {}
 
     async def refresh(self, account_id: str, api_app: str, *, version: int) -> AppException | None:
@@ -70,11 +71,18 @@ class TokenRefresher:
     async def pick_up_spilled(self) -> int:
         """Save what could not be saved before, here or in an earlier process; how many token sets.
 
-        Raises `DatabaseUnavailableException`: then the rest stays where it is.
+        One that cannot be saved stays where it is, and keeps no other one back. Raises `DatabaseUnavailableException`:
+        then the rest stays, too.
         """
         picked_up = 0
         for spilled in await self._spill.read_all():
-            await self._save_once(spilled.held, spilled.tokens, spilled.answered_at)
+            try:
+                await self._save_once(spilled.held, spilled.tokens, spilled.answered_at)
+            except DatabaseUnavailableException:
+                raise
+            except Exception as error:
+                self._log_not_saved(spilled.held, error)
+                continue
             await self._spill.remove(spilled.path)
             picked_up += 1
         return picked_up
@@ -120,18 +128,31 @@ class TokenRefresher:
             # Also after a gateway's 502, which may hide a rotation: it is an answer, so nobody has tokens that a second
             # try could kill; and if the token is spent, trying and not trying end in the same new authorization.
             await self._leases.give_back(held, error)
+            await self._note_failure(held.api_app, error)
+
+    async def _note_failure(self, api_app: str, error: AppException) -> None:
+        """Keep the books of the app. They may fail alone: the lease is given back."""
+        try:
             async with self._database.transaction() as session:
                 if isinstance(error, InvalidClientException):
-                    await self._apps.failed(session, held.api_app, error)
+                    await self._apps.failed(session, api_app, error)
                 if error.retry_after is not None:
-                    await self._apps.limited(session, held.api_app, seconds=error.retry_after)
+                    await self._apps.limited(session, api_app, seconds=error.retry_after)
+        except Exception as problem:
+            log.error("app.not_noted", api_app=api_app, exc_info=problem)
 
     async def _save(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
-        """Before anything else. What the database does not take is kept on disk first, then tried again."""
+        """Before anything else. What the database does not take is kept on disk first, then tried again.
+
+        After an outage here; after any other error, which is raised, from the disk.
+        """
         try:
             await self._save_once(held, tokens, answered_at)
-        except DatabaseUnavailableException:
+        except Exception as error:
             spilled = await self._spilled(held, tokens, answered_at)
+            if not isinstance(error, DatabaseUnavailableException):
+                self._log_not_saved(held, error)
+                raise
             again = partial(self._save_once, held, tokens, answered_at)
             await through_outage(again, seconds=self._save_for)
             if spilled is not None:
@@ -140,9 +161,19 @@ class TokenRefresher:
     async def _spilled(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> Path | None:
         try:
             return await self._spill.write(held, tokens, answered_at=answered_at)
-        except OSError as error:  # the disk is full, too: memory is all that is left
-            log.error("credential.not_spilled", account_id=held.account_id, error=error.strerror)
+        except Exception as error:  # the disk is full, too: memory is all that is left
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            log.error("credential.not_spilled", account_id=held.account_id, error=reason)
             return None
+
+    def _log_not_saved(self, held: HeldRefresh, error: Exception) -> None:
+        """Once a version in this process: a spilled one is tried again and again."""
+        key = (held.credential_id, held.version)
+        if key not in self._not_saved:
+            self._not_saved.add(key)
+            log.error(
+                "credential.not_saved", account_id=held.account_id, api_app=held.api_app, exc_info=error
+            )
 
     async def _save_once(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
         if await self._leases.save(held, tokens, answered_at=answered_at):

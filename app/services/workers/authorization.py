@@ -228,16 +228,22 @@ class AuthorizationWorker(Worker):
             await asyncio.sleep(self._lease_seconds / _LOOKS_PER_LEASE)
 
     async def _look_after_waiting(self) -> None:
-        try:
-            await self._runs.end_expired()
-            recovered = await self._runs.recover_lost()
-            delivered = await self._runs.deliver_waiting()
-        except Exception as error:
-            self._failed(error)
-            return
-        self._succeeded()
-        if recovered:
-            log.warning("authorization.recovered", sessions=recovered, waiting=delivered)
+        """Each step by itself: one that fails keeps no other one back."""
+        counts, errors = {}, []
+        for step in (self._runs.end_expired, self._runs.recover_lost, self._runs.deliver_waiting):
+            try:
+                counts[step.__name__] = await step()
+            except Exception as error:
+                errors.append(error)
+                log.error("authorization.step_failed", step=step.__name__, error=type(error).__name__)
+        if errors:
+            self._failed(errors[0])
+        else:
+            self._succeeded()
+        if recovered := counts.get("recover_lost"):
+            log.warning(
+                "authorization.recovered", sessions=recovered, waiting=counts.get("deliver_waiting", 0)
+            )
 
     async def _drain(self, delivery: "asyncio.Task[None]") -> None:
         """No new work; let running ones end; then cancel them, which stops their browsers and frees their sessions."""
