@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic.dataclasses import dataclass
 
 from app.clients.answers import fields_in, json_or_none
-from app.clients.rate_limits import rate_limit_in, refusal_limit
+from app.clients.rate_limits import rate_limit_in, refusal_limit, spent_limit
 from app.clients.texts import storable
 from app.clients.token_answers import TokenResponse, UnusableAnswerError, token_response, tokens_in
 from app.utils.exceptions import (
@@ -30,7 +30,7 @@ from app.utils.exceptions import (
 from app.utils.logger import get_logger
 from app.utils.masking import mask_text
 from app.utils.retry import retry_idempotent
-from app.utils.waits import Limited
+from app.utils.waits import CallLimit, Limited
 
 _MAX_MESSAGE: Final = 300
 _LOOKED_AT: Final = 20_000
@@ -104,6 +104,8 @@ class ProviderUser(BaseModel):
 
     id: str = Field(min_length=1, max_length=_MAX_ID)
     username: str = Field(min_length=1)
+    limit: CallLimit | None = None
+    """Who-am-I is not answered again before this has ended."""
 
 
 class OAuthProviderClient:
@@ -209,14 +211,22 @@ class OAuthProviderClient:
             raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
         if response.is_success:
             return response
-        raise _classified(api, response, refusals)
+        refusal = _classified(api, response, refusals)
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            whose = Limited.ACCOUNT if url == api.me_url else Limited.APP
+            refusal.limit = refusal_limit(response.headers, now=time.time(), whose=whose)
+        raise refusal
 
 
 def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     """The account in a who-am-I's answer. Raises `TwitterAPIException`."""
     body = _json(response)
     try:
-        return ProviderUser(id=_text_at(body, api.user_id_path), username=_text_at(body, api.username_path))
+        return ProviderUser(
+            id=_text_at(body, api.user_id_path),
+            username=_text_at(body, api.username_path),
+            limit=spent_limit(response.headers, now=time.time(), whose=Limited.ACCOUNT),
+        )
     except ValidationError:
         raise unexpected_answer(api, response) from None
 

@@ -5,7 +5,7 @@ Known to this process alone, and only for a moment: what is not known any more i
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,6 +57,14 @@ class CallBudgets:
             -rate_limit.remaining,
         ):  # else a later answer has overtaken it
             self._told[api_app] = _Told(rate_limit, asked_at)
+
+    def forget(self, resumed: Mapping[str, datetime]) -> None:
+        """Believe nothing that was learned of an app before an operator has resumed it."""
+        for api_app, resumed_at in resumed.items():
+            told = self._told.get(api_app)
+            if told is not None and told.asked_at <= resumed_at.timestamp():
+                del self._told[api_app]
+                self._unknown.add(api_app)
 
     @contextmanager
     def calling(self, api_app: str) -> Iterator[None]:

@@ -285,7 +285,13 @@ class CredentialService:
 
     async def _who(self, row: Credential) -> ProviderUser:
         access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
-        return await self._oauth.verify_credentials(row.api_app, access_token, secret)
+        try:
+            user = await self._oauth.verify_credentials(row.api_app, access_token, secret)
+        except TwitterAPIException as error:
+            await self._leases.note_limit(row.account_id, row.api_app, error.limit)
+            raise
+        await self._leases.note_limit(row.account_id, row.api_app, user.limit)
+        return user
 
     async def _revoke_held(self, row: Credential) -> bool:
         mine = (Credential.id == row.id, Credential.lease_token == row.lease_token)

@@ -29,10 +29,11 @@ from app.services.leases import new_lease_token
 from app.services.refresh_results import NOT_HELD, HeldRefresh, RefreshResult, save_all
 from app.utils.exceptions import AppException, TwitterAPIException
 from app.utils.logger import get_logger
-from app.utils.waits import bounded_wait
+from app.utils.waits import CallLimit, bounded_wait
 
 _TOO_MANY_REQUESTS: Final = 429
 _LONGEST_WAIT: Final = 3600.0
+_CALLS_LEFT: Final = "no calls left"
 _MOST_DOUBLINGS: Final = 20
 """A float overflows after 1,024."""
 _SHARE_OF_LIFE: Final = 0.5
@@ -84,6 +85,16 @@ class RefreshLeases:
         self._saves = GroupCommit(database=database, write=save_all)
         self._notes = GroupCommit(database=database, write=self._note_all)
 
+    async def note_limit(self, account_id: str, api_app: str, limit: CallLimit | None) -> None:
+        """Keep in mind what the provider refuses now; it may fail alone."""
+        if limit is None:
+            return
+        try:
+            async with self._database.transaction() as session:
+                await self._apps.note_limit(session, account_id, api_app, limit)
+        except Exception as error:
+            log.error("app.not_noted", api_app=api_app, exc_info=error)
+
     async def take(self, account_id: str, api_app: str, *, version: int) -> HeldRefresh | None:
         """The right to refresh this version; None when somebody has it, had it, or nobody may any more.
 
@@ -112,6 +123,7 @@ class RefreshLeases:
         Of an app whose budget of calls is told, no more than fit into it beside those in flight, in all processes.
         """
         async with self._database.transaction() as session:
+            self._budgets.forget(await self._apps.resumed(session))
             room = await room_for_calls(session, self._budgets)
             rows = (await session.scalars(due(limit, room))).all()
             lease_token = new_lease_token()
@@ -160,7 +172,7 @@ class RefreshLeases:
         for api_app in sorted(set(apps)):
             await self._apps.succeeded(session, api_app)
             if (seconds := self._budgets.spent_for(api_app)) is not None:
-                await self._apps.limited(session, api_app, seconds=seconds)
+                await self._apps.limited(session, api_app, seconds=seconds, reason=_CALLS_LEFT)
         return [None] * len(apps)
 
     async def is_forgotten(self, held: HeldRefresh) -> bool:

@@ -94,9 +94,10 @@ class TokenRefresher:
 
     async def _refresh_if_free(self, account_id: str, api_app: str, version: int) -> AppException | None:
         try:
-            self._budgets.refuse_spent(api_app)
             async with self._database.reading() as session:
+                self._budgets.forget(await self._apps.resumed(session))
                 await self._apps.refuse_stopped(session, api_app)
+            self._budgets.refuse_spent(api_app)
         except AppException as error:
             return error
         held = await self._leases.take(account_id, api_app, version=version)
@@ -128,16 +129,22 @@ class TokenRefresher:
             # Also after a gateway's 502, which may hide a rotation: it is an answer, so nobody has tokens that a second
             # try could kill; and if the token is spent, trying and not trying end in the same new authorization.
             await self._leases.give_back(held, error)
-            await self._note_failure(held.api_app, error)
+            await self._note_failure(held, error)
 
-    async def _note_failure(self, api_app: str, error: AppException) -> None:
+    async def _note_failure(self, held: HeldRefresh, error: AppException) -> None:
         """Keep the books of the app. They may fail alone: the lease is given back."""
+        api_app = held.api_app
         try:
             async with self._database.transaction() as session:
                 if isinstance(error, InvalidClientException):
                     await self._apps.failed(session, api_app, error)
-                if error.retry_after is not None:
-                    await self._apps.limited(session, api_app, seconds=error.retry_after)
+                limit = error.limit if isinstance(error, TwitterAPIException) else None
+                if limit is not None:
+                    await self._apps.note_limit(session, held.account_id, api_app, limit)
+                elif error.retry_after is not None:
+                    await self._apps.limited(
+                        session, api_app, seconds=error.retry_after, reason="retry-after"
+                    )
         except Exception as problem:
             log.error("app.not_noted", api_app=api_app, exc_info=problem)
 

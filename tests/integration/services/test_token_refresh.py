@@ -195,7 +195,7 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "INVALID_CLIENT")
     async with chain.context.database.transaction() as session:
-        assert await chain.context.apps.resume(session, chain.app, actor="tests")
+        assert (await chain.context.apps.resume(session, chain.app, actor="tests")).was_paused
     assert (await chain.hand_out()).row.version == 2
 
 
