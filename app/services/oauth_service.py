@@ -22,6 +22,7 @@ from app.utils.logger import get_logger
 
 _VERIFIER_BYTES: Final = 64
 """86 characters of base64url: within the 43-128 of RFC 7636, 4.1."""
+_UNKNOWN_APP_LIFE: Final = 3600.0
 
 log = get_logger(__name__)
 
@@ -55,6 +56,11 @@ class OAuthService:
 
     def consent_page(self, api_app: str) -> ConsentPageRules:
         return self._provider(api_app).consent_page
+
+    def default_token_life(self, api_app: str) -> float:
+        """Seconds after which a token of the app is refreshed whose lifetime is unknown."""
+        app = self._apps.get(api_app)
+        return _UNKNOWN_APP_LIFE if app is None else self._providers[app.provider].default_token_life
 
     async def generate_auth_url(self, api_app: str) -> AuthorizationRequest:
         """A new authorization request with its own state and verifier (RFC 6749, 4.1.1; RFC 7636, 4.3).

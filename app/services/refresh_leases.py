@@ -6,7 +6,7 @@ spent again: the account is authorised anew.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -27,7 +27,7 @@ from app.services.group_commit import GroupCommit
 from app.services.interfaces import TokenSet
 from app.services.leases import new_lease_token
 from app.services.refresh_results import NOT_HELD, HeldRefresh, RefreshResult, save_all
-from app.utils.exceptions import AppException, TwitterAPIException
+from app.utils.exceptions import AppException, RefreshedJustNowException, TwitterAPIException
 from app.utils.logger import get_logger
 from app.utils.waits import CallLimit, bounded_wait
 
@@ -61,10 +61,15 @@ class RefreshTimes:
     """And up to so much earlier, so that many do not come due together."""
     retry: float
     """After the first failure in a row; it doubles with each one."""
+    min_interval: float
+    """Between two refreshes of one account, whatever lifetime its answers name; not of those that are forced."""
 
 
 class RefreshLeases:
-    """`owner`: this process's name in the leases."""
+    """`owner`: this process's name in the leases.
+
+    `default_life`: seconds that a token of an app lives whose answer names no lifetime.
+    """
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class RefreshLeases:
         apps: AppStates,
         budgets: CallBudgets,
         times: RefreshTimes,
+        default_life: Callable[[str], float],
         owner: str,
     ) -> None:
         self._database = database
@@ -81,6 +87,7 @@ class RefreshLeases:
         self._apps = apps
         self._budgets = budgets
         self._times = times
+        self._default_life = default_life
         self._owner = owner
         self._saves = GroupCommit(database=database, write=save_all)
         self._notes = GroupCommit(database=database, write=self._note_all)
@@ -95,10 +102,12 @@ class RefreshLeases:
         except Exception as error:
             log.error("app.not_noted", api_app=api_app, exc_info=error)
 
-    async def take(self, account_id: str, api_app: str, *, version: int) -> HeldRefresh | None:
+    async def take(
+        self, account_id: str, api_app: str, *, version: int, force: bool = False
+    ) -> HeldRefresh | None:
         """The right to refresh this version; None when somebody has it, had it, or nobody may any more.
 
-        Raises `DecryptionException`.
+        Raises `DecryptionException`, and unless `force` says so `RefreshedJustNowException`.
         """
         query = select(Credential).where(
             Credential.account_id == account_id,
@@ -112,6 +121,8 @@ class RefreshLeases:
             row = await session.scalar(query.with_for_update())
             if row is None:
                 return None
+            if not force and (left := self._too_soon(row)) > 0:
+                raise RefreshedJustNowException(account_id, left)
             held = self._taken(session, row, self._vault.refresh_token(row), new_lease_token())
             if held is not None:
                 await self._mark(session, [held])
@@ -125,7 +136,7 @@ class RefreshLeases:
         async with self._database.transaction() as session:
             self._budgets.forget(await self._apps.resumed(session))
             room = await room_for_calls(session, self._budgets)
-            rows = (await session.scalars(due(limit, room))).all()
+            rows = (await session.scalars(due(limit, room, min_interval=self._times.min_interval))).all()
             lease_token = new_lease_token()
             tried = [self._taken_if_readable(session, row, lease_token) for row in within(room, rows)]
             taken = [held for held in tried if held is not None]
@@ -146,7 +157,7 @@ class RefreshLeases:
             "status": CredentialStatus.ACTIVE,
             "version": held.version + 1,
             "token_expires_at": expiry(answered_at, tokens.expires_in),
-            "refresh_due_at": self.due_at(answered_at, tokens),
+            "refresh_due_at": self._due_after_refresh(answered_at, tokens, held.api_app),
             "refreshed_at": answered_at,
             "refresh_failures": 0,
             "refresh_error_code": None,
@@ -227,13 +238,25 @@ class RefreshLeases:
             if current is not None:
                 self._break(session, current, code)
 
-    def due_at(self, now: datetime, tokens: TokenSet) -> datetime | None:
-        """When to refresh what lives from `now`; None: it does not end, or cannot be refreshed."""
-        if tokens.expires_in is None or tokens.refresh_token is None:
+    def due_at(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
+        """When to refresh what lives from `now`; None: it cannot be refreshed."""
+        if tokens.refresh_token is None:
             return None
         early = self._times.margin + random.uniform(0, self._times.jitter)  # noqa: S311
-        life = min(tokens.expires_in, MAX_TOKEN_LIFE)
+        life = self._default_life(api_app) if tokens.expires_in is None else tokens.expires_in
+        life = min(life, MAX_TOKEN_LIFE)
         return now + timedelta(seconds=life - min(early, life * _SHARE_OF_LIFE))
+
+    def _due_after_refresh(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
+        due_at = self.due_at(now, tokens, api_app)
+        return due_at and max(due_at, now + timedelta(seconds=self._times.min_interval))
+
+    def _too_soon(self, row: Credential) -> float:
+        """Seconds until the account may be refreshed again; a time in the future is a clock's mistake."""
+        if row.refreshed_at is None or row.spending_version == row.version:  # or its chain is broken
+            return 0.0
+        since = (utc_now() - row.refreshed_at).total_seconds()
+        return self._times.min_interval - since if since > -self._times.min_interval else 0.0
 
     def _wait_after(self, error: AppException, failures: int) -> float:
         asked_for = error.retry_after or 0.0

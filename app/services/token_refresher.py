@@ -18,6 +18,7 @@ from app.utils.exceptions import (
     DatabaseUnavailableException,
     InvalidClientException,
     InvalidGrantException,
+    RefreshedJustNowException,
     TwitterAPIException,
 )
 from app.utils.logger import get_logger
@@ -49,17 +50,21 @@ class TokenRefresher:
         self._spill = spill
         self._save_for = save_for
         self._not_saved: set[tuple[int, int]] = set()
-        self._running: dict[tuple[str, str, int], asyncio.Task[AppException | None]] = {}
+        self._running: dict[tuple[str, str, int, bool], asyncio.Task[AppException | None]] = {}
 
-    async def refresh(self, account_id: str, api_app: str, *, version: int) -> AppException | None:
+    async def refresh(
+        self, account_id: str, api_app: str, *, version: int, force: bool = False
+    ) -> AppException | None:
         """See to it that this version is refreshed: here, or by whoever is at it, in this process or another.
+
+        `force`: also when the account was refreshed just now.
 
         Returns what went wrong, None when it was refreshed or when another process has it: look at the row.
         """
-        key = (account_id, api_app, version)
+        key = (account_id, api_app, version, force)
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._refresh_if_free(account_id, api_app, version))
+            task = asyncio.create_task(self._refresh_if_free(account_id, api_app, version, force=force))
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
         return await asyncio.shield(task)
@@ -92,7 +97,9 @@ class TokenRefresher:
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _refresh_if_free(self, account_id: str, api_app: str, version: int) -> AppException | None:
+    async def _refresh_if_free(
+        self, account_id: str, api_app: str, version: int, *, force: bool
+    ) -> AppException | None:
         try:
             async with self._database.reading() as session:
                 self._budgets.forget(await self._apps.resumed(session))
@@ -100,7 +107,10 @@ class TokenRefresher:
             self._budgets.refuse_spent(api_app)
         except AppException as error:
             return error
-        held = await self._leases.take(account_id, api_app, version=version)
+        try:
+            held = await self._leases.take(account_id, api_app, version=version, force=force)
+        except RefreshedJustNowException as error:
+            return error
         return None if held is None else await self.finish(held)
 
     async def _finish(self, held: HeldRefresh) -> AppException | None:
