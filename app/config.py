@@ -182,6 +182,7 @@ class Settings(BaseSettings):
     refresh_jitter: PositiveSeconds = 1_800.0
     refresh_concurrency: int = Field(default=50, ge=1)
     refresh_retry_wait: PositiveSeconds = 30.0
+    refresh_min_interval: PositiveSeconds = 60.0
     token_spill_folder: Path = Path("data/spilled-tokens")
     repair_apps: list[str] | None = None
     repair_per_day: int = Field(default=3, ge=0)

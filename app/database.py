@@ -4,15 +4,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, DataError
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
 from psycopg.rows import TupleRow
 from sqlalchemy import (
     ColumnElement,
@@ -54,10 +58,33 @@ _POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
 _KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds; for a connection that listens and sends nothing by itself."""
+_TIME_LOADER: Final[Any] = psycopg.adapters.get_loader(psycopg.adapters.types["timestamptz"].oid, Format.TEXT)
+"""psycopg's own."""
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _SECONDS_PER_LINE: Final = 10.0
 """An outage is logged once in that time, not once a query."""
 
 log = get_logger(__name__)
+
+
+class _BoundedTimeLoader(Loader):
+    """A PostgreSQL time as a datetime; one that Python cannot hold is the last or the first that it can.
+
+    One row with such a time must not fail every query that reads it.
+    """
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._load = _TIME_LOADER(oid, context).load
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            moment: datetime = self._load(data).astimezone(UTC)
+        except (DataError, OverflowError):
+            text = bytes(data)
+            return _FIRST if text.endswith(b"BC") or text.startswith((b"-", b"0001")) else _LAST
+        return moment
 
 
 class Database:
@@ -222,7 +249,7 @@ def _run_hook(callback: Callable[[], object]) -> None:
 def _create_engine(url: str, pool_size: int) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(
+        engine = create_async_engine(
             url,
             hide_parameters=True,
             pool_size=pool_size,
@@ -231,6 +258,8 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
             pool_timeout=30,
             connect_args=_POSTGRESQL_DEADLINES,
         )
+        event.listen(engine.sync_engine, "connect", _prepare_postgresql)
+        return engine
     if parsed.database and parsed.database != ":memory:":
         _make_folder(Path(parsed.database).parent)
     engine = create_async_engine(
@@ -251,6 +280,10 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseUnavailableException(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    connection.driver_connection.adapters.register_loader("timestamptz", _BoundedTimeLoader)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -36,7 +36,7 @@ class TokenResponse(BaseModel):
     access_token: str
     oauth_token_secret: str | None = Field(description="OAuth 1.0a only")
     scopes: list[str]
-    expires_at: datetime | None = Field(description="null: it does not expire")
+    expires_at: datetime | None = Field(description="null: unknown, or it does not expire")
 
     @classmethod
     def from_handed(cls, handed: HandedToken) -> "TokenResponse":
@@ -74,7 +74,9 @@ class AccountResponse(BaseModel):
     provider_user_id: str
     status: CredentialStatus
     scopes: list[str]
-    expires_at: datetime | None = Field(description="Of the access token; null: it does not expire")
+    expires_at: datetime | None = Field(
+        description="Of the access token; null: unknown, or it does not expire"
+    )
     refreshed_at: datetime | None = Field(description="null: not since it was authorised")
     next_refresh_at: datetime | None
     failures: int = Field(description="Refreshes that failed in a row")

@@ -1,4 +1,4 @@
-"""`/apps`: OAuth apps that are paused because they failed by their own fault."""
+"""`/apps`: OAuth apps that are paused because they failed by their own fault, or whose calls the provider limits."""
 
 from fastapi import APIRouter
 
@@ -14,8 +14,8 @@ router = APIRouter(prefix="/apps", tags=["apps"], route_class=KeyFirstRoute)
 async def list_paused_apps(
     caller: AdminCallerDep, context: ContextDep, session: ReadSessionDep
 ) -> APIResponse[list[PausedAppResponse]]:
-    """Apps whose sessions do not start, since when and why."""
-    rows = await context.apps.paused(session, reach=caller.reach)
+    """Apps whose sessions do not start: paused, since when and why; or limited, until when and by what."""
+    rows = await context.apps.stopped(session, reach=caller.reach)
     return success_response([PausedAppResponse.from_row(row) for row in rows])
 
 
@@ -23,6 +23,8 @@ async def list_paused_apps(
 async def resume_app(
     api_app: str, caller: AdminCallerDep, context: ContextDep, session: SessionDep
 ) -> APIResponse[ResumedAppResponse]:
-    """Let the app's sessions start again, once its settings are mended."""
-    was_paused = await context.apps.resume(session, api_app, actor=caller.name, reach=caller.reach)
-    return success_response(ResumedAppResponse(api_app=api_app, was_paused=was_paused))
+    """Let the app's sessions start again, once its settings are mended, and lift its limits in all processes."""
+    resumed = await context.apps.resume(session, api_app, actor=caller.name, reach=caller.reach)
+    return success_response(
+        ResumedAppResponse(api_app=api_app, was_paused=resumed.was_paused, was_limited=resumed.was_limited)
+    )

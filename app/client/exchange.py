@@ -22,6 +22,8 @@ _CONNECT: Final = 5.0
 _TRY: Final = 30.0
 """Seconds that one try may take; the deadline is that of all of them."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
+_LONGEST_RETRY_AFTER = 3600.0
+"""Seconds: no proxy on the way makes a program wait for longer."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def opened(answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
         if answer.status < 300 and "data" in envelope:
             return envelope, None
         code, message = envelope["error_code"], envelope["error"]
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         envelope, code = {}, "UNEXPECTED_ANSWER"
         message = f"HTTP {answer.status} without what the service would say: is the URL right?"
     after = answer.headers.get("Retry-After", "")
@@ -99,7 +101,7 @@ def opened(answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
         status=answer.status,
         request_id=envelope.get("request_id"),
         data=envelope.get("data"),
-        retry_after=float(after) if after.isdecimal() else None,
+        retry_after=min(float(after), _LONGEST_RETRY_AFTER) if after.isdecimal() else None,
     )
 
 

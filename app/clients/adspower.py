@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app.clients.answers import json_or_none
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable
@@ -155,12 +156,9 @@ class AdsPowerClient:
         if not response.is_success:
             retryable = response.status_code >= 500
             raise AdsPowerAPIException(response.status_code, "the app refused the call", retryable=retryable)
-        try:
-            return response.json()
-        except ValueError:
-            raise AdsPowerAPIException(
-                response.status_code, "the answer is not JSON", retryable=False
-            ) from None
+        if (answer := json_or_none(response.content)) is None:
+            raise AdsPowerAPIException(response.status_code, "the answer is not JSON", retryable=False)
+        return answer
 
 
 def _parse(model: type[T], data: Any) -> T:

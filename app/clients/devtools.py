@@ -22,6 +22,7 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from app.clients.answers import json_or_none
 from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
@@ -56,7 +57,7 @@ class DevToolsClient:
         try:
             async with asyncio.timeout(_VERSION_TIMEOUT):
                 response = await self._http.get(f"http://{address}/json/version", timeout=_VERSION_TIMEOUT)
-            body = response.raise_for_status().json()
+            body = json_or_none(response.raise_for_status().content)
             match = _MAJOR.match(body["Browser"])
             if match is None:
                 raise ValueError("not a Chromium")

@@ -5,7 +5,6 @@ defensively, and every failure becomes a `GoLoginAPIException` with GoLogin's ow
 """
 
 import asyncio
-import json
 import re
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
@@ -13,6 +12,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app.clients.answers import json_or_none
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable, without_tags
@@ -213,21 +213,16 @@ def _is_rate_limited(response: httpx.Response) -> bool:
 def _parse(model: type[T], response: httpx.Response) -> T:
     try:
         # Not Pydantic's own parser: it refuses a whole page for half an emoji in one name.
-        return model.model_validate(json.loads(response.content))
+        return model.model_validate(json_or_none(response.content))
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, item["loc"])) or item["type"] for item in error.errors()[:3])
-    except (ValueError, RecursionError):
-        fields = "not JSON"
     message = f"the answer is not what was expected ({fields})"
     raise GoLoginAPIException(response.status_code, message, retryable=False)
 
 
 def _error_message(response: httpx.Response, *, secret: str) -> str:
     """GoLogin's own words: `message` is a string or a list; else the whole text."""
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        body = None
+    body = json_or_none(response.content)
     message = body.get("message") or body.get("error") if isinstance(body, dict) else None
     if isinstance(message, list):
         message = "; ".join(str(part) for part in message)

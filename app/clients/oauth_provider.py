@@ -8,25 +8,30 @@ import asyncio
 import re
 import time
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qs, quote, unquote
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
+from app.clients.answers import fields_in, json_or_none
 from app.clients.bounded import AnswerTooLargeError
+from app.clients.rate_limits import rate_limit_in, refusal_limit, spent_limit
 from app.clients.texts import storable
+from app.clients.token_answers import TokenResponse, UnusableAnswerError, token_response, tokens_in
 from app.utils.exceptions import (
     CreditsDepletedException,
     InvalidClientException,
     InvalidGrantException,
     TwitterAPIException,
 )
+from app.utils.logger import get_logger
 from app.utils.masking import mask_text
 from app.utils.retry import retry_idempotent
+from app.utils.waits import CallLimit, Limited
 
 _MAX_MESSAGE: Final = 300
 _LOOKED_AT: Final = 20_000
@@ -42,6 +47,8 @@ _JSON_PATH: Final = re.compile(r"[^.\s]+(\.[^.\s]+)*")
 Refusals = Mapping[int, type[InvalidClientException] | type[InvalidGrantException]]
 """What an HTTP status means in answer to one certain call, where the body does not tell."""
 _NO_REFUSALS: Final[Refusals] = MappingProxyType({})
+
+log = get_logger(__name__)
 
 
 def _endpoint_url(value: str) -> str:
@@ -91,33 +98,6 @@ class ProviderApi:
     """Where an app's secret goes (RFC 6749, 2.3.1); an app without one names itself in the body, whatever this says."""
 
 
-class RateLimit(NamedTuple):
-    """Of an app at an endpoint, as X's ``x-rate-limit-*`` headers tell it."""
-
-    remaining: int
-    """Calls until `reset`."""
-    reset: float
-    """Unix seconds."""
-
-
-class _TokenBody(BaseModel):
-    """A successful token answer (RFC 6749, 5.1)."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    access_token: SecretStr
-    refresh_token: SecretStr | None = None
-    expires_in: int | None = None
-    """Lifetime of the access token in seconds."""
-    scope: str | None = None
-    """Granted scopes; absent when they are those asked for."""
-
-
-class TokenResponse(_TokenBody):
-    rate_limit: RateLimit | None = None
-    """None: the answer's headers name none."""
-
-
 class ProviderUser(BaseModel):
     """Who a token belongs to."""
 
@@ -125,6 +105,8 @@ class ProviderUser(BaseModel):
 
     id: str = Field(min_length=1, max_length=_MAX_ID)
     username: str = Field(min_length=1)
+    limit: CallLimit | None = None
+    """Who-am-I is not answered again before this has ended."""
 
 
 class OAuthProviderClient:
@@ -141,15 +123,22 @@ class OAuthProviderClient:
     async def token(
         self, api: ProviderApi, *, client_id: str, client_secret: str | None, form: dict[str, str]
     ) -> TokenResponse:
-        """POST the token endpoint. Raises `InvalidGrantException`, `InvalidClientException`, `TwitterAPIException`."""
+        """POST the token endpoint. What an answer holds that cannot be used is revoked.
+
+        Raises `InvalidGrantException`, `InvalidClientException`, `TwitterAPIException`.
+        """
         response = await self._post(api, api.token_url, client_id, client_secret, form)
-        if _json_object(response).get("error"):  # some say so with HTTP 200
-            raise _classified(api, response)
+        fields = _fields(response)
         try:
-            body = _TokenBody.model_validate_json(response.content)
-        except ValidationError:
-            raise unexpected_answer(api, response) from None
-        return TokenResponse(**dict(body), rate_limit=_rate_limit(response))
+            if fields.get("error"):  # some say so with HTTP 200
+                raise _classified(api, response)
+            return token_response(fields, rate_limit_in(response.headers, now=time.time()))
+        except UnusableAnswerError as error:
+            await self._revoke_all(api, client_id, client_secret, tokens_in(fields))
+            raise unexpected_answer(api, response, str(error)) from None
+        except TwitterAPIException:
+            await self._revoke_all(api, client_id, client_secret, tokens_in(fields))
+            raise
 
     @retry_idempotent(attempts=3, timeout=20)
     async def revoke(
@@ -157,6 +146,21 @@ class OAuthProviderClient:
     ) -> None:
         """Revoke an access or refresh token (RFC 7009)."""
         await self._post(api, api.revoke_url, client_id, client_secret, {"token": token})
+
+    async def _revoke_all(
+        self, api: ProviderApi, client_id: str, client_secret: str | None, tokens: Sequence[SecretStr]
+    ) -> None:
+        """Nobody keeps these, so none may live on at the provider."""
+        for token in tokens:
+            if not api.revoke_url:
+                log.warning("token.not_revocable", provider=api.name)
+                return
+            try:
+                await self.revoke(
+                    api, client_id=client_id, client_secret=client_secret, token=token.get_secret_value()
+                )
+            except TwitterAPIException as error:
+                log.error("token.revocation_failed", provider=api.name, error=error.message)
 
     # A new token that nobody vouches for is thrown away with its consent: worth some seconds.
     @retry_idempotent(attempts=4, timeout=20)
@@ -209,14 +213,22 @@ class OAuthProviderClient:
             raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
         if response.is_success:
             return response
-        raise _classified(api, response, refusals)
+        refusal = _classified(api, response, refusals)
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            whose = Limited.ACCOUNT if url == api.me_url else Limited.APP
+            refusal.limit = refusal_limit(response.headers, now=time.time(), whose=whose)
+        raise refusal
 
 
 def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     """The account in a who-am-I's answer. Raises `TwitterAPIException`."""
     body = _json(response)
     try:
-        return ProviderUser(id=_text_at(body, api.user_id_path), username=_text_at(body, api.username_path))
+        return ProviderUser(
+            id=_text_at(body, api.user_id_path),
+            username=_text_at(body, api.username_path),
+            limit=spent_limit(response.headers, now=time.time(), whose=Limited.ACCOUNT),
+        )
     except ValidationError:
         raise unexpected_answer(api, response) from None
 
@@ -225,7 +237,7 @@ def _classified(
     api: ProviderApi, response: httpx.Response, refusals: Refusals = _NO_REFUSALS
 ) -> TwitterAPIException:
     """Which of our errors an answer means (RFC 6749, 5.2; X says `invalid_request` where it means the grant)."""
-    status, body = response.status_code, _json_object(response)
+    status, body = response.status_code, _fields(response)
     code = str(body.get("error", ""))
     detail = body.get("error_description") or body.get("detail") or body.get("title") or code
     words = str(detail or _text_at(body, _X_OAUTH1_MESSAGE) or "no message")
@@ -255,11 +267,11 @@ def _secrets_sent(request: httpx.Request) -> set[str]:
     return sent | {quote(secret, safe="") for secret in sent} | {unquote(secret) for secret in sent}
 
 
-def unexpected_answer(api: ProviderApi, response: httpx.Response) -> TwitterAPIException:
-    """Not with the validation error's text: it quotes the body, which holds tokens."""
+def unexpected_answer(api: ProviderApi, response: httpx.Response, problem: str = "") -> TwitterAPIException:
+    """Not with the validation error's text: it quotes the body, which holds tokens. So must `problem` not."""
     return TwitterAPIException(
         response.status_code,
-        "the answer is not what was expected",
+        ": ".join(filter(None, ("the answer is not what was expected", problem))),
         retryable=False,
         provider=api.name,
         may_have_acted=True,
@@ -267,31 +279,17 @@ def unexpected_answer(api: ProviderApi, response: httpx.Response) -> TwitterAPIE
 
 
 def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return None
+    return json_or_none(response.content)
 
 
 def _wait_asked_for(response: httpx.Response) -> float | None:
-    """Seconds, by ``Retry-After`` or X's own header, which names the moment in unix seconds."""
-    if (seconds := response.headers.get("retry-after", "")).isdecimal():
-        return float(seconds)
-    if (moment := response.headers.get("x-rate-limit-reset", "")).isdecimal():
-        return max(1.0, float(moment) - time.time())
-    return None
+    """Seconds; at most the ceiling of the limit that asks for them."""
+    limit = refusal_limit(response.headers, now=time.time(), whose=Limited.APP)
+    return limit and limit.seconds
 
 
-def _rate_limit(response: httpx.Response) -> RateLimit | None:
-    remaining, reset = (response.headers.get(f"x-rate-limit-{name}", "") for name in ("remaining", "reset"))
-    if remaining.isdecimal() and reset.isdecimal():
-        return RateLimit(int(remaining), float(reset))
-    return None
-
-
-def _json_object(response: httpx.Response) -> dict[str, Any]:
-    body = _json(response)
-    return body if isinstance(body, dict) else {}
+def _fields(response: httpx.Response) -> dict[str, Any]:
+    return fields_in(response.content, response.headers.get("content-type", ""))
 
 
 def _text_at(body: Any, path: str) -> str:

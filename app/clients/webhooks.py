@@ -12,17 +12,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote
 
 import httpx
 
 from app.clients import addresses
+from app.clients.rate_limits import seconds_until
 from app.clients.texts import error_words, storable
 from app.models import utc_now
 from app.utils.exceptions import WebhookUrlRefusedException
 from app.utils.masking import mask_text
+from app.utils.waits import MAX_WAIT
 
 _GONE: Final = 410
 _OF_THE_ENDPOINT: Final = (408, 410, 425, 429)
@@ -183,7 +184,8 @@ class WebhookClient:
         response = await self._transport.handle_async_request(request)
         try:
             heard.status_code = response.status_code
-            heard.retry_after = _seconds(response.headers.get("retry-after", ""))
+            retry_after = response.headers.get("retry-after", "")
+            heard.retry_after = seconds_until(retry_after, now=time.time(), ceiling=MAX_WAIT)
             async for part in response.aiter_raw():
                 heard.body += part[: _HEARD_BYTES - len(heard.body)]
                 if len(heard.body) >= _HEARD_BYTES:
@@ -203,14 +205,3 @@ def _secrets_sent(url: str, headers: Mapping[str, str]) -> set[str]:
     values = {part.rpartition("=")[2] for part in url.partition("?")[2].split("&")}
     signatures = headers.get("webhook-signature", "").replace("v1,", "").split()
     return {*values, *map(unquote, values), *signatures}
-
-
-def _seconds(retry_after: str) -> float | None:
-    """Of a ``Retry-After``: seconds or a date (RFC 9110, 10.2.3); None: it is neither."""
-    if retry_after.isdecimal():
-        return float(retry_after[:9])
-    try:
-        moment = parsedate_to_datetime(retry_after)
-        return (moment - utc_now()).total_seconds() if moment.tzinfo else None
-    except (ValueError, OverflowError):
-        return None

@@ -47,7 +47,13 @@ def build_tokens(
     vault = CredentialVault(key_ring=settings.key_ring)
     times = _refresh_times(settings)
     leases = RefreshLeases(
-        database=database, vault=vault, apps=apps, budgets=budgets, times=times, owner=owner
+        database=database,
+        vault=vault,
+        apps=apps,
+        budgets=budgets,
+        times=times,
+        default_life=oauth.default_token_life,
+        owner=owner,
     )
     refresher = TokenRefresher(
         database=database,
@@ -78,4 +84,5 @@ def _refresh_times(settings: Settings) -> RefreshTimes:
         margin=settings.refresh_margin,
         jitter=settings.refresh_jitter,
         retry=settings.refresh_retry_wait,
+        min_interval=settings.refresh_min_interval,
     )

@@ -10,12 +10,13 @@ Schema history (one entry per Alembic migration):
 5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
 6. `006_tokens_that_stay`: lease, marker and due time of a refresh on credentials; rate limits of apps.
 7. `007_api_for_teams`: reach, rotation and last use of API keys; the order of events; webhooks; lists of sessions.
+10. `010_limits_of_calls`: what limits an app, and when it was resumed; limits of single accounts.
 """
 
 from app.models.audit import ApiKey, Event
 from app.models.base import Base, utc_now
 from app.models.batches import Batch, BatchRow
-from app.models.credentials import AppState, Credential
+from app.models.credentials import AccountLimit, AppState, Credential
 from app.models.fleet import Alarm, ApiGate, WorkerRun
 from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
@@ -34,6 +35,7 @@ from app.models.webhooks import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "OPEN_STATUSES",
+    "AccountLimit",
     "Alarm",
     "ApiGate",
     "ApiKey",

@@ -59,5 +59,21 @@ class AppState(Base):
     failures_in_a_row: Mapped[int] = mapped_column(default=0)
     limited_until: Mapped[datetime | None]
     """The provider limits the app's rate until then."""
+    limited_by: Mapped[str | None] = mapped_column(String(64))
+    """The name of the limit in the provider's headers."""
+    resumed_at: Mapped[datetime | None]
+    """An operator lifted its limits then: what a process has learned of them before does not count any more."""
     paused_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(Text)
+
+
+class AccountLimit(Base):
+    """An account whose who-am-I the provider does not answer for now: a consent would be thrown away."""
+
+    __tablename__ = "account_limits"
+
+    account_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    api_app: Mapped[str] = mapped_column(String(64), primary_key=True)
+    limited_until: Mapped[datetime] = mapped_column(index=True)
+    limited_by: Mapped[str] = mapped_column(String(64))
+    """The name of the limit in the provider's headers."""

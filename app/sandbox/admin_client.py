@@ -57,7 +57,7 @@ class SandboxAdmin:
         return [GrantTokens.model_validate(item) for item in await self._call("POST", "/grants", json=spec)]
 
     async def set_fault(self, endpoint: Endpoint | str, kind: str, **details: Any) -> Fault:
-        """`details` are the other fields of `FaultSpec`: account, times, seconds, status, body, scope."""
+        """`details` are the other fields of `FaultSpec`: account, times, seconds, status, body, headers, scope."""
         spec = {"endpoint": endpoint, "kind": kind, **details}
         return Fault.model_validate(await self._call("POST", "/faults", json=spec))
 

@@ -63,7 +63,8 @@ GENERAL_KINDS = {
     "hang_after": "do the work, then never answer",
     "drop": "close the connection without an answer",
     "drop_after": "do the work, then close the connection without an answer",
-    "status": "answer `status` (default 500) with `body`, or an error body of the service's own shape",
+    "status": "answer `status` (default 500) with `body` and `headers`, or an error body of the service's own shape",
+    "alter": "the real answer with the fields of `body` (null: without it), `headers` and `status` in place of its own",
     "echo": "`status` (default 400), and an error that quotes the request: its Authorization and its body",
     "html": "an HTML page with `status` (default 502)",
     "html_after": "do the work, then answer as `html` does",
@@ -136,6 +137,7 @@ class FaultSpec(BaseModel):
     seconds: float | None = Field(default=None, ge=0, le=3600)
     status: int | None = Field(default=None, ge=200, le=599)
     body: str | dict[str, Any] | None = None
+    headers: dict[str, str] | None = None
     scope: str | None = None
 
     @model_validator(mode="after")
@@ -193,7 +195,9 @@ def canned_response(fault: Fault) -> Response:
     """The answer of a general kind that needs nothing but the fault itself."""
     match fault.kind:
         case "status":
-            return _with_body(fault, fault.status or 500)
+            response = _with_body(fault, fault.status or 500)
+            response.headers.update(fault.headers or {})
+            return response
         case "html" | "html_after":
             return HTMLResponse(
                 "<!doctype html><title>Error</title><h1>Bad gateway</h1>", fault.status or 502

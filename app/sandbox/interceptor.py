@@ -1,9 +1,11 @@
 """A pure ASGI layer around each server: applies the general faults, and keeps the statistics."""
 
 import asyncio
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from starlette.requests import Request
@@ -19,6 +21,7 @@ Identify = Callable[[Request, bytes, World], Call | None]
 _SILENT = {"hang", "drop"}
 _SILENT_AFTER = {"hang_after", "drop_after", "start_hang_running"}
 _UNHEARD = _SILENT_AFTER | {"html_after"}
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _ANSWERS = (GENERAL_KINDS.keys() - {"delay"}) | {"start_hang_running"}
 
 
@@ -86,23 +89,33 @@ class Interceptor:
             await echo_response(fault, quoted)(exchange.scope, exchange.receive, exchange.send)
         elif fault.kind == "truncated_json":
             await self._truncate(exchange)
+        elif fault.kind == "alter":
+            await self._alter(fault, exchange)
         else:
             await canned_response(fault)(exchange.scope, exchange.receive, exchange.send)
 
     async def _truncate(self, exchange: "_Exchange") -> None:
         """Runs the app and sends the first half of its body, under a correct content-length."""
+        start, whole = await self._real_answer(exchange)
+        await _send_changed(exchange, start, whole[: len(whole) // 2])
+
+    async def _alter(self, fault: Fault, exchange: "_Exchange") -> None:
+        """Runs the app and sends its JSON with other fields, headers and status."""
+        start, whole = await self._real_answer(exchange)
+        changes = fault.body if isinstance(fault.body, dict) else {}
+        fields = {name: value for name, value in (json.loads(whole) | changes).items() if value is not None}
+        start = {**start, "status": fault.status or start["status"]}
+        await _send_changed(exchange, start, json.dumps(fields).encode(), fault.headers or {})
+
+    async def _real_answer(self, exchange: "_Exchange") -> tuple[Message, bytes]:
+        """The start and the body of what the app answers."""
         messages: list[Message] = []
 
         async def collect(message: Message) -> None:
             messages.append(message)
 
         await self._app(exchange.scope, exchange.receive, collect)
-        whole = b"".join(message.get("body", b"") for message in messages)
-        half = whole[: len(whole) // 2]
-        headers = [(name, value) for name, value in messages[0]["headers"] if name != b"content-length"]
-        headers.append((b"content-length", str(len(half)).encode()))
-        await exchange.send({**messages[0], "headers": headers})
-        await exchange.send({"type": "http.response.body", "body": half})
+        return messages[0], b"".join(message.get("body", b"") for message in messages)
 
 
 @dataclass(slots=True)
@@ -130,6 +143,17 @@ class _Exchange:
         holder.transport.abort()
         while (await self.receive())["type"] != "http.disconnect":
             pass
+
+
+async def _send_changed(
+    exchange: _Exchange, start: Message, body: bytes, headers: Mapping[str, str] = _NO_HEADERS
+) -> None:
+    """`headers` take the place of those of the same name; the length is that of the new body."""
+    own = {b"content-length": str(len(body)).encode()}
+    own |= {name.lower().encode(): value.encode() for name, value in headers.items()}
+    kept = [(name, value) for name, value in start["headers"] if name not in own]
+    await exchange.send({**start, "headers": [*kept, *own.items()]})
+    await exchange.send({"type": "http.response.body", "body": body})
 
 
 async def until_gone(receive: Receive, stopping: asyncio.Event) -> None:

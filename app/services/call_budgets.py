@@ -5,14 +5,15 @@ Known to this process alone, and only for a moment: what is not known any more i
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from app.clients.oauth_provider import RateLimit
+from app.clients.rate_limits import RateLimit
 from app.utils.exceptions import AppLimitedException
+from app.utils.waits import bounded_wait
 
 _TRUSTED_FOR: Final = 5.0
 """Seconds: others may call for the app, too, from outside this service."""
@@ -57,6 +58,14 @@ class CallBudgets:
         ):  # else a later answer has overtaken it
             self._told[api_app] = _Told(rate_limit, asked_at)
 
+    def forget(self, resumed: Mapping[str, datetime]) -> None:
+        """Believe nothing that was learned of an app before an operator has resumed it."""
+        for api_app, resumed_at in resumed.items():
+            told = self._told.get(api_app)
+            if told is not None and told.asked_at <= resumed_at.timestamp():
+                del self._told[api_app]
+                self._unknown.add(api_app)
+
     @contextmanager
     def calling(self, api_app: str) -> Iterator[None]:
         """A call of this process, for as long as it is in flight."""
@@ -86,7 +95,7 @@ class CallBudgets:
         told = self._told.get(api_app)
         if told is None or told.rate_limit.remaining > 0 or told.is_over():
             return None
-        return told.rate_limit.reset - time.time()
+        return bounded_wait(told.rate_limit.reset - time.time())
 
     def refuse_spent(self, api_app: str) -> None:
         """Raises `AppLimitedException`."""

@@ -87,7 +87,7 @@ class CredentialService:
         self._fresh_for = fresh_for
         self._wait_for = wait_for
         self._reads = GroupCommit(database=database, write=_record_reads)
-        self._renewals = SingleFlight[tuple[str, str, int], tuple[Credential, AppException | None]]()
+        self._renewals = SingleFlight[tuple[str, str, int, bool], tuple[Credential, AppException | None]]()
 
     async def store(
         self,
@@ -230,7 +230,7 @@ class CredentialService:
             **NOT_HELD,
             "scopes": list(tokens.scopes),
             "token_expires_at": expiry(now, tokens.expires_in),
-            "refresh_due_at": self._leases.due_at(now, tokens),
+            "refresh_due_at": self._leases.due_at(now, tokens, api_app),
             "status": CredentialStatus.ACTIVE,
             "refresh_failures": 0,
             "refresh_error_code": None,
@@ -268,15 +268,17 @@ class CredentialService:
                 return _despite(None, first, force=force)
             return await self._reauthorized(first, REFUSED if in_place_of else EXPIRED)
         row, error = await self._renewals.shared(
-            (account_id, api_app, first.version), lambda: self._renewed(first)
+            (account_id, api_app, first.version, force), lambda: self._renewed(first, force=force)
         )
         return row if row.version != first.version else _despite(error, row, force=force)
 
-    async def _renewed(self, first: Credential) -> tuple[Credential, AppException | None]:
+    async def _renewed(self, first: Credential, *, force: bool) -> tuple[Credential, AppException | None]:
         """The row when its tokens are newer than `first`, in whichever process; else as it is, and what went wrong."""
         give_up_at = time.monotonic() + self._wait_for
         while True:
-            error = await self._refresher.refresh(first.account_id, first.api_app, version=first.version)
+            error = await self._refresher.refresh(
+                first.account_id, first.api_app, version=first.version, force=force
+            )
             row = await self._living(first.account_id, first.api_app)
             if row.version != first.version or error is not None or time.monotonic() > give_up_at:
                 return row, error
@@ -292,7 +294,13 @@ class CredentialService:
 
     async def _who(self, row: Credential) -> ProviderUser:
         access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
-        return await self._oauth.verify_credentials(row.api_app, access_token, secret)
+        try:
+            user = await self._oauth.verify_credentials(row.api_app, access_token, secret)
+        except TwitterAPIException as error:
+            await self._leases.note_limit(row.account_id, row.api_app, error.limit)
+            raise
+        await self._leases.note_limit(row.account_id, row.api_app, user.limit)
+        return user
 
     async def _revoke_held(self, row: Credential) -> bool:
         mine = (Credential.id == row.id, Credential.lease_token == row.lease_token)

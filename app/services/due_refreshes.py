@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -27,9 +27,14 @@ async def room_for_calls(session: AsyncSession, budgets: CallBudgets) -> dict[st
     return room | {api_app: (calls - used[api_app] + 1) // 2 for api_app, calls in told.items()}
 
 
-def due(limit: int, room: Mapping[str, int], among: ColumnElement[bool]) -> Select[Credential]:
-    """The next ones `among` these, of the apps that are neither paused nor limited nor without `room`."""
-    now = utc_now()
+def due(
+    limit: int, room: Mapping[str, int], among: ColumnElement[bool], *, min_interval: float
+) -> Select[Credential]:
+    """The next ones `among` these, of the apps that are neither paused nor limited nor without `room`.
+
+    `min_interval`: seconds since an account's last refresh; one in the future is a clock's mistake.
+    """
+    now, interval = utc_now(), timedelta(seconds=min_interval)
     stopped = select(AppState.api_app).where(AppState.paused_at.is_not(None) | (AppState.limited_until > now))
     full = [api_app for api_app, calls in room.items() if calls <= 0]
     return (
@@ -40,6 +45,10 @@ def due(limit: int, room: Mapping[str, int], among: ColumnElement[bool]) -> Sele
             Credential.refresh_due_at <= now,
             Credential.api_app.not_in(stopped),
             Credential.api_app.not_in(full),
+            Credential.refreshed_at.is_(None)
+            | (Credential.refreshed_at <= now - interval)
+            | (Credential.refreshed_at > now + interval)
+            | (Credential.spending_version == Credential.version),  # its chain is broken
             is_free(),
             among,
         )

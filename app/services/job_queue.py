@@ -21,6 +21,7 @@ _ATTEND: Final = "attend"
 """Sessions that a person takes part in: they hold their slot for long, so few of them may run."""
 _RANK_ORIGIN: Final = 1_577_836_800
 """2020 began then, in unix seconds."""
+_MAX_PRIORITY: Final = 2**31 - 1
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=0.25)
 """A wake-up can be missed; the job then waits this long."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 3.0
@@ -59,7 +60,7 @@ class Waiting:
     @property
     def priority(self) -> int:
         """The engine starts with the highest, in 32 bits."""
-        return int(_RANK_ORIGIN - self.rank)
+        return int(max(-_MAX_PRIORITY, min(_RANK_ORIGIN - self.rank, _MAX_PRIORITY)))
 
     @property
     def delay(self) -> timedelta:

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -23,8 +22,7 @@ from app.utils.logger import get_logger
 
 _VERIFIER_BYTES: Final = 64
 """86 characters of base64url: within the 43-128 of RFC 7636, 4.1."""
-_BETWEEN_SCOPES: Final = re.compile(r"[\s,]+")
-"""GitHub is asked with spaces and answers with commas."""
+_UNKNOWN_APP_LIFE: Final = 3600.0
 
 log = get_logger(__name__)
 
@@ -58,6 +56,11 @@ class OAuthService:
 
     def consent_page(self, api_app: str) -> ConsentPageRules:
         return self._provider(api_app).consent_page
+
+    def default_token_life(self, api_app: str) -> float:
+        """Seconds after which a token of the app is refreshed whose lifetime is unknown."""
+        app = self._apps.get(api_app)
+        return _UNKNOWN_APP_LIFE if app is None else self._providers[app.provider].default_token_life
 
     async def generate_auth_url(self, api_app: str) -> AuthorizationRequest:
         """A new authorization request with its own state and verifier (RFC 6749, 4.1.1; RFC 7636, 4.3).
@@ -108,13 +111,16 @@ class OAuthService:
 
     async def refresh_access_token(self, api_app: str, refresh_token: SecretStr) -> TokenSet:
         """New tokens (RFC 6749, 6). Never call it twice with one refresh token of a provider that rotates them: it is
-        spent, and the answer carries its successor. Any other provider's goes on working, and is in the answer again.
+        spent, and the answer carries its successor. A refresh token without a successor goes on working, and is
+        returned again.
         """
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
         tokens = await self._token(api_app, form)
-        if tokens.refresh_token is None and not self._provider(api_app).refresh_tokens_rotate:
-            return replace(tokens, refresh_token=refresh_token)
-        return tokens
+        if tokens.refresh_token is not None:
+            return tokens
+        if self._provider(api_app).refresh_tokens_rotate:
+            log.warning("token.no_successor", api_app=api_app)
+        return replace(tokens, refresh_token=refresh_token)
 
     async def verify_credentials(
         self, api_app: str, access_token: SecretStr, oauth_token_secret: SecretStr | None = None
@@ -152,12 +158,14 @@ class OAuthService:
             answer = await self._client.token(
                 self._provider(api_app), client_id=client_id, client_secret=client_secret, form=form
             )
-        self._budgets.answered(api_app, answer.rate_limit, asked_at=asked_at)
-        granted = tuple(filter(None, _BETWEEN_SCOPES.split(answer.scope or "")))
+        try:
+            self._budgets.answered(api_app, answer.rate_limit, asked_at=asked_at)
+        except Exception:  # the tokens are worth more
+            log.exception("app.limit_not_noted", api_app=api_app)
         return TokenSet(
             access_token=answer.access_token,
             refresh_token=answer.refresh_token,
-            scopes=granted or self.app(api_app).scopes,
+            scopes=answer.scopes or self.app(api_app).scopes,
             expires_in=answer.expires_in,
         )
 

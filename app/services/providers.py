@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from app.clients.oauth1_provider import OAuth1Endpoints
 from app.clients.oauth_provider import EndpointUrl, ProviderApi
+from app.clients.token_answers import MAX_TOKEN_LIFE
 
 X: Final = "x"
 """What an app calls the preset."""
@@ -145,8 +146,10 @@ class OAuthProvider(ProviderApi):
     extra_authorize_params: Annotated[dict[str, str], AfterValidator(_extra_parameters)] = Field(
         default_factory=dict
     )
+    default_token_life: float = Field(default=3600.0, gt=0, le=MAX_TOKEN_LIFE)
+    """Seconds after which a token is refreshed whose answer names no lifetime."""
     refresh_tokens_rotate: StrictBool = True
-    """A refresh answers with a new refresh token and the old one is spent."""
+    """A refresh answers with a new refresh token; an answer without one is worth a line in the log."""
     pkce: StrictBool = True
     """RFC 7636, S256."""
     oauth1: OAuth1Endpoints | None = None
@@ -163,6 +166,7 @@ def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
         me_url=f"{api_url}/2/users/me",
         username_path="data.username",
         user_id_path="data.id",
+        default_token_life=7200.0,
         default_scopes=("tweet.read", "users.read", "offline.access"),
         oauth1=OAuth1Endpoints(
             request_token_url=f"{api_url}/oauth/request_token",

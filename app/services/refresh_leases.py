@@ -6,7 +6,7 @@ spent again: the account is authorised anew.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clients.token_answers import MAX_TOKEN_LIFE
 from app.database import Database, database_time
 from app.models import Credential, CredentialStatus, utc_now
 from app.services import event_service
@@ -27,11 +28,15 @@ from app.services.interfaces import TokenSet
 from app.services.isolation import UsableRows
 from app.services.leases import new_lease_token
 from app.services.refresh_results import NOT_HELD, HeldRefresh, RefreshResult, save_all
-from app.utils.exceptions import AppException, DecryptionException, TwitterAPIException
+from app.utils.exceptions import AppException, RefreshedJustNowException, TwitterAPIException
 from app.utils.logger import get_logger
+from app.utils.waits import CallLimit, bounded_wait
 
 _TOO_MANY_REQUESTS: Final = 429
 _LONGEST_WAIT: Final = 3600.0
+_CALLS_LEFT: Final = "no calls left"
+_MOST_DOUBLINGS: Final = 20
+"""A float overflows after 1,024."""
 _SHARE_OF_LIFE: Final = 0.5
 """A token is refreshed in the second half of its life at the earliest, however wide the margin is."""
 
@@ -57,10 +62,15 @@ class RefreshTimes:
     """And up to so much earlier, so that many do not come due together."""
     retry: float
     """After the first failure in a row; it doubles with each one."""
+    min_interval: float
+    """Between two refreshes of one account, whatever lifetime its answers name; not of those that are forced."""
 
 
 class RefreshLeases:
-    """`owner`: this process's name in the leases."""
+    """`owner`: this process's name in the leases.
+
+    `default_life`: seconds that a token of an app lives whose answer names no lifetime.
+    """
 
     def __init__(
         self,
@@ -70,6 +80,7 @@ class RefreshLeases:
         apps: AppStates,
         budgets: CallBudgets,
         times: RefreshTimes,
+        default_life: Callable[[str], float],
         owner: str,
     ) -> None:
         self._database = database
@@ -77,14 +88,28 @@ class RefreshLeases:
         self._apps = apps
         self._budgets = budgets
         self._times = times
+        self._default_life = default_life
         self._owner = owner
         self._usable = UsableRows(Credential.id, step="take_due")
-        self._saves = GroupCommit(database=database, write=self._save_all)
+        self._saves = GroupCommit(database=database, write=save_all)
+        self._notes = GroupCommit(database=database, write=self._note_all)
 
-    async def take(self, account_id: str, api_app: str, *, version: int) -> HeldRefresh | None:
+    async def note_limit(self, account_id: str, api_app: str, limit: CallLimit | None) -> None:
+        """Keep in mind what the provider refuses now; it may fail alone."""
+        if limit is None:
+            return
+        try:
+            async with self._database.transaction() as session:
+                await self._apps.note_limit(session, account_id, api_app, limit)
+        except Exception as error:
+            log.error("app.not_noted", api_app=api_app, exc_info=error)
+
+    async def take(
+        self, account_id: str, api_app: str, *, version: int, force: bool = False
+    ) -> HeldRefresh | None:
         """The right to refresh this version; None when somebody has it, had it, or nobody may any more.
 
-        Raises `DecryptionException`.
+        Raises `DecryptionException`, and unless `force` says so `RefreshedJustNowException`.
         """
         query = select(Credential).where(
             Credential.account_id == account_id,
@@ -98,6 +123,8 @@ class RefreshLeases:
             row = await session.scalar(query.with_for_update())
             if row is None:
                 return None
+            if not force and (left := self._too_soon(row)) > 0:
+                raise RefreshedJustNowException(account_id, left)
             held = self._taken(session, row, self._vault.refresh_token(row), new_lease_token())
             if held is not None:
                 await self._mark(session, [held])
@@ -111,16 +138,17 @@ class RefreshLeases:
 
         async def find(among: ColumnElement[bool]) -> Sequence[int]:
             async with self._database.reading() as session:
-                found = due(limit, {}, among).with_only_columns(Credential.id)
-                return (await session.scalars(found)).all()
+                found = due(limit, {}, among, min_interval=self._times.min_interval)
+                return (await session.scalars(found.with_only_columns(Credential.id))).all()
 
         return await self._usable.claim(lambda among: self._take_due(limit, among), find) or []
 
     async def _take_due(self, limit: int, among: ColumnElement[bool]) -> list[HeldRefresh]:
         async with self._database.transaction() as session:
+            self._budgets.forget(await self._apps.resumed(session))
             room = await room_for_calls(session, self._budgets)
-            query = due(limit, room, among).with_for_update(skip_locked=True)
-            rows = (await session.scalars(query)).all()
+            query = due(limit, room, among, min_interval=self._times.min_interval)
+            rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
             lease_token = new_lease_token()
             tried = [self._taken_if_readable(session, row, lease_token) for row in within(room, rows)]
             taken = [held for held in tried if held is not None]
@@ -141,7 +169,7 @@ class RefreshLeases:
             "status": CredentialStatus.ACTIVE,
             "version": held.version + 1,
             "token_expires_at": expiry(answered_at, tokens.expires_in),
-            "refresh_due_at": self.due_at(answered_at, tokens),
+            "refresh_due_at": self._due_after_refresh(answered_at, tokens, held.api_app),
             "refreshed_at": answered_at,
             "refresh_failures": 0,
             "refresh_error_code": None,
@@ -152,15 +180,23 @@ class RefreshLeases:
             api_app=held.api_app,
             version=held.version + 1,
         )
-        return await self._saves.add(RefreshResult(held, values, event))
+        is_saved = await self._saves.add(RefreshResult(held, values, event))
+        await self._note(held.api_app)
+        return is_saved
 
-    async def _save_all(self, session: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
-        outcomes = await save_all(session, results)
-        for api_app in sorted({result.held.api_app for result in results}):
+    async def _note(self, api_app: str) -> None:
+        """Keep the books of an app whose call succeeded. They may fail alone: the tokens are stored."""
+        try:
+            await self._notes.add(api_app)
+        except Exception as error:
+            log.error("app.not_noted", api_app=api_app, exc_info=error)
+
+    async def _note_all(self, session: AsyncSession, apps: Sequence[str]) -> Sequence[None]:
+        for api_app in sorted(set(apps)):
             await self._apps.succeeded(session, api_app)
             if (seconds := self._budgets.spent_for(api_app)) is not None:
-                await self._apps.limited(session, api_app, seconds=seconds)
-        return outcomes
+                await self._apps.limited(session, api_app, seconds=seconds, reason=_CALLS_LEFT)
+        return [None] * len(apps)
 
     async def is_forgotten(self, held: HeldRefresh) -> bool:
         """Whether nobody wants the account's tokens any more."""
@@ -179,7 +215,7 @@ class RefreshLeases:
             if row is None:
                 return
             row.refresh_failures += 1
-            wait = self._wait_after(error, row.refresh_failures)
+            wait = bounded_wait(self._wait_after(error, row.refresh_failures))
             row.refresh_due_at = utc_now() + timedelta(seconds=wait)
             row.refresh_error_code = error.error_code
             _set(row, NOT_HELD)
@@ -214,18 +250,31 @@ class RefreshLeases:
             if current is not None:
                 self._break(session, current, code)
 
-    def due_at(self, now: datetime, tokens: TokenSet) -> datetime | None:
-        """When to refresh what lives from `now`; None: it does not end, or cannot be refreshed."""
-        if tokens.expires_in is None or tokens.refresh_token is None:
+    def due_at(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
+        """When to refresh what lives from `now`; None: it cannot be refreshed."""
+        if tokens.refresh_token is None:
             return None
         early = self._times.margin + random.uniform(0, self._times.jitter)  # noqa: S311
-        return now + timedelta(seconds=tokens.expires_in - min(early, tokens.expires_in * _SHARE_OF_LIFE))
+        life = self._default_life(api_app) if tokens.expires_in is None else tokens.expires_in
+        life = min(life, MAX_TOKEN_LIFE)
+        return now + timedelta(seconds=life - min(early, life * _SHARE_OF_LIFE))
+
+    def _due_after_refresh(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
+        due_at = self.due_at(now, tokens, api_app)
+        return due_at and max(due_at, now + timedelta(seconds=self._times.min_interval))
+
+    def _too_soon(self, row: Credential) -> float:
+        """Seconds until the account may be refreshed again; a time in the future is a clock's mistake."""
+        if row.refreshed_at is None or row.spending_version == row.version:  # or its chain is broken
+            return 0.0
+        since = (utc_now() - row.refreshed_at).total_seconds()
+        return self._times.min_interval - since if since > -self._times.min_interval else 0.0
 
     def _wait_after(self, error: AppException, failures: int) -> float:
         asked_for = error.retry_after or 0.0
         if asked_for and isinstance(error, TwitterAPIException) and error.status == _TOO_MANY_REQUESTS:
             return asked_for  # the app's calls were too many, not the account's
-        wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** (failures - 1))
+        wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
         return max(wait * random.uniform(0.5, 1.5), asked_for)  # noqa: S311
 
     async def _mark(self, session: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
@@ -245,14 +294,21 @@ class RefreshLeases:
     def _taken_if_readable(
         self, session: AsyncSession, row: Credential, lease_token: str
     ) -> HeldRefresh | None:
+        """None of a row that cannot be taken: it is put off, so that it keeps no other one back."""
         try:
-            refresh_token = self._vault.refresh_token(row)
-        except DecryptionException as error:  # a key is missing in the settings: the chain may be fine
-            log.error("credential.unreadable", account_id=row.account_id, api_app=row.api_app)
-            row.refresh_error_code = error.error_code
+            return self._taken(session, row, self._vault.refresh_token(row), lease_token)
+        except Exception as error:
+            # Of a `DecryptionException` a key is missing in the settings: the chain may be fine.
+            own = error if isinstance(error, AppException) else None
+            log.error(
+                "credential.unreadable",
+                account_id=row.account_id,
+                api_app=row.api_app,
+                exc_info=error if own is None else None,
+            )
+            row.refresh_error_code = (own or AppException).error_code
             row.refresh_due_at = utc_now() + timedelta(seconds=_LONGEST_WAIT)
             return None
-        return self._taken(session, row, refresh_token, lease_token)
 
     def _taken(
         self, session: AsyncSession, row: Credential, refresh_token: SecretStr, lease_token: str
@@ -289,7 +345,7 @@ class RefreshLeases:
 
 
 def expiry(now: datetime, expires_in: int | None) -> datetime | None:
-    return None if expires_in is None else now + timedelta(seconds=expires_in)
+    return None if expires_in is None else now + timedelta(seconds=min(expires_in, MAX_TOKEN_LIFE))
 
 
 def _same_version(held: HeldRefresh) -> tuple[ColumnElement[bool], ...]:

@@ -189,7 +189,8 @@ class Retention:
             done = await isolate_rows(ids, delete_some, step=f"delete_{model.__tablename__}")
             deleted += done.count
             failed += done.failed
-            if len(ids) < _BATCH or len(failed) >= _BATCH:
+            # Without any progress, other processes hold all of these rows, and see to them.
+            if len(ids) < _BATCH or not (done.count or done.failed):
                 return deleted
 
 

@@ -13,7 +13,7 @@ from app.clients.oauth_provider import ProviderUser
 from app.database import Database, after_commit, database_time
 from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
 from app.services import event_service, evidence_service, session_life
-from app.services.app_states import AppStates
+from app.services.app_states import AppStates, is_limited
 from app.services.batch_pacing import BatchPacing
 from app.services.credential_service import CredentialService
 from app.services.gologin_service import GoLoginService
@@ -29,8 +29,11 @@ from app.utils.exceptions import (
     LeaseLostException,
     ProfileInUseException,
     ProfileQuarantinedException,
+    TwitterAPIException,
 )
+from app.utils.logger import get_logger
 from app.utils.retry import through_outage
+from app.utils.waits import CallLimit, bounded_wait
 
 _DELIVERY_WINDOW: Final = 1000
 """Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
@@ -38,6 +41,8 @@ _DELIVERY_WINDOW: Final = 1000
 _ATTENDED_WINDOW: Final = 50
 _DELIVERED_AHEAD: Final = 30.0
 _BATCH: Final = 200
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,10 @@ class SessionRuns:
 
     async def deliver_waiting(self) -> int:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
-        await self._batches.look_after()
+        try:
+            await self._batches.look_after()
+        except Exception as error:  # sessions wait for no batch but their own
+            log.error("batch.not_looked_after", exc_info=error)
         async with self._database.reading() as session:
             rows = [
                 *await session.scalars(_due_next(_DELIVERY_WINDOW, awaits_person=False)),
@@ -99,7 +107,7 @@ class SessionRuns:
             AuthorizationSession.expires_at > database_time(),
             AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= database_time()),
             ~AuthorizationSession.is_held,
-            _app_is_not_paused(),
+            _may_start(),
         )
         async with self._database.transaction() as session:
             await self._refuse_busy_profile(session, session_id)
@@ -151,6 +159,7 @@ class SessionRuns:
         Raises `LeaseLostException`: nothing is stored; `DatabaseUnavailableException`: that is not known.
         """
         await through_outage(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
+        await self._note_limit(job, user.limit)
 
     async def _complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
         async with self._database.transaction() as session:
@@ -185,7 +194,9 @@ class SessionRuns:
 
         Raises `LeaseLostException`, `DatabaseUnavailableException`.
         """
-        return await through_outage(lambda: self._fail(job, error, evidence), seconds=self._limits.lease)
+        again_in = await through_outage(lambda: self._fail(job, error, evidence), seconds=self._limits.lease)
+        await self._note_limit(job, error.limit if isinstance(error, TwitterAPIException) else None)
+        return again_in
 
     async def _fail(
         self, job: AuthorizationJob, error: AppException, evidence: PageEvidence | None
@@ -206,6 +217,16 @@ class SessionRuns:
             data = {"error_code": error.error_code, "stage": row.stage}
             self._end(session, row, session_life.status_after(error), **data)
         return None
+
+    async def _note_limit(self, job: AuthorizationJob, limit: CallLimit | None) -> None:
+        """Begin no further consent before the provider answers again. It may fail alone: the session has its end."""
+        if limit is None:
+            return
+        try:
+            async with self._database.transaction() as session:
+                await self._apps.note_limit(session, job.account_id, job.api_app, limit)
+        except Exception as error:
+            log.error("app.not_noted", api_app=job.api_app, exc_info=error)
 
     async def release(self, job: AuthorizationJob, *, reason: str) -> None:
         """Give the claim back: the session waits again, as when this process had never taken it."""
@@ -315,14 +336,15 @@ class SessionRuns:
             done = await isolate_rows(ids, change_some, step=step)
             changed += done.count
             failed += done.failed
-            if len(ids) < _BATCH or len(failed) >= _BATCH:
+            # Without any progress, other processes hold all of these rows, and see to them.
+            if len(ids) < _BATCH or not (done.count or done.failed):
                 return changed
 
     def _put_back(
         self, session: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0
     ) -> None:
         if wait:
-            row.not_before = database_time(plus=wait)
+            row.not_before = database_time(plus=bounded_wait(wait))
         session_life.move(
             session,
             row,
@@ -351,18 +373,20 @@ def _due_next(limit: int, *, awaits_person: bool) -> Select[AuthorizationSession
             AuthorizationSession.expires_at > database_time(),
             AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= soon),
             ~AuthorizationSession.is_held,
-            _app_is_not_paused(),
+            _may_start(),
         )
         .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
         .limit(limit)
     )
 
 
-def _app_is_not_paused() -> Any:
+def _may_start() -> ColumnElement[bool]:
+    """Nothing of a paused app is begun, and no consent that would be thrown away, as who-am-I cannot be asked."""
     paused = select(AppState.api_app).where(
         AppState.api_app == AuthorizationSession.api_app, AppState.paused_at.is_not(None)
     )
-    return ~paused.exists()
+    limited = is_limited(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+    return ~paused.exists() & ~limited
 
 
 def _held(job: AuthorizationJob) -> tuple[Any, ...]:

@@ -10,7 +10,6 @@ from app.models import utc_now
 from app.services.app_states import AppStates
 from app.services.call_budgets import CallBudgets
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
-from app.services.isolation import for_each
 from app.services.refresh_leases import AMBIGUOUS, RefreshLeases
 from app.services.refresh_results import HeldRefresh
 from app.services.token_spill import TokenSpill
@@ -19,6 +18,7 @@ from app.utils.exceptions import (
     DatabaseUnavailableException,
     InvalidClientException,
     InvalidGrantException,
+    RefreshedJustNowException,
     TwitterAPIException,
 )
 from app.utils.logger import get_logger
@@ -49,17 +49,22 @@ class TokenRefresher:
         self._budgets = budgets
         self._spill = spill
         self._save_for = save_for
-        self._running: dict[tuple[str, str, int], asyncio.Task[AppException | None]] = {}
+        self._not_saved: set[tuple[int, int]] = set()
+        self._running: dict[tuple[str, str, int, bool], asyncio.Task[AppException | None]] = {}
 
-    async def refresh(self, account_id: str, api_app: str, *, version: int) -> AppException | None:
+    async def refresh(
+        self, account_id: str, api_app: str, *, version: int, force: bool = False
+    ) -> AppException | None:
         """See to it that this version is refreshed: here, or by whoever is at it, in this process or another.
+
+        `force`: also when the account was refreshed just now.
 
         Returns what went wrong, None when it was refreshed or when another process has it: look at the row.
         """
-        key = (account_id, api_app, version)
+        key = (account_id, api_app, version, force)
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._refresh_if_free(account_id, api_app, version))
+            task = asyncio.create_task(self._refresh_if_free(account_id, api_app, version, force=force))
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
         return await asyncio.shield(task)
@@ -71,31 +76,41 @@ class TokenRefresher:
     async def pick_up_spilled(self) -> int:
         """Save what could not be saved before, here or in an earlier process; how many token sets.
 
-        Raises `DatabaseUnavailableException`: then the rest stays where it is.
+        One that cannot be saved stays where it is, and keeps no other one back. Raises `DatabaseUnavailableException`:
+        then the rest stays, too.
         """
-
-        async def save(path: Path) -> int:
-            spilled = by_path[path]
-            await self._save_once(spilled.held, spilled.tokens, spilled.answered_at)
-            await self._spill.remove(path)
-            return 1
-
-        by_path = {spilled.path: spilled for spilled in await self._spill.read_all()}
-        return (await for_each(by_path, save, step="pick_up_spilled")).count
+        picked_up = 0
+        for spilled in await self._spill.read_all():
+            try:
+                await self._save_once(spilled.held, spilled.tokens, spilled.answered_at)
+            except DatabaseUnavailableException:
+                raise
+            except Exception as error:
+                self._log_not_saved(spilled.held, error)
+                continue
+            await self._spill.remove(spilled.path)
+            picked_up += 1
+        return picked_up
 
     async def wait_for_running(self) -> None:
         """Until every refresh of this process has ended."""
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _refresh_if_free(self, account_id: str, api_app: str, version: int) -> AppException | None:
+    async def _refresh_if_free(
+        self, account_id: str, api_app: str, version: int, *, force: bool
+    ) -> AppException | None:
         try:
-            self._budgets.refuse_spent(api_app)
             async with self._database.reading() as session:
+                self._budgets.forget(await self._apps.resumed(session))
                 await self._apps.refuse_stopped(session, api_app)
+            self._budgets.refuse_spent(api_app)
         except AppException as error:
             return error
-        held = await self._leases.take(account_id, api_app, version=version)
+        try:
+            held = await self._leases.take(account_id, api_app, version=version, force=force)
+        except RefreshedJustNowException as error:
+            return error
         return None if held is None else await self.finish(held)
 
     async def _finish(self, held: HeldRefresh) -> AppException | None:
@@ -124,18 +139,37 @@ class TokenRefresher:
             # Also after a gateway's 502, which may hide a rotation: it is an answer, so nobody has tokens that a second
             # try could kill; and if the token is spent, trying and not trying end in the same new authorization.
             await self._leases.give_back(held, error)
+            await self._note_failure(held, error)
+
+    async def _note_failure(self, held: HeldRefresh, error: AppException) -> None:
+        """Keep the books of the app. They may fail alone: the lease is given back."""
+        api_app = held.api_app
+        try:
             async with self._database.transaction() as session:
                 if isinstance(error, InvalidClientException):
-                    await self._apps.failed(session, held.api_app, error)
-                if error.retry_after is not None:
-                    await self._apps.limited(session, held.api_app, seconds=error.retry_after)
+                    await self._apps.failed(session, api_app, error)
+                limit = error.limit if isinstance(error, TwitterAPIException) else None
+                if limit is not None:
+                    await self._apps.note_limit(session, held.account_id, api_app, limit)
+                elif error.retry_after is not None:
+                    await self._apps.limited(
+                        session, api_app, seconds=error.retry_after, reason="retry-after"
+                    )
+        except Exception as problem:
+            log.error("app.not_noted", api_app=api_app, exc_info=problem)
 
     async def _save(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
-        """Before anything else. What the database does not take is kept on disk first, then tried again."""
+        """Before anything else. What the database does not take is kept on disk first, then tried again.
+
+        After an outage here; after any other error, which is raised, from the disk.
+        """
         try:
             await self._save_once(held, tokens, answered_at)
-        except DatabaseUnavailableException:
+        except Exception as error:
             spilled = await self._spilled(held, tokens, answered_at)
+            if not isinstance(error, DatabaseUnavailableException):
+                self._log_not_saved(held, error)
+                raise
             again = partial(self._save_once, held, tokens, answered_at)
             await through_outage(again, seconds=self._save_for)
             if spilled is not None:
@@ -144,9 +178,19 @@ class TokenRefresher:
     async def _spilled(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> Path | None:
         try:
             return await self._spill.write(held, tokens, answered_at=answered_at)
-        except OSError as error:  # the disk is full, too: memory is all that is left
-            log.error("credential.not_spilled", account_id=held.account_id, error=error.strerror)
+        except Exception as error:  # the disk is full, too: memory is all that is left
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            log.error("credential.not_spilled", account_id=held.account_id, error=reason)
             return None
+
+    def _log_not_saved(self, held: HeldRefresh, error: Exception) -> None:
+        """Once a version in this process: a spilled one is tried again and again."""
+        key = (held.credential_id, held.version)
+        if key not in self._not_saved:
+            self._not_saved.add(key)
+            log.error(
+                "credential.not_saved", account_id=held.account_id, api_app=held.api_app, exc_info=error
+            )
 
     async def _save_once(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
         if await self._leases.save(held, tokens, answered_at=answered_at):

@@ -17,6 +17,7 @@ from app.models import (
     CredentialStatus,
     utc_now,
 )
+from app.services.app_states import is_limited
 from app.services.authorization_service import AuthorizationService, Order
 from app.services.isolation import for_each
 from app.services.key_service import Caller, Scope
@@ -79,12 +80,14 @@ class TokenRepair:
             .scalar_subquery()
         )
         paused = select(AppState.api_app).where(AppState.paused_at.is_not(None))
+        limited = is_limited(Credential.account_id, Credential.api_app)
         return (
             select(Credential.account_id, Credential.api_app)
             .where(
                 Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
                 Credential.api_app.in_(self._apps),
                 Credential.api_app.not_in(paused),
+                ~limited,
                 ~sessions.where(AuthorizationSession.status.in_(OPEN_STATUSES)).exists(),
                 tried < self._limits.a_day,
                 Credential.refresh_due_at.is_(None) | (Credential.refresh_due_at <= utc_now()),

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from app.sandbox.oauth import GrantState
 from app.sandbox.process import SandboxProcess
-from tests.e2e.house import APP, House, open_house
+from tests.e2e.house import APP, WAIT, House, open_house, until
 from tests.e2e.processes import children_named
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -234,3 +236,27 @@ async def test_many_different_faults_at_once_do_not_meet(house: House, unused_ac
     assert len(children_named(house.service.pid, "chromedriver")) == 1
     for account in accounts:
         await house.nothing_left(account)
+
+
+async def test_a_limit_of_who_am_i_costs_one_consent_and_keeps_nobody_else_back(
+    sandbox: SandboxProcess, folder: Path, account: str, unused_accounts: Iterator[str]
+):
+    """Its reset comes in milliseconds; an answer without a ceiling waited until the year 58879."""
+    in_an_hour = str(int((time.time() + 3000) * 1000))
+    headers = {"x-rate-limit-remaining": "0", "x-rate-limit-reset": in_an_hour, "retry-after": "1" + "0" * 12}
+    async with open_house(sandbox, folder, max_attempts=3) as house:
+        await house.admin.set_fault("provider.me", "status", status=429, headers=headers, account=account)
+        waiting = await house.ask(account)
+
+        async def refused() -> bool:
+            session = await house.session(waiting)
+            return session["status"] == "pending" and session["attempts"] == 1
+
+        await until(refused, WAIT)
+        other = await house.authorize(next(unused_accounts))
+        assert other["status"] == "completed"
+        listed = (await house._call("GET", "/authorize")).json()
+        (row,) = [row for row in listed["data"] if row["session_id"] == waiting]
+        wait = (datetime.fromisoformat(row["not_before"]) - datetime.now(UTC)).total_seconds()
+        assert 3000 < wait <= 3600
+        assert row["attempts"] == 1

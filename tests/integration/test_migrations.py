@@ -1,13 +1,23 @@
 """What a step back must not undo."""
 
 import asyncio
+from datetime import timedelta
 
 from alembic import command
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from app.database import Database, alembic_config
-from app.models import ApiKey, utc_now
+from app.models import ApiKey, AppState, Credential, utc_now
+from app.models import AuthorizationSession as Session
+from tests.fixtures.factories import AddRow
 
+CREDENTIAL = {
+    "api_app": "A",
+    "provider_user_id": "1",
+    "access_token": "x",
+    "refresh_token": "x",
+    "scopes": [],
+}
 PLAIN = {"scopes": ["admin"], "key_hash": "0" * 64, "created_by": "tests"}
 
 
@@ -31,6 +41,39 @@ async def test_a_step_back_from_007_revives_no_key_and_frees_none(database_url: 
     await database.migrate()
     async with database.engine.connect() as connection:
         assert await connection.run_sync(_names) == ["plain"]
+
+
+async def test_the_step_to_010_ends_waits_that_older_versions_took_over_from_providers(
+    database_url: str, database: Database, add_session: AddRow
+):
+    """PostgreSQL holds dates that Python cannot; in SQLite the last one is 9999."""
+    absurd = "9999-12-31 00:00:00.000000" if database.is_sqlite else "58879-01-01 00:00:00+00"
+    soon = utc_now() + timedelta(seconds=60)
+    waiting = await add_session(attempts=1)
+    asked = await add_session(not_before=soon, attempts=1)
+    async with database.transaction() as session:
+        session.add(AppState(api_app="A", limited_until=soon))
+        session.add_all(Credential(account_id=name, **CREDENTIAL) for name in ("due", "refused", "unknown"))
+    await database.close()
+    await asyncio.to_thread(command.downgrade, alembic_config(database_url), "007")
+    changes = (
+        f"UPDATE app_states SET limited_until = '{absurd}'",
+        f"UPDATE authorization_sessions SET not_before = '{absurd}' WHERE id = {waiting.id}",
+        f"UPDATE credentials SET refresh_due_at = '{absurd}', refresh_failures = 1 WHERE account_id = 'refused'",
+        f"UPDATE credentials SET token_expires_at = '{absurd}', refresh_due_at = '{absurd}' WHERE account_id = 'due'",
+    )
+    async with database.engine.begin() as connection:
+        for change in changes:
+            await connection.execute(text(change))
+    await database.close()
+    await database.migrate()
+    async with database.reading() as session:
+        assert await session.scalar(select(AppState.limited_until)) is None
+        not_before = dict((await session.execute(select(Session.id, Session.not_before))).all())
+        due = dict((await session.execute(select(Credential.account_id, Credential.refresh_due_at))).all())
+    assert not_before == {waiting.id: None, asked.id: soon}
+    assert due["refused"] < utc_now() > due["unknown"]
+    assert due["due"].year == 9999
 
 
 def _names(connection: Connection) -> list[str]:

@@ -103,6 +103,7 @@ from app.utils.exceptions.sessions import (
 )
 from app.utils.exceptions.tokens import (
     ReauthorizationRequiredException,
+    RefreshedJustNowException,
     TokenExpiredException,
     TokenNotFoundException,
     TokenNotRefreshableException,
@@ -175,6 +176,7 @@ __all__ = [
     "ProviderRulesException",
     "RateLimitException",
     "ReauthorizationRequiredException",
+    "RefreshedJustNowException",
     "RequestTimeoutException",
     "RotationUnderWayException",
     "RouteNotFoundException",

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from app.utils.waits import bounded_wait
+
 
 class FailureKind(StrEnum):
     """Whose failure it is when an authorization ends with it, which says whether another attempt may help."""
@@ -33,8 +35,8 @@ class AppException(Exception):
         self.message = message
         self.data: dict[str, Any] | None = None
         """What a program can use of it: the answer's `data`."""
-        self.retry_after = retry_after
-        """Seconds after which to try again, when that is known."""
+        self.retry_after = None if retry_after is None else bounded_wait(retry_after)
+        """Seconds after which to try again, when that is known; at most a day, whoever asks for it."""
 
 
 class DomainException(AppException):

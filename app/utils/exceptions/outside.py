@@ -3,6 +3,7 @@
 from typing import ClassVar, Final
 
 from app.utils.exceptions.base import FailureKind, InfrastructureException
+from app.utils.waits import CallLimit
 
 UNREACHABLE: Final = "unreachable"
 """`GoLoginAPIException.status` when there was no connection: nothing was asked, so nothing has changed."""
@@ -85,6 +86,8 @@ class TwitterAPIException(InfrastructureException):
         may_have_acted: bool = False,
     ) -> None:
         super().__init__(f"{provider} API error ({status}): {message}", retry_after=retry_after)
+        self.limit: CallLimit | None = None
+        """What refused the call for its rate, where the answer names it."""
         self.may_have_acted = may_have_acted
         """The request may have reached the provider and done its work, and the answer is lost."""
         self.status = status

@@ -1,5 +1,7 @@
 """Tokens that are not there, or work no more."""
 
+import math
+
 from app.utils.exceptions.base import DomainException
 
 
@@ -36,6 +38,18 @@ class TokenExpiredException(DomainException):
     def __init__(self, account_id: str, reason: str = "", *, retry_after: float | None = None) -> None:
         why = f"could not be refreshed now ({reason}); try again" if reason else "authorize the account again"
         super().__init__(f"The token of @{account_id} is expired; {why}", retry_after=retry_after)
+
+
+class RefreshedJustNowException(DomainException):
+    """However short the lifetimes are that a provider names, an account is not refreshed all the time."""
+
+    error_code = "REFRESHED_JUST_NOW"
+    status_code = 429
+    retryable = True
+
+    def __init__(self, account_id: str, retry_after: float) -> None:
+        message = f"@{account_id} was refreshed just now; its next one may begin in {math.ceil(retry_after)} seconds"
+        super().__init__(message, retry_after=retry_after)
 
 
 class TokenNotRefreshableException(DomainException):

@@ -1,5 +1,6 @@
 """`/keys` over HTTP: shown once, used, rotated, revoked; and what a restricted key sees of apps."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -123,7 +124,23 @@ async def test_a_key_for_an_app_resumes_that_app(api: Api, database: Database):
     paused = answered(await api.client.get("/apps/paused", headers=headers))
     assert [row["api_app"] for row in paused] == ["AIOTT1"]
     refused(await api.client.post("/apps/AIOTT9/resume", headers=headers), 403, "OUT_OF_REACH")
-    assert answered(await api.client.post("/apps/AIOTT1/resume", headers=headers))["was_paused"]
+    assert answered(await api.client.post("/apps/AIOTT1/resume", headers=headers)) == {
+        "api_app": "AIOTT1", "was_paused": True, "was_limited": False,
+    }  # fmt: skip
+
+
+async def test_a_limited_app_is_listed_with_its_limit_and_resumed(api: Api):
+    context = api.context
+    for app, seconds in (("AIOTT1", 600), ("AIOTT2", -1)):
+        async with context.database.transaction() as session:
+            await context.apps.limited(session, app, seconds=seconds, reason="x-rate-limit")
+    (listed,) = answered(await api.client.get("/apps/paused"))
+    until = datetime.fromisoformat(listed.pop("limited_until"))
+    assert timedelta(seconds=590) < until - utc_now() <= timedelta(seconds=600)
+    assert listed == {"api_app": "AIOTT1", "paused_at": None, "reason": "", "limited_by": "x-rate-limit"}
+    resumed = answered(await api.client.post("/apps/AIOTT1/resume"))
+    assert (resumed["was_paused"], resumed["was_limited"]) == (False, True)
+    assert answered(await api.client.get("/apps/paused")) == []
 
 
 async def test_a_batch_takes_the_rows_in_reach_and_says_why_not_the_others(api: Api, database: Database):

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from app.clients.webhooks import WebhookAnswer, WebhookClient, new_transport
 from app.models import utc_now
 from app.utils.exceptions import WebhookUrlRefusedException
+from app.utils.waits import MAX_WAIT
 from tests.fixtures.receiver import reply, running_receiver
 
 NAME = "hooks.example.test"
@@ -121,11 +122,11 @@ async def test_redirects_are_not_followed_cookies_not_kept_and_connections_not_s
 @pytest.mark.parametrize(
     ("asked", "least", "most"),
     [
-        ("Wed, 21 Oct 2015 07:28:00 GMT", -1e10, 0),
-        ("Fri, 31 Dec 9999 23:59:59 -1200", 1e10, 1e12),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Fri, 31 Dec 9999 23:59:59 -1200", MAX_WAIT, MAX_WAIT),
         ("no", None, None),
         ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None, None),
-        ("9" * 5000, 999_999_999, 999_999_999),
+        ("9" * 5000, MAX_WAIT, MAX_WAIT),
     ],
 )
 async def test_what_else_an_endpoint_may_ask_for(asked: str, least: float | None, most: float | None):

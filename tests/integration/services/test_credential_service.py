@@ -186,10 +186,15 @@ async def test_a_token_that_cannot_be_refreshed_is_handed_out_to_its_end(
         assert (await session.scalars(select(Credential))).one().refresh_due_at is None
 
 
-async def test_a_token_without_an_end_is_handed_out(database: Database, service: CredentialService):
-    await store(database, service, expires_in=None)
-    handed = await hand_out(service, min_ttl=3600)
-    assert (handed.row.token_expires_at, handed.row.refresh_due_at) == (None, None)
+@pytest.mark.parametrize("refresh_token", [None, SecretStr("clear-refresh-token")])
+async def test_a_token_without_a_known_end_is_handed_out_and_refreshed_if_it_can_be(
+    database: Database, service: CredentialService, refresh_token: SecretStr | None
+):
+    await store(database, service, expires_in=None, refresh_token=refresh_token)
+    row = (await hand_out(service, min_ttl=3600)).row
+    assert (row.token_expires_at, row.refresh_due_at is None) == (None, refresh_token is None)
+    if row.refresh_due_at is not None:
+        assert utc_now() < row.refresh_due_at < utc_now() + timedelta(seconds=7200)
 
 
 async def test_a_lifetime_of_nothing_is_not_one_without_an_end(

@@ -82,10 +82,55 @@ async def test_a_whole_life_of_tokens(
         await service.refresh_access_token(app, second.refresh_token)
 
 
-async def test_a_rotated_token_without_a_successor_is_not_kept(service: OAuthService, admin: SandboxAdmin):
+async def test_a_refresh_token_without_a_successor_is_kept(
+    service: OAuthService, admin: SandboxAdmin, log_lines: LogLines
+):
+    """RFC 6749, section 6; also where the provider was said to rotate its refresh tokens."""
     body = {"access_token": "a", "token_type": "bearer", "expires_in": 1}
     await admin.set_fault("provider.token", "status", status=200, body=body, times=1)
-    assert (await service.refresh_access_token("AIOTT1", NEVER)).refresh_token is None
+    assert (await service.refresh_access_token("AIOTT1", NEVER)).refresh_token == NEVER
+    (line,) = [line for line in log_lines() if line["event"] == "token.no_successor"]
+    assert line["api_app"] == "AIOTT1"
+
+
+async def test_a_form_is_a_token_answer(service: OAuthService, admin: SandboxAdmin):
+    """As GitHub answers, whatever was asked for."""
+    form = "\ufeffaccess_token=a%2Bb&refresh_token=r&expires_in=60&scope=x%2Cy&token_type=bearer"
+    headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+    await admin.set_fault("plainbook.token", "status", status=200, body=form, headers=headers, times=1)
+    tokens = await service.refresh_access_token("PLAIN1", NEVER)
+    assert (tokens.access_token, tokens.refresh_token) == (SecretStr("a+b"), SecretStr("r"))
+    assert (tokens.expires_in, tokens.scopes) == (60, ("x", "y"))
+
+
+async def test_an_error_in_a_form_is_one(service: OAuthService, admin: SandboxAdmin):
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    form = "error=invalid_grant&error_description=Too+old"
+    await admin.set_fault("plainbook.token", "status", status=200, body=form, headers=headers, times=1)
+    with pytest.raises(InvalidGrantException, match="Too old"):
+        await service.refresh_access_token("PLAIN1", NEVER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"token_type": "mac"}, "token_type: mac came"),
+        ({"access_token": None}, "access_token: nothing came"),
+        ({"error": "odd"}, "odd"),
+    ],
+)
+async def test_the_tokens_of_an_answer_that_cannot_be_used_are_revoked(
+    service: OAuthService,
+    admin: SandboxAdmin,
+    profile: ProfileInfo,
+    changes: dict[str, object],
+    problem: str,
+):
+    await admin.set_fault("provider.token", "alter", body=changes, times=1, account=profile.account)
+    with pytest.raises(TwitterAPIException, match=problem) as caught:
+        await authorized(service, admin, "AIOTT1", profile.account)
+    assert caught.value.may_have_acted is ("error" not in changes)
+    assert not [grant for grant in await admin.grants(profile.account) if grant.usable]
 
 
 @pytest.mark.parametrize(("app", "name"), [("AIOTT1", "Twitter"), ("PLAIN1", "Plainbook")])

@@ -205,7 +205,7 @@ async def test_an_app_that_fails_by_its_own_fault_is_paused_until_resumed(
         assert await context.session_runs.claim(waiting) is None
         assert await context.session_runs.deliver_waiting() == 0
         async with database.transaction() as session:
-            assert await context.apps.resume(session, "AIOTT1", actor="anna")
+            assert (await context.apps.resume(session, "AIOTT1", actor="anna")).was_paused
         assert await context.session_runs.claim(waiting) is not None
     async with database.reading() as session:
         events = list(

@@ -195,7 +195,7 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "INVALID_CLIENT")
     async with chain.context.database.transaction() as session:
-        assert await chain.context.apps.resume(session, chain.app, actor="tests")
+        assert (await chain.context.apps.resume(session, chain.app, actor="tests")).was_paused
     assert (await chain.hand_out()).row.version == 2
 
 
@@ -260,6 +260,91 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
             assert (await chain.hand_out()).row.version == version
         after = await chain.tokens()
     assert (after.refresh_token, after.access_token != before.access_token) == (before.refresh_token, True)
+
+
+@pytest.mark.parametrize("expires_in", [1, 0, -5, "0"])
+async def test_an_account_is_not_refreshed_all_the_time_whatever_the_answers_say(
+    chain: Chain, expires_in: object
+):
+    """Each refresh spends a refresh token."""
+    body = {"expires_in": expires_in}
+    await chain.admin.set_fault("provider.token", "alter", body=body, account=chain.account)
+    await chain.make_due(lives_for=-1)
+    worker = chain.context.workers.named("refresh")
+    assert await worker.run_once() == 1
+    await worker.finish_started()
+    row = await chain.living_row()
+    assert (row.version, row.refresh_due_at >= utc_now() + timedelta(seconds=50)) == (2, True)
+    assert (row.token_expires_at is None) is (expires_in != 1), "0 or less is unknown"
+
+    past = utc_now() - timedelta(seconds=1)
+    await chain.change(refresh_due_at=past, token_expires_at=past)
+    assert await worker.run_once() == 0
+    with pytest.raises(TokenExpiredException, match="was refreshed just now") as caught:
+        await chain.hand_out()
+    assert 50 < caught.value.retry_after <= 60
+    assert (await chain.calls(), await chain.refreshes()) == (2, 1), "the exchange and one refresh"
+
+    assert (await chain.hand_out(force=True)).row.version == 3
+    await chain.change(token_expires_at=utc_now() + timedelta(seconds=5))
+    assert (await chain.hand_out()).row.version == 3, "one that still works is better than none"
+
+
+async def test_an_account_is_refreshed_again_after_the_interval(chain: Chain, sandbox_settings: MakeSettings):
+    async with open_context(sandbox_settings(refresh_min_interval=100)) as process:
+        for refreshed_at in (timedelta(seconds=-101), timedelta(days=1)):
+            await chain.make_due(lives_for=-1)
+            await chain.change(refreshed_at=utc_now() + refreshed_at)
+            version = (await chain.living_row()).version
+            assert (await chain.hand_out(by=process)).row.version == version + 1
+            await chain.make_due(lives_for=-1)
+            await chain.change(refreshed_at=utc_now() + refreshed_at)
+            assert await process.workers.named("refresh").run_once() == 1
+            await process.workers.named("refresh").finish_started()
+
+
+@pytest.mark.parametrize("taken_by", ["caller", "worker"])
+async def test_a_lost_answer_is_found_within_the_interval(chain: Chain, taken_by: str):
+    await chain.make_due(lives_for=-1)
+    gone = utc_now() - timedelta(seconds=1)
+    await chain.change(spending_version=1, lease_expires_at=gone, refreshed_at=gone)
+    if taken_by == "worker":
+        assert await chain.context.workers.named("refresh").run_once() == 0
+    with pytest.raises(ReauthorizationRequiredException):
+        await chain.hand_out()
+
+
+async def test_a_lifetime_that_is_not_named_is_the_providers_default(chain: Chain):
+    await chain.admin.set_fault(
+        "provider.token", "alter", body={"expires_in": None}, times=1, account=chain.account
+    )
+    await chain.make_due(lives_for=-1)
+    row = (await chain.hand_out()).row
+    assert (row.version, row.token_expires_at) == (2, None)
+    left = (row.refresh_due_at - utc_now()).total_seconds()
+    assert 7200 - 900 - 1800 - 5 < left <= 7200 - 900, "X's two hours, less the margin"
+
+
+async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(chain: Chain):
+    before = (await chain.tokens()).refresh_token
+    await chain.admin.set_fault(
+        "provider.token", "alter", body={"refresh_token": None}, times=1, account=chain.account
+    )
+    await chain.make_due(lives_for=-1)
+    row = (await chain.hand_out()).row
+    assert (row.version, (await chain.tokens()).refresh_token) == (2, before)
+    assert row.refresh_due_at is not None
+
+
+async def test_tokens_that_cannot_be_used_are_revoked_and_the_account_authorised_anew(chain: Chain):
+    await chain.admin.set_fault(
+        "provider.token", "alter", body={"token_type": "mac"}, times=1, account=chain.account
+    )
+    await chain.make_due(lives_for=-1)
+    with pytest.raises(ReauthorizationRequiredException):
+        await chain.hand_out()
+    assert (await chain.living_row()).version == 1, "nothing of it is handed out as a bearer token"
+    assert await chain.usable_grants() == 0
 
 
 async def test_a_forgotten_account_has_no_token(chain: Chain, sandbox_context: Context):

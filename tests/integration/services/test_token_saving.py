@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from sqlalchemy import delete
 
 from app.context import Context, open_context
 from app.models import Credential, CredentialStatus, utc_now
+from app.services.app_states import AppStates
+from app.services.call_budgets import CallBudgets
 from app.services.refresh_leases import AMBIGUOUS, RefreshLeases
 from app.services.refresh_results import HeldRefresh
 from app.services.workers.refresh import TokenRefreshWorker
@@ -220,3 +223,147 @@ async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):
     row = await unreadable.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "DECRYPTION_FAILED")
     assert row.refresh_due_at > utc_now()
+
+
+ODD_ANSWERS = [
+    ({"expires_in": 10**18}, {}),
+    ({"expires_in": "7199.5"}, {}),
+    ({"scope": ["tweet.read", "users.read"]}, {}),
+    ({}, {"x-rate-limit-remaining": "0", "x-rate-limit-reset": str(10**18)}),
+    ({}, {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1790000000000"}),
+    ({}, {"x-rate-limit-remaining": "9" * 5000, "x-rate-limit-reset": "60"}),
+    ({}, {"x-app-limit-24hour-remaining": "0", "x-app-limit-24hour-reset": "9" * 5000}),
+]
+
+
+@pytest.mark.parametrize(("fields", "headers"), ODD_ANSWERS, ids=lambda value: str(value)[:40])
+async def test_an_odd_answer_costs_no_tokens(chain: Chain, fields: dict[str, Any], headers: dict[str, str]):
+    before = (await chain.tokens()).refresh_token
+    await chain.admin.set_fault(
+        "provider.token", "alter", body=fields, headers=headers, times=1, account=chain.account
+    )
+    await chain.make_due(lives_for=-1)
+    handed = await chain.hand_out()
+    assert (await chain.who(handed.access_token)).username == chain.account
+    row = await chain.living_row()
+    assert (row.version, row.spending_version, row.status) == (2, None, CredentialStatus.ACTIVE)
+    assert row.token_expires_at < utc_now() + timedelta(days=3651)
+    assert (await chain.tokens()).refresh_token != before
+    state = await chain.app_state()
+    if state is not None and state.limited_until is not None:
+        assert state.limited_until < utc_now() + timedelta(days=1, seconds=1)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "1000000000000"},
+        {"retry-after": "9" * 5000},
+        {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1790000000000000"},
+        {"x-rate-limit-reset": str(10**18)},
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_refusal_with_odd_headers_keeps_the_tokens(chain: Chain, headers: dict[str, str]):
+    await chain.admin.set_fault(
+        "provider.token", "status", status=429, headers=headers, times=1, account=chain.account
+    )
+    await chain.make_due()
+    assert (await chain.hand_out()).row.version == 1
+    row = await chain.living_row()
+    assert (row.status, row.spending_version, row.lease_token) == (CredentialStatus.ACTIVE, None, None)
+    hour = utc_now() + timedelta(seconds=3601)
+    assert utc_now() < row.refresh_due_at < hour
+    assert utc_now() < (await chain.app_state()).limited_until < hour
+
+
+async def test_a_deep_answer_is_ambiguous_and_no_exception(chain: Chain):
+    body = "[" * 200_000
+    await chain.admin.set_fault("provider.token", "status", status=200, body=body, times=1)
+    await chain.make_due()
+    with pytest.raises(ReauthorizationRequiredException):
+        await chain.hand_out()
+    assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
+
+
+async def test_books_that_cannot_be_kept_cost_no_tokens(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
+):
+    async def failing(*values: Any) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(AppStates, "succeeded", failing)
+    await chain.make_due(lives_for=-1)
+    assert (await chain.hand_out()).row.version == 2
+    assert [line["api_app"] for line in log_lines() if line["event"] == "app.not_noted"] == [chain.app]
+
+
+async def test_books_of_a_refusal_that_cannot_be_kept_leave_no_marker(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+):
+    async def failing(*values: Any, **named: Any) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(AppStates, "limited", failing)
+    await chain.admin.set_fault("provider.token", "rate_limited", times=1, account=chain.account)
+    await chain.make_due()
+    assert (await chain.hand_out()).row.spending_version is None
+
+
+async def test_a_limit_that_cannot_be_noted_costs_no_tokens(chain: Chain, monkeypatch: pytest.MonkeyPatch):
+    def failing(*values: Any, **named: Any) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(CallBudgets, "answered", failing)
+    await chain.make_due(lives_for=-1)
+    assert (await chain.hand_out()).row.version == 2
+
+
+async def test_any_error_between_answer_and_save_keeps_the_tokens_on_the_disk(
+    chain: Chain, process: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, log_lines: LogLines
+):
+    await chain.make_due(lives_for=-1)
+    with monkeypatch.context() as patch:
+
+        async def failing(*values: Any, **named: Any) -> bool:
+            raise OverflowError
+
+        patch.setattr(RefreshLeases, "save", failing)
+        with pytest.raises(OverflowError):
+            await chain.hand_out(by=process)
+        assert len(spilled(tmp_path)) == 1
+        refresher = process.workers.named("refresh")._refresher
+        for _ in range(2):
+            assert await refresher.pick_up_spilled() == 0
+        assert len([line for line in log_lines() if line["event"] == "credential.not_saved"]) == 1
+    assert await refresher.pick_up_spilled() == 1
+    assert (await chain.living_row()).version == 2
+    assert (await chain.who((await chain.tokens()).access_token)).username == chain.account
+
+
+async def test_a_spilled_file_that_cannot_be_saved_keeps_no_other_back(
+    chain: Chain, process: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    refresher = process.workers.named("refresh")._refresher
+    held = await taken(chain)
+    bad = replace(held, account_id="bad")
+    await refresher._spill.write(bad, new_tokens(), answered_at=utc_now())
+    await refresher._spill.write(held, new_tokens(), answered_at=utc_now())
+    save = RefreshLeases.save
+
+    async def refusing(self: RefreshLeases, held: HeldRefresh, *values: Any, **named: Any) -> bool:
+        if held.account_id == "bad":
+            raise OverflowError
+        return await save(self, held, *values, **named)
+
+    monkeypatch.setattr(RefreshLeases, "save", refusing)
+    assert await refresher.pick_up_spilled() == 1
+    assert len(spilled(tmp_path)) == 1
+    assert (await chain.living_row()).version == 2
+
+
+async def test_a_thousand_failures_in_a_row_still_have_a_next_try(chain: Chain):
+    await chain.change(refresh_failures=5000)
+    await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
+    await chain.make_due()
+    assert (await chain.hand_out()).row.refresh_failures == 5001

@@ -18,7 +18,7 @@ from app.client import (
 )
 from app.client.answers import StreamedEvent
 from app.client.calls import Calls
-from app.client.exchange import Answer, Flow, Request
+from app.client.exchange import Answer, Flow, Request, opened
 from app.client.reading import Stream
 from tests.fixtures.client_answers import BATCH, SESSION, TOKEN
 
@@ -221,3 +221,19 @@ def test_an_id_cannot_become_another_route(client: Calls):
             next(Calls.cancel(client, name))
     assert asks(Calls.session(client, "none/such..."))
     assert asks(Calls.call(client, "GET", "/events?text=http://other/../x"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"), [({"Retry-After": "7"}, 7), ({"Retry-After": "9" * 5000}, 3600), ({}, None)]
+)
+def test_the_wait_that_an_answer_asks_for_has_a_ceiling(headers: dict[str, str], wait: float | None):
+    body = json.dumps({"error_code": "X", "error": "x"}).encode()
+    _, error = opened(Answer(status=429, headers=headers, body=body))
+    assert error is not None
+    assert error.retry_after == wait
+
+
+def test_a_deep_answer_is_an_unexpected_one():
+    _, error = opened(Answer(status=200, headers={}, body=b"[" * 200_000))
+    assert error is not None
+    assert error.code == "UNEXPECTED_ANSWER"

@@ -1,0 +1,208 @@
+"""Limits of the provider's calls: an operator sees and lifts them, and no consent is begun that they would cost."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import stamina
+from sqlalchemy import select
+
+from app.context import Context, open_context
+from app.database import Database
+from app.models import AccountLimit, AppState, Credential, CredentialStatus, utc_now
+from app.sandbox.admin_client import SandboxAdmin
+from app.services.app_states import AppStates, Resumed
+from app.utils.exceptions import TokenExpiredException, TwitterAPIException
+from app.utils.waits import CallLimit, Limited
+from tests.fixtures.factories import AddRow, new_tokens
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.tokens import Chain
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+OF_ACCOUNT = CallLimit(50_000, Limited.ACCOUNT, "x-user-limit-24hour")
+OF_APP = CallLimit(50_000, Limited.APP, "x-app-limit-24hour")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=1):
+        yield
+
+
+async def resume(context: Context, app: str) -> Resumed:
+    async with context.database.transaction() as session:
+        return await context.apps.resume(session, app, actor="tests")
+
+
+async def note(context: Context, account: str, limit: CallLimit) -> None:
+    async with context.database.transaction() as session:
+        await context.apps.note_limit(session, account, "AIOTT1", limit)
+
+
+def day_limit(name: str) -> dict[str, str]:
+    return {
+        "x-rate-limit-remaining": "0",
+        "x-rate-limit-reset": str(int(time.time()) + 900),
+        f"x-{name}-limit-24hour-remaining": "0",
+        f"x-{name}-limit-24hour-reset": str(int(time.time()) + 50_000),
+    }
+
+
+async def refuse_refresh(chain: Chain, **headers: str) -> None:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    await chain.admin.set_fault(
+        "provider.token", "status", status=429, headers=named, times=1, account=chain.account
+    )
+    await chain.make_due()
+    assert (await chain.hand_out()).row.version == 1
+
+
+async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and_resume_lifts_it(
+    chain: Chain,
+):
+    await refuse_refresh(chain, retry_after=str(int(time.time()) + 57 * 365 * 86_400))
+    async with chain.context.database.reading() as session:
+        (row,) = await chain.context.apps.stopped(session)
+    assert (row.api_app, row.limited_by, row.paused_at) == (chain.app, "retry-after", None)
+    assert utc_now() + HOUR * 0.9 < row.limited_until <= utc_now() + HOUR
+    worker = chain.context.workers.named("refresh")
+    assert await worker.run_once() == 0
+    assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
+    assert (await chain.living_row()).refresh_due_at <= utc_now(), "it does not wait for the end of the limit"
+    assert await worker.run_once() == 1
+    await worker.finish_started()
+    assert (await chain.living_row()).version == 2
+
+
+async def test_resume_lifts_a_limit_that_other_processes_have_in_memory(
+    chain: Chain, sandbox_settings: MakeSettings
+):
+    await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
+    await chain.make_due(lives_for=-1)
+    assert (await chain.hand_out()).row.version == 2
+    await chain.admin.change_settings(token_rate_limits={})
+    async with open_context(sandbox_settings()) as other:
+        await resume(other, chain.app)
+    await chain.make_due(lives_for=-1)
+    assert (await chain.hand_out()).row.version == 3
+    await chain.make_due(lives_for=-1)
+    assert await chain.context.workers.named("refresh").run_once() == 1
+    await chain.context.workers.named("refresh").finish_started()
+
+
+async def test_a_limit_that_is_learned_after_the_resume_counts(chain: Chain):
+    await refuse_refresh(chain, retry_after="600")
+    await resume(chain.context, chain.app)
+    await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
+    await chain.make_due(lives_for=-1)
+    assert (await chain.hand_out()).row.version == 2
+    await chain.make_due(lives_for=-1)
+    with pytest.raises(TokenExpiredException, match="limits the rate"):
+        await chain.hand_out()
+
+
+@pytest.mark.parametrize("name", ["user", "app"])
+async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
+    chain: Chain, add_session: AddRow, database: Database, name: str
+):
+    await chain.admin.set_fault("provider.me", "status", status=429, headers=day_limit(name), times=1)
+    token = (await chain.tokens()).access_token
+    with pytest.raises(TwitterAPIException) as caught:
+        await chain.who(token)
+    runs = chain.context.session_runs
+    first = await add_session(twitter_username=chain.account)
+    job = await runs.claim(first.session_id)
+    wait = await runs.fail(job, caught.value)
+    assert 49_000 < wait <= 50_000
+
+    again = await add_session(twitter_username=chain.account, is_forced=True)
+    other = await add_session()
+    other_app = await add_session(twitter_username=chain.account, api_app="AIOTT2")
+    assert await runs.claim(again.session_id) is None
+    assert (await runs.claim(other.session_id) is None) is (name == "app")
+    assert await runs.claim(other_app.session_id) is not None
+    assert await runs.deliver_waiting() == 0
+    async with database.reading() as session:
+        attempts = await session.scalar(select(type(again).attempts).where(type(again).id == again.id))
+    assert attempts == 0
+
+    assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
+    assert await runs.claim(again.session_id) is not None
+
+
+async def test_the_last_answer_of_who_am_i_begins_no_further_consent(chain: Chain, add_session: AddRow):
+    """The account is verified; its session is stored all the same."""
+    await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
+    await chain.verify()
+    again = await add_session(twitter_username=chain.account)
+    assert await chain.context.session_runs.claim(again.session_id) is None
+
+
+async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(chain: Chain, add_session: AddRow):
+    await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
+    user = await chain.who((await chain.tokens()).access_token)
+    runs = chain.context.session_runs
+    job = await runs.claim((await add_session(twitter_username=chain.account)).session_id)
+    await runs.complete(job, user, new_tokens())
+    again = await add_session(twitter_username=chain.account)
+    assert await runs.claim(again.session_id) is None
+
+
+async def test_a_limit_that_has_ended_stops_nothing_and_is_forgotten(
+    context: Context, database: Database, add_session: AddRow
+):
+    row = await add_session()
+    await note(context, row.twitter_username, OF_ACCOUNT._replace(seconds=-1))
+    assert await context.session_runs.claim(row.session_id) is not None
+    await note(context, "another", OF_ACCOUNT)
+    async with database.reading() as session:
+        assert (await session.scalars(select(AccountLimit.account_id))).all() == ["another"]
+
+
+@pytest.mark.parametrize("limit", [OF_ACCOUNT, OF_APP])
+async def test_a_broken_chain_is_not_repaired_before_who_am_i_can_be_asked(
+    sandbox_context: Context, admin: SandboxAdmin, chain: Chain, limit: CallLimit
+):
+    await chain.change(status=CredentialStatus.REAUTHORIZATION_REQUIRED, refresh_due_at=None)
+    repair = sandbox_context.workers.named("repair")._repair
+    await note(sandbox_context, chain.account, limit)
+    async with sandbox_context.database.reading() as session:
+        assert (await session.execute(repair._broken(10))).all() == []
+    await resume(sandbox_context, chain.app)
+    async with sandbox_context.database.reading() as session:
+        assert (await session.execute(repair._broken(10))).all() == [(chain.account, chain.app)]
+
+
+async def test_limits_that_cannot_be_noted_change_no_end(
+    chain: Chain, add_session: AddRow, monkeypatch: pytest.MonkeyPatch
+):
+    async def failing(*values: Any) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(AppStates, "note_limit", failing)
+    runs = chain.context.session_runs
+    job = await runs.claim((await add_session()).session_id)
+    error = TwitterAPIException(429, "x", retry_after=60)
+    error.limit = OF_APP
+    assert await runs.fail(job, error) >= 60
+    await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
+    assert (await chain.verify()).username == chain.account
+
+
+async def test_resume_ends_the_waits_that_the_provider_asked_for_and_no_others(
+    context: Context, database: Database, add_session: AddRow
+):
+    later = utc_now() + HOUR
+    refused = await add_session(not_before=later, error_code="TWITTER_API_ERROR", attempts=1)
+    asked = await add_session(not_before=later)
+    await note(context, "any", OF_APP)
+    await resume(context, "AIOTT1")
+    assert await context.session_runs.claim(refused.session_id) is not None
+    assert await context.session_runs.claim(asked.session_id) is None
+    async with database.reading() as session:
+        state = await session.get(AppState, "AIOTT1")
+        assert (await session.scalars(select(Credential.id))).all() == []
+    assert (state.limited_until, state.limited_by) == (None, None)
+    assert state.resumed_at is not None
