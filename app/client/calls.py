@@ -27,6 +27,7 @@ _POLL: Final = 25.0
 """Seconds that the service is asked to wait for an end: less than proxies allow a request."""
 _TURN: Final = 0.02
 """Seconds between two looks whether somebody else has got the token."""
+_LOOPBACK: Final = re.compile(r"localhost|127(\.\d+){3}|::1")
 _KEPT_WITHOUT_EXPIRY: Final = 3600.0
 _PACE: Final = frozenset({"max_running", "stop_percent", "stop_window"})
 
@@ -43,7 +44,12 @@ class Calls:
         self._timeout, self._token_margin = timeout, token_margin
         self._tokens = TokenCache(token_margin)
         self._place = f"{parsed.scheme}://{parsed.netloc.decode()}"
-        self._for_httpx: dict[str, Any] = {"base_url": parsed, "headers": {"X-API-Key": key}}
+        self._for_httpx: dict[str, Any] = {
+            "base_url": parsed,
+            "headers": {"X-API-Key": key},
+            # A service on this machine is not reached through the proxy that the environment names.
+            "trust_env": not _LOOPBACK.fullmatch(parsed.host),
+        }
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._place!r})"

@@ -16,6 +16,7 @@ from selenium.common.exceptions import (
     TimeoutException,
     WebDriverException,
 )
+from selenium.webdriver.common.proxy import Proxy, ProxyType
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import ReadTimeoutError as CommandTimeout
@@ -124,6 +125,8 @@ class BrowserController:
             remote_server_addr=request.driver_url,
             # A session that nobody waited for would stay in the driver; 5.3 seconds were seen under load.
             timeout=int(max(request.timeouts.attach, _SHORTEST_ATTACH)),
+            # The driver is on this machine, whatever proxy the environment names.
+            proxy=Proxy({"proxyType": ProxyType.DIRECT}),
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.
             init_args_for_pool_manager={"init_args_for_pool_manager": {"retries": False}},
         )

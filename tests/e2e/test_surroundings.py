@@ -3,8 +3,8 @@
 import asyncio
 import resource
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from app.demo.service_process import ServiceProcess
 from app.sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house, until
+from tests.e2e.house import House, environment_for, open_house, until
 from tests.e2e.test_recovery import asked_at, assert_done
 from tests.e2e.watcher import watched_browsers
 
@@ -80,6 +80,42 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(
 async def tokens_are_kept(house: House) -> bool:
     """The authorization has come to where its tokens are stored, and tries again."""
     return bool(lines(house, "call.retried"))
+
+
+# A proxy in the environment
+
+
+@asynccontextmanager
+async def recording_proxy() -> AsyncIterator[tuple[str, list[str]]]:
+    """Its URL, and the first line of every request that reaches it; it leads nowhere."""
+    heard: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append((await reader.readline()).decode(errors="replace"))
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        yield "http://{}:{}".format(*server.sockets[0].getsockname()[:2]), heard
+
+
+async def test_a_proxy_of_the_environment_sees_nothing_of_this_machine(
+    sandbox: SandboxProcess, folder: Path, account: str
+):
+    """Neither GoLogin's local API, nor the driver, nor the browser's DevTools, nor a command that asks the service."""
+    own = folder / "proxied"
+    environment = environment_for(sandbox, own)
+    async with recording_proxy() as (url, heard):
+        names = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy")
+        proxies = {name: url for each in names for name in (each, each.upper())}
+        async with ServiceProcess(own, environment | proxies) as service:
+            house = House(sandbox, service, environment, own)
+            await house.ready()
+            session = await house.authorize(account)
+            assert (session["status"], session["error"]) == ("completed", None), session
+            asked = await service.run("events", "--url", service.url, "--key", house.key, "--limit", "1")
+            assert "event_type" in asked
+        assert heard == []
 
 
 # The clock
