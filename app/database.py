@@ -19,6 +19,7 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 from psycopg.rows import TupleRow
 from sqlalchemy import (
+    URL,
     ColumnElement,
     Connection,
     DateTime,
@@ -41,7 +42,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
 from app.utils.logger import get_logger
-from app.utils.outages import outage_of
+from app.utils.outages import TOO_MANY_CONNECTIONS, outage_of
 
 _ALEMBIC_DIR: Final = Path(__file__).resolve().parent.parent / "alembic"
 _AFTER_COMMIT: Final = "after_commit"
@@ -52,16 +53,29 @@ _SQLITE_BUSY_MS: Final = 15_000
 _POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
     "connect_timeout": 10,  # seconds
     "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement: the server's machine has gone
-    # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
-    "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000",
 }
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
+_POSTGRESQL_SETTINGS: Final = {
+    # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
+    "statement_timeout": "30000",
+    "idle_in_transaction_session_timeout": "60000",
+    # The code relies on these, whatever the server, the database or the role has set.
+    "DateStyle": "ISO,MDY",
+    "TimeZone": "UTC",
+    "IntervalStyle": "postgres",
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read\\ committed",
+}
+"""Of every session; the URL's own ``options=`` come after them, as ``-c search_path=…``."""
 _KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds; for a connection that listens and sends nothing by itself."""
 _TIME_LOADER: Final[Any] = psycopg.adapters.get_loader(psycopg.adapters.types["timestamptz"].oid, Format.TEXT)
 """psycopg's own."""
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
+_OWN_CONNECTIONS: Final = 2
+"""Beside the pool's, `open_connection`'s: the job queue works with one and listens with another."""
 _SECONDS_PER_LINE: Final = 10.0
 """An outage is logged once in that time, not once a query."""
 
@@ -155,9 +169,13 @@ class Database:
 
     async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
         """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
-        url = make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
+        url = make_url(self._url).set(drivername="postgresql")
         return await AsyncConnection.connect(
-            url, autocommit=True, application_name=name, **_POSTGRESQL_DEADLINES, **_KEEPALIVES
+            url.render_as_string(hide_password=False),
+            autocommit=True,
+            application_name=name,
+            **_postgresql_arguments(url),
+            **_KEEPALIVES,
         )
 
     async def close(self) -> None:
@@ -170,6 +188,12 @@ class Database:
         except SQLAlchemyError as error:
             if (reason := outage_of(error)) is None:
                 raise
+            if reason == TOO_MANY_CONNECTIONS:
+                size = self.engine.pool.size()  # type: ignore[attr-defined]
+                reason += (
+                    f": each process of the service may hold {size + _OWN_CONNECTIONS} (DATABASE_POOL_SIZE is {size}, "
+                    f"and {_OWN_CONNECTIONS} are the job queue's); lower it, or raise max_connections of the server"
+                )
             self._log_outage(reason, error)
             raise DatabaseUnavailableException(reason) from error
 
@@ -256,7 +280,7 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
             max_overflow=0,
             pool_pre_ping=True,
             pool_timeout=30,
-            connect_args=_POSTGRESQL_DEADLINES,
+            connect_args=_postgresql_arguments(parsed),
         )
         event.listen(engine.sync_engine, "connect", _prepare_postgresql)
         return engine
@@ -273,6 +297,14 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def _postgresql_arguments(url: URL) -> dict[str, Any]:
+    """What a connection is opened with, beside the URL."""
+    own = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SETTINGS.items())
+    given = url.query.get("options", ())
+    theirs = [given] if isinstance(given, str) else given
+    return {**_POSTGRESQL_DEADLINES, "options": " ".join([own, *theirs])}
 
 
 def _make_folder(folder: Path) -> None:

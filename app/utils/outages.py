@@ -24,6 +24,10 @@ _SQLITE_OUTAGES: Final = {
     ),
 }
 _POSTGRESQL_DISK_FULL: Final = "53100"
+_POSTGRESQL_TOO_MANY: Final = "53300"
+_TOO_MANY_WORDS: Final = ("too many clients", "too many connections", "remaining connection slots")
+"""A refused connection carries no code, only words."""
+TOO_MANY_CONNECTIONS: Final = "it has too many connections"
 _POSTGRESQL_READ_ONLY: Final = "25006"
 _POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
 
@@ -44,6 +48,8 @@ def outage_of(error: SQLAlchemyError) -> str | None:
         return "it takes no writes now"
     if state in _POSTGRESQL_COLLISIONS:
         return "two changes stood in each other's way; try again"
+    if state == _POSTGRESQL_TOO_MANY or any(words in str(error.orig) for words in _TOO_MANY_WORDS):
+        return TOO_MANY_CONNECTIONS
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
         return "it does not answer"
     return None

