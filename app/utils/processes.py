@@ -6,7 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
-_NICE = 19
+_NICE = 5
 _ENDED = {"Z", "X"}  # proc(5): zombie, dead
 
 
@@ -32,6 +32,8 @@ def is_running(pid: int) -> bool:
 
 def yield_cpu(leader_pid: int) -> None:
     """Lets everybody else go first: ten starting browsers would keep a small machine's other processes waiting.
+
+    They keep a third of an equal share: at the lowest priority they would stand still beside a busy process.
 
     A session of its own is a scheduling group of its own on Linux (sched(7), autogroup), whose nice value counts.
     """
