@@ -124,6 +124,10 @@ class CredentialService:
         )
         return row
 
+    async def note_success(self, api_app: str) -> None:
+        """Once the tokens of an authorization are stored: note the limit that their answer has told."""
+        await self._leases.note_success(api_app)
+
     async def hand_out(
         self,
         account_id: str,

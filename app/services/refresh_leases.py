@@ -181,11 +181,11 @@ class RefreshLeases:
             version=held.version + 1,
         )
         is_saved = await self._saves.add(RefreshResult(held, values, event))
-        await self._note(held.api_app)
+        await self.note_success(held.api_app)
         return is_saved
 
-    async def _note(self, api_app: str) -> None:
-        """Keep the books of an app whose call succeeded. They may fail alone: the tokens are stored."""
+    async def note_success(self, api_app: str) -> None:
+        """Keep the books of an app that got tokens. They may fail alone: the tokens are stored."""
         try:
             await self._notes.add(api_app)
         except Exception as error:

@@ -160,6 +160,7 @@ class SessionRuns:
         """
         await through_outage(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
         await self._note_limit(job, user.limit)
+        await self._credentials.note_success(job.api_app)
 
     async def _complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
         async with self._database.transaction() as session:

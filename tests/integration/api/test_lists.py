@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from app.database import Database
 from app.models import ProfileSync, SessionStatus, utc_now
@@ -152,3 +153,18 @@ async def test_syncs_are_listed_the_newest_first(api: Api, database: Database):
     rest = page_of(await api.client.get("/profiles/sync", params={"cursor": found["next_cursor"]}))
     listed = [row["sync_id"] for row in found["data"] + rest["data"] if row["requested_by"] == "tests"]
     assert listed == ["s-2", "s-1", "s-0"]
+
+
+async def test_a_session_with_a_time_that_python_cannot_hold_is_listed_with_the_others(
+    api: Api, three: list[str], database: Database
+):
+    """As an older version left it in PostgreSQL; such a row made the list fail for everybody."""
+    absurd = "9999-12-31 23:59:59.999999" if database.is_sqlite else "58879-01-01 00:00:00+00"
+    update = f"UPDATE authorization_sessions SET not_before = '{absurd}' WHERE session_id = '{three[2]}'"
+    async with database.transaction() as session:
+        await session.execute(text(update))
+    rows = page_of(await api.client.get("/authorize"))["data"]
+    assert [row["session_id"] for row in rows] == three
+    assert rows[2]["not_before"].startswith("9999-12-31T23:59:59")
+    one = await api.client.get(f"/authorize/{three[2]}")
+    assert one.status_code == 200

@@ -14,6 +14,7 @@ from app.database import Database
 from app.models import AccountLimit, AppState, Credential, CredentialStatus, utc_now
 from app.sandbox.admin_client import SandboxAdmin
 from app.services.app_states import AppStates, Resumed
+from app.services.consent_tab import parse_callback
 from app.utils.exceptions import TokenExpiredException, TwitterAPIException
 from app.utils.waits import CallLimit, Limited
 from tests.fixtures.factories import AddRow, new_tokens
@@ -148,6 +149,23 @@ async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(chain
     await runs.complete(job, user, new_tokens())
     again = await add_session(twitter_username=chain.account)
     assert await runs.claim(again.session_id) is None
+
+
+async def test_the_last_call_of_the_token_endpoint_begins_no_further_consent(
+    chain: Chain, add_session: AddRow
+):
+    """Its code could not be exchanged."""
+    await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
+    runs = chain.context.session_runs
+    job = await runs.claim((await add_session(twitter_username=chain.account)).session_id)
+    request = await chain.context.oauth.generate_auth_url(chain.app)
+    code = parse_callback(await chain.admin.give_consent(request.url, chain.account), request, chain.account)
+    tokens = await chain.context.oauth.exchange_code_for_tokens(chain.app, code=code, authorization=request)
+    await runs.complete(job, await chain.who(tokens.access_token), tokens)
+    again = await add_session()
+    assert await runs.claim(again.session_id) is None
+    await resume(chain.context, chain.app)
+    assert await runs.claim(again.session_id) is not None
 
 
 async def test_a_limit_that_has_ended_stops_nothing_and_is_forgotten(
