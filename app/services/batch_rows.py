@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app.utils.exceptions import InvalidRequestException
+from app.utils.foreign_text import restored
 from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("account_id", "api_app", "priority")
@@ -62,7 +63,7 @@ def from_csv(content: bytes, defaults: RowDefaults) -> list[WantedRow]:
 
 def _csv_values(reader: "csv.DictReader[str]") -> Iterator[dict[str, Any]]:
     for line in reader:
-        values: dict[str, Any] = {name: line[name].strip() for name in COLUMNS if line.get(name)}
+        values: dict[str, Any] = {name: restored(line[name]).strip() for name in COLUMNS if line.get(name)}
         if values.get("priority", "").isdecimal():
             values["priority"] = int(values["priority"])
         yield {name: value for name, value in values.items() if value != ""}
