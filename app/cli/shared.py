@@ -38,6 +38,7 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
 def settings(log_stream: TextIO = sys.stderr) -> Settings:
     """A command's own output is on standard output; logs go there only where they are the output."""
     loaded = load_settings()
+    loaded.know_secrets()
     setup_logging(level=loaded.log_level, environment=loaded.environment, stream=log_stream)
     return loaded
 

@@ -212,9 +212,9 @@ class KeyService:
         if row is None or not (is_current or is_previous):
             raise AuthenticationException
         if (status := status_of(row)) is not KeyStatus.ACTIVE:
-            raise AuthenticationException(f"This API key is {status}")
+            raise AuthenticationException(f"This API key is {status}", key_name=row.name)
         if not is_current and not is_to_come(row.previous_expires_at):
-            raise AuthenticationException("This API key has been replaced by a rotation")
+            raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
         self._note_use(row)
         scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
         return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at)
