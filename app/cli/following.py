@@ -3,10 +3,11 @@
 import asyncio
 import csv
 import hashlib
+import json
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from app.utils.tasks import happens_within
 
 COLUMNS: Final = ("row", "account_id", "api_app", "session_id", "existing", "status", "error_code", "error")
 
+_FIRST_OPTIONS: Final = ("api_app", "max_running", "stop_percent")
 _POLL: Final = 0.5
 _QUIET: Final = 20.0
 """Seconds without a start until the user is told that nobody works."""
@@ -115,11 +117,26 @@ async def _place(desk: BatchDesk, content: bytes, options: AuthorizeOptions) -> 
     """The same file with the same options is the same batch."""
     if options.batch_id is not None:
         return PlacedBatch(options.batch_id, is_new=False)
-    chosen = (options.api_app, options.max_running, options.stop_percent)
-    source = hashlib.sha256(content + repr(chosen).encode()).hexdigest()
-    given = {"api_app": chosen[0], "max_running": chosen[1], "stop_percent": chosen[2]}
+    given = {
+        "api_app": options.api_app,
+        "max_running": options.max_running,
+        "stop_percent": options.stop_percent,
+    }
+    source = source_of(content, given)
     named = cast(BatchOptions, {name: value for name, value in given.items() if value is not None})
     return await desk.place(content, source=source, again=options.again, **named)
+
+
+def source_of(content: bytes, given: Mapping[str, object]) -> str:
+    """Return the key of the batch that a file makes with these options; one that is None is not given.
+
+    Batches are found by it for ever. So the first three options stand as the first release wrote them, and a later
+    one joins only where it is given.
+    """
+    first = tuple(given.get(name) for name in _FIRST_OPTIONS)
+    later = {name: value for name, value in given.items() if value is not None and name not in _FIRST_OPTIONS}
+    more = json.dumps(later, sort_keys=True) if later else ""
+    return hashlib.sha256(content + f"{first!r}{more}".encode()).hexdigest()
 
 
 def _of_batch(placed: PlacedBatch, options: AuthorizeOptions) -> str:

@@ -3,9 +3,10 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from app.services import idempotency
 from app.utils.exceptions import InvalidRequestException
 from app.utils.foreign_text import restored
 from app.utils.handles import APP_NAME, normalize_handle
@@ -25,7 +26,7 @@ class WantedRow:
     """A handle; as it was given, shortened, where `error` is set."""
     api_app: str
     priority: int = _DEFAULT_PRIORITY
-    error: str | None = None
+    error: str | None = field(default=None, metadata={idempotency.DERIVED: True})
     """Why it cannot be a session."""
 
 
