@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.utils.crypto import KEY_ID, KeyRing, decode_key
 from app.utils.cursors import Cursors
+from app.utils.masking import know_secrets
 
 PLACEHOLDER: Final = "change-me"
 """What `.env.example` carries where a secret belongs; it starts in development only."""
@@ -270,6 +271,11 @@ class Settings(BaseSettings):
         if "account" not in groups:
             raise ValueError("must have a group (?P<account>...), and may have one (?P<app>...)")
         return value
+
+    def know_secrets(self) -> None:
+        """Have the keys of the settings masked wherever a caller sends one in a wrong place."""
+        keys = (self.api_key.get_secret_value(), self.gologin_api_token.get_secret_value())
+        know_secrets(*(key for key in keys if key != PLACEHOLDER))
 
     @field_validator("api_key")
     @classmethod

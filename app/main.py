@@ -25,6 +25,7 @@ from app.api.middleware import (
     NulMiddleware,
     RequestIDMiddleware,
     SecurityHeadersMiddleware,
+    SingleHeadersMiddleware,
 )
 from app.api.openapi import describe
 from app.api.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
@@ -45,6 +46,7 @@ log = get_logger(__name__)
 
 def create_app(settings: Settings) -> FastAPI:
     """The web application; its lifespan opens the context, starts the workers, and undoes both."""
+    settings.know_secrets()
     rate_limiter = RateLimiter(
         per_minute=settings.rate_limit_per_minute,
         storage_uri=settings.rate_limit_storage.get_secret_value(),
@@ -84,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
         by_path={BATCH_PATH: settings.max_batch_bytes},
     )
     app.add_middleware(NulMiddleware)
+    app.add_middleware(SingleHeadersMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(CrashMiddleware)  # within those that add headers: a crash has them, too
     app.add_middleware(QuotaHeadersMiddleware)

@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.contextvars import bind_contextvars
 
 from app.api.client_address import client_address
 from app.api.rate_limit import FailedAuthentications, RateLimiter
@@ -51,26 +52,30 @@ class KeyFirstRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_known(request: Request) -> Response:
-            request.state.caller = await _authenticate(request)
+            await _authenticate(request)
             return await handle(request)
 
         return handle_known
 
 
-async def _authenticate(request: Request) -> Caller:
+async def _authenticate(request: Request) -> None:
+    """Set `state.caller`. Every log line of the request names the key from the moment that it is known."""
     context, key = get_context(request), await _api_key(request)
     failures: FailedAuthentications = request.app.state.failed_authentications
     address = client_address(request.scope)
     try:
         async with failures.turn(address), context.database.reading() as session:
             caller = await context.keys.authenticate(session, key)
-    except AuthenticationException:
+    except AuthenticationException as error:
+        if error.key_name is not None:
+            bind_contextvars(key=error.key_name)
         failures.add(address)
         raise
+    request.state.caller = caller
+    bind_contextvars(key=caller.name)
     limiter: RateLimiter = request.app.state.rate_limiter
     request.state.quota = await limiter.count(caller)
     request.state.quota.require()
-    return caller
 
 
 def _authenticated(request: Request, _key: Annotated[str | None, Security(_api_key)]) -> Caller:

@@ -50,6 +50,7 @@ from app.utils.exceptions import (
     TooManyStreamsException,
     UnknownEventIdException,
 )
+from app.utils.foreign_text import neutralised
 from app.utils.logger import get_logger
 
 router = APIRouter(prefix="/events", tags=["events"], route_class=KeyFirstRoute)
@@ -265,5 +266,6 @@ def _csv_lines(rows: Sequence[Event], is_first: bool) -> str:
         writer.writerow(_COLUMNS)
     for row in rows:
         values = EventResponse.from_row(row).model_dump(mode="json")
-        writer.writerow([*(values[name] for name in _COLUMNS[:-1]), json.dumps(values["data"])])
+        cells = (*(values[name] for name in _COLUMNS[:-1]), json.dumps(values["data"]))
+        writer.writerow(map(neutralised, cells))
     return lines.getvalue()

@@ -1,5 +1,6 @@
 """Pure ASGI middleware: the request id, the access line, and an envelope for what nobody expected."""
 
+from collections import Counter
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Final
@@ -18,12 +19,22 @@ from app.utils.exceptions import (
     BodyTooLargeException,
     CrossOriginException,
     InvalidRequestException,
+    MalformedRequestException,
 )
 from app.utils.logger import get_logger
 from app.utils.request_id import accept_request_id
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 DOCS_PATHS: Final = ("/docs", "/redoc")
+
+_SINGLE_HEADERS: Final = (
+    "X-API-Key",
+    "Authorization",
+    "Idempotency-Key",
+    REQUEST_ID_HEADER,
+    "Last-Event-ID",
+    "Content-Type",
+)
 
 _POLICY: Final = b"content-security-policy"
 _ON_EVERY_ANSWER: Final = (
@@ -54,9 +65,13 @@ class RequestIDMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = accept_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
+        sent = Headers(scope=scope).getlist(REQUEST_ID_HEADER)
+        request_id = accept_request_id(sent[0] if len(sent) == 1 else None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._answer(scope, receive, send, request_id)
+            try:
+                await self._answer(scope, receive, send, request_id)
+            finally:
+                structlog.contextvars.unbind_contextvars("key")  # bound when the caller is known
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         began, status = perf_counter(), 0
@@ -79,14 +94,13 @@ class RequestIDMiddleware:
                 status=status,
                 ms=milliseconds,
                 client=client_address(scope),
-                **_who_and_why(scope.get("state", {})),
+                **_why(scope.get("state", {})),
             )
 
 
-def _who_and_why(state: Mapping[str, Any]) -> dict[str, str]:
-    """The API key's name, and the error's code."""
-    found = {"error_code": state["error_code"]} if "error_code" in state else {}
-    return {"key": state["caller"].name, **found} if "caller" in state else found
+def _why(state: Mapping[str, Any]) -> dict[str, str]:
+    """The error's code; the context names the API key."""
+    return {"error_code": state["error_code"]} if "error_code" in state else {}
 
 
 class CrashMiddleware:
@@ -155,6 +169,24 @@ class NulMiddleware:
             await answer_of(InvalidRequestException("An address holds no NUL character"))(
                 scope, receive, send
             )
+            return
+        await self._app(scope, receive, send)
+
+
+class SingleHeadersMiddleware:
+    """Refuses a header that decides when it comes twice: a proxy may have gone by the other one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = Counter(name for name, _ in scope["headers"]) if scope["type"] == "http" else {}
+        if repeated := next(
+            (name for name in _SINGLE_HEADERS if names.get(name.lower().encode(), 0) > 1), None
+        ):
+            error = MalformedRequestException(f"{repeated}: comes more than once; send it once")
+            scope.setdefault("state", {})["error_code"] = error.error_code
+            await answer_of(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

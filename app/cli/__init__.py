@@ -1,6 +1,7 @@
 """The command line: `python -m app --help`."""
 
 import sys
+import traceback
 from typing import Final
 
 import typer
@@ -59,4 +60,7 @@ def main() -> None:
         sys.exit(1)
     except DBAPIError as error:
         tell(f"The database cannot be used: {' '.join(str(error.orig).split())}")
+        sys.exit(1)
+    except Exception:  # its sentence may hold terminal controls of others, which Python prints as they are
+        tell(traceback.format_exc())
         sys.exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from app.cli.shared import asynchronous, counted, new_file, settings, tell
+from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
 from app.context import open_context
 from app.services import account_csv, token_import
 from app.services.token_import import Entry, TokenImport
@@ -40,7 +40,7 @@ async def import_tokens(
                 report = await store.run(entries, actor="cli", progress=progress)
     for told in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
         tell(f"{'entry' if _is_json(file) else 'line'} {told.line}: {told.reason}")
-    print(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
+    say(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
     raise typer.Exit(1 if report.bad_lines else 0)
 
 
@@ -53,7 +53,7 @@ async def export_accounts(
     with new_file(file) as stream:
         async with open_context(settings()) as context:
             written = await account_csv.export(context.database, stream)
-    print(f"{written} written to {file}")
+    say(f"{written} written to {file}")
 
 
 def _entries(stream: TextIO, file: Path) -> tuple[Iterable[Entry], int]:

@@ -8,7 +8,7 @@ import typer
 from app.cli.batch_desk import LocalBatches, RemoteBatches
 from app.cli.desk import KeyOption, UrlOption, desk
 from app.cli.following import AuthorizeOptions, authorize_file
-from app.cli.shared import ERR, OUT, asynchronous
+from app.cli.shared import ERR, OUT, asynchronous, say
 
 authorizing = typer.Typer()
 commands = typer.Typer(no_args_is_help=True, help="Many accounts authorised together.")
@@ -68,4 +68,4 @@ async def cancel_batch(
     """End a batch: what waits at once, what runs within two seconds."""
     async with desk(url, key, LocalBatches, RemoteBatches) as batches:
         await batches.cancel_batch(batch_id)
-    print(f"The batch {batch_id} is cancelled.")
+    say(f"The batch {batch_id} is cancelled.")

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.shared import asynchronous, counted, settings, tell_accounts
+from app.cli.shared import asynchronous, counted, say, settings, tell_accounts
 from app.config import Settings, SettingsError
 from app.database import Database
 from app.services import secret_audit, webhook_secrets
@@ -38,7 +38,7 @@ async def doctor() -> None:
     problems = 0
     async for finding in _examine():
         problems += not finding.is_ok
-        print(f"{'ok' if finding.is_ok else 'PROBLEM':8}{finding.text}")
+        say(f"{'ok' if finding.is_ok else 'PROBLEM':8}{finding.text}")
     raise typer.Exit(1 if problems else 0)
 
 

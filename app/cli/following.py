@@ -3,10 +3,11 @@
 import asyncio
 import csv
 import hashlib
+import json
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from app.cli.batch_desk import BatchDesk
 from app.client import Batch, BatchRow
 from app.client.options import BatchOptions
 from app.services.batch_service import PlacedBatch
+from app.utils.foreign_text import neutralised, visible
 from app.utils.tasks import happens_within
 
 COLUMNS: Final = ("row", "account_id", "api_app", "session_id", "existing", "status", "error_code", "error")
 
+_FIRST_OPTIONS: Final = ("api_app", "max_running", "stop_percent")
 _POLL: Final = 0.5
 _QUIET: Final = 20.0
 """Seconds without a start until the user is told that nobody works."""
@@ -55,7 +58,9 @@ async def authorize_file(desk: BatchDesk, options: AuthorizeOptions, *, out: Con
     with _signalled() as stopping:
         placed = await _place(desk, content, options)
         with _progress(err) as progress:
-            progress.console.print(_of_batch(placed, options), markup=False, highlight=False, soft_wrap=True)
+            progress.console.print(
+                visible(_of_batch(placed, options)), markup=False, highlight=False, soft_wrap=True
+            )
             async with desk.working(is_wanted=options.work, quietly=err.is_terminal):
                 batch = await _follow(desk, placed.batch_id, stopping, progress, options)
         if batch is None:
@@ -86,7 +91,7 @@ def write_results(path: Path, results: Sequence[BatchRow]) -> None:
 def _line(result: BatchRow) -> list[str]:
     values = asdict(result) | {"status": _status(result)}
     values["existing"] = "yes" if result.existing else ""
-    return ["" if values[name] is None else str(values[name]) for name in COLUMNS]
+    return ["" if values[name] is None else neutralised(str(values[name])) for name in COLUMNS]
 
 
 def _status(result: BatchRow) -> str:
@@ -112,11 +117,26 @@ async def _place(desk: BatchDesk, content: bytes, options: AuthorizeOptions) -> 
     """The same file with the same options is the same batch."""
     if options.batch_id is not None:
         return PlacedBatch(options.batch_id, is_new=False)
-    chosen = (options.api_app, options.max_running, options.stop_percent)
-    source = hashlib.sha256(content + repr(chosen).encode()).hexdigest()
-    given = {"api_app": chosen[0], "max_running": chosen[1], "stop_percent": chosen[2]}
+    given = {
+        "api_app": options.api_app,
+        "max_running": options.max_running,
+        "stop_percent": options.stop_percent,
+    }
+    source = source_of(content, given)
     named = cast(BatchOptions, {name: value for name, value in given.items() if value is not None})
     return await desk.place(content, source=source, again=options.again, **named)
+
+
+def source_of(content: bytes, given: Mapping[str, object]) -> str:
+    """Return the key of the batch that a file makes with these options; one that is None is not given.
+
+    Batches are found by it for ever. So the first three options stand as the first release wrote them, and a later
+    one joins only where it is given.
+    """
+    first = tuple(given.get(name) for name in _FIRST_OPTIONS)
+    later = {name: value for name, value in given.items() if value is not None and name not in _FIRST_OPTIONS}
+    more = json.dumps(later, sort_keys=True) if later else ""
+    return hashlib.sha256(content + f"{first!r}{more}".encode()).hexdigest()
 
 
 def _of_batch(placed: PlacedBatch, options: AuthorizeOptions) -> str:
@@ -126,7 +146,7 @@ def _of_batch(placed: PlacedBatch, options: AuthorizeOptions) -> str:
 
 
 def _progress(err: Console) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
     return Progress(*columns, console=err, transient=True)
 
 
@@ -155,14 +175,16 @@ def _state(batch: Batch) -> str:
     parts = [f"{count} {status}" for status, count in batch.counts.items() if count and status != "pending"]
     if batch.eta_seconds is not None:
         parts.append(f"about {batch.eta_seconds:.0f} s left")
-    return ", ".join(parts) or "waiting"
+    return visible(", ".join(parts)) or "waiting"
 
 
 def _tell_how_to_go_on(err: Console, batch_id: str) -> None:
     err.print(
-        f"The batch {batch_id} is not cancelled: a service or a worker goes on with it.\n"
-        f"To follow it again run the same command with --batch {batch_id}, and without --again; to end it:\n"
-        f"  python -m app batches cancel {batch_id}",
+        visible(
+            f"The batch {batch_id} is not cancelled: a service or a worker goes on with it.\n"
+            f"To follow it again run the same command with --batch {batch_id}, and without --again; to end it:\n"
+            f"  python -m app batches cancel {batch_id}"
+        ),
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -177,4 +199,4 @@ def _print_summary(out: Console, batch: Batch, results: Sequence[BatchRow], path
     if codes:
         lines += ["Errors:", *(f"  {count:6} {code}" for code, count in codes.most_common())]
     lines.append(f"Results: {path}")
-    out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    out.print(visible("\n".join(lines)), markup=False, highlight=False, soft_wrap=True)

@@ -12,10 +12,11 @@ from rich.table import Table
 from app.api.key_schemas import CreateKeyRequest, KeyResponse
 from app.cli.desk import KeyOption, UrlOption, desk
 from app.cli.key_desk import LocalKeys, RemoteKeys
-from app.cli.shared import asynchronous
+from app.cli.shared import asynchronous, say
 from app.models import utc_now
 from app.services.key_service import Scope
 from app.services.key_status import KeyStatus
+from app.utils.foreign_text import visible
 
 _DAY = 86_400
 _WIDE = 1_000
@@ -62,7 +63,7 @@ async def create_key(
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
     async with desk(url, key, LocalKeys, RemoteKeys) as keys:
-        print(await keys.create(wanted))  # plain, for scripts: nothing else goes to standard output
+        say(await keys.create(wanted))  # plain, for scripts: nothing else goes to standard output
 
 
 @commands.command("list")
@@ -79,9 +80,9 @@ async def list_keys(
         "name", "prefix", "status", "scopes", "apps", "accounts", "a minute", "expires", "last used"
     )
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*map(visible, _cells(row)))
     # Whole, where a program reads it.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, emoji=False).print(table)
 
 
 @commands.command("rotate")
@@ -99,7 +100,7 @@ async def rotate_key(
 ) -> None:
     """Make another key for the same caller and show it, once."""
     async with desk(url, key, LocalKeys, RemoteKeys) as keys:
-        print(await keys.rotate(name, overlap=overlap, force=force))
+        say(await keys.rotate(name, overlap=overlap, force=force))
 
 
 @commands.command("revoke")
@@ -108,7 +109,7 @@ async def revoke_key(name: NameArgument, url: UrlOption = None, key: KeyOption =
     """End a key for good, at once."""
     async with desk(url, key, LocalKeys, RemoteKeys) as keys:
         await keys.revoke(name)
-    print(f"The key {name} is revoked.")
+    say(f"The key {name} is revoked.")
 
 
 def _cells(row: KeyResponse) -> list[str]:

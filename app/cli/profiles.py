@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.shared import asynchronous, counted, new_file, settings, tell
+from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
 from app.context import open_context
 from app.services import profile_csv
 
@@ -36,7 +36,7 @@ async def import_links(
             )
     for bad in report.bad_lines:
         tell(f"line {bad.line}: {bad.reason}")
-    print(f"{report.linked} linked, {len(report.bad_lines)} bad lines")
+    say(f"{report.linked} linked, {len(report.bad_lines)} bad lines")
     raise typer.Exit(1 if report.bad_lines else 0)
 
 
@@ -52,4 +52,4 @@ async def export_links(
     with new_file(file) as stream:
         async with open_context(settings()) as context:
             written = await profile_csv.export_links(context.database, stream, everything=everything)
-    print(f"{written} written to {file}")
+    say(f"{written} written to {file}")

@@ -12,7 +12,7 @@ import typer
 from app.api.account_schemas import TokenResponse
 from app.api.event_schemas import EventResponse, read_position, write_position
 from app.cli.desk import KeyOption, UrlOption, desk
-from app.cli.shared import asynchronous
+from app.cli.shared import asynchronous, say
 from app.client import AsyncClient, Event, EventsMissed, StreamedEvent, Token
 from app.client.options import EventFilters, StreamFilters
 from app.context import Context
@@ -44,9 +44,9 @@ async def token(
     """Print an access token that works now; of OAuth 1.0a its secret on a second line."""
     async with desk(url, key, LocalReading, AsyncClient) as reading:
         found = await reading.token(account, api_app, min_ttl=min_ttl)
-    print(found.access_token)
+    say(found.access_token)
     if found.oauth_token_secret is not None:
-        print(found.oauth_token_secret)
+        say(found.oauth_token_secret)
 
 
 @commands.command()
@@ -92,7 +92,7 @@ async def _print(found: AsyncGenerator[Event | StreamedEvent, None], limit: int 
     async with aclosing(found):
         number = 0
         async for event in found:
-            print(_line(event), flush=True)
+            say(_line(event))
             number += 1
             if number == limit:
                 return

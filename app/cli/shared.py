@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app.config import Settings, load_settings
+from app.utils.foreign_text import visible
 from app.utils.logger import setup_logging
 
-OUT: Final = Console()
-ERR: Final = Console(stderr=True)
+OUT: Final = Console(markup=False, emoji=False)
+ERR: Final = Console(stderr=True, markup=False, emoji=False)
+"""Both take no text for markup: much of what they print was named by others."""
 
 _LISTED: Final = 100
 
@@ -36,13 +38,19 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
 def settings(log_stream: TextIO = sys.stderr) -> Settings:
     """A command's own output is on standard output; logs go there only where they are the output."""
     loaded = load_settings()
+    loaded.know_secrets()
     setup_logging(level=loaded.log_level, environment=loaded.environment, stream=log_stream)
     return loaded
 
 
 def tell(line: str) -> None:
-    """On standard error, as it is."""
-    ERR.print(line, markup=False, highlight=False, soft_wrap=True)
+    """On standard error, without markup; terminal controls in it are escaped."""
+    ERR.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """On standard output, plain for scripts; terminal controls in it are escaped."""
+    print(visible(line), flush=True)
 
 
 def tell_accounts(what: str, accounts: Sequence[tuple[str, str]]) -> None:

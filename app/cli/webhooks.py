@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.api.webhook_schemas import CreateWebhookRequest, ReplayWebhookRequest, WebhookResponse
 from app.cli.desk import KeyOption, UrlOption, desk
-from app.cli.shared import asynchronous
+from app.cli.shared import asynchronous, say
 from app.cli.webhook_desk import LocalWebhooks, RemoteWebhooks
 from app.models import WebhookStatus
 
@@ -48,8 +48,8 @@ async def create_webhook(
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
     async with desk(service_url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         webhook_id, secret = await webhooks.create(wanted)
-    print(webhook_id)
-    print(secret)
+    say(webhook_id)
+    say(secret)
 
 
 @commands.command("list")
@@ -60,7 +60,7 @@ async def list_webhooks(url: UrlOption = None, key: KeyOption = None) -> None:
         found = await webhooks.listed()
     for each in found:
         counts = f"{each.pending} pending, {each.parked} parked"
-        print(f"{each.id}  {each.status}  {counts}  {each.url}  {each.name}".rstrip())
+        say(f"{each.id}  {each.status}  {counts}  {each.url}  {each.name}".rstrip())
 
 
 @commands.command("show")
@@ -70,7 +70,7 @@ async def show_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOpt
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         found = await webhooks.get(webhook_id)
     for name, value in _lines(found).items():
-        print(f"{name}: {value}")
+        say(f"{name}: {value}")
 
 
 @commands.command("rotate")
@@ -88,7 +88,7 @@ async def rotate_webhook(
 ) -> None:
     """Make a new secret and show it, once."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        print(await webhooks.rotate(webhook_id, overlap=round(hours * 3600), force=force))
+        say(await webhooks.rotate(webhook_id, overlap=round(hours * 3600), force=force))
 
 
 @commands.command("pause")
@@ -97,7 +97,7 @@ async def pause_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOp
     """Send nothing until it is resumed; no event is lost that is not deleted meanwhile."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         await webhooks.pause(webhook_id)
-    print(f"The webhook {webhook_id} is paused.")
+    say(f"The webhook {webhook_id} is paused.")
 
 
 @commands.command("resume")
@@ -106,7 +106,7 @@ async def resume_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyO
     """Go on, and try at once whatever waits for another attempt."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         await webhooks.resume(webhook_id)
-    print(f"The webhook {webhook_id} is active.")
+    say(f"The webhook {webhook_id} is active.")
 
 
 @commands.command("test")
@@ -115,7 +115,7 @@ async def try_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOpti
     """Send a `webhook.test` now. Exit code 1 unless it was taken."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         answer = await webhooks.test(webhook_id)
-    print(f"{answer.status_code or answer.error} in {answer.milliseconds} ms")
+    say(f"{answer.status_code or answer.error} in {answer.milliseconds} ms")
     raise typer.Exit(0 if answer.delivered else 1)
 
 
@@ -136,7 +136,7 @@ async def replay_webhook(
         begun = await webhooks.replay(webhook_id, wanted)
     when = " once it is resumed" if begun.status is WebhookStatus.PAUSED else ""
     first = begun.from_event_id
-    print(f"Sending from event {first} on{when}." if first else "Nothing to send again.")
+    say(f"Sending from event {first} on{when}." if first else "Nothing to send again.")
 
 
 @commands.command("delete")
@@ -145,7 +145,7 @@ async def delete_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyO
     """Send nothing to it any more, and forget it."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         await webhooks.delete(webhook_id)
-    print(f"The webhook {webhook_id} is deleted.")
+    say(f"The webhook {webhook_id} is deleted.")
 
 
 def _lines(found: WebhookResponse) -> dict[str, object]:

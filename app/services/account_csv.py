@@ -7,6 +7,7 @@ from typing import Final, TextIO
 from app.database import Database
 from app.models import Credential
 from app.services import account_list
+from app.utils.foreign_text import neutralised
 
 COLUMNS: Final = (
     "account_id",
@@ -26,7 +27,7 @@ async def export(database: Database, file: TextIO) -> int:
     writer.writerow(COLUMNS)
     written = 0
     async for rows in account_list.batches(database):
-        writer.writerows(map(_line, rows))
+        writer.writerows(map(neutralised, _line(row)) for row in rows)
         written += len(rows)
     return written
 

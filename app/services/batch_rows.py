@@ -3,10 +3,12 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from app.services import idempotency
 from app.utils.exceptions import InvalidRequestException
+from app.utils.foreign_text import restored
 from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("account_id", "api_app", "priority")
@@ -24,7 +26,7 @@ class WantedRow:
     """A handle; as it was given, shortened, where `error` is set."""
     api_app: str
     priority: int = _DEFAULT_PRIORITY
-    error: str | None = None
+    error: str | None = field(default=None, metadata={idempotency.DERIVED: True})
     """Why it cannot be a session."""
 
 
@@ -62,7 +64,7 @@ def from_csv(content: bytes, defaults: RowDefaults) -> list[WantedRow]:
 
 def _csv_values(reader: "csv.DictReader[str]") -> Iterator[dict[str, Any]]:
     for line in reader:
-        values: dict[str, Any] = {name: line[name].strip() for name in COLUMNS if line.get(name)}
+        values: dict[str, Any] = {name: restored(line[name]).strip() for name in COLUMNS if line.get(name)}
         if values.get("priority", "").isdecimal():
             values["priority"] = int(values["priority"])
         yield {name: value for name, value in values.items() if value != ""}

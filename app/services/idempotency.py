@@ -1,8 +1,11 @@
 """A caller's `Idempotency-Key`: the same key and request stand for what the first one made, for 24 hours."""
 
+import dataclasses
 import hashlib
-from datetime import timedelta
-from typing import Final
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +15,12 @@ from app.models import IdempotencyKey, utc_now
 from app.utils.exceptions import IdempotencyConflictException
 
 _LIFETIME: Final = timedelta(hours=24)
+_FORM: Final = "2:"
+"""Before a fingerprint: how it was made."""
+
+
+DERIVED: Final = "derived"
+"""In the metadata of a field: it follows from others, and from the release that wrote its sentence."""
 
 
 async def remember(
@@ -19,9 +28,9 @@ async def remember(
 ) -> str | None:
     """Take the key for what this request makes; the id of what the first one made, if this is not the first.
 
-    `request`: told from another one by its `repr`. Raises `IdempotencyConflictException`.
+    `request`: told from another one by its `fingerprint`. Raises `IdempotencyConflictException`.
     """
-    now, key_hash, body_hash = utc_now(), _sha256(key), _sha256(repr(request))
+    now, key_hash, body_hash = utc_now(), _sha256(key), fingerprint(request)
     mine = (IdempotencyKey.caller == caller, IdempotencyKey.key_hash == key_hash)
     await session.execute(delete(IdempotencyKey).where(*mine, IdempotencyKey.expires_at <= now))
     insert = insert_or_update(session, IdempotencyKey).values(
@@ -35,7 +44,9 @@ async def remember(
     if await session.scalar(insert.on_conflict_do_nothing().returning(IdempotencyKey.id)) is not None:
         return None
     first = (await session.scalars(select(IdempotencyKey).where(*mine))).one()
-    if first.body_hash != body_hash:
+    # An earlier release made its fingerprints of its own classes: those cannot be compared, and an honest retry
+    # over the upgrade must find what it has made.
+    if first.body_hash.startswith(_FORM) and first.body_hash != body_hash:
         raise IdempotencyConflictException
     return first.session_id
 
@@ -45,6 +56,38 @@ async def point_at(session: AsyncSession, made_id: str, existing: str) -> None:
     await session.execute(
         update(IdempotencyKey).where(IdempotencyKey.session_id == made_id).values(session_id=existing)
     )
+
+
+def fingerprint(request: Any) -> str:
+    """Return a hash of the canonical JSON of what a request says.
+
+    A field that has its default says nothing, so that a new optional one of a later release changes no fingerprint;
+    neither do `DERIVED` fields.
+    """
+    canonical = json.dumps(_said(request), sort_keys=True, separators=(",", ":"))
+    return _FORM + _sha256(canonical)[: -len(_FORM)]
+
+
+def _said(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: _said(given)
+            for field in dataclasses.fields(value)
+            if not field.metadata.get(DERIVED) and (given := getattr(value, field.name)) != _default_of(field)
+        }
+    if isinstance(value, Mapping):
+        return {str(name): _said(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_said(each) for each in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return value
+
+
+def _default_of(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def _sha256(value: str) -> str:

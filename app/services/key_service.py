@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import Database
 from app.models import ApiKey, utc_now
 from app.services import event_service
+from app.services.key_names import BOOTSTRAP_NAME, is_fit
 from app.services.key_secrets import NO_HASH, hash_of, new_key, prefix_of
 from app.services.key_status import KeyFilter, KeyStatus, is_to_come, status_of
 from app.services.listing import Page, PageRequest, page_of
@@ -35,10 +36,6 @@ from app.utils.exceptions import (
 from app.utils.handles import normalize_pattern
 from app.utils.logger import get_logger
 
-BOOTSTRAP_NAME: Final = "bootstrap"
-_RESERVED_NAMES: Final = (BOOTSTRAP_NAME, "cli", "service")
-"""Other actors of events."""
-_LONGEST_NAME: Final = 100
 _USE_EXACT_TO: Final = timedelta(minutes=1)
 
 log = get_logger(__name__)
@@ -212,9 +209,9 @@ class KeyService:
         if row is None or not (is_current or is_previous):
             raise AuthenticationException
         if (status := status_of(row)) is not KeyStatus.ACTIVE:
-            raise AuthenticationException(f"This API key is {status}")
+            raise AuthenticationException(f"This API key is {status}", key_name=row.name)
         if not is_current and not is_to_come(row.previous_expires_at):
-            raise AuthenticationException("This API key has been replaced by a rotation")
+            raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
         self._note_use(row)
         scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
         return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at)
@@ -225,8 +222,7 @@ class KeyService:
 
     def _checked(self, name: str, reach: Reach, expires_at: datetime | None) -> Reach:
         """The reach as it is stored. Raises `InvalidRequestException`, `UnknownApiAppException`."""
-        is_plain = name.isprintable() and 0 < len(name.strip()) == len(name) <= _LONGEST_NAME
-        if not is_plain or name.lower() in _RESERVED_NAMES:
+        if not is_fit(name):
             raise InvalidRequestException(f"An API key cannot be named {name!r}; choose another name")
         if expires_at is not None and expires_at <= utc_now():
             raise InvalidRequestException("expires_at: must be in the future")

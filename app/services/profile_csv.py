@@ -11,6 +11,7 @@ from app.database import Database
 from app.models import Profile
 from app.services.profile_directory import ProfileDirectory
 from app.utils.exceptions import AppException, InvalidRequestException
+from app.utils.foreign_text import neutralised, restored
 from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("profile_id", "twitter_username", "api_app")
@@ -74,21 +75,23 @@ async def export_links(database: Database, file: TextIO, *, everything: bool = F
             ).all()
         if not rows:
             return written
-        writer.writerows((row.profile_id, row.twitter_username, row.api_app or "") for row in rows)
+        for row in rows:
+            cells = (row.profile_id, row.twitter_username, row.api_app or "")
+            writer.writerow(map(neutralised, cells))
         last, written = rows[-1].id, written + len(rows)
 
 
 async def _link(
     database: Database, directory: ProfileDirectory, row: dict[str, str | None], actor: str
 ) -> None:
-    profile_id = (row["profile_id"] or "").strip()
+    profile_id = restored(row["profile_id"] or "").strip()
     if not profile_id:
         raise ValueError("profile_id is empty")
     try:
-        account_id = normalize_handle(row["twitter_username"] or "")
+        account_id = normalize_handle(restored(row["twitter_username"] or ""))
     except ValueError as error:
         raise ValueError(f"twitter_username {error}") from None
-    api_app = (row.get("api_app") or "").strip() or None
+    api_app = restored(row.get("api_app") or "").strip() or None
     if api_app is not None and not APP_NAME.fullmatch(api_app):
         raise ValueError("api_app must be 1 to 64 letters, digits, - and _")
     async with database.transaction() as session:

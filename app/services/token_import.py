@@ -21,6 +21,7 @@ from app.services.credential_service import CredentialService
 from app.services.interfaces import TokenSet
 from app.services.profile_csv import BadLine
 from app.utils.exceptions import InvalidRequestException
+from app.utils.foreign_text import restored
 from app.utils.handles import normalize_handle
 
 COLUMNS: Final = (
@@ -35,6 +36,7 @@ COLUMNS: Final = (
     "provider_user_id",
 )
 _REQUIRED: Final = COLUMNS[:3]
+_EXPORTED: Final = frozenset(("account_id", "api_app", "provider_user_id"))
 _BATCH: Final = 500
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 """RFC 6749, A.12, without the space that no header can carry (RFC 6750, 2.1)."""
@@ -83,7 +85,10 @@ def csv_entries(lines: Iterable[str]) -> Iterator[Entry]:
                 f"{unknown} of the first line's columns are unknown; known are {', '.join(COLUMNS)}"
             )
         for values in reader:
-            yield reader.line_num, {name: value for name, value in values.items() if value not in (None, "")}
+            given = {name: value for name, value in values.items() if value not in (None, "")}
+            # Our own exports name these; a token is taken as it is.
+            exported = {name: restored(given[name]) for name in _EXPORTED & given.keys()}
+            yield reader.line_num, given | exported
     except UnicodeDecodeError:
         raise InvalidRequestException(f"The CSV is not UTF-8 text after line {reader.line_num}") from None
     except csv.Error:
@@ -254,10 +259,12 @@ def _text(values: Mapping[str, Any], name: str, pattern: re.Pattern[str], senten
 
 
 def _scopes(value: Any) -> tuple[str, ...]:
-    """Of a list, or of text with spaces (RFC 6749, 3.3)."""
-    scopes = value.split() if isinstance(value, str) else value or []
+    """Of a list, or of text with spaces (RFC 6749, 3.3), commas or semicolons, as token answers have them."""
+    scopes = re.findall(r"[^\s,;]+", value) if isinstance(value, str) else value or []
     if not isinstance(scopes, list) or not all(isinstance(s, str) and _SCOPE.fullmatch(s) for s in scopes):
-        raise ValueError("scopes: must be names, with spaces between them or in a list")
+        raise ValueError(
+            "scopes: must be names, with spaces, commas or semicolons between them, or in a list"
+        )
     return tuple(scopes)
 
 

@@ -1,8 +1,10 @@
 """Secrets taken out of texts: by their place in a URL, by what they are called, by how they look, or as they are."""
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import quote
 
 MASK: Final = "[masked]"
 
@@ -41,13 +43,26 @@ _OURS: Final = re.compile(r"\b(gla_[0-9a-f]{8}_|whsec_)[\w+/=-]{16,}")
 _RANDOM_LOOKING: Final = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{24,}")
 
 
+_known: set[str] = set()
+"""Secrets of the settings, as a text, a JSON string and an address have them."""
+
+
+def know_secrets(*secrets: str) -> None:
+    """Mask these as `mask_own` does our own keys; one that is too short to tell from a word is left out."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_KNOWN:
+            _known.update((secret, json.dumps(secret)[1:-1], quote(secret, safe="")))
+
+
 def mask_line(text: str) -> str:
     """A text of ours: without our own keys, and those query parameters that OAuth keeps secret."""
     return mask_own(_SECRET_IN_URL.sub(rf"\1{MASK}", text))
 
 
 def mask_own(text: str) -> str:
-    """Without our own API keys and webhooks' secrets, which a caller may send in a wrong place."""
+    """Without our own API keys, webhooks' secrets and known ones, which a caller may send in a wrong place."""
+    for secret in sorted(_known, key=len, reverse=True):
+        text = text.replace(secret, MASK)
     return _OURS.sub(rf"\1{MASK}", text)
 
 

@@ -69,3 +69,21 @@ def test_a_key_from_its_making_to_its_end(settings_of_commands: MakeSettings):
         caller_of(settings_of_commands, third)
     assert "billing" not in run("list", "--status", "active")
     assert "revoked" in run("list", "--status", "revoked")
+
+
+def test_names_of_keys_are_no_markup(settings_of_commands: MakeSettings):
+    names = ("[/x]", "[link=http://evil]a", "[bold]b[/bold]", ":smile:")
+    for name in names:
+        run("create", name)
+    table = run("list")
+    assert all(f" {name} " in table for name in names)
+    assert "\x1b" not in table
+    run("revoke", "[/x]")
+
+
+@pytest.mark.parametrize("name", ["[/x]", "[link=http://evil]a"])
+def test_an_argument_that_is_refused_is_shown_as_it_is(settings_of_commands: MakeSettings, name: str):
+    result = CliRunner().invoke(cli, ["keys", "revoke", "a", name])
+    assert result.exit_code == 2
+    assert name in result.stderr
+    assert "Traceback" not in result.stderr

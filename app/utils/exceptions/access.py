@@ -9,8 +9,10 @@ class AuthenticationException(DomainException):
     error_code = "UNAUTHORIZED"
     status_code = 401
 
-    def __init__(self, reason: str = "Missing or unknown API key") -> None:
+    def __init__(self, reason: str = "Missing or unknown API key", *, key_name: str | None = None) -> None:
         super().__init__(f"{reason}: send a valid key in the X-API-Key header")
+        self.key_name = key_name
+        """Of a key that was sent whole and has ended."""
 
 
 class PermissionDeniedException(DomainException):

@@ -70,13 +70,13 @@ class UnsupportedMediaTypeException(DomainException):
 
 
 class MalformedRequestException(DomainException):
-    """No HTTP (RFC 9112)."""
+    """No HTTP (RFC 9112), or a header twice that decides."""
 
     error_code = "MALFORMED_REQUEST"
     status_code = 400
 
-    def __init__(self) -> None:
-        super().__init__("The request is not valid HTTP")
+    def __init__(self, reason: str = "The request is not valid HTTP") -> None:
+        super().__init__(reason)
 
 
 class UriTooLongException(DomainException):

@@ -1,6 +1,8 @@
 """`/events/export`: so many at once, and never a file that looks whole and is not."""
 
 import asyncio
+import csv
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +13,7 @@ from app.config import Settings
 from app.context import Context
 from app.services import event_list
 from app.services.key_service import COMMAND_LINE, Scope
+from app.utils.foreign_text import restored
 from tests.fixtures.api import API_KEY, NO_PLACE, OpenApi, refused
 from tests.fixtures.events import add_events
 from tests.fixtures.logs import logged
@@ -89,3 +92,14 @@ async def test_an_export_that_nobody_takes_is_cut_off(
         writer.close()
     (line,) = logged(caplog, "http.client_stalled")
     assert line["path"] == "/events/export"
+
+
+async def test_an_exported_csv_holds_no_formulas(open_sqlite_api: OpenApi):
+    names = {"actor": "=HYPERLINK(1)", "request_id": "-1", "profile_id": "+1", "account_id": "@a"}
+    async with open_sqlite_api() as api:
+        await add_events(api.context.database, names)
+        wanted = {"format": "csv", "event_type": "test.happened"}
+        text = (await api.client.get("/events/export", params=wanted)).text
+    (line,) = csv.DictReader(io.StringIO(text))
+    assert {name: line[name] for name in names} == {name: f"'{value}" for name, value in names.items()}
+    assert {name: restored(line[name]) for name in names} == names

@@ -2,11 +2,13 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from tests.fixtures.api import API_KEY, Api, OpenApi, refused
+from tests.fixtures.logs import LogLines, logged
 
 JSON = {"Content-Type": "application/json"}
 NOTHING_RUNS = "default-src 'none'; frame-ancestors 'none'"
@@ -204,3 +206,35 @@ async def test_a_401_says_what_it_wants(sqlite_api: Api):
 async def sqlite_api(open_sqlite_api: OpenApi) -> Any:
     async with open_sqlite_api() as opened:
         yield opened
+
+
+@pytest.mark.parametrize(
+    "name", ["X-API-Key", "Idempotency-Key", "X-Request-ID", "Authorization", "Last-Event-ID", "Content-Type"]
+)
+async def test_a_header_that_decides_is_refused_when_it_comes_twice(
+    sqlite_api: Api, name: str, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    headers = [(name, API_KEY), (name.lower(), "application/json")]
+    answer = await sqlite_api.client.post("/authorize", json=POST, headers=headers)
+    assert refused(answer, 400, "MALFORMED_REQUEST").startswith(f"{name}: ")
+    assert answer.headers["X-Request-ID"] != API_KEY
+    (line,) = logged(caplog, "http.request")
+    assert line["error_code"] == "MALFORMED_REQUEST"
+
+
+async def test_the_bootstrap_key_in_a_wrong_place_is_masked(open_sqlite_api: OpenApi, log_lines: LogLines):
+    key = 'boot/strap+key "with" quotes and blanks'
+    spellings = (key, json.dumps(key)[1:-1], quote(key), quote(key, safe=""))
+    answers = []
+    async with open_sqlite_api(api_key=key) as api:
+        headers = {"X-API-Key": key, "Referer": f"http://service/{quote(key)}"}
+        for path in ("/accounts", "/keys", "/batches", "/nowhere"):
+            address = f"{path}/{quote(key, safe='')}?key={quote(key)}"
+            answers.append(await api.client.get(address, headers=headers))
+        body = {"account_id": "alice", "api_app": key, key: 1}
+        answers.append(await api.client.post("/authorize", json=body, headers=headers))
+    written = json.dumps(log_lines())
+    assert "/keys/[masked]" in written
+    for text in (written, *(answer.text for answer in answers)):
+        assert not any(spelling in text for spelling in spellings)

@@ -5,13 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.database import Database
-from app.models import AppState, Event, utc_now
+from app.models import ApiKey, AppState, Event, utc_now
 from app.services.key_service import Scope
 from app.services.reach import Reach
-from tests.fixtures.api import Api, answered, refused
+from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import new_profile
 from tests.fixtures.logs import logged
 
@@ -178,3 +178,29 @@ async def test_the_log_says_who_asked_and_why_it_was_refused(api: Api, caplog: p
     ]
     assert lines == [(401, None, "UNAUTHORIZED"), (403, "reader", "FORBIDDEN"), (200, "bootstrap", None)]
     assert all(line["client"] for line in logged(caplog, "http.request"))
+
+
+async def test_the_log_names_a_key_that_is_known_and_refused(
+    open_sqlite_api: OpenApi, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    async with open_sqlite_api() as api:
+        limited = await made(api, name="limited", rate_limit_per_minute=1)
+        ended = await made(api, name="ended")
+        await api.client.delete(f"/keys/{ended['key_id']}")
+        async with api.context.database.transaction() as session:
+            past = utc_now() - timedelta(seconds=1)
+            expired = await made(api, name="expired")
+            await session.execute(update(ApiKey).where(ApiKey.name == "expired").values(expires_at=past))
+        caplog.clear()
+        for key in (limited, limited, ended, expired):
+            await use(api, key["key"])
+        await api.client.post("/authorize", json={"priority": -1})
+    lines = logged(caplog, "http.request")
+    assert [(line["status"], line.get("key")) for line in lines] == [
+        (200, "limited"),
+        (429, "limited"),
+        (401, "ended"),
+        (401, "expired"),
+        (422, "bootstrap"),
+    ]

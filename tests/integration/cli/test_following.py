@@ -11,13 +11,15 @@ import pytest_asyncio
 from rich.console import Console
 from sqlalchemy import select
 
+from app import client
 from app.cli import following
 from app.cli.batch_desk import LocalBatches
 from app.cli.following import AuthorizeOptions, authorize_file, write_results
 from app.client import BatchRow
 from app.context import Context
 from app.database import Database
-from app.models import AuthorizationSession, Batch, BatchStatus
+from app.models import AuthorizationSession, Batch, BatchStatus, utc_now
+from app.services.batch_rows import RowDefaults, from_csv
 from tests.fixtures.batches import add_accounts, count, end, read_batch, under_way
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
@@ -145,3 +147,25 @@ def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monke
     with pytest.raises(OSError, match="full"):
         write_results(path, [result(1)])
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("results.csv", "old")]
+
+
+def test_results_hold_no_formulas_and_are_read_again_as_they_were(tmp_path: Path):
+    path = tmp_path / "results.csv"
+    bad = ["=HYPERLINK(1)", "@@x", "-1+2", "\talice", "'=1"]
+    write_results(path, [result(number, account_id=each) for number, each in enumerate(bad, start=1)])
+    with path.open(newline="", encoding="utf-8") as file:
+        written = [line["account_id"] for line in csv.DictReader(file)]
+    assert written == [f"'{each}" for each in bad]
+    again = from_csv(path.read_bytes(), RowDefaults())
+    assert [row.account_id for row in again] == [each.strip() for each in bad]
+
+
+def test_what_a_service_answers_controls_no_terminal(tmp_path: Path):
+    out, now = io.StringIO(), utc_now()
+    batch = client.Batch(
+        batch_id="b", status="stopped", reason="[/x]\x1b[2J[link=http://evil]a", accepted=0, rejected=0,
+        max_running=1, stop_percent=1, stop_window=1, requested_by="a", created_at=now, started_at=now,
+        completed_at=now, counts={}, eta_seconds=None,
+    )  # fmt: skip
+    following._print_summary(out=Console(file=out), batch=batch, results=[], path=tmp_path)
+    assert r"([/x]\x1b[2J[link=http://evil]a)" in out.getvalue()

@@ -286,3 +286,11 @@ async def test_of_all_that_would_end_it_at_once_one_does(service: Context, datab
     async with database.reading() as session:
         types = list(await session.scalars(select(Event.event_type).order_by(Event.id)))
     assert len([each for each in types if each.removeprefix("authorization.") in list(SessionStatus)]) == 1
+
+
+async def test_a_key_of_an_earlier_release_finds_what_it_has_made(service: Context):
+    """Its fingerprint cannot be compared; a retry over the upgrade is honest."""
+    placed = await place(service, key="k")
+    async with service.database.transaction() as session:
+        await session.execute(update(IdempotencyKey).values(body_hash="0" * 64))
+    assert await place(service, key="k") == Placed(placed.session_id, is_new=False)

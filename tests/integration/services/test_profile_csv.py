@@ -58,3 +58,20 @@ async def test_each_bad_line_is_named_and_the_good_ones_count(context: Context, 
 async def test_a_file_without_the_columns_is_refused(context: Context):
     with pytest.raises(InvalidRequestException, match="missing: twitter_username"):
         await imported(context, "profile_id,account\n1,anna\n")
+
+
+async def test_a_profile_whose_id_looks_like_a_formula_is_exported_as_text_and_imported(
+    context: Context, database: Database
+):
+    ids = ["=HYPERLINK(1)", "+1", "-1", "@sum"]
+    async with database.transaction() as session:
+        session.add_all([new_profile(profile_id=each) for each in ids])
+    cells = [f"{each},account{number}," for number, each in enumerate(ids)]
+    report = await imported(context, "profile_id,twitter_username,api_app\n" + "\n".join(cells))
+    assert report.bad_lines == []
+    out = io.StringIO()
+    assert await export_links(database, out) == len(ids)
+    exported = out.getvalue().splitlines()[1:]
+    assert exported == [f"'{cell}" for cell in cells]
+    again = await imported(context, out.getvalue())
+    assert (again.linked, again.bad_lines) == (len(ids), [])

@@ -45,7 +45,14 @@ def test_a_time(hours: int):
 
 
 @pytest.mark.parametrize(
-    "scopes", ["tweet.read  offline.access", ["tweet.read", "offline.access"], "tweet.read offline.access"]
+    "scopes",
+    [
+        "tweet.read  offline.access",
+        ["tweet.read", "offline.access"],
+        "tweet.read,offline.access",
+        "tweet.read;offline.access",
+        " tweet.read, offline.access; ",
+    ],
 )
 def test_scopes_as_text_or_list(scopes: object):
     assert checked(scopes=scopes).tokens.scopes == ("tweet.read", "offline.access")
@@ -93,6 +100,22 @@ def test_a_bad_entry_is_refused_without_being_quoted(values: dict[str, Any], sen
 def test_an_entry_that_is_no_object(values: Any):
     with pytest.raises(ValueError, match="must be an object"):
         _checked(1, values, APPS)
+
+
+@pytest.mark.parametrize("scopes", ["", " ", ",;", []])
+def test_scopes_without_a_name_are_none(scopes: object):
+    assert checked(scopes=scopes).tokens.scopes == ()
+
+
+def test_cells_of_our_exports_are_restored_and_tokens_are_not():
+    text = "account_id,api_app,access_token,provider_user_id\n'@a,'-app,'=token,'-1\n"
+    ((_, values),) = csv_entries(io.StringIO(text))
+    assert values == {
+        "account_id": "@a",
+        "api_app": "-app",
+        "access_token": "'=token",
+        "provider_user_id": "-1",
+    }
 
 
 def test_csv_entries_have_the_numbers_of_their_lines():

@@ -1,0 +1,65 @@
+"""Names of API keys: a name stands in sessions, events and log lines, and must look like nobody else's there."""
+
+import re
+import unicodedata
+from typing import Final
+
+BOOTSTRAP_NAME: Final = "bootstrap"
+COMMAND_LINE_NAME: Final = "cli"
+SERVICE_NAME: Final = "service"
+REPAIRER_NAME: Final = "self-healing"
+RESERVED: Final = (BOOTSTRAP_NAME, COMMAND_LINE_NAME, SERVICE_NAME, REPAIRER_NAME)
+"""Actors of events that are no API keys."""
+
+MAX_NAME: Final = 100
+
+_LATIN_LETTER: Final = re.compile(
+    r"LATIN (?:SMALL |CAPITAL )?LETTER (?:SMALL CAPITAL |DOTLESS |SCRIPT |OPEN |LONG |TURNED )*([A-Z])\b"
+)
+_EAST_ASIAN: Final = frozenset(("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "BOPOMOFO"))
+"""Scripts that are written together, and beside Latin."""
+_LOOK_ALIKES: Final = str.maketrans(
+    {
+        **dict(zip("авсԁеёһіїјӏкмнопѓгрѕтцуүѵԝхԛьꙇ", "abcdeehiijlkmhonrrpstuyyvwxqbi", strict=True)),
+        **dict(zip("αβϲδεγηικνορςστυχωζ", "abcdeynikvopcotuxwz", strict=True)),
+        **dict(zip("սոօհցզյքռեյլձ", "unohgqjpnejld", strict=True)),
+        **dict(zip("ᏟᏞᎥᏚᎬᏙᏒᎻᎪᏴᏢᎷᎢᏦᎮᏀᎳᏃ", "clisevrhabpmtkhgwz", strict=True)),
+        **dict(zip("ɑɩʟꮯꮮ", "ailcl", strict=True)),
+        **dict.fromkeys("ー一ㅡ", ""),
+    }
+)
+"""Letters of other scripts that look like Latin ones (Unicode Technical Standard 39, confusables)."""
+_SAME_LOOK: Final = str.maketrans({"i": "l", "1": "l", "|": "l", "0": "o"})
+
+
+def is_fit(name: str) -> bool:
+    """Whether a key may have this name: printable, in its normal form, of one script, and like no reserved one."""
+    is_plain = name.isprintable() and 0 < len(name.strip()) == len(name) <= MAX_NAME
+    return (
+        is_plain
+        and unicodedata.is_normalized("NFKC", name)
+        and len(_scripts(name) - _EAST_ASIAN) <= 1
+        and skeleton(name) not in _RESERVED_SKELETONS
+    )
+
+
+def skeleton(name: str) -> str:
+    """Return what a name looks like: without case, accents, look-alike letters, blanks and punctuation."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    plain = "".join(char for char in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(char))
+    latin = "".join(map(_latin, plain.translate(_LOOK_ALIKES)))
+    return "".join(char for char in latin.translate(_SAME_LOOK) if char.isalnum())
+
+
+def _scripts(name: str) -> set[str]:
+    """By the first word of each letter's Unicode name; Python has no script property."""
+    return {unicodedata.name(char, "UNNAMED").split()[0] for char in name if char.isalpha()}
+
+
+def _latin(char: str) -> str:
+    if char.isascii() or not (found := _LATIN_LETTER.match(unicodedata.name(char, ""))):
+        return char
+    return found[1].lower()
+
+
+_RESERVED_SKELETONS: Final = frozenset(map(skeleton, RESERVED))
