@@ -45,11 +45,28 @@ _LISTENERS: Final = "listeners"
 _READ_ONLY: Final = "gologin_read_only"
 _PING_TIMEOUT: Final = 2.0
 _SQLITE_BUSY_MS: Final = 15_000
+_POSTGRESQL_SESSION: Final = {
+    # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
+    "statement_timeout": "30000",
+    "idle_in_transaction_session_timeout": "60000",
+    "lock_timeout": "0",
+    "intervalstyle": "postgres",
+    "search_path": "public",
+    "default_transaction_isolation": "read\\ committed",
+    "default_transaction_deferrable": "off",
+    "standard_conforming_strings": "on",
+    "bytea_output": "hex",
+}
+"""What the code relies on, whatever the database, its role or the environment (`PGOPTIONS`) set as their defaults.
+
+`default_transaction_read_only` is not among them: a standby, and an operator's stop of all writes, count.
+"""
+_POSTGRESQL_FORMS: Final = "SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET client_encoding = 'UTF8'"
+"""psycopg reads times in this form alone. Not in the options, over which `PGDATESTYLE` and `PGTZ` have precedence."""
 _POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
     "connect_timeout": 10,  # seconds
     "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement: the server's machine has gone
-    # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
-    "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000",
+    "options": " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items()),
 }
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
 _KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
@@ -129,9 +146,15 @@ class Database:
     async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
         """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
         url = make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
-        return await AsyncConnection.connect(
+        connection = await AsyncConnection.connect(
             url, autocommit=True, application_name=name, **_POSTGRESQL_DEADLINES, **_KEEPALIVES
         )
+        try:
+            await connection.execute(_POSTGRESQL_FORMS)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def close(self) -> None:
         await self.engine.dispose()
@@ -222,7 +245,7 @@ def _run_hook(callback: Callable[[], object]) -> None:
 def _create_engine(url: str, pool_size: int) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(
+        engine = create_async_engine(
             url,
             hide_parameters=True,
             pool_size=pool_size,
@@ -231,6 +254,8 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
             pool_timeout=30,
             connect_args=_POSTGRESQL_DEADLINES,
         )
+        event.listen(engine.sync_engine, "connect", _prepare_postgresql)
+        return engine
     if parsed.database and parsed.database != ":memory:":
         _make_folder(Path(parsed.database).parent)
     engine = create_async_engine(
@@ -251,6 +276,13 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseUnavailableException(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(_POSTGRESQL_FORMS)
+    cursor.close()
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

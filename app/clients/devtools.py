@@ -71,7 +71,7 @@ class DevToolsClient:
         """
         try:
             async with connect_async(
-                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=None
+                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=None, proxy=None
             ) as socket:
                 await socket.send(json.dumps({"id": 1, "method": "Browser.close"}))
                 async with asyncio.timeout(timeout):
@@ -111,6 +111,7 @@ class RedirectWatcher:
             close_timeout=0.1,
             max_size=None,
             compression=None,
+            proxy=None,
             legacy=True,  # the connection outlives this method
             ping_interval=None,  # a page that hangs does not answer, and is not gone
         )

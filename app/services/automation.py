@@ -16,6 +16,7 @@ from selenium.common.exceptions import (
     TimeoutException,
     WebDriverException,
 )
+from selenium.webdriver.common.proxy import Proxy, ProxyType
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import ReadTimeoutError as CommandTimeout
@@ -122,6 +123,7 @@ class BrowserController:
         options.timeouts = {"script": int((TURN_SECONDS + _SCRIPT_MARGIN) * 1000)}
         config = ClientConfig(
             remote_server_addr=request.driver_url,
+            proxy=Proxy({"proxyType": ProxyType.DIRECT}),  # the driver is on this machine
             # A session that nobody waited for would stay in the driver; 5.3 seconds were seen under load.
             timeout=int(max(request.timeouts.attach, _SHORTEST_ATTACH)),
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.

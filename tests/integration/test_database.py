@@ -1,11 +1,11 @@
 """Transactions that lose nothing, hooks that run only after a commit, and a schema that is checked."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from app.database import Database, after_commit, announce
 from app.models import Profile
@@ -159,3 +159,56 @@ async def test_listeners_are_told_once_of_a_commit_and_not_of_a_rollback(databas
         await change("a", "fail")
     await change("a", "a", "unheard")
     assert heard == ["a"]
+
+
+HOSTILE_DEFAULTS = {
+    "datestyle": "'SQL, DMY'",
+    "intervalstyle": "'iso_8601'",
+    "timezone": "'Asia/Kolkata'",
+    "search_path": "'pg_catalog'",
+    "default_transaction_isolation": "'serializable'",
+    "default_transaction_deferrable": "on",
+    "statement_timeout": "1",
+    "lock_timeout": "1",
+    "idle_in_transaction_session_timeout": "1",
+    "client_encoding": "'LATIN1'",
+    "bytea_output": "'escape'",
+}
+"""Each is a sensible choice of somebody who shares the server."""
+
+
+async def test_no_default_of_the_database_or_the_environment_changes_our_sessions(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    async def settings_of(database: Database) -> tuple[dict[str, str], dict[str, str]]:
+        query = f"SELECT name, setting FROM pg_settings WHERE lower(name) IN ({names})"
+        async with database.reading() as session:
+            pooled = {name: value for name, value in await session.execute(text(query))}
+        async with await database.open_connection("test") as connection:
+            own = dict(await (await connection.execute(query.encode())).fetchall())
+        return pooled, own
+
+    names = ", ".join(f"'{name}'" for name in HOSTILE_DEFAULTS)
+    before = Database(postgresql_url, pool_size=1)
+    expected = await settings_of(before)
+    async with before.engine.connect() as connection:
+        name = make_url(postgresql_url).database
+        for setting, value in HOSTILE_DEFAULTS.items():
+            await connection.exec_driver_sql(f'ALTER DATABASE "{name}" SET {setting} TO {value}')
+        await connection.commit()
+    await before.close()
+    monkeypatch.setenv("PGOPTIONS", "-c datestyle=German -c search_path=pg_catalog")
+    monkeypatch.setenv("PGTZ", "America/Los_Angeles")
+    monkeypatch.setenv("PGDATESTYLE", "German")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    database = Database(postgresql_url, pool_size=1)
+    assert await settings_of(database) == expected
+    await database.migrate()
+    await database.check_schema()
+    moment = datetime(2026, 3, 4, 5, 6, 7, 891011, tzinfo=UTC)
+    async with database.transaction() as session:
+        session.add(new_profile(profile_id="ü", last_synced=moment))
+    async with database.reading() as session:
+        row = await session.get(Profile, 1)
+    assert (row.profile_id, row.last_synced) == ("ü", moment)
+    await database.close()
