@@ -210,6 +210,7 @@ class Settings(BaseSettings):
     event_exports_per_key: int = Field(default=2, ge=1)
     event_export_lifetime: PositiveSeconds = 3_600.0
     client_stall_timeout: PositiveSeconds = 30.0
+    keep_alive_seconds: int = Field(default=75, ge=1)
     evidence_retention_days: int = Field(default=14, ge=1)
     evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)
     evidence_max_total_mb: int = Field(default=1024, ge=1)

@@ -1,6 +1,7 @@
 """The database: one engine, short transactions, and what must follow a commit. Knows no web framework."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -256,8 +257,8 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
         )
         event.listen(engine.sync_engine, "connect", _prepare_postgresql)
         return engine
-    if parsed.database and parsed.database != ":memory:":
-        _make_folder(Path(parsed.database).parent)
+    if parsed.database and parsed.database != ":memory:" and not parsed.database.startswith("file:"):
+        _make_private(Path(parsed.database))
     engine = create_async_engine(
         url,
         hide_parameters=True,
@@ -271,11 +272,20 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
     return engine
 
 
-def _make_folder(folder: Path) -> None:
+def make_private_folder(folder: Path) -> None:
+    """Make the folder, for this user alone, if it is not there; one that is there is the operator's. Raises `OSError`."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _make_private(path: Path) -> None:
+    """SQLite gives its log and index files the mode of the database's file, which it would make for everybody."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise DatabaseUnavailableException(f"{folder} cannot be made: {error.strerror}") from error
+        raise DatabaseUnavailableException(f"{path} cannot be made or read: {error.strerror}") from error
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
