@@ -105,7 +105,9 @@ class OAuthApp(BaseModel):
 class Settings(BaseSettings):
     """Durations are seconds unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8-sig", extra="forbid", frozen=True
+    )
 
     environment: Environment = Environment.DEVELOPMENT
     host: str = "127.0.0.1"
@@ -212,6 +214,7 @@ class Settings(BaseSettings):
     event_exports_per_key: int = Field(default=2, ge=1)
     event_export_lifetime: PositiveSeconds = 3_600.0
     client_stall_timeout: PositiveSeconds = 30.0
+    keep_alive_seconds: int = Field(default=75, ge=1)
     evidence_retention_days: int = Field(default=14, ge=1)
     evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)
     evidence_max_total_mb: int = Field(default=1024, ge=1)
@@ -363,12 +366,27 @@ def load_settings(env_file: str | Path | None = ".env", **overrides: Any) -> Set
         raise SettingsError(
             "\n".join(f"{name}: no such setting; see .env.example for the names" for name in unknown)
         )
+    _check_encoding(env_file)
     try:
         return Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_readable(item) for item in error.errors())) from None
     except ValueError as error:  # pydantic-settings: a complex value that is not JSON
         raise SettingsError(f"{error} (it must be JSON on one line)") from None
+
+
+def _check_encoding(env_file: str | Path | None) -> None:
+    """Raises `SettingsError` without the file's content."""
+    if env_file is None or not Path(env_file).is_file():
+        return
+    try:
+        text = Path(env_file).read_bytes().decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    except OSError as error:
+        raise SettingsError(f"{env_file} cannot be read: {error.strerror}") from None
+    if "\0" in text:  # UTF-16 without a byte order mark reads as UTF-8 with NULs
+        raise SettingsError(f"{env_file} is not UTF-8: save it in this encoding")
 
 
 def _is_setting(name: str) -> bool:

@@ -1,6 +1,7 @@
 """The database: one engine, short transactions, and what must follow a commit. Knows no web framework."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -50,24 +51,29 @@ _LISTENERS: Final = "listeners"
 _READ_ONLY: Final = "gologin_read_only"
 _PING_TIMEOUT: Final = 2.0
 _SQLITE_BUSY_MS: Final = 15_000
+_POSTGRESQL_SESSION: Final = {
+    # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
+    "statement_timeout": "30000",
+    "idle_in_transaction_session_timeout": "60000",
+    "lock_timeout": "0",
+    "intervalstyle": "postgres",
+    "search_path": "public",
+    "default_transaction_isolation": "read\\ committed",
+    "default_transaction_deferrable": "off",
+    "standard_conforming_strings": "on",
+    "bytea_output": "hex",
+}
+"""What the code relies on, whatever the database, its role or the environment (`PGOPTIONS`) set as their defaults.
+
+`default_transaction_read_only` is not among them: a standby, and an operator's stop of all writes, count.
+"""
+_POSTGRESQL_FORMS: Final = "SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET client_encoding = 'UTF8'"
+"""psycopg reads times in this form alone. Not in the options, over which `PGDATESTYLE` and `PGTZ` have precedence."""
 _POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
     "connect_timeout": 10,  # seconds
     "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement: the server's machine has gone
 }
 """A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
-_POSTGRESQL_SETTINGS: Final = {
-    # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
-    "statement_timeout": "30000",
-    "idle_in_transaction_session_timeout": "60000",
-    # The code relies on these, whatever the server, the database or the role has set.
-    "DateStyle": "ISO,MDY",
-    "TimeZone": "UTC",
-    "IntervalStyle": "postgres",
-    "client_encoding": "UTF8",
-    "standard_conforming_strings": "on",
-    "default_transaction_isolation": "read\\ committed",
-}
-"""Of every session; the URL's own ``options=`` come after them, as ``-c search_path=…``."""
 _KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 """Seconds; for a connection that listens and sends nothing by itself."""
 _TIME_LOADER: Final[Any] = psycopg.adapters.get_loader(psycopg.adapters.types["timestamptz"].oid, Format.TEXT)
@@ -170,13 +176,19 @@ class Database:
     async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
         """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
         url = make_url(self._url).set(drivername="postgresql")
-        return await AsyncConnection.connect(
+        connection = await AsyncConnection.connect(
             url.render_as_string(hide_password=False),
             autocommit=True,
             application_name=name,
             **_postgresql_arguments(url),
             **_KEEPALIVES,
         )
+        try:
+            await connection.execute(_POSTGRESQL_FORMS)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def close(self) -> None:
         await self.engine.dispose()
@@ -284,8 +296,8 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
         )
         event.listen(engine.sync_engine, "connect", _prepare_postgresql)
         return engine
-    if parsed.database and parsed.database != ":memory:":
-        _make_folder(Path(parsed.database).parent)
+    if parsed.database and parsed.database != ":memory:" and not parsed.database.startswith("file:"):
+        _make_private(Path(parsed.database))
     engine = create_async_engine(
         url,
         hide_parameters=True,
@@ -301,21 +313,34 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
 
 def _postgresql_arguments(url: URL) -> dict[str, Any]:
     """What a connection is opened with, beside the URL."""
-    own = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SETTINGS.items())
+    own = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items())
     given = url.query.get("options", ())
     theirs = [given] if isinstance(given, str) else given
     return {**_POSTGRESQL_DEADLINES, "options": " ".join([own, *theirs])}
 
 
-def _make_folder(folder: Path) -> None:
+def make_private_folder(folder: Path) -> None:
+    """Make the folder, for this user alone; one that is there already is the operator's. Raises `OSError`."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _make_private(path: Path) -> None:
+    """SQLite gives its log and index files the mode of the database's file, which it would make for everybody."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise DatabaseUnavailableException(f"{folder} cannot be made: {error.strerror}") from error
+        raise DatabaseUnavailableException(f"{path} cannot be made or read: {error.strerror}") from error
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
     connection.driver_connection.adapters.register_loader("timestamptz", _BoundedTimeLoader)
+    cursor = connection.cursor()
+    cursor.execute(_POSTGRESQL_FORMS)
+    cursor.close()
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -1,15 +1,20 @@
 """`create_app(settings)` with its lifespan, the server that runs it, and the workers without a server."""
 
 import asyncio
+import errno
+import fcntl
+import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import make_url
 
 from app import __version__
 from app.api.batches import BATCH_PATH
@@ -32,7 +37,7 @@ from app.api.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaHeader
 from app.api.routes import router
 from app.config import Settings, SettingsError
 from app.context import Context, open_context
-from app.database import Database
+from app.database import Database, make_private_folder
 from app.services.provider_file import load_providers
 from app.utils.exceptions import WorkerDiedException
 from app.utils.logger import get_logger
@@ -40,6 +45,9 @@ from app.utils.tasks import unless
 
 _CONNECTIONS_SHARE: Final = 0.1
 """Of the grace period: for answers that are under way."""
+
+_BACKLOG: Final = 2048
+"""Connections that wait to be accepted, as uvicorn has it."""
 
 log = get_logger(__name__)
 
@@ -131,10 +139,71 @@ def serve(settings: Settings) -> None:
     Raises `SchemaOutOfDateException`, `SettingsError`.
     """
     _exit_on_signals()
-    # The lifespan does this too, but what it raises is lost in uvicorn's own trace.
-    load_providers(settings)
-    asyncio.run(_check_schema(settings))
-    new_server(create_app(settings), settings).run()
+    with ExitStack() as stack:
+        # First of all: a service that cannot serve calls nobody and cleans nothing up.
+        sockets = [stack.enter_context(each) for each in bound_sockets(settings.host, settings.port)]
+        if settings.is_sqlite:
+            stack.enter_context(only_service(settings.database_url.get_secret_value()))
+        # The lifespan does this too, but what it raises is lost in uvicorn's own trace.
+        load_providers(settings)
+        asyncio.run(_check_schema(settings))
+        new_server(create_app(settings), settings).run(sockets)
+
+
+def bound_sockets(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on each address of `host`. Raises `SettingsError`."""
+    bound: list[socket.socket] = []
+    with ExitStack() as stack:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, address in dict.fromkeys((family, address) for family, *_, address in found):
+                listening = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listening.bind(address)
+                # Until one listens, the kernel gives the address to a second process, too.
+                listening.listen(_BACKLOG)
+                bound.append(listening)
+        except (OSError, UnicodeError) as error:
+            raise SettingsError(_unbound(host, port, error)) from None
+        stack.pop_all()
+    return bound
+
+
+def _unbound(host: str, port: int, error: OSError | UnicodeError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"PORT: another process listens on port {port} of {host}; stop it, or set another PORT"
+    reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
+    return f"HOST, PORT: the service cannot listen on port {port} of {host}: {reason}"
+
+
+@contextmanager
+def only_service(url: str) -> Iterator[None]:
+    """Hold the SQLite file for one service; the kernel frees it with the process, however that ends.
+
+    Raises `SettingsError` when another service has it: slots and the queue are each process's own.
+    """
+    name = make_url(url).database
+    if not name or name == ":memory:" or name.startswith("file:"):
+        yield
+        return
+    path = Path(f"{Path(name).resolve()}.lock")
+    try:
+        make_private_folder(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise SettingsError(f"DATABASE_URL: {path} cannot be opened: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(
+                f"DATABASE_URL: another service runs on {name}; stop it, or use PostgreSQL for several processes"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def new_server(app: FastAPI, settings: Settings) -> Server:
@@ -147,6 +216,7 @@ def new_server(app: FastAPI, settings: Settings) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         proxy_headers=False,  # `client_address` reads them, from trusted proxies only
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace * _CONNECTIONS_SHARE)),
     )

