@@ -7,6 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
 from app.clients.oauth1_provider import OAuth1Endpoints
+from app.clients.oauth_errors import ErrorRules
 from app.clients.oauth_provider import EndpointUrl, ProviderApi
 
 X: Final = "x"
@@ -164,6 +165,11 @@ def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
         username_path="data.username",
         user_id_path="data.id",
         default_scopes=("tweet.read", "users.read", "offline.access"),
+        errors=ErrorRules(
+            refresh_refused=("invalid_request",),
+            client_refused=("client-not-enrolled", "client-forbidden", "missing required parameter"),
+            account_refused=("user-suspended", "64", "326", "temporarily locked"),
+        ),
         oauth1=OAuth1Endpoints(
             request_token_url=f"{api_url}/oauth/request_token",
             authorize_url=f"{api_url}/oauth/authorize",

@@ -40,6 +40,7 @@ from app.utils.exceptions.consent import (
 )
 from app.utils.exceptions.outside import (
     UNREACHABLE,
+    AccountRefusedException,
     AdsPowerAPIException,
     AuthorizationTimeoutException,
     BrowserCrashedException,
@@ -119,6 +120,7 @@ __all__ = [
     "UNREACHABLE",
     "AccountLockedException",
     "AccountMismatchException",
+    "AccountRefusedException",
     "AdsPowerAPIException",
     "AppException",
     "AppLimitedException",
