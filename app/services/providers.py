@@ -152,6 +152,8 @@ class OAuthProvider(ProviderApi):
     """RFC 7636, S256."""
     oauth1: OAuth1Endpoints | None = None
     """None: no app of kind ``oauth1`` may be of this provider."""
+    issuer: str = ""
+    """The ``iss`` that every callback carries (RFC 9207); empty: it sends none."""
 
 
 def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:

@@ -16,7 +16,7 @@ from app.services.token_spill import TokenSpill
 from app.utils.exceptions import (
     AppException,
     DatabaseUnavailableException,
-    InvalidClientException,
+    FailureKind,
     InvalidGrantException,
     TwitterAPIException,
 )
@@ -121,7 +121,7 @@ class TokenRefresher:
             # try could kill; and if the token is spent, trying and not trying end in the same new authorization.
             await self._leases.give_back(held, error)
             async with self._database.transaction() as session:
-                if isinstance(error, InvalidClientException):
+                if error.kind is FailureKind.APP:
                     await self._apps.failed(session, held.api_app, error)
                 if error.retry_after is not None:
                     await self._apps.limited(session, held.api_app, seconds=error.retry_after)
