@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app.clients.answers import body_kind, kind_of, misfits, not_expected
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable
 from app.utils.exceptions import UNREACHABLE, AdsPowerAPIException
@@ -125,7 +126,8 @@ class AdsPowerClient:
         await self._wait_for_turn()
         answer = await self._get(f"{self._base_url}{path}", timeout, params)
         if not isinstance(answer, dict) or "code" not in answer:
-            raise AdsPowerAPIException("no code", "the answer is not what was expected", retryable=False)
+            expected = not_expected("the body", "an object with a code", kind_of(answer))
+            raise AdsPowerAPIException("no code", expected, retryable=False)
         if answer["code"] != 0:
             message = error_words(str(answer.get("msg") or ""))
             raise AdsPowerAPIException(f"code {answer['code']}", message, retryable="Too many" in message)
@@ -154,19 +156,16 @@ class AdsPowerClient:
             raise AdsPowerAPIException(response.status_code, "the app refused the call", retryable=retryable)
         try:
             return response.json()
-        except ValueError:
-            raise AdsPowerAPIException(
-                response.status_code, "the answer is not JSON", retryable=False
-            ) from None
+        except (ValueError, RecursionError):
+            expected = not_expected("the body", "JSON", body_kind(response))
+            raise AdsPowerAPIException(response.status_code, expected, retryable=False) from None
 
 
 def _parse(model: type[T], data: Any) -> T:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, item["loc"])) or item["type"] for item in error.errors()[:3])
-        message = f"the answer is not what was expected ({fields})"
-        raise AdsPowerAPIException(200, message, retryable=False) from None
+        raise AdsPowerAPIException(200, misfits(error), retryable=False) from None
 
 
 def _profile(row: _Profile) -> BrowserProfile:

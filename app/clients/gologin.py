@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app.clients.answers import body_kind, misfits, not_expected
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable, without_tags
 from app.utils.exceptions import UNREACHABLE, GoLoginAPIException
@@ -212,10 +213,9 @@ def _parse(model: type[T], response: httpx.Response) -> T:
         # Not Pydantic's own parser: it refuses a whole page for half an emoji in one name.
         return model.model_validate(json.loads(response.content))
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, item["loc"])) or item["type"] for item in error.errors()[:3])
+        message = misfits(error)
     except (ValueError, RecursionError):
-        fields = "not JSON"
-    message = f"the answer is not what was expected ({fields})"
+        message = not_expected("the body", "JSON", body_kind(response))
     raise GoLoginAPIException(response.status_code, message, retryable=False)
 
 
