@@ -25,6 +25,7 @@ from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas import AccountId
 from app.services import account_list
 from app.utils.exceptions import (
+    AccountRefusedException,
     AppLimitedException,
     AppPausedException,
     CreditsDepletedException,
@@ -52,6 +53,7 @@ _NOT_REFRESHED = (
     TwitterAPIException,
     InvalidClientException,
     CreditsDepletedException,
+    AccountRefusedException,
 )
 
 
@@ -129,7 +131,7 @@ async def verify_token(
 ) -> APIResponse[VerifiedResponse]:
     """Ask the provider who the account's token speaks for; one that it refuses is refreshed, and asked about again."""
     user = await context.credentials.verify(account_id, query.api_app, actor=caller.name, reach=caller.reach)
-    is_same = user.username.lower() == account_id
+    is_same = user.username == account_id
     return success_response(
         VerifiedResponse(provider_user_id=user.id, username=user.username, is_same_account=is_same)
     )

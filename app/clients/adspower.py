@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import json_or_none
+from app.clients.answers import body_kind, json_in, kind_of, misfits, not_expected
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable
@@ -127,7 +127,8 @@ class AdsPowerClient:
         await self._wait_for_turn()
         answer = await self._get(f"{self._base_url}{path}", timeout, params)
         if not isinstance(answer, dict) or "code" not in answer:
-            raise AdsPowerAPIException("no code", "the answer is not what was expected", retryable=False)
+            expected = not_expected("the body", "an object with a code", kind_of(answer))
+            raise AdsPowerAPIException("no code", expected, retryable=False)
         if answer["code"] != 0:
             message = error_words(str(answer.get("msg") or ""))
             raise AdsPowerAPIException(f"code {answer['code']}", message, retryable="Too many" in message)
@@ -156,8 +157,9 @@ class AdsPowerClient:
         if not response.is_success:
             retryable = response.status_code >= 500
             raise AdsPowerAPIException(response.status_code, "the app refused the call", retryable=retryable)
-        if (answer := json_or_none(response.content)) is None:
-            raise AdsPowerAPIException(response.status_code, "the answer is not JSON", retryable=False)
+        if (answer := json_in(response)) is None:
+            expected = not_expected("the body", "JSON", body_kind(response))
+            raise AdsPowerAPIException(response.status_code, expected, retryable=False)
         return answer
 
 
@@ -165,9 +167,7 @@ def _parse(model: type[T], data: Any) -> T:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, item["loc"])) or item["type"] for item in error.errors()[:3])
-        message = f"the answer is not what was expected ({fields})"
-        raise AdsPowerAPIException(200, message, retryable=False) from None
+        raise AdsPowerAPIException(200, misfits(error), retryable=False) from None
 
 
 def _profile(row: _Profile) -> BrowserProfile:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import json_or_none
+from app.clients.answers import body_kind, json_in, misfits, not_expected
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable, without_tags
@@ -211,18 +211,20 @@ def _is_rate_limited(response: httpx.Response) -> bool:
 
 
 def _parse(model: type[T], response: httpx.Response) -> T:
+    # Not Pydantic's own parser: it refuses a whole page for half an emoji in one name.
+    body = json_in(response)
     try:
-        # Not Pydantic's own parser: it refuses a whole page for half an emoji in one name.
-        return model.model_validate(json_or_none(response.content))
+        return model.model_validate(body)
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, item["loc"])) or item["type"] for item in error.errors()[:3])
-    message = f"the answer is not what was expected ({fields})"
+        message = misfits(error)
+    if body is None:
+        message = not_expected("the body", "JSON", body_kind(response))
     raise GoLoginAPIException(response.status_code, message, retryable=False)
 
 
 def _error_message(response: httpx.Response, *, secret: str) -> str:
     """GoLogin's own words: `message` is a string or a list; else the whole text."""
-    body = json_or_none(response.content)
+    body = json_in(response)
     message = body.get("message") or body.get("error") if isinstance(body, dict) else None
     if isinstance(message, list):
         message = "; ".join(str(part) for part in message)

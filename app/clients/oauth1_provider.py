@@ -14,13 +14,14 @@ from oauthlib.oauth1 import Client as Signer
 from pydantic import ConfigDict, SecretStr
 from pydantic.dataclasses import dataclass
 
+from app.clients.answers import kind_of, not_expected
+from app.clients.oauth_errors import Refusals
 from app.clients.oauth_provider import (
     EndpointUrl,
     OAuthProviderClient,
     OptionalUrl,
     ProviderApi,
     ProviderUser,
-    Refusals,
     unexpected_answer,
     user_in,
 )
@@ -30,7 +31,6 @@ from app.utils.retry import retry_idempotent
 # A request token is asked for by the app alone; X answers 403 to a callback that is not registered.
 _APP_REFUSED: Final[Refusals] = dict.fromkeys((400, 401, 403), InvalidClientException)
 _VERIFIER_REFUSED: Final[Refusals] = dict.fromkeys((400, 401), InvalidGrantException)
-_TOKEN_REFUSED: Final[Refusals] = {401: InvalidGrantException}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -74,8 +74,9 @@ class OAuth1ProviderClient:
         signature = _Signature(app, callback=app.redirect_uri)
         url = app.endpoints.request_token_url
         response = await self._provider.send(app.api, "POST", url, auth=signature, refusals=_APP_REFUSED)
-        if _form(response).get("oauth_callback_confirmed") != "true":
-            raise unexpected_answer(app.api, response)
+        if (confirmed := _form(response).get("oauth_callback_confirmed")) != "true":
+            problem = not_expected("oauth_callback_confirmed", '"true"', kind_of(confirmed))
+            raise unexpected_answer(app.api, response, problem)
         return _token_in(app.api, response)
 
     async def access_token(
@@ -104,9 +105,10 @@ class OAuth1ProviderClient:
             await self._send_for(app, token, "POST", app.endpoints.revoke_url)
 
     async def _send_for(self, app: OAuth1App, token: OAuth1Token, method: str, url: str) -> httpx.Response:
+        refused = dict.fromkeys(app.api.errors.token_refused, InvalidGrantException)
         try:
             return await self._provider.send(
-                app.api, method, url, auth=_Signature(app, token), refusals=_TOKEN_REFUSED
+                app.api, method, url, auth=_Signature(app, token), refusals=refused
             )
         except InvalidGrantException:
             # The answer is the same when the app's own keys are wrong; they alone sign for a request token.
@@ -144,9 +146,11 @@ def _token_in(api: ProviderApi, response: httpx.Response) -> OAuth1Token:
     answer = _form(response)
     token, secret = answer.get("oauth_token"), answer.get("oauth_token_secret")
     if not token or not secret:
-        raise unexpected_answer(api, response)
+        field, value = ("oauth_token_secret", secret) if token else ("oauth_token", token)
+        raise unexpected_answer(api, response, not_expected(field, "text", kind_of(value)))
     return OAuth1Token(SecretStr(token), SecretStr(secret))
 
 
 def _form(response: httpx.Response) -> dict[str, str]:
-    return dict(parse_qsl(response.text))
+    # Not by the charset that the answer names: some of Python's decode no text.
+    return dict(parse_qsl(response.content.decode(errors="replace")))

@@ -7,46 +7,31 @@ Sources: RFC 6749 (2.3.1, 4.1.3, 5, 6), RFC 7009 (revocation), X's OAuth 2.0 doc
 import asyncio
 import re
 import time
-from base64 import b64decode
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import quote_plus
 
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import fields_in, json_or_none
+from app.clients.answers import body_kind, fields_of, json_in, kind_of, not_expected, text_of, value_at
 from app.clients.bounded import AnswerTooLargeError
+from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classified, tells_error
 from app.clients.rate_limits import rate_limit_in, refusal_limit, spent_limit
 from app.clients.texts import storable
 from app.clients.token_answers import TokenResponse, UnusableAnswerError, token_response, tokens_in
-from app.utils.exceptions import (
-    CreditsDepletedException,
-    InvalidClientException,
-    InvalidGrantException,
-    TwitterAPIException,
-)
+from app.utils.exceptions import InvalidGrantException, TwitterAPIException
+from app.utils.handles import bare_handle
 from app.utils.logger import get_logger
-from app.utils.masking import mask_text
 from app.utils.retry import retry_idempotent
 from app.utils.waits import CallLimit, Limited
 
-_MAX_MESSAGE: Final = 300
-_LOOKED_AT: Final = 20_000
-"""Characters; what comes later is not shown."""
-_MAX_ID: Final = 64
-"""Of the columns that keep an account's name and id."""
-_X_OAUTH1_MESSAGE: Final = "errors.0.message"
-_SECRET_FIELDS: Final = ("code", "code_verifier", "refresh_token", "token", "client_secret")
-_QUOTED: Final = re.compile(r'"([^"]+)"')
+_MAX_ID: Final = 255
+"""Characters, as OpenID Connect has it (Core 1.0, 2: ``sub``); also of the column."""
 _URL: Final = re.compile(r"https?://[^/?#\s]+[^#\s]*")
 _JSON_PATH: Final = re.compile(r"[^.\s]+(\.[^.\s]+)*")
-
-Refusals = Mapping[int, type[InvalidClientException] | type[InvalidGrantException]]
-"""What an HTTP status means in answer to one certain call, where the body does not tell."""
-_NO_REFUSALS: Final[Refusals] = MappingProxyType({})
 
 log = get_logger(__name__)
 
@@ -96,6 +81,7 @@ class ProviderApi:
     user_id_path: _JsonPath
     client_auth: Literal["basic", "body"] = "basic"
     """Where an app's secret goes (RFC 6749, 2.3.1); an app without one names itself in the body, whatever this says."""
+    errors: ErrorRules = Field(default_factory=ErrorRules)
 
 
 class ProviderUser(BaseModel):
@@ -103,8 +89,10 @@ class ProviderUser(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    id: str = Field(min_length=1, max_length=_MAX_ID)
-    username: str = Field(min_length=1)
+    id: Annotated[str, BeforeValidator(storable)] = Field(min_length=1, max_length=_MAX_ID)
+    username: Annotated[str, BeforeValidator(bare_handle), BeforeValidator(storable)] = Field(
+        min_length=1, max_length=_MAX_ID
+    )
     limit: CallLimit | None = None
     """Who-am-I is not answered again before this has ended."""
 
@@ -128,24 +116,23 @@ class OAuthProviderClient:
         Raises `InvalidGrantException`, `InvalidClientException`, `TwitterAPIException`.
         """
         response = await self._post(api, api.token_url, client_id, client_secret, form)
-        fields = _fields(response)
+        if tells_error(response):  # some say so with HTTP 200
+            raise _classified(api, response)
+        fields = fields_of(response)
         try:
-            if fields.get("error"):  # some say so with HTTP 200
-                raise _classified(api, response)
             return token_response(fields, rate_limit_in(response.headers, now=time.time()))
         except UnusableAnswerError as error:
             await self._revoke_all(api, client_id, client_secret, tokens_in(fields))
-            raise unexpected_answer(api, response, str(error)) from None
-        except TwitterAPIException:
-            await self._revoke_all(api, client_id, client_secret, tokens_in(fields))
-            raise
+            problem = f"the answer is not what was expected: {error}"
+            raise unexpected_answer(api, response, problem) from None
 
     @retry_idempotent(attempts=3, timeout=20)
     async def revoke(
         self, api: ProviderApi, *, client_id: str, client_secret: str | None, token: str
     ) -> None:
-        """Revoke an access or refresh token (RFC 7009)."""
-        await self._post(api, api.revoke_url, client_id, client_secret, {"token": token})
+        """Revoke an access or refresh token (RFC 7009); one that is refused is gone already."""
+        with suppress(InvalidGrantException):
+            await self._post(api, api.revoke_url, client_id, client_secret, {"token": token})
 
     async def _revoke_all(
         self, api: ProviderApi, client_id: str, client_secret: str | None, tokens: Sequence[SecretStr]
@@ -165,8 +152,9 @@ class OAuthProviderClient:
     # A new token that nobody vouches for is thrown away with its consent: worth some seconds.
     @retry_idempotent(attempts=4, timeout=20)
     async def me(self, api: ProviderApi, access_token: str) -> ProviderUser:
-        """The account that the token speaks for."""
-        return user_in(api, await self.send(api, "GET", api.me_url, bearer=access_token))
+        """The account that the token speaks for. Raises `InvalidGrantException` when the token is refused."""
+        refused = dict.fromkeys(api.errors.token_refused, InvalidGrantException)
+        return user_in(api, await self.send(api, "GET", api.me_url, bearer=access_token, refusals=refused))
 
     async def _post(
         self, api: ProviderApi, url: str, client_id: str, client_secret: str | None, form: dict[str, str]
@@ -176,7 +164,9 @@ class OAuthProviderClient:
         if api.client_auth == "body":
             data = {**form, "client_id": client_id, "client_secret": client_secret}
             return await self.send(api, "POST", url, data=data)
-        return await self.send(api, "POST", url, data=form, auth=httpx.BasicAuth(client_id, client_secret))
+        # Form-urlencoded first: a secret may hold what means something in the header (RFC 6749, 2.3.1).
+        auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(client_secret))
+        return await self.send(api, "POST", url, data=form, auth=auth)
 
     async def send(
         self,
@@ -185,7 +175,7 @@ class OAuthProviderClient:
         url: str,
         *,
         bearer: str | None = None,
-        refusals: Refusals = _NO_REFUSALS,
+        refusals: Refusals = NO_REFUSALS,
         **content: Any,
     ) -> httpx.Response:
         """One call; the answer when it is a success. `content`: as httpx takes it.
@@ -222,81 +212,49 @@ class OAuthProviderClient:
 
 def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     """The account in a who-am-I's answer. Raises `TwitterAPIException`."""
-    body = _json(response)
+    if tells_error(response):
+        raise _classified(api, response)
+    body = json_in(response)
+    found = {"id": value_at(body, api.user_id_path), "username": value_at(body, api.username_path)}
     try:
-        return ProviderUser(
-            id=_text_at(body, api.user_id_path),
-            username=_text_at(body, api.username_path),
-            limit=spent_limit(response.headers, now=time.time(), whose=Limited.ACCOUNT),
-        )
-    except ValidationError:
-        raise unexpected_answer(api, response) from None
+        user = ProviderUser.model_validate({name: text_of(value) for name, value in found.items()})
+        limit = spent_limit(response.headers, now=time.time(), whose=Limited.ACCOUNT)
+        return user.model_copy(update={"limit": limit})
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+    path = {"id": api.user_id_path, "username": api.username_path}[name]
+    if body is None:
+        raise unexpected_answer(api, response)
+    expected = f"text or a whole number, {_MAX_ID} characters at most"
+    raise unexpected_answer(api, response, not_expected(path, expected, kind_of(found[name])))
 
 
 def _classified(
-    api: ProviderApi, response: httpx.Response, refusals: Refusals = _NO_REFUSALS
+    api: ProviderApi, response: httpx.Response, refusals: Refusals = NO_REFUSALS
 ) -> TwitterAPIException:
-    """Which of our errors an answer means (RFC 6749, 5.2; X says `invalid_request` where it means the grant)."""
-    status, body = response.status_code, _fields(response)
-    code = str(body.get("error", ""))
-    detail = body.get("error_description") or body.get("detail") or body.get("title") or code
-    words = str(detail or _text_at(body, _X_OAUTH1_MESSAGE) or "no message")
-    message = mask_text(storable(words)[:_LOOKED_AT], known=_secrets_sent(response.request))[:_MAX_MESSAGE]
-    if status >= 500 or status == 429:
-        # Whatever the body says: nothing was judged.
-        return TwitterAPIException(status, message, provider=api.name, retry_after=_wait_asked_for(response))
-    if status == 402:
-        return CreditsDepletedException(status, message, provider=api.name)
-    if code in ("invalid_client", "unauthorized_client"):
-        return InvalidClientException(status, message, provider=api.name)
-    if code == "invalid_grant" or (code == "invalid_request" and message.startswith("Value passed for the")):
-        return InvalidGrantException(status, message, provider=api.name)
-    if (meaning := refusals.get(status)) is not None:
-        return meaning(status, message, provider=api.name)
-    return TwitterAPIException(status, message, retryable=False, provider=api.name)
+    return classified(
+        response,
+        provider=api.name,
+        rules=api.errors,
+        refusals=refusals,
+        retry_after=_wait_asked_for(response),
+    )
 
 
-def _secrets_sent(request: httpx.Request) -> set[str]:
-    """What a refusal may quote: secrets of the form and of the Authorization header, however they are spelt."""
-    form = parse_qs(request.content.decode(errors="replace"))
-    sent = {value for name in _SECRET_FIELDS for value in form.get(name, ())}
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if scheme == "Basic":
-        sent.add(b64decode(credentials).decode().partition(":")[2])
-    sent.update(_QUOTED.findall(credentials) or [credentials])
-    return sent | {quote(secret, safe="") for secret in sent} | {unquote(secret) for secret in sent}
-
-
-def unexpected_answer(api: ProviderApi, response: httpx.Response, problem: str = "") -> TwitterAPIException:
-    """Not with the validation error's text: it quotes the body, which holds tokens. So must `problem` not."""
+def unexpected_answer(
+    api: ProviderApi, response: httpx.Response, problem: str | None = None
+) -> TwitterAPIException:
+    """By default of an answer that is no JSON object. Never with a value of the answer, which holds tokens."""
     return TwitterAPIException(
         response.status_code,
-        ": ".join(filter(None, ("the answer is not what was expected", problem))),
+        problem or not_expected("the body", "a JSON object", body_kind(response)),
         retryable=False,
         provider=api.name,
         may_have_acted=True,
     )
 
 
-def _json(response: httpx.Response) -> Any:
-    return json_or_none(response.content)
-
-
 def _wait_asked_for(response: httpx.Response) -> float | None:
     """Seconds; at most the ceiling of the limit that asks for them."""
     limit = refusal_limit(response.headers, now=time.time(), whose=Limited.APP)
     return limit and limit.seconds
-
-
-def _fields(response: httpx.Response) -> dict[str, Any]:
-    return fields_in(response.content, response.headers.get("content-type", ""))
-
-
-def _text_at(body: Any, path: str) -> str:
-    """The text or whole number at a dotted path; empty when there is none."""
-    for part in path.split("."):
-        if isinstance(body, list) and part.isdecimal():
-            body = body[int(part)] if int(part) < len(body) else None
-        else:
-            body = body.get(part) if isinstance(body, dict) else None
-    return str(body) if isinstance(body, (str, int)) and not isinstance(body, bool) else ""

@@ -10,6 +10,7 @@ Schema history (one entry per Alembic migration):
 5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
 6. `006_tokens_that_stay`: lease, marker and due time of a refresh on credentials; rate limits of apps.
 7. `007_api_for_teams`: reach, rotation and last use of API keys; the order of events; webhooks; lists of sessions.
+8. `008_provider_answers`: refusals of a refresh that name no known reason; longer provider user ids.
 10. `010_limits_of_calls`: what limits an app, and when it was resumed; limits of single accounts.
 """
 

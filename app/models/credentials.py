@@ -26,7 +26,7 @@ class Credential(Timestamps, Lease, Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     account_id: Mapped[str] = mapped_column(String(64))
     api_app: Mapped[str] = mapped_column(String(64))
-    provider_user_id: Mapped[str] = mapped_column(String(64))
+    provider_user_id: Mapped[str] = mapped_column(String(255))
     access_token: Mapped[str] = mapped_column(Text)
     refresh_token: Mapped[str | None] = mapped_column(Text)
     oauth_token_secret: Mapped[str | None] = mapped_column(Text)
@@ -44,6 +44,10 @@ class Credential(Timestamps, Lease, Base):
     refreshed_at: Mapped[datetime | None]
     refresh_failures: Mapped[int] = mapped_column(default=0)
     """In a row."""
+    refresh_refusals: Mapped[int] = mapped_column(default=0)
+    """Refusals in a row that name no reason that is known."""
+    refused_since: Mapped[datetime | None]
+    """When the first of them came."""
     refresh_error_code: Mapped[str | None] = mapped_column(String(64))
     """Of the last failure; of a broken chain its reason."""
     session_id: Mapped[str | None] = mapped_column(String(36))

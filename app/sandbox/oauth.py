@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import unquote_plus
 
 from pydantic import BaseModel
 
@@ -320,7 +321,7 @@ def _basic_credentials(header: str | None) -> tuple[str | None, str | None]:
         client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
         return None, None
-    return client_id, secret
+    return unquote_plus(client_id), unquote_plus(secret)  # RFC 6749, 2.3.1
 
 
 def _same_secret(expected: str | None, given: str | None) -> bool:

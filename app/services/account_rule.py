@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from app.utils.handles import normalize_handle
 
 RuleSource = Literal["name", "notes", "tag", "none"]
 
@@ -33,8 +36,9 @@ class AccountRule:
         for text in self._texts(name, metadata):
             if match := self._pattern.search(text):
                 groups = match.groupdict()
-                if account_id := groups.get("account"):
-                    return Owner(account_id=account_id.removeprefix("@").lower(), api_app=groups.get("app"))
+                with suppress(ValueError):  # no account can have such a handle
+                    account_id = normalize_handle(groups.get("account") or "")
+                    return Owner(account_id=account_id, api_app=groups.get("app"))
         return NOBODY
 
     def _texts(self, name: str, metadata: dict[str, Any]) -> Iterable[str]:

@@ -261,9 +261,9 @@ class ProfileAutomator:
         )
         try:
             user = await self._oauth.verify_credentials(
-                job.api_app, tokens.access_token, tokens.oauth_token_secret
+                job.api_app, tokens.access_token, tokens.oauth_token_secret, is_new=True
             )
-            if user.username.lower() != job.account_id:
+            if user.username != job.account_id:
                 raise AccountMismatchException(job.account_id, user.username)
             await store(user, tokens)
         except DatabaseUnavailableException:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from selenium.webdriver.remote.webelement import WebElement
 
 from app.services.providers import ConsentPageRules
+from app.utils.handles import bare_handle
 
 _LOOKED_AT: Final = 5000
 """Characters of a page's text: secrets are looked for before it is cut."""
@@ -54,7 +55,7 @@ class PageState:
         handle = found.get("handle")
         return cls(
             kind=PageKind(found["kind"]),
-            handle=handle.lower() if handle else None,
+            handle=bare_handle(handle) if handle else None,
             detail=(found.get("detail") or "")[:_LOOKED_AT],
             button=found.get("button"),
             has_button=found.get("hasButton", False),

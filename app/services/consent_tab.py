@@ -44,7 +44,9 @@ from app.utils.exceptions import (
     ConsentButtonNotFoundException,
     ConsentDeclinedException,
     ConsentPageException,
+    ConsentUnavailableException,
     HumanCheckException,
+    IssuerMismatchException,
     LoginRequiredException,
     PersonNotSeenException,
     ProviderRulesException,
@@ -380,12 +382,26 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
         query.get("state", "").encode(), authorization.state.get_secret_value().encode()
     ):
         raise StateMismatchException
-    if query.get("error") == "access_denied":
-        raise ConsentDeclinedException(account_id)
-    if "code" not in query:
-        words = mask_text(query.get("error", "the callback carries no code"))
-        raise ConsentPageException(words[:_LONGEST_DETAIL])
+    if authorization.issuer and query.get("iss") != authorization.issuer:
+        raise IssuerMismatchException(authorization.issuer)
+    if "code" not in query or "error" in query:
+        raise _callback_error(query.get("error", ""), account_id)
     return SecretStr(query["code"])
+
+
+def _callback_error(error: str, account_id: str) -> AppException:
+    """Whose fault an error of the authorization endpoint is (RFC 6749, 4.1.2.1; OpenID Connect Core 1.0, 3.1.2.6)."""
+    match error:
+        case "access_denied":
+            return ConsentDeclinedException(account_id)
+        case "temporarily_unavailable" | "server_error":
+            return ConsentUnavailableException(error)
+        case "login_required" | "account_selection_required":
+            return LoginRequiredException(account_id)
+        case "interaction_required":
+            return HumanCheckException(account_id)
+    words = mask_text(storable(error)) or "the callback carries no code"
+    return ConsentPageException(words[:_LONGEST_DETAIL])
 
 
 def _in_words_of_oauth2(query: dict[str, str]) -> dict[str, str]:

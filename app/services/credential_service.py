@@ -29,11 +29,11 @@ from app.services.isolation import for_each, isolate_rows
 from app.services.leases import new_lease_token
 from app.services.reach import EVERYTHING, Reach
 from app.services.refresh_leases import EXPIRED, REFUSED, RefreshLeases, expiry
-from app.services.refresh_results import NOT_HELD
+from app.services.refresh_results import NO_FAILURES, NOT_HELD
 from app.services.token_refresher import TokenRefresher
 from app.utils.exceptions import (
     AppException,
-    InvalidClientException,
+    InvalidGrantException,
     ReauthorizationRequiredException,
     TokenExpiredException,
     TokenNotFoundException,
@@ -165,20 +165,17 @@ class CredentialService:
         """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`.
 
         A token that is refused before its time, as one that its owner has revoked, is refreshed once: that tells
-        whether the chain lives.
+        whether the chain lives. Where the new one is refused, too, the account must be authorized anew.
         """
         reach.require(account_id, api_app)
         row = await self._fresh(account_id, api_app, self._fresh_for)
         try:
             user = await self._who(row)
-        except InvalidClientException:
-            raise
         except TwitterAPIException as error:
-            if error.status != HTTPStatus.UNAUTHORIZED:
+            if not _may_be_refused(error):
                 raise
-            user = await self._who(
-                await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
-            )
+            row = await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
+            user = await self._who_of_new(row)
         await self._reads.add(
             event_service.new_event("token.verified", account_id=account_id, api_app=api_app, actor=actor)
         )
@@ -236,8 +233,7 @@ class CredentialService:
             "token_expires_at": expiry(now, tokens.expires_in),
             "refresh_due_at": self._leases.due_at(now, tokens, api_app),
             "status": CredentialStatus.ACTIVE,
-            "refresh_failures": 0,
-            "refresh_error_code": None,
+            **NO_FAILURES,
             "updated_at": now,
         }
 
@@ -306,6 +302,17 @@ class CredentialService:
         await self._leases.note_limit(row.account_id, row.api_app, user.limit)
         return user
 
+    async def _who_of_new(self, row: Credential) -> ProviderUser:
+        """Raises `ReauthorizationRequiredException` when a refresh has not helped."""
+        access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
+        try:
+            return await self._oauth.verify_credentials(row.api_app, access_token, secret, is_new=True)
+        except TwitterAPIException as error:
+            if not _may_be_refused(error):
+                raise
+            await self._reauthorized(row, REFUSED)
+            raise
+
     async def _revoke_held(self, row: Credential) -> bool:
         mine = (Credential.id == row.id, Credential.lease_token == row.lease_token)
         try:
@@ -370,6 +377,12 @@ def _despite(error: AppException | None, row: Credential, *, force: bool) -> Cre
     if error is None:
         raise TokenExpiredException(row.account_id, "another process is at it", retry_after=_BUSY_RETRY)
     raise TokenExpiredException(row.account_id, error.message, retry_after=error.retry_after)
+
+
+def _may_be_refused(error: TwitterAPIException) -> bool:
+    """Some providers answer 403 for a token that is revoked, and for much else: only a refresh tells."""
+    is_unjudged = type(error) is TwitterAPIException and error.status == HTTPStatus.FORBIDDEN
+    return isinstance(error, InvalidGrantException) or is_unjudged
 
 
 def _left(expires_at: datetime) -> float:

@@ -42,6 +42,8 @@ class AuthorizationRequest:
     """RFC 7636, 4.1; it belongs to this one visit. None: the provider does without."""
     request_token_secret: SecretStr | None = None
     """OAuth 1.0a only."""
+    issuer: str = ""
+    """The callback must name it (RFC 9207); empty: the provider is not known to send it."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,12 @@ class OAuthServiceProtocol(Protocol):
     async def refresh_access_token(self, api_app: str, refresh_token: SecretStr) -> TokenSet: ...
 
     async def verify_credentials(
-        self, api_app: str, access_token: SecretStr, oauth_token_secret: SecretStr | None = None
+        self,
+        api_app: str,
+        access_token: SecretStr,
+        oauth_token_secret: SecretStr | None = None,
+        *,
+        is_new: bool = False,
     ) -> ProviderUser: ...
 
     async def revoke_token(

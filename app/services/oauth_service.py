@@ -1,5 +1,6 @@
 """OAuth 2.0 with PKCE, and 1.0a, for the configured apps: authorize URL, exchange, refresh, revocation, who-am-I."""
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -17,12 +18,14 @@ from app.config import OAuthApp
 from app.services.call_budgets import CallBudgets
 from app.services.interfaces import AuthorizationRequest, TokenSet
 from app.services.providers import ConsentPageRules, OAuthProvider
-from app.utils.exceptions import UnknownApiAppException
+from app.utils.exceptions import InvalidGrantException, UnknownApiAppException
 from app.utils.logger import get_logger
 
 _VERIFIER_BYTES: Final = 64
 """86 characters of base64url: within the 43-128 of RFC 7636, 4.1."""
 _UNKNOWN_APP_LIFE: Final = 3600.0
+_SECOND_TRY: Final = 1.0
+"""Seconds after a refusal of a new token."""
 
 log = get_logger(__name__)
 
@@ -88,6 +91,7 @@ class OAuthService:
             redirect_uri=app.redirect_uri,
             state=SecretStr(state),
             code_verifier=SecretStr(verifier) if provider.pkce else None,
+            issuer=provider.issuer,
         )
 
     async def exchange_code_for_tokens(
@@ -123,9 +127,28 @@ class OAuthService:
         return replace(tokens, refresh_token=refresh_token)
 
     async def verify_credentials(
-        self, api_app: str, access_token: SecretStr, oauth_token_secret: SecretStr | None = None
+        self,
+        api_app: str,
+        access_token: SecretStr,
+        oauth_token_secret: SecretStr | None = None,
+        *,
+        is_new: bool = False,
     ) -> ProviderUser:
-        """The account that the token speaks for. Raises `InvalidGrantException` of a 1.0a token that is refused."""
+        """The account that the token speaks for. Raises `InvalidGrantException` when the token is refused.
+
+        `is_new`: issued just now, so that not every server of the provider may know it yet; asked a second time then.
+        """
+        try:
+            return await self._who(api_app, access_token, oauth_token_secret)
+        except InvalidGrantException:
+            if not is_new:
+                raise
+        await asyncio.sleep(_SECOND_TRY)
+        return await self._who(api_app, access_token, oauth_token_secret)
+
+    async def _who(
+        self, api_app: str, access_token: SecretStr, oauth_token_secret: SecretStr | None
+    ) -> ProviderUser:
         if oauth_token_secret is not None:
             token = OAuth1Token(access_token, oauth_token_secret)
             return await self._oauth1.me(self._oauth1_app(api_app), token)

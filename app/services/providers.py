@@ -7,6 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
 from app.clients.oauth1_provider import OAuth1Endpoints
+from app.clients.oauth_errors import ErrorRules
 from app.clients.oauth_provider import EndpointUrl, ProviderApi
 from app.clients.token_answers import MAX_TOKEN_LIFE
 
@@ -154,6 +155,8 @@ class OAuthProvider(ProviderApi):
     """RFC 7636, S256."""
     oauth1: OAuth1Endpoints | None = None
     """None: no app of kind ``oauth1`` may be of this provider."""
+    issuer: str = ""
+    """The ``iss`` that every callback carries (RFC 9207); empty: it sends none."""
 
 
 def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
@@ -168,6 +171,11 @@ def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
         user_id_path="data.id",
         default_token_life=7200.0,
         default_scopes=("tweet.read", "users.read", "offline.access"),
+        errors=ErrorRules(
+            refresh_refused=("invalid_request",),
+            client_refused=("client-not-enrolled", "client-forbidden", "missing required parameter"),
+            account_refused=("user-suspended", "64", "326", "temporarily locked"),
+        ),
         oauth1=OAuth1Endpoints(
             request_token_url=f"{api_url}/oauth/request_token",
             authorize_url=f"{api_url}/oauth/authorize",

@@ -27,7 +27,7 @@ from app.services.group_commit import GroupCommit
 from app.services.interfaces import TokenSet
 from app.services.isolation import UsableRows
 from app.services.leases import new_lease_token
-from app.services.refresh_results import NOT_HELD, HeldRefresh, RefreshResult, save_all
+from app.services.refresh_results import NO_FAILURES, NOT_HELD, HeldRefresh, RefreshResult, save_all
 from app.utils.exceptions import AppException, RefreshedJustNowException, TwitterAPIException
 from app.utils.logger import get_logger
 from app.utils.waits import CallLimit, bounded_wait
@@ -46,6 +46,12 @@ EXPIRED: Final = "TOKEN_EXPIRED"
 """Of an access token that has expired and came without a refresh token."""
 REFUSED: Final = "TOKEN_REFUSED"
 """Of one that the provider refuses before its time."""
+REFRESH_REFUSED: Final = "REFRESH_REFUSED"
+"""Of a refresh token that is refused again and again for no reason that is known."""
+
+MAX_REFUSALS: Final = 5
+"""In a row and over `_REFUSED_FOR`: such a refusal may also be a gateway's, or a fault that passes."""
+_REFUSED_FOR: Final = timedelta(days=1)
 
 log = get_logger(__name__)
 
@@ -171,8 +177,7 @@ class RefreshLeases:
             "token_expires_at": expiry(answered_at, tokens.expires_in),
             "refresh_due_at": self._due_after_refresh(answered_at, tokens, held.api_app),
             "refreshed_at": answered_at,
-            "refresh_failures": 0,
-            "refresh_error_code": None,
+            **NO_FAILURES,
         }
         event = event_service.new_event(
             "credential.refreshed",
@@ -213,6 +218,9 @@ class RefreshLeases:
         async with self._database.transaction() as session:
             row = await session.scalar(_held(held).with_for_update())
             if row is None:
+                return
+            if _is_unknown_refusal(error) and _is_last_refusal(row):
+                self._break(session, row, REFRESH_REFUSED)
                 return
             row.refresh_failures += 1
             wait = bounded_wait(self._wait_after(error, row.refresh_failures))
@@ -342,6 +350,18 @@ class RefreshLeases:
 
     def _record(self, session: AsyncSession, event: str, held: HeldRefresh, **data: Any) -> None:
         event_service.record(session, event, account_id=held.account_id, api_app=held.api_app, **data)
+
+
+def _is_unknown_refusal(error: AppException) -> bool:
+    """Whether the provider judged the request, and neither the app, the account nor the token is known to be meant."""
+    return type(error) is TwitterAPIException and not error.retryable and not error.may_have_acted
+
+
+def _is_last_refusal(row: Credential) -> bool:
+    """Count one more; whether it is enough to take the refresh token for dead."""
+    row.refresh_refusals += 1
+    row.refused_since = row.refused_since or utc_now()
+    return row.refresh_refusals >= MAX_REFUSALS and utc_now() - row.refused_since >= _REFUSED_FOR
 
 
 def expiry(now: datetime, expires_in: int | None) -> datetime | None:

@@ -20,6 +20,14 @@ NOT_HELD: Final[dict[str, Any]] = {
 }
 
 
+NO_FAILURES: Final[dict[str, Any]] = {
+    "refresh_failures": 0,
+    "refresh_refusals": 0,
+    "refused_since": None,
+    "refresh_error_code": None,
+}
+
+
 @dataclass(frozen=True)
 class HeldRefresh:
     """A refresh that this process may make; the refresh token was read inside the lock."""

@@ -42,7 +42,7 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 """RFC 6749, A.12, without the space that no header can carry (RFC 6750, 2.1)."""
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 """RFC 6749, 3.3."""
-_USER_ID: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.:|-]{0,63})?")
+_USER_ID: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.:|-]{0,254})?")
 """It is exported: a spreadsheet must not take it for a formula."""
 _LONGEST_LIFE: Final = 10 * 365 * 86_400
 
@@ -209,7 +209,7 @@ def _checked(number: int, values: Any, api_apps: Sequence[str]) -> _Wanted:
         number,
         _handle(values["account_id"]),
         _app(values["api_app"], api_apps),
-        _text(values, "provider_user_id", _USER_ID, "must be up to 64 letters, digits and _.:|-") or "",
+        _text(values, "provider_user_id", _USER_ID, "must be up to 255 letters, digits and _.:|-") or "",
         _tokens(values),
     )
 

@@ -16,7 +16,7 @@ from app.services.token_spill import TokenSpill
 from app.utils.exceptions import (
     AppException,
     DatabaseUnavailableException,
-    InvalidClientException,
+    FailureKind,
     InvalidGrantException,
     RefreshedJustNowException,
     TwitterAPIException,
@@ -146,7 +146,7 @@ class TokenRefresher:
         api_app = held.api_app
         try:
             async with self._database.transaction() as session:
-                if isinstance(error, InvalidClientException):
+                if error.kind is FailureKind.APP:
                     await self._apps.failed(session, api_app, error)
                 limit = error.limit if isinstance(error, TwitterAPIException) else None
                 if limit is not None:

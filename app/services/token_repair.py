@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.database import Database
 from app.models import (
@@ -15,19 +16,27 @@ from app.models import (
     AuthorizationSession,
     Credential,
     CredentialStatus,
+    SessionStatus,
     utc_now,
 )
 from app.services.app_states import is_limited
 from app.services.authorization_service import AuthorizationService, Order
 from app.services.isolation import for_each
 from app.services.key_service import Caller, Scope
-from app.utils.exceptions import AppException
+from app.utils.exceptions import AccountMismatchException, AppException, ConsentDeclinedException
 from app.utils.logger import get_logger
 
 REPAIRER: Final = Caller(name="self-healing", scopes=frozenset({Scope.AUTHORIZE}))
 _PRIORITY: Final = 0
 _REFUSED_RETRY: Final = 900.0
 """Seconds: an account without a profile must not stand before those that can be repaired."""
+_FAILED_RETRY: Final = timedelta(minutes=15)
+"""After a session that ended without tokens: what keeps failing must not use up the day's tries at once."""
+_PERSON_RETRY: Final = timedelta(days=1)
+"""After one that only a person can help, unless somebody retries or resumes it."""
+_WITHOUT_TOKENS: Final = tuple(set(SessionStatus) - {*OPEN_STATUSES, SessionStatus.COMPLETED})
+_FOR_PERSON: Final = (AccountMismatchException.error_code, ConsentDeclinedException.error_code)
+"""Besides what `needs_attention`."""
 
 log = get_logger(__name__)
 
@@ -64,7 +73,9 @@ class TokenRepair:
         return (await for_each(broken, lambda row: self._repair(*row), step="repair")).count
 
     def _broken(self, limit: int) -> Select[str, str]:
-        """Accounts without an open session whose tries of the day are not used up, the longest broken first."""
+        """Accounts without an open session whose tries of the day are not used up, the longest broken first; not those
+        whose last session ended without tokens just now, or with what a person must do within the last day.
+        """
         sessions = select(AuthorizationSession.id).where(
             AuthorizationSession.twitter_username == Credential.account_id,
             AuthorizationSession.api_app == Credential.api_app,
@@ -90,6 +101,7 @@ class TokenRepair:
                 ~limited,
                 ~sessions.where(AuthorizationSession.status.in_(OPEN_STATUSES)).exists(),
                 tried < self._limits.a_day,
+                ~sessions.where(_keeps_off()).exists(),
                 Credential.refresh_due_at.is_(None) | (Credential.refresh_due_at <= utc_now()),
             )
             .order_by(Credential.updated_at)
@@ -127,6 +139,34 @@ class TokenRepair:
                 )
                 .values(refresh_due_at=later)
             )
+
+
+def _keeps_off() -> ColumnElement[bool]:
+    """Of a session: it ended lately without tokens, and the account was not authorized since."""
+    later = aliased(AuthorizationSession)
+    authorized_since = (
+        select(later.id)
+        .where(
+            later.twitter_username == AuthorizationSession.twitter_username,
+            later.api_app == AuthorizationSession.api_app,
+            later.status == SessionStatus.COMPLETED,
+            later.completed_at > AuthorizationSession.completed_at,
+        )
+        .exists()
+    )
+    is_repair = AuthorizationSession.requested_by == REPAIRER.name
+    needs_person = (
+        (AuthorizationSession.status == SessionStatus.NEEDS_ATTENTION)
+        | AuthorizationSession.error_code.in_(_FOR_PERSON)
+        | (is_repair & (AuthorizationSession.status == SessionStatus.CANCELLED))
+    )
+    now = utc_now()
+    return and_(
+        AuthorizationSession.status.in_(_WITHOUT_TOKENS),
+        (needs_person & (AuthorizationSession.completed_at > now - _PERSON_RETRY))
+        | (is_repair & (AuthorizationSession.completed_at > now - _FAILED_RETRY)),
+        ~authorized_since,
+    )
 
 
 async def _open_repairs(session: AsyncSession) -> int:

@@ -1,6 +1,8 @@
 """Account handles, as they are stored."""
 
 import re
+import unicodedata
+from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
 _HANDLE: Final = re.compile(r"[a-z0-9_][a-z0-9_.+@-]{0,63}")
@@ -11,9 +13,21 @@ _PATTERN: Final = re.compile(r"[a-z0-9_.+@*-]{1,64}")
 APP_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
+"""Of ASCII alone: the Kelvin sign is no k."""
+
+
+def bare_handle(value: str) -> str:
+    """A handle as it is compared and stored: lower case, without an ``@`` before it, blanks around it, or format
+    characters, which nobody sees. Whether it can be one is not looked at.
+    """
+    seen = "".join(char for char in value if unicodedata.category(char) not in ("Cf", "Cs"))
+    return seen.strip().removeprefix("@").translate(_LOWER)
+
+
 def normalize_handle(value: str) -> str:
-    """Lower case, without a leading ``@``. Raises `ValueError` with a sentence for the caller."""
-    handle = value.strip().removeprefix("@").lower()
+    """A `bare_handle` that can be one. Raises `ValueError` with a sentence for the caller."""
+    handle = bare_handle(value)
     if not _HANDLE.fullmatch(handle):
         raise ValueError(
             "must be an account's handle, with or without @, or its e-mail address: 1 to 64 letters, digits and _.+-@"
@@ -23,7 +37,7 @@ def normalize_handle(value: str) -> str:
 
 def normalize_pattern(value: str) -> str:
     """A handle that may hold ``*`` for any characters, as `normalize_handle` writes it. Raises `ValueError`."""
-    pattern = value.strip().removeprefix("@").lower()
+    pattern = bare_handle(value)
     if not _PATTERN.fullmatch(pattern):
         raise ValueError(
             "must be an account's handle with * for any characters: 1 to 64 letters, digits and _.+-@*"

@@ -125,6 +125,23 @@ CASES = [
     ),
     Case(
         "provider.me",
+        "status",
+        "INVALID_CLIENT",
+        stage="code_received",
+        revoked=True,
+        details={"status": 403, "body": {"title": "Client Forbidden", "reason": "client-not-enrolled"}},
+    ),
+    Case(
+        "provider.me",
+        "status",
+        "ACCOUNT_LOCKED",
+        "needs_attention",
+        stage="code_received",
+        revoked=True,
+        details={"status": 403, "body": {"errors": [{"code": 326, "message": "temporarily locked"}]}},
+    ),
+    Case(
+        "provider.me",
         "hang",
         "TWITTER_API_ERROR",
         stage="code_received",

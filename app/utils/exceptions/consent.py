@@ -87,6 +87,18 @@ class ConsentPageException(DomainException):
         super().__init__(f"The provider's consent page shows an error: {detail}")
 
 
+class ConsentUnavailableException(DomainException):
+    """The provider's authorization endpoint says that it cannot answer now (RFC 6749, 4.1.2.1)."""
+
+    error_code = "CONSENT_UNAVAILABLE"
+    kind = FailureKind.PASSING
+    status_code = 502
+    retryable = True
+
+    def __init__(self, error: str) -> None:
+        super().__init__(f"The provider ended the consent with {error}; it is tried again")
+
+
 class ConsentButtonNotFoundException(DomainException):
     error_code = "CONSENT_BUTTON_NOT_FOUND"
     kind = FailureKind.PASSING
@@ -136,4 +148,21 @@ class StateMismatchException(DomainException):
     def __init__(self) -> None:
         super().__init__(
             "The provider's callback carries another state than this authorization sent; it was refused"
+        )
+
+
+class IssuerMismatchException(DomainException):
+    """The callback's ``iss`` is missing or another provider's (RFC 9207, 2.4): it is refused.
+
+    Its `state` was ours, so that a wrong `issuer` in the providers file is the usual reason.
+    """
+
+    error_code = "ISSUER_MISMATCH"
+    kind = FailureKind.APP
+    status_code = 409
+
+    def __init__(self, issuer: str) -> None:
+        super().__init__(
+            f"The provider's callback does not name {issuer} as its issuer; it was refused. "
+            "Check the provider's issuer in PROVIDERS_FILE"
         )

@@ -3,6 +3,7 @@
 from typing import ClassVar, Final
 
 from app.utils.exceptions.base import FailureKind, InfrastructureException
+from app.utils.exceptions.consent import AccountLockedException
 from app.utils.waits import CallLimit
 
 UNREACHABLE: Final = "unreachable"
@@ -105,13 +106,21 @@ class InvalidGrantException(TwitterAPIException):
 
 
 class InvalidClientException(TwitterAPIException):
-    """The provider refused the app's own authentication: the app is misconfigured, not the account."""
+    """The provider refused the app itself: its authentication, or its access to the API; not the account."""
 
     error_code = "INVALID_CLIENT"
     kind = FailureKind.APP
 
     def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
         super().__init__(status, message, retryable=False, provider=provider)
+
+
+class AccountRefusedException(AccountLockedException, TwitterAPIException):
+    """The provider's API says that the account is locked or suspended; its session ends as ``needs_attention``."""
+
+    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
+        what_to_do = f"{message}; the account is locked, a person must unlock it"
+        TwitterAPIException.__init__(self, status, what_to_do, retryable=False, provider=provider)
 
 
 class CreditsDepletedException(TwitterAPIException):

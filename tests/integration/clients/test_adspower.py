@@ -188,6 +188,29 @@ async def test_an_app_that_does_not_run(counted: httpx.AsyncClient, sent: list[s
     assert len(sent) == (3 if call in ASKED_AGAIN else 1)
 
 
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"s3cret": 1}, "the body must be an object with a code, and an object of length 1 came"),
+        ("[7]", "the body must be an object with a code, and a list of length 1 came"),
+        ("s3cret", "the body must be JSON, and text of length 6 came"),
+        (
+            {"code": 0, "data": {"ws": {"selenium": ["s3cret"]}}},
+            "input should be a valid string, and a list of ",
+        ),
+        ({"code": 0, "data": {"ws": {}}}, "ws.selenium: field required, and nothing came"),
+    ],
+)
+async def test_an_unexpected_answer_is_told_by_field_and_type(
+    client: AdsPowerClient, admin: SandboxAdmin, body: Any, problem: str
+):
+    await admin.set_fault("adspower.start", "status", status=200, body=body)
+    with pytest.raises(AdsPowerAPIException) as caught:
+        await client.start_profile("any", timeout=20)
+    assert problem in caught.value.message
+    assert "s3cret" not in caught.value.message
+
+
 async def test_its_words_are_cut_and_have_no_tag(client: AdsPowerClient, admin: SandboxAdmin):
     body = {"code": -1, "msg": "<b>no</b> " + "x" * 1000}
     await admin.set_fault("adspower.start", "status", status=200, body=body)

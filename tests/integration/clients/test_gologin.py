@@ -253,7 +253,9 @@ class TestErrorFacts:
         self, client: GoLoginClient, admin: SandboxAdmin, profile: ProfileInfo
     ):
         await admin.set_fault("local.start", "no_ws_url", account=profile.account)
-        assert words(await failure("start", client, profile.id)).endswith("(wsUrl)")
+        assert words(await failure("start", client, profile.id)).endswith(
+            "wsUrl: field required, and nothing came"
+        )
 
     async def test_a_429_of_the_desktop_app_is_no_sign_of_the_clouds(
         self, client: GoLoginClient, gate: CloudGate, admin: SandboxAdmin, sent: list[str]
@@ -413,7 +415,8 @@ class TestWords:
         await admin.set_fault("gologin.list", "status", status=200, body=body)
         error = await failure("list", client)
         assert (error.status, error.retryable) == (200, False)
-        assert words(error) == "the answer is not what was expected (profiles.0.id)"
+        problem = "profiles.0.id: input should be a valid string, and an object of length 1 came"
+        assert words(error) == f"the answer is not what was expected: {problem}"
         assert error.__cause__ is None
 
 

@@ -1,7 +1,11 @@
 """What each answer of the provider's API means, and that no POST is ever sent twice."""
 
 import secrets
+from base64 import b64decode
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote_plus
 
 import httpx
 import pytest
@@ -10,6 +14,7 @@ import stamina
 from app.clients.oauth_provider import OAuthProviderClient
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
+from app.sandbox.oauth import _basic_credentials
 from app.services.providers import OAuthProvider, x_provider
 from app.utils.exceptions import (
     CreditsDepletedException,
@@ -18,6 +23,7 @@ from app.utils.exceptions import (
     InvalidGrantException,
     TwitterAPIException,
 )
+from tests.fixtures.scripted import envelope, scripted
 
 REFRESH = {"grant_type": "refresh_token", "refresh_token": "spent-or-unknown"}
 
@@ -76,6 +82,34 @@ async def test_a_wrong_secret_is_the_apps_fault(
     with pytest.raises(InvalidClientException) as caught:
         await refresh(client, info, client_secret=secret)
     assert not caught.value.retryable
+
+
+async def test_id_and_secret_are_form_urlencoded_before_basic(client: OAuthProviderClient, x: OAuthProvider):
+    """RFC 6749, 2.3.1; the sandbox decodes them so, too."""
+    async with scripted(envelope({})) as server:
+        api = replace(x, token_url=server.url)
+        with suppress(TwitterAPIException):
+            await client.token(api, client_id="a:b c", client_secret="+/%: ü", form=REFRESH)
+    (heard,) = server.heard
+    credentials = b64decode(heard.headers["authorization"].removeprefix("Basic ")).decode()
+    assert credentials == "a%3Ab+c:%2B%2F%25%3A+%C3%BC"
+    assert _basic_credentials(heard.headers["authorization"]) == ("a:b c", "+/%: ü")
+
+
+async def test_a_secret_that_a_refusal_quotes_is_masked_however_it_is_spelt(
+    admin: SandboxAdmin, client: OAuthProviderClient, info: SandboxInfo
+):
+    await admin.set_fault("provider.token", "echo", times=1)
+    with pytest.raises(TwitterAPIException) as caught:
+        await refresh(client, info, client_secret="se+cr/et%wi th:signs")
+    assert "cr/et" not in unquote_plus(caught.value.message)
+
+
+async def test_a_revocation_of_what_is_gone_already_is_one(
+    admin: SandboxAdmin, client: OAuthProviderClient, x: OAuthProvider
+):
+    await admin.set_fault("provider.revoke", "status", status=400, body={"error": "invalid_token"}, times=1)
+    await client.revoke(x, client_id="x", client_secret=None, token="token")
 
 
 @pytest.mark.parametrize(

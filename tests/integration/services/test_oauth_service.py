@@ -169,7 +169,10 @@ async def test_the_secret_goes_where_the_provider_wants_it(
     [
         ("invalid_grant", InvalidGrantException),
         ("invalid_client", InvalidClientException),
-        ("bad_verification_code", TwitterAPIException),
+        ("bad_verification_code", InvalidGrantException),
+        ("bad_refresh_token", InvalidGrantException),
+        ("incorrect_client_credentials", InvalidClientException),
+        ("unknown_word", TwitterAPIException),
     ],
 )
 async def test_an_error_under_http_200_is_one(
@@ -186,13 +189,13 @@ async def test_an_error_under_http_200_is_one(
     ("body", "found"),
     [
         ('{"user": {"login": "a.b", "uid": 7}}', ("a.b", "7")),
-        ('{"user": {"login": "A", "uid": "u-1", "more": []}}', ("A", "u-1")),
+        ('{"user": {"login": "A", "uid": "u-1", "more": []}}', ("a", "u-1")),
         ('{"user": {"login": "", "uid": 7}}', None),
         ('{"user": {"login": "a", "uid": true}}', None),
         ('{"user": {"login": null, "uid": 7}}', None),
         ('{"user": {"login": {"x": "a"}, "uid": 7}}', None),
         ('{"user": [{"login": "a", "uid": 7}]}', None),
-        ('{"user": {"login": "a", "uid": "' + "7" * 65 + '"}}', None),
+        ('{"user": {"login": "a", "uid": "' + "7" * 256 + '"}}', None),
         ("[]", None),
         ("not json", None),
     ],

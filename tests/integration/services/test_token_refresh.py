@@ -1,10 +1,11 @@
 """A token that works now: handed out, refreshed once for any number of callers, and what each failure does to it."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import delete
@@ -14,7 +15,7 @@ from app.models import Credential, CredentialStatus, utc_now
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
-from app.services.refresh_leases import AMBIGUOUS
+from app.services.refresh_leases import AMBIGUOUS, MAX_REFUSALS, REFRESH_REFUSED
 from app.utils.exceptions import (
     AppLimitedException,
     AppPausedException,
@@ -197,6 +198,57 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
     async with chain.context.database.transaction() as session:
         assert (await chain.context.apps.resume(session, chain.app, actor="tests")).was_paused
     assert (await chain.hand_out()).row.version == 2
+
+
+UNKNOWN = {"error": "something_else", "error_description": "No."}
+
+
+async def refused(chain: Chain, times: int, **fault: Any) -> Credential:
+    answer = {"status": 400, "body": UNKNOWN} | fault
+    for _ in range(times):
+        await chain.make_due()
+        await chain.admin.set_fault("provider.token", "status", account=chain.account, times=1, **answer)
+        with suppress(ReauthorizationRequiredException):
+            await chain.hand_out()
+    return await chain.living_row()
+
+
+async def test_a_refusal_for_an_unknown_reason_counts_as_a_dead_token_after_some_in_a_row_over_a_day(
+    chain: Chain,
+):
+    row = await refused(chain, MAX_REFUSALS)
+    assert (row.status, row.refresh_refusals) == (CredentialStatus.ACTIVE, MAX_REFUSALS), "within a day"
+    await chain.change(refused_since=utc_now() - timedelta(hours=25), refresh_refusals=2)
+    row = await refused(chain, 1)
+    assert (row.status, row.refresh_refusals) == (CredentialStatus.ACTIVE, 3), "too few"
+    row = await refused(chain, 1, status=503)
+    assert row.refresh_refusals == 3, "nothing was judged"
+    row = await refused(chain, 2)
+    assert (row.status, row.refresh_error_code) == (
+        CredentialStatus.REAUTHORIZATION_REQUIRED,
+        REFRESH_REFUSED,
+    )
+    await chain.authorize()
+    row = await chain.living_row()
+    assert (row.refresh_refusals, row.refused_since) == (0, None)
+
+
+async def test_a_refresh_that_succeeds_ends_the_row_of_refusals(chain: Chain):
+    await refused(chain, 2)
+    await chain.make_due()
+    assert (await chain.hand_out()).row.version == 2
+    row = await chain.living_row()
+    assert (row.refresh_refusals, row.refused_since) == (0, None)
+
+
+async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_token(chain: Chain):
+    await refused(chain, 1, status=403, body={"reason": "client-not-enrolled"})
+    await refused(chain, 1, status=402)
+    row = await refused(chain, 1, status=403, body={"errors": [{"code": 326, "message": "locked"}]})
+    assert (row.status, row.refresh_refusals) == (CredentialStatus.ACTIVE, 0)
+    state = await chain.app_state()
+    assert state is not None
+    assert state.failures_in_a_row == 2, "credits count as the app's, as everywhere else"
 
 
 async def test_failures_of_the_app_count_in_a_row(chain: Chain):

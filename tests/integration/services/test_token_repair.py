@@ -97,6 +97,59 @@ async def test_at_most_so_many_at_once(open_services: OpenContext, add_profile: 
         assert len(await sessions(context)) == 4
 
 
+async def end_with(context: Context, error_code: str | None, status: SessionStatus, *, hours: float) -> None:
+    ended = {"status": status, "error_code": error_code, "completed_at": utc_now() - timedelta(hours=hours)}
+    async with context.database.transaction() as session:
+        await session.execute(update(AuthorizationSession).values(**ended))
+
+
+FAILED, ATTENTION, CANCELLED = SessionStatus.FAILED, SessionStatus.NEEDS_ATTENTION, SessionStatus.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "hours", "of_a_caller"),
+    [
+        ("ACCOUNT_LOCKED", ATTENTION, 23, False),
+        ("ACCOUNT_LOCKED", ATTENTION, 23, True),
+        ("LOGIN_REQUIRED", ATTENTION, 23, False),
+        ("ACCOUNT_MISMATCH", FAILED, 23, True),
+        ("CONSENT_DECLINED", FAILED, 23, False),
+        ("CANCELLED", CANCELLED, 23, False),
+        ("INVALID_CLIENT", FAILED, 0.2, False),
+        ("BROWSER_CRASHED", FAILED, 0.2, False),
+        ("AUTH_TIMEOUT", SessionStatus.TIMEOUT, 0.2, False),
+    ],
+)
+async def test_self_healing_keeps_off_what_has_just_failed_and_for_a_day_what_needs_a_person(
+    context: Context, add_profile: AddRow, code: str, status: SessionStatus, hours: float, of_a_caller: bool
+):
+    await add_profile(twitter_username="alice")
+    await broken(context, "alice")
+    await repair(context)
+    if of_a_caller:
+        async with context.database.transaction() as session:
+            await session.execute(update(AuthorizationSession).values(requested_by="billing"))
+    await end_with(context, code, status, hours=hours)
+    await repair(context)
+    assert len(await sessions(context)) == 1
+    await end_with(context, code, status, hours=hours + 1.5)
+    await repair(context)
+    assert len(await sessions(context)) == 2
+
+
+async def test_self_healing_starts_again_after_an_authorization_in_between(
+    context: Context, add_profile: AddRow, add_session: AddRow
+):
+    profile = await add_profile(twitter_username="alice")
+    await add_session(
+        profile, status=ATTENTION, error_code="ACCOUNT_LOCKED", completed_at=utc_now() - timedelta(hours=2)
+    )
+    await add_session(profile, status=SessionStatus.COMPLETED, completed_at=utc_now() - timedelta(hours=1))
+    await broken(context, "alice")
+    await repair(context)
+    assert len(await sessions(context)) == 3
+
+
 @pytest.mark.parametrize("apps", [[], ["OTHER"]])
 async def test_only_for_the_apps_of_the_settings(
     open_services: OpenContext, add_profile: AddRow, apps: list[str]

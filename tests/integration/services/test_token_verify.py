@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from app.models import CredentialStatus
+from app.services import oauth_service
 from app.services.refresh_leases import REFUSED
 from app.utils.exceptions import ReauthorizationRequiredException, TwitterAPIException
 from tests.fixtures.tokens import Chain
@@ -64,14 +65,44 @@ async def test_verify_breaks_what_is_refused_and_cannot_be_refreshed(chain: Chai
     assert [event.data["reason"] for event in await chain.events("credential.broken")] == [REFUSED]
 
 
-@pytest.mark.parametrize(("status", "refreshes"), [(401, 1), (403, 0), (402, 0)])
-async def test_a_refusal_that_is_not_the_tokens_breaks_nothing(chain: Chain, status: int, refreshes: int):
-    await chain.admin.set_fault("provider.me", "status", status=status, account=chain.account)
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(402, None), (404, None), (403, "client-not-enrolled"), (403, "user-suspended")],
+)
+async def test_a_refusal_that_is_not_the_tokens_breaks_nothing(chain: Chain, status: int, reason: str | None):
+    body = {"title": "Refused", "detail": "No.", "reason": reason}
+    await chain.admin.set_fault("provider.me", "status", status=status, account=chain.account, body=body)
     with pytest.raises(TwitterAPIException, match=str(status)):
         await chain.verify()
     row = await chain.living_row()
-    assert (row.status, row.version) == (CredentialStatus.ACTIVE, 1 + refreshes)
-    assert await chain.refreshes() == refreshes
+    assert (row.status, row.version, await chain.refreshes()) == (CredentialStatus.ACTIVE, 1, 0)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_token_that_is_refused_after_a_refresh_as_well_is_broken(
+    chain: Chain, status: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(oauth_service, "_SECOND_TRY", 0.01)
+    await chain.admin.set_fault("provider.me", "status", status=status, account=chain.account)
+    with pytest.raises(ReauthorizationRequiredException):
+        await chain.verify()
+    assert [event.data["reason"] for event in await chain.events("credential.broken")] == [REFUSED]
+    assert await chain.refreshes() == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_that_a_refresh_ends_breaks_nothing(chain: Chain, status: int):
+    await chain.admin.set_fault("provider.me", "status", status=status, account=chain.account, times=1)
+    assert (await chain.verify()).username == chain.account
+    assert (await chain.living_row()).version == 2
+
+
+async def test_a_new_token_is_asked_about_a_second_time(chain: Chain, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(oauth_service, "_SECOND_TRY", 0.01)
+    await chain.admin.set_fault("provider.me", "status", status=401, account=chain.account, times=1)
+    tokens = await chain.tokens()
+    user = await chain.context.oauth.verify_credentials(chain.app, tokens.access_token, is_new=True)
+    assert (user.username, await chain.calls("provider.me")) == (chain.account, 2)
 
 
 async def test_verify_tells_why_a_refused_token_was_not_refreshed(chain: Chain):

@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
@@ -25,10 +26,16 @@ from app.services.automation import obtain_code
 from app.services.consent_tab import is_dead, parse_callback
 from app.services.interfaces import BrowserTimeouts
 from app.utils.exceptions import (
+    AppException,
     AuthorizationTimeoutException,
     BrowserCrashedException,
     ConsentDeclinedException,
     ConsentPageException,
+    ConsentUnavailableException,
+    FailureKind,
+    HumanCheckException,
+    IssuerMismatchException,
+    LoginRequiredException,
     StateMismatchException,
 )
 from tests.fixtures.factories import new_authorization
@@ -37,6 +44,43 @@ from tests.fixtures.factories import new_authorization
 def parse(**query: str) -> str:
     url = f"http://127.0.0.1:1/callback?{urlencode(query)}"
     return parse_callback(url, new_authorization(), "alice").get_secret_value()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "kind"),
+    [
+        ("temporarily_unavailable", ConsentUnavailableException, FailureKind.PASSING),
+        ("server_error", ConsentUnavailableException, FailureKind.PASSING),
+        ("access_denied", ConsentDeclinedException, FailureKind.ACCOUNT),
+        ("login_required", LoginRequiredException, FailureKind.ACCOUNT),
+        ("account_selection_required", LoginRequiredException, FailureKind.ACCOUNT),
+        ("interaction_required", HumanCheckException, FailureKind.ACCOUNT),
+        ("invalid_scope", ConsentPageException, FailureKind.APP),
+        ("unauthorized_client", ConsentPageException, FailureKind.APP),
+        ("", ConsentPageException, FailureKind.APP),
+    ],
+)
+def test_an_error_of_the_callback_is_the_providers_the_accounts_or_the_apps(
+    error: str, expected: type[AppException], kind: FailureKind
+):
+    with pytest.raises(expected) as caught:
+        parse(state="the-state", error=error)
+    assert caught.value.kind is kind
+
+
+@pytest.mark.parametrize("query", [{"iss": "https://evil.example"}, {"iss": "https://id.example/"}, {}])
+def test_a_callback_of_another_issuer_is_refused(query: dict[str, str]):
+    known = replace(new_authorization(), issuer="https://id.example")
+    url = f"http://h/?{urlencode({'state': 'the-state', 'code': 'c', **query})}"
+    with pytest.raises(IssuerMismatchException, match=r"https://id\.example"):
+        parse_callback(url, known, "alice")
+
+
+def test_the_issuer_is_looked_at_only_where_it_is_known():
+    known = replace(new_authorization(), issuer="https://id.example")
+    url = f"http://h/?{urlencode({'state': 'the-state', 'code': 'c', 'iss': 'https://id.example'})}"
+    assert parse_callback(url, known, "alice").get_secret_value() == "c"
+    assert parse_callback(url, new_authorization(), "alice").get_secret_value() == "c"
 
 
 def test_the_code_is_taken():

@@ -1,0 +1,183 @@
+"""What an OAuth provider's refusals mean: which of our errors, by standard words and by the provider's own.
+
+Sources: RFC 6749 (5.2), RFC 6750 (3.1), X's problem types; the docs of GitHub, Slack, Fitbit, Facebook and Reddit for
+the shapes that refusals have.
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qs, quote, quote_plus, unquote, unquote_plus
+
+import httpx
+from pydantic import AfterValidator, ConfigDict, StrictInt, StrictStr
+from pydantic.dataclasses import dataclass
+
+from app.clients.answers import fields_of, json_in, text_of
+from app.clients.texts import storable
+from app.utils.exceptions import (
+    AccountRefusedException,
+    CreditsDepletedException,
+    InvalidClientException,
+    InvalidGrantException,
+    TwitterAPIException,
+)
+from app.utils.masking import mask_text
+
+_MAX_MESSAGE: Final = 300
+_LOOKED_AT: Final = 20_000
+"""Characters; what comes later is not shown."""
+_MAX_ERRORS: Final = 10
+"""Of a list of errors."""
+_MAX_CODE: Final = 200
+_SECRET_FIELDS: Final = ("code", "code_verifier", "refresh_token", "token", "client_secret")
+_QUOTED: Final = re.compile(r'"([^"]+)"')
+_CODE_FIELDS: Final = ("error", "code", "reason", "type", "errorType", "errorCode", "error_code")
+_TEXT_FIELDS: Final = ("error_description", "detail", "message", "title", "error_message", "msg")
+_OF_CLIENT: Final = frozenset(
+    ("invalid_client", "unauthorized_client", "incorrect_client_credentials", "bad_client_secret")
+)
+"""RFC 6749; GitHub; Slack."""
+_OF_GRANT: Final = frozenset(
+    (
+        "invalid_grant",
+        "invalid_token",
+        "bad_verification_code",
+        "bad_refresh_token",
+        "invalid_code",
+        "invalid_refresh_token",
+    )
+)
+"""RFC 6749 and 6750; GitHub, twice; Slack, twice."""
+_X_GRANT_WORDS: Final = "value passed for the"
+"""X says `invalid_request` where it means the grant."""
+
+Refusals = Mapping[int, type[InvalidClientException] | type[InvalidGrantException]]
+"""What an HTTP status means in answer to one certain call, where the body does not tell."""
+NO_REFUSALS: Final[Refusals] = MappingProxyType({})
+
+
+def _mark(value: str | int) -> str | int:
+    if isinstance(value, int):
+        return _refusal_status(value)
+    if not value.strip():
+        raise ValueError("is empty")
+    return value.strip().lower()
+
+
+def _refusal_status(value: int) -> int:
+    if not 400 <= value < 500:
+        raise ValueError("must be an HTTP status from 400 to 499")
+    return value
+
+
+_Marks = tuple[Annotated[StrictStr | StrictInt, AfterValidator(_mark)], ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ErrorRules:
+    """What a provider's own refusals mean, besides the standard's.
+
+    A mark is an error's code in any case (``bad_refresh_token``, ``"190"``), a part of its message when there is a
+    blank in it, or an HTTP status.
+    """
+
+    refresh_refused: _Marks = ()
+    """Of the token endpoint: the refresh token is spent, revoked or expired."""
+    client_refused: _Marks = ()
+    """Of any endpoint: the app's credentials or its access are refused, not the account."""
+    account_refused: _Marks = ()
+    """Of any endpoint: the account is locked or suspended."""
+    token_refused: tuple[Annotated[StrictInt, AfterValidator(_refusal_status)], ...] = (
+        HTTPStatus.UNAUTHORIZED.value,
+    )
+    """Statuses by which who-am-I refuses an access token."""
+
+
+def classified(
+    response: httpx.Response,
+    *,
+    provider: str,
+    rules: ErrorRules,
+    refusals: Refusals = NO_REFUSALS,
+    retry_after: float | None = None,
+) -> TwitterAPIException:
+    """Which of our errors a refusal means, also one that comes with status 200."""
+    status = response.status_code
+    codes, words = _said(json_in(response) or fields_of(response))
+    form = _form_sent(response.request)
+    message = mask_text(words[:_LOOKED_AT], known=_secrets_sent(response.request, form))[:_MAX_MESSAGE]
+    if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS:
+        # Whatever the body says: nothing was judged.
+        return TwitterAPIException(status, message, provider=provider, retry_after=retry_after)
+    if status == HTTPStatus.PAYMENT_REQUIRED:
+        return CreditsDepletedException(status, message, provider=provider)
+
+    def is_marked(marks: Iterable[str | int]) -> bool:
+        return any(
+            mark in codes or mark == status or (" " in str(mark) and str(mark) in words.lower())
+            for mark in marks
+        )
+
+    is_refresh = form.get("grant_type") == ["refresh_token"]
+    if codes & _OF_CLIENT or is_marked(rules.client_refused):
+        return InvalidClientException(status, message, provider=provider)
+    if is_marked(rules.account_refused):
+        return AccountRefusedException(status, message, provider=provider)
+    if codes & _OF_GRANT or ("invalid_request" in codes and words.lower().startswith(_X_GRANT_WORDS)):
+        return InvalidGrantException(status, message, provider=provider)
+    if is_refresh and is_marked(rules.refresh_refused):
+        return InvalidGrantException(status, message, provider=provider)
+    if (meaning := refusals.get(status)) is not None:
+        return meaning(status, message, provider=provider)
+    return TwitterAPIException(status, message, retryable=False, provider=provider)
+
+
+def tells_error(response: httpx.Response) -> bool:
+    """Whether an answer whose status is a success is a refusal all the same; never one that holds a token."""
+    body = fields_of(response)
+    if "access_token" in body:
+        return False
+    failed = body.get("ok") is False or body.get("success") is False
+    return failed or bool(body.get("error")) or (bool(body.get("errors")) and "data" not in body)
+
+
+def _said(body: Any) -> tuple[frozenset[str], str]:
+    """The codes of an error in lower case, and its message."""
+    parts = list(_errors_in(body))
+    codes = [text for part in parts for name in _CODE_FIELDS if (text := storable(text_of(part.get(name))))]
+    texts = (part.get(name) for name in _TEXT_FIELDS for part in parts)
+    words = next((text for each in texts if isinstance(each, str) and (text := storable(each))), "")
+    known = {code[:_MAX_CODE].lower() for code in codes}
+    known |= {code.rpartition("/")[2] for code in known}  # a problem's type is an address (RFC 9457)
+    return frozenset(known), words or next(iter(codes), "no message")
+
+
+def _errors_in(body: Any) -> Iterator[dict[str, Any]]:
+    """The objects that describe it: the body, its `error` object, its list of `errors`; or a list for a body."""
+    for each in body[:_MAX_ERRORS] if isinstance(body, list) else [body]:
+        if not isinstance(each, dict):
+            continue
+        yield each
+        if isinstance(inner := each.get("error"), dict):
+            yield inner
+        if isinstance(errors := each.get("errors"), list):
+            yield from (error for error in errors[:_MAX_ERRORS] if isinstance(error, dict))
+
+
+def _form_sent(request: httpx.Request) -> dict[str, list[str]]:
+    return parse_qs(request.content.decode(errors="replace"))
+
+
+def _secrets_sent(request: httpx.Request, form: Mapping[str, list[str]]) -> set[str]:
+    """What a refusal may quote: secrets of the form and of the Authorization header, however they are spelt."""
+    sent = {value for name in _SECRET_FIELDS for value in form.get(name, ())}
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme == "Basic":
+        sent.add(b64decode(credentials).decode().partition(":")[2])
+    sent.update(_QUOTED.findall(credentials) or [credentials])
+    plain = sent | {unquote(secret) for secret in sent} | {unquote_plus(secret) for secret in sent}
+    return plain | {quote(secret, safe="") for secret in plain} | {quote_plus(secret) for secret in plain}

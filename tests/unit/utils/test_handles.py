@@ -1,0 +1,23 @@
+"""One way to write an account's handle, whoever wrote it."""
+
+import pytest
+
+from app.services.account_rule import NOBODY, AccountRule
+from app.utils.handles import bare_handle, normalize_handle, normalize_pattern
+
+RULE = AccountRule(source="notes", pattern=r"account=(?P<account>.+)")
+
+
+@pytest.mark.parametrize("value", ["Ann_L", "@ann_l", " ann_l\n", "ann\u200b_l\ufeff"])
+def test_requests_patterns_and_profiles_give_the_same_account(value: str):
+    assert bare_handle(value) == normalize_handle(value) == normalize_pattern(value) == "ann_l"
+    assert RULE.owner_of("", {"notes": f"account={value.strip()}"}).account_id == "ann_l"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "@", "@@ann", "ann\x00l", "ann l", "a" * 65, "ünn", "\u212aann", "\uff41nn"]
+)
+def test_what_no_account_can_be_called_is_refused_and_no_look_alike_is_taken(value: str):
+    with pytest.raises(ValueError, match="must be an account's handle"):
+        normalize_handle(value)
+    assert RULE.owner_of("", {"notes": f"account={value}"}) == NOBODY
