@@ -10,6 +10,7 @@ Schema history (one entry per Alembic migration):
 5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
 6. `006_tokens_that_stay`: lease, marker and due time of a refresh on credentials; rate limits of apps.
 7. `007_api_for_teams`: reach, rotation and last use of API keys; the order of events; webhooks; lists of sessions.
+8. `009_actors`: kind and id of who asked for a session, and of who did what an event tells.
 """
 
 from app.models.audit import ApiKey, Event
@@ -21,6 +22,7 @@ from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
 from app.models.statuses import (
     OPEN_STATUSES,
+    ActorKind,
     BatchStatus,
     ConsentMode,
     CredentialStatus,
@@ -34,6 +36,7 @@ from app.models.webhooks import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "OPEN_STATUSES",
+    "ActorKind",
     "Alarm",
     "ApiGate",
     "ApiKey",

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import Database
 from app.models import (
     OPEN_STATUSES,
+    ActorKind,
     AppState,
     AuthorizationSession,
     Credential,
@@ -18,11 +19,12 @@ from app.models import (
     utc_now,
 )
 from app.services.authorization_service import AuthorizationService, Order
+from app.services.key_names import REPAIRER_NAME
 from app.services.key_service import Caller, Scope
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
 
-REPAIRER: Final = Caller(name="self-healing", scopes=frozenset({Scope.AUTHORIZE}))
+REPAIRER: Final = Caller(name=REPAIRER_NAME, scopes=frozenset({Scope.AUTHORIZE}), kind=ActorKind.SELF_HEALING)
 _PRIORITY: Final = 0
 _REFUSED_RETRY: Final = 900.0
 """Seconds: an account without a profile must not stand before those that can be repaired."""
@@ -75,7 +77,7 @@ class TokenRepair:
             .where(
                 AuthorizationSession.twitter_username == Credential.account_id,
                 AuthorizationSession.api_app == Credential.api_app,
-                AuthorizationSession.requested_by == REPAIRER.name,
+                AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
                 AuthorizationSession.created_at > utc_now() - timedelta(days=1),
             )
             .scalar_subquery()
@@ -130,6 +132,7 @@ class TokenRepair:
 
 async def _open_repairs(session: AsyncSession) -> int:
     query = select(func.count(AuthorizationSession.id)).where(
-        AuthorizationSession.status.in_(OPEN_STATUSES), AuthorizationSession.requested_by == REPAIRER.name
+        AuthorizationSession.status.in_(OPEN_STATUSES),
+        AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
     )
     return await session.scalar(query) or 0

@@ -3,17 +3,24 @@
 import re
 from typing import Final
 
+from app.utils.foreign_text import without_format_characters
+
 _HANDLE: Final = re.compile(r"[a-z0-9_][a-z0-9_.+@-]{0,63}")
 """Of any provider: X has letters, digits and underscores, others dots, dashes or an e-mail address."""
 
 _PATTERN: Final = re.compile(r"[a-z0-9_.+@*-]{1,64}")
+
+_SPREADSHEET_NUMBER: Final = re.compile(r"\d(?:\.\d+)?e\+\d+")
+"""Such as 1.23457E+14, which stands for many handles."""
 
 APP_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def normalize_handle(value: str) -> str:
     """Lower case, without a leading ``@``. Raises `ValueError` with a sentence for the caller."""
-    handle = value.strip().removeprefix("@").lower()
+    handle = without_format_characters(value).strip().removeprefix("@").lower()
+    if _SPREADSHEET_NUMBER.fullmatch(handle):
+        raise ValueError("must be an account's handle: a spreadsheet has made a rounded number of it")
     if not _HANDLE.fullmatch(handle):
         raise ValueError(
             "must be an account's handle, with or without @, or its e-mail address: 1 to 64 letters, digits and _.+-@"
@@ -23,7 +30,7 @@ def normalize_handle(value: str) -> str:
 
 def normalize_pattern(value: str) -> str:
     """A handle that may hold ``*`` for any characters, as `normalize_handle` writes it. Raises `ValueError`."""
-    pattern = value.strip().removeprefix("@").lower()
+    pattern = without_format_characters(value).strip().removeprefix("@").lower()
     if not _PATTERN.fullmatch(pattern):
         raise ValueError(
             "must be an account's handle with * for any characters: 1 to 64 letters, digits and _.+-@*"

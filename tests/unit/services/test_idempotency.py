@@ -45,7 +45,10 @@ def test_a_new_optional_field_changes_no_fingerprint():
     ("one", "other"),
     [
         (ORDER, replace(ORDER, stage_timeouts={"b": 2.0, "a": 1.0})),
-        (replace(ORDER, not_before=AT), replace(ORDER, not_before=AT.astimezone(timezone(timedelta(hours=2))))),
+        (
+            replace(ORDER, not_before=AT),
+            replace(ORDER, not_before=AT.astimezone(timezone(timedelta(hours=2)))),
+        ),
         (BATCH, replace(BATCH, rows=(BATCH.rows[0], replace(BATCH.rows[1], error="other words")))),
     ],
 )

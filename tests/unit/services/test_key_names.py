@@ -17,26 +17,26 @@ from app.services.key_names import is_fit
         "self\u2014healing",
         "self\u30fchealing",
         "se1f-hea1ing",
-        "ｓｅｌｆ-ｈｅａｌｉｎｇ",  # noqa: RUF001
-        "sеlf-healing",  # noqa: RUF001
+        "ｓｅｌｆ-ｈｅａｌｉｎｇ",
+        "sеlf-healing",
         "sélf-healing",
-        "self-healıng",  # noqa: RUF001
+        "self-healıng",
         "\U0001d5cc\U0001d5be\U0001d5c5\U0001d5bf-healing",
         "service",
         "SERVICE",
         "Serv1ce",
-        "sеrvісе",  # noqa: RUF001
+        "sеrvісе",
         "ꮪervice",
-        "ｃｌｉ",  # noqa: RUF001
+        "ｃｌｉ",
         "CLI",
-        "сӏі",  # noqa: RUF001
+        "сӏі",
         "ᏟᏞᎥ",
         "ᴄʟɪ",
         "c.l.i",
         "Bootstrap",
         "b00tstrap",
-        "вootstrap",  # noqa: RUF001
-        "bοotstrap",  # noqa: RUF001
+        "вootstrap",
+        "bοotstrap",
         "",
         " ",
         " a",
