@@ -73,6 +73,8 @@ async def _authenticate(request: Request) -> None:
         raise
     request.state.caller = caller
     bind_contextvars(key=caller.name)
+    if caller.key_id is not None:
+        bind_contextvars(key_id=caller.key_id)
     limiter: RateLimiter = request.app.state.rate_limiter
     request.state.quota = await limiter.count(caller)
     request.state.quota.require()

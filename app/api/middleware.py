@@ -71,7 +71,7 @@ class RequestIDMiddleware:
             try:
                 await self._answer(scope, receive, send, request_id)
             finally:
-                structlog.contextvars.unbind_contextvars("key")  # bound when the caller is known
+                structlog.contextvars.unbind_contextvars("key", "key_id")  # bound when the caller is known
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         began, status = perf_counter(), 0

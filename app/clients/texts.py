@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+from app.utils.foreign_text import without_format_characters
 from app.utils.masking import mask_text
 
 _MAX_WORDS: Final = 500
@@ -24,5 +25,6 @@ def error_words(text: str, *, secret: str = "") -> str:
 
 
 def storable(text: str) -> str:
-    """Trimmed; without what JSON can carry and a database cannot: NUL and halves of surrogate pairs."""
-    return text.replace("\x00", "").encode(errors="ignore").decode().strip()
+    """Trimmed; without what a database cannot store, NUL and halves of surrogate pairs, and what no reader sees."""
+    stored = text.replace("\x00", "").encode(errors="ignore").decode()
+    return without_format_characters(stored).strip()

@@ -11,6 +11,7 @@ Schema history (one entry per Alembic migration):
 6. `006_tokens_that_stay`: lease, marker and due time of a refresh on credentials; rate limits of apps.
 7. `007_api_for_teams`: reach, rotation and last use of API keys; the order of events; webhooks; lists of sessions.
 8. `008_provider_answers`: refusals of a refresh that name no known reason; longer provider user ids.
+9. `009_actors`: kind and id of who asked for a session, and of who did what an event tells.
 10. `010_limits_of_calls`: what limits an app, and when it was resumed; limits of single accounts.
 """
 
@@ -23,6 +24,7 @@ from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
 from app.models.statuses import (
     OPEN_STATUSES,
+    ActorKind,
     BatchStatus,
     ConsentMode,
     CredentialStatus,
@@ -37,6 +39,7 @@ from app.models.webhooks import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 __all__ = [
     "OPEN_STATUSES",
     "AccountLimit",
+    "ActorKind",
     "Alarm",
     "ApiGate",
     "ApiKey",

@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import BigInteger, FetchedValue, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, BigId, Timestamps, rows_where, utc_now
+from app.models.base import Base, BigId, Timestamps, rows_where, string_enum, utc_now
+from app.models.statuses import ActorKind
 
 
 class ApiKey(Timestamps, Base):
@@ -63,5 +64,9 @@ class Event(Base):
     session_id: Mapped[str | None] = mapped_column(String(36))
     profile_id: Mapped[str | None] = mapped_column(String(64))
     actor: Mapped[str] = mapped_column(String(128))
+    """Its name."""
+    actor_kind: Mapped[ActorKind] = mapped_column(string_enum(ActorKind), default=ActorKind.SERVICE)
+    actor_id: Mapped[str | None] = mapped_column(String(36))
+    """Id of the API key."""
     request_id: Mapped[str | None] = mapped_column(String(128))
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, BigId, Lease, Timestamps, rows_where, string_enum, unique_where, utc_now
 from app.models.statuses import (
+    ActorKind,
     ConsentMode,
     SessionStage,
     SessionStatus,
@@ -82,6 +83,9 @@ class AuthorizationSession(Timestamps, Lease, Base):
     request_id: Mapped[str] = mapped_column(String(128))
     requested_by: Mapped[str] = mapped_column(String(128))
     """Name of the API key."""
+    requested_by_kind: Mapped[ActorKind] = mapped_column(string_enum(ActorKind), default=ActorKind.KEY)
+    requested_by_id: Mapped[str | None] = mapped_column(String(36))
+    """Id of the API key."""
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     expires_at: Mapped[datetime]

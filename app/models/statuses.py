@@ -4,6 +4,16 @@ from enum import StrEnum
 from typing import Final
 
 
+class ActorKind(StrEnum):
+    """Who acts; a name alone may be anybody's."""
+
+    KEY = "key"
+    BOOTSTRAP = "bootstrap"
+    CLI = "cli"
+    SERVICE = "service"
+    SELF_HEALING = "self-healing"
+
+
 class SessionStatus(StrEnum):
     PENDING = "pending"
     IN_PROGRESS = "in_progress"

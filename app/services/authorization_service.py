@@ -292,6 +292,8 @@ class AuthorizationService:
             attempts_allowed=self._limits.max_attempts,
             request_id=accept_request_id(current_request_id()),
             requested_by=caller.name,
+            requested_by_kind=caller.kind,
+            requested_by_id=caller.key_id,
             created_at=now,
             updated_at=now,
             expires_at=expires_at,

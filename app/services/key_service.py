@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
-from app.models import ApiKey, utc_now
+from app.models import ActorKind, ApiKey, utc_now
 from app.services import event_service
 from app.services.key_names import BOOTSTRAP_NAME, is_fit
 from app.services.key_secrets import NO_HASH, hash_of, new_key, prefix_of
@@ -62,12 +62,15 @@ class Caller:
     """None: as the settings say."""
     expires_at: datetime | None = None
     """None: never."""
+    kind: ActorKind = field(default=ActorKind.KEY, compare=False)
+    key_id: str | None = field(default=None, compare=False)
+    """Of an API key."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
-COMMAND_LINE: Final = Caller("cli", frozenset(Scope))
+COMMAND_LINE: Final = Caller(COMMAND_LINE_NAME, frozenset(Scope), kind=ActorKind.CLI)
 """Whoever has the settings may do all."""
 
 
@@ -205,7 +208,7 @@ class KeyService:
         is_current = hmac.compare_digest(presented, row.key_hash if row else NO_HASH)
         is_previous = hmac.compare_digest(presented, (row and row.previous_hash) or NO_HASH)
         if key and is_bootstrap:
-            return Caller(BOOTSTRAP_NAME, frozenset(Scope))
+            return Caller(BOOTSTRAP_NAME, frozenset(Scope), kind=ActorKind.BOOTSTRAP)
         if row is None or not (is_current or is_previous):
             raise AuthenticationException
         if (status := status_of(row)) is not KeyStatus.ACTIVE:
@@ -214,7 +217,7 @@ class KeyService:
             raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
         self._note_use(row)
         scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
-        return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at)
+        return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at, key_id=row.key_id)
 
     async def close(self) -> None:
         """Wait for what is being written; the database's own deadlines end that."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, select, union_all
 
 from app.database import Database
 from app.models import (
@@ -27,6 +27,15 @@ from app.models import (
 from app.services.isolation import for_each, isolate_rows, run_steps
 
 _BATCH: Final = 1000
+_ROUTINE: Final = (
+    "credential.refreshed",
+    "credential.refresh_failed",
+    "authorization.stage",
+    "authorization.started",
+    "authorization.released",
+    "profiles.synced",
+)
+"""Types of events that the service's own work makes in great numbers; all others are kept longer: the audit trail."""
 _ENDED: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
 """Named, because the index begins with the status."""
 
@@ -77,8 +86,35 @@ class Retention:
             Event, is_old & (Event.id < select(func.max(Event.id)).scalar_subquery())
         )
         if (first_kept := await self._first_event_to_keep()) is not None:
-            deleted += await self._delete(Event, Event.id < first_kept)
+            deleted += await self._delete_excess_events(first_kept)
         return deleted
+
+    async def _delete_excess_events(self, first_kept: int) -> int:
+        """As many as there are before `first_kept`: routine ones first, then the oldest of all.
+
+        Reads no more than the rows that go, and of each routine type a batch.
+        """
+        async with self._database.reading() as session:
+            query = select(func.count()).select_from(Event).where(Event.id < first_kept)
+            excess = await session.scalar(query) or 0
+        deleted = 0
+        while left := min(excess - deleted, _BATCH):
+            oldest = select(Event.id).order_by(Event.xact_id, Event.id).limit(left)
+            gone = await self._delete_events_of(_oldest_routine_events(left))
+            gone = gone or await self._delete_events_of(oldest)
+            if gone == 0:
+                break
+            deleted += gone
+        return deleted
+
+    async def _delete_events_of(self, ids: Select[Any]) -> int:
+        """The last one stays, as in `_delete_events`."""
+        async with self._database.transaction() as session:
+            last = await session.scalar(select(func.max(Event.id)))
+            found = [each for each in await session.scalars(ids) if each != last]
+            if found:
+                await session.execute(delete(Event).where(Event.id.in_(found)))
+        return len(found)
 
     async def _first_event_to_keep(self) -> int | None:
         """By count; None: there are not too many."""
@@ -192,6 +228,20 @@ class Retention:
             # Without any progress, other processes hold all of these rows, and see to them.
             if len(ids) < _BATCH or not (done.count or done.failed):
                 return deleted
+
+
+def _oldest_routine_events(limit: int) -> Select[Any]:
+    """Ids; each type is read from its own end of the index."""
+    types = [
+        select(Event.id, Event.occurred_at)
+        .where(Event.event_type == event_type)
+        .order_by(Event.occurred_at)
+        .limit(limit)
+        .subquery()
+        for event_type in _ROUTINE
+    ]
+    oldest = union_all(*(select(each.c.id, each.c.occurred_at) for each in types)).subquery()
+    return select(oldest.c.id).order_by(oldest.c.occurred_at, oldest.c.id).limit(limit)
 
 
 def _days_ago(days: float) -> datetime:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import aliased
 from app.database import Database
 from app.models import (
     OPEN_STATUSES,
+    ActorKind,
     AppState,
     AuthorizationSession,
     Credential,
@@ -22,11 +23,12 @@ from app.models import (
 from app.services.app_states import is_limited
 from app.services.authorization_service import AuthorizationService, Order
 from app.services.isolation import for_each
+from app.services.key_names import REPAIRER_NAME
 from app.services.key_service import Caller, Scope
 from app.utils.exceptions import AccountMismatchException, AppException, ConsentDeclinedException
 from app.utils.logger import get_logger
 
-REPAIRER: Final = Caller(name="self-healing", scopes=frozenset({Scope.AUTHORIZE}))
+REPAIRER: Final = Caller(name=REPAIRER_NAME, scopes=frozenset({Scope.AUTHORIZE}), kind=ActorKind.SELF_HEALING)
 _PRIORITY: Final = 0
 _REFUSED_RETRY: Final = 900.0
 """Seconds: an account without a profile must not stand before those that can be repaired."""
@@ -85,7 +87,7 @@ class TokenRepair:
             .where(
                 AuthorizationSession.twitter_username == Credential.account_id,
                 AuthorizationSession.api_app == Credential.api_app,
-                AuthorizationSession.requested_by == REPAIRER.name,
+                AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
                 AuthorizationSession.created_at > utc_now() - timedelta(days=1),
             )
             .scalar_subquery()
@@ -154,7 +156,7 @@ def _keeps_off() -> ColumnElement[bool]:
         )
         .exists()
     )
-    is_repair = AuthorizationSession.requested_by == REPAIRER.name
+    is_repair = AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING
     needs_person = (
         (AuthorizationSession.status == SessionStatus.NEEDS_ATTENTION)
         | AuthorizationSession.error_code.in_(_FOR_PERSON)
@@ -171,6 +173,7 @@ def _keeps_off() -> ColumnElement[bool]:
 
 async def _open_repairs(session: AsyncSession) -> int:
     query = select(func.count(AuthorizationSession.id)).where(
-        AuthorizationSession.status.in_(OPEN_STATUSES), AuthorizationSession.requested_by == REPAIRER.name
+        AuthorizationSession.status.in_(OPEN_STATUSES),
+        AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
     )
     return await session.scalar(query) or 0

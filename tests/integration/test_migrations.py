@@ -7,9 +7,9 @@ from alembic import command
 from sqlalchemy import Connection, select, text
 
 from app.database import Database, alembic_config
-from app.models import ApiKey, AppState, Credential, utc_now
+from app.models import ApiKey, AppState, Credential, Event, utc_now
 from app.models import AuthorizationSession as Session
-from tests.fixtures.factories import AddRow
+from tests.fixtures.factories import AddRow, new_profile, new_session
 
 CREDENTIAL = {
     "api_app": "A",
@@ -78,3 +78,57 @@ async def test_the_step_to_010_ends_waits_that_older_versions_took_over_from_pro
 
 def _names(connection: Connection) -> list[str]:
     return list(connection.scalars(text("SELECT name FROM api_keys ORDER BY name")))
+
+
+async def test_009_tells_the_service_from_a_key_of_its_name(database_url: str, database: Database):
+    async with database.transaction() as session:
+        for name in ("billing", "self-healing"):
+            session.add(ApiKey(name=name, key_id=f"id of {name}", prefix=name, **PLAIN))
+        profile = new_profile()
+        session.add(profile)
+        session.add_all(
+            new_session(profile, status="failed", requested_by=name)
+            for name in ("billing", "self-healing", "cli", "deleted")
+        )
+        session.add_all(
+            Event(event_type="x", actor=name)
+            for name in ("billing", "self-healing", "cli", "service", "bootstrap")
+        )
+    await database.close()
+    await asyncio.to_thread(command.downgrade, alembic_config(database_url), "007")
+    await database.close()
+    await database.migrate()
+    async with database.reading() as session:
+        by_name = select(
+            Session.requested_by,
+            Session.requested_by_kind,
+            Session.requested_by_id,
+        )
+        assert {tuple(row) for row in await session.execute(by_name)} == {
+            ("billing", "key", "id of billing"),
+            ("self-healing", "key", "id of self-healing"),
+            ("cli", "cli", None),
+            ("deleted", "key", None),
+        }
+        by_actor = select(Event.actor, Event.actor_kind, Event.actor_id)
+        assert {tuple(row) for row in await session.execute(by_actor)} == {
+            ("billing", "key", "id of billing"),
+            ("self-healing", "key", "id of self-healing"),
+            ("cli", "cli", None),
+            ("service", "service", None),
+            ("bootstrap", "bootstrap", None),
+        }
+
+
+async def test_009_leaves_the_service_its_own_sessions(database_url: str, database: Database):
+    async with database.transaction() as session:
+        profile = new_profile()
+        session.add(profile)
+        session.add(new_session(profile, status="failed", requested_by="self-healing"))
+    await database.close()
+    await asyncio.to_thread(command.downgrade, alembic_config(database_url), "007")
+    await database.close()
+    await database.migrate()
+    async with database.reading() as session:
+        kinds = (await session.scalars(select(Session.requested_by_kind))).all()
+    assert kinds == ["self-healing"]

@@ -204,3 +204,25 @@ async def test_the_log_names_a_key_that_is_known_and_refused(
         (401, "expired"),
         (422, "bootstrap"),
     ]
+
+
+async def test_events_of_a_key_tell_its_kind_and_id(api: Api, database: Database):
+    own = await made(
+        api,
+        name="own",
+        scopes=["admin"],
+        api_apps=[],
+        account_patterns=[],
+        rate_limit_per_minute=None,
+        expires_at=None,
+    )
+    async with database.transaction() as session:  # as an old database may have it
+        await session.execute(update(ApiKey).where(ApiKey.name == "own").values(name="self-healing"))
+    asked = {"json": {"name": "second", "scopes": ["events"]}, "headers": {"X-API-Key": own["key"]}}
+    answered(await api.client.post("/keys", **asked), 201)
+    async with database.reading() as session:
+        query = select(Event.actor, Event.actor_kind, Event.actor_id).order_by(Event.id)
+        rows = [
+            tuple(row) for row in await session.execute(query.where(Event.event_type == "api_key.created"))
+        ]
+    assert rows == [("bootstrap", "bootstrap", None), ("self-healing", "key", own["key_id"])]

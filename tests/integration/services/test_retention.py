@@ -153,3 +153,35 @@ async def test_old_evidence_goes_and_then_the_oldest_that_is_too_much(
     ).delete_old()
     assert deleted["evidence_deleted"] == 3 + 5
     assert await left(database, Evidence) == {f"new-{days}" for days in range(4)}
+
+
+async def test_routine_events_go_before_the_audit_trail(database: Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(retention, "_BATCH", 4)
+    start = utc_now() - timedelta(days=1)
+    types = [
+        "token.read",
+        "api_key.created",
+        "credential.refreshed",
+        "authorization.stage",
+        "events.exported",
+    ]
+    rows = [
+        {"event_type": types[number % 5], "occurred_at": start + timedelta(seconds=number)}
+        for number in range(50)
+    ]
+    await add_events(database, *rows)
+
+    async def kept_at(max_events: int) -> list[int]:
+        keep = Retention(database=database, days=DAYS, max_events=max_events, max_evidence_bytes=1)
+        await keep.delete_old()
+        async with database.reading() as session:
+            return list(await session.scalars(select(Event.id).order_by(Event.id)))
+
+    routine = [number + 1 for number in range(50) if number % 5 in (2, 3)]
+    audit = [number + 1 for number in range(50) if number % 5 not in (2, 3)]
+    assert await kept_at(39) == sorted([*audit, *routine[11:]]), "the oldest of the routine"
+    assert await kept_at(30) == audit, "no routine event is left"
+    assert await kept_at(10) == audit[20:], "then the oldest"
+    assert await kept_at(10) == audit[20:]
+    await add_events(database, {"event_type": "credential.refreshed"})
+    assert await kept_at(1) == [51], "the last one stays, whatever it is"

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from app.context import Context
-from app.models import AuthorizationSession, CredentialStatus, SessionStatus, utc_now
+from app.models import ActorKind, AuthorizationSession, CredentialStatus, SessionStatus, utc_now
 from app.services.token_repair import REPAIRER
 from app.utils.exceptions import ReauthorizationRequiredException
 from tests.fixtures.factories import AddRow, new_tokens
@@ -217,4 +217,20 @@ async def test_new_tokens_of_a_repair_are_told(context: Context, add_profile: Ad
     (recovered,) = await chain.events("credential.recovered")
     assert recovered.data["version"] == 2
     assert (await chain.hand_out()).row.version == 2
-    assert REPAIRER.name == "self-healing"
+    assert (REPAIRER.name, REPAIRER.kind) == ("self-healing", ActorKind.SELF_HEALING)
+
+
+async def test_sessions_of_a_key_that_is_named_like_self_healing_are_not_its_own(
+    open_services: OpenContext, add_profile: AddRow, add_session: AddRow
+):
+    """Such a key may stand in an old database; its waiting sessions must not take self-healing's places."""
+    waiting = await add_profile(twitter_username="waiting")
+    await add_session(waiting, requested_by="self-healing")
+    await add_session(
+        await add_profile(twitter_username="alice"), requested_by="self-healing", status=SessionStatus.FAILED
+    )
+    async with open_services(repair_at_once=1, repair_per_day=1) as context:
+        await broken(context, "alice")
+        await repair(context)
+        made = (await sessions(context))[-1]
+    assert (made.twitter_username, made.requested_by_kind) == ("alice", ActorKind.SELF_HEALING)

@@ -41,3 +41,7 @@ def test_what_is_stored_can_be_stored(text: str):
 
 def test_what_can_be_stored_stays():
     assert storable(" 🦊 Ärger\n") == "🦊 Ärger"
+
+
+def test_what_is_stored_holds_nothing_that_no_reader_sees():
+    assert storable("\ufeff Sh\u200bop\u202e 1\x00\ud800 ") == "Shop 1"
