@@ -104,7 +104,9 @@ class OAuthApp(BaseModel):
 class Settings(BaseSettings):
     """Durations are seconds unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8-sig", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8-sig", extra="forbid", frozen=True
+    )
 
     environment: Environment = Environment.DEVELOPMENT
     host: str = "127.0.0.1"

@@ -121,12 +121,12 @@ async def test_migrating_again_changes_nothing(database: Database):
 
 
 async def test_a_migrated_database_is_reachable(database: Database):
-    assert await database.is_reachable()
+    assert await database.outage() is None
 
 
 async def test_a_server_that_is_gone_is_not_reachable():
     database = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
-    assert not await database.is_reachable()
+    assert await database.outage() is not None
     await database.close()
 
 
@@ -183,7 +183,7 @@ async def test_no_default_of_the_database_or_the_environment_changes_our_session
     async def settings_of(database: Database) -> tuple[dict[str, str], dict[str, str]]:
         query = f"SELECT name, setting FROM pg_settings WHERE lower(name) IN ({names})"
         async with database.reading() as session:
-            pooled = {name: value for name, value in await session.execute(text(query))}
+            pooled = {row.name: row.setting for row in await session.execute(text(query))}
         async with await database.open_connection("test") as connection:
             own = dict(await (await connection.execute(query.encode())).fetchall())
         return pooled, own
@@ -212,3 +212,20 @@ async def test_no_default_of_the_database_or_the_environment_changes_our_session
         row = await session.get(Profile, 1)
     assert (row.profile_id, row.last_synced) == ("ü", moment)
     await database.close()
+
+
+async def test_too_many_connections_are_named_with_what_the_service_needs(postgresql_url: str):
+    admin = Database(postgresql_url, pool_size=1)
+    async with admin.engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+    url = make_url(postgresql_url).set(username="crowded").render_as_string(hide_password=False)
+    crowded = Database(url, pool_size=5)
+    try:
+        with pytest.raises(DatabaseUnavailableException, match=r"too many connections.* up to 7 "):
+            async with crowded.reading():
+                pass
+    finally:
+        await crowded.close()
+        async with admin.engine.begin() as connection:
+            await connection.exec_driver_sql("DROP ROLE crowded")
+        await admin.close()
