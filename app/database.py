@@ -43,13 +43,20 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
 from app.utils.logger import get_logger
-from app.utils.outages import TOO_MANY_CONNECTIONS, outage_of
+from app.utils.outages import READ_ONLY, TOO_MANY_CONNECTIONS, WRITE_OUTAGES, outage_of
 
 _ALEMBIC_DIR: Final = Path(__file__).resolve().parent.parent / "alembic"
 _AFTER_COMMIT: Final = "after_commit"
 _LISTENERS: Final = "listeners"
 _READ_ONLY: Final = "gologin_read_only"
+_QUEUE_CONNECTIONS: Final = 2
+"""Of one process beside its pool: those of the job queue."""
 _PING_TIMEOUT: Final = 2.0
+_PROBE: Final = (
+    "CREATE TABLE readiness_probe (filler BLOB)",
+    "INSERT INTO readiness_probe VALUES (zeroblob(65536))",
+    "DROP TABLE readiness_probe",
+)
 _SQLITE_BUSY_MS: Final = 15_000
 _POSTGRESQL_SESSION: Final = {
     # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
@@ -80,8 +87,6 @@ _TIME_LOADER: Final[Any] = psycopg.adapters.get_loader(psycopg.adapters.types["t
 """psycopg's own."""
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
-_OWN_CONNECTIONS: Final = 2
-"""Beside the pool's, `open_connection`'s: the job queue works with one and listens with another."""
 _SECONDS_PER_LINE: Final = 10.0
 """An outage is logged once in that time, not once a query."""
 
@@ -116,12 +121,15 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 20) -> None:
         self._url = url
+        self._pool_size = pool_size
         self.engine = _create_engine(url, pool_size)
         self._listeners: dict[str, list[Callable[[], object]]] = {}
         self._sessions = async_sessionmaker(
             self.engine, expire_on_commit=False, autoflush=False, info={_LISTENERS: self._listeners}
         )
         self._outage_logged_at: float | None = None
+        self._write_outage: str | None = None
+        """Of SQLite: why a write failed, until one has succeeded."""
 
     @property
     def is_sqlite(self) -> bool:
@@ -164,14 +172,34 @@ class Database:
         if current != wanted:
             raise SchemaOutOfDateException(current, wanted)
 
-    async def is_reachable(self) -> bool:
-        """Whether the database answers within 2 seconds."""
+    async def outage(self) -> str | None:
+        """Why the database takes no writes now, looked at for 2 seconds at most; None when it does."""
         try:
-            async with asyncio.timeout(_PING_TIMEOUT), self.reading() as session:
-                await session.execute(text("SELECT 1"))
-        except (TimeoutError, DatabaseUnavailableException, SQLAlchemyError, OSError):
-            return False
-        return True
+            async with asyncio.timeout(_PING_TIMEOUT):
+                return await self._write_problem()
+        except TimeoutError:
+            return f"it does not answer within {_PING_TIMEOUT:g} seconds"
+        except DatabaseUnavailableException as error:
+            return error.reason
+        except (SQLAlchemyError, OSError) as error:
+            return type(error).__name__
+
+    async def _write_problem(self) -> str | None:
+        async with self.reading() as session:
+            if not self.is_sqlite:
+                read_only = await session.scalar(text("SELECT current_setting('transaction_read_only')"))
+                return READ_ONLY if read_only == "on" else None
+            await session.execute(text("SELECT 1"))
+        if self._write_outage is not None:
+            await self._try_to_write()
+            self._write_outage = None
+        return None
+
+    async def _try_to_write(self) -> None:
+        """Only after a write has failed: it takes the lock, pages of the file and of its log."""
+        async with self.transaction() as session:
+            for statement in _PROBE:
+                await session.execute(text(statement))
 
     async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
         """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
@@ -201,13 +229,19 @@ class Database:
             if (reason := outage_of(error)) is None:
                 raise
             if reason == TOO_MANY_CONNECTIONS:
-                size = self.engine.pool.size()  # type: ignore[attr-defined]
-                reason += (
-                    f": each process of the service may hold {size + _OWN_CONNECTIONS} (DATABASE_POOL_SIZE is {size}, "
-                    f"and {_OWN_CONNECTIONS} are the job queue's); lower it, or raise max_connections of the server"
-                )
+                reason += f"; {self._connections_of_ours()}"
+            if self.is_sqlite and reason in WRITE_OUTAGES:
+                self._write_outage = reason
             self._log_outage(reason, error)
             raise DatabaseUnavailableException(reason) from error
+
+    def _connections_of_ours(self) -> str:
+        most = self._pool_size + _QUEUE_CONNECTIONS
+        return (
+            f"each process of the service opens up to {most} (DATABASE_POOL_SIZE {self._pool_size} and "
+            f"{_QUEUE_CONNECTIONS} of the queue): raise max_connections above "
+            f"{most} times the number of processes, or lower DATABASE_POOL_SIZE"
+        )
 
     def _log_outage(self, reason: str, error: SQLAlchemyError) -> None:
         now = time.monotonic()
@@ -320,19 +354,20 @@ def _postgresql_arguments(url: URL) -> dict[str, Any]:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make the folder, for this user alone; one that is there already is the operator's. Raises `OSError`."""
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+    """Make the folder for this user alone; one that is there stays as it is. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _make_private(path: Path) -> None:
     """SQLite gives its log and index files the mode of the database's file, which it would make for everybody."""
     try:
         make_private_folder(path.parent)
+    except OSError as error:
+        raise DatabaseUnavailableException(f"{path.parent} cannot be made: {error.strerror}") from error
+    try:
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise DatabaseUnavailableException(f"{path} cannot be made or read: {error.strerror}") from error
+        raise DatabaseUnavailableException(f"{path} cannot be opened: {error.strerror}") from error
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:

@@ -1,6 +1,7 @@
 """`/health`: is the process alive; `/health/ready`: can it do its work. Neither needs a key."""
 
 from dataclasses import asdict
+from typing import Final
 
 from fastapi import APIRouter, Response, status
 
@@ -17,6 +18,9 @@ from app.api.schemas import (
 )
 from app.context import Context
 
+_MAX_FAILURES: Final = 3
+"""Of a worker in a row; fewer may pass."""
+
 router = APIRouter(prefix="/health", tags=["health"])
 
 
@@ -32,7 +36,7 @@ async def health() -> APIResponse[HealthResponse]:
     responses={
         503: {
             "model": APIResponse[ReadinessResponse],
-            "description": "A worker, the queue or the database is gone",
+            "description": "A worker, the queue or the database is gone or fails; `reasons` says which",
         }
     },
 )
@@ -45,13 +49,16 @@ async def ready(context: ContextDep, response: Response) -> APIResponse[Readines
 
 
 async def _report(context: Context) -> ReadinessResponse:
-    database = await context.database.is_reachable()
+    outage = await context.database.outage()
+    database = outage is None
     # A process without workers takes no jobs.
     queue = context.queue.is_connected if context.workers.started else None
     breaker = BreakerResponse.from_state(await context.gate.state()) if database else None
     alarms = await context.alarms.active() if database else []
+    reasons = _reasons(context, outage, queue)
     return ReadinessResponse(
-        ready=database and queue is not False and context.workers.all_alive,
+        ready=not reasons,
+        reasons=reasons,
         database=database,
         queue=queue,
         workers=[
@@ -63,3 +70,19 @@ async def _report(context: Context) -> ReadinessResponse:
         gologin_breaker=breaker,
         alarms=[AlarmResponse(name=row.name, since=row.changed_at, detail=row.detail) for row in alarms],
     )
+
+
+def _reasons(context: Context, outage: str | None, queue: bool | None) -> list[str]:
+    reasons = [f"database: {outage}"] if outage else []
+    if queue is False:
+        reasons.append("queue: its connection is lost")
+    for worker in context.workers.started:
+        status = worker.status
+        if not status.alive:
+            reasons.append(f"worker {worker.name}: it has ended")
+        elif worker.is_maintenance and status.consecutive_failures >= _MAX_FAILURES:
+            reasons.append(
+                f"worker {worker.name}: {status.consecutive_failures} failures in a row, "
+                f"the last one {status.last_error}"
+            )
+    return reasons

@@ -207,6 +207,7 @@ class LoopLagHealth(BaseModel):
 
 class ReadinessResponse(BaseModel):
     ready: bool
+    reasons: list[str] = Field(description="why it is not ready; empty when it is")
     database: bool
     queue: bool | None = Field(description="sessions come in; null in a process without workers")
     workers: list[WorkerHealth]

@@ -1,12 +1,12 @@
 """`doctor`: what an operator wants to know first when something is wrong. It calls nothing but the database."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.cli.shared import asynchronous, counted, say, settings, tell_accounts
@@ -51,17 +51,34 @@ async def _examine() -> AsyncIterator[Finding]:
             yield Finding(False, f"settings: {line}")
         return
     yield Finding(True, f"settings: they load, environment {loaded.environment}")
+    for finding in _examine_modes(loaded):
+        yield finding
     async for finding in _examine_secrets(loaded):
         yield finding
     if loaded.chromedriver_path is not None:
         yield _examine_driver(loaded.chromedriver_path)
 
 
+def _examine_modes(loaded: Settings) -> Iterator[Finding]:
+    """Files with secrets that other users of the machine may read or write."""
+    paths = [Path(".env"), loaded.token_spill_folder]
+    name = make_url(loaded.database_url.get_secret_value()).database
+    if loaded.is_sqlite and name and Path(name).is_file():
+        paths += [Path(name).parent] if Path(name).parent != Path() else []
+        paths += [Path(f"{name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock")]
+    open_to_others = [path for path in paths if path.exists() and path.stat().st_mode & 0o077]
+    for path in open_to_others:
+        mode = "700" if path.is_dir() else "600"
+        yield Finding(False, f"files: other users may use {path}; run `chmod {mode} {path}`")
+    if not open_to_others:
+        yield Finding(True, "files: no other user may use the database, .env or the spilled tokens")
+
+
 async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
     folder = loaded.token_spill_folder
     spilled, unreadable = await TokenSpill(folder=folder, key_ring=loaded.key_ring).audit()
     yield _of_spill(folder, spilled.total(), unreadable)
-    database = Database(loaded.database_url.get_secret_value(), pool_size=1)
+    database = Database(loaded.database_url.get_secret_value(), pool_size=loaded.database_pool_size)
     try:
         async for finding in _examine_database(database):
             yield finding

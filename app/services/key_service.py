@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import Database
 from app.models import ActorKind, ApiKey, utc_now
 from app.services import event_service
-from app.services.key_names import BOOTSTRAP_NAME, is_fit
+from app.services.key_names import BOOTSTRAP_NAME, COMMAND_LINE_NAME, is_fit
 from app.services.key_secrets import NO_HASH, hash_of, new_key, prefix_of
 from app.services.key_status import KeyFilter, KeyStatus, is_to_come, status_of
 from app.services.listing import Page, PageRequest, page_of

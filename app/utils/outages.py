@@ -8,6 +8,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 _FULL: Final = "its disk is full; make room there"
 _FILE: Final = "its file cannot be read or written; look at its disk and permissions"
+TOO_MANY_CONNECTIONS: Final = "too many connections: the server's max_connections are in use"
+READ_ONLY: Final = "it takes no writes now"
+WRITE_OUTAGES: Final = (_FULL, _FILE)
+"""Reads may go on all the same."""
 _SQLITE_OUTAGES: Final = {
     sqlite3.SQLITE_FULL: _FULL,
     sqlite3.SQLITE_BUSY: "another process keeps it locked",
@@ -24,11 +28,10 @@ _SQLITE_OUTAGES: Final = {
     ),
 }
 _POSTGRESQL_DISK_FULL: Final = "53100"
+_POSTGRESQL_READ_ONLY: Final = "25006"
 _POSTGRESQL_TOO_MANY: Final = "53300"
 _TOO_MANY_WORDS: Final = ("too many clients", "too many connections", "remaining connection slots")
-"""A refused connection carries no code, only words."""
-TOO_MANY_CONNECTIONS: Final = "it has too many connections"
-_POSTGRESQL_READ_ONLY: Final = "25006"
+"""Of the server's refusal, which comes before there is a connection, and without its state."""
 _POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
 
 
@@ -45,11 +48,12 @@ def outage_of(error: SQLAlchemyError) -> str | None:
     if state == _POSTGRESQL_DISK_FULL:
         return _FULL
     if state == _POSTGRESQL_READ_ONLY:
-        return "it takes no writes now"
+        return READ_ONLY
+    words = str(error.orig)
+    if state == _POSTGRESQL_TOO_MANY or any(known in words for known in _TOO_MANY_WORDS):
+        return TOO_MANY_CONNECTIONS
     if state in _POSTGRESQL_COLLISIONS:
         return "two changes stood in each other's way; try again"
-    if state == _POSTGRESQL_TOO_MANY or any(words in str(error.orig) for words in _TOO_MANY_WORDS):
-        return TOO_MANY_CONNECTIONS
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
         return "it does not answer"
     return None

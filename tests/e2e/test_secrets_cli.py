@@ -147,6 +147,7 @@ async def test_the_doctor_of_a_service_without_tokens(run: Run):
     assert doctor.code == 0
     assert doctor.output.splitlines() == [
         "ok      settings: they load, environment development",
+        "ok      files: no other user may use the database, .env or the spilled tokens",
         "ok      spilled tokens: none wait",
         "ok      database: it answers",
         "ok      schema: up to date",

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import make_url
 
@@ -68,13 +69,22 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(
                 assert (answer.status_code, answer.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
                 assert "disk" in answer.json()["error"]
                 assert int(answer.headers["Retry-After"]) > 0
+            assert (await readiness(house))[0] == 503
+            assert "its disk is full" in (await readiness(house))[1][0]
             await until(lambda: tokens_are_kept(house))
             assert (await house.session(running))["status"] == "in_progress"  # it reads on
+        assert await readiness(house) == (200, [])
         assert 1 <= len(lines(house, "database.unavailable")) < POSTS / 2
         assert lines(house, "http.crashed") == []
         await assert_done(house, running, account, attempts=1)
         for other in others:
             assert (await house.authorize(other))["status"] == "completed"
+
+
+async def readiness(house: House) -> tuple[int, list[str]]:
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+        answer = await http.get(f"{house.service.url}/health/ready")
+    return answer.status_code, answer.json()["data"]["reasons"]
 
 
 async def tokens_are_kept(house: House) -> bool:

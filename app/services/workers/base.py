@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import ClassVar, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,6 +40,8 @@ class Worker(ABC):
     """`run()` goes on until `stop()`; `name` is for logs and health."""
 
     name: str
+    is_maintenance: ClassVar[bool] = True
+    """The process is of no use when it fails again and again; False of one that needs an outsider's answer."""
 
     def __init__(self) -> None:
         self.status = WorkerStatus()

@@ -13,6 +13,7 @@ class ProfileSyncWorker(PeriodicWorker):
     """Every 15 minutes by default, and when asked; a minute after an error."""
 
     name = "sync"
+    is_maintenance = False
 
     def __init__(
         self,

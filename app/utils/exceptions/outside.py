@@ -152,6 +152,7 @@ class DatabaseUnavailableException(InfrastructureException):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The database of DATABASE_URL cannot be used: {reason}", retry_after=5.0)
+        self.reason = reason
 
 
 class SchemaOutOfDateException(InfrastructureException):

@@ -2,10 +2,12 @@
 
 import asyncio
 
-from sqlalchemy import text
+import pytest
+from sqlalchemy import make_url, text
 
 from app import __version__
 from app.database import Database
+from app.utils.exceptions import DatabaseUnavailableException
 from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.waiting import eventually
 
@@ -50,6 +52,66 @@ async def test_a_worker_that_fails_is_alive_and_shows_why(api: Api):
     response = await api.client.get("/health/ready")
     shown = {worker["name"]: worker for worker in response.json()["data"]["workers"]}["sync"]
     assert (shown["alive"], shown["last_error"]) == (True, "GOLOGIN_API_ERROR")
+
+
+async def test_not_ready_when_maintenance_fails_three_times_in_a_row(open_api: OpenApi, database_url: str):
+    async with open_api(database_url=database_url) as api:
+        async with api.context.database.transaction() as session:
+            await session.execute(text("ALTER TABLE webhook_deliveries RENAME TO gone"))
+        worker = api.context.workers.named("webhooks")
+
+        def has_failed() -> bool:
+            worker.wake()
+            return worker.status.consecutive_failures >= 3
+
+        await eventually(has_failed)
+        status, reasons = await readiness(api)
+    assert status == 503
+    assert [line.partition(":")[0] for line in reasons] == ["worker webhooks"]
+
+
+@pytest.mark.parametrize(
+    ("pragma", "undone"),
+    [
+        ("query_only = ON", "query_only = OFF"),
+        ("max_page_count = 1", "max_page_count = 1073741823"),
+    ],
+    ids=["read-only", "full"],
+)
+async def test_not_ready_when_a_sqlite_database_takes_no_writes_until_it_does_again(
+    sqlite_url: str, pragma: str, undone: str
+):
+    """The one connection refuses writes, as SQLite does on a file that it may only read, and on a full disk."""
+    database = Database(sqlite_url, pool_size=1)
+    async with database.reading() as session:
+        await session.execute(text(f"PRAGMA {pragma}"))
+    assert await database.outage() is None  # no write was tried
+    with pytest.raises(DatabaseUnavailableException) as refused:
+        async with database.transaction() as session:
+            await session.execute(text("CREATE TABLE more (filler BLOB)"))
+            await session.execute(text("INSERT INTO more VALUES (zeroblob(1000000))"))
+    assert await database.outage() == refused.value.reason
+    async with database.reading() as session:
+        await session.execute(text(f"PRAGMA {undone}"))
+    assert await database.outage() is None
+    await database.close()
+
+
+async def test_not_ready_when_postgresql_takes_no_writes(open_api: OpenApi, postgresql_url: str):
+    async with open_api(database_url=postgresql_url, serve_workers=False) as api:
+        name = make_url(postgresql_url).database
+        async with api.context.database.engine.connect() as connection:
+            await connection.exec_driver_sql(
+                f'ALTER DATABASE "{name}" SET default_transaction_read_only TO on'
+            )
+            await connection.commit()
+        await api.context.database.engine.dispose()
+        assert await readiness(api) == (503, ["database: it takes no writes now"])
+
+
+async def readiness(api: Api) -> tuple[int, list[str]]:
+    response = await api.client.get("/health/ready")
+    return response.status_code, response.json()["data"]["reasons"]
 
 
 async def test_an_outage_of_the_queue_is_shown(open_api: OpenApi, postgresql_url: str):
