@@ -22,6 +22,7 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from app.clients.browser_exit import process_of, wait_until_gone
 from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
@@ -31,6 +32,10 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _CONSOLE_LINES: Final = 20
 _FIRST_ASKED: Final = 100
 """Numbers of the commands whose answers somebody waits for; the lower ones are sent without."""
+_FULFIL: Final = 2
+"""Number of the command that answers the callback."""
+_ANSWER_TIMEOUT: Final = 2.0
+"""Seconds for the browser to take our answer to the callback, which takes it a millisecond."""
 _CALLBACK_PAGE: Final = base64.b64encode(
     b"<!doctype html><title>Authorization</title><p>The authorization was received. You can close this tab."
 ).decode()
@@ -67,21 +72,31 @@ class DevToolsClient:
     async def close_browser(self, ws_url: str, *, timeout: float) -> bool:
         """Ask the browser to close, so that it saves its cookies, and wait until it has gone: `timeout` seconds.
 
-        Returns whether it has gone.
+        Return whether it has gone. Only then may the profile be stopped: a stop kills a browser that still writes.
         """
+        try:
+            async with asyncio.timeout(timeout):
+                await wait_until_gone(ws_url, await self._ask_to_close(ws_url, timeout))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _ask_to_close(self, ws_url: str, timeout: float) -> int | None:
+        """The browser's process, as far as it can be seen, once its DevTools connection has ended."""
+        pid: int | None = None
         try:
             async with connect_async(
                 ws_url, open_timeout=timeout, close_timeout=0.1, max_size=None
             ) as socket:
-                await socket.send(json.dumps({"id": 1, "method": "Browser.close"}))
-                async with asyncio.timeout(timeout):
-                    async for _ in socket:
-                        pass
+                pid = await process_of(socket, ws_url)
+                await socket.send(json.dumps({"id": 2, "method": "Browser.close"}))
+                async for _ in socket:
+                    pass
         except TimeoutError:
-            return False
+            raise
         except (OSError, WebSocketException):
-            return True  # nobody listens there any more
-        return True
+            pass  # nobody listens there any more
+        return pid
 
 
 class RedirectWatcher:
@@ -99,6 +114,7 @@ class RedirectWatcher:
         self._caught: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._numbers = itertools.count(_FIRST_ASKED)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._answered = threading.Event()
         self.redirect: str | None = None
         """The callback's URL, once it was caught."""
         self.console_errors: deque[str] = deque(maxlen=_CONSOLE_LINES)
@@ -131,6 +147,9 @@ class RedirectWatcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.redirect is not None:
+            # Else the request would leave the browser after all, and the tab would wait for its answer.
+            self._answered.wait(timeout=_ANSWER_TIMEOUT)
         self._socket.close()
         self._thread.join(timeout=self._timeout)
 
@@ -168,11 +187,14 @@ class RedirectWatcher:
                     self._handle(json.loads(message))
         finally:
             self._caught.put(None)
+            self._answered.set()
         for answers in list(self._answers.values()):
             answers.put({})
 
     def _handle(self, message: dict[str, Any]) -> None:
-        if (answers := self._answers.get(message.get("id", 0))) is not None:
+        if message.get("id") == _FULFIL:
+            self._answered.set()
+        elif (answers := self._answers.get(message.get("id", 0))) is not None:
             answers.put(message)
         elif message.get("method") == "Fetch.requestPaused":
             self._answer(message["params"])
@@ -188,7 +210,7 @@ class RedirectWatcher:
         self._caught.put(url)
         headers = [{"name": "Content-Type", "value": "text/html; charset=utf-8"}]
         self._command(
-            2,
+            _FULFIL,
             "Fetch.fulfillRequest",
             requestId=request_id,
             responseCode=200,
