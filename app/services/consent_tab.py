@@ -44,6 +44,7 @@ from app.utils.exceptions import (
     ConsentButtonNotFoundException,
     ConsentDeclinedException,
     ConsentPageException,
+    FragmentResponseException,
     HumanCheckException,
     LoginRequiredException,
     PersonNotSeenException,
@@ -379,6 +380,8 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
     if not hmac.compare_digest(
         query.get("state", "").encode(), authorization.state.get_secret_value().encode()
     ):
+        if _is_answer(parse_qs(urlsplit(url).fragment)):
+            raise FragmentResponseException
         raise StateMismatchException
     if query.get("error") == "access_denied":
         raise ConsentDeclinedException(account_id)
@@ -386,6 +389,10 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
         words = mask_text(query.get("error", "the callback carries no code"))
         raise ConsentPageException(words[:_LONGEST_DETAIL])
     return SecretStr(query["code"])
+
+
+def _is_answer(fragment: dict[str, list[str]]) -> bool:
+    return not fragment.keys().isdisjoint(("code", "access_token", "error"))
 
 
 def _in_words_of_oauth2(query: dict[str, str]) -> dict[str, str]:
