@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import Url
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -90,6 +91,16 @@ class OAuthApp(BaseModel):
     """X, or one of `Settings.providers_file`."""
     consent: Literal["automatic", "attended"] | None = None
     """None: as the setting `consent_mode` says."""
+
+    @field_validator("redirect_uri")
+    @classmethod
+    def _browsers_can_open_it(cls, value: str) -> str:
+        """Else its callback would never be recognised."""
+        try:
+            Url(value)
+        except ValueError as error:
+            raise ValueError("no browser can open this address; mend its host or port") from error
+        return value
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:

@@ -15,23 +15,30 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 import httpx
+from pydantic_core import Url
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from app.clients.answers import json_or_none
+from app.clients.browser_exit import process_of, wait_until_gone
 from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
 _VERSION_TIMEOUT: Final = 2.0
 _MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d+)\.")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_NETWORK_ERROR: Final = re.compile(r"net::(ERR_[A-Z0-9_]+)")
 _CONSOLE_LINES: Final = 20
 _FIRST_ASKED: Final = 100
 """Numbers of the commands whose answers somebody waits for; the lower ones are sent without."""
+_FULFIL: Final = 2
+"""Number of the command that answers the callback."""
+_ANSWER_TIMEOUT: Final = 2.0
+"""Seconds for the browser to take our answer to the callback, which takes it a millisecond."""
+_MAX_BODY: Final = 65_536
+"""Characters of a callback's body; a longer one is no answer of an authorization."""
 _CALLBACK_PAGE: Final = base64.b64encode(
     b"<!doctype html><title>Authorization</title><p>The authorization was received. You can close this tab."
 ).decode()
@@ -68,21 +75,31 @@ class DevToolsClient:
     async def close_browser(self, ws_url: str, *, timeout: float) -> bool:
         """Ask the browser to close, so that it saves its cookies, and wait until it has gone: `timeout` seconds.
 
-        Returns whether it has gone.
+        Return whether it has gone. Only then may the profile be stopped: a stop kills a browser that still writes.
         """
+        try:
+            async with asyncio.timeout(timeout):
+                await wait_until_gone(ws_url, await self._ask_to_close(ws_url, timeout))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _ask_to_close(self, ws_url: str, timeout: float) -> int | None:
+        """The browser's process, as far as it can be seen, once its DevTools connection has ended."""
+        pid: int | None = None
         try:
             async with connect_async(
                 ws_url, open_timeout=timeout, close_timeout=0.1, max_size=None, proxy=None
             ) as socket:
-                await socket.send(json.dumps({"id": 1, "method": "Browser.close"}))
-                async with asyncio.timeout(timeout):
-                    async for _ in socket:
-                        pass
+                pid = await process_of(socket, ws_url)
+                await socket.send(json.dumps({"id": 2, "method": "Browser.close"}))
+                async for _ in socket:
+                    pass
         except TimeoutError:
-            return False
+            raise
         except (OSError, WebSocketException):
-            return True  # nobody listens there any more
-        return True
+            pass  # nobody listens there any more
+        return pid
 
 
 class RedirectWatcher:
@@ -95,11 +112,16 @@ class RedirectWatcher:
 
     def __init__(self, *, address: str, target_id: str, redirect_uri: str, timeout: float) -> None:
         self._url = f"ws://{address}/devtools/page/{target_id}"
+        self._target_id = target_id
         self._redirect_uri = redirect_uri
         self._timeout = timeout
         self._caught: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._numbers = itertools.count(_FIRST_ASKED)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._answered = threading.Event()
+        self._document: str | None = None
+        self.network_error: str | None = None
+        """Chromium's code, such as ``ERR_CONNECTION_REFUSED``, while the tab's own page could not be loaded."""
         self.redirect: str | None = None
         """The callback's URL, once it was caught."""
         self.console_errors: deque[str] = deque(maxlen=_CONSOLE_LINES)
@@ -128,11 +150,15 @@ class RedirectWatcher:
         self._thread.start()
         self._command(4, "Runtime.enable")
         self._command(5, "Log.enable")
+        self._command(6, "Network.enable")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.redirect is not None:
+            # Else the request would leave the browser after all, and the tab would wait for its answer.
+            self._answered.wait(timeout=_ANSWER_TIMEOUT)
         self._socket.close()
         self._thread.join(timeout=self._timeout)
 
@@ -170,27 +196,43 @@ class RedirectWatcher:
                     self._handle(json.loads(message))
         finally:
             self._caught.put(None)
+            self._answered.set()
         for answers in list(self._answers.values()):
             answers.put({})
 
     def _handle(self, message: dict[str, Any]) -> None:
-        if (answers := self._answers.get(message.get("id", 0))) is not None:
+        if message.get("id") == _FULFIL:
+            self._answered.set()
+        elif (answers := self._answers.get(message.get("id", 0))) is not None:
             answers.put(message)
         elif message.get("method") == "Fetch.requestPaused":
             self._answer(message["params"])
+        elif str(message.get("method")).startswith("Network."):
+            self._note_document(message["method"], message["params"])
         elif line := error_line(message):
             self.console_errors.append(line)
 
+    def _note_document(self, method: str, params: dict[str, Any]) -> None:
+        if method == "Network.requestWillBeSent":
+            if params.get("type") == "Document" and params.get("frameId") == self._target_id:
+                self._document, self.network_error = params["requestId"], None
+        elif method == "Network.loadingFailed" and params["requestId"] == self._document:
+            match = _NETWORK_ERROR.match(params.get("errorText", ""))
+            if match is not None and not params.get("canceled"):
+                self.network_error = match[1]
+
     def _answer(self, paused: dict[str, Any]) -> None:
-        request_id, url = paused["requestId"], paused["request"]["url"]
+        request_id, request = paused["requestId"], paused["request"]
+        # Browsers keep the fragment out of the URL of a request, CDP tells it apart.
+        url = request["url"] + request.get("urlFragment", "")
         if not same_endpoint(url, self._redirect_uri):
             self._command(3, "Fetch.continueRequest", requestId=request_id)
             return
-        self.redirect = url
-        self._caught.put(url)
+        self.redirect = _with_fields(url, request)
+        self._caught.put(self.redirect)
         headers = [{"name": "Content-Type", "value": "text/html; charset=utf-8"}]
         self._command(
-            2,
+            _FULFIL,
             "Fetch.fulfillRequest",
             requestId=request_id,
             responseCode=200,
@@ -202,11 +244,31 @@ class RedirectWatcher:
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
 
 
+def _with_fields(url: str, request: dict[str, Any]) -> str:
+    """The callback's URL with the fields of its body as its query (OAuth 2.0 Form Post Response Mode, section 2)."""
+    if request.get("method") != "POST":
+        return url
+    entries = request.get("postDataEntries") or []
+    body = b"".join(base64.b64decode(entry.get("bytes", "")) for entry in entries).decode(errors="replace")
+    body = body or request.get("postData", "")
+    if not body or len(body) > _MAX_BODY:
+        return url
+    before, _, fragment = url.partition("#")
+    joined = before + ("&" if "?" in before else "?") + body
+    return f"{joined}#{fragment}" if fragment else joined
+
+
 def same_endpoint(url: str, redirect_uri: str) -> bool:
-    """Whether `url` is the redirect URI, whatever query it adds; compared as a browser normalises them."""
-    return _endpoint(url) == _endpoint(redirect_uri)
+    """Whether `url` is the redirect URI, whatever query it adds; both as a browser writes them.
+
+    The parser is WHATWG's (https://url.spec.whatwg.org): IDNA, percent-encoding, dot segments.
+    """
+    return (endpoint := _endpoint(url)) is not None and endpoint == _endpoint(redirect_uri)
 
 
-def _endpoint(url: str) -> tuple[str, str | None, int | None, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme), parts.path or "/"
+def _endpoint(url: str) -> tuple[str, str | None, int | None, str] | None:
+    try:
+        parts = Url(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.host, parts.port, parts.path or "/"

@@ -237,19 +237,24 @@ def find_chromium(configured: str | None = None) -> str:
 
 
 async def _stop_process(browser: Browser) -> None:
-    """Browser.close → SIGTERM → SIGKILL, each with its own deadline."""
-    with contextlib.suppress(TimeoutError):
+    """Browser.close → SIGTERM → SIGKILL, each with its own deadline.
+
+    As the desktop apps do, a browser that is closing already is killed: it answers nobody any more, and whatever of
+    its profile it has not written yet is lost.
+    """
+    try:
         async with asyncio.timeout(CLOSE_TIMEOUT):
-            # A dead or deaf browser is what the signals below are for.
-            with contextlib.suppress(OSError, WebSocketException, DevToolsError):
-                await command(browser.ws_url, "Browser.close")
-                await browser.process.wait()
-                return
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(TERMINATE_TIMEOUT):
-            signal_group(browser.pid, signal.SIGTERM)
+            await command(browser.ws_url, "Browser.close")
             await browser.process.wait()
             return
+    except TimeoutError:  # a deaf one
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TERMINATE_TIMEOUT):
+                signal_group(browser.pid, signal.SIGTERM)
+                await browser.process.wait()
+                return
+    except (OSError, WebSocketException, DevToolsError):
+        pass
     signal_group(browser.pid, signal.SIGKILL)
 
 

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextvars
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from pydantic import SecretStr
 from selenium import webdriver
 from selenium.common.exceptions import (
+    InsecureCertificateException,
     InvalidSessionIdException,
     NoSuchWindowException,
     TimeoutException,
@@ -46,8 +48,11 @@ from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
     BrowserCrashedException,
+    ConsentButtonNotFoundException,
     DatabaseUnavailableException,
+    ProfileNetworkException,
     SeleniumConnectionException,
+    UnknownPageException,
 )
 from app.utils.logger import get_logger
 from app.utils.tasks import uninterrupted
@@ -60,6 +65,14 @@ hangs must not keep its profile running."""
 _BACK_STOP: Final = 10.0
 """Seconds after the attempt's deadline, by which the thread ends itself, with evidence. A script in a page that hangs
 takes 6.5 of them, the evidence 3."""
+
+_NETWORK_ERROR: Final = re.compile(r"net::(ERR_[A-Z0-9_]+)")
+_NOTHING_SHOWN: Final = (
+    AuthorizationTimeoutException,
+    ConsentButtonNotFoundException,
+    UnknownPageException,
+)
+"""Also the ends of an attempt whose page could not be loaded after a click."""
 
 log = get_logger(__name__)
 
@@ -91,16 +104,19 @@ class BrowserController:
             ) as watcher:
                 try:
                     yield ConsentTab(driver=driver, watcher=watcher, request=request)
-                except Exception:
+                except Exception as error:
                     self._keep_evidence(watcher, request)
+                    if isinstance(error, _NOTHING_SHOWN) and watcher.network_error is not None:
+                        raise ProfileNetworkException(watcher.network_error) from error
                     raise
         finally:
             # Always quit: a session left open keeps a thread and sockets in the shared driver. It closes no browser.
             allow_commands(driver, seconds=_LEAVE_SECONDS)
-            with suppress(WebDriverException, HTTPError):
-                driver.close()
-            with suppress(WebDriverException, HTTPError):
-                driver.quit()
+            for leave in (driver.close, driver.quit):
+                try:
+                    leave()
+                except (WebDriverException, HTTPError) as error:
+                    log.warning("browser.tab_not_closed", error=type(error).__name__)
 
     def _keep_evidence(self, watcher: RedirectWatcher, request: ConsentRequest) -> None:
         """While the tab is still open. Whatever goes wrong here must not hide what went wrong before."""
@@ -223,27 +239,63 @@ class ProfileAutomator:
         )
 
     async def _authorize(self, job: AuthorizationJob, request: ConsentRequest, store: StoreTokens) -> None:
-        code = await self._in_thread(request)
-        # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
-        await uninterrupted(self._exchange(job, request.authorization, code, store))
-
-    async def _in_thread(self, request: ConsentRequest) -> SecretStr:
-        """The blocking part. When nobody waits for it any more it is made to leave, and waited for."""
-        context = contextvars.copy_context()
-        future = asyncio.get_running_loop().run_in_executor(
-            self._threads, context.run, obtain_code, self._browser, request
-        )
+        handed_over: asyncio.Future[SecretStr] = asyncio.get_running_loop().create_future()
+        thread = self._start_thread(request, handed_over)
+        code = await self._code(request, thread, handed_over)
         try:
-            return await asyncio.shield(future)
+            # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
+            await uninterrupted(self._exchange(job, request.authorization, code, store))
+        finally:
+            await uninterrupted(self._leave(request, thread))
+
+    def _start_thread(
+        self, request: ConsentRequest, handed_over: "asyncio.Future[SecretStr]"
+    ) -> "asyncio.Future[None]":
+        """The blocking part. It hands the code over as soon as it has it, and closes its tab afterwards."""
+        loop = asyncio.get_running_loop()
+
+        def set_result(code: SecretStr) -> None:
+            if not handed_over.done():
+                handed_over.set_result(code)
+
+        def hand_over(code: SecretStr) -> None:
+            loop.call_soon_threadsafe(set_result, code)
+
+        context = contextvars.copy_context()
+        return loop.run_in_executor(
+            self._threads, context.run, obtain_code, self._browser, request, hand_over
+        )
+
+    async def _code(
+        self,
+        request: ConsentRequest,
+        thread: "asyncio.Future[None]",
+        handed_over: "asyncio.Future[SecretStr]",
+    ) -> SecretStr:
+        """The code, while the thread still closes its tab. When nobody waits for it any more, the thread is ended."""
+        try:
+            either: list[asyncio.Future[Any]] = [thread, handed_over]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not handed_over.done():
+                thread.result()  # raises, unless the code is on its way
+            return await handed_over
         except asyncio.CancelledError:
             request.stop.set()
-            await uninterrupted(self._end(request, future))
+            await uninterrupted(self._end(request, thread))
             raise
         except AuthorizationTimeoutException:  # perhaps it is the driver that hangs
             await uninterrupted(self._drivers.replace_hung(request.browser.major))
             raise
 
-    async def _end(self, request: ConsentRequest, future: "asyncio.Future[SecretStr]") -> None:
+    async def _leave(self, request: ConsentRequest, thread: "asyncio.Future[None]") -> None:
+        """Wait until the thread has closed its tab; without its browser if that takes too long."""
+        await asyncio.wait([thread], timeout=2 * _LEAVE_SECONDS)
+        if not thread.done():
+            await self._end(request, thread)
+        elif (error := thread.exception()) is not None:  # the code was had all the same
+            log.warning("browser.left_with_error", error=type(error).__name__)
+
+    async def _end(self, request: ConsentRequest, future: "asyncio.Future[None]") -> None:
         """Without its browser, whatever the thread waits for fails at once, unless it is the driver that hangs.
 
         A thread that leaves may have done so because its own deadlines ended its waiting for a driver that hangs.
@@ -284,12 +336,17 @@ class ProfileAutomator:
             log.error("token.revocation_failed", account_id=job.account_id, error=error.message)
 
 
-def obtain_code(controller: BrowserControllerProtocol, request: ConsentRequest) -> SecretStr:
-    """Blocking: the consent from a fresh tab to the code. Raises errors of our own only, and programming errors."""
+def obtain_code(
+    controller: BrowserControllerProtocol, request: ConsentRequest, hand_over: Callable[[SecretStr], None]
+) -> None:
+    """Blocking: the consent from a fresh tab to the code, which is handed over before the tab is closed.
+
+    Codes live for seconds. Raises errors of our own only, and programming errors.
+    """
     try:
         with controller.connect_to_profile(request) as tab:
             tab.click_authorize_button()
-            return tab.extract_oauth_code()
+            hand_over(tab.extract_oauth_code())
     except (TimeoutException, CommandTimeout) as error:
         raise AuthorizationTimeoutException(request.timeouts.page_load) from error
     except (
@@ -301,6 +358,14 @@ def obtain_code(controller: BrowserControllerProtocol, request: ConsentRequest) 
     ) as error:
         raise BrowserCrashedException from error
     except WebDriverException as error:
+        if (code := _network_error(error)) is not None:
+            raise ProfileNetworkException(code) from error
         if is_dead(error):
             raise BrowserCrashedException from error
         raise
+
+
+def _network_error(error: WebDriverException) -> str | None:
+    if (match := _NETWORK_ERROR.search(str(error.msg))) is not None:
+        return match[1]
+    return "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None

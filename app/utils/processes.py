@@ -30,6 +30,14 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def has_ended(pid: int) -> bool:
+    """Whether the process does nothing any more; where there is a /proc, a zombie has ended."""
+    if not is_running(pid):
+        return True
+    stat = Path(f"/proc/{pid}/stat")
+    return Path("/proc/self/stat").exists() and _state_and_group(stat)[0] in _ENDED
+
+
 def yield_cpu(leader_pid: int) -> None:
     """Lets everybody else go first: ten starting browsers would keep a small machine's other processes waiting.
 

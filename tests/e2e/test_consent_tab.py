@@ -3,11 +3,14 @@
 import asyncio
 import html
 import os
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,6 +18,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from app.clients.devtools import DevToolsClient
@@ -32,8 +40,10 @@ from app.utils.exceptions import (
     BrowserCrashedException,
     ConsentButtonNotFoundException,
     ConsentPageException,
+    FragmentResponseException,
     LoginRequiredException,
     PersonNotSeenException,
+    ProfileNetworkException,
     ProviderRulesException,
     ServiceStoppingException,
     UnknownPageException,
@@ -51,11 +61,13 @@ RULES = ConsentPageRules(
     error_texts=("no such app",),
     error_details=(".alert",),
 )
+START_TIMEOUT = 60  # seconds; many browsers start at once on a busy machine
 TIMEOUTS = BrowserTimeouts(attach=20, page_load=10, consent_button=3, callback=5, person=8)
 
 GRANT = "<button id=agree onclick=\"location='/granted'\">Agree</button>"
 BANNER = """<div id=cookies style="position:fixed;inset:0;background:#fff">
 <button onclick="this.parentNode.remove()">Only what is needed</button></div>"""
+CALLBACK = "/callback?state=the-state&code=the-code"
 PAGES = {
     "/plain": "<form action=/granted method=post><p id=who>You are @alice</p><button type=submit>Yes</button></form>",
     "/xpath": "<button>Refuse</button><button onclick=\"location='/granted'\">Grant</button>",
@@ -81,6 +93,17 @@ PAGES = {
     "/home": "<h1>What is happening?</h1>",
     "/two-factor": "<p class=alert></p><form action=/granted method=post><button type=submit>Verify</button></form>",
     "/hung": "<script>setTimeout(() => { for (;;); }, 50)</script>",
+    "/by-form": "<form action=/callback><input name=state value=the-state><input name=code value=the-code>"
+    "<button id=agree>Agree</button></form>",
+    "/by-form-post": "<form action=/callback method=post><input name=state value=the-state>"
+    "<input name=code value=the-code><button id=agree>Agree</button></form>",
+    "/by-fragment": "<button id=agree "
+    "onclick=\"location='/callback#state=the-state&code=the-code'\">Agree</button>",
+    "/by-button": f"<button id=agree onclick=\"location='{CALLBACK}'\">Agree</button>",
+    "/by-refresh": "<button id=agree onclick=\"location='/refreshes'\">Agree</button>",
+    "/refreshes": f"<meta http-equiv=refresh content='0;url={CALLBACK}'>",
+    "/by-script": "<button id=agree onclick=\"location='/scripted'\">Agree</button>",
+    "/scripted": f"<script>setTimeout(() => location.replace('{CALLBACK}'), 50)</script>",
     "/unlocks": "<p id=who>@alice</p><button id=agree onclick=\"location='/login'\">Agree</button>",
 }
 
@@ -103,7 +126,9 @@ def site() -> Iterator[Site]:
 @pytest.fixture
 async def browser(profile: ProfileInfo, info: SandboxInfo, http: httpx.AsyncClient) -> RunningBrowser:
     answer = await http.post(
-        f"{info.gologin_local_url}/browser/start-profile", json={"profileId": profile.id, "sync": True}
+        f"{info.gologin_local_url}/browser/start-profile",
+        json={"profileId": profile.id, "sync": True},
+        timeout=START_TIMEOUT,
     )
     ws_url = answer.json()["wsUrl"]
     address = urlsplit(ws_url).netloc
@@ -125,13 +150,19 @@ class Visit:
     def __init__(self, request: ConsentRequest) -> None:
         self.request = request
         self.stages: list[SessionStage] = []
+        self.on_code: Callable[[], None] = lambda: None
         request.report = self.stages.append
 
     async def code(self) -> str:
-        code = await asyncio.to_thread(
-            obtain_code, BrowserController(max_screenshot_bytes=500_000), self.request
-        )
-        return code.get_secret_value()
+        def hand_over(code: SecretStr) -> None:
+            codes.append(code.get_secret_value())
+            self.on_code()
+
+        codes: list[str] = []
+        controller = BrowserController(max_screenshot_bytes=500_000)
+        await asyncio.to_thread(obtain_code, controller, self.request, hand_over)
+        (code,) = codes
+        return code
 
 
 @pytest.fixture
@@ -169,6 +200,65 @@ async def test_an_account_is_chosen_by_its_label_and_confirmed(visit: Callable[.
     rules = replace(RULES, account_continue="#next")
     assert await visit("/radios", page=rules).code() == "the-code"
     assert "/plain?account=18" in site.visited
+
+
+@pytest.mark.parametrize("path", ["/by-form", "/by-refresh", "/by-script", "/by-button"])
+async def test_a_code_is_handed_over_before_its_tab_is_closed(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site, path: str
+):
+    """However the callback is reached, it never leaves the browser, and the tab closes without a deadline passing."""
+    open_tabs: list[str] = []
+
+    def look() -> None:
+        targets = httpx.get(f"http://{browser.address}/json/list", trust_env=False).json()
+        open_tabs.extend(target["url"] for target in targets if target["url"].startswith(site.url))
+
+    visiting = visit(path)
+    visiting.on_code = look
+    with structlog.testing.capture_logs() as lines:
+        assert await visiting.code() == "the-code"
+    assert open_tabs
+    assert not [line for line in lines if line["event"] == "browser.tab_not_closed"]
+    assert not [visited for visited in site.visited if visited.startswith("/callback")]
+
+
+async def test_a_callback_by_form_post_gives_its_code(visit: Callable[..., Visit], site: Site):
+    """OAuth 2.0 Form Post Response Mode: the code is in the body."""
+    assert await visit("/by-form-post").code() == "the-code"
+    assert "/callback" not in site.visited
+
+
+async def test_an_answer_in_the_fragment_is_named(visit: Callable[..., Visit]):
+    with pytest.raises(FragmentResponseException, match="in the fragment"):
+        await visit("/by-fragment").code()
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "retryable"),
+    [
+        ("closed", "ERR_CONNECTION_REFUSED", True),
+        ("hangs-up", "ERR_EMPTY_RESPONSE", True),
+        ("unknown", "ERR_NAME_NOT_RESOLVED", True),
+        ("self-signed", "ERR_CERT_AUTHORITY_INVALID", False),
+    ],
+)
+async def test_a_network_error_of_the_profiles_browser_has_its_own_code(
+    visit: Callable[..., Visit], tmp_path: Path, kind: str, code: str, retryable: bool
+):
+    async with _broken_server(kind, tmp_path) as url:
+        broken = visit("/plain")
+        broken.request.authorization = replace(broken.request.authorization, url=url)
+        with pytest.raises(ProfileNetworkException, match=code) as caught:
+            await broken.code()
+    assert (caught.value.error_code, caught.value.retryable) == ("PROFILE_NETWORK_ERROR", retryable)
+
+
+async def test_a_network_error_after_the_click_is_told_as_one(visit: Callable[..., Visit], site: Site):
+    async with _broken_server("closed", Path()) as url:
+        site.pages["/leads-nowhere"] = f"<button id=agree onclick=\"location='{url}'\">Agree</button>"
+        soon = replace(TIMEOUTS, callback=1)
+        with pytest.raises(ProfileNetworkException, match="ERR_CONNECTION_REFUSED"):
+            await visit("/leads-nowhere", timeouts=soon).code()
 
 
 @pytest.mark.parametrize(
@@ -343,6 +433,56 @@ async def test_a_login_after_the_click_is_waited_out_and_the_consent_pressed_aga
     await eventually(lambda: SessionStage.WAITING_FOR_PERSON in resumed.stages)
     await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/login")
     assert await running == "the-code"
+
+
+@asynccontextmanager
+async def _broken_server(kind: str, folder: Path) -> AsyncIterator[str]:
+    """The address of a provider that cannot be reached."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    if kind == "unknown":
+        yield "http://provider.invalid/authorize"
+        return
+    context = _self_signed(folder) if kind == "self-signed" else None
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    if kind == "closed":
+        server.close()
+        await server.wait_closed()
+    yield f"{'https' if context else 'http'}://127.0.0.1:{port}/authorize"
+    server.close()
+    await server.wait_closed()
+
+
+def _self_signed(folder: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
 
 
 async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:

@@ -134,6 +134,15 @@ def test_a_mistake_inside_an_app_is_named_by_its_place(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    "address", ["https://exa mple.org/cb", "https://example.org:99999/cb", "http://[::g]/cb"]
+)
+def test_a_redirect_uri_that_no_browser_opens_is_refused(tmp_path: Path, address: str):
+    apps = {"AIOTT1": {"client_id": "id", "redirect_uri": address}}
+    (line,) = refused(env(tmp_path, f"OAUTH_APPS={json.dumps(apps)}"))
+    assert "no browser can open this address" in line
+
+
+@pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({}, None),

@@ -23,7 +23,7 @@ class AppException(Exception):
     """Root of the service's own errors; its attributes are those of an unexpected one."""
 
     error_code: ClassVar[str] = "INTERNAL_ERROR"
-    kind: ClassVar[FailureKind] = FailureKind.UNEXPECTED
+    kind: FailureKind = FailureKind.UNEXPECTED
     status_code: ClassVar[int] = 500
     retryable: bool = False
     """Whether the same request may succeed later without anybody changing anything."""

@@ -1,6 +1,23 @@
 """The account, as the consent page shows it."""
 
+from typing import Final
+
 from app.utils.exceptions.base import DomainException, FailureKind
+
+_LASTING_NETWORK_ERRORS: Final = (
+    "ERR_CERT_",
+    "ERR_SSL_",
+    "ERR_BAD_SSL_CLIENT_AUTH_CERT",
+    "ERR_UNSAFE_PORT",
+    "ERR_UNKNOWN_URL_SCHEME",
+    "ERR_INVALID_URL",
+    "ERR_BLOCKED_BY_",
+    "ERR_NO_SUPPORTED_PROXIES",
+    "ERR_PROXY_AUTH_",
+    "ERR_PROXY_CERTIFICATE_INVALID",
+    "ERR_INVALID_AUTH_CREDENTIALS",
+)
+"""Beginnings of Chromium's network errors that no second attempt mends (net/base/net_error_list.h)."""
 
 
 class AccountMismatchException(DomainException):
@@ -138,6 +155,16 @@ class UnknownPageException(DomainException):
         )
 
 
+class FragmentResponseException(ConsentPageException):
+    """The provider answers in the callback's fragment, which no server would see."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "it answers in the fragment of the redirect URI (response_mode=fragment); "
+            "set the app to answer in the query or by form_post"
+        )
+
+
 class StateMismatchException(DomainException):
     """The callback's ``state`` is not the one sent (RFC 6749, 10.12): the callback is not ours and is refused."""
 
@@ -166,3 +193,23 @@ class IssuerMismatchException(DomainException):
             f"The provider's callback does not name {issuer} as its issuer; it was refused. "
             "Check the provider's issuer in PROVIDERS_FILE"
         )
+
+
+class ProfileNetworkException(DomainException):
+    """The profile's browser cannot reach the provider.
+
+    `code`: Chromium's, such as ``ERR_PROXY_CONNECTION_FAILED``. A certificate that is refused stays so.
+    """
+
+    error_code = "PROFILE_NETWORK_ERROR"
+    status_code = 502
+    kind = FailureKind.PASSING
+    retryable = True
+
+    def __init__(self, code: str) -> None:
+        super().__init__(
+            f"The profile's browser could not reach the provider ({code}); usually the profile's proxy is the cause"
+        )
+        if code.startswith(_LASTING_NETWORK_ERRORS):
+            self.kind = FailureKind.ACCOUNT
+            self.retryable = False

@@ -1,6 +1,7 @@
 """`running_profile`: a slot, a lease and a browser, and all three given back on any exit. Real browsers."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -14,6 +15,8 @@ from app.database import Database
 from app.models import Profile, SessionStage, utc_now
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
+from app.sandbox.config import SandboxInfo
+from app.sandbox.devtools import command
 from app.utils.exceptions import (
     AppException,
     ConcurrentProfileLimitException,
@@ -78,6 +81,22 @@ async def test_it_runs_under_a_lease_and_is_stopped_at_the_end(
         assert not await is_free(database, known)
     assert stages == [SessionStage.PROFILE_STARTING]
     assert await all_given_back(sandbox_context, database, admin, known)
+
+
+@pytest.mark.parametrize("product", ["gologin", "adspower"])
+async def test_a_cookie_that_was_set_just_before_the_end_is_kept(
+    sandbox_settings: MakeSettings, info: SandboxInfo, known: str, product: str
+):
+    """A sign-in is a cookie; the profile browsers kill a browser that is still closing when they are told to stop."""
+    cookie = {"name": "sign-in", "value": secrets.token_hex(8), "url": "https://kept.example/"}
+    settings = sandbox_settings(profile_browser=product, adspower_url=info.adspower_url)
+    async with open_context(settings) as context:
+        async with context.gologin.running_profile(known, report=ignore) as browser:
+            lasting = {**cookie, "expires": (utc_now() + timedelta(days=9)).timestamp()}
+            await command(browser.ws_url, "Storage.setCookies", {"cookies": [lasting]})
+        async with context.gologin.running_profile(known, report=ignore) as browser:
+            found = (await command(browser.ws_url, "Storage.getCookies"))["cookies"]
+    assert cookie["value"] in [each["value"] for each in found if each["name"] == cookie["name"]]
 
 
 async def test_an_error_in_the_middle_stops_it(

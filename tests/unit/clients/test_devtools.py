@@ -14,6 +14,11 @@ REDIRECT = "http://localhost:8000/callback"
         ("https://example.org/?code=1", "https://example.org"),
         ("https://example.org:443/cb", "https://example.org/cb"),
         ("http://example.org/cb", "http://example.org:80/cb"),
+        ("https://xn--bcher-kva.example/callback?code=1", "https://bücher.example/callback"),
+        ("https://example.org/r%C3%BCckruf?code=1", "https://example.org/rückruf"),
+        ("https://example.org/call%20back?code=1", "https://example.org/call back"),
+        ("https://example.org/callback?code=1", "https://example.org/a/../callback"),
+        ("https://example.org/callback?code=1", "https://example.org/a/%2e%2e/callback"),
         ("http://127.0.0.1:9/cb?registered=1&code=1", "http://127.0.0.1:9/cb?registered=1"),
     ],
 )
@@ -33,6 +38,10 @@ def test_the_redirect_is_recognised_however_it_is_spelt(url: str, redirect_uri: 
         "http://localhost.evil:8000/callback",
         f"http://evil/?next={REDIRECT}",
         "about:blank",
+        "http://exa mple/callback",
+        "data:text/html,x",
+        "chrome-error://chromewebdata/",
+        "http://localhost:8000/call%2Fback",
     ],
 )
 def test_no_other_address_is_taken_for_the_redirect(url: str):

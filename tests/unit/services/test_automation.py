@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from selenium.common.exceptions import (
+    InsecureCertificateException,
     InvalidSessionIdException,
     JavascriptException,
     NoSuchWindowException,
@@ -36,6 +37,7 @@ from app.utils.exceptions import (
     HumanCheckException,
     IssuerMismatchException,
     LoginRequiredException,
+    ProfileNetworkException,
     StateMismatchException,
 )
 from tests.fixtures.factories import new_authorization
@@ -195,6 +197,9 @@ def test_which_errors_mean_that_the_browser_is_gone(error: WebDriverException, d
         (ProtocolError("x"), BrowserCrashedException),
         (ConnectionRefusedError(), BrowserCrashedException),
         (ConnectionClosedError(None, None), BrowserCrashedException),
+        (WebDriverException("unknown error: net::ERR_PROXY_CONNECTION_FAILED"), ProfileNetworkException),
+        (WebDriverException("unknown error: net::ERR_INTERNET_DISCONNECTED"), ProfileNetworkException),
+        (InsecureCertificateException("insecure certificate"), ProfileNetworkException),
         (TimeoutException("x"), AuthorizationTimeoutException),
         (JavascriptException("x"), JavascriptException),
         (ConsentDeclinedException("alice"), ConsentDeclinedException),
@@ -208,5 +213,5 @@ def test_what_the_drivers_death_is_called(error: Exception, ours: type[Exception
             yield
 
     with pytest.raises(ours) as caught:
-        obtain_code(Controller(), SimpleNamespace(timeouts=BrowserTimeouts(1, 1, 1, 1)))
+        obtain_code(Controller(), SimpleNamespace(timeouts=BrowserTimeouts(1, 1, 1, 1)), print)
     assert caught.type is ours
