@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app.clients import bounded
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable
 from app.utils.exceptions import UNREACHABLE, AdsPowerAPIException
@@ -142,11 +143,15 @@ class AdsPowerClient:
         """`timeout`: seconds for the whole answer."""
         try:
             async with asyncio.timeout(timeout):
-                response = await self._http.get(url, params=params, timeout=timeout)
+                response = await bounded.request(
+                    self._http, "GET", url, max_bytes=bounded.MAX_LIST, params=params, timeout=timeout
+                )
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AdsPowerAPIException("timeout", f"no answer within {timeout:g} seconds") from error
         except httpx.ConnectError as error:  # nothing was sent
             raise AdsPowerAPIException(UNREACHABLE, "the app cannot be reached (is it running?)") from error
+        except bounded.UnreadableAnswerError as error:
+            raise AdsPowerAPIException("unreadable", str(error), retryable=False) from error
         except httpx.HTTPError as error:
             raise AdsPowerAPIException("disconnected", "the app broke the connection") from error
         if not response.is_success:
@@ -154,7 +159,7 @@ class AdsPowerClient:
             raise AdsPowerAPIException(response.status_code, "the app refused the call", retryable=retryable)
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise AdsPowerAPIException(
                 response.status_code, "the answer is not JSON", retryable=False
             ) from None

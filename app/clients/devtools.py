@@ -22,12 +22,15 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from app.clients import bounded
 from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
 _VERSION_TIMEOUT: Final = 2.0
-_MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d+)\.")
+_MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d{1,9})\.")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_MAX_MESSAGE: Final = 32 * 1024 * 1024
+"""Bytes; a screenshot of a large window takes 10 MB, in base64."""
 _CONSOLE_LINES: Final = 20
 _FIRST_ASKED: Final = 100
 """Numbers of the commands whose answers somebody waits for; the lower ones are sent without."""
@@ -55,13 +58,23 @@ class DevToolsClient:
         """The browser behind `address` (host:port). Raises `SeleniumConnectionException` within 2 seconds."""
         try:
             async with asyncio.timeout(_VERSION_TIMEOUT):
-                response = await self._http.get(f"http://{address}/json/version", timeout=_VERSION_TIMEOUT)
+                response = await bounded.request(
+                    self._http, "GET", f"http://{address}/json/version", timeout=_VERSION_TIMEOUT
+                )
             body = response.raise_for_status().json()
             match = _MAJOR.match(body["Browser"])
             if match is None:
                 raise ValueError("not a Chromium")
-            return BrowserVersion(int(match[1]), body["webSocketDebuggerUrl"])
-        except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            return BrowserVersion(int(match[1]), str(body["webSocketDebuggerUrl"]))
+        except (
+            TimeoutError,
+            httpx.HTTPError,
+            OverflowError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:
             raise SeleniumConnectionException(address.rpartition(":")[2]) from error
 
     async def close_browser(self, ws_url: str, *, timeout: float) -> bool:
@@ -71,7 +84,7 @@ class DevToolsClient:
         """
         try:
             async with connect_async(
-                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=None
+                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=_MAX_MESSAGE
             ) as socket:
                 await socket.send(json.dumps({"id": 1, "method": "Browser.close"}))
                 async with asyncio.timeout(timeout):
@@ -109,7 +122,7 @@ class RedirectWatcher:
             self._url,
             open_timeout=self._timeout,
             close_timeout=0.1,
-            max_size=None,
+            max_size=_MAX_MESSAGE,
             compression=None,
             legacy=True,  # the connection outlives this method
             ping_interval=None,  # a page that hangs does not answer, and is not gone
@@ -165,7 +178,9 @@ class RedirectWatcher:
         try:
             with suppress(WebSocketException, OSError):
                 for message in self._socket:
-                    self._handle(json.loads(message))
+                    # One that is no JSON, or of another shape, ends nothing but itself.
+                    with suppress(ValueError, TypeError, AttributeError, LookupError, RecursionError):
+                        self._handle(json.loads(message))
         finally:
             self._caught.put(None)
         for answers in list(self._answers.values()):

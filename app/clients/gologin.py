@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from app.clients import bounded
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable, without_tags
 from app.utils.exceptions import UNREACHABLE, GoLoginAPIException
@@ -121,7 +122,7 @@ class GoLoginClient:
     async def list_profiles(self, page: int) -> ProfilePage:
         """30 a page, oldest first, so that new ones only ever appear at the end."""
         params = {"page": page, "sorterField": "createdAt", "sorterOrder": "ascend"}
-        rows = _parse(_Page, await self._cloud("/browser/v2", params=params))
+        rows = _parse(_Page, await self._cloud("/browser/v2", max_bytes=bounded.MAX_LIST, params=params))
         return ProfilePage(profiles=list(rows.profiles), total=rows.total)
 
     @retry_idempotent()
@@ -182,11 +183,13 @@ class GoLoginClient:
         """`timeout`: seconds for the whole answer, however slowly it comes."""
         try:
             async with asyncio.timeout(timeout):
-                return await self._http.request(method, url, timeout=timeout, **content)
+                return await bounded.request(self._http, method, url, timeout=timeout, **content)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise GoLoginAPIException("timeout", f"no answer within {timeout:g} seconds") from error
         except httpx.ConnectError as error:  # nothing was sent
             raise GoLoginAPIException(UNREACHABLE, f"{place} cannot be reached") from error
+        except bounded.UnreadableAnswerError as error:
+            raise GoLoginAPIException("unreadable", str(error), retryable=False) from error
         except httpx.HTTPError as error:
             raise GoLoginAPIException("disconnected", f"{place} broke the connection") from error
 

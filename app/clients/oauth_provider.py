@@ -17,6 +17,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
+from app.clients import bounded
 from app.clients.texts import storable
 from app.utils.exceptions import (
     CreditsDepletedException,
@@ -193,8 +194,8 @@ class OAuthProviderClient:
             headers["Authorization"] = f"Bearer {bearer}"
         try:
             async with asyncio.timeout(self._timeout):  # for the whole answer, however slowly it comes
-                response = await self._http.request(
-                    method, url, headers=headers, timeout=self._timeout, **content
+                response = await bounded.request(
+                    self._http, method, url, headers=headers, timeout=self._timeout, **content
                 )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             reason = "the provider's API cannot be reached"
@@ -202,6 +203,10 @@ class OAuthProviderClient:
         except (TimeoutError, httpx.TimeoutException) as error:
             reason = f"no answer within {self._timeout:g} seconds"
             raise TwitterAPIException("timeout", reason, provider=api.name, may_have_acted=True) from error
+        except bounded.UnreadableAnswerError as error:
+            raise TwitterAPIException(
+                "unreadable", str(error), retryable=False, provider=api.name, may_have_acted=True
+            ) from error
         except httpx.HTTPError as error:
             reason = "the connection to the provider's API broke off"
             raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
