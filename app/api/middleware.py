@@ -25,6 +25,8 @@ from app.utils.request_id import accept_request_id
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 DOCS_PATHS: Final = ("/docs", "/redoc")
 
+_MAX_DIGITS: Final = 18
+"""Of a length; Python reads no number of thousands of them."""
 _POLICY: Final = b"content-security-policy"
 _ON_EVERY_ANSWER: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -204,7 +206,7 @@ class BodyLimitMiddleware:
             return
         max_bytes = self._by_path.get(scope["path"], self._max_bytes)
         announced = Headers(scope=scope).get("content-length", "")
-        too_large = announced.isdecimal() and int(announced) > max_bytes
+        too_large = announced.isdecimal() and (len(announced) > _MAX_DIGITS or int(announced) > max_bytes)
         received = 0
 
         async def receive_within_limit() -> Message:

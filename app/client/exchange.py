@@ -89,7 +89,7 @@ def opened(answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
         if answer.status < 300 and "data" in envelope:
             return envelope, None
         code, message = envelope["error_code"], envelope["error"]
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         envelope, code = {}, "UNEXPECTED_ANSWER"
         message = f"HTTP {answer.status} without what the service would say: is the URL right?"
     after = answer.headers.get("Retry-After", "")
@@ -99,7 +99,7 @@ def opened(answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
         status=answer.status,
         request_id=envelope.get("request_id"),
         data=envelope.get("data"),
-        retry_after=float(after) if after.isdecimal() else None,
+        retry_after=float(after[:6]) if after.isdecimal() else None,
     )
 
 

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from app.utils.handles import APP_NAME, normalize_handle
 
 RuleSource = Literal["name", "notes", "tag", "none"]
 
@@ -33,8 +36,12 @@ class AccountRule:
         for text in self._texts(name, metadata):
             if match := self._pattern.search(text):
                 groups = match.groupdict()
-                if account_id := groups.get("account"):
-                    return Owner(account_id=account_id.removeprefix("@").lower(), api_app=groups.get("app"))
+                api_app = groups.get("app")
+                if api_app is not None and not APP_NAME.fullmatch(api_app):
+                    continue
+                # What is no handle can be nobody's account, and may be longer than the database takes.
+                with suppress(ValueError):
+                    return Owner(account_id=normalize_handle(groups.get("account") or ""), api_app=api_app)
         return NOBODY
 
     def _texts(self, name: str, metadata: dict[str, Any]) -> Iterable[str]:
