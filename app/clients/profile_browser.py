@@ -78,7 +78,7 @@ def read_rows(model: type[Row], rows: list[Any], id_field: str) -> tuple[list[Ro
         raise ValueError(f"{len(rows)} rows on a page")
     good, skipped = [], []
     for number, row in enumerate(rows, start=1):
-        profile_id = row.get(id_field) if isinstance(row, dict) else row
+        profile_id = row.get(id_field) if isinstance(row, dict) else None
         try:
             if not is_profile_id(profile_id):
                 raise ValueError

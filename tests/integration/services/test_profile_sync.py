@@ -1,5 +1,6 @@
 """The profiles table follows GoLogin's list, and a broken answer takes nothing away."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -206,7 +207,7 @@ async def test_a_row_that_cannot_be_stored_is_skipped_and_named(
         {"id": "good", "name": "n\x00\ud800", "notes": "\x00", "tags": 7},
         "row",
     ]
-    await admin.set_fault("gologin.list", "status", status=200, body={"profiles": rows}, times=1)
+    await admin.set_fault("gologin.list", "status", status=200, body=json.dumps({"profiles": rows}), times=1)
     await admin.set_fault("gologin.list", "status", status=200, body={"profiles": []})
     result = await sandbox_context.gologin.sync_profiles()
     assert (result.seen, result.skipped, len(result.skipped_rows)) == (1, 2, 2)
