@@ -161,6 +161,8 @@ class Settings(BaseSettings):
     profile_rule: Literal["name", "notes", "tag", "none"] = "name"
     profile_rule_pattern: str = r"^@?(?P<account>[A-Za-z0-9_]{1,15})$"
     adspower_url: str = "http://local.adspower.net:50325"
+    browser_hosts: tuple[str, ...] = ()
+    """Where browsers may run besides this host and that of the profile browser's local API."""
 
     oauth_apps: dict[str, OAuthApp] = {}
     providers_file: Path | None = None

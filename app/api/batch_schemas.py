@@ -19,6 +19,9 @@ from app.utils.exceptions import InvalidRequestException, UnsupportedMediaTypeEx
 _CSV: Final = "text/csv"
 _JSON: Final = "application/json"
 
+_MAX_BRACES: Final = 4
+"""For each row; a good one has one, and a text in a bad one may have some."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -72,7 +75,7 @@ REQUEST_BODY: Final[dict[str, Any]] = {
 """For the API's description: the body is read by `read_batch`, row by row."""
 
 
-def read_batch(content_type: str, query: Mapping[str, str], body: bytes) -> BatchOrder:
+def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_rows: int) -> BatchOrder:
     """Bad rows are kept with their reason.
 
     Raises `RequestValidationError`, `InvalidRequestException`, `UnsupportedMediaTypeException`.
@@ -80,13 +83,18 @@ def read_batch(content_type: str, query: Mapping[str, str], body: bytes) -> Batc
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == _CSV:
         options = _validated(CsvBatchRequest, dict(query))
-        rows = batch_rows.from_csv(body, RowDefaults(options.api_app, options.priority))
+        rows = batch_rows.from_csv(body, RowDefaults(options.api_app, options.priority), max_rows=max_rows)
         return _order(rows, options, options)
     if media_type != _JSON:
         raise UnsupportedMediaTypeException(f"{_JSON} or {_CSV}")
+    if body.count(b"{") + body.count(b"[") > _MAX_BRACES * (
+        max_rows + _MAX_BRACES
+    ):  # before they take memory and time
+        raise InvalidRequestException(f"A batch has {max_rows} rows at most, this one has more; split it")
     wanted = _validated(BatchRequest, _decoded(body))
     defaults = RowDefaults(wanted.defaults.api_app, wanted.defaults.priority)
-    return _order(batch_rows.from_objects(wanted.rows, defaults), wanted, wanted.defaults)
+    rows = batch_rows.from_objects(wanted.rows, defaults, max_rows=max_rows)
+    return _order(rows, wanted, wanted.defaults)
 
 
 def _decoded(body: bytes) -> Any:

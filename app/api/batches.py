@@ -1,5 +1,6 @@
 """`/authorize/batch` and `/batches`: many accounts at once, at a pace, and what became of each."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
@@ -69,7 +70,14 @@ async def authorize_batch(
     idempotency_key: IdempotencyKeyDep = None,
 ) -> APIResponse[PlacedBatchResponse]:
     """Start the authorization of many accounts: a JSON list, or a CSV whose options are in the query."""
-    order = read_batch(request.headers.get("Content-Type", ""), request.query_params, await request.body())
+    # In a thread: whoever waits for another answer does not wait for these rows.
+    order = await asyncio.to_thread(
+        read_batch,
+        request.headers.get("Content-Type", ""),
+        request.query_params,
+        await request.body(),
+        max_rows=context.settings.max_batch_rows,
+    )
     async with context.database.transaction() as session:
         placed = await context.batches.request(session, order, caller=caller, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/batches/{placed.batch_id}"

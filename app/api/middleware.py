@@ -35,7 +35,8 @@ _SINGLE_HEADERS: Final = (
     "Last-Event-ID",
     "Content-Type",
 )
-
+_MAX_DIGITS: Final = 18
+"""Of a length; Python reads no number of thousands of them."""
 _POLICY: Final = b"content-security-policy"
 _ON_EVERY_ANSWER: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -236,7 +237,7 @@ class BodyLimitMiddleware:
             return
         max_bytes = self._by_path.get(scope["path"], self._max_bytes)
         announced = Headers(scope=scope).get("content-length", "")
-        too_large = announced.isdecimal() and int(announced) > max_bytes
+        too_large = announced.isdecimal() and (len(announced) > _MAX_DIGITS or int(announced) > max_bytes)
         received = 0
 
         async def receive_within_limit() -> Message:

@@ -34,7 +34,11 @@ class LocalBatches:
     ) -> PlacedBatch:
         """A batch of a CSV; what was placed as the same `source` is that batch, unless `again`."""
         order = BatchOrder(
-            batch_rows.from_csv(content, RowDefaults(options.get("api_app"))),
+            batch_rows.from_csv(
+                content,
+                RowDefaults(options.get("api_app")),
+                max_rows=self._context.settings.max_batch_rows,
+            ),
             max_running=options.get("max_running"),
             stop_percent=options.get("stop_percent"),
         )

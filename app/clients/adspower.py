@@ -5,6 +5,7 @@ other code is a failure. The app answers one request a second and says so with `
 """
 
 import asyncio
+from collections.abc import Collection
 from time import monotonic
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -14,8 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from app.clients.answers import body_kind, json_in, kind_of, misfits, not_expected
 from app.clients.bounded import LIST, AnswerTooLargeError
-from app.clients.profile_browser import BrowserProfile, ProfilePage
-from app.clients.texts import error_words, storable
+from app.clients.profile_browser import (
+    BrowserProfile,
+    ProfilePage,
+    checked_ws_url,
+    name_of,
+    read_rows,
+    text_of,
+)
+from app.clients.texts import error_words, printable
 from app.utils.exceptions import UNREACHABLE, AdsPowerAPIException
 from app.utils.retry import retry_idempotent
 
@@ -33,16 +41,21 @@ class _Profile(BaseModel):
     remark: str = ""
     group_name: str = ""
 
-    @field_validator("name", "remark", "group_name", mode="before")
+    @field_validator("name", "group_name", mode="before")
+    @classmethod
+    def _name(cls, value: Any) -> str:
+        return name_of(value)
+
+    @field_validator("remark", mode="before")
     @classmethod
     def _text(cls, value: Any) -> str:
-        return storable(value) if isinstance(value, str) else ""
+        return text_of(value) or ""
 
 
 class _List(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    profiles: list[_Profile] = Field(alias="list")
+    profiles: list[Any] = Field(alias="list")
 
 
 class _Addresses(BaseModel):
@@ -65,7 +78,7 @@ class _Version(BaseModel):
 
 class AdsPowerClient:
     """Seconds: `api_timeout` for a list, `stop_timeout` for a stop, which waits for the browser, `spacing` between
-    two calls.
+    two calls. `browser_hosts`: hosts besides this one and that of `base_url` on which browsers may run.
     """
 
     def __init__(
@@ -76,12 +89,14 @@ class AdsPowerClient:
         api_timeout: float,
         stop_timeout: float,
         spacing: float = 1.1,
+        browser_hosts: Collection[str] = (),
     ) -> None:
         self._http = http
         self._base_url = base_url
         self._api_timeout = api_timeout
         self._stop_timeout = stop_timeout
         self._spacing = spacing
+        self._browser_hosts = browser_hosts
         self._lock = asyncio.Lock()
         self._next_call = 0.0
 
@@ -91,13 +106,17 @@ class AdsPowerClient:
         answer = await self._call(
             "/api/v1/user/list", self._api_timeout, page=str(page), page_size=str(_PAGE_SIZE)
         )
-        rows = _parse(_List, answer).profiles
-        return ProfilePage(profiles=[_profile(row) for row in rows])
+        try:
+            rows, skipped = read_rows(_Profile, _parse(_List, answer).profiles, "user_id")
+        except ValueError as error:
+            raise AdsPowerAPIException(200, str(error), retryable=False) from None
+        return ProfilePage(profiles=[_profile(row) for row in rows], skipped=skipped)
 
     @retry_idempotent()
     async def profile_exists(self, profile_id: str) -> bool:
         answer = await self._call("/api/v1/user/list", self._api_timeout, user_id=profile_id)
-        return any(row.user_id == profile_id for row in _parse(_List, answer).profiles)
+        rows = _parse(_List, answer).profiles
+        return any(isinstance(row, dict) and row.get("user_id") == profile_id for row in rows)
 
     @retry_idempotent()
     async def check_token(self) -> None:
@@ -108,12 +127,17 @@ class AdsPowerClient:
         """The answer carries host and port; the browser itself tells its DevTools address."""
         answer = await self._call("/api/v1/browser/start", timeout, user_id=profile_id)
         address = _parse(_Started, answer).ws.selenium
+        self._checked(f"ws://{address}/")
         try:
             version = await self._get(f"http://{address}/json/version", _VERSION_TIMEOUT, {})
         except AdsPowerAPIException as error:  # of the browser, not of the app
             raise AdsPowerAPIException("no browser", f"nothing answers on {address}") from error
         ws_url = _parse(_Version, version).ws_url
-        return urlsplit(ws_url)._replace(netloc=address).geturl()
+        try:
+            path = urlsplit(ws_url).path
+        except ValueError:
+            raise AdsPowerAPIException(200, "the browser's address cannot be read", retryable=False) from None
+        return self._checked(f"ws://{address}{path}")
 
     async def stop_profile(self, profile_id: str) -> None:
         """One that does not run is a failure to AdsPower and a success here."""
@@ -123,6 +147,12 @@ class AdsPowerClient:
             if "not open" not in error.message:
                 raise
 
+    def _checked(self, ws_url: str) -> str:
+        try:
+            return checked_ws_url(ws_url, api_url=self._base_url, hosts=self._browser_hosts)
+        except ValueError as error:
+            raise AdsPowerAPIException(200, str(error), retryable=False) from None
+
     async def _call(self, path: str, timeout: float, **params: str) -> Any:
         await self._wait_for_turn()
         answer = await self._get(f"{self._base_url}{path}", timeout, params)
@@ -131,7 +161,9 @@ class AdsPowerClient:
             raise AdsPowerAPIException("no code", expected, retryable=False)
         if answer["code"] != 0:
             message = error_words(str(answer.get("msg") or ""))
-            raise AdsPowerAPIException(f"code {answer['code']}", message, retryable="Too many" in message)
+            raise AdsPowerAPIException(
+                f"code {printable(str(answer['code']))}", message, retryable="Too many" in message
+            )
         return answer.get("data") or {}
 
     async def _wait_for_turn(self) -> None:

@@ -29,7 +29,8 @@ class AnswerTooLargeError(httpx.ReadError):
 class BoundedTransport(httpx.AsyncBaseTransport):
     """Hands out the answers of `transport` unpacked and within their ceilings.
 
-    Reading a body raises `AnswerTooLargeError`, or `httpx.DecodingError` for one that cannot be unpacked.
+    Reading the body of a success raises `AnswerTooLargeError`, or `httpx.DecodingError` when it cannot be unpacked; the
+    body of any other status is cut off.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
@@ -43,8 +44,13 @@ class BoundedTransport(httpx.AsyncBaseTransport):
             request=request,
             encoding=response.headers.pop("content-encoding", "identity").strip().lower(),
             ceiling=request.extensions.get("max_answer", MAX_ANSWER),
+            is_success=response.is_success,
         )
         response.headers.pop("content-length", None)  # of the packed body
+        response.headers.pop("set-cookie", None)  # nobody needs cookies, and they would add up
+        if "content-type" in response.headers:
+            # Without a charset: some names of it are those of packers, and httpx would unpack once more.
+            response.headers["content-type"] = response.headers["content-type"].partition(";")[0]
         return httpx.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
@@ -55,27 +61,48 @@ class BoundedTransport(httpx.AsyncBaseTransport):
 
 class _BoundedBody(httpx.AsyncByteStream):
     def __init__(
-        self, stream: httpx.AsyncByteStream, *, request: httpx.Request, encoding: str, ceiling: int
+        self,
+        stream: httpx.AsyncByteStream,
+        *,
+        request: httpx.Request,
+        encoding: str,
+        ceiling: int,
+        is_success: bool,
     ) -> None:
         self._stream = stream
         self._request = request
         self._encoding = encoding
         self._ceiling = ceiling
+        self._is_success = is_success
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._encoding not in ("identity", "", *_ENCODINGS):
-            raise httpx.DecodingError("the answer is packed as nobody asked for", request=self._request)
-        unpacker = zlib.decompressobj(_GZIP_OR_ZLIB) if self._encoding in _ENCODINGS else None
         left = self._ceiling
-        async for sent in self._stream:
+        try:
+            async for part in self._unpacked(left + 1):
+                if len(part) > left:
+                    yield part[:left]
+                    raise AnswerTooLargeError(self._ceiling, request=self._request)
+                left -= len(part)
+                yield part
+        except (AnswerTooLargeError, httpx.DecodingError):
+            if self._is_success:
+                raise
+            # What an error says is cut off: its status alone says what it means.
+
+    async def _unpacked(self, most: int) -> AsyncIterator[bytes]:
+        """`most`: bytes that a part of the stream may become; the rest is lost."""
+        if self._encoding in ("identity", ""):
+            async for part in self._stream:
+                yield part
+            return
+        if self._encoding not in _ENCODINGS:
+            raise httpx.DecodingError("the answer is packed as nobody asked for", request=self._request)
+        unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+        async for part in self._stream:
             try:
-                part = unpacker.decompress(sent, left + 1) if unpacker is not None else sent
+                yield unpacker.decompress(part, most)
             except zlib.error as error:
                 raise httpx.DecodingError("the answer cannot be unpacked", request=self._request) from error
-            left -= len(part)
-            if left < 0:
-                raise AnswerTooLargeError(self._ceiling, request=self._request)
-            yield part
 
     async def aclose(self) -> None:
         await self._stream.aclose()

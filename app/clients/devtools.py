@@ -28,7 +28,9 @@ from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
 _VERSION_TIMEOUT: Final = 2.0
-_MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d+)\.")
+_MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d{1,9})\.")
+_MAX_MESSAGE: Final = 32 * 1024 * 1024
+"""Bytes; a screenshot of a large window takes 10 MB, in base64."""
 _NETWORK_ERROR: Final = re.compile(r"net::(ERR_[A-Z0-9_]+)")
 _CONSOLE_LINES: Final = 20
 _FIRST_ASKED: Final = 100
@@ -68,8 +70,16 @@ class DevToolsClient:
             match = _MAJOR.match(body["Browser"])
             if match is None:
                 raise ValueError("not a Chromium")
-            return BrowserVersion(int(match[1]), body["webSocketDebuggerUrl"])
-        except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            return BrowserVersion(int(match[1]), str(body["webSocketDebuggerUrl"]))
+        except (
+            TimeoutError,
+            httpx.HTTPError,
+            OverflowError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:
             raise SeleniumConnectionException(address.rpartition(":")[2]) from error
 
     async def close_browser(self, ws_url: str, *, timeout: float) -> bool:
@@ -89,7 +99,7 @@ class DevToolsClient:
         pid: int | None = None
         try:
             async with connect_async(
-                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=None, proxy=None
+                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=_MAX_MESSAGE, proxy=None
             ) as socket:
                 pid = await process_of(socket, ws_url)
                 await socket.send(json.dumps({"id": 2, "method": "Browser.close"}))
@@ -132,7 +142,7 @@ class RedirectWatcher:
             self._url,
             open_timeout=self._timeout,
             close_timeout=0.1,
-            max_size=None,
+            max_size=_MAX_MESSAGE,
             compression=None,
             proxy=None,
             legacy=True,  # the connection outlives this method
@@ -193,7 +203,9 @@ class RedirectWatcher:
         try:
             with suppress(WebSocketException, OSError):
                 for message in self._socket:
-                    self._handle(json.loads(message))
+                    # One that is no JSON, or of another shape, ends nothing but itself.
+                    with suppress(ValueError, TypeError, AttributeError, LookupError, RecursionError):
+                        self._handle(json.loads(message))
         finally:
             self._caught.put(None)
             self._answered.set()

@@ -6,6 +6,7 @@ defensively, and every failure becomes a `GoLoginAPIException` with GoLogin's ow
 
 import asyncio
 import re
+from collections.abc import Collection
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -14,8 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from app.clients.answers import body_kind, json_in, misfits, not_expected
 from app.clients.bounded import LIST, AnswerTooLargeError
-from app.clients.profile_browser import BrowserProfile, ProfilePage
-from app.clients.texts import error_words, storable, without_tags
+from app.clients.profile_browser import (
+    BrowserProfile,
+    ProfilePage,
+    checked_ws_url,
+    name_of,
+    read_rows,
+    tags_of,
+    text_of,
+)
+from app.clients.texts import error_words, without_tags
 from app.utils.exceptions import UNREACHABLE, GoLoginAPIException
 from app.utils.retry import retry_idempotent
 from app.utils.tasks import uninterrupted
@@ -47,12 +56,12 @@ class GoLoginProfile(BrowserProfile):
     @field_validator("name", mode="before")
     @classmethod
     def _trimmed(cls, value: Any) -> str:
-        return storable(value) if isinstance(value, str) else ""
+        return name_of(value)
 
     @field_validator("notes", "os", "browser_type", mode="before")
     @classmethod
     def _text(cls, value: Any) -> str | None:
-        return storable(value) if isinstance(value, str) else None
+        return text_of(value)
 
     @field_validator("can_be_running", mode="before")
     @classmethod
@@ -63,13 +72,13 @@ class GoLoginProfile(BrowserProfile):
     @classmethod
     def _titles(cls, value: Any) -> tuple[str, ...]:
         tags = [tag for tag in value if isinstance(tag, dict)] if isinstance(value, list) else []
-        return tuple(storable(tag["title"]) for tag in tags if isinstance(tag.get("title"), str))
+        return tags_of([tag.get("title") for tag in tags])
 
 
 class _Page(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    profiles: list[GoLoginProfile]
+    profiles: list[Any]
     total: int | None = Field(default=None, alias="allProfilesCount")
 
     @field_validator("total", mode="before")
@@ -87,7 +96,7 @@ class _User(BaseModel):
 class _Started(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    ws_url: str = Field(alias="wsUrl", pattern=r"^wss?://[^/]+:\d+/")
+    ws_url: str = Field(alias="wsUrl")
 
 
 class GoLoginClient:
@@ -97,6 +106,7 @@ class GoLoginClient:
         gate: passed before every cloud call; the local API has no budget.
         api_timeout: seconds for a cloud call; they answer within a few seconds or not at all.
         stop_timeout: seconds for stop-profile, which waits until the browser has saved its profile.
+        browser_hosts: hosts besides this one and that of `local_url` on which browsers may run.
     """
 
     def __init__(
@@ -109,6 +119,7 @@ class GoLoginClient:
         local_url: str,
         api_timeout: float,
         stop_timeout: float,
+        browser_hosts: Collection[str] = (),
     ) -> None:
         self._http = http
         self._gate = gate
@@ -117,13 +128,19 @@ class GoLoginClient:
         self._local_url = local_url
         self._api_timeout = api_timeout
         self._stop_timeout = stop_timeout
+        self._browser_hosts = browser_hosts
 
     @retry_idempotent()
     async def list_profiles(self, page: int) -> ProfilePage:
         """30 a page, oldest first, so that new ones only ever appear at the end."""
         params = {"page": page, "sorterField": "createdAt", "sorterOrder": "ascend"}
-        rows = _parse(_Page, await self._cloud("/browser/v2", params=params, extensions=LIST))
-        return ProfilePage(profiles=list(rows.profiles), total=rows.total)
+        response = await self._cloud("/browser/v2", params=params, extensions=LIST)
+        found = _parse(_Page, response)
+        try:
+            rows, skipped = read_rows(GoLoginProfile, found.profiles, "id")
+        except ValueError as error:
+            raise GoLoginAPIException(response.status_code, str(error), retryable=False) from None
+        return ProfilePage(profiles=list(rows), skipped=skipped, total=found.total)
 
     @retry_idempotent()
     async def profile_exists(self, profile_id: str) -> bool:
@@ -148,7 +165,15 @@ class GoLoginClient:
         """
         body = {"profileId": profile_id, "sync": True}
         response = await self._send("POST", f"{self._local_url}/browser/start-profile", timeout, json=body)
-        return _parse(_Started, response).ws_url
+        try:
+            ws_url = _parse(_Started, response).ws_url
+            return checked_ws_url(ws_url, api_url=self._local_url, hosts=self._browser_hosts)
+        except GoLoginAPIException as error:
+            if words := _refusal(response, secret=self._api_token):
+                raise GoLoginAPIException(response.status_code, words, retryable=error.retryable) from None
+            raise
+        except ValueError as error:
+            raise GoLoginAPIException(response.status_code, str(error), retryable=False) from None
 
     async def stop_profile(self, profile_id: str) -> None:
         """204 without a body, also when nothing ran."""
@@ -223,9 +248,14 @@ def _parse(model: type[T], response: httpx.Response) -> T:
 
 
 def _error_message(response: httpx.Response, *, secret: str) -> str:
-    """GoLogin's own words: `message` is a string or a list; else the whole text."""
+    """GoLogin's own words, else the whole text."""
+    return _refusal(response, secret=secret) or error_words(response.text, secret=secret)
+
+
+def _refusal(response: httpx.Response, *, secret: str) -> str:
+    """`message`, a string or a list, or `error`; empty when there is neither."""
     body = json_in(response)
     message = body.get("message") or body.get("error") if isinstance(body, dict) else None
     if isinstance(message, list):
         message = "; ".join(str(part) for part in message)
-    return error_words(str(message or response.text), secret=secret)
+    return error_words(str(message), secret=secret) if message else ""

@@ -197,9 +197,12 @@ class OAuthProviderClient:
         except (TimeoutError, httpx.TimeoutException) as error:
             reason = f"no answer within {self._timeout:g} seconds"
             raise TwitterAPIException("timeout", reason, provider=api.name, may_have_acted=True) from error
+        except AnswerTooLargeError as error:
+            raise TwitterAPIException(
+                "too large", str(error), retryable=False, provider=api.name, may_have_acted=True
+            ) from error
         except httpx.HTTPError as error:
-            too_large = isinstance(error, AnswerTooLargeError)
-            reason = str(error) if too_large else "the connection to the provider's API broke off"
+            reason = "the connection to the provider's API broke off"
             raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
         if response.is_success:
             return response

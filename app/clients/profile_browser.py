@@ -1,8 +1,24 @@
 """The seam to the program that holds the profiles and runs their browsers; one client class for each kind."""
 
-from typing import Protocol
+from collections.abc import Collection
+from ipaddress import ip_address
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.clients.texts import printable, storable
+
+MAX_PROFILE_ID: Final = 64
+"""Of the columns that keep it."""
+MAX_ROWS: Final = 1_000
+"""Of one page; products answer with up to 100."""
+_MAX_NAME: Final = 1_000
+_MAX_TEXT: Final = 20_000
+_MAX_TAGS: Final = 100
+_MAX_ADDRESS: Final = 2_048
+
+Row = TypeVar("Row", bound=BaseModel)
 
 
 class BrowserProfile(BaseModel):
@@ -26,6 +42,8 @@ class ProfilePage(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     profiles: list[BrowserProfile]
+    skipped: tuple[str, ...] = ()
+    """Rows that cannot be stored, as logs and events may name them."""
     total: int | None = None
     """Rows on all pages, when the list tells it."""
 
@@ -49,3 +67,65 @@ class ProfileBrowserClient(Protocol):
 
     async def stop_profile(self, profile_id: str) -> None:
         """Stop the profile's browser; a success too when it does not run."""
+
+
+def read_rows(model: type[Row], rows: list[Any], id_field: str) -> tuple[list[Row], tuple[str, ...]]:
+    """Return the rows whose profile id can be stored, and what names the others.
+
+    Raises `ValueError` for too many rows.
+    """
+    if len(rows) > MAX_ROWS:
+        raise ValueError(f"{len(rows)} rows on a page")
+    good, skipped = [], []
+    for number, row in enumerate(rows, start=1):
+        profile_id = row.get(id_field) if isinstance(row, dict) else None
+        try:
+            if not is_profile_id(profile_id):
+                raise ValueError
+            good.append(model.model_validate(row))
+        except (ValidationError, ValueError):
+            skipped.append(f"row {number}: {printable(profile_id)}")
+    return good, tuple(skipped)
+
+
+def is_profile_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_PROFILE_ID and value.isprintable()
+
+
+def name_of(value: Any) -> str:
+    """Return text that a database takes, at a length that a list can show."""
+    return storable(value[:_MAX_NAME]) if isinstance(value, str) else ""
+
+
+def text_of(value: Any) -> str | None:
+    return storable(value[:_MAX_TEXT]) if isinstance(value, str) else None
+
+
+def tags_of(values: list[Any]) -> tuple[str, ...]:
+    return tuple(name_of(value) for value in values[:_MAX_TAGS] if isinstance(value, str))
+
+
+def checked_ws_url(ws_url: str, *, api_url: str, hosts: Collection[str]) -> str:
+    """Return a DevTools address on this host, on the host of `api_url` or on one of `hosts`.
+
+    Raises `ValueError` with a sentence for any other: what only seems to be the app could have anything called.
+    """
+    if len(ws_url) > _MAX_ADDRESS or not (ws_url.isascii() and ws_url.isprintable()):
+        raise ValueError("the browser's address is no address")
+    try:
+        parts = urlsplit(ws_url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("the browser's address has a host or port that cannot be") from None
+    if parts.scheme not in ("ws", "wss") or "@" in parts.netloc or not host or not port or not parts.path:
+        raise ValueError("the browser's address is no ws:// address with host, port and path")
+    if host not in {urlsplit(api_url).hostname, *map(str.lower, hosts)} and not _is_loopback(host):
+        raise ValueError(f"the browser's address is on another host, {host}; BROWSER_HOSTS can allow it")
+    return ws_url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

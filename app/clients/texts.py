@@ -7,6 +7,7 @@ from app.utils.foreign_text import without_format_characters
 from app.utils.masking import mask_text
 
 _MAX_WORDS: Final = 500
+_MAX_NAMED: Final = 100
 _LOOKED_AT: Final = 20_000
 """Characters; an error's words come early in a page, and its scripts are long."""
 _TAGS: Final = re.compile(
@@ -22,6 +23,11 @@ def without_tags(text: str) -> str:
 def error_words(text: str, *, secret: str = "") -> str:
     """500 characters at most. Secrets, the given one and what looks like one, go first: half a secret is one, too."""
     return without_tags(mask_text(text[:_LOOKED_AT], known=[secret]))[:_MAX_WORDS] or "no message"
+
+
+def printable(value: object) -> str:
+    """100 characters at most, as a log or an event may name what cannot be stored."""
+    return ascii(value[:_MAX_NAMED] if isinstance(value, str) else type(value).__name__)[1:-1][:_MAX_NAMED]
 
 
 def storable(text: str) -> str:

@@ -65,6 +65,7 @@ def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGat
             base_url=settings.adspower_url,
             api_timeout=settings.gologin_api_timeout,
             stop_timeout=settings.profile_stop_timeout,
+            browser_hosts=settings.browser_hosts,
         )
     return GoLoginClient(
         http=http,
@@ -74,6 +75,7 @@ def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGat
         local_url=settings.gologin_local_url,
         api_timeout=settings.gologin_api_timeout,
         stop_timeout=settings.profile_stop_timeout,
+        browser_hosts=settings.browser_hosts,
     )
 
 

@@ -68,13 +68,17 @@ async def start_browser(world: WorldDep, user_id: str = "") -> dict[str, Any]:
     profile = world.profiles.get(user_id)
     if profile is None:
         raise AdsPowerError("user account does not exist")
-    fault = world.faults.take(Endpoint.ADSPOWER_START, profile.account, {"no_ws_url", "start_then_kill"})
+    fault = world.faults.take(
+        Endpoint.ADSPOWER_START, profile.account, {"no_ws_url", "start_then_kill", "odd_address"}
+    )
     if fault is not None and fault.kind == "no_ws_url":
         return _success({})
     try:
         ws_url = await world.browsers.start(profile)
     except (BrowserStartError, TimeoutError) as error:
         raise AdsPowerError(f"failed to start the browser: {error}") from error
+    if fault is not None and fault.kind == "odd_address":
+        return _success({"ws": {"selenium": fault.body}})
     if fault is not None:
         await world.browsers.kill(profile.account, after=fault.seconds or 0.0)
     return _success(_addresses(ws_url))

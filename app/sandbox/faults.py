@@ -5,6 +5,7 @@ place of an answer, or before it, is applied by `app.sandbox.interceptor`; what 
 applied by its endpoint, which asks `FaultBook.take`.
 """
 
+import gzip
 import html
 import itertools
 import json
@@ -57,6 +58,8 @@ class Call(NamedTuple):
 
 ADSPOWER_TOO_MANY = "Too many request per second, please check"
 
+_BOMB = gzip.compress(bytes(64 * 1024 * 1024))
+
 GENERAL_KINDS = {
     "delay": "answer `seconds` later (default 1)",
     "hang": "never answer; ends when the client leaves or the sandbox stops",
@@ -70,6 +73,7 @@ GENERAL_KINDS = {
     "html_after": "do the work, then answer as `html` does",
     "html_1015": "Cloudflare's rate limit page: 429, text/html, `error code: 1015`",
     "truncated_json": "the real answer, cut in half",
+    "gzip_bomb": "`status` (default 200) and 64 KB of gzip that unpack to 64 MB",
     "empty_body": "`status` (default 200) with nothing in it",
     "rate_limited": "429; at the provider with x-rate-limit-* headers, reset after `seconds` (60); at AdsPower 200",
 }
@@ -81,6 +85,7 @@ _KILL_BROWSER = {
 _START_KINDS = {
     "no_ws_url": "200 success without an address; nothing is started",
     "start_then_kill": "the browser starts and is killed before the answer (or after `seconds`)",
+    "odd_address": "the browser starts, and the answer names `body` as its address",
     "start_hang_running": "the browser starts, but the answer never comes",
 }
 
@@ -204,6 +209,8 @@ def canned_response(fault: Fault) -> Response:
             )
         case "html_1015":
             return HTMLResponse("error code: 1015", HTTPStatus.TOO_MANY_REQUESTS)
+        case "gzip_bomb":
+            return Response(_BOMB, fault.status or 200, headers={"Content-Encoding": "gzip"})
         case "empty_body":
             return Response(status_code=fault.status or 200)
         case "rate_limited":

@@ -30,7 +30,9 @@ async def start_profile(body: StartRequest, world: WorldDep) -> dict[str, Any] |
     profile = world.profiles.get(body.profileId)
     if profile is None:
         return PlainTextResponse("Profile deleted or not found", 404)
-    fault = world.faults.take(Endpoint.LOCAL_START, profile.account, {"no_ws_url", "start_then_kill"})
+    fault = world.faults.take(
+        Endpoint.LOCAL_START, profile.account, {"no_ws_url", "start_then_kill", "odd_address"}
+    )
     if fault is not None and fault.kind == "no_ws_url":
         return {"status": "success"}
     if not body.sync:
@@ -65,6 +67,8 @@ async def _start_and_wait(profile: Profile, fault: Fault | None, world: World) -
         ws_url = await world.browsers.start(profile)
     except (BrowserStartError, TimeoutError) as error:
         return PlainTextResponse(f"Failed to start profile: {error}", 500)
+    if fault is not None and fault.kind == "odd_address":
+        return {"status": "success", "wsUrl": fault.body}
     if fault is not None:
         await world.browsers.kill(profile.account, after=fault.seconds or 0.0)
     return {"status": "success", "wsUrl": ws_url}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.utils.handles import normalize_handle
+from app.utils.handles import APP_NAME, normalize_handle
 
 RuleSource = Literal["name", "notes", "tag", "none"]
 
@@ -36,9 +36,12 @@ class AccountRule:
         for text in self._texts(name, metadata):
             if match := self._pattern.search(text):
                 groups = match.groupdict()
-                with suppress(ValueError):  # no account can have such a handle
-                    account_id = normalize_handle(groups.get("account") or "")
-                    return Owner(account_id=account_id, api_app=groups.get("app"))
+                api_app = groups.get("app")
+                if api_app is not None and not APP_NAME.fullmatch(api_app):
+                    continue
+                # What is no handle can be nobody's account, and may be longer than the database takes.
+                with suppress(ValueError):
+                    return Owner(account_id=normalize_handle(groups.get("account") or ""), api_app=api_app)
         return NOBODY
 
     def _texts(self, name: str, metadata: dict[str, Any]) -> Iterable[str]:

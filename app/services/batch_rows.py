@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from app.utils.foreign_text import restored
 from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("account_id", "api_app", "priority")
+_MAX_DIGITS: Final = 9
 _LONGEST_ECHO: Final = 128
 _DEFAULT_PRIORITY: Final = 5
 
@@ -38,13 +39,21 @@ class RowDefaults:
     priority: int = _DEFAULT_PRIORITY
 
 
-def from_objects(rows: Sequence[Any], defaults: RowDefaults) -> list[WantedRow]:
-    """Of decoded JSON."""
-    return [_row(number, values, defaults) for number, values in enumerate(rows, start=1)]
+def from_objects(rows: Iterable[Any], defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
+    """Of decoded JSON; reads no further than the first row too many. Raises `InvalidRequestException` for it."""
+    wanted = []
+    for number, values in enumerate(rows, start=1):
+        if number > max_rows:
+            raise InvalidRequestException(f"A batch has {max_rows} rows at most, this one has more; split it")
+        wanted.append(_row(number, values, defaults))
+    return wanted
 
 
-def from_csv(content: bytes, defaults: RowDefaults) -> list[WantedRow]:
-    """UTF-8 with a header; other columns do not matter. Raises `InvalidRequestException` when it is no such table."""
+def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
+    """UTF-8 with a header; other columns do not matter.
+
+    Raises `InvalidRequestException` when it is no such table, or has more rows.
+    """
     try:
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         required = ("account_id",) if defaults.api_app else ("account_id", "api_app")
@@ -53,7 +62,7 @@ def from_csv(content: bytes, defaults: RowDefaults) -> list[WantedRow]:
                 f"The first line must name the columns {', '.join(COLUMNS)} (priority may be left out); "
                 f"missing: {', '.join(missing)}"
             )
-        return from_objects(list(_csv_values(reader)), defaults)
+        return from_objects(_csv_values(reader), defaults, max_rows=max_rows)
     except UnicodeDecodeError:
         raise InvalidRequestException("The CSV is not UTF-8 text") from None
     except csv.Error as error:
@@ -65,8 +74,9 @@ def from_csv(content: bytes, defaults: RowDefaults) -> list[WantedRow]:
 def _csv_values(reader: "csv.DictReader[str]") -> Iterator[dict[str, Any]]:
     for line in reader:
         values: dict[str, Any] = {name: restored(line[name]).strip() for name in COLUMNS if line.get(name)}
-        if values.get("priority", "").isdecimal():
-            values["priority"] = int(values["priority"])
+        priority = values.get("priority", "")
+        if priority.isdecimal() and len(priority) <= _MAX_DIGITS:
+            values["priority"] = int(priority)
         yield {name: value for name, value in values.items() if value != ""}
 
 

@@ -192,8 +192,13 @@ class GoLoginService:
         never_asked = isinstance(error, GoLoginAPIException) and error.status == UNREACHABLE
         if never_asked:
             return
-        is_gone = ws_url is not None and await self._devtools.close_browser(ws_url, timeout=_CLOSE_TIMEOUT)
-        if (failure := await self._stop(profile_id)) is not None and not is_gone:
+        if ws_url is not None:
+            try:
+                await self._devtools.close_browser(ws_url, timeout=_CLOSE_TIMEOUT)
+            except Exception:  # the address may be anything; the stop must come all the same
+                log.exception("profile.browser_did_not_close", profile_id=profile_id)
+        # Nobody has seen the browser on that address: that nothing is there does not tell that it has gone.
+        if (failure := await self._stop(profile_id)) is not None:
             reason = f"Its start failed, and it could not be stopped: {failure.message}"
             await self._leases.quarantine(profile_id, token, reason)
         elif ws_url is None and _is_unanswered(error):
@@ -208,6 +213,9 @@ class GoLoginService:
             except GoLoginAPIException as error:
                 failure = error
                 log.warning("profile.stop_failed", profile_id=profile_id, error=error.message)
+            except Exception:
+                failure = GoLoginAPIException("failed", "it could not be asked")
+                log.exception("profile.stop_failed", profile_id=profile_id)
             else:
                 return None
         return failure

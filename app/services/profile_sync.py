@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from time import monotonic
 from typing import Any, Final
@@ -39,6 +39,9 @@ _PERIODIC: Final = "service"
 _OURS: Final = ("twitter_username", "api_app")
 """Columns that the rule fills, unless the profile is linked by hand."""
 
+_COUNTS: Final = ("pages", "seen", "created", "updated", "returned", "gone", "conflicts")
+_MAX_NAMED_ROWS: Final = 20
+
 log = get_logger(__name__)
 
 
@@ -53,6 +56,14 @@ class SyncResult:
     returned: int = 0
     gone: int = 0
     conflicts: int = 0
+    skipped: int = 0
+    """Rows that could not be stored."""
+    skipped_rows: list[str] = field(default_factory=list)
+    """What names the first of them."""
+
+    def counts(self) -> dict[str, int]:
+        """The columns of a pass."""
+        return {name: getattr(self, name) for name in _COUNTS}
 
 
 class _Seen:
@@ -139,11 +150,11 @@ class ProfileSyncService:
         return await self._confirmed(unseen, result, seen)
 
     async def _apply_pages(self, result: SyncResult, seen: _Seen) -> None:
-        async for rows in self._pages():
+        async for rows in self._pages(result):
             result.pages += 1
             await self._apply(rows, result, seen)
 
-    async def _pages(self) -> AsyncIterator[dict[str, BrowserProfile]]:
+    async def _pages(self, result: SyncResult) -> AsyncIterator[dict[str, BrowserProfile]]:
         """Until an empty page, which must not come before the list's own total says so.
 
         The total is the last page's: profiles may come and go during the pass. Raises `GoLoginAPIException` for a list
@@ -153,9 +164,11 @@ class ProfileSyncService:
         while True:
             page += 1
             answer = await self._client.list_profiles(page)
-            if not answer.profiles:
+            if not answer.profiles and not answer.skipped:
                 break
-            rows_read += len(answer.profiles)
+            rows_read += len(answer.profiles) + len(answer.skipped)
+            if answer.skipped:
+                _note_skipped(answer.skipped, result)
             yield {row.id: row for row in answer.profiles}
         if answer.total is not None and rows_read < answer.total:
             raise GoLoginAPIException(
@@ -290,6 +303,12 @@ class ProfileSyncService:
             event_service.record(session, "profiles.sync_failed", sync_id=sync_id, error_code=code)
 
 
+def _note_skipped(rows: Sequence[str], result: SyncResult) -> None:
+    log.warning("profiles.rows_skipped", rows=rows[:_MAX_NAMED_ROWS], count=len(rows))
+    result.skipped += len(rows)
+    result.skipped_rows += rows[: _MAX_NAMED_ROWS - len(result.skipped_rows)]
+
+
 def _first(status: SyncStatus) -> Any:
     return select(ProfileSync).where(ProfileSync.status == status).order_by(ProfileSync.id).limit(1)
 
@@ -313,7 +332,7 @@ async def _end(
     await session.execute(
         update(ProfileSync)
         .where(ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING)
-        .values(status=status, completed_at=utc_now(), **asdict(result), **error)
+        .values(status=status, completed_at=utc_now(), **result.counts(), **error)
     )
 
 

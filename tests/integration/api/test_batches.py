@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from app.api.batch_schemas import read_batch as read_order
 from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchRow
 from app.services.key_service import Scope
@@ -192,6 +194,25 @@ async def test_too_many_rows(open_api: OpenApi):
         answered(await api.client.post(URL, json=[row()] * 3), 202)
         sentence = refused(await api.client.post(URL, json=[row()] * 4), 422, "INVALID_REQUEST")
         assert "split it" in sentence
+
+
+async def test_a_batch_is_read_outside_the_event_loop(api: Api, monkeypatch: pytest.MonkeyPatch):
+    threads = []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread())
+        return read_order(*arguments, **options)
+
+    monkeypatch.setattr("app.api.batches.read_batch", noted)
+    answered(await api.client.post(URL, json=[row()]), 202)
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+async def test_a_priority_of_thousands_of_digits_is_answered_with_its_row(api: Api):
+    content = b"account_id,api_app,priority\nalice,AIOTT1," + b"9" * 5000 + b"\nbob,AIOTT1,3\n"
+    data = answered(await api.client.post(URL, content=content, headers=CSV), 202)
+    assert outcome(data) == [(1, "alice", "INVALID_REQUEST"), (2, "bob", None)]
 
 
 async def pieces(total: int) -> AsyncIterator[bytes]:

@@ -171,3 +171,22 @@ async def test_the_service_reads_within_ceilings(sandbox_context: Any):
         async with asyncio.timeout(20):
             with pytest.raises(TwitterAPIException, match="larger than"):
                 await ask_token(sandbox_context.oauth._client._http, server.url)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "br"])
+async def test_a_refusal_is_cut_off_and_keeps_its_status(http: httpx.AsyncClient, encoding: str):
+    """A 429 with a huge body must open the breaker all the same."""
+    body = b"Slow down. " + b" " * (2 * MAX_ANSWER)
+    sent = answer(gzip.compress(body) if encoding == "gzip" else body, Content_Encoding=encoding)
+    async with scripted(sent.replace(b"200 OK", b"429 Slow")) as server:
+        response = await http.get(server.url)
+    assert response.status_code == 429
+    assert response.content == (b"" if encoding == "br" else body[:MAX_ANSWER])
+
+
+async def test_neither_a_charset_unpacks_a_text_nor_do_cookies_add_up(http: httpx.AsyncClient):
+    packed = zlib.compress(b" " * 10_000_000)
+    async with scripted(answer(packed, Content_Type="text/html; charset=zlib", Set_Cookie="a=b")) as server:
+        response = await http.get(server.url)
+    assert len(response.text) <= len(packed)
+    assert not http.cookies

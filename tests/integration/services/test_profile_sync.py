@@ -1,5 +1,6 @@
 """The profiles table follows GoLogin's list, and a broken answer takes nothing away."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -195,3 +196,22 @@ async def test_a_list_that_breaks_off_takes_nothing_away(
     with pytest.raises(GoLoginAPIException, match=f"broke off after {pages_read * 30} of 65"):
         await sandbox_context.gologin.sync_profiles()
     assert await active(database) == 65
+
+
+@pytest.mark.parametrize("bad_id", ["with\x00nul", "x" * 65, "half\ud800", "", 7, None, "line\nbreak"])
+async def test_a_row_that_cannot_be_stored_is_skipped_and_named(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, bad_id: object
+):
+    rows = [
+        {"id": bad_id, "name": "bad"},
+        {"id": "good", "name": "n\x00\ud800", "notes": "\x00", "tags": 7},
+        "row",
+    ]
+    await admin.set_fault("gologin.list", "status", status=200, body=json.dumps({"profiles": rows}), times=1)
+    await admin.set_fault("gologin.list", "status", status=200, body={"profiles": []})
+    result = await sandbox_context.gologin.sync_profiles()
+    assert (result.seen, result.skipped, len(result.skipped_rows)) == (1, 2, 2)
+    assert (await find(database, "good")).profile_name == "n"
+    async with database.reading() as session:
+        event = (await session.scalars(select(Event).where(Event.event_type == "profiles.synced"))).one()
+    assert event.data["skipped_rows"][0].startswith("row 1: ")

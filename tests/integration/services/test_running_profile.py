@@ -318,3 +318,46 @@ async def test_a_stop_that_fails_hides_no_result_and_the_browser_goes_all_the_sa
     async with asyncio.timeout(10):
         while not await all_given_back(sandbox_context, database, admin, known):
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("ws://127.0.0.1:99999/devtools/browser/x", "host or port that cannot be"),
+        ("ws://127.0.0.1:1/devtools/browser/x", "Cannot connect to browser"),
+        ("ws://169.254.169.254:80/devtools/browser/x", "on another host, 169.254.169.254"),
+        ("ws://127.0.0.1:80@evil.invalid:80/x", "no ws:// address"),
+        ("ws://127.0.0.1:80/\x00", "no address"),
+    ],
+)
+async def test_a_browser_with_an_unusable_address_is_stopped(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str, address: str, words: str
+):
+    await admin.set_fault("local.start", "odd_address", body=address)
+    with pytest.raises(AppException, match=words):
+        async with sandbox_context.gologin.running_profile(known, report=ignore):
+            pass
+    assert await all_given_back(sandbox_context, database, admin, known)
+
+
+async def test_a_browser_with_an_unusable_address_that_cannot_be_stopped_is_quarantined(
+    sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
+):
+    await admin.set_fault("local.start", "odd_address", body="ws://127.0.0.1:1/devtools/browser/x")
+    await admin.set_fault("local.stop", "status", status=500)
+    with pytest.raises(SeleniumConnectionException):
+        async with sandbox_context.gologin.running_profile(known, report=ignore):
+            pass
+    async with database.reading() as session:
+        row = await session.scalar(select(Profile).where(Profile.profile_id == known))
+    assert row.quarantined_at is not None
+
+
+async def test_a_refused_start_says_it_in_gologins_words(
+    sandbox_context: Context, admin: SandboxAdmin, known: str
+):
+    body = {"status": "error", "message": "Profile is running on another device"}
+    await admin.set_fault("local.start", "status", status=200, body=body)
+    with pytest.raises(GoLoginAPIException, match="Profile is running on another device"):
+        async with sandbox_context.gologin.running_profile(known, report=ignore):
+            pass
