@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import body_kind, kind_of, misfits, not_expected
+from app.clients.answer_words import body_kind, kind_of, misfits, not_expected
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable
 from app.utils.exceptions import UNREACHABLE, AdsPowerAPIException

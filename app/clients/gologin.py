@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import body_kind, misfits, not_expected
+from app.clients.answer_words import body_kind, misfits, not_expected
 from app.clients.profile_browser import BrowserProfile, ProfilePage
 from app.clients.texts import error_words, storable, without_tags
 from app.utils.exceptions import UNREACHABLE, GoLoginAPIException

@@ -14,7 +14,7 @@ from oauthlib.oauth1 import Client as Signer
 from pydantic import ConfigDict, SecretStr
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import kind_of, not_expected
+from app.clients.answer_words import kind_of, not_expected
 from app.clients.oauth_errors import Refusals
 from app.clients.oauth_provider import (
     EndpointUrl,

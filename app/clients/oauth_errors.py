@@ -16,7 +16,7 @@ import httpx
 from pydantic import AfterValidator, ConfigDict, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import json_in, json_object_in, text_of
+from app.clients.answer_words import json_in, json_object_in, text_of
 from app.clients.texts import storable
 from app.utils.exceptions import (
     AccountRefusedException,

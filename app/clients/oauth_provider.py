@@ -15,7 +15,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import body_kind, json_in, kind_of, misfits, not_expected, text_of, value_at
+from app.clients.answer_words import body_kind, json_in, kind_of, misfits, not_expected, text_of, value_at
 from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classified, tells_error
 from app.clients.texts import storable
 from app.utils.exceptions import InvalidGrantException, TwitterAPIException
