@@ -76,6 +76,21 @@ async def test_the_step_to_010_ends_waits_that_older_versions_took_over_from_pro
     assert due["due"].year == 9999
 
 
+async def test_a_step_back_from_008_cuts_long_user_ids_and_keeps_the_tokens(
+    database_url: str, database: Database
+):
+    tokens = {"access_token": "a", "scopes": [], "api_app": "AIOTT1"}
+    async with database.transaction() as session:
+        session.add(Credential(account_id="alice", provider_user_id="i" * 255, refresh_refusals=3, **tokens))
+    await database.close()
+    await asyncio.to_thread(command.downgrade, alembic_config(database_url), "007")
+    await database.migrate()
+    async with database.reading() as session:
+        row = await session.scalar(select(Credential))
+    assert row is not None
+    assert (row.provider_user_id, row.refresh_refusals, row.access_token) == ("i" * 64, 0, "a")
+
+
 def _names(connection: Connection) -> list[str]:
     return list(connection.scalars(text("SELECT name FROM api_keys ORDER BY name")))
 
