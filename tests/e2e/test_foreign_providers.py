@@ -22,6 +22,7 @@ from tests.e2e.house import House, open_house, until
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.xdist_group("foreign_providers"),
+    pytest.mark.timeout(240),
 ]
 
 NAMES = ("oidc", "django")
@@ -58,6 +59,7 @@ async def foreign_house(sandbox: SandboxProcess, folder: Path, providers: Provid
         "providers_file": path,
         "oauth_apps": json.dumps(apps),
         "repair_interval": 0.1,
+        "max_attempts": 5,
         "retry_wait": 0.1,
     }
     async with open_house(sandbox, folder, **changes) as house:

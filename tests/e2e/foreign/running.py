@@ -50,8 +50,13 @@ class ForeignProvider:
         async with httpx.AsyncClient(
             base_url=house.sandbox.info.gologin_local_url, trust_env=False, timeout=60
         ) as http:
-            started = await http.post("/browser/start-profile", json={**profile, "sync": True})
-            ws_url = started.raise_for_status().json()["wsUrl"]
+
+            async def started() -> str | None:
+                """Asked again: on a busy machine a browser does not always come up in time."""
+                answer = await http.post("/browser/start-profile", json={**profile, "sync": True})
+                return str(answer.json()["wsUrl"]) if answer.is_success else None
+
+            ws_url = str(await until(started, 90))
             page = f"{self.url}/test/sign-in?account={account}"
             await command(ws_url, "Target.createTarget", {"url": page})
 
