@@ -8,6 +8,7 @@ PY := $(VENV)/bin/python
 RUNTIME := $(VENV)/.stamp-runtime
 DEV := $(VENV)/.stamp-dev
 BROWSER := $(VENV)/.stamp-browser
+NODE := $(VENV)/.stamp-node
 WITH_BROWSER := sh scripts/with_browser.sh
 
 ACCOUNTS ?= 5
@@ -41,11 +42,11 @@ serve: .env $(RUNTIME) ## Migrate the database and run the service with the sett
 	@echo "There is no .env: run 'cp .env.example .env', edit it, then 'make serve' again." >&2; exit 1
 
 .PHONY: test
-test: $(DEV) $(BROWSER) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
+test: $(DEV) $(BROWSER) $(NODE) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: test-long
-test-long: $(DEV) $(BROWSER) ## Run the slow tests that `make test` leaves out
+test-long: $(DEV) $(BROWSER) $(NODE) ## Run the slow tests that `make test` leaves out
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup -m long $(ARGS)
 
 .PHONY: chaos
@@ -61,7 +62,7 @@ fuzz: $(DEV) ## Send N=2000 generated requests to each of both databases, with a
 	@FUZZ_CASES=$(or $(N),2000) $(PY) -m pytest --timeout 3600 tests/integration/api/test_fuzz.py $(ARGS)
 
 .PHONY: coverage
-coverage: $(DEV) $(BROWSER) ## Run the suite and show which lines of app/ it did not reach
+coverage: $(DEV) $(BROWSER) $(NODE) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 .PHONY: check check-format check-lint check-types check-imports check-openapi check-docker check-compose check-migrations
@@ -111,12 +112,12 @@ fmt: $(DEV) ## Format the code and fix what ruff can fix
 	@$(VENV)/bin/ruff format .
 
 .PHONY: venv
-venv: $(DEV) $(BROWSER) ## Set everything up: virtual environment, requirements, browser and driver
+venv: $(DEV) $(BROWSER) $(NODE) ## Set everything up: virtual environment, requirements, browser and driver
 	@echo "Ready: $$($(PY) --version), $$(cat $(BROWSER))"
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and demo data; .env and data/ stay
-	@rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	@rm -rf $(VENV) tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 	@find app tests alembic scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.txt
@@ -129,3 +130,6 @@ $(DEV): requirements-dev.txt requirements.txt
 # Selenium, which can download a browser, comes with either set of requirements.
 $(BROWSER): scripts/ensure_browser.sh | $(if $(filter test chaos kills coverage check venv,$(MAKECMDGOALS)),$(DEV),$(RUNTIME))
 	@sh scripts/ensure_browser.sh
+
+$(NODE): scripts/ensure_node_packages.sh tests/e2e/foreign/oidc/package-lock.json | $(DEV)
+	@sh scripts/ensure_node_packages.sh

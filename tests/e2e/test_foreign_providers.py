@@ -1,0 +1,185 @@
+"""oidc-provider (npm) and django-oauth-toolkit, by configuration alone: their own servers, sessions and rotation."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from sqlalchemy import update
+
+from app.database import Database
+from app.models import Credential, utc_now
+from app.sandbox.process import SandboxProcess
+from tests.e2e.foreign.running import HERE, ForeignProvider, missing, running
+from tests.e2e.house import House, open_house, until
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.xdist_group("foreign_providers"),
+    pytest.mark.timeout(240),
+]
+
+NAMES = ("oidc", "django")
+CALLERS = 1000
+
+Providers = dict[str, ForeignProvider]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def providers(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Providers]:
+    """Those that can run here."""
+    redirect_uri = sandbox.info.apps["AIOTT1"].redirect_uri
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(running(name, redirect_uri, folder))
+            for name in NAMES
+            if missing(name) is None
+        }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def foreign_house(sandbox: SandboxProcess, folder: Path, providers: Providers) -> AsyncIterator[House]:
+    text = (HERE / "providers.toml").read_text()
+    for name in NAMES:
+        url = providers[name].url if name in providers else "http://127.0.0.1:9"
+        text = text.replace(f"{name.upper()}_URL", url)
+    path = folder / "foreign_providers.toml"
+    path.write_text(text)
+    apps: dict[str, Any] = {}
+    for provider in providers.values():
+        apps[provider.api_app] = provider.app
+        apps[f"{provider.api_app}_WRONG"] = provider.app | {"client_secret": "not-the-secret"}
+    changes = {
+        "providers_file": path,
+        "oauth_apps": json.dumps(apps),
+        "repair_interval": 0.1,
+        "max_attempts": 5,
+        "retry_wait": 0.1,
+    }
+    async with open_house(sandbox, folder, **changes) as house:
+        yield house
+
+
+@pytest.fixture(params=NAMES)
+def provider(request: pytest.FixtureRequest, providers: Providers) -> ForeignProvider:
+    if (reason := missing(request.param)) is not None:
+        pytest.skip(reason)
+    return providers[request.param]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def account(foreign_house: House, provider: ForeignProvider, unused_accounts: Any) -> str:
+    """Signed in at the provider, in its profile."""
+    account = str(next(unused_accounts))
+    await provider.sign_in(foreign_house, account)
+    return account
+
+
+async def make_due(house: House, account: str, app: str) -> None:
+    database = Database(house.environment["DATABASE_URL"], pool_size=1)
+    try:
+        async with database.transaction() as session:
+            due = update(Credential).where(Credential.account_id == account, Credential.api_app == app)
+            await session.execute(due.values(token_expires_at=utc_now() - timedelta(seconds=1)))
+    finally:
+        await database.close()
+
+
+async def hand_out(house: House, http: httpx.AsyncClient, account: str, app: str) -> str:
+    answer = await http.get(f"/accounts/{account}/token", params={"api_app": app})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["data"]["access_token"])
+
+
+async def who(house: House, provider: ForeignProvider, account: str) -> int:
+    """The status of who-am-I for the stored access token."""
+    token = (await house.tokens(account, provider.api_app)).access_token.get_secret_value()
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.get(f"{provider.url}/me", headers={"Authorization": f"Bearer {token}"})
+    return answer.status_code
+
+
+async def assert_completed(house: House, provider: ForeignProvider, account: str) -> None:
+    session = await house.authorize(account, provider.api_app)
+    assert (session["status"], session["error"], session["missing_scopes"]) == ("completed", None, [])
+    assert (await house.tokens(account, provider.api_app)).refresh_token is not None
+    assert await who(house, provider, account) == 200
+    await house.nothing_left(account)
+
+
+async def test_account_lives_through_refresh_owner_revocation_and_revoke(
+    foreign_house: House, provider: ForeignProvider, account: str
+):
+    house, app = foreign_house, provider.api_app
+    await assert_completed(house, provider, account)
+    await assert_completed(house, provider, account)  # no new sign-in
+    first = await house.tokens(account, app)
+    before = await provider.counts()
+    await make_due(house, account, app)
+    async with httpx.AsyncClient(
+        base_url=house.service.url,
+        headers={"X-API-Key": house.key},
+        limits=httpx.Limits(max_connections=100),
+        timeout=60,
+        trust_env=False,
+    ) as http:
+        tokens = await asyncio.gather(*(hand_out(house, http, account, app) for _ in range(CALLERS)))
+    after = await provider.counts()
+    assert len(set(tokens)) == 1
+    assert tokens[0] != first.access_token.get_secret_value()
+    assert (after["refreshes"] - before["refreshes"], after["reuses"]) == (1, 0)
+    rotated = await house.tokens(account, app)
+    assert rotated.refresh_token is not None
+    assert rotated.refresh_token != first.refresh_token
+
+    await provider.call("revoke", account=account)
+    assert await who(house, provider, account) in (401, 403)
+    await make_due(house, account, app)
+    answer = await house._call("GET", f"/accounts/{account}/token", params={"api_app": app})
+    assert answer.json()["error_code"] == "REAUTHORIZATION_REQUIRED"
+
+    async def repaired() -> bool:
+        answer = await house._call("GET", f"/accounts/{account}/token", params={"api_app": app})
+        return answer.status_code == 200
+
+    await until(repaired, 60)
+    assert await who(house, provider, account) == 200
+    await house.nothing_left(account)
+
+    token = (await house.tokens(account, app)).access_token.get_secret_value()
+    answer = await house._call("DELETE", f"/accounts/{account}/token", params={"api_app": app})
+    assert answer.is_success, answer.text
+    async with httpx.AsyncClient(trust_env=False) as http:
+        gone = await http.get(f"{provider.url}/me", headers={"Authorization": f"Bearer {token}"})
+    assert gone.status_code in (401, 403)
+    assert (await provider.counts())["reuses"] == 0
+
+
+@pytest.mark.parametrize(
+    ("decision", "wrong_secret", "status", "code"),
+    [
+        ("", "_WRONG", "failed", "INVALID_CLIENT"),
+        ("denied", "", "failed", "CONSENT_DECLINED"),
+        ("reduced", "", "completed", None),
+    ],
+)
+async def test_provider_refuses_or_gives_less(
+    foreign_house: House,
+    provider: ForeignProvider,
+    account: str,
+    decision: str,
+    wrong_secret: str,
+    status: str,
+    code: str | None,
+):
+    await provider.call("decide", account=account, decision=decision)
+    session = await foreign_house.authorize(account, provider.api_app + wrong_secret)
+    assert (session["status"], session["error_code"]) == (status, code)
+    lost = {"oidc": ["email"], "django": ["write"]}[provider.name] if decision == "reduced" else []
+    assert session["missing_scopes"] == lost
