@@ -23,6 +23,8 @@ class Position(NamedTuple):
 
 
 ORDER: Final = (Event.xact_id, Event.id)
+EVICTED: Final = "events.evicted"
+"""Routine events up to `to_event_id` were deleted because there were too many; older events of other types stay."""
 
 
 def after(position: Position) -> ColumnElement[bool]:
@@ -45,6 +47,13 @@ async def newest(session: AsyncSession) -> Position:
     query = select(*ORDER).where(settled(session)).order_by(*(column.desc() for column in ORDER)).limit(1)
     row = (await session.execute(query)).first()
     return Position(*row) if row else Position(0, 0)
+
+
+async def evicted_to(session: AsyncSession) -> int:
+    """The highest id up to which routine events were evicted; 0 when none were."""
+    marks = select(Event.data).where(Event.event_type == EVICTED).order_by(Event.occurred_at.desc())
+    mark = await session.scalar(marks.limit(1))
+    return int(mark["to_event_id"]) if mark else 0
 
 
 async def now(session: AsyncSession) -> Position:

@@ -208,9 +208,10 @@ async def _still_may_read(reader: Reader) -> bool:
 
 
 async def _gap_after(session: AsyncSession, last: Position) -> Gap | None:
-    """Whoever still finds the last event that it was told has missed none: the oldest are deleted first."""
+    """Who still finds the last event that it was told has missed none, unless later routine events were evicted."""
     same = (Event.xact_id == last.xact_id, Event.id == last.event_id)
-    if last == BEGINNING or await session.scalar(select(Event.id).where(*same)) is not None:
+    is_kept = await session.scalar(select(Event.id).where(*same)) is not None
+    if last == BEGINNING or (is_kept and await event_order.evicted_to(session) <= last.event_id):
         return None
     return Gap(await session.scalar(select(Event.occurred_at).order_by(*event_order.ORDER).limit(1)))
 

@@ -24,6 +24,7 @@ from app.models import (
     WebhookStatus,
     utc_now,
 )
+from app.services import event_order, event_service
 from app.services.isolation import for_each, isolate_rows, run_steps
 
 _BATCH: Final = 1000
@@ -100,20 +101,23 @@ class Retention:
         deleted = 0
         while left := min(excess - deleted, _BATCH):
             oldest = select(Event.id).order_by(Event.xact_id, Event.id).limit(left)
-            gone = await self._delete_events_of(_oldest_routine_events(left))
-            gone = gone or await self._delete_events_of(oldest)
+            gone = await self._delete_events_of(_oldest_routine_events(left), are_evicted=True)
+            gone = gone or await self._delete_events_of(oldest, are_evicted=False)
             if gone == 0:
                 break
             deleted += gone
         return deleted
 
-    async def _delete_events_of(self, ids: Select[Any]) -> int:
-        """The last one stays, as in `_delete_events`."""
+    async def _delete_events_of(self, ids: Select[Any], *, are_evicted: bool) -> int:
+        """The last one stays, as in `_delete_events`. `are_evicted`: older events stay, so a mark tells the readers."""
         async with self._database.transaction() as session:
             last = await session.scalar(select(func.max(Event.id)))
             found = [each for each in await session.scalars(ids) if each != last]
             if found:
                 await session.execute(delete(Event).where(Event.id.in_(found)))
+                if are_evicted:
+                    to = max(*found, await event_order.evicted_to(session))
+                    event_service.record(session, event_order.EVICTED, to_event_id=to, count=len(found))
         return len(found)
 
     async def _first_event_to_keep(self) -> int | None:

@@ -68,7 +68,7 @@ class WebhookFanout:
             if wanted := [event for event in events if webhook_lines.wants(endpoint, event)]:
                 await _enqueue(session, endpoint, wanted)
             if events:
-                await _note_lost(session, endpoint)
+                await _note_lost(session, endpoint, events[-1])
                 await _move_to(session, endpoint, events[-1])
         return len(events)
 
@@ -106,14 +106,17 @@ async def _enqueue(session: AsyncSession, endpoint: WebhookEndpoint, events: Ite
     await webhook_lines.take_places(session, endpoint.id, [event.id for event in events])
 
 
-async def _note_lost(session: AsyncSession, endpoint: WebhookEndpoint) -> None:
+async def _note_lost(session: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
     """When the retention was faster: events that were deleted before this endpoint could be told.
 
-    It leaves the last event, so that whoever has seen all that there were still finds the one it stands at.
+    It leaves the last event, so that whoever has seen all that there were still finds the one it stands at. Evicted
+    routine events are told once, with the batch that goes beyond them.
     """
     oldest = await session.scalar(select(func.min(Event.id))) or 0
-    if (first := endpoint.after_event_id + 1) < oldest:
-        lost: dict[str, Any] = {"from_event_id": first, "to_event_id": oldest - 1}
+    evicted_to = await event_order.evicted_to(session)
+    gone_to = max(oldest - 1, evicted_to if evicted_to <= last.id else 0)
+    if (first := endpoint.after_event_id + 1) <= gone_to:
+        lost: dict[str, Any] = {"from_event_id": first, "to_event_id": gone_to}
         lost |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}
         event_service.record(session, "webhook.events_lost", **lost)
         log.error("webhook.events_lost", **lost)

@@ -164,6 +164,21 @@ async def test_who_was_away_for_too_long_is_told_of_the_gap(database: Database):
             ]
 
 
+async def test_a_reader_is_told_of_routine_events_that_were_evicted_after_its_last_one(database: Database):
+    """Older events of other types stay, among them the last one that it was told."""
+    streams = streams_of(database)
+    types = ["key.created", "credential.refreshed", "key.revoked", "key.created"]
+    await add_events(database, *({"event_type": event_type} for event_type in types))
+    async with following(streams, last=BEGINNING) as reader:
+        events = await told(streams, reader, 4)
+    days = RetentionDays(sessions=1, events=1, evidence=1, webhooks=1)
+    retention = Retention(database=database, days=days, max_events=3, max_evidence_bytes=1)
+    assert (await retention.delete_old())["events_deleted"] == 1
+    for last, has_gap in ((events[0], True), (events[2], False)):
+        async with following(streams, last=position(last)) as reader:
+            assert (reader.gap is not None) is has_gap
+
+
 async def test_who_is_overtaken_by_the_retention_while_it_catches_up_is_told_of_the_gap(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ):

@@ -21,9 +21,11 @@ from app.services import event_service, webhook_fanout, webhook_views
 from app.services.key_service import Caller, Scope
 from app.services.listing import PageRequest
 from app.services.reach import Reach
+from app.services.retention import Retention, RetentionDays
 from app.services.webhook_service import WebhookOrder
 from app.services.workers import webhook as webhook_worker
 from app.utils.exceptions import DeliveryNotFoundException
+from tests.fixtures.events import add_events
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
@@ -243,6 +245,32 @@ async def test_events_that_are_deleted_before_they_could_be_told_are_missed_loud
         seen + 1,
         kept - 1,
     )
+
+
+async def test_evicted_routine_events_are_missed_loudly_and_once(context: Context, receiver: Receiver):
+    """Older events of other types stay, so that the oldest one tells nothing of the gap."""
+    endpoint_id = await add_webhook(context, receiver)
+    await happen(context.database, 1)
+    await taken_up(context, 1)
+    seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
+    async with context.database.transaction() as session:
+        await context.webhooks.pause(session, endpoint_id, ME)
+    await add_events(context.database, {"event_type": "credential.refreshed"}, {"event_type": "key.created"})
+    retention = Retention(
+        database=context.database,
+        days=RetentionDays(sessions=1, events=1, evidence=1, webhooks=1),
+        max_events=await one(context.database, select(func.count()).select_from(Event)) - 1,
+        max_evidence_bytes=1,
+    )
+    assert (await retention.delete_old())["events_deleted"] == 1
+    mark = await one(context.database, select(Event.data).where(Event.event_type == "events.evicted"))
+    async with context.database.transaction() as session:
+        await context.webhooks.resume(session, endpoint_id, ME)
+    for number in (2, 3):
+        await happen(context.database, number)
+        await taken_up(context, number)
+    lost = await one(context.database, select(Event.data).where(Event.event_type == "webhook.events_lost"))
+    assert (lost["from_event_id"], lost["to_event_id"]) == (seen + 1, mark["to_event_id"])
 
 
 async def test_a_webhook_is_changed_by_those_who_change_it_alone(context: Context, receiver: Receiver):
