@@ -12,12 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import SecretStr
 from selenium import webdriver
 from selenium.common.exceptions import (
-    ElementClickInterceptedException,
-    ElementNotInteractableException,
     InvalidSessionIdException,
+    NoSuchFrameException,
     NoSuchWindowException,
-    StaleElementReferenceException,
     TimeoutException,
+    UnexpectedAlertPresentException,
     WebDriverException,
 )
 from selenium.webdriver.remote.remote_connection import RemoteConnection
@@ -27,15 +26,11 @@ from urllib3.exceptions import ReadTimeoutError as CommandTimeout
 from app.clients.devtools import RedirectWatcher
 from app.clients.texts import storable
 from app.models import SessionStage
-from app.services.consent_page import (
-    FIND_CONTINUE,
-    LOOK_NOW,
-    WAIT_UNTIL_KNOWN,
-    PageKind,
-    PageState,
-    script_rules,
-)
+from app.services.button_press import click, why_not_now
+from app.services.consent_page import PageKind, PageState, script_rules
+from app.services.consent_places import ConsentPlaces, page_name
 from app.services.interfaces import AuthorizationRequest, ConsentRequest
+from app.services.page_scripts import FIND_CONTINUE, FIND_HIDDEN_CONSENT, LOOK_NOW, WAIT_UNTIL_KNOWN
 from app.utils.exceptions import (
     AccountLockedException,
     AccountMismatchException,
@@ -49,6 +44,8 @@ from app.utils.exceptions import (
     HumanCheckException,
     IssuerMismatchException,
     LoginRequiredException,
+    NotConsentPageException,
+    PageDialogException,
     PersonNotSeenException,
     ProviderRulesException,
     ServiceStoppingException,
@@ -65,6 +62,11 @@ _POLL_SECONDS: Final = 0.25
 """Between two looks at a page that should redirect; the redirect itself ends the wait at once."""
 _PERSON_POLL: Final = 1.0
 """Between two looks at a page on which a person is at work."""
+_RETRY_SECONDS: Final = 0.1
+"""Between two tries to press a button that cannot be pressed yet."""
+_MAX_CONSENT_PAGES: Final = 5
+"""Pages of one consent on which a button is pressed."""
+_MAX_CHECKBOXES: Final = 10
 _MOST_BANNERS: Final = 3
 _MOST_REOPENED: Final = 3
 """How often a person who is led home is brought back; a provider that leads there each time would never end."""
@@ -77,8 +79,10 @@ _DEATH_WORDS: Final = ("tab crashed", "disconnected", "not reachable", "target c
 
 
 class ConsentTab:
-    """Presses Authorize once, never again on a timer, and nothing at all that the provider's rules do not name.
+    """Presses Authorize once a page, never again on a timer, and nothing at all that the provider's rules do not name.
 
+    Nothing is pressed outside the provider's consent page, whatever a page looks like; its address is asked of the
+    browser before each press. Banners and account choices are pressed on the provider's origins only.
     When a person is awaited, pages that ask for one are waited out; when the consent is attended, nothing is pressed.
     """
 
@@ -92,11 +96,20 @@ class ConsentTab:
         self._callback: str | None = None
         self._ignored: set[PageKind] = set() if request.awaits_person else {PageKind.HOME}
         if request.is_attended:
-            self._ignored.add(PageKind.BANNER)
+            self._ignored |= {PageKind.BANNER, PageKind.CHECKBOX}
         # A person's page may have a button of any kind: only the consent's own marks count there.
         self._page = replace(request.page, fallback_buttons=()) if request.awaits_person else request.page
-        self._banners = self._reopened = 0
-        self._pressed = False
+        self._places = ConsentPlaces.from_rules(request.authorization.url, request.page)
+        self._banners = self._reopened = self._ticked = 0
+        self._pressed: list[tuple[str, str]] = []
+        """The page and the rule of each consent button that was pressed."""
+        self._reason = ""
+        """Why the consent button could not be pressed the last time."""
+        self._button_ends = 0.0  # by `monotonic`, while a button is looked for
+        self._in_frame = False
+        self._seen: tuple[PageKind, str, str] | None = None
+        self._seen_since = 0.0
+        self._stage: SessionStage | None = None
         self._person_ends: float | None = None  # by `monotonic`, while a person has something to do
 
     def click_authorize_button(self) -> None:
@@ -104,18 +117,21 @@ class ConsentTab:
 
         Raises `LoginRequiredException`, `AccountLockedException`, `HumanCheckException`, `ConsentPageException`,
         `AccountMismatchException`, `ConsentButtonNotFoundException`, `UnknownPageException`,
-        `PersonNotSeenException`, `AuthorizationTimeoutException`.
+        `NotConsentPageException`, `PageDialogException`, `PersonNotSeenException`, `AuthorizationTimeoutException`.
         """
         self._open_consent_page()
-        state = self._wait_for_consent()
-        if state is None:
-            return  # an app that was granted before redirects without asking
-        self._request.report(SessionStage.CONSENT_SHOWN)
-        self._check_account(state)
-        if self._request.is_attended:
-            self._await_person()
-        else:
-            self._press_authorize(state)
+        self._button_ends = monotonic() + self._timeouts.consent_button
+        # None: an app that was granted before redirects without asking.
+        while (state := self._wait_for_consent()) is not None:
+            self._report(SessionStage.CONSENT_SHOWN)
+            self._check_account(state)
+            if self._request.is_attended:
+                self._await_person()
+                return
+            if self._press_authorize(state):
+                return
+            if monotonic() >= self._button_ends:
+                self._end_of_button(state)
 
     def extract_oauth_code(self) -> SecretStr:
         """Wait for the redirect and take the code from its URL; its `state` must be ours.
@@ -133,60 +149,91 @@ class ConsentTab:
 
     def _wait_for_consent(self) -> PageState | None:
         """The page with its button ready; None when the browser was redirected to the callback already."""
-        ends = monotonic() + self._timeouts.consent_button
         while True:
             self._check_stop()
             if self._redirected(0):
                 return None
-            left = ends - monotonic()
+            left = self._button_ends - monotonic()
             state = self._wait_in_page(left) if left > 0 else self._look()
             if state.kind is PageKind.READY:
                 return state
+            self._reason = state.reason or self._reason
             if self._advance(state):
-                ends = monotonic() + self._timeouts.consent_button
+                self._button_ends = monotonic() + self._timeouts.consent_button
             elif self._is_for_person(state):
-                ends = self._work_of_person(state)
+                self._button_ends = self._work_of_person(state)
             else:
                 self._raise_for(state)
-                if left <= 0 and not self._request.awaits_person:
-                    raise self._not_shown(state)
-                if left <= 0:  # whatever it is: somebody is there to see it
-                    ends = self._work_of_person(state)
+                self._raise_if_elsewhere(state)
+                if left <= 0:
+                    self._end_of_button(state)
+
+    def _end_of_button(self, state: PageState) -> None:
+        """Nothing could be pressed in time: the end, unless somebody is there to see whatever it is."""
+        if not self._request.awaits_person:
+            raise self._not_shown(state)
+        self._button_ends = self._work_of_person(state)
 
     def _wait_for_redirect(self) -> None:
         ends = self._person_ends or monotonic() + self._timeouts.callback
         while not self._redirected(_POLL_SECONDS):
             self._check_stop()
-            state = self._look()
+            state = self._look(has_settled=self._has_settled())
+            self._note(state)
             if self._is_for_person(state):
                 ends = self._work_of_person(state)
-            elif self._person_is_back(state):
+            elif self._person_is_back(state) or self._is_next_page(state):
                 self._check_account(state)
-                self._press_authorize(state)
-                ends = monotonic() + self._timeouts.callback
-            else:
+                if self._press_authorize(state):
+                    ends = monotonic() + self._timeouts.callback
+            elif not self._advance(state):
                 self._raise_for(state)
             if monotonic() >= ends:
-                raise self._not_redirected()
+                raise self._not_redirected(state)
+
+    def _note(self, state: PageState) -> None:
+        """What was seen, so that it is known since when the page is so."""
+        if (seen := (state.kind, state.page, state.mark)) != self._seen:
+            self._seen, self._seen_since = seen, monotonic()
+
+    def _has_settled(self) -> bool:
+        return self._seen is not None and monotonic() - self._seen_since >= _SETTLE_SECONDS
+
+    def _is_next_page(self, state: PageState) -> bool:
+        """Whether the consent goes on: on another page, or here with another button in the place of the first."""
+        if state.kind is not PageKind.READY or self._request.is_attended:
+            return False
+        if len(self._pressed) >= _MAX_CONSENT_PAGES or (state.page, state.mark) in self._pressed:
+            return False
+        is_other_page = state.page not in {page for page, _ in self._pressed}
+        return is_other_page or (state.is_alone and self._has_settled())
 
     def _advance(self, state: PageState) -> bool:
-        """Press what stands before the consent, once: a banner, the account to use."""
+        """Press what stands before the consent, once: a banner, the account to use, a checkbox."""
         if state.kind is PageKind.BANNER:
             assert state.button is not None
-            with suppress(ConsentButtonNotFoundException):  # it may go by itself
-                self._press(state.button)
+            self._press(state.button)  # it may go by itself
             self._redirected(_POLL_SECONDS)  # until it has faded
             self._banners += 1
             if self._banners >= _MOST_BANNERS:
                 self._ignored.add(PageKind.BANNER)
             return True
+        if state.kind is PageKind.CHECKBOX and not self._request.is_attended:
+            assert state.button is not None
+            self._check_account(state)
+            self._press(state.button, is_consent=True)
+            self._ticked += 1
+            if self._ticked >= _MAX_CHECKBOXES:
+                self._ignored.add(PageKind.CHECKBOX)
+            return True
         if state.kind is PageKind.CHOOSER and not self._request.is_attended:
             if state.button is None:
                 raise AccountMismatchException(self._request.account_id, self._masked(state.detail))
-            self._ignored.add(PageKind.CHOOSER)
-            self._press(state.button)
-            self._confirm_choice()
-            return True
+            if self._press(state.button, is_hidden=True):
+                self._ignored.add(PageKind.CHOOSER)
+                self._confirm_choice()
+                return True
+            self._redirected(_RETRY_SECONDS)
         return False
 
     def _confirm_choice(self) -> None:
@@ -199,11 +246,10 @@ class ConsentTab:
             state = self._state_of(FIND_CONTINUE)
             if state.kind is not PageKind.CHOOSER:
                 return
-            if state.button is not None:
-                self._press(state.button)
+            if state.button is not None and self._press(state.button):
                 return
             if monotonic() >= ends:
-                raise ConsentButtonNotFoundException(self._timeouts.consent_button)
+                raise self._no_button()
             self._redirected(_POLL_SECONDS)
 
     def _is_for_person(self, state: PageState) -> bool:
@@ -243,24 +289,41 @@ class ConsentTab:
         if state.handle is not None and state.handle != self._request.account_id:
             raise AccountMismatchException(self._request.account_id, state.handle)
 
-    def _press_authorize(self, state: PageState) -> None:
+    def _press_authorize(self, state: PageState) -> bool:
+        """Whether it was pressed; a button that cannot be pressed now is tried again by the caller."""
         self._check_stop()
         assert state.button is not None
-        self._person_ends, self._pressed = None, True
-        self._press(state.button)
-        self._request.report(SessionStage.CONSENT_GIVEN)
+        if not self._press(state.button, is_consent=True):
+            self._redirected(_RETRY_SECONDS)
+            return False
+        self._person_ends = None
+        self._pressed.append((state.page, state.mark))
+        self._report(SessionStage.CONSENT_GIVEN)
+        return True
 
-    def _press(self, button: WebElement) -> None:
-        """Once, never again on a timer: the button turns into a spinner."""
+    def _press(self, button: WebElement, *, is_consent: bool = False, is_hidden: bool = False) -> bool:
+        """Press once, never again on a timer: the button turns into a spinner. Whether it was pressed.
+
+        `is_consent`: only on the consent page itself; else anywhere at the provider. `is_hidden`: a choice that is
+        drawn over by its label.
+        """
         try:
-            with self._longer(self._timeouts.page_load):
-                button.click()
-        except (
-            ElementNotInteractableException,
-            ElementClickInterceptedException,
-            StaleElementReferenceException,
-        ) as error:
-            raise ConsentButtonNotFoundException(self._timeouts.consent_button) from error
+            url = self._driver.current_url
+            if not (self._places.is_consent_page(url) if is_consent else self._places.is_of_provider(url)):
+                self._reason = f"the page has changed to {self._masked(page_name(url))}"
+                return False
+            self._reason = "" if is_hidden else why_not_now(self._driver, button, self._rules())
+            if not self._reason:
+                with self._longer(self._timeouts.page_load):
+                    self._reason = click(button)
+        except UnexpectedAlertPresentException as error:
+            raise self._dialog(error) from error
+        return not self._reason
+
+    def _report(self, stage: SessionStage) -> None:
+        if stage is not self._stage:
+            self._request.report(stage)
+        self._stage = stage
 
     def _open_consent_page(self) -> None:
         self._ignored.discard(PageKind.CHOOSER)
@@ -269,6 +332,8 @@ class ConsentTab:
         try:
             with self._longer(seconds):
                 self._driver.get(self._request.authorization.url)
+        except UnexpectedAlertPresentException as error:
+            raise self._dialog(error) from error
         except TimeoutException as error:
             self._check_stop()  # it may have been the whole attempt's deadline
             raise AuthorizationTimeoutException(self._timeouts.page_load) from error
@@ -285,26 +350,48 @@ class ConsentTab:
     def _wait_in_page(self, seconds: float) -> PageState:
         """Short turns, so that a stop and a redirect are noticed; a page that navigates away ends a turn early."""
         milliseconds = (int(min(seconds, TURN_SECONDS) * 1000), int(_SETTLE_SECONDS * 1000))
+        return self._state_of(WAIT_UNTIL_KNOWN, *milliseconds)
+
+    def _look(self, *, has_settled: bool = False) -> PageState:
+        return self._state_of(LOOK_NOW, has_settled)
+
+    def _state_of(self, script: str, *arguments: object) -> PageState:
         try:
-            result = self._driver.execute_async_script(WAIT_UNTIL_KNOWN, self._rules(), *milliseconds)
+            self._leave_frame()
+            state = self._run(script, *arguments)
+            if state.kind is not PageKind.FRAME:
+                return state
+            assert state.button is not None
+            self._driver.switch_to.frame(state.button)
+            self._in_frame = True
+            return self._run(script, *arguments)
         except (WebDriverException, CommandTimeout) as error:
             return self._unless_dead(error)
-        return PageState.from_script(result)
 
-    def _look(self) -> PageState:
-        return self._state_of(LOOK_NOW)
+    def _run(self, script: str, *arguments: object) -> PageState:
+        run = self._driver.execute_async_script if script is WAIT_UNTIL_KNOWN else self._driver.execute_script
+        return PageState.from_script(run(script, self._rules(), *arguments))
 
-    def _state_of(self, script: str) -> PageState:
-        try:
-            return PageState.from_script(self._driver.execute_script(script, self._rules()))
-        except (WebDriverException, CommandTimeout) as error:
-            return self._unless_dead(error)
+    def _leave_frame(self) -> None:
+        if self._in_frame:
+            self._driver.switch_to.default_content()
+            self._in_frame = False
 
     def _rules(self) -> dict[str, object]:
-        return script_rules(self._page, self._request.account_id, ignore=self._ignored)
+        return script_rules(
+            self._page,
+            self._places,
+            self._request.account_id,
+            ignore=self._ignored,
+            in_frame=self._in_frame,
+        )
 
     def _unless_dead(self, error: WebDriverException | CommandTimeout) -> PageState:
         """A script dies when its page navigates: look again. A dead tab or browser is the end."""
+        if isinstance(error, UnexpectedAlertPresentException):
+            raise self._dialog(error) from error
+        if self._in_frame and isinstance(error, (NoSuchWindowException, NoSuchFrameException)):
+            return PageState(PageKind.UNKNOWN)  # the frame has gone; without the tab the next look fails, too
         if isinstance(error, WebDriverException) and is_dead(error):
             raise error
         if (refused := _REFUSED_SELECTOR.search(str(error))) is not None:
@@ -328,20 +415,57 @@ class ConsentTab:
             case PageKind.ERROR:
                 raise ConsentPageException(self._masked(state.detail) or "no detail")
 
+    def _raise_if_elsewhere(self, state: PageState) -> None:
+        """A page that is built and stays is not on its way to the consent."""
+        is_same = self._seen == (state.kind, state.page, state.mark)
+        self._note(state)
+        if state.kind is PageKind.ELSEWHERE and is_same:
+            raise self._elsewhere(state)
+
+    def _elsewhere(self, state: PageState) -> NotConsentPageException:
+        hint = "a consent button is there: add its path to `consent_paths`" if state.has_button else ""
+        page = self._masked(page_name(self._driver.current_url))
+        return NotConsentPageException(
+            self._request.account_id, page, is_of_provider=state.is_of_provider, hint=hint
+        )
+
+    def _dialog(self, error: UnexpectedAlertPresentException) -> PageDialogException:
+        return PageDialogException(self._request.account_id, self._masked(error.alert_text or ""))
+
     def _masked(self, text: str) -> str:
         """What the page says, fit for an error's sentence: a page may quote the request."""
         known = [self._request.authorization.state.get_secret_value()]
         return mask_text(storable(text), known=known)[:_LONGEST_DETAIL]
 
     def _not_shown(self, state: PageState) -> AppException:
-        seconds = self._timeouts.consent_button
         if state.is_hung:
-            return AuthorizationTimeoutException(seconds)
-        return ConsentButtonNotFoundException(seconds) if state.has_button else UnknownPageException(seconds)
+            return AuthorizationTimeoutException(self._timeouts.consent_button)
+        if state.is_elsewhere:
+            return self._elsewhere(state)
+        if state.kind in (PageKind.READY, PageKind.CHOOSER) or state.has_button:
+            return self._no_button(state.reason)
+        return UnknownPageException(
+            self._timeouts.consent_button, self._masked(self._reason) or self._hidden_consent()
+        )
 
-    def _not_redirected(self) -> AppException:
+    def _no_button(self, reason: str = "") -> ConsentButtonNotFoundException:
+        return ConsentButtonNotFoundException(
+            self._timeouts.consent_button, self._masked(reason or self._reason)
+        )
+
+    def _hidden_consent(self) -> str:
+        try:
+            self._leave_frame()
+            hint = self._driver.execute_script(FIND_HIDDEN_CONSENT, self._rules())
+        except (WebDriverException, CommandTimeout):
+            return ""
+        return self._masked(hint) if isinstance(hint, str) else ""
+
+    def _not_redirected(self, state: PageState) -> AppException:
         if self._person_ends is not None:
             return PersonNotSeenException(self._request.account_id, self._timeouts.person)
+        if state.is_elsewhere:
+            return self._elsewhere(state)
         return AuthorizationTimeoutException(self._timeouts.callback)
 
     def _check_stop(self) -> None:

@@ -2,6 +2,8 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +30,7 @@ def load_providers(settings: Settings) -> dict[str, OAuthProvider]:
     """
     providers = {X: x_provider(web_url=settings.x_web_url, api_url=settings.x_api_url)}
     if settings.providers_file is not None:
-        providers |= _read(settings.providers_file)
+        providers |= _read(settings.providers_file, providers)
     problems = (_misfit(name, app, providers) for name, app in settings.oauth_apps.items())
     if lines := list(filter(None, problems)):
         raise SettingsError("\n".join(lines))
@@ -44,16 +46,17 @@ def _misfit(name: str, app: OAuthApp, providers: dict[str, OAuthProvider]) -> st
     return None
 
 
-def _read(path: Path) -> dict[str, OAuthProvider]:
+def _read(path: Path, presets: Mapping[str, OAuthProvider]) -> dict[str, OAuthProvider]:
     text = _text(path)
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(_syntax_problem(path, text, str(error))) from None
-    lines, problems, providers = key_lines(text), [], {}
+    lines, problems = key_lines(text), []
+    providers: dict[str, OAuthProvider] = {}
     for name, table in tables.items():
         try:
-            providers[name] = _provider(name, table)
+            providers[name] = _provider(name, table, {**presets, **providers})
         except ValidationError as error:
             for item in error.errors():
                 place = (name, *item["loc"])
@@ -83,13 +86,37 @@ def _syntax_problem(path: Path, text: str, problem: str) -> str:
     return f"{path}:{line}: {_SYNTAX_LINE.sub('', problem)}"
 
 
-def _provider(name: str, table: Any) -> OAuthProvider:
+def _provider(name: str, table: Any, known: Mapping[str, OAuthProvider]) -> OAuthProvider:
     """Raises `ValidationError`, or `ValueError` of the table as a whole."""
     if name == X:
         raise ValueError("is built in; choose another name")
     if not isinstance(table, dict):
         raise ValueError("must be a table, [name], with the provider's keys")
-    return _PROVIDER.validate_python({"name": name, **table})
+    if "extends" not in table:
+        return _PROVIDER.validate_python({"name": name, **table})
+    base = table["extends"]
+    if not isinstance(base, str) or base not in known:
+        raise ValueError(
+            f"extends: must be one of {', '.join(known)}; a table must stand above the one that extends it"
+        )
+    return _PROVIDER.validate_python(_extended(asdict(known[base]), table))
+
+
+def _extended(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """`table`'s keys over the base's; lists of the consent page come before the base's, so that both count."""
+    own_page = table.get("consent_page", {})
+    merged = {**base, **{key: value for key, value in table.items() if key != "extends"}}
+    if isinstance(own_page, dict):
+        page = base["consent_page"]
+        merged["consent_page"] = {
+            **page,
+            **{key: _joined(value, page.get(key)) for key, value in own_page.items()},
+        }
+    return merged
+
+
+def _joined(own: Any, base: Any) -> Any:
+    return [*own, *base] if isinstance(own, list) and isinstance(base, tuple) else own
 
 
 def _words(error: Any) -> str:

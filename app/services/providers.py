@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
@@ -90,6 +91,28 @@ def _path(value: str) -> str:
     return value
 
 
+def _consent_path(value: str) -> str:
+    return value if value == "/*" else _path(value.removesuffix("/*")) and value
+
+
+def _consent_url(value: str) -> str:
+    parts = urlsplit(value)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.username
+        or set(value) & set("?#")
+    ):
+        raise ValueError("must be an http:// or https:// address without user, ? and #")
+    return value
+
+
+def _origin(value: str) -> str:
+    if urlsplit(_consent_url(value)).path:
+        raise ValueError("must be scheme and host alone, as https://login.example")
+    return value
+
+
 def _extra_parameters(value: dict[str, str]) -> dict[str, str]:
     if taken := sorted(_OWN_PARAMETERS & value.keys()):
         raise ValueError(f"may not hold {', '.join(taken)}: the service sets them")
@@ -100,6 +123,9 @@ _Selector = Annotated[str, AfterValidator(_selector)]
 _OptionalSelector = Annotated[str, AfterValidator(lambda value: _selector(value) if value else value)]
 _Text = Annotated[str, AfterValidator(_lower_case)]
 _Path = Annotated[str, AfterValidator(_path)]
+_ConsentPath = Annotated[str, AfterValidator(_consent_path)]
+_ConsentUrl = Annotated[str, AfterValidator(_consent_url)]
+_Origin = Annotated[str, AfterValidator(_origin)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -108,12 +134,31 @@ class ConsentPageRules:
 
     Empty: the page has no such thing. Test ids and paths come before texts: texts are localised by the profile's
     language.
+
+    Nothing is pressed outside the consent page, which is `authorize_url`'s origin and path and what `consent_paths` and
+    `consent_urls` add; banners and account choices are pressed on the provider's origins only. What users write is no
+    fact: an app may be called "Verify you are human".
     """
 
     consent_buttons: Annotated[tuple[_Selector, ...], AfterValidator(_not_empty)]
     """The provider's own marks of the consent button, in their order; pressed when visible and enabled."""
     fallback_buttons: tuple[_Selector, ...] = ()
-    """In their order; looked at only when the page has settled without any of `consent_buttons`."""
+    """In their order; looked at only when the page has settled without any of `consent_buttons`.
+
+    A guess: the button's form must be sent to the consent page, and ask for nothing to be typed.
+    """
+    consent_paths: tuple[_ConsentPath, ...] = ()
+    """Further paths of the consent page on `authorize_url`'s origin; ``/*`` at the end: all below."""
+    consent_urls: tuple[_ConsentUrl, ...] = ()
+    """Consent pages of other origins, whole addresses; these origins are the provider's, too."""
+    provider_origins: tuple[_Origin, ...] = ()
+    """Further origins that are the provider's: where it asks for a login or an account."""
+    frame: _OptionalSelector = ""
+    """The iframe that holds the consent; its document must be of the provider's origins."""
+    shadow_host: _OptionalSelector = ""
+    """The element in whose open shadow root the consent is; CSS selectors are looked for there, too."""
+    checkboxes: tuple[_Selector, ...] = ()
+    """Ticked before the consent button is pressed."""
     account_choices: _OptionalSelector = ""
     """The accounts on a page that asks which one to use; text, ``data-*``, ``value`` or ``aria-label`` names each."""
     account_continue: _OptionalSelector = ""
@@ -121,14 +166,20 @@ class ConsentPageRules:
     banner_buttons: tuple[_Selector, ...] = ()
     """They dismiss a cookie banner that covers the page."""
     signed_in_handle: _OptionalSelector = ""
+    """The cell that names who is signed in, perhaps with a display name, which is no handle."""
     handle_pattern: Annotated[str, AfterValidator(_handle_pattern)] = r"@(\w{1,50})"
     """Its one group is the handle within the text of `signed_in_handle`; both JavaScript and Python must read it."""
+    user_texts: tuple[_Selector, ...] = ()
+    """Elements whose text users write, an app's name: no `human_check_texts` or `error_texts` are looked for there."""
     error_details: tuple[_Selector, ...] = ()
     login_marks: tuple[_Selector, ...] = ()
     """Visible on a page that asks for a login."""
     login_paths: tuple[_Path, ...] = ()
     """Prefixes of the path of a page that asks for a login."""
     locked_paths: tuple[_Path, ...] = ()
+    """Of a locked or suspended account."""
+    human_check_paths: tuple[_Path, ...] = ()
+    """Of a challenge that a person must pass."""
     home_paths: tuple[_Path, ...] = ()
     """Where a signed-in person lands after logging in."""
     human_check_texts: tuple[_Text, ...] = ()
@@ -190,12 +241,17 @@ def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:
                 "//button[contains(@class, 'submit')]",
                 "//input[@type='submit']",
             ),
+            # OAuth 1.0a's page is on the API's host or on the site's.
+            consent_urls=(f"{web_url}/oauth/authorize", f"{api_url}/oauth/authorize"),
+            # The cookie bar: "Accept all cookies" comes first, "Refuse non-essential cookies" last.
+            banner_buttons=("(//*[@data-testid='BottomBar']//*[self::button or @role='button'])[last()]",),
             signed_in_handle='[data-testid="UserCell"]',
             error_details=('[data-testid="OAuth_Consent_Error_Detail"]',),
             # OAuth 1.0a's page asks for the login itself, with the same button.
             login_marks=('[data-testid="OAuth_Consent_Log_In_Button"]', "input#username_or_email"),
             login_paths=("/i/flow/login", "/login", "/i/jf/onboarding/web"),
-            locked_paths=("/account/access",),
+            locked_paths=("/account/access", "/account/suspended"),
+            human_check_paths=("/account/login_challenge", "/account/login_verification"),
             home_paths=("/home",),
             human_check_texts=("verify you are human", "confirm you are human", "are you a robot"),
         ),

@@ -1,6 +1,7 @@
 """What the service does on pages of other shapes than X's, and with a person at the window. A real browser."""
 
 import asyncio
+import functools
 import html
 import os
 import ssl
@@ -32,16 +33,26 @@ from app.sandbox.config import SandboxInfo
 from app.sandbox.devtools import command
 from app.services.automation import BrowserController, obtain_code
 from app.services.chromedriver import ChromeDrivers
-from app.services.interfaces import AuthorizationRequest, BrowserTimeouts, ConsentRequest, RunningBrowser
-from app.services.providers import ConsentPageRules
+from app.services.interfaces import (
+    AuthorizationRequest,
+    BrowserTimeouts,
+    ConsentRequest,
+    PageEvidence,
+    RunningBrowser,
+)
+from app.services.providers import ConsentPageRules, x_provider
 from app.utils.exceptions import (
+    AccountLockedException,
     AccountMismatchException,
     AuthorizationTimeoutException,
     BrowserCrashedException,
     ConsentButtonNotFoundException,
     ConsentPageException,
     FragmentResponseException,
+    HumanCheckException,
     LoginRequiredException,
+    NotConsentPageException,
+    PageDialogException,
     PersonNotSeenException,
     ProfileNetworkException,
     ProviderRulesException,
@@ -53,6 +64,7 @@ from tests.fixtures.waiting import eventually
 RULES = ConsentPageRules(
     consent_buttons=("#agree", "//button[text()='Grant']"),
     fallback_buttons=("form button[type=submit]",),
+    consent_paths=("/plain", "/consent", "/granted", "/many/*"),
     account_choices="li.account, input[name=account]",
     banner_buttons=("#cookies button",),
     signed_in_handle="#who",
@@ -187,6 +199,13 @@ async def visit(site: Site, browser: RunningBrowser, drivers: ChromeDrivers) -> 
         return Visit(replace(request, **changes))
 
     return make
+
+
+@pytest.fixture
+def visit_x(visit: Callable[..., Visit], site: Site) -> Callable[..., Visit]:
+    """A visit of X's consent page as the site shows it."""
+    rules = x_provider(web_url=site.url, api_url=site.url).consent_page
+    return functools.partial(visit, X_PATH, page=rules)
 
 
 @pytest.mark.parametrize("path", ["/plain", "/xpath", "/banner", "/chooser", "/namesakes"])
@@ -485,6 +504,208 @@ def _self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
+X_PATH = "/i/oauth2/authorize"
+GIVE = "onclick=\"location='/granted'\""
+BUTTON = f"<button data-testid=OAuth_Consent_Button {GIVE}>Authorize app</button>"
+FORM = "<input type=submit value='Authorize app'></form>"
+PAY = f"<form method=post action=/pay>{FORM}"
+
+
+def cell(name: str, handle: str) -> str:
+    return f"<div data-testid=UserCell><div><b>{name}</b></div><div>@{handle}</div></div>"
+
+
+def led_to(path: str) -> str:
+    return f"<script>location='{path}'</script>"
+
+
+NOT_PRESSED = {
+    "challenge": (led_to("/account/login_challenge"), HumanCheckException, "human check"),
+    "suspended": (led_to("/account/suspended"), AccountLockedException, "locked"),
+    "terms": (led_to("/terms"), NotConsentPageException, r"another page of the provider, [\w.:]+/terms,"),
+    "proxy seller": (led_to("{other}/plan"), NotConsentPageException, r"not the provider's, {other_host}/plan,"),
+    "proxy seller in the provider's place": (f"Renew now {PAY}", UnknownPageException, "leads to .*/pay"),
+    "form with a field called action": (
+        PAY.replace("<input", "<input name=action type=hidden><input", 1),
+        UnknownPageException,
+        "leads to .*/pay",
+    ),
+    "form with a field to fill in": (
+        f"<form method=post><input name=answer>{FORM}", UnknownPageException, "something to be typed",
+    ),
+    "button that sends its form elsewhere": (
+        "<form method=post><button data-testid=OAuth_Consent_Button formaction='{other}/pay'>Authorize</button></form>",
+        ConsentButtonNotFoundException,
+        r"leads to {other_host}/pay",
+    ),
+    "consent button on another page": (led_to("/settings"), NotConsentPageException, "add its path to `consent_paths`"),
+    "banner of another host": (led_to("{other}/bar"), NotConsentPageException, "/bar"),
+    "undescribed iframe": (
+        "<iframe id=box src=/inner width=300 height=300></iframe>", UnknownPageException, "iframe#box",
+    ),
+    "undescribed shadow root": (
+        ("<x-host id=host></x-host><script>document.querySelector('#host').attachShadow({mode: 'open'}).innerHTML = "
+        "'<button data-testid=OAuth_Consent_Button>Authorize</button>'</script>"),
+        UnknownPageException,
+        "shadow root of x-host#host",
+    ),
+    "undescribed checkbox": (
+        ("<form action=/i/oauth2/authorize method=post><input type=checkbox id=terms required>"
+        "<button data-testid=OAuth_Consent_Button>Authorize</button></form>"),
+        ConsentButtonNotFoundException,
+        r"requires input#terms \(checkbox\)",
+    ),
+    "disabled fieldset": (f"<fieldset disabled>{BUTTON}</fieldset>", ConsentButtonNotFoundException, "is disabled"),
+    "layer": (
+        f"{BUTTON}<div id=wall class='ad @alice' style='position:fixed;inset:0'></div>",
+        ConsentButtonNotFoundException,
+        r"covered by div#wall\.ad",
+    ),
+    "transparent": (f"<p style='opacity:0'>{BUTTON}</p>", ConsentButtonNotFoundException, "is hidden"),
+    "dialog": ("<script>alert('Mind the cookies')</script>" + BUTTON, PageDialogException, "Mind the cookies"),
+    "another account": (cell("Support of @Acme", "bob") + BUTTON, AccountMismatchException, "as @bob,"),
+    "another account in one line": (
+        f"<p data-testid=UserCell>Support of @Acme @bob</p>{BUTTON}", AccountMismatchException, "as @bob,",
+    ),
+}  # fmt: skip
+
+ELSEWHERE = {
+    "/account/login_challenge": f"<form method=post action=/challenge><input name=answer>{FORM}",
+    "/account/suspended": f"<form method=post action=/logout>{FORM}",
+    "/terms": f"<form method=post action=/terms>{FORM}",
+    "/settings": cell("Alice", "alice") + BUTTON,
+    "/inner": BUTTON,
+}
+OF_ANOTHER_HOST = {
+    "/plan": PAY,
+    "/bar": f"<div data-testid=BottomBar><button {GIVE}>No</button></div>{BUTTON}",
+}
+
+
+async def test_nothing_is_pressed_outside_the_consent_page(
+    visit_x: Callable[..., Visit], site: Site, subtests: pytest.Subtests
+):
+    """One browser for all of them."""
+    site.pages |= ELSEWHERE
+    with _serving(dict(OF_ANOTHER_HOST)) as other:
+        for name, (page, error, sentence) in NOT_PRESSED.items():
+            host = urlsplit(other.url).netloc
+            site.pages[X_PATH] = page.replace("{other}", other.url)
+            site.visited.clear()
+            kept: list[PageEvidence] = []
+            visit = visit_x(keep_evidence=kept.append)
+            with subtests.test(name):
+                with pytest.raises(error, match=sentence.replace("{other_host}", host)) as caught:
+                    await visit.code()
+                assert caught.type is error, name
+                assert not {"/granted", "/pay", "/challenge", "/logout"} & {*site.visited, *other.visited}, (
+                    name
+                )
+                assert SessionStage.CONSENT_GIVEN not in visit.stages, name
+                assert len(kept) == 1, name
+
+
+def later(change: str) -> str:
+    """`change` is done with `b`, the button's container, after 1.2 seconds."""
+    return f"<script>setTimeout(() => {{ const b = document.querySelector('#b'); {change} }}, 1200)</script>"
+
+
+PRESSED = {
+    "display name with an address": cell("Ann @annl@social.example", "alice") + BUTTON,
+    "display name with another account": cell("Support of @Acme", "Alice") + BUTTON,
+    "app named as a human check": f"<h1>Verify you are human</h1>{cell('Alice', 'alice')}{BUTTON}",
+    "hidden at first": f"<p id=b style='visibility:hidden'>{BUTTON}</p>{later('b.style = null')}",
+    "inert at first": f"<p id=b inert>{BUTTON}</p>{later('b.inert = false')}",
+    "disabled at first": f"<fieldset id=b disabled>{BUTTON}</fieldset>{later('b.disabled = false')}",
+    "no pointer events at first": f"<p id=b style='pointer-events:none'>{BUTTON}</p>{later('b.style = null')}",
+    "covered at first": f"{BUTTON}<div id=b style='position:fixed;inset:0'></div>{later('b.remove()')}",
+    "drawn anew every 33 ms": "<p id=b></p><script>const draw = () => { document.querySelector('#b').innerHTML = "
+    f"`{BUTTON}`; }}; draw(); const i = setInterval(draw, 33); setTimeout(() => clearInterval(i), 1500)</script>",
+    "under a fixed footer": f"<div style='height:95vh'></div>{BUTTON}<div style='height:300vh'></div>"
+    "<footer style='position:fixed;bottom:0;left:0;right:0;height:40vh;background:#fff'></footer>",
+    "cookie bar": f"{BUTTON}<div data-testid=BottomBar style='position:fixed;inset:0;background:#fff'>"
+    "<button onclick=\"location='/wrong'\">Accept all</button>"
+    "<button onclick='this.parentNode.remove()'>Refuse</button></div>",
+    "link": "<a href=/granted data-testid=OAuth_Consent_Button>Authorize</a>",
+    "plain form": f"<form method=post>{FORM}",
+    "plain form with an address": f"<form method=post action={X_PATH}><input name=action type=hidden>{FORM}",
+}
+
+
+async def test_a_button_is_pressed_once_it_can_be(
+    visit_x: Callable[..., Visit], site: Site, subtests: pytest.Subtests
+):
+    """One browser for all of them."""
+    for name, page in PRESSED.items():
+        site.pages[X_PATH] = page
+        site.visited.clear()
+        visit = visit_x()
+        with subtests.test(name):
+            assert await visit.code() == "the-code"
+            granted = [path for path in site.visited if path in ("/granted", f"POST {X_PATH}")]
+            assert len(granted) == 1
+            assert visit.stages.count(SessionStage.CONSENT_GIVEN) == 1
+            assert "/wrong" not in site.visited
+
+
+NEXT = "<button id=agree onclick=\"location='{}'\">Next</button>"
+BOX = '<label><input type=checkbox id={0} onclick="tick()">I agree</label>'
+DESCRIBED = {
+    "/many/1": {},
+    "/steps": {"consent_buttons": ("#scopes", "#agree")},
+    "/boxes": {"checkboxes": ("input[type=checkbox]",)},
+    "/framed": {"frame": "iframe"},
+    "/shadow": {"shadow_host": "x-host"},
+}
+
+DESCRIBED_PAGES = {
+    "/many/1": "<p id=who>@alice</p>" + NEXT.format("/many/2"),
+    "/many/2": "<p id=who>@alice</p>" + NEXT.format("/many/3"),
+    "/many/3": PAGES["/consent"],
+    "/steps": "<p id=who>@alice</p><button id=scopes>Go on</button><script>const [b] = "
+    "document.getElementsByTagName('button'); b.onclick = () => { b.outerHTML = "
+    "`<button id=agree onclick=\"location='/granted'\">Agree</button>` }</script>",
+    "/boxes": f"<p id=who>@alice</p>{BOX.format('a')}{BOX.format('c')}<fieldset disabled>{GRANT}</fieldset>"
+    "<script>const tick = () => { document.querySelector('fieldset').disabled = !!document.querySelector("
+    "'input:not(:checked)') }</script>",
+    "/framed": "<h1>Frame</h1><iframe src=/inner width=500 height=300></iframe>",
+    "/inner": "<p id=who>@alice</p><form action=/granted target=_top method=post>"
+    "<button id=agree>Yes</button></form>",
+    "/shadow": "<x-host></x-host><script>document.querySelector('x-host').attachShadow({mode: 'open'}).innerHTML = "
+    "`<p id=who>@alice</p><button id=agree onclick=\"location='/granted'\">Agree</button>`</script>",
+}
+
+
+async def test_what_the_rules_describe_leads_to_the_code(
+    visit: Callable[..., Visit], site: Site, subtests: pytest.Subtests
+):
+    site.pages |= DESCRIBED_PAGES
+    for path, rules in DESCRIBED.items():
+        site.visited.clear()
+        one = visit(path, page=replace(RULES, **rules))
+        with subtests.test(path):
+            assert await one.code() == "the-code"
+            assert sum(visited.endswith("/granted") for visited in site.visited) == 1
+            assert len(site.visited) == len(set(site.visited))
+
+
+async def test_pages_without_an_end_are_pressed_five_times_and_no_page_twice(
+    visit: Callable[..., Visit], site: Site
+):
+    site.pages |= {f"/many/{n}": "<p id=who>@alice</p>" + NEXT.format(f"/many/{n + 1}") for n in range(1, 9)}
+    with pytest.raises(AuthorizationTimeoutException):
+        await visit("/many/1").code()
+    assert site.visited == [f"/many/{n}" for n in range(1, 7)]
+
+
+async def test_a_question_of_the_pages_ends_with_its_words(visit_x: Callable[..., Visit], site: Site):
+    site.pages[X_PATH] = (
+        "<button data-testid=OAuth_Consent_Button onclick=\"confirm('Really?')\">Authorize</button>"
+    )
+    with pytest.raises(PageDialogException, match=r'"Really\?"'):
+        await visit_x().code()
+
+
 async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:
     """Does `script` in the tab that shows the page `at`, as a person at the window would."""
 
@@ -522,7 +743,7 @@ def _serving(pages: dict[str, str]) -> Iterator[Site]:
             self._grant()
 
         def _grant(self) -> None:
-            visited.append(self.path)
+            visited.append(self.path if self.path != X_PATH else f"POST {X_PATH}")
             self.send_response(303)
             self.send_header("location", "/callback?state=the-state&code=the-code")
             self.end_headers()

@@ -61,6 +61,34 @@ class HumanCheckException(NeedsAttentionException):
         )
 
 
+class NotConsentPageException(NeedsAttentionException):
+    """The browser shows another page than the provider's consent: nothing was pressed there."""
+
+    error_code = "NOT_CONSENT_PAGE"
+
+    def __init__(self, account_id: str, page: str, *, is_of_provider: bool, hint: str = "") -> None:
+        whose = "another page of the provider" if is_of_provider else "a page that is not the provider's"
+        super().__init__(
+            f"The profile of @{account_id} shows {whose}, {page}, where its consent page was expected; "
+            + (
+                f"nothing was pressed: {hint}"
+                if hint
+                else "nothing was pressed, a person must look at it there"
+            )
+        )
+
+
+class PageDialogException(NeedsAttentionException):
+    """The page opened `alert()`, `confirm()` or `prompt()`, which only a person can answer."""
+
+    error_code = "PAGE_DIALOG"
+
+    def __init__(self, account_id: str, text: str) -> None:
+        super().__init__(
+            f'The page of @{account_id} opened a dialog, "{text}"; it was dismissed, a person must give this consent'
+        )
+
+
 class PersonNotSeenException(NeedsAttentionException):
     """A person was asked to act in the profile's window, and nobody did in time."""
 
@@ -122,9 +150,10 @@ class ConsentButtonNotFoundException(DomainException):
     status_code = 502
     retryable = True
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, reason: str = "") -> None:
         super().__init__(
-            f"No consent button could be pressed within {seconds:g} seconds; the page is unknown or slow"
+            f"No consent button could be pressed within {seconds:g} seconds: "
+            + (reason or "the page is unknown or slow")
         )
 
 
@@ -149,9 +178,10 @@ class UnknownPageException(DomainException):
     status_code = 502
     retryable = True
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, hint: str = "") -> None:
         super().__init__(
-            f"The provider showed a page that is not known for {seconds:g} seconds; look at the session's evidence"
+            f"The provider showed a page that is not known for {seconds:g} seconds; "
+            + (hint or "look at the session's evidence")
         )
 
 

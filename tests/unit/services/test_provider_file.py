@@ -10,6 +10,7 @@ import pytest
 
 from app.config import SettingsError
 from app.services.consent_page import script_rules
+from app.services.consent_places import ConsentPlaces
 from app.services.provider_file import load_providers
 from app.services.providers import ConsentPageRules, OAuthProvider
 from tests.fixtures.settings import MakeSettings
@@ -59,7 +60,13 @@ def test_the_shortest_description(load: Load):
     assert (plain.pkce, plain.refresh_tokens_rotate) == (True, True)
     assert plain.consent_page.consent_buttons == ("button.allow",)
     assert plain.consent_page.handle_pattern == r"@(\w{1,50})"
-    json.dumps(script_rules(plain.consent_page, "alice"))
+    json.dumps(
+        script_rules(
+            plain.consent_page,
+            ConsentPlaces.from_rules(plain.authorize_url, plain.consent_page),
+            "alice",
+        )
+    )
 
 
 def test_the_example_is_read(make_settings: MakeSettings):
@@ -71,6 +78,31 @@ def test_the_readme_tells_of_every_key():
     section = (ROOT / "README.md").read_text().split("### Another provider")[1].split("\n## ")[0]
     keys = {key for cls in (OAuthProvider, ConsentPageRules) for key in cls.__dataclass_fields__}
     assert [key for key in keys if f"`{key}`" not in section] == []
+
+
+def test_a_table_extends_the_preset(load: Load):
+    x = load("")["x"]
+    mine = load(
+        """
+        [mine]
+        extends = "x"
+        default_scopes = ["users.read"]
+        consent_page.banner_buttons = ["#bar button"]
+        consent_page.home_paths = []
+        consent_page.frame = "iframe"
+        [theirs]
+        extends = "mine"
+        name = "Theirs"
+        """
+    )
+    page, preset = mine["mine"].consent_page, x.consent_page
+    assert page.banner_buttons == ("#bar button", *preset.banner_buttons)
+    assert (page.consent_buttons, page.home_paths) == (preset.consent_buttons, preset.home_paths)
+    assert (page.frame, preset.frame) == ("iframe", "")
+    assert (mine["mine"].default_scopes, mine["mine"].name) == (("users.read",), "Twitter")
+    assert (mine["mine"].oauth1, mine["mine"].token_url) == (x.oauth1, x.token_url)
+    assert mine["theirs"].consent_page == page
+    assert mine["theirs"].name == "Theirs"
 
 
 def with_line(number: int, line: str) -> str:
@@ -96,6 +128,14 @@ PAGE = "consent_page.consent_buttons = ['b']\nconsent_page."
         (with_line(7, ""), "1: plain.consent_page: is missing"),
         (with_line(7, "[plain.consent_page]"), "7: plain.consent_page.consent_buttons: is missing"),
         (with_line(7, "consent_page = 7"), "7: plain.consent_page: must be a table"),
+        ("[mine]\nextends = 'y'\n", "1: mine: extends: must be one of x; a table must stand above"),
+        ("[mine]\nextends = 7\n", "1: mine: extends: must be one of x"),
+        ("[mine]\nextends = 'x'\npkce = 7\n", "3: mine.pkce: Input should be a valid boolean"),
+        ("[mine]\nextends = 'x'\nconsent_page = 7\n", "3: mine.consent_page: must be a table"),
+        (with_line(7, f"{PAGE}consent_paths = ['a/*']"), "8: .*consent_paths.0: must start with /"),
+        (with_line(7, f"{PAGE}consent_urls = ['https://u@a/b']"), "8: .*consent_urls.0: .* without user"),
+        (with_line(7, f"{PAGE}consent_urls = ['https://a/b?c']"), "8: .*consent_urls.0: must be an http"),
+        (with_line(7, f"{PAGE}provider_origins = ['https://a/b']"), "8: .*provider_origins.0: .* alone"),
         (SHORTEST + 'tokn_url = ""', "8: plain.tokn_url: no such key"),
         (SHORTEST + "consent_page.buttons = []", "8: plain.consent_page.buttons: no such key"),
         (SHORTEST + "pkce = 'yes'", "8: plain.pkce: Input should be a valid boolean"),
