@@ -30,7 +30,25 @@ _ERROR_TEST_ID = 'data-testid="OAuth_Consent_Error_Detail"'
 _ERROR_TEXT = "You weren't able to give access to the App. Go back and try logging in again."
 _CONSENT_API = "/i/api/2/oauth2/consent"
 _PAGE_FAULTS = SPECIAL_KINDS[Endpoint.AUTHORIZE].keys() - {"callback_hang", "kill_browser"}
-_REDIRECTS = {"signed_out_redirect": "/i/flow/login", "locked": "/account/access"}
+_REDIRECTS = {
+    "signed_out_redirect": "/i/flow/login",
+    "locked": "/account/access",
+    "challenge": "/account/login_challenge",
+    "suspended": "/account/suspended",
+    "terms": "/i/terms",
+}
+_PROXY_PAGE = "/proxy/plan"
+PRESSED_BY_MISTAKE = "/pressed"
+"""Where the forms of pages that are no consent lead: nobody may ever ask for it."""
+_SUBMIT = (
+    '<form method="post" action="${to}"><input name="answer"><input type="submit" value="${label}"></form>'
+)
+_FORMS = {
+    "/account/login_challenge": ("Confirm it's you", "Enter your phone number to go on.", "Submit"),
+    "/account/suspended": ("Your account is suspended", "It broke the rules.", "Log out"),
+    "/i/terms": ("We've updated our terms", "Accept them to go on.", "Accept"),
+    _PROXY_PAGE: ("Your plan is used up", "Buy more traffic.", "Renew now"),
+}
 
 _SCOPE_TEXTS = {
     "tweet.read": "All the posts you can view, including posts from protected accounts.",
@@ -67,7 +85,7 @@ async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> 
     if account is None:
         return _log_in_page()
     fault = world.faults.take(Endpoint.AUTHORIZE, account, _PAGE_FAULTS)
-    return _page_instead(fault) or _consent_page(asked, account, fault, world)
+    return _page_instead(fault, request) or _consent_page(asked, account, fault, world)
 
 
 @router.get(_CONSENT_API)
@@ -124,6 +142,15 @@ async def locked_page() -> Response:
     return _notice("Your account has been locked", "Pass a challenge to unlock your account and go on.")
 
 
+@router.get("/account/login_challenge")
+@router.get("/account/suspended")
+@router.get("/i/terms")
+@router.get(_PROXY_PAGE)
+async def page_with_a_form(request: Request) -> Response:
+    """A page that is no consent, with a button that must not be pressed."""
+    return _form_page(request.url.path)
+
+
 @router.get("/assets/{name}")
 async def asset(name: Literal["consent.js", "style.css"]) -> FileResponse:
     return FileResponse(PAGES / name)
@@ -159,13 +186,19 @@ _ENDPOINTS = {
 }
 
 
-def _page_instead(fault: Fault | None) -> Response | None:
+def _page_instead(fault: Fault | None, request: Request) -> Response | None:
     """What a fault shows in place of the consent page; None if it changes only what happens there."""
     if fault is None:
         return None
     if fault.kind in _REDIRECTS:
         return RedirectResponse(_REDIRECTS[fault.kind], 302)
+    if fault.kind == "proxy_page":
+        other_host = "localhost" if request.url.hostname == "127.0.0.1" else "127.0.0.1"
+        return RedirectResponse(
+            str(request.url.replace(hostname=other_host, path=_PROXY_PAGE, query="")), 302
+        )
     pages = {
+        "proxy_page_in_place": _form_page(_PROXY_PAGE),
         "signed_out": _log_in_page(),
         "human_check": _notice("One more step", "Before you go on, verify you are human."),
         "error_page": _error_page(str(fault.body or "")),
@@ -193,6 +226,11 @@ def _without_offline_access(scope: str) -> str:
 def _location(ticket: Ticket, answer: dict[str, str]) -> str:
     uri = ticket.request.redirect_uri
     return f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}"
+
+
+def _form_page(path: str) -> Response:
+    title, text, label = _FORMS[path]
+    return _notice(title, text, action=Template(_SUBMIT).substitute(to=PRESSED_BY_MISTAKE, label=label))
 
 
 def _log_in_page() -> Response:

@@ -57,7 +57,18 @@ CASES = [
     ),
     Case("provider.authorize", "locked", "ACCOUNT_LOCKED", "needs_attention", "browser_attached"),
     Case("provider.authorize", "human_check", "HUMAN_CHECK_REQUIRED", "needs_attention", "browser_attached"),
+    Case("provider.authorize", "challenge", "HUMAN_CHECK_REQUIRED", "needs_attention", "browser_attached"),
+    Case("provider.authorize", "suspended", "ACCOUNT_LOCKED", "needs_attention", "browser_attached"),
+    Case("provider.authorize", "terms", "NOT_CONSENT_PAGE", "needs_attention", "browser_attached"),
+    Case("provider.authorize", "proxy_page", "NOT_CONSENT_PAGE", "needs_attention", "browser_attached"),
     # the page
+    Case(
+        "provider.authorize",
+        "proxy_page_in_place",
+        "UNKNOWN_PAGE",
+        stage="browser_attached",
+        deadline=("consent_button_timeout", 3),
+    ),
     Case("provider.authorize", "declined", "CONSENT_DECLINED", stage="consent_given"),
     Case("provider.authorize", "error_page", "CONSENT_PAGE_ERROR", stage="browser_attached"),
     Case("provider.authorize", "wrong_state", "STATE_MISMATCH", stage="consent_given"),
