@@ -20,7 +20,9 @@ from app.sandbox.devtools import DevToolsError, command, read_ws_url
 from app.sandbox.state import Profile
 from app.utils.processes import dies_with_parent, group_is_gone, signal_group, yield_cpu
 
-START_TIMEOUT = 20.0  # seconds; 5.1 is the slowest start seen with ten browsers on two cores
+START_TIMEOUT = (
+    60.0  # seconds; 5.1 is the slowest start seen with ten browsers on two cores, more beside other work
+)
 CLOSE_TIMEOUT = 5.0  # seconds for CDP Browser.close, which writes cookies to disk
 TERMINATE_TIMEOUT = 3.0  # seconds for SIGTERM, before the process group is killed
 GROUP_TIMEOUT = 1.0  # seconds for the helpers of a browser that has ended

@@ -88,7 +88,7 @@ class StalledReader:
         self._socket.setblocking(False)
         loop, end = asyncio.get_running_loop(), b""
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while part := await loop.sock_recv(self._socket, 1 << 20):
                     end = part[-16:]
         except ConnectionResetError:

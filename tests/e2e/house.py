@@ -32,7 +32,7 @@ DEFAULTS = {"rate_limit_per_minute": 100_000, "shutdown_grace": 15, "max_attempt
 """The deadlines stay the long ones of the service, so that a busy machine fails no test; a test shortens its own."""
 
 
-async def until(condition: Callable[[], Awaitable[T]], seconds: float = 20.0) -> T:
+async def until(condition: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
     """Polls until the condition is true; its value."""
     deadline = time.monotonic() + seconds
     while not (value := await condition()):

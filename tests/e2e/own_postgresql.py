@@ -35,7 +35,7 @@ class OwnPostgresql:
     async def start(self) -> None:
         """Returns when it answers; its recovery after a kill takes a moment."""
         await asyncio.to_thread(self._spawn)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(self._answers):
                 await asyncio.sleep(_POLL)
 

@@ -373,7 +373,7 @@ async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
 
 async def told(api: Api, path: str, headers: dict[str, str], *, until: set[str]) -> str:
     """On PostgreSQL the stream tells of an event once no older transaction is open."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             text = (await api.client.get(path, headers=headers | {"Last-Event-ID": "0-0"})).text
             if path != "/events/stream" or all(name in text for name in until):

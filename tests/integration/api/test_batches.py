@@ -43,7 +43,7 @@ def outcome(data: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 async def ended(api: Api, batch_id: str) -> dict[str, Any]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             data: dict[str, Any] = answered(await api.client.get(f"/batches/{batch_id}"))
             if data["completed_at"]:

@@ -60,7 +60,7 @@ async def test_a_429_stops_the_syncs_until_it_is_closed(
 ):
     async def sync(api: Api) -> Any:
         sync_id = answered(await api.client.post("/profiles/sync"), 202)["sync_id"]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 data = answered(await api.client.get(f"/profiles/sync/{sync_id}"))
                 if data["completed_at"] is not None:

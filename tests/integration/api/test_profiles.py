@@ -352,7 +352,7 @@ class TestSync:
         return WorkerRuns(database=database, owner="elsewhere:1", lease_seconds=600)
 
     async def ended(self, api: Api, sync_id: str) -> Any:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 data = answered(await api.client.get(f"/profiles/sync/{sync_id}"))
                 if data["completed_at"] is not None:
@@ -370,7 +370,7 @@ class TestSync:
     async def nothing_due(self, api: Api) -> None:
         """The turn of the last pass is given back, and the next one is not due."""
         query = select(WorkerRun).where(WorkerRun.name == "sync")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 async with api.context.database.reading() as session:
                     run = await session.scalar(query)

@@ -43,7 +43,7 @@ async def create(api: Api, receiver: Receiver, **body: Any) -> dict[str, Any]:
 
 
 async def until(get: Callable[[], Awaitable[httpx.Response]], condition: Callable[[Any], object]) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition(found := (await get()).json()["data"]):
             await asyncio.sleep(0.02)
     return found

@@ -49,7 +49,7 @@ async def row_of(context: Context, session_id: str) -> AuthorizationSession:
 async def asked_for(context: Context, account_id: str) -> AuthorizationSession:
     """The account's first session, when there is one."""
     query = select(AuthorizationSession).where(AuthorizationSession.twitter_username == account_id)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with context.database.reading() as session:
                 if (row := await session.scalar(query)) is not None:
@@ -185,7 +185,7 @@ async def test_the_stream_goes_on_through_its_ends(caller: Caller, context: Cont
     await eventually(lambda: context.event_streams.totals.opened >= opened + 3)
     for number in range(3, 12):
         await record(context.database, number, event_type=kind)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         found = await reading_on
     assert [event.data["number"] for event in found] == list(range(12))
     assert found[0].data["words"] == "a\u2028b\x85c\r\nd"

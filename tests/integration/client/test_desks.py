@@ -140,7 +140,7 @@ async def test_events_are_the_same_in_both_places(service: Served, context: Cont
         ]
         await eventually(lambda: context.event_streams.totals.opened >= opened + 5)
         await record(context.database, 3, account_id=account, api_app="AIOTT1")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             told = await asyncio.gather(*following)
     assert told[0] == told[1]
     assert [event.data["number"] for event in told[0]] == [0, 1, 2, 3]

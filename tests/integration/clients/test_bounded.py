@@ -168,7 +168,7 @@ async def test_the_service_reads_within_ceilings(sandbox_context: Any):
     )
     assert {type(client._http._transport) for client in clients} == {BoundedTransport}
     async with scripted(answer(json.dumps({"access_token": "x" * MAX_ANSWER}).encode())) as server:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with pytest.raises(TwitterAPIException, match="larger than"):
                 await ask_token(sandbox_context.oauth._client._http, server.url)
 

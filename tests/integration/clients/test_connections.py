@@ -64,7 +64,7 @@ async def client(*, most: int = 10, keep_idle: float = 60) -> AsyncIterator[http
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -73,7 +73,7 @@ async def test_a_closed_browser_is_gone(
     assert await client.close_browser(ws_url, timeout=10)
     with pytest.raises(SeleniumConnectionException):
         await client.version(urlsplit(ws_url).netloc)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await running(admin, profile.id):
             await asyncio.sleep(0.01)
 
@@ -99,7 +99,7 @@ async def test_the_redirect_is_caught_and_never_leaves_the_browser(
 
     assert await asyncio.to_thread(watch) == (None, f"{redirect}?code=1&state=2")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "Authorization" not in (await http.get(f"http://{address}/json/list")).text:
             await asyncio.sleep(0.01)
 

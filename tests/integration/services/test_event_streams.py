@@ -106,7 +106,7 @@ async def test_readers_miss_nothing_and_are_told_nothing_twice(
         async with following(streams, last=BEGINNING, wanted=EventFilter(actor="a3")) as reader:
             return await told(streams, reader, count // 10)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         *_, stayed, came, chosen = await asyncio.gather(
             *(writer(first) for first in range(3)), staying(), coming_again(), choosy()
         )
@@ -140,7 +140,7 @@ async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database:
     async with following(streams, wanted=EventFilter(account_id="mine")) as reader:
         began = reader.position
         await record(database, 1, account_id="other")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for batch in streams.tell(reader):
                 assert batch == []
                 if reader.position > began:
@@ -263,7 +263,7 @@ async def test_a_stream_ends(database: Database, reason: str):
         return False
 
     reader = Reader(key_name="own", wanted=EventFilter(), may_read=may_read)
-    async with streams.opened(reader, last=None), asyncio.timeout(10):
+    async with streams.opened(reader, last=None), asyncio.timeout(60):
         if reason == "shutdown":
             asyncio.get_running_loop().call_later(0.02, streams.close)
         assert not any([batch async for batch in streams.tell(reader)])

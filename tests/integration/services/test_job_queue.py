@@ -46,7 +46,7 @@ async def delivering(queue: JobQueue, handle: Handler) -> AsyncIterator[None]:
         yield
     finally:
         queue.stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await running
 
 
@@ -108,7 +108,7 @@ async def test_one_that_was_delivered_can_come_again(new_queue: NewQueue):
         await queue.submit_all(waiting(("a", 5)))
         await eventually(lambda: handled == ["a"])
         # the engine forgets a job a moment after its handler has returned
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while handled != ["a", "a"]:
                 await queue.submit_all(waiting(("a", 5)))
                 await asyncio.sleep(0)
@@ -171,7 +171,7 @@ async def test_stopped_it_delivers_nothing_more_and_waits_for_what_runs(new_queu
     await asyncio.sleep(0)
     assert not running.done()
     go_on.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await running
     assert ended == ["first"]
 
@@ -180,7 +180,7 @@ async def test_a_stop_before_the_start_is_not_lost(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     queue.stop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await queue.run(handle)
     assert handled == []
 
@@ -329,7 +329,7 @@ async def test_a_stop_in_an_outage_waits_for_what_runs(postgresql: Database):
     await asyncio.sleep(0)
     assert not running.done()
     held.let_go()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await running
     assert held.ended == ["a"]
 

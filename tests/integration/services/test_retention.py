@@ -132,7 +132,7 @@ async def delete_waits(database: Database, deleting: asyncio.Task[Any]) -> None:
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM idem%'"
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not database.is_sqlite:
             async with database.reading() as session:
                 if await session.scalar(waiting):

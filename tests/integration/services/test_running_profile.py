@@ -119,7 +119,7 @@ async def test_a_cancellation_stops_it(
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -246,7 +246,7 @@ async def freed_by_the_sweep(context: Context, database: Database, admin: Sandbo
     """Not before the grace of a late browser is over; its slot is free at once."""
     assert (context.gologin.running_profiles, context.gologin._slots.locked()) == (0, False)
     assert not await is_free(database, known)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await context.gologin.stop_left_overs():
             await asyncio.sleep(0.01)
     assert await all_given_back(context, database, admin, known)
@@ -294,7 +294,7 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
 
         task = asyncio.create_task(work())
         await asyncio.wait_for(starting.wait(), 20)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await admin.requests(endpoint="local.start"):
                 await asyncio.sleep(0.01)
         task.cancel()
@@ -315,7 +315,7 @@ async def test_a_stop_that_fails_hides_no_result_and_the_browser_goes_all_the_sa
     await admin.set_fault("local.stop", "status", status=500)
     async with sandbox_context.gologin.running_profile(known, report=ignore):
         pass
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await all_given_back(sandbox_context, database, admin, known):
             await asyncio.sleep(0.01)
 

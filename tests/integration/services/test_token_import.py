@@ -48,7 +48,7 @@ async def until_waiting(database: Database, wanted: int) -> None:
     query = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with database.reading() as session:
                 if await session.scalar(query) == wanted:

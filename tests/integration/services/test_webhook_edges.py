@@ -192,7 +192,7 @@ async def test_the_trouble_of_one_endpoint_holds_up_no_other(
             await session.execute(update(WebhookEndpoint).where(first).values(event_types=[1]))
         await taken_up(context, 1)
         return
-    async with database.transaction() as session, asyncio.timeout(20):
+    async with database.transaction() as session, asyncio.timeout(60):
         await session.execute(select(WebhookEndpoint).where(first).with_for_update())
         await taken_up(context, 1)
     await taken_up(context, 2)

@@ -28,12 +28,12 @@ class Row:
         return answer
 
     async def renewals(self, number: int) -> None:
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: self.count >= number)
 
 
 async def forever() -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.Event().wait()
 
 
