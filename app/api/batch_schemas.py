@@ -87,10 +87,12 @@ def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_
         return _order(rows, options, options)
     if media_type != _JSON:
         raise UnsupportedMediaTypeException(f"{_JSON} or {_CSV}")
-    if body.count(b"{") + body.count(b"[") > _MAX_BRACES * (
-        max_rows + _MAX_BRACES
-    ):  # before they take memory and time
-        raise InvalidRequestException(f"A batch has {max_rows} rows at most, this one has more; split it")
+    # Before they take memory and time.
+    if body.count(b"{") + body.count(b"[") > _MAX_BRACES * (max_rows + _MAX_BRACES):
+        sentence = (
+            f"A batch has {max_rows} rows at most: the body has more, so split it, or is not valid JSON"
+        )
+        raise InvalidRequestException(sentence)
     wanted = _validated(BatchRequest, _decoded(body))
     defaults = RowDefaults(wanted.defaults.api_app, wanted.defaults.priority)
     rows = batch_rows.from_objects(wanted.rows, defaults, max_rows=max_rows)

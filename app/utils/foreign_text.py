@@ -30,7 +30,7 @@ def neutralised(cell: Any) -> Any:
 
 def restored(cell: str) -> str:
     """Return what `neutralised` was given."""
-    return _NEUTRALISED.sub("", cell, count=1) if cell.startswith("'") else cell
+    return cell[1:] if _NEUTRALISED.match(cell) else cell
 
 
 def _visible(char: str) -> str:

@@ -59,6 +59,7 @@ async def foreign_house(sandbox: SandboxProcess, folder: Path, providers: Provid
         "providers_file": path,
         "oauth_apps": json.dumps(apps),
         "repair_interval": 0.1,
+        "refresh_min_interval": 0.1,
         "max_attempts": 5,
         "retry_wait": 0.1,
     }

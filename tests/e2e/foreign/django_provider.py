@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import django
@@ -137,7 +138,11 @@ class Quiet(WSGIRequestHandler):
         """Says nothing."""
 
 
-class Server(WSGIServer):
+class Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection: browsers open some that they do not use yet."""
+
+    daemon_threads = True
+
     def server_bind(self):
         """Without the look-up of the host's name that the base does."""
         self.socket.bind(self.server_address)

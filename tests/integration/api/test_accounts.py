@@ -161,7 +161,7 @@ async def test_who_am_i(quiet_api: Api, account: Chain):
     await account.admin.set_fault("provider.me", "wrong_account", times=1, account=account.account)
     data = answered(await call(quiet_api, "POST", "/accounts/{}/verify", account.account))
     assert data["is_same_account"] is False
-    await account.admin.set_fault("provider.me", "status", status=403, times=1, account=account.account)
+    await account.admin.set_fault("provider.me", "status", status=404, times=1, account=account.account)
     refused(await call(quiet_api, "POST", "/accounts/{}/verify", account.account), 502, "TWITTER_API_ERROR")
 
 

@@ -156,7 +156,7 @@ def test_results_hold_no_formulas_and_are_read_again_as_they_were(tmp_path: Path
     with path.open(newline="", encoding="utf-8") as file:
         written = [line["account_id"] for line in csv.DictReader(file)]
     assert written == [f"'{each}" for each in bad]
-    again = from_csv(path.read_bytes(), RowDefaults())
+    again = from_csv(path.read_bytes(), RowDefaults(), max_rows=10)
     assert [row.account_id for row in again] == [each.strip() for each in bad]
 
 

@@ -85,8 +85,8 @@ def test_scopes_as_text_or_list(scopes: object):
         ({"expires_at": "2026-01-01T00:00:00Z"}, "has expired, and there is no refresh_token"),
         ({"scopes": {SECRET: 1}}, "scopes: must be names"),
         ({"scopes": [f"{SECRET} {SECRET}"]}, "scopes: must be names"),
-        ({"provider_user_id": SECRET * 9}, "provider_user_id: must be up to 64"),
-        ({"provider_user_id": f"={SECRET}"}, "provider_user_id: must be up to 64"),
+        ({"provider_user_id": SECRET * 40}, "provider_user_id: must be up to 255"),
+        ({"provider_user_id": f"={SECRET}"}, "provider_user_id: must be up to 255"),
         ({SECRET: "x"}, "has more than the known columns"),
     ],
 )
