@@ -211,6 +211,7 @@ async def test_no_default_of_the_database_or_the_environment_changes_our_session
     async with database.reading() as session:
         row = await session.get(Profile, 1)
     assert (row.profile_id, row.last_synced) == ("ü", moment)
+    await database.close()
 
 
 async def test_options_of_the_url_come_on_top(postgresql_url: str):
