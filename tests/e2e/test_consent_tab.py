@@ -590,6 +590,7 @@ OF_ANOTHER_HOST = {
 }
 
 
+@pytest.mark.timeout(300)
 async def test_nothing_is_pressed_outside_the_consent_page(
     visit_x: Callable[..., Visit], site: Site, subtests: pytest.Subtests
 ):
@@ -640,6 +641,7 @@ PRESSED = {
 }
 
 
+@pytest.mark.timeout(300)
 async def test_a_button_is_pressed_once_it_can_be(
     visit_x: Callable[..., Visit], site: Site, subtests: pytest.Subtests
 ):
