@@ -359,13 +359,19 @@ def make_private_folder(folder: Path) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """SQLite gives its log and index files the mode of the database's file, which it would make for everybody."""
+    """SQLite gives its log and index files the mode of the database's file, which it would make for everybody.
+
+    A file that is there is not even opened: closing it would drop the locks that SQLite holds on it for this process,
+    and two writers would damage it (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
     try:
         make_private_folder(path.parent)
     except OSError as error:
         raise DatabaseUnavailableException(f"{path.parent} cannot be made: {error.strerror}") from error
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
     except OSError as error:
         raise DatabaseUnavailableException(f"{path} cannot be opened: {error.strerror}") from error
 

@@ -211,6 +211,7 @@ def environment_for(sandbox: SandboxProcess, folder: Path, **changes: Any) -> di
 async def open_house(sandbox: SandboxProcess, parent: Path, **changes: Any) -> AsyncIterator[House]:
     """A service with a database of its own; killed at the end if it does not stop."""
     folder = parent / f"service-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o700)
     environment = environment_for(sandbox, folder, **changes)
     service = ServiceProcess(folder, environment)
     await _migrate(service, folder / "service.db", parent / "migrated.db")
@@ -226,8 +227,8 @@ async def open_house(sandbox: SandboxProcess, parent: Path, **changes: Any) -> A
 async def _migrate(service: ServiceProcess, database: Path, template: Path) -> None:
     """By the service's own command, once: further services of this test process get a copy."""
     if template.exists():
-        shutil.copyfile(template, database)
+        shutil.copy(template, database)
         return
     await service.run("migrate")
     if database.exists():  # it is not PostgreSQL
-        shutil.copyfile(database, template)
+        shutil.copy(database, template)

@@ -185,7 +185,7 @@ async def authorizations(walk: Walk, accounts: Iterator[str]) -> None:
         *(("", "", {}, app, None) for app in ("AIOTT1", "AIOTT2", "AIOTT4")),
         ("", "", {}, WRONG, "INVALID_CLIENT"),
         ("provider.token", "echo", {}, "AIOTT1", "TWITTER_API_ERROR"),
-        ("provider.me", "echo", {"status": 401}, "AIOTT1", "TWITTER_API_ERROR"),
+        ("provider.me", "echo", {"status": 401}, "AIOTT1", "INVALID_GRANT"),
         ("provider.oauth1_access_token", "echo", {}, "AIOTT4", "INVALID_GRANT"),
         ("provider.authorize", "error_page", {"body": f"token={page}, see {proxy}"}, "AIOTT1", "CONSENT_PAGE_ERROR"),
         ("provider.authorize", "leaky_page", {"body": {"title": f"token={page}", "password": page, "console": console}},

@@ -268,7 +268,7 @@ async def test_a_network_error_of_the_profiles_browser_has_its_own_code(
     visit: Callable[..., Visit], tmp_path: Path, kind: str, code: str, retryable: bool
 ):
     async with _broken_server(kind, tmp_path) as url:
-        broken = visit("/plain")
+        broken = visit("/plain", timeouts=SOON)
         broken.request.authorization = replace(broken.request.authorization, url=url)
         with pytest.raises(ProfileNetworkException, match=code) as caught:
             await broken.code()
@@ -367,7 +367,7 @@ async def test_an_attended_consent_is_pressed_by_the_person_alone(
 async def test_an_attended_consent_leaves_the_banner_and_the_chooser_to_the_person(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site
 ):
-    attended = visit("/chooser", is_attended=True, awaits_person=True)
+    attended = visit("/chooser", is_attended=True, awaits_person=True, timeouts=SOON)
     running = asyncio.create_task(attended.code())
     await eventually(lambda: "/chooser" in site.visited)
     await _person(browser, "document.querySelectorAll('li')[1].click()", at=f"{site.url}/chooser")

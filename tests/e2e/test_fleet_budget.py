@@ -55,7 +55,7 @@ async def test_three_processes_together_never_exceed_the_budget_in_any_window_an
     times = sorted(time for of_one in of_each for time in of_one)
     assert min(map(len, of_each)) > 0
     assert most_in_a_window(times) <= BUDGET
-    assert len(times) >= 0.8 * BUDGET * (times[-1] - times[0]) / WINDOW
+    assert most_in_a_window(times) >= 0.8 * BUDGET
 
 
 async def test_one_process_trips_the_breaker_and_all_stop_until_it_is_closed(postgresql_url: str):

@@ -169,17 +169,12 @@ async def test_what_a_killed_service_ran_is_stopped_and_freed_after_its_restart(
 
 
 async def test_another_process_of_the_machine_does_it_when_the_killed_one_stays_away(
-    sandbox: SandboxProcess, folder: Path, account: str, postgresql_url: str
+    sandbox: SandboxProcess, folder: Path, account: str
 ):
-    async with (
-        open_house(
-            sandbox, folder, lease_seconds=LEASE, max_attempts=1, database_url=postgresql_url
-        ) as house,
-        another_service(house),
-    ):
-        # The one that is asked takes the session at once.
+    async with open_house(sandbox, folder, lease_seconds=LEASE, max_attempts=1) as house:
         profile_id, left = await kill_while_it_runs(house, account, ("provider.consent", "hang"))
-        await freed(house, profile_id, left)
+        async with another_service(house):
+            await freed(house, profile_id, left)
 
 
 async def test_another_machine_leaves_it_alone_until_its_own_process_is_back(
