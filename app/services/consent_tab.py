@@ -47,6 +47,7 @@ from app.utils.exceptions import (
     NotConsentPageException,
     PageDialogException,
     PersonNotSeenException,
+    ProfileNetworkException,
     ProviderRulesException,
     ServiceStoppingException,
     StateMismatchException,
@@ -337,6 +338,8 @@ class ConsentTab:
         except TimeoutException as error:
             self._check_stop()  # it may have been the whole attempt's deadline
             raise AuthorizationTimeoutException(self._timeouts.page_load) from error
+        if (code := self._watcher.network_error) is not None:  # the driver does not tell of all of them
+            raise ProfileNetworkException(code)
 
     @contextmanager
     def _longer(self, seconds: float) -> Iterator[None]:
