@@ -94,7 +94,8 @@ class BrowserController:
         """
         driver = self._attach(request)
         try:
-            driver.switch_to.new_window("tab")
+            driver.switch_to.new_window("tab")  # as long as the attach may take: a busy machine makes it slow
+            allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
             request.report(SessionStage.BROWSER_ATTACHED)
             with RedirectWatcher(
                 address=request.browser.address,
@@ -151,7 +152,6 @@ class BrowserController:
             )
         except (WebDriverException, HTTPError) as error:
             raise SeleniumConnectionException(request.browser.address.rpartition(":")[2]) from error
-        allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
         return driver
 
 
