@@ -21,6 +21,7 @@ def run(connection: Connection) -> None:
         connection=connection,
         target_metadata=Base.metadata,
         render_as_batch=True,
+        transaction_per_migration=True,  # no lock of one is held through the next
         compare_type=True,
         include_name=is_ours,
     )

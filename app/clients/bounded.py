@@ -37,12 +37,12 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         self._transport = transport
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.headers["Accept-Encoding"] = "gzip, deflate"
+        request.headers["Accept-Encoding"] = "gzip"
         response = await self._transport.handle_async_request(request)
         stream = _BoundedBody(
             cast(httpx.AsyncByteStream, response.stream),
             request=request,
-            encoding=response.headers.pop("content-encoding", "identity").strip().lower(),
+            encoding=_encoding(response.headers.pop("content-encoding", "")),
             ceiling=request.extensions.get("max_answer", MAX_ANSWER),
             is_success=response.is_success,
         )
@@ -91,18 +91,33 @@ class _BoundedBody(httpx.AsyncByteStream):
 
     async def _unpacked(self, most: int) -> AsyncIterator[bytes]:
         """`most`: bytes that a part of the stream may become; the rest is lost."""
-        if self._encoding in ("identity", ""):
-            async for part in self._stream:
-                yield part
-            return
-        if self._encoding not in _ENCODINGS:
-            raise httpx.DecodingError("the answer is packed as nobody asked for", request=self._request)
-        unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+        unpacker: zlib._Decompress | None = None
         async for part in self._stream:
+            if not self._encoding or not part:
+                yield part
+                continue
+            if self._encoding not in _ENCODINGS:
+                raise httpx.DecodingError("the answer is packed as nobody asked for", request=self._request)
             try:
+                unpacker = unpacker or _unpacker(part)
                 yield unpacker.decompress(part, most)
             except zlib.error as error:
                 raise httpx.DecodingError("the answer cannot be unpacked", request=self._request) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _encoding(header: str) -> str:
+    """The names of the packers in a ``Content-Encoding``; empty when there is none."""
+    names = (name.strip().lower() for name in header.split(","))
+    return ", ".join(name for name in names if name not in ("", "identity"))
+
+
+def _unpacker(start: bytes) -> "zlib._Decompress":
+    """Of gzip or deflate; that comes with a header (RFC 1950) or, as some send it, without (RFC 1951)."""
+    try:
+        zlib.decompressobj(_GZIP_OR_ZLIB).decompress(start, 1)
+    except zlib.error:
+        return zlib.decompressobj(-zlib.MAX_WBITS)
+    return zlib.decompressobj(_GZIP_OR_ZLIB)

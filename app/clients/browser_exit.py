@@ -35,7 +35,7 @@ async def process_of(socket: ClientConnection, ws_url: str) -> int | None:
             async for message in socket:
                 if (reply := json.loads(message)).get("id") == 1:
                     return _visible(reply)
-    except (TimeoutError, ValueError, AttributeError, TypeError):
+    except (TimeoutError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
         pass
     return None
 

@@ -31,6 +31,7 @@ _VERSION_TIMEOUT: Final = 2.0
 _MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d{1,9})\.")
 _MAX_MESSAGE: Final = 32 * 1024 * 1024
 """Bytes; a screenshot of a large window takes 10 MB, in base64."""
+_PERCENT_CODE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _NETWORK_ERROR: Final = re.compile(r"net::(ERR_[A-Z0-9_]+)")
 _CONSOLE_LINES: Final = 20
 _FIRST_ASKED: Final = 100
@@ -283,4 +284,7 @@ def _endpoint(url: str) -> tuple[str, str | None, int | None, str] | None:
         parts = Url(url)
     except ValueError:
         return None
-    return parts.scheme, parts.host, parts.port, parts.path or "/"
+    path = _PERCENT_CODE.sub(
+        lambda code: code[0].upper(), parts.path or "/"
+    )  # in either case (RFC 3986, 6.2.2.1)
+    return parts.scheme, parts.host, parts.port, path

@@ -139,7 +139,7 @@ def classified(
 def tells_error(response: httpx.Response) -> bool:
     """Whether an answer whose status is a success is a refusal all the same; never one that holds a token."""
     body = fields_of(response)
-    if "access_token" in body:
+    if body.get("access_token"):
         return False
     failed = body.get("ok") is False or body.get("success") is False
     return failed or bool(body.get("error")) or (bool(body.get("errors")) and "data" not in body)

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from app.clients.answers import body_kind, fields_of, json_in, kind_of, not_expected, text_of, value_at
 from app.clients.bounded import AnswerTooLargeError
 from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classified, tells_error
-from app.clients.rate_limits import rate_limit_in, refusal_limit, spent_limit
+from app.clients.rate_limits import MAX_RETRY_AFTER, rate_limit_in, refusal_limit, seconds_until, spent_limit
 from app.clients.texts import storable
 from app.clients.token_answers import TokenResponse, UnusableAnswerError, token_response, tokens_in
 from app.utils.exceptions import InvalidGrantException, TwitterAPIException
@@ -258,6 +258,9 @@ def unexpected_answer(
 
 
 def _wait_asked_for(response: httpx.Response) -> float | None:
-    """Seconds; at most the ceiling of the limit that asks for them."""
-    limit = refusal_limit(response.headers, now=time.time(), whose=Limited.APP)
-    return limit and limit.seconds
+    """Seconds; at most the ceiling of the limit that asks for them. Only a 429 speaks of limits of calls."""
+    now = time.time()
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        limit = refusal_limit(response.headers, now=now, whose=Limited.APP)
+        return limit and limit.seconds
+    return seconds_until(response.headers.get("retry-after", ""), now=now, ceiling=MAX_RETRY_AFTER)

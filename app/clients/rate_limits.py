@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from app.utils.waits import MAX_WAIT, CallLimit, Limited
 
-_HOUR: Final = 3600.0
+MAX_RETRY_AFTER: Final = 3600.0
+"""Seconds; also of the usual windows, of 15 minutes or so."""
 _SHORTEST_WAIT: Final = 1.0
 _CLOCK_DIFFERENCE: Final = 86_400.0
 """Seconds: a time is believed to be over when it was at most so long ago."""
@@ -40,7 +41,7 @@ class _Window(NamedTuple):
 
 
 _WINDOWS: Final = (
-    _Window("x-rate-limit", _HOUR),
+    _Window("x-rate-limit", MAX_RETRY_AFTER),
     _Window("x-user-limit-24hour", MAX_WAIT, Limited.ACCOUNT),
     _Window("x-app-limit-24hour", MAX_WAIT, Limited.APP),
 )
@@ -106,7 +107,7 @@ def refusal_limit(headers: Mapping[str, str], *, now: float, whose: Limited) -> 
         for each in told
         if not each.remaining
     ]
-    if (asked := seconds_until(headers.get("retry-after", ""), now=now, ceiling=_HOUR)) is not None:
+    if (asked := seconds_until(headers.get("retry-after", ""), now=now, ceiling=MAX_RETRY_AFTER)) is not None:
         limits.append(CallLimit(asked, whose, "retry-after"))
     limits = limits or [
         CallLimit(each.seconds, each.window.whose or whose, each.window.name) for each in told

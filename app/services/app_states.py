@@ -123,7 +123,12 @@ class AppStates:
         seconds = bounded_wait(seconds)
         values = {"limited_until": utc_now() + timedelta(seconds=seconds), "limited_by": reason}
         insert = insert_or_update(session, AppState).values(api_app=api_app, failures_in_a_row=0, **values)
-        await session.execute(insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=values))
+        is_longer = AppState.limited_until.is_(None) | (
+            AppState.limited_until < insert.excluded.limited_until
+        )
+        await session.execute(
+            insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=values, where=is_longer)
+        )
         log.warning("app.limited", api_app=api_app, seconds=round(seconds, 1), limit=reason)
 
     async def note_limit(
@@ -140,7 +145,10 @@ class AppStates:
         )
         place = [AccountLimit.account_id, AccountLimit.api_app]
         await session.execute(delete(AccountLimit).where(AccountLimit.limited_until < now))
-        await session.execute(insert.on_conflict_do_update(index_elements=place, set_=values))
+        is_longer = AccountLimit.limited_until < insert.excluded.limited_until
+        await session.execute(
+            insert.on_conflict_do_update(index_elements=place, set_=values, where=is_longer)
+        )
         log.warning(
             "account.limited",
             account_id=account_id,
@@ -163,7 +171,11 @@ class AppStates:
         was_limited = row is not None and row.limited_until is not None and row.limited_until > now
         if row is not None:
             row.paused_at = row.reason = row.limited_until = row.limited_by = None
-            row.failures_in_a_row, row.resumed_at = 0, now
+        # Also of an app that has no row: a process may have a limit of it in its memory.
+        fresh = {"failures_in_a_row": 0, "resumed_at": now}
+        insert = insert_or_update(session, AppState).values(api_app=api_app, **fresh)
+        await session.flush()
+        await session.execute(insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=fresh))
         was_limited |= await _end_waits(session, api_app)
         if was_paused or was_limited:
             event_service.record(session, "app.resumed", actor=actor, api_app=api_app)

@@ -25,6 +25,7 @@ from urllib3.exceptions import ReadTimeoutError as CommandTimeout
 from websockets.exceptions import WebSocketException
 
 from app.clients.devtools import RedirectWatcher
+from app.clients.hung_tabs import close_hung_tabs
 from app.clients.oauth_provider import ProviderUser
 from app.models import ConsentMode, SessionStage
 from app.services.chromedriver import ChromeDrivers
@@ -88,10 +89,11 @@ class BrowserController:
 
     @contextmanager
     def connect_to_profile(self, request: ConsentRequest) -> Iterator[ConsentTab]:
-        """A fresh tab of the profile's browser; the other tabs are left alone, and it is closed again.
+        """A fresh tab of the profile's browser, closed again at the end; other tabs are left alone unless they hang.
 
         Raises `SeleniumConnectionException` when the driver cannot attach.
         """
+        close_hung_tabs(request.browser.ws_url, timeout=request.timeouts.attach)
         driver = self._attach(request)
         try:
             driver.switch_to.new_window("tab")  # as long as the attach may take: a busy machine makes it slow

@@ -17,6 +17,8 @@ from app.utils.waits import bounded_wait
 
 _TRUSTED_FOR: Final = 5.0
 """Seconds: others may call for the app, too, from outside this service."""
+_SAME_WINDOW: Final = 2.0
+"""Seconds between two ends of one window, as two answers tell them."""
 _TO_FIND_OUT: Final = 5
 """Calls at once of an app whose budget is not known."""
 
@@ -52,10 +54,7 @@ class CallBudgets:
             self._told[api_app] = None
             return
         before = self._told.get(api_app)
-        if before is None or (before.rate_limit.reset, -before.rate_limit.remaining) < (
-            rate_limit.reset,
-            -rate_limit.remaining,
-        ):  # else a later answer has overtaken it
+        if before is None or _is_later(rate_limit, asked_at, before):
             self._told[api_app] = _Told(rate_limit, asked_at)
 
     def forget(self, resumed: Mapping[str, datetime]) -> None:
@@ -104,3 +103,10 @@ class CallBudgets:
 
     def _limited(self) -> list[tuple[str, _Told]]:
         return [(api_app, told) for api_app, told in self._told.items() if told is not None]
+
+
+def _is_later(rate_limit: RateLimit, asked_at: float, before: _Told) -> bool:
+    """Whether an answer tells more than the one before; within a window, calls that overtake each other count down."""
+    if abs(rate_limit.reset - before.rate_limit.reset) < _SAME_WINDOW:
+        return rate_limit.remaining < before.rate_limit.remaining
+    return asked_at >= before.asked_at

@@ -172,7 +172,7 @@ class CredentialService:
         try:
             user = await self._who(row)
         except TwitterAPIException as error:
-            if not _may_be_refused(error):
+            if not _may_be_refused(error, row):
                 raise
             row = await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
             user = await self._who_of_new(row)
@@ -308,7 +308,7 @@ class CredentialService:
         try:
             return await self._oauth.verify_credentials(row.api_app, access_token, secret, is_new=True)
         except TwitterAPIException as error:
-            if not _may_be_refused(error):
+            if not _may_be_refused(error, row):
                 raise
             await self._reauthorized(row, REFUSED)
             raise
@@ -379,10 +379,10 @@ def _despite(error: AppException | None, row: Credential, *, force: bool) -> Cre
     raise TokenExpiredException(row.account_id, error.message, retry_after=error.retry_after)
 
 
-def _may_be_refused(error: TwitterAPIException) -> bool:
+def _may_be_refused(error: TwitterAPIException, row: Credential) -> bool:
     """Some providers answer 403 for a token that is revoked, and for much else: only a refresh tells."""
     is_unjudged = type(error) is TwitterAPIException and error.status == HTTPStatus.FORBIDDEN
-    return isinstance(error, InvalidGrantException) or is_unjudged
+    return isinstance(error, InvalidGrantException) or (is_unjudged and row.refresh_token is not None)
 
 
 def _left(expires_at: datetime) -> float:

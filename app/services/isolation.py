@@ -2,19 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import ColumnElement
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.models import AuthorizationSession
 from app.utils.exceptions import DatabaseUnavailableException
 from app.utils.logger import get_logger
+from app.utils.outages import outage_of
 
 T = TypeVar("T")
 
 _MAX_FAILED: Final = 1000
+_LEFT_OUT_FOR: Final = 900.0
+"""Seconds until a row that failed is claimed again."""
 
 log = get_logger(__name__)
 
@@ -44,6 +49,8 @@ async def for_each(rows: Iterable[T], work: Callable[[T], Awaitable[int]], *, st
         except DatabaseUnavailableException:
             raise
         except Exception as error:
+            if isinstance(error, SQLAlchemyError) and outage_of(error) is not None:
+                raise  # inside a caller's transaction, which gives it its name
             log.error("maintenance.row_failed", step=step, row=str(row), exc_info=error)
             failed.append(row)
     return Outcome(count, failed)
@@ -92,15 +99,13 @@ async def change_sessions(
 
 
 class UsableRows:
-    """Claims of rows of which one may fail the transaction: it is left out from then on, so that it keeps no place.
-
-    Known to this process alone, and forgotten with it: the next one tries the row again.
-    """
+    """Claims of rows of which one may fail the transaction: it is left out for a while, so that it keeps no place."""
 
     def __init__(self, row_id: InstrumentedAttribute[int], *, step: str) -> None:
         self._row_id = row_id
         self._step = step
-        self._failed: list[int] = []
+        self._failed: dict[int, float] = {}
+        """By id, until when (`monotonic`) the row is left out."""
 
     async def claim(
         self,
@@ -110,15 +115,19 @@ class UsableRows:
         """Return what `claim` returns for the rows that its condition names, in one transaction.
 
         When that fails, `claim` is called for each row that `find` returns; None when none of them could be claimed.
-        Raises `DatabaseUnavailableException`.
+        Raises `DatabaseUnavailableException`, and the error of the whole when several rows fail and no other one
+        succeeds: then it is not the rows' own.
         """
-        usable = self._row_id.not_in(self._failed)
+        now = monotonic()
+        self._failed = {row_id: until for row_id, until in self._failed.items() if until > now}
+        usable = self._row_id.not_in(list(self._failed))
         try:
             return await claim(usable)
         except DatabaseUnavailableException:
             raise
         except Exception as error:
             log.warning("maintenance.claimed_one_by_one", step=self._step, error=type(error).__name__)
+            failure = error
         claimed: list[T] = []
 
         async def claim_one(row_id: int) -> int:
@@ -126,7 +135,9 @@ class UsableRows:
             return 1
 
         done = await for_each(await find(usable), claim_one, step=self._step)
-        self._failed = [*self._failed, *done.failed][-_MAX_FAILED:]
+        if not done.count and len(done.failed) != 1:
+            raise failure
+        self._failed |= dict.fromkeys(done.failed[:_MAX_FAILED], monotonic() + _LEFT_OUT_FOR)
         return claimed or None
 
 

@@ -43,9 +43,11 @@ const isTyped = (field) => field.matches('textarea, input:not([type]), input[typ
   + 'input[type=email], input[type=tel], input[type=number], input[type=search], input[type=url]');
 const misleads = (element, isGuess) => {  // why it must not be pressed
   const url = target(element), form = formOf(element);
+  if (isGuess && !(form && url)) return 'it is in no form that leads to the consent page';
   if (url && !(isGuess && !rules.in_frame ? consentDepth(url) >= 0 : isOfProvider(url)))
     return `it leads to ${url.host}${url.pathname}, which is not the consent page`;
-  const asks = isGuess && form && [...form.querySelectorAll('input, textarea')].some((f) => isTyped(f) && visible(f));
+  const fields = (form) => [...Element.prototype.querySelectorAll.call(form, 'input, textarea')];
+  const asks = isGuess && fields(form).some((f) => isTyped(f) && visible(f));
   return asks ? 'its form asks for something to be typed' : '';
 };
 
@@ -212,7 +214,12 @@ const finish = (state) => {
 };
 const check = (settled) => {
   if (finished) return;
-  const state = look(settled);
+  let state;
+  try {
+    state = look(settled);
+  } catch (error) {  // in a timer nobody else would hear of it
+    return finish({error: String(error)});
+  }
   if (state.kind !== 'unknown') return finish(state);
   built = settled ? state : null;
   clearTimeout(quiet);
@@ -221,7 +228,10 @@ const check = (settled) => {
 const observer = new MutationObserver(() => check(false));
 for (const root of roots())
   observer.observe(root, {childList: true, subtree: true, attributes: true, characterData: true});
-const end = setTimeout(() => finish(built || look(false)), timeout);
+const end = setTimeout(() => {
+  if (!built) check(false);
+  finish(built || {kind: 'unknown'});
+}, timeout);
 addEventListener('load', () => check(false));
 check(false);
 """

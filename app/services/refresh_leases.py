@@ -197,6 +197,7 @@ class RefreshLeases:
             log.error("app.not_noted", api_app=api_app, exc_info=error)
 
     async def _note_all(self, session: AsyncSession, apps: Sequence[str]) -> Sequence[None]:
+        self._budgets.forget(await self._apps.resumed(session))
         for api_app in sorted(set(apps)):
             await self._apps.succeeded(session, api_app)
             if (seconds := self._budgets.spent_for(api_app)) is not None:

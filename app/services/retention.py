@@ -230,7 +230,7 @@ class Retention:
             deleted += done.count
             failed += done.failed
             # Without any progress, other processes hold all of these rows, and see to them.
-            if len(ids) < _BATCH or not (done.count or done.failed):
+            if len(ids) < _BATCH or not (done.count or done.failed) or len(failed) >= _BATCH:
                 return deleted
 
 

@@ -159,6 +159,9 @@ class SessionRuns:
         Raises `LeaseLostException`: nothing is stored; `DatabaseUnavailableException`: that is not known.
         """
         await through_outage(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
+
+    async def note_limits(self, job: AuthorizationJob, user: ProviderUser) -> None:
+        """After `complete`: note what limits the app and the account now. Never raises: the tokens are stored."""
         await self._note_limit(job, user.limit)
         await self._credentials.note_success(job.api_app)
 
@@ -338,7 +341,7 @@ class SessionRuns:
             changed += done.count
             failed += done.failed
             # Without any progress, other processes hold all of these rows, and see to them.
-            if len(ids) < _BATCH or not (done.count or done.failed):
+            if len(ids) < _BATCH or not (done.count or done.failed) or len(failed) >= _BATCH:
                 return changed
 
     def _put_back(

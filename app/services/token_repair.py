@@ -25,7 +25,12 @@ from app.services.authorization_service import AuthorizationService, Order
 from app.services.isolation import for_each
 from app.services.key_names import REPAIRER_NAME
 from app.services.key_service import Caller, Scope
-from app.utils.exceptions import AccountMismatchException, AppException, ConsentDeclinedException
+from app.utils.exceptions import (
+    AccountMismatchException,
+    AppException,
+    ConsentDeclinedException,
+    DatabaseUnavailableException,
+)
 from app.utils.logger import get_logger
 
 REPAIRER: Final = Caller(name=REPAIRER_NAME, scopes=frozenset({Scope.AUTHORIZE}), kind=ActorKind.SELF_HEALING)
@@ -115,13 +120,16 @@ class TokenRepair:
         try:
             async with self._database.transaction() as session:
                 placed = await self._authorizations.request(session, order, caller=REPAIRER)
-        except AppException as error:  # no profile, a full queue
+        except DatabaseUnavailableException:
+            raise
+        except Exception as error:
+            # No profile, or a full queue; one that can never be repaired must not keep its place either.
             await self._put_off(account_id, api_app)
             log.warning(
                 "credential.repair_refused",
                 account_id=account_id,
                 api_app=api_app,
-                error_code=error.error_code,
+                error_code=error.error_code if isinstance(error, AppException) else type(error).__name__,
             )
             return False
         log.info(

@@ -316,6 +316,9 @@ async def test_a_selector_that_the_browser_refuses_is_told(visit: Callable[..., 
     rules = replace(RULES, error_details=("p:contains('x')",))
     with pytest.raises(ProviderRulesException, match="p:contains"):
         await visit("/plain", page=rules).code()
+    later = replace(RULES, fallback_buttons=("button:has-text('Yes')",))
+    with pytest.raises(ProviderRulesException, match="button:has-text"):
+        await visit("/plain", page=later).code()
 
 
 async def test_a_tab_that_is_gone_ends_the_wait_for_a_person(
@@ -330,6 +333,22 @@ async def test_a_tab_that_is_gone_ends_the_wait_for_a_person(
     await command(browser.ws_url, "Target.closeTarget", {"targetId": target})
     with pytest.raises(BrowserCrashedException):
         await running
+
+
+@pytest.mark.parametrize(
+    "script", ["alert('Wait!')", "setTimeout(() => { for (;;); }, 50)"], ids=["dialog", "endless script"]
+)
+async def test_another_tab_that_hangs_does_not_decide(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site, script: str
+):
+    """As tabs do that the browser restores. One that answers stays."""
+    site.pages |= {"/restored": f"<title>hangs</title><script>{script}</script>", "/kept": "<h1>Kept</h1>"}
+    for path in ("/restored", "/kept"):
+        await command(browser.ws_url, "Target.createTarget", {"url": f"{site.url}{path}"})
+        await eventually(lambda path=path: path in site.visited)
+    assert await visit("/plain").code() == "the-code"
+    assert await _tab(browser, f"{site.url}/kept") is not None
+    assert await _tab(browser, f"{site.url}/restored") is None
 
 
 async def test_the_whole_attempts_deadline_ends_the_wait_in_the_thread(visit: Callable[..., Visit]):
@@ -532,6 +551,11 @@ NOT_PRESSED = {
     "suspended": (led_to("/account/suspended"), AccountLockedException, "locked"),
     "terms": (led_to("/terms"), NotConsentPageException, r"another page of the provider, [\w.:]+/terms,"),
     "proxy seller": (led_to("{other}/plan"), NotConsentPageException, r"not the provider's, {other_host}/plan,"),
+    "button in no form": (
+        "<button class=submit onclick=\"location='/pay'\">Renew now</button>",
+        UnknownPageException,
+        "in no form that leads to the consent page",
+    ),
     "proxy seller in the provider's place": (f"Renew now {PAY}", UnknownPageException, "leads to .*/pay"),
     "form with a field called action": (
         PAY.replace("<input", "<input name=action type=hidden><input", 1),

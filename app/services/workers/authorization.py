@@ -172,6 +172,7 @@ class AuthorizationWorker(Worker):
                 await self._runs.complete(job, user, tokens)
                 run.is_completed = True
                 log.info("authorization.completed", scopes=tokens.scopes)
+                await self._runs.note_limits(job, user)
 
             await self._automator.authorize_account(
                 job, report=stages.report, store=store, keep_evidence=run.keep_evidence
@@ -225,7 +226,9 @@ class AuthorizationWorker(Worker):
             try:
                 await self._gologin.stop_left_overs()
             except Exception as error:
-                self._failed(error)
+                self._failed(error, step="stop_left_overs")
+            else:
+                self._succeeded(step="stop_left_overs")
             await asyncio.sleep(self._lease_seconds / _LOOKS_PER_LEASE)
 
     async def _look_after_waiting(self) -> None:

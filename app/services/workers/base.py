@@ -2,6 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +46,8 @@ class Worker(ABC):
 
     def __init__(self) -> None:
         self.status = WorkerStatus()
+        self._failures: Counter[str] = Counter()
+        """In a row, by step."""
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
 
@@ -60,22 +63,27 @@ class Worker(ABC):
         """Look at once whether there is something to do. A wake before the pause is not lost."""
         self._wake.set()
 
-    async def _seen_to(self, work: Callable[[], Awaitable[int]]) -> int:
+    async def _seen_to(self, work: Callable[[], Awaitable[int]], *, step: str = "") -> int:
         """What the work tells; 0 when it failed, which the status says."""
         try:
             done = await work()
         except Exception as error:  # the database is away
-            self._failed(error)
+            self._failed(error, step=step)
             return 0
-        self._succeeded()
+        self._succeeded(step=step)
         return done
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, *, step: str = "") -> None:
+        """`step`: of a worker with several; the success of one hides no failure of another."""
         self.status.last_success = utc_now()
-        self.status.consecutive_failures, self.status.last_error = 0, None
+        self._failures.pop(step, None)
+        self.status.consecutive_failures = max(self._failures.values(), default=0)
+        if not self._failures:
+            self.status.last_error = None
 
-    def _failed(self, error: Exception) -> None:
-        self.status.consecutive_failures += 1
+    def _failed(self, error: Exception, *, step: str = "") -> None:
+        self._failures[step] += 1
+        self.status.consecutive_failures = max(self._failures.values())
         self.status.last_error = error.error_code if isinstance(error, AppException) else type(error).__name__
         if isinstance(error, AppException):
             log.warning("worker.failed", worker=self.name, error_code=error.error_code, error=error.message)

@@ -38,7 +38,9 @@ class TokenRefreshWorker(Worker):
         self._in_flight: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        await self._seen_to(self._pick_up)  # first: else what was saved there is taken for ambiguous
+        await self._seen_to(
+            self._pick_up, step="pick_up"
+        )  # first: else what was saved there is taken for ambiguous
         tidying = asyncio.create_task(self._keep_tidy())
         try:
             while not self._stop.is_set():
@@ -78,13 +80,15 @@ class TokenRefreshWorker(Worker):
         try:
             await self._refresher.finish(held)
         except Exception as error:
-            self._failed(error)
+            self._failed(error, step="refresh")
+        else:
+            self._succeeded(step="refresh")
 
     async def _keep_tidy(self) -> None:
         """Beside the refreshes, which do not wait for a provider that does not revoke."""
         while not await happens_within(self._stop, _LOOK_EVERY):
-            await self._seen_to(self._pick_up)
-            await self._seen_to(lambda: self._credentials.revoke_due(_REVOKE_BATCH))
+            await self._seen_to(self._pick_up, step="pick_up")
+            await self._seen_to(lambda: self._credentials.revoke_due(_REVOKE_BATCH), step="revoke")
 
     async def _pick_up(self) -> int:
         if count := await self._refresher.pick_up_spilled():

@@ -80,10 +80,12 @@ class WebhookWorker(Worker):
         if self._stop.is_set():
             return None
         try:
-            return await self._deliveries.claim(endpoint_row_id, under_way=under_way)
+            claims = await self._deliveries.claim(endpoint_row_id, under_way=under_way)
         except Exception as error:  # the database is away
-            self._failed(error)
+            self._failed(error, step="claim")
             return None
+        self._succeeded(step="claim")
+        return claims
 
     async def _send(self, claim: Claim) -> tuple[Claim, WebhookAnswer]:
         """Raises `LeaseLostException`."""
@@ -97,15 +99,18 @@ class WebhookWorker(Worker):
             results = [task.result() for task in done if not self._is_lost(task)]
             await self._deliveries.apply(endpoint_row_id, results)
         except Exception as error:  # the database is away
-            self._failed(error)
+            self._failed(error, step="apply")
             return
+        self._succeeded(step="apply")
         if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
             await happens_within(self._stop, _LOOK_EVERY)
 
     def _is_lost(self, task: Sending) -> bool:
         error = task.exception()
         if isinstance(error, Exception):
-            self._failed(error)
+            self._failed(error, step="send")
+        elif error is None:
+            self._succeeded(step="send")
         return error is not None
 
 

@@ -61,7 +61,14 @@ BOMB = bomb(1_200_000_000)
 
 @pytest.mark.parametrize(
     ("pack", "encoding"),
-    [(bytes, "identity"), (gzip.compress, "gzip"), (gzip.compress, "X-GZIP"), (zlib.compress, "deflate")],
+    [
+        (bytes, "identity"),
+        (gzip.compress, "gzip"),
+        (gzip.compress, "X-GZIP"),
+        (gzip.compress, "gzip, identity"),
+        (zlib.compress, "deflate"),
+        (lambda body: zlib.compress(body, wbits=-15), "deflate"),
+    ],
 )
 async def test_an_answer_within_its_ceiling_is_read(
     http: httpx.AsyncClient, pack: Callable[[bytes], bytes], encoding: str
@@ -190,3 +197,8 @@ async def test_neither_a_charset_unpacks_a_text_nor_do_cookies_add_up(http: http
         response = await http.get(server.url)
     assert len(response.text) <= len(packed)
     assert not http.cookies
+
+
+async def test_an_empty_body_is_read_however_it_is_said_to_be_packed(http: httpx.AsyncClient):
+    async with scripted(answer(b"", Content_Encoding="br")) as server:
+        assert (await http.get(server.url)).content == b""

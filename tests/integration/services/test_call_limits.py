@@ -9,11 +9,13 @@ import pytest
 import stamina
 from sqlalchemy import select
 
+from app.clients.rate_limits import RateLimit
 from app.context import Context, open_context
 from app.database import Database
 from app.models import AccountLimit, AppState, Credential, CredentialStatus, utc_now
 from app.sandbox.admin_client import SandboxAdmin
 from app.services.app_states import AppStates, Resumed
+from app.services.call_budgets import CallBudgets
 from app.services.consent_tab import parse_callback
 from app.utils.exceptions import TokenExpiredException, TwitterAPIException
 from app.utils.waits import CallLimit, Limited
@@ -147,6 +149,7 @@ async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(chain
     runs = chain.context.session_runs
     job = await runs.claim((await add_session(twitter_username=chain.account)).session_id)
     await runs.complete(job, user, new_tokens())
+    await runs.note_limits(job, user)
     again = await add_session(twitter_username=chain.account)
     assert await runs.claim(again.session_id) is None
 
@@ -161,7 +164,9 @@ async def test_the_last_call_of_the_token_endpoint_begins_no_further_consent(
     request = await chain.context.oauth.generate_auth_url(chain.app)
     code = parse_callback(await chain.admin.give_consent(request.url, chain.account), request, chain.account)
     tokens = await chain.context.oauth.exchange_code_for_tokens(chain.app, code=code, authorization=request)
-    await runs.complete(job, await chain.who(tokens.access_token), tokens)
+    user = await chain.who(tokens.access_token)
+    await runs.complete(job, user, tokens)
+    await runs.note_limits(job, user)
     again = await add_session()
     assert await runs.claim(again.session_id) is None
     await resume(chain.context, chain.app)
@@ -224,3 +229,47 @@ async def test_resume_ends_the_waits_that_the_provider_asked_for_and_no_others(
         assert (await session.scalars(select(Credential.id))).all() == []
     assert (state.limited_until, state.limited_by) == (None, None)
     assert state.resumed_at is not None
+
+
+@pytest.mark.parametrize("limit", [OF_ACCOUNT, OF_APP], ids=["account", "app"])
+async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
+    context: Context, database: Database, limit: CallLimit
+):
+    for seconds in (50_000, 60, 60_000):
+        await note(context, "anna", limit._replace(seconds=seconds))
+    model = AccountLimit if limit.whose is Limited.ACCOUNT else AppState
+    async with database.reading() as session:
+        until = await session.scalar(select(model.limited_until))
+    assert timedelta(seconds=59_000) < until - utc_now() <= timedelta(seconds=60_000)
+
+
+async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
+    """Its only call was an exchange whose session failed."""
+    budgets = context.credentials._leases._budgets
+    budgets.answered("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
+    assert budgets.spent_for("AIOTT1") is not None
+    await resume(context, "AIOTT1")
+    async with context.database.reading() as session:
+        budgets.forget(await context.apps.resumed(session))
+    assert budgets.spent_for("AIOTT1") is None
+
+
+async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: Chain):
+    """It says nothing of calls that are used up, whatever its other headers are."""
+    headers = day_limit("app") | {"x-app-limit-24hour-remaining": "9000"}
+    await chain.admin.set_fault("provider.token", "status", status=503, headers=headers, times=1)
+    await chain.make_due()
+    with pytest.raises(TwitterAPIException, match="503") as caught:
+        await chain.hand_out(force=True)
+    assert caught.value.retry_after is None
+    state = await chain.app_state()
+    assert state is None or state.limited_until is None
+
+
+def test_a_later_answer_counts_though_its_window_is_shorter():
+    budgets, now = CallBudgets(apps=["A"]), time.time()
+    budgets.answered("A", RateLimit(10, now + 80_000), asked_at=now - 1)
+    budgets.answered("A", RateLimit(0, now + 600), asked_at=now)
+    assert budgets.spent_for("A") == pytest.approx(600, abs=60)
+    budgets.answered("A", RateLimit(3, now + 600.5), asked_at=now)
+    assert budgets.spent_for("A") is not None, "it was overtaken"

@@ -16,6 +16,7 @@ REDIRECT = "http://localhost:8000/callback"
         ("http://example.org/cb", "http://example.org:80/cb"),
         ("https://xn--bcher-kva.example/callback?code=1", "https://bücher.example/callback"),
         ("https://example.org/r%C3%BCckruf?code=1", "https://example.org/rückruf"),
+        ("https://example.org/r%c3%bcckruf?code=1", "https://example.org/rückruf"),
         ("https://example.org/call%20back?code=1", "https://example.org/call back"),
         ("https://example.org/callback?code=1", "https://example.org/a/../callback"),
         ("https://example.org/callback?code=1", "https://example.org/a/%2e%2e/callback"),
