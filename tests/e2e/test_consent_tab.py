@@ -207,18 +207,19 @@ async def test_a_code_is_handed_over_before_its_tab_is_closed(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site, path: str
 ):
     """However the callback is reached, it never leaves the browser, and the tab closes without a deadline passing."""
-    open_tabs: list[str] = []
 
-    def look() -> None:
-        targets = httpx.get(f"http://{browser.address}/json/list", trust_env=False).json()
-        open_tabs.extend(target["url"] for target in targets if target["url"].startswith(site.url))
+    def tabs() -> set[str]:
+        targets = httpx.get(f"http://{browser.address}/json/list", trust_env=False, timeout=10).json()
+        return {target["id"] for target in targets if target["type"] == "page"}
 
+    before, during = tabs(), set[str]()
     visiting = visit(path)
-    visiting.on_code = look
+    visiting.on_code = lambda: during.update(tabs())
     with structlog.testing.capture_logs() as lines:
         assert await visiting.code() == "the-code"
-    assert open_tabs
-    assert not [line for line in lines if line["event"] == "browser.tab_not_closed"]
+    assert len(during - before) == 1
+    await eventually(lambda: tabs() == before)
+    assert not [line for line in lines if line["event"] == "browser.driver_not_left"]
     assert not [visited for visited in site.visited if visited.startswith("/callback")]
 
 
