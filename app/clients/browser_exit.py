@@ -18,7 +18,7 @@ from app.utils.processes import has_ended
 _POLL: Final = 0.02
 _ASK_TIMEOUT: Final = 1.0
 """Seconds for the browser to tell its process, which takes it a millisecond."""
-_SETTLE: Final = 2.0
+SETTLE_SECONDS: Final = 2.0
 """Seconds that a browser is given to write its profile after its port has closed, where its process cannot be seen."""
 _MARK: Final = b"--remote-debugging-p"
 """What the command line of a browser with a DevTools port holds; a container sees other processes by that number."""
@@ -41,17 +41,13 @@ async def process_of(socket: ClientConnection, ws_url: str) -> int | None:
 
 
 async def wait_until_gone(ws_url: str, pid: int | None) -> None:
-    """Return when the process has ended; where it is not known, when the port refuses connections, and a while later.
-
-    Without a deadline of its own.
-    """
+    """Return when the process has ended or, where it is not known, when the port refuses connections. No deadline."""
     if pid is not None:
         while not has_ended(pid):
             await asyncio.sleep(_POLL)
         return
     while await _is_open(ws_url):
         await asyncio.sleep(_POLL)
-    await asyncio.sleep(_SETTLE)
 
 
 def _visible(reply: dict[str, Any]) -> int | None:

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,7 +24,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from app.clients.answers import json_or_none
-from app.clients.browser_exit import process_of, wait_until_gone
+from app.clients.browser_exit import SETTLE_SECONDS, process_of, wait_until_gone
 from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
@@ -40,6 +41,9 @@ _FULFIL: Final = 2
 """Number of the command that answers the callback."""
 _ANSWER_TIMEOUT: Final = 2.0
 """Seconds for the browser to take our answer to the callback, which takes it a millisecond."""
+_CLOSE_TIMEOUT: Final = 5.0
+_CLOSE_AGAIN: Final = 0.5
+"""Seconds for the browser to close a tab, which takes it 0.1, before it is asked again."""
 _MAX_BODY: Final = 65_536
 """Characters of a callback's body; a longer one is no answer of an authorization."""
 _CALLBACK_PAGE: Final = base64.b64encode(
@@ -90,9 +94,12 @@ class DevToolsClient:
         """
         try:
             async with asyncio.timeout(timeout):
-                await wait_until_gone(ws_url, await self._ask_to_close(ws_url, timeout))
+                pid = await self._ask_to_close(ws_url, timeout)
+                await wait_until_gone(ws_url, pid)
         except TimeoutError:
             return False
+        if pid is None:
+            await asyncio.sleep(SETTLE_SECONDS)
         return True
 
     async def _ask_to_close(self, ws_url: str, timeout: float) -> int | None:
@@ -198,6 +205,16 @@ class RedirectWatcher:
             return None
         finally:
             del self._answers[number]
+
+    def close_tab(self) -> None:
+        """Close the tab while its requests are still watched, so that a callback never leaves the browser.
+
+        The browser loses the command when the tab commits a page at that moment, hence it is repeated.
+        """
+        ends = monotonic() + _CLOSE_TIMEOUT
+        while self._thread.is_alive() and (left := ends - monotonic()) > 0:
+            self.ask("Target.closeTarget", seconds=min(left, _CLOSE_AGAIN), targetId=self._target_id)
+            self._thread.join(timeout=_CLOSE_AGAIN)
 
     def _listen(self) -> None:
         """Ends when the socket does: on exit, or with the tab."""

@@ -61,8 +61,8 @@ from app.utils.tasks import uninterrupted
 _SCRIPT_MARGIN: Final = 5.0
 _SHORTEST_ATTACH: Final = 6.0
 _LEAVE_SECONDS: Final = 5.0
-"""For closing the tab, for the end of the driver's session, and for a thread whose browser has gone, each: a page that
-hangs must not keep its profile running."""
+"""For the end of the driver's session, and for a thread whose browser has gone, each: a page that hangs must not keep
+its profile running."""
 _BACK_STOP: Final = 10.0
 """Seconds after the attempt's deadline, by which the thread ends itself, with evidence. A script in a page that hangs
 takes 6.5 of them, the evidence 3."""
@@ -112,14 +112,16 @@ class BrowserController:
                     if isinstance(error, _NOTHING_SHOWN) and watcher.network_error is not None:
                         raise ProfileNetworkException(watcher.network_error) from error
                     raise
+                finally:
+                    # Not by the driver: it waits for a page that is still on its way, and so does all after it.
+                    watcher.close_tab()
         finally:
             # Always quit: a session left open keeps a thread and sockets in the shared driver. It closes no browser.
             allow_commands(driver, seconds=_LEAVE_SECONDS)
-            for leave in (driver.close, driver.quit):
-                try:
-                    leave()
-                except (WebDriverException, HTTPError) as error:
-                    log.warning("browser.tab_not_closed", error=type(error).__name__)
+            try:
+                driver.quit()
+            except (WebDriverException, HTTPError) as error:
+                log.warning("browser.driver_not_left", error=type(error).__name__)
 
     def _keep_evidence(self, watcher: RedirectWatcher, request: ConsentRequest) -> None:
         """While the tab is still open. Whatever goes wrong here must not hide what went wrong before."""
