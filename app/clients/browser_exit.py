@@ -6,13 +6,13 @@ The end of the DevTools connection comes first, while the browser still writes i
 import asyncio
 import json
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 
+from app.clients.profile_browser import is_loopback
 from app.utils.processes import has_ended
 
 _POLL: Final = 0.02
@@ -27,7 +27,7 @@ _MARK: Final = b"--remote-debugging-p"
 async def process_of(socket: ClientConnection, ws_url: str) -> int | None:
     """The id of the browser's process; None when it runs where it cannot be seen, or does not tell."""
     host = urlsplit(ws_url).hostname or ""
-    if sys.platform == "win32" or not _is_loopback(host):
+    if sys.platform == "win32" or not is_loopback(host):
         return None
     try:
         async with asyncio.timeout(_ASK_TIMEOUT):
@@ -69,10 +69,3 @@ async def _is_open(ws_url: str) -> bool:
         return False
     writer.close()
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -119,12 +119,13 @@ def checked_ws_url(ws_url: str, *, api_url: str, hosts: Collection[str]) -> str:
         raise ValueError("the browser's address has a host or port that cannot be") from None
     if parts.scheme not in ("ws", "wss") or "@" in parts.netloc or not host or not port or not parts.path:
         raise ValueError("the browser's address is no ws:// address with host, port and path")
-    if host not in {urlsplit(api_url).hostname, *map(str.lower, hosts)} and not _is_loopback(host):
+    if host not in {urlsplit(api_url).hostname, *map(str.lower, hosts)} and not is_loopback(host):
         raise ValueError(f"the browser's address is on another host, {host}; BROWSER_HOSTS can allow it")
     return ws_url
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine, without looking it up."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -73,7 +73,6 @@ _MOST_REOPENED: Final = 3
 """How often a person who is led home is brought back; a provider that leads there each time would never end."""
 _LONGEST_DETAIL: Final = 300
 """Characters of what a page says, secrets masked."""
-_INVALID_SELECTOR: Final = re.compile(r"'Document': (.+ is not a valid (?:selector|XPath expression))")
 _REFUSED_SELECTOR: Final = re.compile(r"'Document': (.+ is not a valid (?:selector|XPath expression))")
 _COMMAND_MARGIN: Final = 10.0
 """The driver's deadline lies this far beyond the page's own: the other way round its session hangs."""
@@ -375,7 +374,7 @@ class ConsentTab:
     def _run(self, script: str, *arguments: object) -> PageState:
         run = self._driver.execute_async_script if script is WAIT_UNTIL_KNOWN else self._driver.execute_script
         result = run(script, self._rules(), *arguments)
-        if isinstance(result, dict) and (refused := _INVALID_SELECTOR.search(str(result.get("error")))):
+        if isinstance(result, dict) and (refused := _REFUSED_SELECTOR.search(str(result.get("error")))):
             raise ProviderRulesException(refused[1])
         return PageState.from_script(result)
 
