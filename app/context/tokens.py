@@ -43,7 +43,7 @@ def build_tokens(
         client=OAuthProviderClient(http=http, timeout=settings.oauth_api_timeout),
         budgets=budgets,
     )
-    apps = AppStates(pause_after=settings.app_pause_after)
+    apps = AppStates(settings.oauth_apps.keys(), pause_after=settings.app_pause_after)
     vault = CredentialVault(key_ring=settings.key_ring)
     times = _refresh_times(settings)
     leases = RefreshLeases(

@@ -4,6 +4,7 @@ After some failures in a row an app is paused, before it costs more. While who-a
 account no consent of it is begun: it would be thrown away.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,9 +48,10 @@ class Resumed:
 
 
 class AppStates:
-    """`pause_after`: failures in a row. Takes the caller's database session."""
+    """`names`: the apps in the settings; `pause_after`: failures in a row. Takes the caller's database session."""
 
-    def __init__(self, *, pause_after: int) -> None:
+    def __init__(self, names: Collection[str], *, pause_after: int) -> None:
+        self._names = names
         self._pause_after = pause_after
 
     async def refuse_paused(self, session: AsyncSession, api_app: str) -> None:
@@ -171,11 +173,13 @@ class AppStates:
         was_limited = row is not None and row.limited_until is not None and row.limited_until > now
         if row is not None:
             row.paused_at = row.reason = row.limited_until = row.limited_by = None
-        # Also of an app that has no row: a process may have a limit of it in its memory.
-        fresh = {"failures_in_a_row": 0, "resumed_at": now}
-        insert = insert_or_update(session, AppState).values(api_app=api_app, **fresh)
-        await session.flush()
-        await session.execute(insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=fresh))
+        if row is not None or api_app in self._names:
+            # A process may have a limit in its memory of an app that has no row. A name that the caller made up gets
+            # none: it would be stored for ever.
+            fresh = {"failures_in_a_row": 0, "resumed_at": now}
+            insert = insert_or_update(session, AppState).values(api_app=api_app, **fresh)
+            await session.flush()
+            await session.execute(insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=fresh))
         was_limited |= await _end_waits(session, api_app)
         if was_paused or was_limited:
             event_service.record(session, "app.resumed", actor=actor, api_app=api_app)

@@ -243,6 +243,12 @@ async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
     assert timedelta(seconds=59_000) < until - utc_now() <= timedelta(seconds=60_000)
 
 
+async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Context):
+    await resume(context, "made up by the caller")
+    async with context.database.transaction() as session:
+        assert await session.get(AppState, "made up by the caller") is None
+
+
 async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
     """Its only call was an exchange whose session failed."""
     budgets = context.credentials._leases._budgets

@@ -157,7 +157,7 @@ async def test_a_rate_limit_stops_the_calls_of_the_app(chain: Chain):
     assert await worker.run_once() == 0
     assert (await chain.calls(), await chain.refreshes()) == (2, 0), "the exchange and one try"
     async with chain.context.database.transaction() as session:
-        await chain.context.apps.limited(session, chain.app, seconds=-1)
+        await chain.context.apps.resume(session, chain.app, actor="tests")
     assert await worker.run_once() == 1
     await worker.finish_started()
     assert (await chain.living_row()).version == 2
