@@ -11,6 +11,7 @@ import queue
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -35,10 +36,16 @@ _MAX_MESSAGE: Final = 32 * 1024 * 1024
 _PERCENT_CODE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _NETWORK_ERROR: Final = re.compile(r"net::(ERR_[A-Z0-9_]+)")
 _CONSOLE_LINES: Final = 20
-_FIRST_ASKED: Final = 100
-"""Numbers of the commands whose answers somebody waits for; the lower ones are sent without."""
-_FULFIL: Final = 2
-"""Number of the command that answers the callback."""
+_MAX_WINDOWS: Final = 10
+"""Watched at the same time; more are of no consent."""
+# Every document is looked at, because a pattern does not know equal spellings of one address.
+_DOCUMENTS: Final = {"patterns": [{"urlPattern": "*", "resourceType": "Document", "requestStage": "Request"}]}
+_NEW_PAGES: Final = {
+    "autoAttach": True,
+    "waitForDebuggerOnStart": True,
+    "flatten": True,
+    "filter": [{"type": "page"}, {"exclude": True}],
+}
 _ANSWER_TIMEOUT: Final = 2.0
 """Seconds for the browser to take our answer to the callback, which takes it a millisecond."""
 _CLOSE_TIMEOUT: Final = 5.0
@@ -121,25 +128,34 @@ class DevToolsClient:
 
 
 class RedirectWatcher:
-    """Catches the tab's request for the redirect URI the moment it starts, and answers it itself.
+    """A fresh tab, whose request for the redirect URI it catches the moment it starts, and answers itself.
 
     The request never leaves the browser: the code is had without waiting for a callback page that may be slow or
-    unreachable from the profile's proxy, and reaches no other server. Also keeps the last errors of the page's
-    console, and asks the tab what somebody wants to know of it. A context manager; used from a Selenium thread.
+    unreachable from the profile's proxy, and reaches no other server. Tabs and windows that the tab opens are watched
+    with it before they load anything, and closed with it. The tab is not made by the driver, which waits for the tab
+    that it is at, and that may hang. Also keeps the last errors of the pages' consoles, and asks
+    the page in front what somebody wants to know of it. A context manager; used from a Selenium thread.
     """
 
-    def __init__(self, *, address: str, target_id: str, redirect_uri: str, timeout: float) -> None:
-        self._url = f"ws://{address}/devtools/page/{target_id}"
-        self._target_id = target_id
+    def __init__(self, *, ws_url: str, redirect_uri: str, timeout: float) -> None:
+        self._ws_url = ws_url
+        self.target_id = ""
+        """The tab's, which is the driver's handle of it."""
         self._redirect_uri = redirect_uri
         self._timeout = timeout
         self._caught: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._numbers = itertools.count(_FIRST_ASKED)
+        self._numbers = itertools.count(1)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._fulfilled: int | None = None
         self._answered = threading.Event()
+        self._targets: dict[str, str] = {}
+        """Target ids of the tab and of its windows, by the id of the protocol's session with each."""
+        self._windows: dict[str, str] = {}
+        """Addresses of the windows that the tab has opened, by target id, the latest last."""
+        self._front = ""
         self._document: str | None = None
         self.network_error: str | None = None
-        """Chromium's code, such as ``ERR_CONNECTION_REFUSED``, while the tab's own page could not be loaded."""
+        """Chromium's code, such as ``ERR_CONNECTION_REFUSED``, while the last page could not be loaded."""
         self.redirect: str | None = None
         """The callback's URL, once it was caught."""
         self.console_errors: deque[str] = deque(maxlen=_CONSOLE_LINES)
@@ -147,7 +163,7 @@ class RedirectWatcher:
 
     def __enter__(self) -> Self:
         self._socket: ClientConnection = connect(
-            self._url,
+            self._ws_url,
             open_timeout=self._timeout,
             close_timeout=0.1,
             max_size=_MAX_MESSAGE,
@@ -156,19 +172,13 @@ class RedirectWatcher:
             legacy=True,  # the connection outlives this method
             ping_interval=None,  # a page that hangs does not answer, and is not gone
         )
-        # Every document of the tab is looked at, because a pattern does not know equal spellings of one address.
-        pattern = {"urlPattern": "*", "resourceType": "Document", "requestStage": "Request"}
+        self._thread = threading.Thread(target=self._listen, name="redirect-watcher", daemon=True)
+        self._thread.start()
         try:
-            self._command(1, "Fetch.enable", patterns=[pattern])
-            self._socket.recv(timeout=self._timeout)
+            self._open_tab()
         except BaseException:
             self._socket.close()
             raise
-        self._thread = threading.Thread(target=self._listen, name="redirect-watcher", daemon=True)
-        self._thread.start()
-        self._command(4, "Runtime.enable")
-        self._command(5, "Log.enable")
-        self._command(6, "Network.enable")
         return self
 
     def __exit__(
@@ -194,27 +204,55 @@ class RedirectWatcher:
             raise ConnectionError("the tab's DevTools connection has ended")
         return url
 
+    def choose_front(self, is_followed: Callable[[str], bool]) -> str:
+        """The target id of the page in front, which `ask` asks from now on.
+
+        It is the window opened last of those at an address that `is_followed`, else the tab itself.
+        """
+        followed = [target_id for target_id, url in list(self._windows.items()) if is_followed(url)]
+        self._front = followed[-1] if followed else self.target_id
+        return self._front
+
     def ask(self, method: str, *, seconds: float, **params: Any) -> dict[str, Any] | None:
-        """The result of a command; None when the tab refuses it, does not answer within `seconds` or has gone."""
-        number = next(self._numbers)
-        answers = self._answers[number] = queue.SimpleQueue()
-        try:
-            self._command(number, method, **params)
-            return answers.get(timeout=max(seconds, 0.0)).get("result")
-        except (queue.Empty, WebSocketException, OSError):
-            return None
-        finally:
-            del self._answers[number]
+        """The result of a command; None when the page refuses it, does not answer within `seconds` or has gone."""
+        sessions = (session for session, target in list(self._targets.items()) if target == self._front)
+        return self._ask(next(sessions, None), method, seconds, params)
 
     def close_tab(self) -> None:
-        """Close the tab while its requests are still watched, so that a callback never leaves the browser.
+        """Close the tab and its windows while their requests are watched, so that a callback never leaves the browser.
 
         The browser loses the command when the tab commits a page at that moment, hence it is repeated.
         """
         ends = monotonic() + _CLOSE_TIMEOUT
         while self._thread.is_alive() and (left := ends - monotonic()) > 0:
-            self.ask("Target.closeTarget", seconds=min(left, _CLOSE_AGAIN), targetId=self._target_id)
+            for target_id in (*list(self._windows), self.target_id):
+                self._ask(None, "Target.closeTarget", min(left, _CLOSE_AGAIN), {"targetId": target_id})
             self._thread.join(timeout=_CLOSE_AGAIN)
+
+    def _open_tab(self) -> None:
+        made = self._ask(None, "Target.createTarget", self._timeout, {"url": "about:blank"}) or {}
+        self.target_id = self._front = made.get("targetId", "")
+        attach = {"targetId": self.target_id, "flatten": True}
+        session = (self._ask(None, "Target.attachToTarget", self._timeout, attach) or {}).get("sessionId")
+        if session is None or self._ask(session, "Fetch.enable", self._timeout, _DOCUMENTS) is None:
+            raise ConnectionError("the browser opens no tab that can be watched")
+        self._targets[session] = self.target_id
+        self._watch(session)
+        self._command(None, "Target.setAutoAttach", _NEW_PAGES)
+
+    def _ask(
+        self, session: str | None, method: str, seconds: float, params: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """`session`: None asks the browser as a whole."""
+        number = next(self._numbers)
+        answers = self._answers[number] = queue.SimpleQueue()
+        try:
+            self._send(number, session, method, params)
+            return answers.get(timeout=max(seconds, 0.0)).get("result")
+        except (queue.Empty, WebSocketException, OSError):
+            return None
+        finally:
+            del self._answers[number]
 
     def _listen(self) -> None:
         """Ends when the socket does: on exit, or with the tab."""
@@ -231,47 +269,82 @@ class RedirectWatcher:
             answers.put({})
 
     def _handle(self, message: dict[str, Any]) -> None:
-        if message.get("id") == _FULFIL:
-            self._answered.set()
-        elif (answers := self._answers.get(message.get("id", 0))) is not None:
-            answers.put(message)
-        elif message.get("method") == "Fetch.requestPaused":
-            self._answer(message["params"])
-        elif str(message.get("method")).startswith("Network."):
-            self._note_document(message["method"], message["params"])
+        method, target_id = message.get("method"), self._targets.get(message.get("sessionId", ""))
+        if (number := message.get("id")) is not None:
+            if number == self._fulfilled:
+                self._answered.set()
+            elif (answers := self._answers.get(number)) is not None:
+                answers.put(message)
+        elif method == "Target.attachedToTarget":
+            self._note_target(message["params"])
+        elif method == "Target.detachedFromTarget":
+            gone = self._targets.pop(message["params"]["sessionId"], None)
+            self._windows.pop(gone or "", None)
+            if gone == self.target_id:
+                self._socket.close()
+        elif target_id is None:
+            return
+        elif method == "Fetch.requestPaused":
+            self._answer(message["sessionId"], target_id, message["params"])
+        elif str(method).startswith("Network."):
+            self._note_document(target_id, str(method), message["params"])
         elif line := error_line(message):
             self.console_errors.append(line)
 
-    def _note_document(self, method: str, params: dict[str, Any]) -> None:
+    def _note_target(self, attached: dict[str, Any]) -> None:
+        """The browser tells of every page that is there, and of each new one, which waits until it is let go."""
+        session, target = attached["sessionId"], attached["targetInfo"]
+        target_id = target["targetId"]
+        if target_id == self.target_id:
+            return
+        if target.get("openerId") in self._targets.values() and len(self._windows) < _MAX_WINDOWS:
+            self._targets[session], self._windows[target_id] = target_id, ""
+            self._command(session, "Fetch.enable", _DOCUMENTS)
+            self._watch(session)
+        else:
+            self._command(session, "Runtime.runIfWaitingForDebugger")
+            self._command(None, "Target.detachFromTarget", {"sessionId": session})
+
+    def _watch(self, session: str) -> None:
+        for method in ("Runtime.enable", "Log.enable", "Network.enable", "Runtime.runIfWaitingForDebugger"):
+            self._command(session, method)
+
+    def _note_document(self, target_id: str, method: str, params: dict[str, Any]) -> None:
         if method == "Network.requestWillBeSent":
-            if params.get("type") == "Document" and params.get("frameId") == self._target_id:
+            if params.get("type") == "Document" and params.get("frameId") == target_id:
                 self._document, self.network_error = params["requestId"], None
         elif method == "Network.loadingFailed" and params["requestId"] == self._document:
             match = _NETWORK_ERROR.match(params.get("errorText", ""))
             if match is not None and not params.get("canceled"):
                 self.network_error = match[1]
 
-    def _answer(self, paused: dict[str, Any]) -> None:
+    def _answer(self, session: str, target_id: str, paused: dict[str, Any]) -> None:
         request_id, request = paused["requestId"], paused["request"]
+        if target_id in self._windows and paused.get("frameId") == target_id:
+            self._windows[target_id] = request["url"]
         # Browsers keep the fragment out of the URL of a request, CDP tells it apart.
         url = request["url"] + request.get("urlFragment", "")
         if not same_endpoint(url, self._redirect_uri):
-            self._command(3, "Fetch.continueRequest", requestId=request_id)
+            self._command(session, "Fetch.continueRequest", {"requestId": request_id})
             return
         self.redirect = _with_fields(url, request)
         self._caught.put(self.redirect)
-        headers = [{"name": "Content-Type", "value": "text/html; charset=utf-8"}]
-        self._command(
-            _FULFIL,
-            "Fetch.fulfillRequest",
-            requestId=request_id,
-            responseCode=200,
-            responseHeaders=headers,
-            body=_CALLBACK_PAGE,
-        )
+        answer = {
+            "requestId": request_id,
+            "responseCode": 200,
+            "responseHeaders": [{"name": "Content-Type", "value": "text/html; charset=utf-8"}],
+            "body": _CALLBACK_PAGE,
+        }
+        self._fulfilled = next(self._numbers)
+        self._send(self._fulfilled, session, "Fetch.fulfillRequest", answer)
 
-    def _command(self, number: int, method: str, **params: Any) -> None:
-        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+    def _command(self, session: str | None, method: str, params: dict[str, Any] | None = None) -> None:
+        """One whose answer nobody waits for."""
+        self._send(next(self._numbers), session, method, params or {})
+
+    def _send(self, number: int, session: str | None, method: str, params: dict[str, Any]) -> None:
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
+        self._socket.send(json.dumps(message | ({"sessionId": session} if session else {})))
 
 
 def _with_fields(url: str, request: dict[str, Any]) -> str:

@@ -1,18 +1,21 @@
 """Tabs of a profile that were open before and do not answer: under a dialog, or in an endless script.
 
-An attach to the browser waits for them, too, until its own time-out. Nothing but closing them helps: neither their
-dialogs nor their scripts can be ended by a client that comes later (seen with Chromium 156).
+An attach to the browser waits for them, too. Nothing but closing them helps: neither their dialogs nor their scripts
+can be ended by a client that comes later (seen with Chromium 156).
 
 Source: https://chromedevtools.github.io/devtools-protocol/tot/Target/
 """
 
 import itertools
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from app.utils.logger import get_logger
@@ -20,30 +23,42 @@ from app.utils.logger import get_logger
 _ANSWER_TIMEOUT: Final = 5.0
 """Seconds for a tab to answer, which takes it a millisecond; a busy machine may have it wait."""
 _CLOSE_TIMEOUT: Final = 5.0
+_ROUND_SECONDS: Final = 0.5
+"""Between two rounds over the tabs."""
 _MAX_TABS: Final = 50
 _MAX_MESSAGE: Final = 4 * 1024 * 1024
 
 log = get_logger(__name__)
 
 
-def close_hung_tabs(ws_url: str, *, timeout: float) -> None:
-    """Close the tabs that do not answer, a blank one in their place if no other is left.
+@contextmanager
+def closing_hung_tabs(ws_url: str, *, timeout: float) -> Iterator[None]:
+    """Close the tabs that do not answer for 5 seconds while the block runs, which is an attach to the browser.
 
-    Never raises for what the browser does: the attach that follows tells it. `timeout`: seconds for the connection.
+    A blank tab takes their place if no other is left. Never raises for what the browser does: the attach tells it.
+    `timeout`: seconds for the connection.
     """
-    try:
-        with connect(
-            ws_url,
-            open_timeout=timeout,
-            close_timeout=0.1,
-            max_size=_MAX_MESSAGE,
-            compression=None,
-            proxy=None,
-            ping_interval=None,
-        ) as socket:
-            _Tabs(socket).close_hung()
-    except (OSError, TimeoutError, WebSocketException, ValueError, LookupError, TypeError) as error:
-        log.warning("browser.tabs_not_seen", error=type(error).__name__)
+    with ExitStack() as exits:
+        try:
+            socket = exits.enter_context(
+                connect(
+                    ws_url,
+                    open_timeout=timeout,
+                    close_timeout=0.1,
+                    max_size=_MAX_MESSAGE,
+                    compression=None,
+                    proxy=None,
+                    ping_interval=None,
+                )
+            )
+        except (OSError, TimeoutError, WebSocketException) as error:
+            log.warning("browser.tabs_not_seen", error=type(error).__name__)
+        else:
+            thread = threading.Thread(target=_Tabs(socket).watch, name="hung-tabs", daemon=True)
+            thread.start()
+            exits.callback(thread.join, timeout)
+            exits.callback(socket.close)  # ends the thread
+        yield
 
 
 class _Tabs:
@@ -51,13 +66,28 @@ class _Tabs:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._answers: dict[int, dict[str, Any]] = {}
+        self._sessions: dict[str, str] = {}
+        """Of the protocol, by target id."""
 
-    def close_hung(self) -> None:
+    def watch(self) -> None:
+        """Until the connection is closed."""
+        try:
+            while True:
+                self._close_hung()
+        except ConnectionClosed:
+            pass
+        except (OSError, TimeoutError, WebSocketException, ValueError, LookupError, TypeError) as error:
+            log.warning("browser.tabs_not_seen", error=type(error).__name__)
+
+    def _close_hung(self) -> None:
+        """One round over the tabs; a tab may begin to hang later."""
         tabs = self._list()
         asked = {}
+        for target_id in tabs.keys() - self._sessions.keys():
+            attached = self._ask("Target.attachToTarget", targetId=target_id, flatten=True)
+            self._sessions[target_id] = attached["sessionId"]
         for target_id in tabs:
-            session = self._ask("Target.attachToTarget", targetId=target_id, flatten=True)["sessionId"]
-            asked[target_id] = self._send("Runtime.evaluate", session, expression="0")
+            asked[target_id] = self._send("Runtime.evaluate", self._sessions[target_id], expression="0")
         deadline = monotonic() + _ANSWER_TIMEOUT
         hung = [target_id for target_id, number in asked.items() if not self._is_answered(number, deadline)]
         if hung and len(hung) == len(tabs):
@@ -65,9 +95,11 @@ class _Tabs:
         for target_id in hung:
             self._ask("Target.closeTarget", targetId=target_id)
             log.warning("browser.hung_tab_closed", tab=urlsplit(tabs[target_id]).hostname or "")
-        deadline = monotonic() + _CLOSE_TIMEOUT
-        while hung and not self._list().keys().isdisjoint(hung) and monotonic() < deadline:
-            self._receive(0.1)
+        deadline = monotonic() + (_CLOSE_TIMEOUT if hung else _ROUND_SECONDS)
+        while (left := deadline - monotonic()) > 0:
+            if hung and self._list().keys().isdisjoint(hung):
+                return
+            self._receive(min(left, 0.1))
 
     def _list(self) -> dict[str, str]:
         """Addresses by target id."""

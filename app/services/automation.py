@@ -25,7 +25,7 @@ from urllib3.exceptions import ReadTimeoutError as CommandTimeout
 from websockets.exceptions import WebSocketException
 
 from app.clients.devtools import RedirectWatcher
-from app.clients.hung_tabs import close_hung_tabs
+from app.clients.hung_tabs import closing_hung_tabs
 from app.clients.oauth_provider import ProviderUser
 from app.models import ConsentMode, SessionStage
 from app.services.chromedriver import ChromeDrivers
@@ -93,18 +93,19 @@ class BrowserController:
 
         Raises `SeleniumConnectionException` when the driver cannot attach.
         """
-        close_hung_tabs(request.browser.ws_url, timeout=request.timeouts.attach)
-        driver = self._attach(request)
+        with closing_hung_tabs(request.browser.ws_url, timeout=request.timeouts.attach):
+            driver = self._attach(request)
         try:
-            driver.switch_to.new_window("tab")  # as long as the attach may take: a busy machine makes it slow
-            allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
-            request.report(SessionStage.BROWSER_ATTACHED)
             with RedirectWatcher(
-                address=request.browser.address,
-                target_id=driver.current_window_handle,
+                ws_url=request.browser.ws_url,
                 redirect_uri=request.authorization.redirect_uri,
                 timeout=request.timeouts.attach,
             ) as watcher:
+                driver.switch_to.window(
+                    watcher.target_id
+                )  # as long as the attach may take: a busy machine is slow
+                allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
+                request.report(SessionStage.BROWSER_ATTACHED)
                 try:
                     yield ConsentTab(driver=driver, watcher=watcher, request=request)
                 except Exception as error:

@@ -108,6 +108,7 @@ class ConsentTab:
         """Why the consent button could not be pressed the last time."""
         self._button_ends = 0.0  # by `monotonic`, while a button is looked for
         self._in_frame = False
+        self._tab = self._window = watcher.choose_front(self._places.is_of_provider)
         self._seen: tuple[PageKind, str, str] | None = None
         self._seen_since = 0.0
         self._stage: SessionStage | None = None
@@ -317,6 +318,10 @@ class ConsentTab:
             if not self._reason:
                 with self._longer(self._timeouts.page_load):
                     self._reason = click(button)
+        except NoSuchWindowException:
+            if self._window == self._tab:
+                raise
+            # The window has closed itself, perhaps with the click: the tab it belongs to tells the rest.
         except UnexpectedAlertPresentException as error:
             raise self._dialog(error) from error
         return not self._reason
@@ -328,6 +333,9 @@ class ConsentTab:
 
     def _open_consent_page(self) -> None:
         self._ignored.discard(PageKind.CHOOSER)
+        if self._window != self._tab:
+            self._driver.switch_to.window(self._tab)
+            self._window = self._tab
         seconds = min(self._timeouts.page_load, max(self._request.deadline - monotonic(), 0.1))
         self._driver.set_page_load_timeout(seconds)
         try:
@@ -361,6 +369,7 @@ class ConsentTab:
     def _state_of(self, script: str, *arguments: object) -> PageState:
         try:
             self._leave_frame()
+            self._follow_windows()
             state = self._run(script, *arguments)
             if state.kind is not PageKind.FRAME:
                 return state
@@ -377,6 +386,13 @@ class ConsentTab:
         if isinstance(result, dict) and (refused := _REFUSED_SELECTOR.search(str(result.get("error")))):
             raise ProviderRulesException(refused[1])
         return PageState.from_script(result)
+
+    def _follow_windows(self) -> None:
+        """Look at the window that the page has opened last, of the provider; at the tab again once it is closed."""
+        front = self._watcher.choose_front(self._places.is_of_provider)
+        if front != self._window:
+            self._driver.switch_to.window(front)
+            self._window = front
 
     def _leave_frame(self) -> None:
         if self._in_frame:
@@ -396,8 +412,11 @@ class ConsentTab:
         """A script dies when its page navigates: look again. A dead tab or browser is the end."""
         if isinstance(error, UnexpectedAlertPresentException):
             raise self._dialog(error) from error
-        if self._in_frame and isinstance(error, (NoSuchWindowException, NoSuchFrameException)):
-            return PageState(PageKind.UNKNOWN)  # the frame has gone; without the tab the next look fails, too
+        is_inner = self._in_frame or self._window != self._tab
+        if is_inner and isinstance(error, (NoSuchWindowException, NoSuchFrameException)):
+            return PageState(
+                PageKind.UNKNOWN
+            )  # frame or window have gone; without the tab the next look fails, too
         if isinstance(error, WebDriverException) and is_dead(error):
             raise error
         if (refused := _REFUSED_SELECTOR.search(str(error))) is not None:

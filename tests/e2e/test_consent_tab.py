@@ -336,17 +336,19 @@ async def test_a_tab_that_is_gone_ends_the_wait_for_a_person(
         await running
 
 
-async def test_another_tab_with_a_dialog_does_not_decide(
+async def test_other_tabs_that_hang_do_not_decide(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site
 ):
-    """As tabs have that the browser restores. One that answers stays."""
+    """As tabs may do that the browser restores. One that answers stays."""
+    other = site.url.replace("127.0.0.1", "localhost")  # of one site, tabs may share a process
     site.pages |= {
-        "/restored": "<title>asks</title><script>alert('Wait!')</script>",
+        "/asks": "<script>alert('Wait!')</script>",
+        "/hangs": PAGES["/hung"],
         "/kept": "<h1>Kept</h1>",
     }
-    for path in ("/restored", "/kept"):
-        await command(browser.ws_url, "Target.createTarget", {"url": f"{site.url}{path}"})
-        await eventually(lambda path=path: path in site.visited)
+    for url in (f"{other}/asks", f"{other}/hangs", f"{site.url}/kept"):
+        await command(browser.ws_url, "Target.createTarget", {"url": url})
+        await eventually(lambda url=url: urlsplit(url).path in site.visited)
     assert await visit("/plain").code() == "the-code"
     assert await _tab(browser, f"{site.url}/kept") is not None
 
@@ -723,6 +725,42 @@ async def test_what_the_rules_describe_leads_to_the_code(
             assert len(site.visited) == len(set(site.visited))
 
 
+OPENER = '<p id=who>@alice</p><button id=agree onclick="{}">Go on</button>'
+IN_OPENER = f"<button id=agree onclick=\"opener.location = '{CALLBACK}'; close()\">Agree</button>"
+LINK = "<p id=who>@alice</p><a id=agree target=_blank {} href=/popup>Go on</a>"
+WINDOWS = {
+    "tab": (LINK.format(""), PAGES["/consent"]),
+    "tab without an opener": (LINK.format("rel=noopener"), PAGES["/consent"]),
+    "window": (OPENER.format("open('/popup', 'consent', 'width=500,height=400')"), PAGES["/consent"]),
+    "window that closes itself": (
+        OPENER.format("open('/popup', 'consent', 'width=500,height=400')"),
+        IN_OPENER,
+    ),
+    "window of others": (
+        OPENER.format("open('{elsewhere}/popup'); location = '/consent'"),
+        "<h1>An offer</h1>",
+    ),
+}
+
+
+async def test_a_consent_in_a_new_window_of_the_provider_is_followed(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site, subtests: pytest.Subtests
+):
+    """One browser for all of them; the windows are closed with the tab."""
+    rules = replace(RULES, consent_paths=(*RULES.consent_paths, "/opens", "/popup"))
+    elsewhere = site.url.replace("127.0.0.1", "localhost")
+    for name, (page, popup) in WINDOWS.items():
+        site.pages |= {"/opens": page.replace("{elsewhere}", elsewhere), "/popup": popup}
+        site.visited.clear()
+        with subtests.test(name):
+            assert await visit("/opens", page=rules).code() == "the-code"
+            assert site.visited.count("/popup") <= 1
+            assert not any(path.startswith("/callback") for path in site.visited)
+            async with asyncio.timeout(60):
+                while len(await _pages(browser)) > 1:
+                    await asyncio.sleep(0.02)
+
+
 async def test_pages_without_an_end_are_pressed_five_times_and_no_page_twice(
     visit: Callable[..., Visit], site: Site
 ):
@@ -751,8 +789,12 @@ async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:
 
 
 async def _tab(browser: RunningBrowser, url: str) -> str | None:
+    return next((page["targetId"] for page in await _pages(browser) if page["url"].rstrip("?") == url), None)
+
+
+async def _pages(browser: RunningBrowser) -> list[dict[str, Any]]:
     targets = (await command(browser.ws_url, "Target.getTargets"))["targetInfos"]
-    return next((target["targetId"] for target in targets if target["url"].rstrip("?") == url), None)
+    return [target for target in targets if target["type"] == "page"]
 
 
 @contextmanager

@@ -87,14 +87,13 @@ async def test_the_redirect_is_caught_and_never_leaves_the_browser(
 ):
     """Of two visits, the first goes through, the second is the redirect, where nobody listens."""
     address = urlsplit(ws_url).netloc
-    target = (await http.put(f"http://{address}/json/new?about:blank")).json()["id"]
     redirect = f"http://{NOWHERE}/callback"
 
     def watch() -> tuple[str | None, str | None]:
-        with RedirectWatcher(address=address, target_id=target, redirect_uri=redirect, timeout=10) as watcher:
-            _go(address, target, f"{info.provider_url}/somewhere")
+        with RedirectWatcher(ws_url=ws_url, redirect_uri=redirect, timeout=10) as watcher:
+            _go(address, watcher.target_id, f"{info.provider_url}/somewhere")
             other = watcher.wait(0)
-            _go(address, target, f"{redirect}?code=1&state=2")
+            _go(address, watcher.target_id, f"{redirect}?code=1&state=2")
             return other, watcher.wait(10)
 
     assert await asyncio.to_thread(watch) == (None, f"{redirect}?code=1&state=2")
