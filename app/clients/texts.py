@@ -21,8 +21,12 @@ def without_tags(text: str) -> str:
 
 
 def error_words(text: str, *, secret: str = "") -> str:
-    """500 characters at most. Secrets, the given one and what looks like one, go first: half a secret is one, too."""
-    return without_tags(mask_text(text[:_LOOKED_AT], known=[secret]))[:_MAX_WORDS] or "no message"
+    """500 characters at most, as a database stores them. Secrets, the given one and what looks like one, go before the
+    rest is cut off: half a secret is one, too.
+    """
+    # First: a secret with a NUL inside would be whole again once that is gone.
+    text = storable(text[:_LOOKED_AT])
+    return without_tags(mask_text(text, known=[secret]))[:_MAX_WORDS] or "no message"
 
 
 def printable(value: object) -> str:

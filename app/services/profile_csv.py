@@ -45,11 +45,28 @@ async def import_links(
     `progress` gets the number of each line done. Raises `InvalidRequestException` when the header lacks a column.
     """
     reader = csv.DictReader(lines)
+    report = ImportReport()
+    try:
+        await _import(reader, report, database, directory, actor, progress)
+    except csv.Error as error:
+        raise InvalidRequestException(
+            f"The CSV cannot be read after line {reader.line_num}: {error}; {report.linked} linked before it"
+        ) from None
+    return report
+
+
+async def _import(
+    reader: "csv.DictReader[str]",
+    report: ImportReport,
+    database: Database,
+    directory: ProfileDirectory,
+    actor: str,
+    progress: Callable[[int], None],
+) -> None:
     if missing := [name for name in _REQUIRED if name not in (reader.fieldnames or ())]:
         raise InvalidRequestException(
             f"The first line must name the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
         )
-    report = ImportReport()
     for row in reader:
         try:
             await _link(database, directory, row, actor)
@@ -58,7 +75,6 @@ async def import_links(
             reason = error.message if isinstance(error, AppException) else str(error)
             report.bad_lines.append(BadLine(reader.line_num, reason))
         progress(reader.line_num)
-    return report
 
 
 async def export_links(database: Database, file: TextIO, *, everything: bool = False) -> int:

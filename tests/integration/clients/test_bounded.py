@@ -112,6 +112,11 @@ async def list_gologin(http: httpx.AsyncClient, url: str) -> Any:
     return await client.list_profiles.__wrapped__(client, 1)
 
 
+async def list_adspower(http: httpx.AsyncClient, url: str) -> Any:
+    client = AdsPowerClient(http=http, base_url=url, api_timeout=20, stop_timeout=20, spacing=0)
+    return await client.list_profiles.__wrapped__(client, 1)
+
+
 async def start_gologin(http: httpx.AsyncClient, url: str) -> Any:
     return await gologin(http, url).start_profile("id", timeout=20)
 
@@ -164,6 +169,21 @@ async def test_no_client_reads_further(
     assert peak < 5 * MAX_LIST
     if kind != "deep" and error is not SeleniumConnectionException:
         assert "larger than" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        (list_gologin, {"profiles": [{"id": "a", "notes": "x" * MAX_ANSWER}]}),
+        (list_adspower, {"code": 0, "data": {"list": [{"user_id": "a", "remark": "x" * MAX_ANSWER}]}}),
+    ],
+)
+async def test_a_profile_list_may_be_larger_than_other_answers(
+    http: httpx.AsyncClient, call: Callable[..., Any], body: dict[str, Any]
+):
+    async with scripted(answer(json.dumps(body).encode())) as server:
+        (row,) = (await call(http, server.url)).profiles
+    assert row.id == "a"
 
 
 async def test_the_service_reads_within_ceilings(sandbox_context: Any):

@@ -75,3 +75,10 @@ async def test_a_profile_whose_id_looks_like_a_formula_is_exported_as_text_and_i
     assert exported == [f"'{cell}" for cell in cells]
     again = await imported(context, out.getvalue())
     assert (again.linked, again.bad_lines) == (len(ids), [])
+
+
+@pytest.mark.parametrize("bad", ["x" * 200_000, "a\rb"], ids=["long", "bare-return"])
+async def test_a_line_that_is_no_csv_is_named(context: Context, profiles: list[str], bad: str):
+    text = f"profile_id,twitter_username\n{profiles[0]},anna\n{bad},berta\n"
+    with pytest.raises(InvalidRequestException, match=r"after line 2: .*; 1 linked before it"):
+        await imported(context, text)
