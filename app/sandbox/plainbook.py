@@ -25,6 +25,7 @@ _STYLE = (
     "body{font:16px serif;margin:3em}"
     "dialog{position:fixed;inset:0;width:100vw;height:100vh;max-width:none;max-height:none;border:0}"
 )
+ISSUER = "https://plainbook.example"
 _BANNER = (
     '<dialog open class="cookies"><p>Cookies!</p><form method="dialog"><button>Fine</button></form></dialog>'
 )
@@ -102,6 +103,8 @@ async def consent(request: Request, signed_in: SignedInDep, world: WorldDep) -> 
     world.plainbook.use_ticket(opened)
     if form.get("decision") != "allow" or opened.twist == "declined":
         return RedirectResponse(_declined(opened), 303)
+    if opened.twist == "callback_error":
+        return RedirectResponse(_location(opened, error="temporarily_unavailable"), 303)
     code = world.plainbook.issue_code(opened, world.settings.code_seconds)
     return RedirectResponse(_location(opened, code=code), 303)
 
@@ -190,8 +193,11 @@ def _declined(ticket: Ticket) -> str:
 
 
 def _location(ticket: Ticket, **answer: str) -> str:
+    """With the issuer's name (RFC 9207)."""
     uri = ticket.request.redirect_uri
-    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer | {'state': ticket.request.state})}"
+    issuer = "https://another.example" if ticket.twist == "wrong_issuer" else ISSUER
+    answer |= {"state": ticket.request.state, "iss": issuer}
+    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}"
 
 
 def _page(title: str, body: str) -> Response:

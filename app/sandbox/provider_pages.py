@@ -3,6 +3,7 @@
 import html
 import json
 import random
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -37,6 +38,7 @@ _REDIRECTS = {
     "suspended": "/account/suspended",
     "terms": "/i/terms",
 }
+_SECOND_PAGE = "second_page"
 _PROXY_PAGE = "/proxy/plan"
 PRESSED_BY_MISTAKE = "/pressed"
 """Where the forms of pages that are no consent lead: nobody may ever ask for it."""
@@ -84,7 +86,8 @@ async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> 
         return _error_page(f"({problem})")
     if account is None:
         return _log_in_page()
-    fault = world.faults.take(Endpoint.AUTHORIZE, account, _PAGE_FAULTS)
+    faults = _PAGE_FAULTS - ({"two_pages"} if _SECOND_PAGE in request.query_params else set())
+    fault = world.faults.take(Endpoint.AUTHORIZE, account, faults)
     return _page_instead(fault, request) or _consent_page(asked, account, fault, world)
 
 
@@ -96,6 +99,7 @@ async def consent_data(ticket: str, account: SignedInDep, world: WorldDep) -> di
     await happens_within(world.stopping, random.uniform(shortest, longest) / 1000)
     return {
         "ready": shown.twist != "button_never_enabled",
+        "covered": shown.twist == "covered_button",
         "app": shown.request.app_name,
         "handle": None if shown.twist == "wrong_account_unseen" else shown.shown,
         "name": provider_api.display_name(shown.shown),
@@ -108,6 +112,13 @@ async def consent(body: Decision, account: SignedInDep, world: WorldDep) -> dict
     """Takes the decision, once, and tells the page where to go."""
     ticket = world.oauth.ticket(body.ticket, account)
     world.oauth.use_ticket(ticket)
+    if ticket.twist == "two_pages":
+        asked = asdict(ticket.request) | {
+            "response_type": "code",
+            "code_challenge_method": "S256",
+            _SECOND_PAGE: 1,
+        }
+        return {"location": f"/i/oauth2/authorize?{urlencode(asked)}"}
     state = ticket.request.state
     if body.decision == "decline" or ticket.twist == "declined":
         return {"location": _location(ticket, {"error": "access_denied", "state": state})}

@@ -81,6 +81,13 @@ CASES = [
     ),
     Case(
         "provider.authorize",
+        "covered_button",
+        "CONSENT_BUTTON_NOT_FOUND",
+        stage="consent_shown",
+        deadline=("consent_button_timeout", 3),
+    ),
+    Case(
+        "provider.authorize",
         "hang",
         "AUTH_TIMEOUT",
         "timeout",
@@ -235,6 +242,12 @@ async def test_a_slow_page_is_waited_for(house: House, account: str):
     session = await house.authorize(account)
     assert session["status"] == "completed"
     assert session["stage_seconds"]["consent_shown"] > 1.5
+
+
+async def test_a_consent_of_two_pages_is_pressed_on_both(house: House, account: str):
+    await house.admin.set_fault("provider.authorize", "two_pages", account=account)
+    assert (await house.authorize(account))["status"] == "completed"
+    assert len(await house.admin.requests(endpoint="provider.consent", account=account)) == 2
 
 
 async def test_a_browser_killed_from_outside_in_the_middle(house: House, account: str):

@@ -99,6 +99,8 @@ async def test_x_and_the_other_provider_side_by_side(house: House, unused_accoun
         ("not_listed", "failed", "ACCOUNT_MISMATCH"),
         ("error_page", "failed", "CONSENT_PAGE_ERROR"),
         ("declined", "failed", "CONSENT_DECLINED"),
+        ("callback_error", "failed", "CONSENT_UNAVAILABLE"),
+        ("wrong_issuer", "failed", "ISSUER_MISMATCH"),
     ],
 )
 async def test_what_the_page_may_say_instead(house: House, account: str, fault: str, status: str, code: str):

@@ -36,6 +36,7 @@ function showDetails(data) {
     element("ul", {}, ...data.permissions.map((text) => element("li", {}, text))),
   );
   authorize.disabled = false;
+  if (data.covered) root.append(element("div", { style: "position: fixed; inset: 0" }));
 }
 
 function userCell(data) {
