@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from app.sandbox.browsers import BrowserStartError
+from app.sandbox.browsers import DEAD_PROXY, BrowserStartError
 from app.sandbox.faults import ADSPOWER_TOO_MANY, Call, Endpoint
 from app.sandbox.state import Profile
 from app.sandbox.world import World, WorldDep
@@ -69,17 +69,20 @@ async def start_browser(world: WorldDep, user_id: str = "") -> dict[str, Any]:
     if profile is None:
         raise AdsPowerError("user account does not exist")
     fault = world.faults.take(
-        Endpoint.ADSPOWER_START, profile.account, {"no_ws_url", "start_then_kill", "odd_address"}
+        Endpoint.ADSPOWER_START,
+        profile.account,
+        {"no_ws_url", "start_then_kill", "odd_address", "dead_proxy"},
     )
     if fault is not None and fault.kind == "no_ws_url":
         return _success({})
+    flags = DEAD_PROXY if fault is not None and fault.kind == "dead_proxy" else ()
     try:
-        ws_url = await world.browsers.start(profile)
+        ws_url = await world.browsers.start(profile, flags=flags)
     except (BrowserStartError, TimeoutError) as error:
         raise AdsPowerError(f"failed to start the browser: {error}") from error
     if fault is not None and fault.kind == "odd_address":
         return _success({"ws": {"selenium": fault.body}})
-    if fault is not None:
+    if fault is not None and fault.kind == "start_then_kill":
         await world.browsers.kill(profile.account, after=fault.seconds or 0.0)
     return _success(_addresses(ws_url))
 

@@ -70,6 +70,10 @@ class Browser:
         return self.process.pid
 
 
+DEAD_PROXY = ("--proxy-server=http://127.0.0.1:1", "--proxy-bypass-list=<-loopback>")
+"""Flags of a browser whose proxy refuses connections; without the second one, loopback is reached without it."""
+
+
 class Browsers:
     """The browsers of all profiles: at most one each, whoever asks and however many at once.
 
@@ -98,7 +102,7 @@ class Browsers:
         """Every browser whose process is alive, also while it starts or stops."""
         return list(self._browsers.values())
 
-    async def start(self, profile: Profile) -> str:
+    async def start(self, profile: Profile, *, flags: Sequence[str] = ()) -> str:
         """The websocket URL of the profile's browser, signed in; starts it unless it is running.
 
         Raises `BrowserStartError`.
@@ -106,7 +110,7 @@ class Browsers:
         async with self._locks[profile.id]:
             browser = self._browsers.get(profile.id)
             if browser is None:
-                browser = await self._launch(profile)
+                browser = await self._launch(profile, flags)
                 await self._prepare(browser)
             return browser.ws_url
 
@@ -152,14 +156,14 @@ class Browsers:
                 signal_group(browser.pid, signal.SIGKILL)
         await asyncio.gather(*(self.stop(profile_id) for profile_id in list(self._locks)))
 
-    async def _launch(self, profile: Profile) -> Browser:
+    async def _launch(self, profile: Profile, flags: Sequence[str]) -> Browser:
         if self._closed:
             raise BrowserStartError("the sandbox is stopping")
         chromium = find_chromium(self._chromium)
         profile_dir = self._prepared_folder(profile.id)
         temp_dir = Path(tempfile.mkdtemp(prefix="browser-"))
         process = await asyncio.create_subprocess_exec(
-            *dies_with_parent("KILL"), chromium, *self._flags(profile_dir),
+            *dies_with_parent("KILL"), chromium, *self._flags(profile_dir, flags),
             stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL,
             env={**os.environ, "TMPDIR": str(temp_dir)}, start_new_session=True,
         )  # fmt: skip
@@ -213,10 +217,10 @@ class Browsers:
             (folder / leftover).unlink(missing_ok=True)
         return folder
 
-    def _flags(self, profile_dir: Path) -> list[str]:
+    def _flags(self, profile_dir: Path, flags: Sequence[str]) -> list[str]:
         # Chromium refuses to run as root inside its own sandbox.
         root = ["--no-sandbox"] if os.geteuid() == 0 else []
-        return [*FLAGS, *root, *self._extra_flags, f"--user-data-dir={profile_dir}", "about:blank"]
+        return [*FLAGS, *root, *self._extra_flags, *flags, f"--user-data-dir={profile_dir}", "about:blank"]
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -85,6 +85,7 @@ _KILL_BROWSER = {
 _START_KINDS = {
     "no_ws_url": "200 success without an address; nothing is started",
     "start_then_kill": "the browser starts and is killed before the answer (or after `seconds`)",
+    "dead_proxy": "the browser starts, behind a proxy where nobody listens",
     "odd_address": "the browser starts, and the answer names `body` as its address",
     "start_hang_running": "the browser starts, but the answer never comes",
 }

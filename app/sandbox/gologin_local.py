@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from app.sandbox.browsers import BrowserStartError
+from app.sandbox.browsers import DEAD_PROXY, BrowserStartError
 from app.sandbox.faults import Call, Endpoint, Fault
 from app.sandbox.state import Profile
 from app.sandbox.world import World, WorldDep
@@ -31,7 +31,7 @@ async def start_profile(body: StartRequest, world: WorldDep) -> dict[str, Any] |
     if profile is None:
         return PlainTextResponse("Profile deleted or not found", 404)
     fault = world.faults.take(
-        Endpoint.LOCAL_START, profile.account, {"no_ws_url", "start_then_kill", "odd_address"}
+        Endpoint.LOCAL_START, profile.account, {"no_ws_url", "start_then_kill", "odd_address", "dead_proxy"}
     )
     if fault is not None and fault.kind == "no_ws_url":
         return {"status": "success"}
@@ -63,13 +63,14 @@ def identify(request: Request, body: bytes, world: World) -> Call | None:
 
 
 async def _start_and_wait(profile: Profile, fault: Fault | None, world: World) -> dict[str, Any] | Response:
+    flags = DEAD_PROXY if fault is not None and fault.kind == "dead_proxy" else ()
     try:
-        ws_url = await world.browsers.start(profile)
+        ws_url = await world.browsers.start(profile, flags=flags)
     except (BrowserStartError, TimeoutError) as error:
         return PlainTextResponse(f"Failed to start profile: {error}", 500)
     if fault is not None and fault.kind == "odd_address":
         return {"status": "success", "wsUrl": fault.body}
-    if fault is not None:
+    if fault is not None and fault.kind == "start_then_kill":
         await world.browsers.kill(profile.account, after=fault.seconds or 0.0)
     return {"status": "success", "wsUrl": ws_url}
 

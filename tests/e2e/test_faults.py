@@ -111,6 +111,7 @@ CASES = [
     Case("local.start", "hang", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3)),
     Case("local.start", "start_hang_running", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3)),
     # the browser
+    Case("local.start", "dead_proxy", "PROFILE_NETWORK_ERROR", stage="browser_attached"),
     Case("local.start", "start_then_kill", "BROWSER_CONNECTION_FAILED"),
     Case("provider.authorize", "kill_browser", "BROWSER_CRASHED", stage="browser_attached"),
     Case("provider.consent_data", "kill_browser", "BROWSER_CRASHED", stage="browser_attached"),
