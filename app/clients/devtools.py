@@ -314,9 +314,8 @@ class RedirectWatcher:
             if params.get("type") == "Document" and params.get("frameId") == target_id:
                 self._document, self.network_error = params["requestId"], None
         elif method == "Network.loadingFailed" and params["requestId"] == self._document:
-            match = _NETWORK_ERROR.match(params.get("errorText", ""))
-            if match is not None and not params.get("canceled"):
-                self.network_error = match[1]
+            if not params.get("canceled"):
+                self.network_error = network_error_in(params.get("errorText", ""))
 
     def _answer(self, session: str, target_id: str, paused: dict[str, Any]) -> None:
         request_id, request = paused["requestId"], paused["request"]
@@ -359,6 +358,12 @@ def _with_fields(url: str, request: dict[str, Any]) -> str:
     before, _, fragment = url.partition("#")
     joined = before + ("&" if "?" in before else "?") + body
     return f"{joined}#{fragment}" if fragment else joined
+
+
+def network_error_in(text: str) -> str | None:
+    """Chromium's code in a sentence of its own or of the driver, such as ``ERR_CONNECTION_REFUSED``."""
+    match = _NETWORK_ERROR.search(text)
+    return match[1] if match else None
 
 
 def same_endpoint(url: str, redirect_uri: str) -> bool:

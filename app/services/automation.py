@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import ReadTimeoutError as CommandTimeout
 from websockets.exceptions import WebSocketException
 
-from app.clients.devtools import RedirectWatcher
+from app.clients.devtools import RedirectWatcher, network_error_in
 from app.clients.hung_tabs import closing_hung_tabs
 from app.clients.oauth_provider import ProviderUser
 from app.models import ConsentMode, SessionStage
@@ -67,7 +66,6 @@ _BACK_STOP: Final = 10.0
 """Seconds after the attempt's deadline, by which the thread ends itself, with evidence. A script in a page that hangs
 takes 6.5 of them, the evidence 3."""
 
-_NETWORK_ERROR: Final = re.compile(r"net::(ERR_[A-Z0-9_]+)")
 _NOTHING_SHOWN: Final = (
     AuthorizationTimeoutException,
     ConsentButtonNotFoundException,
@@ -365,12 +363,12 @@ def obtain_code(
     except WebDriverException as error:
         if (code := _network_error(error)) is not None:
             raise ProfileNetworkException(code) from error
-        if is_dead(error):
+        # A page's frames go when it navigates, too, but then the tab looks again.
+        if is_dead(error) or "frame detached" in str(error.msg):
             raise BrowserCrashedException from error
         raise
 
 
 def _network_error(error: WebDriverException) -> str | None:
-    if (match := _NETWORK_ERROR.search(str(error.msg))) is not None:
-        return match[1]
-    return "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None
+    own = "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None
+    return network_error_in(str(error.msg)) or own

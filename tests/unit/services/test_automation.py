@@ -198,6 +198,7 @@ def test_which_errors_mean_that_the_browser_is_gone(error: WebDriverException, d
         (ConnectionRefusedError(), BrowserCrashedException),
         (ConnectionClosedError(None, None), BrowserCrashedException),
         (WebDriverException("unknown error: net::ERR_PROXY_CONNECTION_FAILED"), ProfileNetworkException),
+        (WebDriverException("aborted by navigation\nfrom target frame detached"), BrowserCrashedException),
         (WebDriverException("unknown error: net::ERR_INTERNET_DISCONNECTED"), ProfileNetworkException),
         (InsecureCertificateException("insecure certificate"), ProfileNetworkException),
         (TimeoutException("x"), AuthorizationTimeoutException),
