@@ -16,6 +16,9 @@ def is_ours(name: str | None, kind: str, _parents: object) -> bool:
 
 
 def run(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET statement_timeout = 0")  # a large table takes what it takes
+        connection.commit()
     # SQLite cannot alter a table in place: batch mode copies it.
     context.configure(
         connection=connection,
@@ -25,8 +28,6 @@ def run(connection: Connection) -> None:
         compare_type=True,
         include_name=is_ours,
     )
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET statement_timeout = 0")  # a large table takes what it takes
     with context.begin_transaction():
         context.run_migrations()
 
@@ -35,7 +36,8 @@ async def migrate() -> None:
     url = context.config.attributes.get("database_url") or load_settings().database_url.get_secret_value()
     database = Database(url, pool_size=1)
     try:
-        async with database.engine.begin() as connection:
+        # Not begin(): in a transaction from outside, each migration would not have its own.
+        async with database.engine.connect() as connection:
             await connection.run_sync(run)
     finally:
         await database.close()

@@ -1,4 +1,8 @@
-"""Who acts: a kind and the key's id beside the name."""
+"""Who acts: a kind and the key's id beside the name.
+
+The rows are rewritten in batches, each in a transaction of its own: no lock is held for long, and the space of old rows
+is used again. A migration that was interrupted is started again: it adds what is missing and rewrites what is left.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,11 +14,15 @@ depends_on = None
 
 SESSIONS, EVENTS = "authorization_sessions", "events"
 OWN = ("bootstrap", "cli", "service", "self-healing")
+IDS_PER_BATCH = 10_000
 
 
 def upgrade() -> None:
-    _add(SESSIONS, "requested_by", most="")
-    _add(EVENTS, "actor", most="service")
+    # The columns are there for both before the first batch ends this transaction.
+    _add_columns(SESSIONS, "requested_by", default="key")
+    _add_columns(EVENTS, "actor", default="service")
+    _rewrite(SESSIONS, "requested_by", default="key")
+    _rewrite(EVENTS, "actor", default="service")
 
 
 def downgrade() -> None:
@@ -23,18 +31,31 @@ def downgrade() -> None:
         op.drop_column(table, f"{name}_kind")
 
 
-def _add(table: str, name: str, *, most: str) -> None:
-    op.add_column(
-        table, sa.Column(f"{name}_kind", sa.String(length=32), nullable=False, server_default=most or "key")
-    )
-    op.add_column(table, sa.Column(f"{name}_id", sa.String(length=36), nullable=True))
+def _add_columns(table: str, name: str, *, default: str) -> None:
+    there = {column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)}
+    for column in (
+        sa.Column(f"{name}_kind", sa.String(length=32), nullable=False, server_default=default),
+        sa.Column(f"{name}_id", sa.String(length=36), nullable=True),
+    ):
+        if column.name not in there:
+            op.add_column(table, column)
+
+
+def _rewrite(table: str, name: str, *, default: str) -> None:
     own = ", ".join(f"'{each}'" for each in OWN)
     # A key may have the name of an actor of the service: what was done under it cannot be told apart, and does not
-    # pass for the service.
-    op.execute(
+    # pass for the service. What has the default without an id is not rewritten yet, or stays as it is.
+    batch = sa.text(
         f"UPDATE {table} SET "  # noqa: S608
         f"{name}_kind = CASE WHEN {name} IN ({own}) AND {name} NOT IN (SELECT name FROM api_keys) "
         f"THEN {name} ELSE 'key' END, "
         f"{name}_id = (SELECT key_id FROM api_keys WHERE api_keys.name = {table}.{name}) "
-        f"WHERE {name} <> '{most}'"  # of events, most rows are not written anew
+        f"WHERE id BETWEEN :first AND :last AND {name}_kind = '{default}' AND {name}_id IS NULL "
+        f"AND ({name} <> '{default}' OR {name} IN (SELECT name FROM api_keys))"  # most events stay as they are
     )
+    next_id = sa.text(f"SELECT min(id) FROM {table} WHERE id > :last")  # noqa: S608
+    last = 0
+    while (first := op.get_bind().scalar(next_id, {"last": last})) is not None:
+        last = first + IDS_PER_BATCH - 1
+        with op.get_context().autocommit_block():  # ends the transaction before it, and begins one after it
+            op.execute(batch.bindparams(first=first, last=last))

@@ -31,6 +31,7 @@ async def import_tokens(
             database=context.database,
             credentials=context.credentials,
             api_apps=sorted(context.settings.oauth_apps),
+            handle_problem=context.oauth.handle_problem,
             replace=replace,
         )
         # Decoded line by line, and the file is never whole in memory but for JSON.

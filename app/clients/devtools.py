@@ -313,9 +313,12 @@ class RedirectWatcher:
         if method == "Network.requestWillBeSent":
             if params.get("type") == "Document" and params.get("frameId") == target_id:
                 self._document, self.network_error = params["requestId"], None
-        elif method == "Network.loadingFailed" and params["requestId"] == self._document:
-            if not params.get("canceled"):
-                self.network_error = network_error_in(params.get("errorText", ""))
+        elif (
+            method == "Network.loadingFailed"
+            and params["requestId"] == self._document
+            and not params.get("canceled")
+        ):
+            self.network_error = network_error_in(params.get("errorText", ""))
 
     def _answer(self, session: str, target_id: str, paused: dict[str, Any]) -> None:
         request_id, request = paused["requestId"], paused["request"]

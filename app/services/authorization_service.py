@@ -258,6 +258,8 @@ class AuthorizationService:
         self, session: AsyncSession, order: Order, caller: Caller, session_id: str
     ) -> AuthorizationSession:
         app = self._oauth.app(order.api_app)
+        if problem := self._oauth.handle_problem(order.api_app, order.account_id):
+            raise InvalidRequestException(f"account_id: {problem}")
         profile = await self._gologin.get_profile_for_account(session, order.account_id, order.api_app)
         await self._apps.refuse_paused(session, order.api_app)
         await self.refuse_when_full(session)

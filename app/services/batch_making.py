@@ -107,6 +107,8 @@ class BatchMaking:
                 self._note(row, error=OutOfReachException(row.account_id, row.api_app))
             elif row.api_app in refused:
                 self._note(row, error=refused[row.api_app])
+            elif problem := self._oauth.handle_problem(row.api_app, row.account_id):
+                self._note(row, error=InvalidRequestException(f"account_id: {problem}"))
             elif (row.account_id, row.api_app) in self._first:
                 again.append(row)
             else:

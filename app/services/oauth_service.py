@@ -60,6 +60,10 @@ class OAuthService:
     def consent_page(self, api_app: str) -> ConsentPageRules:
         return self._provider(api_app).consent_page
 
+    def handle_problem(self, api_app: str, handle: str) -> str | None:
+        """Why the app's provider has no such handle; None when it may have. Raises `UnknownApiAppException`."""
+        return self._provider(api_app).handle_problem(handle)
+
     def default_token_life(self, api_app: str) -> float:
         """Seconds after which a token of the app is refreshed whose lifetime is unknown."""
         app = self._apps.get(api_app)

@@ -26,6 +26,12 @@ _OWN_PARAMETERS: Final = frozenset(
         "code_challenge_method",
     )
 )
+_MAX_RULE: Final = 128
+"""Characters."""
+_MAX_CHOICES: Final = 4
+"""Quantifiers and alternatives: with more, a match can take seconds to fail."""
+_ESCAPE_OR_SET: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_REPEATED_GROUP: Final = re.compile(r"\)[*+{]")
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}"}
 _PYTHON_ONLY: Final = re.compile(r"\(\?(?![:=!]|<[=!])|\\[AZ]|\{,|[*+?}]\+")
 """Named groups, flags, anchors and quantifiers as JavaScript does not read them."""
@@ -79,6 +85,22 @@ def _handle_pattern(value: str) -> str:
     return value
 
 
+def _handle_rule(value: str) -> str:
+    if len(value) > _MAX_RULE:
+        raise ValueError(f"must have {_MAX_RULE} characters at most")
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    syntax = _ESCAPE_OR_SET.sub("x", value).replace("(?", "(")
+    if _REPEATED_GROUP.search(syntax) or sum(map(syntax.count, "*+?{|")) > _MAX_CHOICES:
+        raise ValueError(
+            f"must repeat no group, (...)+, and have {_MAX_CHOICES} of * + ? {{}} | at most: "
+            "some handles would take too long to match"
+        )
+    return value
+
+
 def _lower_case(value: str) -> str:
     if not value.strip() or value != value.lower():
         raise ValueError("must be lower case and not empty")
@@ -121,6 +143,7 @@ def _extra_parameters(value: dict[str, str]) -> dict[str, str]:
 
 _Selector = Annotated[str, AfterValidator(_selector)]
 _OptionalSelector = Annotated[str, AfterValidator(lambda value: _selector(value) if value else value)]
+_HandleRule = Annotated[str, AfterValidator(_handle_rule)]
 _Text = Annotated[str, AfterValidator(_lower_case)]
 _Path = Annotated[str, AfterValidator(_path)]
 _ConsentPath = Annotated[str, AfterValidator(_consent_path)]
@@ -208,6 +231,14 @@ class OAuthProvider(ProviderApi):
     """None: no app of kind ``oauth1`` may be of this provider."""
     issuer: str = ""
     """The ``iss`` that every callback carries (RFC 9207); empty: it sends none."""
+    handle_rule: _HandleRule = ""
+    """A regular expression that a handle must match as a whole, in any case; empty: any handle."""
+
+    def handle_problem(self, handle: str) -> str | None:
+        """Why nobody of the provider can have the normalized handle; None when somebody can."""
+        if not self.handle_rule or re.fullmatch(self.handle_rule, handle, re.ASCII | re.IGNORECASE):
+            return None
+        return f"must be a handle of {self.name}, by the provider's handle_rule: {self.handle_rule}"
 
 
 def x_provider(*, web_url: str, api_url: str) -> OAuthProvider:

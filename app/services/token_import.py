@@ -107,14 +107,24 @@ def json_entries(file: TextIO) -> list[Entry]:
 
 
 class TokenImport:
-    """`api_apps`: the apps of the settings. `replace`: also the tokens of accounts that have some."""
+    """`api_apps`: the apps of the settings. `replace`: also the tokens of accounts that have some.
+
+    `handle_problem`: why the app's provider has no such handle, as `OAuthService` has it.
+    """
 
     def __init__(
-        self, *, database: Database, credentials: CredentialService, api_apps: Sequence[str], replace: bool
+        self,
+        *,
+        database: Database,
+        credentials: CredentialService,
+        api_apps: Sequence[str],
+        handle_problem: Callable[[str, str], str | None],
+        replace: bool,
     ) -> None:
         self._database = database
         self._credentials = credentials
         self._api_apps = api_apps
+        self._handle_problem = handle_problem
         self._replace = replace
 
     async def run(
@@ -134,6 +144,8 @@ class TokenImport:
             progress(number)
             try:
                 wanted = _checked(number, values, self._api_apps)
+                if problem := self._handle_problem(wanted.api_app, wanted.account_id):
+                    raise ValueError(f"account_id: {problem}")
                 if (first := seen.setdefault(wanted.place, number)) != number:
                     raise ValueError(f"the same account and app as in {first}")
             except ValueError as error:

@@ -1,10 +1,13 @@
 """What a step back must not undo."""
 
 import asyncio
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from alembic import command
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Engine, event, inspect, select, text
 
 from app.database import Database, alembic_config
 from app.models import ApiKey, AppState, Credential, Event, utc_now
@@ -147,3 +150,56 @@ async def test_009_leaves_the_service_its_own_sessions(database_url: str, databa
     async with database.reading() as session:
         kinds = (await session.scalars(select(Session.requested_by_kind))).all()
     assert kinds == ["self-healing"]
+
+
+class _KilledError(Exception):
+    pass
+
+
+async def test_009_is_started_again_after_a_kill_between_statements(database_url: str, database: Database):
+    """Each try ends one statement later than the one before; what earlier ones committed stays."""
+    ids = list(range(1, 100_000, 10_000))  # of ten batches
+    async with database.transaction() as session:
+        session.add(ApiKey(name="billing", key_id="id of billing", prefix="billing", **PLAIN))
+        session.add_all(Event(id=number, event_type="x", actor="billing") for number in ids)
+    await database.close()
+    config = alembic_config(database_url)
+    await asyncio.to_thread(command.downgrade, config, "008")
+    rewritten: set[int] = set()
+    for statements in range(1000):
+        try:
+            with _killed_before_statement(statements):
+                await asyncio.to_thread(command.upgrade, config, "009")
+            break
+        except _KilledError:
+            async with database.engine.connect() as connection:
+                rewritten.add(await connection.run_sync(_rewritten_events))
+            await database.close()
+    assert rewritten & set(range(1, len(ids)))  # a batch that has ended stays, whatever comes after it
+    async with database.reading() as session:
+        by_actor = select(Event.id, Event.actor_kind, Event.actor_id).order_by(Event.id)
+        rows = [tuple(row) for row in await session.execute(by_actor)]
+    assert rows == [(number, "key", "id of billing") for number in ids]
+    await database.close()
+    await asyncio.to_thread(command.downgrade, config, "008")
+
+
+@contextmanager
+def _killed_before_statement(number: int) -> Iterator[None]:
+    left = itertools.count(number, -1)
+
+    def kill(*_arguments: object) -> None:
+        if next(left) <= 0:
+            raise _KilledError
+
+    event.listen(Engine, "before_cursor_execute", kill)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", kill)
+
+
+def _rewritten_events(connection: Connection) -> int:
+    if "actor_kind" not in {column["name"] for column in inspect(connection).get_columns("events")}:
+        return 0
+    return connection.scalar(text("SELECT count(*) FROM events WHERE actor_kind = 'key'")) or 0

@@ -183,6 +183,49 @@ def test_a_mistake_is_told_with_its_line(load: Load, text: str | bytes, expected
 
 
 @pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("[a-z", "is not a regular expression"),
+        ("a{1,99999999999999999999}", "is not a regular expression"),
+        ("a" * 129, "must have 128 characters at most"),
+        ("(a+)+", "must repeat no group"),
+        ("(?:a|b)*c", "must repeat no group"),
+        ("(a|aa){2,}", "must repeat no group"),
+        ("a*a*a*a*a*b", "must repeat no group, .* and have 4 of"),
+        ("(a|a)(a|a)(a|a)(a|a)(a|a)b", "must repeat no group, .* and have 4 of"),
+        ("a?a?a?a?a?aaaaa", "must repeat no group, .* and have 4 of"),
+    ],
+)
+def test_a_handle_rule_that_cannot_be_used_is_refused(load: Load, rule: str, expected: str):
+    (line,) = problems(load, SHORTEST + f"handle_rule = '{rule}'")
+    assert re.match(f"providers.toml:8: plain.handle_rule: {expected}", line)
+
+
+GITHUB = "[a-z0-9](?:[a-z0-9-]{0,37}[a-z0-9])?"
+
+
+@pytest.mark.parametrize(
+    ("rule", "handle", "fits"),
+    [
+        ("", "ann.lee@mail.example", True),
+        (GITHUB, "ann-lee", True),
+        (GITHUB, "ann-", False),
+        (GITHUB, "x" * 40, False),
+        (r"\w{1,15}", "ann_lee", True),
+        (r"\w{1,15}", "ann_lee.x", False),
+        (r"\w{1,15}", "xann_lee_has_16c", False),
+        ("[A-Z]+", "ann", True),
+        (r"[\]*+?{|(]+", "+++", True),
+        ("ann|bob", "bobby", False),
+    ],
+)
+def test_a_handle_must_match_its_providers_rule_as_a_whole(load: Load, rule: str, handle: str, fits: bool):
+    problem = load(SHORTEST + f"handle_rule = '{rule}'")["plain"].handle_problem(handle)
+    sentence = f"must be a handle of plain, by the provider's handle_rule: {rule}"
+    assert problem == (None if fits else sentence)
+
+
+@pytest.mark.parametrize(
     "selector",
     [
         '[data-testid="a)b"]',
