@@ -85,3 +85,38 @@ def test_a_worker_beside_sqlite_is_refused_with_the_way_out(
 ):
     assert run(monkeypatch, "worker") == 2
     assert "separate workers need PostgreSQL" in capsys.readouterr().err
+
+
+FILES = (
+    ".env",
+    "data",
+    "data/service.db",
+    "data/service.db-wal",
+    "data/service.db-shm",
+    "data/service.db.lock",
+    "spill",
+)
+
+
+@pytest.mark.parametrize("open_to_others", [*FILES, None])
+def test_doctor_names_what_other_users_may_use(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, open_to_others: str | None
+):
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite:///data/service.db")
+    monkeypatch.setenv("TOKEN_SPILL_FOLDER", "spill")
+    for name in ("data", "spill"):
+        (folder / name).mkdir(mode=0o700)
+    for name in FILES:
+        if not (folder / name).is_dir():
+            (folder / name).touch(mode=0o600)
+    if open_to_others is not None:
+        (folder / open_to_others).chmod((folder / open_to_others).stat().st_mode | 0o040)
+    shown = runner.invoke(cli.cli, ["doctor"])
+    found = [line.split("files: ") for line in shown.output.splitlines() if "files: " in line]
+    if open_to_others is None:
+        assert found == [["ok      ", "no other user may use the database, .env or the spilled tokens"]]
+        return
+    mode = "700" if (folder / open_to_others).is_dir() else "600"
+    sentence = f"other users may use {open_to_others}; run `chmod {mode} {open_to_others}`"
+    assert found == [["PROBLEM ", sentence]]
+    assert shown.exit_code == 1
