@@ -432,7 +432,7 @@ async def test_after_a_person_has_signed_in_the_service_goes_on_by_itself(
         resumed = visit(path, awaits_person=True, page=WITH_BOX)
         with subtests.test(path):
             running = asyncio.create_task(resumed.code())
-            await eventually(lambda: running.done() or SessionStage.WAITING_FOR_PERSON in resumed.stages)
+            await _awaited(running, resumed)
             if not running.done():
                 await _person(browser, "location = '/consent'", at=f"{site.url}{path}")
             assert await running == "the-code"
@@ -798,6 +798,10 @@ async def test_a_question_of_the_pages_ends_with_its_words(visit_x: Callable[...
     )
     with pytest.raises(PageDialogException, match=r'"Really\?"'):
         await visit_x().code()
+
+
+async def _awaited(running: asyncio.Task[str], visit: Visit) -> None:
+    await eventually(lambda: running.done() or SessionStage.WAITING_FOR_PERSON in visit.stages)
 
 
 async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:
