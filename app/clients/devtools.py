@@ -327,7 +327,7 @@ class RedirectWatcher:
         if not same_endpoint(url, self._redirect_uri):
             self._command(session, "Fetch.continueRequest", {"requestId": request_id})
             return
-        if paused.get("frameId") != target_id:  # an iframe's is no callback, and its code must not leave either
+        if paused.get("frameId") != target_id:  # an iframe: no callback, and no way out for its code
             refusal = {"requestId": request_id, "errorReason": "BlockedByClient"}
             self._command(session, "Fetch.failRequest", refusal)
             return
