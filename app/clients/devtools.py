@@ -329,6 +329,10 @@ class RedirectWatcher:
         if not same_endpoint(url, self._redirect_uri):
             self._command(session, "Fetch.continueRequest", {"requestId": request_id})
             return
+        if paused.get("frameId") != target_id:  # an iframe: no callback, and no way out for its code
+            refusal = {"requestId": request_id, "errorReason": "BlockedByClient"}
+            self._command(session, "Fetch.failRequest", refusal)
+            return
         self.redirect = _with_fields(url, request)
         self._caught.put(self.redirect)
         answer = {

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from app.services.providers import ConsentPageRules
 
@@ -26,10 +26,15 @@ class ConsentPlaces:
 
     @classmethod
     def from_rules(cls, authorize_url: str, rules: ConsentPageRules) -> "ConsentPlaces":
-        """The authorize endpoint's own page, and what the rules name besides."""
+        """The authorize endpoint's own page, and what the rules name besides.
+
+        A provider may lead from `http` to `https` on the same host, never the other way round.
+        """
         origin = _origin(authorize_url)
         own_page = authorize_url.partition("?")[0]
-        urls = [own_page, *(origin + path for path in rules.consent_paths), *rules.consent_urls]
+        parts = urlsplit(own_page)
+        secured = [f"https://{_host(parts)}{parts.path}"] if parts.scheme == "http" else []
+        urls = [own_page, *secured, *(origin + path for path in rules.consent_paths), *rules.consent_urls]
         origins = dict.fromkeys(map(_origin, [*urls, *rules.provider_origins]))
         return cls(
             consent=tuple(_pattern(url) for url in urls),
@@ -74,9 +79,12 @@ def _pattern(url: str) -> tuple[str, int]:
 def _origin(url: str) -> str:
     """As browsers write it: host in lower case and ASCII, without a default port."""
     parts = urlsplit(url)
+    is_default = parts.port in (None, _DEFAULT_PORTS.get(parts.scheme))
+    return f"{parts.scheme}://{_host(parts)}" + ("" if is_default else f":{parts.port}")
+
+
+def _host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     if not host.isascii():
         host = host.encode("idna").decode()
-    host = f"[{host}]" if ":" in host else host
-    is_default = parts.port in (None, _DEFAULT_PORTS.get(parts.scheme))
-    return f"{parts.scheme}://{host}" if is_default else f"{parts.scheme}://{host}:{parts.port}"
+    return f"[{host}]" if ":" in host else host

@@ -113,6 +113,8 @@ class ConsentTab:
         self._seen_since = 0.0
         self._stage: SessionStage | None = None
         self._person_ends: float | None = None  # by `monotonic`, while a person has something to do
+        self._last = PageState(PageKind.UNKNOWN)
+        """What was seen last, of which a person who has not come in time is told."""
 
     def click_authorize_button(self) -> None:
         """Open the consent page, check who is signed in, and press Authorize once; an attended one is not pressed.
@@ -156,11 +158,12 @@ class ConsentTab:
             if self._redirected(0):
                 return None
             left = self._button_ends - monotonic()
-            state = self._wait_in_page(left) if left > 0 else self._look()
-            if state.kind is PageKind.READY:
+            self._last = state = self._wait_in_page(left) if left > 0 else self._look()
+            is_other_account = self._request.awaits_person and self._mismatch(state) is not None
+            if state.kind is PageKind.READY and not is_other_account:
                 return state
             self._reason = state.reason or self._reason
-            if self._advance(state):
+            if not is_other_account and self._advance(state):
                 self._button_ends = monotonic() + self._timeouts.consent_button
             elif self._is_for_person(state):
                 self._button_ends = self._work_of_person(state)
@@ -180,7 +183,7 @@ class ConsentTab:
         ends = self._person_ends or monotonic() + self._timeouts.callback
         while not self._redirected(_POLL_SECONDS):
             self._check_stop()
-            state = self._look(has_settled=self._has_settled())
+            self._last = state = self._look(has_settled=self._has_settled())
             self._note(state)
             if self._is_for_person(state):
                 ends = self._work_of_person(state)
@@ -229,8 +232,8 @@ class ConsentTab:
                 self._ignored.add(PageKind.CHECKBOX)
             return True
         if state.kind is PageKind.CHOOSER and not self._request.is_attended:
-            if state.button is None:
-                raise AccountMismatchException(self._request.account_id, self._masked(state.detail))
+            self._check_account(state)
+            assert state.button is not None
             if self._press(state.button, is_hidden=True):
                 self._ignored.add(PageKind.CHOOSER)
                 self._confirm_choice()
@@ -258,7 +261,7 @@ class ConsentTab:
         """Whether a person is awaited who has something to do here; else only known pages are waited for."""
         if not self._request.awaits_person:
             return False
-        if state.kind.asks_for_person or state.kind is PageKind.CHOOSER:
+        if state.kind.asks_for_person or state.kind is PageKind.CHOOSER or self._mismatch(state) is not None:
             return True
         if self._person_ends is None:
             return state.kind is PageKind.HOME and not self._pressed
@@ -273,7 +276,7 @@ class ConsentTab:
         """Leave the page to the person for a while; until when (`monotonic`) they have time."""
         ends = self._person_ends or self._await_person()
         if monotonic() >= ends:
-            raise PersonNotSeenException(self._request.account_id, self._timeouts.person)
+            raise self._not_seen()
         if state.kind is PageKind.HOME and self._reopened < _MOST_REOPENED:
             self._reopened += 1
             with suppress(AuthorizationTimeoutException):  # the person's own time goes on
@@ -288,8 +291,21 @@ class ConsentTab:
 
     def _check_account(self, state: PageState) -> None:
         """The only guard before the click; after it the who-am-I must agree."""
-        if state.handle is not None and state.handle != self._request.account_id:
-            raise AccountMismatchException(self._request.account_id, state.handle)
+        if (mismatch := self._mismatch(state)) is not None:
+            raise mismatch
+
+    def _mismatch(self, state: PageState) -> AccountMismatchException | None:
+        account_id = self._request.account_id
+        if state.kind is PageKind.CHOOSER and state.button is None:
+            return AccountMismatchException(account_id, self._masked(state.detail))
+        if state.handle is not None and state.handle != account_id:
+            return AccountMismatchException(account_id, state.handle)
+        return None
+
+    def _not_seen(self) -> AppException:
+        """The end of a person's time: they did not come, or another account is signed in all the same."""
+        mismatch = self._mismatch(self._last)
+        return mismatch or PersonNotSeenException(self._request.account_id, self._timeouts.person)
 
     def _press_authorize(self, state: PageState) -> bool:
         """Whether it was pressed; a button that cannot be pressed now is tried again by the caller."""
@@ -488,7 +504,7 @@ class ConsentTab:
 
     def _not_redirected(self, state: PageState) -> AppException:
         if self._person_ends is not None:
-            return PersonNotSeenException(self._request.account_id, self._timeouts.person)
+            return self._not_seen()
         if state.is_elsewhere:
             return self._elsewhere(state)
         return AuthorizationTimeoutException(self._timeouts.callback)
@@ -498,7 +514,7 @@ class ConsentTab:
             raise ServiceStoppingException
         if monotonic() >= self._request.deadline:
             if self._person_ends is not None:
-                raise PersonNotSeenException(self._request.account_id, self._timeouts.person)
+                raise self._not_seen()
             raise AuthorizationTimeoutException(self._request.timeout)
 
 

@@ -98,6 +98,7 @@ PAGES = {
     "<label><input type=radio name=account value=18>alice</label><button id=next>Next</button></form>",
     "/others": "<ul><li class=account>bob</li><li class=account>carol</li></ul>",
     "/wrong": "<p id=who>You are @alice_2</p>" + GRANT,
+    "/wrong-box": "<p id=who>@bob</p><input type=checkbox onclick=\"location='/granted'\">" + GRANT,
     "/nothing": "<h1>We are making things better</h1><button>Continue</button>",
     "/consent": "<p id=who>@alice</p>" + GRANT,
     "/disabled": "<button id=agree disabled>Agree</button>",
@@ -397,24 +398,45 @@ async def test_an_attended_consent_leaves_the_banner_and_the_chooser_to_the_pers
     assert await running == "the-code"
 
 
-async def test_nobody_at_the_window_ends_the_wait(visit: Callable[..., Visit], site: Site):
+WITH_BOX = replace(RULES, checkboxes=("input[type=checkbox]",))
+
+
+@pytest.mark.parametrize("is_attended", [False, True])
+async def test_nobody_at_the_window_ends_the_wait(
+    visit: Callable[..., Visit], site: Site, subtests: pytest.Subtests, is_attended: bool
+):
     soon = replace(TIMEOUTS, person=1.5)
-    with pytest.raises(PersonNotSeenException):
-        await visit("/consent", is_attended=True, awaits_person=True, timeouts=soon).code()
-    with pytest.raises(PersonNotSeenException):
-        await visit("/login", awaits_person=True, timeouts=soon).code()
+    errors: dict[str, type[Exception]] = {
+        "/login": PersonNotSeenException,
+        "/others": AccountMismatchException,
+        "/wrong": AccountMismatchException,
+    }
+    errors |= (
+        {"/consent": PersonNotSeenException} if is_attended else {"/wrong-box": AccountMismatchException}
+    )
+    for path, error in errors.items():
+        one = visit(path, is_attended=is_attended, awaits_person=True, page=WITH_BOX, timeouts=soon)
+        with subtests.test(path):
+            with pytest.raises(error):
+                await one.code()
+            assert SessionStage.WAITING_FOR_PERSON in one.stages
     assert "/granted" not in site.visited
 
 
-async def test_after_a_person_has_logged_in_the_service_goes_on_by_itself(
-    visit: Callable[..., Visit], browser: RunningBrowser, site: Site
+async def test_after_a_person_has_signed_in_the_service_goes_on_by_itself(
+    visit: Callable[..., Visit], browser: RunningBrowser, site: Site, subtests: pytest.Subtests
 ):
-    resumed = visit("/login", awaits_person=True)
-    running = asyncio.create_task(resumed.code())
-    await eventually(lambda: SessionStage.WAITING_FOR_PERSON in resumed.stages)
-    await _person(browser, "document.querySelector('button').click()", at=f"{site.url}/login")
-    assert await running == "the-code"
-    assert site.visited.count("/granted") == 1
+    """Whether nobody was signed in, or another account. One browser for all of them."""
+    for path in ("/login", "/others", "/wrong", "/wrong-box"):
+        site.visited.clear()
+        resumed = visit(path, awaits_person=True, page=WITH_BOX)
+        with subtests.test(path):
+            running = asyncio.create_task(resumed.code())
+            await _awaited(running, resumed)
+            if not running.done():
+                await _person(browser, "location = '/consent'", at=f"{site.url}{path}")
+            assert await running == "the-code"
+            assert site.visited.count("/granted") == 1
 
 
 async def test_a_person_who_is_led_home_is_brought_back_to_the_consent(
@@ -776,6 +798,10 @@ async def test_a_question_of_the_pages_ends_with_its_words(visit_x: Callable[...
     )
     with pytest.raises(PageDialogException, match=r'"Really\?"'):
         await visit_x().code()
+
+
+async def _awaited(running: asyncio.Task[str], visit: Visit) -> None:
+    await eventually(lambda: running.done() or SessionStage.WAITING_FOR_PERSON in visit.stages)
 
 
 async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:

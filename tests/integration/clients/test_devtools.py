@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from time import monotonic
 from urllib.parse import urlsplit
 
 import httpx
@@ -101,6 +102,35 @@ async def test_the_redirect_is_caught_and_never_leaves_the_browser(
     async with asyncio.timeout(60):
         while "Authorization" not in (await http.get(f"http://{address}/json/list")).text:
             await asyncio.sleep(0.01)
+
+
+async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_browser(ws_url: str):
+    address = urlsplit(ws_url).netloc
+    page = b"<iframe src='/callback?code=of-frame' onload=\"document.title='framed'\"></iframe>"
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if line := await reader.readline():  # empty: a connection that the browser opens in advance
+            asked.append(line.split()[1])
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n" + page)
+            await writer.drain()
+        writer.close()
+
+    def watch(url: str) -> tuple[str | None, str | None]:
+        with RedirectWatcher(ws_url=ws_url, redirect_uri=f"{url}/callback", timeout=10) as watcher:
+            _go(address, watcher.target_id, f"{url}/page")
+            ends = monotonic() + 60
+            while "framed" not in httpx.get(f"http://{address}/json/list", trust_env=False).text:
+                assert monotonic() < ends
+            of_frame = watcher.wait(0)
+            _go(address, watcher.target_id, f"{url}/callback?code=of-tab")
+            return of_frame, watcher.wait(10)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await asyncio.to_thread(watch, url) == (None, f"{url}/callback?code=of-tab")
+    assert b"/page" in asked
+    assert not [path for path in asked if path.startswith(b"/callback")]
 
 
 def _go(address: str, target: str, url: str) -> None:

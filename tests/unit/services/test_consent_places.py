@@ -51,6 +51,21 @@ def test_an_address_is_the_consent_page_the_providers_or_neither(
 
 
 @pytest.mark.parametrize(
+    ("url", "is_consent"),
+    [
+        ("http://provider.example:8080/authorize", True),
+        ("https://provider.example/authorize", True),
+        ("https://provider.example:8080/authorize", False),
+        ("https://other.example/authorize", False),
+    ],
+)
+def test_a_provider_may_lead_from_http_to_https(url: str, is_consent: bool):
+    rules = ConsentPageRules(consent_buttons=("button",))
+    places = ConsentPlaces.from_rules("http://provider.example:8080/authorize?client_id=7", rules)
+    assert places.is_consent_page(url) is is_consent
+
+
+@pytest.mark.parametrize(
     "path", ["/account/login_challenge", "/account/suspended", "/logout", "/tos", "/home"]
 )
 def test_the_pages_of_x_that_are_no_consent(path: str):
