@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
 from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
 from app.context import open_context
-from app.services import account_csv, token_import
+from app.services import account_csv, import_files, token_import
 from app.services.token_import import Entry, TokenImport
 
 commands = typer.Typer(no_args_is_help=True, help="Accounts that have tokens.")
@@ -34,11 +34,10 @@ async def import_tokens(
             handle_problem=context.oauth.handle_problem,
             replace=replace,
         )
-        # Decoded line by line, and the file is never whole in memory but for JSON.
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            entries, total = _entries(stream, file)
-            with counted("Importing", total) as progress:
-                report = await store.run(entries, actor="cli", progress=progress)
+        with file.open("rb") as stream:
+            entries, total = _entries(import_files.read_import(stream), file)
+        with counted("Importing", total) as progress:
+            report = await store.run(entries, actor="cli", progress=progress)
     for told in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
         tell(f"{'entry' if _is_json(file) else 'line'} {told.line}: {told.reason}")
     say(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
@@ -57,18 +56,13 @@ async def export_accounts(
     say(f"{written} written to {file}")
 
 
-def _entries(stream: TextIO, file: Path) -> tuple[Iterable[Entry], int]:
+def _entries(content: bytes, file: Path) -> tuple[Iterable[Entry], int]:
     """And about how many there are."""
     if _is_json(file):
-        entries = token_import.json_entries(stream)
+        entries = token_import.json_entries(content)
         return entries, len(entries)
-    return token_import.csv_entries(stream), _lines_in(file)
+    return token_import.csv_entries(import_files.decoded_lines(content)), content.count(b"\n")
 
 
 def _is_json(file: Path) -> bool:
     return file.suffix.lower() == ".json"
-
-
-def _lines_in(file: Path) -> int:
-    with file.open("rb") as stream:
-        return sum(1 for _ in stream)

@@ -1,6 +1,5 @@
 """`profiles`: links between profiles and accounts, as CSV."""
 
-import io
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
 from app.context import open_context
-from app.services import profile_csv
+from app.services import import_files, profile_csv
 
 commands = typer.Typer(no_args_is_help=True, help="Which profile belongs to which account.")
 
@@ -21,16 +20,18 @@ async def import_links(
     ],
 ) -> None:
     """Link profiles to accounts; bad lines are reported and skipped. Exit code 1 if there were any."""
+    with file.open("rb") as stream:
+        content = import_files.read_import(stream)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        total = sum(1 for _ in import_files.decoded_lines(content))
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{file} is not UTF-8 text") from None
     async with open_context(settings()) as context:
-        with counted("Linking", len(text.splitlines())) as progress:
+        with counted("Linking", total) as progress:
             report = await profile_csv.import_links(
                 context.database,
                 context.directory,
-                io.StringIO(text, newline=""),
+                import_files.decoded_lines(content),
                 actor="cli",
                 progress=progress,
             )

@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 
 from app.utils.logger import get_logger
@@ -74,8 +75,9 @@ class _Tabs:
         try:
             while True:
                 self._close_hung()
-        except ConnectionClosed:
-            pass
+        except ConnectionClosed as error:
+            if error.sent is not None and error.sent.code == CloseCode.MESSAGE_TOO_BIG:
+                log.warning("browser.tabs_not_seen", error=type(error).__name__)
         except (OSError, TimeoutError, WebSocketException, ValueError, LookupError, TypeError) as error:
             log.warning("browser.tabs_not_seen", error=type(error).__name__)
 

@@ -7,8 +7,10 @@ from typing import Final, TextIO
 
 from sqlalchemy import select
 
+from app.clients.profile_browser import is_profile_id
 from app.database import Database
 from app.models import Profile
+from app.services.import_files import limited
 from app.services.profile_directory import ProfileDirectory
 from app.utils.exceptions import AppException, InvalidRequestException
 from app.utils.foreign_text import neutralised, restored
@@ -42,16 +44,18 @@ async def import_links(
 ) -> ImportReport:
     """Link line by line, each in a transaction of its own: a bad line is reported and keeps none of the others back.
 
-    `progress` gets the number of each line done. Raises `InvalidRequestException` when the header lacks a column.
+    `progress` gets the number of each line done. Raises `InvalidRequestException` when the header lacks a column, a
+    line is no CSV, or there are too many rows; what came before is linked.
     """
     reader = csv.DictReader(lines)
     report = ImportReport()
     try:
         await _import(reader, report, database, directory, actor, progress)
     except csv.Error as error:
-        raise InvalidRequestException(
-            f"The CSV cannot be read after line {reader.line_num}: {error}; {report.linked} linked before it"
-        ) from None
+        reason = f"The CSV cannot be read after line {reader.line_num}: {error}"
+        raise InvalidRequestException(f"{reason}; {report.linked} linked before it") from None
+    except InvalidRequestException as error:
+        raise InvalidRequestException(f"{error.message}; {report.linked} linked before it") from None
     return report
 
 
@@ -67,7 +71,7 @@ async def _import(
         raise InvalidRequestException(
             f"The first line must name the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
         )
-    for row in reader:
+    for row in limited(reader):
         try:
             await _link(database, directory, row, actor)
             report.linked += 1
@@ -103,6 +107,10 @@ async def _link(
     profile_id = restored(row["profile_id"] or "").strip()
     if not profile_id:
         raise ValueError("profile_id is empty")
+    if not is_profile_id(profile_id):  # a NUL is more than PostgreSQL takes, also to look for it
+        raise ValueError(
+            "profile_id cannot be one: it is too long or holds characters that cannot be printed"
+        )
     try:
         account_id = normalize_handle(restored(row["twitter_username"] or ""))
     except ValueError as error:

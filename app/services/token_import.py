@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +18,7 @@ from app.database import Database, insert_or_update
 from app.models import Credential, utc_now
 from app.services import event_service
 from app.services.credential_service import CredentialService
+from app.services.import_files import MAX_IMPORT_ROWS, limited
 from app.services.interfaces import TokenSet
 from app.services.profile_csv import BadLine
 from app.utils.exceptions import InvalidRequestException
@@ -38,6 +39,8 @@ COLUMNS: Final = (
 _REQUIRED: Final = COLUMNS[:3]
 _EXPORTED: Final = frozenset(("account_id", "api_app", "provider_user_id"))
 _BATCH: Final = 500
+_MAX_BRACKETS: Final = 4
+"""A row of JSON opens two at most, its own and that of its scopes; a token may hold some."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 """RFC 6749, A.12, without the space that no header can carry (RFC 6750, 2.1)."""
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
@@ -84,7 +87,7 @@ def csv_entries(lines: Iterable[str]) -> Iterator[Entry]:
             raise InvalidRequestException(
                 f"{unknown} of the first line's columns are unknown; known are {', '.join(COLUMNS)}"
             )
-        for values in reader:
+        for values in limited(reader):
             given = {name: value for name, value in values.items() if value not in (None, "")}
             # Our own exports name these; a token is taken as it is.
             exported = {name: restored(given[name]) for name in _EXPORTED & given.keys()}
@@ -95,15 +98,20 @@ def csv_entries(lines: Iterable[str]) -> Iterator[Entry]:
         raise InvalidRequestException(f"The CSV cannot be read after line {reader.line_num}") from None
 
 
-def json_entries(file: TextIO) -> list[Entry]:
+def json_entries(content: bytes) -> list[Entry]:
     """Of a list of objects, numbered from 1. Raises `InvalidRequestException`."""
+    # Before it is read: empty lists take twenty times the memory of their text.
+    if content.count(b"{") + content.count(b"[") > _MAX_BRACKETS * MAX_IMPORT_ROWS:
+        raise InvalidRequestException(
+            f"A file to import has {MAX_IMPORT_ROWS} rows at most: this one has more, so split it, or is not valid JSON"
+        )
     try:
-        found = json.load(file)
+        found = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # no JSON, no UTF-8, or a number of thousands of digits
         raise InvalidRequestException("The file is not JSON in UTF-8") from None
     if not isinstance(found, list):
         raise InvalidRequestException("The JSON must be a list of objects")
-    return list(enumerate(found, start=1))
+    return list(enumerate(limited(found), start=1))
 
 
 class TokenImport:
@@ -140,21 +148,25 @@ class TokenImport:
         """
         report, waiting = ImportReport(), []
         seen: dict[tuple[str, str], int] = {}
-        for number, values in entries:
-            progress(number)
-            try:
-                wanted = _checked(number, values, self._api_apps)
-                if problem := self._handle_problem(wanted.api_app, wanted.account_id):
-                    raise ValueError(f"account_id: {problem}")
-                if (first := seen.setdefault(wanted.place, number)) != number:
-                    raise ValueError(f"the same account and app as in {first}")
-            except ValueError as error:
-                report.bad_lines.append(BadLine(number, str(error)))
-                continue
-            waiting.append(wanted)
-            if len(waiting) == _BATCH:
-                await self._store(waiting, report, actor)
-                waiting = []
+        try:
+            for number, values in entries:
+                progress(number)
+                try:
+                    wanted = _checked(number, values, self._api_apps)
+                    if problem := self._handle_problem(wanted.api_app, wanted.account_id):
+                        raise ValueError(f"account_id: {problem}")
+                    if (first := seen.setdefault(wanted.place, number)) != number:
+                        raise ValueError(f"the same account and app as in {first}")
+                except ValueError as error:
+                    report.bad_lines.append(BadLine(number, str(error)))
+                    continue
+                waiting.append(wanted)
+                if len(waiting) == _BATCH:
+                    batch, waiting = waiting, []
+                    await self._store(batch, report, actor)
+        except InvalidRequestException as error:
+            await self._store(waiting, report, actor)
+            raise InvalidRequestException(f"{error.message}; {report.stored} stored before it") from None
         await self._store(waiting, report, actor)
         return report
 

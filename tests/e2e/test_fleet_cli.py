@@ -14,6 +14,7 @@ from app.demo.service_process import settings_for
 from app.models import Event, Profile, ProfileSync, SyncStatus
 from app.sandbox.process import SandboxProcess
 from app.sandbox.state import profile_id_of
+from app.services.import_files import MAX_IMPORT_BYTES
 from tests.e2e.children import Commands, Ended, commands
 from tests.e2e.house import until
 
@@ -182,6 +183,15 @@ async def test_a_file_that_cannot_be_imported(run: Run, tmp_path: Path):
     unreadable = await run("profiles", "import", tmp_path / "latin.csv")
     assert (unreadable.code, unreadable.output) == (2, "")
     assert "UTF-8" in unreadable.problems
+    (tmp_path / "nul.csv").write_text("profile_id,twitter_username\nx\0y,anna\nx\ry,berta\n", newline="")
+    odd = await run("profiles", "import", tmp_path / "nul.csv")
+    assert (odd.code, odd.output) == (1, "0 linked, 3 bad lines\n")
+    assert [line[:7] for line in odd.problems.splitlines() if line] == ["line 2:", "line 3:", "line 4:"]
+    with (tmp_path / "large.csv").open("wb") as file:
+        file.truncate(MAX_IMPORT_BYTES + 1)
+    large = await run("profiles", "import", tmp_path / "large.csv")
+    assert (large.code, large.output) == (1, "")
+    assert "64 MB at most" in large.problems
 
 
 async def test_an_export_to_where_nothing_can_be_written(run: Run, tmp_path: Path):

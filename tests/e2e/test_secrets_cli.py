@@ -13,6 +13,7 @@ from sqlalchemy import func, select, text
 from app.context import Context
 from app.database import Database
 from app.models import Credential, Event, utc_now
+from app.services.import_files import MAX_IMPORT_BYTES
 from app.services.refresh_results import HeldRefresh
 from app.services.token_spill import TokenSpill
 from tests.e2e.children import Commands, Ended, commands
@@ -242,3 +243,24 @@ async def test_tokens_are_imported_from_json(run: Run, database: Database, tmp_p
     assert (ended.code, ended.output) == (1, "1 stored, 0 skipped, 2 bad lines\n")
     assert told(ended) == ["entry 1", "entry 3"]
     assert (await rows_of(database))["berta"].scopes == ["tweet.read"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_tokens_that_cannot_be_imported(run: Run, database: Database, tmp_path: Path):
+    file, header = tmp_path / "tokens.csv", "account_id,api_app,access_token\n"
+    file.write_text(f"{header}an\0na,{APP},a\nberta\r,{APP},b\n", newline="")
+    odd = await run("accounts", "import", file)
+    assert (odd.code, odd.output) == (1, "0 stored, 0 skipped, 3 bad lines\n")
+    assert told(odd) == ["line 2", "line 3", "line 4"]
+    file.write_text(f"{header}anna,{APP},{'s3cret' * 30_000}\n")
+    long = await run("accounts", "import", file)
+    assert (long.code, long.output) == (1, "")
+    assert "cannot be read after line 1" in long.problems
+    assert "s3cret" not in long.problems
+    for name in ("large.csv", "large.json"):
+        with (tmp_path / name).open("wb") as stream:
+            stream.truncate(MAX_IMPORT_BYTES + 1)
+        large = await run("accounts", "import", tmp_path / name)
+        assert (large.code, large.output) == (1, "")
+        assert "64 MB at most" in large.problems
+    assert await rows_of(database) == {}

@@ -1,11 +1,13 @@
 """Transactions that lose nothing, hooks that run only after a commit, and a schema that is checked."""
 
 import asyncio
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from app.database import Database, after_commit, announce
 from app.models import Profile
@@ -238,3 +240,17 @@ async def test_too_many_connections_are_named_with_what_the_service_needs(postgr
         async with admin.engine.begin() as connection:
             await connection.exec_driver_sql("DROP ROLE crowded")
         await admin.close()
+
+
+async def test_postgresql_stores_every_character_but_nul_and_lone_surrogates(postgresql_url: str):
+    """`storable` and the tests of hostile answers go by this rule."""
+    everything = "".join(chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
+    database = Database(postgresql_url, pool_size=1)
+    query = text("SELECT CAST(:value AS text)")
+    async with database.reading() as session:
+        assert await session.scalar(query, {"value": everything}) == everything
+    for value in ("a\x00b", "\ud83d", "\ude00"):
+        with pytest.raises((DBAPIError, UnicodeEncodeError)):
+            async with database.reading() as session:
+                await session.scalar(query, {"value": value})
+    await database.close()

@@ -1,6 +1,7 @@
 """Links as CSV: a bad line is named and keeps none of the others back."""
 
 import io
+from itertools import chain, repeat
 
 import pytest
 
@@ -82,3 +83,21 @@ async def test_a_line_that_is_no_csv_is_named(context: Context, profiles: list[s
     text = f"profile_id,twitter_username\n{profiles[0]},anna\n{bad},berta\n"
     with pytest.raises(InvalidRequestException, match=r"after line 2: .*; 1 linked before it"):
         await imported(context, text)
+
+
+@pytest.mark.parametrize("bad", ["a\x00b", "x" * 1000], ids=["nul", "long"])
+async def test_a_profile_id_that_cannot_be_one_is_a_bad_line(context: Context, profiles: list[str], bad: str):
+    text = f"profile_id,twitter_username\n{bad},anna\n{profiles[0]},berta\x00\n{profiles[1]},clara\n"
+    report = await imported(context, text)
+    assert [(line.line, line.reason[:21]) for line in report.bad_lines] == [
+        (2, "profile_id cannot be "),
+        (3, "twitter_username must"),
+    ]
+    assert report.linked == 1
+
+
+async def test_links_are_read_no_further_than_the_first_row_too_many(context: Context, profiles: list[str]):
+    rows = chain([f"{profiles[0]},anna\n"], repeat(",anna\n"))
+    lines = chain(["profile_id,twitter_username\n"], rows)
+    with pytest.raises(InvalidRequestException, match=r"200000 rows at most, .*; 1 linked before it"):
+        await import_links(context.database, context.directory, lines, actor="tests")

@@ -2,11 +2,13 @@
 
 import io
 from datetime import timedelta
+from itertools import chain, islice, repeat
 from typing import Any
 
 import pytest
 
 from app.models import utc_now
+from app.services.import_files import MAX_IMPORT_ROWS
 from app.services.token_import import COLUMNS, _checked, csv_entries, json_entries
 from app.utils.exceptions import InvalidRequestException
 
@@ -160,9 +162,35 @@ def test_bytes_that_are_no_text():
 )
 def test_what_is_no_json_list(text: str):
     with pytest.raises(InvalidRequestException) as caught:
-        json_entries(io.StringIO(text))
+        json_entries(text.encode())
     assert SECRET not in caught.value.message
 
 
 def test_json_entries_are_counted_from_1():
-    assert json_entries(io.StringIO('[{"a": 1}, 2]')) == [(1, {"a": 1}), (2, 2)]
+    assert json_entries(b'\xef\xbb\xbf[{"a": 1}, 2]') == [(1, {"a": 1}), (2, 2)]
+
+
+def test_csv_entries_are_read_no_further_than_the_first_row_too_many():
+    lines = chain(["account_id,api_app,access_token\n"], repeat("alice,AIOTT1,t\n"))
+    entries = csv_entries(lines)
+    assert next(islice(entries, MAX_IMPORT_ROWS - 1, None))[0] == MAX_IMPORT_ROWS + 1
+    with pytest.raises(InvalidRequestException, match="200000 rows at most"):
+        next(entries)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" + b"0," * MAX_IMPORT_ROWS + b"0]", b"[" + b"[]," * 4 * MAX_IMPORT_ROWS + b"0]"],
+    ids=["rows", "brackets"],
+)
+def test_json_of_too_many_rows_is_refused(content: bytes):
+    with pytest.raises(InvalidRequestException, match="200000 rows at most"):
+        json_entries(content)
+
+
+@pytest.mark.parametrize("bad", [f"{SECRET}{'x' * 200_000}", f"{SECRET}\ra"], ids=["long", "bare-return"])
+def test_a_line_that_is_no_csv_is_named_and_not_quoted(bad: str):
+    text = f"account_id,api_app,access_token\nalice,AIOTT1,t\n{bad},AIOTT1,t\n"
+    with pytest.raises(InvalidRequestException, match="cannot be read after line 2") as caught:
+        list(csv_entries(io.StringIO(text)))
+    assert SECRET not in caught.value.message

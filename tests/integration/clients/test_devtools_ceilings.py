@@ -1,0 +1,121 @@
+"""DevTools messages above the ceiling: the connection ends, and nothing of the message is kept."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from app.clients import devtools, hung_tabs
+from app.clients.devtools import DevToolsClient, RedirectWatcher
+from app.clients.hung_tabs import closing_hung_tabs
+from tests.fixtures.logs import LogLines
+
+REDIRECT = "http://127.0.0.1:1/callback"
+DEADLINE = 60
+RESULTS: dict[str, Any] = {
+    "Target.createTarget": {"targetId": "tab"},
+    "Target.attachToTarget": {"sessionId": "session"},
+}
+
+
+def too_long(message: dict[str, Any], ceiling: int) -> str:
+    return json.dumps(message) + " " * ceiling
+
+
+@dataclass
+class Browser:
+    """Answers as one, but for `method`, which it answers with `answer` of its number."""
+
+    method: str
+    answer: Callable[[int], str]
+    url: str = ""
+    after: "asyncio.Future[str | int]" = field(default_factory=lambda: asyncio.Future())
+    """The method that is asked next, or the code that the connection is closed with."""
+
+    async def talk(self, socket: ServerConnection) -> None:
+        is_told = False
+        try:
+            async for message in socket:
+                asked = json.loads(message)
+                if is_told:
+                    self.after.set_result(asked["method"])
+                    return
+                if is_told := asked["method"] == self.method:
+                    await socket.send(self.answer(asked["id"]))
+                else:
+                    result = RESULTS.get(asked["method"], {})
+                    await socket.send(json.dumps({"id": asked["id"], "result": result}))
+        except ConnectionClosed:
+            pass
+        if not self.after.done():
+            self.after.set_result(socket.close_code or 0)
+
+
+@asynccontextmanager
+async def browser(method: str, answer: Callable[[int], str]) -> AsyncIterator[Browser]:
+    """It listens until the first connection has ended."""
+    scripted = Browser(method, answer)
+    async with serve(scripted.talk, "127.0.0.1", 0) as server:
+        host, port = next(iter(server.sockets)).getsockname()[:2]
+        scripted.url = f"ws://{host}:{port}/devtools/browser/x"
+        scripted.after.add_done_callback(lambda _: server.close(close_connections=False))
+        yield scripted
+
+
+async def test_a_redirect_in_a_message_above_the_ceiling_is_not_caught():
+    paused = {
+        "method": "Fetch.requestPaused",
+        "sessionId": "session",
+        "params": {"requestId": "1", "request": {"url": f"{REDIRECT}?code=1"}},
+    }
+
+    def watch(url: str) -> RedirectWatcher:
+        with RedirectWatcher(ws_url=url, redirect_uri=REDIRECT, timeout=DEADLINE) as watcher:
+            with pytest.raises(ConnectionError):
+                watcher.wait(DEADLINE)
+            return watcher
+
+    async with browser("Target.setAutoAttach", lambda _: too_long(paused, devtools._MAX_MESSAGE)) as scripted:
+        watcher = await asyncio.to_thread(watch, scripted.url)
+        assert await asyncio.wait_for(scripted.after, DEADLINE) == CloseCode.MESSAGE_TOO_BIG
+    assert watcher.redirect is None
+
+
+async def test_a_list_of_tabs_above_the_ceiling_ends_the_search_with_a_log_line(log_lines: LogLines):
+    def answer(number: int) -> str:
+        return too_long({"id": number, "result": {"targetInfos": []}}, hung_tabs._MAX_MESSAGE)
+
+    def attach(url: str, ended: Callable[[], object]) -> object:
+        with closing_hung_tabs(url, timeout=DEADLINE):
+            return ended()
+
+    loop = asyncio.get_running_loop()
+    async with browser("Target.getTargets", answer) as scripted:
+
+        async def after() -> str | int:
+            return await asyncio.wait_for(scripted.after, DEADLINE)
+
+        def ended() -> object:
+            return asyncio.run_coroutine_threadsafe(after(), loop).result(DEADLINE)
+
+        assert await asyncio.to_thread(attach, scripted.url, ended) == CloseCode.MESSAGE_TOO_BIG
+    assert [(line["event"], line["error"]) for line in log_lines()] == [
+        ("browser.tabs_not_seen", "ConnectionClosedError")
+    ]
+
+
+async def test_a_close_answered_above_the_ceiling_waits_for_the_browser_all_the_same(http: httpx.AsyncClient):
+    def answer(number: int) -> str:
+        return too_long({"id": number, "result": {"processInfo": []}}, devtools._MAX_MESSAGE)
+
+    async with browser("SystemInfo.getProcessInfo", answer) as scripted:
+        assert await DevToolsClient(http=http).close_browser(scripted.url, timeout=DEADLINE)
+        assert await asyncio.wait_for(scripted.after, DEADLINE) == CloseCode.MESSAGE_TOO_BIG
