@@ -73,7 +73,11 @@ async def test_entries_before_one_that_cannot_be_read_are_stored(open_services: 
     lines = ["account_id,api_app,access_token\n", f"anna,{APP},a\n", "x" * 200_000]
     async with open_services() as context:
         importer = TokenImport(
-            database=context.database, credentials=context.credentials, api_apps=[APP], replace=False
+            database=context.database,
+            credentials=context.credentials,
+            api_apps=[APP],
+            handle_problem=context.oauth.handle_problem,
+            replace=False,
         )
         with pytest.raises(InvalidRequestException, match=r"after line 2; 1 stored before it"):
             await importer.run(csv_entries(lines), actor="tests")
