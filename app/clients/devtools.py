@@ -133,8 +133,8 @@ class RedirectWatcher:
     The request never leaves the browser: the code is had without waiting for a callback page that may be slow or
     unreachable from the profile's proxy, and reaches no other server. Tabs and windows that the tab opens are watched
     with it before they load anything, and closed with it. The tab is not made by the driver, which waits for the tab
-    that it is at, and that may hang. Also keeps the last errors of the pages' consoles, and asks
-    the page in front what somebody wants to know of it. A context manager; used from a Selenium thread.
+    that it is at, and that may hang. Also keeps the last errors of the pages' consoles, and asks the page in front what
+    somebody wants to know of it. A context manager; used from a Selenium thread.
     """
 
     def __init__(self, *, ws_url: str, redirect_uri: str, timeout: float) -> None:
@@ -215,8 +215,10 @@ class RedirectWatcher:
 
     def ask(self, method: str, *, seconds: float, **params: Any) -> dict[str, Any] | None:
         """The result of a command; None when the page refuses it, does not answer within `seconds` or has gone."""
-        sessions = (session for session, target in list(self._targets.items()) if target == self._front)
-        return self._ask(next(sessions, None), method, seconds, params)
+        for session, target_id in list(self._targets.items()):
+            if target_id == self._front:
+                return self._ask(session, method, seconds, params)
+        return None
 
     def close_tab(self) -> None:
         """Close the tab and its windows while their requests are watched, so that a callback never leaves the browser.
