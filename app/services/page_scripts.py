@@ -261,7 +261,10 @@ const judge = (before) => {
     + ', which no rule names: see `checkboxes`';
   const hit = button.getRootNode().elementFromPoint(now.x + now.width / 2, now.y + now.height / 2);
   if (!hit) return 'it is outside the window';
-  return hit === button || button.contains(hit) ? '' : `it is covered by ${describe(hit)}`;
+  // A label may hold a link, to the terms that it accepts.
+  const inner = button.localName === 'label' && hit.closest('a, button');
+  const cover = button.contains(hit) ? inner && button.contains(inner) && inner : hit;
+  return cover ? `it is covered by ${describe(cover)}` : '';
 };
 button.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
 const before = box();

@@ -792,6 +792,18 @@ async def test_pages_without_an_end_are_pressed_five_times_and_no_page_twice(
     assert site.visited == [f"/many/{n}" for n in range(1, 7)]
 
 
+async def test_a_link_in_the_label_of_a_checkbox_is_not_pressed(visit: Callable[..., Visit], site: Site):
+    site.pages["/consent"] = (
+        "<p id=who>@alice</p><label style='display:inline-block'>"
+        "<input type=checkbox style='opacity:0;position:absolute'>"
+        f"<a href=/terms>The terms of use</a></label><fieldset disabled>{GRANT}</fieldset>"
+    )
+    rules = replace(RULES, checkboxes=("input[type=checkbox]",))
+    with pytest.raises(ConsentButtonNotFoundException):
+        await visit("/consent", page=rules, timeouts=SOON).code()
+    assert site.visited == ["/consent"]
+
+
 async def test_a_question_of_the_pages_ends_with_its_words(visit_x: Callable[..., Visit], site: Site):
     site.pages[X_PATH] = (
         "<button data-testid=OAuth_Consent_Button onclick=\"confirm('Really?')\">Authorize</button>"
