@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -30,11 +30,8 @@ async def tab(http: httpx.AsyncClient, info: SandboxInfo, profile: ProfileInfo) 
     """Watches a fresh tab of a running browser."""
     body = {"profileId": profile.id}
     answer = await http.post(f"{info.gologin_local_url}/browser/start-profile", json={**body, "sync": True})
-    address = urlsplit(answer.json()["wsUrl"]).netloc
-    target = (await http.put(f"http://{address}/json/new?about:blank")).json()["id"]
-    yield partial(
-        RedirectWatcher, address=address, target_id=target, redirect_uri="http://127.0.0.1:1/cb", timeout=10
-    )
+    ws_url = answer.json()["wsUrl"]
+    yield partial(RedirectWatcher, ws_url=ws_url, redirect_uri="http://127.0.0.1:1/cb", timeout=10)
     await http.post(f"{info.gologin_local_url}/browser/stop-profile", json=body)
 
 
