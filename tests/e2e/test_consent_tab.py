@@ -212,11 +212,16 @@ def visit_x(visit: Callable[..., Visit], site: Site) -> Callable[..., Visit]:
     return functools.partial(visit, X_PATH, page=rules)
 
 
-@pytest.mark.parametrize("path", ["/plain", "/xpath", "/banner", "/chooser", "/namesakes"])
-async def test_pages_of_other_shapes_lead_to_the_code(visit: Callable[..., Visit], path: str, site: Site):
-    assert await visit(path).code() == "the-code"
-    assert site.visited.count("/granted") == 1
-    assert "/wrong" not in site.visited
+async def test_pages_of_other_shapes_lead_to_the_code(
+    visit: Callable[..., Visit], site: Site, subtests: pytest.Subtests
+):
+    """One browser for all of them."""
+    for path in ("/plain", "/xpath", "/banner", "/chooser", "/namesakes"):
+        site.visited.clear()
+        with subtests.test(path):
+            assert await visit(path).code() == "the-code"
+            assert site.visited.count("/granted") == 1
+            assert "/wrong" not in site.visited
 
 
 async def test_an_account_is_chosen_by_its_label_and_confirmed(visit: Callable[..., Visit], site: Site):
@@ -285,28 +290,31 @@ async def test_a_network_error_after_the_click_is_told_as_one(visit: Callable[..
             await visit("/leads-nowhere", timeouts=soon).code()
 
 
-@pytest.mark.parametrize(
-    ("path", "error"),
-    [
-        ("/others", AccountMismatchException),
-        ("/look-alikes", AccountMismatchException),
-        ("/wrong", AccountMismatchException),
-        ("/nothing", UnknownPageException),
-        ("/disabled", ConsentButtonNotFoundException),
-        ("/banner-that-stays", ConsentButtonNotFoundException),
-        ("/not-yours", ConsentPageException),
-        ("/alert", ConsentPageException),
-        ("/login", LoginRequiredException),
-        ("/home", UnknownPageException),
-        ("/hung", AuthorizationTimeoutException),
-    ],
-)
+OTHER_PAGES = {
+    "/others": AccountMismatchException,
+    "/look-alikes": AccountMismatchException,
+    "/wrong": AccountMismatchException,
+    "/nothing": UnknownPageException,
+    "/disabled": ConsentButtonNotFoundException,
+    "/banner-that-stays": ConsentButtonNotFoundException,
+    "/not-yours": ConsentPageException,
+    "/alert": ConsentPageException,
+    "/login": LoginRequiredException,
+    "/home": UnknownPageException,
+    "/hung": AuthorizationTimeoutException,
+}
+
+
 async def test_other_pages_end_with_their_own_error_and_nothing_pressed(
-    visit: Callable[..., Visit], path: str, error: type[Exception], site: Site
+    visit: Callable[..., Visit], site: Site, subtests: pytest.Subtests
 ):
-    with pytest.raises(error):
-        await visit(path, timeouts=SOON).code()
-    assert site.visited == [path]
+    """One browser for all of them."""
+    for path, error in OTHER_PAGES.items():
+        site.visited.clear()
+        with subtests.test(path):
+            with pytest.raises(error):
+                await visit(path, timeouts=SOON).code()
+            assert site.visited == [path]
 
 
 async def test_a_mismatch_names_the_accounts_that_are_offered(visit: Callable[..., Visit]):
