@@ -345,5 +345,6 @@ async def test_an_idle_connection_is_kept_as_long_as_the_setting_says(
             assert head.startswith(b"HTTP/1.1 200 ")
             await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
         later = 10_000.0
-        assert await reader.read() == b""
+        async with asyncio.timeout(60):
+            assert await reader.read() == b""
         writer.close()
