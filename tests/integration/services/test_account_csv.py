@@ -16,9 +16,7 @@ async def test_an_export_of_accounts_holds_no_formulas(database: Database, user_
     """The provider's user id is text of others."""
     async with database.transaction() as session:
         session.add(
-            Credential(
-                account_id="alice", api_app="A", provider_user_id=user_id, access_token="x", scopes=[]
-            )
+            Credential(account_id="alice", api_app="A", provider_user_id=user_id, access_token="x", scopes=[])
         )
     file = io.StringIO()
     assert await account_csv.export(database, file) == 1
