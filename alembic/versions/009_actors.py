@@ -1,7 +1,8 @@
 """Who acts: a kind and the key's id beside the name.
 
 The rows are rewritten in batches, each in a transaction of its own: no lock is held for long, and the space of old rows
-is used again. A migration that was interrupted is started again: it adds what is missing and rewrites what is left.
+is used again once it is vacuumed. A migration that was interrupted is started again: it adds what is missing and
+rewrites what is left.
 """
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ depends_on = None
 SESSIONS, EVENTS = "authorization_sessions", "events"
 OWN = ("bootstrap", "cli", "service", "self-healing")
 IDS_PER_BATCH = 10_000
+BATCHES_PER_VACUUM = 10
 
 
 def upgrade() -> None:
@@ -54,8 +56,11 @@ def _rewrite(table: str, name: str, *, default: str) -> None:
         f"AND ({name} <> '{default}' OR {name} IN (SELECT name FROM api_keys))"  # most events stay as they are
     )
     next_id = sa.text(f"SELECT min(id) FROM {table} WHERE id > :last")  # noqa: S608
-    last = 0
+    is_postgresql = op.get_bind().dialect.name == "postgresql"
+    last = batches = 0
     while (first := op.get_bind().scalar(next_id, {"last": last})) is not None:
-        last = first + IDS_PER_BATCH - 1
+        last, batches = first + IDS_PER_BATCH - 1, batches + 1
         with op.get_context().autocommit_block():  # ends the transaction before it, and begins one after it
             op.execute(batch.bindparams(first=first, last=last))
+            if is_postgresql and batches % BATCHES_PER_VACUUM == 0:
+                op.execute(f"VACUUM {table}")  # autovacuum comes once a minute

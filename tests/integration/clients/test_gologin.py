@@ -1,6 +1,7 @@
 """GoLogin's client against its stand-ins: what each answer means, what is asked again, and what opens the breaker."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -281,6 +282,13 @@ DONE_BY_ITS_STATUS: Final = {"HTML 200", "truncated", "empty body"}
 
 
 class TestBrokenAnswers:
+    async def test_a_page_in_place_of_json_is_told_by_its_length(
+        self, client: GoLoginClient, admin: SandboxAdmin
+    ):
+        await admin.set_fault("local.start", "html", status=200)
+        message = (await failure("start", client)).message
+        assert re.search(r"the body must be JSON, and text of length \d+ came$", message), message
+
     @pytest.mark.parametrize("case", BROKEN)
     @pytest.mark.parametrize("call", CALLS)
     async def test_an_answer_that_is_none(

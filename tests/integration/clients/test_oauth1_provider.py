@@ -20,6 +20,7 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 from tests.fixtures.oauth1 import APP, answer_in, consent
+from tests.fixtures.scripted import scripted
 
 NEVER = OAuth1Token(SecretStr("never-issued"), SecretStr("clear-secret"))
 
@@ -153,3 +154,33 @@ async def test_a_provider_that_hangs_is_given_up(http, app, admin: SandboxAdmin)
 def test_neither_token_nor_secret_is_shown(app: OAuth1App):
     assert "clear-secret" not in repr(NEVER)
     assert app.client_secret.get_secret_value() not in repr(app)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            "oauth_token=s3cret&oauth_token_secret=s3cret",
+            'oauth_callback_confirmed must be "true", and nothing came',
+        ),
+        (
+            "oauth_token=s3cret&oauth_token_secret=s3cret&oauth_callback_confirmed=false",
+            'oauth_callback_confirmed must be "true", and text of length 5 came',
+        ),
+        ("oauth_callback_confirmed=true", "oauth_token must be text, and nothing came"),
+        (
+            "oauth_callback_confirmed=true&oauth_token=s3cret",
+            "oauth_token_secret must be text, and nothing came",
+        ),
+    ],
+)
+async def test_an_unexpected_answer_is_told_by_field_and_length(
+    client: OAuth1ProviderClient, app: OAuth1App, body: str, expected: str
+):
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    async with scripted(f"{head}{body}".encode()) as server:
+        own = replace(app, endpoints=replace(app.endpoints, request_token_url=server.url))
+        with pytest.raises(TwitterAPIException) as caught:
+            await client.request_token(own)
+    assert caught.value.message.endswith(f"the answer is not what was expected: {expected}")
+    assert "s3cret" not in str(caught.value)

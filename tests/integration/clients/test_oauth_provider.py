@@ -11,6 +11,7 @@ import httpx
 import pytest
 import stamina
 
+from app.clients.oauth_errors import ErrorRules
 from app.clients.oauth_provider import OAuthProviderClient
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
@@ -181,6 +182,30 @@ async def test_who_am_i_of_an_unknown_token(client: OAuthProviderClient, x: OAut
     with pytest.raises(TwitterAPIException, match=r"\(401\)") as caught:
         await client.me(x, secrets.token_urlsafe())
     assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "meaning"),
+    [
+        ((401,), 401, InvalidGrantException),
+        ((401,), 403, TwitterAPIException),
+        ((401, 403), 403, InvalidGrantException),
+        ((403,), 401, TwitterAPIException),
+    ],
+)
+async def test_the_providers_rules_say_which_statuses_of_who_am_i_refuse_a_token(
+    client: OAuthProviderClient,
+    x: OAuthProvider,
+    statuses: tuple[int, ...],
+    status: int,
+    meaning: type[TwitterAPIException],
+):
+    refusal = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+    async with scripted(refusal) as server:
+        api = replace(x, me_url=server.url, errors=ErrorRules(token_refused=statuses))
+        with pytest.raises(TwitterAPIException) as caught:
+            await client.me(api, "token")
+    assert type(caught.value) is meaning
 
 
 async def test_who_am_i_and_a_revocation_are_asked_again(
