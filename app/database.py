@@ -38,6 +38,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -219,6 +220,11 @@ class Database:
         return connection
 
     async def close(self) -> None:
+        """Close every connection: those in use as soon as they are given back.
+
+        The pool itself would keep these, and nobody would close them: a task that was cancelled may still roll back.
+        """
+        event.listen(self.engine.sync_engine, "checkin", _close_given_back)
         await self.engine.dispose()
 
     @contextmanager
@@ -394,6 +400,10 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _close_given_back(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.close()
 
 
 def _begin(connection: Connection) -> None:

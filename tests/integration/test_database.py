@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
@@ -130,6 +131,21 @@ async def test_a_server_that_is_gone_is_not_reachable():
     database = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     assert await database.outage() is not None
     await database.close()
+
+
+@pytest.mark.parametrize("begins", ["before", "after"])
+async def test_a_connection_given_back_after_the_end_is_closed(database_url: str, begins: str):
+    """As by a task that was cancelled, and still rolls back while its process stops."""
+    database = Database(database_url)
+    if begins == "after":
+        await database.close()
+    async with database.reading() as session:
+        driver = (await (await session.connection()).get_raw_connection()).driver_connection
+        if begins == "before":
+            await database.close()
+        await driver.execute("SELECT 1")
+    with pytest.raises((ValueError, psycopg.OperationalError), match=r"closed|no active connection"):
+        await driver.execute("SELECT 1")
 
 
 async def test_a_naive_datetime_is_refused(database: Database):
