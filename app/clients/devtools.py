@@ -127,6 +127,17 @@ class DevToolsClient:
         return pid
 
 
+@dataclass
+class _Page:
+    """A tab or window that is watched."""
+
+    url: str = ""
+    """Of its last request for a document."""
+    document: str | None = None
+    """Id of that request."""
+    network_error: str | None = None
+
+
 class RedirectWatcher:
     """A fresh tab, whose request for the redirect URI it catches the moment it starts, and answers itself.
 
@@ -149,13 +160,13 @@ class RedirectWatcher:
         self._fulfilled: int | None = None
         self._answered = threading.Event()
         self._targets: dict[str, str] = {}
-        """Target ids of the tab and of its windows, by the id of the protocol's session with each."""
-        self._windows: dict[str, str] = {}
-        """Addresses of the windows that the tab has opened, by target id, the latest last."""
-        self._front = ""
-        self._document: str | None = None
-        self.network_error: str | None = None
-        """Chromium's code, such as ``ERR_CONNECTION_REFUSED``, while the last page could not be loaded."""
+        """Target ids by the id of the protocol's session with each."""
+        self._pages: dict[str, _Page] = {}
+        """The tab and the windows that it has opened, by target id, the latest last."""
+        self._detached = threading.Event()
+        """Set whenever one of them has gone."""
+        self.front = ""
+        """Target id of the page in front."""
         self.redirect: str | None = None
         """The callback's URL, once it was caught."""
         self.console_errors: deque[str] = deque(maxlen=_CONSOLE_LINES)
@@ -177,7 +188,9 @@ class RedirectWatcher:
         try:
             self._open_tab()
         except BaseException:
-            self._socket.close()
+            with suppress(WebSocketException, OSError):
+                self._command(None, "Target.closeTarget", {"targetId": self.target_id})
+            self.__exit__(None, None, None)
             raise
         return self
 
@@ -204,41 +217,53 @@ class RedirectWatcher:
             raise ConnectionError("the tab's DevTools connection has ended")
         return url
 
-    def choose_front(self, is_followed: Callable[[str], bool]) -> str:
+    def choose_front(self, *is_preferred: Callable[[str], bool]) -> str:
         """The target id of the page in front, which `ask` asks from now on.
 
-        It is the window opened last of those at an address that `is_followed`, else the tab itself.
+        It is the page opened last of those whose address the first rule accepts, else the second and so on, else the
+        tab itself.
         """
-        followed = [target_id for target_id, url in list(self._windows.items()) if is_followed(url)]
-        self._front = followed[-1] if followed else self.target_id
-        return self._front
+        pages = [(target_id, page.url) for target_id, page in list(self._pages.items())]
+        fitting = ([target_id for target_id, url in pages if accepts(url)] for accepts in is_preferred)
+        self.front = next((found[-1] for found in fitting if found), self.target_id)
+        return self.front
+
+    def network_error_of(self, target_id: str) -> str | None:
+        """Chromium's code, such as ``ERR_CONNECTION_REFUSED``, while the page's last document could not be loaded."""
+        page = self._pages.get(target_id)
+        return page.network_error if page else None
 
     def ask(self, method: str, *, seconds: float, **params: Any) -> dict[str, Any] | None:
         """The result of a command; None when the page refuses it, does not answer within `seconds` or has gone."""
         for session, target_id in list(self._targets.items()):
-            if target_id == self._front:
+            if target_id == self.front:
                 return self._ask(session, method, seconds, params)
         return None
 
     def close_tab(self) -> None:
         """Close the tab and its windows while their requests are watched, so that a callback never leaves the browser.
 
-        The browser loses the command when the tab commits a page at that moment, hence it is repeated.
+        The windows go first: one whose tab has gone could not be found again. The browser loses the command when a page
+        is committed at that moment, hence it is repeated.
         """
         ends = monotonic() + _CLOSE_TIMEOUT
         while self._thread.is_alive() and (left := ends - monotonic()) > 0:
-            for target_id in (*list(self._windows), self.target_id):
-                self._ask(None, "Target.closeTarget", min(left, _CLOSE_AGAIN), {"targetId": target_id})
-            self._thread.join(timeout=_CLOSE_AGAIN)
+            self._detached.clear()
+            windows = [target_id for target_id in list(self._pages) if target_id != self.target_id]
+            with suppress(WebSocketException, OSError):
+                for target_id in windows or [self.target_id]:
+                    self._command(None, "Target.closeTarget", {"targetId": target_id})
+            self._detached.wait(min(left, _CLOSE_AGAIN))
 
     def _open_tab(self) -> None:
         made = self._ask(None, "Target.createTarget", self._timeout, {"url": "about:blank"}) or {}
-        self.target_id = self._front = made.get("targetId", "")
+        self.target_id = self.front = made.get("targetId", "")
         attach = {"targetId": self.target_id, "flatten": True}
-        session = (self._ask(None, "Target.attachToTarget", self._timeout, attach) or {}).get("sessionId")
+        attached = self._ask(None, "Target.attachToTarget", self._timeout, attach) if made else None
+        session = (attached or {}).get("sessionId")
         if session is None or self._ask(session, "Fetch.enable", self._timeout, _DOCUMENTS) is None:
             raise ConnectionError("the browser opens no tab that can be watched")
-        self._targets[session] = self.target_id
+        self._pages[self.target_id], self._targets[session] = _Page(), self.target_id
         self._watch(session)
         self._command(None, "Target.setAutoAttach", _NEW_PAGES)
 
@@ -267,6 +292,7 @@ class RedirectWatcher:
         finally:
             self._caught.put(None)
             self._answered.set()
+            self._detached.set()
         for answers in list(self._answers.values()):
             answers.put({})
 
@@ -280,10 +306,7 @@ class RedirectWatcher:
         elif method == "Target.attachedToTarget":
             self._note_target(message["params"])
         elif method == "Target.detachedFromTarget":
-            gone = self._targets.pop(message["params"]["sessionId"], None)
-            self._windows.pop(gone or "", None)
-            if gone == self.target_id:
-                self._socket.close()
+            self._note_gone(self._targets.pop(message["params"]["sessionId"], None))
         elif target_id is None:
             return
         elif method == "Fetch.requestPaused":
@@ -299,39 +322,52 @@ class RedirectWatcher:
         target_id = target["targetId"]
         if target_id == self.target_id:
             return
-        if target.get("openerId") in self._targets.values() and len(self._windows) < _MAX_WINDOWS:
-            self._targets[session], self._windows[target_id] = target_id, ""
+        if target.get("openerId") in self._targets.values() and len(self._pages) <= _MAX_WINDOWS:
+            self._pages[target_id], self._targets[session] = _Page(), target_id
             self._command(session, "Fetch.enable", _DOCUMENTS)
             self._watch(session)
         else:
             self._command(session, "Runtime.runIfWaitingForDebugger")
             self._command(None, "Target.detachFromTarget", {"sessionId": session})
 
+    def _note_gone(self, target_id: str | None) -> None:
+        """The tab's end is that of the watch, once its windows have gone, too: one may ask for the redirect URI."""
+        if target_id is None:
+            return
+        self._pages.pop(target_id, None)
+        if target_id == self.target_id:
+            self._caught.put(None)
+        if not self._targets:
+            self._socket.close()
+        self._detached.set()
+
     def _watch(self, session: str) -> None:
         for method in ("Runtime.enable", "Log.enable", "Network.enable", "Runtime.runIfWaitingForDebugger"):
             self._command(session, method)
 
     def _note_document(self, target_id: str, method: str, params: dict[str, Any]) -> None:
+        page = self._pages[target_id]
         if method == "Network.requestWillBeSent":
             if params.get("type") == "Document" and params.get("frameId") == target_id:
-                self._document, self.network_error = params["requestId"], None
+                page.document, page.network_error = params["requestId"], None
         elif (
             method == "Network.loadingFailed"
-            and params["requestId"] == self._document
+            and params["requestId"] == page.document
             and not params.get("canceled")
         ):
-            self.network_error = network_error_in(params.get("errorText", ""))
+            page.network_error = network_error_in(params.get("errorText", ""))
 
     def _answer(self, session: str, target_id: str, paused: dict[str, Any]) -> None:
         request_id, request = paused["requestId"], paused["request"]
-        if target_id in self._windows and paused.get("frameId") == target_id:
-            self._windows[target_id] = request["url"]
+        is_main_frame = paused.get("frameId") == target_id
+        if is_main_frame:
+            self._pages[target_id].url = request["url"]
         # Browsers keep the fragment out of the URL of a request, CDP tells it apart.
         url = request["url"] + request.get("urlFragment", "")
         if not same_endpoint(url, self._redirect_uri):
             self._command(session, "Fetch.continueRequest", {"requestId": request_id})
             return
-        if paused.get("frameId") != target_id:  # an iframe: no callback, and no way out for its code
+        if not is_main_frame:  # an iframe: no callback, and no way out for its code
             refusal = {"requestId": request_id, "errorReason": "BlockedByClient"}
             self._command(session, "Fetch.failRequest", refusal)
             return

@@ -6,6 +6,7 @@ can be ended by a client that comes later (seen with Chromium 156).
 Source: https://chromedevtools.github.io/devtools-protocol/tot/Target/
 """
 
+import contextvars
 import itertools
 import json
 import threading
@@ -55,7 +56,13 @@ def closing_hung_tabs(ws_url: str, *, timeout: float) -> Iterator[None]:
         except (OSError, TimeoutError, WebSocketException) as error:
             log.warning("browser.tabs_not_seen", error=type(error).__name__)
         else:
-            thread = threading.Thread(target=_Tabs(socket).watch, name="hung-tabs", daemon=True)
+            thread = threading.Thread(
+                # With the ids of the session, which its log lines are to carry.
+                target=contextvars.copy_context().run,
+                args=(_Tabs(socket).watch,),
+                name="hung-tabs",
+                daemon=True,
+            )
             thread.start()
             exits.callback(thread.join, timeout)
             exits.callback(socket.close)  # ends the thread
@@ -87,8 +94,9 @@ class _Tabs:
         asked = {}
         for target_id in tabs.keys() - self._sessions.keys():
             attached = self._ask("Target.attachToTarget", targetId=target_id, flatten=True)
-            self._sessions[target_id] = attached["sessionId"]
-        for target_id in tabs:
+            if attached is not None:
+                self._sessions[target_id] = attached["sessionId"]
+        for target_id in tabs.keys() & self._sessions.keys():
             asked[target_id] = self._send("Runtime.evaluate", self._sessions[target_id], expression="0")
         deadline = monotonic() + _ANSWER_TIMEOUT
         hung = [target_id for target_id, number in asked.items() if not self._is_answered(number, deadline)]
@@ -105,16 +113,16 @@ class _Tabs:
 
     def _list(self) -> dict[str, str]:
         """Addresses by target id."""
-        found = self._ask("Target.getTargets")["targetInfos"]
+        found = (self._ask("Target.getTargets") or {"targetInfos": []})["targetInfos"]
         pages = [each for each in found if each["type"] == "page"][:_MAX_TABS]
         return {each["targetId"]: str(each["url"]) for each in pages}
 
-    def _ask(self, method: str, **params: Any) -> dict[str, Any]:
+    def _ask(self, method: str, **params: Any) -> dict[str, Any] | None:
+        """The result; None when the browser refuses the command, as for a tab that has just closed itself."""
         number = self._send(method, None, **params)
         if not self._is_answered(number, monotonic() + _ANSWER_TIMEOUT):
             raise TimeoutError(method)
-        result: dict[str, Any] = self._answers.pop(number)["result"]
-        return result
+        return self._answers.pop(number).get("result")
 
     def _send(self, method: str, session: str | None, **params: Any) -> int:
         number = next(self._numbers)

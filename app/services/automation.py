@@ -99,17 +99,17 @@ class BrowserController:
                 redirect_uri=request.authorization.redirect_uri,
                 timeout=request.timeouts.attach,
             ) as watcher:
-                driver.switch_to.window(
-                    watcher.target_id
-                )  # as long as the attach may take: a busy machine is slow
-                allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
-                request.report(SessionStage.BROWSER_ATTACHED)
                 try:
+                    # As long as the attach may take: a busy machine is slow.
+                    driver.switch_to.window(watcher.target_id)
+                    allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
+                    request.report(SessionStage.BROWSER_ATTACHED)
                     yield ConsentTab(driver=driver, watcher=watcher, request=request)
                 except Exception as error:
                     self._keep_evidence(watcher, request)
-                    if isinstance(error, _NOTHING_SHOWN) and watcher.network_error is not None:
-                        raise ProfileNetworkException(watcher.network_error) from error
+                    code = watcher.network_error_of(watcher.front)
+                    if isinstance(error, _NOTHING_SHOWN) and code is not None:
+                        raise ProfileNetworkException(code) from error
                     raise
                 finally:
                     # Not by the driver: it waits for a page that is still on its way, and so does all after it.

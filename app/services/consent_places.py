@@ -30,11 +30,10 @@ class ConsentPlaces:
 
         A provider may lead from `http` to `https` on the same host, never the other way round.
         """
-        origin = _origin(authorize_url)
-        own_page = authorize_url.partition("?")[0]
-        parts = urlsplit(own_page)
-        secured = [f"https://{_host(parts)}{parts.path}"] if parts.scheme == "http" else []
-        urls = [own_page, *secured, *(origin + path for path in rules.consent_paths), *rules.consent_urls]
+        parts = urlsplit(authorize_url)
+        own = [_origin(authorize_url)] + ([f"https://{_host(parts)}"] if parts.scheme == "http" else [])
+        paths = [parts.path, *rules.consent_paths]
+        urls = [*(origin + path for path in paths for origin in own), *rules.consent_urls]
         origins = dict.fromkeys(map(_origin, [*urls, *rules.provider_origins]))
         return cls(
             consent=tuple(_pattern(url) for url in urls),

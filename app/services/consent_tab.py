@@ -108,7 +108,7 @@ class ConsentTab:
         """Why the consent button could not be pressed the last time."""
         self._button_ends = 0.0  # by `monotonic`, while a button is looked for
         self._in_frame = False
-        self._tab = self._window = watcher.choose_front(self._places.is_of_provider)
+        self._tab = self._window = watcher.target_id
         self._seen: tuple[PageKind, str, str] | None = None
         self._seen_since = 0.0
         self._stage: SessionStage | None = None
@@ -325,6 +325,7 @@ class ConsentTab:
         `is_consent`: only on the consent page itself; else anywhere at the provider. `is_hidden`: a choice that is
         drawn over by its label.
         """
+        is_clicked = False
         try:
             url = self._driver.current_url
             if not (self._places.is_consent_page(url) if is_consent else self._places.is_of_provider(url)):
@@ -332,12 +333,13 @@ class ConsentTab:
                 return False
             self._reason = "" if is_hidden else why_not_now(self._driver, button, self._rules())
             if not self._reason:
+                is_clicked = True
                 with self._longer(self._timeouts.page_load):
                     self._reason = click(button)
         except NoSuchWindowException:
             if self._window == self._tab:
                 raise
-            # The window has closed itself, perhaps with the click: the tab it belongs to tells the rest.
+            return is_clicked  # the window may have closed with the click: the tab tells the rest
         except UnexpectedAlertPresentException as error:
             raise self._dialog(error) from error
         return not self._reason
@@ -362,7 +364,9 @@ class ConsentTab:
         except TimeoutException as error:
             self._check_stop()  # it may have been the whole attempt's deadline
             raise AuthorizationTimeoutException(self._timeouts.page_load) from error
-        if (code := self._watcher.network_error) is not None:  # the driver does not tell of all of them
+        if (
+            code := self._watcher.network_error_of(self._tab)
+        ) is not None:  # the driver does not tell of all of them
             raise ProfileNetworkException(code)
 
     @contextmanager
@@ -404,16 +408,24 @@ class ConsentTab:
         return PageState.from_script(result)
 
     def _follow_windows(self) -> None:
-        """Look at the window that the page has opened last, of the provider; at the tab again once it is closed."""
-        front = self._watcher.choose_front(self._places.is_of_provider)
+        """Look at the page opened last that is the provider's consent page, else at the last of the provider's.
+
+        A window that only helps, as one about the terms, does not hide a consent page.
+        """
+        front = self._watcher.choose_front(self._places.is_consent_page, self._places.is_of_provider)
         if front != self._window:
-            self._driver.switch_to.window(front)
+            try:
+                self._driver.switch_to.window(front)
+            except NoSuchWindowException:
+                if front == self._tab:
+                    raise
+                return  # it has just closed; the next look chooses again
             self._window = front
 
     def _leave_frame(self) -> None:
         if self._in_frame:
+            self._in_frame = False  # also when the frame's window has gone
             self._driver.switch_to.default_content()
-            self._in_frame = False
 
     def _rules(self) -> dict[str, object]:
         return script_rules(

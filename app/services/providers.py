@@ -33,6 +33,8 @@ _MAX_CHOICES: Final = 4
 _ESCAPE_OR_SET: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _REPEATED_GROUP: Final = re.compile(r"\)[*+{]")
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}"}
+_INLINE_FLAGS: Final = re.compile(r"\(\?[aiLmsux-]")
+_HANDLE_FLAGS: Final = re.ASCII | re.IGNORECASE
 _PYTHON_ONLY: Final = re.compile(r"\(\?(?![:=!]|<[=!])|\\[AZ]|\{,|[*+?}]\+")
 """Named groups, flags, anchors and quantifiers as JavaScript does not read them."""
 
@@ -88,8 +90,10 @@ def _handle_pattern(value: str) -> str:
 def _handle_rule(value: str) -> str:
     if len(value) > _MAX_RULE:
         raise ValueError(f"must have {_MAX_RULE} characters at most")
+    if _INLINE_FLAGS.search(value):
+        raise ValueError("must hold no flags, (?i): it is matched with ASCII and IGNORECASE")
     try:
-        re.compile(value)
+        re.compile(value, _HANDLE_FLAGS)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is not a regular expression: {error}") from None
     syntax = _ESCAPE_OR_SET.sub("x", value).replace("(?", "(")
@@ -236,7 +240,7 @@ class OAuthProvider(ProviderApi):
 
     def handle_problem(self, handle: str) -> str | None:
         """Why nobody of the provider can have the normalized handle; None when somebody can."""
-        if not self.handle_rule or re.fullmatch(self.handle_rule, handle, re.ASCII | re.IGNORECASE):
+        if not self.handle_rule or re.fullmatch(self.handle_rule, handle, _HANDLE_FLAGS):
             return None
         return f"must be a handle of {self.name}, by the provider's handle_rule: {self.handle_rule}"
 

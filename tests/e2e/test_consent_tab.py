@@ -251,6 +251,19 @@ async def test_a_code_is_handed_over_before_its_tab_is_closed(
     assert not [visited for visited in site.visited if visited.startswith("/callback")]
 
 
+async def test_a_tab_that_was_not_handed_over_is_closed(visit: Callable[..., Visit], browser: RunningBrowser):
+    def fail(_stage: SessionStage) -> None:
+        raise RuntimeError("nobody hears the report")
+
+    visiting = visit("/by-button")
+    visiting.request.report = fail
+    with pytest.raises(RuntimeError, match="nobody hears"):
+        await visiting.code()
+    async with asyncio.timeout(60):
+        while len(await _pages(browser)) > 1:
+            await asyncio.sleep(0.02)
+
+
 async def test_a_callback_by_form_post_gives_its_code(visit: Callable[..., Visit], site: Site):
     """OAuth 2.0 Form Post Response Mode: the code is in the body."""
     assert await visit("/by-form-post").code() == "the-code"
@@ -761,14 +774,22 @@ LINK = "<p id=who>@alice</p><a id=agree target=_blank {} href=/popup>Go on</a>"
 WINDOWS = {
     "tab": (LINK.format(""), PAGES["/consent"]),
     "tab without an opener": (LINK.format("rel=noopener"), PAGES["/consent"]),
-    "window": (OPENER.format("open('/popup', 'consent', 'width=500,height=400')"), PAGES["/consent"]),
+    "window": (OPENER.format("window.open('/popup', 'consent', 'width=500,height=400')"), PAGES["/consent"]),
     "window that closes itself": (
-        OPENER.format("open('/popup', 'consent', 'width=500,height=400')"),
+        OPENER.format("window.open('/popup', 'consent', 'width=500,height=400')"),
         IN_OPENER,
     ),
     "window of others": (
-        OPENER.format("open('{elsewhere}/popup'); location = '/consent'"),
+        OPENER.format("window.open('{elsewhere}/popup'); location = '/consent'"),
         "<h1>An offer</h1>",
+    ),
+    "window of help": (
+        OPENER.format("window.open('/help')"),
+        "<script>opener.location = '/consent'</script>Help",
+    ),
+    "frame in a window that closes itself": (
+        OPENER.format("window.open('/framing', 'consent', 'width=500,height=400')"),
+        "<button id=agree onclick=\"top.opener.location = '/consent'; top.close()\">Agree</button>",
     ),
 }
 
@@ -777,7 +798,12 @@ async def test_a_consent_in_a_new_window_of_the_provider_is_followed(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site, subtests: pytest.Subtests
 ):
     """One browser for all of them; the windows are closed with the tab."""
-    rules = replace(RULES, consent_paths=(*RULES.consent_paths, "/opens", "/popup"))
+    paths = (*RULES.consent_paths, "/opens", "/popup", "/framing")
+    rules = replace(RULES, consent_paths=paths, frame="iframe")
+    site.pages |= {
+        "/help": "<script>opener.location = '/consent'</script>Help",
+        "/framing": "<iframe src=/popup></iframe>",
+    }
     elsewhere = site.url.replace("127.0.0.1", "localhost")
     for name, (page, popup) in WINDOWS.items():
         site.pages |= {"/opens": page.replace("{elsewhere}", elsewhere), "/popup": popup}

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -133,7 +133,47 @@ async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_brows
     assert not [path for path in asked if path.startswith(b"/callback")]
 
 
+async def test_a_windows_redirect_is_caught_after_its_tab_has_gone(ws_url: str, info: SandboxInfo):
+    """Each page has its own network error; the windows are closed with the tab, before or after it."""
+    address = urlsplit(ws_url).netloc
+    redirect = f"{info.provider_url}/callback"
+
+    def pages() -> set[str]:
+        targets = httpx.get(f"http://{address}/json/list", trust_env=False, timeout=10).json()
+        return {target["id"] for target in targets if target["type"] == "page"}
+
+    def until(is_so: Callable[[], bool]) -> None:
+        ends = monotonic() + 60
+        while not is_so():
+            assert monotonic() < ends
+
+    before = pages()
+    with RedirectWatcher(ws_url=ws_url, redirect_uri=redirect, timeout=10) as watcher:
+        _go(address, watcher.target_id, f"{info.provider_url}/somewhere")
+        _do(
+            address, watcher.target_id, "Runtime.evaluate", expression="open('about:blank')", userGesture=True
+        )
+        until(lambda: len(pages() - before) == 2)
+        (window,) = pages() - before - {watcher.target_id}
+        _go(address, window, f"http://{NOWHERE}/")
+        until(lambda: watcher.network_error_of(window) is not None)
+        assert watcher.network_error_of(watcher.target_id) is None
+        _do(address, watcher.target_id, "Page.close")
+        with pytest.raises(ConnectionError):
+            watcher.wait(60)
+        assert pages() - before == {window}
+        _go(address, window, f"{redirect}?code=1")
+        until(lambda: watcher.redirect is not None)
+        watcher.close_tab()
+        until(lambda: pages() == before)
+    assert watcher.redirect == f"{redirect}?code=1"
+
+
 def _go(address: str, target: str, url: str) -> None:
+    _do(address, target, "Page.navigate", url=url)
+
+
+def _do(address: str, target: str, method: str, **params: object) -> None:
     with connect(f"ws://{address}/devtools/page/{target}", compression=None) as socket:
-        socket.send(json.dumps({"id": 1, "method": "Page.navigate", "params": {"url": url}}))
+        socket.send(json.dumps({"id": 1, "method": method, "params": params}))
         socket.recv(timeout=10)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -23,11 +24,16 @@ DEADLINE = 60
 RESULTS: dict[str, Any] = {
     "Target.createTarget": {"targetId": "tab"},
     "Target.attachToTarget": {"sessionId": "session"},
+    "Target.getTargets": {"targetInfos": [{"targetId": "tab", "type": "page", "url": "about:blank"}]},
 }
 
 
 def too_long(message: dict[str, Any], ceiling: int) -> str:
     return json.dumps(message) + " " * ceiling
+
+
+def refusal(number: int) -> str:
+    return json.dumps({"id": number, "error": {"code": -32602, "message": "No target with given id found"}})
 
 
 @dataclass
@@ -74,7 +80,7 @@ async def test_a_redirect_in_a_message_above_the_ceiling_is_not_caught():
     paused = {
         "method": "Fetch.requestPaused",
         "sessionId": "session",
-        "params": {"requestId": "1", "request": {"url": f"{REDIRECT}?code=1"}},
+        "params": {"requestId": "1", "frameId": "tab", "request": {"url": f"{REDIRECT}?code=1"}},
     }
 
     def watch(url: str) -> RedirectWatcher:
@@ -89,6 +95,34 @@ async def test_a_redirect_in_a_message_above_the_ceiling_is_not_caught():
     assert watcher.redirect is None
 
 
+async def test_a_tab_that_cannot_be_watched_is_closed():
+    def watch(url: str) -> None:
+        with RedirectWatcher(ws_url=url, redirect_uri=REDIRECT, timeout=DEADLINE):
+            pytest.fail("it cannot be watched")
+
+    async with browser("Fetch.enable", refusal) as scripted:
+        with pytest.raises(ConnectionError, match="opens no tab"):
+            await asyncio.to_thread(watch, scripted.url)
+        assert await asyncio.wait_for(scripted.after, DEADLINE) == "Target.closeTarget"
+
+
+async def test_a_tab_that_closes_before_it_is_asked_ends_no_search_for_hung_tabs():
+    def attach(url: str, ended: Callable[[], object]) -> object:
+        with closing_hung_tabs(url, timeout=DEADLINE):
+            return ended()
+
+    loop = asyncio.get_running_loop()
+    async with browser("Target.attachToTarget", refusal) as scripted:
+
+        async def after() -> str | int:
+            return await asyncio.wait_for(scripted.after, DEADLINE)
+
+        def ended() -> object:
+            return asyncio.run_coroutine_threadsafe(after(), loop).result(DEADLINE)
+
+        assert await asyncio.to_thread(attach, scripted.url, ended) == "Target.getTargets"
+
+
 async def test_a_list_of_tabs_above_the_ceiling_ends_the_search_with_a_log_line(log_lines: LogLines):
     def answer(number: int) -> str:
         return too_long({"id": number, "result": {"targetInfos": []}}, hung_tabs._MAX_MESSAGE)
@@ -97,6 +131,7 @@ async def test_a_list_of_tabs_above_the_ceiling_ends_the_search_with_a_log_line(
         with closing_hung_tabs(url, timeout=DEADLINE):
             return ended()
 
+    structlog.contextvars.bind_contextvars(session_id="s-1")
     loop = asyncio.get_running_loop()
     async with browser("Target.getTargets", answer) as scripted:
 
@@ -107,8 +142,8 @@ async def test_a_list_of_tabs_above_the_ceiling_ends_the_search_with_a_log_line(
             return asyncio.run_coroutine_threadsafe(after(), loop).result(DEADLINE)
 
         assert await asyncio.to_thread(attach, scripted.url, ended) == CloseCode.MESSAGE_TOO_BIG
-    assert [(line["event"], line["error"]) for line in log_lines()] == [
-        ("browser.tabs_not_seen", "ConnectionClosedError")
+    assert [(line["event"], line["error"], line["session_id"]) for line in log_lines()] == [
+        ("browser.tabs_not_seen", "ConnectionClosedError", "s-1")
     ]
 
 

@@ -24,8 +24,9 @@ from urllib3.exceptions import ProtocolError
 from websockets.exceptions import ConnectionClosedError
 
 from app.services.automation import obtain_code
-from app.services.consent_tab import is_dead, parse_callback
-from app.services.interfaces import BrowserTimeouts
+from app.services.consent_tab import ConsentTab, is_dead, parse_callback
+from app.services.interfaces import BrowserTimeouts, ConsentRequest, RunningBrowser
+from app.services.providers import ConsentPageRules
 from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
@@ -216,3 +217,32 @@ def test_what_the_drivers_death_is_called(error: Exception, ours: type[Exception
     with pytest.raises(ours) as caught:
         obtain_code(Controller(), SimpleNamespace(timeouts=BrowserTimeouts(1, 1, 1, 1)), print)
     assert caught.type is ours
+
+
+class ClosedWindow:
+    """A driver whose window has closed itself."""
+
+    @property
+    def current_url(self) -> str:
+        raise NoSuchWindowException
+
+
+def test_a_button_whose_window_has_closed_before_the_click_was_not_pressed():
+    request = ConsentRequest(
+        browser=RunningBrowser(profile_id="p", address="127.0.0.1:1", ws_url="ws://127.0.0.1:1/x", major=1),
+        driver_url="http://127.0.0.1:1",
+        account_id="alice",
+        authorization=new_authorization(),
+        page=ConsentPageRules(consent_buttons=("button",)),
+        report=lambda stage: None,
+        timeouts=BrowserTimeouts(attach=1, page_load=1, consent_button=1, callback=1, person=1),
+    )
+    watcher: Any = SimpleNamespace(target_id="tab")
+    driver: Any = ClosedWindow()
+    tab = ConsentTab(driver=driver, watcher=watcher, request=request)
+    tab._window = "window"
+    button: Any = None
+    assert not tab._press(button, is_consent=True)
+    tab._window = "tab"
+    with pytest.raises(NoSuchWindowException):
+        tab._press(button, is_consent=True)

@@ -56,11 +56,13 @@ def test_an_address_is_the_consent_page_the_providers_or_neither(
         ("http://provider.example:8080/authorize", True),
         ("https://provider.example/authorize", True),
         ("https://provider.example:8080/authorize", False),
+        ("http://provider.example:8080/consent", True),
+        ("https://provider.example/consent", True),
         ("https://other.example/authorize", False),
     ],
 )
 def test_a_provider_may_lead_from_http_to_https(url: str, is_consent: bool):
-    rules = ConsentPageRules(consent_buttons=("button",))
+    rules = ConsentPageRules(consent_buttons=("button",), consent_paths=("/consent",))
     places = ConsentPlaces.from_rules("http://provider.example:8080/authorize?client_id=7", rules)
     assert places.is_consent_page(url) is is_consent
 
