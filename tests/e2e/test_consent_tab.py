@@ -101,6 +101,7 @@ PAGES = {
     "/wrong-box": "<p id=who>@bob</p><input type=checkbox onclick=\"location='/granted'\">" + GRANT,
     "/nothing": "<h1>We are making things better</h1><button>Continue</button>",
     "/consent": "<p id=who>@alice</p>" + GRANT,
+    "/named-as-an-error": "<p id=who>No such app (@alice)</p>" + GRANT,
     "/disabled": "<button id=agree disabled>Agree</button>",
     "/not-yours": "<h1>No such app</h1>" + GRANT,
     "/alert": "<p class=alert>The redirect URI is not registered</p>",
@@ -216,7 +217,7 @@ async def test_pages_of_other_shapes_lead_to_the_code(
     visit: Callable[..., Visit], site: Site, subtests: pytest.Subtests
 ):
     """One browser for all of them."""
-    for path in ("/plain", "/xpath", "/banner", "/chooser", "/namesakes"):
+    for path in ("/plain", "/xpath", "/banner", "/chooser", "/namesakes", "/named-as-an-error"):
         site.visited.clear()
         with subtests.test(path):
             assert await visit(path).code() == "the-code"
@@ -268,6 +269,15 @@ async def test_a_callback_by_form_post_gives_its_code(visit: Callable[..., Visit
     """OAuth 2.0 Form Post Response Mode: the code is in the body."""
     assert await visit("/by-form-post").code() == "the-code"
     assert "/callback" not in site.visited
+
+
+async def test_a_redirect_uri_is_caught_as_the_browser_writes_it(visit: Callable[..., Visit], site: Site):
+    path = "/a/../rück ruf"
+    site.pages["/by-another-path"] = GRANT.replace("/granted", CALLBACK.replace("/callback", path))
+    one = visit("/by-another-path")
+    one.request.authorization = replace(one.request.authorization, redirect_uri=f"{site.url}{path}")
+    assert await one.code() == "the-code"
+    assert site.visited == ["/by-another-path"]
 
 
 async def test_an_answer_in_the_fragment_is_named(visit: Callable[..., Visit]):
@@ -591,11 +601,22 @@ def led_to(path: str) -> str:
     return f"<script>location='{path}'</script>"
 
 
+def led_away_by_a_look(path: str) -> str:
+    """The page's address changes once its button is judged, before it is pressed."""
+    return f"<script>document.querySelector('button').matches = () => history.pushState(0, '', '{path}')</script>"
+
+
 NOT_PRESSED = {
     "challenge": (led_to("/account/login_challenge"), HumanCheckException, "human check"),
     "suspended": (led_to("/account/suspended"), AccountLockedException, "locked"),
     "terms": (led_to("/terms"), NotConsentPageException, r"another page of the provider, [\w.:]+/terms,"),
     "proxy seller": (led_to("{other}/plan"), NotConsentPageException, r"not the provider's, {other_host}/plan,"),
+    "login of another host": (led_to("{other}/login"), NotConsentPageException, "the provider's, {other_host}/login,"),
+    "another page from the look on": (
+        cell("Alice", "alice") + BUTTON + led_away_by_a_look("/terms"),
+        NotConsentPageException,
+        r"another page of the provider, [\w.:]+/terms,",
+    ),
     "button in no form": (
         "<button class=submit onclick=\"location='/pay'\">Renew now</button>",
         UnknownPageException,
@@ -641,6 +662,11 @@ NOT_PRESSED = {
     "transparent": (f"<p style='opacity:0'>{BUTTON}</p>", ConsentButtonNotFoundException, "is hidden"),
     "dialog": ("<script>alert('Mind the cookies')</script>" + BUTTON, PageDialogException, "Mind the cookies"),
     "another account": (cell("Support of @Acme", "bob") + BUTTON, AccountMismatchException, "as @bob,"),
+    "another account above a display name": (
+        "<div data-testid=UserCell><div>@bob</div><div>Support of @Acme</div></div>" + BUTTON,
+        AccountMismatchException,
+        "as @bob,",
+    ),
     "another account in one line": (
         f"<p data-testid=UserCell>Support of @Acme @bob</p>{BUTTON}", AccountMismatchException, "as @bob,",
     ),
@@ -654,6 +680,7 @@ ELSEWHERE = {
     "/inner": BUTTON,
 }
 OF_ANOTHER_HOST = {
+    "/login": BUTTON,
     "/plan": PAY,
     "/bar": f"<div data-testid=BottomBar><button {GIVE}>No</button></div>{BUTTON}",
 }
@@ -684,13 +711,14 @@ async def test_nothing_is_pressed_outside_the_consent_page(
 
 
 def later(change: str) -> str:
-    """`change` is done with `b`, the button's container, after 1.2 seconds."""
-    return f"<script>setTimeout(() => {{ const b = document.querySelector('#b'); {change} }}, 1200)</script>"
+    """`change` is done with `b`, the button's container, after 2 seconds, which is longer than one wait in the page."""
+    return f"<script>setTimeout(() => {{ const b = document.querySelector('#b'); {change} }}, 2000)</script>"
 
 
 PRESSED = {
     "display name with an address": cell("Ann @annl@social.example", "alice") + BUTTON,
     "display name with another account": cell("Support of @Acme", "Alice") + BUTTON,
+    "display name after the account": f"<p data-testid=UserCell>@alice Support of @Acme</p>{BUTTON}",
     "app named as a human check": f"<h1>Verify you are human</h1>{cell('Alice', 'alice')}{BUTTON}",
     "hidden at first": f"<p id=b style='visibility:hidden'>{BUTTON}</p>{later('b.style = null')}",
     "inert at first": f"<p id=b inert>{BUTTON}</p>{later('b.inert = false')}",
@@ -732,6 +760,7 @@ BOX = '<label><input type=checkbox id={0} onclick="tick()">I agree</label>'
 DESCRIBED = {
     "/many/1": {},
     "/steps": {"consent_buttons": ("#scopes", "#agree")},
+    "/slow": {},
     "/boxes": {"checkboxes": ("input[type=checkbox]",)},
     "/framed": {"frame": "iframe"},
     "/shadow": {"shadow_host": "x-host"},
@@ -744,6 +773,8 @@ DESCRIBED_PAGES = {
     "/steps": "<p id=who>@alice</p><button id=scopes>Go on</button><script>const [b] = "
     "document.getElementsByTagName('button'); b.onclick = () => { b.outerHTML = "
     "`<button id=agree onclick=\"location='/granted'\">Agree</button>` }</script>",
+    "/slow": "<p id=who>@alice</p><button id=agree "
+    "onclick=\"fetch('/pressed'); setTimeout(() => location = '/granted', 2000)\">Agree</button>",
     "/boxes": f"<p id=who>@alice</p>{BOX.format('a')}{BOX.format('c')}<fieldset disabled>{GRANT}</fieldset>"
     "<script>const tick = () => { document.querySelector('fieldset').disabled = !!document.querySelector("
     "'input:not(:checked)') }</script>",
@@ -768,6 +799,7 @@ async def test_what_the_rules_describe_leads_to_the_code(
             assert len(site.visited) == len(set(site.visited))
 
 
+# In a handler, `open` with one argument is the document's.
 OPENER = '<p id=who>@alice</p><button id=agree onclick="{}">Go on</button>'
 IN_OPENER = f"<button id=agree onclick=\"opener.location = '{CALLBACK}'; close()\">Agree</button>"
 LINK = "<p id=who>@alice</p><a id=agree target=_blank {} href=/popup>Go on</a>"
@@ -824,6 +856,15 @@ async def test_pages_without_an_end_are_pressed_five_times_and_no_page_twice(
     with pytest.raises(AuthorizationTimeoutException):
         await visit("/many/1", timeouts=SOON).code()
     assert site.visited == [f"/many/{n}" for n in range(1, 7)]
+
+
+async def test_a_frame_of_another_host_is_not_pressed(visit: Callable[..., Visit], site: Site):
+    with _serving({"/inner": DESCRIBED_PAGES["/inner"]}) as other:
+        site.pages["/framed"] = f"<iframe src={other.url}/inner width=500 height=300></iframe>"
+        with pytest.raises(NotConsentPageException, match="/framed"):
+            await visit("/framed", page=replace(RULES, frame="iframe"), timeouts=SOON).code()
+        assert "/inner" in other.visited
+        assert "/granted" not in other.visited
 
 
 async def test_a_link_in_the_label_of_a_checkbox_is_not_pressed(visit: Callable[..., Visit], site: Site):
