@@ -815,10 +815,7 @@ WINDOWS = {
         OPENER.format("window.open('{elsewhere}/popup'); location = '/consent'"),
         "<h1>An offer</h1>",
     ),
-    "window of help": (
-        OPENER.format("window.open('/help')"),
-        "<script>opener.location = '/consent'</script>Help",
-    ),
+    "window of help": (OPENER.format("window.open('/help')"), ""),
     "frame in a window that closes itself": (
         OPENER.format("window.open('/framing', 'consent', 'width=500,height=400')"),
         "<button id=agree onclick=\"top.opener.location = '/consent'; top.close()\">Agree</button>",
