@@ -889,13 +889,17 @@ async def _awaited(running: asyncio.Task[str], visit: Visit) -> None:
 
 
 async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:
-    """Does `script` in the tab that shows the page `at`, as a person at the window would."""
-
+    """Does `script` in the tab that shows the page `at`, as a person at the window would, once it can be done."""
+    act = {"expression": script, "userGesture": True}
     async with asyncio.timeout(60):
-        while (target := await _tab(browser, at)) is None:
+        while True:
+            if (target := await _tab(browser, at)) is not None:
+                done = await command(
+                    f"ws://{browser.address}/devtools/page/{target}", "Runtime.evaluate", act
+                )
+                if "exceptionDetails" not in done:  # else the page is not built yet
+                    return
             await asyncio.sleep(0.02)
-    page = f"ws://{browser.address}/devtools/page/{target}"
-    await command(page, "Runtime.evaluate", {"expression": script, "userGesture": True})
 
 
 async def _tab(browser: RunningBrowser, url: str) -> str | None:
