@@ -166,7 +166,7 @@ class Settings(BaseSettings):
 
     oauth_apps: dict[str, OAuthApp] = {}
     providers_file: Path | None = None
-    """TOML; read by `app.services.provider_file`."""
+    """TOML; read by `app.services.oauth.provider_file`."""
     x_web_url: str = "https://x.com"
     x_api_url: str = "https://api.x.com"
     oauth_api_timeout: PositiveSeconds = 15.0

@@ -38,7 +38,7 @@ from app.api.routes import router
 from app.config import Settings, SettingsError
 from app.context import Context, open_context
 from app.database import Database, make_private_folder
-from app.services.provider_file import load_providers
+from app.services.oauth.provider_file import load_providers
 from app.utils.exceptions import WorkerDiedException
 from app.utils.logger import get_logger
 from app.utils.tasks import unless

@@ -29,8 +29,8 @@ from app.config import load_settings
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Credential
-from app.services import secret_audit
-from app.services.token_import import TokenImport
+from app.services.tokens import key_audit
+from app.services.tokens.importer import TokenImport
 from app.utils.crypto import generate_key
 from app.utils.exceptions import AppException
 from benchmarks.pickup import postgresql_url
@@ -157,7 +157,7 @@ async def measure(title: str, url: str, folder: Path, accounts: int, readers: in
         async with readings.reading() as alone:
             await asyncio.sleep(seconds)
         print(f"  beside the rotation: {beside}\n  without it:          {alone}")
-        found = await secret_audit.audit(context.database, context.vault)
+        found = await key_audit.audit(context.database, context.vault)
         print(f"  values by key: {dict(found.values)}, opened by no key: {len(found.unreadable)}")
 
 

@@ -25,7 +25,7 @@ from app.database import Database
 from app.demo.service_process import settings_for
 from app.models import Profile, utc_now
 from app.sandbox.process import SandboxProcess
-from app.services.profile_sync import SyncResult
+from app.services.profiles.sync import SyncResult
 
 NAIVE_PAGES = 100
 ROWS_A_PAGE = 30

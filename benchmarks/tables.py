@@ -27,16 +27,18 @@ from app.config import load_settings
 from app.context import Context, open_context
 from app.database import Database
 from app.models import AuthorizationSession, Event, SessionStatus, utc_now
-from app.services import event_list, event_order, listing, session_list
-from app.services.event_filters import EventFilter
-from app.services.event_list import Place
-from app.services.event_order import Position
-from app.services.event_tail import page_after
-from app.services.fleet_counts import count_fleet
-from app.services.listing import PageRequest
-from app.services.reach import EVERYTHING, Reach
-from app.services.retention import Retention, RetentionDays
-from app.services.session_list import SessionFilter
+from app.services.authorizations import queries as session_list
+from app.services.authorizations.queries import SessionFilter
+from app.services.events import order, queries
+from app.services.events.filters import EventFilter
+from app.services.events.order import Position
+from app.services.events.queries import Place
+from app.services.events.tail import page_after
+from app.services.operations.counts import count_fleet
+from app.services.operations.retention import Retention, RetentionDays
+from app.services.shared import paging
+from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.paging import PageRequest
 from benchmarks.pickup import postgresql_url
 
 SMALL, RUNS, CHUNK, ACCOUNTS = 10_000, 7, 20_000, 40_000
@@ -143,22 +145,22 @@ def measures(context: Context, events: int) -> Measures:
     def events_of(wanted: EventFilter) -> Callable[[], Awaitable[object]]:
         async def run() -> None:
             async with database.reading() as session:
-                await event_list.page(session, wanted, page=1, page_size=50)
-                await event_list.count(session, wanted)
+                await queries.page(session, wanted, page=1, page_size=50)
+                await queries.count(session, wanted)
 
         return run
 
     async def last_page() -> None:
         async with database.reading() as session:
-            await event_list.page(session, EventFilter(), page=200, page_size=50)
+            await queries.page(session, EventFilter(), page=200, page_size=50)
 
     async def deep() -> None:
         async with database.reading() as session:
-            await event_list.rows_before(session, EventFilter(), Place(middle, 0), limit=50)
+            await queries.rows_before(session, EventFilter(), Place(middle, 0), limit=50)
 
     async def replay() -> None:
         async with database.reading() as session:
-            await event_order.newest(session)
+            await order.newest(session)
             await page_after(session, Position(0, events - 500), limit=500)
 
     async def write() -> None:
@@ -225,7 +227,7 @@ def session_measures(database: Database) -> Measures:
         assert deleted["sessions_deleted"] >= 900, deleted
 
     newest = PageRequest(descending=True)
-    deep = replace(newest, after=listing.Position(middle.isoformat(), 0))
+    deep = replace(newest, after=paging.Position(middle.isoformat(), 0))
     some, none = Reach.of(["AIOTT1"], ["account_77*"]), Reach.of([], [f"nobody_{n}*" for n in range(20)])
     return {
         **{f"sessions: {name}": sessions_of(wanted, newest, EVERYTHING) for name, wanted in filters.items()},

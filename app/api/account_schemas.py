@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.lists import PageQuery
 from app.models import Credential, CredentialStatus
-from app.services.account_list import AccountFilter, SortField
-from app.services.credential_service import HandedToken
+from app.services.tokens.accounts import AccountFilter, SortField
+from app.services.tokens.service import HandedToken
 
 
 class ApiAppQuery(BaseModel):

@@ -23,7 +23,7 @@ from app.api.dependencies import (
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas import AccountId
-from app.services import account_list
+from app.services.tokens import accounts
 from app.utils.exceptions import (
     AccountRefusedException,
     AppLimitedException,
@@ -68,7 +68,7 @@ async def list_accounts(
     wanted = query.wanted(
         context.cursors, caller, of="accounts", sort=query.sort, descending=query.order == "desc"
     )
-    page = await account_list.page(session, query.filter(), wanted, reach=caller.reach)
+    page = await accounts.page(session, query.filter(), wanted, reach=caller.reach)
     rows = [AccountResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="accounts")
 
@@ -78,7 +78,7 @@ async def get_account(
     account_id: AccountId, caller: AuthorizeCallerDep, session: ReadSessionDep
 ) -> APIResponse[list[AccountResponse]]:
     """The account's token sets, one for each app."""
-    rows = await account_list.of_account(session, account_id, reach=caller.reach)
+    rows = await accounts.of_account(session, account_id, reach=caller.reach)
     if not rows:
         raise TokenNotFoundException(account_id, "any app")
     return success_response([AccountResponse.from_row(row) for row in rows])

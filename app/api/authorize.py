@@ -17,7 +17,7 @@ from app.api.errors import errors
 from app.api.openapi import LOCATION
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.session_schemas import AuthorizeRequest, SessionListQuery, SessionResponse, SessionSummary
-from app.services import session_list
+from app.services.authorizations import queries
 from app.utils.exceptions import (
     AppPausedException,
     AttentionNotNeededException,
@@ -90,7 +90,7 @@ async def list_authorizations(
 ) -> PaginatedResponse[SessionSummary]:
     """Authorization sessions, the newest first."""
     wanted = query.wanted(context.cursors, caller, of="authorize", descending=query.order == "desc")
-    page = await session_list.page(session, query.filter(), wanted, reach=caller.reach)
+    page = await queries.page(session, query.filter(), wanted, reach=caller.reach)
     rows = [SessionSummary.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="authorize")
 

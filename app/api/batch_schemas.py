@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.schemas import Moment
 from app.models import Batch, BatchStatus, SessionStatus
-from app.services import batch_rows
-from app.services.batch_making import BatchOrder
-from app.services.batch_rows import RowDefaults
-from app.services.batch_views import BatchView, RowResult
+from app.services.batches import rows as batch_rows
+from app.services.batches.creation import BatchOrder
+from app.services.batches.queries import BatchView, RowResult
+from app.services.batches.rows import RowDefaults
 from app.utils.exceptions import InvalidRequestException, UnsupportedMediaTypeException
 
 _CSV: Final = "text/csv"

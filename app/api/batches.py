@@ -27,7 +27,7 @@ from app.api.errors import errors
 from app.api.lists import PageQuery
 from app.api.openapi import LOCATION
 from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
-from app.services import batch_views
+from app.services.batches import queries
 from app.utils.exceptions import (
     AppPausedException,
     BatchEmptyException,
@@ -84,8 +84,8 @@ async def authorize_batch(
     if not placed.is_new:
         response.status_code = status.HTTP_200_OK
     async with context.database.reading() as session:
-        view = await batch_views.view_batch(session, placed.batch_id, caller=caller)
-        rows, _ = await batch_views.page_of_results(
+        view = await queries.view_batch(session, placed.batch_id, caller=caller)
+        rows, _ = await queries.page_of_results(
             session, placed.batch_id, page=1, page_size=len(order.rows), caller=caller
         )
     results = [RowResponse.from_result(row) for row in rows]
@@ -101,7 +101,7 @@ async def list_batches(
 ) -> PaginatedResponse[BatchSummary]:
     """The newest first."""
     wanted = query.wanted(context.cursors, caller, of="batches", descending=True)
-    page = await batch_views.page_of_batches(session, wanted, caller=caller)
+    page = await queries.page_of_batches(session, wanted, caller=caller)
     return query.answer(
         page, [BatchSummary.from_row(row) for row in page.rows], context.cursors, caller, of="batches"
     )
@@ -113,7 +113,7 @@ async def get_batch(
 ) -> APIResponse[BatchResponse]:
     """Its status, counts and the time it still needs."""
     return success_response(
-        BatchResponse.from_view(await batch_views.view_batch(session, batch_id, caller=caller))
+        BatchResponse.from_view(await queries.view_batch(session, batch_id, caller=caller))
     )
 
 
@@ -127,7 +127,7 @@ async def list_batch_results(
     session: ReadSessionDep,
 ) -> PaginatedResponse[RowResponse]:
     """Row by row, in their order."""
-    found, total = await batch_views.page_of_results(
+    found, total = await queries.page_of_results(
         session, batch_id, page=query.page, page_size=query.page_size, caller=caller
     )
     rows = [RowResponse.from_result(row) for row in found]
@@ -147,7 +147,7 @@ async def cancel_batch(
         await context.batches.cancel(session, batch_id, caller=caller)
     await context.batch_pacing.pace(batch_id)
     async with context.database.reading() as session:
-        view = await batch_views.view_batch(session, batch_id, caller=caller)
+        view = await queries.view_batch(session, batch_id, caller=caller)
     return success_response(BatchResponse.from_view(view))
 
 
@@ -169,6 +169,6 @@ async def retry_batch(
             session, batch_id, needs_attention=wanted.needs_attention, caller=caller
         )
     async with context.database.reading() as session:
-        view = await batch_views.view_batch(session, batch_id, caller=caller)
+        view = await queries.view_batch(session, batch_id, caller=caller)
     summary = BatchResponse.from_view(view)
     return success_response(RetriedBatchResponse(**vars(summary), put_back=put_back))

@@ -13,8 +13,8 @@ from structlog.contextvars import bind_contextvars
 from app.api.client_address import client_address
 from app.api.rate_limit import FailedAuthentications, RateLimiter
 from app.context import Context
-from app.services.key_service import Caller, Scope
-from app.services.reach import EVERYTHING
+from app.services.keys.service import Caller, Scope
+from app.services.shared.access import EVERYTHING
 from app.utils.exceptions import AuthenticationException, OutOfReachException, PermissionDeniedException
 
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)

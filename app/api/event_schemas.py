@@ -10,11 +10,11 @@ from pydantic_core import PydanticCustomError
 
 from app.api.schemas import AccountId, Moment
 from app.models import Event
-from app.services.event_filters import EventFilter
-from app.services.event_list import COUNT_LIMIT
-from app.services.event_order import Position
-from app.services.event_streams import EventStreams, Reader
-from app.services.reach import Reach
+from app.services.events.filters import EventFilter
+from app.services.events.order import Position
+from app.services.events.queries import COUNT_LIMIT
+from app.services.events.streams import EventStreams, Reader
+from app.services.shared.access import Reach
 from app.utils.exceptions import UnknownEventIdException
 
 _POSITION: Final = re.compile(r"(\d{1,19})-(\d{1,19})")

@@ -34,13 +34,13 @@ from app.api.event_schemas import (
 from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
 from app.context import Context
 from app.models import Event
-from app.services import event_list, event_service
-from app.services.event_exports import ExportBrokenOff
-from app.services.event_filters import EventFilter
-from app.services.event_list import EventRows, Place
-from app.services.event_streams import EventStreams, Gap, Reader
-from app.services.event_tail import StreamedEvent
-from app.services.key_service import Caller, Scope
+from app.services.events import queries, recorder
+from app.services.events.exports import ExportBrokenOff
+from app.services.events.filters import EventFilter
+from app.services.events.queries import EventRows, Place
+from app.services.events.streams import EventStreams, Gap, Reader
+from app.services.events.tail import StreamedEvent
+from app.services.keys.service import Caller, Scope
 from app.utils.cursors import Cursors
 from app.utils.exceptions import (
     AuthenticationException,
@@ -73,7 +73,7 @@ async def list_events(
     """The latest first. Pages end with that of the 10,000th event; `next_cursor` goes on to the end."""
     wanted = query.filter(caller.reach)
     found = await _found(session, context.cursors, query, wanted, reader=caller.name)
-    count = await event_list.count(session, wanted)
+    count = await queries.count(session, wanted)
     answer = paginated_response(
         [EventResponse.from_row(row) for row in found.rows],
         total=count.number,
@@ -91,8 +91,8 @@ async def _found(
     if query.cursor is not None:
         occurred_at, event_id = cursors.read(query.cursor, reader=reader, of=_LIST, filters=query.filters())
         place = Place(datetime.fromisoformat(occurred_at), event_id)
-        return await event_list.rows_before(session, wanted, place, limit=query.page_size)
-    return await event_list.page(session, wanted, page=query.page, page_size=query.page_size)
+        return await queries.rows_before(session, wanted, place, limit=query.page_size)
+    return await queries.page(session, wanted, page=query.page, page_size=query.page_size)
 
 
 def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None, *, reader: str) -> str | None:
@@ -141,7 +141,7 @@ async def export_events(
 ) -> StreamingResponse:
     """As CSV or as a JSON object a line; a file that ends early is broken off, not ended."""
     async with context.database.transaction() as session:
-        event_service.record(
+        recorder.record(
             session, "events.exported", actor=caller.name, format=query.format, filters=query.filters()
         )
     write = _csv_lines if query.format == "csv" else _json_lines

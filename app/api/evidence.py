@@ -10,7 +10,7 @@ from app.api.dependencies import EvidenceCallerDep, KeyFirstRoute, ReadSessionDe
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.models import Evidence
-from app.services import evidence_service
+from app.services.authorizations import evidence
 from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundException
 
 router = APIRouter(prefix="/authorize", tags=["evidence"], route_class=KeyFirstRoute)
@@ -50,7 +50,7 @@ async def get_evidence(
     session_id: str, caller: EvidenceCallerDep, session: ReadSessionDep
 ) -> APIResponse[list[EvidenceResponse]]:
     """Of each attempt that failed in the browser: address, title, test ids, console errors."""
-    found = await evidence_service.of_session(session, session_id, reach=caller.reach)
+    found = await evidence.of_session(session, session_id, reach=caller.reach)
     return success_response(
         [EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in found]
     )
@@ -74,8 +74,6 @@ async def get_screenshot(
     ] = None,
 ) -> Response:
     """The page as it was when an attempt failed; what stood in input fields is not to be seen."""
-    number, image = await evidence_service.screenshot(
-        session, session_id, attempt=attempt, reach=caller.reach
-    )
+    number, image = await evidence.screenshot(session, session_id, attempt=attempt, reach=caller.reach)
     name = f'inline; filename="{session_id}-attempt-{number}.jpg"'
     return Response(image, media_type="image/jpeg", headers={"Content-Disposition": name})

@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.api.lists import PageQuery
 from app.api.schemas import Moment
 from app.models import ApiKey
-from app.services.key_service import MadeKey, Scope
-from app.services.key_status import KeyFilter, KeyStatus, status_of
-from app.services.reach import MAX_ACCOUNT_PATTERNS, Reach
+from app.services.keys.service import MadeKey, Scope
+from app.services.keys.status import KeyFilter, KeyStatus, status_of
+from app.services.shared.access import MAX_ACCOUNT_PATTERNS, Reach
 from app.utils.handles import APP_NAME, normalize_pattern
 
 _DAY = 86_400

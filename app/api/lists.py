@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.responses import PaginatedResponse, paginated_response
-from app.services.key_service import Caller
-from app.services.listing import Page, PageRequest, Position, Total
+from app.services.keys.service import Caller
+from app.services.shared.paging import Page, PageRequest, Position, Total
 from app.utils.cursors import Cursors
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from redis.asyncio import BlockingConnectionPool
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.services.key_service import Caller
+from app.services.keys.service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
 from app.utils.logger import get_logger
 from app.utils.moving_window import MINUTE, MovingWindow

@@ -13,8 +13,8 @@ from app.models import (
     SyncStatus,
     utc_now,
 )
-from app.services.cloud_gate import BreakerState
-from app.services.profile_directory import ProfileFilter, SortField
+from app.services.profiles.directory import ProfileFilter, SortField
+from app.services.profiles.request_budget import BreakerState
 from app.utils.handles import normalize_handle
 
 _FIRST_YEAR: Final = 1970

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.lists import PageQuery
 from app.api.schemas import AccountId, Moment
 from app.models import AuthorizationAttempt, AuthorizationSession, ConsentMode, SessionStage, SessionStatus
-from app.services.authorization_service import Order, SessionView
-from app.services.session_list import SessionFilter
+from app.services.authorizations.queries import SessionFilter
+from app.services.authorizations.service import Order, SessionView
 
 StepSeconds = Annotated[float | None, Field(ge=0.5, le=3600, strict=True)]
 

@@ -10,9 +10,9 @@ from app.api.lists import PageQuery
 from app.api.schemas import Moment
 from app.clients.webhooks import WebhookAnswer
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookStatus
-from app.services.reach import MAX_ACCOUNT_PATTERNS
-from app.services.webhook_service import WebhookOrder
-from app.services.webhook_views import WebhookView
+from app.services.shared.access import MAX_ACCOUNT_PATTERNS
+from app.services.webhooks.queries import WebhookView
+from app.services.webhooks.service import WebhookOrder
 
 Url = Annotated[str, Field(min_length=1, max_length=2048, description="https; its host must be public")]
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f]*$", description="For people")]

@@ -29,7 +29,7 @@ from app.api.webhook_schemas import (
     UpdateWebhookRequest,
     WebhookResponse,
 )
-from app.services import webhook_views
+from app.services.webhooks import queries
 from app.utils.exceptions import (
     DeliveryNotFoundException,
     InvalidCursorException,
@@ -53,7 +53,7 @@ async def create_webhook(
 ) -> APIResponse[CreatedWebhookResponse]:
     """Be told of events from now on; the answer has the secret, once."""
     row, secret = await context.webhooks.create(body.order(), caller)
-    shown = WebhookResponse.from_view(webhook_views.WebhookView(row, pending=0, parked=0))
+    shown = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
     return success_response(CreatedWebhookResponse(**vars(shown), secret=secret.get_secret_value()))
 
 
@@ -62,7 +62,7 @@ async def list_webhooks(
     caller: WebhooksCallerDep, session: ReadSessionDep
 ) -> APIResponse[list[WebhookResponse]]:
     """Those that reach no further than the API key, the oldest first."""
-    views = await webhook_views.all_within(session, caller.reach)
+    views = await queries.all_within(session, caller.reach)
     return success_response([WebhookResponse.from_view(view) for view in views])
 
 
@@ -72,7 +72,7 @@ async def get_webhook(
 ) -> APIResponse[WebhookResponse]:
     """With how many deliveries wait, and were given up."""
     row = await context.webhooks.get(session, webhook_id, caller)
-    return success_response(WebhookResponse.from_view(await webhook_views.view(session, row)))
+    return success_response(WebhookResponse.from_view(await queries.view(session, row)))
 
 
 @router.patch(
@@ -86,7 +86,7 @@ async def update_webhook(
     """Deliveries that wait go to the new URL; those of types, apps or accounts that it no longer has are parked."""
     row = await context.webhooks.update(webhook_id, body.order(), caller)
     async with context.database.reading() as session:
-        view = await webhook_views.view(session, row)
+        view = await queries.view(session, row)
     return success_response(WebhookResponse.from_view(view))
 
 
@@ -120,7 +120,7 @@ async def pause_webhook(
 ) -> APIResponse[WebhookResponse]:
     """Send nothing until it is resumed; no event is lost that is not deleted meanwhile."""
     row = await context.webhooks.pause(session, webhook_id, caller)
-    return success_response(WebhookResponse.from_view(await webhook_views.view(session, row)))
+    return success_response(WebhookResponse.from_view(await queries.view(session, row)))
 
 
 @router.post("/{webhook_id}/resume", operation_id="resumeWebhook", responses=errors(WebhookNotFoundException))
@@ -129,7 +129,7 @@ async def resume_webhook(
 ) -> APIResponse[WebhookResponse]:
     """Go on; what waits for another attempt is tried at once, also when it was not paused."""
     row = await context.webhooks.resume(session, webhook_id, caller)
-    return success_response(WebhookResponse.from_view(await webhook_views.view(session, row)))
+    return success_response(WebhookResponse.from_view(await queries.view(session, row)))
 
 
 @router.post("/{webhook_id}/test", operation_id="testWebhook", responses=errors(WebhookNotFoundException))
@@ -175,9 +175,7 @@ async def list_deliveries(
     endpoint = await context.webhooks.get(session, webhook_id, caller)
     name = f"deliveries of {endpoint.endpoint_id}"
     wanted = query.wanted(context.cursors, caller, of=name, sort="event_id", descending=True)
-    page = await webhook_views.page_of_deliveries(
-        session, endpoint, caller.reach, wanted, status=query.status
-    )
+    page = await queries.page_of_deliveries(session, endpoint, caller.reach, wanted, status=query.status)
     rows = [DeliveryResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of=name)
 
@@ -196,7 +194,7 @@ async def get_delivery(
 ) -> APIResponse[DeliveryDetailResponse]:
     """One delivery with every attempt and what was answered."""
     endpoint = await context.webhooks.get(session, webhook_id, caller)
-    row, attempts = await webhook_views.delivery(session, endpoint, caller.reach, delivery_id)
+    row, attempts = await queries.delivery(session, endpoint, caller.reach, delivery_id)
     shown = DeliveryResponse.from_row(row)
     attempt_list = [DeliveryAttemptResponse.of(attempt) for attempt in attempts]
     return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))

@@ -8,8 +8,9 @@ import typer
 
 from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
 from app.context import open_context
-from app.services import account_csv, import_files, token_import
-from app.services.token_import import Entry, TokenImport
+from app.services.shared import import_files
+from app.services.tokens import accounts_csv, importer
+from app.services.tokens.importer import Entry, TokenImport
 
 commands = typer.Typer(no_args_is_help=True, help="Accounts that have tokens.")
 
@@ -19,7 +20,7 @@ commands = typer.Typer(no_args_is_help=True, help="Accounts that have tokens.")
 async def import_tokens(
     file: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, help=f"CSV ({','.join(token_import.COLUMNS)}) or .json"),
+        typer.Argument(exists=True, dir_okay=False, help=f"CSV ({','.join(importer.COLUMNS)}) or .json"),
     ],
     replace: Annotated[
         bool, typer.Option("--replace", help="Also the tokens of accounts that have some.")
@@ -52,16 +53,16 @@ async def export_accounts(
     """Write the accounts that have tokens as CSV, without the tokens."""
     with new_file(file) as stream:
         async with open_context(settings()) as context:
-            written = await account_csv.export(context.database, stream)
+            written = await accounts_csv.export(context.database, stream)
     say(f"{written} written to {file}")
 
 
 def _entries(content: bytes, file: Path) -> tuple[Iterable[Entry], int]:
     """And about how many there are."""
     if _is_json(file):
-        entries = token_import.json_entries(content)
+        entries = importer.json_entries(content)
         return entries, len(entries)
-    return token_import.csv_entries(import_files.decoded_lines(content)), content.count(b"\n")
+    return importer.csv_entries(import_files.decoded_lines(content)), content.count(b"\n")
 
 
 def _is_json(file: Path) -> bool:

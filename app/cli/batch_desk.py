@@ -9,11 +9,12 @@ from app.api.batch_schemas import BatchResponse
 from app.client import AsyncClient, Batch, BatchRow
 from app.client.options import BatchOptions
 from app.context import Context
-from app.services import batch_rows, batch_views
-from app.services.batch_making import BatchOrder
-from app.services.batch_rows import RowDefaults
-from app.services.batch_service import PlacedBatch
-from app.services.key_service import COMMAND_LINE
+from app.services.batches import queries
+from app.services.batches import rows as batch_rows
+from app.services.batches.creation import BatchOrder
+from app.services.batches.rows import RowDefaults
+from app.services.batches.service import PlacedBatch
+from app.services.keys.service import COMMAND_LINE
 from app.services.workers.base import WorkerGroup
 from app.utils.logger import setup_logging
 
@@ -65,14 +66,14 @@ class LocalBatches:
 
     async def batch(self, batch_id: str) -> Batch:
         async with self._context.database.reading() as session:
-            view = await batch_views.view_batch(session, batch_id, caller=COMMAND_LINE)
+            view = await queries.view_batch(session, batch_id, caller=COMMAND_LINE)
         return Batch(**vars(BatchResponse.from_view(view)))
 
     async def batch_results(self, batch_id: str) -> AsyncGenerator[BatchRow, None]:
         page, total = 1, 1
         while (page - 1) * _PAGE < total:
             async with self._context.database.reading() as session:
-                rows, total = await batch_views.page_of_results(
+                rows, total = await queries.page_of_results(
                     session, batch_id, page=page, page_size=_PAGE, caller=COMMAND_LINE
                 )
             for row in rows:

@@ -12,13 +12,14 @@ from sqlalchemy.exc import DBAPIError
 from app.cli.shared import asynchronous, counted, say, settings, tell_accounts
 from app.config import Settings, SettingsError
 from app.database import Database
-from app.services import secret_audit, webhook_secrets
-from app.services.credential_vault import CredentialVault
-from app.services.provider_file import load_providers
-from app.services.secret_audit import AuditReport
-from app.services.token_spill import TokenSpill
-from app.services.webhook_secrets import WebhookSecrets
-from app.services.webhook_vault import WebhookVault
+from app.services.oauth.provider_file import load_providers
+from app.services.tokens import key_audit
+from app.services.tokens.key_audit import AuditReport
+from app.services.tokens.spill import TokenSpill
+from app.services.tokens.vault import CredentialVault
+from app.services.webhooks import key_rotation
+from app.services.webhooks.key_rotation import WebhookSecrets
+from app.services.webhooks.vault import WebhookVault
 from app.utils.exceptions import AppException
 
 commands = typer.Typer()
@@ -85,7 +86,7 @@ async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
         vault = CredentialVault(key_ring=loaded.key_ring)
         report = await _audit(database, vault)
         yield _of_tokens(report)
-        webhooks = await webhook_secrets.audit(database, WebhookVault(key_ring=loaded.key_ring))
+        webhooks = await key_rotation.audit(database, WebhookVault(key_ring=loaded.key_ring))
         yield _of_webhooks(webhooks)
         report.values.update(webhooks.values)
         for key_id in vault.key_ids:
@@ -110,8 +111,8 @@ async def _examine_database(database: Database) -> AsyncIterator[Finding]:
 
 
 async def _audit(database: Database, vault: CredentialVault) -> AuditReport:
-    with counted("Opening", await secret_audit.count_rows(database)) as progress:
-        report = await secret_audit.audit(database, vault, progress=progress)
+    with counted("Opening", await key_audit.count_rows(database)) as progress:
+        report = await key_audit.audit(database, vault, progress=progress)
     tell_accounts("opened by no key", report.unreadable)
     return report
 

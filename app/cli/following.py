@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from app.cli.batch_desk import BatchDesk
 from app.client import Batch, BatchRow
 from app.client.options import BatchOptions
-from app.services.batch_service import PlacedBatch
+from app.services.batches.service import PlacedBatch
 from app.utils.foreign_text import neutralised, visible
 from app.utils.tasks import happens_within
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 from app.api.key_schemas import CreateKeyRequest, KeyResponse
 from app.client import AsyncClient
 from app.context import Context
-from app.services.key_service import COMMAND_LINE
-from app.services.key_status import KeyFilter, KeyStatus
-from app.services.listing import PageRequest
+from app.services.keys.service import COMMAND_LINE
+from app.services.keys.status import KeyFilter, KeyStatus
+from app.services.shared.paging import PageRequest
 from app.utils.exceptions import KeyNotFoundException
 
 _ALL: Final = 100_000

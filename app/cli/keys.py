@@ -14,8 +14,8 @@ from app.cli.desk import KeyOption, UrlOption, desk
 from app.cli.key_desk import LocalKeys, RemoteKeys
 from app.cli.shared import asynchronous, say
 from app.models import utc_now
-from app.services.key_service import Scope
-from app.services.key_status import KeyStatus
+from app.services.keys.service import Scope
+from app.services.keys.status import KeyStatus
 from app.utils.foreign_text import visible
 
 _DAY = 86_400

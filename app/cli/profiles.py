@@ -7,7 +7,8 @@ import typer
 
 from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
 from app.context import open_context
-from app.services import import_files, profile_csv
+from app.services.profiles import links_csv
+from app.services.shared import import_files
 
 commands = typer.Typer(no_args_is_help=True, help="Which profile belongs to which account.")
 
@@ -28,7 +29,7 @@ async def import_links(
         raise typer.BadParameter(f"{file} is not UTF-8 text") from None
     async with open_context(settings()) as context:
         with counted("Linking", total) as progress:
-            report = await profile_csv.import_links(
+            report = await links_csv.import_links(
                 context.database,
                 context.directory,
                 import_files.decoded_lines(content),
@@ -52,5 +53,5 @@ async def export_links(
     """Write the links as CSV, as `profiles import` reads them."""
     with new_file(file) as stream:
         async with open_context(settings()) as context:
-            written = await profile_csv.export_links(context.database, stream, everything=everything)
+            written = await links_csv.export_links(context.database, stream, everything=everything)
     say(f"{written} written to {file}")

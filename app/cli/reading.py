@@ -16,10 +16,10 @@ from app.cli.shared import asynchronous, say
 from app.client import AsyncClient, Event, EventsMissed, StreamedEvent, Token
 from app.client.options import EventFilters, StreamFilters
 from app.context import Context
-from app.services import event_list
-from app.services.event_filters import EventFilter
-from app.services.event_streams import Reader
-from app.services.key_service import COMMAND_LINE
+from app.services.events import queries
+from app.services.events.filters import EventFilter
+from app.services.events.streams import Reader
+from app.services.keys.service import COMMAND_LINE
 from app.utils.handles import normalize_handle
 
 commands = typer.Typer()
@@ -115,7 +115,7 @@ class LocalReading:
         return Token(**vars(TokenResponse.from_handed(handed)))
 
     async def events(self, **filters: Unpack[EventFilters]) -> AsyncGenerator[Event, None]:
-        async for rows in event_list.export(self._context.database, EventFilter(**filters)):
+        async for rows in queries.export(self._context.database, EventFilter(**filters)):
             for row in rows:
                 yield Event(**vars(EventResponse.from_row(row)))
 

@@ -6,8 +6,9 @@ import typer
 
 from app.cli.shared import asynchronous, counted, settings, tell, tell_accounts
 from app.context import open_context
-from app.services import secret_rotation, webhook_secrets
-from app.services.webhook_vault import WebhookVault
+from app.services.tokens import key_rotation
+from app.services.webhooks import key_rotation as webhook_secrets
+from app.services.webhooks.vault import WebhookVault
 from app.utils.crypto import generate_key
 
 commands = typer.Typer(no_args_is_help=True, help="The keys that encrypt stored tokens and secrets.")
@@ -27,9 +28,9 @@ async def rotate() -> None:
     Exit code 1 when values are left: some that no key opens, or some that another process writes by another key.
     """
     async with open_context(settings()) as context:
-        total = await secret_rotation.count_outdated(context.database, context.vault)
+        total = await key_rotation.count_outdated(context.database, context.vault)
         with counted("Rotating", total) as progress:
-            report = await secret_rotation.rotate(
+            report = await key_rotation.rotate(
                 context.database, context.vault, actor="cli", progress=progress
             )
         webhooks = await webhook_secrets.rotate(

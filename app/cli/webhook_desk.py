@@ -13,8 +13,8 @@ from app.api.webhook_schemas import (
 )
 from app.client import AsyncClient
 from app.context import Context
-from app.services import webhook_views
-from app.services.key_service import Caller, Scope
+from app.services.keys.service import Caller, Scope
+from app.services.webhooks import queries
 
 _CALLER: Final = Caller("cli", frozenset({Scope.WEBHOOKS}))
 
@@ -30,13 +30,13 @@ class LocalWebhooks:
 
     async def listed(self) -> list[WebhookResponse]:
         async with self._database.reading() as session:
-            views = await webhook_views.all_within(session, _CALLER.reach)
+            views = await queries.all_within(session, _CALLER.reach)
         return [WebhookResponse.from_view(view) for view in views]
 
     async def get(self, webhook_id: str) -> WebhookResponse:
         async with self._database.reading() as session:
             row = await self._webhooks.get(session, webhook_id, _CALLER)
-            return WebhookResponse.from_view(await webhook_views.view(session, row))
+            return WebhookResponse.from_view(await queries.view(session, row))
 
     async def rotate(self, webhook_id: str, *, overlap: int, force: bool = False) -> str:
         """`overlap`: seconds. The new secret."""

@@ -8,15 +8,15 @@ import httpx
 from app.clients.webhooks import WebhookClient
 from app.config import Environment, Settings
 from app.database import Database
-from app.services.event_exports import EventExports, ExportLimits
-from app.services.event_service import RECORDED
-from app.services.event_streams import EventStreams, StreamLimits
-from app.services.event_tail import EventTail
-from app.services.webhook_deliveries import DeliveryLimits, WebhookDeliveries
-from app.services.webhook_fanout import WebhookFanout
-from app.services.webhook_service import WebhookService
-from app.services.webhook_vault import WebhookVault
-from app.services.workers.webhook import WebhookWorker
+from app.services.events.exports import EventExports, ExportLimits
+from app.services.events.recorder import RECORDED
+from app.services.events.streams import EventStreams, StreamLimits
+from app.services.events.tail import EventTail
+from app.services.webhooks.deliveries import DeliveryLimits, WebhookDeliveries
+from app.services.webhooks.fanout import WebhookFanout
+from app.services.webhooks.service import WebhookService
+from app.services.webhooks.vault import WebhookVault
+from app.services.workers.webhook_worker import WebhookWorker
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from app.clients.gologin import GoLoginClient
 from app.clients.profile_browser import ProfileBrowserClient
 from app.config import Settings
 from app.database import Database
-from app.services.account_rule import AccountRule
-from app.services.cloud_gate import CloudGate
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
-from app.services.profile_directory import ProfileDirectory
-from app.services.profile_leases import ProfileLeases
-from app.services.profile_sync import ProfileSyncService
-from app.services.worker_runs import WorkerRuns
-from app.services.workers.sync import ProfileSyncWorker
+from app.services.operations.worker_runs import WorkerRuns
+from app.services.profiles.account_rule import AccountRule
+from app.services.profiles.directory import ProfileDirectory
+from app.services.profiles.leases import ProfileLeases
+from app.services.profiles.request_budget import CloudGate
+from app.services.profiles.sync import ProfileSyncService
+from app.services.workers.sync_worker import ProfileSyncWorker
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from app.context.fleet import Fleet
 from app.context.tokens import Tokens
 from app.database import Database
 from app.models import ConsentMode
-from app.services.authorization_service import AuthorizationService, OrderLimits
+from app.services.authorizations.runs import RunLimits, SessionRuns
+from app.services.authorizations.service import AuthorizationService, OrderLimits
+from app.services.authorizations.waiters import SessionWaiters
 from app.services.automation import BrowserController, ProfileAutomator
-from app.services.batch_pacing import BatchPacing
-from app.services.batch_service import BatchLimits, BatchService
-from app.services.chromedriver import ChromeDrivers
+from app.services.batches.pacing import BatchPacing
+from app.services.batches.service import BatchLimits, BatchService
+from app.services.browser.chromedriver import ChromeDrivers
 from app.services.interfaces import BrowserTimeouts
-from app.services.job_queue import JobQueue
-from app.services.session_runs import RunLimits, SessionRuns
-from app.services.session_waiters import SessionWaiters
+from app.services.queue.jobs import JobQueue
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def build_sessions(
         gologin=fleet.gologin,
         oauth=tokens.oauth,
         apps=tokens.apps,
-        batches=pacing,
+        on_session_ended=pacing.session_ended,
         queue=queue,
         waiters=waiters,
         limits=OrderLimits(
@@ -57,7 +57,7 @@ def build_sessions(
         gologin=fleet.gologin,
         credentials=tokens.credentials,
         apps=tokens.apps,
-        batches=pacing,
+        on_session_ended=pacing.session_ended,
         queue=queue,
         waiters=waiters,
         limits=RunLimits(

@@ -9,15 +9,15 @@ import httpx
 from app.clients.oauth_provider import OAuthProviderClient
 from app.config import Settings
 from app.database import Database
-from app.services.app_states import AppStates
-from app.services.call_budgets import CallBudgets
-from app.services.credential_service import CredentialService
-from app.services.credential_vault import CredentialVault
+from app.services.oauth.app_state import AppStates
+from app.services.oauth.provider_file import load_providers
+from app.services.oauth.rate_limits import CallBudgets
 from app.services.oauth_service import OAuthService
-from app.services.provider_file import load_providers
-from app.services.refresh_leases import RefreshLeases, RefreshTimes
-from app.services.token_refresher import TokenRefresher
-from app.services.token_spill import TokenSpill
+from app.services.tokens.refresh_leases import RefreshLeases, RefreshTimes
+from app.services.tokens.refresher import TokenRefresher
+from app.services.tokens.service import CredentialService
+from app.services.tokens.spill import TokenSpill
+from app.services.tokens.vault import CredentialVault
 
 _FRESH_FOR: Final = 30.0
 """Seconds that a token lives at least when it is handed out."""

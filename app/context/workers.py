@@ -8,16 +8,16 @@ from app.context.fleet import Fleet
 from app.context.sessions import Sessions
 from app.context.tokens import Tokens
 from app.database import Database
-from app.services.alarm_service import AlarmService
-from app.services.retention import Retention, RetentionDays
-from app.services.token_repair import RepairLimits, TokenRepair
-from app.services.worker_runs import WorkerRuns
-from app.services.workers.authorization import AuthorizationWorker
+from app.services.authorizations.repair import RepairLimits, TokenRepair
+from app.services.operations.alarms import AlarmService
+from app.services.operations.retention import Retention, RetentionDays
+from app.services.operations.worker_runs import WorkerRuns
+from app.services.workers.authorization_worker import AuthorizationWorker
 from app.services.workers.base import Worker
-from app.services.workers.cleanup import CleanupWorker
-from app.services.workers.monitor import MonitorWorker, Thresholds
-from app.services.workers.refresh import TokenRefreshWorker
-from app.services.workers.repair import TokenRepairWorker
+from app.services.workers.cleanup_worker import CleanupWorker
+from app.services.workers.monitor_worker import MonitorWorker, Thresholds
+from app.services.workers.refresh_worker import TokenRefreshWorker
+from app.services.workers.repair_worker import TokenRepairWorker
 from app.utils.loop_lag import LoopLag
 
 WORKERS_SHARE: Final = 0.8
@@ -38,6 +38,7 @@ def build_workers(
     return [
         AuthorizationWorker(
             runs=sessions.runs,
+            batches=sessions.pacing,
             automator=sessions.automator,
             gologin=fleet.gologin,
             queue=sessions.queue,

@@ -27,8 +27,9 @@ from app.clients.devtools import RedirectWatcher, network_error_in
 from app.clients.hung_tabs import closing_hung_tabs
 from app.clients.oauth_provider import ProviderUser
 from app.models import ConsentMode, SessionStage
-from app.services.chromedriver import ChromeDrivers
-from app.services.consent_tab import TURN_SECONDS, ConsentTab, allow_commands, is_dead
+from app.services.browser.chromedriver import ChromeDrivers
+from app.services.browser.consent_tab import TURN_SECONDS, ConsentTab, allow_commands, is_dead
+from app.services.browser.page_evidence import capture
 from app.services.interfaces import (
     AuthorizationJob,
     AuthorizationRequest,
@@ -42,7 +43,6 @@ from app.services.interfaces import (
     StageReporter,
     TokenSet,
 )
-from app.services.page_evidence import capture
 from app.utils.exceptions import (
     AccountMismatchException,
     AppException,

@@ -13,10 +13,10 @@ from app.clients.devtools import DevToolsClient
 from app.clients.profile_browser import ProfileBrowserClient
 from app.models import Profile, SessionStage
 from app.services.interfaces import RunningBrowser, StageReporter
-from app.services.isolation import for_each
-from app.services.profile_directory import ProfileDirectory
-from app.services.profile_leases import LeftOver, ProfileLeases
-from app.services.profile_sync import ProfileSyncService, SyncResult
+from app.services.profiles.directory import ProfileDirectory
+from app.services.profiles.leases import LeftOver, ProfileLeases
+from app.services.profiles.sync import ProfileSyncService, SyncResult
+from app.services.shared.isolation import for_each
 from app.utils.exceptions import (
     UNREACHABLE,
     ConcurrentProfileLimitException,

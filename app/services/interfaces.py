@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from app.clients.oauth_provider import ProviderUser
 from app.config import OAuthApp
 from app.models import ConsentMode, SessionStage
-from app.services.providers import ConsentPageRules
+from app.services.oauth.provider import ConsentPageRules
 
 StageReporter = Callable[[SessionStage], None]
 """Called when a stage is reached; may be called from any thread, returns at once."""

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from app.clients.oauth1_provider import OAuth1App, OAuth1ProviderClient, OAuth1Token
 from app.clients.oauth_provider import OAuthProviderClient, ProviderUser
 from app.config import OAuthApp
-from app.services.call_budgets import CallBudgets
 from app.services.interfaces import AuthorizationRequest, TokenSet
-from app.services.providers import ConsentPageRules, OAuthProvider
+from app.services.oauth.provider import ConsentPageRules, OAuthProvider
+from app.services.oauth.rate_limits import CallBudgets
 from app.utils.exceptions import InvalidGrantException, UnknownApiAppException
 from app.utils.logger import get_logger
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx
 
-from app.services.key_service import Scope
+from app.services.keys.service import Scope
 from tests.e2e.canary import NOTHING, Canaries, Ledger, api_key
 from tests.e2e.children import Commands, Ended
 from tests.e2e.house import WAIT, House

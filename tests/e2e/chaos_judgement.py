@@ -9,7 +9,7 @@ from sqlalchemy import select
 from app.database import Database
 from app.demo.service_process import ServiceProcess
 from app.models import AuthorizationAttempt, AuthorizationSession, Credential, Event, Profile, SessionStatus
-from app.services.credential_vault import CredentialVault
+from app.services.tokens.vault import CredentialVault
 from app.utils.exceptions import AppException
 from tests.e2e.chaos import Asked, Record
 from tests.e2e.house import APP, House, until

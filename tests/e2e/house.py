@@ -18,8 +18,8 @@ from app.demo.service_process import ServiceProcess, settings_for
 from app.models import AuthorizationSession, Credential, Event, Profile
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.process import SandboxProcess
-from app.services.credential_vault import CredentialVault
 from app.services.interfaces import TokenSet
+from app.services.tokens.vault import CredentialVault
 from tests.e2e.processes import processes_with
 
 T = TypeVar("T")

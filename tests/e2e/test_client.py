@@ -15,7 +15,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.models import Event, utc_now
-from app.services.webhook_message import message_of
+from app.services.webhooks.message import message_of
 from tests.e2e.children import ROOT, commands
 from tests.e2e.house import APP, House
 

@@ -32,7 +32,7 @@ from app.sandbox.admin import ProfileInfo
 from app.sandbox.config import SandboxInfo
 from app.sandbox.devtools import command
 from app.services.automation import BrowserController, obtain_code
-from app.services.chromedriver import ChromeDrivers
+from app.services.browser.chromedriver import ChromeDrivers
 from app.services.interfaces import (
     AuthorizationRequest,
     BrowserTimeouts,
@@ -40,7 +40,7 @@ from app.services.interfaces import (
     PageEvidence,
     RunningBrowser,
 )
-from app.services.providers import ConsentPageRules, x_provider
+from app.services.oauth.provider import ConsentPageRules, x_provider
 from app.utils.exceptions import (
     AccountLockedException,
     AccountMismatchException,

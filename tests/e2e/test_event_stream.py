@@ -18,7 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from app.database import Database
 from app.demo.service_process import ServiceProcess
 from app.sandbox.browsers import find_chromium
-from app.services import event_service
+from app.services.events import recorder
 from app.utils.crypto import generate_key
 from tests.e2e.event_readers import StalledReader, StreamReader
 from tests.e2e.house import until
@@ -61,7 +61,7 @@ async def write(database: Database, first: int, *, step: int, pause: float) -> N
     for at in range(0, len(numbers), 5):
         async with database.transaction() as session:
             for number in numbers[at : at + 5]:
-                event_service.record(session, "test.happened", number=number, padding=PADDING)
+                recorder.record(session, "test.happened", number=number, padding=PADDING)
         await asyncio.sleep(pause)
 
 
@@ -176,7 +176,7 @@ async def test_a_browsers_own_event_source_misses_nothing(tmp_path: Path, sqlite
             database = Database(sqlite_url, pool_size=1)
             for number in numbers:
                 async with database.transaction() as session:
-                    event_service.record(session, "test.happened", number=number)
+                    recorder.record(session, "test.happened", number=number)
                 await asyncio.sleep(0.01)
             await until(all_seen, seconds=60)
             await database.close()

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import ApiGate, Event
-from app.services.cloud_gate import CloudGate
+from app.services.profiles.request_budget import CloudGate
 from tests.e2e.children import Child, child
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("budget")]

@@ -14,7 +14,7 @@ from app.demo.service_process import settings_for
 from app.models import Event, Profile, ProfileSync, SyncStatus
 from app.sandbox.process import SandboxProcess
 from app.sandbox.state import profile_id_of
-from app.services.import_files import MAX_IMPORT_BYTES
+from app.services.shared.import_files import MAX_IMPORT_BYTES
 from tests.e2e.children import Commands, Ended, commands
 from tests.e2e.house import until
 

@@ -19,7 +19,7 @@ from app.context import Context, open_context
 from app.demo.service_process import ServiceProcess
 from app.models import CredentialStatus
 from app.sandbox.process import SandboxProcess
-from app.services.refresh_leases import AMBIGUOUS
+from app.services.tokens.refresh_leases import AMBIGUOUS
 from app.utils.exceptions import ReauthorizationRequiredException
 from tests.e2e.children import Command, Commands, commands
 from tests.e2e.house import House, environment_for, until

@@ -13,9 +13,9 @@ from sqlalchemy import func, select, text
 from app.context import Context
 from app.database import Database
 from app.models import Credential, Event, utc_now
-from app.services.import_files import MAX_IMPORT_BYTES
-from app.services.refresh_results import HeldRefresh
-from app.services.token_spill import TokenSpill
+from app.services.shared.import_files import MAX_IMPORT_BYTES
+from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.spill import TokenSpill
 from tests.e2e.children import Commands, Ended, commands
 from tests.e2e.house import until
 from tests.fixtures.factories import new_tokens

@@ -10,7 +10,7 @@ import pytest
 from app.database import Database
 from app.demo.service_process import ServiceProcess
 from app.models import DeliveryStatus
-from app.services import event_service
+from app.services.events import recorder
 from app.utils.crypto import generate_key
 from tests.e2e.children import commands
 from tests.e2e.house import until
@@ -97,7 +97,7 @@ async def happen(database: Database, numbers: range) -> None:
     for number in numbers:
         async with database.transaction() as session:
             for account in ACCOUNTS:
-                event_service.record(session, "t.t", account_id=account, number=number)
+                recorder.record(session, "t.t", account_id=account, number=number)
 
 
 async def call(

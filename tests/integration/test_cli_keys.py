@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from app.cli import cli
 from app.context import open_context
-from app.services.key_service import Caller
-from app.services.reach import Reach
+from app.services.keys.service import Caller
+from app.services.shared.access import Reach
 from app.utils.exceptions import AuthenticationException, RotationUnderWayException
 from tests.fixtures.settings import MakeSettings
 

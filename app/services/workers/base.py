@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import after_commit
 from app.models import utc_now
-from app.services.leases import kept_alive
-from app.services.worker_runs import Schedule, Turn, WorkerRuns
+from app.services.operations.worker_runs import Schedule, Turn, WorkerRuns
+from app.services.shared.leases import kept_alive
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
 from app.utils.tasks import happens_within, uninterrupted

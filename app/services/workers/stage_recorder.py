@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from app.models import SessionStage, utc_now
+from app.services.authorizations.runs import SessionRuns
 from app.services.interfaces import AuthorizationJob
-from app.services.session_runs import SessionRuns
 from app.utils.exceptions import DatabaseUnavailableException, LeaseLostException
 from app.utils.logger import get_logger
 

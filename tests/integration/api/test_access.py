@@ -17,10 +17,10 @@ from sqlalchemy import update
 from app.api.dependencies import KeyFirstRoute
 from app.main import create_app
 from app.models import ApiKey, Evidence, ProfileSync, WebhookDelivery, WebhookEndpoint, utc_now
-from app.services import event_service
-from app.services.key_service import Caller, Scope
-from app.services.reach import Reach
-from app.services.webhook_vault import new_secret
+from app.services.events import recorder
+from app.services.keys.service import Caller, Scope
+from app.services.shared.access import Reach
+from app.services.webhooks.vault import new_secret
 from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.batches import place_batch, wanted
 from tests.fixtures.factories import new_profile, new_session, new_tokens
@@ -358,7 +358,7 @@ async def test_a_list_holds_what_is_in_reach(quiet_api: Api):
 async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
     async with quiet_api.context.database.transaction() as session:
         for account, app in (("anna_1", APP), ("anna_2", APP), ("anna_3", OTHER_APP), (None, None)):
-            event_service.record(session, "test.happened", account_id=account, api_app=app, number=account)
+            recorder.record(session, "test.happened", account_id=account, api_app=app, number=account)
     keys = [
         (await quiet_api.key(*Scope, name="all"), {"anna_1", "anna_2", "anna_3"}),
         (await quiet_api.key(*Scope, name="anna", reach=Reach.of([APP], ["anna_1", "anna_3"])), {"anna_1"}),

@@ -9,7 +9,7 @@ import pytest_asyncio
 from app.models import CredentialStatus, utc_now
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
-from app.services.key_service import Scope
+from app.services.keys.service import Scope
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_session, new_tokens
 from tests.fixtures.tokens import Chain

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text, update
 
 from app.database import Database
 from app.models import ApiKey, AuthorizationSession, Event, utc_now
-from app.services.key_service import Scope
+from app.services.keys.service import Scope
 from tests.fixtures.api import Api, OpenApi, refused
 from tests.fixtures.factories import AddRow
 

@@ -12,7 +12,7 @@ import pytest
 from app.api.batch_schemas import read_batch as read_order
 from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchRow
-from app.services.key_service import Scope
+from app.services.keys.service import Scope
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.batches import add_accounts, count, names, place_batch, read_batch, wanted
 

@@ -11,8 +11,8 @@ import pytest
 
 from app.config import Settings
 from app.context import Context
-from app.services import event_list
-from app.services.key_service import COMMAND_LINE, Scope
+from app.services.events import queries
+from app.services.keys.service import COMMAND_LINE, Scope
 from app.utils.foreign_text import restored
 from tests.fixtures.api import API_KEY, NO_PLACE, OpenApi, refused
 from tests.fixtures.events import add_events
@@ -52,7 +52,7 @@ async def filled(settings: Settings) -> AsyncIterator[tuple[Served, Context]]:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_list, "_EXPORT_PAGE", 100)
+    monkeypatch.setattr(queries, "_EXPORT_PAGE", 100)
 
 
 async def test_an_export_is_broken_off_when_its_key_is_revoked(

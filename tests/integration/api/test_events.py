@@ -13,9 +13,9 @@ import pytest
 
 from app.api.event_schemas import read_position
 from app.models import utc_now
-from app.services.event_tail import BEGINNING
-from app.services.key_service import Caller, Scope
-from app.services.reach import Reach
+from app.services.events.tail import BEGINNING
+from app.services.keys.service import Caller, Scope
+from app.services.shared.access import Reach
 from app.utils.exceptions import AuthenticationException
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.events import add_events, record

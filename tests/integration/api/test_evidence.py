@@ -4,7 +4,7 @@ import pytest
 
 from app.models import Evidence
 from app.services.interfaces import PageEvidence
-from app.services.key_service import Scope
+from app.services.keys.service import Scope
 from app.utils.exceptions import BrowserCrashedException, LeaseLostException, LoginRequiredException
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow

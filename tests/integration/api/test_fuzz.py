@@ -36,8 +36,8 @@ from app.models import (
     WebhookEndpoint,
     utc_now,
 )
-from app.services.key_service import COMMAND_LINE, Scope
-from app.services.webhook_vault import new_secret
+from app.services.keys.service import COMMAND_LINE, Scope
+from app.services.webhooks.vault import new_secret
 from tests.fixtures.api import API_KEY, NO_PLACE
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.serving import Served, served

@@ -10,7 +10,7 @@ from app.database import Database
 from app.models import Event
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
-from app.services.key_service import Scope
+from app.services.keys.service import Scope
 from tests.fixtures.api import Api, OpenApi, answered, refused
 
 ROUTES = [("GET", "/gologin/breaker"), ("POST", "/gologin/breaker/close")]

@@ -9,8 +9,8 @@ from sqlalchemy import select, update
 
 from app.database import Database
 from app.models import ApiKey, AppState, Event, utc_now
-from app.services.key_service import Scope
-from app.services.reach import Reach
+from app.services.keys.service import Scope
+from app.services.shared.access import Reach
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import new_profile
 from tests.fixtures.logs import logged

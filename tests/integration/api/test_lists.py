@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from app.database import Database
 from app.models import ProfileSync, SessionStatus, utc_now
-from app.services.key_service import Scope
+from app.services.keys.service import Scope
 from app.utils.crypto import generate_key
 from tests.fixtures.api import Api, OpenApi, refused
 from tests.fixtures.factories import AddRow, new_profile, new_session

@@ -12,8 +12,8 @@ from app.models import Event, Profile, WorkerRun, utc_now
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
-from app.services.key_service import Scope
-from app.services.worker_runs import WorkerRuns
+from app.services.keys.service import Scope
+from app.services.operations.worker_runs import WorkerRuns
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_profile
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.api import rate_limit
 from app.api.errors import answer_of
 from app.api.rate_limit import RateLimiter
-from app.services.key_service import Caller, Scope
+from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import RateLimitException
 from tests.fixtures.api import API_KEY, OpenApi, answered, refused
 from tests.fixtures.logs import logged

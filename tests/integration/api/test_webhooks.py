@@ -11,10 +11,10 @@ import pytest_asyncio
 from sqlalchemy import select
 
 from app.models import Event
-from app.services import event_service
-from app.services.key_service import Caller, Scope
-from app.services.reach import Reach
-from app.services.webhook_service import WebhookOrder
+from app.services.events import recorder
+from app.services.keys.service import Caller, Scope
+from app.services.shared.access import Reach
+from app.services.webhooks.service import WebhookOrder
 from app.utils.exceptions import OutOfReachException, WebhookNotFoundException
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.receiver import Receiver, reply, running_receiver
@@ -55,7 +55,7 @@ async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(api: Api, re
     url = f"{HOOKS}/{made['id']}/deliveries"
     async with api.context.database.transaction() as session:
         for number in range(3):
-            event_service.record(session, "test.happened", account_id=f"a_{number}")
+            recorder.record(session, "test.happened", account_id=f"a_{number}")
     await until(lambda: api.client.get(url), lambda rows: len(rows) == 3)
     first = (await api.client.get(url, params={"page_size": 2})).json()
     assert ([row["account_id"] for row in first["data"]], first["total"]) == (["a_2", "a_1"], 3)
@@ -80,8 +80,8 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
 
     receiver.answer = lambda _: reply(500, b"broken")
     async with api.context.database.transaction() as session:
-        event_service.record(session, "test.happened", account_id="team_a", api_app="X", number=1)
-        event_service.record(session, "test.happened", account_id="other", number=2)
+        recorder.record(session, "test.happened", account_id="team_a", api_app="X", number=1)
+        recorder.record(session, "test.happened", account_id="other", number=2)
     deliveries = await until(
         lambda: api.client.get(f"{url}/deliveries"), lambda rows: rows and rows[0]["attempts"]
     )

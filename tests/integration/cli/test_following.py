@@ -19,7 +19,7 @@ from app.client import BatchRow
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchStatus, utc_now
-from app.services.batch_rows import RowDefaults, from_csv
+from app.services.batches.rows import RowDefaults, from_csv
 from tests.fixtures.batches import add_accounts, count, end, read_batch, under_way
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually

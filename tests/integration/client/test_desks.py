@@ -20,8 +20,8 @@ from app.client import AsyncClient, ServiceError, StreamedEvent
 from app.client.options import StreamFilters
 from app.context import Context
 from app.models import utc_now
-from app.services.key_service import Scope
-from app.services.key_status import KeyStatus
+from app.services.keys.service import Scope
+from app.services.keys.status import KeyStatus
 from app.utils.exceptions import AppException
 from tests.fixtures.api import API_KEY
 from tests.fixtures.events import record

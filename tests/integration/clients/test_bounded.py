@@ -17,7 +17,7 @@ from app.clients.bounded import LIST, MAX_ANSWER, MAX_LIST, AnswerTooLargeError,
 from app.clients.devtools import DevToolsClient
 from app.clients.gologin import GoLoginClient
 from app.clients.oauth_provider import OAuthProviderClient
-from app.services.providers import x_provider
+from app.services.oauth.provider import x_provider
 from app.utils.exceptions import (
     AdsPowerAPIException,
     AppException,

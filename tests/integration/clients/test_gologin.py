@@ -18,7 +18,7 @@ from app.models import Event
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
-from app.services.cloud_gate import CloudGate
+from app.services.profiles.request_budget import CloudGate
 from app.utils.exceptions import GoLoginAPIException, GoLoginBreakerOpenException
 from tests.fixtures.logs import logged
 from tests.fixtures.sandbox import running

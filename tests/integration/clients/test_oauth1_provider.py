@@ -11,7 +11,7 @@ from app.clients.oauth1_provider import OAuth1App, OAuth1ProviderClient, OAuth1T
 from app.clients.oauth_provider import OAuthProviderClient
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
-from app.services.providers import x_provider
+from app.services.oauth.provider import x_provider
 from app.utils.exceptions import (
     CreditsDepletedException,
     FailureKind,

@@ -16,7 +16,7 @@ from app.clients.oauth_provider import OAuthProviderClient
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
 from app.sandbox.oauth import _basic_credentials
-from app.services.providers import OAuthProvider, x_provider
+from app.services.oauth.provider import OAuthProvider, x_provider
 from app.utils.exceptions import (
     CreditsDepletedException,
     FailureKind,

@@ -7,7 +7,7 @@ import pytest
 
 from app.database import Database
 from app.models import Credential
-from app.services import account_csv
+from app.services.tokens import accounts_csv
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -19,6 +19,6 @@ async def test_an_export_of_accounts_holds_no_formulas(database: Database, user_
             Credential(account_id="alice", api_app="A", provider_user_id=user_id, access_token="x", scopes=[])
         )
     file = io.StringIO()
-    assert await account_csv.export(database, file) == 1
+    assert await accounts_csv.export(database, file) == 1
     (row,) = csv.DictReader(io.StringIO(file.getvalue()))
     assert (row["account_id"], row["provider_user_id"]) == ("alice", f"'{user_id}")

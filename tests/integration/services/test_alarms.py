@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import AuthorizationSession, CredentialStatus, Event, SessionStatus, utc_now
-from app.services.alarm_service import AlarmService, Reading
-from app.services.fleet_counts import count_fleet
+from app.services.operations.alarms import AlarmService, Reading
+from app.services.operations.counts import count_fleet
 from tests.fixtures.factories import new_profile, new_session
 from tests.fixtures.services import OpenContext
 

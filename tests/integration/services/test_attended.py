@@ -17,7 +17,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorization_service import Order
+from app.services.authorizations.service import Order
 from app.utils.exceptions import (
     AppException,
     AttentionNotNeededException,

@@ -13,9 +13,9 @@ from app.clients.oauth_provider import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, SessionStage, SessionStatus, utc_now
-from app.services.authorization_service import Order
+from app.services.authorizations.service import Order
 from app.services.interfaces import AuthorizationJob
-from app.services.job_queue import Waiting
+from app.services.queue.jobs import Waiting
 from app.utils.exceptions import (
     AccountMismatchException,
     AppException,

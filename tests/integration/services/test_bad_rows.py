@@ -12,12 +12,12 @@ from app.context import Context
 from app.database import Database
 from app.models import AppState, AuthorizationSession, Credential, SessionStatus, utc_now
 from app.sandbox.admin_client import SandboxAdmin
-from app.services import session_life
-from app.services.session_runs import SessionRuns
+from app.services.authorizations import transitions
+from app.services.authorizations.runs import SessionRuns
 from app.utils.exceptions import DatabaseUnavailableException, TwitterAPIException
 from app.utils.waits import MAX_WAIT
 from tests.fixtures.factories import AddRow
-from tests.fixtures.logs import LogLines
+from tests.fixtures.logs import LogLines, logged
 from tests.fixtures.tokens import due_chains
 
 LAST = datetime.max.replace(tzinfo=UTC)
@@ -91,14 +91,14 @@ async def test_a_row_that_cannot_be_changed_keeps_no_other_back(
         else {"expires_at": past}
     )
     rows = [await add_session(**state) for _ in range(3)]
-    move = session_life.move
+    move = transitions.move
 
     def refusing(session: AsyncSession, row: AuthorizationSession, *values: Any, **named: Any) -> None:
         if row.id == rows[1].id:
             raise OverflowError("of this row alone")
         move(session, row, *values, **named)
 
-    monkeypatch.setattr(session_life, "move", refusing)
+    monkeypatch.setattr(transitions, "move", refusing)
     assert await getattr(context.session_runs, step)() == 2
     after = await statuses(database)
     changed = SessionStatus.PENDING if step == "recover_lost" else SessionStatus.TIMEOUT
@@ -117,7 +117,7 @@ async def test_an_outage_is_not_taken_for_a_bad_row(
     def away(*values: Any, **named: Any) -> None:
         raise DatabaseUnavailableException("it does not answer")
 
-    monkeypatch.setattr(session_life, "move", away)
+    monkeypatch.setattr(transitions, "move", away)
     with pytest.raises(DatabaseUnavailableException):
         await context.session_runs.end_expired()
 
@@ -149,15 +149,25 @@ async def test_each_step_of_the_look_after_waiting_sessions_fails_alone(
 
 
 async def test_a_batch_that_cannot_be_looked_after_keeps_no_session_back(
-    context: Context, add_session: AddRow, monkeypatch: pytest.MonkeyPatch
+    context: Context, add_session: AddRow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     await add_session()
 
     async def failing() -> None:
         raise OverflowError
 
-    monkeypatch.setattr(context.session_runs._batches, "look_after", failing)
-    assert await context.session_runs.deliver_waiting() == 1
+    async def delivered() -> int:
+        done.append(await deliver())
+        return done[0]
+
+    done: list[int] = []
+    deliver = context.session_runs.deliver_waiting
+    monkeypatch.setattr(context.batch_pacing, "look_after", failing)
+    monkeypatch.setattr(context.session_runs, "deliver_waiting", delivered)
+    worker = context.workers.named("authorization")
+    await worker._look_after_waiting()
+    assert done == [1]
+    assert logged(caplog, "batch.not_looked_after")
 
 
 async def test_a_credential_that_cannot_be_taken_keeps_no_other_back(

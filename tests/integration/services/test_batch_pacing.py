@@ -9,7 +9,7 @@ from sqlalchemy import update
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, BatchStatus, SessionStatus, utc_now
-from app.services import batch_pacing
+from app.services.batches import pacing
 from app.utils.exceptions import (
     BrowserCrashedException,
     ConsentDeclinedException,
@@ -82,6 +82,7 @@ async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
     await end(context, (await under_way(database, batch_id))[0])
     assert await under_way(database, batch_id) == []
     async with open_services() as other:
+        await other.batch_pacing.look_after()
         assert await other.session_runs.deliver_waiting() == 1
     assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a001"]
 
@@ -94,7 +95,8 @@ async def test_a_batch_that_cannot_be_looked_at_keeps_nothing_else_back(
     async def fail(_session: object, _batch: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(batch_pacing, "_complete", fail)
+    monkeypatch.setattr(pacing, "_complete", fail)
+    await context.batch_pacing.look_after()
     assert await context.session_runs.deliver_waiting() == 1
     assert {line["batch_id"] for line in logged(caplog, "batch.not_paced")} == {batch_id}
 
@@ -220,7 +222,7 @@ async def test_an_app_that_is_paused_stops_the_batch(open_services: OpenContext,
 async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
     open_services: OpenContext, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(batch_pacing, "_CANCELLED_AT_ONCE", 2)
+    monkeypatch.setattr(pacing, "_CANCELLED_AT_ONCE", 2)
     monkeypatch.setattr(context.batch_pacing, "wake", lambda batch_id: None)
     batch_id = await new_batch(context, 9, max_running=1)
     async with database.transaction() as session:

@@ -19,11 +19,11 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services import batch_making, batch_views
-from app.services.authorization_service import Order
-from app.services.batch_rows import WantedRow
-from app.services.batch_views import RowResult
-from app.services.key_service import Caller, Scope
+from app.services.authorizations.service import Order
+from app.services.batches import creation, queries
+from app.services.batches.queries import RowResult
+from app.services.batches.rows import WantedRow
+from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import (
     BatchEmptyException,
     BatchEndedException,
@@ -53,9 +53,7 @@ from tests.fixtures.services import OpenContext
 
 async def results_of(context: Context, batch_id: str) -> list[RowResult]:
     async with context.database.reading() as session:
-        rows, total = await batch_views.page_of_results(
-            session, batch_id, page=1, page_size=1000, caller=CALLER
-        )
+        rows, total = await queries.page_of_results(session, batch_id, page=1, page_size=1000, caller=CALLER)
     assert total == len(rows)
     return list(rows)
 
@@ -110,14 +108,14 @@ async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, da
     assert (batch.accepted, batch.rejected) == (3, 7)
     assert len(await sessions_of(database, placed.batch_id)) == 1
     async with database.reading() as session:
-        view = await batch_views.view_batch(session, placed.batch_id, caller=CALLER)
+        view = await queries.view_batch(session, placed.batch_id, caller=CALLER)
     assert view.counts["pending"] == 3, "rows, not sessions"
 
 
 async def test_a_batch_of_several_chunks(
     context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(batch_making, "_CHUNK", 4)
+    monkeypatch.setattr(creation, "_CHUNK", 4)
     accounts = names(11)
     await add_accounts(database, accounts)
     placed = await place_batch(context, wanted(*reversed(accounts)))
@@ -181,7 +179,7 @@ async def test_batches_of_the_same_accounts_at_once_share_them(
     context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """In whatever order their rows are: neither waits for the other for ever."""
-    monkeypatch.setattr(batch_making, "_CHUNK", 2)
+    monkeypatch.setattr(creation, "_CHUNK", 2)
     accounts = names(40)
     await add_accounts(database, accounts)
     orders = [accounts, accounts[::-1], accounts[20:] + accounts[:20], accounts[::2] + accounts[1::2]]
@@ -267,7 +265,7 @@ async def test_the_time_it_still_needs(context: Context, database: Database):
 
     async def eta() -> float | None:
         async with database.reading() as session:
-            return (await batch_views.view_batch(session, batch_id, caller=CALLER)).eta_seconds
+            return (await queries.view_batch(session, batch_id, caller=CALLER)).eta_seconds
 
     assert await eta() is None
     rows = await under_way(database, batch_id)

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.services import chromedriver
-from app.services.chromedriver import ChromeDrivers
+from app.services.browser import chromedriver
+from app.services.browser.chromedriver import ChromeDrivers
 from app.utils.exceptions import ChromeDriverException
 
 HANGING = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"

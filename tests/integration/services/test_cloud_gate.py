@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 
 from app.database import Database, database_clock
 from app.models import ApiGate, Event
-from app.services.cloud_gate import CloudGate
+from app.services.profiles.request_budget import CloudGate
 from app.utils.exceptions import GoLoginBreakerOpenException
 
 

@@ -11,10 +11,10 @@ from sqlalchemy import select, text, update
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Credential, CredentialStatus, Event, utc_now
-from app.services.credential_service import CredentialService, HandedToken
-from app.services.credential_vault import CredentialVault
 from app.services.interfaces import TokenSet
-from app.services.refresh_leases import EXPIRED
+from app.services.tokens.refresh_leases import EXPIRED
+from app.services.tokens.service import CredentialService, HandedToken
+from app.services.tokens.vault import CredentialVault
 from app.utils.crypto import generate_key
 from app.utils.exceptions import (
     DecryptionException,

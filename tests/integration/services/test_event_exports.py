@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from app.database import Database
-from app.services import event_list
-from app.services.event_exports import EventExports, ExportBrokenOff, ExportLimits
-from app.services.event_filters import EventFilter
+from app.services.events import queries
+from app.services.events.exports import EventExports, ExportBrokenOff, ExportLimits
+from app.services.events.filters import EventFilter
 from app.utils.exceptions import TooManyExportsException
 from tests.fixtures.events import add_events
 
@@ -31,10 +31,10 @@ async def test_exports_are_limited_by_process_and_key(sqlite_url: str):
 async def test_an_export_is_broken_off_between_two_parts(
     database: Database, monkeypatch: pytest.MonkeyPatch, reason: str
 ):
-    monkeypatch.setattr(event_list, "_EXPORT_PAGE", 2)
+    monkeypatch.setattr(queries, "_EXPORT_PAGE", 2)
     await add_events(database, *({} for _ in range(7)))
     clock, told, asked = [0.0], 0, 0
-    monkeypatch.setattr("app.services.event_exports.monotonic", lambda: clock[0])
+    monkeypatch.setattr("app.services.events.exports.monotonic", lambda: clock[0])
 
     async def may_read() -> bool:
         nonlocal asked

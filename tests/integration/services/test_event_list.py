@@ -10,11 +10,11 @@ from sqlalchemy import select, text
 
 from app.database import Database
 from app.models import Event
-from app.services import event_list, event_order
-from app.services.event_filters import EventFilter
-from app.services.event_list import Place
-from app.services.event_order import Position
-from app.services.reach import Reach
+from app.services.events import order, queries
+from app.services.events.filters import EventFilter
+from app.services.events.order import Position
+from app.services.events.queries import Place
+from app.services.shared.access import Reach
 from tests.fixtures.events import add_events
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -86,8 +86,8 @@ async def test_a_filter_means_the_same_to_the_database_and_in_memory(database: D
 
 async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypatch: pytest.MonkeyPatch):
     """Also when many happened at the same time, and one query looks at a few events only."""
-    monkeypatch.setattr(event_list, "_SCAN_LIMIT", 20)
-    monkeypatch.setattr(event_list, "_EXPORT_PAGE", 9)
+    monkeypatch.setattr(queries, "_SCAN_LIMIT", 20)
+    monkeypatch.setattr(queries, "_EXPORT_PAGE", 9)
     dice = random.Random(3)
     await add_events(database, *(any_event(dice) for _ in range(250)))
     async with database.reading() as session:
@@ -99,27 +99,27 @@ async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypat
         place: Place | None = None
         while True:
             async with database.reading() as session:
-                part = await event_list.rows_before(session, wanted, place, limit=7)
+                part = await queries.rows_before(session, wanted, place, limit=7)
             found += [event.id for event in part.rows]
             if (place := part.next) is None:
                 break
         assert found == expected, wanted
-        exported = [event.id async for rows in event_list.export(database, wanted) for event in rows]
+        exported = [event.id async for rows in queries.export(database, wanted) for event in rows]
         assert exported == expected, wanted
         if not wanted.rest():
             async with database.reading() as session:
-                second = await event_list.page(session, wanted, page=2, page_size=7)
+                second = await queries.page(session, wanted, page=2, page_size=7)
             assert [event.id for event in second.rows] == expected[7:14]
 
 
 async def test_events_are_counted_up_to_a_limit(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(event_list, "COUNT_LIMIT", 10)
-    monkeypatch.setattr(event_list, "_SCAN_LIMIT", 12)
+    monkeypatch.setattr(queries, "COUNT_LIMIT", 10)
+    monkeypatch.setattr(queries, "_SCAN_LIMIT", 12)
     rows = [{"actor": "a" if number < 11 else "b"} for number in range(20)]
     await add_events(database, *rows)
     async with database.reading() as session:
         counts = [
-            await event_list.count(session, wanted)
+            await queries.count(session, wanted)
             for wanted in (
                 EventFilter(),
                 EventFilter(actor="a"),
@@ -147,8 +147,8 @@ async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
     for size in (1, 500):
         async with database.reading() as session:
             statements.clear()
-            await event_list.page(session, EventFilter(text="alice"), page=1, page_size=size)
-            await event_list.count(session, EventFilter(text="alice"))
+            await queries.page(session, EventFilter(text="alice"), page=1, page_size=size)
+            await queries.count(session, EventFilter(text="alice"))
             costs.add(len([each for each in statements if each.startswith("SELECT")]))
     assert costs == {4}
 
@@ -157,8 +157,8 @@ async def test_what_comes_after_an_event_is_searched_in_an_index(database: Datab
     """With a word more in the condition SQLite would walk through the whole of it."""
     if not database.is_sqlite:
         pytest.skip("PostgreSQL decides by the size of the table")
-    for condition in (event_order.after(Position(0, 5)), event_order.up_to(Position(0, 5))):
-        query = select(Event).where(condition).order_by(*event_order.ORDER)
+    for condition in (order.after(Position(0, 5)), order.up_to(Position(0, 5))):
+        query = select(Event).where(condition).order_by(*order.ORDER)
         plan = "EXPLAIN QUERY PLAN " + str(
             query.compile(database.engine, compile_kwargs={"literal_binds": True})
         )

@@ -15,12 +15,14 @@ from app.api.events import _blocks
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Event
-from app.services import event_service, event_streams, event_tail
-from app.services.event_filters import EventFilter
-from app.services.event_order import Position
-from app.services.event_streams import EventStreams, Reader, StreamLimits
-from app.services.event_tail import BEGINNING, EventTail, check_order
-from app.services.retention import Retention, RetentionDays
+from app.services.events import recorder
+from app.services.events import streams as event_streams
+from app.services.events import tail as event_tail
+from app.services.events.filters import EventFilter
+from app.services.events.order import Position
+from app.services.events.streams import EventStreams, Reader, StreamLimits
+from app.services.events.tail import BEGINNING, EventTail, check_order
+from app.services.operations.retention import Retention, RetentionDays
 from app.utils.exceptions import TooManyStreamsException, UnknownEventIdException
 from tests.fixtures.events import add_events, following, numbers, record, told
 from tests.fixtures.logs import logged
@@ -58,7 +60,7 @@ async def test_what_gets_its_id_early_and_commits_late_is_not_missed(postgresql_
     streams = streams_of(database)
     async with following(streams) as reader:
         async with database.transaction() as slow:
-            event_service.record(slow, "test.happened", number=1)
+            recorder.record(slow, "test.happened", number=1)
             await slow.flush()
             await record(database, 2)  # with a higher id, and committed before
             async with following(streams, last=reader.position) as other:
@@ -81,7 +83,7 @@ async def test_readers_miss_nothing_and_are_told_nothing_twice(
     async def writer(first: int) -> None:
         for number in range(first, count, 3):
             async with database.transaction() as session:
-                event_service.record(session, "test.happened", number=number, actor=f"a{number % 10}")
+                recorder.record(session, "test.happened", number=number, actor=f"a{number % 10}")
                 await session.flush()
                 await asyncio.sleep(dice.random() / 200)
 

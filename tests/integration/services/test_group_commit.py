@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import Alarm
-from app.services.group_commit import GroupCommit
+from app.services.shared.group_commit import GroupCommit
 from app.utils.exceptions import DatabaseUnavailableException
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from app.database import Database
 from app.models import utc_now
-from app.services.job_queue import Handler, JobQueue, Waiting
+from app.services.queue.jobs import Handler, JobQueue, Waiting
 from tests.fixtures.logs import logged
 from tests.fixtures.waiting import eventually
 

@@ -12,10 +12,10 @@ from sqlalchemy import select, text, update
 from app.context import Context
 from app.database import Database
 from app.models import ApiKey, Event, utc_now
-from app.services.key_service import COMMAND_LINE, Caller, KeyService, MadeKey, Scope
-from app.services.key_status import KeyFilter, KeyStatus
-from app.services.listing import PageRequest
-from app.services.reach import Reach
+from app.services.keys.service import COMMAND_LINE, Caller, KeyService, MadeKey, Scope
+from app.services.keys.status import KeyFilter, KeyStatus
+from app.services.shared.access import Reach
+from app.services.shared.paging import PageRequest
 from app.utils.exceptions import (
     AuthenticationException,
     InvalidRequestException,

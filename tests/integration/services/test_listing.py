@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, delete, event, select, true
 
 from app.database import Database
 from app.models import AuthorizationSession, SessionStatus
-from app.services import listing
-from app.services.listing import Page, PageRequest, Total, page_of
+from app.services.shared import paging
+from app.services.shared.paging import Page, PageRequest, Total, page_of
 from tests.fixtures.factories import new_profile, new_session
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -135,7 +135,7 @@ async def test_a_page_costs_two_statements_and_one_behind_a_cursor(database: Dat
 async def test_what_no_index_finds_is_found_a_few_rows_at_a_time(
     database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch, descending: bool, limit: int
 ):
-    monkeypatch.setattr(listing, "SCAN_LIMIT", limit)
+    monkeypatch.setattr(paging, "SCAN_LIMIT", limit)
     wanted = PageRequest(sort="created_at", descending=descending, size=5)
     everything = (await page(database, replace(wanted, size=500))).rows
     for priority in (0, 3):  # 3: none has it
@@ -152,7 +152,7 @@ async def test_what_no_index_finds_is_found_a_few_rows_at_a_time(
 async def test_rows_beyond_those_that_are_looked_at_are_not_read(
     database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(listing, "SCAN_LIMIT", 10)
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
     first = await page(database, PageRequest(sort="created_at", size=500), true())
     assert (len(first.rows), first.total) == (10, Total(10, is_exact=False))
 
@@ -161,7 +161,7 @@ async def test_rows_are_counted_up_to_a_limit(
     database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch
 ):
     for limit, total in ((39, Total(39, is_exact=False)), (40, Total(40)), (41, Total(40))):
-        monkeypatch.setattr(listing, "COUNT_LIMIT", limit)
+        monkeypatch.setattr(paging, "COUNT_LIMIT", limit)
         found = await page(database, PageRequest(size=5))
         assert found.total == total
         assert found.end is not None

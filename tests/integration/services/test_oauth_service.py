@@ -12,12 +12,12 @@ from app.config import OAuthApp
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
-from app.services.call_budgets import CallBudgets
-from app.services.consent_tab import parse_callback
+from app.services.browser.consent_tab import parse_callback
 from app.services.interfaces import TokenSet
+from app.services.oauth.provider import OAuthProvider
+from app.services.oauth.provider_file import load_providers
+from app.services.oauth.rate_limits import CallBudgets
 from app.services.oauth_service import OAuthService
-from app.services.provider_file import load_providers
-from app.services.providers import OAuthProvider
 from app.utils.exceptions import InvalidClientException, InvalidGrantException, TwitterAPIException
 from tests.fixtures.logs import LogLines
 from tests.fixtures.plainbook import consent, providers_file, signed_in

@@ -16,9 +16,9 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorization_service import Order, Placed
-from app.services.key_service import Caller, Scope
-from app.services.session_life import TRANSITIONS, move
+from app.services.authorizations.service import Order, Placed
+from app.services.authorizations.transitions import TRANSITIONS, move
+from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import (
     AppPausedException,
     BrowserCrashedException,

@@ -15,8 +15,8 @@ from app.clients.devtools import RedirectWatcher
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
+from app.services.browser.page_evidence import capture
 from app.services.interfaces import PageEvidence
-from app.services.page_evidence import capture
 from tests.fixtures.factories import new_authorization
 
 AUTHORIZATION = new_authorization()

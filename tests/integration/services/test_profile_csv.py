@@ -7,7 +7,7 @@ import pytest
 
 from app.context import Context
 from app.database import Database
-from app.services.profile_csv import export_links, import_links
+from app.services.profiles.links_csv import export_links, import_links
 from app.utils.exceptions import InvalidRequestException
 from tests.fixtures.factories import new_profile
 

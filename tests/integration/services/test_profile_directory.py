@@ -8,9 +8,9 @@ import pytest
 from app.config import Settings
 from app.database import Database
 from app.models import Profile, utc_now
-from app.services.account_rule import AccountRule
-from app.services.listing import PageRequest, Total
-from app.services.profile_directory import ProfileDirectory, ProfileFilter
+from app.services.profiles.account_rule import AccountRule
+from app.services.profiles.directory import ProfileDirectory, ProfileFilter
+from app.services.shared.paging import PageRequest, Total
 from app.utils.exceptions import (
     AppException,
     ProfileConflictException,

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 
 from app.database import Database
 from app.models import Event, Profile, utc_now
-from app.services.profile_leases import ProfileLeases
+from app.services.profiles.leases import ProfileLeases
 from app.utils.exceptions import (
     ConcurrentProfileLimitException,
     ProfileInUseException,

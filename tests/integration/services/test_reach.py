@@ -5,8 +5,8 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import Event
-from app.services import event_service
-from app.services.reach import EVERYTHING, Reach
+from app.services.events import recorder
+from app.services.shared.access import EVERYTHING, Reach
 
 PLACES = [
     (account, app)
@@ -20,7 +20,7 @@ PATTERNS = ["*", "anna", "shop_*", "*_*", "*1", "s*p*", r"a\*", "a.*@c", "", "sh
 async def test_a_query_finds_what_is_covered(database: Database, apps: list[str]):
     async with database.transaction() as session:
         for account, app in PLACES:
-            event_service.record(session, "test", account_id=account, api_app=app)
+            recorder.record(session, "test", account_id=account, api_app=app)
     reaches = [EVERYTHING, Reach.of(apps, PATTERNS[1:3]), Reach.of(apps, ["anna", "shop_"])]
     reaches += [Reach.of(apps, [each]) for each in PATTERNS]
     async with database.reading() as session:

@@ -19,8 +19,8 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services import retention
-from app.services.retention import Retention, RetentionDays
+from app.services.operations import retention
+from app.services.operations.retention import Retention, RetentionDays
 from tests.fixtures.events import add_events
 from tests.fixtures.factories import new_profile, new_session
 

@@ -14,8 +14,9 @@ from app.context import Context, open_context
 from app.models import Credential, Event
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
-from app.services import account_list, secret_audit, secret_rotation
-from app.services.secret_rotation import RotationReport
+from app.services.tokens import accounts as account_list
+from app.services.tokens import key_audit, key_rotation
+from app.services.tokens.key_rotation import RotationReport
 from app.utils.exceptions import DecryptionException
 from tests.fixtures.key_lists import APP, access_token, fill, key_list
 from tests.fixtures.services import OpenContext
@@ -65,7 +66,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def rotate(context: Context) -> RotationReport:
-    return await secret_rotation.rotate(context.database, context.vault, actor="tests")
+    return await key_rotation.rotate(context.database, context.vault, actor="tests")
 
 
 async def rows_of(context: Context) -> Sequence[Credential]:
@@ -74,7 +75,7 @@ async def rows_of(context: Context) -> Sequence[Credential]:
 
 
 async def key_ids(context: Context) -> set[str]:
-    return set((await secret_audit.audit(context.database, context.vault)).values)
+    return set((await key_audit.audit(context.database, context.vault)).values)
 
 
 async def test_two_key_lists_side_by_side_read_each_others_values(
@@ -94,7 +95,7 @@ async def test_rotation_changes_the_values_and_nothing_else(before: Context, aft
     accounts = await fill(before, 45)
     rows = await rows_of(before)
     done: list[int] = []
-    report = await secret_rotation.rotate(after.database, after.vault, actor="tests", progress=done.append)
+    report = await key_rotation.rotate(after.database, after.vault, actor="tests", progress=done.append)
     assert (report.rotated, report.left, report.is_complete, done) == (45, 0, True, [20, 40, 45])
     changed = await rows_of(after)
     for old, new, account in zip(rows, changed, accounts, strict=True):
@@ -155,7 +156,7 @@ async def test_a_value_copied_to_another_row_is_found_and_left(before: Context, 
     report = await rotate(after)
     assert (report.rotated, report.left, report.is_complete) == (1, 0, False)
     assert report.unreadable == [(second, APP), (third, APP)]
-    found = await secret_audit.audit(after.database, after.vault)
+    found = await key_audit.audit(after.database, after.vault)
     assert found.unreadable == report.unreadable
     assert found.missing_key_ids == set()
     assert found.values == {"new": 2, "old": 2}
@@ -168,7 +169,7 @@ async def test_a_key_that_is_gone_is_named(open_services: OpenContext, after: Co
         accounts = await fill(earlier, 30)
     report = await rotate(after)
     assert (report.rotated, len(report.unreadable)) == (0, 30)
-    found = await secret_audit.audit(after.database, after.vault)
+    found = await key_audit.audit(after.database, after.vault)
     assert (found.missing_key_ids, found.values.total()) == ({"gone"}, 0)
     assert found.unreadable == [(account, APP) for account in accounts]
 
@@ -177,7 +178,7 @@ async def test_a_token_refreshed_meanwhile_is_not_overwritten(
     chain: Chain, after: Context, monkeypatch: pytest.MonkeyPatch
 ):
     """Between the read and the write of its batch, by a process that writes by the old key."""
-    write = secret_rotation._write
+    write = key_rotation._write
     written = []
 
     async def refreshed_first(*arguments):
@@ -186,7 +187,7 @@ async def test_a_token_refreshed_meanwhile_is_not_overwritten(
         written.append(await write(*arguments))
         return written[-1]
 
-    monkeypatch.setattr(secret_rotation, "_write", refreshed_first)
+    monkeypatch.setattr(key_rotation, "_write", refreshed_first)
     report = await rotate(after)
     assert (written, report.rotated, report.is_complete) == ([0, 1], 1, True)
     assert (await chain.hand_out(force=True, by=after)).row.version == 3, "the refresh token is the latest"
@@ -196,13 +197,13 @@ async def test_a_token_refreshed_meanwhile_is_not_overwritten(
 async def test_who_writes_by_the_old_key_again_and_again_is_told_of(
     chain: Chain, after: Context, monkeypatch: pytest.MonkeyPatch
 ):
-    count = secret_rotation.count_outdated
+    count = key_rotation.count_outdated
 
     async def refreshed_first(*arguments):
         await chain.hand_out(force=True)
         return await count(*arguments)
 
-    monkeypatch.setattr(secret_rotation, "count_outdated", refreshed_first)
+    monkeypatch.setattr(key_rotation, "count_outdated", refreshed_first)
     report = await rotate(after)
     assert (report.left, report.is_complete) == (1, False)
 
@@ -249,7 +250,7 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
         stop.set()
     assert sum(report.rotated for report in reports) >= 300
     assert await key_ids(after) == {"new"}
-    assert (await secret_audit.audit(after.database, after.vault)).values.total() == 2 * (300 + len(chains))
+    assert (await key_audit.audit(after.database, after.vault)).values.total() == 2 * (300 + len(chains))
     for one in chains:
         token = (await one.hand_out(force=True, by=before)).access_token
         assert (await one.who(token)).username == one.account

@@ -15,7 +15,7 @@ from app.models import Profile, utc_now
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.process import SandboxProcess
 from app.sandbox.state import profile_id_of
-from app.services import profile_sync
+from app.services.profiles import sync
 from tests.fixtures.settings import MakeSettings
 
 MANY, FEW = 1500, 300
@@ -201,7 +201,7 @@ async def test_many_that_moved_are_looked_for_in_a_second_pass(
     context: Context, database: Database, admin: SandboxAdmin, monkeypatch: pytest.MonkeyPatch
 ):
     """As many again move in that one, over the same place, and must be met all the same."""
-    monkeypatch.setattr(profile_sync, "_FEW", 0)
+    monkeypatch.setattr(sync, "_FEW", 0)
     await admin.reset_profiles(FEW)
     await context.gologin.sync_profiles()
     gone = [account(number) for number in range(250, 260)]

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from app.database import Database
 from app.models import Credential, utc_now
-from app.services.token_import import TokenImport, csv_entries
+from app.services.tokens.importer import TokenImport, csv_entries
 from app.utils.exceptions import InvalidRequestException
 from tests.fixtures.batches import count
 from tests.fixtures.factories import new_tokens

@@ -15,7 +15,7 @@ from app.models import Credential, CredentialStatus, utc_now
 from app.sandbox.admin import ProfileInfo
 from app.sandbox.admin_client import SandboxAdmin
 from app.sandbox.config import SandboxInfo
-from app.services.refresh_leases import AMBIGUOUS, MAX_REFUSALS, REFRESH_REFUSED
+from app.services.tokens.refresh_leases import AMBIGUOUS, MAX_REFUSALS, REFRESH_REFUSED
 from app.utils.exceptions import (
     AppLimitedException,
     AppPausedException,

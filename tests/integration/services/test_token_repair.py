@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from app.context import Context
 from app.models import ActorKind, AuthorizationSession, CredentialStatus, SessionStatus, utc_now
-from app.services.token_repair import REPAIRER
+from app.services.authorizations.repair import REPAIRER
 from app.utils.exceptions import ReauthorizationRequiredException
 from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.services import OpenContext

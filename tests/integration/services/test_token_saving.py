@@ -14,11 +14,11 @@ from sqlalchemy import delete
 
 from app.context import Context, open_context
 from app.models import Credential, CredentialStatus, utc_now
-from app.services.app_states import AppStates
-from app.services.call_budgets import CallBudgets
-from app.services.refresh_leases import AMBIGUOUS, RefreshLeases
-from app.services.refresh_results import HeldRefresh
-from app.services.workers.refresh import TokenRefreshWorker
+from app.services.oauth.app_state import AppStates
+from app.services.oauth.rate_limits import CallBudgets
+from app.services.tokens.refresh_leases import AMBIGUOUS, RefreshLeases
+from app.services.tokens.refresh_results import HeldRefresh
+from app.services.workers.refresh_worker import TokenRefreshWorker
 from app.utils.exceptions import DatabaseUnavailableException, ReauthorizationRequiredException
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.logs import LogLines

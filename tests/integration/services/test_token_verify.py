@@ -7,7 +7,7 @@ import pytest
 
 from app.models import CredentialStatus
 from app.services import oauth_service
-from app.services.refresh_leases import REFUSED
+from app.services.tokens.refresh_leases import REFUSED
 from app.utils.exceptions import ReauthorizationRequiredException, TwitterAPIException
 from tests.fixtures.tokens import Chain
 

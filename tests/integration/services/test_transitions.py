@@ -15,7 +15,7 @@ from app.clients.oauth_provider import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationAttempt, AuthorizationSession, Event, SessionStatus, utc_now
-from app.services.authorization_service import Order
+from app.services.authorizations.service import Order
 from app.services.interfaces import AuthorizationJob
 from app.utils.exceptions import (
     BrowserCrashedException,

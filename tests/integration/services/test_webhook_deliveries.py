@@ -18,8 +18,8 @@ from app.models import (
     WebhookEndpoint,
     utc_now,
 )
-from app.services import event_order, event_service
-from app.services.workers import webhook as webhook_worker
+from app.services.events import order, recorder
+from app.services.workers import webhook_worker
 from tests.fixtures.receiver import STALLED, Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
@@ -71,7 +71,7 @@ async def test_events_are_told_once_in_their_order_and_only_those_that_are_wante
 ):
     async def is_settled() -> bool:
         async with context.database.reading() as session:
-            return (await event_order.newest(session)).event_id > 0
+            return (await order.newest(session)).event_id > 0
 
     await happen(context.database, 0)
     await becomes(is_settled)
@@ -99,7 +99,7 @@ async def test_an_event_that_commits_late_is_not_left_out(open_services: OpenCon
             pytest.skip("one writes at a time")
         await add_webhook(context, receiver)
         async with database.transaction() as late:
-            event_service.record(late, TYPE, account_id="late", number=1)
+            recorder.record(late, TYPE, account_id="late", number=1)
             await late.flush()  # it has its id
             await happen(database, 1, account="soon")
             await worker_of(context)._fanout.run_once()

@@ -21,9 +21,9 @@ from app.models import (
     WebhookStatus,
     utc_now,
 )
-from app.services.webhook_deliveries import Claim
-from app.services.webhook_service import WebhookOrder
-from app.services.workers import webhook as webhook_worker
+from app.services.webhooks.deliveries import Claim
+from app.services.webhooks.service import WebhookOrder
+from app.services.workers import webhook_worker
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.webhooks import (

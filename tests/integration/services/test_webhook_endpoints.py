@@ -17,9 +17,9 @@ from app.models import (
     WebhookStatus,
     utc_now,
 )
-from app.services import webhook_fanout
-from app.services.webhook_service import WebhookOrder
-from app.services.workers import webhook as webhook_worker
+from app.services.webhooks import fanout
+from app.services.webhooks.service import WebhookOrder
+from app.services.workers import webhook_worker
 from app.utils.exceptions import (
     InvalidRequestException,
     RotationUnderWayException,
@@ -69,7 +69,7 @@ async def context(open_services: OpenContext) -> AsyncIterator[Context]:
 async def test_a_replay_sends_everything_since_again_and_only_once_more(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(webhook_fanout, "_BATCH", 4)
+    monkeypatch.setattr(fanout, "_BATCH", 4)
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, *range(10))
     await happen(context.database, *range(10), account="berta")

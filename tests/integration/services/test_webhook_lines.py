@@ -17,13 +17,14 @@ from app.models import (
     WebhookEndpoint,
     utc_now,
 )
-from app.services import event_service, webhook_fanout, webhook_views
-from app.services.key_service import Caller, Scope
-from app.services.listing import PageRequest
-from app.services.reach import Reach
-from app.services.retention import Retention, RetentionDays
-from app.services.webhook_service import WebhookOrder
-from app.services.workers import webhook as webhook_worker
+from app.services.events import recorder
+from app.services.keys.service import Caller, Scope
+from app.services.operations.retention import Retention, RetentionDays
+from app.services.shared.access import Reach
+from app.services.shared.paging import PageRequest
+from app.services.webhooks import fanout, queries
+from app.services.webhooks.service import WebhookOrder
+from app.services.workers import webhook_worker
 from app.utils.exceptions import DeliveryNotFoundException
 from tests.fixtures.events import add_events
 from tests.fixtures.receiver import Receiver, reply, running_receiver
@@ -80,13 +81,13 @@ async def test_what_an_older_transaction_writes_later_is_told_later(
     database = context.database
     if database.is_sqlite:
         pytest.skip("one writes at a time")
-    monkeypatch.setattr(webhook_fanout, "_BATCH", batch)
+    monkeypatch.setattr(fanout, "_BATCH", batch)
     await add_webhook(context, receiver)
     async with database.transaction() as older:
-        event_service.record(older, TYPE, account_id="berta", number=1)
+        recorder.record(older, TYPE, account_id="berta", number=1)
         await older.flush()
         await happen(database, 1, account="anna")
-        event_service.record(older, TYPE, account_id="anna", number=2)
+        recorder.record(older, TYPE, account_id="anna", number=2)
     await taken_up(context, 3)
     due = select(WebhookDelivery.account_id).where(WebhookDelivery.next_attempt_at.is_not(None))
     assert sorted(await every(database, due)) == ["anna", "berta"]
@@ -109,7 +110,7 @@ async def test_what_is_tried_while_an_earlier_one_is_replayed_waits_for_it(
     (claim,) = await worker._deliveries.claim(row_id, under_way=0) or []
     result = await worker._send(claim)
     first, _ = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
-    monkeypatch.setattr(webhook_fanout, "_BATCH", 1)
+    monkeypatch.setattr(fanout, "_BATCH", 1)
     async with context.database.transaction() as session:
         await context.webhooks.replay(session, endpoint_id, ME, since=first)
     await worker._fanout.run_once()
@@ -190,11 +191,11 @@ async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_s
     assert set(errors) == {"Not sent: the webhook is no longer for this type, app or account"}
     wanted = PageRequest(sort="event_id", descending=True)
     async with context.database.reading() as session:
-        mine = await webhook_views.page_of_deliveries(session, row, ME.reach, wanted, status=None)
-        theirs = await webhook_views.page_of_deliveries(session, row, TEAM.reach, wanted, status=None)
+        mine = await queries.page_of_deliveries(session, row, ME.reach, wanted, status=None)
+        theirs = await queries.page_of_deliveries(session, row, TEAM.reach, wanted, status=None)
         assert (len(mine.rows), len(theirs.rows)) == (6, 0)
         with pytest.raises(DeliveryNotFoundException):
-            await webhook_views.delivery(session, row, TEAM.reach, mine.rows[0].id)
+            await queries.delivery(session, row, TEAM.reach, mine.rows[0].id)
 
 
 async def _all_parked(context: Context, count: int) -> bool:

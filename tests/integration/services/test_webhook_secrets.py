@@ -6,11 +6,11 @@ from sqlalchemy import select, update
 
 from app.context import Context, open_context
 from app.models import WebhookEndpoint
-from app.services import webhook_secrets
-from app.services.key_service import Caller, Scope
-from app.services.webhook_secrets import WebhookSecrets
-from app.services.webhook_service import WebhookOrder
-from app.services.webhook_vault import WebhookVault
+from app.services.keys.service import Caller, Scope
+from app.services.webhooks import key_rotation
+from app.services.webhooks.key_rotation import WebhookSecrets
+from app.services.webhooks.service import WebhookOrder
+from app.services.webhooks.vault import WebhookVault
 from tests.fixtures.key_lists import key_list
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.webhooks import every
@@ -34,12 +34,12 @@ async def test_both_secrets_are_by_the_new_key_and_open_still(sandbox_settings: 
                 update(WebhookEndpoint).where(WebhookEndpoint.id == broken.id).values(secret=row.secret)
             )
     async with open_context(sandbox_settings(encryption_keys=key_list("new", "old"), **changes)) as after:
-        found = await webhook_secrets.rotate(after.database, vault_of(after))
+        found = await key_rotation.rotate(after.database, vault_of(after))
         assert found == WebhookSecrets(found.values, 1, [broken.endpoint_id])
         assert found.values == {"old": 2}
-        again = await webhook_secrets.rotate(after.database, vault_of(after))
+        again = await key_rotation.rotate(after.database, vault_of(after))
         assert (again.rotated, again.values) == (0, {"new": 2})
-        assert await webhook_secrets.audit(after.database, vault_of(after)) == again
+        assert await key_rotation.audit(after.database, vault_of(after)) == again
     async with open_context(sandbox_settings(encryption_keys=key_list("new"), **changes)) as alone:
         rows = await every(alone.database, select(WebhookEndpoint).order_by(WebhookEndpoint.id))
         assert [each.secret.partition(":")[0] for each in rows] == ["new", "old"]

@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from app.database import Database
 from app.models import WorkerRun, utc_now
-from app.services.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import WorkerRuns
 
 
 def runs_of(database: Database, owner: str, *, lease_seconds: float = 20.0) -> WorkerRuns:

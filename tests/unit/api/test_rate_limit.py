@@ -8,7 +8,7 @@ import pytest
 
 from app.api import rate_limit
 from app.api.rate_limit import FailedAuthentications, RateLimiter
-from app.services.key_service import Caller
+from app.services.keys.service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
 from app.utils.moving_window import MovingWindow
 from tests.fixtures.clocks import Clock

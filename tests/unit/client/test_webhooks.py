@@ -13,7 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.client import WebhookRefused, verify_webhook
 from app.models import Event, utc_now
-from app.services.webhook_message import message_of, signed_headers, trial_message
+from app.services.webhooks.message import message_of, signed_headers, trial_message
 
 NEW, OLD, OTHER = (f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}" for _ in range(3))
 BODY = json.dumps(

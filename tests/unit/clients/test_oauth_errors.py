@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from app.clients.oauth1_provider import OAuth1App, OAuth1Endpoints, _token_in
 from app.clients.oauth_errors import ErrorRules, tells_error
 from app.clients.oauth_provider import ProviderUser, _classified, user_in
-from app.services.providers import OAuthProvider, x_provider
+from app.services.oauth.provider import OAuthProvider, x_provider
 from app.utils.exceptions import (
     AccountRefusedException,
     FailureKind,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import Settings
-from app.services.account_rule import NOBODY, AccountRule, Owner
+from app.services.profiles.account_rule import NOBODY, AccountRule, Owner
 
 handles = st.from_regex(r"[A-Za-z0-9_]{1,15}", fullmatch=True)
 DEFAULT = Settings.model_fields["profile_rule_pattern"].default

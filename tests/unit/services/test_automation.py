@@ -24,9 +24,9 @@ from urllib3.exceptions import ProtocolError
 from websockets.exceptions import ConnectionClosedError
 
 from app.services.automation import obtain_code
-from app.services.consent_tab import ConsentTab, is_dead, parse_callback
+from app.services.browser.consent_tab import ConsentTab, is_dead, parse_callback
 from app.services.interfaces import BrowserTimeouts, ConsentRequest, RunningBrowser
-from app.services.providers import ConsentPageRules
+from app.services.oauth.provider import ConsentPageRules
 from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.api.batch_schemas import read_batch
-from app.services import batch_rows
-from app.services.batch_rows import RowDefaults
+from app.services.batches import rows as batch_rows
+from app.services.batches.rows import RowDefaults
 from app.utils.exceptions import InvalidRequestException
 
 

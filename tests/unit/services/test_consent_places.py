@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.services.consent_places import ConsentPlaces, page_name
-from app.services.providers import ConsentPageRules, x_provider
+from app.services.browser.consent_places import ConsentPlaces, page_name
+from app.services.oauth.provider import ConsentPageRules, x_provider
 
 PLACES = ConsentPlaces.from_rules(
     "https://Provider.example/login/oauth/authorize?client_id=7",

@@ -9,10 +9,10 @@ import pytest
 
 from app.cli.following import source_of
 from app.models import ConsentMode
-from app.services.authorization_service import Order
-from app.services.batch_making import BatchOrder
-from app.services.batch_rows import WantedRow
-from app.services.idempotency import fingerprint
+from app.services.authorizations.idempotency import fingerprint
+from app.services.authorizations.service import Order
+from app.services.batches.creation import BatchOrder
+from app.services.batches.rows import WantedRow
 
 ORDER = Order("alice", "AIOTT1", stage_timeouts={"a": 1.0, "b": 2.0})
 BATCH = BatchOrder([WantedRow(1, "alice", "AIOTT1"), WantedRow(2, "=x", "AIOTT1", error="first words")])

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.dialects import sqlite
 
 from app.models import Credential
-from app.services import isolation
-from app.services.isolation import UsableRows
+from app.services.shared import isolation
+from app.services.shared.isolation import UsableRows
 from app.utils.exceptions import DatabaseUnavailableException
 
 

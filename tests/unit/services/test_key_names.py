@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.services.key_names import is_fit
+from app.services.keys.names import is_fit
 
 
 @pytest.mark.parametrize(

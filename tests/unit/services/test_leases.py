@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.services.leases import kept_alive
+from app.services.shared.leases import kept_alive
 from app.utils.exceptions import LeaseLostException
 
 SECONDS = 0.06

@@ -10,9 +10,9 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from app.clients.oauth_provider import OAuthProviderClient
 from app.config import OAuthApp
-from app.services.call_budgets import CallBudgets
+from app.services.oauth.provider import ConsentPageRules, OAuthProvider, x_provider
+from app.services.oauth.rate_limits import CallBudgets
 from app.services.oauth_service import OAuthService, _challenge
-from app.services.providers import ConsentPageRules, OAuthProvider, x_provider
 from app.utils.exceptions import UnknownApiAppException
 
 APP = OAuthApp(

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from app.config import SettingsError
-from app.services.consent_page import script_rules
-from app.services.consent_places import ConsentPlaces
-from app.services.provider_file import load_providers
-from app.services.providers import ConsentPageRules, OAuthProvider
+from app.services.browser.consent_page import script_rules
+from app.services.browser.consent_places import ConsentPlaces
+from app.services.oauth.provider import ConsentPageRules, OAuthProvider
+from app.services.oauth.provider_file import load_providers
 from tests.fixtures.settings import MakeSettings
 
 ROOT = Path(__file__).resolve().parents[3]

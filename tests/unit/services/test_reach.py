@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import column
 
-from app.services.reach import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, Reach
 from app.utils.exceptions import OutOfReachException
 from app.utils.handles import normalize_pattern
 

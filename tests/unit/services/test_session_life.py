@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.models import utc_now
-from app.services.session_life import queue_rank, wait_before_retry
+from app.services.authorizations.transitions import queue_rank, wait_before_retry
 from tests.fixtures.factories import new_profile, new_session
 
 PROFILE = new_profile()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.models import utc_now
-from app.services.import_files import MAX_IMPORT_ROWS
-from app.services.token_import import COLUMNS, _checked, csv_entries, json_entries
+from app.services.shared.import_files import MAX_IMPORT_ROWS
+from app.services.tokens.importer import COLUMNS, _checked, csv_entries, json_entries
 from app.utils.exceptions import InvalidRequestException
 
 APPS = ["AIOTT1", "AIOTT2"]

@@ -11,11 +11,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.config import Settings
 from app.models import Event
-from app.services.reach import EVERYTHING, Reach
-from app.services.webhook_deliveries import next_wait
-from app.services.webhook_message import message_of, signed_headers
-from app.services.webhook_service import WebhookOrder
-from app.services.webhook_vault import new_secret
+from app.services.shared.access import EVERYTHING, Reach
+from app.services.webhooks.deliveries import next_wait
+from app.services.webhooks.message import message_of, signed_headers
+from app.services.webhooks.service import WebhookOrder
+from app.services.webhooks.vault import new_secret
 from app.utils.exceptions import InvalidRequestException
 
 WAITS = Settings.model_fields["webhook_retry_waits"].default

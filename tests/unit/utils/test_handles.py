@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.services.account_rule import NOBODY, AccountRule
+from app.services.profiles.account_rule import NOBODY, AccountRule
 from app.utils.handles import bare_handle, normalize_handle, normalize_pattern
 
 RULE = AccountRule(source="notes", pattern=r"account=(?P<account>.+)")

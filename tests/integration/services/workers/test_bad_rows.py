@@ -29,7 +29,7 @@ from app.models import (
     utc_now,
 )
 from app.sandbox.admin_client import SandboxAdmin
-from app.services.refresh_results import HeldRefresh
+from app.services.tokens.refresh_results import HeldRefresh
 from tests.fixtures.bad_rows import refuse_changes
 from tests.fixtures.batches import new_batch, sessions_of
 from tests.fixtures.factories import new_profile, new_session, new_tokens

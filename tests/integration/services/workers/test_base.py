@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from app.database import Database
-from app.services.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import WorkerRuns
 from app.services.workers.base import PeriodicWorker, Worker, WorkerGroup
 from app.utils.exceptions import GoLoginAPIException
 from tests.fixtures.logs import logged

@@ -1,0 +1,77 @@
+"""Which authorization sessions there are."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import AuthorizationSession, SessionStatus
+from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.paging import Page, PageRequest, page_of
+
+Conditions = list[ColumnElement[bool]]
+
+
+@dataclass(frozen=True)
+class SessionFilter:
+    """What to list; None: whatever."""
+
+    account_id: str | None = None
+    api_app: str | None = None
+    status: SessionStatus | None = None
+    error_code: str | None = None
+    batch_id: str | None = None
+    request_id: str | None = None
+    requested_by: str | None = None
+    """Name of an API key."""
+    since: datetime | None = None
+    """Asked for then or later."""
+    until: datetime | None = None
+    """Asked for earlier."""
+
+
+async def page(
+    session: AsyncSession, wanted: SessionFilter, request: PageRequest, *, reach: Reach = EVERYTHING
+) -> Page[AuthorizationSession]:
+    """In the order in which they were asked for. What no index finds is looked for among some at a time."""
+    row = AuthorizationSession
+    indexed, rest = _conditions(wanted)
+    if reach != EVERYTHING:
+        rest = [*rest, reach.condition(row.twitter_username, row.api_app)]
+    within = select(row).where(*indexed, *_times(wanted))
+    in_time = replace(request, sort="created_at")
+    return await page_of(session, within.where(*rest), row, in_time, within=within if rest else None)
+
+
+def _conditions(wanted: SessionFilter) -> tuple[Conditions, Conditions]:
+    """Those that one index serves, and the rest. Each of the first three leaves few rows; of the others
+    each has an index of its own, in the order of the list."""
+    row = AuthorizationSession
+    few = _given(
+        {
+            row.request_id: wanted.request_id,
+            row.batch_id: wanted.batch_id,
+            row.twitter_username: wanted.account_id,
+        }
+    )
+    many = _given(
+        {
+            row.error_code: wanted.error_code,
+            row.requested_by: wanted.requested_by,
+            row.status: wanted.status,
+            row.api_app: wanted.api_app,
+        }
+    )
+    return ([*few, *many], []) if few else (many[:1], many[1:])
+
+
+def _given(values: dict[Any, Any]) -> Conditions:
+    return [column == value for column, value in values.items() if value is not None]
+
+
+def _times(wanted: SessionFilter) -> Conditions:
+    created_at = AuthorizationSession.created_at
+    since = [] if wanted.since is None else [created_at >= wanted.since]
+    return since if wanted.until is None else [*since, created_at < wanted.until]

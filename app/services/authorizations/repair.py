@@ -1,0 +1,187 @@
+"""Self-healing: an account whose chain of tokens is broken is authorised anew in its profile, by itself."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.database import Database
+from app.models import (
+    OPEN_STATUSES,
+    ActorKind,
+    AppState,
+    AuthorizationSession,
+    Credential,
+    CredentialStatus,
+    SessionStatus,
+    utc_now,
+)
+from app.services.authorizations.service import AuthorizationService, Order
+from app.services.keys.names import REPAIRER_NAME
+from app.services.keys.service import Caller, Scope
+from app.services.oauth.app_state import is_limited
+from app.services.shared.isolation import for_each
+from app.utils.exceptions import (
+    AccountMismatchException,
+    AppException,
+    ConsentDeclinedException,
+    DatabaseUnavailableException,
+)
+from app.utils.logger import get_logger
+
+REPAIRER: Final = Caller(name=REPAIRER_NAME, scopes=frozenset({Scope.AUTHORIZE}), kind=ActorKind.SELF_HEALING)
+_PRIORITY: Final = 0
+_REFUSED_RETRY: Final = 900.0
+"""Seconds: an account without a profile must not stand before those that can be repaired."""
+_FAILED_RETRY: Final = timedelta(minutes=15)
+"""After a session that ended without tokens: what keeps failing must not use up the day's tries at once."""
+_PERSON_RETRY: Final = timedelta(days=1)
+"""After one that only a person can help, unless somebody retries or resumes it."""
+_WITHOUT_TOKENS: Final = tuple(set(SessionStatus) - {*OPEN_STATUSES, SessionStatus.COMPLETED})
+_FOR_PERSON: Final = (AccountMismatchException.error_code, ConsentDeclinedException.error_code)
+"""Besides what `needs_attention`."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class RepairLimits:
+    a_day: int
+    """Sessions that are made for one account and app within 24 hours."""
+    at_once: int
+    """Such sessions that may be open at one time."""
+
+
+class TokenRepair:
+    """`apps`: those whose accounts are repaired by themselves."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        authorizations: AuthorizationService,
+        apps: Collection[str],
+        limits: RepairLimits,
+    ) -> None:
+        self._database = database
+        self._authorizations = authorizations
+        self._apps = list(apps)
+        self._limits = limits
+
+    async def run_once(self) -> int:
+        """Make sessions for broken accounts that have none, as far as the limits allow; how many."""
+        async with self._database.reading() as session:
+            room = self._limits.at_once - await _open_repairs(session)
+            broken = (await session.execute(self._broken(room))).all() if room > 0 else []
+        return (await for_each(broken, lambda row: self._repair(*row), step="repair")).count
+
+    def _broken(self, limit: int) -> Select[str, str]:
+        """Accounts without an open session whose tries of the day are not used up, the longest broken first; not those
+        whose last session ended without tokens just now, or with what a person must do within the last day.
+        """
+        sessions = select(AuthorizationSession.id).where(
+            AuthorizationSession.twitter_username == Credential.account_id,
+            AuthorizationSession.api_app == Credential.api_app,
+        )
+        tried = (
+            select(func.count(AuthorizationSession.id))
+            .where(
+                AuthorizationSession.twitter_username == Credential.account_id,
+                AuthorizationSession.api_app == Credential.api_app,
+                AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
+                AuthorizationSession.created_at > utc_now() - timedelta(days=1),
+            )
+            .scalar_subquery()
+        )
+        paused = select(AppState.api_app).where(AppState.paused_at.is_not(None))
+        limited = is_limited(Credential.account_id, Credential.api_app)
+        return (
+            select(Credential.account_id, Credential.api_app)
+            .where(
+                Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
+                Credential.api_app.in_(self._apps),
+                Credential.api_app.not_in(paused),
+                ~limited,
+                ~sessions.where(AuthorizationSession.status.in_(OPEN_STATUSES)).exists(),
+                tried < self._limits.a_day,
+                ~sessions.where(_keeps_off()).exists(),
+                Credential.refresh_due_at.is_(None) | (Credential.refresh_due_at <= utc_now()),
+            )
+            .order_by(Credential.updated_at)
+            .limit(limit)
+        )
+
+    async def _repair(self, account_id: str, api_app: str) -> bool:
+        order = Order(account_id=account_id, api_app=api_app, priority=_PRIORITY)
+        try:
+            async with self._database.transaction() as session:
+                placed = await self._authorizations.request(session, order, caller=REPAIRER)
+        except DatabaseUnavailableException:
+            raise
+        except Exception as error:
+            # No profile, or a full queue; one that can never be repaired must not keep its place either.
+            await self._put_off(account_id, api_app)
+            log.warning(
+                "credential.repair_refused",
+                account_id=account_id,
+                api_app=api_app,
+                error_code=error.error_code if isinstance(error, AppException) else type(error).__name__,
+            )
+            return False
+        log.info(
+            "credential.repair_started", account_id=account_id, api_app=api_app, session_id=placed.session_id
+        )
+        return placed.is_new
+
+    async def _put_off(self, account_id: str, api_app: str) -> None:
+        later = utc_now() + timedelta(seconds=_REFUSED_RETRY)
+        async with self._database.transaction() as session:
+            await session.execute(
+                update(Credential)
+                .where(
+                    Credential.account_id == account_id,
+                    Credential.api_app == api_app,
+                    Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
+                )
+                .values(refresh_due_at=later)
+            )
+
+
+def _keeps_off() -> ColumnElement[bool]:
+    """Of a session: it ended lately without tokens, and the account was not authorized since."""
+    later = aliased(AuthorizationSession)
+    authorized_since = (
+        select(later.id)
+        .where(
+            later.twitter_username == AuthorizationSession.twitter_username,
+            later.api_app == AuthorizationSession.api_app,
+            later.status == SessionStatus.COMPLETED,
+            later.completed_at > AuthorizationSession.completed_at,
+        )
+        .exists()
+    )
+    is_repair = AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING
+    needs_person = (
+        (AuthorizationSession.status == SessionStatus.NEEDS_ATTENTION)
+        | AuthorizationSession.error_code.in_(_FOR_PERSON)
+        | (is_repair & (AuthorizationSession.status == SessionStatus.CANCELLED))
+    )
+    now = utc_now()
+    return and_(
+        AuthorizationSession.status.in_(_WITHOUT_TOKENS),
+        (needs_person & (AuthorizationSession.completed_at > now - _PERSON_RETRY))
+        | (is_repair & (AuthorizationSession.completed_at > now - _FAILED_RETRY)),
+        ~authorized_since,
+    )
+
+
+async def _open_repairs(session: AsyncSession) -> int:
+    query = select(func.count(AuthorizationSession.id)).where(
+        AuthorizationSession.status.in_(OPEN_STATUSES),
+        AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
+    )
+    return await session.scalar(query) or 0

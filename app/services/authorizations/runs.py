@@ -1,0 +1,443 @@
+"""The working side of a session's life: claimed under a lease, brought to one true end, put back when a runner dies."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clients.oauth_provider import ProviderUser
+from app.database import Database, after_commit, database_time
+from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
+from app.services.authorizations import evidence as evidence_service
+from app.services.authorizations import transitions
+from app.services.authorizations.transitions import SessionHook
+from app.services.authorizations.waiters import SessionWaiters
+from app.services.events import recorder
+from app.services.gologin_service import GoLoginService
+from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
+from app.services.oauth.app_state import AppStates, is_limited
+from app.services.queue.jobs import JobQueue, Waiting
+from app.services.shared.isolation import isolate_rows
+from app.services.shared.leases import new_lease_token
+from app.services.tokens.service import CredentialService
+from app.utils.exceptions import (
+    AppException,
+    AuthorizationTimeoutException,
+    FailureKind,
+    LeaseLostException,
+    ProfileInUseException,
+    ProfileQuarantinedException,
+    TwitterAPIException,
+)
+from app.utils.logger import get_logger
+from app.utils.retry import through_outage
+from app.utils.waits import CallLimit, bounded_wait
+
+_DELIVERY_WINDOW: Final = 1000
+"""Waiting sessions put into the queue at once: far more than the slots take until the next delivery."""
+
+_ATTENDED_WINDOW: Final = 50
+_DELIVERED_AHEAD: Final = 30.0
+_BATCH: Final = 200
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """Seconds."""
+
+    max_running: float
+    lease: float
+    retry_wait: float
+    """Before the second attempt; it doubles with each one."""
+
+
+class SessionRuns:
+    """`owner`: this process's name in the leases."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        gologin: GoLoginService,
+        credentials: CredentialService,
+        apps: AppStates,
+        on_session_ended: SessionHook,
+        queue: JobQueue,
+        waiters: SessionWaiters,
+        limits: RunLimits,
+        owner: str,
+    ) -> None:
+        self._database = database
+        self._gologin = gologin
+        self._credentials = credentials
+        self._apps = apps
+        self._on_session_ended = on_session_ended
+        self._queue = queue
+        self._waiters = waiters
+        self._limits = limits
+        self._owner = owner
+
+    async def deliver_waiting(self) -> int:
+        """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
+        async with self._database.reading() as session:
+            rows = [
+                *await session.scalars(_due_next(_DELIVERY_WINDOW, awaits_person=False)),
+                *await session.scalars(_due_next(_ATTENDED_WINDOW, awaits_person=True)),
+            ]
+        await self._queue.submit_all([Waiting.of(row) for row in rows])
+        return len(rows)
+
+    async def claim(self, session_id: str) -> AuthorizationJob | None:
+        """Take a waiting session under a lease; None when it is not waiting any more, or not yet.
+
+        Raises `ProfileInUseException` when its profile runs for another session, `ConcurrentProfileLimitException` when
+        the fleet runs as many as it may: it goes on waiting.
+        """
+        query = select(AuthorizationSession).where(
+            AuthorizationSession.session_id == session_id,
+            AuthorizationSession.status == SessionStatus.PENDING,
+            AuthorizationSession.expires_at > database_time(),
+            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= database_time()),
+            ~AuthorizationSession.is_held,
+            _may_start(),
+        )
+        async with self._database.transaction() as session:
+            await self._refuse_busy_profile(session, session_id)
+            row = await session.scalar(query.with_for_update(of=AuthorizationSession))
+            if row is None:
+                return None
+            row.stage, row.stage_times, row.started_at = None, {}, utc_now()
+            row.attempts += 1
+            row.lease_token, row.lease_owner = new_lease_token(), self._owner
+            row.lease_expires_at = database_time(plus=self._limits.lease)
+            transitions.begin_attempt(session, row)
+            transitions.move(
+                session, row, SessionStatus.IN_PROGRESS, event="authorization.started", attempt=row.attempts
+            )
+        return _job(row)
+
+    async def renew(self, job: AuthorizationJob) -> bool:
+        """Keep the claim; False when it is lost."""
+        async with self._database.transaction() as session:
+            result = await session.execute(
+                update(AuthorizationSession)
+                .where(*_held(job))
+                .values(lease_expires_at=database_time(plus=self._limits.lease))
+            )
+        return bool(result.rowcount)  # type: ignore[attr-defined]
+
+    async def lost(self, jobs: Sequence[AuthorizationJob]) -> set[str]:
+        """Lease tokens of those that are not ours any more: cancelled, timed out or taken over."""
+        tokens = {job.lease_token for job in jobs}
+        async with self._database.reading() as session:
+            held = select(AuthorizationSession.lease_token).where(
+                AuthorizationSession.session_id.in_([job.session_id for job in jobs]),
+                AuthorizationSession.lease_token.in_(tokens),
+            )
+            return tokens - set(await session.scalars(held))
+
+    async def reached(self, job: AuthorizationJob, stage: SessionStage, at: datetime) -> None:
+        """Note a stage. Raises `LeaseLostException`."""
+        async with self._database.transaction() as session:
+            row = await _locked(session, job)
+            _note_stage(row, stage, at)
+            recorder.record_for(session, "authorization.stage", row, stage=stage)
+            if stage is SessionStage.WAITING_FOR_PERSON:
+                recorder.record_for(session, "authorization.attention_awaited", row)
+
+    async def complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
+        """Store the tokens and end the session, in one transaction; tried again for a lease while the database is away.
+
+        Raises `LeaseLostException`: nothing is stored; `DatabaseUnavailableException`: that is not known.
+        """
+        await through_outage(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
+
+    async def note_limits(self, job: AuthorizationJob, user: ProviderUser) -> None:
+        """After `complete`: note what limits the app and the account now. Never raises: the tokens are stored."""
+        await self._note_limit(job, user.limit)
+        await self._credentials.note_success(job.api_app)
+
+    async def _complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
+        async with self._database.transaction() as session:
+            try:
+                row = await _locked(session, job)
+            except LeaseLostException:
+                if await _was_completed(session, job):
+                    return  # the database went away with the answer to our commit
+                raise
+            await self._credentials.store(
+                session,
+                account_id=job.account_id,
+                api_app=job.api_app,
+                provider_user_id=user.id,
+                tokens=tokens,
+                session_id=job.session_id,
+            )
+            _note_stage(row, SessionStage.TOKENS_STORED, utc_now())
+            row.missing_scopes = sorted(set(row.scopes) - set(tokens.scopes))
+            row.scopes = list(tokens.scopes)
+            row.error_code = row.error_message = None
+            await transitions.end_attempt(session, row)
+            await self._apps.succeeded(session, job.api_app)
+            self._end(session, row, SessionStatus.COMPLETED, missing_scopes=row.missing_scopes)
+
+    async def fail(
+        self, job: AuthorizationJob, error: AppException, *, evidence: PageEvidence | None = None
+    ) -> float | None:
+        """End the attempt with what went wrong: the session is tried again, after the seconds returned, or ends.
+
+        `evidence` is stored in the same transaction. Tried again for a lease while the database is away.
+
+        Raises `LeaseLostException`, `DatabaseUnavailableException`.
+        """
+        again_in = await through_outage(lambda: self._fail(job, error, evidence), seconds=self._limits.lease)
+        await self._note_limit(job, error.limit if isinstance(error, TwitterAPIException) else None)
+        return again_in
+
+    async def _fail(
+        self, job: AuthorizationJob, error: AppException, evidence: PageEvidence | None
+    ) -> float | None:
+        async with self._database.transaction() as session:
+            row = await _locked(session, job)
+            row.error_code, row.error_message = error.error_code, error.message
+            await transitions.end_attempt(session, row, code=error.error_code, message=error.message)
+            if evidence is not None:
+                evidence_service.record(session, row, evidence)
+            if error.kind is FailureKind.APP:
+                await self._apps.failed(session, job.api_app, error)
+            if error.kind is FailureKind.PASSING and row.attempts < row.attempts_allowed:
+                wait = transitions.wait_before_retry(row.attempts, first=self._limits.retry_wait)
+                wait = max(wait, error.retry_after or 0.0)
+                self._put_back(session, row, wait=wait, reason=error.error_code)
+                return wait
+            data = {"error_code": error.error_code, "stage": row.stage}
+            self._end(session, row, transitions.status_after(error), **data)
+        return None
+
+    async def _note_limit(self, job: AuthorizationJob, limit: CallLimit | None) -> None:
+        """Begin no further consent before the provider answers again. It may fail alone: the session has its end."""
+        if limit is None:
+            return
+        try:
+            async with self._database.transaction() as session:
+                await self._apps.note_limit(session, job.account_id, job.api_app, limit)
+        except Exception as error:
+            log.error("app.not_noted", api_app=job.api_app, exc_info=error)
+
+    async def release(self, job: AuthorizationJob, *, reason: str) -> None:
+        """Give the claim back: the session waits again, as when this process had never taken it."""
+        async with self._database.transaction() as session:
+            row = await _locked(session, job)
+            await transitions.forget_attempt(session, row)
+            self._put_back(session, row, reason=reason)
+
+    async def recover_lost(self) -> int:
+        """Put back sessions whose runner has gone (their lease ran out); end those tried too often."""
+        is_lost = (
+            AuthorizationSession.status == SessionStatus.IN_PROGRESS,
+            AuthorizationSession.lease_expires_at < database_time(),
+        )
+        return await self._change_all(is_lost, self._recover, step="recover_sessions")
+
+    async def end_expired(self) -> int:
+        """Waiting sessions past their `expires_at` become ``timeout``."""
+        expired = (
+            AuthorizationSession.status == SessionStatus.PENDING,
+            AuthorizationSession.expires_at <= database_time(),
+        )
+        return await self._time_out(expired, "Session expired before a profile slot was free")
+
+    async def end_overdue(self) -> int:
+        """Sessions running for too long, and waiting ones past their `expires_at`, become ``timeout``."""
+        hours = self._limits.max_running / 3600
+        running = (
+            AuthorizationSession.status == SessionStatus.IN_PROGRESS,
+            AuthorizationSession.started_at < database_time(plus=-self._limits.max_running),
+        )
+        ended = await self._time_out(running, f"Session timed out after {hours:g} hours")
+        return ended + await self.end_expired()
+
+    async def _refuse_busy_profile(self, session: AsyncSession, session_id: str) -> None:
+        """Raises while the profile runs, or is about to, for another session, or the fleet runs all that it may.
+
+        Holds the profile's row: of two sessions of one profile that are claimed at once, the second sees the first.
+        """
+        mine = AuthorizationSession.session_id == session_id
+        by_profile = AuthorizationSession.profile_id == Profile.profile_id
+        query = (
+            select(Profile.profile_id)
+            .join(AuthorizationSession, by_profile)
+            .where(mine)
+            .with_for_update(of=Profile)
+        )
+        profile_id = await session.scalar(query)
+        if profile_id is None:
+            return
+        with suppress(ProfileQuarantinedException):  # it is claimed, and ends with that
+            await self._gologin.check_free(session, profile_id)
+        claimed = select(AuthorizationSession.id).where(
+            ~mine,
+            AuthorizationSession.profile_id == profile_id,
+            AuthorizationSession.status == SessionStatus.IN_PROGRESS,
+            AuthorizationSession.lease_expires_at > database_time(),
+        )
+        if await session.scalar(claimed.limit(1)) is not None:
+            raise ProfileInUseException(profile_id)
+
+    async def _recover(self, session: AsyncSession, row: AuthorizationSession) -> None:
+        interrupted = "The process that ran it has ended, or stood still for too long"
+        await transitions.end_attempt(session, row, code="INTERRUPTED", message=interrupted)
+        if row.attempts < row.attempts_allowed:
+            self._put_back(session, row, reason="lease_expired")
+            return
+        row.error_code = "ATTEMPTS_EXHAUSTED"
+        row.error_message = f"The authorization was interrupted {row.attempts} times and is not tried again"
+        self._end(session, row, SessionStatus.FAILED, error_code=row.error_code)
+
+    async def _time_out(self, condition: Sequence[ColumnElement[bool]], message: str) -> int:
+        code = AuthorizationTimeoutException.error_code
+
+        async def end(session: AsyncSession, row: AuthorizationSession) -> None:
+            row.error_code, row.error_message = code, message
+            await transitions.end_attempt(session, row, code=code, message=message)
+            self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
+
+        return await self._change_all(condition, end, step="end_sessions")
+
+    async def _change_all(
+        self,
+        condition: Sequence[ColumnElement[bool]],
+        change: Callable[[AsyncSession, AuthorizationSession], Awaitable[None]],
+        *,
+        step: str,
+    ) -> int:
+        """Change the sessions for which `condition` holds; those that fail are left as they are. Returns how many.
+
+        In batches: a day's backlog in one transaction would keep everybody else from writing.
+        """
+
+        async def change_some(ids: Sequence[int]) -> int:
+            query = select(AuthorizationSession).where(AuthorizationSession.id.in_(ids), *condition)
+            async with self._database.transaction() as session:
+                rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                for row in rows:
+                    await change(session, row)
+            return len(rows)
+
+        changed, failed = 0, list[int]()
+        while True:
+            found = select(AuthorizationSession.id).where(*condition, AuthorizationSession.id.not_in(failed))
+            async with self._database.reading() as session:
+                ids = (await session.scalars(found.limit(_BATCH))).all()
+            done = await isolate_rows(ids, change_some, step=step)
+            changed += done.count
+            failed += done.failed
+            # Without any progress, other processes hold all of these rows, and see to them.
+            if len(ids) < _BATCH or not (done.count or done.failed) or len(failed) >= _BATCH:
+                return changed
+
+    def _put_back(
+        self, session: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0
+    ) -> None:
+        if wait:
+            row.not_before = database_time(plus=bounded_wait(wait))
+        transitions.move(
+            session,
+            row,
+            SessionStatus.PENDING,
+            event="authorization.released",
+            reason=reason,
+            next_attempt_in=round(wait, 1),
+        )
+
+    def _end(
+        self, session: AsyncSession, row: AuthorizationSession, status: SessionStatus, **data: Any
+    ) -> None:
+        transitions.move(session, row, status, **data)
+        after_commit(session, lambda: self._waiters.tell(row.session_id))
+        self._on_session_ended(session, row)
+
+
+def _due_next(limit: int, *, awaits_person: bool) -> Select[AuthorizationSession]:
+    """Waiting sessions that may start by the next look but one; those for a person apart, as few of them start."""
+    soon = database_time(plus=_DELIVERED_AHEAD)
+    return (
+        select(AuthorizationSession)
+        .where(
+            AuthorizationSession.status == SessionStatus.PENDING,
+            AuthorizationSession.awaits_person == awaits_person,
+            AuthorizationSession.expires_at > database_time(),
+            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= soon),
+            ~AuthorizationSession.is_held,
+            _may_start(),
+        )
+        .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
+        .limit(limit)
+    )
+
+
+def _may_start() -> ColumnElement[bool]:
+    """Nothing of a paused app is begun, and no consent that would be thrown away, as who-am-I cannot be asked."""
+    paused = select(AppState.api_app).where(
+        AppState.api_app == AuthorizationSession.api_app, AppState.paused_at.is_not(None)
+    )
+    limited = is_limited(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+    return ~paused.exists() & ~limited
+
+
+def _held(job: AuthorizationJob) -> tuple[Any, ...]:
+    """The guard of every result: the row, while the lease is still ours."""
+    return (
+        AuthorizationSession.session_id == job.session_id,
+        AuthorizationSession.lease_token == job.lease_token,
+    )
+
+
+async def _locked(session: AsyncSession, job: AuthorizationJob) -> AuthorizationSession:
+    row: AuthorizationSession | None = await session.scalar(
+        select(AuthorizationSession).where(*_held(job)).with_for_update()
+    )
+    if row is None:
+        raise LeaseLostException
+    return row
+
+
+async def _was_completed(session: AsyncSession, job: AuthorizationJob) -> bool:
+    """By this very attempt: no later one has its number."""
+    found = await session.scalar(
+        select(AuthorizationSession.id).where(
+            AuthorizationSession.session_id == job.session_id,
+            AuthorizationSession.status == SessionStatus.COMPLETED,
+            AuthorizationSession.attempts == job.attempt,
+        )
+    )
+    return found is not None
+
+
+def _note_stage(row: AuthorizationSession, stage: SessionStage, at: datetime) -> None:
+    assert row.started_at is not None
+    row.stage = stage
+    row.stage_times = {**row.stage_times, stage: round((at - row.started_at).total_seconds(), 3)}
+
+
+def _job(row: AuthorizationSession) -> AuthorizationJob:
+    assert row.lease_token is not None
+    return AuthorizationJob(
+        session_id=row.session_id,
+        profile_id=row.profile_id,
+        account_id=row.twitter_username,
+        api_app=row.api_app,
+        request_id=row.request_id,
+        lease_token=row.lease_token,
+        timeout_seconds=row.timeout_seconds,
+        stage_timeouts=row.stage_timeouts,
+        attempt=row.attempts,
+        consent=row.consent,
+        awaits_person=row.awaits_person,
+    )

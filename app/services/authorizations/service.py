@@ -1,0 +1,385 @@
+"""The caller's side of an authorization session: asked for once, looked at, waited for, cancelled, tried again."""
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.config import OAuthApp
+from app.database import Database, after_commit, insert_or_update
+from app.models import (
+    OPEN_STATUSES,
+    AuthorizationAttempt,
+    AuthorizationSession,
+    Batch,
+    BatchStatus,
+    ConsentMode,
+    SessionStatus,
+    utc_now,
+)
+from app.services.authorizations import idempotency, transitions
+from app.services.authorizations.transitions import SessionHook
+from app.services.authorizations.waiters import SessionWaiters
+from app.services.events import recorder
+from app.services.gologin_service import GoLoginService
+from app.services.interfaces import OAuthServiceProtocol
+from app.services.keys.service import Caller
+from app.services.oauth.app_state import AppStates
+from app.services.queue.jobs import JobQueue, Waiting
+from app.services.shared.access import EVERYTHING, Reach
+from app.utils.exceptions import (
+    AttentionNotNeededException,
+    BatchEndingException,
+    InvalidRequestException,
+    SessionEndedException,
+    SessionNotEndedException,
+    SessionNotFoundException,
+    TooManyWaitingException,
+)
+from app.utils.request_id import accept_request_id, current_request_id
+from app.utils.tasks import happens_within
+
+_OTHER_PROCESS_POLL: Final = 1.0
+"""Seconds between two looks at a session that another process may end; one that ends here is told at once."""
+_RETRY_WHEN_FULL: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a caller asks for."""
+
+    account_id: str
+    api_app: str
+    priority: int = 5
+    """0 to 9; the higher, the sooner."""
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    """A session that has not started by then ends as ``timeout``."""
+    timeout_seconds: float | None = None
+    """For one attempt; the settings' own is the longest."""
+    force: bool = False
+    """Also when a session of the account is open."""
+    consent: ConsentMode | None = None
+    """None: as the app or the settings say."""
+    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, by the names of `BrowserTimeouts` and ``profile_start``; the settings' own are the longest."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    session_id: str
+    is_new: bool
+    """False: an earlier request made it."""
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """A session as a caller sees it."""
+
+    row: AuthorizationSession
+    attempts: Sequence[AuthorizationAttempt]
+    queue_position: int | None
+    """1 is next; None unless the session waits."""
+
+
+@dataclass(frozen=True)
+class OrderLimits:
+    lifetime: float
+    """Seconds a session may wait for its start, unless it says otherwise."""
+    max_attempts: int
+    max_waiting: int
+
+
+class AuthorizationService:
+    """Its work begins once the caller's transaction has committed.
+
+    `consent`: who gives it where neither the request nor its app says.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        gologin: GoLoginService,
+        oauth: OAuthServiceProtocol,
+        apps: AppStates,
+        on_session_ended: SessionHook,
+        queue: JobQueue,
+        waiters: SessionWaiters,
+        limits: OrderLimits,
+        consent: ConsentMode,
+    ) -> None:
+        self._database = database
+        self._gologin = gologin
+        self._oauth = oauth
+        self._apps = apps
+        self._on_session_ended = on_session_ended
+        self._queue = queue
+        self._waiters = waiters
+        self._limits = limits
+        self._consent = consent
+
+    async def request(
+        self, session: AsyncSession, order: Order, *, caller: Caller, idempotency_key: str | None = None
+    ) -> Placed:
+        """Make a session in the caller's transaction, or find the one that this request has made already.
+
+        The same key gives the same session for 24 hours; without one, an open session of the account and app is
+        given back unless `force`. Both hold for requests that arrive at once.
+
+        Raises `UnknownApiAppException`, `ProfileNotFoundException` and its kin, `IdempotencyConflictException`,
+        `AppPausedException`, `TooManyWaitingException`, `InvalidRequestException`, `OutOfReachException`.
+        """
+        caller.reach.require(order.account_id, order.api_app)
+        session_id = str(uuid.uuid4())
+        if idempotency_key is not None:
+            earlier = await idempotency.remember(
+                session, caller=caller.name, key=idempotency_key, request=order, made_id=session_id
+            )
+            if earlier is not None:
+                return Placed(earlier, is_new=False)
+        row = await self._new_row(session, order, caller, session_id)
+        existing = await self._insert(session, row)
+        if existing is not None:
+            if idempotency_key is not None:
+                await idempotency.point_at(session, session_id, existing)
+            return Placed(existing, is_new=False)
+        recorder.record_for(session, "authorization.requested", row, actor=caller.name)
+        after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
+        return Placed(session_id, is_new=True)
+
+    async def view(self, session: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING) -> SessionView:
+        """Raises `SessionNotFoundException`, also for one outside of the reach; so do the others below."""
+        row = await session.scalar(_by_id(session_id, reach))
+        if row is None:
+            raise SessionNotFoundException(session_id)
+        attempts = await session.scalars(
+            select(AuthorizationAttempt)
+            .where(AuthorizationAttempt.session_id == session_id)
+            .order_by(AuthorizationAttempt.number)
+        )
+        return SessionView(row, attempts.all(), await _queue_position(session, row))
+
+    async def wait_for_end(
+        self, session_id: str, *, seconds: float, reach: Reach = EVERYTHING
+    ) -> SessionView:
+        """The session when it has ended, or as it is after `seconds` or when the service stops.
+
+        Raises `SessionNotFoundException`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        with self._waiters.waiting(session_id) as ended:
+            while True:
+                async with self._database.reading() as session:
+                    view = await self.view(session, session_id, reach=reach)
+                left = deadline - loop.time()
+                if view.row.status.is_final or left <= 0 or self._waiters.is_closing:
+                    return view
+                await happens_within(ended, min(left, _OTHER_PROCESS_POLL))
+
+    async def cancel(
+        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> None:
+        """End the session now; whoever runs it finds its lease gone within a second and stops the browser.
+
+        Raises `SessionNotFoundException`, `SessionEndedException`.
+        """
+        row = await _locked(session, session_id, reach)
+        if row.status.is_final:
+            raise SessionEndedException(session_id, row.status)
+        await transitions.end_attempt(session, row, code="CANCELLED", message="Cancelled by a caller")
+        transitions.move(session, row, SessionStatus.CANCELLED, actor=actor)
+        after_commit(session, lambda: self._waiters.tell(session_id))
+        self._on_session_ended(session, row)
+
+    async def retry(
+        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> None:
+        """Let a session that ended without tokens wait for its start again, with as many attempts as a new one.
+
+        Raises `SessionNotFoundException`, `SessionNotEndedException`, `InvalidRequestException`.
+        """
+        row = await _locked(session, session_id, reach)
+        if SessionStatus.PENDING not in transitions.TRANSITIONS[row.status] or not row.status.is_final:
+            raise SessionNotEndedException(session_id, row.status)
+        await self._start_again(session, row, actor=actor)
+
+    async def resume(
+        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> None:
+        """A person is there now: a session that needs attention waits for its start again, and then for the person.
+
+        Raises `SessionNotFoundException`, `AttentionNotNeededException`, `InvalidRequestException`,
+        `AppPausedException`.
+        """
+        row = await _locked(session, session_id, reach)
+        if row.status is not SessionStatus.NEEDS_ATTENTION:
+            raise AttentionNotNeededException(session_id, row.status)
+        await self._start_again(session, row, actor=actor, awaits_person=True)
+
+    def release_waiters(self) -> None:
+        """The service stops: whoever waits is answered now."""
+        self._waiters.release_all()
+
+    async def _start_again(
+        self, session: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
+    ) -> None:
+        if (open_one := await _open_session(session, row)) is not None and not row.is_forced:
+            raise InvalidRequestException(f"Another session of the account is open: {open_one}")
+        await self._apps.refuse_paused(session, row.api_app)
+        await _refuse_ending_batch(session, row)
+        self.put_back(session, row, actor=actor, awaits_person=awaits_person)
+        try:
+            await session.flush()
+        except IntegrityError:  # it was made since we looked
+            raise InvalidRequestException(
+                "Another session of the account was opened just now; look at that one"
+            ) from None
+        after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
+
+    def put_back(
+        self, session: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
+    ) -> None:
+        """Let an ended session, whose row is locked, wait as if it were new, or for a person who is there now."""
+        event = "authorization.resumed" if awaits_person else "authorization.retry_requested"
+        row.awaits_person = awaits_person or row.consent is ConsentMode.ATTENDED
+        row.attempts_allowed = row.attempts + self._limits.max_attempts
+        row.not_before = None
+        row.expires_at = utc_now() + timedelta(seconds=self._limits.lifetime)
+        transitions.move(session, row, SessionStatus.PENDING, event=event, actor=actor)
+
+    async def _new_row(
+        self, session: AsyncSession, order: Order, caller: Caller, session_id: str
+    ) -> AuthorizationSession:
+        app = self._oauth.app(order.api_app)
+        if problem := self._oauth.handle_problem(order.api_app, order.account_id):
+            raise InvalidRequestException(f"account_id: {problem}")
+        profile = await self._gologin.get_profile_for_account(session, order.account_id, order.api_app)
+        await self._apps.refuse_paused(session, order.api_app)
+        await self.refuse_when_full(session)
+        return self.row_for(order, app, profile.profile_id, caller, session_id)
+
+    def row_for(
+        self, order: Order, app: OAuthApp, profile_id: str, caller: Caller, session_id: str
+    ) -> AuthorizationSession:
+        """A session as the order wants it, not inserted yet. Raises `InvalidRequestException`."""
+        now = utc_now()
+        expires_at = order.expires_at or now + timedelta(seconds=self._limits.lifetime)
+        if expires_at <= max(now, order.not_before or now):
+            raise InvalidRequestException("expires_at: must be in the future, and after not_before")
+        consent = order.consent or (ConsentMode(app.consent) if app.consent else self._consent)
+        row = AuthorizationSession(
+            session_id=session_id,
+            profile_id=profile_id,
+            twitter_username=order.account_id,
+            api_app=order.api_app,
+            scopes=list(app.scopes),
+            missing_scopes=[],
+            status=SessionStatus.PENDING,
+            stage_times={},
+            priority=order.priority,
+            not_before=order.not_before,
+            timeout_seconds=order.timeout_seconds,
+            stage_timeouts=dict(order.stage_timeouts),
+            is_forced=order.force,
+            consent=consent,
+            awaits_person=consent is ConsentMode.ATTENDED,
+            attempts=0,
+            attempts_allowed=self._limits.max_attempts,
+            request_id=accept_request_id(current_request_id()),
+            requested_by=caller.name,
+            requested_by_kind=caller.kind,
+            requested_by_id=caller.key_id,
+            created_at=now,
+            updated_at=now,
+            expires_at=expires_at,
+        )
+        row.queue_rank = transitions.queue_rank(row)
+        return row
+
+    async def refuse_when_full(self, session: AsyncSession, *, coming: int = 1) -> None:
+        """Raises `TooManyWaitingException` when there is no room for so many more."""
+        waiting = select(AuthorizationSession.id).where(AuthorizationSession.status == SessionStatus.PENDING)
+        room = self._limits.max_waiting - coming
+        if room < 0 or await session.scalar(waiting.offset(room).limit(1)) is not None:
+            raise TooManyWaitingException(self._limits.max_waiting, _RETRY_WHEN_FULL)
+
+    async def _insert(self, session: AsyncSession, row: AuthorizationSession) -> str | None:
+        """Insert it, unless a session of the account is open: the id of that one."""
+        insert = insert_unless_open(session).values(values_of(row))
+        if await session.scalar(insert.returning(AuthorizationSession.id)) is not None:
+            return None
+        existing = await _open_session(session, row)
+        if existing is None:  # it has ended since
+            return await self._insert(session, row)
+        return existing
+
+
+_OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT is_forced")
+"""As the unique index has it."""
+
+
+def insert_unless_open(session: AsyncSession) -> Any:
+    """Insert sessions (see `values_of`) but those whose account has an open one."""
+    insert = insert_or_update(session, AuthorizationSession)
+    return insert.on_conflict_do_nothing(
+        index_elements=["twitter_username", "api_app"], index_where=_OPEN_AND_NOT_FORCED
+    )
+
+
+def values_of(row: AuthorizationSession) -> dict[str, Any]:
+    """What is set, by column."""
+    columns = AuthorizationSession.__table__.columns
+    return {c.key: value for c in columns if (value := getattr(row, c.key)) is not None}
+
+
+def _by_id(session_id: str, reach: Reach) -> Any:
+    in_reach = reach.condition(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+    return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, in_reach)
+
+
+async def _locked(session: AsyncSession, session_id: str, reach: Reach) -> AuthorizationSession:
+    row: AuthorizationSession | None = await session.scalar(_by_id(session_id, reach).with_for_update())
+    if row is None:
+        raise SessionNotFoundException(session_id)
+    return row
+
+
+async def _open_session(session: AsyncSession, row: AuthorizationSession) -> str | None:
+    """Id of the open, not forced session of the row's account and app."""
+    found: str | None = await session.scalar(
+        select(AuthorizationSession.session_id).where(
+            AuthorizationSession.twitter_username == row.twitter_username,
+            AuthorizationSession.api_app == row.api_app,
+            AuthorizationSession.status.in_(OPEN_STATUSES),
+            ~AuthorizationSession.is_forced,
+        )
+    )
+    return found
+
+
+async def _refuse_ending_batch(session: AsyncSession, row: AuthorizationSession) -> None:
+    ending = select(Batch.status).where(
+        Batch.batch_id == row.batch_id, Batch.completed_at.is_(None), Batch.status != BatchStatus.RUNNING
+    )
+    if row.batch_id is not None and (status := await session.scalar(ending)) is not None:
+        raise BatchEndingException(row.batch_id, status)
+
+
+async def _queue_position(session: AsyncSession, row: AuthorizationSession) -> int | None:
+    if row.status is not SessionStatus.PENDING or row.is_held:
+        return None
+    ahead = select(func.count()).where(
+        AuthorizationSession.status == SessionStatus.PENDING,
+        ~AuthorizationSession.is_held,
+        (AuthorizationSession.queue_rank < row.queue_rank)
+        | ((AuthorizationSession.queue_rank == row.queue_rank) & (AuthorizationSession.id < row.id)),
+    )
+    return 1 + (await session.scalar(ahead) or 0)

@@ -1,0 +1,111 @@
+"""How an authorization session may change: one table of transitions, each with its event, and its attempts."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import AuthorizationAttempt, AuthorizationSession, SessionStatus, utc_now
+from app.services.events import recorder
+from app.utils.exceptions import (
+    AppException,
+    AuthorizationTimeoutException,
+    NeedsAttentionException,
+    TransitionRefusedException,
+)
+
+SessionHook = Callable[[AsyncSession, AuthorizationSession], None]
+"""Called with the transaction that ends a session, and the session's row."""
+_TRY_AGAIN: Final = frozenset({SessionStatus.PENDING})
+TRANSITIONS: Final[Mapping[SessionStatus, frozenset[SessionStatus]]] = {
+    SessionStatus.PENDING: frozenset(
+        {SessionStatus.IN_PROGRESS, SessionStatus.TIMEOUT, SessionStatus.CANCELLED}
+    ),
+    SessionStatus.IN_PROGRESS: frozenset(SessionStatus) - {SessionStatus.IN_PROGRESS},
+    SessionStatus.COMPLETED: frozenset(),
+    SessionStatus.FAILED: _TRY_AGAIN,
+    SessionStatus.TIMEOUT: _TRY_AGAIN,
+    SessionStatus.CANCELLED: _TRY_AGAIN,
+    SessionStatus.NEEDS_ATTENTION: _TRY_AGAIN,
+}
+"""What may follow what."""
+
+_HEAD_START: Final = 600.0
+"""Seconds by which one step of priority goes before what is as old."""
+_LONGEST_WAIT: Final = 900.0
+"""Seconds between two attempts at most."""
+
+
+def move(
+    session: AsyncSession,
+    row: AuthorizationSession,
+    to: SessionStatus,
+    *,
+    event: str | None = None,
+    **data: Any,
+) -> None:
+    """Change the status of a row that the transaction has locked, with its event (by default named by the status).
+
+    Raises `TransitionRefusedException`.
+    """
+    if to not in TRANSITIONS[row.status]:
+        raise TransitionRefusedException(row.status, to)
+    row.status = to
+    if to is not SessionStatus.IN_PROGRESS:
+        row.lease_token = row.lease_owner = row.lease_expires_at = None
+    if to.is_final:
+        row.completed_at, row.is_held = utc_now(), False
+    if to is SessionStatus.PENDING:
+        row.stage, row.started_at, row.completed_at = None, None, None
+    recorder.record_for(session, event or f"authorization.{to}", row, **data)
+
+
+def begin_attempt(session: AsyncSession, row: AuthorizationSession) -> None:
+    """Note the attempt whose number the row carries."""
+    session.add(AuthorizationAttempt(session_id=row.session_id, number=row.attempts))
+
+
+async def end_attempt(
+    session: AsyncSession, row: AuthorizationSession, *, code: str | None = None, message: str | None = None
+) -> None:
+    """Note how the running attempt ended; without a code it has brought the tokens."""
+    await session.execute(
+        update(AuthorizationAttempt)
+        .where(
+            AuthorizationAttempt.session_id == row.session_id,
+            AuthorizationAttempt.number == row.attempts,
+            AuthorizationAttempt.ended_at.is_(None),
+        )
+        .values(stage=row.stage, error_code=code, error_message=message, ended_at=utc_now())
+    )
+
+
+async def forget_attempt(session: AsyncSession, row: AuthorizationSession) -> None:
+    """The attempt was given back before it could fail: it does not count."""
+    await session.execute(
+        delete(AuthorizationAttempt).where(
+            AuthorizationAttempt.session_id == row.session_id, AuthorizationAttempt.number == row.attempts
+        )
+    )
+    row.attempts -= 1
+
+
+def queue_rank(row: AuthorizationSession) -> float:
+    """Older goes first, and each step of priority counts as ten minutes of age: so nothing waits for ever."""
+    return row.created_at.timestamp() - _HEAD_START * row.priority
+
+
+def wait_before_retry(attempts: int, *, first: float) -> float:
+    """Seconds: `first`, doubled with each attempt, and up to half as much more or less."""
+    return min(_LONGEST_WAIT, first * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
+
+
+def status_after(error: AppException) -> SessionStatus:
+    """How a session ends that is not tried again."""
+    if isinstance(error, AuthorizationTimeoutException):
+        return SessionStatus.TIMEOUT
+    if isinstance(error, NeedsAttentionException):
+        return SessionStatus.NEEDS_ATTENTION
+    return SessionStatus.FAILED

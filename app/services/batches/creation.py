@@ -1,0 +1,225 @@
+"""From the rows of an order to the sessions of a batch, with a fixed number of statements for each 500 rows."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, Profile, utc_now
+from app.services.authorizations import transitions
+from app.services.authorizations.service import AuthorizationService, Order, insert_unless_open, values_of
+from app.services.batches.rows import WantedRow
+from app.services.events import recorder
+from app.services.interfaces import OAuthServiceProtocol
+from app.services.keys.service import Caller
+from app.services.oauth.app_state import AppStates
+from app.services.profiles.directory import ProfileDirectory
+from app.utils.exceptions import (
+    AppException,
+    AppPausedException,
+    BatchEmptyException,
+    InvalidRequestException,
+    OutOfReachException,
+)
+
+_CHUNK: Final = 500
+
+_Place = tuple[str, str]
+"""Account and app: one open session each."""
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """What a caller asks for; None: as the settings say."""
+
+    rows: Sequence[WantedRow]
+    max_running: int | None = None
+    stop_percent: int | None = None
+    stop_window: int | None = None
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    timeout_seconds: float | None = None
+
+
+class BatchMaking:
+    """One batch on its way into the database, in the caller's transaction."""
+
+    def __init__(
+        self,
+        *,
+        authorizations: AuthorizationService,
+        oauth: OAuthServiceProtocol,
+        directory: ProfileDirectory,
+        apps: AppStates,
+        order: BatchOrder,
+        caller: Caller,
+        batch_id: str,
+    ) -> None:
+        self._authorizations = authorizations
+        self._oauth = oauth
+        self._directory = directory
+        self._apps = apps
+        self._order = order
+        self._caller = caller
+        self._batch_id = batch_id
+        self._now = utc_now()
+        self._results: dict[int, dict[str, Any]] = {}
+        self._first: dict[_Place, WantedRow] = {}
+
+    async def run(self, session: AsyncSession) -> None:
+        """Insert sessions and row results, and count them on the batch.
+
+        Raises `BatchEmptyException`, `TooManyWaitingException`, `InvalidRequestException`.
+        """
+        again = self._sort_out(await self._refused_apps(session))
+        await self._authorizations.refuse_when_full(session, coming=len(self._first))
+        # In one order everywhere: two batches of the same accounts wait for each other, but never in a circle.
+        places = sorted(self._first)
+        for start in range(0, len(places), _CHUNK):
+            await self._make(session, places[start : start + _CHUNK])
+        for row in again:
+            self._note_like_first(row)
+        await self._store_results(session)
+
+    async def _refused_apps(self, session: AsyncSession) -> dict[str, AppException]:
+        """Apps of the rows for which there can be no session, with the reason."""
+        paused = {app.api_app: app.reason or "" for app in await self._apps.paused(session)}
+        refused: dict[str, AppException] = {}
+        for api_app in {row.api_app for row in self._order.rows if row.error is None}:
+            try:
+                self._oauth.app(api_app)
+                if api_app in paused:
+                    raise AppPausedException(api_app, paused[api_app])
+            except AppException as error:
+                refused[api_app] = error
+        return refused
+
+    def _sort_out(self, refused: dict[str, AppException]) -> list[WantedRow]:
+        """Note the bad rows, and the first good one of each place; the good ones of a place that had one before."""
+        again = []
+        for row in self._order.rows:
+            if row.error is not None:
+                self._note(row, error=InvalidRequestException(row.error))
+            elif not self._caller.reach.covers(row.account_id, row.api_app):
+                self._note(row, error=OutOfReachException(row.account_id, row.api_app))
+            elif row.api_app in refused:
+                self._note(row, error=refused[row.api_app])
+            elif problem := self._oauth.handle_problem(row.api_app, row.account_id):
+                self._note(row, error=InvalidRequestException(f"account_id: {problem}"))
+            elif (row.account_id, row.api_app) in self._first:
+                again.append(row)
+            else:
+                self._first[row.account_id, row.api_app] = row
+        return again
+
+    async def _make(self, session: AsyncSession, places: Sequence[_Place]) -> None:
+        profiles = await self._directory.for_accounts(session, places)
+        new = []
+        for place in places:
+            row, found = self._first[place], profiles[place]
+            if isinstance(found, AppException):
+                self._note(row, error=found)
+            else:
+                new.append(self._session(row, found))
+        while new:
+            new = await self._insert(session, new)
+
+    def _session(self, row: WantedRow, profile: Profile) -> AuthorizationSession:
+        order = Order(
+            row.account_id,
+            row.api_app,
+            priority=row.priority,
+            not_before=self._order.not_before,
+            expires_at=self._order.expires_at,
+            timeout_seconds=self._order.timeout_seconds,
+        )
+        app = self._oauth.app(row.api_app)
+        made = self._authorizations.row_for(order, app, profile.profile_id, self._caller, str(uuid.uuid4()))
+        made.batch_id, made.is_held = self._batch_id, True
+        made.created_at = self._now + timedelta(
+            microseconds=row.number
+        )  # they start in the order of the rows
+        made.queue_rank = transitions.queue_rank(made)
+        return made
+
+    async def _insert(
+        self, session: AsyncSession, new: Sequence[AuthorizationSession]
+    ) -> list[AuthorizationSession]:
+        """Insert them but those whose account has an open session; those to try again, as that one has just ended."""
+        # Without RETURNING, with which PostgreSQL takes several times as long.
+        await session.execute(insert_unless_open(session), [values_of(row) for row in new])
+        ids = select(AuthorizationSession.session_id)
+        inserted = set(
+            await session.scalars(
+                ids.where(AuthorizationSession.session_id.in_([row.session_id for row in new]))
+            )
+        )
+        made = [row for row in new if row.session_id in inserted]
+        if made:
+            await recorder.record_for_all(session, "authorization.requested", made, actor=self._caller.name)
+        for row in made:
+            self._note(self._first[_place(row)], session_id=row.session_id)
+        rest = [row for row in new if row.session_id not in inserted]
+        existing = await _open_sessions(session, rest)
+        for row in rest:
+            if (session_id := existing.get(_place(row))) is not None:
+                self._note(self._first[_place(row)], session_id=session_id, is_existing=True)
+        return [row for row in rest if _place(row) not in existing]
+
+    def _note(
+        self,
+        row: WantedRow,
+        *,
+        session_id: str | None = None,
+        is_existing: bool = False,
+        error: AppException | None = None,
+    ) -> None:
+        self._results[row.number] = {
+            "batch_id": self._batch_id,
+            "number": row.number,
+            "account_id": row.account_id,
+            "api_app": row.api_app,
+            "session_id": session_id,
+            "is_existing": is_existing,
+            "error_code": error.error_code if error else None,
+            "error_message": error.message if error else None,
+        }
+
+    def _note_like_first(self, row: WantedRow) -> None:
+        first = self._results[self._first[row.account_id, row.api_app].number]
+        is_existing = first["session_id"] is not None
+        self._results[row.number] = first | {"number": row.number, "is_existing": is_existing}
+
+    async def _store_results(self, session: AsyncSession) -> None:
+        results = [self._results[row.number] for row in self._order.rows]
+        accepted = sum(result["session_id"] is not None for result in results)
+        if not accepted:
+            raise BatchEmptyException(results[0]["error_message"] if results else "it has no rows")
+        await session.execute(insert(BatchRow), results)
+        await session.execute(
+            update(Batch)
+            .where(Batch.batch_id == self._batch_id)
+            .values(accepted=accepted, rejected=len(results) - accepted)
+        )
+
+
+def _place(row: AuthorizationSession) -> _Place:
+    return row.twitter_username, row.api_app
+
+
+async def _open_sessions(session: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[_Place, str]:
+    """Ids of the open, not forced sessions of the rows' accounts and apps."""
+    if not rows:
+        return {}
+    query = select(
+        AuthorizationSession.twitter_username, AuthorizationSession.api_app, AuthorizationSession.session_id
+    ).where(
+        AuthorizationSession.twitter_username.in_({row.twitter_username for row in rows}),
+        AuthorizationSession.status.in_(OPEN_STATUSES),
+        ~AuthorizationSession.is_forced,
+    )
+    return {(account, app): session_id for account, app, session_id in await session.execute(query)}

@@ -1,0 +1,242 @@
+"""A batch's pace: how many of its sessions are under way at once, when it is stopped, when it has ended.
+
+Whoever ends a session of a batch has the batch looked at once that is committed: storing tokens never waits for a
+batch, and never fails with one. Each process looks at all open batches now and then, too: that makes up for whatever
+a killed one has left undone. Every look holds the batch's row, so that of many at once each sees what the others did.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextvars import Context
+from typing import Any, Final
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database, after_commit
+from app.models import (
+    OPEN_STATUSES,
+    AppState,
+    AuthorizationSession,
+    Batch,
+    BatchStatus,
+    SessionStatus,
+    utc_now,
+)
+from app.services.authorizations import transitions
+from app.services.authorizations.waiters import SessionWaiters
+from app.services.events import recorder
+from app.services.queue.jobs import JobQueue, Waiting
+from app.services.shared.isolation import change_sessions
+from app.utils.logger import get_logger
+
+_CANCELLED_AT_ONCE: Final = 200
+"""Sessions in one transaction: all of a large batch would keep everybody else from writing."""
+_SPARE: Final = 20
+"""Sessions that are read beside those that are released: one that cannot be released keeps no place."""
+_JUDGED: Final = (
+    SessionStatus.COMPLETED,
+    SessionStatus.FAILED,
+    SessionStatus.TIMEOUT,
+    SessionStatus.NEEDS_ATTENTION,
+)
+"""Ends that say something about the batch; a cancelled session does not."""
+
+log = get_logger(__name__)
+
+
+class BatchPacing:
+    """Releases, stops and completes batches; any process may do so at any time."""
+
+    def __init__(self, *, database: Database, queue: JobQueue, waiters: SessionWaiters) -> None:
+        self._database = database
+        self._queue = queue
+        self._waiters = waiters
+        self._due: set[str] = set()
+        self._pacing: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    def session_ended(self, session: AsyncSession, row: AuthorizationSession) -> None:
+        """Look at the row's batch, if it has one, once the transaction has committed."""
+        if (batch_id := row.batch_id) is not None:
+            after_commit(session, lambda: self.wake(batch_id))
+
+    def wake(self, batch_id: str) -> None:
+        """Look at the batch soon."""
+        self._due.add(batch_id)
+        if self._pacing is None or self._pacing.done():
+            # Its log lines carry no ids of the session that happened to end.
+            self._pacing = asyncio.create_task(self._pace_due(), context=Context())
+
+    async def look_after(self) -> None:
+        """Look at all open batches; one that cannot be looked at keeps nothing else back."""
+        async with self._database.reading() as session:
+            open_ones = select(Batch.batch_id).where(Batch.completed_at.is_(None)).order_by(Batch.id)
+            batch_ids = (await session.scalars(open_ones)).all()
+        for batch_id in batch_ids:
+            await self._try_to_pace(batch_id)
+
+    async def pace(self, batch_id: str) -> None:
+        """Do what is due: stop the batch, release or cancel sessions, note its end."""
+        while not self._is_closing and await self._step(batch_id):
+            pass
+
+    async def close(self) -> None:
+        """Go no further than the transaction that is under way."""
+        self._is_closing = True
+        if self._pacing is not None:
+            await asyncio.wait([self._pacing])
+
+    async def _pace_due(self) -> None:
+        while self._due:
+            await self._try_to_pace(self._due.pop())
+
+    async def _try_to_pace(self, batch_id: str) -> None:
+        try:
+            await self.pace(batch_id)
+        except Exception as error:  # the next look makes up for it
+            log.error("batch.not_paced", batch_id=batch_id, exc_info=error)
+
+    async def _step(self, batch_id: str) -> bool:
+        """One transaction; whether there may be more to do."""
+        query = select(Batch).where(Batch.batch_id == batch_id, Batch.completed_at.is_(None))
+        async with self._database.transaction() as session:
+            batch = await session.scalar(query.with_for_update())
+            if batch is None:
+                return False
+            if batch.status is BatchStatus.RUNNING:
+                await self._stop_or_release(session, batch)
+            if batch.status is not BatchStatus.RUNNING and await self._cancel_some(session, batch):
+                return True
+            await _complete(session, batch)
+        return False
+
+    async def _stop_or_release(self, session: AsyncSession, batch: Batch) -> None:
+        reason = await _reason_to_stop(session, batch)
+        if reason is None:
+            await self._release(session, batch)
+            return
+        batch.status, batch.reason = BatchStatus.STOPPED, reason
+        counts = await count_sessions(session, batch.batch_id)
+        _record(session, "batch.stopped", batch, reason=reason, counts=counts)
+        log.error("batch.stopped", batch_id=batch.batch_id, reason=reason, **counts)
+
+    async def _release(self, session: AsyncSession, batch: Batch) -> None:
+        """Fill the wave up; what waits for its next attempt keeps its place, what has expired has none."""
+        of_batch, now = AuthorizationSession.batch_id == batch.batch_id, utc_now()
+        waits = (AuthorizationSession.status == SessionStatus.PENDING) & (
+            AuthorizationSession.expires_at > now
+        )
+        runs = AuthorizationSession.status == SessionStatus.IN_PROGRESS
+        under_way = select(func.count()).where(
+            of_batch,
+            AuthorizationSession.status.in_(OPEN_STATUSES),
+            ~AuthorizationSession.is_held,
+            runs | waits,
+        )
+        free = batch.max_running - (await session.scalar(under_way) or 0)
+        if free <= 0:
+            return
+        held = (
+            select(AuthorizationSession)
+            .where(of_batch, AuthorizationSession.is_held, waits)
+            .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
+            .limit(free + _SPARE)
+        )
+        waiting = deque(await session.scalars(held.with_for_update()))
+        released: list[AuthorizationSession] = []
+
+        async def release(row: AuthorizationSession) -> None:
+            row.is_held = False
+
+        while waiting and len(released) < free:
+            released += await change_sessions(session, [waiting.popleft()], release, step="release_session")
+        after_commit(session, lambda: self._submit(released))
+
+    def _submit(self, rows: Sequence[AuthorizationSession]) -> None:
+        self._queue.submit(*map(Waiting.of, rows))
+
+    async def _cancel_some(self, session: AsyncSession, batch: Batch) -> int:
+        """Of a stopped batch what does not run, of a cancelled one what runs, too; how many."""
+        ending = OPEN_STATUSES if batch.status is BatchStatus.CANCELLED else (SessionStatus.PENDING,)
+        code = f"BATCH_{batch.status.upper()}"
+        message = f"Its batch was {batch.status}: {batch.reason}"
+        query = (
+            select(AuthorizationSession)
+            .where(AuthorizationSession.batch_id == batch.batch_id, AuthorizationSession.status.in_(ending))
+            .order_by(AuthorizationSession.id)
+            .limit(_CANCELLED_AT_ONCE)
+        )
+
+        async def cancel(row: AuthorizationSession) -> None:
+            if row.status is SessionStatus.IN_PROGRESS:
+                await transitions.end_attempt(session, row, code=code, message=message)
+            row.error_code, row.error_message = code, message
+            transitions.move(session, row, SessionStatus.CANCELLED, error_code=code)
+
+        rows = await session.scalars(query.with_for_update())
+        cancelled = await change_sessions(session, rows, cancel, step="cancel_session")
+        after_commit(session, lambda: self._tell(cancelled))
+        return len(cancelled)
+
+    def _tell(self, rows: Sequence[AuthorizationSession]) -> None:
+        for row in rows:
+            self._waiters.tell(row.session_id)
+
+
+async def count_sessions(session: AsyncSession, batch_id: str) -> dict[str, int]:
+    """The batch's own sessions by status; only those there are."""
+    query = (
+        select(AuthorizationSession.status, func.count())
+        .where(AuthorizationSession.batch_id == batch_id)
+        .group_by(AuthorizationSession.status)
+    )
+    return {status.value: count for status, count in await session.execute(query)}
+
+
+async def _reason_to_stop(session: AsyncSession, batch: Batch) -> str | None:
+    paused = select(AppState).where(
+        AppState.paused_at.is_not(None),
+        exists().where(
+            AuthorizationSession.batch_id == batch.batch_id,
+            AuthorizationSession.status == SessionStatus.PENDING,
+            AuthorizationSession.api_app == AppState.api_app,
+        ),
+    )
+    if (app := await session.scalar(paused.limit(1))) is not None:
+        return f"the OAuth app {app.api_app} is paused ({app.reason})"
+    last = (
+        select(AuthorizationSession.status)
+        .where(
+            AuthorizationSession.batch_id == batch.batch_id,
+            AuthorizationSession.completed_at >= batch.started_at,
+            AuthorizationSession.status.in_(_JUDGED),
+        )
+        .order_by(AuthorizationSession.completed_at.desc(), AuthorizationSession.id.desc())
+        .limit(batch.stop_window)
+    )
+    ends = (await session.scalars(last)).all()
+    failed = sum(status is not SessionStatus.COMPLETED for status in ends)
+    if len(ends) < batch.stop_window or failed * 100 <= batch.stop_percent * batch.stop_window:
+        return None
+    return f"{failed} of the last {batch.stop_window} sessions failed, more than {batch.stop_percent} %"
+
+
+async def _complete(session: AsyncSession, batch: Batch) -> None:
+    """Note the end when every session has ended."""
+    still_open = select(AuthorizationSession.id).where(
+        AuthorizationSession.batch_id == batch.batch_id, AuthorizationSession.status.in_(OPEN_STATUSES)
+    )
+    if await session.scalar(still_open.limit(1)) is not None:
+        return
+    batch.completed_at = utc_now()
+    if batch.status is BatchStatus.RUNNING:
+        batch.status = BatchStatus.COMPLETED
+    counts = await count_sessions(session, batch.batch_id)
+    _record(session, "batch.completed", batch, status=batch.status, counts=counts)
+    log.info("batch.completed", batch_id=batch.batch_id, status=batch.status, **counts)
+
+
+def _record(session: AsyncSession, event_type: str, batch: Batch, **data: Any) -> None:
+    recorder.record(session, event_type, request_id=batch.request_id, batch_id=batch.batch_id, **data)

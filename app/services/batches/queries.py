@@ -1,0 +1,126 @@
+"""Batches as their callers see them; reads only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, exists, func, or_, select, true
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, SessionStatus
+from app.services.keys.service import Caller
+from app.services.shared.access import EVERYTHING
+from app.services.shared.paging import Page, PageRequest, page_of
+from app.utils.exceptions import BatchNotFoundException
+
+_ETA_OVER: Final = 100
+"""Ends that tell how fast it goes."""
+
+
+@dataclass(frozen=True)
+class BatchView:
+    row: Batch
+    counts: dict[str, int]
+    """Rows by the status of their session; every status."""
+    eta_seconds: float | None
+    """None: nothing has ended yet, or all has."""
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row and what became of it."""
+
+    row: int
+    account_id: str
+    api_app: str
+    session_id: str | None
+    existing: bool
+    status: SessionStatus | None
+    """None: there is no session, or it is too old to be kept."""
+    error_code: str | None
+    """Why there is none, or why it failed."""
+    error: str | None
+
+
+def seen_by(caller: Caller) -> ColumnElement[bool]:
+    """Of a `Batch`: it is the caller's own, or every account of it is in the caller's reach."""
+    if caller.reach == EVERYTHING:
+        return true()
+    in_reach = caller.reach.condition(BatchRow.account_id, BatchRow.api_app)
+    return or_(
+        Batch.requested_by == caller.name, ~exists().where(BatchRow.batch_id == Batch.batch_id, ~in_reach)
+    )
+
+
+async def view_batch(session: AsyncSession, batch_id: str, *, caller: Caller) -> BatchView:
+    """Raises `BatchNotFoundException`, also for one that the caller may not see."""
+    return await _view(session, await _batch(session, batch_id, caller))
+
+
+async def page_of_batches(session: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
+    """Those that the caller may see."""
+    return await page_of(session, select(Batch).where(seen_by(caller)), Batch, request)
+
+
+async def page_of_results(
+    session: AsyncSession, batch_id: str, *, page: int, page_size: int, caller: Caller
+) -> tuple[Sequence[RowResult], int]:
+    """In the order of the rows, and how many there are. Raises `BatchNotFoundException`."""
+    batch = await _batch(session, batch_id, caller)
+    query = (
+        select(
+            BatchRow.number,
+            BatchRow.account_id,
+            BatchRow.api_app,
+            BatchRow.session_id,
+            BatchRow.is_existing,
+            AuthorizationSession.status,
+            func.coalesce(BatchRow.error_code, AuthorizationSession.error_code),
+            func.coalesce(BatchRow.error_message, AuthorizationSession.error_message),
+        )
+        .outerjoin(AuthorizationSession, AuthorizationSession.session_id == BatchRow.session_id)
+        .where(BatchRow.batch_id == batch_id)
+        .order_by(BatchRow.number)
+        .limit(page_size)
+        .offset((page - 1) * page_size)
+    )
+    return [RowResult(*row) for row in await session.execute(query)], batch.accepted + batch.rejected
+
+
+async def _batch(session: AsyncSession, batch_id: str, caller: Caller) -> Batch:
+    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)))
+    if batch is None:
+        raise BatchNotFoundException(batch_id)
+    return batch
+
+
+async def _view(session: AsyncSession, batch: Batch) -> BatchView:
+    query = (
+        select(AuthorizationSession.status, func.count())
+        .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
+        .where(BatchRow.batch_id == batch.batch_id)
+        .group_by(AuthorizationSession.status)
+    )
+    counts = dict.fromkeys((status.value for status in SessionStatus), 0)
+    counts |= {status.value: count for status, count in await session.execute(query)}
+    left = sum(counts[status] for status in OPEN_STATUSES)
+    seconds = await _seconds_per_session(session, batch) if left and batch.completed_at is None else None
+    return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
+
+
+async def _seconds_per_session(session: AsyncSession, batch: Batch) -> float | None:
+    """From the first start to the last end of the latest ends, by their number: the wave's width is in it."""
+    latest = (
+        select(AuthorizationSession.started_at, AuthorizationSession.completed_at)
+        .where(
+            AuthorizationSession.batch_id == batch.batch_id,
+            AuthorizationSession.completed_at >= batch.started_at,
+            AuthorizationSession.started_at.is_not(None),
+        )
+        .order_by(AuthorizationSession.completed_at.desc())
+        .limit(_ETA_OVER)
+        .subquery()
+    )
+    query = select(func.min(latest.c.started_at), func.max(latest.c.completed_at), func.count())
+    first, last, ends = (await session.execute(query.select_from(latest))).one()
+    return (last - first).total_seconds() / ends if ends else None

@@ -1,0 +1,121 @@
+"""What a batch is made of, row by row: from JSON or CSV, each row good or with the reason why not."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app.services.authorizations import idempotency
+from app.utils.exceptions import InvalidRequestException
+from app.utils.foreign_text import restored
+from app.utils.handles import APP_NAME, normalize_handle
+
+COLUMNS: Final = ("account_id", "api_app", "priority")
+_MAX_DIGITS: Final = 9
+_LONGEST_ECHO: Final = 128
+_DEFAULT_PRIORITY: Final = 5
+
+
+@dataclass(frozen=True)
+class WantedRow:
+    """One account to authorise."""
+
+    number: int
+    """From 1."""
+    account_id: str
+    """A handle; as it was given, shortened, where `error` is set."""
+    api_app: str
+    priority: int = _DEFAULT_PRIORITY
+    error: str | None = field(default=None, metadata={idempotency.DERIVED: True})
+    """Why it cannot be a session."""
+
+
+@dataclass(frozen=True)
+class RowDefaults:
+    """For rows that do not say."""
+
+    api_app: str | None = None
+    priority: int = _DEFAULT_PRIORITY
+
+
+def from_objects(rows: Iterable[Any], defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
+    """Of decoded JSON; reads no further than the first row too many. Raises `InvalidRequestException` for it."""
+    wanted = []
+    for number, values in enumerate(rows, start=1):
+        if number > max_rows:
+            raise InvalidRequestException(f"A batch has {max_rows} rows at most, this one has more; split it")
+        wanted.append(_row(number, values, defaults))
+    return wanted
+
+
+def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
+    """UTF-8 with a header; other columns do not matter.
+
+    Raises `InvalidRequestException` when it is no such table, or has more rows.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        required = ("account_id",) if defaults.api_app else ("account_id", "api_app")
+        if missing := [name for name in required if name not in (reader.fieldnames or ())]:
+            raise InvalidRequestException(
+                f"The first line must name the columns {', '.join(COLUMNS)} (priority may be left out); "
+                f"missing: {', '.join(missing)}"
+            )
+        return from_objects(_csv_values(reader), defaults, max_rows=max_rows)
+    except UnicodeDecodeError:
+        raise InvalidRequestException("The CSV is not UTF-8 text") from None
+    except csv.Error as error:
+        raise InvalidRequestException(
+            f"The CSV cannot be read after line {reader.line_num}: {error}"
+        ) from None
+
+
+def _csv_values(reader: "csv.DictReader[str]") -> Iterator[dict[str, Any]]:
+    for line in reader:
+        values: dict[str, Any] = {name: restored(line[name]).strip() for name in COLUMNS if line.get(name)}
+        priority = values.get("priority", "")
+        if priority.isdecimal() and len(priority) <= _MAX_DIGITS:
+            values["priority"] = int(priority)
+        yield {name: value for name, value in values.items() if value != ""}
+
+
+def _row(number: int, values: Any, defaults: RowDefaults) -> WantedRow:
+    given: Mapping[str, Any] = values if isinstance(values, dict) else {}
+    account_id, api_app = given.get("account_id"), given.get("api_app", defaults.api_app)
+    try:
+        if not isinstance(values, dict):
+            raise ValueError("must be an object with account_id and api_app")
+        if unknown := given.keys() - COLUMNS:
+            raise ValueError(f"unknown: {', '.join(sorted(map(_printable, unknown)))}")
+        return WantedRow(number, _handle(account_id), _app(api_app), _priority(given, defaults))
+    except ValueError as error:
+        return WantedRow(number, _printable(account_id), _printable(api_app), error=str(error))
+
+
+def _handle(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("account_id: is missing or no text")
+    try:
+        return normalize_handle(value)
+    except ValueError as error:
+        raise ValueError(f"account_id: {error}") from None
+
+
+def _app(value: Any) -> str:
+    if not isinstance(value, str) or not APP_NAME.fullmatch(value):
+        raise ValueError("api_app: must be the name of an OAuth app")
+    return value
+
+
+def _priority(given: Mapping[str, Any], defaults: RowDefaults) -> int:
+    value = given.get("priority", defaults.priority)
+    if type(value) is not int or not 0 <= value <= 9:
+        raise ValueError("priority: must be a whole number from 0 to 9")
+    return value
+
+
+def _printable(value: Any) -> str:
+    """Short, and without what a database does not store."""
+    text = value if isinstance(value, str) else ""
+    return text[:_LONGEST_ECHO].replace("\x00", "").encode(errors="replace").decode()

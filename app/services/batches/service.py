@@ -1,0 +1,224 @@
+"""The caller's side of a batch: made in one transaction, cancelled, tried again. Its pace is `batch_pacing`'s."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import exists, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.database import after_commit, insert_or_update
+from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchStatus, SessionStatus, utc_now
+from app.services.authorizations import idempotency
+from app.services.authorizations.service import AuthorizationService
+from app.services.batches.creation import BatchMaking, BatchOrder
+from app.services.batches.pacing import BatchPacing
+from app.services.batches.queries import seen_by
+from app.services.events import recorder
+from app.services.interfaces import OAuthServiceProtocol
+from app.services.keys.service import Caller
+from app.services.oauth.app_state import AppStates
+from app.services.profiles.directory import ProfileDirectory
+from app.utils.exceptions import (
+    BatchEndedException,
+    BatchNotFoundException,
+    InvalidRequestException,
+    NothingToRetryException,
+)
+from app.utils.request_id import accept_request_id, current_request_id
+
+_WITHOUT_TOKENS: Final = (SessionStatus.FAILED, SessionStatus.TIMEOUT, SessionStatus.CANCELLED)
+
+
+@dataclass(frozen=True)
+class PlacedBatch:
+    batch_id: str
+    is_new: bool
+    """False: an earlier request made it."""
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What holds unless the order says otherwise, and how many rows it may have."""
+
+    max_running: int
+    stop_percent: int
+    stop_window: int
+    max_rows: int
+
+
+class BatchService:
+    """Takes the caller's database session; the work begins once its transaction has committed."""
+
+    def __init__(
+        self,
+        *,
+        authorizations: AuthorizationService,
+        oauth: OAuthServiceProtocol,
+        directory: ProfileDirectory,
+        apps: AppStates,
+        pacing: BatchPacing,
+        limits: BatchLimits,
+    ) -> None:
+        self._authorizations = authorizations
+        self._oauth = oauth
+        self._directory = directory
+        self._apps = apps
+        self._pacing = pacing
+        self._limits = limits
+
+    async def request(
+        self,
+        session: AsyncSession,
+        order: BatchOrder,
+        *,
+        caller: Caller,
+        idempotency_key: str | None = None,
+        source_hash: str | None = None,
+    ) -> PlacedBatch:
+        """Make a batch, or find the one that the same key, or the same source of this caller, has made.
+
+        Rows that cannot become a session are noted with the reason. Raises `InvalidRequestException`,
+        `IdempotencyConflictException`, `TooManyWaitingException`, `BatchEmptyException`, and `OutOfReachException`
+        when none is in the caller's reach.
+        """
+        if len(order.rows) > self._limits.max_rows:
+            raise InvalidRequestException(
+                f"A batch has {self._limits.max_rows} rows at most, this one has {len(order.rows)}; split it"
+            )
+        _refuse_out_of_reach(order, caller)
+        batch_id = str(uuid.uuid4())
+        if idempotency_key is not None:
+            earlier = await idempotency.remember(
+                session, caller=caller.name, key=idempotency_key, request=order, made_id=batch_id
+            )
+            if earlier is not None:
+                return PlacedBatch(earlier, is_new=False)
+        existing = await self._insert(session, order, caller, batch_id, source_hash)
+        if existing is not None:
+            return PlacedBatch(existing, is_new=False)
+        recorder.record(
+            session, "batch.requested", actor=caller.name, batch_id=batch_id, rows=len(order.rows)
+        )
+        making = BatchMaking(
+            authorizations=self._authorizations,
+            oauth=self._oauth,
+            directory=self._directory,
+            apps=self._apps,
+            order=order,
+            caller=caller,
+            batch_id=batch_id,
+        )
+        await making.run(session)
+        after_commit(session, lambda: self._pacing.wake(batch_id))
+        return PlacedBatch(batch_id, is_new=True)
+
+    async def forget_source(self, session: AsyncSession, source_hash: str, *, caller: Caller) -> None:
+        """The next request of this source makes a new batch."""
+        mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
+        await session.execute(update(Batch).where(*mine).values(source_hash=None))
+
+    async def cancel(self, session: AsyncSession, batch_id: str, *, caller: Caller) -> None:
+        """Let nothing more of it start; what runs finds out within two seconds. `BatchPacing.pace` does the rest.
+
+        Raises `BatchNotFoundException`, `BatchEndedException`.
+        """
+        batch = await _locked(session, batch_id, caller)
+        if batch.completed_at is not None:
+            raise BatchEndedException(batch_id, batch.status)
+        batch.status, batch.reason = BatchStatus.CANCELLED, f"asked for by {caller.name}"
+        recorder.record(
+            session, "batch.cancelled", actor=caller.name, request_id=batch.request_id, batch_id=batch_id
+        )
+        after_commit(session, lambda: self._pacing.wake(batch_id))
+
+    async def retry(
+        self, session: AsyncSession, batch_id: str, *, needs_attention: bool = False, caller: Caller
+    ) -> int:
+        """Put back what ended without tokens; how many. Those whose account has an open session stay as they are.
+
+        Raises `BatchNotFoundException`, `NothingToRetryException`, `AppPausedException`, `TooManyWaitingException`.
+        """
+        batch = await _locked(session, batch_id, caller)
+        wanted = [*_WITHOUT_TOKENS, *([SessionStatus.NEEDS_ATTENTION] if needs_attention else [])]
+        other = aliased(AuthorizationSession)
+        query = (
+            select(AuthorizationSession)
+            .where(
+                AuthorizationSession.batch_id == batch_id,
+                AuthorizationSession.status.in_(wanted),
+                ~exists().where(
+                    other.twitter_username == AuthorizationSession.twitter_username,
+                    other.api_app == AuthorizationSession.api_app,
+                    other.status.in_(OPEN_STATUSES),
+                    ~other.is_forced,
+                ),
+            )
+            .order_by(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+        )
+        rows = (await session.scalars(query.with_for_update(of=AuthorizationSession))).all()
+        if not rows:
+            raise NothingToRetryException(batch_id)
+        for api_app in {row.api_app for row in rows}:
+            await self._apps.refuse_paused(session, api_app)
+        await self._authorizations.refuse_when_full(session, coming=len(rows))
+        for row in rows:
+            self._authorizations.put_back(session, row, actor=caller.name)
+            row.is_held = True
+        batch.status, batch.reason = BatchStatus.RUNNING, None
+        batch.started_at, batch.completed_at = utc_now(), None
+        try:
+            await session.flush()
+        except IntegrityError:
+            raise InvalidRequestException(
+                "An account of the batch got another session just now; send the request again"
+            ) from None
+        recorder.record(
+            session,
+            "batch.retried",
+            actor=caller.name,
+            request_id=batch.request_id,
+            batch_id=batch_id,
+            sessions=len(rows),
+        )
+        after_commit(session, lambda: self._pacing.wake(batch_id))
+        return len(rows)
+
+    async def _insert(
+        self, session: AsyncSession, order: BatchOrder, caller: Caller, batch_id: str, source_hash: str | None
+    ) -> str | None:
+        """Insert the batch's own row, unless the source has made one: the id of that one."""
+        limits = self._limits
+        values = {
+            "batch_id": batch_id,
+            "requested_by": caller.name,
+            "request_id": accept_request_id(current_request_id()),
+            "source_hash": source_hash,
+            "max_running": order.max_running or limits.max_running,
+            "stop_percent": limits.stop_percent if order.stop_percent is None else order.stop_percent,
+            "stop_window": order.stop_window or limits.stop_window,
+        }
+        # Of two at once the second waits here for the first one's commit.
+        statement = insert_or_update(session, Batch).on_conflict_do_nothing().returning(Batch.id)
+        if await session.scalar(statement.values(values)) is not None:
+            return None
+        mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
+        existing: str = (await session.scalars(select(Batch.batch_id).where(*mine))).one()
+        return existing
+
+
+def _refuse_out_of_reach(order: BatchOrder, caller: Caller) -> None:
+    places = [(row.account_id, row.api_app) for row in order.rows if row.error is None]
+    if places and not any(caller.reach.covers(*place) for place in places):
+        caller.reach.require(*places[0])
+
+
+async def _locked(session: AsyncSession, batch_id: str, caller: Caller) -> Batch:
+    batch: Batch | None = await session.scalar(
+        select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)).with_for_update()
+    )
+    if batch is None:
+        raise BatchNotFoundException(batch_id)
+    return batch

@@ -1,0 +1,70 @@
+"""Events as files: so many at once, for so long, and only while whoever asked may read them."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Literal
+
+from app.database import Database
+from app.models import Event
+from app.services.events import queries
+from app.services.events.filters import EventFilter
+from app.utils.exceptions import TooManyExportsException
+
+
+@dataclass(frozen=True)
+class ExportLimits:
+    exports: int
+    """In this process."""
+    exports_per_key: int
+    lifetime: float
+    """Seconds, then it is broken off."""
+
+
+class ExportBrokenOff(Exception):
+    """In the middle of a file."""
+
+    def __init__(self, reason: Literal["lifetime", "access"]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class EventExports:
+    """All of this process."""
+
+    def __init__(self, *, database: Database, limits: ExportLimits) -> None:
+        self._database = database
+        self._limits = limits
+        self.running: list[str] = []
+        """The names of their keys."""
+
+    @contextmanager
+    def opened(self, key_name: str) -> Iterator[None]:
+        """Counts as one for as long as the block runs. Raises `TooManyExportsException`."""
+        self._check_limits(key_name)
+        self.running.append(key_name)
+        try:
+            yield
+        finally:
+            self.running.remove(key_name)
+
+    async def parts(
+        self, wanted: EventFilter, may_read: Callable[[], Awaitable[bool]]
+    ) -> AsyncIterator[Sequence[Event]]:
+        """All that are wanted, the latest first. Raises `ExportBrokenOff`; `may_read` is asked before each part."""
+        ends_at = monotonic() + self._limits.lifetime
+        async for part in queries.export(self._database, wanted):
+            if monotonic() >= ends_at:
+                raise ExportBrokenOff("lifetime")
+            if not await may_read():
+                raise ExportBrokenOff("access")
+            yield part
+
+    def _check_limits(self, key_name: str) -> None:
+        for whose, number, limit in (
+            ("This API key", self.running.count(key_name), self._limits.exports_per_key),
+            ("The service", len(self.running), self._limits.exports),
+        ):
+            if number >= limit:
+                raise TooManyExportsException(whose, limit)

@@ -1,0 +1,140 @@
+"""Which events somebody wants and may see: said to the database, and of an event at hand, with the same meaning."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Text, cast, or_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from app.models import Event
+from app.services.shared.access import EVERYTHING, Reach
+
+_TEXT_COLUMNS: Final = ("event_type", "account_id", "session_id", "profile_id", "actor", "request_id")
+_SELECTIVE: Final = ("session_id", "request_id", "account_id", "actor", "event_type")
+"""Columns with an index of their own, those with the fewest rows for a value first."""
+_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+Conditions = list[ColumnElement[bool]]
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """None or empty: whatever."""
+
+    event_type: str | None = None
+    """One type, or with a ``*`` at its end all that begin so."""
+    account_id: str | None = None
+    api_app: str | None = None
+    session_id: str | None = None
+    actor: str | None = None
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    """Not itself."""
+    text: str | None = None
+    """Part of the type, an id, the actor or the data, in any case of A to Z."""
+    reach: Reach = EVERYTHING
+
+    def matches(self, event: Event) -> bool:
+        return (
+            all(getattr(event, column) == value for column, value in self._equal().items())
+            and (self._type_prefix is None or event.event_type.startswith(self._type_prefix))
+            and (self.since is None or event.occurred_at >= self.since)
+            and (self.until is None or event.occurred_at < self.until)
+            and (self.text is None or _has_text(event, self.text))
+            and self.reach.covers(event.account_id, event.api_app)
+        )
+
+    def conditions(self) -> Conditions:
+        """The same as `matches`, for a query."""
+        return self.indexed() + self.rest()
+
+    def indexed(self) -> Conditions:
+        """Those that one index answers together with the order by time."""
+        found: Conditions = []
+        if (column := self._key()) is not None:
+            found.append(getattr(Event, column) == self._equal()[column])
+        if self.since is not None:
+            found.append(Event.occurred_at >= self.since)
+        if self.until is not None:
+            found.append(Event.occurred_at < self.until)
+        return found
+
+    def rest(self) -> Conditions:
+        """Those for which each row has to be looked at."""
+        key = self._key()
+        found = [getattr(Event, column) == value for column, value in self._equal().items() if column != key]
+        if self._type_prefix is not None:
+            found.append(Event.event_type.startswith(self._type_prefix, autoescape=True))
+        if self.text is not None:
+            found.append(_text_condition(self.text))
+        if self.reach != EVERYTHING:
+            found.append(self.reach.condition(Event.account_id, Event.api_app))
+        return found
+
+    @property
+    def _type_prefix(self) -> str | None:
+        is_prefix = self.event_type is not None and self.event_type.endswith("*")
+        return self.event_type[:-1] if self.event_type is not None and is_prefix else None
+
+    def _equal(self) -> dict[str, str]:
+        """Columns that must have one value."""
+        wanted = {
+            "event_type": self.event_type if self._type_prefix is None else None,
+            "account_id": self.account_id,
+            "api_app": self.api_app,
+            "session_id": self.session_id,
+            "actor": self.actor,
+            "request_id": self.request_id,
+        }
+        return {column: value for column, value in wanted.items() if value is not None}
+
+    def _key(self) -> str | None:
+        equal = self._equal()
+        return next((column for column in _SELECTIVE if column in equal), None)
+
+
+class _AsciiLower(FunctionElement[str]):
+    """`lower` that leaves all but A to Z alone, in whatever language the database was made."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(_AsciiLower)
+def _plain_lower(element: _AsciiLower, compiler: SQLCompiler, **options: Any) -> str:
+    return f"lower({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_AsciiLower, "postgresql")
+def _lower_in_c(element: _AsciiLower, compiler: SQLCompiler, **options: Any) -> str:
+    return f'lower({compiler.process(element.clauses, **options)} COLLATE "C")'
+
+
+def _text_condition(text: str) -> ColumnElement[bool]:
+    found = [
+        _AsciiLower(getattr(Event, column)).contains(_lowered(text), autoescape=True)
+        for column in _TEXT_COLUMNS
+    ]
+    in_data = _AsciiLower(cast(Event.data, Text)).contains(_lowered(_as_stored(text)), autoescape=True)
+    return or_(*found, in_data)
+
+
+def _has_text(event: Event, text: str) -> bool:
+    values = (getattr(event, column) or "" for column in _TEXT_COLUMNS)
+    return any(_lowered(text) in _lowered(value) for value in values) or (
+        _lowered(_as_stored(text)) in _lowered(json.dumps(event.data))
+    )
+
+
+def _as_stored(text: str) -> str:
+    """As it stands inside a JSON string."""
+    return json.dumps(text)[1:-1]
+
+
+def _lowered(text: str) -> str:
+    return text.translate(_LOWER)

@@ -1,0 +1,233 @@
+"""Readers of the event stream: each is a position in the order of events, so that none is missed and none told twice.
+
+A reader follows the tail, and the database where the tail does not reach: after a reconnect, and when it could not keep
+up with a burst. Nothing is queued for it: one that does not take what it is sent costs the others nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
+from typing import Final, Literal
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database
+from app.models import Event, utc_now
+from app.services.events import order
+from app.services.events.filters import EventFilter
+from app.services.events.order import Position
+from app.services.events.tail import BEGINNING, EventTail, StreamedEvent
+from app.utils.exceptions import (
+    DatabaseUnavailableException,
+    TooManyStreamsException,
+    UnknownEventIdException,
+)
+from app.utils.tasks import happens_within
+
+_BATCH: Final = 100
+"""Events that are told at once."""
+_SCAN: Final = 10_000
+"""Events that one query looks at when older ones are told."""
+_HISTORIANS: Final = 4
+"""Readers that ask for older events at the same time: other callers need the database, too."""
+_RETRY: Final = 1.0
+
+EndReason = Literal["lifetime", "shutdown", "access"]
+Batch = Sequence[StreamedEvent]
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    readers: int
+    """In this process."""
+    readers_per_key: int
+    lifetime: float
+    """Seconds, then the reader has to come again."""
+    heartbeat: float
+    """Seconds without an event; also between two looks whether the reader may still read."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Events may have been deleted before the reader was told of them."""
+
+    oldest_kept: datetime | None
+
+
+@dataclass
+class Reader:
+    key_name: str
+    wanted: EventFilter
+    may_read: Callable[[], Awaitable[bool]]
+    """Asked now and then."""
+    position: Position = BEGINNING
+    """All up to it was told, or is not wanted."""
+    gap: Gap | None = None
+    """The latest one: the retention may be faster than a reader that catches up."""
+    ended: EndReason | None = None
+    opened_at: datetime = field(default_factory=utc_now)
+    told: int = 0
+    was_cut_off: bool = False
+    """It took nothing for too long."""
+
+
+@dataclass
+class StreamTotals:
+    """Since the process began."""
+
+    opened: int = 0
+    refused: int = 0
+    cut_off: int = 0
+    told: int = 0
+    told_from_history: int = 0
+    """Of those: read from the database, because the tail did not reach back."""
+
+
+class EventStreams:
+    """All readers of this process."""
+
+    def __init__(self, *, database: Database, tail: EventTail, limits: StreamLimits) -> None:
+        self._database = database
+        self._tail = tail
+        self.limits = limits
+        self.readers: list[Reader] = []
+        self.totals = StreamTotals()
+        self._history = asyncio.Semaphore(_HISTORIANS)
+        self._is_closing = False
+
+    @property
+    def kept(self) -> int:
+        """Events in memory, for all readers together."""
+        return self._tail.kept
+
+    @asynccontextmanager
+    async def opened(self, reader: Reader, *, last: Position | None) -> AsyncIterator[Reader]:
+        """Begins after the event `last`, else after the latest one.
+
+        Raises `TooManyStreamsException`, `UnknownEventIdException`.
+        """
+        self._check_limits(reader.key_name)
+        self.readers.append(reader)
+        try:
+            with self._tail.followed():
+                await self._place(reader, last)
+                self.totals.opened += 1
+                yield reader
+        finally:
+            self.readers.remove(reader)
+            self.totals.cut_off += reader.was_cut_off
+
+    async def tell(self, reader: Reader) -> AsyncIterator[Batch]:
+        """What happens, in order; an empty batch: for `heartbeat` seconds nothing has. Then `reader.ended` says why."""
+        ends_at = monotonic() + self.limits.lifetime
+        check_at = beat_at = monotonic() + self.limits.heartbeat
+        while True:
+            is_check_due = monotonic() >= check_at
+            if (reason := await self._end_reason(reader, ends_at, is_check_due=is_check_due)) is not None:
+                reader.ended = reason
+                return
+            if is_check_due:
+                check_at = monotonic() + self.limits.heartbeat
+            news = self._tail.news
+            batch, has_moved = await self._next(reader)
+            if batch or monotonic() >= beat_at:
+                reader.told += len(batch)
+                self.totals.told += len(batch)
+                yield batch
+                beat_at = monotonic() + self.limits.heartbeat
+            elif not has_moved:
+                await happens_within(news, max(0.0, min(beat_at, check_at, ends_at) - monotonic()))
+            await asyncio.sleep(0)  # a long way to catch up leaves room for the others
+
+    def close(self) -> None:
+        """Let all readers end soon; they come again, to another process or after the restart."""
+        self._is_closing = True
+        self._tail.announce()
+
+    def _check_limits(self, key_name: str) -> None:
+        of_key = sum(reader.key_name == key_name for reader in self.readers)
+        for whose, number, limit in (
+            ("This API key", of_key, self.limits.readers_per_key),
+            ("The service", len(self.readers), self.limits.readers),
+        ):
+            if number >= limit:
+                self.totals.refused += 1
+                raise TooManyStreamsException(whose, limit)
+
+    async def _end_reason(self, reader: Reader, ends_at: float, *, is_check_due: bool) -> EndReason | None:
+        if self._is_closing:
+            return "shutdown"
+        if monotonic() >= ends_at:
+            return "lifetime"
+        return "access" if is_check_due and not await _still_may_read(reader) else None
+
+    async def _place(self, reader: Reader, last: Position | None) -> None:
+        async with self._database.reading() as session:
+            head = await order.newest(session)
+            if last is None:
+                reader.position = head
+                return
+            if last > head:
+                raise UnknownEventIdException
+            reader.position, reader.gap = last, await _gap_after(session, last)
+
+    async def _next(self, reader: Reader) -> tuple[Batch, bool]:
+        """What the reader wants of the next events, and whether there were any."""
+        kept = self._tail.after(reader.position, _BATCH)
+        if kept is None:
+            return await self._from_history(reader)
+        if kept:
+            reader.position = kept[-1].position
+        return [each for each in kept if reader.wanted.matches(each.event)], bool(kept)
+
+    async def _from_history(self, reader: Reader) -> tuple[Batch, bool]:
+        try:
+            async with self._history, self._database.reading() as session:
+                until = await _scan_end(session, reader.position)
+                if until is None:
+                    return [], False
+                batch = await _between(session, reader.position, until, reader.wanted)
+                reader.gap = await _gap_after(session, reader.position) or reader.gap  # after what was read
+        except DatabaseUnavailableException:  # which has logged it
+            await asyncio.sleep(_RETRY)
+            return [], True
+        reader.position = batch[-1].position if len(batch) == _BATCH else until
+        self.totals.told_from_history += len(batch)
+        return batch, True
+
+
+async def _still_may_read(reader: Reader) -> bool:
+    try:
+        return await reader.may_read()
+    except DatabaseUnavailableException:
+        return True  # there is nothing to be read, either
+
+
+async def _gap_after(session: AsyncSession, last: Position) -> Gap | None:
+    """Who still finds the last event that it was told has missed none, unless later routine events were evicted."""
+    same = (Event.xact_id == last.xact_id, Event.id == last.event_id)
+    is_kept = await session.scalar(select(Event.id).where(*same)) is not None
+    if last == BEGINNING or (is_kept and await order.evicted_to(session) <= last.event_id):
+        return None
+    return Gap(await session.scalar(select(Event.occurred_at).order_by(*order.ORDER).limit(1)))
+
+
+async def _scan_end(session: AsyncSession, position: Position) -> Position | None:
+    """How far one query may look; None: nothing has happened since."""
+    some = select(*order.ORDER).where(order.after(position), order.settled(session))
+    within = some.order_by(*order.ORDER).limit(_SCAN).subquery()
+    last = select(within.c.xact_id, within.c.id).order_by(within.c.xact_id.desc(), within.c.id.desc())
+    row = (await session.execute(last.limit(1))).first()
+    return Position(*row) if row is not None else None
+
+
+async def _between(
+    session: AsyncSession, position: Position, until: Position, wanted: EventFilter
+) -> list[StreamedEvent]:
+    place = (order.after(position), order.up_to(until))
+    query = select(Event).where(*place, *wanted.conditions()).order_by(*order.ORDER).limit(_BATCH)
+    return [StreamedEvent.of(event) for event in await session.scalars(query)]

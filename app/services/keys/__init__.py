@@ -1,0 +1,1 @@
+"""API keys: making, authentication, rotation and state."""

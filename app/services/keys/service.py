@@ -1,0 +1,298 @@
+"""API keys: made, shown once, kept as a hash, checked in constant time, rotated, revoked."""
+
+import asyncio
+import hmac
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import SecretStr
+from sqlalchemy import ColumnElement, or_, select, true, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database
+from app.models import ActorKind, ApiKey, utc_now
+from app.services.events import recorder
+from app.services.keys.names import BOOTSTRAP_NAME, COMMAND_LINE_NAME, is_fit
+from app.services.keys.secrets import NO_HASH, hash_of, new_key, prefix_of
+from app.services.keys.status import KeyFilter, KeyStatus, is_to_come, status_of
+from app.services.shared.access import EVERYTHING, MAX_ACCOUNT_PATTERNS, Reach
+from app.services.shared.paging import Page, PageRequest, page_of
+from app.utils.exceptions import (
+    AuthenticationException,
+    DatabaseUnavailableException,
+    InvalidRequestException,
+    KeyEndedException,
+    KeyEscalationException,
+    KeyNameTakenException,
+    KeyNotFoundException,
+    RotationUnderWayException,
+    UnknownApiAppException,
+)
+from app.utils.handles import normalize_pattern
+from app.utils.logger import get_logger
+
+_USE_EXACT_TO: Final = timedelta(minutes=1)
+
+log = get_logger(__name__)
+
+
+class Scope(StrEnum):
+    AUTHORIZE = "authorize"
+    PROFILES = "profiles"
+    TOKENS_READ = "tokens:read"
+    EVIDENCE = "evidence"
+    EVENTS = "events"
+    WEBHOOKS = "webhooks"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls: the name of an API key, what it may do (`admin`: all), for whom, how often, how long."""
+
+    name: str
+    scopes: frozenset[str]
+    reach: Reach = EVERYTHING
+    rate_limit_per_minute: int | None = None
+    """None: as the settings say."""
+    expires_at: datetime | None = None
+    """None: never."""
+    kind: ActorKind = field(default=ActorKind.KEY, compare=False)
+    key_id: str | None = field(default=None, compare=False)
+    """Of an API key."""
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+COMMAND_LINE: Final = Caller(COMMAND_LINE_NAME, frozenset(Scope), kind=ActorKind.CLI)
+"""Whoever has the settings may do all."""
+
+
+@dataclass(frozen=True)
+class MadeKey:
+    """`key` cannot be shown again."""
+
+    row: ApiKey
+    key: SecretStr
+
+
+class KeyService:
+    """`bootstrap_key`: the key of the settings, which works before any other exists. `api_apps`: the configured ones.
+    `rate_limit_per_minute`: of keys that say nothing else.
+
+    A restricted caller (`Caller.reach`) manages the keys that it has made, and itself; others are not there for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bootstrap_key: SecretStr,
+        api_apps: Collection[str],
+        rate_limit_per_minute: int,
+    ) -> None:
+        self._database = database
+        self._bootstrap_hash = hash_of(bootstrap_key.get_secret_value())
+        self._api_apps = api_apps
+        self._rate_limit = rate_limit_per_minute
+        self._noting: dict[int, asyncio.Task[None]] = {}
+
+    async def create(
+        self,
+        session: AsyncSession,
+        *,
+        name: str,
+        scopes: frozenset[Scope],
+        reach: Reach = EVERYTHING,
+        expires_at: datetime | None = None,
+        rate_limit_per_minute: int | None = None,
+        caller: Caller,
+    ) -> MadeKey:
+        """Raises `InvalidRequestException`, `KeyNameTakenException`, `UnknownApiAppException`, and
+        `KeyEscalationException` for a key that may more, more often or for longer than the caller.
+        """
+        reach = self._checked(name, reach, expires_at)
+        prefix, key = new_key()
+        row = ApiKey(
+            key_id=str(uuid.uuid4()),
+            name=name,
+            prefix=prefix,
+            key_hash=hash_of(key),
+            scopes=sorted(scopes),
+            api_apps=sorted(reach.api_apps),
+            account_patterns=list(reach.account_patterns),
+            rate_limit_per_minute=rate_limit_per_minute,
+            created_by=caller.name,
+            expires_at=expires_at,
+        )
+        self._refuse_more(row, caller)
+        session.add(row)
+        try:
+            await session.flush()
+        except IntegrityError:
+            raise KeyNameTakenException(name) from None
+        granted = {"scopes": row.scopes, "api_apps": row.api_apps, "account_patterns": row.account_patterns}
+        _record(session, "api_key.created", row, caller, **granted)
+        return MadeKey(row, SecretStr(key))
+
+    async def page(
+        self, session: AsyncSession, wanted: KeyFilter, request: PageRequest, *, caller: Caller
+    ) -> Page[ApiKey]:
+        """Those that the caller manages."""
+        query = select(ApiKey).where(_managed_by(caller), wanted.condition())
+        return await page_of(session, query, ApiKey, request)
+
+    async def get(self, session: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
+        """Raises `KeyNotFoundException`."""
+        return await _found(session, key_id, caller)
+
+    async def named(self, session: AsyncSession, name: str) -> ApiKey:
+        """Raises `KeyNotFoundException`."""
+        row: ApiKey | None = await session.scalar(select(ApiKey).where(ApiKey.name == name))
+        if row is None:
+            raise KeyNotFoundException(name)
+        return row
+
+    async def rotate(
+        self, session: AsyncSession, key_id: str, *, overlap: timedelta, force: bool = False, caller: Caller
+    ) -> MadeKey:
+        """Another key for the same caller; the one it replaces works for `overlap` more.
+
+        Until that is over it is refused, as it would end the older key: whoever repeats a request whose answer was
+        lost would end the key that is in use. `force`: end it. Raises `KeyNotFoundException`, `KeyEndedException`,
+        `RotationUnderWayException`, and `KeyEscalationException` for a key that may more than the caller.
+        """
+        row = await _found(session, key_id, caller, lock=True)
+        if (status := status_of(row)) is not KeyStatus.ACTIVE:
+            raise KeyEndedException(row.name, status)
+        self._refuse_more(row, caller)
+        if row.previous_expires_at is not None and is_to_come(row.previous_expires_at) and not force:
+            raise RotationUnderWayException(row.previous_expires_at)
+        row.previous_prefix = row.previous_hash = row.previous_expires_at = None
+        if overlap:
+            row.previous_prefix, row.previous_hash = row.prefix, row.key_hash
+            row.previous_expires_at = utc_now() + overlap
+        row.prefix, key = new_key()
+        row.key_hash = hash_of(key)
+        _record(session, "api_key.rotated", row, caller, overlap_seconds=overlap.total_seconds())
+        return MadeKey(row, SecretStr(key))
+
+    async def revoke(self, session: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
+        """End the key for good, from the next request on. The row stays: sessions and events tell its name.
+
+        Raises `KeyNotFoundException`.
+        """
+        row = await _found(session, key_id, caller, lock=True)
+        if row.revoked_at is None:
+            row.revoked_at = utc_now()
+            row.previous_prefix = row.previous_hash = row.previous_expires_at = None
+            _record(session, "api_key.revoked", row, caller)
+        return row
+
+    async def authenticate(self, session: AsyncSession, key: str | None) -> Caller:
+        """The caller behind `key`. Raises `AuthenticationException`, which says why only to who has the whole of a key.
+
+        Whatever is wrong with it, the same work is done: one look-up, one hash, three comparisons.
+        """
+        presented, prefix = hash_of(key or ""), prefix_of(key or "")
+        row: ApiKey | None = await session.scalar(
+            select(ApiKey).where(or_(ApiKey.prefix == prefix, ApiKey.previous_prefix == prefix))
+        )
+        is_bootstrap = hmac.compare_digest(presented, self._bootstrap_hash)
+        is_current = hmac.compare_digest(presented, row.key_hash if row else NO_HASH)
+        is_previous = hmac.compare_digest(presented, (row and row.previous_hash) or NO_HASH)
+        if key and is_bootstrap:
+            return Caller(BOOTSTRAP_NAME, frozenset(Scope), kind=ActorKind.BOOTSTRAP)
+        if row is None or not (is_current or is_previous):
+            raise AuthenticationException
+        if (status := status_of(row)) is not KeyStatus.ACTIVE:
+            raise AuthenticationException(f"This API key is {status}", key_name=row.name)
+        if not is_current and not is_to_come(row.previous_expires_at):
+            raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
+        self._note_use(row)
+        scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
+        return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at, key_id=row.key_id)
+
+    async def close(self) -> None:
+        """Wait for what is being written; the database's own deadlines end that."""
+        await asyncio.gather(*self._noting.values())
+
+    def _checked(self, name: str, reach: Reach, expires_at: datetime | None) -> Reach:
+        """The reach as it is stored. Raises `InvalidRequestException`, `UnknownApiAppException`."""
+        if not is_fit(name):
+            raise InvalidRequestException(f"An API key cannot be named {name!r}; choose another name")
+        if expires_at is not None and expires_at <= utc_now():
+            raise InvalidRequestException("expires_at: must be in the future")
+        if unknown := reach.api_apps - set(self._api_apps):
+            raise UnknownApiAppException(min(unknown), sorted(self._api_apps))
+        if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
+            raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
+        try:
+            return Reach.of(reach.api_apps, [normalize_pattern(each) for each in reach.account_patterns])
+        except ValueError as error:
+            raise InvalidRequestException(f"account_patterns: {error}") from None
+
+    def _refuse_more(self, row: ApiKey, caller: Caller) -> None:
+        """Raises `KeyEscalationException`; of keys that are there, too: a rotation shows them to the caller."""
+        may_all = caller.may(Scope.ADMIN) or caller.scopes.issuperset(row.scopes)
+        if not may_all or not caller.reach.includes(_reach_of(row)):
+            raise KeyEscalationException("scopes, apps or accounts")
+        if (end := caller.expires_at) and (row.expires_at is None or row.expires_at > end):
+            raise KeyEscalationException(f"time: expires_at must be {end.isoformat()} or earlier")
+        most = self._most_requests(caller)
+        if most is not None and (row.rate_limit_per_minute or self._rate_limit) > most:
+            raise KeyEscalationException(f"requests: rate_limit_per_minute must be given, and at most {most}")
+
+    def _most_requests(self, caller: Caller) -> int | None:
+        """Of a key that it makes; None: whoever is restricted in nothing of this may give any."""
+        if caller.rate_limit_per_minute is None and caller.reach == EVERYTHING:
+            return None
+        return caller.rate_limit_per_minute or self._rate_limit
+
+    def _note_use(self, row: ApiKey) -> None:
+        """Aside from the request, which neither waits for it nor fails with it."""
+        is_noted = row.last_used_at is not None and utc_now() - row.last_used_at < _USE_EXACT_TO
+        if not is_noted and row.id not in self._noting:
+            task = asyncio.create_task(self._write_use(row.id))
+            self._noting[row.id] = task
+            task.add_done_callback(lambda _: self._noting.pop(row.id))
+
+    async def _write_use(self, row_id: int) -> None:
+        now = utc_now()
+        is_due = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= now - _USE_EXACT_TO)
+        statement = update(ApiKey).where(ApiKey.id == row_id, is_due)
+        try:
+            async with self._database.transaction() as session:
+                await session.execute(statement.values(last_used_at=now, updated_at=ApiKey.updated_at))
+        except (DatabaseUnavailableException, SQLAlchemyError) as error:
+            log.warning("api_key.use_not_noted", error=type(error).__name__)
+
+
+def _reach_of(row: ApiKey) -> Reach:
+    return Reach.of(row.api_apps, row.account_patterns)
+
+
+def _managed_by(caller: Caller) -> ColumnElement[bool]:
+    if caller.reach == EVERYTHING:
+        return true()
+    return or_(ApiKey.created_by == caller.name, ApiKey.name == caller.name)
+
+
+async def _found(session: AsyncSession, key_id: str, caller: Caller, *, lock: bool = False) -> ApiKey:
+    query = select(ApiKey).where(ApiKey.key_id == key_id, _managed_by(caller))
+    row: ApiKey | None = await session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise KeyNotFoundException(key_id)
+    return row
+
+
+def _record(session: AsyncSession, event_type: str, row: ApiKey, caller: Caller, **data: Any) -> None:
+    recorder.record(
+        session, event_type, actor=caller.name, key_id=row.key_id, name=row.name, prefix=row.prefix, **data
+    )

@@ -1,0 +1,1 @@
+"""OAuth providers and apps: provider files, states of apps, rate limits."""

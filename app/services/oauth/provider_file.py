@@ -1,0 +1,123 @@
+"""Providers besides X, as a TOML file describes them: one table each, `providers.example.toml` shows some."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.config import OAuthApp, Settings, SettingsError
+from app.services.oauth.provider import OAuthProvider, X, x_provider
+from app.utils.toml_lines import key_lines, line_of
+
+_SYNTAX_LINE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_WORDS: Final = {
+    "unexpected_keyword_argument": "no such key; see providers.example.toml for the names",
+    "missing": "is missing",
+    "dataclass_type": "must be a table",
+}
+_PROVIDER: Final = TypeAdapter(OAuthProvider)
+
+
+def load_providers(settings: Settings) -> dict[str, OAuthProvider]:
+    """X and the providers of `settings.providers_file`, by the names that apps use.
+
+    Raises `SettingsError`, one line per mistake with its file and line; also when an app names none of them, or one
+    without endpoints for its kind.
+    """
+    providers = {X: x_provider(web_url=settings.x_web_url, api_url=settings.x_api_url)}
+    if settings.providers_file is not None:
+        providers |= _read(settings.providers_file, providers)
+    problems = (_misfit(name, app, providers) for name, app in settings.oauth_apps.items())
+    if lines := list(filter(None, problems)):
+        raise SettingsError("\n".join(lines))
+    return providers
+
+
+def _misfit(name: str, app: OAuthApp, providers: dict[str, OAuthProvider]) -> str | None:
+    provider = providers.get(app.provider)
+    if provider is None:
+        return f"OAUTH_APPS.{name}.PROVIDER: no such provider; there are: {', '.join(providers)}"
+    if app.kind == "oauth1" and provider.oauth1 is None:
+        return f"OAUTH_APPS.{name}.KIND: no OAuth 1.0a endpoints are known; describe them in [{app.provider}.oauth1]"
+    return None
+
+
+def _read(path: Path, presets: Mapping[str, OAuthProvider]) -> dict[str, OAuthProvider]:
+    text = _text(path)
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(_syntax_problem(path, text, str(error))) from None
+    lines, problems = key_lines(text), []
+    providers: dict[str, OAuthProvider] = {}
+    for name, table in tables.items():
+        try:
+            providers[name] = _provider(name, table, {**presets, **providers})
+        except ValidationError as error:
+            for item in error.errors():
+                place = (name, *item["loc"])
+                problems.append((line_of(lines, place), f"{'.'.join(map(str, place))}: {_words(item)}"))
+        except ValueError as error:
+            problems.append((lines[(name,)], f"{name}: {error}"))
+    if problems:
+        raise SettingsError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(problems)))
+    return providers
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"PROVIDERS_FILE: {path} cannot be read: {error.strerror}") from None
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}:{line}: is not UTF-8 text") from None
+
+
+def _syntax_problem(path: Path, text: str, problem: str) -> str:
+    found = _SYNTAX_LINE.search(problem)
+    line = found[1] if found and found[1] else text.count("\n") + 1
+    return f"{path}:{line}: {_SYNTAX_LINE.sub('', problem)}"
+
+
+def _provider(name: str, table: Any, known: Mapping[str, OAuthProvider]) -> OAuthProvider:
+    """Raises `ValidationError`, or `ValueError` of the table as a whole."""
+    if name == X:
+        raise ValueError("is built in; choose another name")
+    if not isinstance(table, dict):
+        raise ValueError("must be a table, [name], with the provider's keys")
+    if "extends" not in table:
+        return _PROVIDER.validate_python({"name": name, **table})
+    base = table["extends"]
+    if not isinstance(base, str) or base not in known:
+        raise ValueError(
+            f"extends: must be one of {', '.join(known)}; a table must stand above the one that extends it"
+        )
+    return _PROVIDER.validate_python(_extended(asdict(known[base]), table))
+
+
+def _extended(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """`table`'s keys over the base's; lists of the consent page come before the base's, so that both count."""
+    own_page = table.get("consent_page", {})
+    merged = {**base, **{key: value for key, value in table.items() if key != "extends"}}
+    if isinstance(own_page, dict):
+        page = base["consent_page"]
+        merged["consent_page"] = {
+            **page,
+            **{key: _joined(value, page.get(key)) for key, value in own_page.items()},
+        }
+    return merged
+
+
+def _joined(own: Any, base: Any) -> Any:
+    return [*own, *base] if isinstance(own, list) and isinstance(base, tuple) else own
+
+
+def _words(error: Any) -> str:
+    return _WORDS.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,1 @@
+"""Operation: alarms, counts of the fleet, retention, and the runs of periodic workers."""

@@ -1,0 +1,67 @@
+"""Thresholds that were crossed: told once when they are, and once when they are no more, by whichever process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import select, update
+
+from app.database import Database, insert_or_update
+from app.models import Alarm, utc_now
+from app.services.events import recorder
+from app.services.shared.isolation import run_steps
+from app.utils.logger import get_logger
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the monitor found for one alarm."""
+
+    is_active: bool
+    detail: str
+    """A sentence with the value and the threshold."""
+
+
+class AlarmService:
+    """The state of every alarm is a row, so that a restart or a second process does not tell it again."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def update(self, readings: Mapping[str, Reading]) -> None:
+        """A change of state is one event and one log line; a state that stays is neither."""
+        async with self._database.reading() as session:
+            rows = await session.execute(select(Alarm.name, Alarm.is_active))
+            known = dict(rows.all())
+        changed = {
+            name: partial(self._change, name, reading)
+            for name, reading in readings.items()
+            if known.get(name, False) != reading.is_active
+        }
+        (await run_steps(changed)).raise_failure()
+
+    async def active(self) -> Sequence[Alarm]:
+        async with self._database.reading() as session:
+            return (await session.scalars(select(Alarm).where(Alarm.is_active).order_by(Alarm.name))).all()
+
+    async def _change(self, name: str, reading: Reading) -> None:
+        async with self._database.transaction() as session:
+            row = insert_or_update(session, Alarm).values(
+                name=name, is_active=False, changed_at=utc_now(), detail=reading.detail
+            )
+            await session.execute(row.on_conflict_do_nothing())
+            changed = await session.execute(
+                update(Alarm)
+                .where(Alarm.name == name, Alarm.is_active != reading.is_active)
+                .values(is_active=reading.is_active, changed_at=utc_now(), detail=reading.detail)
+            )
+            if not changed.rowcount:  # type: ignore[attr-defined]
+                return  # another process was first
+            event_type = "alarm.raised" if reading.is_active else "alarm.cleared"
+            recorder.record(session, event_type, alarm=name, detail=reading.detail)
+        if reading.is_active:
+            log.error("alarm.raised", alarm=name, detail=reading.detail)
+        else:
+            log.warning("alarm.cleared", alarm=name, detail=reading.detail)

@@ -1,0 +1,252 @@
+"""How long history is kept; deleted in small batches, so that nothing waits long for a lock."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, delete, func, select, union_all
+
+from app.database import Database
+from app.models import (
+    OPEN_STATUSES,
+    AuthorizationAttempt,
+    AuthorizationSession,
+    Batch,
+    BatchRow,
+    Event,
+    Evidence,
+    IdempotencyKey,
+    ProfileSync,
+    SessionStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookStatus,
+    utc_now,
+)
+from app.services.events import order, recorder
+from app.services.shared.isolation import for_each, isolate_rows, run_steps
+
+_BATCH: Final = 1000
+_ROUTINE: Final = (
+    "credential.refreshed",
+    "credential.refresh_failed",
+    "authorization.stage",
+    "authorization.started",
+    "authorization.released",
+    "profiles.synced",
+)
+"""Types of events that the service's own work makes in great numbers; all others are kept longer: the audit trail."""
+_ENDED: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
+"""Named, because the index begins with the status."""
+
+
+@dataclass(frozen=True)
+class RetentionDays:
+    sessions: float
+    """Ended ones, with their attempts and evidence; also of batches and syncs."""
+    events: float
+    evidence: float
+    webhooks: float
+    """Deliveries that are done, with their attempts."""
+
+
+class Retention:
+    """Deletes what is older than the settings allow, the oldest evidence above `max_evidence_bytes`, and the oldest
+    events above `max_events`."""
+
+    def __init__(
+        self, *, database: Database, days: RetentionDays, max_evidence_bytes: int, max_events: int
+    ) -> None:
+        self._database = database
+        self._days = days
+        self._max_events = max_events
+        self._max_evidence_bytes = max_evidence_bytes
+
+    async def delete_old(self) -> dict[str, int]:
+        """Rows deleted, by what they were. Raises what the first failing step raises, after all the others have run."""
+        ended_before = _days_ago(self._days.sessions)
+        done = await run_steps(
+            {
+                "sessions_deleted": lambda: self._delete_sessions(ended_before),
+                "batches_deleted": lambda: self._delete_batches(Batch.completed_at < ended_before),
+                "syncs_deleted": lambda: self._delete(ProfileSync, ProfileSync.completed_at < ended_before),
+                "events_deleted": self._delete_events,
+                "deliveries_deleted": lambda: self._delete_deliveries(_days_ago(self._days.webhooks)),
+                "keys_deleted": lambda: self._delete(IdempotencyKey, IdempotencyKey.expires_at <= utc_now()),
+                "evidence_deleted": self._delete_evidence,
+            }
+        )
+        done.raise_failure()
+        return done.values
+
+    async def _delete_events(self) -> int:
+        """The last one stays, whatever its age: SQLite would give its id again, and readers go by ids."""
+        is_old = Event.occurred_at < _days_ago(self._days.events)
+        deleted = await self._delete(
+            Event, is_old & (Event.id < select(func.max(Event.id)).scalar_subquery())
+        )
+        if (first_kept := await self._first_event_to_keep()) is not None:
+            deleted += await self._delete_excess_events(first_kept)
+        return deleted
+
+    async def _delete_excess_events(self, first_kept: int) -> int:
+        """As many as there are before `first_kept`: routine ones first, then the oldest of all.
+
+        Reads no more than the rows that go, and of each routine type a batch.
+        """
+        async with self._database.reading() as session:
+            query = select(func.count()).select_from(Event).where(Event.id < first_kept)
+            excess = await session.scalar(query) or 0
+        deleted = 0
+        while left := min(excess - deleted, _BATCH):
+            oldest = select(Event.id).order_by(Event.xact_id, Event.id).limit(left)
+            gone = await self._delete_events_of(_oldest_routine_events(left), are_evicted=True)
+            gone = gone or await self._delete_events_of(oldest, are_evicted=False)
+            if gone == 0:
+                break
+            deleted += gone
+        return deleted
+
+    async def _delete_events_of(self, ids: Select[Any], *, are_evicted: bool) -> int:
+        """The last one stays, as in `_delete_events`. `are_evicted`: older events stay, so a mark tells the readers."""
+        async with self._database.transaction() as session:
+            last = await session.scalar(select(func.max(Event.id)))
+            found = [each for each in await session.scalars(ids) if each != last]
+            if found:
+                await session.execute(delete(Event).where(Event.id.in_(found)))
+                if are_evicted:
+                    to = max(*found, await order.evicted_to(session))
+                    recorder.record(session, order.EVICTED, to_event_id=to, count=len(found))
+        return len(found)
+
+    async def _first_event_to_keep(self) -> int | None:
+        """By count; None: there are not too many."""
+        async with self._database.reading() as session:
+            # Two queries, because SQLite finds only one end of an index by itself.
+            newest = await session.scalar(select(func.max(Event.id))) or 0
+            oldest = await session.scalar(select(func.min(Event.id))) or 0
+            if newest - oldest < self._max_events:
+                return None  # no need to count
+            # In the order of the stream, because that index is the smallest.
+            newest_first = select(Event.id).order_by(Event.xact_id.desc(), Event.id.desc())
+            return await session.scalar(newest_first.offset(self._max_events - 1).limit(1))
+
+    async def _delete_batches(self, is_old: ColumnElement[bool]) -> int:
+        """With their rows, a transaction for each: one may have ten thousand."""
+
+        async def delete_one(batch_id: str) -> int:
+            async with self._database.transaction() as session:
+                gone = await session.execute(delete(Batch).where(Batch.batch_id == batch_id, is_old))
+                if gone.rowcount:  # type: ignore[attr-defined]
+                    await session.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
+            return 1
+
+        async with self._database.reading() as session:
+            batch_ids = (await session.scalars(select(Batch.batch_id).where(is_old))).all()
+        return (await for_each(batch_ids, delete_one, step="delete_batches")).count
+
+    async def _delete_sessions(self, ended_before: datetime) -> int:
+        """With all that belongs to them; one that is just being tried again is left alone."""
+        is_old = AuthorizationSession.status.in_(_ENDED) & (AuthorizationSession.completed_at < ended_before)
+
+        async def delete_some(ids: Sequence[int]) -> int:
+            old = select(AuthorizationSession.session_id).where(AuthorizationSession.id.in_(ids), is_old)
+            async with self._database.transaction() as session:
+                session_ids = (await session.scalars(old.with_for_update(skip_locked=True))).all()
+                for model in (AuthorizationAttempt, Evidence, AuthorizationSession):
+                    await session.execute(delete(model).where(model.session_id.in_(session_ids)))
+            return len(session_ids)
+
+        return await self._in_batches(AuthorizationSession, is_old, delete_some)
+
+    async def _delete_deliveries(self, done_before: datetime) -> int:
+        """With their attempts; of deleted webhooks all, and then those themselves."""
+        is_deleted = WebhookEndpoint.status == WebhookStatus.DELETED
+        of_deleted = WebhookDelivery.endpoint_row_id.in_(select(WebhookEndpoint.id).where(is_deleted))
+        deleted = await self._delete(WebhookDelivery, WebhookDelivery.completed_at < done_before)
+        deleted += await self._delete(WebhookDelivery, of_deleted)
+        await self._delete(WebhookEndpoint, is_deleted)
+        return deleted
+
+    async def _delete_evidence(self) -> int:
+        """The old, then the oldest until the rest fits."""
+
+        async def delete_some(ids: Sequence[int]) -> int:
+            async with self._database.transaction() as session:
+                await session.execute(delete(Evidence).where(Evidence.id.in_(ids)))
+            return len(ids)
+
+        deleted = await self._delete(Evidence, Evidence.taken_at < _days_ago(self._days.evidence))
+        failed: list[int] = []
+        while len(failed) < _BATCH and (ids := await self._oldest_excess_evidence(failed)):
+            done = await isolate_rows(ids, delete_some, step="delete_evidence")
+            deleted += done.count
+            failed += done.failed
+        return deleted
+
+    async def _oldest_excess_evidence(self, failed: Sequence[int]) -> list[int]:
+        """Ids of those that are too many, a batch of them at most, without those that cannot be deleted."""
+        oldest = (
+            select(Evidence.id, Evidence.size_bytes)
+            .where(Evidence.id.not_in(failed))
+            .order_by(Evidence.taken_at, Evidence.id)
+            .limit(_BATCH)
+        )
+        async with self._database.reading() as session:
+            total = await session.scalar(select(func.sum(Evidence.size_bytes))) or 0
+            rows = (await session.execute(oldest)).all()
+        ids = []
+        for row in rows:
+            if total <= self._max_evidence_bytes:
+                break
+            ids.append(row.id)
+            total -= row.size_bytes
+        return ids
+
+    async def _delete(self, model: Any, is_old: ColumnElement[bool]) -> int:
+        async def delete_some(ids: Sequence[int]) -> int:
+            # Asked twice: a row may change while PostgreSQL waits for it, and only what stands here is asked again.
+            query = delete(model).where(model.id.in_(ids), is_old)
+            async with self._database.transaction() as session:
+                result = await session.execute(query)
+            return result.rowcount  # type: ignore[attr-defined, no-any-return]
+
+        return await self._in_batches(model, is_old, delete_some)
+
+    async def _in_batches(
+        self,
+        model: Any,
+        is_old: ColumnElement[bool],
+        delete_some: Callable[[Sequence[int]], Awaitable[int]],
+    ) -> int:
+        """Call `delete_some`, one transaction, with the ids of a batch of old rows, until one batch is not full."""
+        deleted, failed = 0, list[int]()
+        while True:
+            old = select(model.id).where(is_old, model.id.not_in(failed)).limit(_BATCH)
+            async with self._database.reading() as session:
+                ids = (await session.scalars(old)).all()
+            done = await isolate_rows(ids, delete_some, step=f"delete_{model.__tablename__}")
+            deleted += done.count
+            failed += done.failed
+            # Without any progress, other processes hold all of these rows, and see to them.
+            if len(ids) < _BATCH or not (done.count or done.failed) or len(failed) >= _BATCH:
+                return deleted
+
+
+def _oldest_routine_events(limit: int) -> Select[Any]:
+    """Ids; each type is read from its own end of the index."""
+    types = [
+        select(Event.id, Event.occurred_at)
+        .where(Event.event_type == event_type)
+        .order_by(Event.occurred_at)
+        .limit(limit)
+        .subquery()
+        for event_type in _ROUTINE
+    ]
+    oldest = union_all(*(select(each.c.id, each.c.occurred_at) for each in types)).subquery()
+    return select(oldest.c.id).order_by(oldest.c.occurred_at, oldest.c.id).limit(limit)
+
+
+def _days_ago(days: float) -> datetime:
+    return utc_now() - timedelta(days=days)

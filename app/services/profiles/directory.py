@@ -1,0 +1,235 @@
+"""Which profile belongs to which account: by a link made by hand, else by the rule of the settings."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, Select, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import Profile
+from app.services.events import recorder
+from app.services.profiles.account_rule import AccountRule
+from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.paging import Page, PageRequest, page_of
+from app.utils.exceptions import (
+    AppException,
+    ProfileConflictException,
+    ProfileNotFoundException,
+    ProfileQuarantinedException,
+    UnknownProfileException,
+)
+
+SortField = Literal["profile_name", "twitter_username", "created_at", "updated_at", "last_synced"]
+
+_LIKE_ESCAPE: Final = "\\"
+
+
+@dataclass(frozen=True)
+class ProfileFilter:
+    """What to list; None: whatever."""
+
+    account_id: str | None = None
+    api_app: str | None = None
+    is_active: bool | None = None
+    in_use: bool | None = None
+    is_quarantined: bool | None = None
+    text: str | None = None
+    """Part of the name, the account or the profile id, in any case."""
+
+
+class ProfileDirectory:
+    """Takes the caller's database session; does no network."""
+
+    def __init__(self, *, rule: AccountRule) -> None:
+        self._rule = rule
+
+    async def for_account(self, session: AsyncSession, account_id: str, api_app: str) -> Profile:
+        """The profile to authorise the account in: a link wins over the rule, one for the app over one for any.
+
+        Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`.
+        """
+        return _chosen(account_id, await self.of_account(session, account_id, api_app=api_app))
+
+    async def for_accounts(
+        self, session: AsyncSession, places: Collection[tuple[str, str]]
+    ) -> dict[tuple[str, str], Profile | AppException]:
+        """`for_account` of many accounts and apps with one query: the profile of each, or what it would raise."""
+        accounts = {account_id for account_id, _ in places}
+        query = select(Profile).where(Profile.twitter_username.in_(accounts), Profile.is_active)
+        of_account: dict[str | None, list[Profile]] = {}
+        for profile in await session.scalars(query.order_by(Profile.id)):
+            of_account.setdefault(profile.twitter_username, []).append(profile)
+        chosen: dict[tuple[str, str], Profile | AppException] = {}
+        for account_id, api_app in places:
+            fitting = [each for each in of_account.get(account_id, ()) if each.api_app in (api_app, None)]
+            try:
+                chosen[account_id, api_app] = _chosen(account_id, sorted(fitting, key=_rank))
+            except AppException as error:
+                chosen[account_id, api_app] = error
+        return chosen
+
+    async def of_account(
+        self,
+        session: AsyncSession,
+        account_id: str,
+        *,
+        api_app: str | None = None,
+        reach: Reach = EVERYTHING,
+    ) -> Sequence[Profile]:
+        """The account's active profiles, for the app or for any, the one to use first. Raises `OutOfReachException`."""
+        reach.require_account(account_id)
+        query = select(Profile).where(Profile.twitter_username == account_id, Profile.is_active, _in(reach))
+        if api_app is not None:
+            query = query.where(or_(Profile.api_app == api_app, Profile.api_app.is_(None)))
+        profiles = (await session.scalars(query.order_by(Profile.id))).all()
+        return sorted(profiles, key=_rank)
+
+    async def get(self, session: AsyncSession, profile_id: str, *, reach: Reach = EVERYTHING) -> Profile:
+        """Raises `UnknownProfileException`, also for one outside of the reach; so do the others below."""
+        profile: Profile | None = await session.scalar(
+            select(Profile).where(Profile.profile_id == profile_id, _in(reach))
+        )
+        if profile is None:
+            raise UnknownProfileException(profile_id)
+        return profile
+
+    async def page(
+        self,
+        session: AsyncSession,
+        wanted: ProfileFilter,
+        request: PageRequest,
+        *,
+        reach: Reach = EVERYTHING,
+    ) -> Page[Profile]:
+        """`request.sort`: one of `SortField`."""
+        query = select(Profile).where(_in(reach))
+        return await page_of(session, _filtered(query, wanted), Profile, request)
+
+    async def link(
+        self,
+        session: AsyncSession,
+        profile_id: str,
+        *,
+        account_id: str,
+        api_app: str | None,
+        actor: str,
+        reach: Reach = EVERYTHING,
+    ) -> Profile:
+        """Say by hand whose profile it is; a link of a profile that is gone gives way.
+
+        Raises `OutOfReachException`, `UnknownProfileException`, `ProfileConflictException`.
+        """
+        reach.require(account_id, api_app)
+        profile = await self.get(session, profile_id, reach=reach)
+        same_place = (
+            Profile.is_linked,
+            Profile.twitter_username == account_id,
+            Profile.api_app == api_app if api_app is not None else Profile.api_app.is_(None),
+            Profile.profile_id != profile_id,
+        )
+        for other in (await session.scalars(select(Profile).where(*same_place))).all():
+            if other.is_active:
+                raise ProfileConflictException(account_id, [other.profile_id, profile_id])
+            self._unlink(other)
+        await session.flush()
+        profile.twitter_username, profile.api_app, profile.is_linked = account_id, api_app, True
+        try:
+            await session.flush()
+        except IntegrityError:  # another transaction linked one meanwhile
+            raise ProfileConflictException(account_id, [profile_id]) from None
+        recorder.record(
+            session,
+            "profile.linked",
+            actor=actor,
+            account_id=account_id,
+            api_app=api_app,
+            profile_id=profile_id,
+        )
+        return profile
+
+    async def unlink(
+        self, session: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> Profile:
+        """Whose profile it is follows from the rule again. Raises `UnknownProfileException`."""
+        profile = await self.get(session, profile_id, reach=reach)
+        if profile.is_linked:
+            recorder.record(
+                session,
+                "profile.unlinked",
+                actor=actor,
+                account_id=profile.twitter_username,
+                api_app=profile.api_app,
+                profile_id=profile_id,
+            )
+            self._unlink(profile)
+        return profile
+
+    async def release(
+        self, session: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> Profile:
+        """End the quarantine: an operator has seen that no browser of the profile runs.
+
+        Raises `UnknownProfileException`.
+        """
+        profile = await self.get(session, profile_id, reach=reach)
+        if profile.quarantined_at is not None:
+            reason = profile.quarantine_reason
+            await session.execute(
+                update(Profile)
+                .where(Profile.profile_id == profile_id)
+                .values(quarantined_at=None, quarantine_reason=None)
+            )
+            recorder.record(session, "profile.released", actor=actor, profile_id=profile_id, reason=reason)
+            await session.refresh(profile)
+        return profile
+
+    def _unlink(self, profile: Profile) -> None:
+        owner = self._rule.owner_of(profile.profile_name, profile.profile_metadata)
+        profile.twitter_username, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
+
+
+def _in(reach: Reach) -> ColumnElement[bool]:
+    return reach.condition(Profile.twitter_username, Profile.api_app)
+
+
+def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:
+    """Of the account's profiles, the one to use first first."""
+    if not found:
+        raise ProfileNotFoundException(account_id)
+    best = [profile for profile in found if _rank(profile) == _rank(found[0])]
+    if len(best) > 1:
+        raise ProfileConflictException(account_id, [profile.profile_id for profile in best])
+    if best[0].quarantined_at is not None:
+        raise ProfileQuarantinedException(best[0].profile_id)
+    return best[0]
+
+
+def _rank(profile: Profile) -> tuple[bool, bool]:
+    return (not profile.is_linked, profile.api_app is None)
+
+
+def _filtered(query: Select[Any], wanted: ProfileFilter) -> Select[Any]:
+    exact = {
+        Profile.twitter_username: wanted.account_id,
+        Profile.api_app: wanted.api_app,
+        Profile.is_active: wanted.is_active,
+        Profile.in_use: wanted.in_use,
+    }
+    for column, value in exact.items():
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.is_quarantined is not None:
+        query = query.where(Profile.quarantined_at.is_not(None) == wanted.is_quarantined)
+    if wanted.text:
+        part = f"%{_escaped(wanted.text)}%"
+        columns = (Profile.profile_name, Profile.twitter_username, Profile.profile_id)
+        query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
+    return query
+
+
+def _escaped(text: str) -> str:
+    for character in (_LIKE_ESCAPE, "%", "_"):
+        text = text.replace(character, _LIKE_ESCAPE + character)
+    return text

@@ -1,0 +1,251 @@
+"""Which profiles run: each at most once at a time, over all processes, and never more than the plan allows."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database, database_time
+from app.models import Profile, utc_now
+from app.services.events import recorder
+from app.services.shared.isolation import isolate_rows
+from app.services.shared.leases import kept_alive, new_lease_token
+from app.utils.exceptions import (
+    ConcurrentProfileLimitException,
+    ProfileInUseException,
+    ProfileQuarantinedException,
+)
+from app.utils.logger import get_logger
+from app.utils.tasks import uninterrupted
+
+_FLEET_LOCK: Final = 0x60106140
+"""PostgreSQL's advisory lock under which the running profiles of the fleet are counted."""
+_LATE_START: Final = "late-start"
+"""In place of a process in the lease's owner: the profile waits for a browser that may still come up."""
+_NOT_IN_USE: Final = {
+    "in_use": False,
+    "lease_token": None,
+    "lease_owner": None,
+    "lease_expires_at": None,
+    "ws_url": None,
+}
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class LeftOver:
+    """A profile whose runner has died; its browser may still run. It is ours to stop, under `lease_token`."""
+
+    profile_id: str
+    ws_url: str | None
+    lease_token: str
+
+
+class ProfileLeases:
+    """Args:
+    machine: this machine's name; only its own processes can stop what runs on it.
+    owner: this process's name, which begins with `machine` and a colon.
+    fleet_limit: profiles that may run at once on all machines together; None: as many as have slots.
+    foreign_grace: seconds after which a lease that another machine let expire is taken over: with its processes
+        that machine has most likely lost its browsers, too.
+    start_grace: seconds that a browser may still come up after the process that asked for it has died: until then
+        there is nothing to stop yet, and the profile is not free.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        machine: str,
+        owner: str,
+        lease_seconds: float,
+        fleet_limit: int | None,
+        foreign_grace: float,
+        start_grace: float,
+    ) -> None:
+        self._database = database
+        self._machine = machine
+        self._owner = owner
+        self._lease_seconds = lease_seconds
+        self._fleet_limit = fleet_limit
+        self._foreign_grace = foreign_grace
+        self._start_grace = start_grace
+        self._late: set[str] = set()
+
+    async def check_free(self, session: AsyncSession, profile_id: str) -> None:
+        """Whether the profile could be started now.
+
+        Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`.
+        """
+        query = select(Profile.in_use, Profile.quarantined_at).where(Profile.profile_id == profile_id)
+        row = (await session.execute(query)).one_or_none()
+        if row is None:
+            return
+        if row.quarantined_at is not None:
+            raise ProfileQuarantinedException(profile_id)
+        if row.in_use:
+            raise ProfileInUseException(profile_id)
+        if self._fleet_limit is not None and await _running(session) >= self._fleet_limit:
+            raise ConcurrentProfileLimitException(self._fleet_limit)
+
+    @asynccontextmanager
+    async def held(self, profile_id: str) -> AsyncIterator[str]:
+        """Take the profile's lease and give it back at the end; its token.
+
+        Taken in one statement, kept by a heartbeat; left to expire after `expect_late_browser`. A lease that has
+        expired is not free: the left-over browser has to be stopped first. Raises what `check_free` does, and
+        `LeaseLostException` in the block when it is lost.
+        """
+        token = new_lease_token()
+        await self._take(profile_id, token)
+        try:
+            async with kept_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
+                yield token
+        finally:
+            await uninterrupted(self._end(profile_id, token))
+
+    def expect_late_browser(self, token: str) -> None:
+        """The start under this lease was not answered and may go on: the profile is not free before its grace is over.
+
+        Then `take_over_expired` finds it, as when the process had died.
+        """
+        self._late.add(token)
+
+    @asynccontextmanager
+    async def kept(self, left_over: LeftOver) -> AsyncIterator[None]:
+        """Keep what was taken over while its browser is stopped, and give it back."""
+        profile_id, token = left_over.profile_id, left_over.lease_token
+        try:
+            async with kept_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
+                yield
+        finally:
+            await uninterrupted(self.give_back(profile_id, token))
+
+    async def note_browser(self, profile_id: str, token: str, ws_url: str) -> bool:
+        """Write down which browser runs under the lease; False when the lease is lost."""
+        return await self._set(profile_id, token, ws_url=ws_url)
+
+    async def give_back(self, profile_id: str, token: str) -> None:
+        """A failure is logged, not raised: the lease expires by itself, and the browser has stopped already."""
+        try:
+            await self._set(profile_id, token, **_NOT_IN_USE)
+        except Exception:
+            log.exception("profile.lease_not_given_back", profile_id=profile_id)
+
+    async def quarantine(self, profile_id: str, token: str, reason: str) -> None:
+        """The profile's browser cannot be stopped: nobody may start the profile until an operator has looked."""
+        async with self._database.transaction() as session:
+            changed = await session.execute(
+                update(Profile)
+                .where(Profile.profile_id == profile_id, Profile.lease_token == token)
+                .values(quarantined_at=utc_now(), quarantine_reason=reason)
+            )
+            if not changed.rowcount:  # type: ignore[attr-defined]
+                return  # another process has taken it over, and stops it
+            recorder.record(session, "profile.quarantined", profile_id=profile_id, reason=reason)
+        log.error("profile.quarantined", profile_id=profile_id, reason=reason)
+
+    async def take_over_expired(self) -> list[LeftOver]:
+        """Leases whose processes have died, now ours: stop each browser, then `give_back`."""
+        is_expired = (
+            Profile.in_use,
+            Profile.lease_expires_at < database_time(),
+            Profile.lease_owner.startswith(f"{self._machine}:", autoescape=True)
+            | (Profile.lease_expires_at < database_time(plus=-self._foreign_grace)),
+            Profile.ws_url.is_not(None) | (Profile.lease_expires_at < database_time(plus=-self._start_grace)),
+        )
+        taken: list[LeftOver] = []
+
+        async def take(ids: Sequence[int]) -> int:
+            query = select(Profile).where(Profile.id.in_(ids), *is_expired)
+            async with self._database.transaction() as session:
+                profiles = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                for profile in profiles:
+                    recorder.record(
+                        session,
+                        "profile.lease_taken_over",
+                        profile_id=profile.profile_id,
+                        previous_owner=profile.lease_owner,
+                    )
+                    profile.lease_token, profile.lease_owner = new_lease_token(), self._owner
+                    profile.lease_expires_at = database_time(plus=self._lease_seconds)
+            taken.extend(map(_left_over, profiles))
+            return len(profiles)
+
+        async with self._database.reading() as session:
+            ids = (await session.scalars(select(Profile.id).where(*is_expired))).all()
+        await isolate_rows(ids, take, step="take_over_leases")
+        return taken
+
+    async def count_held(self) -> int:
+        """Leases of this process."""
+        async with self._database.reading() as session:
+            held = select(func.count()).where(Profile.in_use, Profile.lease_owner == self._owner)
+            return await session.scalar(held) or 0
+
+    async def _end(self, profile_id: str, token: str) -> None:
+        if token not in self._late:
+            await self.give_back(profile_id, token)
+            return
+        self._late.discard(token)
+        nobody = {"lease_token": new_lease_token(), "lease_owner": f"{self._machine}:{_LATE_START}"}
+        try:
+            await self._set(profile_id, token, **nobody, lease_expires_at=database_time())
+        except Exception:  # it expires by itself
+            log.exception("profile.lease_not_given_back", profile_id=profile_id)
+
+    async def _take(self, profile_id: str, token: str) -> None:
+        free: ColumnElement[bool] = ~Profile.in_use & Profile.quarantined_at.is_(None)
+        if self._fleet_limit is not None:
+            free &= _running_query() < self._fleet_limit
+        statement = (
+            update(Profile)
+            .where(Profile.profile_id == profile_id, free)
+            .values(
+                in_use=True,
+                ws_url=None,
+                lease_token=token,
+                lease_owner=self._owner,
+                lease_expires_at=database_time(plus=self._lease_seconds),
+            )
+        )
+        async with self._database.transaction() as session:
+            if self._fleet_limit is not None and not self._database.is_sqlite:
+                # Two that count at the same time would both find the last place free. SQLite has one writer.
+                await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FLEET_LOCK})
+            taken = await session.execute(statement)
+            if not taken.rowcount:  # type: ignore[attr-defined]
+                await self.check_free(session, profile_id)
+                raise ProfileInUseException(profile_id)
+
+    async def _renew(self, profile_id: str, token: str) -> bool:
+        return await self._set(profile_id, token, lease_expires_at=database_time(plus=self._lease_seconds))
+
+    async def _set(self, profile_id: str, token: str, **values: Any) -> bool:
+        """One statement, guarded by the token; whether it changed the row."""
+        async with self._database.transaction() as session:
+            result = await session.execute(
+                update(Profile)
+                .where(Profile.profile_id == profile_id, Profile.lease_token == token)
+                .values(**values)
+            )
+        return bool(result.rowcount)  # type: ignore[attr-defined]
+
+
+def _running_query() -> Any:
+    # Expired ones count: their browsers may still run.
+    running = Profile.__table__.alias("running")
+    return select(func.count()).select_from(running).where(running.c.in_use).scalar_subquery()
+
+
+async def _running(session: AsyncSession) -> int:
+    return await session.scalar(select(_running_query())) or 0
+
+
+def _left_over(profile: Profile) -> LeftOver:
+    assert profile.lease_token is not None
+    return LeftOver(profile.profile_id, profile.ws_url, profile.lease_token)

@@ -1,0 +1,125 @@
+"""What every call to GoLogin's cloud API passes first: the fleet's request budget and its breaker.
+
+GoLogin revokes an API token for good on the first HTTP 429. So the budget lies well under the limit and is one for all
+processes, and the first 429 stops all calls until an operator says otherwise.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import case, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database, database_clock, insert_or_update
+from app.models import ApiGate, utc_now
+from app.services.events import recorder
+from app.utils.exceptions import GoLoginBreakerOpenException
+from app.utils.logger import get_logger
+
+_NAME: Final = "gologin"
+_BURST_SHARE: Final = 0.1
+"""Of the budget: calls that may follow each other at once after a pause."""
+_SLACK: Final = 1.05
+"""A call leaves a little after its place came up; the spacing leaves room for that."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class BreakerState:
+    is_open: bool
+    opened_at: datetime | None = None
+    reason: str | None = None
+
+
+class CloudGate:
+    """A token bucket and a breaker in one row of the database.
+
+    Args:
+        budget: calls in any `window`, over all processes that share the database.
+        window: seconds.
+    """
+
+    def __init__(self, *, database: Database, budget: int, window: float = 60.0) -> None:
+        self._database = database
+        self._window = window
+        self._burst = max(1, int(budget * _BURST_SHARE))
+        self._spacing = window * _SLACK / max(1, budget - self._burst)
+
+    async def enter(self) -> None:
+        """Wait for the call's place in the budget. Raises `GoLoginBreakerOpenException`."""
+        if (wait := await self._reserve()) > 0:
+            await asyncio.sleep(wait)
+            if (await self.state()).is_open:
+                raise GoLoginBreakerOpenException
+
+    async def trip(self, reason: str) -> None:
+        """Open the breaker; only the first one of the fleet says so."""
+        async with self._database.transaction() as session:
+            opened = await session.execute(
+                update(ApiGate)
+                .where(ApiGate.name == _NAME, ApiGate.opened_at.is_(None))
+                .values(opened_at=utc_now(), open_reason=reason)
+            )
+            if not _changed(opened):
+                return
+            recorder.record(session, "gologin.breaker_opened", reason=reason)
+        log.critical("gologin.breaker_opened", reason=reason, action="POST /gologin/breaker/close")
+
+    async def close(self, session: AsyncSession, *, actor: str) -> bool:
+        """Let calls through again, in the caller's transaction; False when the breaker was not open."""
+        closed = await session.execute(
+            update(ApiGate)
+            .where(ApiGate.name == _NAME, ApiGate.opened_at.is_not(None))
+            .values(opened_at=None, open_reason=None)
+        )
+        if _changed(closed):
+            recorder.record(session, "gologin.breaker_closed", actor=actor)
+        return _changed(closed)
+
+    async def state(self) -> BreakerState:
+        async with self._database.reading() as session:
+            query = select(ApiGate.opened_at, ApiGate.open_reason).where(ApiGate.name == _NAME)
+            row = (await session.execute(query)).one_or_none()
+        if row is None or row.opened_at is None:
+            return BreakerState(is_open=False)
+        return BreakerState(is_open=True, opened_at=row.opened_at, reason=row.open_reason)
+
+    async def _reserve(self) -> float:
+        """Seconds until the reserved place comes up.
+
+        The generic cell rate algorithm (ITU-T I.371) in one statement: `next_free` moves on by one spacing for each
+        call; a clock that jumped back finds it a window ahead at most.
+        """
+        async with self._database.transaction() as session:
+            now = database_clock(session)
+            latest, least = now + self._window, now
+            next_free = case(
+                (ApiGate.next_free > latest, latest),
+                (ApiGate.next_free < least, least),
+                else_=ApiGate.next_free,
+            )
+            statement = (
+                update(ApiGate)
+                .where(ApiGate.name == _NAME, ApiGate.opened_at.is_(None))
+                .values(next_free=next_free + self._spacing)
+                .returning(ApiGate.next_free - now)
+            )
+            ahead = await session.scalar(statement)
+            if ahead is None:
+                await _add_row(session)
+                ahead = await session.scalar(statement)
+        if ahead is None:
+            raise GoLoginBreakerOpenException
+        return max(0.0, float(ahead) - self._spacing * self._burst)
+
+
+async def _add_row(session: AsyncSession) -> None:
+    row = insert_or_update(session, ApiGate).values(name=_NAME, next_free=0.0)
+    await session.execute(row.on_conflict_do_nothing())
+
+
+def _changed(result: Any) -> bool:
+    return bool(result.rowcount)

@@ -1,0 +1,383 @@
+"""Brings the profiles table up to date with the profile browser's list, page by page."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from time import monotonic
+from typing import Any, Final
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.clients.profile_browser import BrowserProfile, ProfileBrowserClient
+from app.database import Database, insert_or_update
+from app.models import Profile, ProfileSync, SyncStatus, utc_now
+from app.services.events import recorder
+from app.services.profiles.account_rule import AccountRule
+from app.services.shared.isolation import isolate_rows
+from app.services.shared.paging import Page, PageRequest, page_of
+from app.utils.exceptions import (
+    AppException,
+    GoLoginAPIException,
+    LeaseLostException,
+    SyncNotFoundException,
+    SyncRefusedException,
+)
+from app.utils.logger import get_logger
+from app.utils.request_id import current_request_id
+
+_CHUNK: Final = 500
+"""Rows of one statement over the whole table."""
+_FEW: Final = 100
+"""So many profiles may go at once without anybody being asked."""
+_MAX_GONE_SHARE: Final = 0.5
+"""Of the active profiles; beyond it a wrong API token is likelier than that they all were deleted."""
+_PERIODIC: Final = "service"
+_OURS: Final = ("twitter_username", "api_app")
+"""Columns that the rule fills, unless the profile is linked by hand."""
+
+_COUNTS: Final = ("pages", "seen", "created", "updated", "returned", "gone", "conflicts")
+_MAX_NAMED_ROWS: Final = 20
+
+log = get_logger(__name__)
+
+
+@dataclass
+class SyncResult:
+    """Counts of profiles, but for `pages` and `conflicts`: accounts to which the rule gives several profiles."""
+
+    pages: int = 0
+    seen: int = 0
+    created: int = 0
+    updated: int = 0
+    returned: int = 0
+    gone: int = 0
+    conflicts: int = 0
+    skipped: int = 0
+    """Rows that could not be stored."""
+    skipped_rows: list[str] = field(default_factory=list)
+    """What names the first of them."""
+
+    def counts(self) -> dict[str, int]:
+        """The columns of a pass."""
+        return {name: getattr(self, name) for name in _COUNTS}
+
+
+class _Seen:
+    """Ids of rows, one bit each: 40,000 take 5 KB."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+        self.count = 0
+
+    def add(self, row_id: int) -> None:
+        if row_id in self:
+            return
+        self._bits.extend(bytes(max(0, row_id // 8 + 1 - len(self._bits))))
+        self._bits[row_id // 8] |= 1 << row_id % 8
+        self.count += 1
+
+    def __contains__(self, row_id: int) -> bool:
+        return row_id // 8 < len(self._bits) and bool(self._bits[row_id // 8] & 1 << row_id % 8)
+
+
+class ProfileSyncService:
+    """One pass at a time: the worker's turn sees to it."""
+
+    def __init__(self, *, database: Database, client: ProfileBrowserClient, rule: AccountRule) -> None:
+        self._database = database
+        self._client = client
+        self._rule = rule
+
+    async def request(
+        self, session: AsyncSession, *, requested_by: str, allow_mass_removal: bool = False
+    ) -> ProfileSync:
+        """Ask for a pass, in the caller's transaction; one that waits already is given back."""
+        waiting: ProfileSync | None = await session.scalar(_first(SyncStatus.PENDING))
+        if waiting is None:
+            waiting = _new_sync(requested_by)
+            session.add(waiting)
+        waiting.allow_mass_removal = waiting.allow_mass_removal or allow_mass_removal
+        await session.flush()
+        recorder.record(
+            session,
+            "profiles.sync_requested",
+            actor=requested_by,
+            sync_id=waiting.sync_id,
+            allow_mass_removal=allow_mass_removal,
+        )
+        return waiting
+
+    async def get(self, session: AsyncSession, sync_id: str) -> ProfileSync:
+        """Raises `SyncNotFoundException`."""
+        row: ProfileSync | None = await session.scalar(
+            select(ProfileSync).where(ProfileSync.sync_id == sync_id)
+        )
+        if row is None:
+            raise SyncNotFoundException(sync_id)
+        return row
+
+    async def page(self, session: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
+        return await page_of(session, select(ProfileSync), ProfileSync, request)
+
+    async def run(self) -> SyncResult:
+        """The pass that was asked for, or a periodic one.
+
+        Raises `GoLoginAPIException`, `GoLoginBreakerOpenException`, `SyncRefusedException`; what was read until then
+        is kept, and nothing is marked as gone.
+        """
+        sync = await self._begin()
+        began, result = monotonic(), SyncResult()
+        try:
+            gone = await self._pass(result, allow_mass_removal=sync.allow_mass_removal)
+        except (Exception, asyncio.CancelledError) as error:
+            await self._fail(sync.sync_id, result, error)
+            raise
+        await self._complete(sync.sync_id, result, gone)
+        log.info("profiles.synced", seconds=round(monotonic() - began, 3), **asdict(result))
+        return result
+
+    async def _pass(self, result: SyncResult, *, allow_mass_removal: bool) -> list[int]:
+        """Apply every page; the ids of the rows whose profiles are gone."""
+        started_at, seen = utc_now(), _Seen()
+        await self._apply_pages(result, seen)
+        result.seen = seen.count
+        unseen = await self._unseen(seen, started_at)
+        await self._refuse_mass_removal(len(unseen), allow_mass_removal)
+        return await self._confirmed(unseen, result, seen)
+
+    async def _apply_pages(self, result: SyncResult, seen: _Seen) -> None:
+        async for rows in self._pages(result):
+            result.pages += 1
+            await self._apply(rows, result, seen)
+
+    async def _pages(self, result: SyncResult) -> AsyncIterator[dict[str, BrowserProfile]]:
+        """Until an empty page, which must not come before the list's own total says so.
+
+        The total is the last page's: profiles may come and go during the pass. Raises `GoLoginAPIException` for a list
+        that breaks off.
+        """
+        page = rows_read = 0
+        while True:
+            page += 1
+            answer = await self._client.list_profiles(page)
+            if not answer.profiles and not answer.skipped:
+                break
+            rows_read += len(answer.profiles) + len(answer.skipped)
+            if answer.skipped:
+                _note_skipped(answer.skipped, result)
+            yield {row.id: row for row in answer.profiles}
+        if answer.total is not None and rows_read < answer.total:
+            raise GoLoginAPIException(
+                "incomplete", f"the list broke off after {rows_read} of {answer.total} profiles"
+            )
+
+    async def _apply(self, rows: Mapping[str, BrowserProfile], result: SyncResult, seen: _Seen) -> None:
+        """One read, and one write if anything is new or changed."""
+        async with self._database.reading() as session:
+            query = select(Profile).where(Profile.profile_id.in_(rows))
+            known = {profile.profile_id: profile for profile in await session.scalars(query)}
+        wanted = {profile_id: self._values(row) for profile_id, row in rows.items()}
+        changed = [
+            profile_id
+            for profile_id, values in wanted.items()
+            if profile_id not in known or _differs(known[profile_id], values)
+        ]
+        ids = {profile_id: profile.id for profile_id, profile in known.items()}
+        written: set[str] = set()
+
+        async def upsert(profile_ids: Sequence[str]) -> int:
+            async with self._database.transaction() as session:
+                upserted = await _upsert(session, [wanted[profile_id] for profile_id in profile_ids])
+            ids.update(upserted)
+            written.update(upserted)
+            return len(upserted)
+
+        await isolate_rows(changed, upsert, step="sync_profiles")
+        for row_id in ids.values():
+            seen.add(row_id)
+        created = len(written - known.keys())
+        returned = sum(not known[profile_id].is_active for profile_id in written & known.keys())
+        result.created += created
+        result.returned += returned
+        result.updated += len(written) - created - returned
+
+    def _values(self, row: BrowserProfile) -> dict[str, Any]:
+        metadata = row.model_dump(
+            mode="json", include={"notes", "tags", "os", "browser_type", "can_be_running"}
+        )
+        owner = self._rule.owner_of(row.name, metadata)
+        return {
+            "profile_id": row.id,
+            "profile_name": row.name,
+            "twitter_username": owner.account_id,
+            "api_app": owner.api_app,
+            "metadata": metadata,
+        }
+
+    async def _unseen(self, seen: _Seen, pass_started_at: datetime) -> list[tuple[int, str]]:
+        """(row id, profile id) of the active profiles that the pass did not meet."""
+        unseen: list[tuple[int, str]] = []
+        last = 0
+        while True:
+            query = (
+                select(Profile.id, Profile.profile_id)
+                .where(Profile.is_active, Profile.created_at < pass_started_at, Profile.id > last)
+                .order_by(Profile.id)
+                .limit(_CHUNK)
+            )
+            async with self._database.reading() as session:
+                rows = (await session.execute(query)).all()
+            if not rows:
+                return unseen
+            unseen += [(row_id, profile_id) for row_id, profile_id in rows if row_id not in seen]
+            last = rows[-1][0]
+
+    async def _confirmed(self, unseen: list[tuple[int, str]], result: SyncResult, seen: _Seen) -> list[int]:
+        """Which of them are gone indeed.
+
+        A profile deleted during the pass moves all later ones up by one, and one of them from a page not yet read to
+        one that was. So each is asked for by itself, or the list is read again, whichever costs fewer calls; from its
+        end, because who moves up then moves towards the pages not yet read.
+        """
+        if len(unseen) <= max(result.pages, _FEW):
+            return [
+                row_id for row_id, profile_id in unseen if not await self._client.profile_exists(profile_id)
+            ]
+        for page in range(result.pages, 0, -1):
+            rows = (await self._client.list_profiles(page)).profiles
+            await self._apply({row.id: row for row in rows}, SyncResult(), seen)
+        return [row_id for row_id, _ in unseen if row_id not in seen]
+
+    async def _refuse_mass_removal(self, gone: int, allowed: bool) -> None:
+        async with self._database.reading() as session:
+            active = await session.scalar(select(func.count()).where(Profile.is_active)) or 0
+        if gone > max(_FEW, active * _MAX_GONE_SHARE) and not allowed:
+            raise SyncRefusedException(gone, active)
+
+    async def _begin(self) -> ProfileSync:
+        async with self._database.transaction() as session:
+            # The turn is ours, so whoever ran these has died.
+            await session.execute(
+                update(ProfileSync)
+                .where(ProfileSync.status == SyncStatus.RUNNING)
+                .values(
+                    status=SyncStatus.FAILED,
+                    completed_at=utc_now(),
+                    error_code="INTERRUPTED",
+                    error_message="The process that ran it has ended",
+                )
+            )
+            sync: ProfileSync | None = await session.scalar(_first(SyncStatus.PENDING))
+            if sync is None:
+                sync = _new_sync(_PERIODIC)
+                session.add(sync)
+            sync.status, sync.started_at = SyncStatus.RUNNING, utc_now()
+        return sync
+
+    async def _complete(self, sync_id: str, result: SyncResult, gone: list[int]) -> None:
+        """Flags, counts and event in one transaction."""
+        async with self._database.transaction() as session:
+            await _keep_running(session, sync_id)
+            for first in range(0, len(gone), _CHUNK):
+                chunk = gone[first : first + _CHUNK]
+                changed = await session.execute(
+                    update(Profile).where(Profile.id.in_(chunk), Profile.is_active).values(is_active=False)
+                )
+                result.gone += changed.rowcount  # type: ignore[attr-defined]
+            result.conflicts = await _count_conflicts(session)
+            await _end(session, sync_id, SyncStatus.COMPLETED, result)
+            recorder.record(session, "profiles.synced", sync_id=sync_id, **asdict(result))
+
+    async def _fail(self, sync_id: str, result: SyncResult, error: BaseException) -> None:
+        code, message = "INTERNAL_ERROR", "The pass was cut off; the next one repairs what is missing"
+        if isinstance(error, AppException):
+            code, message = error.error_code, error.message
+        elif isinstance(error, asyncio.CancelledError):
+            code = "INTERRUPTED"
+        async with self._database.transaction() as session:
+            await _end(session, sync_id, SyncStatus.FAILED, result, error_code=code, error_message=message)
+            recorder.record(session, "profiles.sync_failed", sync_id=sync_id, error_code=code)
+
+
+def _note_skipped(rows: Sequence[str], result: SyncResult) -> None:
+    log.warning("profiles.rows_skipped", rows=rows[:_MAX_NAMED_ROWS], count=len(rows))
+    result.skipped += len(rows)
+    result.skipped_rows += rows[: _MAX_NAMED_ROWS - len(result.skipped_rows)]
+
+
+def _first(status: SyncStatus) -> Any:
+    return select(ProfileSync).where(ProfileSync.status == status).order_by(ProfileSync.id).limit(1)
+
+
+def _new_sync(requested_by: str) -> ProfileSync:
+    return ProfileSync(sync_id=str(uuid.uuid4()), requested_by=requested_by, request_id=current_request_id())
+
+
+async def _keep_running(session: AsyncSession, sync_id: str) -> None:
+    """Raises `LeaseLostException` when another process has the turn, and has written this pass off."""
+    still = update(ProfileSync).where(
+        ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING
+    )
+    if not (await session.execute(still.values(updated_at=utc_now()))).rowcount:  # type: ignore[attr-defined]
+        raise LeaseLostException
+
+
+async def _end(
+    session: AsyncSession, sync_id: str, status: SyncStatus, result: SyncResult, **error: str
+) -> None:
+    await session.execute(
+        update(ProfileSync)
+        .where(ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING)
+        .values(status=status, completed_at=utc_now(), **result.counts(), **error)
+    )
+
+
+def _differs(profile: Profile, values: Mapping[str, Any]) -> bool:
+    theirs = (profile.profile_name, profile.profile_metadata, profile.is_active)
+    if theirs != (values["profile_name"], values["metadata"], True):
+        return True
+    return not profile.is_linked and any(getattr(profile, name) != values[name] for name in _OURS)
+
+
+async def _upsert(session: AsyncSession, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """One statement for the page; row ids by profile id. A link made meanwhile by hand is kept."""
+    now = utc_now()
+    fixed = {"last_synced": now, "updated_at": now, "is_active": True}
+    new = {"created_at": now, "in_use": False, "is_linked": False}
+    insert = insert_or_update(session, Profile).values([{**row, **fixed, **new} for row in rows])
+    incoming = insert.excluded
+    update_set = {name: incoming[name] for name in ("profile_name", "metadata", *fixed)}
+    update_set |= {
+        name: case((Profile.is_linked, Profile.__table__.c[name]), else_=incoming[name]) for name in _OURS
+    }
+    statement = insert.on_conflict_do_update(index_elements=[Profile.profile_id], set_=update_set)
+    result = await session.execute(statement.returning(Profile.profile_id, Profile.id))
+    return dict(result.all())
+
+
+async def _count_conflicts(session: AsyncSession) -> int:
+    """Accounts with several profiles by the rule and no link to tell which."""
+    linked = aliased(Profile)
+    has_link = select(linked.id).where(
+        linked.is_linked,
+        linked.is_active,
+        linked.twitter_username == Profile.twitter_username,
+        linked.api_app.is_(None) | (linked.api_app == Profile.api_app),
+    )
+    accounts = (
+        select(Profile.twitter_username)
+        .where(
+            Profile.is_active, ~Profile.is_linked, Profile.twitter_username.is_not(None), ~has_link.exists()
+        )
+        .group_by(Profile.twitter_username, Profile.api_app)
+        .having(func.count() > 1)
+    )
+    names = list(await session.scalars(accounts.order_by(Profile.twitter_username)))
+    if names:
+        recorder.record(session, "profiles.conflict", accounts=names[:100], count=len(names))
+        log.warning("profiles.conflict", accounts=names[:10], count=len(names))
+    return len(names)

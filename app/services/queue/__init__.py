@@ -1,0 +1,1 @@
+"""The job queue that delivers the ids of waiting sessions."""

@@ -1,0 +1,234 @@
+"""Delivery of session ids to whoever runs them. The session row is the truth: a job lost here is delivered again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from pgqueuer.errors import RetryRequested
+from pgqueuer.models import Job
+from pgqueuer.ports import RepositoryPort
+
+from app.database import Database
+from app.models import AuthorizationSession, ConsentMode, utc_now
+from app.services.queue.engines import Engine, Manager, MemoryEngine, PostgresqlEngine
+from app.utils.logger import get_logger
+from app.utils.tasks import happens_within
+
+_AUTHORIZE: Final = "authorize"
+_ATTEND: Final = "attend"
+"""Sessions that a person takes part in: they hold their slot for long, so few of them may run."""
+_RANK_ORIGIN: Final = 1_577_836_800
+"""2020 began then, in unix seconds."""
+_MAX_PRIORITY: Final = 2**31 - 1
+_DEQUEUE_TIMEOUT: Final = timedelta(seconds=0.25)
+"""A wake-up can be missed; the job then waits this long."""
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 3.0
+"""Seconds before the engine is connected again; doubled each time."""
+
+log = get_logger(__name__)
+
+Handler = Callable[[str], Awaitable[float | None]]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A session that waits for its start."""
+
+    session_id: str
+    rank: float
+    """The lowest goes first; see `session_life.queue_rank`."""
+    not_before: datetime | None
+    is_attended: bool = False
+    """A person takes part."""
+
+    @classmethod
+    def of(cls, row: AuthorizationSession) -> "Waiting":
+        is_attended = row.consent == ConsentMode.ATTENDED or bool(row.awaits_person)
+        return cls(row.session_id, row.queue_rank, row.not_before, is_attended)
+
+    @property
+    def entrypoint(self) -> str:
+        return _ATTEND if self.is_attended else _AUTHORIZE
+
+    @property
+    def dedupe_key(self) -> str:
+        """Not the session's id alone: a delivery that an earlier attempt left for later must not hide this one."""
+        return f"{self.session_id}:{self.entrypoint}:{self.not_before.timestamp() if self.not_before else 0}"
+
+    @property
+    def priority(self) -> int:
+        """The engine starts with the highest, in 32 bits."""
+        return int(max(-_MAX_PRIORITY, min(_RANK_ORIGIN - self.rank, _MAX_PRIORITY)))
+
+    @property
+    def delay(self) -> timedelta:
+        return max(timedelta(), self.not_before - utc_now()) if self.not_before else timedelta()
+
+
+class JobQueue:
+    """pgqueuer: by priority, at most `slots` at once in this process, over all processes that share PostgreSQL.
+
+    Args:
+        attended_limit: sessions with a person that may run at once, in all processes together.
+        heartbeat_timeout: seconds after which the jobs of a process that has died are delivered again.
+    """
+
+    def __init__(
+        self, *, database: Database, slots: int, attended_limit: int, heartbeat_timeout: float
+    ) -> None:
+        self._engine: Engine = MemoryEngine() if database.is_sqlite else PostgresqlEngine(database)
+        self._slots = slots
+        self._attended_limit = attended_limit
+        self._heartbeat_timeout = timedelta(seconds=heartbeat_timeout)
+        self._stopping = asyncio.Event()
+        self._manager: Manager | None = None
+        self._detached: set[asyncio.Future[float | None]] = set()
+        self._paused_until = 0.0
+        self._submitting: set[asyncio.Task[None]] = set()
+        self._is_away = False
+
+    @property
+    def is_connected(self) -> bool:
+        """No outage is known."""
+        return not self._is_away
+
+    def submit(self, *waiting: Waiting) -> None:
+        """Deliver sessions' ids when their time has come; one that is waiting already is not doubled.
+
+        A failure is logged: the row is delivered by the next look.
+        """
+        task = asyncio.create_task(self._try_to_submit(waiting))
+        self._submitting.add(task)
+        task.add_done_callback(self._submitting.discard)
+
+    async def submit_all(self, waiting: Sequence[Waiting]) -> None:
+        """The same for many, and a failure is raised."""
+        if not waiting:
+            return
+        queries = await self._engine.to_submit()
+        await queries.enqueue(
+            [each.entrypoint for each in waiting],
+            [each.session_id.encode() for each in waiting],
+            [each.priority for each in waiting],
+            execute_after=[each.delay for each in waiting],
+            dedupe_key=[each.dedupe_key for each in waiting],
+            on_conflict="skip",
+        )
+
+    async def run(self, handle: Handler) -> None:
+        """Deliver until `stop()`, then wait for the handlers that still run.
+
+        A handler that returns seconds is called again with the same id after them. When the database goes away the
+        handlers go on, and deliveries do when it is back.
+        """
+        loop, wait = asyncio.get_running_loop(), _FIRST_WAIT
+        while not self._stopping.is_set():
+            began, lost = loop.time(), asyncio.Event()
+            try:
+                async with self._engine.to_deliver(lost) as queries:
+                    await self._deliver(queries, lost, handle)
+            except Exception as error:
+                self._went_away(error)
+                wait = _FIRST_WAIT if loop.time() - began > _LONGEST_WAIT else min(2 * wait, _LONGEST_WAIT)
+                await happens_within(self._stopping, wait)
+        if self._detached:
+            await asyncio.wait(self._detached)
+
+    def pause(self, seconds: float) -> None:
+        """Take nothing new for so long."""
+        self._paused_until = asyncio.get_running_loop().time() + seconds
+
+    def stop(self) -> None:
+        """Deliver nothing more."""
+        self._stopping.set()
+        if self._manager is not None:
+            self._manager.shutdown.set()
+
+    async def close(self) -> None:
+        """Wait for what is being submitted."""
+        if self._submitting:
+            await asyncio.wait(self._submitting)
+
+    async def _deliver(self, queries: RepositoryPort, lost: asyncio.Event, handle: Handler) -> None:
+        """Until the stop; raises when the engine's connection is lost."""
+
+        async def deliver(job: Job) -> None:
+            await self._handled(job, lost, handle)
+
+        manager = Manager(queries, has_room=lambda: self._has_room(manager))
+        # A process's own limit is its room: the engine counts this one over all processes.
+        manager.entrypoint(_AUTHORIZE)(deliver)
+        manager.entrypoint(_ATTEND, concurrency_limit=self._attended_limit)(deliver)
+        manager.min_dequeue_poll_interval = _DEQUEUE_TIMEOUT
+        self._came_back(manager)
+        ending = asyncio.create_task(_shut_down_when(lost, manager))
+        try:
+            await manager.run(
+                dequeue_timeout=_DEQUEUE_TIMEOUT,
+                batch_size=1,
+                heartbeat_timeout=self._heartbeat_timeout,
+                log_aggregation_interval=timedelta(),
+            )
+        finally:
+            self._manager = None
+            ending.cancel()
+        if lost.is_set():
+            raise ConnectionError("the connection was lost")
+
+    async def _handled(self, job: Job, lost: asyncio.Event, handle: Handler) -> None:
+        """When the connection is lost the handler goes on without its job, which is delivered again, to no effect."""
+        assert job.payload is not None
+        handling = asyncio.ensure_future(handle(job.payload.decode()))
+        gone = asyncio.create_task(lost.wait())
+        try:
+            await asyncio.wait([handling, gone], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            handling.cancel()
+            raise
+        finally:
+            gone.cancel()
+        if not handling.done():
+            self._detached.add(handling)
+            handling.add_done_callback(self._detached.discard)
+            handling.add_done_callback(_log_failure)
+            return
+        _log_failure(handling)
+        again_after = handling.result()
+        if again_after is not None:
+            raise RetryRequested(delay=timedelta(seconds=again_after))
+
+    def _has_room(self, manager: Manager) -> bool:
+        busy = len(manager.job_context) + len(self._detached)
+        return busy < self._slots and asyncio.get_running_loop().time() >= self._paused_until
+
+    async def _try_to_submit(self, waiting: Sequence[Waiting]) -> None:
+        try:
+            await self.submit_all(waiting)
+        except Exception as error:
+            sessions = [each.session_id for each in waiting[:10]]
+            log.warning("queue.not_submitted", sessions=sessions, error=type(error).__name__)
+
+    def _came_back(self, manager: Manager) -> None:
+        self._manager = manager
+        if self._stopping.is_set():
+            manager.shutdown.set()
+        if self._is_away:
+            self._is_away = False
+            log.info("queue.connected")
+
+    def _went_away(self, error: Exception) -> None:
+        if not self._is_away:
+            self._is_away = True
+            log.warning("queue.disconnected", error=type(error).__name__)
+
+
+async def _shut_down_when(lost: asyncio.Event, manager: Manager) -> None:
+    await lost.wait()
+    manager.shutdown.set()
+
+
+def _log_failure(handling: "asyncio.Future[float | None]") -> None:
+    if not handling.cancelled() and (error := handling.exception()) is not None:
+        log.error("queue.handler_failed", exc_info=error)

@@ -1,0 +1,1 @@
+"""Credentials: storing, handing out, refreshing, importing and re-encrypting tokens."""

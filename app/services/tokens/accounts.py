@@ -1,0 +1,73 @@
+"""Which accounts have tokens, and how they are; never the tokens."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, Select, select, true
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database
+from app.models import Credential, CredentialStatus
+from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.paging import Page, PageRequest, page_of
+
+_BATCH: Final = 500
+
+SortField = Literal["account_id", "token_expires_at", "refreshed_at", "updated_at"]
+
+
+@dataclass(frozen=True)
+class AccountFilter:
+    """What to list; None: whatever."""
+
+    api_app: str | None = None
+    status: CredentialStatus | None = None
+    text: str | None = None
+
+
+async def of_account(
+    session: AsyncSession, account_id: str, *, reach: Reach = EVERYTHING
+) -> Sequence[Credential]:
+    """One row for each app. Raises `OutOfReachException`."""
+    reach.require_account(account_id)
+    mine = (Credential.account_id == account_id, _in(reach))
+    rows = await session.scalars(select(Credential).where(*mine).order_by(Credential.api_app))
+    return rows.all()
+
+
+async def page(
+    session: AsyncSession, wanted: AccountFilter, request: PageRequest, *, reach: Reach = EVERYTHING
+) -> Page[Credential]:
+    """`request.sort`: one of `SortField`."""
+    query = select(Credential).where(_in(reach))
+    return await page_of(session, _filtered(query, wanted), Credential, request)
+
+
+def _in(reach: Reach) -> ColumnElement[bool]:
+    return reach.condition(Credential.account_id, Credential.api_app)
+
+
+async def batches(
+    database: Database, condition: ColumnElement[bool] | None = None
+) -> AsyncIterator[Sequence[Credential]]:
+    """Every row, or those of a condition, in the order of their ids; no transaction is open between two batches."""
+    query = select(Credential).where(true() if condition is None else condition).order_by(Credential.id)
+    last = 0
+    while True:
+        async with database.reading() as session:
+            rows = (await session.scalars(query.where(Credential.id > last).limit(_BATCH))).all()
+        if not rows:
+            return
+        yield rows
+        last = rows[-1].id
+
+
+def _filtered(query: Select[Any], wanted: AccountFilter) -> Select[Any]:
+    if wanted.api_app is not None:
+        query = query.where(Credential.api_app == wanted.api_app)
+    if wanted.status is not None:
+        query = query.where(Credential.status == wanted.status)
+    if wanted.text:
+        query = query.where(Credential.account_id.contains(wanted.text.lower(), autoescape=True))
+    return query

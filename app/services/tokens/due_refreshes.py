@@ -1,0 +1,94 @@
+"""Which refreshes are due, and how many of them may begin without a call too many."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import database_time
+from app.models import AppState, Credential, CredentialStatus, Event, utc_now
+from app.services.oauth.rate_limits import CallBudgets
+
+_ENDS: Final = ("credential.refreshed", "credential.refresh_failed", "credential.broken")
+"""Events of a call of the token endpoint that has ended."""
+
+
+async def room_for_calls(session: AsyncSession, budgets: CallBudgets) -> dict[str, int]:
+    """Refreshes that may begin now, of the apps whose calls are limited, or may be for all we know."""
+    used: Counter[str] = Counter()
+    if since := budgets.told_since():
+        used = await _in_flight(session) + await _ended_since(session, since)
+    # Looked up after what is used: a call that ends meanwhile then counts twice, not never.
+    told, room = budgets.told(), budgets.to_find_out()
+    # Half of what is left: another process may count at the same time.
+    return room | {api_app: (calls - used[api_app] + 1) // 2 for api_app, calls in told.items()}
+
+
+def due(
+    limit: int, room: Mapping[str, int], among: ColumnElement[bool], *, min_interval: float
+) -> Select[Credential]:
+    """The next ones `among` these, of the apps that are neither paused nor limited nor without `room`.
+
+    `min_interval`: seconds since an account's last refresh; one in the future is a clock's mistake.
+    """
+    now, interval = utc_now(), timedelta(seconds=min_interval)
+    stopped = select(AppState.api_app).where(AppState.paused_at.is_not(None) | (AppState.limited_until > now))
+    full = [api_app for api_app, calls in room.items() if calls <= 0]
+    return (
+        select(Credential)
+        .where(
+            Credential.status == CredentialStatus.ACTIVE,
+            Credential.refresh_token.is_not(None),
+            Credential.refresh_due_at <= now,
+            Credential.api_app.not_in(stopped),
+            Credential.api_app.not_in(full),
+            Credential.refreshed_at.is_(None)
+            | (Credential.refreshed_at <= now - interval)
+            | (Credential.refreshed_at > now + interval)
+            | (Credential.spending_version == Credential.version),  # its chain is broken
+            is_free(),
+            among,
+        )
+        .order_by(Credential.refresh_due_at)
+        .limit(limit)
+    )
+
+
+def within(room: Mapping[str, int], rows: Sequence[Credential]) -> Iterator[Credential]:
+    left = dict(room)
+    for row in rows:
+        if left.get(row.api_app, 1) > 0:
+            yield row
+        if row.api_app in left:
+            left[row.api_app] -= 1
+
+
+def is_free() -> ColumnElement[bool]:
+    return Credential.lease_expires_at.is_(None) | (Credential.lease_expires_at < database_time())
+
+
+async def _in_flight(session: AsyncSession) -> Counter[str]:
+    """Refreshes of all processes, by app."""
+    query = (
+        select(Credential.api_app, func.count())
+        .where(Credential.lease_expires_at > database_time(), Credential.spending_version.is_not(None))
+        .group_by(Credential.api_app)
+    )
+    return Counter(dict((await session.execute(query)).all()))
+
+
+async def _ended_since(session: AsyncSession, since: datetime) -> Counter[str]:
+    """The same of those that have ended, as the events tell."""
+    query = (
+        select(Event.api_app, Event.event_type, func.count())
+        .where(Event.occurred_at >= since)
+        .group_by(Event.api_app, Event.event_type)
+    )
+    ended: Counter[str] = Counter()
+    for api_app, event_type, count in await session.execute(query):
+        if event_type in _ENDS and api_app is not None:
+            ended[api_app] += count
+    return ended

@@ -1,0 +1,57 @@
+"""Whether every stored token opens, and which keys are still needed for them."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import func, select
+
+from app.database import Database
+from app.models import Credential
+from app.services.tokens import accounts
+from app.services.tokens.vault import TOKEN_COLUMNS, CredentialVault
+from app.utils.crypto import key_id_of
+from app.utils.exceptions import DecryptionException
+
+
+@dataclass
+class AuditReport:
+    values: Counter[str] = field(default_factory=Counter)
+    """Values that open, by the id of the key that wrote them."""
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    """Account and app of each row with a value that no key opens."""
+    missing_key_ids: set[str] = field(default_factory=set)
+    """Of values that do not open because the settings have no such key."""
+
+
+async def count_rows(database: Database) -> int:
+    async with database.reading() as session:
+        return await session.scalar(select(func.count()).select_from(Credential)) or 0
+
+
+async def audit(
+    database: Database, vault: CredentialVault, *, progress: Callable[[int], None] = lambda _done: None
+) -> AuditReport:
+    """Open every value once; `progress` gets the rows done."""
+    report, done = AuditReport(), 0
+    async for rows in accounts.batches(database):
+        for row in rows:
+            _look_at(vault, row, report)
+        done += len(rows)
+        progress(done)
+    return report
+
+
+def _look_at(vault: CredentialVault, row: Credential, report: AuditReport) -> None:
+    is_readable = True
+    for column in TOKEN_COLUMNS:
+        key_id = key_id_of(getattr(row, column) or "")
+        try:
+            if vault.token(row, column) is not None and key_id is not None:
+                report.values[key_id] += 1
+        except DecryptionException:
+            is_readable = False
+            if key_id is not None and key_id not in vault.key_ids:
+                report.missing_key_ids.add(key_id)
+    if not is_readable:
+        report.unreadable.append((row.account_id, row.api_app))

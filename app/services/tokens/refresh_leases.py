@@ -1,0 +1,386 @@
+"""The database's side of a refresh: who may spend a refresh token, once, and what became of it.
+
+Before the call the row is marked with the version whose refresh token is about to be spent; the marker goes with the
+result. A marker whose lease has expired without one is ambiguous: the provider may have rotated the chain. It is never
+spent again: the account is authorised anew.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import SecretStr
+from sqlalchemy import ColumnElement, Select, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clients.token_answers import MAX_TOKEN_LIFE
+from app.database import Database, database_time
+from app.models import Credential, CredentialStatus, utc_now
+from app.services.events import recorder
+from app.services.interfaces import TokenSet
+from app.services.oauth.app_state import AppStates
+from app.services.oauth.rate_limits import CallBudgets
+from app.services.shared.group_commit import GroupCommit
+from app.services.shared.isolation import UsableRows
+from app.services.shared.leases import new_lease_token
+from app.services.tokens.due_refreshes import due, is_free, room_for_calls, within
+from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, HeldRefresh, RefreshResult, save_all
+from app.services.tokens.vault import CredentialVault
+from app.utils.exceptions import AppException, RefreshedJustNowException, TwitterAPIException
+from app.utils.logger import get_logger
+from app.utils.waits import CallLimit, bounded_wait
+
+_TOO_MANY_REQUESTS: Final = 429
+_LONGEST_WAIT: Final = 3600.0
+_CALLS_LEFT: Final = "no calls left"
+_MOST_DOUBLINGS: Final = 20
+"""A float overflows after 1,024."""
+_SHARE_OF_LIFE: Final = 0.5
+"""A token is refreshed in the second half of its life at the earliest, however wide the margin is."""
+
+AMBIGUOUS: Final = "REFRESH_AMBIGUOUS"
+"""The code of a broken chain whose last refresh has no known end."""
+EXPIRED: Final = "TOKEN_EXPIRED"
+"""Of an access token that has expired and came without a refresh token."""
+REFUSED: Final = "TOKEN_REFUSED"
+"""Of one that the provider refuses before its time."""
+REFRESH_REFUSED: Final = "REFRESH_REFUSED"
+"""Of a refresh token that is refused again and again for no reason that is known."""
+
+MAX_REFUSALS: Final = 5
+"""In a row and over `_REFUSED_FOR`: such a refusal may also be a gateway's, or a fault that passes."""
+_REFUSED_FOR: Final = timedelta(days=1)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class RefreshTimes:
+    """Seconds."""
+
+    lease: float
+    """Longer than the call's own deadline and the save together."""
+    margin: float
+    """A token is refreshed so long before it expires."""
+    jitter: float
+    """And up to so much earlier, so that many do not come due together."""
+    retry: float
+    """After the first failure in a row; it doubles with each one."""
+    min_interval: float
+    """Between two refreshes of one account, whatever lifetime its answers name; not of those that are forced."""
+
+
+class RefreshLeases:
+    """`owner`: this process's name in the leases.
+
+    `default_life`: seconds that a token of an app lives whose answer names no lifetime.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: CredentialVault,
+        apps: AppStates,
+        budgets: CallBudgets,
+        times: RefreshTimes,
+        default_life: Callable[[str], float],
+        owner: str,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._apps = apps
+        self._budgets = budgets
+        self._times = times
+        self._default_life = default_life
+        self._owner = owner
+        self._usable = UsableRows(Credential.id, step="take_due")
+        self._saves = GroupCommit(database=database, write=save_all)
+        self._notes = GroupCommit(database=database, write=self._note_all)
+
+    async def note_limit(self, account_id: str, api_app: str, limit: CallLimit | None) -> None:
+        """Keep in mind what the provider refuses now; it may fail alone."""
+        if limit is None:
+            return
+        try:
+            async with self._database.transaction() as session:
+                await self._apps.note_limit(session, account_id, api_app, limit)
+        except Exception as error:
+            log.error("app.not_noted", api_app=api_app, exc_info=error)
+
+    async def take(
+        self, account_id: str, api_app: str, *, version: int, force: bool = False
+    ) -> HeldRefresh | None:
+        """The right to refresh this version; None when somebody has it, had it, or nobody may any more.
+
+        Raises `DecryptionException`, and unless `force` says so `RefreshedJustNowException`.
+        """
+        query = select(Credential).where(
+            Credential.account_id == account_id,
+            Credential.api_app == api_app,
+            Credential.version == version,
+            Credential.status == CredentialStatus.ACTIVE,
+            Credential.refresh_token.is_not(None),
+            is_free(),
+        )
+        async with self._database.transaction() as session:
+            row = await session.scalar(query.with_for_update())
+            if row is None:
+                return None
+            if not force and (left := self._too_soon(row)) > 0:
+                raise RefreshedJustNowException(account_id, left)
+            held = self._taken(session, row, self._vault.refresh_token(row), new_lease_token())
+            if held is not None:
+                await self._mark(session, [held])
+        return held
+
+    async def take_due(self, limit: int) -> list[HeldRefresh]:
+        """The next ones that are due, whose app is neither paused nor limited, for this process alone.
+
+        Of an app whose budget of calls is told, no more than fit into it beside those in flight, in all processes.
+        """
+
+        async def find(among: ColumnElement[bool]) -> Sequence[int]:
+            async with self._database.reading() as session:
+                found = due(limit, {}, among, min_interval=self._times.min_interval)
+                return (await session.scalars(found.with_only_columns(Credential.id))).all()
+
+        return await self._usable.claim(lambda among: self._take_due(limit, among), find) or []
+
+    async def _take_due(self, limit: int, among: ColumnElement[bool]) -> list[HeldRefresh]:
+        async with self._database.transaction() as session:
+            self._budgets.forget(await self._apps.resumed(session))
+            room = await room_for_calls(session, self._budgets)
+            query = due(limit, room, among, min_interval=self._times.min_interval)
+            rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+            lease_token = new_lease_token()
+            tried = [self._taken_if_readable(session, row, lease_token) for row in within(room, rows)]
+            taken = [held for held in tried if held is not None]
+            if taken:
+                await self._mark(session, taken)
+        return taken
+
+    async def save(self, held: HeldRefresh, tokens: TokenSet, *, answered_at: datetime) -> bool:
+        """Make `tokens`, which live from `answered_at`, the current ones.
+
+        False when newer ones are, or when the account was forgotten. Fenced by the version alone: tokens that arrive
+        after the lease still heal a chain taken for broken.
+        """
+        values = {
+            **self._vault.sealed(held.account_id, held.api_app, tokens),
+            **NOT_HELD,
+            "scopes": list(tokens.scopes),
+            "status": CredentialStatus.ACTIVE,
+            "version": held.version + 1,
+            "token_expires_at": expiry(answered_at, tokens.expires_in),
+            "refresh_due_at": self._due_after_refresh(answered_at, tokens, held.api_app),
+            "refreshed_at": answered_at,
+            **NO_FAILURES,
+        }
+        event = recorder.new_event(
+            "credential.refreshed",
+            account_id=held.account_id,
+            api_app=held.api_app,
+            version=held.version + 1,
+        )
+        is_saved = await self._saves.add(RefreshResult(held, values, event))
+        await self.note_success(held.api_app)
+        return is_saved
+
+    async def note_success(self, api_app: str) -> None:
+        """Keep the books of an app that got tokens. They may fail alone: the tokens are stored."""
+        try:
+            await self._notes.add(api_app)
+        except Exception as error:
+            log.error("app.not_noted", api_app=api_app, exc_info=error)
+
+    async def _note_all(self, session: AsyncSession, apps: Sequence[str]) -> Sequence[None]:
+        self._budgets.forget(await self._apps.resumed(session))
+        for api_app in sorted(set(apps)):
+            await self._apps.succeeded(session, api_app)
+            if (seconds := self._budgets.spent_for(api_app)) is not None:
+                await self._apps.limited(session, api_app, seconds=seconds, reason=_CALLS_LEFT)
+        return [None] * len(apps)
+
+    async def is_forgotten(self, held: HeldRefresh) -> bool:
+        """Whether nobody wants the account's tokens any more."""
+        async with self._database.reading() as session:
+            status = await session.scalar(
+                select(Credential.status).where(
+                    Credential.account_id == held.account_id, Credential.api_app == held.api_app
+                )
+            )
+        return status is None or status is CredentialStatus.REVOKING
+
+    async def give_back(self, held: HeldRefresh, error: AppException) -> None:
+        """The refresh token was not spent: it is tried again later, or when the provider says."""
+        async with self._database.transaction() as session:
+            row = await session.scalar(_held(held).with_for_update())
+            if row is None:
+                return
+            if _is_unknown_refusal(error) and _is_last_refusal(row):
+                self._break(session, row, REFRESH_REFUSED)
+                return
+            row.refresh_failures += 1
+            wait = bounded_wait(self._wait_after(error, row.refresh_failures))
+            row.refresh_due_at = utc_now() + timedelta(seconds=wait)
+            row.refresh_error_code = error.error_code
+            _set(row, NOT_HELD)
+            self._record(
+                session,
+                "credential.refresh_failed",
+                held,
+                error_code=error.error_code,
+                failures=row.refresh_failures,
+                next_attempt_in=round(wait, 1),
+            )
+
+    async def break_chain(self, held: HeldRefresh, code: str) -> bool:
+        """The refresh token is spent or revoked, or may be; False when newer tokens have come meanwhile."""
+        async with self._database.transaction() as session:
+            row = await session.scalar(_held(held).with_for_update())
+            if row is None:
+                return False
+            self._break(session, row, code)
+        return True
+
+    async def end_unrefreshable(self, row: Credential, code: str) -> None:
+        """The access token is of no use any more, and there is no refresh token; nothing when newer ones have come."""
+        query = select(Credential).where(
+            Credential.id == row.id,
+            Credential.created_at == row.created_at,
+            Credential.version == row.version,
+            Credential.status == CredentialStatus.ACTIVE,
+        )
+        async with self._database.transaction() as session:
+            current = await session.scalar(query.with_for_update())
+            if current is not None:
+                self._break(session, current, code)
+
+    def due_at(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
+        """When to refresh what lives from `now`; None: it cannot be refreshed."""
+        if tokens.refresh_token is None:
+            return None
+        early = self._times.margin + random.uniform(0, self._times.jitter)  # noqa: S311
+        life = self._default_life(api_app) if tokens.expires_in is None else tokens.expires_in
+        life = min(life, MAX_TOKEN_LIFE)
+        return now + timedelta(seconds=life - min(early, life * _SHARE_OF_LIFE))
+
+    def _due_after_refresh(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
+        due_at = self.due_at(now, tokens, api_app)
+        return due_at and max(due_at, now + timedelta(seconds=self._times.min_interval))
+
+    def _too_soon(self, row: Credential) -> float:
+        """Seconds until the account may be refreshed again; a time in the future is a clock's mistake."""
+        if row.refreshed_at is None or row.spending_version == row.version:  # or its chain is broken
+            return 0.0
+        since = (utc_now() - row.refreshed_at).total_seconds()
+        return self._times.min_interval - since if since > -self._times.min_interval else 0.0
+
+    def _wait_after(self, error: AppException, failures: int) -> float:
+        asked_for = error.retry_after or 0.0
+        if asked_for and isinstance(error, TwitterAPIException) and error.status == _TOO_MANY_REQUESTS:
+            return asked_for  # the app's calls were too many, not the account's
+        wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+        return max(wait * random.uniform(0.5, 1.5), asked_for)  # noqa: S311
+
+    async def _mark(self, session: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
+        """In one statement: `taken` have one lease token."""
+        await session.execute(
+            update(Credential)
+            .where(Credential.id.in_([held.credential_id for held in taken]))
+            .values(
+                lease_token=taken[0].lease_token,
+                lease_owner=self._owner,
+                lease_expires_at=database_time(plus=self._times.lease),
+                spending_version=Credential.version,
+            ),
+            execution_options={"synchronize_session": False},
+        )
+
+    def _taken_if_readable(
+        self, session: AsyncSession, row: Credential, lease_token: str
+    ) -> HeldRefresh | None:
+        """None of a row that cannot be taken: it is put off, so that it keeps no other one back."""
+        try:
+            return self._taken(session, row, self._vault.refresh_token(row), lease_token)
+        except Exception as error:
+            # Of a `DecryptionException` a key is missing in the settings: the chain may be fine.
+            own = error if isinstance(error, AppException) else None
+            log.error(
+                "credential.unreadable",
+                account_id=row.account_id,
+                api_app=row.api_app,
+                exc_info=error if own is None else None,
+            )
+            row.refresh_error_code = (own or AppException).error_code
+            row.refresh_due_at = utc_now() + timedelta(seconds=_LONGEST_WAIT)
+            return None
+
+    def _taken(
+        self, session: AsyncSession, row: Credential, refresh_token: SecretStr, lease_token: str
+    ) -> HeldRefresh | None:
+        if row.spending_version == row.version:
+            self._break(session, row, AMBIGUOUS)
+            return None
+        return HeldRefresh(
+            credential_id=row.id,
+            account_id=row.account_id,
+            api_app=row.api_app,
+            version=row.version,
+            lease_token=lease_token,
+            refresh_token=refresh_token,
+            row_made_at=row.created_at,
+        )
+
+    def _break(self, session: AsyncSession, row: Credential, code: str) -> None:
+        row.status = CredentialStatus.REAUTHORIZATION_REQUIRED
+        row.refresh_error_code, row.refresh_due_at = code, None
+        row.lease_token = row.lease_owner = row.lease_expires_at = None
+        recorder.record(
+            session,
+            "credential.broken",
+            account_id=row.account_id,
+            api_app=row.api_app,
+            version=row.version,
+            reason=code,
+        )
+        log.warning("credential.broken", account_id=row.account_id, api_app=row.api_app, reason=code)
+
+    def _record(self, session: AsyncSession, event: str, held: HeldRefresh, **data: Any) -> None:
+        recorder.record(session, event, account_id=held.account_id, api_app=held.api_app, **data)
+
+
+def _is_unknown_refusal(error: AppException) -> bool:
+    """Whether the provider judged the request, and neither the app, the account nor the token is known to be meant."""
+    return type(error) is TwitterAPIException and not error.retryable and not error.may_have_acted
+
+
+def _is_last_refusal(row: Credential) -> bool:
+    """Count one more; whether it is enough to take the refresh token for dead."""
+    row.refresh_refusals += 1
+    row.refused_since = row.refused_since or utc_now()
+    return row.refresh_refusals >= MAX_REFUSALS and utc_now() - row.refused_since >= _REFUSED_FOR
+
+
+def expiry(now: datetime, expires_in: int | None) -> datetime | None:
+    return None if expires_in is None else now + timedelta(seconds=min(expires_in, MAX_TOKEN_LIFE))
+
+
+def _same_version(held: HeldRefresh) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Credential.id == held.credential_id,
+        Credential.created_at == held.row_made_at,
+        Credential.version == held.version,
+    )
+
+
+def _held(held: HeldRefresh) -> Select[Credential]:
+    return select(Credential).where(*_same_version(held), Credential.lease_token == held.lease_token)
+
+
+def _set(row: Credential, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(row, name, value)

@@ -1,0 +1,82 @@
+"""What refreshes brought, into their rows: many in one transaction, each fenced by the version that it spent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import SecretStr
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import Credential, CredentialStatus
+from app.services.events import recorder
+
+NOT_HELD: Final[dict[str, Any]] = {
+    "spending_version": None,
+    "lease_token": None,
+    "lease_owner": None,
+    "lease_expires_at": None,
+}
+
+
+NO_FAILURES: Final[dict[str, Any]] = {
+    "refresh_failures": 0,
+    "refresh_refusals": 0,
+    "refused_since": None,
+    "refresh_error_code": None,
+}
+
+
+@dataclass(frozen=True)
+class HeldRefresh:
+    """A refresh that this process may make; the refresh token was read inside the lock."""
+
+    credential_id: int
+    account_id: str
+    api_app: str
+    version: int
+    lease_token: str
+    refresh_token: SecretStr
+    row_made_at: datetime
+    """An id may come again after its row was deleted; id and this together do not."""
+
+
+@dataclass(frozen=True)
+class RefreshResult:
+    """The columns of a new token set, and the event that tells of it."""
+
+    held: HeldRefresh
+    values: dict[str, Any]
+    event: dict[str, Any]
+
+
+async def save_all(session: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
+    """Which of them are saved; the others' rows have newer tokens, or are forgotten."""
+    spent = await _current_versions(session, [result.held.credential_id for result in results])
+    saved: list[RefreshResult] = []
+    outcomes = []
+    for result in results:
+        is_current = spent.get(result.held.credential_id) == (result.held.row_made_at, result.held.version)
+        if is_current:
+            del spent[result.held.credential_id]  # of two results for one version the first counts
+            saved.append(result)
+        outcomes.append(is_current)
+    if saved:
+        await session.execute(_UPDATE, [{"row": each.held.credential_id, **each.values} for each in saved])
+        await recorder.record_all(session, [each.event for each in saved])
+    return outcomes
+
+
+async def _current_versions(session: AsyncSession, ids: Sequence[int]) -> dict[int, tuple[datetime, int]]:
+    """When the row was made, and its version; locked in one order for all processes."""
+    query = (
+        select(Credential.id, Credential.created_at, Credential.version)
+        .where(Credential.id.in_(ids), Credential.status != CredentialStatus.REVOKING)
+        .order_by(Credential.id)
+        .with_for_update()
+    )
+    return {row: (made_at, version) for row, made_at, version in await session.execute(query)}
+
+
+_UPDATE: Final = update(Credential.__table__).where(Credential.__table__.c.id == bindparam("row"))  # type: ignore[arg-type]

@@ -1,0 +1,203 @@
+"""Refreshing a token set once, whoever asks and however many: the call, and saving what it brought, come what may."""
+
+import asyncio
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from app.database import Database
+from app.models import utc_now
+from app.services.interfaces import OAuthServiceProtocol, TokenSet
+from app.services.oauth.app_state import AppStates
+from app.services.oauth.rate_limits import CallBudgets
+from app.services.tokens.refresh_leases import AMBIGUOUS, RefreshLeases
+from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.spill import TokenSpill
+from app.utils.exceptions import (
+    AppException,
+    DatabaseUnavailableException,
+    FailureKind,
+    InvalidGrantException,
+    RefreshedJustNowException,
+    TwitterAPIException,
+)
+from app.utils.logger import get_logger
+from app.utils.retry import through_outage
+from app.utils.tasks import uninterrupted
+
+log = get_logger(__name__)
+
+
+class TokenRefresher:
+    """`save_for`: seconds for which a save is tried again from memory; the spilled copy is picked up later."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        leases: RefreshLeases,
+        oauth: OAuthServiceProtocol,
+        apps: AppStates,
+        budgets: CallBudgets,
+        spill: TokenSpill,
+        save_for: float,
+    ) -> None:
+        self._database = database
+        self._leases = leases
+        self._oauth = oauth
+        self._apps = apps
+        self._budgets = budgets
+        self._spill = spill
+        self._save_for = save_for
+        self._not_saved: set[tuple[int, int]] = set()
+        self._running: dict[tuple[str, str, int, bool], asyncio.Task[AppException | None]] = {}
+
+    async def refresh(
+        self, account_id: str, api_app: str, *, version: int, force: bool = False
+    ) -> AppException | None:
+        """See to it that this version is refreshed: here, or by whoever is at it, in this process or another.
+
+        `force`: also when the account was refreshed just now.
+
+        Returns what went wrong, None when it was refreshed or when another process has it: look at the row.
+        """
+        key = (account_id, api_app, version, force)
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._refresh_if_free(account_id, api_app, version, force=force))
+            self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def finish(self, held: HeldRefresh) -> AppException | None:
+        """A refresh whose right is taken, to its end; what went wrong. Not interrupted: it spends the token."""
+        return await uninterrupted(self._finish(held))
+
+    async def pick_up_spilled(self) -> int:
+        """Save what could not be saved before, here or in an earlier process; how many token sets.
+
+        One that cannot be saved stays where it is, and keeps no other one back. Raises `DatabaseUnavailableException`:
+        then the rest stays, too.
+        """
+        picked_up = 0
+        for spilled in await self._spill.read_all():
+            try:
+                await self._save_once(spilled.held, spilled.tokens, spilled.answered_at)
+            except DatabaseUnavailableException:
+                raise
+            except Exception as error:
+                self._log_not_saved(spilled.held, error)
+                continue
+            await self._spill.remove(spilled.path)
+            picked_up += 1
+        return picked_up
+
+    async def wait_for_running(self) -> None:
+        """Until every refresh of this process has ended."""
+        while self._running:
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _refresh_if_free(
+        self, account_id: str, api_app: str, version: int, *, force: bool
+    ) -> AppException | None:
+        try:
+            async with self._database.reading() as session:
+                self._budgets.forget(await self._apps.resumed(session))
+                await self._apps.refuse_stopped(session, api_app)
+            self._budgets.refuse_spent(api_app)
+        except AppException as error:
+            return error
+        try:
+            held = await self._leases.take(account_id, api_app, version=version, force=force)
+        except RefreshedJustNowException as error:
+            return error
+        return None if held is None else await self.finish(held)
+
+    async def _finish(self, held: HeldRefresh) -> AppException | None:
+        try:
+            tokens = await self._oauth.refresh_access_token(held.api_app, held.refresh_token)
+        except AppException as error:
+            # Unless this is written, the next one who comes must take the chain for ambiguous.
+            await through_outage(partial(self._failed, held, error), seconds=self._save_for)
+            return error
+        await self._save(held, tokens, utc_now())
+        return None
+
+    async def _failed(self, held: HeldRefresh, error: AppException) -> None:
+        log.warning(
+            "credential.refresh_failed",
+            account_id=held.account_id,
+            api_app=held.api_app,
+            error_code=error.error_code,
+            error=error.message,
+        )
+        if isinstance(error, InvalidGrantException):
+            await self._leases.break_chain(held, error.error_code)
+        elif isinstance(error, TwitterAPIException) and error.may_have_acted:
+            await self._leases.break_chain(held, AMBIGUOUS)
+        else:
+            # Also after a gateway's 502, which may hide a rotation: it is an answer, so nobody has tokens that a second
+            # try could kill; and if the token is spent, trying and not trying end in the same new authorization.
+            await self._leases.give_back(held, error)
+            await self._note_failure(held, error)
+
+    async def _note_failure(self, held: HeldRefresh, error: AppException) -> None:
+        """Keep the books of the app. They may fail alone: the lease is given back."""
+        api_app = held.api_app
+        try:
+            async with self._database.transaction() as session:
+                if error.kind is FailureKind.APP:
+                    await self._apps.failed(session, api_app, error)
+                limit = error.limit if isinstance(error, TwitterAPIException) else None
+                if limit is not None:
+                    await self._apps.note_limit(session, held.account_id, api_app, limit)
+                elif error.retry_after is not None:
+                    await self._apps.limited(
+                        session, api_app, seconds=error.retry_after, reason="retry-after"
+                    )
+        except Exception as problem:
+            log.error("app.not_noted", api_app=api_app, exc_info=problem)
+
+    async def _save(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
+        """Before anything else. What the database does not take is kept on disk first, then tried again.
+
+        After an outage here; after any other error, which is raised, from the disk.
+        """
+        try:
+            await self._save_once(held, tokens, answered_at)
+        except Exception as error:
+            spilled = await self._spilled(held, tokens, answered_at)
+            if not isinstance(error, DatabaseUnavailableException):
+                self._log_not_saved(held, error)
+                raise
+            again = partial(self._save_once, held, tokens, answered_at)
+            await through_outage(again, seconds=self._save_for)
+            if spilled is not None:
+                await self._spill.remove(spilled)
+
+    async def _spilled(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> Path | None:
+        try:
+            return await self._spill.write(held, tokens, answered_at=answered_at)
+        except Exception as error:  # the disk is full, too: memory is all that is left
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            log.error("credential.not_spilled", account_id=held.account_id, error=reason)
+            return None
+
+    def _log_not_saved(self, held: HeldRefresh, error: Exception) -> None:
+        """Once a version in this process: a spilled one is tried again and again."""
+        key = (held.credential_id, held.version)
+        if key not in self._not_saved:
+            self._not_saved.add(key)
+            log.error(
+                "credential.not_saved", account_id=held.account_id, api_app=held.api_app, exc_info=error
+            )
+
+    async def _save_once(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
+        if await self._leases.save(held, tokens, answered_at=answered_at):
+            return
+        log.warning("credential.result_dropped", account_id=held.account_id, api_app=held.api_app)
+        if await self._leases.is_forgotten(held):
+            try:
+                await self._oauth.revoke_token(held.api_app, tokens.refresh_token or tokens.access_token)
+            except AppException as error:
+                log.error("credential.not_revoked", account_id=held.account_id, error_code=error.error_code)

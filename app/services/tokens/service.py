@@ -1,0 +1,400 @@
+"""The life of a token set: stored encrypted, handed out fresh, refreshed once, verified, revoked."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Final
+
+from pydantic import SecretStr
+from sqlalchemy import Select, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clients.oauth_provider import ProviderUser
+from app.database import Database, database_time, insert_or_update
+from app.models import (
+    OPEN_STATUSES,
+    AuthorizationSession,
+    Credential,
+    CredentialStatus,
+    utc_now,
+)
+from app.services.events import recorder
+from app.services.interfaces import OAuthServiceProtocol, TokenSet
+from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.group_commit import GroupCommit
+from app.services.shared.isolation import for_each, isolate_rows
+from app.services.shared.leases import new_lease_token
+from app.services.tokens.refresh_leases import EXPIRED, REFUSED, RefreshLeases, expiry
+from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD
+from app.services.tokens.refresher import TokenRefresher
+from app.services.tokens.vault import CredentialVault
+from app.utils.exceptions import (
+    AppException,
+    InvalidGrantException,
+    ReauthorizationRequiredException,
+    TokenExpiredException,
+    TokenNotFoundException,
+    TokenNotRefreshableException,
+    TokenRevokedException,
+    TwitterAPIException,
+)
+from app.utils.logger import get_logger
+from app.utils.tasks import SingleFlight
+
+_OTHER_PROCESS_POLL: Final = 0.1
+"""Seconds between two looks at a row that another process refreshes."""
+_REVOKE_LEASE: Final = 60.0
+_REVOKE_RETRY: Final = 60.0
+_BUSY_RETRY: Final = 5.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class HandedToken:
+    """What a caller may use now."""
+
+    row: Credential
+    access_token: SecretStr
+    oauth_token_secret: SecretStr | None
+
+
+class CredentialService:
+    """`fresh_for`: seconds that a token handed out must live at least, unless the caller asks for more.
+
+    `wait_for`: seconds for which a caller waits for a refresh, by whichever process.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: CredentialVault,
+        leases: RefreshLeases,
+        refresher: TokenRefresher,
+        oauth: OAuthServiceProtocol,
+        fresh_for: float,
+        wait_for: float,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._leases = leases
+        self._refresher = refresher
+        self._oauth = oauth
+        self._fresh_for = fresh_for
+        self._wait_for = wait_for
+        self._reads = GroupCommit(database=database, write=_record_reads)
+        self._renewals = SingleFlight[tuple[str, str, int, bool], tuple[Credential, AppException | None]]()
+
+    async def store(
+        self,
+        session: AsyncSession,
+        *,
+        account_id: str,
+        api_app: str,
+        provider_user_id: str,
+        tokens: TokenSet,
+        session_id: str | None,
+    ) -> Credential:
+        """Make `tokens` the current set, in the caller's transaction, with the event that tells of it."""
+        now = utc_now()
+        previous = await session.scalar(
+            select(Credential.status).where(
+                Credential.account_id == account_id, Credential.api_app == api_app
+            )
+        )
+        values = {
+            **self.current_columns(account_id, api_app, tokens, now),
+            "provider_user_id": provider_user_id,
+            "session_id": session_id,
+        }
+        row = await _upsert(session, account_id, api_app, values)
+        recovered = previous is CredentialStatus.REAUTHORIZATION_REQUIRED
+        recorder.record(
+            session,
+            "credential.recovered" if recovered else "credential.stored",
+            account_id=account_id,
+            api_app=api_app,
+            session_id=session_id,
+            version=row.version,
+            scopes=row.scopes,
+        )
+        return row
+
+    async def note_success(self, api_app: str) -> None:
+        """Once the tokens of an authorization are stored: note the limit that their answer has told."""
+        await self._leases.note_success(api_app)
+
+    async def hand_out(
+        self,
+        account_id: str,
+        api_app: str,
+        *,
+        min_ttl: float,
+        actor: str,
+        reach: Reach = EVERYTHING,
+        force: bool = False,
+    ) -> HandedToken:
+        """A token that lives for `min_ttl` seconds, refreshed first when needed, or when `force` says so.
+
+        Any number of callers in any number of processes cause one refresh; all get its result. When it cannot be
+        refreshed now, a token that still works is better than none, unless `force` asked for a new one. Raises
+        `OutOfReachException`, `TokenNotFoundException`, `TokenRevokedException`,
+        `ReauthorizationRequiredException`, `TokenExpiredException`, and with `force` `TokenNotRefreshableException`
+        and whatever the refresh came upon.
+        """
+        reach.require(account_id, api_app)
+        row = await self._fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
+        read = recorder.new_event(
+            "token.read", account_id=account_id, api_app=api_app, actor=actor, version=row.version
+        )
+        await self._reads.add(read)  # a read that is not in the audit does not happen
+        return HandedToken(row, self._vault.access_token(row), self._vault.token(row, "oauth_token_secret"))
+
+    async def close(self) -> None:
+        """Once the audit has every read, also of callers who have left. A refresh that is under way goes on."""
+        await self._renewals.cancel()
+        await self._reads.wait_for_all()
+
+    async def verify(
+        self, account_id: str, api_app: str, *, actor: str, reach: Reach = EVERYTHING
+    ) -> ProviderUser:
+        """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`.
+
+        A token that is refused before its time, as one that its owner has revoked, is refreshed once: that tells
+        whether the chain lives. Where the new one is refused, too, the account must be authorized anew.
+        """
+        reach.require(account_id, api_app)
+        row = await self._fresh(account_id, api_app, self._fresh_for)
+        try:
+            user = await self._who(row)
+        except TwitterAPIException as error:
+            if not _may_be_refused(error, row):
+                raise
+            row = await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
+            user = await self._who_of_new(row)
+        await self._reads.add(
+            recorder.new_event("token.verified", account_id=account_id, api_app=api_app, actor=actor)
+        )
+        return user
+
+    async def revoke(self, account_id: str, api_app: str, *, actor: str, reach: Reach = EVERYTHING) -> bool:
+        """Forget the tokens once the provider has revoked them; False when it did not answer: it is tried again.
+
+        Raises `OutOfReachException`, `TokenNotFoundException`.
+        """
+        reach.require(account_id, api_app)
+        async with self._database.transaction() as session:
+            row = await session.scalar(_by_place(account_id, api_app).with_for_update())
+            if row is None:
+                raise TokenNotFoundException(account_id, api_app)
+            row.status = CredentialStatus.REVOKING
+            row.lease_token, row.lease_owner = new_lease_token(), actor[:128]
+            row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
+            recorder.record(
+                session, "credential.revoking", account_id=account_id, api_app=api_app, actor=actor
+            )
+        return await self._revoke_held(row)
+
+    async def revoke_due(self, limit: int) -> int:
+        """Try again what the provider did not answer for; how many are forgotten now."""
+        is_due = (Credential.status == CredentialStatus.REVOKING, Credential.refresh_due_at <= utc_now())
+        due = select(Credential.id).where(*is_due).order_by(Credential.refresh_due_at).limit(limit)
+        rows: list[Credential] = []
+
+        async def take(ids: Sequence[int]) -> int:
+            query = select(Credential).where(Credential.id.in_(ids), *is_due)
+            async with self._database.transaction() as session:
+                taken = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+                for row in taken:
+                    row.lease_token = new_lease_token()
+                    row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
+            rows.extend(taken)
+            return len(taken)
+
+        async with self._database.reading() as session:
+            ids = (await session.scalars(due)).all()
+        await isolate_rows(ids, take, step="take_revocations")
+        by_id = {row.id: row for row in rows}
+        alone = (for_each([id_], lambda id_: self._revoke_held(by_id[id_]), step="revoke") for id_ in by_id)
+        return sum(outcome.count for outcome in await asyncio.gather(*alone))
+
+    def current_columns(
+        self, account_id: str, api_app: str, tokens: TokenSet, now: datetime
+    ) -> dict[str, Any]:
+        """The columns of a set that nobody has refreshed yet, encrypted."""
+        return {
+            **self._vault.sealed(account_id, api_app, tokens),
+            **NOT_HELD,
+            "scopes": list(tokens.scopes),
+            "token_expires_at": expiry(now, tokens.expires_in),
+            "refresh_due_at": self._leases.due_at(now, tokens, api_app),
+            "status": CredentialStatus.ACTIVE,
+            **NO_FAILURES,
+            "updated_at": now,
+        }
+
+    async def _living(self, account_id: str, api_app: str) -> Credential:
+        async with self._database.reading() as session:
+            row: Credential | None = await session.scalar(_by_place(account_id, api_app))
+            if row is None:
+                raise TokenNotFoundException(account_id, api_app)
+            if row.status is CredentialStatus.REVOKING:
+                raise TokenRevokedException(account_id)
+            if row.status is CredentialStatus.REAUTHORIZATION_REQUIRED:
+                raise ReauthorizationRequiredException(
+                    account_id, await _running_repair(session, account_id, api_app)
+                )
+        return row
+
+    async def _fresh(
+        self,
+        account_id: str,
+        api_app: str,
+        min_ttl: float,
+        *,
+        force: bool = False,
+        in_place_of: int | None = None,
+    ) -> Credential:
+        """`in_place_of`: a version that the provider refused."""
+        first = await self._living(account_id, api_app)
+        if in_place_of not in (None, first.version) or (not force and _lives_for(first, min_ttl)):
+            return first
+        if first.refresh_token is None:
+            if in_place_of is None and _lives_for(first, 0):
+                return _despite(None, first, force=force)
+            return await self._reauthorized(first, REFUSED if in_place_of else EXPIRED)
+        row, error = await self._renewals.shared(
+            (account_id, api_app, first.version, force), lambda: self._renewed(first, force=force)
+        )
+        return row if row.version != first.version else _despite(error, row, force=force)
+
+    async def _renewed(self, first: Credential, *, force: bool) -> tuple[Credential, AppException | None]:
+        """The row when its tokens are newer than `first`, in whichever process; else as it is, and what went wrong."""
+        give_up_at = time.monotonic() + self._wait_for
+        while True:
+            error = await self._refresher.refresh(
+                first.account_id, first.api_app, version=first.version, force=force
+            )
+            row = await self._living(first.account_id, first.api_app)
+            if row.version != first.version or error is not None or time.monotonic() > give_up_at:
+                return row, error
+            await asyncio.sleep(_OTHER_PROCESS_POLL)
+
+    async def _reauthorized(self, row: Credential, code: str) -> Credential:
+        """Newer tokens, if they have come just now; else `ReauthorizationRequiredException`, and a repair.
+
+        Only once somebody asks: an account that nobody uses needs no browser every two hours.
+        """
+        await self._leases.end_unrefreshable(row, code)
+        return await self._living(row.account_id, row.api_app)
+
+    async def _who(self, row: Credential) -> ProviderUser:
+        access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
+        try:
+            user = await self._oauth.verify_credentials(row.api_app, access_token, secret)
+        except TwitterAPIException as error:
+            await self._leases.note_limit(row.account_id, row.api_app, error.limit)
+            raise
+        await self._leases.note_limit(row.account_id, row.api_app, user.limit)
+        return user
+
+    async def _who_of_new(self, row: Credential) -> ProviderUser:
+        """Raises `ReauthorizationRequiredException` when a refresh has not helped."""
+        access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
+        try:
+            return await self._oauth.verify_credentials(row.api_app, access_token, secret, is_new=True)
+        except TwitterAPIException as error:
+            if not _may_be_refused(error, row):
+                raise
+            await self._reauthorized(row, REFUSED)
+            raise
+
+    async def _revoke_held(self, row: Credential) -> bool:
+        mine = (Credential.id == row.id, Credential.lease_token == row.lease_token)
+        try:
+            has_refresh_token = row.refresh_token is not None
+            token = self._vault.refresh_token(row) if has_refresh_token else self._vault.access_token(row)
+            await self._oauth.revoke_token(row.api_app, token, self._vault.token(row, "oauth_token_secret"))
+        except AppException as error:
+            log.warning("credential.not_revoked", account_id=row.account_id, error_code=error.error_code)
+            again = utc_now() + timedelta(seconds=max(error.retry_after or 0.0, _REVOKE_RETRY))
+            values = {"lease_token": None, "lease_expires_at": None, "refresh_due_at": again}
+            async with self._database.transaction() as session:
+                await session.execute(
+                    update(Credential).where(*mine).values(**values, refresh_error_code=error.error_code)
+                )
+            return False
+        async with self._database.transaction() as session:
+            held = await session.scalar(select(Credential).where(*mine).with_for_update())
+            if held is not None:
+                await session.delete(held)
+                recorder.record(session, "credential.revoked", account_id=row.account_id, api_app=row.api_app)
+        return held is not None
+
+
+async def _record_reads(session: AsyncSession, events: Sequence[dict[str, Any]]) -> Sequence[None]:
+    await recorder.record_all(session, events)
+    return [None] * len(events)
+
+
+async def _upsert(session: AsyncSession, account_id: str, api_app: str, values: dict[str, Any]) -> Credential:
+    """One statement: of two that store at once the second gets the next version, also when there was no row."""
+    insert = insert_or_update(session, Credential).values(
+        account_id=account_id, api_app=api_app, version=1, created_at=values["updated_at"], **values
+    )
+    statement = insert.on_conflict_do_update(
+        index_elements=[Credential.account_id, Credential.api_app],
+        set_={**values, "version": Credential.version + 1},
+    ).returning(Credential)
+    rows = await session.scalars(statement, execution_options={"populate_existing": True})
+    row: Credential = rows.one()
+    return row
+
+
+def _by_place(account_id: str, api_app: str) -> Select[Credential]:
+    return select(Credential).where(Credential.account_id == account_id, Credential.api_app == api_app)
+
+
+def _lives_for(row: Credential, seconds: float) -> bool:
+    return row.token_expires_at is None or _left(row.token_expires_at) > seconds
+
+
+def _despite(error: AppException | None, row: Credential, *, force: bool) -> Credential:
+    if force and error is not None:
+        raise error
+    if not force and _lives_for(row, 0):
+        return row
+    if row.oauth_token_secret is not None:
+        raise TokenNotRefreshableException(row.account_id, row.api_app)
+    if row.refresh_token is None:
+        raise TokenExpiredException(row.account_id)
+    if error is None:
+        raise TokenExpiredException(row.account_id, "another process is at it", retry_after=_BUSY_RETRY)
+    raise TokenExpiredException(row.account_id, error.message, retry_after=error.retry_after)
+
+
+def _may_be_refused(error: TwitterAPIException, row: Credential) -> bool:
+    """Some providers answer 403 for a token that is revoked, and for much else: only a refresh tells."""
+    is_unjudged = type(error) is TwitterAPIException and error.status == HTTPStatus.FORBIDDEN
+    return isinstance(error, InvalidGrantException) or (is_unjudged and row.refresh_token is not None)
+
+
+def _left(expires_at: datetime) -> float:
+    return (expires_at - utc_now()).total_seconds()
+
+
+async def _running_repair(session: AsyncSession, account_id: str, api_app: str) -> str | None:
+    repair: str | None = await session.scalar(
+        select(AuthorizationSession.session_id)
+        .where(
+            AuthorizationSession.twitter_username == account_id,
+            AuthorizationSession.api_app == api_app,
+            AuthorizationSession.status.in_(OPEN_STATUSES),
+        )
+        .limit(1)
+    )
+    return repair

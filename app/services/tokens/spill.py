@@ -1,0 +1,127 @@
+"""The last resort for tokens that the database does not take: encrypted files, picked up later."""
+
+import asyncio
+import json
+import os
+import uuid
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from app.services.interfaces import TokenSet
+from app.services.tokens.refresh_results import HeldRefresh
+from app.utils.crypto import KeyRing, key_id_of
+from app.utils.exceptions import DecryptionException
+from app.utils.logger import get_logger
+
+_PLACE: Final = "spilled_tokens"
+_SUFFIX: Final = ".sealed"
+_UNREADABLE: Final = (DecryptionException, OSError, ValueError, KeyError, TypeError)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Spilled:
+    path: Path
+    held: HeldRefresh
+    tokens: TokenSet
+    answered_at: datetime
+    """From then on they live."""
+
+
+class TokenSpill:
+    """One file a token set, readable by the service's user alone; its name tells nothing."""
+
+    def __init__(self, *, folder: Path, key_ring: KeyRing) -> None:
+        self._folder = folder
+        self._key_ring = key_ring
+
+    async def write(self, held: HeldRefresh, tokens: TokenSet, *, answered_at: datetime) -> Path:
+        """The file, which is on the disk when this returns."""
+        path = self._folder / f"{uuid.uuid4()}{_SUFFIX}"
+        sealed = self._key_ring.encrypt(_to_json(held, tokens, answered_at), associated_data=_PLACE)
+        await asyncio.to_thread(_write_durably, path, sealed)
+        log.warning("credential.spilled", account_id=held.account_id, api_app=held.api_app)
+        return path
+
+    async def read_all(self) -> list[Spilled]:
+        """What earlier processes left; a file that no key opens is left where it is, with a log line."""
+        return await asyncio.to_thread(self._read_all)
+
+    async def audit(self) -> tuple[Counter[str], list[Path]]:
+        """How many files each key has written, and those that no key opens."""
+        return await asyncio.to_thread(self._audit)
+
+    async def remove(self, path: Path) -> None:
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    def _read_all(self) -> list[Spilled]:
+        found = []
+        for path in self._paths():
+            try:
+                found.append(self._read(path))
+            except _UNREADABLE as error:
+                log.error("credential.spill_unreadable", file=path.name, error=type(error).__name__)
+        return found
+
+    def _audit(self) -> tuple[Counter[str], list[Path]]:
+        key_ids, unreadable = Counter[str](), list[Path]()
+        for path in self._paths():
+            try:
+                self._read(path)
+                key_ids[key_id_of(path.read_text(encoding="ascii")) or ""] += 1
+            except FileNotFoundError:  # a service has picked it up
+                continue
+            except _UNREADABLE:
+                unreadable.append(path)
+        return key_ids, unreadable
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob(f"*{_SUFFIX}"))
+
+    def _read(self, path: Path) -> Spilled:
+        text = self._key_ring.decrypt(path.read_text(encoding="ascii"), associated_data=_PLACE)
+        return _from_json(path, json.loads(text))
+
+
+def _to_json(held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> str:
+    def clear(value: Any) -> Any:
+        return value.get_secret_value() if isinstance(value, SecretStr) else value.isoformat()
+
+    content = {"held": asdict(held), "tokens": asdict(tokens), "answered_at": answered_at}
+    return json.dumps(content, default=clear)
+
+
+def _from_json(path: Path, data: dict[str, Any]) -> Spilled:
+    held, tokens = data["held"], data["tokens"]
+    for values, names in (
+        (held, ("refresh_token",)),
+        (tokens, ("access_token", "refresh_token", "oauth_token_secret")),
+    ):
+        for name in names:
+            values[name] = None if values[name] is None else SecretStr(values[name])
+    held["row_made_at"] = datetime.fromisoformat(held["row_made_at"])
+    tokens["scopes"] = tuple(tokens["scopes"])
+    return Spilled(path, HeldRefresh(**held), TokenSet(**tokens), datetime.fromisoformat(data["answered_at"]))
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """A file that is half-written has another name."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

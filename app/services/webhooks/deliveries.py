@@ -1,0 +1,293 @@
+"""The database's side of delivering: who sends what is due, and what becomes of it.
+
+Whoever changes deliveries locks their endpoint; `webhook_lines` says whose turn it is.
+"""
+
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from pydantic import SecretStr
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import flag_modified
+
+from app.clients.webhooks import WebhookAnswer
+from app.database import Database, database_time
+from app.models import (
+    DeliveryStatus,
+    Event,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookStatus,
+    utc_now,
+)
+from app.services.events import recorder
+from app.services.shared.isolation import UsableRows, isolate_rows
+from app.services.shared.leases import new_lease_token
+from app.services.webhooks import ordering
+from app.services.webhooks.message import Message, message_of
+from app.services.webhooks.vault import WebhookVault
+from app.utils.exceptions import DecryptionException
+from app.utils.logger import get_logger
+
+_MAX_FOUND: Final = 20
+"""Deliveries that are claimed one by one at once, when one of them cannot be claimed."""
+_JITTER: Final = 0.2
+_LONGEST_RETRY_AFTER: Final = 3600.0
+_LOST: Final = "Not sent: the event was deleted before (EVENT_RETENTION_DAYS, EVENT_RETENTION_COUNT)"
+_UNWANTED: Final = "Not sent: the webhook is no longer for this type, app or account"
+_UNREADABLE: Final = "its secret opens with none of ENCRYPTION_KEYS"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class DeliveryLimits:
+    retry_waits: Sequence[float]
+    """Seconds before the second attempt, the third and so on; after the last one the delivery is parked."""
+    pause_after: timedelta
+    """Of nothing but failures."""
+    concurrency: int
+    """Of one endpoint, in one process."""
+    lease: float
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A delivery that this process sends now."""
+
+    delivery_id: int
+    lease_token: str
+    url: str
+    secrets: Sequence[SecretStr]
+    message: Message
+    is_trial: bool
+    """The endpoint fails: it is tried with this one alone."""
+    endpoint_changed_at: datetime
+    """What comes of it says nothing of an endpoint that was changed since, as to another URL, or resumed."""
+
+
+class WebhookDeliveries:
+    """`owner`: this process's name in the leases."""
+
+    def __init__(
+        self, *, database: Database, vault: WebhookVault, limits: DeliveryLimits, owner: str
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self.limits = limits
+        self._owner = owner
+        self._usable = UsableRows(WebhookDelivery.id, step="claim_deliveries")
+
+    async def due_endpoints(self) -> Sequence[int]:
+        """Active ones for which something is due."""
+        is_due = select(WebhookDelivery.id).where(
+            WebhookDelivery.endpoint_row_id == WebhookEndpoint.id, *_is_due()
+        )
+        query = select(WebhookEndpoint.id).where(
+            WebhookEndpoint.status == WebhookStatus.ACTIVE, is_due.exists()
+        )
+        async with self._database.reading() as session:
+            return (await session.scalars(query)).all()
+
+    async def claim(self, endpoint_row_id: int, *, under_way: int) -> list[Claim] | None:
+        """What is due longest, as much as is free beside what is `under_way`; each is of another account.
+
+        No more than is sent at once, so that nothing is sent to who was paused, deleted or moved meanwhile. What cannot
+        be sent is parked here. None: nothing was due, or nothing is free.
+        """
+        if under_way >= self.limits.concurrency:
+            return None
+        claimed = 0
+
+        async def claim(among: ColumnElement[bool]) -> list[Claim] | None:
+            nonlocal claimed
+            claims = await self._claim(endpoint_row_id, under_way + claimed, among)
+            claimed += len(claims or ())
+            return claims
+
+        async def find(among: ColumnElement[bool]) -> Sequence[int]:
+            due = select(WebhookDelivery.id).where(
+                WebhookDelivery.endpoint_row_id == endpoint_row_id, among, *_is_due()
+            )
+            async with self._database.reading() as session:
+                found = await session.scalars(due.order_by(WebhookDelivery.next_attempt_at).limit(_MAX_FOUND))
+                return found.all()
+
+        return await self._usable.claim(claim, find)
+
+    async def _claim(
+        self, endpoint_row_id: int, under_way: int, among: ColumnElement[bool]
+    ) -> list[Claim] | None:
+        async with self._database.transaction() as session:
+            endpoint = await _locked(session, endpoint_row_id)
+            if endpoint is None or endpoint.status is not WebhookStatus.ACTIVE:
+                return None
+            allowed = 1 if endpoint.failing_since else self.limits.concurrency
+            if not (due := await _due(session, endpoint, among, limit=max(allowed - under_way, 0))):
+                return None
+            try:
+                secrets = self._vault.open(endpoint)
+            except DecryptionException:
+                _pause(session, endpoint, _UNREADABLE)
+                return None
+            claims = []
+            for row, event in due:
+                if event is None or not ordering.wants(endpoint, event):
+                    await _park_unsent(session, endpoint, row, _UNWANTED if event else _LOST)
+                else:
+                    message = message_of(endpoint.endpoint_id, event)
+                    claims.append(self._leased(endpoint, row, message, secrets))
+            return claims
+
+    def _leased(
+        self, endpoint: WebhookEndpoint, row: WebhookDelivery, message: Message, secrets: Sequence[SecretStr]
+    ) -> Claim:
+        token = row.lease_token = new_lease_token()
+        row.lease_owner, row.lease_expires_at = self._owner, database_time(plus=self.limits.lease)
+        is_trial = endpoint.failing_since is not None
+        return Claim(row.id, token, endpoint.url, secrets, message, is_trial, endpoint.updated_at)
+
+    async def renew(self, claim: Claim) -> bool:
+        """Keep the lease; False when it is lost."""
+        async with self._database.transaction() as session:
+            renewed = await session.execute(
+                update(WebhookDelivery)
+                .where(*_held(claim))
+                .values(lease_expires_at=database_time(plus=self.limits.lease))
+            )
+        return bool(renewed.rowcount)  # type: ignore[attr-defined]
+
+    async def apply(self, endpoint_row_id: int, results: Sequence[tuple[Claim, WebhookAnswer]]) -> None:
+        """Those whose lease was lost change nothing."""
+        by_id = {claim.delivery_id: (claim, answer) for claim, answer in results}
+
+        async def apply(delivery_ids: Sequence[int]) -> int:
+            async with self._database.transaction() as session:
+                endpoint = await _locked(session, endpoint_row_id)
+                if endpoint is None:
+                    return 0
+                answers = []
+                for claim, answer in (by_id[delivery_id] for delivery_id in delivery_ids):
+                    row = await session.scalar(select(WebhookDelivery).where(*_held(claim)).with_for_update())
+                    if row is not None:
+                        if claim.endpoint_changed_at == endpoint.updated_at:
+                            answers.append(answer)
+                        await self._apply_one(session, endpoint, row, answer)
+                if answers and endpoint.status is WebhookStatus.ACTIVE:
+                    self._judge(session, endpoint, answers)
+            return len(delivery_ids)
+
+        await isolate_rows(list(by_id), apply, step="apply_deliveries")
+
+    async def _apply_one(
+        self, session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, answer: WebhookAnswer
+    ) -> None:
+        session.add(
+            WebhookAttempt(
+                delivery_id=row.id,
+                started_at=answer.started_at,
+                milliseconds=answer.milliseconds,
+                status_code=answer.status_code,
+                error=answer.error,
+                answer=answer.answer,
+            )
+        )
+        row.lease_token = row.lease_owner = row.lease_expires_at = None
+        row.attempts += 1
+        if answer.succeeded:
+            await _complete(session, row, DeliveryStatus.DELIVERED)
+        elif (wait := next_wait(self.limits.retry_waits, row.attempts, answer.retry_after)) is None:
+            await _park(session, endpoint, row)
+        else:
+            await ordering.try_again(session, row, wait=wait)
+
+    def _judge(
+        self, session: AsyncSession, endpoint: WebhookEndpoint, answers: Collection[WebhookAnswer]
+    ) -> None:
+        """Whether the endpoint works, fails, or has failed for too long: nothing was taken, whatever the reason."""
+        if any(answer.succeeded for answer in answers):
+            endpoint.failing_since = None
+        else:
+            endpoint.failing_since = endpoint.failing_since or utc_now()
+            if any(answer.is_gone for answer in answers):
+                _pause(session, endpoint, "it answered 410: it wants no more")
+            elif utc_now() - endpoint.failing_since >= self.limits.pause_after:
+                hours = self.limits.pause_after.total_seconds() / 3600
+                _pause(session, endpoint, f"every delivery has failed for {hours:g} hours")
+        if endpoint.status is WebhookStatus.ACTIVE and session.is_modified(endpoint):
+            flag_modified(endpoint, "updated_at")  # nobody has changed it
+
+
+def next_wait(waits: Sequence[float], attempts: int, retry_after: float | None) -> float | None:
+    """Seconds after so many failed attempts; None: no more are made.
+
+    By chance a fifth more or less, so that many do not come together; the endpoint may ask for more, up to an hour.
+    """
+    if attempts > len(waits):
+        return None
+    wait = waits[attempts - 1] * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+    return max(wait, min(retry_after or 0.0, _LONGEST_RETRY_AFTER))
+
+
+async def _locked(session: AsyncSession, endpoint_row_id: int) -> WebhookEndpoint | None:
+    query = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_row_id)
+    return await session.scalar(query.with_for_update())
+
+
+async def _due(
+    session: AsyncSession, endpoint: WebhookEndpoint, among: ColumnElement[bool], *, limit: int
+) -> list[tuple[WebhookDelivery, Event | None]]:
+    query = (
+        select(WebhookDelivery, Event)
+        .outerjoin(Event, Event.id == WebhookDelivery.event_id)
+        .where(WebhookDelivery.endpoint_row_id == endpoint.id, among, *_is_due())
+        .order_by(WebhookDelivery.next_attempt_at)
+        .limit(limit)
+        .with_for_update(of=WebhookDelivery, skip_locked=True)
+    )
+    return [(row, event) for row, event in await session.execute(query)]
+
+
+def _is_due() -> tuple[ColumnElement[bool], ...]:
+    return (
+        WebhookDelivery.status == DeliveryStatus.PENDING,
+        WebhookDelivery.next_attempt_at <= database_time(),
+        ordering.is_free(),
+    )
+
+
+def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return WebhookDelivery.id == claim.delivery_id, WebhookDelivery.lease_token == claim.lease_token
+
+
+async def _park(session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery) -> None:
+    await _complete(session, row, DeliveryStatus.PARKED)
+    log.warning("webhook.parked", webhook_id=endpoint.endpoint_id, delivery_id=row.id, event_id=row.event_id)
+
+
+async def _park_unsent(
+    session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, reason: str
+) -> None:
+    session.add(WebhookAttempt(delivery_id=row.id, milliseconds=0, error=reason))
+    row.lease_token = row.lease_owner = row.lease_expires_at = None
+    await _park(session, endpoint, row)
+
+
+async def _complete(session: AsyncSession, row: WebhookDelivery, status: DeliveryStatus) -> None:
+    row.status, row.completed_at, row.next_attempt_at = status, utc_now(), None
+    await session.flush()
+    await ordering.move_up(session, row)
+
+
+def _pause(session: AsyncSession, endpoint: WebhookEndpoint, reason: str) -> None:
+    endpoint.status, endpoint.pause_reason = WebhookStatus.PAUSED, reason
+    recorder.record(
+        session, "webhook.paused", webhook_id=endpoint.endpoint_id, name=endpoint.name, reason=reason
+    )
+    log.warning("webhook.paused", webhook_id=endpoint.endpoint_id, name=endpoint.name, reason=reason)

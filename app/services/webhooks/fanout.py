@@ -1,0 +1,136 @@
+"""From events to deliveries: one row for each event that an endpoint wants.
+
+Rows and the endpoint's position change in one transaction, so that no event is left out, and none comes twice by a
+crash. A replay moves the position back: then the rows that are there become pending again.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database, insert_or_update
+from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus
+from app.services.events import order, recorder
+from app.services.events.order import Position
+from app.services.webhooks import ordering
+from app.utils.exceptions import DatabaseUnavailableException
+from app.utils.logger import get_logger
+
+_BATCH: Final = 500
+
+EventRow = Row[int, int, str, str | None, str | None]
+_COLUMNS: Final = (Event.xact_id, Event.id, Event.event_type, Event.account_id, Event.api_app)
+
+log = get_logger(__name__)
+
+
+class WebhookFanout:
+    """Any number of processes may run it at once."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def run_once(self) -> int:
+        """A batch for every active endpoint that has not seen all events; how many events were looked at."""
+        return sum([await self._advanced(endpoint_row_id) for endpoint_row_id in await self._behind()])
+
+    async def _advanced(self, endpoint_row_id: int) -> int:
+        """What is wrong with one endpoint holds up no other."""
+        try:
+            return await self._advance(endpoint_row_id)
+        except DatabaseUnavailableException:
+            raise
+        except Exception:
+            log.exception("webhook.fanout_failed", endpoint_row_id=endpoint_row_id)
+            return 0
+
+    async def _behind(self) -> list[int]:
+        active = select(
+            WebhookEndpoint.id, WebhookEndpoint.after_xact_id, WebhookEndpoint.after_event_id
+        ).where(WebhookEndpoint.status == WebhookStatus.ACTIVE)
+        async with self._database.reading() as session:
+            endpoints = (await session.execute(active)).all()
+            if not endpoints:
+                return []
+            newest = await order.newest(session)
+        return [row.id for row in endpoints if (row.after_xact_id, row.after_event_id) < newest]
+
+    async def _advance(self, endpoint_row_id: int) -> int:
+        query = select(WebhookEndpoint).where(
+            WebhookEndpoint.id == endpoint_row_id, WebhookEndpoint.status == WebhookStatus.ACTIVE
+        )
+        async with self._database.transaction() as session:
+            endpoint = await session.scalar(query.with_for_update(skip_locked=True))
+            if endpoint is None:  # or in use: it has its turn in the next round
+                return 0
+            events = await _events_after(session, endpoint)
+            if wanted := [event for event in events if ordering.wants(endpoint, event)]:
+                await _enqueue(session, endpoint, wanted)
+            if events:
+                await _note_lost(session, endpoint, events[-1])
+                await _move_to(session, endpoint, events[-1])
+        return len(events)
+
+
+async def _events_after(session: AsyncSession, endpoint: WebhookEndpoint) -> Sequence[EventRow]:
+    after = order.after(Position(endpoint.after_xact_id, endpoint.after_event_id))
+    query = select(*_COLUMNS).where(after, order.settled(session))
+    return (await session.execute(query.order_by(*order.ORDER).limit(_BATCH))).all()
+
+
+async def _enqueue(session: AsyncSession, endpoint: WebhookEndpoint, events: Iterable[EventRow]) -> None:
+    rows = [
+        {
+            "endpoint_row_id": endpoint.id,
+            "event_id": event.id,
+            "event_type": event.event_type,
+            "account_id": event.account_id,
+            "api_app": event.api_app,
+        }
+        for event in events
+    ]
+    again = {
+        "status": DeliveryStatus.PENDING,
+        "attempts": 0,
+        "next_attempt_at": None,
+        "completed_at": None,
+        "lease_token": None,
+        "lease_owner": None,
+        "lease_expires_at": None,
+    }
+    insert = insert_or_update(session, WebhookDelivery).values(rows)
+    columns = [WebhookDelivery.endpoint_row_id, WebhookDelivery.event_id]
+    is_free = ordering.is_free()  # what is being sent is told anyway
+    await session.execute(insert.on_conflict_do_update(index_elements=columns, set_=again, where=is_free))
+    await ordering.take_places(session, endpoint.id, [event.id for event in events])
+
+
+async def _note_lost(session: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
+    """When the retention was faster: events that were deleted before this endpoint could be told.
+
+    It leaves the last event, so that whoever has seen all that there were still finds the one it stands at. Evicted
+    routine events are told once, with the batch that goes beyond them.
+    """
+    oldest = await session.scalar(select(func.min(Event.id))) or 0
+    evicted_to = await order.evicted_to(session)
+    gone_to = max(oldest - 1, evicted_to if evicted_to <= last.id else 0)
+    if (first := endpoint.after_event_id + 1) <= gone_to:
+        lost: dict[str, Any] = {"from_event_id": first, "to_event_id": gone_to}
+        lost |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}
+        recorder.record(session, "webhook.events_lost", **lost)
+        log.error("webhook.events_lost", **lost)
+
+
+async def _move_to(session: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
+    await session.execute(
+        update(WebhookEndpoint)
+        .where(WebhookEndpoint.id == endpoint.id)
+        .values(
+            after_xact_id=last.xact_id,
+            after_event_id=last.id,
+            updated_at=WebhookEndpoint.updated_at,  # nobody has changed it
+        )
+        .execution_options(synchronize_session=False)
+    )

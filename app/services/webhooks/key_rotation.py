@@ -1,0 +1,59 @@
+"""The stored secrets of webhooks: encrypted anew by the key that writes, and whether each opens."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database
+from app.models import WebhookEndpoint, WebhookStatus
+from app.services.webhooks.vault import WebhookVault
+from app.utils.crypto import key_id_of
+from app.utils.exceptions import DecryptionException
+
+
+@dataclass
+class WebhookSecrets:
+    values: Counter[str] = field(default_factory=Counter)
+    """Those that open, by the id of the key that wrote them before."""
+    rotated: int = 0
+    """Webhooks."""
+    unreadable: list[str] = field(default_factory=list)
+    """Ids of webhooks with a secret that no key opens; it is left as it is."""
+
+
+async def rotate(database: Database, vault: WebhookVault) -> WebhookSecrets:
+    """In one short transaction: a service has a few dozen webhooks at most."""
+    async with database.transaction() as session:
+        return _look_at(await _rows(session, for_update=True), vault)
+
+
+async def audit(database: Database, vault: WebhookVault) -> WebhookSecrets:
+    """The same without a change."""
+    async with database.reading() as session:
+        rows = await _rows(session)
+        session.expunge_all()
+    return _look_at(rows, vault)
+
+
+def _look_at(rows: Sequence[WebhookEndpoint], vault: WebhookVault) -> WebhookSecrets:
+    found = WebhookSecrets()
+    for row in rows:
+        old = {"secret": row.secret, "previous_secret": row.previous_secret}
+        try:
+            new = vault.resealed(row)
+        except DecryptionException:
+            found.unreadable.append(row.endpoint_id)
+            continue
+        found.values.update(key_id for value in old.values() if value and (key_id := key_id_of(value)))
+        if new != old:
+            found.rotated += 1
+            row.secret, row.previous_secret = new["secret"] or row.secret, new["previous_secret"]
+    return found
+
+
+async def _rows(session: AsyncSession, *, for_update: bool = False) -> Sequence[WebhookEndpoint]:
+    query = select(WebhookEndpoint).where(WebhookEndpoint.status != WebhookStatus.DELETED)
+    return (await session.scalars(query.with_for_update() if for_update else query)).all()

@@ -1,0 +1,140 @@
+"""Which events a webhook wants, and whose turn it is.
+
+Deliveries of one account stand in line by the ids of their events: only the first one that is pending has a
+time for its next attempt. One that belongs to no account stands alone. Whoever changes a line has locked the endpoint.
+"""
+
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, case, false, null, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.database import database_time
+from app.models import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from app.services.shared.access import Reach
+
+
+class Told(Protocol):
+    """An event, or its delivery."""
+
+    @property
+    def event_type(self) -> str: ...
+    @property
+    def account_id(self) -> str | None: ...
+    @property
+    def api_app(self) -> str | None: ...
+
+
+def reach_of(endpoint: WebhookEndpoint) -> Reach:
+    return Reach.of(endpoint.api_apps, endpoint.account_patterns)
+
+
+def wants(endpoint: WebhookEndpoint, event: Told) -> bool:
+    patterns = endpoint.event_types or ["*"]
+    return reach_of(endpoint).covers(event.account_id, event.api_app) and any(
+        fnmatchcase(event.event_type, pattern) for pattern in patterns
+    )
+
+
+async def take_places(session: AsyncSession, endpoint_row_id: int, event_ids: Collection[int]) -> None:
+    """Of deliveries that were just made, or made pending again: the first of each account is due now.
+
+    One behind it that had its turn waits again.
+    """
+    pending = _pending(endpoint_row_id)
+    made = (WebhookDelivery.endpoint_row_id == endpoint_row_id, WebhookDelivery.event_id.in_(event_ids))
+    alone = (WebhookDelivery.account_id.is_(None), WebhookDelivery.next_attempt_at.is_(None))
+    begun = select(WebhookDelivery.account_id).where(*made, WebhookDelivery.next_attempt_at.is_not(None))
+    behind = (
+        WebhookDelivery.account_id.in_(begun),
+        # Not by `is_not`: SQLite would read all that have their turn, of any account.
+        WebhookDelivery.next_attempt_at.is_(None).is_(false()),
+        _is_behind(),
+    )
+    await _set_time(session, *pending, *made, *alone, time=database_time())
+    await _begin_lines(session, endpoint_row_id, made)
+    await _set_time(session, *pending, *behind, time=null())
+
+
+async def mend(session: AsyncSession, endpoint_row_id: int) -> None:
+    """Lines whose first one has no time go on: the one that was before it may have been deleted."""
+    await _begin_lines(session, endpoint_row_id, _pending(endpoint_row_id))
+
+
+async def try_again(session: AsyncSession, row: WebhookDelivery, *, wait: float) -> None:
+    """In `wait` seconds; by its turn when one has come before it meanwhile."""
+    later = case((_is_behind(), null()), else_=database_time(plus=wait))
+    await _set_time(session, WebhookDelivery.id == row.id, time=later)
+
+
+async def move_up(session: AsyncSession, done: WebhookDelivery) -> None:
+    """The next one of its account is due."""
+    following = (
+        select(WebhookDelivery.id)
+        .where(*_pending(done.endpoint_row_id), WebhookDelivery.account_id == done.account_id)
+        .order_by(WebhookDelivery.event_id)
+        .limit(1)
+    )
+    waits = WebhookDelivery.next_attempt_at.is_(None)
+    await _set_time(session, WebhookDelivery.id == following.scalar_subquery(), waits, time=database_time())
+
+
+async def _begin_lines(
+    session: AsyncSession, endpoint_row_id: int, among: tuple[ColumnElement[bool], ...]
+) -> None:
+    """The first one of each account that has one `among` these is due, unless it has its time already."""
+    accounts = select(WebhookDelivery.account_id).where(*among).distinct().subquery()
+    first = aliased(WebhookDelivery)
+    heads = select(
+        select(first.id)
+        .where(
+            first.endpoint_row_id == endpoint_row_id,
+            first.account_id == accounts.c.account_id,
+            first.status == DeliveryStatus.PENDING,
+        )
+        .order_by(first.event_id)
+        .limit(1)
+        .correlate(accounts)
+        .scalar_subquery()
+    )
+    waiting = (WebhookDelivery.id.in_(heads.select_from(accounts)), WebhookDelivery.next_attempt_at.is_(None))
+    await _set_time(session, *waiting, time=database_time())
+
+
+async def _set_time(session: AsyncSession, *which: ColumnElement[bool], time: ColumnElement[Any]) -> None:
+    await session.execute(
+        update(WebhookDelivery)
+        .where(*which)
+        .values(next_attempt_at=time)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _pending(endpoint_row_id: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        WebhookDelivery.endpoint_row_id == endpoint_row_id,
+        WebhookDelivery.status == DeliveryStatus.PENDING,
+    )
+
+
+def is_free() -> ColumnElement[bool]:
+    """Nobody is sending it."""
+    return WebhookDelivery.lease_expires_at.is_(None) | (WebhookDelivery.lease_expires_at < database_time())
+
+
+def _is_behind() -> ColumnElement[bool]:
+    """An earlier one of the same account is pending."""
+    earlier = aliased(WebhookDelivery)
+    return (
+        select(earlier.id)
+        .where(
+            earlier.endpoint_row_id == WebhookDelivery.endpoint_row_id,
+            earlier.account_id == WebhookDelivery.account_id,
+            earlier.status == DeliveryStatus.PENDING,
+            earlier.event_id < WebhookDelivery.event_id,
+        )
+        .exists()
+    )

@@ -1,0 +1,89 @@
+"""Webhooks and their deliveries, as they are shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, func, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.webhooks.ordering import reach_of
+from app.services.webhooks.service import is_there
+from app.utils.exceptions import DeliveryNotFoundException
+
+_COUNTED: Final = 10_000
+"""Deliveries, at most."""
+
+
+@dataclass(frozen=True)
+class WebhookView:
+    row: WebhookEndpoint
+    pending: int
+    """10,000 at most, as for `parked`."""
+    parked: int
+
+
+async def view(session: AsyncSession, row: WebhookEndpoint) -> WebhookView:
+    return (await _views(session, [row]))[0]
+
+
+async def all_within(session: AsyncSession, reach: Reach) -> list[WebhookView]:
+    """The oldest first; there are `WEBHOOK_MAX_ENDPOINTS` at most."""
+    rows = (
+        await session.scalars(select(WebhookEndpoint).where(is_there()).order_by(WebhookEndpoint.id))
+    ).all()
+    return await _views(session, [row for row in rows if reach.includes(reach_of(row))])
+
+
+async def page_of_deliveries(
+    session: AsyncSession,
+    endpoint: WebhookEndpoint,
+    reach: Reach,
+    request: PageRequest,
+    *,
+    status: DeliveryStatus | None,
+) -> Page[WebhookDelivery]:
+    """Without those out of reach: the webhook may have been for more before."""
+    of_endpoint = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
+    if status is not None:
+        of_endpoint = of_endpoint.where(WebhookDelivery.status == status)
+    within = None if reach == EVERYTHING else of_endpoint
+    query = of_endpoint.where(_in_reach(reach))
+    return await page_of(session, query, WebhookDelivery, request, within=within)
+
+
+async def delivery(
+    session: AsyncSession, endpoint: WebhookEndpoint, reach: Reach, delivery_id: int
+) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
+    """With its attempts, the first one first. Raises `DeliveryNotFoundException`."""
+    is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _in_reach(reach))
+    query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *is_theirs)
+    row = await session.scalar(query)
+    if row is None:
+        raise DeliveryNotFoundException(endpoint.endpoint_id, delivery_id)
+    attempts = select(WebhookAttempt).where(WebhookAttempt.delivery_id == delivery_id)
+    return row, (await session.scalars(attempts.order_by(WebhookAttempt.id))).all()
+
+
+def _in_reach(reach: Reach) -> ColumnElement[bool]:
+    return reach.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
+
+
+async def _views(session: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:
+    counts = select(WebhookEndpoint.id, _count(DeliveryStatus.PENDING), _count(DeliveryStatus.PARKED))
+    found = await session.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
+    by_id = {row_id: (pending, parked) for row_id, pending, parked in found}
+    return [WebhookView(row, *by_id.get(row.id, (0, 0))) for row in rows]
+
+
+def _count(status: DeliveryStatus) -> ColumnElement[int]:
+    some = (
+        select(literal(1))
+        .where(WebhookDelivery.endpoint_row_id == WebhookEndpoint.id, WebhookDelivery.status == status)
+        .limit(_COUNTED)
+        .correlate(WebhookEndpoint)
+    )
+    return select(func.count()).select_from(some.subquery()).scalar_subquery()

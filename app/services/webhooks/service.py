@@ -1,0 +1,264 @@
+"""The life of webhooks: who is told of what, where, and with which secret."""
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import SecretStr
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clients.webhooks import WebhookAnswer, WebhookClient
+from app.database import Database, database_time
+from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus, utc_now
+from app.services.events import order as event_order
+from app.services.events import recorder
+from app.services.events.order import Position
+from app.services.keys.service import Caller
+from app.services.shared.access import MAX_ACCOUNT_PATTERNS, Reach
+from app.services.webhooks import ordering
+from app.services.webhooks.message import signed_headers, trial_message
+from app.services.webhooks.ordering import reach_of
+from app.services.webhooks.vault import WebhookVault, new_secret
+from app.utils.exceptions import (
+    InvalidRequestException,
+    RotationUnderWayException,
+    TooManyWebhooksException,
+    WebhookNotFoundException,
+)
+from app.utils.handles import APP_NAME, normalize_pattern
+
+_EVENT_TYPE: Final = re.compile(r"[a-z0-9_.*]{1,64}")
+_NAME: Final = re.compile(r"[^\x00-\x1f]{0,100}")
+
+
+@dataclass(frozen=True)
+class WebhookOrder:
+    """What a caller wants; None: as it is, and of a new webhook as its key has it."""
+
+    name: str | None = None
+    url: str | None = None
+    event_types: list[str] | None = None
+    api_apps: list[str] | None = None
+    account_patterns: list[str] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """What is wanted, as it is stored. Raises `InvalidRequestException`."""
+        wanted = {name: value for name, value in vars(self).items() if value is not None}
+        _check_words(wanted)
+        try:
+            if patterns := wanted.get("account_patterns"):
+                wanted["account_patterns"] = [normalize_pattern(each) for each in patterns]
+        except ValueError as error:
+            raise InvalidRequestException(f"account_patterns: {error}") from None
+        return wanted
+
+
+@dataclass(frozen=True)
+class Replay:
+    from_event_id: int | None
+    """The first event that is sent again; None: there is none."""
+    status: WebhookStatus
+    """Paused: it is sent once the webhook is resumed."""
+
+
+class WebhookService:
+    """A caller sees the webhooks that reach no further than its key; for others, every method raises
+    `WebhookNotFoundException`.
+    """
+
+    def __init__(
+        self, *, database: Database, client: WebhookClient, vault: WebhookVault, max_endpoints: int
+    ) -> None:
+        self._database = database
+        self._client = client
+        self._vault = vault
+        self._max_endpoints = max_endpoints
+
+    async def create(self, order: WebhookOrder, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
+        """It is told of what happens from now on; the secret cannot be shown again.
+
+        Raises `WebhookUrlRefusedException`, `TooManyWebhooksException`, `InvalidRequestException`,
+        `OutOfReachException`.
+        """
+        assert order.url is not None
+        wanted = order.values()
+        await self._client.check(order.url)
+        endpoint_id, secret = str(uuid.uuid4()), new_secret()
+        async with self._database.transaction() as session:
+            await self._check_room(session)
+            position = await event_order.now(session)
+            row = WebhookEndpoint(
+                **_defaults(caller) | wanted,
+                endpoint_id=endpoint_id,
+                secret=self._vault.seal(endpoint_id, secret),
+                after_xact_id=position.xact_id,
+                after_event_id=position.event_id,
+                created_by=caller.name,
+            )
+            _check_reach(reach_of(row), caller)
+            session.add(row)
+            _record(session, "webhook.created", row, caller, event_types=row.event_types)
+        return row, secret
+
+    async def get(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
+        return await self._found(session, endpoint_id, caller)
+
+    async def update(self, endpoint_id: str, order: WebhookOrder, caller: Caller) -> WebhookEndpoint:
+        """What waits goes to the new URL, as far as the webhook is for it still: the rest is parked.
+
+        Raises `WebhookUrlRefusedException`, `InvalidRequestException`, `OutOfReachException`.
+        """
+        wanted = order.values()
+        if order.url is not None:
+            await self._client.check(order.url)
+        async with self._database.transaction() as session:
+            row = await self._found(session, endpoint_id, caller, to_change=True)
+            if wanted.get("url", row.url) != row.url:
+                row.failing_since = None
+            for name, value in wanted.items():
+                setattr(row, name, value)
+            _check_reach(reach_of(row), caller)
+            _record(session, "webhook.updated", row, caller, changed=sorted(wanted))
+        return row
+
+    async def rotate(
+        self, endpoint_id: str, caller: Caller, *, overlap: timedelta, force: bool = False
+    ) -> SecretStr:
+        """The new secret, shown once; the old one signs, too, for the time of `overlap`.
+
+        `force`: even while one before that still signs, which ends; else raises `RotationUnderWayException`, so
+        that no receiver is left without a secret by a request that is repeated as its answer was lost.
+        """
+        secret = new_secret()
+        async with self._database.transaction() as session:
+            row = await self._found(session, endpoint_id, caller, to_change=True)
+            signs_until = row.previous_secret_expires_at
+            if signs_until is not None and signs_until > utc_now() and not force:
+                raise RotationUnderWayException(signs_until)
+            row.previous_secret, row.previous_secret_expires_at = row.secret, utc_now() + overlap
+            row.secret = self._vault.seal(endpoint_id, secret)
+            _record(session, "webhook.rotated", row, caller, overlap_seconds=overlap.total_seconds())
+        return secret
+
+    async def pause(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
+        """Nothing more is sent, and nothing lost; what is being sent ends."""
+        row = await self._found(session, endpoint_id, caller, to_change=True)
+        if row.status is WebhookStatus.ACTIVE:
+            row.status, row.pause_reason = WebhookStatus.PAUSED, f"by {caller.name}"
+            _record(session, "webhook.paused", row, caller, reason=row.pause_reason)
+        return row
+
+    async def resume(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
+        """Go on, attempts counted anew. What waits for another one is tried at once, also when it was not paused."""
+        row = await self._found(session, endpoint_id, caller, to_change=True)
+        await ordering.mend(session, row.id)
+        waiting = update(WebhookDelivery).where(
+            WebhookDelivery.endpoint_row_id == row.id,
+            WebhookDelivery.status == DeliveryStatus.PENDING,
+            WebhookDelivery.next_attempt_at.is_not(None),
+        )
+        again = waiting.values(next_attempt_at=database_time(), attempts=0)
+        await session.execute(again.execution_options(synchronize_session=False))
+        row.status, row.pause_reason, row.failing_since = WebhookStatus.ACTIVE, None, None
+        _record(session, "webhook.resumed", row, caller)
+        return row
+
+    async def delete(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> None:
+        """Its secrets go at once, its deliveries by and by."""
+        row = await self._found(session, endpoint_id, caller, to_change=True)
+        _record(session, "webhook.deleted", row, caller)
+        row.status = WebhookStatus.DELETED
+        row.url = row.secret = ""
+        row.previous_secret = row.previous_secret_expires_at = None
+
+    async def replay(
+        self, session: AsyncSession, endpoint_id: str, caller: Caller, *, since: datetime | int
+    ) -> Replay:
+        """Send again whatever happened since a time, or since an event's id, delivered or not.
+
+        Asked for again before all are taken up it begins anew, later it sends them once more: receivers know what they
+        have seen by its message id. What is being sent at the time is not sent again.
+        """
+        row = await self._found(session, endpoint_id, caller, to_change=True)
+        begins = Event.id >= since if isinstance(since, int) else Event.occurred_at >= since
+        first = await _first_event(session, begins)
+        if first and first <= Position(row.after_xact_id, row.after_event_id):
+            row.after_xact_id, row.after_event_id = first.xact_id, first.event_id - 1
+            _record(session, "webhook.replayed", row, caller, since_event=first.event_id)
+        return Replay(first.event_id if first else None, row.status)
+
+    async def test(self, endpoint_id: str, caller: Caller) -> WebhookAnswer:
+        """Send a `webhook.test` now, once, also when it is paused. Raises `DecryptionException`."""
+        async with self._database.reading() as session:
+            row = await self._found(session, endpoint_id, caller)
+            secrets = self._vault.open(row)
+        message = trial_message(endpoint_id, str(uuid.uuid4()))
+        answer = await self._client.post(row.url, body=message.body, headers=signed_headers(message, secrets))
+        async with self._database.transaction() as session:
+            _record(session, "webhook.tested", row, caller, status_code=answer.status_code)
+        return answer
+
+    async def _found(
+        self, session: AsyncSession, endpoint_id: str, caller: Caller, *, to_change: bool = False
+    ) -> WebhookEndpoint:
+        query = select(WebhookEndpoint).where(WebhookEndpoint.endpoint_id == endpoint_id, is_there())
+        row = await session.scalar(query.with_for_update() if to_change else query)
+        if row is None or not caller.reach.includes(reach_of(row)):
+            raise WebhookNotFoundException(endpoint_id)
+        return row
+
+    async def _check_room(self, session: AsyncSession) -> None:
+        count = await session.scalar(select(func.count()).select_from(WebhookEndpoint).where(is_there()))
+        if (count or 0) >= self._max_endpoints:
+            raise TooManyWebhooksException(self._max_endpoints)
+
+
+def is_there() -> ColumnElement[bool]:
+    return WebhookEndpoint.status != WebhookStatus.DELETED
+
+
+def _check_words(wanted: dict[str, Any]) -> None:
+    if not _NAME.fullmatch(wanted.get("name", "")):
+        raise InvalidRequestException("name: must be at most 100 characters, without control characters")
+    if not all(map(_EVENT_TYPE.fullmatch, wanted.get("event_types", ()))):
+        raise InvalidRequestException(
+            "event_types: must be of a to z, 0 to 9, _ and ., with * for any characters"
+        )
+    if not all(map(APP_NAME.fullmatch, wanted.get("api_apps", ()))):
+        raise InvalidRequestException(
+            "api_apps: must be names of OAuth apps: 1 to 64 letters, digits, _ and -"
+        )
+
+
+def _check_reach(reach: Reach, caller: Caller) -> None:
+    """Raises `InvalidRequestException`, `OutOfReachException`."""
+    if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
+        raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
+    caller.reach.require_all_of(reach)
+
+
+def _defaults(caller: Caller) -> dict[str, Any]:
+    return {
+        "name": "",
+        "event_types": [],
+        "api_apps": sorted(caller.reach.api_apps),
+        "account_patterns": list(caller.reach.account_patterns),
+    }
+
+
+async def _first_event(session: AsyncSession, begins: ColumnElement[bool]) -> Position | None:
+    query = select(*event_order.ORDER).where(begins).order_by(*event_order.ORDER).limit(1)
+    if session.get_bind().dialect.name == "sqlite":  # which would read all events before it
+        first = select(func.min(Event.id)).where(begins).scalar_subquery()
+        query = select(*event_order.ORDER).where(Event.id == first)
+    row = (await session.execute(query)).first()
+    return Position(*row) if row else None
+
+
+def _record(
+    session: AsyncSession, event_type: str, row: WebhookEndpoint, caller: Caller, **data: Any
+) -> None:
+    recorder.record(session, event_type, actor=caller.name, webhook_id=row.endpoint_id, name=row.name, **data)

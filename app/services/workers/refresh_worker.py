@@ -1,0 +1,96 @@
+"""Keeps every token fresh before anybody asks, and tries again what the provider did not revoke."""
+
+import asyncio
+from typing import Final
+
+from app.services.tokens.refresh_leases import RefreshLeases
+from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.refresher import TokenRefresher
+from app.services.tokens.service import CredentialService
+from app.services.workers.base import Worker
+from app.utils.logger import get_logger
+from app.utils.tasks import happens_within, unless
+
+_LOOK_EVERY: Final = 1.0
+_REVOKE_BATCH: Final = 20
+
+log = get_logger(__name__)
+
+
+class TokenRefreshWorker(Worker):
+    """Each process refreshes `concurrency` accounts at once; the leases share the work between processes."""
+
+    name = "refresh"
+
+    def __init__(
+        self,
+        *,
+        leases: RefreshLeases,
+        refresher: TokenRefresher,
+        credentials: CredentialService,
+        concurrency: int,
+    ) -> None:
+        super().__init__()
+        self._leases = leases
+        self._refresher = refresher
+        self._credentials = credentials
+        self._concurrency = concurrency
+        self._in_flight: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        await self._seen_to(
+            self._pick_up, step="pick_up"
+        )  # first: else what was saved there is taken for ambiguous
+        tidying = asyncio.create_task(self._keep_tidy())
+        try:
+            while not self._stop.is_set():
+                if not await self._seen_to(self.run_once):
+                    await self._pause(_LOOK_EVERY)
+            await self.finish_started()  # each has the call's deadline
+            await tidying  # it sees the stop, too; cancelled in the middle of a query it would log an error
+        finally:
+            tidying.cancel()
+            await asyncio.gather(tidying, return_exceptions=True)
+
+    async def run_once(self) -> int:
+        """Take as many as are due and as there is room for; how many were taken. They end by themselves."""
+        await unless(self._stop, self._until_there_is_room())
+        if self._stop.is_set():
+            return 0
+        due = await self._leases.take_due(self._concurrency - len(self._in_flight))
+        for held in due:
+            task = asyncio.create_task(self._refresh(held))
+            self._in_flight.add(task)
+            task.add_done_callback(self._ended)
+        return len(due)
+
+    async def finish_started(self) -> None:
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self.wake()  # an app whose budget was all in flight may have room again
+
+    async def _until_there_is_room(self) -> None:
+        while len(self._in_flight) >= self._concurrency:
+            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _refresh(self, held: HeldRefresh) -> None:
+        try:
+            await self._refresher.finish(held)
+        except Exception as error:
+            self._failed(error, step="refresh")
+        else:
+            self._succeeded(step="refresh")
+
+    async def _keep_tidy(self) -> None:
+        """Beside the refreshes, which do not wait for a provider that does not revoke."""
+        while not await happens_within(self._stop, _LOOK_EVERY):
+            await self._seen_to(self._pick_up, step="pick_up")
+            await self._seen_to(lambda: self._credentials.revoke_due(_REVOKE_BATCH), step="revoke")
+
+    async def _pick_up(self) -> int:
+        if count := await self._refresher.pick_up_spilled():
+            log.warning("credential.spilled_picked_up", count=count)
+        return count

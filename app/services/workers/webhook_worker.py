@@ -1,0 +1,121 @@
+"""Tells webhooks of events: makes deliveries of new events, and sends those that are due."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+from app.clients.webhooks import WebhookAnswer, WebhookClient
+from app.services.shared.leases import kept_alive
+from app.services.webhooks.deliveries import Claim, WebhookDeliveries
+from app.services.webhooks.fanout import WebhookFanout
+from app.services.webhooks.message import signed_headers
+from app.services.workers.base import Worker
+from app.utils.tasks import happens_within
+
+_LOOK_EVERY: Final = 1.0
+"""Seconds; also until an endpoint that fails is tried again with whatever else is due for it."""
+_LOOK_AT_MOST_EVERY: Final = 0.2
+"""Seconds: commits in quick succession are looked at together."""
+
+Sending = asyncio.Task[tuple[Claim, WebhookAnswer]]
+
+
+class WebhookWorker(Worker):
+    """Each endpoint has a task of its own while something is due for it, and its own limit: none delays another."""
+
+    name = "webhooks"
+
+    def __init__(
+        self, *, fanout: WebhookFanout, deliveries: WebhookDeliveries, client: WebhookClient
+    ) -> None:
+        super().__init__()
+        self._fanout = fanout
+        self._deliveries = deliveries
+        self._client = client
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                looked_at = await self._seen_to(self.run_once)
+                await happens_within(self._stop, _LOOK_AT_MOST_EVERY)
+                if not looked_at:
+                    await self._pause(_LOOK_EVERY)
+            await self.finish_started()  # each has the attempt's deadline
+        finally:
+            await _cancelled(self._under_way.values())
+
+    async def run_once(self) -> int:
+        """Take up new events, and start on endpoints for which something is due; how many events were looked at."""
+        looked_at = await self._fanout.run_once()
+        for endpoint_row_id in await self._deliveries.due_endpoints():
+            if endpoint_row_id not in self._under_way:
+                self._under_way[endpoint_row_id] = asyncio.create_task(self._serve(endpoint_row_id))
+        return looked_at
+
+    async def finish_started(self) -> None:
+        if self._under_way:
+            await asyncio.wait(self._under_way.values())
+
+    async def _serve(self, endpoint_row_id: int) -> None:
+        """Until nothing is due or under way. Whoever is done makes room at once: no slow account delays the others."""
+        sending: set[Sending] = set()
+        try:
+            while True:
+                claims = await self._claimed(endpoint_row_id, len(sending))
+                sending |= {asyncio.create_task(self._send(claim)) for claim in claims or ()}
+                if claims is None and not sending:
+                    return
+                if sending:
+                    done, sending = await asyncio.wait(
+                        sending, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    await self._apply(endpoint_row_id, done)
+        finally:
+            del self._under_way[endpoint_row_id]
+            await _cancelled(sending)
+
+    async def _claimed(self, endpoint_row_id: int, under_way: int) -> list[Claim] | None:
+        """None: nothing is due, or can be known to be."""
+        if self._stop.is_set():
+            return None
+        try:
+            claims = await self._deliveries.claim(endpoint_row_id, under_way=under_way)
+        except Exception as error:  # the database is away
+            self._failed(error, step="claim")
+            return None
+        self._succeeded(step="claim")
+        return claims
+
+    async def _send(self, claim: Claim) -> tuple[Claim, WebhookAnswer]:
+        """Raises `LeaseLostException`."""
+        headers = signed_headers(claim.message, claim.secrets)
+        async with kept_alive(lambda: self._deliveries.renew(claim), seconds=self._deliveries.limits.lease):
+            return claim, await self._client.post(claim.url, body=claim.message.body, headers=headers)
+
+    async def _apply(self, endpoint_row_id: int, done: Collection[Sending]) -> None:
+        """After a trial that failed, and was not just refused, there is a pause: then nothing else is under way."""
+        try:
+            results = [task.result() for task in done if not self._is_lost(task)]
+            await self._deliveries.apply(endpoint_row_id, results)
+        except Exception as error:  # the database is away
+            self._failed(error, step="apply")
+            return
+        self._succeeded(step="apply")
+        if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
+            await happens_within(self._stop, _LOOK_EVERY)
+
+    def _is_lost(self, task: Sending) -> bool:
+        error = task.exception()
+        if isinstance(error, Exception):
+            self._failed(error, step="send")
+        elif error is None:
+            self._succeeded(step="send")
+        return error is not None
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[None]] | Collection[Sending]) -> None:
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
