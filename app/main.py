@@ -17,10 +17,9 @@ from fastapi import FastAPI
 from sqlalchemy import make_url
 
 from app import __version__
-from app.api.batches import BATCH_PATH
-from app.api.connections import connections_cut_off_after
+from app.api.endpoints.batches import BATCH_PATH
 from app.api.errors import install_error_handlers
-from app.api.middleware import (
+from app.api.http.middleware import (
     DOCS_PATHS,
     REQUEST_ID_HEADER,
     BodyLimitMiddleware,
@@ -32,8 +31,9 @@ from app.api.middleware import (
     SecurityHeadersMiddleware,
     SingleHeadersMiddleware,
 )
+from app.api.http.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
+from app.api.http.stalled_clients import connections_cut_off_after
 from app.api.openapi import describe
-from app.api.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
 from app.api.routes import router
 from app.config import Settings, SettingsError
 from app.context import Context, open_context

@@ -10,8 +10,8 @@ from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bind_contextvars
 
-from app.api.client_address import client_address
-from app.api.rate_limit import FailedAuthentications, RateLimiter
+from app.api.http.client_address import client_address
+from app.api.http.rate_limit import FailedAuthentications, RateLimiter
 from app.context import Context
 from app.services.keys.service import Caller, Scope
 from app.services.shared.access import EVERYTHING

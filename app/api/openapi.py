@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from app.api.errors import CODES, error_responses
-from app.api.rate_limit import QUOTA_HEADERS
+from app.api.http.rate_limit import QUOTA_HEADERS
 from app.utils.exceptions import (
     AppException,
     BodyTooLargeException,

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api import (
+from app.api.endpoints import (
     accounts,
     apps,
     authorize,

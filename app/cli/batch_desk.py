@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final, Unpack
 
-from app.api.batch_schemas import BatchResponse
+from app.api.schemas.batch import BatchResponse
 from app.client import AsyncClient, Batch, BatchRow
 from app.client.options import BatchOptions
 from app.context import Context

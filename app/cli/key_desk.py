@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any, Final
 
-from app.api.key_schemas import CreateKeyRequest, KeyResponse
+from app.api.schemas.key import CreateKeyRequest, KeyResponse
 from app.client import AsyncClient
 from app.context import Context
 from app.services.keys.service import COMMAND_LINE

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app.api.key_schemas import CreateKeyRequest, KeyResponse
+from app.api.schemas.key import CreateKeyRequest, KeyResponse
 from app.cli.desk import KeyOption, UrlOption, desk
 from app.cli.key_desk import LocalKeys, RemoteKeys
 from app.cli.shared import asynchronous, say

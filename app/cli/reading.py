@@ -9,8 +9,8 @@ from typing import Annotated, Unpack
 
 import typer
 
-from app.api.account_schemas import TokenResponse
-from app.api.event_schemas import EventResponse, read_position, write_position
+from app.api.schemas.account import TokenResponse
+from app.api.schemas.event import EventResponse, read_position, write_position
 from app.cli.desk import KeyOption, UrlOption, desk
 from app.cli.shared import asynchronous, say
 from app.client import AsyncClient, Event, EventsMissed, StreamedEvent, Token

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Final
 from urllib.parse import quote
 
-from app.api.webhook_schemas import (
+from app.api.schemas.webhook import (
     CreateWebhookRequest,
     ReplayedWebhookResponse,
     ReplayWebhookRequest,

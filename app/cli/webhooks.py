@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from app.api.webhook_schemas import CreateWebhookRequest, ReplayWebhookRequest, WebhookResponse
+from app.api.schemas.webhook import CreateWebhookRequest, ReplayWebhookRequest, WebhookResponse
 from app.cli.desk import KeyOption, UrlOption, desk
 from app.cli.shared import asynchronous, say
 from app.cli.webhook_desk import LocalWebhooks, RemoteWebhooks

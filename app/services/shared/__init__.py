@@ -1,1 +1,1 @@
-"""Parts that several packages of services use: access scopes, paging, leases, grouped commits, isolation of failures."""
+"""Parts that several packages of services use: access scopes, paging, leases, grouped commits, isolation."""

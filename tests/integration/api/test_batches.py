@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.batch_schemas import read_batch as read_order
+from app.api.schemas.batch import read_batch as read_order
 from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchRow
 from app.services.keys.service import Scope
@@ -203,7 +203,7 @@ async def test_a_batch_is_read_outside_the_event_loop(api: Api, monkeypatch: pyt
         threads.append(threading.current_thread())
         return read_order(*arguments, **options)
 
-    monkeypatch.setattr("app.api.batches.read_batch", noted)
+    monkeypatch.setattr("app.api.endpoints.batches.read_batch", noted)
     answered(await api.client.post(URL, json=[row()]), 202)
     assert threads
     assert threading.main_thread() not in threads

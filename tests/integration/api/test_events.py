@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.event_schemas import read_position
+from app.api.schemas.event import read_position
 from app.models import utc_now
 from app.services.events.tail import BEGINNING
 from app.services.keys.service import Caller, Scope

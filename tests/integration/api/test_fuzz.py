@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.api.errors import CODES
-from app.api.rate_limit import FailedAuthentications
+from app.api.http.rate_limit import FailedAuthentications
 from app.context import Context
 from app.database import Database
 from app.models import (

@@ -12,9 +12,9 @@ import h11
 import pytest
 from fastapi import Response
 
-from app.api import connections
-from app.api.connections import _TimedProtocol
-from app.api.protocol import MAX_HEADER_BYTES, MAX_URI_BYTES
+from app.api.http import stalled_clients
+from app.api.http.h11_limits import MAX_HEADER_BYTES, MAX_URI_BYTES
+from app.api.http.stalled_clients import _TimedProtocol
 from app.config import Settings
 from tests.fixtures.api import API_KEY, NO_PLACE
 from tests.fixtures.logs import logged
@@ -212,7 +212,7 @@ async def test_an_answer_may_take_longer_than_a_client_may(
     impatient: Served, monkeypatch: pytest.MonkeyPatch
 ):
     """Nor is a connection cut off that is kept for the next request, or has its body left unread."""
-    monkeypatch.setattr(connections, "_READ_RATE", 10**9)
+    monkeypatch.setattr(stalled_clients, "_READ_RATE", 10**9)
     begun, may_end = asyncio.Event(), asyncio.Event()
 
     @impatient.app.get("/slow")
@@ -238,7 +238,7 @@ async def test_an_answer_may_take_longer_than_a_client_may(
 async def test_a_body_that_comes_fast_enough_may_take_longer(
     service: Served, connected: list[_TimedProtocol], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(connections, "_READ_RATE", 1)
+    monkeypatch.setattr(stalled_clients, "_READ_RATE", 1)
     sized = AUTHORIZE + KEY + b"Content-Length: 50000\r\n\r\n"
     reader, writer = await asyncio.open_connection(service.host, service.port)
     async with asyncio.timeout(60):

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api import rate_limit
 from app.api.errors import answer_of
-from app.api.rate_limit import RateLimiter
+from app.api.http import rate_limit
+from app.api.http.rate_limit import RateLimiter
 from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import RateLimitException
 from tests.fixtures.api import API_KEY, OpenApi, answered, refused

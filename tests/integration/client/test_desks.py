@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.api.key_schemas import CreateKeyRequest
-from app.api.webhook_schemas import CreateWebhookRequest, ReplayWebhookRequest
+from app.api.schemas.key import CreateKeyRequest
+from app.api.schemas.webhook import CreateWebhookRequest, ReplayWebhookRequest
 from app.cli import key_desk
 from app.cli.key_desk import LocalKeys, RemoteKeys
 from app.cli.reading import LocalReading

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, text
 
-from app.api.events import _blocks
+from app.api.endpoints.events import _blocks
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Event

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.api.client_address import UNKNOWN, client_address
+from app.api.http.client_address import UNKNOWN, client_address
 
 TRUSTED = tuple(map(ip_network, ("10.0.0.0/8", "fd00::/8")))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.api.errors import CODES
-from app.api.rate_limit import QUOTA_HEADERS
+from app.api.http.rate_limit import QUOTA_HEADERS
 from app.config import Settings
 from app.main import create_app
 from scripts import openapi

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from app.api import rate_limit
-from app.api.rate_limit import FailedAuthentications, RateLimiter
+from app.api.http import rate_limit
+from app.api.http.rate_limit import FailedAuthentications, RateLimiter
 from app.services.keys.service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
 from app.utils.moving_window import MovingWindow

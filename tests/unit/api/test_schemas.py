@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.api.session_schemas import AuthorizeRequest
+from app.api.schemas.authorization import AuthorizeRequest
 from app.utils.handles import normalize_handle
 
 

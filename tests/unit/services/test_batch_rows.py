@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.api.batch_schemas import read_batch
+from app.api.schemas.batch import read_batch
 from app.services.batches import rows as batch_rows
 from app.services.batches.rows import RowDefaults
 from app.utils.exceptions import InvalidRequestException
@@ -33,7 +33,7 @@ def test_a_priority_of_thousands_of_digits_is_its_rows_error() -> None:
 
 @pytest.mark.parametrize("row", [b"{}", b"[]"])
 def test_json_of_far_too_many_rows_is_not_parsed(row: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.batch_schemas._decoded", lambda _body: pytest.fail("was parsed"))
+    monkeypatch.setattr("app.api.schemas.batch._decoded", lambda _body: pytest.fail("was parsed"))
     with pytest.raises(InvalidRequestException, match="10 rows at most"):
         read_batch("application/json", {}, b"[" + b",".join([row] * 1000) + b"]", max_rows=10)
 

@@ -12,8 +12,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.client_address import client_address
 from app.api.errors import answer_of
+from app.api.http.client_address import client_address
 from app.utils.exceptions import (
     AppException,
     BodyTooLargeException,

@@ -1,44 +1,17 @@
 """What the browser showed when an attempt failed."""
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
 
 from app.api.dependencies import EvidenceCallerDep, KeyFirstRoute, ReadSessionDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
-from app.models import Evidence
+from app.api.schemas.evidence import EvidenceResponse
 from app.services.authorizations import evidence
 from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundException
 
 router = APIRouter(prefix="/authorize", tags=["evidence"], route_class=KeyFirstRoute)
-
-
-class EvidenceResponse(BaseModel):
-    """Of one attempt; what may be a secret is masked."""
-
-    attempt: int
-    taken_at: datetime
-    url: str = Field(description="Scheme, host and path")
-    title: str
-    test_ids: list[str] = Field(description="`data-testid` of the visible elements")
-    console: list[str] = Field(description="The last errors of the page's console")
-    screenshot: str | None = Field(description="Where it is; null when none could be taken")
-
-    @classmethod
-    def from_row(cls, row: Evidence, *, has_screenshot: bool) -> "EvidenceResponse":
-        link = f"/authorize/{row.session_id}/screenshot?attempt={row.attempt}"
-        return cls(
-            attempt=row.attempt,
-            taken_at=row.taken_at,
-            url=row.url,
-            title=row.title,
-            test_ids=row.test_ids,
-            console=row.console,
-            screenshot=link if has_screenshot else None,
-        )
 
 
 @router.get(

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.lists import PageQuery
+from app.api.schemas.paging import PageQuery
 from app.models import Credential, CredentialStatus
 from app.services.tokens.accounts import AccountFilter, SortField
 from app.services.tokens.service import HandedToken

@@ -16,7 +16,7 @@ from app.api.dependencies import (
 from app.api.errors import errors
 from app.api.openapi import LOCATION
 from app.api.responses import APIResponse, PaginatedResponse, success_response
-from app.api.session_schemas import AuthorizeRequest, SessionListQuery, SessionResponse, SessionSummary
+from app.api.schemas.authorization import AuthorizeRequest, SessionListQuery, SessionResponse, SessionSummary
 from app.services.authorizations import queries
 from app.utils.exceptions import (
     AppPausedException,

@@ -13,16 +13,10 @@ from app.api.dependencies import (
     SessionDep,
 )
 from app.api.errors import errors
-from app.api.lists import PageQuery
 from app.api.responses import APIResponse, PaginatedResponse, success_response
-from app.api.schemas import (
-    AccountId,
-    LinkRequest,
-    ProfileListQuery,
-    ProfileResponse,
-    SyncRequest,
-    SyncResponse,
-)
+from app.api.schemas.common import AccountId
+from app.api.schemas.paging import PageQuery
+from app.api.schemas.profile import LinkRequest, ProfileListQuery, ProfileResponse, SyncRequest, SyncResponse
 from app.utils.exceptions import (
     InvalidCursorException,
     ProfileConflictException,

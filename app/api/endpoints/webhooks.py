@@ -14,7 +14,7 @@ from app.api.dependencies import (
 )
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
-from app.api.webhook_schemas import (
+from app.api.schemas.webhook import (
     CreatedWebhookResponse,
     CreateWebhookRequest,
     DeliveryAttemptResponse,

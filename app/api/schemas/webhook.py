@@ -5,9 +5,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.api.key_schemas import AccountPattern, ApiAppName
-from app.api.lists import PageQuery
-from app.api.schemas import Moment
+from app.api.schemas.common import Moment
+from app.api.schemas.key import AccountPattern, ApiAppName
+from app.api.schemas.paging import PageQuery
 from app.clients.webhooks import WebhookAnswer
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookStatus
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS

@@ -8,7 +8,7 @@ import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.errors import answer_of
-from app.api.middleware import REQUEST_ID_HEADER, SECURITY_HEADERS
+from app.api.http.middleware import REQUEST_ID_HEADER, SECURITY_HEADERS
 from app.utils.exceptions import (
     AppException,
     HeadersTooLargeException,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response, status
 from app import __version__
 from app.api.dependencies import ContextDep
 from app.api.responses import APIResponse, success_response
-from app.api.schemas import (
+from app.api.schemas.health import (
     AlarmResponse,
     BreakerResponse,
     HealthResponse,

@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from app.api.dependencies import ContextDep, FleetAdminCallerDep, KeyFirstRoute, SessionDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
-from app.api.schemas import BreakerResponse
+from app.api.schemas.health import BreakerResponse
 
 router = APIRouter(prefix="/gologin", tags=["gologin"], route_class=KeyFirstRoute)
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Final
 
 import h11
 
-from app.api.protocol import LimitedHttpProtocol
+from app.api.http.h11_limits import LimitedHttpProtocol
 from app.utils.exceptions import RequestTimeoutException
 from app.utils.logger import get_logger
 

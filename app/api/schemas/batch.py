@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.api.schemas import Moment
+from app.api.schemas.common import Moment
 from app.models import Batch, BatchStatus, SessionStatus
 from app.services.batches import rows as batch_rows
 from app.services.batches.creation import BatchOrder

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, status
 
 from app.api.dependencies import AdminCallerDep, ContextDep, KeyFirstRoute, ReadSessionDep, SessionDep
 from app.api.errors import errors
-from app.api.key_schemas import CreateKeyRequest, KeyListQuery, KeyResponse, MadeKeyResponse, RotateKeyRequest
 from app.api.responses import APIResponse, PaginatedResponse, success_response
+from app.api.schemas.key import CreateKeyRequest, KeyListQuery, KeyResponse, MadeKeyResponse, RotateKeyRequest
 from app.utils.exceptions import (
     InvalidCursorException,
     KeyEndedException,

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.lists import PageQuery
-from app.api.schemas import AccountId, Moment
+from app.api.schemas.common import AccountId, Moment
+from app.api.schemas.paging import PageQuery
 from app.models import AuthorizationAttempt, AuthorizationSession, ConsentMode, SessionStage, SessionStatus
 from app.services.authorizations.queries import SessionFilter
 from app.services.authorizations.service import Order, SessionView

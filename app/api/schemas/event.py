@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.schemas import AccountId, Moment
+from app.api.schemas.common import AccountId, Moment
 from app.models import Event
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.api.lists import PageQuery
-from app.api.schemas import Moment
+from app.api.schemas.common import Moment
+from app.api.schemas.paging import PageQuery
 from app.models import ApiKey
 from app.services.keys.service import MadeKey, Scope
 from app.services.keys.status import KeyFilter, KeyStatus, status_of

@@ -5,7 +5,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 
-from app.api.batch_schemas import (
+from app.api.dependencies import (
+    AuthorizeCallerDep,
+    ContextDep,
+    IdempotencyKeyDep,
+    KeyFirstRoute,
+    ReadSessionDep,
+)
+from app.api.errors import errors
+from app.api.openapi import LOCATION
+from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.schemas.batch import (
     REQUEST_BODY,
     BatchResponse,
     BatchSummary,
@@ -16,17 +26,7 @@ from app.api.batch_schemas import (
     RowResponse,
     read_batch,
 )
-from app.api.dependencies import (
-    AuthorizeCallerDep,
-    ContextDep,
-    IdempotencyKeyDep,
-    KeyFirstRoute,
-    ReadSessionDep,
-)
-from app.api.errors import errors
-from app.api.lists import PageQuery
-from app.api.openapi import LOCATION
-from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.schemas.paging import PageQuery
 from app.services.batches import queries
 from app.utils.exceptions import (
     AppPausedException,

@@ -13,7 +13,6 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Send
 
-from app.api.connections import STALLED
 from app.api.dependencies import (
     ContextDep,
     EventsCallerDep,
@@ -22,7 +21,9 @@ from app.api.dependencies import (
     ReadSessionDep,
 )
 from app.api.errors import errors
-from app.api.event_schemas import (
+from app.api.http.stalled_clients import STALLED
+from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.schemas.event import (
     EventExportQuery,
     EventListQuery,
     EventResponse,
@@ -31,7 +32,6 @@ from app.api.event_schemas import (
     read_position,
     write_position,
 )
-from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
 from app.context import Context
 from app.models import Event
 from app.services.events import queries, recorder

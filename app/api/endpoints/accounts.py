@@ -4,15 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.api.account_schemas import (
-    AccountListQuery,
-    AccountResponse,
-    ApiAppQuery,
-    RevokedResponse,
-    TokenQuery,
-    TokenResponse,
-    VerifiedResponse,
-)
 from app.api.dependencies import (
     AuthorizeCallerDep,
     ContextDep,
@@ -22,7 +13,16 @@ from app.api.dependencies import (
 )
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
-from app.api.schemas import AccountId
+from app.api.schemas.account import (
+    AccountListQuery,
+    AccountResponse,
+    ApiAppQuery,
+    RevokedResponse,
+    TokenQuery,
+    TokenResponse,
+    VerifiedResponse,
+)
+from app.api.schemas.common import AccountId
 from app.services.tokens import accounts
 from app.utils.exceptions import (
     AccountRefusedException,

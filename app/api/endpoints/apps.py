@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from app.api.dependencies import AdminCallerDep, ContextDep, KeyFirstRoute, ReadSessionDep, SessionDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
-from app.api.schemas import PausedAppResponse, ResumedAppResponse
+from app.api.schemas.app import PausedAppResponse, ResumedAppResponse
 
 router = APIRouter(prefix="/apps", tags=["apps"], route_class=KeyFirstRoute)
 
