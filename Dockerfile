@@ -8,7 +8,7 @@ COPY requirements.txt .
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --requirement requirements.txt
 
-FROM python:3.11-slim-bookworm AS runtime
+FROM python:3.11-slim-bookworm AS base
 
 # Debian keeps one version of Chromium, and its driver must be of that very version: a pin would only break the build.
 # hadolint ignore=DL3008,SC2016
@@ -48,3 +48,10 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
 # tini forwards SIGTERM and reaps what a killed Chromium leaves behind.
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "app", "serve"]
+
+# The demo and the stand-ins it runs against.
+FROM base AS sandbox
+COPY sandbox ./sandbox
+
+# Without them; the last stage is what `docker build .` makes.
+FROM base AS runtime

@@ -27,7 +27,7 @@ help: ## Show this list
 
 .PHONY: demo
 demo: $(RUNTIME) $(BROWSER) ## Authorise ACCOUNTS=5 sandbox accounts for real; KEEP=1 leaves it serving
-	@$(WITH_BROWSER) $(PY) -m app demo --accounts $(ACCOUNTS) $(if $(filter-out 0,$(KEEP)),--keep)
+	@$(WITH_BROWSER) $(PY) -m sandbox.demo --accounts $(ACCOUNTS) $(if $(filter-out 0,$(KEEP)),--keep)
 
 .PHONY: batch
 batch: $(RUNTIME) $(BROWSER) ## Authorise a batch of N=500 sandbox accounts, a tenth faulty, and check each end

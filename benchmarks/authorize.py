@@ -27,9 +27,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
-from app.demo.service_process import ServiceProcess, settings_for
-from app.sandbox.config import SandboxInfo
-from app.sandbox.process import SandboxProcess
+from sandbox.config import SandboxInfo
+from sandbox.demo.service_process import ServiceProcess, settings_for
+from sandbox.process import SandboxProcess
 
 APP = "AIOTT1"
 AT_ONCE = 10

@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from app.demo.service_process import ServiceProcess, settings_for
-from app.sandbox.process import SandboxProcess
 from benchmarks.authorize import APP, synced
+from sandbox.demo.service_process import ServiceProcess, settings_for
+from sandbox.process import SandboxProcess
 
 FAULTS = [
     ("provider.authorize", "declined", "CONSENT_DECLINED"),

@@ -24,10 +24,10 @@ from sqlalchemy import func, select, update
 
 from app.context import Context
 from app.models import Credential, utc_now
-from app.sandbox.process import SandboxProcess
 from app.services.workers.refresh_worker import TokenRefreshWorker
 from app.utils.logger import setup_logging
 from benchmarks.tokens import APP, granted, opened, store
+from sandbox.process import SandboxProcess
 
 TWO_HOURS = 7200
 LATENCY_MS = 50

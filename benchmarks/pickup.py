@@ -20,9 +20,9 @@ import httpx
 from sqlalchemy import select
 
 from app.database import Database
-from app.demo.service_process import ServiceProcess, WorkerProcess, settings_for
 from app.models import AuthorizationSession, Profile
-from app.sandbox.process import SandboxProcess
+from sandbox.demo.service_process import ServiceProcess, WorkerProcess, settings_for
+from sandbox.process import SandboxProcess
 
 APP = "AIOTT1"
 WORKERS = 3

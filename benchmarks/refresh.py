@@ -23,11 +23,11 @@ from sqlalchemy import func, select, update
 
 from app.context import Context
 from app.models import Credential, utc_now
-from app.sandbox.process import SandboxProcess
 from app.services.workers.refresh_worker import TokenRefreshWorker
 from app.utils.logger import setup_logging
 from benchmarks.pickup import postgresql_url
 from benchmarks.tokens import APP, granted, opened, store_fresh
+from sandbox.process import SandboxProcess
 
 ROUNDS = 5
 LATENCY_MS = 50

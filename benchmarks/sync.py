@@ -22,10 +22,10 @@ from sqlalchemy import event, select
 from app.config import load_settings
 from app.context import Context, open_context
 from app.database import Database
-from app.demo.service_process import settings_for
 from app.models import Profile, utc_now
-from app.sandbox.process import SandboxProcess
 from app.services.profiles.sync import SyncResult
+from sandbox.demo.service_process import settings_for
+from sandbox.process import SandboxProcess
 
 NAIVE_PAGES = 100
 ROWS_A_PAGE = 30

@@ -11,12 +11,12 @@ from sqlalchemy import insert
 from app.config import load_settings
 from app.context import Context, open_context
 from app.database import Database
-from app.demo.service_process import settings_for
 from app.models import Credential, utc_now
-from app.sandbox.admin import GrantTokens
-from app.sandbox.config import SCOPES
-from app.sandbox.process import SandboxProcess
 from app.services.interfaces import TokenSet
+from sandbox.admin import GrantTokens
+from sandbox.config import SCOPES
+from sandbox.demo.service_process import settings_for
+from sandbox.process import SandboxProcess
 
 APP = "AIOTT1"
 _CHUNK = 2000

@@ -10,12 +10,13 @@ import httpx
 
 from .calls import Calls
 from .exchange import Answer, Deadline, Flow, Request, lost
+from .methods import Asynchronous, Blocking
 from .reading import EVENT_STREAM, Pages, Stream
 
 T = TypeVar("T")
 
 
-class Client(Calls):
+class Client(Calls, Blocking):
     """The service for threads, which may share it: `with Client("https://gologin.internal", key) as service:`.
 
     Every call raises `ServiceError`. Those that may be repeated (`authorize` and `make_batch` carry an Idempotency-Key)
@@ -98,7 +99,7 @@ class Client(Calls):
             time.sleep(stream.pause())
 
 
-class AsyncClient(Calls):
+class AsyncClient(Calls, Asynchronous):
     """`Client` for asyncio: the same calls, awaited, and `async for` over events and results."""
 
     def __init__(

@@ -1,16 +1,21 @@
 """How a call that is written once becomes a method of both clients, with its own types."""
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from .exchange import Flow
 from .reading import Pages, Stream
 
-if TYPE_CHECKING:
-    from .clients import AsyncClient, Client
-
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Blocking:
+    """A client for threads."""
+
+
+class Asynchronous:
+    """A client for asyncio."""
 
 
 class Call(Generic[P, T]):
@@ -23,9 +28,9 @@ class Call(Generic[P, T]):
     @overload
     def __get__(self, client: None, owner: Any) -> Callable[Concatenate[Any, P], Flow[T]]: ...
     @overload
-    def __get__(self, client: "Client", owner: Any) -> Callable[P, T]: ...
+    def __get__(self, client: Blocking, owner: Any) -> Callable[P, T]: ...
     @overload
-    def __get__(self, client: "AsyncClient", owner: Any) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, client: Asynchronous, owner: Any) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, client: Any, owner: Any) -> Any:
         if client is None:
             return self._flow
@@ -40,9 +45,9 @@ class Each(Generic[P, T]):
         self.__doc__ = source.__doc__
 
     @overload
-    def __get__(self, client: "Client", owner: Any) -> Callable[P, Generator[T, None, None]]: ...
+    def __get__(self, client: Blocking, owner: Any) -> Callable[P, Generator[T, None, None]]: ...
     @overload
-    def __get__(self, client: "AsyncClient", owner: Any) -> Callable[P, AsyncGenerator[T, None]]: ...
+    def __get__(self, client: Asynchronous, owner: Any) -> Callable[P, AsyncGenerator[T, None]]: ...
     def __get__(self, client: Any, owner: Any) -> Any:
         if client is None:
             return self._source

@@ -12,7 +12,7 @@ import psutil
 from sqlalchemy import Connection, MetaData, select
 
 from app.database import Database
-from app.sandbox.oauth import Issued
+from sandbox.oauth import Issued
 from tests.e2e.canary import Canaries, Ledger
 from tests.e2e.canary_walk import COMMANDS, Walk
 from tests.e2e.house import WAIT

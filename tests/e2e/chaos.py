@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 import psutil
 
-from app.demo.service_process import ServiceProcess
+from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.house import APP, House
 from tests.e2e.own_postgresql import OwnPostgresql
 from tests.e2e.processes import children_named

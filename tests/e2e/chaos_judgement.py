@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import select
 
 from app.database import Database
-from app.demo.service_process import ServiceProcess
 from app.models import AuthorizationAttempt, AuthorizationSession, Credential, Event, Profile, SessionStatus
 from app.services.tokens.vault import CredentialVault
 from app.utils.exceptions import AppException
+from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.chaos import Asked, Record
 from tests.e2e.house import APP, House, until
 from tests.e2e.processes import children_named, is_alive, processes_with

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from _pytest.nodeid import coerce_node_id
 
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import House, open_house
 
 ACCOUNTS = 150

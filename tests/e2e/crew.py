@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.demo.service_process import ServiceProcess, WorkerProcess
 from app.models import Profile
-from app.sandbox.process import SandboxProcess
+from sandbox.demo.service_process import ServiceProcess, WorkerProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import House, environment_for, until
 
 SLOTS = 2

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.demo.service_process import ServiceProcess
+from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.house import House
 
 

@@ -14,12 +14,12 @@ from sqlalchemy import func, select
 
 from app.config import Settings, load_settings
 from app.database import Database
-from app.demo.service_process import ServiceProcess, settings_for
 from app.models import AuthorizationSession, Credential, Event, Profile
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.process import SandboxProcess
 from app.services.interfaces import TokenSet
 from app.services.tokens.vault import CredentialVault
+from sandbox.admin_client import SandboxAdmin
+from sandbox.demo.service_process import ServiceProcess, settings_for
+from sandbox.process import SandboxProcess
 from tests.e2e.processes import processes_with
 
 T = TypeVar("T")

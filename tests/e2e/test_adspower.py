@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.models import Profile
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import House, open_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from app.database import Database
-from app.demo.service_process import settings_for
-from app.sandbox.process import SandboxProcess
+from sandbox.demo.service_process import settings_for
+from sandbox.process import SandboxProcess
 from tests.e2e.children import Commands, commands
 from tests.e2e.house import APP, House, open_house, until
 from tests.fixtures.batches import events_of

@@ -13,8 +13,8 @@ from sqlalchemy import make_url
 
 from app.config import Settings, load_settings
 from app.models import utc_now
-from app.sandbox.process import SandboxProcess
 from app.utils.crypto import generate_key
+from sandbox.process import SandboxProcess
 from tests.e2e.canary import Canaries, Ledger, api_key, password, planted_fields, secret_fields
 from tests.e2e.canary_places import (
     listening,

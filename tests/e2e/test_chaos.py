@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.demo.service_process import ServiceProcess, WorkerProcess
 from app.models import Profile
-from app.sandbox.process import SandboxProcess
+from sandbox.demo.service_process import ServiceProcess, WorkerProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.chaos import SETTINGS, Chaos
 from tests.e2e.chaos_judgement import judge, table
 from tests.e2e.house import House, environment_for, open_house, until

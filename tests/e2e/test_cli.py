@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import ApiKey, utc_now
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import House, open_house
 from tests.e2e.processes import processes_with
 
@@ -38,7 +38,7 @@ class Result:
 
 
 class Shell:
-    """Runs `python -m app` in a folder without an `.env`; GoLogin is an address where nobody listens."""
+    """Runs `python -m app`, or another module, in a folder without an `.env`; GoLogin is where nobody listens."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,9 +47,9 @@ class Shell:
         self.environment |= {"PYTHONPATH": str(ROOT), "GOLOGIN_API_URL": "http://127.0.0.1:1"}
         self.environment |= {"DATABASE_URL": f"sqlite+aiosqlite:///{folder}/cli.db"}
 
-    async def __call__(self, *arguments: str, **settings: str) -> Result:
+    async def __call__(self, *arguments: str, module: str = "app", **settings: str) -> Result:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", *arguments,
+            sys.executable, "-m", module, *arguments,
             cwd=self.folder, env=self.environment | settings, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
         )  # fmt: skip
         try:
@@ -87,12 +87,10 @@ async def keys_in(shell: Shell) -> list[ApiKey]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--help",), ["serve", "demo", "sandbox", "keys", "migrate"]),
+        (("--help",), ["serve", "keys", "migrate"]),
         (("serve", "--help"), ["SIGTERM"]),
         (("keys", "--help"), ["create"]),
         (("secrets", "--help"), ["generate", "rotate"]),
-        (("demo", "--help"), ["--accounts", "--keep"]),
-        (("sandbox", "--help"), ["--accounts"]),
     ],
 )
 async def test_help(shell: Shell, arguments: tuple[str, ...], expected: list[str]):
@@ -267,8 +265,24 @@ async def expire(house: House, name: str) -> None:
         await database.close()
 
 
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [("sandbox", ["--accounts", "--provider-port"]), ("sandbox.demo", ["--accounts", "--keep"])],
+)
+async def test_the_sandbox_and_its_demo_have_help(shell: Shell, module: str, options: list[str]):
+    result = await shell("--help", module=module)
+    assert result.code == 0
+    for option in options:
+        assert option in result.output
+
+
+@pytest.mark.parametrize("number", ["0", "many"])
+async def test_a_demo_of_no_number_of_accounts_is_a_usage_error(shell: Shell, number: str):
+    assert (await shell("--accounts", number, module="sandbox.demo")).code == 2
+
+
 async def test_the_demo_succeeds(shell: Shell):
-    result = await shell("demo", "--accounts", "1")
+    result = await shell("--accounts", "1", module="sandbox.demo")
     assert result.code == 0, result.text
     assert "1 of 1 completed" in result.output
     assert "Stored tokens that work (who-am-I agrees): 1 of 1" in result.output
@@ -280,7 +294,7 @@ async def test_the_demo_succeeds(shell: Shell):
 async def test_the_demo_fails_when_an_account_does(shell: Shell, folder: Path):
     async with SandboxProcess(accounts=2, data_dir=folder / "demo") as sandbox:
         await sandbox.admin.set_fault("provider.authorize", "declined", account="sandbox_002")
-        result = await shell("demo", "--accounts", "2", "--sandbox", sandbox.info.admin_url)
+        result = await shell("--accounts", "2", "--sandbox", sandbox.info.admin_url, module="sandbox.demo")
         assert result.code == 1
         assert "1 of 2 completed" in result.output
         assert "@sandbox_002: CONSENT_DECLINED" in result.output
@@ -289,7 +303,7 @@ async def test_the_demo_fails_when_an_account_does(shell: Shell, folder: Path):
 
 async def test_the_sandbox_command_announces_itself(shell: Shell):
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "sandbox", "--accounts", "1",
+        sys.executable, "-m", "sandbox", "--accounts", "1",
         cwd=shell.folder, env=shell.environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
     try:

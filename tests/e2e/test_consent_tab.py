@@ -28,9 +28,6 @@ from pydantic import SecretStr
 
 from app.clients.devtools import DevToolsClient
 from app.models import SessionStage
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.config import SandboxInfo
-from app.sandbox.devtools import command
 from app.services.automation import BrowserController, obtain_code
 from app.services.browser.chromedriver import ChromeDrivers
 from app.services.interfaces import (
@@ -59,6 +56,9 @@ from app.utils.exceptions import (
     ServiceStoppingException,
     UnknownPageException,
 )
+from sandbox.admin import ProfileInfo
+from sandbox.config import SandboxInfo
+from sandbox.devtools import command
 from tests.fixtures.waiting import eventually
 
 RULES = ConsentPageRules(

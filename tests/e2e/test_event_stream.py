@@ -16,10 +16,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from app.database import Database
-from app.demo.service_process import ServiceProcess
-from app.sandbox.browsers import find_chromium
 from app.services.events import recorder
 from app.utils.crypto import generate_key
+from sandbox.browsers import find_chromium
+from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.event_readers import StalledReader, StreamReader
 from tests.e2e.house import until
 

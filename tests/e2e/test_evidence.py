@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from app.models import Evidence
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import House, open_house
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("evidence")]

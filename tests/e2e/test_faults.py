@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.sandbox.oauth import GrantState
-from app.sandbox.process import SandboxProcess
+from sandbox.oauth import GrantState
+from sandbox.process import SandboxProcess
 from tests.e2e.house import APP, WAIT, House, open_house, until
 from tests.e2e.processes import children_named
 

@@ -10,11 +10,11 @@ import pytest_asyncio
 from sqlalchemy import func, select
 
 from app.database import Database
-from app.demo.service_process import settings_for
 from app.models import Event, Profile, ProfileSync, SyncStatus
-from app.sandbox.process import SandboxProcess
-from app.sandbox.state import profile_id_of
 from app.services.shared.import_files import MAX_IMPORT_BYTES
+from sandbox.demo.service_process import settings_for
+from sandbox.process import SandboxProcess
+from sandbox.state import profile_id_of
 from tests.e2e.children import Commands, Ended, commands
 from tests.e2e.house import until
 

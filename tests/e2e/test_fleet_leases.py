@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select
 
 from app.database import Database
-from app.demo.service_process import settings_for
 from app.models import Profile
-from app.sandbox.process import SandboxProcess
+from sandbox.demo.service_process import settings_for
+from sandbox.process import SandboxProcess
 from tests.e2e.children import Child, child
 from tests.e2e.fleet import another_service
 from tests.e2e.house import House, open_house, until

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import AuthorizationSession, ProfileSync, SyncStatus
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.fleet import another_service
 from tests.e2e.house import APP, House, open_house, until
 from tests.e2e.watcher import watched_browsers

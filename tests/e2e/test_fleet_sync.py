@@ -10,11 +10,11 @@ import pytest_asyncio
 from sqlalchemy import select
 
 from app.database import Database
-from app.demo.service_process import settings_for
 from app.models import Profile, ProfileSync, SyncStatus, WorkerRun, utc_now
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.process import SandboxProcess
-from app.sandbox.state import profile_id_of
+from sandbox.admin_client import SandboxAdmin
+from sandbox.demo.service_process import settings_for
+from sandbox.process import SandboxProcess
+from sandbox.state import profile_id_of
 from tests.e2e.children import Command, Commands, commands
 from tests.e2e.house import until
 

@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from app.database import Database
 from app.models import Credential, utc_now
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.foreign.running import HERE, ForeignProvider, missing, running
 from tests.e2e.house import House, open_house, until
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.context import open_context
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.fleet import another_service
 from tests.e2e.house import APP, open_house
 from tests.fixtures.tokens import due_chains

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import APP, House, open_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

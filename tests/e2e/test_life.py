@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import APP, House, open_house, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from app.sandbox.process import SandboxProcess
-from app.sandbox.state import SandboxSettings
+from sandbox.process import SandboxProcess
+from sandbox.state import SandboxSettings
 from tests.e2e.house import House, open_house
 from tests.fixtures.plainbook import providers_file
 

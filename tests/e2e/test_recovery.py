@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from app.models import utc_now
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import House, open_house, until
 from tests.e2e.own_postgresql import OwnPostgresql, own_postgresql, runtime_folder
 from tests.e2e.watcher import watched_browsers

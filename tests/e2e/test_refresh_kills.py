@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 from app.context import Context, open_context
-from app.demo.service_process import ServiceProcess
 from app.models import CredentialStatus
-from app.sandbox.process import SandboxProcess
 from app.services.tokens.refresh_leases import AMBIGUOUS
 from app.utils.exceptions import ReauthorizationRequiredException
+from sandbox.demo.service_process import ServiceProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.children import Command, Commands, commands
 from tests.e2e.house import House, environment_for, until
 from tests.fixtures.tokens import Chain

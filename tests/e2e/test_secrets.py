@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from app.models import ApiKey
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import APP, House, open_house
 
 # One group: one run of all that can go right or wrong is looked at by every test.

@@ -9,7 +9,7 @@ import pytest_asyncio
 from sqlalchemy import select
 
 from app.models import AuthorizationSession, Event, WorkerRun
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import APP, House, open_house, until
 
 pytestmark = [

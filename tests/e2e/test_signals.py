@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import House, open_house, until
 from tests.e2e.processes import children_named, is_alive
 from tests.e2e.watcher import watched_browsers

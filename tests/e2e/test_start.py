@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.service_process import ServiceError, ServiceProcess
-from app.sandbox.process import SandboxProcess
+from sandbox.demo.service_process import ServiceError, ServiceProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import environment_for, open_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

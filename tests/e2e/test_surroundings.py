@@ -13,8 +13,8 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from app.demo.service_process import ServiceProcess
-from app.sandbox.process import SandboxProcess
+from sandbox.demo.service_process import ServiceProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.house import House, environment_for, open_house, until
 from tests.e2e.test_recovery import asked_at, assert_done
 from tests.e2e.watcher import watched_browsers

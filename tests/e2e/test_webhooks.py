@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from app.database import Database
-from app.demo.service_process import ServiceProcess
 from app.models import DeliveryStatus
 from app.services.events import recorder
 from app.utils.crypto import generate_key
+from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.children import commands
 from tests.e2e.house import until
 from tests.fixtures.receiver import Received, reply, running_receiver

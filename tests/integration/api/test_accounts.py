@@ -7,9 +7,9 @@ import pytest
 import pytest_asyncio
 
 from app.models import CredentialStatus, utc_now
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
 from app.services.keys.service import Scope
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_session, new_tokens
 from tests.fixtures.tokens import Chain

@@ -8,9 +8,9 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import Event
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.services.keys.service import Scope
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.api import Api, OpenApi, answered, refused
 
 ROUTES = [("GET", "/gologin/breaker"), ("POST", "/gologin/breaker/close")]

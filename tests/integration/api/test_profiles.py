@@ -9,11 +9,11 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import Event, Profile, WorkerRun, utc_now
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.services.keys.service import Scope
 from app.services.operations.worker_runs import WorkerRuns
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_profile
 

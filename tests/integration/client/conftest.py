@@ -10,7 +10,7 @@ import stamina
 
 from app.config import load_settings
 from app.context import Context
-from app.sandbox.process import SandboxProcess
+from sandbox.process import SandboxProcess
 from tests.fixtures.api import API_KEY, NO_PLACE
 from tests.fixtures.serving import Served, served
 from tests.fixtures.settings import ENV_EXAMPLE

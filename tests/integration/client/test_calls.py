@@ -12,9 +12,9 @@ from sqlalchemy import select
 from app.client import AuthorizationFailed, Client, ServiceError, reading
 from app.context import Context
 from app.models import AuthorizationSession
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
 from app.utils.exceptions import HumanCheckException
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.api import API_KEY
 from tests.fixtures.batches import add_accounts, end
 from tests.fixtures.callers import KINDS, Caller, calling

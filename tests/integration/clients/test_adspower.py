@@ -10,10 +10,10 @@ import pytest
 import stamina
 
 from app.clients.adspower import AdsPowerClient
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.utils.exceptions import AdsPowerAPIException
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.sandbox import running
 
 NOBODY: Final = "http://127.0.0.1:9"

@@ -11,10 +11,10 @@ import pytest
 from websockets.sync.client import connect
 
 from app.clients.devtools import DevToolsClient, RedirectWatcher
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.utils.exceptions import SeleniumConnectionException
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.sandbox import running
 
 NOWHERE = "127.0.0.1:1"

@@ -15,11 +15,11 @@ from app.clients.gologin import GoLoginClient
 from app.clients.profile_browser import BrowserProfile
 from app.database import Database
 from app.models import Event
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.services.profiles.request_budget import CloudGate
 from app.utils.exceptions import GoLoginAPIException, GoLoginBreakerOpenException
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.logs import logged
 from tests.fixtures.sandbox import running
 

@@ -9,8 +9,6 @@ from pydantic import SecretStr
 
 from app.clients.oauth1_provider import OAuth1App, OAuth1ProviderClient, OAuth1Token
 from app.clients.oauth_provider import OAuthProviderClient
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.services.oauth.provider import x_provider
 from app.utils.exceptions import (
     CreditsDepletedException,
@@ -19,6 +17,8 @@ from app.utils.exceptions import (
     InvalidGrantException,
     TwitterAPIException,
 )
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.oauth1 import APP, answer_in, consent
 from tests.fixtures.scripted import scripted
 

@@ -13,9 +13,6 @@ import stamina
 
 from app.clients.oauth_errors import ErrorRules
 from app.clients.oauth_provider import OAuthProviderClient
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
-from app.sandbox.oauth import _basic_credentials
 from app.services.oauth.provider import OAuthProvider, x_provider
 from app.utils.exceptions import (
     CreditsDepletedException,
@@ -24,6 +21,9 @@ from app.utils.exceptions import (
     InvalidGrantException,
     TwitterAPIException,
 )
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
+from sandbox.oauth import _basic_credentials
 from tests.fixtures.scripted import envelope, scripted
 
 REFRESH = {"grant_type": "refresh_token", "refresh_token": "spent-or-unknown"}

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from app.sandbox.config import SandboxInfo
+from sandbox.config import SandboxInfo
 
 VERIFIER = "v" * 64
 

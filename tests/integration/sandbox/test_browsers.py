@@ -10,11 +10,11 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from app.sandbox.admin import BrowserInfo, ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
-from app.sandbox.devtools import command
-from app.sandbox.process import SandboxProcess
+from sandbox.admin import BrowserInfo, ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
+from sandbox.devtools import command
+from sandbox.process import SandboxProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -9,8 +9,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

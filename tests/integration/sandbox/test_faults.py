@@ -5,10 +5,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
-from app.sandbox.faults import Endpoint
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
+from sandbox.faults import Endpoint
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

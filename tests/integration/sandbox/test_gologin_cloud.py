@@ -1,10 +1,10 @@
 import httpx
 import pytest
 
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
-from app.sandbox.process import SandboxProcess
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
+from sandbox.process import SandboxProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

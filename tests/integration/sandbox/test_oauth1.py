@@ -6,9 +6,9 @@ import httpx
 import pytest
 from authlib.integrations.base_client.errors import OAuthError
 
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.oauth1 import answer_in, client, consent, fields_of
 
 

@@ -9,9 +9,9 @@ import pytest
 from authlib.integrations.base_client.errors import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.plainbook import consent, signed_in, ticket_in
 
 from .conftest import VERIFIER

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from app.sandbox.process import SandboxProcess, SandboxStartError
+from sandbox.process import SandboxProcess, SandboxStartError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

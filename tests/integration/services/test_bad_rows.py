@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.context import Context
 from app.database import Database
 from app.models import AppState, AuthorizationSession, Credential, SessionStatus, utc_now
-from app.sandbox.admin_client import SandboxAdmin
 from app.services.authorizations import transitions
 from app.services.authorizations.runs import SessionRuns
 from app.utils.exceptions import DatabaseUnavailableException, TwitterAPIException
 from app.utils.waits import MAX_WAIT
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.factories import AddRow
 from tests.fixtures.logs import LogLines, logged
 from tests.fixtures.tokens import due_chains

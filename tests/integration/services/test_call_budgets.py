@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 
 from app.context import Context, open_context
 from app.models import Credential, utc_now
-from app.sandbox.admin_client import SandboxAdmin
 from app.utils.exceptions import TokenExpiredException
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import Chain, due_chains
 

@@ -13,12 +13,12 @@ from app.clients.rate_limits import RateLimit
 from app.context import Context, open_context
 from app.database import Database
 from app.models import AccountLimit, AppState, Credential, CredentialStatus, utc_now
-from app.sandbox.admin_client import SandboxAdmin
 from app.services.browser.consent_tab import parse_callback
 from app.services.oauth.app_state import AppStates, Resumed
 from app.services.oauth.rate_limits import CallBudgets
 from app.utils.exceptions import TokenExpiredException, TwitterAPIException
 from app.utils.waits import CallLimit, Limited
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import Chain

@@ -10,9 +10,6 @@ from pydantic import SecretStr
 
 from app.context import Context, open_context
 from app.models import CredentialStatus
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.services.interfaces import TokenSet
 from app.utils.exceptions import (
     InvalidClientException,
@@ -22,6 +19,9 @@ from app.utils.exceptions import (
     TokenNotRefreshableException,
     UnknownApiAppException,
 )
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.logs import LogLines
 from tests.fixtures.oauth1 import APP, whose
 from tests.fixtures.settings import MakeSettings

@@ -9,9 +9,6 @@ from pydantic import SecretStr
 
 from app.clients.oauth_provider import OAuthProviderClient
 from app.config import OAuthApp
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.services.browser.consent_tab import parse_callback
 from app.services.interfaces import TokenSet
 from app.services.oauth.provider import OAuthProvider
@@ -19,6 +16,9 @@ from app.services.oauth.provider_file import load_providers
 from app.services.oauth.rate_limits import CallBudgets
 from app.services.oauth_service import OAuthService
 from app.utils.exceptions import InvalidClientException, InvalidGrantException, TwitterAPIException
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.logs import LogLines
 from tests.fixtures.plainbook import consent, providers_file, signed_in
 from tests.fixtures.settings import MakeSettings

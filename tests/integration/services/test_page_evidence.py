@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from app.clients.devtools import RedirectWatcher
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.services.browser.page_evidence import capture
 from app.services.interfaces import PageEvidence
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.factories import new_authorization
 
 AUTHORIZATION = new_authorization()

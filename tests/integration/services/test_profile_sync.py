@@ -13,9 +13,9 @@ from app.clients.profile_browser import ProfilePage
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Event, Profile
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
 from app.utils.exceptions import GoLoginAPIException
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.settings import MakeSettings
 
 

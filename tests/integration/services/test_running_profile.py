@@ -13,10 +13,6 @@ from sqlalchemy import select
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Profile, SessionStage, utc_now
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
-from app.sandbox.devtools import command
 from app.utils.exceptions import (
     AppException,
     ConcurrentProfileLimitException,
@@ -25,6 +21,10 @@ from app.utils.exceptions import (
     ProfileInUseException,
     SeleniumConnectionException,
 )
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
+from sandbox.devtools import command
 from tests.fixtures.factories import new_profile
 from tests.fixtures.sandbox import running
 from tests.fixtures.settings import MakeSettings

@@ -12,12 +12,12 @@ from sqlalchemy import func, select, update
 
 from app.context import Context, open_context
 from app.models import Credential, Event
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
 from app.services.tokens import accounts as account_list
 from app.services.tokens import key_audit, key_rotation
 from app.services.tokens.key_rotation import RotationReport
 from app.utils.exceptions import DecryptionException
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.key_lists import APP, access_token, fill, key_list
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings

@@ -12,10 +12,10 @@ from app.clients.profile_browser import ProfileBrowserClient, ProfilePage
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Profile, utc_now
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.process import SandboxProcess
-from app.sandbox.state import profile_id_of
 from app.services.profiles import sync
+from sandbox.admin_client import SandboxAdmin
+from sandbox.process import SandboxProcess
+from sandbox.state import profile_id_of
 from tests.fixtures.settings import MakeSettings
 
 MANY, FEW = 1500, 300

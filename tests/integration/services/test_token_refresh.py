@@ -12,9 +12,6 @@ from sqlalchemy import delete
 
 from app.context import Context, open_context
 from app.models import Credential, CredentialStatus, utc_now
-from app.sandbox.admin import ProfileInfo
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.services.tokens.refresh_leases import AMBIGUOUS, MAX_REFUSALS, REFRESH_REFUSED
 from app.utils.exceptions import (
     AppLimitedException,
@@ -24,6 +21,9 @@ from app.utils.exceptions import (
     TokenNotFoundException,
     UnknownApiAppException,
 )
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 from tests.fixtures.plainbook import consent, providers_file, signed_in
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import Chain

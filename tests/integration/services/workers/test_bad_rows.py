@@ -28,8 +28,8 @@ from app.models import (
     WebhookDelivery,
     utc_now,
 )
-from app.sandbox.admin_client import SandboxAdmin
 from app.services.tokens.refresh_results import HeldRefresh
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.bad_rows import refuse_changes
 from tests.fixtures.batches import new_batch, sessions_of
 from tests.fixtures.factories import new_profile, new_session, new_tokens

@@ -4,7 +4,7 @@ import asyncio
 
 from app.context import Context, open_context
 from app.models import utc_now
-from app.sandbox.admin_client import SandboxAdmin
+from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import Chain, due_chains

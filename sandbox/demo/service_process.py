@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
-from app.sandbox.config import SandboxInfo
 from app.utils.crypto import generate_key
 from app.utils.processes import dies_with_parent
+from sandbox.config import SandboxInfo
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 30.0

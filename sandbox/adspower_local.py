@@ -12,10 +12,10 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from app.sandbox.browsers import DEAD_PROXY, BrowserStartError
-from app.sandbox.faults import ADSPOWER_TOO_MANY, Call, Endpoint
-from app.sandbox.state import Profile
-from app.sandbox.world import World, WorldDep
+from sandbox.browsers import DEAD_PROXY, BrowserStartError
+from sandbox.faults import ADSPOWER_TOO_MANY, Call, Endpoint
+from sandbox.state import Profile
+from sandbox.world import World, WorldDep
 
 MAX_PAGE_SIZE: Final = 100
 

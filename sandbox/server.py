@@ -15,23 +15,16 @@ import uvicorn
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from app.sandbox import (
-    adspower_local,
-    gologin_cloud,
-    gologin_local,
-    plainbook,
-    provider_oauth1,
-    provider_pages,
-)
-from app.sandbox.admin import create_admin
-from app.sandbox.browsers import Browsers, CookieParam
-from app.sandbox.config import SCOPES, AppInfo, SandboxConfig, SandboxInfo
-from app.sandbox.faults import Call
-from app.sandbox.interceptor import Interceptor
-from app.sandbox.oauth import OAuthState
-from app.sandbox.oauth1 import OAuth1State
-from app.sandbox.state import SESSION_COOKIE, Profiles, Sessions
-from app.sandbox.world import World
+from sandbox import adspower_local, gologin_cloud, gologin_local, plainbook, provider_oauth1, provider_pages
+from sandbox.admin import create_admin
+from sandbox.browsers import Browsers, CookieParam
+from sandbox.config import SCOPES, AppInfo, SandboxConfig, SandboxInfo
+from sandbox.faults import Call
+from sandbox.interceptor import Interceptor
+from sandbox.oauth import OAuthState
+from sandbox.oauth1 import OAuth1State
+from sandbox.state import SESSION_COOKIE, Profiles, Sessions
+from sandbox.world import World
 
 GRACE = 2  # seconds that requests under way get at the end; those that hang on purpose are released at once
 KEEP_ALIVE = 75  # seconds; longer than any client keeps an idle connection

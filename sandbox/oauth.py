@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel
 
-from app.sandbox.config import AppInfo
+from sandbox.config import AppInfo
 
 INVALID_TOKEN = "Value passed for the token was invalid."
 INVALID_CODE = "Value passed for the authorization code was invalid."

@@ -16,9 +16,9 @@ from typing import Any
 
 from websockets.exceptions import WebSocketException
 
-from app.sandbox.devtools import DevToolsError, command, read_ws_url
-from app.sandbox.state import Profile
 from app.utils.processes import dies_with_parent, group_is_gone, signal_group, yield_cpu
+from sandbox.devtools import DevToolsError, command, read_ws_url
+from sandbox.state import Profile
 
 START_TIMEOUT = (
     60.0  # seconds; 5.1 is the slowest start seen with ten browsers on two cores, more beside other work

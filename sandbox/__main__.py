@@ -1,4 +1,4 @@
-"""`python -m app.sandbox`: the sandbox without the rest of the application."""
+"""Serve local stand-ins for GoLogin's APIs, AdsPower's and the OAuth providers; prints their addresses as JSON."""
 
 import argparse
 import json
@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.sandbox.config import SandboxConfig
-from app.sandbox.server import main
+from sandbox.config import SandboxConfig
+from sandbox.server import main
 
 SECRETS = {
     "gologin_token": "SANDBOX_GOLOGIN_TOKEN",
@@ -20,7 +20,7 @@ def parse(arguments: Sequence[str] | None = None) -> SandboxConfig:
 
     Secrets come from the environment: a command line is readable by everybody.
     """
-    parser = argparse.ArgumentParser(prog="python -m app.sandbox", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
     parser.add_argument("--accounts", type=int)
     parser.add_argument("--data-dir", type=Path, help="profile folders; left out: a temporary folder")
     parser.add_argument("--host", help="address to listen on")

@@ -6,12 +6,12 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
-from app.sandbox.faults import Endpoint
-from app.sandbox.oauth import Grant, OAuthError, OAuthState
-from app.sandbox.oauth1 import OAuth1Error, SignedCall
-from app.sandbox.state import user_id_of
-from app.sandbox.traffic import RateWindow
-from app.sandbox.world import World, WorldDep
+from sandbox.faults import Endpoint
+from sandbox.oauth import Grant, OAuthError, OAuthState
+from sandbox.oauth1 import OAuth1Error, SignedCall
+from sandbox.state import user_id_of
+from sandbox.traffic import RateWindow
+from sandbox.world import World, WorldDep
 
 router = APIRouter()
 

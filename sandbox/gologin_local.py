@@ -7,10 +7,10 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from app.sandbox.browsers import DEAD_PROXY, BrowserStartError
-from app.sandbox.faults import Call, Endpoint, Fault
-from app.sandbox.state import Profile
-from app.sandbox.world import World, WorldDep
+from sandbox.browsers import DEAD_PROXY, BrowserStartError
+from sandbox.faults import Call, Endpoint, Fault
+from sandbox.state import Profile
+from sandbox.world import World, WorldDep
 
 router = APIRouter()
 

@@ -14,9 +14,9 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
 from app.utils.processes import dies_with_parent, signal_group
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
 
 __all__ = ["SandboxAdmin", "SandboxProcess", "SandboxStartError"]
 
@@ -78,7 +78,7 @@ class SandboxProcess:
         return self._temp_dir / "stderr.log"
 
     async def _spawn(self) -> Process:
-        command = [*dies_with_parent("TERM"), sys.executable, "-m", "app.sandbox", *self._arguments]
+        command = [*dies_with_parent("TERM"), sys.executable, "-m", "sandbox", *self._arguments]
         with self._stderr.open("wb") as stderr:
             return await asyncio.create_subprocess_exec(
                 *command, stdin=DEVNULL, stdout=PIPE, stderr=stderr, limit=LINE_LIMIT,

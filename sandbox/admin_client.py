@@ -8,12 +8,12 @@ from urllib.parse import urljoin
 
 import httpx
 
-from app.sandbox.admin import BrowserInfo, GrantTokens, ProfileInfo
-from app.sandbox.config import SandboxInfo
-from app.sandbox.faults import Endpoint, Fault
-from app.sandbox.oauth import GrantState, Issued
-from app.sandbox.state import SandboxSettings
-from app.sandbox.traffic import RequestRecord, Stats
+from sandbox.admin import BrowserInfo, GrantTokens, ProfileInfo
+from sandbox.config import SandboxInfo
+from sandbox.faults import Endpoint, Fault
+from sandbox.oauth import GrantState, Issued
+from sandbox.state import SandboxSettings
+from sandbox.traffic import RequestRecord, Stats
 
 TIMEOUT = 15.0  # seconds; the admin server never hangs on purpose
 

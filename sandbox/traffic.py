@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from app.sandbox.faults import Call
+from sandbox.faults import Call
 
 
 class RequestRecord(BaseModel):

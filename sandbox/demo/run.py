@@ -15,12 +15,12 @@ import httpx
 from rich.console import Console
 
 from app.config import load_settings
-from app.demo.proof import prove
-from app.demo.report import LiveProgress, print_report
-from app.demo.service_process import ServiceProcess, settings_for
-from app.sandbox.admin_client import SandboxAdmin
-from app.sandbox.config import SandboxInfo
-from app.sandbox.process import SandboxProcess
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
+from sandbox.demo.proof import prove
+from sandbox.demo.report import Health, LiveProgress, print_report
+from sandbox.demo.service_process import ServiceProcess, settings_for
+from sandbox.process import SandboxProcess
 
 _READY_TIMEOUT: Final = 60.0
 _SECONDS_PER_ACCOUNT: Final = 30.0
@@ -40,15 +40,6 @@ class DemoOptions:
     """Each run makes a folder of its own in it."""
     sandbox_url: str | None = None
     """Admin URL of a sandbox that runs already."""
-
-
-@dataclass
-class Health:
-    """What a caller of `/health` met during the run."""
-
-    answers: int = 0
-    slowest_ms: float = 0.0
-    failures: int = 0
 
 
 async def run_demo(options: DemoOptions) -> bool:

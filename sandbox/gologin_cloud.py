@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from app.sandbox.faults import Call, Endpoint
-from app.sandbox.state import Profile
-from app.sandbox.world import World, WorldDep
+from sandbox.faults import Call, Endpoint
+from sandbox.state import Profile
+from sandbox.world import World, WorldDep
 
 ROWS_A_PAGE = 30
 RATE_WINDOW = 60.0  # seconds

@@ -1,5 +1,5 @@
 """The main job from beginning to end against the sandbox, in real processes: `make demo`."""
 
-from app.demo.run import DemoOptions, run_demo
+from sandbox.demo.run import DemoOptions, run_demo
 
 __all__ = ["DemoOptions", "run_demo"]

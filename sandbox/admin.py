@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.sandbox.browsers import Browser
-from app.sandbox.config import SandboxInfo
-from app.sandbox.faults import GENERAL_KINDS, SPECIAL_KINDS, Endpoint, Fault, FaultSpec
-from app.sandbox.oauth import GrantState, Issued
-from app.sandbox.state import SESSION_COOKIE, Profile, SandboxSettings
-from app.sandbox.traffic import RequestRecord, Stats
-from app.sandbox.world import World, WorldDep
+from sandbox.browsers import Browser
+from sandbox.config import SandboxInfo
+from sandbox.faults import GENERAL_KINDS, SPECIAL_KINDS, Endpoint, Fault, FaultSpec
+from sandbox.oauth import GrantState, Issued
+from sandbox.state import SESSION_COOKIE, Profile, SandboxSettings
+from sandbox.traffic import RequestRecord, Stats
+from sandbox.world import World, WorldDep
 
 router = APIRouter()
 

@@ -14,13 +14,13 @@ from fastapi import APIRouter, Cookie, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from pydantic import BaseModel
 
-from app.sandbox import provider_api
-from app.sandbox.faults import SPECIAL_KINDS, Call, Endpoint, Fault
-from app.sandbox.interceptor import until_gone
-from app.sandbox.oauth import AuthorizeRequest, AuthorizeRequestError, OAuthError, Ticket
-from app.sandbox.state import SESSION_COOKIE
-from app.sandbox.world import World, WorldDep
 from app.utils.tasks import happens_within
+from sandbox import provider_api
+from sandbox.faults import SPECIAL_KINDS, Call, Endpoint, Fault
+from sandbox.interceptor import until_gone
+from sandbox.oauth import AuthorizeRequest, AuthorizeRequestError, OAuthError, Ticket
+from sandbox.state import SESSION_COOKIE
+from sandbox.world import World, WorldDep
 
 PAGES = Path(__file__).parent / "pages"
 CALLBACK = "/callback"

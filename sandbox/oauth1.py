@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from oauthlib.oauth1.rfc5849.signature import collect_parameters, verify_hmac_sha1
 
-from app.sandbox.config import AppInfo
-from app.sandbox.oauth import GrantState, Issued, OAuthError
+from sandbox.config import AppInfo
+from sandbox.oauth import GrantState, Issued, OAuthError
 
 CLOCK_SKEW = 300  # seconds that a call's timestamp may be off
 

@@ -1,7 +1,7 @@
 """The one home of faults: which exist, which are set, and the answers the general ones give.
 
 A fault names an endpoint and a kind, and may be bound to one account and to a number of uses. What comes in
-place of an answer, or before it, is applied by `app.sandbox.interceptor`; what changes an answer's meaning is
+place of an answer, or before it, is applied by `sandbox.interceptor`; what changes an answer's meaning is
 applied by its endpoint, which asks `FaultBook.take`.
 """
 

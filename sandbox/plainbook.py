@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
-from app.sandbox.faults import SPECIAL_KINDS, Call, Endpoint
-from app.sandbox.oauth import AuthorizeRequestError, Grant, OAuthError, Ticket
-from app.sandbox.provider_api import account_of_call, bearer_token, parse_form
-from app.sandbox.provider_pages import SignedInDep
-from app.sandbox.state import SESSION_COOKIE, user_id_of
-from app.sandbox.world import World, WorldDep
+from sandbox.faults import SPECIAL_KINDS, Call, Endpoint
+from sandbox.oauth import AuthorizeRequestError, Grant, OAuthError, Ticket
+from sandbox.provider_api import account_of_call, bearer_token, parse_form
+from sandbox.provider_pages import SignedInDep
+from sandbox.state import SESSION_COOKIE, user_id_of
+from sandbox.world import World, WorldDep
 
 MOUNTED_AT = "/plainbook"
 SCOPES = ("profile", "posts", "offline")

@@ -6,13 +6,13 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from app.sandbox.browsers import Browsers
-from app.sandbox.config import SandboxInfo
-from app.sandbox.faults import FaultBook
-from app.sandbox.oauth import OAuthState
-from app.sandbox.oauth1 import OAuth1State
-from app.sandbox.state import Profiles, SandboxSettings, Sessions
-from app.sandbox.traffic import Traffic
+from sandbox.browsers import Browsers
+from sandbox.config import SandboxInfo
+from sandbox.faults import FaultBook
+from sandbox.oauth import OAuthState
+from sandbox.oauth1 import OAuth1State
+from sandbox.state import Profiles, SandboxSettings, Sessions
+from sandbox.traffic import Traffic
 
 
 @dataclass(slots=True)

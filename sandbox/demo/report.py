@@ -1,17 +1,15 @@
 """What the demo shows: live progress while it runs, then a table and what was proven."""
 
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.demo.proof import Proof
-
-if TYPE_CHECKING:
-    from app.demo.run import Health
+from sandbox.demo.proof import Proof
 
 _STAGES: Final = {
     "profile_starting": "start",
@@ -22,6 +20,15 @@ _STAGES: Final = {
     "tokens_stored": "stored",
 }
 _COLOURS: Final = {"completed": "green", "in_progress": "cyan", "pending": "dim"}
+
+
+@dataclass
+class Health:
+    """What a caller of `/health` met during the run."""
+
+    answers: int = 0
+    slowest_ms: float = 0.0
+    failures: int = 0
 
 
 class LiveProgress:
@@ -61,7 +68,7 @@ def print_report(
     sessions: list[dict[str, Any]],
     proof: Proof,
     *,
-    health: "Health",
+    health: Health,
     ready: dict[str, Any],
     leftovers: int,
 ) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.sandbox.faults import GENERAL_KINDS, Call, Fault, canned_response, echo_response
-from app.sandbox.traffic import RequestRecord
-from app.sandbox.world import World
 from app.utils.tasks import happens_within
+from sandbox.faults import GENERAL_KINDS, Call, Fault, canned_response, echo_response
+from sandbox.traffic import RequestRecord
+from sandbox.world import World
 
 Identify = Callable[[Request, bytes, World], Call | None]
 

@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 
-from app.sandbox.faults import SPECIAL_KINDS, Call, Endpoint
-from app.sandbox.oauth1 import OAuth1Error, RequestToken, SignedCall
-from app.sandbox.provider_api import FormDep, is_signed, signed_call
-from app.sandbox.provider_pages import SignedInDep
-from app.sandbox.state import SESSION_COOKIE, user_id_of
-from app.sandbox.world import World, WorldDep
+from sandbox.faults import SPECIAL_KINDS, Call, Endpoint
+from sandbox.oauth1 import OAuth1Error, RequestToken, SignedCall
+from sandbox.provider_api import FormDep, is_signed, signed_call
+from sandbox.provider_pages import SignedInDep
+from sandbox.state import SESSION_COOKIE, user_id_of
+from sandbox.world import World, WorldDep
 
 _AUTHORIZE: Final = "/oauth/authorize"
 _PAGES: Final = {
