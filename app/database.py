@@ -143,18 +143,18 @@ class Database:
         Raises `DatabaseUnavailableException`; when that comes from the commit, it may have happened all the same.
         """
         with self._outages_named():
-            async with self._sessions() as session, session.begin():
-                yield session
-        for callback in session.info.pop(_AFTER_COMMIT, ()):
+            async with self._sessions() as db, db.begin():
+                yield db
+        for callback in db.info.pop(_AFTER_COMMIT, ()):
             _run_hook(callback)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """One consistent read that takes no write lock. Raises `DatabaseUnavailableException`."""
         with self._outages_named():
-            async with self._sessions() as session:
-                await session.connection(execution_options={_READ_ONLY: True})
-                yield session
+            async with self._sessions() as db:
+                await db.connection(execution_options={_READ_ONLY: True})
+                yield db
 
     def listen(self, topic: str, callback: Callable[[], object]) -> None:
         """Call `callback` after each commit of a transaction of this object that has announced `topic`."""
@@ -186,11 +186,11 @@ class Database:
             return type(error).__name__
 
     async def _write_problem(self) -> str | None:
-        async with self.reading() as session:
+        async with self.reading() as db:
             if not self.is_sqlite:
-                read_only = await session.scalar(text("SELECT current_setting('transaction_read_only')"))
+                read_only = await db.scalar(text("SELECT current_setting('transaction_read_only')"))
                 return READ_ONLY if read_only == "on" else None
-            await session.execute(text("SELECT 1"))
+            await db.execute(text("SELECT 1"))
         if self._write_outage is not None:
             await self._try_to_write()
             self._write_outage = None
@@ -198,9 +198,9 @@ class Database:
 
     async def _try_to_write(self) -> None:
         """Only after a write has failed: it takes the lock, pages of the file and of its log."""
-        async with self.transaction() as session:
+        async with self.transaction() as db:
             for statement in _PROBE:
-                await session.execute(text(statement))
+                await db.execute(text(statement))
 
     async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
         """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
@@ -257,26 +257,26 @@ class Database:
             log.error("database.unavailable", reason=reason, detail=detail[:300])
 
 
-def after_commit(session: AsyncSession, callback: Callable[[], object]) -> None:
-    """Call `callback` once the transaction of `session` has committed; never if it rolls back."""
-    session.info.setdefault(_AFTER_COMMIT, []).append(callback)
+def after_commit(db: AsyncSession, callback: Callable[[], object]) -> None:
+    """Call `callback` once the transaction of `db` has committed; never if it rolls back."""
+    db.info.setdefault(_AFTER_COMMIT, []).append(callback)
 
 
-def announce(session: AsyncSession, topic: str) -> None:
-    """Once the transaction of `session` has committed, tell those who listen to `topic`, once."""
-    hooks = session.info.setdefault(_AFTER_COMMIT, [])
-    hooks.extend(hook for hook in session.info[_LISTENERS].get(topic, ()) if hook not in hooks)
+def announce(db: AsyncSession, topic: str) -> None:
+    """Once the transaction of `db` has committed, tell those who listen to `topic`, once."""
+    hooks = db.info.setdefault(_AFTER_COMMIT, [])
+    hooks.extend(hook for hook in db.info[_LISTENERS].get(topic, ()) if hook not in hooks)
 
 
-def insert_or_update(session: AsyncSession, model: type[DeclarativeBase]) -> Any:
+def insert_or_update(db: AsyncSession, model: type[DeclarativeBase]) -> Any:
     """An INSERT of `model` that knows ON CONFLICT, in the dialect of the session."""
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    is_sqlite = db.get_bind().dialect.name == "sqlite"
     return sqlite_insert(model) if is_sqlite else postgresql_insert(model)
 
 
-def database_clock(session: AsyncSession) -> ColumnElement[float]:
+def database_clock(db: AsyncSession) -> ColumnElement[float]:
     """Unix seconds by the one clock that all processes share; SQLite's processes share their machine's."""
-    if session.get_bind().dialect.name == "sqlite":
+    if db.get_bind().dialect.name == "sqlite":
         return literal(time.time(), Double)
     return cast(func.extract("epoch", func.clock_timestamp()), Double)
 

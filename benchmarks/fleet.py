@@ -120,8 +120,8 @@ async def spread(context: Context, sandbox: SandboxProcess, names: list[str]) ->
 
 async def make_all_due(context: Context) -> int:
     now = utc_now()
-    async with context.database.transaction() as session:
-        changed = await session.execute(
+    async with context.database.transaction() as db:
+        changed = await db.execute(
             update(Credential)
             .where(Credential.version == 1)
             .values(refresh_due_at=now, token_expires_at=now + timedelta(seconds=BURST_SECONDS))
@@ -132,15 +132,15 @@ async def make_all_due(context: Context) -> int:
 async def until_none_is_due(context: Context) -> None:
     query = select(Credential.id).where(Credential.version == 1).limit(1)
     while True:
-        async with context.database.reading() as session:
-            if await session.scalar(query) is None:
+        async with context.database.reading() as db:
+            if await db.scalar(query) is None:
                 return
         await asyncio.sleep(0.5)
 
 
 async def refreshed(context: Context) -> int:
-    async with context.database.reading() as session:
-        return await session.scalar(select(func.count()).where(Credential.version > 1)) or 0
+    async with context.database.reading() as db:
+        return await db.scalar(select(func.count()).where(Credential.version > 1)) or 0
 
 
 if __name__ == "__main__":

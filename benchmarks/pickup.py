@@ -75,16 +75,16 @@ async def measured(service: ServiceProcess, environment: dict[str, str], account
                 answer = (await http.post("/authorize", json={"account_id": account, "api_app": APP})).json()
                 if not answer["success"] or answer["data"]["status"] != "failed":
                     raise RuntimeError(f"{account}: {answer}")
-        async with database.reading() as session:
-            rows = (await session.scalars(select(AuthorizationSession))).all()
+        async with database.reading() as db:
+            rows = (await db.scalars(select(AuthorizationSession))).all()
         return [(row.started_at - row.created_at).total_seconds() * 1000 for row in rows if row.started_at]
     finally:
         await database.close()
 
 
 async def any_profile(database: Database) -> bool:
-    async with database.reading() as session:
-        return await session.scalar(select(Profile.id).limit(1)) is not None
+    async with database.reading() as db:
+        return await db.scalar(select(Profile.id).limit(1)) is not None
 
 
 async def main(sessions: int) -> None:

@@ -73,8 +73,8 @@ async def compare(title: str, sandbox: SandboxProcess, context: Context, account
 
 
 async def make_due(context: Context) -> None:
-    async with context.database.transaction() as session:
-        await session.execute(update(Credential).values(refresh_due_at=utc_now()))
+    async with context.database.transaction() as db:
+        await db.execute(update(Credential).values(refresh_due_at=utc_now()))
 
 
 async def refresh_due(context: Context) -> None:
@@ -83,9 +83,9 @@ async def refresh_due(context: Context) -> None:
     while await worker.run_once() or worker._in_flight:
         if not await worker.run_once():  # the first calls find out whether there is a limit
             await worker.finish_started()
-    async with context.database.reading() as session:
+    async with context.database.reading() as db:
         due = select(func.count()).where(Credential.refresh_due_at <= utc_now())
-        if left := await session.scalar(due):
+        if left := await db.scalar(due):
             raise RuntimeError(f"{left} accounts were not refreshed")
 
 

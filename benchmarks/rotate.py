@@ -130,9 +130,9 @@ async def rotate(environment: dict[str, str], context: Context, *, kill_at: int 
 
 
 async def rotated(context: Context) -> int:
-    async with context.database.reading() as session:
+    async with context.database.reading() as db:
         query = select(func.count()).where(Credential.access_token.startswith("new:"))
-        return await session.scalar(query) or 0
+        return await db.scalar(query) or 0
 
 
 async def measure(title: str, url: str, folder: Path, accounts: int, readers: int) -> None:

@@ -80,11 +80,11 @@ async def naive(context: Context) -> int:
     for page in range(1, NAIVE_PAGES + 1):
         rows = (await context.syncs._client.list_profiles(page)).profiles
         for row in rows:
-            async with context.database.transaction() as session:
-                profile = await session.scalar(select(Profile).where(Profile.profile_id == row.id))
+            async with context.database.transaction() as db:
+                profile = await db.scalar(select(Profile).where(Profile.profile_id == row.id))
                 if profile is None:
                     profile = Profile(profile_id=row.id)
-                    session.add(profile)
+                    db.add(profile)
                 profile.profile_name, profile.last_synced, profile.is_active = row.name, utc_now(), True
         seen += len(rows)
     return seen

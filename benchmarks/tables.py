@@ -101,8 +101,8 @@ async def fill(database: Database, table: str, rows: Iterator[dict[str, Any]]) -
         if database.is_sqlite:
             marks = ", ".join("?" * len(chunk[0]))
             values = [tuple(map(as_sqlite, row.values())) for row in chunk]
-            async with database.transaction() as session:
-                connection = await session.connection()
+            async with database.transaction() as db:
+                connection = await db.connection()
                 await connection.exec_driver_sql(f"INSERT INTO {table} ({names}) VALUES ({marks})", values)
             continue
         async with (
@@ -144,35 +144,33 @@ def measures(context: Context, events: int) -> Measures:
 
     def events_of(wanted: EventFilter) -> Callable[[], Awaitable[object]]:
         async def run() -> None:
-            async with database.reading() as session:
-                await queries.page(session, wanted, page=1, page_size=50)
-                await queries.count(session, wanted)
+            async with database.reading() as db:
+                await queries.page(db, wanted, page=1, page_size=50)
+                await queries.count(db, wanted)
 
         return run
 
     async def last_page() -> None:
-        async with database.reading() as session:
-            await queries.page(session, EventFilter(), page=200, page_size=50)
+        async with database.reading() as db:
+            await queries.page(db, EventFilter(), page=200, page_size=50)
 
     async def deep() -> None:
-        async with database.reading() as session:
-            await queries.rows_before(session, EventFilter(), Place(middle, 0), limit=50)
+        async with database.reading() as db:
+            await queries.rows_before(db, EventFilter(), Place(middle, 0), limit=50)
 
     async def replay() -> None:
-        async with database.reading() as session:
-            await order.newest(session)
-            await page_after(session, Position(0, events - 500), limit=500)
+        async with database.reading() as db:
+            await order.newest(db)
+            await page_after(db, Position(0, events - 500), limit=500)
 
     async def write() -> None:
-        async with database.transaction() as session:
+        async with database.transaction() as db:
             rows = [{"event_type": "x", "actor": "bench", "data": {}} for _ in range(100)]
-            await session.execute(insert(Event), rows)
+            await db.execute(insert(Event), rows)
 
     async def delete_events() -> None:
-        async with database.reading() as session:
-            span = await session.scalar(
-                text("SELECT (SELECT max(id) FROM events) - (SELECT min(id) FROM events)")
-            )
+        async with database.reading() as db:
+            span = await db.scalar(text("SELECT (SELECT max(id) FROM events) - (SELECT min(id) FROM events)"))
         await retention(database, max_events=span - 1_000).delete_old()
 
     return {
@@ -209,8 +207,8 @@ def session_measures(database: Database) -> Measures:
         wanted: SessionFilter, request: PageRequest, reach: Reach
     ) -> Callable[[], Awaitable[object]]:
         async def run() -> None:
-            async with database.reading() as session:
-                await session_list.page(session, wanted, request, reach=reach)
+            async with database.reading() as db:
+                await session_list.page(db, wanted, request, reach=reach)
 
         return run
 
@@ -219,8 +217,8 @@ def session_measures(database: Database) -> Measures:
         ends = (
             select(row.completed_at).where(row.status == SessionStatus.COMPLETED).order_by(row.completed_at)
         )
-        async with database.reading() as session:
-            last = await session.scalar(ends.offset(1_000).limit(1))
+        async with database.reading() as db:
+            last = await db.scalar(ends.offset(1_000).limit(1))
         assert last is not None
         age = (utc_now() - last) / timedelta(days=1)
         deleted = await retention(database, session_days=age).delete_old()

@@ -64,8 +64,8 @@ async def store(
         for number, grant in enumerate(grants)
     ]
     for start in range(0, len(rows), _CHUNK):
-        async with context.database.transaction() as session:
-            await session.execute(insert(Credential), rows[start : start + _CHUNK])
+        async with context.database.transaction() as db:
+            await db.execute(insert(Credential), rows[start : start + _CHUNK])
 
 
 async def store_fresh(context: Context, grants: Sequence[GrantTokens]) -> None:

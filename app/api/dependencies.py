@@ -31,18 +31,18 @@ ContextDep = Annotated[Context, Depends(get_context)]
 
 
 async def _transaction(context: ContextDep) -> AsyncIterator[AsyncSession]:
-    async with context.database.transaction() as session:
-        yield session
+    async with context.database.transaction() as db:
+        yield db
 
 
 async def _reading(context: ContextDep) -> AsyncIterator[AsyncSession]:
-    async with context.database.reading() as session:
-        yield session
+    async with context.database.reading() as db:
+        yield db
 
 
 # "function": committed before the answer is sent, so that an answer never tells of a change that failed.
-SessionDep = Annotated[AsyncSession, Depends(_transaction, scope="function")]
-ReadSessionDep = Annotated[AsyncSession, Depends(_reading, scope="function")]
+DbDep = Annotated[AsyncSession, Depends(_transaction, scope="function")]
+ReadDbDep = Annotated[AsyncSession, Depends(_reading, scope="function")]
 
 
 class KeyFirstRoute(APIRoute):
@@ -64,8 +64,8 @@ async def _authenticate(request: Request) -> None:
     failures: FailedAuthentications = request.app.state.failed_authentications
     address = client_address(request.scope)
     try:
-        async with failures.turn(address), context.database.reading() as session:
-            caller = await context.keys.authenticate(session, key)
+        async with failures.turn(address), context.database.reading() as db:
+            caller = await context.keys.authenticate(db, key)
     except AuthenticationException as error:
         if error.key_name is not None:
             bind_contextvars(key=error.key_name)

@@ -44,10 +44,10 @@ class LocalBatches:
             stop_percent=options.get("stop_percent"),
         )
         batches = self._context.batches
-        async with self._context.database.transaction() as session:
+        async with self._context.database.transaction() as db:
             if again:
-                await batches.forget_source(session, source, caller=COMMAND_LINE)
-            return await batches.request(session, order, caller=COMMAND_LINE, source_hash=source)
+                await batches.forget_source(db, source, caller=COMMAND_LINE)
+            return await batches.request(db, order, caller=COMMAND_LINE, source_hash=source)
 
     @asynccontextmanager
     async def working(self, *, is_wanted: bool, quietly: bool) -> AsyncIterator[None]:
@@ -65,24 +65,24 @@ class LocalBatches:
             await group.stop(grace=context.settings.shutdown_grace)
 
     async def batch(self, batch_id: str) -> Batch:
-        async with self._context.database.reading() as session:
-            view = await queries.view_batch(session, batch_id, caller=COMMAND_LINE)
+        async with self._context.database.reading() as db:
+            view = await queries.view_batch(db, batch_id, caller=COMMAND_LINE)
         return Batch(**vars(BatchResponse.from_view(view)))
 
     async def batch_results(self, batch_id: str) -> AsyncGenerator[BatchRow, None]:
         page, total = 1, 1
         while (page - 1) * _PAGE < total:
-            async with self._context.database.reading() as session:
+            async with self._context.database.reading() as db:
                 rows, total = await queries.page_of_results(
-                    session, batch_id, page=page, page_size=_PAGE, caller=COMMAND_LINE
+                    db, batch_id, page=page, page_size=_PAGE, caller=COMMAND_LINE
                 )
             for row in rows:
                 yield BatchRow(**vars(row))
             page += 1
 
     async def cancel_batch(self, batch_id: str) -> None:
-        async with self._context.database.transaction() as session:
-            await self._context.batches.cancel(session, batch_id, caller=COMMAND_LINE)
+        async with self._context.database.transaction() as db:
+            await self._context.batches.cancel(db, batch_id, caller=COMMAND_LINE)
         await self._context.batch_pacing.pace(batch_id)
 
 

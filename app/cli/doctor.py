@@ -103,8 +103,8 @@ async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
 
 async def _examine_database(database: Database) -> AsyncIterator[Finding]:
     """Raises what is wrong."""
-    async with database.reading() as session:
-        await session.execute(text("SELECT 1"))
+    async with database.reading() as db:
+        await db.execute(text("SELECT 1"))
     yield Finding(True, "database: it answers")
     await database.check_schema()
     yield Finding(True, "schema: up to date")

@@ -21,6 +21,6 @@ async def check_gologin() -> None:
 @asynchronous
 async def close_breaker() -> None:
     """Let calls to GoLogin's cloud API through again; look at the API token first."""
-    async with open_context(settings()) as context, context.database.transaction() as session:
-        was_open = await context.gate.close(session, actor="cli")
+    async with open_context(settings()) as context, context.database.transaction() as db:
+        was_open = await context.gate.close(db, actor="cli")
     print("The breaker is closed." if was_open else "The breaker was not open.")

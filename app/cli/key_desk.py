@@ -20,9 +20,9 @@ class LocalKeys:
         self._keys, self._database = context.keys, context.database
 
     async def create(self, wanted: CreateKeyRequest) -> str:
-        async with self._database.transaction() as session:
+        async with self._database.transaction() as db:
             made = await self._keys.create(
-                session,
+                db,
                 name=wanted.name,
                 scopes=frozenset(wanted.scopes),
                 reach=wanted.reach(),
@@ -33,23 +33,23 @@ class LocalKeys:
         return made.key.get_secret_value()
 
     async def listed(self, status: KeyStatus | None) -> list[KeyResponse]:
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             wanted = PageRequest(size=_ALL, sort="name")
-            page = await self._keys.page(session, KeyFilter(status=status), wanted, caller=COMMAND_LINE)
+            page = await self._keys.page(db, KeyFilter(status=status), wanted, caller=COMMAND_LINE)
         return [KeyResponse.from_row(row) for row in page.rows]
 
     async def rotate(self, name: str, *, overlap: int, force: bool = False) -> str:
-        async with self._database.transaction() as session:
-            row = await self._keys.named(session, name)
+        async with self._database.transaction() as db:
+            row = await self._keys.named(db, name)
             made = await self._keys.rotate(
-                session, row.key_id, overlap=timedelta(seconds=overlap), force=force, caller=COMMAND_LINE
+                db, row.key_id, overlap=timedelta(seconds=overlap), force=force, caller=COMMAND_LINE
             )
         return made.key.get_secret_value()
 
     async def revoke(self, name: str) -> None:
-        async with self._database.transaction() as session:
-            row = await self._keys.named(session, name)
-            await self._keys.revoke(session, row.key_id, caller=COMMAND_LINE)
+        async with self._database.transaction() as db:
+            row = await self._keys.named(db, name)
+            await self._keys.revoke(db, row.key_id, caller=COMMAND_LINE)
 
 
 class RemoteKeys(AsyncClient):

@@ -29,14 +29,14 @@ class LocalWebhooks:
         return row.endpoint_id, secret.get_secret_value()
 
     async def listed(self) -> list[WebhookResponse]:
-        async with self._database.reading() as session:
-            views = await queries.all_within(session, _CALLER.reach)
+        async with self._database.reading() as db:
+            views = await queries.all_within(db, _CALLER.reach)
         return [WebhookResponse.from_view(view) for view in views]
 
     async def get(self, webhook_id: str) -> WebhookResponse:
-        async with self._database.reading() as session:
-            row = await self._webhooks.get(session, webhook_id, _CALLER)
-            return WebhookResponse.from_view(await queries.view(session, row))
+        async with self._database.reading() as db:
+            row = await self._webhooks.get(db, webhook_id, _CALLER)
+            return WebhookResponse.from_view(await queries.view(db, row))
 
     async def rotate(self, webhook_id: str, *, overlap: int, force: bool = False) -> str:
         """`overlap`: seconds. The new secret."""
@@ -46,24 +46,24 @@ class LocalWebhooks:
         return secret.get_secret_value()
 
     async def pause(self, webhook_id: str) -> None:
-        async with self._database.transaction() as session:
-            await self._webhooks.pause(session, webhook_id, _CALLER)
+        async with self._database.transaction() as db:
+            await self._webhooks.pause(db, webhook_id, _CALLER)
 
     async def resume(self, webhook_id: str) -> None:
-        async with self._database.transaction() as session:
-            await self._webhooks.resume(session, webhook_id, _CALLER)
+        async with self._database.transaction() as db:
+            await self._webhooks.resume(db, webhook_id, _CALLER)
 
     async def test(self, webhook_id: str) -> TestedWebhookResponse:
         return TestedWebhookResponse.of_answer(await self._webhooks.test(webhook_id, _CALLER))
 
     async def replay(self, webhook_id: str, wanted: ReplayWebhookRequest) -> ReplayedWebhookResponse:
-        async with self._database.transaction() as session:
-            begun = await self._webhooks.replay(session, webhook_id, _CALLER, since=wanted.begin)
+        async with self._database.transaction() as db:
+            begun = await self._webhooks.replay(db, webhook_id, _CALLER, since=wanted.begin)
         return ReplayedWebhookResponse(**vars(begun))
 
     async def delete(self, webhook_id: str) -> None:
-        async with self._database.transaction() as session:
-            await self._webhooks.delete(session, webhook_id, _CALLER)
+        async with self._database.transaction() as db:
+            await self._webhooks.delete(db, webhook_id, _CALLER)
 
 
 class RemoteWebhooks(AsyncClient):

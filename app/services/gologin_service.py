@@ -73,13 +73,13 @@ class GoLoginService:
     def max_concurrent_profiles(self) -> int:
         return self._limits.max_concurrent
 
-    async def get_profile_for_account(self, session: AsyncSession, account_id: str, api_app: str) -> Profile:
+    async def get_profile_for_account(self, db: AsyncSession, account_id: str, api_app: str) -> Profile:
         """Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`."""
-        return await self._directory.for_account(session, account_id, api_app)
+        return await self._directory.for_account(db, account_id, api_app)
 
-    async def check_free(self, session: AsyncSession, profile_id: str) -> None:
+    async def check_free(self, db: AsyncSession, profile_id: str) -> None:
         """Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`."""
-        await self._leases.check_free(session, profile_id)
+        await self._leases.check_free(db, profile_id)
 
     async def count_leases(self) -> int:
         """Profile leases that this process holds; as many as it has slots in use."""

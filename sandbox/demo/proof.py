@@ -53,10 +53,10 @@ def _scan(folder: Path, secrets: Mapping[str, str], proof: Proof) -> None:
 async def _try_token(context: Context, account: str, proof: Proof) -> dict[str, str]:
     """Ask the provider who the stored token is; returns the tokens in clear, to look for."""
     try:
-        async with context.database.reading() as session:
-            tokens = await context.vault.tokens_of(session, account, "AIOTT1")
+        async with context.database.reading() as db:
+            tokens = await context.vault.tokens_of(db, account, "AIOTT1")
             query = select(Credential.token_expires_at).where(Credential.account_id == account)
-            expires_at = await session.scalar(query)
+            expires_at = await db.scalar(query)
         user = await context.oauth.verify_credentials("AIOTT1", tokens.access_token)
     except AppException:
         proof.works[account] = False

@@ -31,18 +31,14 @@ class Found:
 
 async def read(database: Database) -> Found:
     found = Found()
-    async with database.reading() as session:
-        for row in await session.scalars(select(AuthorizationSession)):
+    async with database.reading() as db:
+        for row in await db.scalars(select(AuthorizationSession)):
             found.sessions[row.session_id] = row
-        for event in await session.scalars(
-            select(Event).where(Event.session_id.is_not(None)).order_by(Event.id)
-        ):
+        for event in await db.scalars(select(Event).where(Event.session_id.is_not(None)).order_by(Event.id)):
             found.events[event.session_id or ""].append(event)
-        for attempt in await session.scalars(
-            select(AuthorizationAttempt).order_by(AuthorizationAttempt.number)
-        ):
+        for attempt in await db.scalars(select(AuthorizationAttempt).order_by(AuthorizationAttempt.number)):
             found.attempts[attempt.session_id].append(attempt)
-        for credential in await session.scalars(select(Credential)):
+        for credential in await db.scalars(select(Credential)):
             found.credentials[credential.account_id] = credential
     return found
 
@@ -135,11 +131,11 @@ async def _slots(house: House) -> list[str]:
 
 
 async def _held_profiles(house: House) -> list[str]:
-    async with house._reading() as session:
+    async with house._reading() as db:
         held = select(Profile.profile_id).where(
             Profile.in_use | Profile.lease_token.is_not(None) | Profile.quarantined_at.is_not(None)
         )
-        return list(await session.scalars(held))
+        return list(await db.scalars(held))
 
 
 def _crashes(process: ServiceProcess) -> list[dict[str, Any]]:
@@ -180,8 +176,8 @@ async def _of_tokens(
         ]
     credentials = CredentialVault(key_ring=house.settings.key_ring)
     try:
-        async with database.reading() as session:
-            tokens = await credentials.tokens_of(session, asked.account, APP)
+        async with database.reading() as db:
+            tokens = await credentials.tokens_of(db, asked.account, APP)
     except AppException as error:
         return [f"its tokens cannot be read: {error.message}"]
     owner = await house.whose(tokens.access_token.get_secret_value())

@@ -131,40 +131,40 @@ class House:
     async def row(self, session_id: str) -> AuthorizationSession:
         """The session's row; works while the service is down."""
         query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
-        async with self._reading() as session:
-            return (await session.scalars(query)).one()
+        async with self._reading() as db:
+            return (await db.scalars(query)).one()
 
     async def credential(self, account: str, app: str = APP) -> Credential | None:
         query = select(Credential).where(Credential.account_id == account, Credential.api_app == app)
-        async with self._reading() as session:
-            found: Credential | None = await session.scalar(query)
+        async with self._reading() as db:
+            found: Credential | None = await db.scalar(query)
             return found
 
     async def tokens(self, account: str, app: str = APP) -> TokenSet:
         """The stored tokens, opened with the settings' key."""
-        async with self._reading() as session:
-            return await CredentialVault(key_ring=self.settings.key_ring).tokens_of(session, account, app)
+        async with self._reading() as db:
+            return await CredentialVault(key_ring=self.settings.key_ring).tokens_of(db, account, app)
 
     async def profile_is_free(self, profile_id: str) -> bool:
-        async with self._reading() as session:
-            row = (await session.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
+        async with self._reading() as db:
+            row = (await db.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
         return not row.in_use and row.lease_token is None
 
     async def events(self, session_id: str) -> list[Event]:
         query = select(Event).where(Event.session_id == session_id).order_by(Event.id)
-        async with self._reading() as session:
-            return list(await session.scalars(query))
+        async with self._reading() as db:
+            return list(await db.scalars(query))
 
     async def count(self, table: type[Any]) -> int:
-        async with self._reading() as session:
-            return int(await session.scalar(select(func.count()).select_from(table)) or 0)
+        async with self._reading() as db:
+            return int(await db.scalar(select(func.count()).select_from(table)) or 0)
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[Any]:
         database = Database(self.environment["DATABASE_URL"], pool_size=1)
         try:
-            async with database.reading() as session:
-                yield session
+            async with database.reading() as db:
+                yield db
         finally:
             await database.close()
 

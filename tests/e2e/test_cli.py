@@ -78,8 +78,8 @@ def migrated(shell: Shell, sqlite_template: Path) -> Shell:
 async def keys_in(shell: Shell) -> list[ApiKey]:
     database = Database(shell.environment["DATABASE_URL"], pool_size=1)
     try:
-        async with database.reading() as session:
-            return list(await session.scalars(select(ApiKey).order_by(ApiKey.id)))
+        async with database.reading() as db:
+            return list(await db.scalars(select(ApiKey).order_by(ApiKey.id)))
     finally:
         await database.close()
 
@@ -258,8 +258,8 @@ async def test_a_key_made_beside_a_running_service_works_until_it_is_expired(
 async def expire(house: House, name: str) -> None:
     database = Database(house.environment["DATABASE_URL"], pool_size=1)
     try:
-        async with database.transaction() as session:
-            key = (await session.scalars(select(ApiKey).where(ApiKey.name == name))).one()
+        async with database.transaction() as db:
+            key = (await db.scalars(select(ApiKey).where(ApiKey.name == name))).one()
             key.expires_at = utc_now() - timedelta(seconds=1)
     finally:
         await database.close()

@@ -59,9 +59,9 @@ async def write(database: Database, first: int, *, step: int, pause: float) -> N
     """Five in a transaction, and the next ones of the same writer a little later."""
     numbers = range(first, EVENTS, step)
     for at in range(0, len(numbers), 5):
-        async with database.transaction() as session:
+        async with database.transaction() as db:
             for number in numbers[at : at + 5]:
-                recorder.record(session, "test.happened", number=number, padding=PADDING)
+                recorder.record(db, "test.happened", number=number, padding=PADDING)
         await asyncio.sleep(pause)
 
 
@@ -175,8 +175,8 @@ async def test_a_browsers_own_event_source_misses_nothing(tmp_path: Path, sqlite
             await until(opened)
             database = Database(sqlite_url, pool_size=1)
             for number in numbers:
-                async with database.transaction() as session:
-                    recorder.record(session, "test.happened", number=number)
+                async with database.transaction() as db:
+                    recorder.record(db, "test.happened", number=number)
                 await asyncio.sleep(0.01)
             await until(all_seen, seconds=60)
             await database.close()

@@ -67,18 +67,18 @@ async def test_one_process_trips_the_breaker_and_all_stop_until_it_is_closed(pos
             os.kill(children[0].pid, signal.SIGUSR1)
             for each in children:
                 await each.until("stopped")
-            async with database.reading() as session:
-                stopped_at = (await session.scalars(select(ApiGate))).one()
+            async with database.reading() as db:
+                stopped_at = (await db.scalars(select(ApiGate))).one()
             await asyncio.sleep(WINDOW / 3)  # 20 calls' time in which none is made
-            async with database.transaction() as session:
-                unchanged = (await session.scalars(select(ApiGate))).one()
+            async with database.transaction() as db:
+                unchanged = (await db.scalars(select(ApiGate))).one()
                 assert unchanged.next_free == stopped_at.next_free
                 gate = CloudGate(database=database, budget=BUDGET, window=WINDOW)
-                assert await gate.close(session, actor="tests")
+                assert await gate.close(db, actor="tests")
             for each in children:
                 assert (await each.line()).startswith("permitted"), "the next line after `stopped`"
-        async with database.reading() as session:
-            types = list(await session.scalars(select(Event.event_type).order_by(Event.id)))
+        async with database.reading() as db:
+            types = list(await db.scalars(select(Event.event_type).order_by(Event.id)))
         assert types == ["gologin.breaker_opened", "gologin.breaker_closed"]
     finally:
         await database.close()

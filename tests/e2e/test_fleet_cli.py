@@ -63,8 +63,8 @@ async def _no_faults(quiet: SandboxProcess) -> AsyncIterator[None]:
 
 
 async def count(database: Database, *conditions: object) -> int:
-    async with database.reading() as session:
-        return await session.scalar(select(func.count()).where(*conditions)) or 0
+    async with database.reading() as db:
+        return await db.scalar(select(func.count()).where(*conditions)) or 0
 
 
 def id_of(number: int) -> str:
@@ -237,6 +237,6 @@ async def test_a_limit_opens_the_breaker_until_it_is_closed(
     ended = await run("gologin", "close-breaker")
     assert (ended.code, ended.output) == (0, "The breaker is closed.\n")
     assert (await run("gologin", "check")).code == 0
-    async with database.reading() as session:
-        actor = await session.scalar(select(Event.actor).where(Event.event_type == "gologin.breaker_closed"))
+    async with database.reading() as db:
+        actor = await db.scalar(select(Event.actor).where(Event.event_type == "gologin.breaker_closed"))
     assert actor == "cli"

@@ -61,8 +61,8 @@ async def ask_both(rivals: list[Child]) -> None:
 async def add_profile(url: str, profile_id: str) -> None:
     database = Database(url, pool_size=1)
     try:
-        async with database.transaction() as session:
-            session.add(new_profile(profile_id=profile_id))
+        async with database.transaction() as db:
+            db.add(new_profile(profile_id=profile_id))
     finally:
         await database.close()
 
@@ -98,8 +98,8 @@ async def test_two_processes_asked_ten_times_never_both_run_its_browser(
 async def row(house: House, profile_id: str) -> Profile:
     database = Database(house.environment["DATABASE_URL"], pool_size=1)
     try:
-        async with database.reading() as session:
-            return (await session.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
+        async with database.reading() as db:
+            return (await db.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
     finally:
         await database.close()
 

@@ -37,8 +37,8 @@ async def quiet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandb
 async def rows(url: str, query: Any) -> list[Any]:
     database = Database(url, pool_size=1)
     try:
-        async with database.reading() as session:
-            return list(await session.scalars(query))
+        async with database.reading() as db:
+            return list(await db.scalars(query))
     finally:
         await database.close()
 

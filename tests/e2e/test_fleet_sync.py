@@ -99,8 +99,8 @@ def settings(sandbox: SandboxProcess, folder: Path, url: str, lease: float) -> d
 
 
 async def rows(database: Database, model: type[Any]) -> list[Any]:
-    async with database.reading() as session:
-        return list(await session.scalars(select(model)))
+    async with database.reading() as db:
+        return list(await db.scalars(select(model)))
 
 
 async def is_turn_free(database: Database) -> bool:

@@ -85,9 +85,9 @@ async def account(foreign_house: House, provider: ForeignProvider, unused_accoun
 async def make_due(house: House, account: str, app: str) -> None:
     database = Database(house.environment["DATABASE_URL"], pool_size=1)
     try:
-        async with database.transaction() as session:
+        async with database.transaction() as db:
             due = update(Credential).where(Credential.account_id == account, Credential.api_app == app)
-            await session.execute(due.values(token_expires_at=utc_now() - timedelta(seconds=1)))
+            await db.execute(due.values(token_expires_at=utc_now() - timedelta(seconds=1)))
     finally:
         await database.close()
 

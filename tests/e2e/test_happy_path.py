@@ -145,9 +145,9 @@ async def test_no_redirect_uri_needs_a_listener(folder, redirect_uri: str):
 async def test_the_same_on_postgresql(sandbox: SandboxProcess, folder, account: str, postgresql_url: str):
     async with open_house(sandbox, folder, database_url=postgresql_url) as house:
         sessions = await asyncio.gather(*(house.authorize(account, app) for app in ("AIOTT1", "AIOTT2")))
-        assert [session["status"] for session in sessions] == ["completed", "completed"]
-        assert [list(session["stage_seconds"]) for session in sessions] == [STAGES, STAGES]
+        assert [db["status"] for db in sessions] == ["completed", "completed"]
+        assert [list(db["stage_seconds"]) for db in sessions] == [STAGES, STAGES]
         await assert_stored(house, account)
         await house.nothing_left(account)
-        async with house._reading() as session:
-            assert "PostgreSQL" in await session.scalar(text("select version()"))
+        async with house._reading() as db:
+            assert "PostgreSQL" in await db.scalar(text("select version()"))

@@ -63,14 +63,14 @@ async def service(open_services: OpenContext) -> AsyncIterator[Context]:
 
 
 async def count_rotated(database: Database) -> int:
-    async with database.reading() as session:
+    async with database.reading() as db:
         query = select(func.count()).where(Credential.access_token.startswith("new:"))
-        return await session.scalar(query) or 0
+        return await db.scalar(query) or 0
 
 
 async def rows_of(database: Database) -> dict[str, Credential]:
-    async with database.reading() as session:
-        return {row.account_id: row for row in await session.scalars(select(Credential))}
+    async with database.reading() as db:
+        return {row.account_id: row for row in await db.scalars(select(Credential))}
 
 
 def told(ended: Ended) -> list[str]:
@@ -84,9 +84,9 @@ async def test_a_rotation_that_is_killed_half_way_is_resumed(
     await fill(service, ROWS)
     rotation = await runner.start("secrets", "rotate", environment=environment)
     await until(lambda: count_rotated(database))
-    async with database.transaction() as session:  # SQLite's one writer, or:
+    async with database.transaction() as db:  # SQLite's one writer, or:
         if not database.is_sqlite:
-            await session.execute(text("LOCK TABLE credentials IN SHARE MODE"))
+            await db.execute(text("LOCK TABLE credentials IN SHARE MODE"))
         rotation.kill()
         assert (await rotation.ended()).code == -9
     done = await count_rotated(database)
@@ -114,8 +114,8 @@ async def test_what_no_key_opens_is_told_with_the_way_out(
 ):
     await fill(service, 2)
     key_ring = make_settings(encryption_keys=key_list("k1")).key_ring
-    async with database.transaction() as session:
-        await session.execute(text("UPDATE credentials SET refresh_token = access_token WHERE id = 1"))
+    async with database.transaction() as db:
+        await db.execute(text("UPDATE credentials SET refresh_token = access_token WHERE id = 1"))
     await TokenSpill(folder=tmp_path / "spilled", key_ring=key_ring).write(
         HeldRefresh(1, "filled_00000", APP, 1, "lease", SecretStr("r"), utc_now()),
         new_tokens(),
@@ -217,8 +217,8 @@ async def test_tokens_are_imported_and_accounts_exported(
     assert [(line["account_id"], line["status"]) for line in table] == [
         (name, "active") for name in ("anna", "berta", "clara")
     ]
-    async with database.reading() as session:
-        events = (await session.scalars(select(Event).where(Event.event_type == "credential.imported"))).all()
+    async with database.reading() as db:
+        events = (await db.scalars(select(Event).where(Event.event_type == "credential.imported"))).all()
     assert [(event.account_id, event.actor, event.data["version"]) for event in events][-2:] == [
         ("anna", "cli", 2),
         ("berta", "cli", 2),

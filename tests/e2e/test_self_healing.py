@@ -57,22 +57,22 @@ async def repairs_of(house: House, account: str) -> list[AuthorizationSession]:
     query = select(AuthorizationSession).where(
         AuthorizationSession.twitter_username == account, AuthorizationSession.requested_by == "self-healing"
     )
-    async with house._reading() as session:
-        return list(await session.scalars(query))
+    async with house._reading() as db:
+        return list(await db.scalars(query))
 
 
 async def event_types(house: House, account: str) -> list[str]:
     query = select(Event.event_type).where(Event.account_id == account).order_by(Event.id)
-    async with house._reading() as session:
-        return list(await session.scalars(query))
+    async with house._reading() as db:
+        return list(await db.scalars(query))
 
 
 async def next_look(house: House) -> None:
     """A further look for broken accounts has ended."""
 
     async def last() -> Any:
-        async with house._reading() as session:
-            return await session.scalar(select(WorkerRun.last_success_at).where(WorkerRun.name == "repair"))
+        async with house._reading() as db:
+            return await db.scalar(select(WorkerRun.last_success_at).where(WorkerRun.name == "repair"))
 
     known = await last()
 

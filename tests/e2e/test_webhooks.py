@@ -95,9 +95,9 @@ async def dead(service: ServiceProcess) -> bool:
 
 async def happen(database: Database, numbers: range) -> None:
     for number in numbers:
-        async with database.transaction() as session:
+        async with database.transaction() as db:
             for account in ACCOUNTS:
-                recorder.record(session, "t.t", account_id=account, number=number)
+                recorder.record(db, "t.t", account_id=account, number=number)
 
 
 async def call(

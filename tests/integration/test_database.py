@@ -20,8 +20,8 @@ async def test_two_writers_lose_no_update(database: Database, add_profile):
     profile = await add_profile(profile_metadata={"count": 0})
 
     async def increment() -> None:
-        async with database.transaction() as session:
-            row = await session.get(Profile, profile.id, with_for_update=True)
+        async with database.transaction() as db:
+            row = await db.get(Profile, profile.id, with_for_update=True)
             row.profile_metadata = {"count": row.profile_metadata["count"] + 1}
 
     async def writer() -> None:
@@ -29,26 +29,26 @@ async def test_two_writers_lose_no_update(database: Database, add_profile):
             await increment()
 
     await asyncio.gather(writer(), writer())
-    async with database.reading() as session:
-        row = await session.get(Profile, profile.id)
+    async with database.reading() as db:
+        row = await db.get(Profile, profile.id)
     assert row.profile_metadata == {"count": 30}
 
 
 async def test_two_databases_on_one_file_lose_no_update(sqlite_url: str):
     """As two processes do: nothing but the file is shared."""
     first, second = Database(sqlite_url), Database(sqlite_url)
-    async with first.transaction() as session:
-        session.add(new_profile(profile_id="p", profile_metadata={"count": 0}))
+    async with first.transaction() as db:
+        db.add(new_profile(profile_id="p", profile_metadata={"count": 0}))
 
     async def writer(database: Database) -> None:
         for _ in range(15):
-            async with database.transaction() as session:
-                row = await session.get(Profile, 1)
+            async with database.transaction() as db:
+                row = await db.get(Profile, 1)
                 row.profile_metadata = {"count": row.profile_metadata["count"] + 1}
 
     await asyncio.gather(writer(first), writer(second))
-    async with second.reading() as session:
-        row = await session.get(Profile, 1)
+    async with second.reading() as db:
+        row = await db.get(Profile, 1)
     assert row.profile_metadata == {"count": 30}
     await first.close()
     await second.close()
@@ -56,8 +56,8 @@ async def test_two_databases_on_one_file_lose_no_update(sqlite_url: str):
 
 async def test_a_reader_waits_for_no_writer(database: Database, add_profile):
     await add_profile(profile_name="before")
-    async with database.transaction() as session:
-        await session.execute(text("UPDATE profiles SET profile_name = 'after'"))
+    async with database.transaction() as db:
+        await db.execute(text("UPDATE profiles SET profile_name = 'after'"))
         async with asyncio.timeout(5), database.reading() as reader:
             assert await reader.scalar(text("SELECT profile_name FROM profiles")) == "before"
 
@@ -70,10 +70,10 @@ async def test_a_hook_runs_when_others_can_see_the_change(database: Database, da
         with other.connect() as connection:
             seen.append(connection.execute(text("SELECT count(*) FROM profiles")).scalar_one())
 
-    async with database.transaction() as session:
-        session.add(new_profile())
-        after_commit(session, look)
-        await session.flush()
+    async with database.transaction() as db:
+        db.add(new_profile())
+        after_commit(db, look)
+        await db.flush()
         assert seen == []
     other.dispose()
     assert seen == [1]
@@ -82,8 +82,8 @@ async def test_a_hook_runs_when_others_can_see_the_change(database: Database, da
 async def test_a_rolled_back_change_runs_no_hook(database: Database):
     called = []
     with pytest.raises(RuntimeError):
-        async with database.transaction() as session:
-            after_commit(session, lambda: called.append(1))
+        async with database.transaction() as db:
+            after_commit(db, lambda: called.append(1))
             raise RuntimeError
     assert called == []
 
@@ -94,12 +94,12 @@ async def test_a_failing_hook_fails_neither_the_change_nor_the_next_hook(databas
     def fail() -> None:
         raise RuntimeError
 
-    async with database.transaction() as session:
-        session.add(new_profile(profile_id="kept"))
-        after_commit(session, fail)
-        after_commit(session, lambda: called.append(1))
-    async with database.reading() as session:
-        assert await session.scalar(text("SELECT profile_id FROM profiles")) == "kept"
+    async with database.transaction() as db:
+        db.add(new_profile(profile_id="kept"))
+        after_commit(db, fail)
+        after_commit(db, lambda: called.append(1))
+    async with database.reading() as db:
+        assert await db.scalar(text("SELECT profile_id FROM profiles")) == "kept"
     assert called == [1]
     assert "database.after_commit_failed" in caplog.text
 
@@ -112,8 +112,8 @@ async def test_a_database_without_tables_is_refused_with_the_way_out(empty_datab
 
 
 async def test_a_database_newer_than_the_code_is_refused(database: Database):
-    async with database.transaction() as session:
-        await session.execute(text("UPDATE alembic_version SET version_num = '999_from_the_future'"))
+    async with database.transaction() as db:
+        await db.execute(text("UPDATE alembic_version SET version_num = '999_from_the_future'"))
     with pytest.raises(SchemaOutOfDateException, match="999_from_the_future"):
         await database.check_schema()
 
@@ -139,8 +139,8 @@ async def test_a_connection_given_back_after_the_end_is_closed(database_url: str
     database = Database(database_url)
     if begins == "after":
         await database.close()
-    async with database.reading() as session:
-        driver = (await (await session.connection()).get_raw_connection()).driver_connection
+    async with database.reading() as db:
+        driver = (await (await db.connection()).get_raw_connection()).driver_connection
         if begins == "before":
             await database.close()
         await driver.execute("SELECT 1")
@@ -150,8 +150,8 @@ async def test_a_connection_given_back_after_the_end_is_closed(database_url: str
 
 async def test_a_naive_datetime_is_refused(database: Database):
     with pytest.raises(Exception, match="naive datetime"):
-        async with database.transaction() as session:
-            session.add(new_profile(last_synced=datetime(2026, 1, 1)))  # noqa: DTZ001
+        async with database.transaction() as db:
+            db.add(new_profile(last_synced=datetime(2026, 1, 1)))  # noqa: DTZ001
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
@@ -166,9 +166,9 @@ async def test_listeners_are_told_once_of_a_commit_and_not_of_a_rollback(databas
         database.listen(topic, lambda topic=topic: heard.append(topic))
 
     async def change(*topics: str) -> None:
-        async with database.transaction() as session:
+        async with database.transaction() as db:
             for topic in topics:
-                announce(session, topic)
+                announce(db, topic)
             if "fail" in topics:
                 raise KeyError
             assert heard == []
@@ -200,8 +200,8 @@ async def test_no_default_of_the_database_or_the_environment_changes_our_session
 ):
     async def settings_of(database: Database) -> tuple[dict[str, str], dict[str, str]]:
         query = f"SELECT name, setting FROM pg_settings WHERE lower(name) IN ({names})"
-        async with database.reading() as session:
-            pooled = {row.name: row.setting for row in await session.execute(text(query))}
+        async with database.reading() as db:
+            pooled = {row.name: row.setting for row in await db.execute(text(query))}
         async with await database.open_connection("test") as connection:
             own = dict(await (await connection.execute(query.encode())).fetchall())
         return pooled, own
@@ -224,10 +224,10 @@ async def test_no_default_of_the_database_or_the_environment_changes_our_session
     await database.migrate()
     await database.check_schema()
     moment = datetime(2026, 3, 4, 5, 6, 7, 891011, tzinfo=UTC)
-    async with database.transaction() as session:
-        session.add(new_profile(profile_id="ü", last_synced=moment))
-    async with database.reading() as session:
-        row = await session.get(Profile, 1)
+    async with database.transaction() as db:
+        db.add(new_profile(profile_id="ü", last_synced=moment))
+    async with database.reading() as db:
+        row = await db.get(Profile, 1)
     assert (row.profile_id, row.last_synced) == ("ü", moment)
     await database.close()
 
@@ -235,9 +235,9 @@ async def test_no_default_of_the_database_or_the_environment_changes_our_session
 async def test_options_of_the_url_come_on_top(postgresql_url: str):
     url = make_url(postgresql_url).update_query_dict({"options": "-c statement_timeout=1234ms"})
     database = Database(url.render_as_string(hide_password=False))
-    async with database.reading() as session:
-        assert await session.scalar(text("SHOW statement_timeout")) == "1234ms"
-        assert await session.scalar(text("SHOW datestyle")) == "ISO, MDY"
+    async with database.reading() as db:
+        assert await db.scalar(text("SHOW statement_timeout")) == "1234ms"
+        assert await db.scalar(text("SHOW datestyle")) == "ISO, MDY"
     await database.close()
 
 
@@ -263,10 +263,10 @@ async def test_postgresql_stores_every_character_but_nul_and_lone_surrogates(pos
     everything = "".join(chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
     database = Database(postgresql_url, pool_size=1)
     query = text("SELECT CAST(:value AS text)")
-    async with database.reading() as session:
-        assert await session.scalar(query, {"value": everything}) == everything
+    async with database.reading() as db:
+        assert await db.scalar(query, {"value": everything}) == everything
     for value in ("a\x00b", "\ud83d", "\ude00"):
         with pytest.raises((DBAPIError, UnicodeEncodeError)):
-            async with database.reading() as session:
-                await session.scalar(query, {"value": value})
+            async with database.reading() as db:
+                await db.scalar(query, {"value": value})
     await database.close()

@@ -31,10 +31,8 @@ async def test_a_step_back_from_007_revives_no_key_and_frees_none(database_url: 
         "of an app": {"api_apps": ["AIOTT1"]},
         "of accounts": {"account_patterns": ["shop_*"]},
     }
-    async with database.transaction() as session:
-        session.add_all(
-            ApiKey(name=name, key_id=name, prefix=name, **PLAIN | more) for name, more in rows.items()
-        )
+    async with database.transaction() as db:
+        db.add_all(ApiKey(name=name, key_id=name, prefix=name, **PLAIN | more) for name, more in rows.items())
     await database.close()
     # Alembic runs a loop of its own.
     await asyncio.to_thread(command.downgrade, alembic_config(database_url), "006")
@@ -54,9 +52,9 @@ async def test_the_step_to_010_ends_waits_that_older_versions_took_over_from_pro
     soon = utc_now() + timedelta(seconds=60)
     waiting = await add_session(attempts=1)
     asked = await add_session(not_before=soon, attempts=1)
-    async with database.transaction() as session:
-        session.add(AppState(api_app="A", limited_until=soon))
-        session.add_all(Credential(account_id=name, **CREDENTIAL) for name in ("due", "refused", "unknown"))
+    async with database.transaction() as db:
+        db.add(AppState(api_app="A", limited_until=soon))
+        db.add_all(Credential(account_id=name, **CREDENTIAL) for name in ("due", "refused", "unknown"))
     await database.close()
     await asyncio.to_thread(command.downgrade, alembic_config(database_url), "007")
     changes = (
@@ -70,10 +68,10 @@ async def test_the_step_to_010_ends_waits_that_older_versions_took_over_from_pro
             await connection.execute(text(change))
     await database.close()
     await database.migrate()
-    async with database.reading() as session:
-        assert await session.scalar(select(AppState.limited_until)) is None
-        not_before = dict((await session.execute(select(Session.id, Session.not_before))).all())
-        due = dict((await session.execute(select(Credential.account_id, Credential.refresh_due_at))).all())
+    async with database.reading() as db:
+        assert await db.scalar(select(AppState.limited_until)) is None
+        not_before = dict((await db.execute(select(Session.id, Session.not_before))).all())
+        due = dict((await db.execute(select(Credential.account_id, Credential.refresh_due_at))).all())
     assert not_before == {waiting.id: None, asked.id: soon}
     assert due["refused"] < utc_now() > due["unknown"]
     assert due["due"].year == 9999
@@ -83,13 +81,13 @@ async def test_a_step_back_from_008_cuts_long_user_ids_and_keeps_the_tokens(
     database_url: str, database: Database
 ):
     tokens = {"access_token": "a", "scopes": [], "api_app": "AIOTT1"}
-    async with database.transaction() as session:
-        session.add(Credential(account_id="alice", provider_user_id="i" * 255, refresh_refusals=3, **tokens))
+    async with database.transaction() as db:
+        db.add(Credential(account_id="alice", provider_user_id="i" * 255, refresh_refusals=3, **tokens))
     await database.close()
     await asyncio.to_thread(command.downgrade, alembic_config(database_url), "007")
     await database.migrate()
-    async with database.reading() as session:
-        row = await session.scalar(select(Credential))
+    async with database.reading() as db:
+        row = await db.scalar(select(Credential))
     assert row is not None
     assert (row.provider_user_id, row.refresh_refusals, row.access_token) == ("i" * 64, 0, "a")
 
@@ -99,16 +97,16 @@ def _names(connection: Connection) -> list[str]:
 
 
 async def test_009_tells_the_service_from_a_key_of_its_name(database_url: str, database: Database):
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         for name in ("billing", "self-healing"):
-            session.add(ApiKey(name=name, key_id=f"id of {name}", prefix=name, **PLAIN))
+            db.add(ApiKey(name=name, key_id=f"id of {name}", prefix=name, **PLAIN))
         profile = new_profile()
-        session.add(profile)
-        session.add_all(
+        db.add(profile)
+        db.add_all(
             new_session(profile, status="failed", requested_by=name)
             for name in ("billing", "self-healing", "cli", "deleted")
         )
-        session.add_all(
+        db.add_all(
             Event(event_type="x", actor=name)
             for name in ("billing", "self-healing", "cli", "service", "bootstrap")
         )
@@ -116,20 +114,20 @@ async def test_009_tells_the_service_from_a_key_of_its_name(database_url: str, d
     await asyncio.to_thread(command.downgrade, alembic_config(database_url), "007")
     await database.close()
     await database.migrate()
-    async with database.reading() as session:
+    async with database.reading() as db:
         by_name = select(
             Session.requested_by,
             Session.requested_by_kind,
             Session.requested_by_id,
         )
-        assert {tuple(row) for row in await session.execute(by_name)} == {
+        assert {tuple(row) for row in await db.execute(by_name)} == {
             ("billing", "key", "id of billing"),
             ("self-healing", "key", "id of self-healing"),
             ("cli", "cli", None),
             ("deleted", "key", None),
         }
         by_actor = select(Event.actor, Event.actor_kind, Event.actor_id)
-        assert {tuple(row) for row in await session.execute(by_actor)} == {
+        assert {tuple(row) for row in await db.execute(by_actor)} == {
             ("billing", "key", "id of billing"),
             ("self-healing", "key", "id of self-healing"),
             ("cli", "cli", None),
@@ -139,16 +137,16 @@ async def test_009_tells_the_service_from_a_key_of_its_name(database_url: str, d
 
 
 async def test_009_leaves_the_service_its_own_sessions(database_url: str, database: Database):
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         profile = new_profile()
-        session.add(profile)
-        session.add(new_session(profile, status="failed", requested_by="self-healing"))
+        db.add(profile)
+        db.add(new_session(profile, status="failed", requested_by="self-healing"))
     await database.close()
     await asyncio.to_thread(command.downgrade, alembic_config(database_url), "007")
     await database.close()
     await database.migrate()
-    async with database.reading() as session:
-        kinds = (await session.scalars(select(Session.requested_by_kind))).all()
+    async with database.reading() as db:
+        kinds = (await db.scalars(select(Session.requested_by_kind))).all()
     assert kinds == ["self-healing"]
 
 
@@ -159,9 +157,9 @@ class _KilledError(Exception):
 async def test_009_is_started_again_after_a_kill_between_statements(database_url: str, database: Database):
     """Each try ends one statement later than the one before; what earlier ones committed stays."""
     ids = list(range(1, 100_000, 10_000))  # of ten batches
-    async with database.transaction() as session:
-        session.add(ApiKey(name="billing", key_id="id of billing", prefix="billing", **PLAIN))
-        session.add_all(Event(id=number, event_type="x", actor="billing") for number in ids)
+    async with database.transaction() as db:
+        db.add(ApiKey(name="billing", key_id="id of billing", prefix="billing", **PLAIN))
+        db.add_all(Event(id=number, event_type="x", actor="billing") for number in ids)
     await database.close()
     config = alembic_config(database_url)
     await asyncio.to_thread(command.downgrade, config, "008")
@@ -176,9 +174,9 @@ async def test_009_is_started_again_after_a_kill_between_statements(database_url
                 rewritten.add(await connection.run_sync(_rewritten_events))
             await database.close()
     assert rewritten & set(range(1, len(ids)))  # a batch that has ended stays, whatever comes after it
-    async with database.reading() as session:
+    async with database.reading() as db:
         by_actor = select(Event.id, Event.actor_kind, Event.actor_id).order_by(Event.id)
-        rows = [tuple(row) for row in await session.execute(by_actor)]
+        rows = [tuple(row) for row in await db.execute(by_actor)]
     assert rows == [(number, "key", "id of billing") for number in ids]
     await database.close()
     await asyncio.to_thread(command.downgrade, config, "008")

@@ -8,7 +8,7 @@ from app.api.dependencies import (
     AuthorizeCallerDep,
     ContextDep,
     KeyFirstRoute,
-    ReadSessionDep,
+    ReadDbDep,
     TokensCallerDep,
 )
 from app.api.errors import errors
@@ -62,23 +62,23 @@ async def list_accounts(
     query: Annotated[AccountListQuery, Query()],
     caller: AuthorizeCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[AccountResponse]:
     """Accounts with tokens: status, expiry, last refresh, failures."""
     wanted = query.wanted(
         context.cursors, caller, of="accounts", sort=query.sort, descending=query.order == "desc"
     )
-    page = await accounts.page(session, query.filter(), wanted, reach=caller.reach)
+    page = await accounts.page(db, query.filter(), wanted, reach=caller.reach)
     rows = [AccountResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="accounts")
 
 
 @router.get("/{account_id}", operation_id="getAccount", responses=errors(TokenNotFoundException))
 async def get_account(
-    account_id: AccountId, caller: AuthorizeCallerDep, session: ReadSessionDep
+    account_id: AccountId, caller: AuthorizeCallerDep, db: ReadDbDep
 ) -> APIResponse[list[AccountResponse]]:
     """The account's token sets, one for each app."""
-    rows = await accounts.of_account(session, account_id, reach=caller.reach)
+    rows = await accounts.of_account(db, account_id, reach=caller.reach)
     if not rows:
         raise TokenNotFoundException(account_id, "any app")
     return success_response([AccountResponse.from_row(row) for row in rows])

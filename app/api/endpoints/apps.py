@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api.dependencies import AdminCallerDep, ContextDep, KeyFirstRoute, ReadSessionDep, SessionDep
+from app.api.dependencies import AdminCallerDep, ContextDep, DbDep, KeyFirstRoute, ReadDbDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas.app import PausedAppResponse, ResumedAppResponse
@@ -12,19 +12,19 @@ router = APIRouter(prefix="/apps", tags=["apps"], route_class=KeyFirstRoute)
 
 @router.get("/paused", operation_id="listPausedApps", responses=errors())
 async def list_paused_apps(
-    caller: AdminCallerDep, context: ContextDep, session: ReadSessionDep
+    caller: AdminCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[list[PausedAppResponse]]:
     """Apps whose sessions do not start: paused, since when and why; or limited, until when and by what."""
-    rows = await context.apps.stopped(session, reach=caller.reach)
+    rows = await context.apps.stopped(db, reach=caller.reach)
     return success_response([PausedAppResponse.from_row(row) for row in rows])
 
 
 @router.post("/{api_app}/resume", operation_id="resumeApp", responses=errors())
 async def resume_app(
-    api_app: str, caller: AdminCallerDep, context: ContextDep, session: SessionDep
+    api_app: str, caller: AdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ResumedAppResponse]:
     """Let the app's sessions start again, once its settings are mended, and lift its limits in all processes."""
-    resumed = await context.apps.resume(session, api_app, actor=caller.name, reach=caller.reach)
+    resumed = await context.apps.resume(db, api_app, actor=caller.name, reach=caller.reach)
     return success_response(
         ResumedAppResponse(api_app=api_app, was_paused=resumed.was_paused, was_limited=resumed.was_limited)
     )

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query, Response, status
 from app.api.dependencies import (
     AuthorizeCallerDep,
     ContextDep,
+    DbDep,
     IdempotencyKeyDep,
     KeyFirstRoute,
-    ReadSessionDep,
-    SessionDep,
+    ReadDbDep,
     WaitDep,
 )
 from app.api.errors import errors
@@ -70,9 +70,9 @@ async def authorize(
     idempotency_key: IdempotencyKeyDep = None,
 ) -> APIResponse[SessionResponse]:
     """Start the account's authorization. The answer comes at once; `Prefer: wait=30` waits for the end."""
-    async with context.database.transaction() as session:
+    async with context.database.transaction() as db:
         placed = await context.authorizations.request(
-            session, body.order(), caller=caller, idempotency_key=idempotency_key
+            db, body.order(), caller=caller, idempotency_key=idempotency_key
         )
     response.headers["Location"] = f"/authorize/{placed.session_id}"
     if not placed.is_new:
@@ -86,11 +86,11 @@ async def list_authorizations(
     query: Annotated[SessionListQuery, Query()],
     caller: AuthorizeCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[SessionSummary]:
     """Authorization sessions, the newest first."""
     wanted = query.wanted(context.cursors, caller, of="authorize", descending=query.order == "desc")
-    page = await queries.page(session, query.filter(), wanted, reach=caller.reach)
+    page = await queries.page(db, query.filter(), wanted, reach=caller.reach)
     rows = [SessionSummary.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="authorize")
 
@@ -110,12 +110,12 @@ async def get_authorization(
     responses=errors(SessionNotFoundException, SessionEndedException),
 )
 async def cancel_authorization(
-    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
+    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
     """End the session now; a browser that runs for it stops within two seconds."""
-    await context.authorizations.cancel(session, session_id, actor=caller.name, reach=caller.reach)
-    await session.flush()
-    return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))
+    await context.authorizations.cancel(db, session_id, actor=caller.name, reach=caller.reach)
+    await db.flush()
+    return success_response(SessionResponse.from_view(await context.authorizations.view(db, session_id)))
 
 
 @router.post(
@@ -127,12 +127,12 @@ async def cancel_authorization(
     ),
 )
 async def retry_authorization(
-    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
+    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
     """Let a session that ended without tokens start again."""
-    await context.authorizations.retry(session, session_id, actor=caller.name, reach=caller.reach)
-    await session.flush()
-    return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))
+    await context.authorizations.retry(db, session_id, actor=caller.name, reach=caller.reach)
+    await db.flush()
+    return success_response(SessionResponse.from_view(await context.authorizations.view(db, session_id)))
 
 
 @router.post(
@@ -144,9 +144,9 @@ async def retry_authorization(
     ),
 )
 async def resume_authorization(
-    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, session: SessionDep
+    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
     """A person is there: open the profile at the page that needs attention, and go on when they are done."""
-    await context.authorizations.resume(session, session_id, actor=caller.name, reach=caller.reach)
-    await session.flush()
-    return success_response(SessionResponse.from_view(await context.authorizations.view(session, session_id)))
+    await context.authorizations.resume(db, session_id, actor=caller.name, reach=caller.reach)
+    await db.flush()
+    return success_response(SessionResponse.from_view(await context.authorizations.view(db, session_id)))

@@ -10,7 +10,7 @@ from app.api.dependencies import (
     ContextDep,
     IdempotencyKeyDep,
     KeyFirstRoute,
-    ReadSessionDep,
+    ReadDbDep,
 )
 from app.api.errors import errors
 from app.api.openapi import LOCATION
@@ -78,15 +78,15 @@ async def authorize_batch(
         await request.body(),
         max_rows=context.settings.max_batch_rows,
     )
-    async with context.database.transaction() as session:
-        placed = await context.batches.request(session, order, caller=caller, idempotency_key=idempotency_key)
+    async with context.database.transaction() as db:
+        placed = await context.batches.request(db, order, caller=caller, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/batches/{placed.batch_id}"
     if not placed.is_new:
         response.status_code = status.HTTP_200_OK
-    async with context.database.reading() as session:
-        view = await queries.view_batch(session, placed.batch_id, caller=caller)
+    async with context.database.reading() as db:
+        view = await queries.view_batch(db, placed.batch_id, caller=caller)
         rows, _ = await queries.page_of_results(
-            session, placed.batch_id, page=1, page_size=len(order.rows), caller=caller
+            db, placed.batch_id, page=1, page_size=len(order.rows), caller=caller
         )
     results = [RowResponse.from_result(row) for row in rows]
     return success_response(PlacedBatchResponse.from_placed(view, results, existing=not placed.is_new))
@@ -97,24 +97,20 @@ async def list_batches(
     query: Annotated[PageQuery, Query()],
     caller: AuthorizeCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[BatchSummary]:
     """The newest first."""
     wanted = query.wanted(context.cursors, caller, of="batches", descending=True)
-    page = await queries.page_of_batches(session, wanted, caller=caller)
+    page = await queries.page_of_batches(db, wanted, caller=caller)
     return query.answer(
         page, [BatchSummary.from_row(row) for row in page.rows], context.cursors, caller, of="batches"
     )
 
 
 @router.get("/batches/{batch_id}", operation_id="getBatch", responses=errors(BatchNotFoundException))
-async def get_batch(
-    batch_id: str, caller: AuthorizeCallerDep, session: ReadSessionDep
-) -> APIResponse[BatchResponse]:
+async def get_batch(batch_id: str, caller: AuthorizeCallerDep, db: ReadDbDep) -> APIResponse[BatchResponse]:
     """Its status, counts and the time it still needs."""
-    return success_response(
-        BatchResponse.from_view(await queries.view_batch(session, batch_id, caller=caller))
-    )
+    return success_response(BatchResponse.from_view(await queries.view_batch(db, batch_id, caller=caller)))
 
 
 @router.get(
@@ -124,11 +120,11 @@ async def list_batch_results(
     batch_id: str,
     query: Annotated[ResultListQuery, Query()],
     caller: AuthorizeCallerDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[RowResponse]:
     """Row by row, in their order."""
     found, total = await queries.page_of_results(
-        session, batch_id, page=query.page, page_size=query.page_size, caller=caller
+        db, batch_id, page=query.page, page_size=query.page_size, caller=caller
     )
     rows = [RowResponse.from_result(row) for row in found]
     return paginated_response(rows, total=total, page=query.page, page_size=query.page_size)
@@ -143,11 +139,11 @@ async def cancel_batch(
     batch_id: str, caller: AuthorizeCallerDep, context: ContextDep
 ) -> APIResponse[BatchResponse]:
     """End all its sessions now; browsers that run for it stop within two seconds."""
-    async with context.database.transaction() as session:
-        await context.batches.cancel(session, batch_id, caller=caller)
+    async with context.database.transaction() as db:
+        await context.batches.cancel(db, batch_id, caller=caller)
     await context.batch_pacing.pace(batch_id)
-    async with context.database.reading() as session:
-        view = await queries.view_batch(session, batch_id, caller=caller)
+    async with context.database.reading() as db:
+        view = await queries.view_batch(db, batch_id, caller=caller)
     return success_response(BatchResponse.from_view(view))
 
 
@@ -164,11 +160,11 @@ async def retry_batch(
 ) -> APIResponse[RetriedBatchResponse]:
     """Let its sessions that ended without tokens start again."""
     wanted = body or RetryBatchRequest()
-    async with context.database.transaction() as session:
+    async with context.database.transaction() as db:
         put_back = await context.batches.retry(
-            session, batch_id, needs_attention=wanted.needs_attention, caller=caller
+            db, batch_id, needs_attention=wanted.needs_attention, caller=caller
         )
-    async with context.database.reading() as session:
-        view = await queries.view_batch(session, batch_id, caller=caller)
+    async with context.database.reading() as db:
+        view = await queries.view_batch(db, batch_id, caller=caller)
     summary = BatchResponse.from_view(view)
     return success_response(RetriedBatchResponse(**vars(summary), put_back=put_back))

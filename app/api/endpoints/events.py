@@ -18,7 +18,7 @@ from app.api.dependencies import (
     EventsCallerDep,
     FleetAdminCallerDep,
     KeyFirstRoute,
-    ReadSessionDep,
+    ReadDbDep,
 )
 from app.api.errors import errors
 from app.api.http.stalled_clients import STALLED
@@ -68,12 +68,12 @@ async def list_events(
     query: Annotated[EventListQuery, Query()],
     caller: EventsCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[EventResponse]:
     """The latest first. Pages end with that of the 10,000th event; `next_cursor` goes on to the end."""
     wanted = query.filter(caller.reach)
-    found = await _found(session, context.cursors, query, wanted, reader=caller.name)
-    count = await queries.count(session, wanted)
+    found = await _found(db, context.cursors, query, wanted, reader=caller.name)
+    count = await queries.count(db, wanted)
     answer = paginated_response(
         [EventResponse.from_row(row) for row in found.rows],
         total=count.number,
@@ -86,13 +86,13 @@ async def list_events(
 
 
 async def _found(
-    session: AsyncSession, cursors: Cursors, query: EventListQuery, wanted: EventFilter, *, reader: str
+    db: AsyncSession, cursors: Cursors, query: EventListQuery, wanted: EventFilter, *, reader: str
 ) -> EventRows:
     if query.cursor is not None:
         occurred_at, event_id = cursors.read(query.cursor, reader=reader, of=_LIST, filters=query.filters())
         place = Place(datetime.fromisoformat(occurred_at), event_id)
-        return await queries.rows_before(session, wanted, place, limit=query.page_size)
-    return await queries.page(session, wanted, page=query.page, page_size=query.page_size)
+        return await queries.rows_before(db, wanted, place, limit=query.page_size)
+    return await queries.page(db, wanted, page=query.page, page_size=query.page_size)
 
 
 def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None, *, reader: str) -> str | None:
@@ -140,9 +140,9 @@ async def export_events(
     context: ContextDep,
 ) -> StreamingResponse:
     """As CSV or as a JSON object a line; a file that ends early is broken off, not ended."""
-    async with context.database.transaction() as session:
+    async with context.database.transaction() as db:
         recorder.record(
-            session, "events.exported", actor=caller.name, format=query.format, filters=query.filters()
+            db, "events.exported", actor=caller.name, format=query.format, filters=query.filters()
         )
     write = _csv_lines if query.format == "csv" else _json_lines
     parts = context.event_exports.parts(query.filter(caller.reach), _may_read(request, caller, context))
@@ -155,9 +155,9 @@ def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[]
     """Whether the key still may what it might when the request came."""
 
     async def may_read() -> bool:
-        async with context.database.reading() as session:
+        async with context.database.reading() as db:
             try:
-                now = await context.keys.authenticate(session, request.headers.get("X-API-Key"))
+                now = await context.keys.authenticate(db, request.headers.get("X-API-Key"))
             except AuthenticationException:
                 return False
         return now.may(Scope.EVENTS) and now.reach == caller.reach

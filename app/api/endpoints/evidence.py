@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.api.dependencies import EvidenceCallerDep, KeyFirstRoute, ReadSessionDep
+from app.api.dependencies import EvidenceCallerDep, KeyFirstRoute, ReadDbDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas.evidence import EvidenceResponse
@@ -20,10 +20,10 @@ router = APIRouter(prefix="/authorize", tags=["evidence"], route_class=KeyFirstR
     responses=errors(SessionNotFoundException),
 )
 async def get_evidence(
-    session_id: str, caller: EvidenceCallerDep, session: ReadSessionDep
+    session_id: str, caller: EvidenceCallerDep, db: ReadDbDep
 ) -> APIResponse[list[EvidenceResponse]]:
     """Of each attempt that failed in the browser: address, title, test ids, console errors."""
-    found = await evidence.of_session(session, session_id, reach=caller.reach)
+    found = await evidence.of_session(db, session_id, reach=caller.reach)
     return success_response(
         [EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in found]
     )
@@ -41,12 +41,12 @@ async def get_evidence(
 async def get_screenshot(
     session_id: str,
     caller: EvidenceCallerDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
     attempt: Annotated[
         int | None, Query(ge=1, le=1_000_000, description="Default: the last that has one")
     ] = None,
 ) -> Response:
     """The page as it was when an attempt failed; what stood in input fields is not to be seen."""
-    number, image = await evidence.screenshot(session, session_id, attempt=attempt, reach=caller.reach)
+    number, image = await evidence.screenshot(db, session_id, attempt=attempt, reach=caller.reach)
     name = f'inline; filename="{session_id}-attempt-{number}.jpg"'
     return Response(image, media_type="image/jpeg", headers={"Content-Disposition": name})

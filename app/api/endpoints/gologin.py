@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api.dependencies import ContextDep, FleetAdminCallerDep, KeyFirstRoute, SessionDep
+from app.api.dependencies import ContextDep, DbDep, FleetAdminCallerDep, KeyFirstRoute
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas.health import BreakerResponse
@@ -18,8 +18,8 @@ async def get_breaker(_caller: FleetAdminCallerDep, context: ContextDep) -> APIR
 
 @router.post("/breaker/close", operation_id="closeBreaker", responses=errors())
 async def close_breaker(
-    caller: FleetAdminCallerDep, context: ContextDep, session: SessionDep
+    caller: FleetAdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[BreakerResponse]:
     """Let calls through again, once you know that the API token of the settings works."""
-    await context.gate.close(session, actor=caller.name)
+    await context.gate.close(db, actor=caller.name)
     return success_response(BreakerResponse(is_open=False, opened_at=None, reason=None))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
-from app.api.dependencies import AdminCallerDep, ContextDep, KeyFirstRoute, ReadSessionDep, SessionDep
+from app.api.dependencies import AdminCallerDep, ContextDep, DbDep, KeyFirstRoute, ReadDbDep
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas.key import CreateKeyRequest, KeyListQuery, KeyResponse, MadeKeyResponse, RotateKeyRequest
@@ -28,11 +28,11 @@ router = APIRouter(prefix="/keys", tags=["keys"], route_class=KeyFirstRoute)
     responses=errors(KeyNameTakenException, KeyEscalationException, UnknownApiAppException),
 )
 async def create_key(
-    body: CreateKeyRequest, caller: AdminCallerDep, context: ContextDep, session: SessionDep
+    body: CreateKeyRequest, caller: AdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[MadeKeyResponse]:
     """Make a key. The answer is the only one that shows it."""
     made = await context.keys.create(
-        session,
+        db,
         name=body.name,
         scopes=frozenset(body.scopes),
         reach=body.reach(),
@@ -48,21 +48,21 @@ async def list_keys(
     query: Annotated[KeyListQuery, Query()],
     caller: AdminCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[KeyResponse]:
     """By name, the revoked ones, too; a restricted key sees itself and those that it has made."""
     wanted = query.wanted(context.cursors, caller, of="keys", sort="name")
-    page = await context.keys.page(session, query.filter(), wanted, caller=caller)
+    page = await context.keys.page(db, query.filter(), wanted, caller=caller)
     rows = [KeyResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="keys")
 
 
 @router.get("/{key_id}", operation_id="getKey", responses=errors(KeyNotFoundException))
 async def get_key(
-    key_id: str, caller: AdminCallerDep, context: ContextDep, session: ReadSessionDep
+    key_id: str, caller: AdminCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[KeyResponse]:
     """What it may, for whom, until when, and when it was last used."""
-    return success_response(KeyResponse.from_row(await context.keys.get(session, key_id, caller=caller)))
+    return success_response(KeyResponse.from_row(await context.keys.get(db, key_id, caller=caller)))
 
 
 @router.post(
@@ -76,20 +76,20 @@ async def rotate_key(
     key_id: str,
     caller: AdminCallerDep,
     context: ContextDep,
-    session: SessionDep,
+    db: DbDep,
     body: RotateKeyRequest | None = None,
 ) -> APIResponse[MadeKeyResponse]:
     """Another key for the same caller, shown once; the old one works on for `overlap` seconds, a day by default."""
     wanted = body or RotateKeyRequest()
     made = await context.keys.rotate(
-        session, key_id, overlap=wanted.for_how_long, force=wanted.force, caller=caller
+        db, key_id, overlap=wanted.for_how_long, force=wanted.force, caller=caller
     )
     return success_response(MadeKeyResponse.from_made(made))
 
 
 @router.delete("/{key_id}", operation_id="revokeKey", responses=errors(KeyNotFoundException))
 async def revoke_key(
-    key_id: str, caller: AdminCallerDep, context: ContextDep, session: SessionDep
+    key_id: str, caller: AdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[KeyResponse]:
     """End it for good, at once. It stays in the list, and its name is taken."""
-    return success_response(KeyResponse.from_row(await context.keys.revoke(session, key_id, caller=caller)))
+    return success_response(KeyResponse.from_row(await context.keys.revoke(db, key_id, caller=caller)))

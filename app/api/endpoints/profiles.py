@@ -6,11 +6,11 @@ from fastapi import APIRouter, Query, status
 
 from app.api.dependencies import (
     ContextDep,
+    DbDep,
     FleetProfilesCallerDep,
     KeyFirstRoute,
     ProfilesCallerDep,
-    ReadSessionDep,
-    SessionDep,
+    ReadDbDep,
 )
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
@@ -32,24 +32,24 @@ async def list_profiles(
     query: Annotated[ProfileListQuery, Query()],
     caller: ProfilesCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[ProfileResponse]:
     """Profiles as the last sync saw them."""
     wanted = query.wanted(
         context.cursors, caller, of="profiles", sort=query.sort, descending=query.order == "desc"
     )
-    page = await context.directory.page(session, query.filter(), wanted, reach=caller.reach)
+    page = await context.directory.page(db, query.filter(), wanted, reach=caller.reach)
     rows = [ProfileResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="profiles")
 
 
 @router.post("/sync", status_code=status.HTTP_202_ACCEPTED, operation_id="syncProfiles", responses=errors())
 async def sync_profiles(
-    caller: FleetProfilesCallerDep, context: ContextDep, session: SessionDep, body: SyncRequest | None = None
+    caller: FleetProfilesCallerDep, context: ContextDep, db: DbDep, body: SyncRequest | None = None
 ) -> APIResponse[SyncResponse]:
     """Ask for a pass over GoLogin's list now; it starts when the one that runs has ended."""
     allowed = body.allow_mass_removal if body else False
-    sync = await context.sync_worker.request(session, requested_by=caller.name, allow_mass_removal=allowed)
+    sync = await context.sync_worker.request(db, requested_by=caller.name, allow_mass_removal=allowed)
     return success_response(SyncResponse.from_row(sync))
 
 
@@ -58,21 +58,21 @@ async def list_syncs(
     query: Annotated[PageQuery, Query()],
     caller: FleetProfilesCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[SyncResponse]:
     """Passes over GoLogin's list, the newest first."""
     wanted = query.wanted(context.cursors, caller, of="syncs", descending=True)
-    page = await context.syncs.page(session, wanted)
+    page = await context.syncs.page(db, wanted)
     rows = [SyncResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="syncs")
 
 
 @router.get("/sync/{sync_id}", operation_id="getSync", responses=errors(SyncNotFoundException))
 async def get_sync(
-    sync_id: str, _caller: FleetProfilesCallerDep, context: ContextDep, session: ReadSessionDep
+    sync_id: str, _caller: FleetProfilesCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[SyncResponse]:
     """How far a sync is, and what it found."""
-    return success_response(SyncResponse.from_row(await context.syncs.get(session, sync_id)))
+    return success_response(SyncResponse.from_row(await context.syncs.get(db, sync_id)))
 
 
 @router.get("/by-account/{account_id}", operation_id="listProfilesOfAccount", responses=errors())
@@ -80,21 +80,21 @@ async def list_profiles_of_account(
     account_id: AccountId,
     caller: ProfilesCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
     api_app: Annotated[str | None, Query(description="Of those for the app, or for any")] = None,
 ) -> APIResponse[list[ProfileResponse]]:
     """The account's active profiles; the first is the one that an authorization uses."""
-    rows = await context.directory.of_account(session, account_id, api_app=api_app, reach=caller.reach)
+    rows = await context.directory.of_account(db, account_id, api_app=api_app, reach=caller.reach)
     return success_response([ProfileResponse.from_row(row) for row in rows])
 
 
 @router.get("/{profile_id}", operation_id="getProfile", responses=errors(UnknownProfileException))
 async def get_profile(
-    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, session: ReadSessionDep
+    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[ProfileResponse]:
     """One profile, whether GoLogin still lists it or not."""
     return success_response(
-        ProfileResponse.from_row(await context.directory.get(session, profile_id, reach=caller.reach))
+        ProfileResponse.from_row(await context.directory.get(db, profile_id, reach=caller.reach))
     )
 
 
@@ -104,11 +104,11 @@ async def get_profile(
     responses=errors(UnknownProfileException, ProfileConflictException),
 )
 async def link_profile(
-    profile_id: str, body: LinkRequest, caller: ProfilesCallerDep, context: ContextDep, session: SessionDep
+    profile_id: str, body: LinkRequest, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
     """Say by hand whose profile it is; this wins over the rule of the settings."""
     row = await context.directory.link(
-        session,
+        db,
         profile_id,
         account_id=body.twitter_username,
         api_app=body.api_app,
@@ -122,10 +122,10 @@ async def link_profile(
     "/{profile_id}/account", operation_id="unlinkProfile", responses=errors(UnknownProfileException)
 )
 async def unlink_profile(
-    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, session: SessionDep
+    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
     """Whose profile it is follows from the rule of the settings again."""
-    row = await context.directory.unlink(session, profile_id, actor=caller.name, reach=caller.reach)
+    row = await context.directory.unlink(db, profile_id, actor=caller.name, reach=caller.reach)
     return success_response(ProfileResponse.from_row(row))
 
 
@@ -133,8 +133,8 @@ async def unlink_profile(
     "/{profile_id}/release", operation_id="releaseProfile", responses=errors(UnknownProfileException)
 )
 async def release_profile(
-    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, session: SessionDep
+    profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
     """End a quarantine, once you have seen that no browser of the profile runs."""
-    row = await context.directory.release(session, profile_id, actor=caller.name, reach=caller.reach)
+    row = await context.directory.release(db, profile_id, actor=caller.name, reach=caller.reach)
     return success_response(ProfileResponse.from_row(row))

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Path, Query, status
 
 from app.api.dependencies import (
     ContextDep,
+    DbDep,
     KeyFirstRoute,
-    ReadSessionDep,
-    SessionDep,
+    ReadDbDep,
     WebhooksCallerDep,
 )
 from app.api.errors import errors
@@ -58,21 +58,19 @@ async def create_webhook(
 
 
 @router.get("", operation_id="listWebhooks", responses=errors())
-async def list_webhooks(
-    caller: WebhooksCallerDep, session: ReadSessionDep
-) -> APIResponse[list[WebhookResponse]]:
+async def list_webhooks(caller: WebhooksCallerDep, db: ReadDbDep) -> APIResponse[list[WebhookResponse]]:
     """Those that reach no further than the API key, the oldest first."""
-    views = await queries.all_within(session, caller.reach)
+    views = await queries.all_within(db, caller.reach)
     return success_response([WebhookResponse.from_view(view) for view in views])
 
 
 @router.get("/{webhook_id}", operation_id="getWebhook", responses=errors(WebhookNotFoundException))
 async def get_webhook(
-    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: ReadSessionDep
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[WebhookResponse]:
     """With how many deliveries wait, and were given up."""
-    row = await context.webhooks.get(session, webhook_id, caller)
-    return success_response(WebhookResponse.from_view(await queries.view(session, row)))
+    row = await context.webhooks.get(db, webhook_id, caller)
+    return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
 
 @router.patch(
@@ -85,17 +83,17 @@ async def update_webhook(
 ) -> APIResponse[WebhookResponse]:
     """Deliveries that wait go to the new URL; those of types, apps or accounts that it no longer has are parked."""
     row = await context.webhooks.update(webhook_id, body.order(), caller)
-    async with context.database.reading() as session:
-        view = await queries.view(session, row)
+    async with context.database.reading() as db:
+        view = await queries.view(db, row)
     return success_response(WebhookResponse.from_view(view))
 
 
 @router.delete("/{webhook_id}", operation_id="deleteWebhook", responses=errors(WebhookNotFoundException))
 async def delete_webhook(
-    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: SessionDep
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[None]:
     """Nothing is sent to it any more; its deliveries are forgotten, too."""
-    await context.webhooks.delete(session, webhook_id, caller)
+    await context.webhooks.delete(db, webhook_id, caller)
     return success_response(None)
 
 
@@ -116,20 +114,20 @@ async def rotate_webhook(
 
 @router.post("/{webhook_id}/pause", operation_id="pauseWebhook", responses=errors(WebhookNotFoundException))
 async def pause_webhook(
-    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: SessionDep
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[WebhookResponse]:
     """Send nothing until it is resumed; no event is lost that is not deleted meanwhile."""
-    row = await context.webhooks.pause(session, webhook_id, caller)
-    return success_response(WebhookResponse.from_view(await queries.view(session, row)))
+    row = await context.webhooks.pause(db, webhook_id, caller)
+    return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
 
 @router.post("/{webhook_id}/resume", operation_id="resumeWebhook", responses=errors(WebhookNotFoundException))
 async def resume_webhook(
-    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, session: SessionDep
+    webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[WebhookResponse]:
     """Go on; what waits for another attempt is tried at once, also when it was not paused."""
-    row = await context.webhooks.resume(session, webhook_id, caller)
-    return success_response(WebhookResponse.from_view(await queries.view(session, row)))
+    row = await context.webhooks.resume(db, webhook_id, caller)
+    return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
 
 @router.post("/{webhook_id}/test", operation_id="testWebhook", responses=errors(WebhookNotFoundException))
@@ -152,10 +150,10 @@ async def replay_webhook(
     body: ReplayWebhookRequest,
     caller: WebhooksCallerDep,
     context: ContextDep,
-    session: SessionDep,
+    db: DbDep,
 ) -> APIResponse[ReplayedWebhookResponse]:
     """Send all events since a time or an event again, with their old ids; of a paused one once it is resumed."""
-    replay = await context.webhooks.replay(session, webhook_id, caller, since=body.begin)
+    replay = await context.webhooks.replay(db, webhook_id, caller, since=body.begin)
     return success_response(ReplayedWebhookResponse(**vars(replay)))
 
 
@@ -169,13 +167,13 @@ async def list_deliveries(
     query: Annotated[DeliveryListQuery, Query()],
     caller: WebhooksCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> PaginatedResponse[DeliveryResponse]:
     """Those of the newest events first."""
-    endpoint = await context.webhooks.get(session, webhook_id, caller)
+    endpoint = await context.webhooks.get(db, webhook_id, caller)
     name = f"deliveries of {endpoint.endpoint_id}"
     wanted = query.wanted(context.cursors, caller, of=name, sort="event_id", descending=True)
-    page = await queries.page_of_deliveries(session, endpoint, caller.reach, wanted, status=query.status)
+    page = await queries.page_of_deliveries(db, endpoint, caller.reach, wanted, status=query.status)
     rows = [DeliveryResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of=name)
 
@@ -190,11 +188,11 @@ async def get_delivery(
     delivery_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
     caller: WebhooksCallerDep,
     context: ContextDep,
-    session: ReadSessionDep,
+    db: ReadDbDep,
 ) -> APIResponse[DeliveryDetailResponse]:
     """One delivery with every attempt and what was answered."""
-    endpoint = await context.webhooks.get(session, webhook_id, caller)
-    row, attempts = await queries.delivery(session, endpoint, caller.reach, delivery_id)
+    endpoint = await context.webhooks.get(db, webhook_id, caller)
+    row, attempts = await queries.delivery(db, endpoint, caller.reach, delivery_id)
     shown = DeliveryResponse.from_row(row)
     attempt_list = [DeliveryAttemptResponse.of(attempt) for attempt in attempts]
     return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))

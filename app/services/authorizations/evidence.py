@@ -12,10 +12,10 @@ from app.services.shared.access import EVERYTHING, Reach
 from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundException
 
 
-def record(session: AsyncSession, row: AuthorizationSession, seen: PageEvidence) -> None:
+def record(db: AsyncSession, row: AuthorizationSession, seen: PageEvidence) -> None:
     """What the browser showed at the end of the attempt whose number the row carries."""
     texts = (seen.url, seen.title, *seen.test_ids, *seen.console)
-    session.add(
+    db.add(
         Evidence(
             session_id=row.session_id,
             attempt=row.attempts,
@@ -30,38 +30,38 @@ def record(session: AsyncSession, row: AuthorizationSession, seen: PageEvidence)
 
 
 async def of_session(
-    session: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING
+    db: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING
 ) -> Sequence[tuple[Evidence, bool]]:
     """Of all attempts, each with whether it has a screenshot. Raises `SessionNotFoundException`."""
-    await _require_session(session, session_id, reach)
+    await _require_session(db, session_id, reach)
     query = (
         select(Evidence, Evidence.screenshot.is_not(None))
         .where(Evidence.session_id == session_id)
         .order_by(Evidence.attempt)
     )
-    return [(row, has_screenshot) for row, has_screenshot in await session.execute(query)]
+    return [(row, has_screenshot) for row, has_screenshot in await db.execute(query)]
 
 
 async def screenshot(
-    session: AsyncSession, session_id: str, *, attempt: int | None = None, reach: Reach = EVERYTHING
+    db: AsyncSession, session_id: str, *, attempt: int | None = None, reach: Reach = EVERYTHING
 ) -> tuple[int, bytes]:
     """The attempt's number and its JPEG; of the last attempt that has one unless `attempt` is given.
 
     Raises `SessionNotFoundException`, `ScreenshotNotFoundException`.
     """
-    await _require_session(session, session_id, reach)
+    await _require_session(db, session_id, reach)
     query = select(Evidence).where(Evidence.session_id == session_id, Evidence.screenshot.is_not(None))
     if attempt is not None:
         query = query.where(Evidence.attempt == attempt)
     last = query.order_by(Evidence.attempt.desc()).limit(1).options(undefer(Evidence.screenshot))
-    row = await session.scalar(last)
+    row = await db.scalar(last)
     if row is None or row.screenshot is None:
         raise ScreenshotNotFoundException(session_id)
     return row.attempt, row.screenshot
 
 
-async def _require_session(session: AsyncSession, session_id: str, reach: Reach) -> None:
+async def _require_session(db: AsyncSession, session_id: str, reach: Reach) -> None:
     in_reach = reach.condition(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
     mine = AuthorizationSession.session_id == session_id
-    if await session.scalar(select(AuthorizationSession.id).where(mine, in_reach)) is None:
+    if await db.scalar(select(AuthorizationSession.id).where(mine, in_reach)) is None:
         raise SessionNotFoundException(session_id)

@@ -23,17 +23,15 @@ DERIVED: Final = "derived"
 """In the metadata of a field: it follows from others, and from the release that wrote its sentence."""
 
 
-async def remember(
-    session: AsyncSession, *, caller: str, key: str, request: object, made_id: str
-) -> str | None:
+async def remember(db: AsyncSession, *, caller: str, key: str, request: object, made_id: str) -> str | None:
     """Take the key for what this request makes; the id of what the first one made, if this is not the first.
 
     `request`: told from another one by its `fingerprint`. Raises `IdempotencyConflictException`.
     """
     now, key_hash, body_hash = utc_now(), _sha256(key), fingerprint(request)
     mine = (IdempotencyKey.caller == caller, IdempotencyKey.key_hash == key_hash)
-    await session.execute(delete(IdempotencyKey).where(*mine, IdempotencyKey.expires_at <= now))
-    insert = insert_or_update(session, IdempotencyKey).values(
+    await db.execute(delete(IdempotencyKey).where(*mine, IdempotencyKey.expires_at <= now))
+    insert = insert_or_update(db, IdempotencyKey).values(
         caller=caller,
         key_hash=key_hash,
         body_hash=body_hash,
@@ -41,9 +39,9 @@ async def remember(
         expires_at=now + _LIFETIME,
     )
     # Of two at once the second waits here for the first one's commit.
-    if await session.scalar(insert.on_conflict_do_nothing().returning(IdempotencyKey.id)) is not None:
+    if await db.scalar(insert.on_conflict_do_nothing().returning(IdempotencyKey.id)) is not None:
         return None
-    first = (await session.scalars(select(IdempotencyKey).where(*mine))).one()
+    first = (await db.scalars(select(IdempotencyKey).where(*mine))).one()
     # An earlier release made its fingerprints of its own classes: those cannot be compared, and an honest retry
     # over the upgrade must find what it has made.
     if first.body_hash.startswith(_FORM) and first.body_hash != body_hash:
@@ -51,9 +49,9 @@ async def remember(
     return first.session_id
 
 
-async def point_at(session: AsyncSession, made_id: str, existing: str) -> None:
+async def point_at(db: AsyncSession, made_id: str, existing: str) -> None:
     """The request that took the key with `made_id` has found `existing` instead."""
-    await session.execute(
+    await db.execute(
         update(IdempotencyKey).where(IdempotencyKey.session_id == made_id).values(session_id=existing)
     )
 

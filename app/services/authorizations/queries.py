@@ -33,7 +33,7 @@ class SessionFilter:
 
 
 async def page(
-    session: AsyncSession, wanted: SessionFilter, request: PageRequest, *, reach: Reach = EVERYTHING
+    db: AsyncSession, wanted: SessionFilter, request: PageRequest, *, reach: Reach = EVERYTHING
 ) -> Page[AuthorizationSession]:
     """In the order in which they were asked for. What no index finds is looked for among some at a time."""
     row = AuthorizationSession
@@ -42,7 +42,7 @@ async def page(
         rest = [*rest, reach.condition(row.twitter_username, row.api_app)]
     within = select(row).where(*indexed, *_times(wanted))
     in_time = replace(request, sort="created_at")
-    return await page_of(session, within.where(*rest), row, in_time, within=within if rest else None)
+    return await page_of(db, within.where(*rest), row, in_time, within=within if rest else None)
 
 
 def _conditions(wanted: SessionFilter) -> tuple[Conditions, Conditions]:

@@ -74,9 +74,9 @@ class TokenRepair:
 
     async def run_once(self) -> int:
         """Make sessions for broken accounts that have none, as far as the limits allow; how many."""
-        async with self._database.reading() as session:
-            room = self._limits.at_once - await _open_repairs(session)
-            broken = (await session.execute(self._broken(room))).all() if room > 0 else []
+        async with self._database.reading() as db:
+            room = self._limits.at_once - await _open_repairs(db)
+            broken = (await db.execute(self._broken(room))).all() if room > 0 else []
         return (await for_each(broken, lambda row: self._repair(*row), step="repair")).count
 
     def _broken(self, limit: int) -> Select[str, str]:
@@ -118,8 +118,8 @@ class TokenRepair:
     async def _repair(self, account_id: str, api_app: str) -> bool:
         order = Order(account_id=account_id, api_app=api_app, priority=_PRIORITY)
         try:
-            async with self._database.transaction() as session:
-                placed = await self._authorizations.request(session, order, caller=REPAIRER)
+            async with self._database.transaction() as db:
+                placed = await self._authorizations.request(db, order, caller=REPAIRER)
         except DatabaseUnavailableException:
             raise
         except Exception as error:
@@ -139,8 +139,8 @@ class TokenRepair:
 
     async def _put_off(self, account_id: str, api_app: str) -> None:
         later = utc_now() + timedelta(seconds=_REFUSED_RETRY)
-        async with self._database.transaction() as session:
-            await session.execute(
+        async with self._database.transaction() as db:
+            await db.execute(
                 update(Credential)
                 .where(
                     Credential.account_id == account_id,
@@ -179,9 +179,9 @@ def _keeps_off() -> ColumnElement[bool]:
     )
 
 
-async def _open_repairs(session: AsyncSession) -> int:
+async def _open_repairs(db: AsyncSession) -> int:
     query = select(func.count(AuthorizationSession.id)).where(
         AuthorizationSession.status.in_(OPEN_STATUSES),
         AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
     )
-    return await session.scalar(query) or 0
+    return await db.scalar(query) or 0

@@ -85,10 +85,10 @@ class SessionRuns:
 
     async def deliver_waiting(self) -> int:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             rows = [
-                *await session.scalars(_due_next(_DELIVERY_WINDOW, awaits_person=False)),
-                *await session.scalars(_due_next(_ATTENDED_WINDOW, awaits_person=True)),
+                *await db.scalars(_due_next(_DELIVERY_WINDOW, awaits_person=False)),
+                *await db.scalars(_due_next(_ATTENDED_WINDOW, awaits_person=True)),
             ]
         await self._queue.submit_all([Waiting.of(row) for row in rows])
         return len(rows)
@@ -107,25 +107,25 @@ class SessionRuns:
             ~AuthorizationSession.is_held,
             _may_start(),
         )
-        async with self._database.transaction() as session:
-            await self._refuse_busy_profile(session, session_id)
-            row = await session.scalar(query.with_for_update(of=AuthorizationSession))
+        async with self._database.transaction() as db:
+            await self._refuse_busy_profile(db, session_id)
+            row = await db.scalar(query.with_for_update(of=AuthorizationSession))
             if row is None:
                 return None
             row.stage, row.stage_times, row.started_at = None, {}, utc_now()
             row.attempts += 1
             row.lease_token, row.lease_owner = new_lease_token(), self._owner
             row.lease_expires_at = database_time(plus=self._limits.lease)
-            transitions.begin_attempt(session, row)
+            transitions.begin_attempt(db, row)
             transitions.move(
-                session, row, SessionStatus.IN_PROGRESS, event="authorization.started", attempt=row.attempts
+                db, row, SessionStatus.IN_PROGRESS, event="authorization.started", attempt=row.attempts
             )
         return _job(row)
 
     async def renew(self, job: AuthorizationJob) -> bool:
         """Keep the claim; False when it is lost."""
-        async with self._database.transaction() as session:
-            result = await session.execute(
+        async with self._database.transaction() as db:
+            result = await db.execute(
                 update(AuthorizationSession)
                 .where(*_held(job))
                 .values(lease_expires_at=database_time(plus=self._limits.lease))
@@ -135,21 +135,21 @@ class SessionRuns:
     async def lost(self, jobs: Sequence[AuthorizationJob]) -> set[str]:
         """Lease tokens of those that are not ours any more: cancelled, timed out or taken over."""
         tokens = {job.lease_token for job in jobs}
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             held = select(AuthorizationSession.lease_token).where(
                 AuthorizationSession.session_id.in_([job.session_id for job in jobs]),
                 AuthorizationSession.lease_token.in_(tokens),
             )
-            return tokens - set(await session.scalars(held))
+            return tokens - set(await db.scalars(held))
 
     async def reached(self, job: AuthorizationJob, stage: SessionStage, at: datetime) -> None:
         """Note a stage. Raises `LeaseLostException`."""
-        async with self._database.transaction() as session:
-            row = await _locked(session, job)
+        async with self._database.transaction() as db:
+            row = await _locked(db, job)
             _note_stage(row, stage, at)
-            recorder.record_for(session, "authorization.stage", row, stage=stage)
+            recorder.record_for(db, "authorization.stage", row, stage=stage)
             if stage is SessionStage.WAITING_FOR_PERSON:
-                recorder.record_for(session, "authorization.attention_awaited", row)
+                recorder.record_for(db, "authorization.attention_awaited", row)
 
     async def complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
         """Store the tokens and end the session, in one transaction; tried again for a lease while the database is away.
@@ -164,15 +164,15 @@ class SessionRuns:
         await self._credentials.note_success(job.api_app)
 
     async def _complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
-        async with self._database.transaction() as session:
+        async with self._database.transaction() as db:
             try:
-                row = await _locked(session, job)
+                row = await _locked(db, job)
             except LeaseLostException:
-                if await _was_completed(session, job):
+                if await _was_completed(db, job):
                     return  # the database went away with the answer to our commit
                 raise
             await self._credentials.store(
-                session,
+                db,
                 account_id=job.account_id,
                 api_app=job.api_app,
                 provider_user_id=user.id,
@@ -183,9 +183,9 @@ class SessionRuns:
             row.missing_scopes = sorted(set(row.scopes) - set(tokens.scopes))
             row.scopes = list(tokens.scopes)
             row.error_code = row.error_message = None
-            await transitions.end_attempt(session, row)
-            await self._apps.succeeded(session, job.api_app)
-            self._end(session, row, SessionStatus.COMPLETED, missing_scopes=row.missing_scopes)
+            await transitions.end_attempt(db, row)
+            await self._apps.succeeded(db, job.api_app)
+            self._end(db, row, SessionStatus.COMPLETED, missing_scopes=row.missing_scopes)
 
     async def fail(
         self, job: AuthorizationJob, error: AppException, *, evidence: PageEvidence | None = None
@@ -203,21 +203,21 @@ class SessionRuns:
     async def _fail(
         self, job: AuthorizationJob, error: AppException, evidence: PageEvidence | None
     ) -> float | None:
-        async with self._database.transaction() as session:
-            row = await _locked(session, job)
+        async with self._database.transaction() as db:
+            row = await _locked(db, job)
             row.error_code, row.error_message = error.error_code, error.message
-            await transitions.end_attempt(session, row, code=error.error_code, message=error.message)
+            await transitions.end_attempt(db, row, code=error.error_code, message=error.message)
             if evidence is not None:
-                evidence_service.record(session, row, evidence)
+                evidence_service.record(db, row, evidence)
             if error.kind is FailureKind.APP:
-                await self._apps.failed(session, job.api_app, error)
+                await self._apps.failed(db, job.api_app, error)
             if error.kind is FailureKind.PASSING and row.attempts < row.attempts_allowed:
                 wait = transitions.wait_before_retry(row.attempts, first=self._limits.retry_wait)
                 wait = max(wait, error.retry_after or 0.0)
-                self._put_back(session, row, wait=wait, reason=error.error_code)
+                self._put_back(db, row, wait=wait, reason=error.error_code)
                 return wait
             data = {"error_code": error.error_code, "stage": row.stage}
-            self._end(session, row, transitions.status_after(error), **data)
+            self._end(db, row, transitions.status_after(error), **data)
         return None
 
     async def _note_limit(self, job: AuthorizationJob, limit: CallLimit | None) -> None:
@@ -225,17 +225,17 @@ class SessionRuns:
         if limit is None:
             return
         try:
-            async with self._database.transaction() as session:
-                await self._apps.note_limit(session, job.account_id, job.api_app, limit)
+            async with self._database.transaction() as db:
+                await self._apps.note_limit(db, job.account_id, job.api_app, limit)
         except Exception as error:
             log.error("app.not_noted", api_app=job.api_app, exc_info=error)
 
     async def release(self, job: AuthorizationJob, *, reason: str) -> None:
         """Give the claim back: the session waits again, as when this process had never taken it."""
-        async with self._database.transaction() as session:
-            row = await _locked(session, job)
-            await transitions.forget_attempt(session, row)
-            self._put_back(session, row, reason=reason)
+        async with self._database.transaction() as db:
+            row = await _locked(db, job)
+            await transitions.forget_attempt(db, row)
+            self._put_back(db, row, reason=reason)
 
     async def recover_lost(self) -> int:
         """Put back sessions whose runner has gone (their lease ran out); end those tried too often."""
@@ -263,7 +263,7 @@ class SessionRuns:
         ended = await self._time_out(running, f"Session timed out after {hours:g} hours")
         return ended + await self.end_expired()
 
-    async def _refuse_busy_profile(self, session: AsyncSession, session_id: str) -> None:
+    async def _refuse_busy_profile(self, db: AsyncSession, session_id: str) -> None:
         """Raises while the profile runs, or is about to, for another session, or the fleet runs all that it may.
 
         Holds the profile's row: of two sessions of one profile that are claimed at once, the second sees the first.
@@ -276,37 +276,37 @@ class SessionRuns:
             .where(mine)
             .with_for_update(of=Profile)
         )
-        profile_id = await session.scalar(query)
+        profile_id = await db.scalar(query)
         if profile_id is None:
             return
         with suppress(ProfileQuarantinedException):  # it is claimed, and ends with that
-            await self._gologin.check_free(session, profile_id)
+            await self._gologin.check_free(db, profile_id)
         claimed = select(AuthorizationSession.id).where(
             ~mine,
             AuthorizationSession.profile_id == profile_id,
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
             AuthorizationSession.lease_expires_at > database_time(),
         )
-        if await session.scalar(claimed.limit(1)) is not None:
+        if await db.scalar(claimed.limit(1)) is not None:
             raise ProfileInUseException(profile_id)
 
-    async def _recover(self, session: AsyncSession, row: AuthorizationSession) -> None:
+    async def _recover(self, db: AsyncSession, row: AuthorizationSession) -> None:
         interrupted = "The process that ran it has ended, or stood still for too long"
-        await transitions.end_attempt(session, row, code="INTERRUPTED", message=interrupted)
+        await transitions.end_attempt(db, row, code="INTERRUPTED", message=interrupted)
         if row.attempts < row.attempts_allowed:
-            self._put_back(session, row, reason="lease_expired")
+            self._put_back(db, row, reason="lease_expired")
             return
         row.error_code = "ATTEMPTS_EXHAUSTED"
         row.error_message = f"The authorization was interrupted {row.attempts} times and is not tried again"
-        self._end(session, row, SessionStatus.FAILED, error_code=row.error_code)
+        self._end(db, row, SessionStatus.FAILED, error_code=row.error_code)
 
     async def _time_out(self, condition: Sequence[ColumnElement[bool]], message: str) -> int:
         code = AuthorizationTimeoutException.error_code
 
-        async def end(session: AsyncSession, row: AuthorizationSession) -> None:
+        async def end(db: AsyncSession, row: AuthorizationSession) -> None:
             row.error_code, row.error_message = code, message
-            await transitions.end_attempt(session, row, code=code, message=message)
-            self._end(session, row, SessionStatus.TIMEOUT, error_code=code)
+            await transitions.end_attempt(db, row, code=code, message=message)
+            self._end(db, row, SessionStatus.TIMEOUT, error_code=code)
 
         return await self._change_all(condition, end, step="end_sessions")
 
@@ -324,17 +324,17 @@ class SessionRuns:
 
         async def change_some(ids: Sequence[int]) -> int:
             query = select(AuthorizationSession).where(AuthorizationSession.id.in_(ids), *condition)
-            async with self._database.transaction() as session:
-                rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+            async with self._database.transaction() as db:
+                rows = (await db.scalars(query.with_for_update(skip_locked=True))).all()
                 for row in rows:
-                    await change(session, row)
+                    await change(db, row)
             return len(rows)
 
         changed, failed = 0, list[int]()
         while True:
             found = select(AuthorizationSession.id).where(*condition, AuthorizationSession.id.not_in(failed))
-            async with self._database.reading() as session:
-                ids = (await session.scalars(found.limit(_BATCH))).all()
+            async with self._database.reading() as db:
+                ids = (await db.scalars(found.limit(_BATCH))).all()
             done = await isolate_rows(ids, change_some, step=step)
             changed += done.count
             failed += done.failed
@@ -343,12 +343,12 @@ class SessionRuns:
                 return changed
 
     def _put_back(
-        self, session: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0
+        self, db: AsyncSession, row: AuthorizationSession, *, reason: str, wait: float = 0.0
     ) -> None:
         if wait:
             row.not_before = database_time(plus=bounded_wait(wait))
         transitions.move(
-            session,
+            db,
             row,
             SessionStatus.PENDING,
             event="authorization.released",
@@ -356,12 +356,10 @@ class SessionRuns:
             next_attempt_in=round(wait, 1),
         )
 
-    def _end(
-        self, session: AsyncSession, row: AuthorizationSession, status: SessionStatus, **data: Any
-    ) -> None:
-        transitions.move(session, row, status, **data)
-        after_commit(session, lambda: self._waiters.tell(row.session_id))
-        self._on_session_ended(session, row)
+    def _end(self, db: AsyncSession, row: AuthorizationSession, status: SessionStatus, **data: Any) -> None:
+        transitions.move(db, row, status, **data)
+        after_commit(db, lambda: self._waiters.tell(row.session_id))
+        self._on_session_ended(db, row)
 
 
 def _due_next(limit: int, *, awaits_person: bool) -> Select[AuthorizationSession]:
@@ -399,8 +397,8 @@ def _held(job: AuthorizationJob) -> tuple[Any, ...]:
     )
 
 
-async def _locked(session: AsyncSession, job: AuthorizationJob) -> AuthorizationSession:
-    row: AuthorizationSession | None = await session.scalar(
+async def _locked(db: AsyncSession, job: AuthorizationJob) -> AuthorizationSession:
+    row: AuthorizationSession | None = await db.scalar(
         select(AuthorizationSession).where(*_held(job)).with_for_update()
     )
     if row is None:
@@ -408,9 +406,9 @@ async def _locked(session: AsyncSession, job: AuthorizationJob) -> Authorization
     return row
 
 
-async def _was_completed(session: AsyncSession, job: AuthorizationJob) -> bool:
+async def _was_completed(db: AsyncSession, job: AuthorizationJob) -> bool:
     """By this very attempt: no later one has its number."""
-    found = await session.scalar(
+    found = await db.scalar(
         select(AuthorizationSession.id).where(
             AuthorizationSession.session_id == job.session_id,
             AuthorizationSession.status == SessionStatus.COMPLETED,

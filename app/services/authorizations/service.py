@@ -126,7 +126,7 @@ class AuthorizationService:
         self._consent = consent
 
     async def request(
-        self, session: AsyncSession, order: Order, *, caller: Caller, idempotency_key: str | None = None
+        self, db: AsyncSession, order: Order, *, caller: Caller, idempotency_key: str | None = None
     ) -> Placed:
         """Make a session in the caller's transaction, or find the one that this request has made already.
 
@@ -140,31 +140,31 @@ class AuthorizationService:
         session_id = str(uuid.uuid4())
         if idempotency_key is not None:
             earlier = await idempotency.remember(
-                session, caller=caller.name, key=idempotency_key, request=order, made_id=session_id
+                db, caller=caller.name, key=idempotency_key, request=order, made_id=session_id
             )
             if earlier is not None:
                 return Placed(earlier, is_new=False)
-        row = await self._new_row(session, order, caller, session_id)
-        existing = await self._insert(session, row)
+        row = await self._new_row(db, order, caller, session_id)
+        existing = await self._insert(db, row)
         if existing is not None:
             if idempotency_key is not None:
-                await idempotency.point_at(session, session_id, existing)
+                await idempotency.point_at(db, session_id, existing)
             return Placed(existing, is_new=False)
-        recorder.record_for(session, "authorization.requested", row, actor=caller.name)
-        after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
+        recorder.record_for(db, "authorization.requested", row, actor=caller.name)
+        after_commit(db, lambda: self._queue.submit(Waiting.of(row)))
         return Placed(session_id, is_new=True)
 
-    async def view(self, session: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING) -> SessionView:
+    async def view(self, db: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING) -> SessionView:
         """Raises `SessionNotFoundException`, also for one outside of the reach; so do the others below."""
-        row = await session.scalar(_by_id(session_id, reach))
+        row = await db.scalar(_by_id(session_id, reach))
         if row is None:
             raise SessionNotFoundException(session_id)
-        attempts = await session.scalars(
+        attempts = await db.scalars(
             select(AuthorizationAttempt)
             .where(AuthorizationAttempt.session_id == session_id)
             .order_by(AuthorizationAttempt.number)
         )
-        return SessionView(row, attempts.all(), await _queue_position(session, row))
+        return SessionView(row, attempts.all(), await _queue_position(db, row))
 
     async def wait_for_end(
         self, session_id: str, *, seconds: float, reach: Reach = EVERYTHING
@@ -177,75 +177,75 @@ class AuthorizationService:
         deadline = loop.time() + seconds
         with self._waiters.waiting(session_id) as ended:
             while True:
-                async with self._database.reading() as session:
-                    view = await self.view(session, session_id, reach=reach)
+                async with self._database.reading() as db:
+                    view = await self.view(db, session_id, reach=reach)
                 left = deadline - loop.time()
                 if view.row.status.is_final or left <= 0 or self._waiters.is_closing:
                     return view
                 await happens_within(ended, min(left, _OTHER_PROCESS_POLL))
 
     async def cancel(
-        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
     ) -> None:
         """End the session now; whoever runs it finds its lease gone within a second and stops the browser.
 
         Raises `SessionNotFoundException`, `SessionEndedException`.
         """
-        row = await _locked(session, session_id, reach)
+        row = await _locked(db, session_id, reach)
         if row.status.is_final:
             raise SessionEndedException(session_id, row.status)
-        await transitions.end_attempt(session, row, code="CANCELLED", message="Cancelled by a caller")
-        transitions.move(session, row, SessionStatus.CANCELLED, actor=actor)
-        after_commit(session, lambda: self._waiters.tell(session_id))
-        self._on_session_ended(session, row)
+        await transitions.end_attempt(db, row, code="CANCELLED", message="Cancelled by a caller")
+        transitions.move(db, row, SessionStatus.CANCELLED, actor=actor)
+        after_commit(db, lambda: self._waiters.tell(session_id))
+        self._on_session_ended(db, row)
 
     async def retry(
-        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
     ) -> None:
         """Let a session that ended without tokens wait for its start again, with as many attempts as a new one.
 
         Raises `SessionNotFoundException`, `SessionNotEndedException`, `InvalidRequestException`.
         """
-        row = await _locked(session, session_id, reach)
+        row = await _locked(db, session_id, reach)
         if SessionStatus.PENDING not in transitions.TRANSITIONS[row.status] or not row.status.is_final:
             raise SessionNotEndedException(session_id, row.status)
-        await self._start_again(session, row, actor=actor)
+        await self._start_again(db, row, actor=actor)
 
     async def resume(
-        self, session: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
     ) -> None:
         """A person is there now: a session that needs attention waits for its start again, and then for the person.
 
         Raises `SessionNotFoundException`, `AttentionNotNeededException`, `InvalidRequestException`,
         `AppPausedException`.
         """
-        row = await _locked(session, session_id, reach)
+        row = await _locked(db, session_id, reach)
         if row.status is not SessionStatus.NEEDS_ATTENTION:
             raise AttentionNotNeededException(session_id, row.status)
-        await self._start_again(session, row, actor=actor, awaits_person=True)
+        await self._start_again(db, row, actor=actor, awaits_person=True)
 
     def release_waiters(self) -> None:
         """The service stops: whoever waits is answered now."""
         self._waiters.release_all()
 
     async def _start_again(
-        self, session: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
+        self, db: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
     ) -> None:
-        if (open_one := await _open_session(session, row)) is not None and not row.is_forced:
+        if (open_one := await _open_session(db, row)) is not None and not row.is_forced:
             raise InvalidRequestException(f"Another session of the account is open: {open_one}")
-        await self._apps.refuse_paused(session, row.api_app)
-        await _refuse_ending_batch(session, row)
-        self.put_back(session, row, actor=actor, awaits_person=awaits_person)
+        await self._apps.refuse_paused(db, row.api_app)
+        await _refuse_ending_batch(db, row)
+        self.put_back(db, row, actor=actor, awaits_person=awaits_person)
         try:
-            await session.flush()
+            await db.flush()
         except IntegrityError:  # it was made since we looked
             raise InvalidRequestException(
                 "Another session of the account was opened just now; look at that one"
             ) from None
-        after_commit(session, lambda: self._queue.submit(Waiting.of(row)))
+        after_commit(db, lambda: self._queue.submit(Waiting.of(row)))
 
     def put_back(
-        self, session: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
+        self, db: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
     ) -> None:
         """Let an ended session, whose row is locked, wait as if it were new, or for a person who is there now."""
         event = "authorization.resumed" if awaits_person else "authorization.retry_requested"
@@ -253,17 +253,17 @@ class AuthorizationService:
         row.attempts_allowed = row.attempts + self._limits.max_attempts
         row.not_before = None
         row.expires_at = utc_now() + timedelta(seconds=self._limits.lifetime)
-        transitions.move(session, row, SessionStatus.PENDING, event=event, actor=actor)
+        transitions.move(db, row, SessionStatus.PENDING, event=event, actor=actor)
 
     async def _new_row(
-        self, session: AsyncSession, order: Order, caller: Caller, session_id: str
+        self, db: AsyncSession, order: Order, caller: Caller, session_id: str
     ) -> AuthorizationSession:
         app = self._oauth.app(order.api_app)
         if problem := self._oauth.handle_problem(order.api_app, order.account_id):
             raise InvalidRequestException(f"account_id: {problem}")
-        profile = await self._gologin.get_profile_for_account(session, order.account_id, order.api_app)
-        await self._apps.refuse_paused(session, order.api_app)
-        await self.refuse_when_full(session)
+        profile = await self._gologin.get_profile_for_account(db, order.account_id, order.api_app)
+        await self._apps.refuse_paused(db, order.api_app)
+        await self.refuse_when_full(db)
         return self.row_for(order, app, profile.profile_id, caller, session_id)
 
     def row_for(
@@ -304,21 +304,21 @@ class AuthorizationService:
         row.queue_rank = transitions.queue_rank(row)
         return row
 
-    async def refuse_when_full(self, session: AsyncSession, *, coming: int = 1) -> None:
+    async def refuse_when_full(self, db: AsyncSession, *, coming: int = 1) -> None:
         """Raises `TooManyWaitingException` when there is no room for so many more."""
         waiting = select(AuthorizationSession.id).where(AuthorizationSession.status == SessionStatus.PENDING)
         room = self._limits.max_waiting - coming
-        if room < 0 or await session.scalar(waiting.offset(room).limit(1)) is not None:
+        if room < 0 or await db.scalar(waiting.offset(room).limit(1)) is not None:
             raise TooManyWaitingException(self._limits.max_waiting, _RETRY_WHEN_FULL)
 
-    async def _insert(self, session: AsyncSession, row: AuthorizationSession) -> str | None:
+    async def _insert(self, db: AsyncSession, row: AuthorizationSession) -> str | None:
         """Insert it, unless a session of the account is open: the id of that one."""
-        insert = insert_unless_open(session).values(values_of(row))
-        if await session.scalar(insert.returning(AuthorizationSession.id)) is not None:
+        insert = insert_unless_open(db).values(values_of(row))
+        if await db.scalar(insert.returning(AuthorizationSession.id)) is not None:
             return None
-        existing = await _open_session(session, row)
+        existing = await _open_session(db, row)
         if existing is None:  # it has ended since
-            return await self._insert(session, row)
+            return await self._insert(db, row)
         return existing
 
 
@@ -326,9 +326,9 @@ _OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT
 """As the unique index has it."""
 
 
-def insert_unless_open(session: AsyncSession) -> Any:
+def insert_unless_open(db: AsyncSession) -> Any:
     """Insert sessions (see `values_of`) but those whose account has an open one."""
-    insert = insert_or_update(session, AuthorizationSession)
+    insert = insert_or_update(db, AuthorizationSession)
     return insert.on_conflict_do_nothing(
         index_elements=["twitter_username", "api_app"], index_where=_OPEN_AND_NOT_FORCED
     )
@@ -345,16 +345,16 @@ def _by_id(session_id: str, reach: Reach) -> Any:
     return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, in_reach)
 
 
-async def _locked(session: AsyncSession, session_id: str, reach: Reach) -> AuthorizationSession:
-    row: AuthorizationSession | None = await session.scalar(_by_id(session_id, reach).with_for_update())
+async def _locked(db: AsyncSession, session_id: str, reach: Reach) -> AuthorizationSession:
+    row: AuthorizationSession | None = await db.scalar(_by_id(session_id, reach).with_for_update())
     if row is None:
         raise SessionNotFoundException(session_id)
     return row
 
 
-async def _open_session(session: AsyncSession, row: AuthorizationSession) -> str | None:
+async def _open_session(db: AsyncSession, row: AuthorizationSession) -> str | None:
     """Id of the open, not forced session of the row's account and app."""
-    found: str | None = await session.scalar(
+    found: str | None = await db.scalar(
         select(AuthorizationSession.session_id).where(
             AuthorizationSession.twitter_username == row.twitter_username,
             AuthorizationSession.api_app == row.api_app,
@@ -365,15 +365,15 @@ async def _open_session(session: AsyncSession, row: AuthorizationSession) -> str
     return found
 
 
-async def _refuse_ending_batch(session: AsyncSession, row: AuthorizationSession) -> None:
+async def _refuse_ending_batch(db: AsyncSession, row: AuthorizationSession) -> None:
     ending = select(Batch.status).where(
         Batch.batch_id == row.batch_id, Batch.completed_at.is_(None), Batch.status != BatchStatus.RUNNING
     )
-    if row.batch_id is not None and (status := await session.scalar(ending)) is not None:
+    if row.batch_id is not None and (status := await db.scalar(ending)) is not None:
         raise BatchEndingException(row.batch_id, status)
 
 
-async def _queue_position(session: AsyncSession, row: AuthorizationSession) -> int | None:
+async def _queue_position(db: AsyncSession, row: AuthorizationSession) -> int | None:
     if row.status is not SessionStatus.PENDING or row.is_held:
         return None
     ahead = select(func.count()).where(
@@ -382,4 +382,4 @@ async def _queue_position(session: AsyncSession, row: AuthorizationSession) -> i
         (AuthorizationSession.queue_rank < row.queue_rank)
         | ((AuthorizationSession.queue_rank == row.queue_rank) & (AuthorizationSession.id < row.id)),
     )
-    return 1 + (await session.scalar(ahead) or 0)
+    return 1 + (await db.scalar(ahead) or 0)

@@ -39,7 +39,7 @@ _LONGEST_WAIT: Final = 900.0
 
 
 def move(
-    session: AsyncSession,
+    db: AsyncSession,
     row: AuthorizationSession,
     to: SessionStatus,
     *,
@@ -59,19 +59,19 @@ def move(
         row.completed_at, row.is_held = utc_now(), False
     if to is SessionStatus.PENDING:
         row.stage, row.started_at, row.completed_at = None, None, None
-    recorder.record_for(session, event or f"authorization.{to}", row, **data)
+    recorder.record_for(db, event or f"authorization.{to}", row, **data)
 
 
-def begin_attempt(session: AsyncSession, row: AuthorizationSession) -> None:
+def begin_attempt(db: AsyncSession, row: AuthorizationSession) -> None:
     """Note the attempt whose number the row carries."""
-    session.add(AuthorizationAttempt(session_id=row.session_id, number=row.attempts))
+    db.add(AuthorizationAttempt(session_id=row.session_id, number=row.attempts))
 
 
 async def end_attempt(
-    session: AsyncSession, row: AuthorizationSession, *, code: str | None = None, message: str | None = None
+    db: AsyncSession, row: AuthorizationSession, *, code: str | None = None, message: str | None = None
 ) -> None:
     """Note how the running attempt ended; without a code it has brought the tokens."""
-    await session.execute(
+    await db.execute(
         update(AuthorizationAttempt)
         .where(
             AuthorizationAttempt.session_id == row.session_id,
@@ -82,9 +82,9 @@ async def end_attempt(
     )
 
 
-async def forget_attempt(session: AsyncSession, row: AuthorizationSession) -> None:
+async def forget_attempt(db: AsyncSession, row: AuthorizationSession) -> None:
     """The attempt was given back before it could fail: it does not count."""
-    await session.execute(
+    await db.execute(
         delete(AuthorizationAttempt).where(
             AuthorizationAttempt.session_id == row.session_id, AuthorizationAttempt.number == row.attempts
         )

@@ -70,24 +70,24 @@ class BatchMaking:
         self._results: dict[int, dict[str, Any]] = {}
         self._first: dict[_Place, WantedRow] = {}
 
-    async def run(self, session: AsyncSession) -> None:
+    async def run(self, db: AsyncSession) -> None:
         """Insert sessions and row results, and count them on the batch.
 
         Raises `BatchEmptyException`, `TooManyWaitingException`, `InvalidRequestException`.
         """
-        again = self._sort_out(await self._refused_apps(session))
-        await self._authorizations.refuse_when_full(session, coming=len(self._first))
+        again = self._sort_out(await self._refused_apps(db))
+        await self._authorizations.refuse_when_full(db, coming=len(self._first))
         # In one order everywhere: two batches of the same accounts wait for each other, but never in a circle.
         places = sorted(self._first)
         for start in range(0, len(places), _CHUNK):
-            await self._make(session, places[start : start + _CHUNK])
+            await self._make(db, places[start : start + _CHUNK])
         for row in again:
             self._note_like_first(row)
-        await self._store_results(session)
+        await self._store_results(db)
 
-    async def _refused_apps(self, session: AsyncSession) -> dict[str, AppException]:
+    async def _refused_apps(self, db: AsyncSession) -> dict[str, AppException]:
         """Apps of the rows for which there can be no session, with the reason."""
-        paused = {app.api_app: app.reason or "" for app in await self._apps.paused(session)}
+        paused = {app.api_app: app.reason or "" for app in await self._apps.paused(db)}
         refused: dict[str, AppException] = {}
         for api_app in {row.api_app for row in self._order.rows if row.error is None}:
             try:
@@ -116,8 +116,8 @@ class BatchMaking:
                 self._first[row.account_id, row.api_app] = row
         return again
 
-    async def _make(self, session: AsyncSession, places: Sequence[_Place]) -> None:
-        profiles = await self._directory.for_accounts(session, places)
+    async def _make(self, db: AsyncSession, places: Sequence[_Place]) -> None:
+        profiles = await self._directory.for_accounts(db, places)
         new = []
         for place in places:
             row, found = self._first[place], profiles[place]
@@ -126,7 +126,7 @@ class BatchMaking:
             else:
                 new.append(self._session(row, found))
         while new:
-            new = await self._insert(session, new)
+            new = await self._insert(db, new)
 
     def _session(self, row: WantedRow, profile: Profile) -> AuthorizationSession:
         order = Order(
@@ -147,24 +147,22 @@ class BatchMaking:
         return made
 
     async def _insert(
-        self, session: AsyncSession, new: Sequence[AuthorizationSession]
+        self, db: AsyncSession, new: Sequence[AuthorizationSession]
     ) -> list[AuthorizationSession]:
         """Insert them but those whose account has an open session; those to try again, as that one has just ended."""
         # Without RETURNING, with which PostgreSQL takes several times as long.
-        await session.execute(insert_unless_open(session), [values_of(row) for row in new])
+        await db.execute(insert_unless_open(db), [values_of(row) for row in new])
         ids = select(AuthorizationSession.session_id)
         inserted = set(
-            await session.scalars(
-                ids.where(AuthorizationSession.session_id.in_([row.session_id for row in new]))
-            )
+            await db.scalars(ids.where(AuthorizationSession.session_id.in_([row.session_id for row in new])))
         )
         made = [row for row in new if row.session_id in inserted]
         if made:
-            await recorder.record_for_all(session, "authorization.requested", made, actor=self._caller.name)
+            await recorder.record_for_all(db, "authorization.requested", made, actor=self._caller.name)
         for row in made:
             self._note(self._first[_place(row)], session_id=row.session_id)
         rest = [row for row in new if row.session_id not in inserted]
-        existing = await _open_sessions(session, rest)
+        existing = await _open_sessions(db, rest)
         for row in rest:
             if (session_id := existing.get(_place(row))) is not None:
                 self._note(self._first[_place(row)], session_id=session_id, is_existing=True)
@@ -194,13 +192,13 @@ class BatchMaking:
         is_existing = first["session_id"] is not None
         self._results[row.number] = first | {"number": row.number, "is_existing": is_existing}
 
-    async def _store_results(self, session: AsyncSession) -> None:
+    async def _store_results(self, db: AsyncSession) -> None:
         results = [self._results[row.number] for row in self._order.rows]
         accepted = sum(result["session_id"] is not None for result in results)
         if not accepted:
             raise BatchEmptyException(results[0]["error_message"] if results else "it has no rows")
-        await session.execute(insert(BatchRow), results)
-        await session.execute(
+        await db.execute(insert(BatchRow), results)
+        await db.execute(
             update(Batch)
             .where(Batch.batch_id == self._batch_id)
             .values(accepted=accepted, rejected=len(results) - accepted)
@@ -211,7 +209,7 @@ def _place(row: AuthorizationSession) -> _Place:
     return row.twitter_username, row.api_app
 
 
-async def _open_sessions(session: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[_Place, str]:
+async def _open_sessions(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[_Place, str]:
     """Ids of the open, not forced sessions of the rows' accounts and apps."""
     if not rows:
         return {}
@@ -222,4 +220,4 @@ async def _open_sessions(session: AsyncSession, rows: Sequence[AuthorizationSess
         AuthorizationSession.status.in_(OPEN_STATUSES),
         ~AuthorizationSession.is_forced,
     )
-    return {(account, app): session_id for account, app, session_id in await session.execute(query)}
+    return {(account, app): session_id for account, app, session_id in await db.execute(query)}

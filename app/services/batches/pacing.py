@@ -57,10 +57,10 @@ class BatchPacing:
         self._pacing: asyncio.Task[None] | None = None
         self._is_closing = False
 
-    def session_ended(self, session: AsyncSession, row: AuthorizationSession) -> None:
+    def session_ended(self, db: AsyncSession, row: AuthorizationSession) -> None:
         """Look at the row's batch, if it has one, once the transaction has committed."""
         if (batch_id := row.batch_id) is not None:
-            after_commit(session, lambda: self.wake(batch_id))
+            after_commit(db, lambda: self.wake(batch_id))
 
     def wake(self, batch_id: str) -> None:
         """Look at the batch soon."""
@@ -71,9 +71,9 @@ class BatchPacing:
 
     async def look_after(self) -> None:
         """Look at all open batches; one that cannot be looked at keeps nothing else back."""
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             open_ones = select(Batch.batch_id).where(Batch.completed_at.is_(None)).order_by(Batch.id)
-            batch_ids = (await session.scalars(open_ones)).all()
+            batch_ids = (await db.scalars(open_ones)).all()
         for batch_id in batch_ids:
             await self._try_to_pace(batch_id)
 
@@ -101,28 +101,28 @@ class BatchPacing:
     async def _step(self, batch_id: str) -> bool:
         """One transaction; whether there may be more to do."""
         query = select(Batch).where(Batch.batch_id == batch_id, Batch.completed_at.is_(None))
-        async with self._database.transaction() as session:
-            batch = await session.scalar(query.with_for_update())
+        async with self._database.transaction() as db:
+            batch = await db.scalar(query.with_for_update())
             if batch is None:
                 return False
             if batch.status is BatchStatus.RUNNING:
-                await self._stop_or_release(session, batch)
-            if batch.status is not BatchStatus.RUNNING and await self._cancel_some(session, batch):
+                await self._stop_or_release(db, batch)
+            if batch.status is not BatchStatus.RUNNING and await self._cancel_some(db, batch):
                 return True
-            await _complete(session, batch)
+            await _complete(db, batch)
         return False
 
-    async def _stop_or_release(self, session: AsyncSession, batch: Batch) -> None:
-        reason = await _reason_to_stop(session, batch)
+    async def _stop_or_release(self, db: AsyncSession, batch: Batch) -> None:
+        reason = await _reason_to_stop(db, batch)
         if reason is None:
-            await self._release(session, batch)
+            await self._release(db, batch)
             return
         batch.status, batch.reason = BatchStatus.STOPPED, reason
-        counts = await count_sessions(session, batch.batch_id)
-        _record(session, "batch.stopped", batch, reason=reason, counts=counts)
+        counts = await count_sessions(db, batch.batch_id)
+        _record(db, "batch.stopped", batch, reason=reason, counts=counts)
         log.error("batch.stopped", batch_id=batch.batch_id, reason=reason, **counts)
 
-    async def _release(self, session: AsyncSession, batch: Batch) -> None:
+    async def _release(self, db: AsyncSession, batch: Batch) -> None:
         """Fill the wave up; what waits for its next attempt keeps its place, what has expired has none."""
         of_batch, now = AuthorizationSession.batch_id == batch.batch_id, utc_now()
         waits = (AuthorizationSession.status == SessionStatus.PENDING) & (
@@ -135,7 +135,7 @@ class BatchPacing:
             ~AuthorizationSession.is_held,
             runs | waits,
         )
-        free = batch.max_running - (await session.scalar(under_way) or 0)
+        free = batch.max_running - (await db.scalar(under_way) or 0)
         if free <= 0:
             return
         held = (
@@ -144,20 +144,20 @@ class BatchPacing:
             .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
             .limit(free + _SPARE)
         )
-        waiting = deque(await session.scalars(held.with_for_update()))
+        waiting = deque(await db.scalars(held.with_for_update()))
         released: list[AuthorizationSession] = []
 
         async def release(row: AuthorizationSession) -> None:
             row.is_held = False
 
         while waiting and len(released) < free:
-            released += await change_sessions(session, [waiting.popleft()], release, step="release_session")
-        after_commit(session, lambda: self._submit(released))
+            released += await change_sessions(db, [waiting.popleft()], release, step="release_session")
+        after_commit(db, lambda: self._submit(released))
 
     def _submit(self, rows: Sequence[AuthorizationSession]) -> None:
         self._queue.submit(*map(Waiting.of, rows))
 
-    async def _cancel_some(self, session: AsyncSession, batch: Batch) -> int:
+    async def _cancel_some(self, db: AsyncSession, batch: Batch) -> int:
         """Of a stopped batch what does not run, of a cancelled one what runs, too; how many."""
         ending = OPEN_STATUSES if batch.status is BatchStatus.CANCELLED else (SessionStatus.PENDING,)
         code = f"BATCH_{batch.status.upper()}"
@@ -171,13 +171,13 @@ class BatchPacing:
 
         async def cancel(row: AuthorizationSession) -> None:
             if row.status is SessionStatus.IN_PROGRESS:
-                await transitions.end_attempt(session, row, code=code, message=message)
+                await transitions.end_attempt(db, row, code=code, message=message)
             row.error_code, row.error_message = code, message
-            transitions.move(session, row, SessionStatus.CANCELLED, error_code=code)
+            transitions.move(db, row, SessionStatus.CANCELLED, error_code=code)
 
-        rows = await session.scalars(query.with_for_update())
-        cancelled = await change_sessions(session, rows, cancel, step="cancel_session")
-        after_commit(session, lambda: self._tell(cancelled))
+        rows = await db.scalars(query.with_for_update())
+        cancelled = await change_sessions(db, rows, cancel, step="cancel_session")
+        after_commit(db, lambda: self._tell(cancelled))
         return len(cancelled)
 
     def _tell(self, rows: Sequence[AuthorizationSession]) -> None:
@@ -185,17 +185,17 @@ class BatchPacing:
             self._waiters.tell(row.session_id)
 
 
-async def count_sessions(session: AsyncSession, batch_id: str) -> dict[str, int]:
+async def count_sessions(db: AsyncSession, batch_id: str) -> dict[str, int]:
     """The batch's own sessions by status; only those there are."""
     query = (
         select(AuthorizationSession.status, func.count())
         .where(AuthorizationSession.batch_id == batch_id)
         .group_by(AuthorizationSession.status)
     )
-    return {status.value: count for status, count in await session.execute(query)}
+    return {status.value: count for status, count in await db.execute(query)}
 
 
-async def _reason_to_stop(session: AsyncSession, batch: Batch) -> str | None:
+async def _reason_to_stop(db: AsyncSession, batch: Batch) -> str | None:
     paused = select(AppState).where(
         AppState.paused_at.is_not(None),
         exists().where(
@@ -204,7 +204,7 @@ async def _reason_to_stop(session: AsyncSession, batch: Batch) -> str | None:
             AuthorizationSession.api_app == AppState.api_app,
         ),
     )
-    if (app := await session.scalar(paused.limit(1))) is not None:
+    if (app := await db.scalar(paused.limit(1))) is not None:
         return f"the OAuth app {app.api_app} is paused ({app.reason})"
     last = (
         select(AuthorizationSession.status)
@@ -216,27 +216,27 @@ async def _reason_to_stop(session: AsyncSession, batch: Batch) -> str | None:
         .order_by(AuthorizationSession.completed_at.desc(), AuthorizationSession.id.desc())
         .limit(batch.stop_window)
     )
-    ends = (await session.scalars(last)).all()
+    ends = (await db.scalars(last)).all()
     failed = sum(status is not SessionStatus.COMPLETED for status in ends)
     if len(ends) < batch.stop_window or failed * 100 <= batch.stop_percent * batch.stop_window:
         return None
     return f"{failed} of the last {batch.stop_window} sessions failed, more than {batch.stop_percent} %"
 
 
-async def _complete(session: AsyncSession, batch: Batch) -> None:
+async def _complete(db: AsyncSession, batch: Batch) -> None:
     """Note the end when every session has ended."""
     still_open = select(AuthorizationSession.id).where(
         AuthorizationSession.batch_id == batch.batch_id, AuthorizationSession.status.in_(OPEN_STATUSES)
     )
-    if await session.scalar(still_open.limit(1)) is not None:
+    if await db.scalar(still_open.limit(1)) is not None:
         return
     batch.completed_at = utc_now()
     if batch.status is BatchStatus.RUNNING:
         batch.status = BatchStatus.COMPLETED
-    counts = await count_sessions(session, batch.batch_id)
-    _record(session, "batch.completed", batch, status=batch.status, counts=counts)
+    counts = await count_sessions(db, batch.batch_id)
+    _record(db, "batch.completed", batch, status=batch.status, counts=counts)
     log.info("batch.completed", batch_id=batch.batch_id, status=batch.status, **counts)
 
 
-def _record(session: AsyncSession, event_type: str, batch: Batch, **data: Any) -> None:
-    recorder.record(session, event_type, request_id=batch.request_id, batch_id=batch.batch_id, **data)
+def _record(db: AsyncSession, event_type: str, batch: Batch, **data: Any) -> None:
+    recorder.record(db, event_type, request_id=batch.request_id, batch_id=batch.batch_id, **data)

@@ -52,21 +52,21 @@ def seen_by(caller: Caller) -> ColumnElement[bool]:
     )
 
 
-async def view_batch(session: AsyncSession, batch_id: str, *, caller: Caller) -> BatchView:
+async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> BatchView:
     """Raises `BatchNotFoundException`, also for one that the caller may not see."""
-    return await _view(session, await _batch(session, batch_id, caller))
+    return await _view(db, await _batch(db, batch_id, caller))
 
 
-async def page_of_batches(session: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
+async def page_of_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
     """Those that the caller may see."""
-    return await page_of(session, select(Batch).where(seen_by(caller)), Batch, request)
+    return await page_of(db, select(Batch).where(seen_by(caller)), Batch, request)
 
 
 async def page_of_results(
-    session: AsyncSession, batch_id: str, *, page: int, page_size: int, caller: Caller
+    db: AsyncSession, batch_id: str, *, page: int, page_size: int, caller: Caller
 ) -> tuple[Sequence[RowResult], int]:
     """In the order of the rows, and how many there are. Raises `BatchNotFoundException`."""
-    batch = await _batch(session, batch_id, caller)
+    batch = await _batch(db, batch_id, caller)
     query = (
         select(
             BatchRow.number,
@@ -84,17 +84,17 @@ async def page_of_results(
         .limit(page_size)
         .offset((page - 1) * page_size)
     )
-    return [RowResult(*row) for row in await session.execute(query)], batch.accepted + batch.rejected
+    return [RowResult(*row) for row in await db.execute(query)], batch.accepted + batch.rejected
 
 
-async def _batch(session: AsyncSession, batch_id: str, caller: Caller) -> Batch:
-    batch = await session.scalar(select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)))
+async def _batch(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:
+    batch = await db.scalar(select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)))
     if batch is None:
         raise BatchNotFoundException(batch_id)
     return batch
 
 
-async def _view(session: AsyncSession, batch: Batch) -> BatchView:
+async def _view(db: AsyncSession, batch: Batch) -> BatchView:
     query = (
         select(AuthorizationSession.status, func.count())
         .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
@@ -102,13 +102,13 @@ async def _view(session: AsyncSession, batch: Batch) -> BatchView:
         .group_by(AuthorizationSession.status)
     )
     counts = dict.fromkeys((status.value for status in SessionStatus), 0)
-    counts |= {status.value: count for status, count in await session.execute(query)}
+    counts |= {status.value: count for status, count in await db.execute(query)}
     left = sum(counts[status] for status in OPEN_STATUSES)
-    seconds = await _seconds_per_session(session, batch) if left and batch.completed_at is None else None
+    seconds = await _seconds_per_session(db, batch) if left and batch.completed_at is None else None
     return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
 
 
-async def _seconds_per_session(session: AsyncSession, batch: Batch) -> float | None:
+async def _seconds_per_session(db: AsyncSession, batch: Batch) -> float | None:
     """From the first start to the last end of the latest ends, by their number: the wave's width is in it."""
     latest = (
         select(AuthorizationSession.started_at, AuthorizationSession.completed_at)
@@ -122,5 +122,5 @@ async def _seconds_per_session(session: AsyncSession, batch: Batch) -> float | N
         .subquery()
     )
     query = select(func.min(latest.c.started_at), func.max(latest.c.completed_at), func.count())
-    first, last, ends = (await session.execute(query.select_from(latest))).one()
+    first, last, ends = (await db.execute(query.select_from(latest))).one()
     return (last - first).total_seconds() / ends if ends else None

@@ -71,7 +71,7 @@ class BatchService:
 
     async def request(
         self,
-        session: AsyncSession,
+        db: AsyncSession,
         order: BatchOrder,
         *,
         caller: Caller,
@@ -92,16 +92,14 @@ class BatchService:
         batch_id = str(uuid.uuid4())
         if idempotency_key is not None:
             earlier = await idempotency.remember(
-                session, caller=caller.name, key=idempotency_key, request=order, made_id=batch_id
+                db, caller=caller.name, key=idempotency_key, request=order, made_id=batch_id
             )
             if earlier is not None:
                 return PlacedBatch(earlier, is_new=False)
-        existing = await self._insert(session, order, caller, batch_id, source_hash)
+        existing = await self._insert(db, order, caller, batch_id, source_hash)
         if existing is not None:
             return PlacedBatch(existing, is_new=False)
-        recorder.record(
-            session, "batch.requested", actor=caller.name, batch_id=batch_id, rows=len(order.rows)
-        )
+        recorder.record(db, "batch.requested", actor=caller.name, batch_id=batch_id, rows=len(order.rows))
         making = BatchMaking(
             authorizations=self._authorizations,
             oauth=self._oauth,
@@ -111,37 +109,37 @@ class BatchService:
             caller=caller,
             batch_id=batch_id,
         )
-        await making.run(session)
-        after_commit(session, lambda: self._pacing.wake(batch_id))
+        await making.run(db)
+        after_commit(db, lambda: self._pacing.wake(batch_id))
         return PlacedBatch(batch_id, is_new=True)
 
-    async def forget_source(self, session: AsyncSession, source_hash: str, *, caller: Caller) -> None:
+    async def forget_source(self, db: AsyncSession, source_hash: str, *, caller: Caller) -> None:
         """The next request of this source makes a new batch."""
         mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
-        await session.execute(update(Batch).where(*mine).values(source_hash=None))
+        await db.execute(update(Batch).where(*mine).values(source_hash=None))
 
-    async def cancel(self, session: AsyncSession, batch_id: str, *, caller: Caller) -> None:
+    async def cancel(self, db: AsyncSession, batch_id: str, *, caller: Caller) -> None:
         """Let nothing more of it start; what runs finds out within two seconds. `BatchPacing.pace` does the rest.
 
         Raises `BatchNotFoundException`, `BatchEndedException`.
         """
-        batch = await _locked(session, batch_id, caller)
+        batch = await _locked(db, batch_id, caller)
         if batch.completed_at is not None:
             raise BatchEndedException(batch_id, batch.status)
         batch.status, batch.reason = BatchStatus.CANCELLED, f"asked for by {caller.name}"
         recorder.record(
-            session, "batch.cancelled", actor=caller.name, request_id=batch.request_id, batch_id=batch_id
+            db, "batch.cancelled", actor=caller.name, request_id=batch.request_id, batch_id=batch_id
         )
-        after_commit(session, lambda: self._pacing.wake(batch_id))
+        after_commit(db, lambda: self._pacing.wake(batch_id))
 
     async def retry(
-        self, session: AsyncSession, batch_id: str, *, needs_attention: bool = False, caller: Caller
+        self, db: AsyncSession, batch_id: str, *, needs_attention: bool = False, caller: Caller
     ) -> int:
         """Put back what ended without tokens; how many. Those whose account has an open session stay as they are.
 
         Raises `BatchNotFoundException`, `NothingToRetryException`, `AppPausedException`, `TooManyWaitingException`.
         """
-        batch = await _locked(session, batch_id, caller)
+        batch = await _locked(db, batch_id, caller)
         wanted = [*_WITHOUT_TOKENS, *([SessionStatus.NEEDS_ATTENTION] if needs_attention else [])]
         other = aliased(AuthorizationSession)
         query = (
@@ -158,36 +156,36 @@ class BatchService:
             )
             .order_by(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
         )
-        rows = (await session.scalars(query.with_for_update(of=AuthorizationSession))).all()
+        rows = (await db.scalars(query.with_for_update(of=AuthorizationSession))).all()
         if not rows:
             raise NothingToRetryException(batch_id)
         for api_app in {row.api_app for row in rows}:
-            await self._apps.refuse_paused(session, api_app)
-        await self._authorizations.refuse_when_full(session, coming=len(rows))
+            await self._apps.refuse_paused(db, api_app)
+        await self._authorizations.refuse_when_full(db, coming=len(rows))
         for row in rows:
-            self._authorizations.put_back(session, row, actor=caller.name)
+            self._authorizations.put_back(db, row, actor=caller.name)
             row.is_held = True
         batch.status, batch.reason = BatchStatus.RUNNING, None
         batch.started_at, batch.completed_at = utc_now(), None
         try:
-            await session.flush()
+            await db.flush()
         except IntegrityError:
             raise InvalidRequestException(
                 "An account of the batch got another session just now; send the request again"
             ) from None
         recorder.record(
-            session,
+            db,
             "batch.retried",
             actor=caller.name,
             request_id=batch.request_id,
             batch_id=batch_id,
             sessions=len(rows),
         )
-        after_commit(session, lambda: self._pacing.wake(batch_id))
+        after_commit(db, lambda: self._pacing.wake(batch_id))
         return len(rows)
 
     async def _insert(
-        self, session: AsyncSession, order: BatchOrder, caller: Caller, batch_id: str, source_hash: str | None
+        self, db: AsyncSession, order: BatchOrder, caller: Caller, batch_id: str, source_hash: str | None
     ) -> str | None:
         """Insert the batch's own row, unless the source has made one: the id of that one."""
         limits = self._limits
@@ -201,11 +199,11 @@ class BatchService:
             "stop_window": order.stop_window or limits.stop_window,
         }
         # Of two at once the second waits here for the first one's commit.
-        statement = insert_or_update(session, Batch).on_conflict_do_nothing().returning(Batch.id)
-        if await session.scalar(statement.values(values)) is not None:
+        statement = insert_or_update(db, Batch).on_conflict_do_nothing().returning(Batch.id)
+        if await db.scalar(statement.values(values)) is not None:
             return None
         mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
-        existing: str = (await session.scalars(select(Batch.batch_id).where(*mine))).one()
+        existing: str = (await db.scalars(select(Batch.batch_id).where(*mine))).one()
         return existing
 
 
@@ -215,8 +213,8 @@ def _refuse_out_of_reach(order: BatchOrder, caller: Caller) -> None:
         caller.reach.require(*places[0])
 
 
-async def _locked(session: AsyncSession, batch_id: str, caller: Caller) -> Batch:
-    batch: Batch | None = await session.scalar(
+async def _locked(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:
+    batch: Batch | None = await db.scalar(
         select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)).with_for_update()
     )
     if batch is None:

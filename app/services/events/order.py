@@ -35,32 +35,32 @@ def up_to(position: Position) -> ColumnElement[bool]:
     return _UpTo(*ORDER, *map(literal, position))
 
 
-def settled(session: AsyncSession) -> ColumnElement[bool]:
+def settled(db: AsyncSession) -> ColumnElement[bool]:
     """Nothing can appear before them any more."""
-    if session.get_bind().dialect.name == "sqlite":
+    if db.get_bind().dialect.name == "sqlite":
         return true()
     return Event.xact_id < _oldest_open_transaction()
 
 
-async def newest(session: AsyncSession) -> Position:
+async def newest(db: AsyncSession) -> Position:
     """Of the last settled event; no event is before (0, 0)."""
-    query = select(*ORDER).where(settled(session)).order_by(*(column.desc() for column in ORDER)).limit(1)
-    row = (await session.execute(query)).first()
+    query = select(*ORDER).where(settled(db)).order_by(*(column.desc() for column in ORDER)).limit(1)
+    row = (await db.execute(query)).first()
     return Position(*row) if row else Position(0, 0)
 
 
-async def evicted_to(session: AsyncSession) -> int:
+async def evicted_to(db: AsyncSession) -> int:
     """The highest id up to which routine events were evicted; 0 when none were."""
     marks = select(Event.data).where(Event.event_type == EVICTED).order_by(Event.occurred_at.desc())
-    mark = await session.scalar(marks.limit(1))
+    mark = await db.scalar(marks.limit(1))
     return int(mark["to_event_id"]) if mark else 0
 
 
-async def now(session: AsyncSession) -> Position:
+async def now(db: AsyncSession) -> Position:
     """After it come all events of transactions that have not ended yet, and maybe a few that have just ended."""
-    if session.get_bind().dialect.name == "sqlite":
-        return Position(0, await session.scalar(select(func.max(Event.id))) or 0)
-    return Position(await session.scalar(select(_oldest_open_transaction() - 1)) or 0, _LAST_ID)
+    if db.get_bind().dialect.name == "sqlite":
+        return Position(0, await db.scalar(select(func.max(Event.id))) or 0)
+    return Position(await db.scalar(select(_oldest_open_transaction() - 1)) or 0, _LAST_ID)
 
 
 _LAST_ID: Final = 2**63 - 1

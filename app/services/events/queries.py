@@ -35,31 +35,29 @@ class EventRows:
     """None: there are no more. With fewer rows than asked for there may be more: so far none was found."""
 
 
-async def rows_before(
-    session: AsyncSession, wanted: EventFilter, place: Place | None, *, limit: int
-) -> EventRows:
+async def rows_before(db: AsyncSession, wanted: EventFilter, place: Place | None, *, limit: int) -> EventRows:
     """The latest of the events before `place`; None: of all. Two queries at most."""
-    return await _rows(session, wanted, place, offset=0, limit=limit)
+    return await _rows(db, wanted, place, offset=0, limit=limit)
 
 
-async def page(session: AsyncSession, wanted: EventFilter, *, page: int, page_size: int) -> EventRows:
+async def page(db: AsyncSession, wanted: EventFilter, *, page: int, page_size: int) -> EventRows:
     """Page `page` (from 1). Two queries at most."""
-    return await _rows(session, wanted, None, offset=(page - 1) * page_size, limit=page_size)
+    return await _rows(db, wanted, None, offset=(page - 1) * page_size, limit=page_size)
 
 
-async def count(session: AsyncSession, wanted: EventFilter) -> Total:
+async def count(db: AsyncSession, wanted: EventFilter) -> Total:
     """Up to `COUNT_LIMIT`, among those that one query looks at. Two queries at most."""
-    floor = await _floor(session, wanted, None)
+    floor = await _floor(db, wanted, None)
     query = select(Event).where(*wanted.conditions(), *_since(floor))
-    return await count_up_to(session, query, COUNT_LIMIT, is_all=floor is None)
+    return await count_up_to(db, query, COUNT_LIMIT, is_all=floor is None)
 
 
 async def export(database: Database, wanted: EventFilter) -> AsyncIterator[Sequence[Event]]:
     """All of them, the latest first, in parts that fit into memory; no transaction is open between two."""
     place: Place | None = None
     while True:
-        async with database.reading() as session:
-            found = await rows_before(session, wanted, place, limit=_EXPORT_PAGE)
+        async with database.reading() as db:
+            found = await rows_before(db, wanted, place, limit=_EXPORT_PAGE)
         yield found.rows
         if found.next is None:
             return
@@ -67,9 +65,9 @@ async def export(database: Database, wanted: EventFilter) -> AsyncIterator[Seque
 
 
 async def _rows(
-    session: AsyncSession, wanted: EventFilter, place: Place | None, *, offset: int, limit: int
+    db: AsyncSession, wanted: EventFilter, place: Place | None, *, offset: int, limit: int
 ) -> EventRows:
-    floor = await _floor(session, wanted, place)
+    floor = await _floor(db, wanted, place)
     query = (
         select(Event)
         .where(*wanted.conditions(), *_before(place), *_since(floor))
@@ -77,14 +75,14 @@ async def _rows(
         .offset(offset)
         .limit(limit + 1)
     )
-    rows = (await session.scalars(query)).all()
+    rows = (await db.scalars(query)).all()
     if len(rows) > limit:
         last = rows[limit - 1]
         return EventRows(rows[:limit], Place(last.occurred_at, last.id))
     return EventRows(rows, Place(floor, 0) if floor is not None else None)
 
 
-async def _floor(session: AsyncSession, wanted: EventFilter, place: Place | None) -> datetime | None:
+async def _floor(db: AsyncSession, wanted: EventFilter, place: Place | None) -> datetime | None:
     """The time of the oldest event that may be looked at; None: all may, they are few or an index has them."""
     if not wanted.rest():
         return None
@@ -95,7 +93,7 @@ async def _floor(session: AsyncSession, wanted: EventFilter, place: Place | None
         .offset(_SCAN_LIMIT)
         .limit(1)
     )
-    floor: datetime | None = await session.scalar(query)
+    floor: datetime | None = await db.scalar(query)
     return floor
 
 

@@ -54,22 +54,22 @@ def _kind_and_id(actor: str) -> dict[str, str | None]:
     return {"actor_kind": _OWN_ACTORS.get(actor, ActorKind.KEY), "actor_id": None}
 
 
-def record(session: AsyncSession, event_type: str, **values: Any) -> None:
+def record(db: AsyncSession, event_type: str, **values: Any) -> None:
     """Add an event, as `new_event` makes it, to the open transaction."""
-    session.add(Event(**new_event(event_type, **values)))
-    announce(session, RECORDED)
+    db.add(Event(**new_event(event_type, **values)))
+    announce(db, RECORDED)
 
 
-async def record_all(session: AsyncSession, events: Sequence[dict[str, Any]]) -> None:
+async def record_all(db: AsyncSession, events: Sequence[dict[str, Any]]) -> None:
     """Many in one statement."""
-    await session.execute(insert(Event.__table__), events)  # type: ignore[arg-type]
-    announce(session, RECORDED)
+    await db.execute(insert(Event.__table__), events)  # type: ignore[arg-type]
+    announce(db, RECORDED)
 
 
-def record_for(session: AsyncSession, event_type: str, row: AuthorizationSession, **data: Any) -> None:
+def record_for(db: AsyncSession, event_type: str, row: AuthorizationSession, **data: Any) -> None:
     """An event about an authorization session; it keeps the request id of the POST that made the session."""
     record(
-        session,
+        db,
         event_type,
         actor=data.pop("actor", "service"),
         account_id=row.twitter_username,
@@ -82,7 +82,7 @@ def record_for(session: AsyncSession, event_type: str, row: AuthorizationSession
 
 
 async def record_for_all(
-    session: AsyncSession, event_type: str, rows: Sequence[AuthorizationSession], *, actor: str
+    db: AsyncSession, event_type: str, rows: Sequence[AuthorizationSession], *, actor: str
 ) -> None:
     """The same event about each of many sessions, in one statement."""
     events = [
@@ -97,4 +97,4 @@ async def record_for_all(
         )
         for row in rows
     ]
-    await record_all(session, events)
+    await record_all(db, events)

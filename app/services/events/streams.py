@@ -166,14 +166,14 @@ class EventStreams:
         return "access" if is_check_due and not await _still_may_read(reader) else None
 
     async def _place(self, reader: Reader, last: Position | None) -> None:
-        async with self._database.reading() as session:
-            head = await order.newest(session)
+        async with self._database.reading() as db:
+            head = await order.newest(db)
             if last is None:
                 reader.position = head
                 return
             if last > head:
                 raise UnknownEventIdException
-            reader.position, reader.gap = last, await _gap_after(session, last)
+            reader.position, reader.gap = last, await _gap_after(db, last)
 
     async def _next(self, reader: Reader) -> tuple[Batch, bool]:
         """What the reader wants of the next events, and whether there were any."""
@@ -186,12 +186,12 @@ class EventStreams:
 
     async def _from_history(self, reader: Reader) -> tuple[Batch, bool]:
         try:
-            async with self._history, self._database.reading() as session:
-                until = await _scan_end(session, reader.position)
+            async with self._history, self._database.reading() as db:
+                until = await _scan_end(db, reader.position)
                 if until is None:
                     return [], False
-                batch = await _between(session, reader.position, until, reader.wanted)
-                reader.gap = await _gap_after(session, reader.position) or reader.gap  # after what was read
+                batch = await _between(db, reader.position, until, reader.wanted)
+                reader.gap = await _gap_after(db, reader.position) or reader.gap  # after what was read
         except DatabaseUnavailableException:  # which has logged it
             await asyncio.sleep(_RETRY)
             return [], True
@@ -207,27 +207,27 @@ async def _still_may_read(reader: Reader) -> bool:
         return True  # there is nothing to be read, either
 
 
-async def _gap_after(session: AsyncSession, last: Position) -> Gap | None:
+async def _gap_after(db: AsyncSession, last: Position) -> Gap | None:
     """Who still finds the last event that it was told has missed none, unless later routine events were evicted."""
     same = (Event.xact_id == last.xact_id, Event.id == last.event_id)
-    is_kept = await session.scalar(select(Event.id).where(*same)) is not None
-    if last == BEGINNING or (is_kept and await order.evicted_to(session) <= last.event_id):
+    is_kept = await db.scalar(select(Event.id).where(*same)) is not None
+    if last == BEGINNING or (is_kept and await order.evicted_to(db) <= last.event_id):
         return None
-    return Gap(await session.scalar(select(Event.occurred_at).order_by(*order.ORDER).limit(1)))
+    return Gap(await db.scalar(select(Event.occurred_at).order_by(*order.ORDER).limit(1)))
 
 
-async def _scan_end(session: AsyncSession, position: Position) -> Position | None:
+async def _scan_end(db: AsyncSession, position: Position) -> Position | None:
     """How far one query may look; None: nothing has happened since."""
-    some = select(*order.ORDER).where(order.after(position), order.settled(session))
+    some = select(*order.ORDER).where(order.after(position), order.settled(db))
     within = some.order_by(*order.ORDER).limit(_SCAN).subquery()
     last = select(within.c.xact_id, within.c.id).order_by(within.c.xact_id.desc(), within.c.id.desc())
-    row = (await session.execute(last.limit(1))).first()
+    row = (await db.execute(last.limit(1))).first()
     return Position(*row) if row is not None else None
 
 
 async def _between(
-    session: AsyncSession, position: Position, until: Position, wanted: EventFilter
+    db: AsyncSession, position: Position, until: Position, wanted: EventFilter
 ) -> list[StreamedEvent]:
     place = (order.after(position), order.up_to(until))
     query = select(Event).where(*place, *wanted.conditions()).order_by(*order.ORDER).limit(_BATCH)
-    return [StreamedEvent.of(event) for event in await session.scalars(query)]
+    return [StreamedEvent.of(event) for event in await db.scalars(query)]

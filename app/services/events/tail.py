@@ -48,9 +48,9 @@ async def check_order(database: Database) -> None:
     if database.is_sqlite:
         return
     next_xact_id = text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-    async with database.reading() as session:
-        last = await session.scalar(select(func.max(Event.xact_id))) or 0
-        if last >= (await session.scalar(next_xact_id) or 0):
+    async with database.reading() as db:
+        last = await db.scalar(select(func.max(Event.xact_id))) or 0
+        if last >= (await db.scalar(next_xact_id) or 0):
             log.error("events.order_broken", do="UPDATE events SET xact_id = 0")
 
 
@@ -128,9 +128,9 @@ class EventTail:
 
     async def _read(self) -> bool:
         """Take one page in; whether there may be another."""
-        async with self._database.reading() as session:
-            newest = await order.newest(session) if self._kept_after is None else None
-            rows = await page_after(session, newest or self._head, limit=_PAGE)
+        async with self._database.reading() as db:
+            newest = await order.newest(db) if self._kept_after is None else None
+            rows = await page_after(db, newest or self._head, limit=_PAGE)
         if not self._is_current:
             return False
         if newest is not None:
@@ -150,6 +150,6 @@ class EventTail:
             self._kept = self._kept[-self._keep :]
 
 
-async def page_after(session: AsyncSession, position: Position, *, limit: int) -> Sequence[Event]:
-    query = select(Event).where(order.after(position), order.settled(session))
-    return (await session.scalars(query.order_by(*order.ORDER).limit(limit))).all()
+async def page_after(db: AsyncSession, position: Position, *, limit: int) -> Sequence[Event]:
+    query = select(Event).where(order.after(position), order.settled(db))
+    return (await db.scalars(query.order_by(*order.ORDER).limit(limit))).all()

@@ -105,7 +105,7 @@ class KeyService:
 
     async def create(
         self,
-        session: AsyncSession,
+        db: AsyncSession,
         *,
         name: str,
         scopes: frozenset[Scope],
@@ -132,35 +132,35 @@ class KeyService:
             expires_at=expires_at,
         )
         self._refuse_more(row, caller)
-        session.add(row)
+        db.add(row)
         try:
-            await session.flush()
+            await db.flush()
         except IntegrityError:
             raise KeyNameTakenException(name) from None
         granted = {"scopes": row.scopes, "api_apps": row.api_apps, "account_patterns": row.account_patterns}
-        _record(session, "api_key.created", row, caller, **granted)
+        _record(db, "api_key.created", row, caller, **granted)
         return MadeKey(row, SecretStr(key))
 
     async def page(
-        self, session: AsyncSession, wanted: KeyFilter, request: PageRequest, *, caller: Caller
+        self, db: AsyncSession, wanted: KeyFilter, request: PageRequest, *, caller: Caller
     ) -> Page[ApiKey]:
         """Those that the caller manages."""
         query = select(ApiKey).where(_managed_by(caller), wanted.condition())
-        return await page_of(session, query, ApiKey, request)
+        return await page_of(db, query, ApiKey, request)
 
-    async def get(self, session: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
+    async def get(self, db: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
         """Raises `KeyNotFoundException`."""
-        return await _found(session, key_id, caller)
+        return await _found(db, key_id, caller)
 
-    async def named(self, session: AsyncSession, name: str) -> ApiKey:
+    async def named(self, db: AsyncSession, name: str) -> ApiKey:
         """Raises `KeyNotFoundException`."""
-        row: ApiKey | None = await session.scalar(select(ApiKey).where(ApiKey.name == name))
+        row: ApiKey | None = await db.scalar(select(ApiKey).where(ApiKey.name == name))
         if row is None:
             raise KeyNotFoundException(name)
         return row
 
     async def rotate(
-        self, session: AsyncSession, key_id: str, *, overlap: timedelta, force: bool = False, caller: Caller
+        self, db: AsyncSession, key_id: str, *, overlap: timedelta, force: bool = False, caller: Caller
     ) -> MadeKey:
         """Another key for the same caller; the one it replaces works for `overlap` more.
 
@@ -168,7 +168,7 @@ class KeyService:
         lost would end the key that is in use. `force`: end it. Raises `KeyNotFoundException`, `KeyEndedException`,
         `RotationUnderWayException`, and `KeyEscalationException` for a key that may more than the caller.
         """
-        row = await _found(session, key_id, caller, lock=True)
+        row = await _found(db, key_id, caller, lock=True)
         if (status := status_of(row)) is not KeyStatus.ACTIVE:
             raise KeyEndedException(row.name, status)
         self._refuse_more(row, caller)
@@ -180,28 +180,28 @@ class KeyService:
             row.previous_expires_at = utc_now() + overlap
         row.prefix, key = new_key()
         row.key_hash = hash_of(key)
-        _record(session, "api_key.rotated", row, caller, overlap_seconds=overlap.total_seconds())
+        _record(db, "api_key.rotated", row, caller, overlap_seconds=overlap.total_seconds())
         return MadeKey(row, SecretStr(key))
 
-    async def revoke(self, session: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
+    async def revoke(self, db: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
         """End the key for good, from the next request on. The row stays: sessions and events tell its name.
 
         Raises `KeyNotFoundException`.
         """
-        row = await _found(session, key_id, caller, lock=True)
+        row = await _found(db, key_id, caller, lock=True)
         if row.revoked_at is None:
             row.revoked_at = utc_now()
             row.previous_prefix = row.previous_hash = row.previous_expires_at = None
-            _record(session, "api_key.revoked", row, caller)
+            _record(db, "api_key.revoked", row, caller)
         return row
 
-    async def authenticate(self, session: AsyncSession, key: str | None) -> Caller:
+    async def authenticate(self, db: AsyncSession, key: str | None) -> Caller:
         """The caller behind `key`. Raises `AuthenticationException`, which says why only to who has the whole of a key.
 
         Whatever is wrong with it, the same work is done: one look-up, one hash, three comparisons.
         """
         presented, prefix = hash_of(key or ""), prefix_of(key or "")
-        row: ApiKey | None = await session.scalar(
+        row: ApiKey | None = await db.scalar(
             select(ApiKey).where(or_(ApiKey.prefix == prefix, ApiKey.previous_prefix == prefix))
         )
         is_bootstrap = hmac.compare_digest(presented, self._bootstrap_hash)
@@ -268,8 +268,8 @@ class KeyService:
         is_due = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= now - _USE_EXACT_TO)
         statement = update(ApiKey).where(ApiKey.id == row_id, is_due)
         try:
-            async with self._database.transaction() as session:
-                await session.execute(statement.values(last_used_at=now, updated_at=ApiKey.updated_at))
+            async with self._database.transaction() as db:
+                await db.execute(statement.values(last_used_at=now, updated_at=ApiKey.updated_at))
         except (DatabaseUnavailableException, SQLAlchemyError) as error:
             log.warning("api_key.use_not_noted", error=type(error).__name__)
 
@@ -284,15 +284,15 @@ def _managed_by(caller: Caller) -> ColumnElement[bool]:
     return or_(ApiKey.created_by == caller.name, ApiKey.name == caller.name)
 
 
-async def _found(session: AsyncSession, key_id: str, caller: Caller, *, lock: bool = False) -> ApiKey:
+async def _found(db: AsyncSession, key_id: str, caller: Caller, *, lock: bool = False) -> ApiKey:
     query = select(ApiKey).where(ApiKey.key_id == key_id, _managed_by(caller))
-    row: ApiKey | None = await session.scalar(query.with_for_update() if lock else query)
+    row: ApiKey | None = await db.scalar(query.with_for_update() if lock else query)
     if row is None:
         raise KeyNotFoundException(key_id)
     return row
 
 
-def _record(session: AsyncSession, event_type: str, row: ApiKey, caller: Caller, **data: Any) -> None:
+def _record(db: AsyncSession, event_type: str, row: ApiKey, caller: Caller, **data: Any) -> None:
     recorder.record(
-        session, event_type, actor=caller.name, key_id=row.key_id, name=row.name, prefix=row.prefix, **data
+        db, event_type, actor=caller.name, key_id=row.key_id, name=row.name, prefix=row.prefix, **data
     )

@@ -54,69 +54,65 @@ class AppStates:
         self._names = names
         self._pause_after = pause_after
 
-    async def refuse_paused(self, session: AsyncSession, api_app: str) -> None:
+    async def refuse_paused(self, db: AsyncSession, api_app: str) -> None:
         """Raises `AppPausedException`."""
-        reason = await session.scalar(
+        reason = await db.scalar(
             select(AppState.reason).where(AppState.api_app == api_app, AppState.paused_at.is_not(None))
         )
         if reason is not None:
             raise AppPausedException(api_app, reason)
 
-    async def refuse_stopped(self, session: AsyncSession, api_app: str) -> None:
+    async def refuse_stopped(self, db: AsyncSession, api_app: str) -> None:
         """Raises `AppPausedException`, or `AppLimitedException` while the provider limits the app's rate."""
-        await self.refuse_paused(session, api_app)
-        until = await session.scalar(select(AppState.limited_until).where(AppState.api_app == api_app))
+        await self.refuse_paused(db, api_app)
+        until = await db.scalar(select(AppState.limited_until).where(AppState.api_app == api_app))
         if until is not None and (left := (until - utc_now()).total_seconds()) > 0:
             raise AppLimitedException(api_app, bounded_wait(left))
 
-    async def resumed(self, session: AsyncSession) -> dict[str, datetime]:
+    async def resumed(self, db: AsyncSession) -> dict[str, datetime]:
         """By app, when an operator has lifted its limits."""
         query = select(AppState.api_app, AppState.resumed_at).where(AppState.resumed_at.is_not(None))
-        return {api_app: at for api_app, at in await session.execute(query) if at is not None}
+        return {api_app: at for api_app, at in await db.execute(query) if at is not None}
 
-    async def paused(self, session: AsyncSession, *, reach: Reach = EVERYTHING) -> list[AppState]:
+    async def paused(self, db: AsyncSession, *, reach: Reach = EVERYTHING) -> list[AppState]:
         in_reach = reach.condition(null(), AppState.api_app)
         paused = select(AppState).where(AppState.paused_at.is_not(None), in_reach)
-        return list(await session.scalars(paused.order_by(AppState.api_app)))
+        return list(await db.scalars(paused.order_by(AppState.api_app)))
 
-    async def stopped(self, session: AsyncSession, *, reach: Reach = EVERYTHING) -> list[AppState]:
+    async def stopped(self, db: AsyncSession, *, reach: Reach = EVERYTHING) -> list[AppState]:
         """Apps that are paused, and those whose rate the provider limits."""
         in_reach = reach.condition(null(), AppState.api_app)
         is_stopped = AppState.paused_at.is_not(None) | (AppState.limited_until > utc_now())
-        return list(
-            await session.scalars(select(AppState).where(is_stopped, in_reach).order_by(AppState.api_app))
-        )
+        return list(await db.scalars(select(AppState).where(is_stopped, in_reach).order_by(AppState.api_app)))
 
-    async def succeeded(self, session: AsyncSession, api_app: str) -> None:
+    async def succeeded(self, db: AsyncSession, api_app: str) -> None:
         """The row is over; a pause that an operator has not ended stays."""
-        await session.execute(
+        await db.execute(
             update(AppState)
             .where(AppState.api_app == api_app, AppState.failures_in_a_row > 0)
             .values(failures_in_a_row=0)
         )
 
-    async def failed(self, session: AsyncSession, api_app: str, error: AppException) -> None:
+    async def failed(self, db: AsyncSession, api_app: str, error: AppException) -> None:
         """Count a failure of the app itself, and pause it when there are too many in a row."""
-        insert = insert_or_update(session, AppState).values(api_app=api_app, failures_in_a_row=1)
+        insert = insert_or_update(db, AppState).values(api_app=api_app, failures_in_a_row=1)
         counted = insert.on_conflict_do_update(
             index_elements=[AppState.api_app], set_={"failures_in_a_row": AppState.failures_in_a_row + 1}
         ).returning(AppState.failures_in_a_row)
-        failures = await session.scalar(counted)
+        failures = await db.scalar(counted)
         if failures is None or failures < self._pause_after:
             return
-        paused = await session.execute(
+        paused = await db.execute(
             update(AppState)
             .where(AppState.api_app == api_app, AppState.paused_at.is_(None))
             .values(paused_at=utc_now(), reason=f"{error.error_code} {failures} times in a row")
         )
         if paused.rowcount:  # type: ignore[attr-defined]
-            recorder.record(
-                session, "app.paused", api_app=api_app, error_code=error.error_code, failures=failures
-            )
+            recorder.record(db, "app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
             log.error("app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
 
     async def limited(
-        self, session: AsyncSession, api_app: str, *, seconds: float, reason: str | None = None
+        self, db: AsyncSession, api_app: str, *, seconds: float, reason: str | None = None
     ) -> None:
         """The provider limits the app's rate: nothing of it is called before the seconds are over.
 
@@ -124,33 +120,27 @@ class AppStates:
         """
         seconds = bounded_wait(seconds)
         values = {"limited_until": utc_now() + timedelta(seconds=seconds), "limited_by": reason}
-        insert = insert_or_update(session, AppState).values(api_app=api_app, failures_in_a_row=0, **values)
+        insert = insert_or_update(db, AppState).values(api_app=api_app, failures_in_a_row=0, **values)
         is_longer = AppState.limited_until.is_(None) | (
             AppState.limited_until < insert.excluded.limited_until
         )
-        await session.execute(
+        await db.execute(
             insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=values, where=is_longer)
         )
         log.warning("app.limited", api_app=api_app, seconds=round(seconds, 1), limit=reason)
 
-    async def note_limit(
-        self, session: AsyncSession, account_id: str, api_app: str, limit: CallLimit
-    ) -> None:
+    async def note_limit(self, db: AsyncSession, account_id: str, api_app: str, limit: CallLimit) -> None:
         """The provider answers no more calls of the account in the app, or of the whole app, for now."""
         if limit.whose is Limited.APP:
-            await self.limited(session, api_app, seconds=limit.seconds, reason=limit.reason)
+            await self.limited(db, api_app, seconds=limit.seconds, reason=limit.reason)
             return
         now, seconds = utc_now(), bounded_wait(limit.seconds)
         values = {"limited_until": now + timedelta(seconds=seconds), "limited_by": limit.reason}
-        insert = insert_or_update(session, AccountLimit).values(
-            account_id=account_id, api_app=api_app, **values
-        )
+        insert = insert_or_update(db, AccountLimit).values(account_id=account_id, api_app=api_app, **values)
         place = [AccountLimit.account_id, AccountLimit.api_app]
-        await session.execute(delete(AccountLimit).where(AccountLimit.limited_until < now))
+        await db.execute(delete(AccountLimit).where(AccountLimit.limited_until < now))
         is_longer = AccountLimit.limited_until < insert.excluded.limited_until
-        await session.execute(
-            insert.on_conflict_do_update(index_elements=place, set_=values, where=is_longer)
-        )
+        await db.execute(insert.on_conflict_do_update(index_elements=place, set_=values, where=is_longer))
         log.warning(
             "account.limited",
             account_id=account_id,
@@ -160,7 +150,7 @@ class AppStates:
         )
 
     async def resume(
-        self, session: AsyncSession, api_app: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, api_app: str, *, actor: str, reach: Reach = EVERYTHING
     ) -> Resumed:
         """Let the app's sessions and refreshes start again, those also that wait for the end of a limit.
 
@@ -168,7 +158,7 @@ class AppStates:
         """
         reach.require(None, api_app)
         now = utc_now()
-        row = await session.get(AppState, api_app, with_for_update=True)
+        row = await db.get(AppState, api_app, with_for_update=True)
         was_paused = row is not None and row.paused_at is not None
         was_limited = row is not None and row.limited_until is not None and row.limited_until > now
         if row is not None:
@@ -177,12 +167,12 @@ class AppStates:
             # A process may have a limit in its memory of an app that has no row. A name that the caller made up gets
             # none: it would be stored for ever.
             fresh = {"failures_in_a_row": 0, "resumed_at": now}
-            insert = insert_or_update(session, AppState).values(api_app=api_app, **fresh)
-            await session.flush()
-            await session.execute(insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=fresh))
-        was_limited |= await _end_waits(session, api_app)
+            insert = insert_or_update(db, AppState).values(api_app=api_app, **fresh)
+            await db.flush()
+            await db.execute(insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=fresh))
+        was_limited |= await _end_waits(db, api_app)
         if was_paused or was_limited:
-            recorder.record(session, "app.resumed", actor=actor, api_app=api_app)
+            recorder.record(db, "app.resumed", actor=actor, api_app=api_app)
         return Resumed(was_paused=was_paused, was_limited=was_limited)
 
 
@@ -199,12 +189,12 @@ def is_limited(account_id: _Text, api_app: _Text) -> ColumnElement[bool]:
     return of_app.exists() | of_account.exists()
 
 
-async def _end_waits(session: AsyncSession, api_app: str) -> bool:
+async def _end_waits(db: AsyncSession, api_app: str) -> bool:
     """Make due what was put off because the provider said so; whether accounts were limited."""
     now, refused = utc_now(), TwitterAPIException.error_code
     lifted = delete(AccountLimit).where(AccountLimit.api_app == api_app, AccountLimit.limited_until > now)
-    were_limited = bool((await session.execute(lifted)).rowcount)  # type: ignore[attr-defined]
-    await session.execute(
+    were_limited = bool((await db.execute(lifted)).rowcount)  # type: ignore[attr-defined]
+    await db.execute(
         update(Credential)
         .where(
             Credential.api_app == api_app,
@@ -214,7 +204,7 @@ async def _end_waits(session: AsyncSession, api_app: str) -> bool:
         )
         .values(refresh_due_at=now)
     )
-    await session.execute(
+    await db.execute(
         update(AuthorizationSession)
         .where(
             AuthorizationSession.api_app == api_app,

@@ -32,8 +32,8 @@ class AlarmService:
 
     async def update(self, readings: Mapping[str, Reading]) -> None:
         """A change of state is one event and one log line; a state that stays is neither."""
-        async with self._database.reading() as session:
-            rows = await session.execute(select(Alarm.name, Alarm.is_active))
+        async with self._database.reading() as db:
+            rows = await db.execute(select(Alarm.name, Alarm.is_active))
             known = dict(rows.all())
         changed = {
             name: partial(self._change, name, reading)
@@ -43,16 +43,16 @@ class AlarmService:
         (await run_steps(changed)).raise_failure()
 
     async def active(self) -> Sequence[Alarm]:
-        async with self._database.reading() as session:
-            return (await session.scalars(select(Alarm).where(Alarm.is_active).order_by(Alarm.name))).all()
+        async with self._database.reading() as db:
+            return (await db.scalars(select(Alarm).where(Alarm.is_active).order_by(Alarm.name))).all()
 
     async def _change(self, name: str, reading: Reading) -> None:
-        async with self._database.transaction() as session:
-            row = insert_or_update(session, Alarm).values(
+        async with self._database.transaction() as db:
+            row = insert_or_update(db, Alarm).values(
                 name=name, is_active=False, changed_at=utc_now(), detail=reading.detail
             )
-            await session.execute(row.on_conflict_do_nothing())
-            changed = await session.execute(
+            await db.execute(row.on_conflict_do_nothing())
+            changed = await db.execute(
                 update(Alarm)
                 .where(Alarm.name == name, Alarm.is_active != reading.is_active)
                 .values(is_active=reading.is_active, changed_at=utc_now(), detail=reading.detail)
@@ -60,7 +60,7 @@ class AlarmService:
             if not changed.rowcount:  # type: ignore[attr-defined]
                 return  # another process was first
             event_type = "alarm.raised" if reading.is_active else "alarm.cleared"
-            recorder.record(session, event_type, alarm=name, detail=reading.detail)
+            recorder.record(db, event_type, alarm=name, detail=reading.detail)
         if reading.is_active:
             log.error("alarm.raised", alarm=name, detail=reading.detail)
         else:

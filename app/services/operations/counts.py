@@ -27,32 +27,32 @@ class FleetCounts:
 
 async def count_fleet(database: Database) -> FleetCounts:
     """A fixed number of queries, each over an index."""
-    async with database.reading() as session:
+    async with database.reading() as db:
         profiles = select(
             func.count().filter(Profile.is_active), func.count().filter(Profile.quarantined_at.is_not(None))
         )
-        active, quarantined = (await session.execute(profiles)).one()
+        active, quarantined = (await db.execute(profiles)).one()
         waiting = select(func.count(), func.min(AuthorizationSession.created_at)).where(
             _STATUS == SessionStatus.PENDING,
             ~AuthorizationSession.is_held,  # those wait for their batch, however long it takes
         )
-        pending, oldest = (await session.execute(waiting)).one()
-        running = await session.scalar(select(func.count()).where(_STATUS == SessionStatus.IN_PROGRESS)) or 0
-        tokens = await session.execute(select(Credential.status, func.count()).group_by(Credential.status))
+        pending, oldest = (await db.execute(waiting)).one()
+        running = await db.scalar(select(func.count()).where(_STATUS == SessionStatus.IN_PROGRESS)) or 0
+        tokens = await db.execute(select(Credential.status, func.count()).group_by(Credential.status))
         return FleetCounts(
             active_profiles=active,
             quarantined_profiles=quarantined,
             pending_authorizations=pending,
             running_authorizations=running,
-            failures_last_hour=await _failures(session),
+            failures_last_hour=await _failures(db),
             oldest_waiting_seconds=(utc_now() - oldest).total_seconds() if pending else 0.0,
             credentials={status.value: count for status, count in tokens},
         )
 
 
-async def _failures(session: AsyncSession) -> int:
+async def _failures(db: AsyncSession) -> int:
     query = select(func.count()).where(
         _STATUS.in_([SessionStatus.FAILED, SessionStatus.TIMEOUT]),
         AuthorizationSession.completed_at > utc_now() - timedelta(hours=1),
     )
-    return await session.scalar(query) or 0
+    return await db.scalar(query) or 0

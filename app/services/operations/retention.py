@@ -95,9 +95,9 @@ class Retention:
 
         Reads no more than the rows that go, and of each routine type a batch.
         """
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             query = select(func.count()).select_from(Event).where(Event.id < first_kept)
-            excess = await session.scalar(query) or 0
+            excess = await db.scalar(query) or 0
         deleted = 0
         while left := min(excess - deleted, _BATCH):
             oldest = select(Event.id).order_by(Event.xact_id, Event.id).limit(left)
@@ -110,40 +110,40 @@ class Retention:
 
     async def _delete_events_of(self, ids: Select[Any], *, are_evicted: bool) -> int:
         """The last one stays, as in `_delete_events`. `are_evicted`: older events stay, so a mark tells the readers."""
-        async with self._database.transaction() as session:
-            last = await session.scalar(select(func.max(Event.id)))
-            found = [each for each in await session.scalars(ids) if each != last]
+        async with self._database.transaction() as db:
+            last = await db.scalar(select(func.max(Event.id)))
+            found = [each for each in await db.scalars(ids) if each != last]
             if found:
-                await session.execute(delete(Event).where(Event.id.in_(found)))
+                await db.execute(delete(Event).where(Event.id.in_(found)))
                 if are_evicted:
-                    to = max(*found, await order.evicted_to(session))
-                    recorder.record(session, order.EVICTED, to_event_id=to, count=len(found))
+                    to = max(*found, await order.evicted_to(db))
+                    recorder.record(db, order.EVICTED, to_event_id=to, count=len(found))
         return len(found)
 
     async def _first_event_to_keep(self) -> int | None:
         """By count; None: there are not too many."""
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             # Two queries, because SQLite finds only one end of an index by itself.
-            newest = await session.scalar(select(func.max(Event.id))) or 0
-            oldest = await session.scalar(select(func.min(Event.id))) or 0
+            newest = await db.scalar(select(func.max(Event.id))) or 0
+            oldest = await db.scalar(select(func.min(Event.id))) or 0
             if newest - oldest < self._max_events:
                 return None  # no need to count
             # In the order of the stream, because that index is the smallest.
             newest_first = select(Event.id).order_by(Event.xact_id.desc(), Event.id.desc())
-            return await session.scalar(newest_first.offset(self._max_events - 1).limit(1))
+            return await db.scalar(newest_first.offset(self._max_events - 1).limit(1))
 
     async def _delete_batches(self, is_old: ColumnElement[bool]) -> int:
         """With their rows, a transaction for each: one may have ten thousand."""
 
         async def delete_one(batch_id: str) -> int:
-            async with self._database.transaction() as session:
-                gone = await session.execute(delete(Batch).where(Batch.batch_id == batch_id, is_old))
+            async with self._database.transaction() as db:
+                gone = await db.execute(delete(Batch).where(Batch.batch_id == batch_id, is_old))
                 if gone.rowcount:  # type: ignore[attr-defined]
-                    await session.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
+                    await db.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
             return 1
 
-        async with self._database.reading() as session:
-            batch_ids = (await session.scalars(select(Batch.batch_id).where(is_old))).all()
+        async with self._database.reading() as db:
+            batch_ids = (await db.scalars(select(Batch.batch_id).where(is_old))).all()
         return (await for_each(batch_ids, delete_one, step="delete_batches")).count
 
     async def _delete_sessions(self, ended_before: datetime) -> int:
@@ -152,10 +152,10 @@ class Retention:
 
         async def delete_some(ids: Sequence[int]) -> int:
             old = select(AuthorizationSession.session_id).where(AuthorizationSession.id.in_(ids), is_old)
-            async with self._database.transaction() as session:
-                session_ids = (await session.scalars(old.with_for_update(skip_locked=True))).all()
+            async with self._database.transaction() as db:
+                session_ids = (await db.scalars(old.with_for_update(skip_locked=True))).all()
                 for model in (AuthorizationAttempt, Evidence, AuthorizationSession):
-                    await session.execute(delete(model).where(model.session_id.in_(session_ids)))
+                    await db.execute(delete(model).where(model.session_id.in_(session_ids)))
             return len(session_ids)
 
         return await self._in_batches(AuthorizationSession, is_old, delete_some)
@@ -173,8 +173,8 @@ class Retention:
         """The old, then the oldest until the rest fits."""
 
         async def delete_some(ids: Sequence[int]) -> int:
-            async with self._database.transaction() as session:
-                await session.execute(delete(Evidence).where(Evidence.id.in_(ids)))
+            async with self._database.transaction() as db:
+                await db.execute(delete(Evidence).where(Evidence.id.in_(ids)))
             return len(ids)
 
         deleted = await self._delete(Evidence, Evidence.taken_at < _days_ago(self._days.evidence))
@@ -193,9 +193,9 @@ class Retention:
             .order_by(Evidence.taken_at, Evidence.id)
             .limit(_BATCH)
         )
-        async with self._database.reading() as session:
-            total = await session.scalar(select(func.sum(Evidence.size_bytes))) or 0
-            rows = (await session.execute(oldest)).all()
+        async with self._database.reading() as db:
+            total = await db.scalar(select(func.sum(Evidence.size_bytes))) or 0
+            rows = (await db.execute(oldest)).all()
         ids = []
         for row in rows:
             if total <= self._max_evidence_bytes:
@@ -208,8 +208,8 @@ class Retention:
         async def delete_some(ids: Sequence[int]) -> int:
             # Asked twice: a row may change while PostgreSQL waits for it, and only what stands here is asked again.
             query = delete(model).where(model.id.in_(ids), is_old)
-            async with self._database.transaction() as session:
-                result = await session.execute(query)
+            async with self._database.transaction() as db:
+                result = await db.execute(query)
             return result.rowcount  # type: ignore[attr-defined, no-any-return]
 
         return await self._in_batches(model, is_old, delete_some)
@@ -224,8 +224,8 @@ class Retention:
         deleted, failed = 0, list[int]()
         while True:
             old = select(model.id).where(is_old, model.id.not_in(failed)).limit(_BATCH)
-            async with self._database.reading() as session:
-                ids = (await session.scalars(old)).all()
+            async with self._database.reading() as db:
+                ids = (await db.scalars(old)).all()
             done = await isolate_rows(ids, delete_some, step=f"delete_{model.__tablename__}")
             deleted += done.count
             failed += done.failed

@@ -37,8 +37,8 @@ class WorkerRuns:
 
     async def schedule(self, name: str) -> Schedule:
         """A worker that never ran is due now."""
-        async with self._database.reading() as session:
-            row = await session.scalar(select(WorkerRun).where(WorkerRun.name == name))
+        async with self._database.reading() as db:
+            row = await db.scalar(select(WorkerRun).where(WorkerRun.name == name))
         return Schedule(row.next_run_at, row.last_success_at) if row else Schedule(utc_now(), None)
 
     async def seconds_since_success(self, name: str) -> float | None:
@@ -63,10 +63,10 @@ class WorkerRuns:
         )
         if not even_if_not_due:
             claim = claim.where(WorkerRun.next_run_at <= database_time())
-        async with self._database.transaction() as session:
-            row = insert_or_update(session, WorkerRun).values(name=name, next_run_at=database_time())
-            await session.execute(row.on_conflict_do_nothing())
-            claimed_at = await session.scalar(claim)
+        async with self._database.transaction() as db:
+            row = insert_or_update(db, WorkerRun).values(name=name, next_run_at=database_time())
+            await db.execute(row.on_conflict_do_nothing())
+            claimed_at = await db.scalar(claim)
         return Turn(token, claimed_at) if claimed_at else None
 
     async def renew(self, name: str, turn: Turn) -> bool:
@@ -84,15 +84,13 @@ class WorkerRuns:
             values["last_success_at"] = database_time()
         await self._update(name, turn, **values)
 
-    async def make_due(self, session: AsyncSession, name: str) -> None:
+    async def make_due(self, db: AsyncSession, name: str) -> None:
         """Whichever process looks next takes the turn; in the caller's transaction."""
-        await session.execute(
-            update(WorkerRun).where(WorkerRun.name == name).values(next_run_at=database_time())
-        )
+        await db.execute(update(WorkerRun).where(WorkerRun.name == name).values(next_run_at=database_time()))
 
     async def _update(self, name: str, turn: Turn, **values: object) -> bool:
-        async with self._database.transaction() as session:
-            result = await session.execute(
+        async with self._database.transaction() as db:
+            result = await db.execute(
                 update(WorkerRun)
                 .where(WorkerRun.name == name, WorkerRun.lease_token == turn.lease_token)
                 .values(**values)

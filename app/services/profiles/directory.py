@@ -45,21 +45,21 @@ class ProfileDirectory:
     def __init__(self, *, rule: AccountRule) -> None:
         self._rule = rule
 
-    async def for_account(self, session: AsyncSession, account_id: str, api_app: str) -> Profile:
+    async def for_account(self, db: AsyncSession, account_id: str, api_app: str) -> Profile:
         """The profile to authorise the account in: a link wins over the rule, one for the app over one for any.
 
         Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`.
         """
-        return _chosen(account_id, await self.of_account(session, account_id, api_app=api_app))
+        return _chosen(account_id, await self.of_account(db, account_id, api_app=api_app))
 
     async def for_accounts(
-        self, session: AsyncSession, places: Collection[tuple[str, str]]
+        self, db: AsyncSession, places: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], Profile | AppException]:
         """`for_account` of many accounts and apps with one query: the profile of each, or what it would raise."""
         accounts = {account_id for account_id, _ in places}
         query = select(Profile).where(Profile.twitter_username.in_(accounts), Profile.is_active)
         of_account: dict[str | None, list[Profile]] = {}
-        for profile in await session.scalars(query.order_by(Profile.id)):
+        for profile in await db.scalars(query.order_by(Profile.id)):
             of_account.setdefault(profile.twitter_username, []).append(profile)
         chosen: dict[tuple[str, str], Profile | AppException] = {}
         for account_id, api_app in places:
@@ -72,7 +72,7 @@ class ProfileDirectory:
 
     async def of_account(
         self,
-        session: AsyncSession,
+        db: AsyncSession,
         account_id: str,
         *,
         api_app: str | None = None,
@@ -83,12 +83,12 @@ class ProfileDirectory:
         query = select(Profile).where(Profile.twitter_username == account_id, Profile.is_active, _in(reach))
         if api_app is not None:
             query = query.where(or_(Profile.api_app == api_app, Profile.api_app.is_(None)))
-        profiles = (await session.scalars(query.order_by(Profile.id))).all()
+        profiles = (await db.scalars(query.order_by(Profile.id))).all()
         return sorted(profiles, key=_rank)
 
-    async def get(self, session: AsyncSession, profile_id: str, *, reach: Reach = EVERYTHING) -> Profile:
+    async def get(self, db: AsyncSession, profile_id: str, *, reach: Reach = EVERYTHING) -> Profile:
         """Raises `UnknownProfileException`, also for one outside of the reach; so do the others below."""
-        profile: Profile | None = await session.scalar(
+        profile: Profile | None = await db.scalar(
             select(Profile).where(Profile.profile_id == profile_id, _in(reach))
         )
         if profile is None:
@@ -97,7 +97,7 @@ class ProfileDirectory:
 
     async def page(
         self,
-        session: AsyncSession,
+        db: AsyncSession,
         wanted: ProfileFilter,
         request: PageRequest,
         *,
@@ -105,11 +105,11 @@ class ProfileDirectory:
     ) -> Page[Profile]:
         """`request.sort`: one of `SortField`."""
         query = select(Profile).where(_in(reach))
-        return await page_of(session, _filtered(query, wanted), Profile, request)
+        return await page_of(db, _filtered(query, wanted), Profile, request)
 
     async def link(
         self,
-        session: AsyncSession,
+        db: AsyncSession,
         profile_id: str,
         *,
         account_id: str,
@@ -122,25 +122,25 @@ class ProfileDirectory:
         Raises `OutOfReachException`, `UnknownProfileException`, `ProfileConflictException`.
         """
         reach.require(account_id, api_app)
-        profile = await self.get(session, profile_id, reach=reach)
+        profile = await self.get(db, profile_id, reach=reach)
         same_place = (
             Profile.is_linked,
             Profile.twitter_username == account_id,
             Profile.api_app == api_app if api_app is not None else Profile.api_app.is_(None),
             Profile.profile_id != profile_id,
         )
-        for other in (await session.scalars(select(Profile).where(*same_place))).all():
+        for other in (await db.scalars(select(Profile).where(*same_place))).all():
             if other.is_active:
                 raise ProfileConflictException(account_id, [other.profile_id, profile_id])
             self._unlink(other)
-        await session.flush()
+        await db.flush()
         profile.twitter_username, profile.api_app, profile.is_linked = account_id, api_app, True
         try:
-            await session.flush()
+            await db.flush()
         except IntegrityError:  # another transaction linked one meanwhile
             raise ProfileConflictException(account_id, [profile_id]) from None
         recorder.record(
-            session,
+            db,
             "profile.linked",
             actor=actor,
             account_id=account_id,
@@ -150,13 +150,13 @@ class ProfileDirectory:
         return profile
 
     async def unlink(
-        self, session: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
     ) -> Profile:
         """Whose profile it is follows from the rule again. Raises `UnknownProfileException`."""
-        profile = await self.get(session, profile_id, reach=reach)
+        profile = await self.get(db, profile_id, reach=reach)
         if profile.is_linked:
             recorder.record(
-                session,
+                db,
                 "profile.unlinked",
                 actor=actor,
                 account_id=profile.twitter_username,
@@ -167,22 +167,22 @@ class ProfileDirectory:
         return profile
 
     async def release(
-        self, session: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
     ) -> Profile:
         """End the quarantine: an operator has seen that no browser of the profile runs.
 
         Raises `UnknownProfileException`.
         """
-        profile = await self.get(session, profile_id, reach=reach)
+        profile = await self.get(db, profile_id, reach=reach)
         if profile.quarantined_at is not None:
             reason = profile.quarantine_reason
-            await session.execute(
+            await db.execute(
                 update(Profile)
                 .where(Profile.profile_id == profile_id)
                 .values(quarantined_at=None, quarantine_reason=None)
             )
-            recorder.record(session, "profile.released", actor=actor, profile_id=profile_id, reason=reason)
-            await session.refresh(profile)
+            recorder.record(db, "profile.released", actor=actor, profile_id=profile_id, reason=reason)
+            await db.refresh(profile)
         return profile
 
     def _unlink(self, profile: Profile) -> None:

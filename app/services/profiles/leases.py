@@ -76,20 +76,20 @@ class ProfileLeases:
         self._start_grace = start_grace
         self._late: set[str] = set()
 
-    async def check_free(self, session: AsyncSession, profile_id: str) -> None:
+    async def check_free(self, db: AsyncSession, profile_id: str) -> None:
         """Whether the profile could be started now.
 
         Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`.
         """
         query = select(Profile.in_use, Profile.quarantined_at).where(Profile.profile_id == profile_id)
-        row = (await session.execute(query)).one_or_none()
+        row = (await db.execute(query)).one_or_none()
         if row is None:
             return
         if row.quarantined_at is not None:
             raise ProfileQuarantinedException(profile_id)
         if row.in_use:
             raise ProfileInUseException(profile_id)
-        if self._fleet_limit is not None and await _running(session) >= self._fleet_limit:
+        if self._fleet_limit is not None and await _running(db) >= self._fleet_limit:
             raise ConcurrentProfileLimitException(self._fleet_limit)
 
     @asynccontextmanager
@@ -138,15 +138,15 @@ class ProfileLeases:
 
     async def quarantine(self, profile_id: str, token: str, reason: str) -> None:
         """The profile's browser cannot be stopped: nobody may start the profile until an operator has looked."""
-        async with self._database.transaction() as session:
-            changed = await session.execute(
+        async with self._database.transaction() as db:
+            changed = await db.execute(
                 update(Profile)
                 .where(Profile.profile_id == profile_id, Profile.lease_token == token)
                 .values(quarantined_at=utc_now(), quarantine_reason=reason)
             )
             if not changed.rowcount:  # type: ignore[attr-defined]
                 return  # another process has taken it over, and stops it
-            recorder.record(session, "profile.quarantined", profile_id=profile_id, reason=reason)
+            recorder.record(db, "profile.quarantined", profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)
 
     async def take_over_expired(self) -> list[LeftOver]:
@@ -162,11 +162,11 @@ class ProfileLeases:
 
         async def take(ids: Sequence[int]) -> int:
             query = select(Profile).where(Profile.id.in_(ids), *is_expired)
-            async with self._database.transaction() as session:
-                profiles = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+            async with self._database.transaction() as db:
+                profiles = (await db.scalars(query.with_for_update(skip_locked=True))).all()
                 for profile in profiles:
                     recorder.record(
-                        session,
+                        db,
                         "profile.lease_taken_over",
                         profile_id=profile.profile_id,
                         previous_owner=profile.lease_owner,
@@ -176,16 +176,16 @@ class ProfileLeases:
             taken.extend(map(_left_over, profiles))
             return len(profiles)
 
-        async with self._database.reading() as session:
-            ids = (await session.scalars(select(Profile.id).where(*is_expired))).all()
+        async with self._database.reading() as db:
+            ids = (await db.scalars(select(Profile.id).where(*is_expired))).all()
         await isolate_rows(ids, take, step="take_over_leases")
         return taken
 
     async def count_held(self) -> int:
         """Leases of this process."""
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             held = select(func.count()).where(Profile.in_use, Profile.lease_owner == self._owner)
-            return await session.scalar(held) or 0
+            return await db.scalar(held) or 0
 
     async def _end(self, profile_id: str, token: str) -> None:
         if token not in self._late:
@@ -213,13 +213,13 @@ class ProfileLeases:
                 lease_expires_at=database_time(plus=self._lease_seconds),
             )
         )
-        async with self._database.transaction() as session:
+        async with self._database.transaction() as db:
             if self._fleet_limit is not None and not self._database.is_sqlite:
                 # Two that count at the same time would both find the last place free. SQLite has one writer.
-                await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FLEET_LOCK})
-            taken = await session.execute(statement)
+                await db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FLEET_LOCK})
+            taken = await db.execute(statement)
             if not taken.rowcount:  # type: ignore[attr-defined]
-                await self.check_free(session, profile_id)
+                await self.check_free(db, profile_id)
                 raise ProfileInUseException(profile_id)
 
     async def _renew(self, profile_id: str, token: str) -> bool:
@@ -227,8 +227,8 @@ class ProfileLeases:
 
     async def _set(self, profile_id: str, token: str, **values: Any) -> bool:
         """One statement, guarded by the token; whether it changed the row."""
-        async with self._database.transaction() as session:
-            result = await session.execute(
+        async with self._database.transaction() as db:
+            result = await db.execute(
                 update(Profile)
                 .where(Profile.profile_id == profile_id, Profile.lease_token == token)
                 .values(**values)
@@ -242,8 +242,8 @@ def _running_query() -> Any:
     return select(func.count()).select_from(running).where(running.c.in_use).scalar_subquery()
 
 
-async def _running(session: AsyncSession) -> int:
-    return await session.scalar(select(_running_query())) or 0
+async def _running(db: AsyncSession) -> int:
+    return await db.scalar(select(_running_query())) or 0
 
 
 def _left_over(profile: Profile) -> LeftOver:

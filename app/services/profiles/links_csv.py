@@ -89,10 +89,8 @@ async def export_links(database: Database, file: TextIO, *, everything: bool = F
     query = query.where(Profile.twitter_username.is_not(None) if everything else Profile.is_linked)
     last = written = 0
     while True:
-        async with database.reading() as session:
-            rows = (
-                await session.execute(query.where(Profile.id > last).order_by(Profile.id).limit(_CHUNK))
-            ).all()
+        async with database.reading() as db:
+            rows = (await db.execute(query.where(Profile.id > last).order_by(Profile.id).limit(_CHUNK))).all()
         if not rows:
             return written
         for row in rows:
@@ -118,5 +116,5 @@ async def _link(
     api_app = restored(row.get("api_app") or "").strip() or None
     if api_app is not None and not APP_NAME.fullmatch(api_app):
         raise ValueError("api_app must be 1 to 64 letters, digits, - and _")
-    async with database.transaction() as session:
-        await directory.link(session, profile_id, account_id=account_id, api_app=api_app, actor=actor)
+    async with database.transaction() as db:
+        await directory.link(db, profile_id, account_id=account_id, api_app=api_app, actor=actor)

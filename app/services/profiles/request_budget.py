@@ -57,32 +57,32 @@ class CloudGate:
 
     async def trip(self, reason: str) -> None:
         """Open the breaker; only the first one of the fleet says so."""
-        async with self._database.transaction() as session:
-            opened = await session.execute(
+        async with self._database.transaction() as db:
+            opened = await db.execute(
                 update(ApiGate)
                 .where(ApiGate.name == _NAME, ApiGate.opened_at.is_(None))
                 .values(opened_at=utc_now(), open_reason=reason)
             )
             if not _changed(opened):
                 return
-            recorder.record(session, "gologin.breaker_opened", reason=reason)
+            recorder.record(db, "gologin.breaker_opened", reason=reason)
         log.critical("gologin.breaker_opened", reason=reason, action="POST /gologin/breaker/close")
 
-    async def close(self, session: AsyncSession, *, actor: str) -> bool:
+    async def close(self, db: AsyncSession, *, actor: str) -> bool:
         """Let calls through again, in the caller's transaction; False when the breaker was not open."""
-        closed = await session.execute(
+        closed = await db.execute(
             update(ApiGate)
             .where(ApiGate.name == _NAME, ApiGate.opened_at.is_not(None))
             .values(opened_at=None, open_reason=None)
         )
         if _changed(closed):
-            recorder.record(session, "gologin.breaker_closed", actor=actor)
+            recorder.record(db, "gologin.breaker_closed", actor=actor)
         return _changed(closed)
 
     async def state(self) -> BreakerState:
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             query = select(ApiGate.opened_at, ApiGate.open_reason).where(ApiGate.name == _NAME)
-            row = (await session.execute(query)).one_or_none()
+            row = (await db.execute(query)).one_or_none()
         if row is None or row.opened_at is None:
             return BreakerState(is_open=False)
         return BreakerState(is_open=True, opened_at=row.opened_at, reason=row.open_reason)
@@ -93,8 +93,8 @@ class CloudGate:
         The generic cell rate algorithm (ITU-T I.371) in one statement: `next_free` moves on by one spacing for each
         call; a clock that jumped back finds it a window ahead at most.
         """
-        async with self._database.transaction() as session:
-            now = database_clock(session)
+        async with self._database.transaction() as db:
+            now = database_clock(db)
             latest, least = now + self._window, now
             next_free = case(
                 (ApiGate.next_free > latest, latest),
@@ -107,18 +107,18 @@ class CloudGate:
                 .values(next_free=next_free + self._spacing)
                 .returning(ApiGate.next_free - now)
             )
-            ahead = await session.scalar(statement)
+            ahead = await db.scalar(statement)
             if ahead is None:
-                await _add_row(session)
-                ahead = await session.scalar(statement)
+                await _add_row(db)
+                ahead = await db.scalar(statement)
         if ahead is None:
             raise GoLoginBreakerOpenException
         return max(0.0, float(ahead) - self._spacing * self._burst)
 
 
-async def _add_row(session: AsyncSession) -> None:
-    row = insert_or_update(session, ApiGate).values(name=_NAME, next_free=0.0)
-    await session.execute(row.on_conflict_do_nothing())
+async def _add_row(db: AsyncSession) -> None:
+    row = insert_or_update(db, ApiGate).values(name=_NAME, next_free=0.0)
+    await db.execute(row.on_conflict_do_nothing())
 
 
 def _changed(result: Any) -> bool:

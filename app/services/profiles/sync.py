@@ -93,17 +93,17 @@ class ProfileSyncService:
         self._rule = rule
 
     async def request(
-        self, session: AsyncSession, *, requested_by: str, allow_mass_removal: bool = False
+        self, db: AsyncSession, *, requested_by: str, allow_mass_removal: bool = False
     ) -> ProfileSync:
         """Ask for a pass, in the caller's transaction; one that waits already is given back."""
-        waiting: ProfileSync | None = await session.scalar(_first(SyncStatus.PENDING))
+        waiting: ProfileSync | None = await db.scalar(_first(SyncStatus.PENDING))
         if waiting is None:
             waiting = _new_sync(requested_by)
-            session.add(waiting)
+            db.add(waiting)
         waiting.allow_mass_removal = waiting.allow_mass_removal or allow_mass_removal
-        await session.flush()
+        await db.flush()
         recorder.record(
-            session,
+            db,
             "profiles.sync_requested",
             actor=requested_by,
             sync_id=waiting.sync_id,
@@ -111,17 +111,15 @@ class ProfileSyncService:
         )
         return waiting
 
-    async def get(self, session: AsyncSession, sync_id: str) -> ProfileSync:
+    async def get(self, db: AsyncSession, sync_id: str) -> ProfileSync:
         """Raises `SyncNotFoundException`."""
-        row: ProfileSync | None = await session.scalar(
-            select(ProfileSync).where(ProfileSync.sync_id == sync_id)
-        )
+        row: ProfileSync | None = await db.scalar(select(ProfileSync).where(ProfileSync.sync_id == sync_id))
         if row is None:
             raise SyncNotFoundException(sync_id)
         return row
 
-    async def page(self, session: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
-        return await page_of(session, select(ProfileSync), ProfileSync, request)
+    async def page(self, db: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
+        return await page_of(db, select(ProfileSync), ProfileSync, request)
 
     async def run(self) -> SyncResult:
         """The pass that was asked for, or a periodic one.
@@ -177,9 +175,9 @@ class ProfileSyncService:
 
     async def _apply(self, rows: Mapping[str, BrowserProfile], result: SyncResult, seen: _Seen) -> None:
         """One read, and one write if anything is new or changed."""
-        async with self._database.reading() as session:
+        async with self._database.reading() as db:
             query = select(Profile).where(Profile.profile_id.in_(rows))
-            known = {profile.profile_id: profile for profile in await session.scalars(query)}
+            known = {profile.profile_id: profile for profile in await db.scalars(query)}
         wanted = {profile_id: self._values(row) for profile_id, row in rows.items()}
         changed = [
             profile_id
@@ -190,8 +188,8 @@ class ProfileSyncService:
         written: set[str] = set()
 
         async def upsert(profile_ids: Sequence[str]) -> int:
-            async with self._database.transaction() as session:
-                upserted = await _upsert(session, [wanted[profile_id] for profile_id in profile_ids])
+            async with self._database.transaction() as db:
+                upserted = await _upsert(db, [wanted[profile_id] for profile_id in profile_ids])
             ids.update(upserted)
             written.update(upserted)
             return len(upserted)
@@ -229,8 +227,8 @@ class ProfileSyncService:
                 .order_by(Profile.id)
                 .limit(_CHUNK)
             )
-            async with self._database.reading() as session:
-                rows = (await session.execute(query)).all()
+            async with self._database.reading() as db:
+                rows = (await db.execute(query)).all()
             if not rows:
                 return unseen
             unseen += [(row_id, profile_id) for row_id, profile_id in rows if row_id not in seen]
@@ -253,15 +251,15 @@ class ProfileSyncService:
         return [row_id for row_id, _ in unseen if row_id not in seen]
 
     async def _refuse_mass_removal(self, gone: int, allowed: bool) -> None:
-        async with self._database.reading() as session:
-            active = await session.scalar(select(func.count()).where(Profile.is_active)) or 0
+        async with self._database.reading() as db:
+            active = await db.scalar(select(func.count()).where(Profile.is_active)) or 0
         if gone > max(_FEW, active * _MAX_GONE_SHARE) and not allowed:
             raise SyncRefusedException(gone, active)
 
     async def _begin(self) -> ProfileSync:
-        async with self._database.transaction() as session:
+        async with self._database.transaction() as db:
             # The turn is ours, so whoever ran these has died.
-            await session.execute(
+            await db.execute(
                 update(ProfileSync)
                 .where(ProfileSync.status == SyncStatus.RUNNING)
                 .values(
@@ -271,26 +269,26 @@ class ProfileSyncService:
                     error_message="The process that ran it has ended",
                 )
             )
-            sync: ProfileSync | None = await session.scalar(_first(SyncStatus.PENDING))
+            sync: ProfileSync | None = await db.scalar(_first(SyncStatus.PENDING))
             if sync is None:
                 sync = _new_sync(_PERIODIC)
-                session.add(sync)
+                db.add(sync)
             sync.status, sync.started_at = SyncStatus.RUNNING, utc_now()
         return sync
 
     async def _complete(self, sync_id: str, result: SyncResult, gone: list[int]) -> None:
         """Flags, counts and event in one transaction."""
-        async with self._database.transaction() as session:
-            await _keep_running(session, sync_id)
+        async with self._database.transaction() as db:
+            await _keep_running(db, sync_id)
             for first in range(0, len(gone), _CHUNK):
                 chunk = gone[first : first + _CHUNK]
-                changed = await session.execute(
+                changed = await db.execute(
                     update(Profile).where(Profile.id.in_(chunk), Profile.is_active).values(is_active=False)
                 )
                 result.gone += changed.rowcount  # type: ignore[attr-defined]
-            result.conflicts = await _count_conflicts(session)
-            await _end(session, sync_id, SyncStatus.COMPLETED, result)
-            recorder.record(session, "profiles.synced", sync_id=sync_id, **asdict(result))
+            result.conflicts = await _count_conflicts(db)
+            await _end(db, sync_id, SyncStatus.COMPLETED, result)
+            recorder.record(db, "profiles.synced", sync_id=sync_id, **asdict(result))
 
     async def _fail(self, sync_id: str, result: SyncResult, error: BaseException) -> None:
         code, message = "INTERNAL_ERROR", "The pass was cut off; the next one repairs what is missing"
@@ -298,9 +296,9 @@ class ProfileSyncService:
             code, message = error.error_code, error.message
         elif isinstance(error, asyncio.CancelledError):
             code = "INTERRUPTED"
-        async with self._database.transaction() as session:
-            await _end(session, sync_id, SyncStatus.FAILED, result, error_code=code, error_message=message)
-            recorder.record(session, "profiles.sync_failed", sync_id=sync_id, error_code=code)
+        async with self._database.transaction() as db:
+            await _end(db, sync_id, SyncStatus.FAILED, result, error_code=code, error_message=message)
+            recorder.record(db, "profiles.sync_failed", sync_id=sync_id, error_code=code)
 
 
 def _note_skipped(rows: Sequence[str], result: SyncResult) -> None:
@@ -317,19 +315,17 @@ def _new_sync(requested_by: str) -> ProfileSync:
     return ProfileSync(sync_id=str(uuid.uuid4()), requested_by=requested_by, request_id=current_request_id())
 
 
-async def _keep_running(session: AsyncSession, sync_id: str) -> None:
+async def _keep_running(db: AsyncSession, sync_id: str) -> None:
     """Raises `LeaseLostException` when another process has the turn, and has written this pass off."""
     still = update(ProfileSync).where(
         ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING
     )
-    if not (await session.execute(still.values(updated_at=utc_now()))).rowcount:  # type: ignore[attr-defined]
+    if not (await db.execute(still.values(updated_at=utc_now()))).rowcount:  # type: ignore[attr-defined]
         raise LeaseLostException
 
 
-async def _end(
-    session: AsyncSession, sync_id: str, status: SyncStatus, result: SyncResult, **error: str
-) -> None:
-    await session.execute(
+async def _end(db: AsyncSession, sync_id: str, status: SyncStatus, result: SyncResult, **error: str) -> None:
+    await db.execute(
         update(ProfileSync)
         .where(ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING)
         .values(status=status, completed_at=utc_now(), **result.counts(), **error)
@@ -343,23 +339,23 @@ def _differs(profile: Profile, values: Mapping[str, Any]) -> bool:
     return not profile.is_linked and any(getattr(profile, name) != values[name] for name in _OURS)
 
 
-async def _upsert(session: AsyncSession, rows: list[dict[str, Any]]) -> dict[str, int]:
+async def _upsert(db: AsyncSession, rows: list[dict[str, Any]]) -> dict[str, int]:
     """One statement for the page; row ids by profile id. A link made meanwhile by hand is kept."""
     now = utc_now()
     fixed = {"last_synced": now, "updated_at": now, "is_active": True}
     new = {"created_at": now, "in_use": False, "is_linked": False}
-    insert = insert_or_update(session, Profile).values([{**row, **fixed, **new} for row in rows])
+    insert = insert_or_update(db, Profile).values([{**row, **fixed, **new} for row in rows])
     incoming = insert.excluded
     update_set = {name: incoming[name] for name in ("profile_name", "metadata", *fixed)}
     update_set |= {
         name: case((Profile.is_linked, Profile.__table__.c[name]), else_=incoming[name]) for name in _OURS
     }
     statement = insert.on_conflict_do_update(index_elements=[Profile.profile_id], set_=update_set)
-    result = await session.execute(statement.returning(Profile.profile_id, Profile.id))
+    result = await db.execute(statement.returning(Profile.profile_id, Profile.id))
     return dict(result.all())
 
 
-async def _count_conflicts(session: AsyncSession) -> int:
+async def _count_conflicts(db: AsyncSession) -> int:
     """Accounts with several profiles by the rule and no link to tell which."""
     linked = aliased(Profile)
     has_link = select(linked.id).where(
@@ -376,8 +372,8 @@ async def _count_conflicts(session: AsyncSession) -> int:
         .group_by(Profile.twitter_username, Profile.api_app)
         .having(func.count() > 1)
     )
-    names = list(await session.scalars(accounts.order_by(Profile.twitter_username)))
+    names = list(await db.scalars(accounts.order_by(Profile.twitter_username)))
     if names:
-        recorder.record(session, "profiles.conflict", accounts=names[:100], count=len(names))
+        recorder.record(db, "profiles.conflict", accounts=names[:100], count=len(names))
         log.warning("profiles.conflict", accounts=names[:10], count=len(names))
     return len(names)

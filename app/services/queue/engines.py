@@ -97,8 +97,8 @@ class _PooledDriver:
         self._database = database
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
-        async with self._database.transaction() as session:
-            pooled = await (await session.connection()).get_raw_connection()
+        async with self._database.transaction() as db:
+            pooled = await (await db.connection()).get_raw_connection()
             assert isinstance(pooled.driver_connection, AsyncConnection)
             cursor = AsyncRawCursor(pooled.driver_connection, row_factory=dict_row)
             await cursor.execute(query, args or None)

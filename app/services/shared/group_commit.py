@@ -56,8 +56,8 @@ class GroupCommit(Generic[T, R]):
 
     async def _write_group(self, group: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         try:
-            async with self._database.transaction() as session:
-                results = await self._write(session, [item for item, _ in group])
+            async with self._database.transaction() as db:
+                results = await self._write(db, [item for item, _ in group])
         except Exception as error:
             await self._refused(group, error)
             return

@@ -62,7 +62,7 @@ class Page(Generic[M]):
 
 
 async def page_of(
-    session: AsyncSession,
+    db: AsyncSession,
     query: Select[M],
     model: type[M],
     wanted: PageRequest,
@@ -79,27 +79,25 @@ async def page_of(
     after, size = wanted.after, wanted.size
     if after is not None:
         query = query.where(order.follows(after))
-    last = None if within is None else await order.last_to_look_at(session, within, after)
+    last = None if within is None else await order.last_to_look_at(db, within, after)
     if last is not None:
         query = query.where(order.goes_to(last))
-    total = (
-        await count_up_to(session, query, COUNT_LIMIT, is_all=last is None) if after is None else after.total
-    )
+    total = await count_up_to(db, query, COUNT_LIMIT, is_all=last is None) if after is None else after.total
     number = wanted.number if after is None else after.page + 1
     page = query.order_by(*order.by).limit(size + 1)
-    found = (await session.scalars(page.offset((number - 1) * size) if after is None else page)).all()
+    found = (await db.scalars(page.offset((number - 1) * size) if after is None else page)).all()
     rows = found[:size]
     if len(found) > size:
         last = order.position_of(rows[-1])
     return Page(rows, total, number, None if last is None else replace(last, page=number, total=total))
 
 
-async def count_up_to(session: AsyncSession, query: Select[Any], limit: int, *, is_all: bool) -> Total:
+async def count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_all: bool) -> Total:
     """The rows of a query, `limit` at most. `is_all`: it leaves out none that count."""
     some: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(
         limit + 1
     )
-    number = await session.scalar(select(func.count()).select_from(some.subquery())) or 0
+    number = await db.scalar(select(func.count()).select_from(some.subquery())) or 0
     return Total(min(number, limit), is_exact=is_all and number <= limit)
 
 
@@ -135,13 +133,13 @@ class _Order:
         return Position(value.isoformat() if isinstance(value, datetime) else value, row.id)
 
     async def last_to_look_at(
-        self, session: AsyncSession, within: Select[Any], after: Position | None
+        self, db: AsyncSession, within: Select[Any], after: Position | None
     ) -> Position | None:
         """The row at which a look at `SCAN_LIMIT` rows ends; None: there are not so many."""
         rows = within.with_only_columns(self._column, self._id).order_by(*self.by)
         if after is not None:
             rows = rows.where(self.follows(after))
-        row = (await session.execute(rows.offset(SCAN_LIMIT - 1).limit(1))).first()
+        row = (await db.execute(rows.offset(SCAN_LIMIT - 1).limit(1))).first()
         return None if row is None else self.position_of(row)
 
     def _place(self, position: Position) -> Any:

@@ -26,22 +26,20 @@ class AccountFilter:
     text: str | None = None
 
 
-async def of_account(
-    session: AsyncSession, account_id: str, *, reach: Reach = EVERYTHING
-) -> Sequence[Credential]:
+async def of_account(db: AsyncSession, account_id: str, *, reach: Reach = EVERYTHING) -> Sequence[Credential]:
     """One row for each app. Raises `OutOfReachException`."""
     reach.require_account(account_id)
     mine = (Credential.account_id == account_id, _in(reach))
-    rows = await session.scalars(select(Credential).where(*mine).order_by(Credential.api_app))
+    rows = await db.scalars(select(Credential).where(*mine).order_by(Credential.api_app))
     return rows.all()
 
 
 async def page(
-    session: AsyncSession, wanted: AccountFilter, request: PageRequest, *, reach: Reach = EVERYTHING
+    db: AsyncSession, wanted: AccountFilter, request: PageRequest, *, reach: Reach = EVERYTHING
 ) -> Page[Credential]:
     """`request.sort`: one of `SortField`."""
     query = select(Credential).where(_in(reach))
-    return await page_of(session, _filtered(query, wanted), Credential, request)
+    return await page_of(db, _filtered(query, wanted), Credential, request)
 
 
 def _in(reach: Reach) -> ColumnElement[bool]:
@@ -55,8 +53,8 @@ async def batches(
     query = select(Credential).where(true() if condition is None else condition).order_by(Credential.id)
     last = 0
     while True:
-        async with database.reading() as session:
-            rows = (await session.scalars(query.where(Credential.id > last).limit(_BATCH))).all()
+        async with database.reading() as db:
+            rows = (await db.scalars(query.where(Credential.id > last).limit(_BATCH))).all()
         if not rows:
             return
         yield rows

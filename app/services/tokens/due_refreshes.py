@@ -16,11 +16,11 @@ _ENDS: Final = ("credential.refreshed", "credential.refresh_failed", "credential
 """Events of a call of the token endpoint that has ended."""
 
 
-async def room_for_calls(session: AsyncSession, budgets: CallBudgets) -> dict[str, int]:
+async def room_for_calls(db: AsyncSession, budgets: CallBudgets) -> dict[str, int]:
     """Refreshes that may begin now, of the apps whose calls are limited, or may be for all we know."""
     used: Counter[str] = Counter()
     if since := budgets.told_since():
-        used = await _in_flight(session) + await _ended_since(session, since)
+        used = await _in_flight(db) + await _ended_since(db, since)
     # Looked up after what is used: a call that ends meanwhile then counts twice, not never.
     told, room = budgets.told(), budgets.to_find_out()
     # Half of what is left: another process may count at the same time.
@@ -70,17 +70,17 @@ def is_free() -> ColumnElement[bool]:
     return Credential.lease_expires_at.is_(None) | (Credential.lease_expires_at < database_time())
 
 
-async def _in_flight(session: AsyncSession) -> Counter[str]:
+async def _in_flight(db: AsyncSession) -> Counter[str]:
     """Refreshes of all processes, by app."""
     query = (
         select(Credential.api_app, func.count())
         .where(Credential.lease_expires_at > database_time(), Credential.spending_version.is_not(None))
         .group_by(Credential.api_app)
     )
-    return Counter(dict((await session.execute(query)).all()))
+    return Counter(dict((await db.execute(query)).all()))
 
 
-async def _ended_since(session: AsyncSession, since: datetime) -> Counter[str]:
+async def _ended_since(db: AsyncSession, since: datetime) -> Counter[str]:
     """The same of those that have ended, as the events tell."""
     query = (
         select(Event.api_app, Event.event_type, func.count())
@@ -88,7 +88,7 @@ async def _ended_since(session: AsyncSession, since: datetime) -> Counter[str]:
         .group_by(Event.api_app, Event.event_type)
     )
     ended: Counter[str] = Counter()
-    for api_app, event_type, count in await session.execute(query):
+    for api_app, event_type, count in await db.execute(query):
         if event_type in _ENDS and api_app is not None:
             ended[api_app] += count
     return ended

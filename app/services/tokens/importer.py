@@ -173,11 +173,11 @@ class TokenImport:
     async def _store(self, batch: Sequence[_Wanted], report: ImportReport, actor: str) -> None:
         if not batch:
             return
-        async with self._database.transaction() as session:
-            stored = await self._insert(session, batch)
+        async with self._database.transaction() as db:
+            stored = await self._insert(db, batch)
             for row in stored:
                 recorder.record(
-                    session,
+                    db,
                     "credential.imported",
                     actor=actor,
                     account_id=row.account_id,
@@ -193,11 +193,11 @@ class TokenImport:
             if wanted.place not in places
         ]
 
-    async def _insert(self, session: AsyncSession, batch: Sequence[_Wanted]) -> Sequence[Credential]:
+    async def _insert(self, db: AsyncSession, batch: Sequence[_Wanted]) -> Sequence[Credential]:
         """The rows that were stored. In the order of their places, so that two imports do not wait for each other."""
         now = utc_now()
         values = [self._row(wanted, now) for wanted in sorted(batch, key=lambda each: each.place)]
-        insert = insert_or_update(session, Credential)
+        insert = insert_or_update(db, Credential)
         place = [Credential.account_id, Credential.api_app]
         if self._replace:
             new = {name: insert.excluded[name] for name in values[0] if name not in ("created_at", "version")}
@@ -206,7 +206,7 @@ class TokenImport:
             )
         else:
             statement = insert.on_conflict_do_nothing(index_elements=place)
-        rows = await session.scalars(statement.returning(Credential), values)
+        rows = await db.scalars(statement.returning(Credential), values)
         return rows.all()
 
     def _row(self, wanted: _Wanted, now: datetime) -> dict[str, Any]:

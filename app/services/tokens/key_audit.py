@@ -25,8 +25,8 @@ class AuditReport:
 
 
 async def count_rows(database: Database) -> int:
-    async with database.reading() as session:
-        return await session.scalar(select(func.count()).select_from(Credential)) or 0
+    async with database.reading() as db:
+        return await db.scalar(select(func.count()).select_from(Credential)) or 0
 
 
 async def audit(

@@ -44,8 +44,8 @@ class RotationReport:
 
 async def count_outdated(database: Database, vault: CredentialVault) -> int:
     """Rows with a value that another than the writing key wrote."""
-    async with database.reading() as session:
-        return await session.scalar(select(func.count()).where(vault.is_outdated())) or 0
+    async with database.reading() as db:
+        return await db.scalar(select(func.count()).where(vault.is_outdated())) or 0
 
 
 async def rotate(
@@ -100,20 +100,20 @@ def _changes(
 async def _write(database: Database, changes: Mapping[int, Mapping[str, str | int | None]]) -> int:
     """Rows written: not those that somebody holds or has changed since they were read. It waits for no row."""
     free = select(Credential.id).where(Credential.id.in_(changes)).with_for_update(skip_locked=True)
-    async with database.transaction() as session:
-        ids = (await session.scalars(free)).all()
+    async with database.transaction() as db:
+        ids = (await db.scalars(free)).all()
         if not ids:
             return 0
-        connection: AsyncConnection = await session.connection()
+        connection: AsyncConnection = await db.connection()
         return (await connection.execute(_REPLACE, [changes[row_id] for row_id in ids])).rowcount
 
 
 async def _record(database: Database, report: RotationReport, actor: str) -> None:
     if not report.rotated:
         return
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         recorder.record(
-            session,
+            db,
             "secrets.rotated",
             actor=actor,
             key_id=report.key_id,

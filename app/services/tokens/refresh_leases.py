@@ -105,8 +105,8 @@ class RefreshLeases:
         if limit is None:
             return
         try:
-            async with self._database.transaction() as session:
-                await self._apps.note_limit(session, account_id, api_app, limit)
+            async with self._database.transaction() as db:
+                await self._apps.note_limit(db, account_id, api_app, limit)
         except Exception as error:
             log.error("app.not_noted", api_app=api_app, exc_info=error)
 
@@ -125,15 +125,15 @@ class RefreshLeases:
             Credential.refresh_token.is_not(None),
             is_free(),
         )
-        async with self._database.transaction() as session:
-            row = await session.scalar(query.with_for_update())
+        async with self._database.transaction() as db:
+            row = await db.scalar(query.with_for_update())
             if row is None:
                 return None
             if not force and (left := self._too_soon(row)) > 0:
                 raise RefreshedJustNowException(account_id, left)
-            held = self._taken(session, row, self._vault.refresh_token(row), new_lease_token())
+            held = self._taken(db, row, self._vault.refresh_token(row), new_lease_token())
             if held is not None:
-                await self._mark(session, [held])
+                await self._mark(db, [held])
         return held
 
     async def take_due(self, limit: int) -> list[HeldRefresh]:
@@ -143,23 +143,23 @@ class RefreshLeases:
         """
 
         async def find(among: ColumnElement[bool]) -> Sequence[int]:
-            async with self._database.reading() as session:
+            async with self._database.reading() as db:
                 found = due(limit, {}, among, min_interval=self._times.min_interval)
-                return (await session.scalars(found.with_only_columns(Credential.id))).all()
+                return (await db.scalars(found.with_only_columns(Credential.id))).all()
 
         return await self._usable.claim(lambda among: self._take_due(limit, among), find) or []
 
     async def _take_due(self, limit: int, among: ColumnElement[bool]) -> list[HeldRefresh]:
-        async with self._database.transaction() as session:
-            self._budgets.forget(await self._apps.resumed(session))
-            room = await room_for_calls(session, self._budgets)
+        async with self._database.transaction() as db:
+            self._budgets.forget(await self._apps.resumed(db))
+            room = await room_for_calls(db, self._budgets)
             query = due(limit, room, among, min_interval=self._times.min_interval)
-            rows = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+            rows = (await db.scalars(query.with_for_update(skip_locked=True))).all()
             lease_token = new_lease_token()
-            tried = [self._taken_if_readable(session, row, lease_token) for row in within(room, rows)]
+            tried = [self._taken_if_readable(db, row, lease_token) for row in within(room, rows)]
             taken = [held for held in tried if held is not None]
             if taken:
-                await self._mark(session, taken)
+                await self._mark(db, taken)
         return taken
 
     async def save(self, held: HeldRefresh, tokens: TokenSet, *, answered_at: datetime) -> bool:
@@ -196,18 +196,18 @@ class RefreshLeases:
         except Exception as error:
             log.error("app.not_noted", api_app=api_app, exc_info=error)
 
-    async def _note_all(self, session: AsyncSession, apps: Sequence[str]) -> Sequence[None]:
-        self._budgets.forget(await self._apps.resumed(session))
+    async def _note_all(self, db: AsyncSession, apps: Sequence[str]) -> Sequence[None]:
+        self._budgets.forget(await self._apps.resumed(db))
         for api_app in sorted(set(apps)):
-            await self._apps.succeeded(session, api_app)
+            await self._apps.succeeded(db, api_app)
             if (seconds := self._budgets.spent_for(api_app)) is not None:
-                await self._apps.limited(session, api_app, seconds=seconds, reason=_CALLS_LEFT)
+                await self._apps.limited(db, api_app, seconds=seconds, reason=_CALLS_LEFT)
         return [None] * len(apps)
 
     async def is_forgotten(self, held: HeldRefresh) -> bool:
         """Whether nobody wants the account's tokens any more."""
-        async with self._database.reading() as session:
-            status = await session.scalar(
+        async with self._database.reading() as db:
+            status = await db.scalar(
                 select(Credential.status).where(
                     Credential.account_id == held.account_id, Credential.api_app == held.api_app
                 )
@@ -216,12 +216,12 @@ class RefreshLeases:
 
     async def give_back(self, held: HeldRefresh, error: AppException) -> None:
         """The refresh token was not spent: it is tried again later, or when the provider says."""
-        async with self._database.transaction() as session:
-            row = await session.scalar(_held(held).with_for_update())
+        async with self._database.transaction() as db:
+            row = await db.scalar(_held(held).with_for_update())
             if row is None:
                 return
             if _is_unknown_refusal(error) and _is_last_refusal(row):
-                self._break(session, row, REFRESH_REFUSED)
+                self._break(db, row, REFRESH_REFUSED)
                 return
             row.refresh_failures += 1
             wait = bounded_wait(self._wait_after(error, row.refresh_failures))
@@ -229,7 +229,7 @@ class RefreshLeases:
             row.refresh_error_code = error.error_code
             _set(row, NOT_HELD)
             self._record(
-                session,
+                db,
                 "credential.refresh_failed",
                 held,
                 error_code=error.error_code,
@@ -239,11 +239,11 @@ class RefreshLeases:
 
     async def break_chain(self, held: HeldRefresh, code: str) -> bool:
         """The refresh token is spent or revoked, or may be; False when newer tokens have come meanwhile."""
-        async with self._database.transaction() as session:
-            row = await session.scalar(_held(held).with_for_update())
+        async with self._database.transaction() as db:
+            row = await db.scalar(_held(held).with_for_update())
             if row is None:
                 return False
-            self._break(session, row, code)
+            self._break(db, row, code)
         return True
 
     async def end_unrefreshable(self, row: Credential, code: str) -> None:
@@ -254,10 +254,10 @@ class RefreshLeases:
             Credential.version == row.version,
             Credential.status == CredentialStatus.ACTIVE,
         )
-        async with self._database.transaction() as session:
-            current = await session.scalar(query.with_for_update())
+        async with self._database.transaction() as db:
+            current = await db.scalar(query.with_for_update())
             if current is not None:
-                self._break(session, current, code)
+                self._break(db, current, code)
 
     def due_at(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
         """When to refresh what lives from `now`; None: it cannot be refreshed."""
@@ -286,9 +286,9 @@ class RefreshLeases:
         wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
         return max(wait * random.uniform(0.5, 1.5), asked_for)  # noqa: S311
 
-    async def _mark(self, session: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
+    async def _mark(self, db: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
         """In one statement: `taken` have one lease token."""
-        await session.execute(
+        await db.execute(
             update(Credential)
             .where(Credential.id.in_([held.credential_id for held in taken]))
             .values(
@@ -300,12 +300,10 @@ class RefreshLeases:
             execution_options={"synchronize_session": False},
         )
 
-    def _taken_if_readable(
-        self, session: AsyncSession, row: Credential, lease_token: str
-    ) -> HeldRefresh | None:
+    def _taken_if_readable(self, db: AsyncSession, row: Credential, lease_token: str) -> HeldRefresh | None:
         """None of a row that cannot be taken: it is put off, so that it keeps no other one back."""
         try:
-            return self._taken(session, row, self._vault.refresh_token(row), lease_token)
+            return self._taken(db, row, self._vault.refresh_token(row), lease_token)
         except Exception as error:
             # Of a `DecryptionException` a key is missing in the settings: the chain may be fine.
             own = error if isinstance(error, AppException) else None
@@ -320,10 +318,10 @@ class RefreshLeases:
             return None
 
     def _taken(
-        self, session: AsyncSession, row: Credential, refresh_token: SecretStr, lease_token: str
+        self, db: AsyncSession, row: Credential, refresh_token: SecretStr, lease_token: str
     ) -> HeldRefresh | None:
         if row.spending_version == row.version:
-            self._break(session, row, AMBIGUOUS)
+            self._break(db, row, AMBIGUOUS)
             return None
         return HeldRefresh(
             credential_id=row.id,
@@ -335,12 +333,12 @@ class RefreshLeases:
             row_made_at=row.created_at,
         )
 
-    def _break(self, session: AsyncSession, row: Credential, code: str) -> None:
+    def _break(self, db: AsyncSession, row: Credential, code: str) -> None:
         row.status = CredentialStatus.REAUTHORIZATION_REQUIRED
         row.refresh_error_code, row.refresh_due_at = code, None
         row.lease_token = row.lease_owner = row.lease_expires_at = None
         recorder.record(
-            session,
+            db,
             "credential.broken",
             account_id=row.account_id,
             api_app=row.api_app,
@@ -349,8 +347,8 @@ class RefreshLeases:
         )
         log.warning("credential.broken", account_id=row.account_id, api_app=row.api_app, reason=code)
 
-    def _record(self, session: AsyncSession, event: str, held: HeldRefresh, **data: Any) -> None:
-        recorder.record(session, event, account_id=held.account_id, api_app=held.api_app, **data)
+    def _record(self, db: AsyncSession, event: str, held: HeldRefresh, **data: Any) -> None:
+        recorder.record(db, event, account_id=held.account_id, api_app=held.api_app, **data)
 
 
 def _is_unknown_refusal(error: AppException) -> bool:

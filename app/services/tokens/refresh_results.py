@@ -51,9 +51,9 @@ class RefreshResult:
     event: dict[str, Any]
 
 
-async def save_all(session: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
+async def save_all(db: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
     """Which of them are saved; the others' rows have newer tokens, or are forgotten."""
-    spent = await _current_versions(session, [result.held.credential_id for result in results])
+    spent = await _current_versions(db, [result.held.credential_id for result in results])
     saved: list[RefreshResult] = []
     outcomes = []
     for result in results:
@@ -63,12 +63,12 @@ async def save_all(session: AsyncSession, results: Sequence[RefreshResult]) -> l
             saved.append(result)
         outcomes.append(is_current)
     if saved:
-        await session.execute(_UPDATE, [{"row": each.held.credential_id, **each.values} for each in saved])
-        await recorder.record_all(session, [each.event for each in saved])
+        await db.execute(_UPDATE, [{"row": each.held.credential_id, **each.values} for each in saved])
+        await recorder.record_all(db, [each.event for each in saved])
     return outcomes
 
 
-async def _current_versions(session: AsyncSession, ids: Sequence[int]) -> dict[int, tuple[datetime, int]]:
+async def _current_versions(db: AsyncSession, ids: Sequence[int]) -> dict[int, tuple[datetime, int]]:
     """When the row was made, and its version; locked in one order for all processes."""
     query = (
         select(Credential.id, Credential.created_at, Credential.version)
@@ -76,7 +76,7 @@ async def _current_versions(session: AsyncSession, ids: Sequence[int]) -> dict[i
         .order_by(Credential.id)
         .with_for_update()
     )
-    return {row: (made_at, version) for row, made_at, version in await session.execute(query)}
+    return {row: (made_at, version) for row, made_at, version in await db.execute(query)}
 
 
 _UPDATE: Final = update(Credential.__table__).where(Credential.__table__.c.id == bindparam("row"))  # type: ignore[arg-type]

@@ -101,9 +101,9 @@ class TokenRefresher:
         self, account_id: str, api_app: str, version: int, *, force: bool
     ) -> AppException | None:
         try:
-            async with self._database.reading() as session:
-                self._budgets.forget(await self._apps.resumed(session))
-                await self._apps.refuse_stopped(session, api_app)
+            async with self._database.reading() as db:
+                self._budgets.forget(await self._apps.resumed(db))
+                await self._apps.refuse_stopped(db, api_app)
             self._budgets.refuse_spent(api_app)
         except AppException as error:
             return error
@@ -145,16 +145,14 @@ class TokenRefresher:
         """Keep the books of the app. They may fail alone: the lease is given back."""
         api_app = held.api_app
         try:
-            async with self._database.transaction() as session:
+            async with self._database.transaction() as db:
                 if error.kind is FailureKind.APP:
-                    await self._apps.failed(session, api_app, error)
+                    await self._apps.failed(db, api_app, error)
                 limit = error.limit if isinstance(error, TwitterAPIException) else None
                 if limit is not None:
-                    await self._apps.note_limit(session, held.account_id, api_app, limit)
+                    await self._apps.note_limit(db, held.account_id, api_app, limit)
                 elif error.retry_after is not None:
-                    await self._apps.limited(
-                        session, api_app, seconds=error.retry_after, reason="retry-after"
-                    )
+                    await self._apps.limited(db, api_app, seconds=error.retry_after, reason="retry-after")
         except Exception as problem:
             log.error("app.not_noted", api_app=api_app, exc_info=problem)
 

@@ -91,7 +91,7 @@ class CredentialService:
 
     async def store(
         self,
-        session: AsyncSession,
+        db: AsyncSession,
         *,
         account_id: str,
         api_app: str,
@@ -101,7 +101,7 @@ class CredentialService:
     ) -> Credential:
         """Make `tokens` the current set, in the caller's transaction, with the event that tells of it."""
         now = utc_now()
-        previous = await session.scalar(
+        previous = await db.scalar(
             select(Credential.status).where(
                 Credential.account_id == account_id, Credential.api_app == api_app
             )
@@ -111,10 +111,10 @@ class CredentialService:
             "provider_user_id": provider_user_id,
             "session_id": session_id,
         }
-        row = await _upsert(session, account_id, api_app, values)
+        row = await _upsert(db, account_id, api_app, values)
         recovered = previous is CredentialStatus.REAUTHORIZATION_REQUIRED
         recorder.record(
-            session,
+            db,
             "credential.recovered" if recovered else "credential.stored",
             account_id=account_id,
             api_app=api_app,
@@ -187,16 +187,14 @@ class CredentialService:
         Raises `OutOfReachException`, `TokenNotFoundException`.
         """
         reach.require(account_id, api_app)
-        async with self._database.transaction() as session:
-            row = await session.scalar(_by_place(account_id, api_app).with_for_update())
+        async with self._database.transaction() as db:
+            row = await db.scalar(_by_place(account_id, api_app).with_for_update())
             if row is None:
                 raise TokenNotFoundException(account_id, api_app)
             row.status = CredentialStatus.REVOKING
             row.lease_token, row.lease_owner = new_lease_token(), actor[:128]
             row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
-            recorder.record(
-                session, "credential.revoking", account_id=account_id, api_app=api_app, actor=actor
-            )
+            recorder.record(db, "credential.revoking", account_id=account_id, api_app=api_app, actor=actor)
         return await self._revoke_held(row)
 
     async def revoke_due(self, limit: int) -> int:
@@ -207,16 +205,16 @@ class CredentialService:
 
         async def take(ids: Sequence[int]) -> int:
             query = select(Credential).where(Credential.id.in_(ids), *is_due)
-            async with self._database.transaction() as session:
-                taken = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+            async with self._database.transaction() as db:
+                taken = (await db.scalars(query.with_for_update(skip_locked=True))).all()
                 for row in taken:
                     row.lease_token = new_lease_token()
                     row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
             rows.extend(taken)
             return len(taken)
 
-        async with self._database.reading() as session:
-            ids = (await session.scalars(due)).all()
+        async with self._database.reading() as db:
+            ids = (await db.scalars(due)).all()
         await isolate_rows(ids, take, step="take_revocations")
         by_id = {row.id: row for row in rows}
         alone = (for_each([id_], lambda id_: self._revoke_held(by_id[id_]), step="revoke") for id_ in by_id)
@@ -238,15 +236,15 @@ class CredentialService:
         }
 
     async def _living(self, account_id: str, api_app: str) -> Credential:
-        async with self._database.reading() as session:
-            row: Credential | None = await session.scalar(_by_place(account_id, api_app))
+        async with self._database.reading() as db:
+            row: Credential | None = await db.scalar(_by_place(account_id, api_app))
             if row is None:
                 raise TokenNotFoundException(account_id, api_app)
             if row.status is CredentialStatus.REVOKING:
                 raise TokenRevokedException(account_id)
             if row.status is CredentialStatus.REAUTHORIZATION_REQUIRED:
                 raise ReauthorizationRequiredException(
-                    account_id, await _running_repair(session, account_id, api_app)
+                    account_id, await _running_repair(db, account_id, api_app)
                 )
         return row
 
@@ -323,34 +321,34 @@ class CredentialService:
             log.warning("credential.not_revoked", account_id=row.account_id, error_code=error.error_code)
             again = utc_now() + timedelta(seconds=max(error.retry_after or 0.0, _REVOKE_RETRY))
             values = {"lease_token": None, "lease_expires_at": None, "refresh_due_at": again}
-            async with self._database.transaction() as session:
-                await session.execute(
+            async with self._database.transaction() as db:
+                await db.execute(
                     update(Credential).where(*mine).values(**values, refresh_error_code=error.error_code)
                 )
             return False
-        async with self._database.transaction() as session:
-            held = await session.scalar(select(Credential).where(*mine).with_for_update())
+        async with self._database.transaction() as db:
+            held = await db.scalar(select(Credential).where(*mine).with_for_update())
             if held is not None:
-                await session.delete(held)
-                recorder.record(session, "credential.revoked", account_id=row.account_id, api_app=row.api_app)
+                await db.delete(held)
+                recorder.record(db, "credential.revoked", account_id=row.account_id, api_app=row.api_app)
         return held is not None
 
 
-async def _record_reads(session: AsyncSession, events: Sequence[dict[str, Any]]) -> Sequence[None]:
-    await recorder.record_all(session, events)
+async def _record_reads(db: AsyncSession, events: Sequence[dict[str, Any]]) -> Sequence[None]:
+    await recorder.record_all(db, events)
     return [None] * len(events)
 
 
-async def _upsert(session: AsyncSession, account_id: str, api_app: str, values: dict[str, Any]) -> Credential:
+async def _upsert(db: AsyncSession, account_id: str, api_app: str, values: dict[str, Any]) -> Credential:
     """One statement: of two that store at once the second gets the next version, also when there was no row."""
-    insert = insert_or_update(session, Credential).values(
+    insert = insert_or_update(db, Credential).values(
         account_id=account_id, api_app=api_app, version=1, created_at=values["updated_at"], **values
     )
     statement = insert.on_conflict_do_update(
         index_elements=[Credential.account_id, Credential.api_app],
         set_={**values, "version": Credential.version + 1},
     ).returning(Credential)
-    rows = await session.scalars(statement, execution_options={"populate_existing": True})
+    rows = await db.scalars(statement, execution_options={"populate_existing": True})
     row: Credential = rows.one()
     return row
 
@@ -387,8 +385,8 @@ def _left(expires_at: datetime) -> float:
     return (expires_at - utc_now()).total_seconds()
 
 
-async def _running_repair(session: AsyncSession, account_id: str, api_app: str) -> str | None:
-    repair: str | None = await session.scalar(
+async def _running_repair(db: AsyncSession, account_id: str, api_app: str) -> str | None:
+    repair: str | None = await db.scalar(
         select(AuthorizationSession.session_id)
         .where(
             AuthorizationSession.twitter_username == account_id,

@@ -73,9 +73,9 @@ class CredentialVault:
         assert token is not None
         return token
 
-    async def tokens_of(self, session: AsyncSession, account_id: str, api_app: str) -> TokenSet:
+    async def tokens_of(self, db: AsyncSession, account_id: str, api_app: str) -> TokenSet:
         """What is stored, as it is. Raises `TokenNotFoundException`, `DecryptionException`."""
-        row = await session.scalar(
+        row = await db.scalar(
             select(Credential).where(Credential.account_id == account_id, Credential.api_app == api_app)
         )
         if row is None:

@@ -92,8 +92,8 @@ class WebhookDeliveries:
         query = select(WebhookEndpoint.id).where(
             WebhookEndpoint.status == WebhookStatus.ACTIVE, is_due.exists()
         )
-        async with self._database.reading() as session:
-            return (await session.scalars(query)).all()
+        async with self._database.reading() as db:
+            return (await db.scalars(query)).all()
 
     async def claim(self, endpoint_row_id: int, *, under_way: int) -> list[Claim] | None:
         """What is due longest, as much as is free beside what is `under_way`; each is of another account.
@@ -115,8 +115,8 @@ class WebhookDeliveries:
             due = select(WebhookDelivery.id).where(
                 WebhookDelivery.endpoint_row_id == endpoint_row_id, among, *_is_due()
             )
-            async with self._database.reading() as session:
-                found = await session.scalars(due.order_by(WebhookDelivery.next_attempt_at).limit(_MAX_FOUND))
+            async with self._database.reading() as db:
+                found = await db.scalars(due.order_by(WebhookDelivery.next_attempt_at).limit(_MAX_FOUND))
                 return found.all()
 
         return await self._usable.claim(claim, find)
@@ -124,22 +124,22 @@ class WebhookDeliveries:
     async def _claim(
         self, endpoint_row_id: int, under_way: int, among: ColumnElement[bool]
     ) -> list[Claim] | None:
-        async with self._database.transaction() as session:
-            endpoint = await _locked(session, endpoint_row_id)
+        async with self._database.transaction() as db:
+            endpoint = await _locked(db, endpoint_row_id)
             if endpoint is None or endpoint.status is not WebhookStatus.ACTIVE:
                 return None
             allowed = 1 if endpoint.failing_since else self.limits.concurrency
-            if not (due := await _due(session, endpoint, among, limit=max(allowed - under_way, 0))):
+            if not (due := await _due(db, endpoint, among, limit=max(allowed - under_way, 0))):
                 return None
             try:
                 secrets = self._vault.open(endpoint)
             except DecryptionException:
-                _pause(session, endpoint, _UNREADABLE)
+                _pause(db, endpoint, _UNREADABLE)
                 return None
             claims = []
             for row, event in due:
                 if event is None or not ordering.wants(endpoint, event):
-                    await _park_unsent(session, endpoint, row, _UNWANTED if event else _LOST)
+                    await _park_unsent(db, endpoint, row, _UNWANTED if event else _LOST)
                 else:
                     message = message_of(endpoint.endpoint_id, event)
                     claims.append(self._leased(endpoint, row, message, secrets))
@@ -155,8 +155,8 @@ class WebhookDeliveries:
 
     async def renew(self, claim: Claim) -> bool:
         """Keep the lease; False when it is lost."""
-        async with self._database.transaction() as session:
-            renewed = await session.execute(
+        async with self._database.transaction() as db:
+            renewed = await db.execute(
                 update(WebhookDelivery)
                 .where(*_held(claim))
                 .values(lease_expires_at=database_time(plus=self.limits.lease))
@@ -168,27 +168,27 @@ class WebhookDeliveries:
         by_id = {claim.delivery_id: (claim, answer) for claim, answer in results}
 
         async def apply(delivery_ids: Sequence[int]) -> int:
-            async with self._database.transaction() as session:
-                endpoint = await _locked(session, endpoint_row_id)
+            async with self._database.transaction() as db:
+                endpoint = await _locked(db, endpoint_row_id)
                 if endpoint is None:
                     return 0
                 answers = []
                 for claim, answer in (by_id[delivery_id] for delivery_id in delivery_ids):
-                    row = await session.scalar(select(WebhookDelivery).where(*_held(claim)).with_for_update())
+                    row = await db.scalar(select(WebhookDelivery).where(*_held(claim)).with_for_update())
                     if row is not None:
                         if claim.endpoint_changed_at == endpoint.updated_at:
                             answers.append(answer)
-                        await self._apply_one(session, endpoint, row, answer)
+                        await self._apply_one(db, endpoint, row, answer)
                 if answers and endpoint.status is WebhookStatus.ACTIVE:
-                    self._judge(session, endpoint, answers)
+                    self._judge(db, endpoint, answers)
             return len(delivery_ids)
 
         await isolate_rows(list(by_id), apply, step="apply_deliveries")
 
     async def _apply_one(
-        self, session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, answer: WebhookAnswer
+        self, db: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, answer: WebhookAnswer
     ) -> None:
-        session.add(
+        db.add(
             WebhookAttempt(
                 delivery_id=row.id,
                 started_at=answer.started_at,
@@ -201,26 +201,24 @@ class WebhookDeliveries:
         row.lease_token = row.lease_owner = row.lease_expires_at = None
         row.attempts += 1
         if answer.succeeded:
-            await _complete(session, row, DeliveryStatus.DELIVERED)
+            await _complete(db, row, DeliveryStatus.DELIVERED)
         elif (wait := next_wait(self.limits.retry_waits, row.attempts, answer.retry_after)) is None:
-            await _park(session, endpoint, row)
+            await _park(db, endpoint, row)
         else:
-            await ordering.try_again(session, row, wait=wait)
+            await ordering.try_again(db, row, wait=wait)
 
-    def _judge(
-        self, session: AsyncSession, endpoint: WebhookEndpoint, answers: Collection[WebhookAnswer]
-    ) -> None:
+    def _judge(self, db: AsyncSession, endpoint: WebhookEndpoint, answers: Collection[WebhookAnswer]) -> None:
         """Whether the endpoint works, fails, or has failed for too long: nothing was taken, whatever the reason."""
         if any(answer.succeeded for answer in answers):
             endpoint.failing_since = None
         else:
             endpoint.failing_since = endpoint.failing_since or utc_now()
             if any(answer.is_gone for answer in answers):
-                _pause(session, endpoint, "it answered 410: it wants no more")
+                _pause(db, endpoint, "it answered 410: it wants no more")
             elif utc_now() - endpoint.failing_since >= self.limits.pause_after:
                 hours = self.limits.pause_after.total_seconds() / 3600
-                _pause(session, endpoint, f"every delivery has failed for {hours:g} hours")
-        if endpoint.status is WebhookStatus.ACTIVE and session.is_modified(endpoint):
+                _pause(db, endpoint, f"every delivery has failed for {hours:g} hours")
+        if endpoint.status is WebhookStatus.ACTIVE and db.is_modified(endpoint):
             flag_modified(endpoint, "updated_at")  # nobody has changed it
 
 
@@ -235,13 +233,13 @@ def next_wait(waits: Sequence[float], attempts: int, retry_after: float | None) 
     return max(wait, min(retry_after or 0.0, _LONGEST_RETRY_AFTER))
 
 
-async def _locked(session: AsyncSession, endpoint_row_id: int) -> WebhookEndpoint | None:
+async def _locked(db: AsyncSession, endpoint_row_id: int) -> WebhookEndpoint | None:
     query = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_row_id)
-    return await session.scalar(query.with_for_update())
+    return await db.scalar(query.with_for_update())
 
 
 async def _due(
-    session: AsyncSession, endpoint: WebhookEndpoint, among: ColumnElement[bool], *, limit: int
+    db: AsyncSession, endpoint: WebhookEndpoint, among: ColumnElement[bool], *, limit: int
 ) -> list[tuple[WebhookDelivery, Event | None]]:
     query = (
         select(WebhookDelivery, Event)
@@ -251,7 +249,7 @@ async def _due(
         .limit(limit)
         .with_for_update(of=WebhookDelivery, skip_locked=True)
     )
-    return [(row, event) for row, event in await session.execute(query)]
+    return [(row, event) for row, event in await db.execute(query)]
 
 
 def _is_due() -> tuple[ColumnElement[bool], ...]:
@@ -266,28 +264,26 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return WebhookDelivery.id == claim.delivery_id, WebhookDelivery.lease_token == claim.lease_token
 
 
-async def _park(session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery) -> None:
-    await _complete(session, row, DeliveryStatus.PARKED)
+async def _park(db: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery) -> None:
+    await _complete(db, row, DeliveryStatus.PARKED)
     log.warning("webhook.parked", webhook_id=endpoint.endpoint_id, delivery_id=row.id, event_id=row.event_id)
 
 
 async def _park_unsent(
-    session: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, reason: str
+    db: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, reason: str
 ) -> None:
-    session.add(WebhookAttempt(delivery_id=row.id, milliseconds=0, error=reason))
+    db.add(WebhookAttempt(delivery_id=row.id, milliseconds=0, error=reason))
     row.lease_token = row.lease_owner = row.lease_expires_at = None
-    await _park(session, endpoint, row)
+    await _park(db, endpoint, row)
 
 
-async def _complete(session: AsyncSession, row: WebhookDelivery, status: DeliveryStatus) -> None:
+async def _complete(db: AsyncSession, row: WebhookDelivery, status: DeliveryStatus) -> None:
     row.status, row.completed_at, row.next_attempt_at = status, utc_now(), None
-    await session.flush()
-    await ordering.move_up(session, row)
+    await db.flush()
+    await ordering.move_up(db, row)
 
 
-def _pause(session: AsyncSession, endpoint: WebhookEndpoint, reason: str) -> None:
+def _pause(db: AsyncSession, endpoint: WebhookEndpoint, reason: str) -> None:
     endpoint.status, endpoint.pause_reason = WebhookStatus.PAUSED, reason
-    recorder.record(
-        session, "webhook.paused", webhook_id=endpoint.endpoint_id, name=endpoint.name, reason=reason
-    )
+    recorder.record(db, "webhook.paused", webhook_id=endpoint.endpoint_id, name=endpoint.name, reason=reason)
     log.warning("webhook.paused", webhook_id=endpoint.endpoint_id, name=endpoint.name, reason=reason)

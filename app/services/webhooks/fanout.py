@@ -50,37 +50,37 @@ class WebhookFanout:
         active = select(
             WebhookEndpoint.id, WebhookEndpoint.after_xact_id, WebhookEndpoint.after_event_id
         ).where(WebhookEndpoint.status == WebhookStatus.ACTIVE)
-        async with self._database.reading() as session:
-            endpoints = (await session.execute(active)).all()
+        async with self._database.reading() as db:
+            endpoints = (await db.execute(active)).all()
             if not endpoints:
                 return []
-            newest = await order.newest(session)
+            newest = await order.newest(db)
         return [row.id for row in endpoints if (row.after_xact_id, row.after_event_id) < newest]
 
     async def _advance(self, endpoint_row_id: int) -> int:
         query = select(WebhookEndpoint).where(
             WebhookEndpoint.id == endpoint_row_id, WebhookEndpoint.status == WebhookStatus.ACTIVE
         )
-        async with self._database.transaction() as session:
-            endpoint = await session.scalar(query.with_for_update(skip_locked=True))
+        async with self._database.transaction() as db:
+            endpoint = await db.scalar(query.with_for_update(skip_locked=True))
             if endpoint is None:  # or in use: it has its turn in the next round
                 return 0
-            events = await _events_after(session, endpoint)
+            events = await _events_after(db, endpoint)
             if wanted := [event for event in events if ordering.wants(endpoint, event)]:
-                await _enqueue(session, endpoint, wanted)
+                await _enqueue(db, endpoint, wanted)
             if events:
-                await _note_lost(session, endpoint, events[-1])
-                await _move_to(session, endpoint, events[-1])
+                await _note_lost(db, endpoint, events[-1])
+                await _move_to(db, endpoint, events[-1])
         return len(events)
 
 
-async def _events_after(session: AsyncSession, endpoint: WebhookEndpoint) -> Sequence[EventRow]:
+async def _events_after(db: AsyncSession, endpoint: WebhookEndpoint) -> Sequence[EventRow]:
     after = order.after(Position(endpoint.after_xact_id, endpoint.after_event_id))
-    query = select(*_COLUMNS).where(after, order.settled(session))
-    return (await session.execute(query.order_by(*order.ORDER).limit(_BATCH))).all()
+    query = select(*_COLUMNS).where(after, order.settled(db))
+    return (await db.execute(query.order_by(*order.ORDER).limit(_BATCH))).all()
 
 
-async def _enqueue(session: AsyncSession, endpoint: WebhookEndpoint, events: Iterable[EventRow]) -> None:
+async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable[EventRow]) -> None:
     rows = [
         {
             "endpoint_row_id": endpoint.id,
@@ -100,31 +100,31 @@ async def _enqueue(session: AsyncSession, endpoint: WebhookEndpoint, events: Ite
         "lease_owner": None,
         "lease_expires_at": None,
     }
-    insert = insert_or_update(session, WebhookDelivery).values(rows)
+    insert = insert_or_update(db, WebhookDelivery).values(rows)
     columns = [WebhookDelivery.endpoint_row_id, WebhookDelivery.event_id]
     is_free = ordering.is_free()  # what is being sent is told anyway
-    await session.execute(insert.on_conflict_do_update(index_elements=columns, set_=again, where=is_free))
-    await ordering.take_places(session, endpoint.id, [event.id for event in events])
+    await db.execute(insert.on_conflict_do_update(index_elements=columns, set_=again, where=is_free))
+    await ordering.take_places(db, endpoint.id, [event.id for event in events])
 
 
-async def _note_lost(session: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
+async def _note_lost(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
     """When the retention was faster: events that were deleted before this endpoint could be told.
 
     It leaves the last event, so that whoever has seen all that there were still finds the one it stands at. Evicted
     routine events are told once, with the batch that goes beyond them.
     """
-    oldest = await session.scalar(select(func.min(Event.id))) or 0
-    evicted_to = await order.evicted_to(session)
+    oldest = await db.scalar(select(func.min(Event.id))) or 0
+    evicted_to = await order.evicted_to(db)
     gone_to = max(oldest - 1, evicted_to if evicted_to <= last.id else 0)
     if (first := endpoint.after_event_id + 1) <= gone_to:
         lost: dict[str, Any] = {"from_event_id": first, "to_event_id": gone_to}
         lost |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}
-        recorder.record(session, "webhook.events_lost", **lost)
+        recorder.record(db, "webhook.events_lost", **lost)
         log.error("webhook.events_lost", **lost)
 
 
-async def _move_to(session: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
-    await session.execute(
+async def _move_to(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
+    await db.execute(
         update(WebhookEndpoint)
         .where(WebhookEndpoint.id == endpoint.id)
         .values(

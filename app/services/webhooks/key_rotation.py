@@ -26,15 +26,15 @@ class WebhookSecrets:
 
 async def rotate(database: Database, vault: WebhookVault) -> WebhookSecrets:
     """In one short transaction: a service has a few dozen webhooks at most."""
-    async with database.transaction() as session:
-        return _look_at(await _rows(session, for_update=True), vault)
+    async with database.transaction() as db:
+        return _look_at(await _rows(db, for_update=True), vault)
 
 
 async def audit(database: Database, vault: WebhookVault) -> WebhookSecrets:
     """The same without a change."""
-    async with database.reading() as session:
-        rows = await _rows(session)
-        session.expunge_all()
+    async with database.reading() as db:
+        rows = await _rows(db)
+        db.expunge_all()
     return _look_at(rows, vault)
 
 
@@ -54,6 +54,6 @@ def _look_at(rows: Sequence[WebhookEndpoint], vault: WebhookVault) -> WebhookSec
     return found
 
 
-async def _rows(session: AsyncSession, *, for_update: bool = False) -> Sequence[WebhookEndpoint]:
+async def _rows(db: AsyncSession, *, for_update: bool = False) -> Sequence[WebhookEndpoint]:
     query = select(WebhookEndpoint).where(WebhookEndpoint.status != WebhookStatus.DELETED)
-    return (await session.scalars(query.with_for_update() if for_update else query)).all()
+    return (await db.scalars(query.with_for_update() if for_update else query)).all()

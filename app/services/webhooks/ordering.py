@@ -39,7 +39,7 @@ def wants(endpoint: WebhookEndpoint, event: Told) -> bool:
     )
 
 
-async def take_places(session: AsyncSession, endpoint_row_id: int, event_ids: Collection[int]) -> None:
+async def take_places(db: AsyncSession, endpoint_row_id: int, event_ids: Collection[int]) -> None:
     """Of deliveries that were just made, or made pending again: the first of each account is due now.
 
     One behind it that had its turn waits again.
@@ -54,23 +54,23 @@ async def take_places(session: AsyncSession, endpoint_row_id: int, event_ids: Co
         WebhookDelivery.next_attempt_at.is_(None).is_(false()),
         _is_behind(),
     )
-    await _set_time(session, *pending, *made, *alone, time=database_time())
-    await _begin_lines(session, endpoint_row_id, made)
-    await _set_time(session, *pending, *behind, time=null())
+    await _set_time(db, *pending, *made, *alone, time=database_time())
+    await _begin_lines(db, endpoint_row_id, made)
+    await _set_time(db, *pending, *behind, time=null())
 
 
-async def mend(session: AsyncSession, endpoint_row_id: int) -> None:
+async def mend(db: AsyncSession, endpoint_row_id: int) -> None:
     """Lines whose first one has no time go on: the one that was before it may have been deleted."""
-    await _begin_lines(session, endpoint_row_id, _pending(endpoint_row_id))
+    await _begin_lines(db, endpoint_row_id, _pending(endpoint_row_id))
 
 
-async def try_again(session: AsyncSession, row: WebhookDelivery, *, wait: float) -> None:
+async def try_again(db: AsyncSession, row: WebhookDelivery, *, wait: float) -> None:
     """In `wait` seconds; by its turn when one has come before it meanwhile."""
     later = case((_is_behind(), null()), else_=database_time(plus=wait))
-    await _set_time(session, WebhookDelivery.id == row.id, time=later)
+    await _set_time(db, WebhookDelivery.id == row.id, time=later)
 
 
-async def move_up(session: AsyncSession, done: WebhookDelivery) -> None:
+async def move_up(db: AsyncSession, done: WebhookDelivery) -> None:
     """The next one of its account is due."""
     following = (
         select(WebhookDelivery.id)
@@ -79,11 +79,11 @@ async def move_up(session: AsyncSession, done: WebhookDelivery) -> None:
         .limit(1)
     )
     waits = WebhookDelivery.next_attempt_at.is_(None)
-    await _set_time(session, WebhookDelivery.id == following.scalar_subquery(), waits, time=database_time())
+    await _set_time(db, WebhookDelivery.id == following.scalar_subquery(), waits, time=database_time())
 
 
 async def _begin_lines(
-    session: AsyncSession, endpoint_row_id: int, among: tuple[ColumnElement[bool], ...]
+    db: AsyncSession, endpoint_row_id: int, among: tuple[ColumnElement[bool], ...]
 ) -> None:
     """The first one of each account that has one `among` these is due, unless it has its time already."""
     accounts = select(WebhookDelivery.account_id).where(*among).distinct().subquery()
@@ -101,11 +101,11 @@ async def _begin_lines(
         .scalar_subquery()
     )
     waiting = (WebhookDelivery.id.in_(heads.select_from(accounts)), WebhookDelivery.next_attempt_at.is_(None))
-    await _set_time(session, *waiting, time=database_time())
+    await _set_time(db, *waiting, time=database_time())
 
 
-async def _set_time(session: AsyncSession, *which: ColumnElement[bool], time: ColumnElement[Any]) -> None:
-    await session.execute(
+async def _set_time(db: AsyncSession, *which: ColumnElement[bool], time: ColumnElement[Any]) -> None:
+    await db.execute(
         update(WebhookDelivery)
         .where(*which)
         .values(next_attempt_at=time)

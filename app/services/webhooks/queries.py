@@ -26,20 +26,18 @@ class WebhookView:
     parked: int
 
 
-async def view(session: AsyncSession, row: WebhookEndpoint) -> WebhookView:
-    return (await _views(session, [row]))[0]
+async def view(db: AsyncSession, row: WebhookEndpoint) -> WebhookView:
+    return (await _views(db, [row]))[0]
 
 
-async def all_within(session: AsyncSession, reach: Reach) -> list[WebhookView]:
+async def all_within(db: AsyncSession, reach: Reach) -> list[WebhookView]:
     """The oldest first; there are `WEBHOOK_MAX_ENDPOINTS` at most."""
-    rows = (
-        await session.scalars(select(WebhookEndpoint).where(is_there()).order_by(WebhookEndpoint.id))
-    ).all()
-    return await _views(session, [row for row in rows if reach.includes(reach_of(row))])
+    rows = (await db.scalars(select(WebhookEndpoint).where(is_there()).order_by(WebhookEndpoint.id))).all()
+    return await _views(db, [row for row in rows if reach.includes(reach_of(row))])
 
 
 async def page_of_deliveries(
-    session: AsyncSession,
+    db: AsyncSession,
     endpoint: WebhookEndpoint,
     reach: Reach,
     request: PageRequest,
@@ -52,29 +50,29 @@ async def page_of_deliveries(
         of_endpoint = of_endpoint.where(WebhookDelivery.status == status)
     within = None if reach == EVERYTHING else of_endpoint
     query = of_endpoint.where(_in_reach(reach))
-    return await page_of(session, query, WebhookDelivery, request, within=within)
+    return await page_of(db, query, WebhookDelivery, request, within=within)
 
 
 async def delivery(
-    session: AsyncSession, endpoint: WebhookEndpoint, reach: Reach, delivery_id: int
+    db: AsyncSession, endpoint: WebhookEndpoint, reach: Reach, delivery_id: int
 ) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
     """With its attempts, the first one first. Raises `DeliveryNotFoundException`."""
     is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _in_reach(reach))
     query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *is_theirs)
-    row = await session.scalar(query)
+    row = await db.scalar(query)
     if row is None:
         raise DeliveryNotFoundException(endpoint.endpoint_id, delivery_id)
     attempts = select(WebhookAttempt).where(WebhookAttempt.delivery_id == delivery_id)
-    return row, (await session.scalars(attempts.order_by(WebhookAttempt.id))).all()
+    return row, (await db.scalars(attempts.order_by(WebhookAttempt.id))).all()
 
 
 def _in_reach(reach: Reach) -> ColumnElement[bool]:
     return reach.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
 
 
-async def _views(session: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:
+async def _views(db: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:
     counts = select(WebhookEndpoint.id, _count(DeliveryStatus.PENDING), _count(DeliveryStatus.PARKED))
-    found = await session.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
+    found = await db.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
     by_id = {row_id: (pending, parked) for row_id, pending, parked in found}
     return [WebhookView(row, *by_id.get(row.id, (0, 0))) for row in rows]
 

@@ -87,9 +87,9 @@ class WebhookService:
         wanted = order.values()
         await self._client.check(order.url)
         endpoint_id, secret = str(uuid.uuid4()), new_secret()
-        async with self._database.transaction() as session:
-            await self._check_room(session)
-            position = await event_order.now(session)
+        async with self._database.transaction() as db:
+            await self._check_room(db)
+            position = await event_order.now(db)
             row = WebhookEndpoint(
                 **_defaults(caller) | wanted,
                 endpoint_id=endpoint_id,
@@ -99,12 +99,12 @@ class WebhookService:
                 created_by=caller.name,
             )
             _check_reach(reach_of(row), caller)
-            session.add(row)
-            _record(session, "webhook.created", row, caller, event_types=row.event_types)
+            db.add(row)
+            _record(db, "webhook.created", row, caller, event_types=row.event_types)
         return row, secret
 
-    async def get(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
-        return await self._found(session, endpoint_id, caller)
+    async def get(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
+        return await self._found(db, endpoint_id, caller)
 
     async def update(self, endpoint_id: str, order: WebhookOrder, caller: Caller) -> WebhookEndpoint:
         """What waits goes to the new URL, as far as the webhook is for it still: the rest is parked.
@@ -114,14 +114,14 @@ class WebhookService:
         wanted = order.values()
         if order.url is not None:
             await self._client.check(order.url)
-        async with self._database.transaction() as session:
-            row = await self._found(session, endpoint_id, caller, to_change=True)
+        async with self._database.transaction() as db:
+            row = await self._found(db, endpoint_id, caller, to_change=True)
             if wanted.get("url", row.url) != row.url:
                 row.failing_since = None
             for name, value in wanted.items():
                 setattr(row, name, value)
             _check_reach(reach_of(row), caller)
-            _record(session, "webhook.updated", row, caller, changed=sorted(wanted))
+            _record(db, "webhook.updated", row, caller, changed=sorted(wanted))
         return row
 
     async def rotate(
@@ -133,85 +133,85 @@ class WebhookService:
         that no receiver is left without a secret by a request that is repeated as its answer was lost.
         """
         secret = new_secret()
-        async with self._database.transaction() as session:
-            row = await self._found(session, endpoint_id, caller, to_change=True)
+        async with self._database.transaction() as db:
+            row = await self._found(db, endpoint_id, caller, to_change=True)
             signs_until = row.previous_secret_expires_at
             if signs_until is not None and signs_until > utc_now() and not force:
                 raise RotationUnderWayException(signs_until)
             row.previous_secret, row.previous_secret_expires_at = row.secret, utc_now() + overlap
             row.secret = self._vault.seal(endpoint_id, secret)
-            _record(session, "webhook.rotated", row, caller, overlap_seconds=overlap.total_seconds())
+            _record(db, "webhook.rotated", row, caller, overlap_seconds=overlap.total_seconds())
         return secret
 
-    async def pause(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
+    async def pause(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         """Nothing more is sent, and nothing lost; what is being sent ends."""
-        row = await self._found(session, endpoint_id, caller, to_change=True)
+        row = await self._found(db, endpoint_id, caller, to_change=True)
         if row.status is WebhookStatus.ACTIVE:
             row.status, row.pause_reason = WebhookStatus.PAUSED, f"by {caller.name}"
-            _record(session, "webhook.paused", row, caller, reason=row.pause_reason)
+            _record(db, "webhook.paused", row, caller, reason=row.pause_reason)
         return row
 
-    async def resume(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
+    async def resume(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         """Go on, attempts counted anew. What waits for another one is tried at once, also when it was not paused."""
-        row = await self._found(session, endpoint_id, caller, to_change=True)
-        await ordering.mend(session, row.id)
+        row = await self._found(db, endpoint_id, caller, to_change=True)
+        await ordering.mend(db, row.id)
         waiting = update(WebhookDelivery).where(
             WebhookDelivery.endpoint_row_id == row.id,
             WebhookDelivery.status == DeliveryStatus.PENDING,
             WebhookDelivery.next_attempt_at.is_not(None),
         )
         again = waiting.values(next_attempt_at=database_time(), attempts=0)
-        await session.execute(again.execution_options(synchronize_session=False))
+        await db.execute(again.execution_options(synchronize_session=False))
         row.status, row.pause_reason, row.failing_since = WebhookStatus.ACTIVE, None, None
-        _record(session, "webhook.resumed", row, caller)
+        _record(db, "webhook.resumed", row, caller)
         return row
 
-    async def delete(self, session: AsyncSession, endpoint_id: str, caller: Caller) -> None:
+    async def delete(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> None:
         """Its secrets go at once, its deliveries by and by."""
-        row = await self._found(session, endpoint_id, caller, to_change=True)
-        _record(session, "webhook.deleted", row, caller)
+        row = await self._found(db, endpoint_id, caller, to_change=True)
+        _record(db, "webhook.deleted", row, caller)
         row.status = WebhookStatus.DELETED
         row.url = row.secret = ""
         row.previous_secret = row.previous_secret_expires_at = None
 
     async def replay(
-        self, session: AsyncSession, endpoint_id: str, caller: Caller, *, since: datetime | int
+        self, db: AsyncSession, endpoint_id: str, caller: Caller, *, since: datetime | int
     ) -> Replay:
         """Send again whatever happened since a time, or since an event's id, delivered or not.
 
         Asked for again before all are taken up it begins anew, later it sends them once more: receivers know what they
         have seen by its message id. What is being sent at the time is not sent again.
         """
-        row = await self._found(session, endpoint_id, caller, to_change=True)
+        row = await self._found(db, endpoint_id, caller, to_change=True)
         begins = Event.id >= since if isinstance(since, int) else Event.occurred_at >= since
-        first = await _first_event(session, begins)
+        first = await _first_event(db, begins)
         if first and first <= Position(row.after_xact_id, row.after_event_id):
             row.after_xact_id, row.after_event_id = first.xact_id, first.event_id - 1
-            _record(session, "webhook.replayed", row, caller, since_event=first.event_id)
+            _record(db, "webhook.replayed", row, caller, since_event=first.event_id)
         return Replay(first.event_id if first else None, row.status)
 
     async def test(self, endpoint_id: str, caller: Caller) -> WebhookAnswer:
         """Send a `webhook.test` now, once, also when it is paused. Raises `DecryptionException`."""
-        async with self._database.reading() as session:
-            row = await self._found(session, endpoint_id, caller)
+        async with self._database.reading() as db:
+            row = await self._found(db, endpoint_id, caller)
             secrets = self._vault.open(row)
         message = trial_message(endpoint_id, str(uuid.uuid4()))
         answer = await self._client.post(row.url, body=message.body, headers=signed_headers(message, secrets))
-        async with self._database.transaction() as session:
-            _record(session, "webhook.tested", row, caller, status_code=answer.status_code)
+        async with self._database.transaction() as db:
+            _record(db, "webhook.tested", row, caller, status_code=answer.status_code)
         return answer
 
     async def _found(
-        self, session: AsyncSession, endpoint_id: str, caller: Caller, *, to_change: bool = False
+        self, db: AsyncSession, endpoint_id: str, caller: Caller, *, to_change: bool = False
     ) -> WebhookEndpoint:
         query = select(WebhookEndpoint).where(WebhookEndpoint.endpoint_id == endpoint_id, is_there())
-        row = await session.scalar(query.with_for_update() if to_change else query)
+        row = await db.scalar(query.with_for_update() if to_change else query)
         if row is None or not caller.reach.includes(reach_of(row)):
             raise WebhookNotFoundException(endpoint_id)
         return row
 
-    async def _check_room(self, session: AsyncSession) -> None:
-        count = await session.scalar(select(func.count()).select_from(WebhookEndpoint).where(is_there()))
+    async def _check_room(self, db: AsyncSession) -> None:
+        count = await db.scalar(select(func.count()).select_from(WebhookEndpoint).where(is_there()))
         if (count or 0) >= self._max_endpoints:
             raise TooManyWebhooksException(self._max_endpoints)
 
@@ -249,16 +249,14 @@ def _defaults(caller: Caller) -> dict[str, Any]:
     }
 
 
-async def _first_event(session: AsyncSession, begins: ColumnElement[bool]) -> Position | None:
+async def _first_event(db: AsyncSession, begins: ColumnElement[bool]) -> Position | None:
     query = select(*event_order.ORDER).where(begins).order_by(*event_order.ORDER).limit(1)
-    if session.get_bind().dialect.name == "sqlite":  # which would read all events before it
+    if db.get_bind().dialect.name == "sqlite":  # which would read all events before it
         first = select(func.min(Event.id)).where(begins).scalar_subquery()
         query = select(*event_order.ORDER).where(Event.id == first)
-    row = (await session.execute(query)).first()
+    row = (await db.execute(query)).first()
     return Position(*row) if row else None
 
 
-def _record(
-    session: AsyncSession, event_type: str, row: WebhookEndpoint, caller: Caller, **data: Any
-) -> None:
-    recorder.record(session, event_type, actor=caller.name, webhook_id=row.endpoint_id, name=row.name, **data)
+def _record(db: AsyncSession, event_type: str, row: WebhookEndpoint, caller: Caller, **data: Any) -> None:
+    recorder.record(db, event_type, actor=caller.name, webhook_id=row.endpoint_id, name=row.name, **data)

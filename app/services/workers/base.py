@@ -130,10 +130,10 @@ class PeriodicWorker(Worker):
         await self._in_turn(turn)
         return True
 
-    async def request_turn(self, session: AsyncSession) -> None:
+    async def request_turn(self, db: AsyncSession) -> None:
         """Once the caller's transaction has committed: be due now, in whichever process looks first."""
-        await self._runs.make_due(session, self._turn)
-        after_commit(session, self.wake)
+        await self._runs.make_due(db, self._turn)
+        after_commit(db, self.wake)
 
     async def run(self) -> None:
         while not self._stop.is_set():

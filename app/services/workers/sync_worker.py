@@ -29,13 +29,11 @@ class ProfileSyncWorker(PeriodicWorker):
         self._syncs = syncs
 
     async def request(
-        self, session: AsyncSession, *, requested_by: str, allow_mass_removal: bool = False
+        self, db: AsyncSession, *, requested_by: str, allow_mass_removal: bool = False
     ) -> ProfileSync:
         """Ask for a pass in the caller's transaction; it starts once that has committed."""
-        sync = await self._syncs.request(
-            session, requested_by=requested_by, allow_mass_removal=allow_mass_removal
-        )
-        await self.request_turn(session)
+        sync = await self._syncs.request(db, requested_by=requested_by, allow_mass_removal=allow_mass_removal)
+        await self.request_turn(db)
         return sync
 
     async def _work(self) -> None:

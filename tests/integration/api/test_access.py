@@ -201,11 +201,11 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
     seen = Evidence(
         session_id=row.session_id, attempt=1, url="", title="", test_ids=[], console=[], screenshot=b"JPEG"
     )
-    async with context.database.transaction() as session:
-        session.add_all([*profiles, row, sync, seen])
-        await session.flush()
+    async with context.database.transaction() as db:
+        db.add_all([*profiles, row, sync, seen])
+        await db.flush()
         await context.credentials.store(
-            session,
+            db,
             account_id=account,
             api_app=APP,
             provider_user_id="1",
@@ -213,7 +213,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             session_id=row.session_id,
         )
         key = await context.keys.create(
-            session, name=f"key {number}", scopes=frozenset({Scope.EVENTS}), reach=WITHIN, caller=MAKER
+            db, name=f"key {number}", scopes=frozenset({Scope.EVENTS}), reach=WITHIN, caller=MAKER
         )
         hook = WebhookEndpoint(
             endpoint_id=f"hook-{number}",
@@ -226,12 +226,12 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             after_event_id=0,
             created_by="tests",
         )
-        session.add(hook)
-        await session.flush()
+        db.add(hook)
+        await db.flush()
         delivery = WebhookDelivery(
             endpoint_row_id=hook.id, event_id=1, event_type="test.happened", account_id=account, api_app=APP
         )
-        session.add(delivery)
+        db.add(delivery)
     batch = await place_batch(context, wanted(f"{account}_batch"))
     return {
         "account_id": account,
@@ -320,14 +320,14 @@ async def all_keys(api: Api) -> dict[str, dict[str, str]]:
     for scope in Scope:
         keys[scope] = await api.key(scope, name=f"all {scope}")
         keys[f"maker with {scope}"] = await api.key(scope, name=f"within {scope}", reach=WITHIN)
-    async with api.context.database.transaction() as session:
+    async with api.context.database.transaction() as db:
         past = utc_now() - timedelta(seconds=1)
         for name, values in (
             ("expired", {"expires_at": past}),
             ("revoked", {"revoked_at": past}),
             ("rotated away", {"key_hash": "0" * 64}),
         ):
-            await session.execute(update(ApiKey).where(ApiKey.name == name).values(**values))
+            await db.execute(update(ApiKey).where(ApiKey.name == name).values(**values))
     return keys
 
 
@@ -356,9 +356,9 @@ async def test_a_list_holds_what_is_in_reach(quiet_api: Api):
 
 
 async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
-    async with quiet_api.context.database.transaction() as session:
+    async with quiet_api.context.database.transaction() as db:
         for account, app in (("anna_1", APP), ("anna_2", APP), ("anna_3", OTHER_APP), (None, None)):
-            recorder.record(session, "test.happened", account_id=account, api_app=app, number=account)
+            recorder.record(db, "test.happened", account_id=account, api_app=app, number=account)
     keys = [
         (await quiet_api.key(*Scope, name="all"), {"anna_1", "anna_2", "anna_3"}),
         (await quiet_api.key(*Scope, name="anna", reach=Reach.of([APP], ["anna_1", "anna_3"])), {"anna_1"}),

@@ -27,9 +27,9 @@ async def alice(add_profile: AddRow) -> Any:
 
 async def written(database: Database) -> tuple[int, int]:
     """Sessions, and events that tell of one."""
-    async with database.reading() as session:
-        sessions = await session.scalar(select(func.count()).select_from(AuthorizationSession))
-        events = await session.scalar(select(func.count()).where(Event.session_id.is_not(None)))
+    async with database.reading() as db:
+        sessions = await db.scalar(select(func.count()).select_from(AuthorizationSession))
+        events = await db.scalar(select(func.count()).where(Event.session_id.is_not(None)))
     return sessions or 0, events or 0
 
 
@@ -62,8 +62,8 @@ async def test_a_request_is_accepted_at_once(api: Api, alice: Any, database: Dat
     assert data["status"] in ("pending", "in_progress")
     assert (data["profile_id"], data["account_id"], data["api_app"]) == (alice.profile_id, "alice", "AIOTT1")
     assert response.headers["Location"] == f"/authorize/{data['session_id']}"
-    async with database.reading() as session:
-        row = (await session.scalars(select(AuthorizationSession))).one()
+    async with database.reading() as db:
+        row = (await db.scalars(select(AuthorizationSession))).one()
     assert (row.session_id, row.requested_by) == (data["session_id"], "bootstrap")
 
 
@@ -164,16 +164,16 @@ async def test_no_or_a_wrong_key(api: Api, database: Database, key: str | None, 
 async def test_a_made_key_opens_and_signs_the_session(api: Api, database: Database):
     headers = await api.key(Scope.AUTHORIZE)
     assert (await api.client.post("/authorize", json=BODY, headers=headers)).status_code == 202
-    async with database.reading() as session:
-        assert await session.scalar(select(AuthorizationSession.requested_by)) == "own"
+    async with database.reading() as db:
+        assert await db.scalar(select(AuthorizationSession.requested_by)) == "own"
         query = select(Event.actor).where(Event.event_type == "authorization.requested")
-        assert await session.scalar(query) == "own"
+        assert await db.scalar(query) == "own"
 
 
 async def test_an_expired_key(api: Api, database: Database):
     headers = await api.key(Scope.AUTHORIZE)
-    async with database.transaction() as session:
-        await session.execute(update(ApiKey).values(expires_at=utc_now() - timedelta(seconds=1)))
+    async with database.transaction() as db:
+        await db.execute(update(ApiKey).values(expires_at=utc_now() - timedelta(seconds=1)))
     refused(await api.client.post("/authorize", json=BODY, headers=headers), 401, "UNAUTHORIZED")
     assert await written(database) == (0, 0)
 
@@ -219,9 +219,9 @@ class TestRequestId:
         assert response.headers["X-Request-ID"] == "order-7"
         assert response.json()["request_id"] == "order-7"
         assert response.json()["data"]["request_id"] == "order-7"
-        async with database.reading() as session:
+        async with database.reading() as db:
             query = select(Event.request_id).where(Event.event_type == "authorization.requested")
-            assert await session.scalar(query) == "order-7"
+            assert await db.scalar(query) == "order-7"
 
     async def test_the_worker_goes_on_under_it(self, api: Api, database: Database, caplog):
         headers = {"X-Request-ID": "order-7", "Prefer": "wait=30"}
@@ -231,9 +231,9 @@ class TestRequestId:
         assert {line["event"] for line in of_the_work} >= {"authorization.started", "authorization.failed"}
         assert {line["request_id"] for line in of_the_work} == {"order-7"}
         assert {line["account_id"] for line in of_the_work} == {"alice"}
-        async with database.reading() as session:
+        async with database.reading() as db:
             query = select(Event.request_id).where(Event.session_id.is_not(None)).distinct()
-            assert list(await session.scalars(query)) == ["order-7"]
+            assert list(await db.scalars(query)) == ["order-7"]
 
     @pytest.mark.parametrize("sent", [None, "", "a b", "x" * 129, '"><script>'])
     async def test_otherwise_one_is_minted(self, api: Api, sent: str | None):
@@ -248,8 +248,8 @@ class TestRequestId:
         assert response.headers["X-Request-ID"] == response.json()["request_id"] == "order-7"
 
     async def test_it_is_echoed_on_a_crash_that_shows_no_internals(self, api: Api, database: Database):
-        async with database.transaction() as session:
-            await session.execute(text("DROP TABLE api_keys"))
+        async with database.transaction() as db:
+            await db.execute(text("DROP TABLE api_keys"))
         response = await api.client.post("/authorize", json=BODY, headers={"X-Request-ID": "order-7"})
         assert refused(response, 500, "INTERNAL_ERROR") == "An unexpected error occurred"
         assert response.headers["X-Request-ID"] == "order-7"

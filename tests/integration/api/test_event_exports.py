@@ -63,15 +63,15 @@ async def test_an_export_is_broken_off_when_its_key_is_revoked(
         httpx.AsyncClient(trust_env=False, timeout=60) as http,
     ):
         wanted = {"name": "own", "scopes": frozenset({Scope.EVENTS}), "caller": COMMAND_LINE}
-        async with context.database.transaction() as session:
-            made = await context.keys.create(session, **wanted)
+        async with context.database.transaction() as db:
+            made = await context.keys.create(db, **wanted)
         headers = {"X-API-Key": made.key.get_secret_value()}
         async with http.stream("GET", f"{service.url}/events/export", headers=headers) as answer:
             parts = answer.aiter_raw()
             size = len(await anext(parts))
             assert context.event_exports.running == ["own"]
-            async with context.database.transaction() as session:
-                await context.keys.revoke(session, made.row.key_id, caller=COMMAND_LINE)
+            async with context.database.transaction() as db:
+                await context.keys.revoke(db, made.row.key_id, caller=COMMAND_LINE)
             with pytest.raises(httpx.RemoteProtocolError):
                 async for part in parts:
                     size += len(part)

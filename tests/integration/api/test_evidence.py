@@ -89,9 +89,9 @@ async def test_a_lost_lease_leaves_no_evidence(quiet_api: Api, add_session: AddR
     row = await add_session()
     job = await quiet_api.context.session_runs.claim(row.session_id)
     assert job is not None
-    async with database.transaction() as session:
-        await quiet_api.context.authorizations.cancel(session, row.session_id, actor="a")
+    async with database.transaction() as db:
+        await quiet_api.context.authorizations.cancel(db, row.session_id, actor="a")
     with pytest.raises(LeaseLostException):
         await quiet_api.context.session_runs.fail(job, BrowserCrashedException(), evidence=SEEN)
-    async with database.reading() as session:
-        assert await session.get(Evidence, 1) is None
+    async with database.reading() as db:
+        assert await db.get(Evidence, 1) is None

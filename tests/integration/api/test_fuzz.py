@@ -160,8 +160,8 @@ async def everywhere_is_here(_host: str, _port: int) -> list[str]:
 
 
 async def fill_by_services(context: Context) -> None:
-    async with context.database.transaction() as session:
-        key = await context.keys.create(session, name="known", scopes=frozenset(Scope), caller=COMMAND_LINE)
+    async with context.database.transaction() as db:
+        key = await context.keys.create(db, name="known", scopes=frozenset(Scope), caller=COMMAND_LINE)
         key.row.key_id = KNOWN["key_id"]
         hook = WebhookEndpoint(
             endpoint_id=KNOWN["webhook_id"],
@@ -175,9 +175,9 @@ async def fill_by_services(context: Context) -> None:
             after_event_id=0,
             created_by="tests",
         )
-        session.add(hook)
-        await session.flush()
-        session.add(
+        db.add(hook)
+        await db.flush()
+        db.add(
             WebhookDelivery(
                 id=int(KNOWN["delivery_id"]),
                 endpoint_row_id=hook.id,
@@ -187,7 +187,7 @@ async def fill_by_services(context: Context) -> None:
             )
         )
         await context.credentials.store(
-            session,
+            db,
             account_id=KNOWN["account_id"],
             api_app=KNOWN["api_app"],
             provider_user_id="1",
@@ -199,8 +199,8 @@ async def fill_by_services(context: Context) -> None:
 async def fill(database: Database) -> None:
     profile = new_profile(profile_id=KNOWN["profile_id"], twitter_username=KNOWN["account_id"])
     ended = {"status": SessionStatus.FAILED, "error_code": "AUTH_TIMEOUT", "completed_at": utc_now()}
-    async with database.transaction() as session:
-        session.add_all(
+    async with database.transaction() as db:
+        db.add_all(
             (
                 profile,
                 new_session(profile, session_id=KNOWN["session_id"], batch_id=KNOWN["batch_id"], **ended),

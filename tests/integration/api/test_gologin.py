@@ -33,8 +33,8 @@ async def test_it_is_for_administrators(api: Api, method: str, path: str):
 
 async def test_nothing_to_close_is_a_success_and_no_event(api: Api, database: Database):
     assert answered(await api.client.post("/gologin/breaker/close")) == CLOSED
-    async with database.reading() as session:
-        assert list(await session.scalars(select(Event).where(Event.event_type.startswith("gologin.")))) == []
+    async with database.reading() as db:
+        assert list(await db.scalars(select(Event).where(Event.event_type.startswith("gologin.")))) == []
 
 
 async def test_who_opened_it_is_shown_until_it_is_closed(api: Api, database: Database):
@@ -50,9 +50,9 @@ async def test_who_opened_it_is_shown_until_it_is_closed(api: Api, database: Dat
     assert answered(await api.client.post("/gologin/breaker/close", headers=headers)) == CLOSED
     assert answered(await api.client.get("/gologin/breaker")) == CLOSED
     assert answered(await api.client.get("/health/ready"))["gologin_breaker"] == CLOSED
-    async with database.reading() as session:
+    async with database.reading() as db:
         query = select(Event).where(Event.event_type == "gologin.breaker_closed")
-        assert [event.actor for event in await session.scalars(query)] == ["anna"]
+        assert [event.actor for event in await db.scalars(query)] == ["anna"]
 
 
 async def test_a_429_stops_the_syncs_until_it_is_closed(

@@ -14,8 +14,8 @@ from tests.fixtures.waiting import eventually
 
 async def test_health_needs_no_key_and_no_database(api: Api, database: Database):
     del api.client.headers["X-API-Key"]
-    async with database.transaction() as session:
-        await session.execute(text("DROP TABLE profiles"))
+    async with database.transaction() as db:
+        await db.execute(text("DROP TABLE profiles"))
     response = await api.client.get("/health")
     assert response.status_code == 200
     assert response.json()["data"] == {"status": "ok", "version": __version__}
@@ -56,8 +56,8 @@ async def test_a_worker_that_fails_is_alive_and_shows_why(api: Api):
 
 async def test_not_ready_when_maintenance_fails_three_times_in_a_row(open_api: OpenApi, database_url: str):
     async with open_api(database_url=database_url) as api:
-        async with api.context.database.transaction() as session:
-            await session.execute(text("ALTER TABLE webhook_deliveries RENAME TO gone"))
+        async with api.context.database.transaction() as db:
+            await db.execute(text("ALTER TABLE webhook_deliveries RENAME TO gone"))
         worker = api.context.workers.named("webhooks")
 
         def has_failed() -> bool:
@@ -83,16 +83,16 @@ async def test_not_ready_when_a_sqlite_database_takes_no_writes_until_it_does_ag
 ):
     """The one connection refuses writes, as SQLite does on a file that it may only read, and on a full disk."""
     database = Database(sqlite_url, pool_size=1)
-    async with database.reading() as session:
-        await session.execute(text(f"PRAGMA {pragma}"))
+    async with database.reading() as db:
+        await db.execute(text(f"PRAGMA {pragma}"))
     assert await database.outage() is None  # no write was tried
     with pytest.raises(DatabaseUnavailableException) as refused:
-        async with database.transaction() as session:
-            await session.execute(text("CREATE TABLE more (filler BLOB)"))
-            await session.execute(text("INSERT INTO more VALUES (zeroblob(1000000))"))
+        async with database.transaction() as db:
+            await db.execute(text("CREATE TABLE more (filler BLOB)"))
+            await db.execute(text("INSERT INTO more VALUES (zeroblob(1000000))"))
     assert await database.outage() == refused.value.reason
-    async with database.reading() as session:
-        await session.execute(text(f"PRAGMA {undone}"))
+    async with database.reading() as db:
+        await db.execute(text(f"PRAGMA {undone}"))
     assert await database.outage() is None
     await database.close()
 
@@ -116,8 +116,8 @@ async def readiness(api: Api) -> tuple[int, list[str]]:
 
 async def test_an_outage_of_the_queue_is_shown(open_api: OpenApi, postgresql_url: str):
     async with open_api(database_url=postgresql_url) as api:
-        async with api.context.database.transaction() as session:
-            await session.execute(text("DROP TABLE pgqueuer"))
+        async with api.context.database.transaction() as db:
+            await db.execute(text("DROP TABLE pgqueuer"))
         await eventually(lambda: not api.context.queue.is_connected)
         response = await api.client.get("/health/ready")
     data = response.json()["data"]

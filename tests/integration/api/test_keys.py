@@ -115,8 +115,8 @@ async def test_no_such_key(api: Api):
 
 
 async def test_a_key_for_an_app_resumes_that_app(api: Api, database: Database):
-    async with database.transaction() as session:
-        session.add_all(
+    async with database.transaction() as db:
+        db.add_all(
             AppState(api_app=name, paused_at=utc_now(), reason="x", failures_in_a_row=5)
             for name in ("AIOTT1", "AIOTT9")
         )
@@ -132,8 +132,8 @@ async def test_a_key_for_an_app_resumes_that_app(api: Api, database: Database):
 async def test_a_limited_app_is_listed_with_its_limit_and_resumed(api: Api):
     context = api.context
     for app, seconds in (("AIOTT1", 600), ("AIOTT2", -1)):
-        async with context.database.transaction() as session:
-            await context.apps.limited(session, app, seconds=seconds, reason="x-rate-limit")
+        async with context.database.transaction() as db:
+            await context.apps.limited(db, app, seconds=seconds, reason="x-rate-limit")
     (listed,) = answered(await api.client.get("/apps/paused"))
     until = datetime.fromisoformat(listed.pop("limited_until"))
     assert timedelta(seconds=590) < until - utc_now() <= timedelta(seconds=600)
@@ -145,8 +145,8 @@ async def test_a_limited_app_is_listed_with_its_limit_and_resumed(api: Api):
 
 async def test_a_batch_takes_the_rows_in_reach_and_says_why_not_the_others(api: Api, database: Database):
     await api.context.workers.stop(grace=5)
-    async with database.transaction() as session:
-        session.add_all(new_profile(twitter_username=name) for name in ("shop_1", "anna"))
+    async with database.transaction() as db:
+        db.add_all(new_profile(twitter_username=name) for name in ("shop_1", "anna"))
     headers = await api.key(Scope.AUTHORIZE, reach=Reach.of(["AIOTT1"], ["shop_*"]))
     rows = [{"account_id": name, "api_app": "AIOTT1"} for name in ("shop_1", "anna")]
     placed = answered(await api.client.post("/authorize/batch", json=rows, headers=headers), 202)
@@ -162,9 +162,9 @@ async def test_a_batch_takes_the_rows_in_reach_and_says_why_not_the_others(api: 
 async def test_who_asked_for_a_sync_is_on_record(api: Api, database: Database):
     headers = await api.key(Scope.PROFILES)
     await api.client.post("/profiles/sync", headers=headers)
-    async with database.reading() as session:
+    async with database.reading() as db:
         query = select(Event.actor).where(Event.event_type == "profiles.sync_requested")
-        assert await session.scalar(query) == "own"
+        assert await db.scalar(query) == "own"
 
 
 async def test_the_log_says_who_asked_and_why_it_was_refused(api: Api, caplog: pytest.LogCaptureFixture):
@@ -188,10 +188,10 @@ async def test_the_log_names_a_key_that_is_known_and_refused(
         limited = await made(api, name="limited", rate_limit_per_minute=1)
         ended = await made(api, name="ended")
         await api.client.delete(f"/keys/{ended['key_id']}")
-        async with api.context.database.transaction() as session:
+        async with api.context.database.transaction() as db:
             past = utc_now() - timedelta(seconds=1)
             expired = await made(api, name="expired")
-            await session.execute(update(ApiKey).where(ApiKey.name == "expired").values(expires_at=past))
+            await db.execute(update(ApiKey).where(ApiKey.name == "expired").values(expires_at=past))
         caplog.clear()
         for key in (limited, limited, ended, expired):
             await use(api, key["key"])
@@ -216,13 +216,11 @@ async def test_events_of_a_key_tell_its_kind_and_id(api: Api, database: Database
         rate_limit_per_minute=None,
         expires_at=None,
     )
-    async with database.transaction() as session:  # as an old database may have it
-        await session.execute(update(ApiKey).where(ApiKey.name == "own").values(name="self-healing"))
+    async with database.transaction() as db:  # as an old database may have it
+        await db.execute(update(ApiKey).where(ApiKey.name == "own").values(name="self-healing"))
     asked = {"json": {"name": "second", "scopes": ["events"]}, "headers": {"X-API-Key": own["key"]}}
     answered(await api.client.post("/keys", **asked), 201)
-    async with database.reading() as session:
+    async with database.reading() as db:
         query = select(Event.actor, Event.actor_kind, Event.actor_id).order_by(Event.id)
-        rows = [
-            tuple(row) for row in await session.execute(query.where(Event.event_type == "api_key.created"))
-        ]
+        rows = [tuple(row) for row in await db.execute(query.where(Event.event_type == "api_key.created"))]
     assert rows == [("bootstrap", "bootstrap", None), ("self-healing", "key", own["key_id"])]

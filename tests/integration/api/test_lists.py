@@ -146,8 +146,8 @@ async def test_what_a_list_does_not_know_is_refused(api: Api):
 
 
 async def test_syncs_are_listed_the_newest_first(api: Api, database: Database):
-    async with database.transaction() as session:
-        session.add_all([ProfileSync(sync_id=f"s-{number}", requested_by="tests") for number in range(3)])
+    async with database.transaction() as db:
+        db.add_all([ProfileSync(sync_id=f"s-{number}", requested_by="tests") for number in range(3)])
     found = page_of(await api.client.get("/profiles/sync", params={"page_size": 2}))
     assert [row["sync_id"] for row in found["data"] if row["requested_by"] == "tests"][:1] == ["s-2"]
     rest = page_of(await api.client.get("/profiles/sync", params={"cursor": found["next_cursor"]}))
@@ -161,8 +161,8 @@ async def test_a_session_with_a_time_that_python_cannot_hold_is_listed_with_the_
     """As an older version left it in PostgreSQL; such a row made the list fail for everybody."""
     absurd = "9999-12-31 23:59:59.999999" if database.is_sqlite else "58879-01-01 00:00:00+00"
     update = f"UPDATE authorization_sessions SET not_before = '{absurd}' WHERE session_id = '{three[2]}'"
-    async with database.transaction() as session:
-        await session.execute(text(update))
+    async with database.transaction() as db:
+        await db.execute(text(update))
     rows = page_of(await api.client.get("/authorize"))["data"]
     assert [row["session_id"] for row in rows] == three
     assert rows[2]["not_before"].startswith("9999-12-31T23:59:59")

@@ -33,8 +33,8 @@ ROUTES = [
 
 async def events(database: Database, kind: str) -> list[tuple[str, str | None, str | None]]:
     """Actor, profile and account of each."""
-    async with database.reading() as session:
-        rows = await session.scalars(select(Event).where(Event.event_type == kind).order_by(Event.id))
+    async with database.reading() as db:
+        rows = await db.scalars(select(Event).where(Event.event_type == kind).order_by(Event.id))
         return [(row.actor, row.profile_id, row.account_id) for row in rows]
 
 
@@ -372,8 +372,8 @@ class TestSync:
         query = select(WorkerRun).where(WorkerRun.name == "sync")
         async with asyncio.timeout(60):
             while True:
-                async with api.context.database.reading() as session:
-                    run = await session.scalar(query)
+                async with api.context.database.reading() as db:
+                    run = await db.scalar(query)
                 if run and run.lease_token is None and run.next_run_at > utc_now():
                     return
                 await asyncio.sleep(0.01)
@@ -425,8 +425,8 @@ class TestSync:
         self, open_api: OpenApi, addresses: dict[str, Any], database: Database
     ):
         """Twice as many as GoLogin lists."""
-        async with database.transaction() as session:
-            session.add_all(new_profile() for _ in range(150))
+        async with database.transaction() as db:
+            db.add_all(new_profile() for _ in range(150))
         async with open_api(**addresses) as api:
             refusal = await self.sync(api)
             assert (refusal["status"], refusal["error_code"]) == ("failed", "SYNC_MASS_REMOVAL")
@@ -452,13 +452,13 @@ class TestSync:
                 await api.client.post("/profiles/sync", json={"allow_mass_removal": True}), 202
             )
             assert confirmed["sync_id"] == plain["sync_id"]
-            async with database.transaction() as session:
-                session.add_all(new_profile() for _ in range(150))
+            async with database.transaction() as db:
+                db.add_all(new_profile() for _ in range(150))
             await elsewhere.finish("sync", turn, succeeded=True, next_in=0)
             api.context.sync_worker.wake()
             assert (await self.ended(api, plain["sync_id"]))["gone"] == 150
-            async with database.transaction() as session:
-                session.add_all(new_profile() for _ in range(150))
+            async with database.transaction() as db:
+                db.add_all(new_profile() for _ in range(150))
             assert (await self.sync(api))["error_code"] == "SYNC_MASS_REMOVAL"
 
     async def test_a_failed_one_tells_why(
@@ -481,8 +481,8 @@ class TestSync:
             response = await api.client.get("/profiles", params={"page_size": 500})
         assert response.json()["total"] >= 65
         assert "proxy" not in response.text
-        async with database.reading() as session:
-            assert "proxy" not in str(list(await session.scalars(select(Profile.profile_metadata))))
+        async with database.reading() as db:
+            assert "proxy" not in str(list(await db.scalars(select(Profile.profile_metadata))))
 
     async def test_an_unknown_one(self, api: Api):
         for sync_id in ("x", "x" * 3000, "00000000-0000-4000-8000-000000000000"):

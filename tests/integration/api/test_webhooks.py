@@ -53,9 +53,9 @@ async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(api: Api, re
     other = await create(api, receiver, account_patterns=["nobody"])
     made = await create(api, receiver, event_types=["test.*"])
     url = f"{HOOKS}/{made['id']}/deliveries"
-    async with api.context.database.transaction() as session:
+    async with api.context.database.transaction() as db:
         for number in range(3):
-            recorder.record(session, "test.happened", account_id=f"a_{number}")
+            recorder.record(db, "test.happened", account_id=f"a_{number}")
     await until(lambda: api.client.get(url), lambda rows: len(rows) == 3)
     first = (await api.client.get(url, params={"page_size": 2})).json()
     assert ([row["account_id"] for row in first["data"]], first["total"]) == (["a_2", "a_1"], 3)
@@ -79,9 +79,9 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
     assert receiver.arrived[0].body["type"] == "webhook.test"
 
     receiver.answer = lambda _: reply(500, b"broken")
-    async with api.context.database.transaction() as session:
-        recorder.record(session, "test.happened", account_id="team_a", api_app="X", number=1)
-        recorder.record(session, "test.happened", account_id="other", number=2)
+    async with api.context.database.transaction() as db:
+        recorder.record(db, "test.happened", account_id="team_a", api_app="X", number=1)
+        recorder.record(db, "test.happened", account_id="other", number=2)
     deliveries = await until(
         lambda: api.client.get(f"{url}/deliveries"), lambda rows: rows and rows[0]["attempts"]
     )
@@ -118,8 +118,8 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
     assert answered(await api.client.get(HOOKS)) == []
     refused(await api.client.get(url), 404, "WEBHOOK_NOT_FOUND")
 
-    async with api.context.database.reading() as session:
-        events = (await session.scalars(select(Event).order_by(Event.id))).all()
+    async with api.context.database.reading() as db:
+        events = (await db.scalars(select(Event).order_by(Event.id))).all()
     told = [event for event in events if event.event_type.startswith("webhook.")]
     assert [event.event_type.partition(".")[2] for event in told] == [
         "created", "tested", "paused", "updated", "rotated", "resumed", "replayed", "deleted",
@@ -181,7 +181,7 @@ async def test_a_key_that_is_for_some_accounts_makes_and_sees_no_more(api: Api, 
             await webhooks.create(WebhookOrder(url=receiver.url(), **wider), team)
         with pytest.raises(OutOfReachException):
             await webhooks.update(mine.endpoint_id, WebhookOrder(**wider), team)
-    async with database.reading() as session:
+    async with database.reading() as db:
         with pytest.raises(WebhookNotFoundException):
-            await webhooks.get(session, everything.endpoint_id, team)
-        assert (await webhooks.get(session, mine.endpoint_id, team)).id == mine.id
+            await webhooks.get(db, everything.endpoint_id, team)
+        assert (await webhooks.get(db, mine.endpoint_id, team)).id == mine.id

@@ -78,8 +78,8 @@ async def test_an_account_that_was_open_already_is_waited_for(
     async with asyncio.timeout(60):
         while await count(database, Batch) < 2:
             await asyncio.sleep(0.02)
-    async with database.reading() as session:
-        rows = list(await session.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id)))
+    async with database.reading() as db:
+        rows = list(await db.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id)))
     assert len(rows) == 2
     await context.batch_pacing.look_after()
     for row in rows:

@@ -41,9 +41,9 @@ async def caller(request: pytest.FixtureRequest, service: Served) -> AsyncIterat
 
 
 async def row_of(context: Context, session_id: str) -> AuthorizationSession:
-    async with context.database.reading() as session:
+    async with context.database.reading() as db:
         query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
-        return (await session.scalars(query)).one()
+        return (await db.scalars(query)).one()
 
 
 async def asked_for(context: Context, account_id: str) -> AuthorizationSession:
@@ -51,8 +51,8 @@ async def asked_for(context: Context, account_id: str) -> AuthorizationSession:
     query = select(AuthorizationSession).where(AuthorizationSession.twitter_username == account_id)
     async with asyncio.timeout(60):
         while True:
-            async with context.database.reading() as session:
-                if (row := await session.scalar(query)) is not None:
+            async with context.database.reading() as db:
+                if (row := await db.scalar(query)) is not None:
                     return row
             await asyncio.sleep(0.01)
 

@@ -464,8 +464,8 @@ class TestBreaker:
             with pytest.raises(GoLoginBreakerOpenException):
                 await CALLS[other](client, profile.id)
         assert (await admin.stats()).by_endpoint == {ENDPOINTS[call]: 1}
-        async with database.reading() as session:
-            events = list(await session.scalars(select(Event.event_type)))
+        async with database.reading() as db:
+            events = list(await db.scalars(select(Event.event_type)))
         assert events == ["gologin.breaker_opened"]
         assert [line["level"] for line in logged(caplog, "gologin.breaker_opened")] == ["critical"]
 
@@ -492,8 +492,8 @@ class TestBreaker:
         )
         assert {type(result) for result in results} <= {GoLoginAPIException, GoLoginBreakerOpenException}
         assert len(sent) <= 8
-        async with database.reading() as session:
-            assert list(await session.scalars(select(Event.event_type))) == ["gologin.breaker_opened"]
+        async with database.reading() as db:
+            assert list(await db.scalars(select(Event.event_type))) == ["gologin.breaker_opened"]
 
     async def test_a_retry_does_not_slip_through(
         self, client: GoLoginClient, admin: SandboxAdmin, sent: list[str]

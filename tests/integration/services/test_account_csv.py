@@ -14,8 +14,8 @@ from app.services.tokens import accounts_csv
 @pytest.mark.parametrize("user_id", ["=1+1", "+7", "-7", "@7", "\t=1"])
 async def test_an_export_of_accounts_holds_no_formulas(database: Database, user_id: str):
     """The provider's user id is text of others."""
-    async with database.transaction() as session:
-        session.add(
+    async with database.transaction() as db:
+        db.add(
             Credential(account_id="alice", api_app="A", provider_user_id=user_id, access_token="x", scopes=[])
         )
     file = io.StringIO()

@@ -15,8 +15,8 @@ from tests.fixtures.services import OpenContext
 
 
 async def told(database: Database) -> list[tuple[str, str]]:
-    async with database.reading() as session:
-        events = await session.scalars(
+    async with database.reading() as db:
+        events = await db.scalars(
             select(Event).where(Event.event_type.startswith("alarm.")).order_by(Event.id)
         )
         return [(event.event_type, event.data["alarm"]) for event in events]
@@ -42,14 +42,14 @@ async def test_of_several_processes_one_tells(database: Database):
 
 @pytest.fixture
 async def fleet(database: Database) -> None:
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         profile = new_profile()
-        session.add_all([profile, new_profile(is_active=False), new_profile(quarantined_at=utc_now())])
-        session.add(new_session(profile, created_at=utc_now() - timedelta(minutes=20)))
-        session.add(new_session(profile, status=SessionStatus.IN_PROGRESS, is_forced=True))
+        db.add_all([profile, new_profile(is_active=False), new_profile(quarantined_at=utc_now())])
+        db.add(new_session(profile, created_at=utc_now() - timedelta(minutes=20)))
+        db.add(new_session(profile, status=SessionStatus.IN_PROGRESS, is_forced=True))
         for minutes in (1, 59, 61):
             ended = utc_now() - timedelta(minutes=minutes)
-            session.add(new_session(profile, status=SessionStatus.FAILED, completed_at=ended))
+            db.add(new_session(profile, status=SessionStatus.FAILED, completed_at=ended))
 
 
 @pytest.mark.usefixtures("fleet")
@@ -74,8 +74,8 @@ async def test_the_monitor_raises_and_clears(database: Database, open_services: 
             for name in ("waiting_too_long", "too_many_failures", "quarantined_profiles")
         }
         assert set(await told(database)) == raised
-        async with database.transaction() as session:
-            for row in await session.scalars(select(AuthorizationSession)):
+        async with database.transaction() as db:
+            for row in await db.scalars(select(AuthorizationSession)):
                 row.status, row.completed_at = SessionStatus.COMPLETED, utc_now()
         assert await monitor.run_once()
         assert ("alarm.cleared", "waiting_too_long") in await told(database)

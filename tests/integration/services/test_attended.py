@@ -34,10 +34,8 @@ ATTENDED, AUTOMATIC = ConsentMode.ATTENDED, ConsentMode.AUTOMATIC
 
 
 async def place(context: Context, **order: object) -> str:
-    async with context.database.transaction() as session:
-        placed = await context.authorizations.request(
-            session, Order("alice", "AIOTT1", **order), caller=CALLER
-        )
+    async with context.database.transaction() as db:
+        placed = await context.authorizations.request(db, Order("alice", "AIOTT1", **order), caller=CALLER)
     return placed.session_id
 
 
@@ -48,20 +46,20 @@ async def failed(context: Context, session_id: str, error: AppException) -> None
 
 
 async def resume(context: Context, session_id: str) -> None:
-    async with context.database.transaction() as session:
-        await context.authorizations.resume(session, session_id, actor="operator")
+    async with context.database.transaction() as db:
+        await context.authorizations.resume(db, session_id, actor="operator")
 
 
 async def read(database: Database, session_id: str) -> AuthorizationSession:
-    async with database.reading() as session:
+    async with database.reading() as db:
         query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
-        return (await session.scalars(query)).one()
+        return (await db.scalars(query)).one()
 
 
 @pytest.fixture
 async def service(context: Context, database: Database) -> Context:
-    async with database.transaction() as session:
-        session.add(new_profile(twitter_username="alice"))
+    async with database.transaction() as db:
+        db.add(new_profile(twitter_username="alice"))
     return context
 
 
@@ -85,8 +83,8 @@ async def test_the_request_says_it_then_the_app_then_the_setting(
     expected: ConsentMode,
 ):
     own = OAuthApp(client_id="c", redirect_uri="http://127.0.0.1:1/cb", consent=app)
-    async with database.transaction() as session:
-        session.add(new_profile(twitter_username="alice"))
+    async with database.transaction() as db:
+        db.add(new_profile(twitter_username="alice"))
     async with open_services(consent_mode=setting, oauth_apps={"AIOTT1": own.model_dump()}) as context:
         row = await read(database, await place(context, consent=asked))
         assert (row.consent, row.awaits_person) == (expected, expected is ATTENDED)
@@ -111,12 +109,12 @@ async def test_a_resumed_session_waits_for_the_person_in_an_attempt_of_its_own(
     await service.session_runs.fail(job, PersonNotSeenException("alice", 900))
     assert (await read(database, session_id)).status is SessionStatus.NEEDS_ATTENTION
 
-    async with database.reading() as session:
-        codes = await session.scalars(
+    async with database.reading() as db:
+        codes = await db.scalars(
             select(AuthorizationAttempt.error_code).order_by(AuthorizationAttempt.number)
         )
         assert codes.all() == ["LOGIN_REQUIRED", "PERSON_NOT_SEEN"]
-        events = await session.execute(select(Event.event_type, Event.actor).order_by(Event.id))
+        events = await db.execute(select(Event.event_type, Event.actor).order_by(Event.id))
     told = dict(events.all())
     assert told["authorization.resumed"] == "operator"
     assert "authorization.attention_awaited" in told
@@ -136,8 +134,8 @@ async def test_a_retry_asks_for_nobody(service: Context, database: Database):
     await failed(service, session_id, LoginRequiredException("alice"))
     await resume(service, session_id)
     await failed(service, session_id, PersonNotSeenException("alice", 900))
-    async with database.transaction() as session:
-        await service.authorizations.retry(session, session_id, actor="a")
+    async with database.transaction() as db:
+        await service.authorizations.retry(db, session_id, actor="a")
     assert not (await read(database, session_id)).awaits_person
 
 
@@ -166,6 +164,6 @@ async def test_of_many_who_resume_at_once_one_does(service: Context, database: D
     await failed(service, session_id, LoginRequiredException("alice"))
     results = await asyncio.gather(*(resume(service, session_id) for _ in range(8)), return_exceptions=True)
     assert [type(result) for result in results if result is not None] == [AttentionNotNeededException] * 7
-    async with database.reading() as session:
-        resumed = await session.scalars(select(Event).where(Event.event_type == "authorization.resumed"))
+    async with database.reading() as db:
+        resumed = await db.scalars(select(Event).where(Event.event_type == "authorization.resumed"))
         assert len(resumed.all()) == 1

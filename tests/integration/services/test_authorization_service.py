@@ -35,25 +35,25 @@ IN_THE_PAST = timedelta(seconds=-1)
 
 
 async def read(database: Database, session_id: str) -> AuthorizationSession:
-    async with database.reading() as session:
+    async with database.reading() as db:
         query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
-        return (await session.scalars(query)).one()
+        return (await db.scalars(query)).one()
 
 
 async def events(database: Database, session_id: str) -> list[str]:
-    async with database.reading() as session:
+    async with database.reading() as db:
         query = select(Event.event_type).where(Event.session_id == session_id).order_by(Event.id)
-        return list(await session.scalars(query))
+        return list(await db.scalars(query))
 
 
 async def count(database: Database, table: type) -> int:
-    async with database.reading() as session:
-        return await session.scalar(select(func.count()).select_from(table)) or 0
+    async with database.reading() as db:
+        return await db.scalar(select(func.count()).select_from(table)) or 0
 
 
 async def change(database: Database, session_id: str, **values: object) -> None:
-    async with database.transaction() as session:
-        row = await session.scalar(
+    async with database.transaction() as db:
+        row = await db.scalar(
             select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
         )
         for name, value in values.items():
@@ -99,9 +99,9 @@ class TestRequest:
     ):
         profile = await add_profile()
         with structlog.contextvars.bound_contextvars(request_id="r-1"):
-            async with database.transaction() as session:
+            async with database.transaction() as db:
                 made = await context.authorizations.request(
-                    session, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
+                    db, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
                 )
         row = await read(database, made.session_id)
         assert (row.status, row.profile_id, row.request_id) == (
@@ -119,9 +119,9 @@ class TestRequest:
     ):
         profile = await add_profile()
         with pytest.raises(RuntimeError):
-            async with database.transaction() as session:
+            async with database.transaction() as db:
                 await context.authorizations.request(
-                    session, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
+                    db, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
                 )
                 raise RuntimeError
         assert await count(database, AuthorizationSession) == 0
@@ -143,8 +143,8 @@ class TestRequest:
     ):
         await add_profile(twitter_username="alice")
         with pytest.raises(error):
-            async with database.transaction() as session:
-                await context.authorizations.request(session, Order(account, app), caller=CALLER)
+            async with database.transaction() as db:
+                await context.authorizations.request(db, Order(account, app), caller=CALLER)
 
     async def test_the_profile_made_for_the_app_comes_first(
         self, context: Context, database: Database, add_profile: AddRow
@@ -153,8 +153,8 @@ class TestRequest:
         await add_profile(twitter_username="alice", api_app="AIOTT1", is_active=False)
         await add_profile(twitter_username="alice")
         wanted = await add_profile(twitter_username="alice", api_app="AIOTT1")
-        async with database.reading() as session:
-            found = await context.gologin.get_profile_for_account(session, "alice", "AIOTT1")
+        async with database.reading() as db:
+            found = await context.gologin.get_profile_for_account(db, "alice", "AIOTT1")
         assert found.profile_id == wanted.profile_id
 
     async def test_a_profile_of_another_app_or_gone_is_not_taken(
@@ -162,9 +162,9 @@ class TestRequest:
     ):
         await add_profile(twitter_username="alice", api_app="AIOTT2")
         await add_profile(twitter_username="alice", is_active=False)
-        async with database.reading() as session:
+        async with database.reading() as db:
             with pytest.raises(ProfileNotFoundException):
-                await context.gologin.get_profile_for_account(session, "alice", "AIOTT1")
+                await context.gologin.get_profile_for_account(db, "alice", "AIOTT1")
 
 
 class TestClaim:
@@ -256,9 +256,9 @@ class TestUnderTheLease:
         assert (row.status, row.stage) == (SessionStatus.COMPLETED, SessionStage.TOKENS_STORED)
         assert row.completed_at is not None
         assert (row.lease_token, row.lease_owner, row.lease_expires_at) == (None, None, None)
-        async with database.reading() as session:
-            tokens = await context.vault.tokens_of(session, job.account_id, job.api_app)
-            stored = (await session.scalars(select(Credential))).one()
+        async with database.reading() as db:
+            tokens = await context.vault.tokens_of(db, job.account_id, job.api_app)
+            stored = (await db.scalars(select(Credential))).one()
         assert tokens.access_token == SecretStr("clear-access-token")
         assert (stored.session_id, stored.provider_user_id) == (job.session_id, "1")
         assert set(await events(database, job.session_id)) == {
@@ -280,9 +280,9 @@ class TestUnderTheLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        async with database.transaction() as session:
+        async with database.transaction() as db:
             for statement in _refuse_completion(database):
-                await session.execute(text(statement))
+                await db.execute(text(statement))
         with pytest.raises(Exception, match="refused"):
             await context.session_runs.complete(job, ALICE, new_tokens())
         assert (await read(database, job.session_id)).status is SessionStatus.IN_PROGRESS
@@ -442,17 +442,17 @@ class TestView:
         second = await add_session(priority=5)
         urgent = await add_session(priority=9)
         running = await add_session(status=SessionStatus.IN_PROGRESS, priority=9)
-        async with database.reading() as session:
+        async with database.reading() as db:
             views = [
-                await context.authorizations.view(session, row.session_id)
+                await context.authorizations.view(db, row.session_id)
                 for row in (urgent, first, second, running)
             ]
         assert [view.queue_position for view in views] == [1, 2, 3, None]
 
     async def test_an_unknown_session(self, context: Context, database: Database):
-        async with database.reading() as session:
+        async with database.reading() as db:
             with pytest.raises(SessionNotFoundException):
-                await context.authorizations.view(session, "unknown")
+                await context.authorizations.view(db, "unknown")
 
 
 class TestWaiting:

@@ -25,9 +25,9 @@ FIRST = datetime.min.replace(tzinfo=UTC)
 
 
 async def statuses(database: Database) -> dict[str, SessionStatus]:
-    async with database.reading() as session:
+    async with database.reading() as db:
         query = select(AuthorizationSession.session_id, AuthorizationSession.status)
-        return dict((await session.execute(query)).all())
+        return dict((await db.execute(query)).all())
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ async def test_a_time_that_python_cannot_hold_is_read_as_the_last_or_first(
     postgresql_url: str, stored: str, read: datetime, zone: str
 ):
     database = Database(postgresql_url)
-    async with database.transaction() as session:
-        await session.execute(text(f"SET LOCAL TIME ZONE '{zone}'"))
-        session.add(AppState(api_app="A"))
-        await session.flush()
-        await session.execute(text(f"UPDATE app_states SET limited_until = '{stored}'"))
-        found = await session.scalar(select(AppState.limited_until))
+    async with database.transaction() as db:
+        await db.execute(text(f"SET LOCAL TIME ZONE '{zone}'"))
+        db.add(AppState(api_app="A"))
+        await db.flush()
+        await db.execute(text(f"UPDATE app_states SET limited_until = '{stored}'"))
+        found = await db.scalar(select(AppState.limited_until))
     await database.close()
     assert found == read
 
@@ -63,13 +63,13 @@ async def test_sessions_with_a_start_in_the_year_58879_keep_no_other_back(
     rows = [await add_session() for _ in range(2)]
     lost = [await add_session(status=SessionStatus.IN_PROGRESS, attempts=1) for _ in range(2)]
     expired = [await add_session(expires_at=utc_now() - timedelta(seconds=1)) for _ in range(2)]
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         bad = (rows[0].session_id, lost[0].session_id, expired[0].session_id)
         update = f"UPDATE authorization_sessions SET not_before = {value} WHERE session_id IN {bad}"
-        await session.execute(text(update))
+        await db.execute(text(update))
         past = utc_now() - timedelta(seconds=1)
         for row in lost:
-            (await session.get(AuthorizationSession, row.id)).lease_expires_at = past
+            (await db.get(AuthorizationSession, row.id)).lease_expires_at = past
     assert await context.session_runs.end_expired() == 2
     assert await context.session_runs.recover_lost() == 2
     assert await context.session_runs.deliver_waiting() == (4 if database.is_sqlite else 2)
@@ -93,10 +93,10 @@ async def test_a_row_that_cannot_be_changed_keeps_no_other_back(
     rows = [await add_session(**state) for _ in range(3)]
     move = transitions.move
 
-    def refusing(session: AsyncSession, row: AuthorizationSession, *values: Any, **named: Any) -> None:
+    def refusing(db: AsyncSession, row: AuthorizationSession, *values: Any, **named: Any) -> None:
         if row.id == rows[1].id:
             raise OverflowError("of this row alone")
-        move(session, row, *values, **named)
+        move(db, row, *values, **named)
 
     monkeypatch.setattr(transitions, "move", refusing)
     assert await getattr(context.session_runs, step)() == 2
@@ -197,11 +197,11 @@ async def test_no_wait_is_applied_above_its_ceiling(
     job = await context.session_runs.claim(row.session_id)
     wait = await context.session_runs.fail(job, TwitterAPIException(429, "x", retry_after=asked))
     assert wait == MAX_WAIT
-    async with database.transaction() as session:
-        await context.apps.limited(session, "AIOTT1", seconds=asked)
+    async with database.transaction() as db:
+        await context.apps.limited(db, "AIOTT1", seconds=asked)
     latest = utc_now() + timedelta(seconds=MAX_WAIT + 1)
-    async with database.reading() as session:
-        not_before = await session.scalar(select(AuthorizationSession.not_before))
-        limited_until = await session.scalar(select(AppState.limited_until))
+    async with database.reading() as db:
+        not_before = await db.scalar(select(AuthorizationSession.not_before))
+        limited_until = await db.scalar(select(AppState.limited_until))
     assert latest - timedelta(seconds=60) < not_before < latest
     assert latest - timedelta(seconds=60) < limited_until < latest

@@ -116,10 +116,10 @@ async def test_held_ones_that_were_cancelled_or_have_expired_leave_no_gap(
     batch_id = await new_batch(context, 6, max_running=2)
     held = await sessions_of(database, batch_id, held=True)
     released = await under_way(database, batch_id)
-    async with database.transaction() as session:
-        await context.authorizations.cancel(session, held[0].session_id, actor="anna")
+    async with database.transaction() as db:
+        await context.authorizations.cancel(db, held[0].session_id, actor="anna")
         late = [held[1].session_id, released[0].session_id]
-        await session.execute(
+        await db.execute(
             update(AuthorizationSession)
             .where(AuthorizationSession.session_id.in_(late))
             .values(expires_at=utc_now() - timedelta(seconds=1))
@@ -174,9 +174,9 @@ async def test_too_many_failures_among_the_last_ones_stop_it(context: Context, d
 async def test_cancelled_sessions_do_not_count_for_the_stop(context: Context, database: Database):
     batch_id = await new_batch(context, 8, max_running=8, stop_percent=0, stop_window=2)
     rows = await under_way(database, batch_id)
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         for row in rows[:3]:
-            await context.authorizations.cancel(session, row.session_id, actor="anna")
+            await context.authorizations.cancel(db, row.session_id, actor="anna")
     await end(context, rows[3])
     await context.batch_pacing.pace(batch_id)
     await end(context, rows[4])
@@ -225,8 +225,8 @@ async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
     monkeypatch.setattr(pacing, "_CANCELLED_AT_ONCE", 2)
     monkeypatch.setattr(context.batch_pacing, "wake", lambda batch_id: None)
     batch_id = await new_batch(context, 9, max_running=1)
-    async with database.transaction() as session:
-        await context.batches.cancel(session, batch_id, caller=CALLER)
+    async with database.transaction() as db:
+        await context.batches.cancel(db, batch_id, caller=CALLER)
     await context.batch_pacing._step(batch_id)  # and the process dies
     assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 2
     async with open_services() as other:
@@ -241,8 +241,8 @@ async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, d
         await end(context, row, LoginRequiredException("x"))
     await context.batch_pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.STOPPED
-    async with database.transaction() as session:
-        await context.batches.retry(session, batch_id, caller=CALLER)
+    async with database.transaction() as db:
+        await context.batches.retry(db, batch_id, caller=CALLER)
     await context.batch_pacing.pace(batch_id)
     await end(context, (await under_way(database, batch_id))[0])
     await context.batch_pacing.pace(batch_id)

@@ -52,8 +52,8 @@ from tests.fixtures.services import OpenContext
 
 
 async def results_of(context: Context, batch_id: str) -> list[RowResult]:
-    async with context.database.reading() as session:
-        rows, total = await queries.page_of_results(session, batch_id, page=1, page_size=1000, caller=CALLER)
+    async with context.database.reading() as db:
+        rows, total = await queries.page_of_results(db, batch_id, page=1, page_size=1000, caller=CALLER)
     assert total == len(rows)
     return list(rows)
 
@@ -75,11 +75,11 @@ async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Conte
 
 async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, database: Database):
     await add_accounts(database, ["alice", "bob", "carol"])
-    async with database.transaction() as session:
-        session.add_all([new_profile(twitter_username="twice"), new_profile(twitter_username="twice")])
-        session.add(new_profile(twitter_username="broken", quarantined_at=utc_now()))
-        session.add(AppState(api_app="PAUSED", paused_at=utc_now(), reason="INVALID_CLIENT 5 times in a row"))
-        open_one = await context.authorizations.request(session, Order("bob", "AIOTT1"), caller=CALLER)
+    async with database.transaction() as db:
+        db.add_all([new_profile(twitter_username="twice"), new_profile(twitter_username="twice")])
+        db.add(new_profile(twitter_username="broken", quarantined_at=utc_now()))
+        db.add(AppState(api_app="PAUSED", paused_at=utc_now(), reason="INVALID_CLIENT 5 times in a row"))
+        open_one = await context.authorizations.request(db, Order("bob", "AIOTT1"), caller=CALLER)
     context.oauth._apps = dict.fromkeys(("AIOTT1", "PAUSED"), context.settings.oauth_apps["AIOTT1"])
     rows = [
         *wanted("alice", "bob", "nobody", "twice", "broken", "alice", "nobody"),
@@ -107,8 +107,8 @@ async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, da
     batch = await read_batch(database, placed.batch_id)
     assert (batch.accepted, batch.rejected) == (3, 7)
     assert len(await sessions_of(database, placed.batch_id)) == 1
-    async with database.reading() as session:
-        view = await queries.view_batch(session, placed.batch_id, caller=CALLER)
+    async with database.reading() as db:
+        view = await queries.view_batch(db, placed.batch_id, caller=CALLER)
     assert view.counts["pending"] == 3, "rows, not sessions"
 
 
@@ -168,8 +168,8 @@ async def test_of_many_at_once_from_a_source_one_makes_the_batch(context: Contex
     assert await count(database, Batch) == 1
     other = Caller("other", frozenset({Scope.AUTHORIZE}))
     assert (await place_batch(context, wanted(*names(5)), source="f", caller=other)).is_new
-    async with database.transaction() as session:
-        await context.batches.forget_source(session, "f", caller=CALLER)
+    async with database.transaction() as db:
+        await context.batches.forget_source(db, "f", caller=CALLER)
     again = await place_batch(context, wanted(*names(5)), source="f")
     assert again.is_new
     assert {each.existing for each in await results_of(context, again.batch_id)} == {True}
@@ -192,8 +192,8 @@ async def test_batches_of_the_same_accounts_at_once_share_them(
 async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, database: Database):
     batch_id = await new_batch(context, 5, max_running=2)
     job = await context.session_runs.claim((await under_way(database, batch_id))[0].session_id)
-    async with database.transaction() as session:
-        await context.batches.cancel(session, batch_id, caller=CALLER)
+    async with database.transaction() as db:
+        await context.batches.cancel(db, batch_id, caller=CALLER)
     await context.batch_pacing.pace(batch_id)
     rows = await sessions_of(database, batch_id)
     assert {(row.status, row.error_code, row.is_held) for row in rows} == {
@@ -206,9 +206,9 @@ async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, da
     assert [event.event_type for event in await events_of(database, "batch.")] == [
         "batch.requested", "batch.cancelled", "batch.completed",
     ]  # fmt: skip
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         with pytest.raises(BatchEndedException):
-            await context.batches.cancel(session, batch_id, caller=CALLER)
+            await context.batches.cancel(db, batch_id, caller=CALLER)
 
 
 async def test_a_batch_tried_again_runs_again(context: Context, database: Database):
@@ -216,33 +216,33 @@ async def test_a_batch_tried_again_runs_again(context: Context, database: Databa
     rows = await under_way(database, batch_id)
     await end(context, rows[0])
     await end(context, rows[1], LoginRequiredException("a001"))
-    async with database.transaction() as session:
-        await context.batches.cancel(session, batch_id, caller=CALLER)
+    async with database.transaction() as db:
+        await context.batches.cancel(db, batch_id, caller=CALLER)
     await context.batch_pacing.pace(batch_id)
-    async with database.transaction() as session:
-        other = await context.authorizations.request(session, Order("a003", "AIOTT1"), caller=CALLER)
-    async with database.transaction() as session:
-        assert await context.batches.retry(session, batch_id, caller=CALLER) == 1
+    async with database.transaction() as db:
+        other = await context.authorizations.request(db, Order("a003", "AIOTT1"), caller=CALLER)
+    async with database.transaction() as db:
+        assert await context.batches.retry(db, batch_id, caller=CALLER) == 1
     batch = await read_batch(database, batch_id)
     assert (batch.status, batch.reason, batch.completed_at) == (BatchStatus.RUNNING, None, None)
     statuses = [row.status.value for row in await sessions_of(database, batch_id)]
     assert statuses == ["completed", "needs_attention", "pending", "cancelled"]
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         with pytest.raises(NothingToRetryException):
-            await context.batches.retry(session, batch_id, caller=CALLER)
-    async with database.transaction() as session:
-        await context.authorizations.cancel(session, other.session_id, actor="anna")
-    async with database.transaction() as session:
-        assert await context.batches.retry(session, batch_id, needs_attention=True, caller=CALLER) == 2
+            await context.batches.retry(db, batch_id, caller=CALLER)
+    async with database.transaction() as db:
+        await context.authorizations.cancel(db, other.session_id, actor="anna")
+    async with database.transaction() as db:
+        assert await context.batches.retry(db, batch_id, needs_attention=True, caller=CALLER) == 2
     await context.batch_pacing.pace(batch_id)
     assert len(await under_way(database, batch_id)) == 3
 
 
 async def test_an_unknown_batch(context: Context):
-    async with context.database.transaction() as session:
+    async with context.database.transaction() as db:
         for call in (context.batches.cancel, context.batches.retry):
             with pytest.raises(BatchNotFoundException):
-                await call(session, "none", caller=CALLER)
+                await call(db, "none", caller=CALLER)
 
 
 async def test_a_session_of_a_batch_that_was_cancelled_can_be_tried_again_alone(
@@ -250,11 +250,11 @@ async def test_a_session_of_a_batch_that_was_cancelled_can_be_tried_again_alone(
 ):
     batch_id = await new_batch(context, 3, max_running=1)
     held = (await sessions_of(database, batch_id, held=True))[0]
-    async with database.transaction() as session:
-        await context.batches.cancel(session, batch_id, caller=CALLER)
+    async with database.transaction() as db:
+        await context.batches.cancel(db, batch_id, caller=CALLER)
     await context.batch_pacing.pace(batch_id)
-    async with database.transaction() as session:
-        await context.authorizations.retry(session, held.session_id, actor="anna")
+    async with database.transaction() as db:
+        await context.authorizations.retry(db, held.session_id, actor="anna")
     await context.batch_pacing.look_after()
     await end(context, held)
     assert [row.status.value for row in await sessions_of(database, batch_id)].count("completed") == 1
@@ -264,20 +264,20 @@ async def test_the_time_it_still_needs(context: Context, database: Database):
     batch_id = await new_batch(context, 4, max_running=4)
 
     async def eta() -> float | None:
-        async with database.reading() as session:
-            return (await queries.view_batch(session, batch_id, caller=CALLER)).eta_seconds
+        async with database.reading() as db:
+            return (await queries.view_batch(db, batch_id, caller=CALLER)).eta_seconds
 
     assert await eta() is None
     rows = await under_way(database, batch_id)
     for row in rows[:2]:
         await end(context, row)
     began = utc_now() - timedelta(seconds=20)
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         for number, row in enumerate(rows[:2], start=1):
             mine = AuthorizationSession.session_id == row.session_id
             times = {"started_at": began, "completed_at": began + timedelta(seconds=number * 5)}
-            await session.execute(update(AuthorizationSession).where(mine).values(times))
-        await session.execute(update(Batch).values(started_at=began))
+            await db.execute(update(AuthorizationSession).where(mine).values(times))
+        await db.execute(update(Batch).values(started_at=began))
     assert await eta() == 10.0, "two took ten seconds, two are left"
     for row in rows[2:]:
         await end(context, row)

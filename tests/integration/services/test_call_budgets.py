@@ -20,9 +20,9 @@ OTHER_APP = "AIOTT3"
 
 
 async def left(context: Context, app: str) -> int:
-    async with context.database.reading() as session:
+    async with context.database.reading() as db:
         query = select(func.count()).where(Credential.api_app == app, Credential.version == 1)
-        return await session.scalar(query) or 0
+        return await db.scalar(query) or 0
 
 
 async def answers(admin: SandboxAdmin) -> Counter[int | None]:

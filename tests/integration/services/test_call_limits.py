@@ -35,13 +35,13 @@ def _no_waiting() -> Iterator[None]:
 
 
 async def resume(context: Context, app: str) -> Resumed:
-    async with context.database.transaction() as session:
-        return await context.apps.resume(session, app, actor="tests")
+    async with context.database.transaction() as db:
+        return await context.apps.resume(db, app, actor="tests")
 
 
 async def note(context: Context, account: str, limit: CallLimit) -> None:
-    async with context.database.transaction() as session:
-        await context.apps.note_limit(session, account, "AIOTT1", limit)
+    async with context.database.transaction() as db:
+        await context.apps.note_limit(db, account, "AIOTT1", limit)
 
 
 def day_limit(name: str) -> dict[str, str]:
@@ -66,8 +66,8 @@ async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and
     chain: Chain,
 ):
     await refuse_refresh(chain, retry_after=str(int(time.time()) + 57 * 365 * 86_400))
-    async with chain.context.database.reading() as session:
-        (row,) = await chain.context.apps.stopped(session)
+    async with chain.context.database.reading() as db:
+        (row,) = await chain.context.apps.stopped(db)
     assert (row.api_app, row.limited_by, row.paused_at) == (chain.app, "retry-after", None)
     assert utc_now() + HOUR * 0.9 < row.limited_until <= utc_now() + HOUR
     worker = chain.context.workers.named("refresh")
@@ -127,8 +127,8 @@ async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
     assert (await runs.claim(other.session_id) is None) is (name == "app")
     assert await runs.claim(other_app.session_id) is not None
     assert await runs.deliver_waiting() == 0
-    async with database.reading() as session:
-        attempts = await session.scalar(select(type(again).attempts).where(type(again).id == again.id))
+    async with database.reading() as db:
+        attempts = await db.scalar(select(type(again).attempts).where(type(again).id == again.id))
     assert attempts == 0
 
     assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
@@ -180,8 +180,8 @@ async def test_a_limit_that_has_ended_stops_nothing_and_is_forgotten(
     await note(context, row.twitter_username, OF_ACCOUNT._replace(seconds=-1))
     assert await context.session_runs.claim(row.session_id) is not None
     await note(context, "another", OF_ACCOUNT)
-    async with database.reading() as session:
-        assert (await session.scalars(select(AccountLimit.account_id))).all() == ["another"]
+    async with database.reading() as db:
+        assert (await db.scalars(select(AccountLimit.account_id))).all() == ["another"]
 
 
 @pytest.mark.parametrize("limit", [OF_ACCOUNT, OF_APP])
@@ -191,11 +191,11 @@ async def test_a_broken_chain_is_not_repaired_before_who_am_i_can_be_asked(
     await chain.change(status=CredentialStatus.REAUTHORIZATION_REQUIRED, refresh_due_at=None)
     repair = sandbox_context.workers.named("repair")._repair
     await note(sandbox_context, chain.account, limit)
-    async with sandbox_context.database.reading() as session:
-        assert (await session.execute(repair._broken(10))).all() == []
+    async with sandbox_context.database.reading() as db:
+        assert (await db.execute(repair._broken(10))).all() == []
     await resume(sandbox_context, chain.app)
-    async with sandbox_context.database.reading() as session:
-        assert (await session.execute(repair._broken(10))).all() == [(chain.account, chain.app)]
+    async with sandbox_context.database.reading() as db:
+        assert (await db.execute(repair._broken(10))).all() == [(chain.account, chain.app)]
 
 
 async def test_limits_that_cannot_be_noted_change_no_end(
@@ -224,9 +224,9 @@ async def test_resume_ends_the_waits_that_the_provider_asked_for_and_no_others(
     await resume(context, "AIOTT1")
     assert await context.session_runs.claim(refused.session_id) is not None
     assert await context.session_runs.claim(asked.session_id) is None
-    async with database.reading() as session:
-        state = await session.get(AppState, "AIOTT1")
-        assert (await session.scalars(select(Credential.id))).all() == []
+    async with database.reading() as db:
+        state = await db.get(AppState, "AIOTT1")
+        assert (await db.scalars(select(Credential.id))).all() == []
     assert (state.limited_until, state.limited_by) == (None, None)
     assert state.resumed_at is not None
 
@@ -238,15 +238,15 @@ async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
     for seconds in (50_000, 60, 60_000):
         await note(context, "anna", limit._replace(seconds=seconds))
     model = AccountLimit if limit.whose is Limited.ACCOUNT else AppState
-    async with database.reading() as session:
-        until = await session.scalar(select(model.limited_until))
+    async with database.reading() as db:
+        until = await db.scalar(select(model.limited_until))
     assert timedelta(seconds=59_000) < until - utc_now() <= timedelta(seconds=60_000)
 
 
 async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Context):
     await resume(context, "made up by the caller")
-    async with context.database.transaction() as session:
-        assert await session.get(AppState, "made up by the caller") is None
+    async with context.database.transaction() as db:
+        assert await db.get(AppState, "made up by the caller") is None
 
 
 async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
@@ -255,8 +255,8 @@ async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(c
     budgets.answered("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
     assert budgets.spent_for("AIOTT1") is not None
     await resume(context, "AIOTT1")
-    async with context.database.reading() as session:
-        budgets.forget(await context.apps.resumed(session))
+    async with context.database.reading() as db:
+        budgets.forget(await context.apps.resumed(db))
     assert budgets.spent_for("AIOTT1") is None
 
 

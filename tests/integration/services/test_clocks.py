@@ -32,8 +32,8 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
 
 
 async def seconds_left(database: Database, table: type[AuthorizationSession] | type[Profile]) -> float:
-    async with database.reading() as session:
-        expiry = await session.scalar(select(table.lease_expires_at))
+    async with database.reading() as db:
+        expiry = await db.scalar(select(table.lease_expires_at))
     assert expiry is not None
     return (expiry - utc_now()).total_seconds()
 
@@ -42,13 +42,13 @@ async def seconds_left(database: Database, table: type[AuthorizationSession] | t
 async def test_the_database_tells_the_time(database: Database, add_session: AddRow, plus: float):
     await add_session(not_before=utc_now() + timedelta(seconds=plus))
     of_row = AuthorizationSession.not_before
-    async with database.reading() as session:
+    async with database.reading() as db:
         for sooner, later in (
             (of_row, database_time(plus=plus + 5)),
             (database_time(plus=plus - 5), of_row),
         ):
-            assert await session.scalar(select(sooner < later))
-            assert not await session.scalar(select(later < sooner))
+            assert await db.scalar(select(sooner < later))
+            assert not await db.scalar(select(later < sooner))
 
 
 @pytest.mark.parametrize("ahead", [MINUTE, -MINUTE])
@@ -64,8 +64,8 @@ async def test_a_claim_lives_in_the_eyes_of_a_clock_that_differs(
         assert await there.session_runs.end_overdue() == 0
         assert await there.session_runs.claim(row.session_id) is None
         assert await here.session_runs.renew(job)
-    async with database.reading() as session:
-        read = (await session.scalars(select(AuthorizationSession))).one()
+    async with database.reading() as db:
+        read = (await db.scalars(select(AuthorizationSession))).one()
     assert (read.status, read.attempts) == (SessionStatus.IN_PROGRESS, 1)
     assert 10 < await seconds_left(database, AuthorizationSession) <= 20
 
@@ -117,8 +117,8 @@ async def test_a_jump_of_the_clock_is_set_right_by_the_next_heartbeat(
     async with open_services() as here:
         job = await here.session_runs.claim(row.session_id)
         assert job is not None
-        async with database.transaction() as session:
-            read = (await session.scalars(select(AuthorizationSession))).one()
+        async with database.transaction() as db:
+            read = (await db.scalars(select(AuthorizationSession))).one()
             read.lease_expires_at = utc_now() + timedelta(hours=1)
         assert await here.session_runs.renew(job)
     assert 10 < await seconds_left(database, AuthorizationSession) <= 20

@@ -13,8 +13,8 @@ from app.utils.exceptions import GoLoginBreakerOpenException
 
 
 async def now(database: Database) -> float:
-    async with database.reading() as session:
-        return float(await session.scalar(select(database_clock(session))))
+    async with database.reading() as db:
+        return float(await db.scalar(select(database_clock(db))))
 
 
 async def entries(gate: CloudGate, database: Database, count: int) -> list[float]:
@@ -45,8 +45,8 @@ async def test_a_few_calls_may_follow_each_other_at_once_after_a_pause(database:
 async def test_a_clock_that_jumped_back_costs_one_window_at_most(database: Database):
     gate = CloudGate(database=database, budget=100, window=1.0)
     await gate.enter()
-    async with database.transaction() as session:
-        await session.execute(update(ApiGate).values(next_free=await now(database) + 1e6))
+    async with database.transaction() as db:
+        await db.execute(update(ApiGate).values(next_free=await now(database) + 1e6))
     async with asyncio.timeout(60):
         await gate.enter()
 
@@ -66,8 +66,8 @@ async def test_a_caller_that_waits_for_its_place_does_not_go_once_the_breaker_is
     gate = CloudGate(database=database, budget=10, window=3.0)
     await gate.enter()
     waiting = asyncio.create_task(gate.enter())
-    async with database.reading() as session:
-        while await session.scalar(select(ApiGate.next_free)) is None:
+    async with database.reading() as db:
+        while await db.scalar(select(ApiGate.next_free)) is None:
             await asyncio.sleep(0)
     await asyncio.sleep(0)
     await gate.trip("HTTP 429")
@@ -79,14 +79,13 @@ async def test_it_is_told_once_and_closed_by_hand(database: Database):
     gate = CloudGate(database=database, budget=100)
     await gate.enter()
     await asyncio.gather(*(gate.trip("HTTP 429") for _ in range(5)))
-    async with database.transaction() as session:
-        assert await gate.close(session, actor="anna")
-    async with database.transaction() as session:
-        assert not await gate.close(session, actor="anna")
+    async with database.transaction() as db:
+        assert await gate.close(db, actor="anna")
+    async with database.transaction() as db:
+        assert not await gate.close(db, actor="anna")
     await gate.enter()
-    async with database.reading() as session:
+    async with database.reading() as db:
         events = [
-            (event.event_type, event.actor)
-            for event in await session.scalars(select(Event).order_by(Event.id))
+            (event.event_type, event.actor) for event in await db.scalars(select(Event).order_by(Event.id))
         ]
     assert events == [("gologin.breaker_opened", "service"), ("gologin.breaker_closed", "anna")]

@@ -42,9 +42,9 @@ def vault(context: Context) -> CredentialVault:
 async def store(
     database: Database, service: CredentialService, account: str = "alice", **values: object
 ) -> None:
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         await service.store(
-            session,
+            db,
             account_id=account,
             api_app="AIOTT1",
             provider_user_id="1",
@@ -58,8 +58,8 @@ async def hand_out(service: CredentialService, min_ttl: float = 0, *, force: boo
 
 
 async def load(database: Database, vault: CredentialVault, account: str = "alice") -> TokenSet:
-    async with database.reading() as session:
-        return await vault.tokens_of(session, account, "AIOTT1")
+    async with database.reading() as db:
+        return await vault.tokens_of(db, account, "AIOTT1")
 
 
 async def test_stored_tokens_are_handed_out(
@@ -77,9 +77,9 @@ async def test_no_table_holds_a_token_in_clear(
     database: Database, service: CredentialService, vault: CredentialVault
 ):
     await store(database, service, oauth_token_secret=SecretStr("clear-secret"))
-    async with database.reading() as session:
+    async with database.reading() as db:
         rows = [
-            str((await session.execute(text(f"SELECT * FROM {table}"))).all())
+            str((await db.execute(text(f"SELECT * FROM {table}"))).all())
             for table in ("credentials", "events", "authorization_sessions")
         ]
     assert "dev:" in rows[0]
@@ -103,9 +103,9 @@ async def test_a_new_set_replaces_the_old_and_raises_the_version(
     await store(database, service, access_token=SecretStr("second"), refresh_token=None)
     tokens = await load(database, vault)
     assert (tokens.access_token.get_secret_value(), tokens.refresh_token) == ("second", None)
-    async with database.reading() as session:
-        assert list(await session.scalars(select(Credential.version))) == [2]
-        stored = await session.scalars(select(Event).where(Event.event_type == "credential.stored"))
+    async with database.reading() as db:
+        assert list(await db.scalars(select(Credential.version))) == [2]
+        stored = await db.scalars(select(Event).where(Event.event_type == "credential.stored"))
         assert sorted(event.data["version"] for event in stored) == [1, 2]
 
 
@@ -123,9 +123,9 @@ async def test_a_token_copied_to_another_row_does_not_open(
 ):
     await store(database, service, "alice")
     await store(database, service, "mallory")
-    async with database.transaction() as session:
-        stolen = await session.scalar(select(Credential.access_token).where(Credential.account_id == "alice"))
-        await session.execute(
+    async with database.transaction() as db:
+        stolen = await db.scalar(select(Credential.access_token).where(Credential.account_id == "alice"))
+        await db.execute(
             update(Credential).where(Credential.account_id == "mallory").values(access_token=stolen)
         )
     with pytest.raises(DecryptionException):
@@ -145,8 +145,8 @@ async def test_a_rotated_key_opens_what_the_old_one_sealed(
         tokens = await load(database, rotated.vault)
         assert tokens.access_token.get_secret_value() == "clear-access-token"
         await store(database, rotated.credentials)
-    async with database.reading() as session:
-        assert (await session.scalar(select(Credential.access_token))).startswith("new:")
+    async with database.reading() as db:
+        assert (await db.scalar(select(Credential.access_token))).startswith("new:")
     with pytest.raises(DecryptionException):
         await load(database, vault)
     with pytest.raises(DecryptionException):
@@ -162,14 +162,14 @@ async def test_an_expired_token_that_cannot_be_refreshed_needs_a_new_authorizati
     database: Database, service: CredentialService
 ):
     await store(database, service, refresh_token=None)
-    async with database.transaction() as session:
-        await session.execute(update(Credential).values(token_expires_at=utc_now() - timedelta(seconds=1)))
+    async with database.transaction() as db:
+        await db.execute(update(Credential).values(token_expires_at=utc_now() - timedelta(seconds=1)))
     for _ in range(2):
         with pytest.raises(ReauthorizationRequiredException):
             await hand_out(service)
-    async with database.reading() as session:
-        row = (await session.scalars(select(Credential))).one()
-        (broken,) = await session.scalars(select(Event).where(Event.event_type == "credential.broken"))
+    async with database.reading() as db:
+        row = (await db.scalars(select(Credential))).one()
+        (broken,) = await db.scalars(select(Event).where(Event.event_type == "credential.broken"))
     assert (row.status, row.refresh_error_code) == (CredentialStatus.REAUTHORIZATION_REQUIRED, EXPIRED)
     assert broken.data == {"version": 1, "reason": EXPIRED}
 
@@ -182,8 +182,8 @@ async def test_a_token_that_cannot_be_refreshed_is_handed_out_to_its_end(
     assert handed.access_token.get_secret_value() == "clear-access-token"
     with pytest.raises(TokenExpiredException):
         await hand_out(service, force=True)
-    async with database.reading() as session:
-        assert (await session.scalars(select(Credential))).one().refresh_due_at is None
+    async with database.reading() as db:
+        assert (await db.scalars(select(Credential))).one().refresh_due_at is None
 
 
 @pytest.mark.parametrize("refresh_token", [None, SecretStr("clear-refresh-token")])
@@ -210,11 +210,11 @@ async def test_two_stores_at_once_lose_no_version(
 ):
     await store(database, service)
     await asyncio.gather(*(store(database, service) for _ in range(4)))
-    async with database.reading() as session:
-        assert list(await session.scalars(select(Credential.version))) == [5]
+    async with database.reading() as db:
+        assert list(await db.scalars(select(Credential.version))) == [5]
 
 
 async def test_of_first_stores_at_once_none_is_lost(database: Database, service: CredentialService):
     await asyncio.gather(*(store(database, service) for _ in range(4)))
-    async with database.reading() as session:
-        assert list(await session.scalars(select(Credential.version))) == [4]
+    async with database.reading() as db:
+        assert list(await db.scalars(select(Credential.version))) == [4]

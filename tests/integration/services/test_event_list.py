@@ -74,11 +74,11 @@ async def test_a_filter_means_the_same_to_the_database_and_in_memory(database: D
     dice = random.Random(7)
     await add_events(database, *(any_event(dice) for _ in range(300)))
     found_any = 0
-    async with database.reading() as session:
-        events = (await session.scalars(select(Event))).all()
+    async with database.reading() as db:
+        events = (await db.scalars(select(Event))).all()
         for _ in range(250):
             wanted = any_filter(dice)
-            found = set(await session.scalars(select(Event.id).where(*wanted.conditions())))
+            found = set(await db.scalars(select(Event.id).where(*wanted.conditions())))
             assert found == {event.id for event in events if wanted.matches(event)}, wanted
             found_any += bool(found)
     assert found_any > 60
@@ -90,16 +90,16 @@ async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypat
     monkeypatch.setattr(queries, "_EXPORT_PAGE", 9)
     dice = random.Random(3)
     await add_events(database, *(any_event(dice) for _ in range(250)))
-    async with database.reading() as session:
-        events = (await session.scalars(select(Event))).all()
+    async with database.reading() as db:
+        events = (await db.scalars(select(Event))).all()
     for wanted in [EventFilter(), EventFilter(actor="service"), *(any_filter(dice) for _ in range(12))]:
         latest_first = sorted(events, key=lambda event: (event.occurred_at, event.id), reverse=True)
         expected = [event.id for event in latest_first if wanted.matches(event)]
         found: list[int] = []
         place: Place | None = None
         while True:
-            async with database.reading() as session:
-                part = await queries.rows_before(session, wanted, place, limit=7)
+            async with database.reading() as db:
+                part = await queries.rows_before(db, wanted, place, limit=7)
             found += [event.id for event in part.rows]
             if (place := part.next) is None:
                 break
@@ -107,8 +107,8 @@ async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypat
         exported = [event.id async for rows in queries.export(database, wanted) for event in rows]
         assert exported == expected, wanted
         if not wanted.rest():
-            async with database.reading() as session:
-                second = await queries.page(session, wanted, page=2, page_size=7)
+            async with database.reading() as db:
+                second = await queries.page(db, wanted, page=2, page_size=7)
             assert [event.id for event in second.rows] == expected[7:14]
 
 
@@ -117,9 +117,9 @@ async def test_events_are_counted_up_to_a_limit(database: Database, monkeypatch:
     monkeypatch.setattr(queries, "_SCAN_LIMIT", 12)
     rows = [{"actor": "a" if number < 11 else "b"} for number in range(20)]
     await add_events(database, *rows)
-    async with database.reading() as session:
+    async with database.reading() as db:
         counts = [
-            await queries.count(session, wanted)
+            await queries.count(db, wanted)
             for wanted in (
                 EventFilter(),
                 EventFilter(actor="a"),
@@ -145,10 +145,10 @@ async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
     )
     costs = set()
     for size in (1, 500):
-        async with database.reading() as session:
+        async with database.reading() as db:
             statements.clear()
-            await queries.page(session, EventFilter(text="alice"), page=1, page_size=size)
-            await queries.count(session, EventFilter(text="alice"))
+            await queries.page(db, EventFilter(text="alice"), page=1, page_size=size)
+            await queries.count(db, EventFilter(text="alice"))
             costs.add(len([each for each in statements if each.startswith("SELECT")]))
     assert costs == {4}
 
@@ -162,6 +162,6 @@ async def test_what_comes_after_an_event_is_searched_in_an_index(database: Datab
         plan = "EXPLAIN QUERY PLAN " + str(
             query.compile(database.engine, compile_kwargs={"literal_binds": True})
         )
-        async with database.reading() as session:
-            steps = [row.detail for row in await session.execute(text(plan))]
+        async with database.reading() as db:
+            steps = [row.detail for row in await db.execute(text(plan))]
         assert [step.partition(" (")[0] for step in steps] == ["SEARCH events USING INDEX ix_events_stream"]

@@ -46,9 +46,9 @@ async def after_restore(database: Database, beginning: str) -> None:
     (block,) = (
         each for each in re.findall("```sql\n(.*?)```", section, re.DOTALL) if each.startswith(beginning)
     )
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         for statement in block.removesuffix(";\n").split(";"):
-            await session.execute(text(statement.replace(":", "\\:")))
+            await db.execute(text(statement.replace(":", "\\:")))
 
 
 def position(event: Event) -> Position:
@@ -82,9 +82,9 @@ async def test_readers_miss_nothing_and_are_told_nothing_twice(
 
     async def writer(first: int) -> None:
         for number in range(first, count, 3):
-            async with database.transaction() as session:
-                recorder.record(session, "test.happened", number=number, actor=f"a{number % 10}")
-                await session.flush()
+            async with database.transaction() as db:
+                recorder.record(db, "test.happened", number=number, actor=f"a{number % 10}")
+                await db.flush()
                 await asyncio.sleep(dice.random() / 200)
 
     async def staying() -> list[Event]:
@@ -190,8 +190,8 @@ async def test_who_is_overtaken_by_the_retention_while_it_catches_up_is_told_of_
     async with following(streams, last=BEGINNING) as reader:
         blocks = _blocks(streams, reader)
         assert b"gap" not in b"".join([await anext(blocks) for _ in range(3)])
-        async with database.transaction() as session:  # as the retention does
-            await session.execute(delete(Event).where(Event.id < 7))
+        async with database.transaction() as db:  # as the retention does
+            await db.execute(delete(Event).where(Event.id < 7))
         notice, *told_after = [await anext(blocks) for _ in range(3)]
         await blocks.aclose()
         assert b"event: gap" in notice
@@ -226,8 +226,8 @@ async def test_ids_go_on_far_ahead_after_a_restore_of_postgresql(postgresql_url:
     for _ in range(2):  # the first time there are no events
         await after_restore(database, "-- PostgreSQL")
         await record(database, 1)
-    async with database.reading() as session:
-        ids = (await session.scalars(select(Event.id).order_by(Event.id))).all()
+    async with database.reading() as db:
+        ids = (await db.scalars(select(Event.id).order_by(Event.id))).all()
     assert ids == [1_000_000_001, 2_000_000_002]
     await database.close()
 

@@ -18,15 +18,15 @@ class Written:
     def __init__(self) -> None:
         self.groups: list[Sequence[str | None]] = []
 
-    async def __call__(self, session: AsyncSession, names: Sequence[str | None]) -> list[int]:
+    async def __call__(self, db: AsyncSession, names: Sequence[str | None]) -> list[int]:
         self.groups.append(names)
-        await session.execute(insert(Alarm), [{"name": name, "detail": ""} for name in names])
+        await db.execute(insert(Alarm), [{"name": name, "detail": ""} for name in names])
         return [len(self.groups)] * len(names)
 
 
 async def stored(database: Database) -> int:
-    async with database.reading() as session:
-        return await session.scalar(select(func.count()).select_from(Alarm)) or 0
+    async with database.reading() as db:
+        return await db.scalar(select(func.count()).select_from(Alarm)) or 0
 
 
 async def test_many_callers_share_few_transactions_and_wait_for_their_own(database: Database):
@@ -36,8 +36,8 @@ async def test_many_callers_share_few_transactions_and_wait_for_their_own(databa
     async def add(number: int) -> None:
         group = await commit.add(f"alarm-{number}")
         assert f"alarm-{number}" in write.groups[group - 1]
-        async with database.reading() as session:
-            assert await session.get(Alarm, f"alarm-{number}") is not None, "it is committed"
+        async with database.reading() as db:
+            assert await db.get(Alarm, f"alarm-{number}") is not None, "it is committed"
 
     await asyncio.gather(*map(add, range(50)))
     assert await stored(database) == 50

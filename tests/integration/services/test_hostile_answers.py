@@ -56,16 +56,16 @@ def answering(context: Context, status: int, fields: Any, headers: dict[str, str
 async def refreshable(context: Context) -> Chain:
     """An account that must be refreshed now, of an app that nothing limits."""
     chain = Chain(context, None, "alice")  # type: ignore[arg-type] # there is no sandbox
-    async with context.database.transaction() as session:
-        await context.apps.resume(session, chain.app, actor="tests")
+    async with context.database.transaction() as db:
+        await context.apps.resume(db, chain.app, actor="tests")
     await chain.store(new_tokens())
     await chain.make_due(lives_for=-1)
     return chain
 
 
 async def limit_is_bounded(context: Context) -> bool:
-    async with context.database.reading() as session:
-        until = await session.scalar(select(AppState.limited_until))
+    async with context.database.reading() as db:
+        until = await db.scalar(select(AppState.limited_until))
     return until is None or until <= utc_now() + timedelta(seconds=MAX_WAIT)
 
 

@@ -294,8 +294,8 @@ async def cut(database: Database, which: str = "") -> int:
     last = {"": "TRUE", "listening": "query LIKE 'LISTEN%'", "working": "query NOT LIKE 'LISTEN%'"}[which]
     mine = "datname = current_database() AND application_name = 'job-queue'"
     query = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {mine} AND {last}"
-    async with database.transaction() as session:
-        return await session.scalar(text(query)) or 0
+    async with database.transaction() as db:
+        return await db.scalar(text(query)) or 0
 
 
 @pytest.mark.parametrize(("which", "count"), [("", 2), ("listening", 1), ("working", 1)])
@@ -337,8 +337,8 @@ async def test_a_stop_in_an_outage_waits_for_what_runs(postgresql: Database):
 async def test_a_submit_that_fails_is_told_and_nothing_more(
     postgresql: Database, caplog: pytest.LogCaptureFixture
 ):
-    async with postgresql.transaction() as session:
-        await session.execute(text("DROP TABLE pgqueuer"))
+    async with postgresql.transaction() as db:
+        await db.execute(text("DROP TABLE pgqueuer"))
     shared(postgresql).submit(*waiting(("a", 5)))
     await eventually(lambda: logged(caplog, "queue.not_submitted"))
 
@@ -349,9 +349,9 @@ async def test_the_engine_keeps_no_history(postgresql: Database):
     async with delivering(queue, handle):
         await queue.submit_all(waiting(("a", 5)))
         await eventually(lambda: handled)
-    async with postgresql.reading() as session:
+    async with postgresql.reading() as db:
         for table in ("pgqueuer", "pgqueuer_log", "pgqueuer_statistics"):
-            assert await session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
+            assert await db.scalar(text(f"SELECT count(*) FROM {table}")) == 0
 
 
 async def test_a_job_of_a_process_that_has_died_is_delivered_again(postgresql: Database):
@@ -360,9 +360,9 @@ async def test_a_job_of_a_process_that_has_died_is_delivered_again(postgresql: D
     taken = (
         "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(), heartbeat = now() - "
     )
-    async with postgresql.transaction() as session:
-        await session.execute(text(f"{taken} interval '21 s' WHERE payload = 'a'"))
-        await session.execute(text(f"{taken} interval '1 s' WHERE payload = 'b'"))
+    async with postgresql.transaction() as db:
+        await db.execute(text(f"{taken} interval '21 s' WHERE payload = 'a'"))
+        await db.execute(text(f"{taken} interval '1 s' WHERE payload = 'b'"))
     handled, handle = collector()
     async with delivering(queue, handle):
         await eventually(lambda: handled)

@@ -38,8 +38,8 @@ LIMITED = Caller("limited", ADMIN, SHOPS)
 
 async def make(context: Context, name: str = "reporting", **values: Any) -> MadeKey:
     wanted = {"scopes": AUTHORIZE, "caller": COMMAND_LINE} | values
-    async with context.database.transaction() as session:
-        return await context.keys.create(session, name=name, **wanted)
+    async with context.database.transaction() as db:
+        return await context.keys.create(db, name=name, **wanted)
 
 
 async def create(context: Context, name: str = "reporting", **values: Any) -> str:
@@ -49,26 +49,24 @@ async def create(context: Context, name: str = "reporting", **values: Any) -> st
 async def rotate(
     context: Context, made: MadeKey, overlap: timedelta, caller: Caller = COMMAND_LINE, *, force: bool = False
 ) -> str:
-    async with context.database.transaction() as session:
-        again = await context.keys.rotate(
-            session, made.row.key_id, overlap=overlap, force=force, caller=caller
-        )
+    async with context.database.transaction() as db:
+        again = await context.keys.rotate(db, made.row.key_id, overlap=overlap, force=force, caller=caller)
     return again.key.get_secret_value()
 
 
 async def revoke(context: Context, made: MadeKey, caller: Caller = COMMAND_LINE) -> ApiKey:
-    async with context.database.transaction() as session:
-        return await context.keys.revoke(session, made.row.key_id, caller=caller)
+    async with context.database.transaction() as db:
+        return await context.keys.revoke(db, made.row.key_id, caller=caller)
 
 
 async def change(context: Context, **values: Any) -> None:
-    async with context.database.transaction() as session:
-        await session.execute(update(ApiKey).values(**values))
+    async with context.database.transaction() as db:
+        await db.execute(update(ApiKey).values(**values))
 
 
 async def authenticate(context: Context, key: str | None) -> Caller:
-    async with context.database.reading() as session:
-        return await context.keys.authenticate(session, key)
+    async with context.database.reading() as db:
+        return await context.keys.authenticate(db, key)
 
 
 async def refuse(context: Context, key: str | None, reason: str = "Missing or unknown API key") -> None:
@@ -77,9 +75,9 @@ async def refuse(context: Context, key: str | None, reason: str = "Missing or un
 
 
 async def names(context: Context, caller: Caller = COMMAND_LINE, **wanted: Any) -> list[str]:
-    async with context.database.reading() as session:
+    async with context.database.reading() as db:
         request = PageRequest(size=100, sort="name")
-        page = await context.keys.page(session, KeyFilter(**wanted), request, caller=caller)
+        page = await context.keys.page(db, KeyFilter(**wanted), request, caller=caller)
     assert page.total.number == len(page.rows)
     return [row.name for row in page.rows]
 
@@ -103,9 +101,9 @@ class TestAuthentication:
     async def test_neither_the_row_nor_the_event_tells_the_key(self, context: Context, database: Database):
         made = await make(context)
         keys = [made.key.get_secret_value(), await rotate(context, made, HOUR)]
-        async with database.reading() as session:
-            rows = str((await session.execute(text("SELECT * FROM api_keys"))).all())
-            rows += str((await session.execute(text("SELECT * FROM events"))).all())
+        async with database.reading() as db:
+            rows = str((await db.execute(text("SELECT * FROM api_keys"))).all())
+            rows += str((await db.execute(text("SELECT * FROM events"))).all())
         for key in keys:
             assert key[:12] in rows
             assert key[12:] not in rows
@@ -144,9 +142,9 @@ class TestAuthentication:
             database=context.database, bootstrap_key=SecretStr(""), api_apps=(), rate_limit_per_minute=100
         )
         for key in (None, ""):
-            async with context.database.reading() as session:
+            async with context.database.reading() as db:
                 with pytest.raises(AuthenticationException):
-                    await keys.authenticate(session, key)
+                    await keys.authenticate(db, key)
 
 
 class TestMaking:
@@ -237,8 +235,8 @@ class TestRotation:
         await rotate(context, made, HOUR, caller=anna)
         await revoke(context, made, caller=anna)
         await revoke(context, made, caller=anna)
-        async with database.reading() as session:
-            rows = (await session.scalars(select(Event).order_by(Event.id))).all()
+        async with database.reading() as db:
+            rows = (await db.scalars(select(Event).order_by(Event.id))).all()
         assert [(row.event_type, row.actor, row.data["name"]) for row in rows] == [
             (f"api_key.{what}", "anna", "reporting") for what in ("created", "rotated", "revoked")
         ]
@@ -330,9 +328,9 @@ class TestLastUse:
 
         async def used_at() -> Any:
             await context.keys.close()
-            async with context.database.reading() as session:
+            async with context.database.reading() as db:
                 query = select(ApiKey.id, ApiKey.last_used_at, ApiKey.updated_at)
-                return (await session.execute(query)).one()
+                return (await db.execute(query)).one()
 
         made = await used_at()
         assert made.last_used_at is None
@@ -351,8 +349,8 @@ class TestLastUse:
 
     async def test_a_write_that_must_wait_holds_up_no_request_and_is_one(self, context: Context):
         key = await create(context)
-        async with context.database.transaction() as session:
-            await session.scalar(select(ApiKey).with_for_update())
+        async with context.database.transaction() as db:
+            await db.scalar(select(ApiKey).with_for_update())
             for _ in range(5):
                 assert await authenticate(context, key)
             assert len(context.keys._noting) == 1

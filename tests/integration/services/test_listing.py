@@ -39,8 +39,8 @@ async def chance(database: Database) -> random.Random:
 
 
 async def add_some(database: Database, chance: random.Random, count: int) -> None:
-    async with database.transaction() as session:
-        session.add_all([random_session(chance) for _ in range(count)])
+    async with database.transaction() as db:
+        db.add_all([random_session(chance) for _ in range(count)])
 
 
 async def page(
@@ -49,8 +49,8 @@ async def page(
     """`rest`: conditions that no index serves."""
     row = AuthorizationSession
     within = select(row)
-    async with database.reading() as session:
-        return await page_of(session, within.where(*rest), row, wanted, within=within if rest else None)
+    async with database.reading() as db:
+        return await page_of(db, within.where(*rest), row, wanted, within=within if rest else None)
 
 
 async def walk(
@@ -106,8 +106,8 @@ async def test_rows_that_come_and_go_move_no_other(
             seen += ids(found.rows)
             leaving = set(chance.sample(before, 2)) | {seen[-1]}  # also the one at which the page ended
             gone |= leaving
-            async with database.transaction() as session:
-                await session.execute(
+            async with database.transaction() as db:
+                await db.execute(
                     delete(AuthorizationSession).where(AuthorizationSession.session_id.in_(leaving))
                 )
             await add_some(database, chance, 1)

@@ -39,30 +39,30 @@ ORDER = Order("alice", "AIOTT1")
 
 @pytest.fixture
 async def service(context: Context, database: Database) -> Context:
-    async with database.transaction() as session:
-        session.add(new_profile(twitter_username="alice"))
+    async with database.transaction() as db:
+        db.add(new_profile(twitter_username="alice"))
     return context
 
 
 async def place(
     context: Context, order: Order = ORDER, key: str | None = None, caller: Caller = CALLER
 ) -> Placed:
-    async with context.database.transaction() as session:
-        return await context.authorizations.request(session, order, caller=caller, idempotency_key=key)
+    async with context.database.transaction() as db:
+        return await context.authorizations.request(db, order, caller=caller, idempotency_key=key)
 
 
 async def read(database: Database, session_id: str) -> AuthorizationSession:
-    async with database.reading() as session:
+    async with database.reading() as db:
         return (
-            await session.scalars(
+            await db.scalars(
                 select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
             )
         ).one()
 
 
 async def count(database: Database) -> int:
-    async with database.reading() as session:
-        return await session.scalar(select(func.count()).select_from(AuthorizationSession)) or 0
+    async with database.reading() as db:
+        return await db.scalar(select(func.count()).select_from(AuthorizationSession)) or 0
 
 
 async def ended(context: Context, error: Exception) -> str:
@@ -84,8 +84,8 @@ async def test_a_hundred_at_once_make_one_session(service: Context, database: Da
 async def test_an_open_session_is_given_back_and_an_ended_one_is_not(service: Context):
     first = await place(service)
     assert await place(service) == Placed(first.session_id, is_new=False)
-    async with service.database.transaction() as session:
-        await service.authorizations.cancel(session, first.session_id, actor="tests")
+    async with service.database.transaction() as db:
+        await service.authorizations.cancel(db, first.session_id, actor="tests")
     assert (await place(service)).is_new
 
 
@@ -106,8 +106,8 @@ async def test_another_app_is_another_session(service: Context, database: Databa
 
 async def test_a_key_gives_the_same_session_after_its_end_too(service: Context):
     first = await place(service, key="k-1")
-    async with service.database.transaction() as session:
-        await service.authorizations.cancel(session, first.session_id, actor="tests")
+    async with service.database.transaction() as db:
+        await service.authorizations.cancel(db, first.session_id, actor="tests")
     assert await place(service, key="k-1") == Placed(first.session_id, is_new=False)
     assert (await place(service, key="k-2")).is_new
 
@@ -124,8 +124,8 @@ async def test_a_key_belongs_to_its_caller_and_lasts_a_day(service: Context, dat
     other = Caller("other", frozenset({Scope.AUTHORIZE}))
     forced = Order("alice", "AIOTT1", force=True)
     assert (await place(service, forced, key="k-1", caller=other)).is_new
-    async with database.transaction() as session:
-        await session.execute(update(IdempotencyKey).values(expires_at=utc_now() - timedelta(seconds=1)))
+    async with database.transaction() as db:
+        await db.execute(update(IdempotencyKey).values(expires_at=utc_now() - timedelta(seconds=1)))
     again = await place(service, forced, key="k-1")
     assert again.is_new
     assert again.session_id != first.session_id
@@ -144,8 +144,8 @@ async def test_a_refused_request_keeps_its_key_free(service: Context):
 
 
 async def test_with_too_many_waiting_it_is_refused(open_services: OpenContext, database: Database):
-    async with database.transaction() as session:
-        session.add_all(new_profile(twitter_username=f"a{number}") for number in range(3))
+    async with database.transaction() as db:
+        db.add_all(new_profile(twitter_username=f"a{number}") for number in range(3))
     async with open_services(max_waiting=2) as context:
         for number in range(2):
             await place(context, Order(f"a{number}", "AIOTT1"))
@@ -157,8 +157,8 @@ async def test_with_too_many_waiting_it_is_refused(open_services: OpenContext, d
 async def test_a_session_is_not_claimed_before_its_time(service: Context, database: Database):
     placed = await place(service, Order("alice", "AIOTT1", not_before=utc_now() + timedelta(hours=1)))
     assert await service.session_runs.claim(placed.session_id) is None
-    async with database.transaction() as session:
-        await session.execute(update(AuthorizationSession).values(not_before=utc_now()))
+    async with database.transaction() as db:
+        await db.execute(update(AuthorizationSession).values(not_before=utc_now()))
     assert await service.session_runs.claim(placed.session_id) is not None
 
 
@@ -166,14 +166,14 @@ async def test_what_may_pass_is_tried_again_and_each_attempt_is_kept(service: Co
     placed = await place(service)
     waits = []
     for _ in range(3):
-        async with database.transaction() as session:
-            await session.execute(update(AuthorizationSession).values(not_before=None))
+        async with database.transaction() as db:
+            await db.execute(update(AuthorizationSession).values(not_before=None))
         job = await service.session_runs.claim(placed.session_id)
         waits.append(await service.session_runs.fail(job, BrowserCrashedException()))
     assert waits[2] is None
     assert 0 < waits[0] < waits[1] * 3
-    async with database.reading() as session:
-        view = await service.authorizations.view(session, placed.session_id)
+    async with database.reading() as db:
+        view = await service.authorizations.view(db, placed.session_id)
     assert (view.row.status, view.row.error_code) == (SessionStatus.FAILED, "BROWSER_CRASHED")
     assert [(attempt.number, attempt.error_code) for attempt in view.attempts] == [
         (number, "BROWSER_CRASHED") for number in (1, 2, 3)
@@ -189,28 +189,26 @@ async def test_what_needs_a_person_is_not_tried_again(service: Context, database
 async def test_an_app_that_fails_by_its_own_fault_is_paused_until_resumed(
     open_services: OpenContext, database: Database
 ):
-    async with database.transaction() as session:
-        session.add(new_profile(twitter_username="alice"))
+    async with database.transaction() as db:
+        db.add(new_profile(twitter_username="alice"))
     async with open_services(app_pause_after=2) as context:
         for _ in range(2):
             waiting = await ended(context, InvalidClientException(401, "no"))
         with pytest.raises(AppPausedException):
             await place(context)
-        async with database.transaction() as session:
-            await session.execute(
+        async with database.transaction() as db:
+            await db.execute(
                 update(AuthorizationSession)
                 .where(AuthorizationSession.session_id == waiting)
                 .values(status=SessionStatus.PENDING)
             )
         assert await context.session_runs.claim(waiting) is None
         assert await context.session_runs.deliver_waiting() == 0
-        async with database.transaction() as session:
-            assert (await context.apps.resume(session, "AIOTT1", actor="anna")).was_paused
+        async with database.transaction() as db:
+            assert (await context.apps.resume(db, "AIOTT1", actor="anna")).was_paused
         assert await context.session_runs.claim(waiting) is not None
-    async with database.reading() as session:
-        events = list(
-            await session.scalars(select(Event.event_type).where(Event.event_type.startswith("app.")))
-        )
+    async with database.reading() as db:
+        events = list(await db.scalars(select(Event.event_type).where(Event.event_type.startswith("app."))))
     assert events == ["app.paused", "app.resumed"]
 
 
@@ -220,26 +218,26 @@ async def test_a_cancelled_session_ends_at_once_and_its_runner_has_lost_it(
     placed = await place(service)
     job = await service.session_runs.claim(placed.session_id)
     assert await service.session_runs.lost([job]) == set()
-    async with database.transaction() as session:
-        await service.authorizations.cancel(session, placed.session_id, actor="anna")
+    async with database.transaction() as db:
+        await service.authorizations.cancel(db, placed.session_id, actor="anna")
     assert await service.session_runs.lost([job]) == {job.lease_token}
     assert (await read(database, placed.session_id)).status is SessionStatus.CANCELLED
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         with pytest.raises(SessionEndedException):
-            await service.authorizations.cancel(session, placed.session_id, actor="anna")
+            await service.authorizations.cancel(db, placed.session_id, actor="anna")
 
 
 async def test_a_session_that_ended_without_tokens_can_be_tried_again(service: Context, database: Database):
     session_id = await ended(service, LoginRequiredException("alice"))
-    async with database.transaction() as session:
-        await service.authorizations.retry(session, session_id, actor="anna")
+    async with database.transaction() as db:
+        await service.authorizations.retry(db, session_id, actor="anna")
     row = await read(database, session_id)
     assert (row.status, row.attempts, row.attempts_allowed) == (SessionStatus.PENDING, 1, 4)
     job = await service.session_runs.claim(session_id)
     assert job is not None
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         with pytest.raises(SessionNotEndedException):
-            await service.authorizations.retry(session, session_id, actor="anna")
+            await service.authorizations.retry(db, session_id, actor="anna")
 
 
 async def test_an_interrupted_attempt_that_is_given_back_does_not_count(service: Context, database: Database):
@@ -247,8 +245,8 @@ async def test_an_interrupted_attempt_that_is_given_back_does_not_count(service:
     job = await service.session_runs.claim(placed.session_id)
     await service.session_runs.release(job, reason="tests")
     assert (await read(database, placed.session_id)).attempts == 0
-    async with database.reading() as session:
-        assert await session.scalar(select(func.count()).select_from(AuthorizationAttempt)) == 0
+    async with database.reading() as db:
+        assert await db.scalar(select(func.count()).select_from(AuthorizationAttempt)) == 0
 
 
 @pytest.mark.parametrize("old", SessionStatus)
@@ -256,14 +254,14 @@ async def test_no_transition_but_those_of_the_table(database: Database, old: Ses
     for new in SessionStatus:
         profile = new_profile()
         row = new_session(profile, status=old)
-        async with database.transaction() as session:
-            session.add_all([profile, row])
-            await session.flush()
+        async with database.transaction() as db:
+            db.add_all([profile, row])
+            await db.flush()
             if new in TRANSITIONS[old]:
-                move(session, row, new)
+                move(db, row, new)
                 continue
             with pytest.raises(TransitionRefusedException):
-                move(session, row, new)
+                move(db, row, new)
 
 
 async def test_of_all_that_would_end_it_at_once_one_does(service: Context, database: Database):
@@ -272,8 +270,8 @@ async def test_of_all_that_would_end_it_at_once_one_does(service: Context, datab
     job = await service.session_runs.claim(placed.session_id)
 
     async def cancel() -> None:
-        async with database.transaction() as session:
-            await service.authorizations.cancel(session, placed.session_id, actor="anna")
+        async with database.transaction() as db:
+            await service.authorizations.cancel(db, placed.session_id, actor="anna")
 
     results = await asyncio.gather(
         cancel(),
@@ -283,14 +281,14 @@ async def test_of_all_that_would_end_it_at_once_one_does(service: Context, datab
         return_exceptions=True,
     )
     assert sum(not isinstance(result, Exception) for result in results) == 1
-    async with database.reading() as session:
-        types = list(await session.scalars(select(Event.event_type).order_by(Event.id)))
+    async with database.reading() as db:
+        types = list(await db.scalars(select(Event.event_type).order_by(Event.id)))
     assert len([each for each in types if each.removeprefix("authorization.") in list(SessionStatus)]) == 1
 
 
 async def test_a_key_of_an_earlier_release_finds_what_it_has_made(service: Context):
     """Its fingerprint cannot be compared; a retry over the upgrade is honest."""
     placed = await place(service, key="k")
-    async with service.database.transaction() as session:
-        await session.execute(update(IdempotencyKey).values(body_hash="0" * 64))
+    async with service.database.transaction() as db:
+        await db.execute(update(IdempotencyKey).values(body_hash="0" * 64))
     assert await place(service, key="k") == Placed(placed.session_id, is_new=False)

@@ -35,8 +35,8 @@ class Failing:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         fails, self.left = self.left > 0, self.left - 1
-        async with self._database.transaction() as session:
-            yield session
+        async with self._database.transaction() as db:
+            yield db
             if fails and not self._after_commit:
                 raise DatabaseUnavailableException("it does not answer")
         if fails:
@@ -54,14 +54,14 @@ async def claimed(context: Context, add_session: AddRow, **outage: bool | int) -
 
 async def row_of(database: Database, job: AuthorizationJob) -> AuthorizationSession:
     query = select(AuthorizationSession).where(AuthorizationSession.session_id == job.session_id)
-    async with database.reading() as session:
-        return (await session.scalars(query)).one()
+    async with database.reading() as db:
+        return (await db.scalars(query)).one()
 
 
 async def events(database: Database, job: AuthorizationJob) -> list[str]:
     query = select(Event.event_type).where(Event.session_id == job.session_id).order_by(Event.id)
-    async with database.reading() as session:
-        return list(await session.scalars(query))
+    async with database.reading() as db:
+        return list(await db.scalars(query))
 
 
 @pytest.mark.parametrize("after_commit", [False, True])
@@ -76,23 +76,23 @@ async def test_tokens_are_stored_once_whichever_side_of_the_commit_the_outage_hi
         "authorization.started",
         "credential.stored",
     ]
-    async with database.reading() as session:
-        assert (await session.scalars(select(Credential.version))).all() == [1]
+    async with database.reading() as db:
+        assert (await db.scalars(select(Credential.version))).all() == [1]
 
 
 async def test_a_session_taken_over_during_the_outage_is_not_completed(
     context: Context, database: Database, add_session: AddRow
 ):
     job = await claimed(context, add_session)
-    async with database.transaction() as session:
-        row = await session.get(AuthorizationSession, (await row_of(database, job)).id)
+    async with database.transaction() as db:
+        row = await db.get(AuthorizationSession, (await row_of(database, job)).id)
         row.lease_expires_at = utc_now()
     context.session_runs._database = context.database
     assert await context.session_runs.recover_lost() == 1
     with pytest.raises(LeaseLostException):
         await context.session_runs.complete(job, ALICE, new_tokens())
-    async with database.reading() as session:
-        assert await session.scalar(select(func.count()).select_from(Credential)) == 0
+    async with database.reading() as db:
+        assert await db.scalar(select(func.count()).select_from(Credential)) == 0
 
 
 async def test_one_completed_by_a_later_attempt_is_not_taken_for_ours(
@@ -100,8 +100,8 @@ async def test_one_completed_by_a_later_attempt_is_not_taken_for_ours(
 ):
     job = await claimed(context, add_session, times=0)
     await context.session_runs.fail(job, TwitterAPIException(503, "down"))
-    async with database.transaction() as session:
-        (await session.get(AuthorizationSession, (await row_of(database, job)).id)).not_before = None
+    async with database.transaction() as db:
+        (await db.get(AuthorizationSession, (await row_of(database, job)).id)).not_before = None
     later = await context.session_runs.claim(job.session_id)
     await context.session_runs.complete(later, ALICE, new_tokens())
     with pytest.raises(LeaseLostException):

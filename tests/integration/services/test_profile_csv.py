@@ -19,8 +19,8 @@ async def imported(context: Context, text: str):
 @pytest.fixture
 async def profiles(database: Database) -> list[str]:
     rows = [new_profile() for _ in range(3)]
-    async with database.transaction() as session:
-        session.add_all(rows)
+    async with database.transaction() as db:
+        db.add_all(rows)
     return [row.profile_id for row in rows]
 
 
@@ -65,8 +65,8 @@ async def test_a_profile_whose_id_looks_like_a_formula_is_exported_as_text_and_i
     context: Context, database: Database
 ):
     ids = ["=HYPERLINK(1)", "+1", "-1", "@sum"]
-    async with database.transaction() as session:
-        session.add_all([new_profile(profile_id=each) for each in ids])
+    async with database.transaction() as db:
+        db.add_all([new_profile(profile_id=each) for each in ids])
     cells = [f"{each},account{number}," for number, each in enumerate(ids)]
     report = await imported(context, "profile_id,twitter_username,api_app\n" + "\n".join(cells))
     assert report.bad_lines == []

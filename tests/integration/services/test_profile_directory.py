@@ -28,33 +28,31 @@ def directory() -> ProfileDirectory:
 
 
 async def add(database: Database, **values: object) -> str:
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         profile = new_profile(**values)
-        session.add(profile)
+        db.add(profile)
     return profile.profile_id
 
 
 async def used(database: Database, directory: ProfileDirectory, account: str, app: str = "AIOTT1") -> str:
     """As asked for one account, which is as asked for many."""
-    async with database.reading() as session:
-        among_many = await directory.for_accounts(
-            session, [("nobody", app), (account, app), (account, "NONE")]
-        )
+    async with database.reading() as db:
+        among_many = await directory.for_accounts(db, [("nobody", app), (account, app), (account, "NONE")])
         found = among_many[account, app]
         assert isinstance(among_many["nobody", app], ProfileNotFoundException)
         if isinstance(found, AppException):
             with pytest.raises(type(found), match=re.escape(found.message)):
-                await directory.for_account(session, account, app)
+                await directory.for_account(db, account, app)
             raise found
-        assert found is await directory.for_account(session, account, app)
+        assert found is await directory.for_account(db, account, app)
         return found.profile_id
 
 
 async def link(
     database: Database, directory: ProfileDirectory, profile_id: str, account: str, app: str | None = None
 ):
-    async with database.transaction() as session:
-        return await directory.link(session, profile_id, account_id=account, api_app=app, actor="anna")
+    async with database.transaction() as db:
+        return await directory.link(db, profile_id, account_id=account, api_app=app, actor="anna")
 
 
 async def test_a_link_wins_over_the_rule(database: Database, directory: ProfileDirectory):
@@ -108,12 +106,12 @@ async def test_of_two_links_at_once_one_is_refused(
 async def test_the_link_of_a_profile_that_is_gone_gives_way(database: Database, directory: ProfileDirectory):
     gone, new = await add(database, profile_name="no handle!"), await add(database)
     await link(database, directory, gone, "anna")
-    async with database.transaction() as session:
-        (await directory.get(session, gone)).is_active = False
+    async with database.transaction() as db:
+        (await directory.get(db, gone)).is_active = False
     await link(database, directory, new, "anna")
     assert await used(database, directory, "anna") == new
-    async with database.reading() as session:
-        assert not (await directory.get(session, gone)).is_linked
+    async with database.reading() as db:
+        assert not (await directory.get(db, gone)).is_linked
 
 
 async def test_without_its_link_a_profile_follows_the_rule_again(
@@ -123,8 +121,8 @@ async def test_without_its_link_a_profile_follows_the_rule_again(
     await link(database, directory, profile_id, "anna")
     with pytest.raises(ProfileNotFoundException):
         await used(database, directory, "berta")
-    async with database.transaction() as session:
-        await directory.unlink(session, profile_id, actor="anna")
+    async with database.transaction() as db:
+        await directory.unlink(db, profile_id, actor="anna")
     assert await used(database, directory, "berta") == profile_id
 
 
@@ -136,8 +134,8 @@ async def test_a_quarantined_profile_is_refused_until_it_is_released(
     )
     with pytest.raises(ProfileQuarantinedException):
         await used(database, directory, "anna")
-    async with database.transaction() as session:
-        await directory.release(session, profile_id, actor="anna")
+    async with database.transaction() as db:
+        await directory.release(db, profile_id, actor="anna")
     assert await used(database, directory, "anna") == profile_id
 
 
@@ -166,8 +164,8 @@ async def test_the_list_is_filtered(
     await add(database, profile_name="a_1", twitter_username="anna")
     await add(database, profile_name="b%2", twitter_username=None, in_use=True, api_app="AIOTT2")
     await add(database, profile_name="c", twitter_username=None, is_active=False, quarantined_at=utc_now())
-    async with database.reading() as session:
-        page = await directory.page(session, wanted, PageRequest(sort="profile_name"))
+    async with database.reading() as db:
+        page = await directory.page(db, wanted, PageRequest(sort="profile_name"))
     assert ([row.profile_name for row in page.rows], page.total) == (names, Total(len(names)))
 
 
@@ -177,10 +175,10 @@ async def test_pages_follow_each_other_in_the_order_asked_for(
     for name in "bca":
         await add(database, profile_name=name)
     pages = []
-    async with database.reading() as session:
+    async with database.reading() as db:
         for number in (1, 2, 3):
             wanted = PageRequest(number, 2, sort="profile_name", descending=True)
-            page = await directory.page(session, ProfileFilter(), wanted)
+            page = await directory.page(db, ProfileFilter(), wanted)
             pages.append([row.profile_name for row in page.rows])
             assert page.total == Total(3)
     assert pages == [["c", "b"], ["a"], []]

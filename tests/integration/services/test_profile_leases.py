@@ -37,9 +37,9 @@ def leases_of(
 
 
 async def add(database: Database, **values: object) -> str:
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         profile = new_profile(**values)
-        session.add(profile)
+        db.add(profile)
     return profile.profile_id
 
 
@@ -55,8 +55,8 @@ async def add_left_over(database: Database, owner: str, *, seconds_ago: float) -
 
 
 async def row_of(database: Database, profile_id: str) -> Profile:
-    async with database.reading() as session:
-        return (await session.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
+    async with database.reading() as db:
+        return (await db.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
 
 
 async def test_of_many_that_ask_at_once_one_gets_it(database: Database):
@@ -129,8 +129,8 @@ async def test_a_browser_that_may_still_come_up_is_waited_for(
     database: Database, seconds_ago: float, taken: int
 ):
     profile_id = await add_left_over(database, "here:7", seconds_ago=seconds_ago)
-    async with database.transaction() as session:
-        await session.execute(update(Profile).values(ws_url=None))
+    async with database.transaction() as db:
+        await db.execute(update(Profile).values(ws_url=None))
     left_overs = await leases_of(database).take_over_expired()
     assert [each.profile_id for each in left_overs] == [profile_id] * taken
 
@@ -156,8 +156,8 @@ async def test_a_quarantined_profile_is_not_started(database: Database):
     with pytest.raises(ProfileQuarantinedException):
         async with leases.held(profile_id):
             pass
-    async with database.reading() as session:
-        assert await session.scalar(select(Event.data).where(Event.event_type == "profile.quarantined")) == {
+    async with database.reading() as db:
+        assert await db.scalar(select(Event.data).where(Event.event_type == "profile.quarantined")) == {
             "reason": "it runs on"
         }
 
@@ -174,8 +174,8 @@ async def test_who_lost_the_lease_changes_nothing_of_the_new_holder(database: Da
     profile_id = await add(database)
     leases = leases_of(database)
     async with leases.held(profile_id) as token:
-        async with database.transaction() as session:
-            await session.execute(update(Profile).values(lease_token="new"))
+        async with database.transaction() as db:
+            await db.execute(update(Profile).values(lease_token="new"))
         assert not await leases.note_browser(profile_id, token, "ws://127.0.0.1:1/x")
         await leases.quarantine(profile_id, token, "no")
     row = await row_of(database, profile_id)
@@ -194,8 +194,8 @@ async def test_a_start_that_was_not_answered_keeps_its_profile_until_the_grace_i
         async with leases.held(profile_id):
             pass
     assert await leases.take_over_expired() == []
-    async with database.transaction() as session:
-        await session.execute(update(Profile).values(lease_expires_at=utc_now() - timedelta(seconds=61)))
+    async with database.transaction() as db:
+        await db.execute(update(Profile).values(lease_expires_at=utc_now() - timedelta(seconds=61)))
     (left_over,) = await leases.take_over_expired()
     await leases.give_back(profile_id, left_over.lease_token)
     async with leases.held(profile_id):

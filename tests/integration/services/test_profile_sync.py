@@ -35,13 +35,13 @@ async def extra(admin: SandboxAdmin) -> AsyncIterator[ProfileInfo]:
 
 
 async def find(database: Database, profile_id: str) -> Profile | None:
-    async with database.reading() as session:
-        return await session.scalar(select(Profile).where(Profile.profile_id == profile_id))
+    async with database.reading() as db:
+        return await db.scalar(select(Profile).where(Profile.profile_id == profile_id))
 
 
 async def active(database: Database) -> int:
-    async with database.reading() as session:
-        return await session.scalar(select(func.count()).where(Profile.is_active)) or 0
+    async with database.reading() as db:
+        return await db.scalar(select(func.count()).where(Profile.is_active)) or 0
 
 
 async def test_all_pages_are_read(sandbox_context: Context, database: Database, admin: SandboxAdmin):
@@ -75,8 +75,8 @@ async def test_no_proxy_password_is_stored(
     }
     assert passwords
     await sandbox_context.gologin.sync_profiles()
-    async with database.reading() as session:
-        stored = str(list(await session.scalars(select(Profile.profile_metadata))))
+    async with database.reading() as db:
+        stored = str(list(await db.scalars(select(Profile.profile_metadata))))
     assert not [password for password in passwords if password in stored]
 
 
@@ -176,8 +176,8 @@ async def test_a_wrong_token_is_told_without_it(sandbox_settings: MakeSettings):
 
 async def test_a_complete_pass_is_an_event(sandbox_context: Context, database: Database):
     await sandbox_context.gologin.sync_profiles()
-    async with database.reading() as session:
-        event = (await session.scalars(select(Event).where(Event.event_type == "profiles.synced"))).one()
+    async with database.reading() as db:
+        event = (await db.scalars(select(Event).where(Event.event_type == "profiles.synced"))).one()
     counts = {name: event.data[name] for name in ("pages", "seen", "created", "gone", "conflicts")}
     assert counts == {"pages": 3, "seen": 65, "created": 65, "gone": 0, "conflicts": 0}
 
@@ -212,6 +212,6 @@ async def test_a_row_that_cannot_be_stored_is_skipped_and_named(
     result = await sandbox_context.gologin.sync_profiles()
     assert (result.seen, result.skipped, len(result.skipped_rows)) == (1, 2, 2)
     assert (await find(database, "good")).profile_name == "n"
-    async with database.reading() as session:
-        event = (await session.scalars(select(Event).where(Event.event_type == "profiles.synced"))).one()
+    async with database.reading() as db:
+        event = (await db.scalars(select(Event).where(Event.event_type == "profiles.synced"))).one()
     assert event.data["skipped_rows"][0].startswith("row 1: ")

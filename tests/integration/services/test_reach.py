@@ -18,15 +18,15 @@ PATTERNS = ["*", "anna", "shop_*", "*_*", "*1", "s*p*", r"a\*", "a.*@c", "", "sh
 
 @pytest.mark.parametrize("apps", [[], ["A1"], ["A1", "A3"]], ids=str)
 async def test_a_query_finds_what_is_covered(database: Database, apps: list[str]):
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         for account, app in PLACES:
-            recorder.record(session, "test", account_id=account, api_app=app)
+            recorder.record(db, "test", account_id=account, api_app=app)
     reaches = [EVERYTHING, Reach.of(apps, PATTERNS[1:3]), Reach.of(apps, ["anna", "shop_"])]
     reaches += [Reach.of(apps, [each]) for each in PATTERNS]
-    async with database.reading() as session:
+    async with database.reading() as db:
         for reach in reaches:
             found = select(Event.account_id, Event.api_app).where(
                 reach.condition(Event.account_id, Event.api_app)
             )
-            rows = [tuple(row) for row in await session.execute(found.order_by(Event.id))]
+            rows = [tuple(row) for row in await db.execute(found.order_by(Event.id))]
             assert rows == [place for place in PLACES if reach.covers(*place)], reach

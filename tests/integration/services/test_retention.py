@@ -30,28 +30,28 @@ DAYS = RetentionDays(sessions=30, events=30, evidence=14, webhooks=30)
 async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retention, "_BATCH", 3)
     old, new = utc_now() - timedelta(days=31), utc_now() - timedelta(days=29)
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         profile = new_profile()
-        session.add(profile)
+        db.add(profile)
         ended = {"status": SessionStatus.COMPLETED}
-        session.add_all([new_session(profile, completed_at=old, **ended) for _ in range(7)])
-        session.add(new_session(profile, completed_at=new, **ended))
-        session.add(new_session(profile, created_at=old))
-        session.add_all([Event(event_type="x", actor="a", occurred_at=at) for at in (old, old, new)])
+        db.add_all([new_session(profile, completed_at=old, **ended) for _ in range(7)])
+        db.add(new_session(profile, completed_at=new, **ended))
+        db.add(new_session(profile, created_at=old))
+        db.add_all([Event(event_type="x", actor="a", occurred_at=at) for at in (old, old, new)])
         for batch_id, ended_at in (("old", old), ("new", new), ("open", None)):
             limits = {"max_running": 1, "stop_percent": 50, "stop_window": 20}
-            session.add(Batch(batch_id=batch_id, requested_by="a", completed_at=ended_at, **limits))
-            session.add(BatchRow(batch_id=batch_id, number=1, account_id="a", api_app="AIOTT1"))
+            db.add(Batch(batch_id=batch_id, requested_by="a", completed_at=ended_at, **limits))
+            db.add(BatchRow(batch_id=batch_id, number=1, account_id="a", api_app="AIOTT1"))
     deleted = await Retention(
         database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
     ).delete_old()
     assert (deleted["sessions_deleted"], deleted["syncs_deleted"], deleted["events_deleted"]) == (7, 0, 2)
     assert deleted["batches_deleted"] == 1
-    async with database.reading() as session:
-        assert await session.scalar(select(func.count()).select_from(AuthorizationSession)) == 2
-        assert await session.scalar(select(func.count()).select_from(Event)) == 1
+    async with database.reading() as db:
+        assert await db.scalar(select(func.count()).select_from(AuthorizationSession)) == 2
+        assert await db.scalar(select(func.count()).select_from(Event)) == 1
         for column in (Batch.batch_id, BatchRow.batch_id):
-            assert set(await session.scalars(select(column))) == {"new", "open"}
+            assert set(await db.scalars(select(column))) == {"new", "open"}
 
 
 async def test_the_last_event_stays_whatever_its_age(database: Database, monkeypatch: pytest.MonkeyPatch):
@@ -63,8 +63,8 @@ async def test_the_last_event_stays_whatever_its_age(database: Database, monkeyp
     await add_events(database, *({} for _ in range(10)))
     few = Retention(database=database, days=DAYS, max_events=3, max_evidence_bytes=1)
     assert (await few.delete_old())["events_deleted"] == 8
-    async with database.reading() as session:
-        left = (await session.scalars(select(Event.id).order_by(Event.id))).all()
+    async with database.reading() as db:
+        left = (await db.scalars(select(Event.id).order_by(Event.id))).all()
     assert left == [18, 19, 20]
 
 
@@ -76,22 +76,22 @@ def evidence(session_id: str, *, attempt: int = 1, days: float = 0, size: int = 
 
 async def left(database: Database, model: type) -> set[str]:
     """Session ids of the rows that are still there."""
-    async with database.reading() as session:
-        return set(await session.scalars(select(model.session_id)))
+    async with database.reading() as db:
+        return set(await db.scalars(select(model.session_id)))
 
 
 async def test_what_belongs_to_a_session_goes_with_it(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retention, "_BATCH", 2)
     old = utc_now() - timedelta(days=31)
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         profile = new_profile()
-        session.add(profile)
+        db.add(profile)
         gone = [new_session(profile, status=SessionStatus.FAILED, completed_at=old) for _ in range(3)]
         kept = new_session(profile, status=SessionStatus.FAILED, completed_at=utc_now())
-        session.add_all([*gone, kept])
+        db.add_all([*gone, kept])
         for row in (*gone, kept):
-            session.add(AuthorizationAttempt(session_id=row.session_id, number=1))
-            session.add(evidence(row.session_id))
+            db.add(AuthorizationAttempt(session_id=row.session_id, number=1))
+            db.add(evidence(row.session_id))
     deleted = await Retention(
         database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
     ).delete_old()
@@ -102,11 +102,11 @@ async def test_what_belongs_to_a_session_goes_with_it(database: Database, monkey
 
 async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
     hours = {"over": -1, "valid": 1}
-    async with database.transaction() as session:
+    async with database.transaction() as db:
         for name, number in hours.items():
             expires_at = utc_now() + timedelta(hours=number)
             hashes = {"key_hash": name, "body_hash": "x"}
-            session.add(IdempotencyKey(caller="a", session_id=name, expires_at=expires_at, **hashes))
+            db.add(IdempotencyKey(caller="a", session_id=name, expires_at=expires_at, **hashes))
     deleted = await Retention(
         database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
     ).delete_old()
@@ -115,13 +115,11 @@ async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
 
 
 async def test_what_is_renewed_while_it_is_waited_for_stays(database: Database):
-    async with database.transaction() as session:
-        session.add(
-            IdempotencyKey(caller="a", key_hash="k", body_hash="b", session_id="s", expires_at=utc_now())
-        )
+    async with database.transaction() as db:
+        db.add(IdempotencyKey(caller="a", key_hash="k", body_hash="b", session_id="s", expires_at=utc_now()))
     keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000)
-    async with database.transaction() as session:
-        await session.execute(update(IdempotencyKey).values(expires_at=utc_now() + timedelta(days=1)))
+    async with database.transaction() as db:
+        await db.execute(update(IdempotencyKey).values(expires_at=utc_now() + timedelta(days=1)))
         deleting = asyncio.create_task(keep.delete_old())
         await delete_waits(database, deleting)
     assert (await deleting)["keys_deleted"] == 0
@@ -134,8 +132,8 @@ async def delete_waits(database: Database, deleting: asyncio.Task[Any]) -> None:
     )
     async with asyncio.timeout(60):
         while not database.is_sqlite:
-            async with database.reading() as session:
-                if await session.scalar(waiting):
+            async with database.reading() as db:
+                if await db.scalar(waiting):
                     return
             assert not deleting.done()
             await asyncio.sleep(0.01)
@@ -145,9 +143,9 @@ async def test_old_evidence_goes_and_then_the_oldest_that_is_too_much(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(retention, "_BATCH", 2)
-    async with database.transaction() as session:
-        session.add_all([evidence(f"old-{days}", days=days) for days in (15, 16, 17)])
-        session.add_all([evidence(f"new-{days}", days=days, size=100) for days in range(9)])
+    async with database.transaction() as db:
+        db.add_all([evidence(f"old-{days}", days=days) for days in (15, 16, 17)])
+        db.add_all([evidence(f"new-{days}", days=days, size=100) for days in range(9)])
     deleted = await Retention(
         database=database, days=DAYS, max_events=100, max_evidence_bytes=450
     ).delete_old()
@@ -173,13 +171,13 @@ async def test_routine_events_go_before_the_audit_trail(database: Database, monk
 
     async def kept_at(max_events: int) -> list[int]:
         marks = select(func.count()).where(Event.event_type == "events.evicted")
-        async with database.reading() as session:
-            max_events += await session.scalar(marks) or 0
+        async with database.reading() as db:
+            max_events += await db.scalar(marks) or 0
         keep = Retention(database=database, days=DAYS, max_events=max_events, max_evidence_bytes=1)
         await keep.delete_old()
         kept = select(Event.id).where(Event.event_type != "events.evicted").order_by(Event.id)
-        async with database.reading() as session:
-            return list(await session.scalars(kept))
+        async with database.reading() as db:
+            return list(await db.scalars(kept))
 
     routine = [number + 1 for number in range(50) if number % 5 in (2, 3)]
     audit = [number + 1 for number in range(50) if number % 5 not in (2, 3)]
@@ -189,6 +187,6 @@ async def test_routine_events_go_before_the_audit_trail(database: Database, monk
     assert await kept_at(10) == audit[20:]
     await add_events(database, {"event_type": "credential.refreshed"})
     (last,) = await kept_at(1)
-    async with database.reading() as session:
-        kept = await session.scalar(select(Event.event_type).where(Event.id == last))
+    async with database.reading() as db:
+        kept = await db.scalar(select(Event.event_type).where(Event.id == last))
     assert kept == "credential.refreshed", "the last one stays, whatever it is"

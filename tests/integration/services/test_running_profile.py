@@ -39,8 +39,8 @@ def _no_waiting():
 @pytest.fixture
 async def known(database: Database, profile: ProfileInfo) -> str:
     """Id of a profile that both GoLogin and the table know."""
-    async with database.transaction() as session:
-        session.add(new_profile(profile_id=profile.id, twitter_username=profile.account))
+    async with database.transaction() as db:
+        db.add(new_profile(profile_id=profile.id, twitter_username=profile.account))
     return profile.id
 
 
@@ -48,15 +48,15 @@ async def known(database: Database, profile: ProfileInfo) -> str:
 async def second(database: Database, admin: SandboxAdmin) -> AsyncIterator[str]:
     """Id of another such profile."""
     made = await admin.add_profile("test_second")
-    async with database.transaction() as session:
-        session.add(new_profile(profile_id=made.id))
+    async with database.transaction() as db:
+        db.add(new_profile(profile_id=made.id))
     yield made.id
     await admin.remove_profile("test_second")
 
 
 async def is_free(database: Database, profile_id: str) -> bool:
-    async with database.reading() as session:
-        row = await session.scalar(select(Profile).where(Profile.profile_id == profile_id))
+    async with database.reading() as db:
+        row = await db.scalar(select(Profile).where(Profile.profile_id == profile_id))
     return (row.in_use, row.lease_token, row.lease_owner, row.lease_expires_at) == (False, None, None, None)
 
 
@@ -185,8 +185,8 @@ async def test_the_browser_of_a_process_that_died_is_stopped_before_its_profile_
     started = await http.post(
         f"{settings.gologin_local_url}/browser/start-profile", json={"profileId": known, "sync": True}
     )
-    async with database.transaction() as session:
-        row = await session.scalar(select(Profile).where(Profile.profile_id == known))
+    async with database.transaction() as db:
+        row = await db.scalar(select(Profile).where(Profile.profile_id == known))
         row.in_use, row.lease_token, row.ws_url = True, "of-a-dead-process", started.json()["wsUrl"]
         row.lease_owner = f"{settings.machine_name}:1"
         row.lease_expires_at = utc_now() - timedelta(seconds=1)
@@ -205,13 +205,13 @@ async def test_a_lost_lease_stops_the_browser_and_leaves_the_new_holders_lease(
     async with open_context(sandbox_settings(lease_seconds=0.3)) as context:
         with pytest.raises(LeaseLostException):
             async with context.gologin.running_profile(known, report=ignore):
-                async with database.transaction() as session:
-                    row = await session.scalar(select(Profile).where(Profile.profile_id == known))
+                async with database.transaction() as db:
+                    row = await db.scalar(select(Profile).where(Profile.profile_id == known))
                     row.lease_token = "of-another-process"
                 await asyncio.wait_for(asyncio.Event().wait(), 20)
     assert await running(admin, known) == []
-    async with database.reading() as session:
-        assert await session.scalar(select(Profile.lease_token)) == "of-another-process"
+    async with database.reading() as db:
+        assert await db.scalar(select(Profile.lease_token)) == "of-another-process"
 
 
 @pytest.mark.parametrize(
@@ -348,8 +348,8 @@ async def test_a_browser_with_an_unusable_address_that_cannot_be_stopped_is_quar
     with pytest.raises(SeleniumConnectionException):
         async with sandbox_context.gologin.running_profile(known, report=ignore):
             pass
-    async with database.reading() as session:
-        row = await session.scalar(select(Profile).where(Profile.profile_id == known))
+    async with database.reading() as db:
+        row = await db.scalar(select(Profile).where(Profile.profile_id == known))
     assert row.quarantined_at is not None
 
 

@@ -70,8 +70,8 @@ async def rotate(context: Context) -> RotationReport:
 
 
 async def rows_of(context: Context) -> Sequence[Credential]:
-    async with context.database.reading() as session:
-        return (await session.scalars(select(Credential).order_by(Credential.id))).all()
+    async with context.database.reading() as db:
+        return (await db.scalars(select(Credential).order_by(Credential.id))).all()
 
 
 async def key_ids(context: Context) -> set[str]:
@@ -106,8 +106,8 @@ async def test_rotation_changes_the_values_and_nothing_else(before: Context, aft
         assert before.vault.refresh_token(new) == after.vault.refresh_token(old)
         for name in ("version", "updated_at", "oauth_token_secret", "token_expires_at", "refresh_due_at"):
             assert getattr(old, name) == getattr(new, name)
-    async with after.database.reading() as session:
-        (event,) = await session.scalars(select(Event).where(Event.event_type == "secrets.rotated"))
+    async with after.database.reading() as db:
+        (event,) = await db.scalars(select(Event).where(Event.event_type == "secrets.rotated"))
     assert event.data == {
         "key_id": "new",
         "old_key_ids": ["old"],
@@ -141,14 +141,14 @@ async def test_two_rotations_at_once_share_the_rows(
 async def test_a_value_copied_to_another_row_is_found_and_left(before: Context, after: Context):
     first, second, third = await fill(before, 3)
     rows = {row.account_id: row for row in await rows_of(before)}
-    async with before.database.transaction() as session:
-        await session.execute(
+    async with before.database.transaction() as db:
+        await db.execute(
             update(Credential)
             .where(Credential.account_id == second)
             .values(refresh_token=rows[first].refresh_token)
         )
-    async with before.database.transaction() as session:
-        await session.execute(
+    async with before.database.transaction() as db:
+        await db.execute(
             update(Credential).where(Credential.account_id == third).values(access_token="not-encrypted")
         )
     with pytest.raises(DecryptionException):
@@ -212,8 +212,8 @@ async def test_who_writes_by_the_old_key_again_and_again_is_told_of(
 async def test_a_row_that_somebody_holds_is_not_waited_for(before: Context, after: Context):
     accounts = await fill(before, 50)
     held = select(Credential).where(Credential.account_id == accounts[7]).with_for_update()
-    async with before.database.transaction() as session:
-        await session.scalar(held)
+    async with before.database.transaction() as db:
+        await db.scalar(held)
         report = await asyncio.wait_for(rotate(after), 30)
     assert (report.rotated, report.left) == (49, 1)
     assert (await rotate(after)).rotated == 1
@@ -254,8 +254,8 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
     for one in chains:
         token = (await one.hand_out(force=True, by=before)).access_token
         assert (await one.who(token)).username == one.account
-    async with after.database.reading() as session:
-        broken = await session.scalar(
+    async with after.database.reading() as db:
+        broken = await db.scalar(
             select(func.count()).select_from(Event).where(Event.event_type == "credential.broken")
         )
     assert broken == 0

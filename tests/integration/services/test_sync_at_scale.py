@@ -96,13 +96,13 @@ def account(number: int) -> str:
 
 
 async def ids(database: Database, *conditions: object) -> set[str]:
-    async with database.reading() as session:
-        return set(await session.scalars(select(Profile.profile_id).where(*conditions)))
+    async with database.reading() as db:
+        return set(await db.scalars(select(Profile.profile_id).where(*conditions)))
 
 
 async def changed_since(database: Database, moment: datetime) -> int:
-    async with database.reading() as session:
-        return await session.scalar(select(func.count()).where(Profile.updated_at >= moment)) or 0
+    async with database.reading() as db:
+        return await db.scalar(select(func.count()).where(Profile.updated_at >= moment)) or 0
 
 
 async def test_counts_are_exact_and_a_pass_without_a_change_writes_nothing(

@@ -31,10 +31,10 @@ async def test_two_imports_in_opposite_order_do_not_wait_for_each_other(open_ser
     accounts = ["anna", "berta", "clara"]
     async with open_services() as context, open_services() as other:
         with suppress(_GivenUp):
-            async with context.database.transaction() as session:
+            async with context.database.transaction() as db:
                 values = context.credentials.current_columns("berta", APP, new_tokens(), utc_now())
-                session.add(Credential(account_id="berta", api_app=APP, provider_user_id="1", **values))
-                await session.flush()
+                db.add(Credential(account_id="berta", api_app=APP, provider_user_id="1", **values))
+                await db.flush()
                 imports = asyncio.gather(store(context, accounts), store(other, accounts[::-1]))
                 await until_waiting(context.database, 2)
                 raise _GivenUp
@@ -52,8 +52,8 @@ async def until_waiting(database: Database, wanted: int) -> None:
     )
     async with asyncio.timeout(60):
         while True:
-            async with database.reading() as session:
-                if await session.scalar(query) == wanted:
+            async with database.reading() as db:
+                if await db.scalar(query) == wanted:
                     return
             await asyncio.sleep(0.01)
 

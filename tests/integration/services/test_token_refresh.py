@@ -156,8 +156,8 @@ async def test_a_rate_limit_stops_the_calls_of_the_app(chain: Chain):
     worker = chain.context.workers.named("refresh")
     assert await worker.run_once() == 0
     assert (await chain.calls(), await chain.refreshes()) == (2, 0), "the exchange and one try"
-    async with chain.context.database.transaction() as session:
-        await chain.context.apps.resume(session, chain.app, actor="tests")
+    async with chain.context.database.transaction() as db:
+        await chain.context.apps.resume(db, chain.app, actor="tests")
     assert await worker.run_once() == 1
     await worker.finish_started()
     assert (await chain.living_row()).version == 2
@@ -195,8 +195,8 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
         assert await misconfigured.workers.named("refresh").run_once() == 0
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "INVALID_CLIENT")
-    async with chain.context.database.transaction() as session:
-        assert (await chain.context.apps.resume(session, chain.app, actor="tests")).was_paused
+    async with chain.context.database.transaction() as db:
+        assert (await chain.context.apps.resume(db, chain.app, actor="tests")).was_paused
     assert (await chain.hand_out()).row.version == 2
 
 
@@ -252,8 +252,8 @@ async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_t
 
 
 async def test_failures_of_the_app_count_in_a_row(chain: Chain):
-    async with chain.context.database.transaction() as session:
-        await chain.context.apps.failed(session, chain.app, UnknownApiAppException("x", []))
+    async with chain.context.database.transaction() as db:
+        await chain.context.apps.failed(db, chain.app, UnknownApiAppException("x", []))
     await chain.hand_out(force=True)
     assert (await chain.app_state()).failures_in_a_row == 0
 
@@ -400,8 +400,8 @@ async def test_tokens_that_cannot_be_used_are_revoked_and_the_account_authorised
 
 
 async def test_a_forgotten_account_has_no_token(chain: Chain, sandbox_context: Context):
-    async with sandbox_context.database.transaction() as session:
-        await session.execute(delete(Credential))
+    async with sandbox_context.database.transaction() as db:
+        await db.execute(delete(Credential))
     with pytest.raises(TokenNotFoundException):
         await chain.hand_out()
 

@@ -24,14 +24,14 @@ async def broken(context: Context, account: str) -> Chain:
 
 
 async def sessions(context: Context) -> list[AuthorizationSession]:
-    async with context.database.reading() as session:
-        rows = await session.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id))
+    async with context.database.reading() as db:
+        rows = await db.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id))
         return list(rows)
 
 
 async def end_sessions(context: Context) -> None:
-    async with context.database.transaction() as session:
-        await session.execute(update(AuthorizationSession).values(status=SessionStatus.FAILED))
+    async with context.database.transaction() as db:
+        await db.execute(update(AuthorizationSession).values(status=SessionStatus.FAILED))
 
 
 async def repair(context: Context) -> None:
@@ -77,9 +77,9 @@ async def test_at_most_so_many_a_day(open_services: OpenContext, add_profile: Ad
             await repair(context)
             await end_sessions(context)
         assert len(await sessions(context)) == 2
-        async with context.database.transaction() as session:
+        async with context.database.transaction() as db:
             yesterday = utc_now() - timedelta(hours=25)
-            await session.execute(update(AuthorizationSession).values(created_at=yesterday))
+            await db.execute(update(AuthorizationSession).values(created_at=yesterday))
         await repair(context)
         assert len(await sessions(context)) == 3
 
@@ -99,8 +99,8 @@ async def test_at_most_so_many_at_once(open_services: OpenContext, add_profile: 
 
 async def end_with(context: Context, error_code: str | None, status: SessionStatus, *, hours: float) -> None:
     ended = {"status": status, "error_code": error_code, "completed_at": utc_now() - timedelta(hours=hours)}
-    async with context.database.transaction() as session:
-        await session.execute(update(AuthorizationSession).values(**ended))
+    async with context.database.transaction() as db:
+        await db.execute(update(AuthorizationSession).values(**ended))
 
 
 FAILED, ATTENTION, CANCELLED = SessionStatus.FAILED, SessionStatus.NEEDS_ATTENTION, SessionStatus.CANCELLED
@@ -127,8 +127,8 @@ async def test_self_healing_keeps_off_what_has_just_failed_and_for_a_day_what_ne
     await broken(context, "alice")
     await repair(context)
     if of_a_caller:
-        async with context.database.transaction() as session:
-            await session.execute(update(AuthorizationSession).values(requested_by="billing"))
+        async with context.database.transaction() as db:
+            await db.execute(update(AuthorizationSession).values(requested_by="billing"))
     await end_with(context, code, status, hours=hours)
     await repair(context)
     assert len(await sessions(context)) == 1
@@ -165,8 +165,8 @@ async def test_not_for_a_paused_app(open_services: OpenContext, add_profile: Add
     await add_profile(twitter_username="alice")
     async with open_services(app_pause_after=1) as context:
         await broken(context, "alice")
-        async with context.database.transaction() as session:
-            await context.apps.failed(session, "AIOTT1", ReauthorizationRequiredException("x", None))
+        async with context.database.transaction() as db:
+            await context.apps.failed(db, "AIOTT1", ReauthorizationRequiredException("x", None))
         await repair(context)
         assert await sessions(context) == []
 

@@ -175,8 +175,8 @@ async def test_a_result_older_than_newer_tokens_is_dropped(chain: Chain):
 
 async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain: Chain):
     held = await taken(chain)
-    async with chain.context.database.transaction() as session:
-        await session.execute(delete(Credential))
+    async with chain.context.database.transaction() as db:
+        await db.execute(delete(Credential))
     newer = await chain.authorize()
     await chain.change(id=held.credential_id)
     await late_result(chain, held)

@@ -58,12 +58,12 @@ class Stage:
 
     async def prepare(self) -> None:
         account = f"t{next(_numbers)}"
-        async with self.database.transaction() as session:
-            session.add(new_profile(twitter_username=account))
+        async with self.database.transaction() as db:
+            db.add(new_profile(twitter_username=account))
         for force in (False, True):
-            async with self.database.transaction() as session:
+            async with self.database.transaction() as db:
                 order = Order(account, "AIOTT1", force=force)
-                placed = await self.processes[0].authorizations.request(session, order, caller=CALLER)
+                placed = await self.processes[0].authorizations.request(db, order, caller=CALLER)
             self.sessions.append(placed.session_id)
 
     async def act(self, action: str, which: int, process: int, job: int) -> None:
@@ -95,12 +95,12 @@ class Stage:
             await process.session_runs.release(held, reason="service_stopping")
 
     async def _cancel(self, process: Context, which: int, _: int) -> None:
-        async with process.database.transaction() as session:
-            await process.authorizations.cancel(session, self.sessions[which], actor="anna")
+        async with process.database.transaction() as db:
+            await process.authorizations.cancel(db, self.sessions[which], actor="anna")
 
     async def _retry(self, process: Context, which: int, _: int) -> None:
-        async with process.database.transaction() as session:
-            await process.authorizations.retry(session, self.sessions[which], actor="anna")
+        async with process.database.transaction() as db:
+            await process.authorizations.retry(db, self.sessions[which], actor="anna")
 
     async def _recover(self, process: Context, *_: int) -> None:
         await process.session_runs.recover_lost()
@@ -130,8 +130,8 @@ class Stage:
     async def _change(self, which: int, status: SessionStatus, **values: Any) -> None:
         """Time passes; no service does this."""
         row = AuthorizationSession
-        async with self.database.transaction() as session:
-            await session.execute(
+        async with self.database.transaction() as db:
+            await db.execute(
                 update(row)
                 .where(row.session_id == self.sessions[which], row.status == status)
                 .values(**values)
@@ -166,17 +166,17 @@ SCHEDULES = st.lists(st.lists(_ACTS, min_size=1, max_size=5), min_size=4, max_si
 
 
 async def problems(database: Database, session_id: str) -> tuple[list[str], list[SessionStatus]]:
-    async with database.reading() as session:
+    async with database.reading() as db:
         row = (
-            await session.scalars(
+            await db.scalars(
                 select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
             )
         ).one()
         events = list(
-            await session.scalars(select(Event).where(Event.session_id == session_id).order_by(Event.id))
+            await db.scalars(select(Event).where(Event.session_id == session_id).order_by(Event.id))
         )
         attempts = list(
-            await session.scalars(
+            await db.scalars(
                 select(AuthorizationAttempt)
                 .where(AuthorizationAttempt.session_id == session_id)
                 .order_by(AuthorizationAttempt.number)

@@ -70,8 +70,8 @@ async def test_events_are_told_once_in_their_order_and_only_those_that_are_wante
     context: Context, receiver: Receiver
 ):
     async def is_settled() -> bool:
-        async with context.database.reading() as session:
-            return (await order.newest(session)).event_id > 0
+        async with context.database.reading() as db:
+            return (await order.newest(db)).event_id > 0
 
     await happen(context.database, 0)
     await becomes(is_settled)
@@ -165,8 +165,8 @@ async def test_a_delivery_that_fails_holds_back_its_account_and_no_other(
         assert {row.attempts for row in await every(context.database, pending)} == {0, 1}
         blocked.set()
         (endpoint,) = await every(context.database, select(WebhookEndpoint.endpoint_id))
-        async with context.database.transaction() as session:
-            await context.webhooks.resume(session, endpoint, ME)
+        async with context.database.transaction() as db:
+            await context.webhooks.resume(db, endpoint, ME)
         await until_done(context.database, 10)
     assert receiver.numbers("anna") == receiver.numbers("berta") == list(range(5))
     attempts = await every(context.database, select(WebhookDelivery.attempts))
@@ -194,9 +194,9 @@ async def test_what_is_older_than_the_events_are_kept_is_parked(context: Context
     await add_webhook(context, receiver)
     await happen(context.database, 1, 2)
     await taken_up(context, 2)
-    async with context.database.transaction() as session:
+    async with context.database.transaction() as db:
         first = select(WebhookDelivery.event_id).order_by(WebhookDelivery.id).limit(1).scalar_subquery()
-        await session.execute(delete(Event).where(Event.id == first))
+        await db.execute(delete(Event).where(Event.id == first))
     async with working(context):
         await until_done(context.database, 1)
     assert receiver.numbers("anna") == [2]
@@ -212,13 +212,13 @@ async def test_while_an_endpoint_fails_it_is_tried_with_one_delivery(context: Co
     await taken_up(context, 8)
     deliveries = worker_of(context)._deliveries
     (webhook_id,) = await deliveries.due_endpoints()
-    async with context.database.transaction() as session:
-        await session.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
+    async with context.database.transaction() as db:
+        await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
     (trial,) = await deliveries.claim(webhook_id, under_way=0) or []
     assert trial.is_trial
     assert await deliveries.claim(webhook_id, under_way=1) is None
-    async with context.database.transaction() as session:
-        await session.execute(update(WebhookEndpoint).values(failing_since=None))
+    async with context.database.transaction() as db:
+        await db.execute(update(WebhookEndpoint).values(failing_since=None))
     assert len(await deliveries.claim(webhook_id, under_way=1) or []) == deliveries.limits.concurrency - 1
 
 
@@ -269,10 +269,8 @@ async def test_a_lease_that_was_lost_changes_nothing(context: Context, receiver:
     (claim,) = await worker._deliveries.claim(webhook_id, under_way=0) or []
     assert await worker._deliveries.claim(webhook_id, under_way=0) is None, "it is claimed"
     assert await worker._deliveries.due_endpoints() == []
-    async with context.database.transaction() as session:
-        await session.execute(
-            update(WebhookDelivery).values(lease_expires_at=utc_now() - timedelta(seconds=1))
-        )
+    async with context.database.transaction() as db:
+        await db.execute(update(WebhookDelivery).values(lease_expires_at=utc_now() - timedelta(seconds=1)))
     (again,) = await worker._deliveries.claim(webhook_id, under_way=0) or []
     _, answer = await worker._send(again)
     assert not await worker._deliveries.renew(claim)

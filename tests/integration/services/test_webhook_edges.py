@@ -85,10 +85,10 @@ async def test_a_line_whose_first_one_was_deleted_goes_on(context: Context, rece
     await happen(context.database, 1, account="berta")
     await taken_up(context, 4)
     first = (WebhookDelivery.account_id == "anna", WebhookDelivery.next_attempt_at.is_not(None))
-    async with context.database.transaction() as session:
-        await session.execute(delete(WebhookDelivery).where(*first))
+    async with context.database.transaction() as db:
+        await db.execute(delete(WebhookDelivery).where(*first))
         if by == "resume":
-            await context.webhooks.resume(session, endpoint_id, ME)
+            await context.webhooks.resume(db, endpoint_id, ME)
     if by == "event":
         await happen(context.database, 4)
         await taken_up(context, 4)
@@ -112,8 +112,8 @@ async def test_what_comes_late_of_an_endpoint_as_it_was_says_nothing_of_it_as_it
         await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
     else:
         for action in (context.webhooks.pause, context.webhooks.resume):
-            async with context.database.transaction() as session:
-                await action(session, endpoint_id, ME)
+            async with context.database.transaction() as db:
+                await action(db, endpoint_id, ME)
     await worker_of(context)._deliveries.apply(row_id, [(claim, answered(status))])
     row = await one(context.database, select(WebhookEndpoint))
     assert (row.status, row.failing_since) == (WebhookStatus.ACTIVE, None)
@@ -122,8 +122,8 @@ async def test_what_comes_late_of_an_endpoint_as_it_was_says_nothing_of_it_as_it
 
 async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
-    async with context.database.transaction() as session:
-        await session.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
+    async with context.database.transaction() as db:
+        await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
     assert (await context.webhooks.update(endpoint_id, WebhookOrder(name="same"), ME)).failing_since
     moved = await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
     assert moved.failing_since is None
@@ -138,8 +138,8 @@ async def test_what_an_endpoint_refuses_holds_back_its_account_alone(
     for number in range(12):
         await happen(context.database, 1, 2, account=f"bad{number}")
     await taken_up(context, 24)
-    async with context.database.transaction() as session:
-        await session.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
+    async with context.database.transaction() as db:
+        await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
     await happen(context.database, 1, account="good")
     await taken_up(context, 25)
     async with working(context):
@@ -154,8 +154,8 @@ async def test_an_endpoint_that_refuses_everything_is_paused_in_the_end(context:
     row_id, (claim,) = await claimed(context)
     deliveries = worker_of(context)._deliveries
     began = utc_now() - deliveries.limits.pause_after
-    async with context.database.transaction() as session:
-        await session.execute(
+    async with context.database.transaction() as db:
+        await db.execute(
             update(WebhookEndpoint).values(failing_since=began, updated_at=claim.endpoint_changed_at)
         )
     await deliveries.apply(row_id, [(claim, answered(404))])
@@ -167,8 +167,8 @@ async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiv
     await happen(context.database, 1, 2)
     await taken_up(context, 2)
     row_id, (claim,) = await claimed(context)
-    async with context.database.transaction() as session:
-        await context.webhooks.replay(session, endpoint_id, ME, since=1)
+    async with context.database.transaction() as db:
+        await context.webhooks.replay(db, endpoint_id, ME, since=1)
     await taken_up(context, 2)
     await worker_of(context)._deliveries.apply(row_id, [(claim, answered(200))])
     assert await count_of(context.database, DeliveryStatus.DELIVERED) == 1
@@ -188,12 +188,12 @@ async def test_the_trouble_of_one_endpoint_holds_up_no_other(
     first = WebhookEndpoint.id == (await every(database, select(WebhookEndpoint.id)))[0]
     await happen(database, 1)
     if trouble == "error":
-        async with database.transaction() as session:
-            await session.execute(update(WebhookEndpoint).where(first).values(event_types=[1]))
+        async with database.transaction() as db:
+            await db.execute(update(WebhookEndpoint).where(first).values(event_types=[1]))
         await taken_up(context, 1)
         return
-    async with database.transaction() as session, asyncio.timeout(60):
-        await session.execute(select(WebhookEndpoint).where(first).with_for_update())
+    async with database.transaction() as db, asyncio.timeout(60):
+        await db.execute(select(WebhookEndpoint).where(first).with_for_update())
         await taken_up(context, 1)
     await taken_up(context, 2)
 
@@ -220,8 +220,8 @@ async def test_no_query_reads_what_it_does_not_need(context: Context, receiver: 
         await taken_up(context, 2)
     with statements_of(context.database) as of_replay:
         for since in (1, utc_now()):
-            async with context.database.transaction() as session:
-                await context.webhooks.replay(session, endpoint_id, ME, since=since)
+            async with context.database.transaction() as db:
+                await context.webhooks.replay(db, endpoint_id, ME, since=since)
     plans = []
     async with context.database.engine.connect() as connection:
         for statement, parameters in dict(of_fanout + of_replay).items():

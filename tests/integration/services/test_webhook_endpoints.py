@@ -75,14 +75,14 @@ async def test_a_replay_sends_everything_since_again_and_only_once_more(
     await happen(context.database, *range(10), account="berta")
 
     async def replay(since: int | datetime) -> int | None:
-        async with context.database.transaction() as session:
-            return (await context.webhooks.replay(session, endpoint_id, ME, since=since)).from_event_id
+        async with context.database.transaction() as db:
+            return (await context.webhooks.replay(db, endpoint_id, ME, since=since)).from_event_id
 
     async with working(context):
         await until_done(context.database, 20)
     event_ids = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
-    async with context.database.transaction() as session:  # as the retention does
-        await session.execute(delete(WebhookDelivery).where(WebhookDelivery.event_id == event_ids[5]))
+    async with context.database.transaction() as db:  # as the retention does
+        await db.execute(delete(WebhookDelivery).where(WebhookDelivery.event_id == event_ids[5]))
     worker_of(context)._stop.clear()
     for _ in range(2):
         assert await replay(event_ids[3]) == event_ids[3]
@@ -106,16 +106,16 @@ async def test_a_paused_endpoint_gets_everything_once_it_is_resumed(context: Con
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, 1)
     await taken_up(context, 1)
-    async with context.database.transaction() as session:
-        await context.webhooks.pause(session, endpoint_id, ME)
-        replay = await context.webhooks.replay(session, endpoint_id, ME, since=1)
+    async with context.database.transaction() as db:
+        await context.webhooks.pause(db, endpoint_id, ME)
+        replay = await context.webhooks.replay(db, endpoint_id, ME, since=1)
     assert replay.status is WebhookStatus.PAUSED, "nothing is sent yet"
     await happen(context.database, 2)
     worker = worker_of(context)
     assert await worker.run_once() == 0
     assert not worker._under_way
-    async with context.database.transaction() as session:
-        await context.webhooks.resume(session, endpoint_id, ME)
+    async with context.database.transaction() as db:
+        await context.webhooks.resume(db, endpoint_id, ME)
     async with working(context):
         await until_done(context.database, 2)
     assert receiver.numbers("anna") == [1, 2]
@@ -212,14 +212,14 @@ async def test_a_deleted_webhook_is_told_of_nothing_and_forgotten(context: Conte
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, 1)
     await taken_up(context, 1)
-    async with context.database.transaction() as session:
-        await context.webhooks.delete(session, endpoint_id, ME)
+    async with context.database.transaction() as db:
+        await context.webhooks.delete(db, endpoint_id, ME)
     row = await one(context.database, select(WebhookEndpoint))
     assert (row.secret, row.url) == ("", "")
     assert await worker_of(context)._deliveries.due_endpoints() == []
-    async with context.database.reading() as session:
+    async with context.database.reading() as db:
         with pytest.raises(WebhookNotFoundException):
-            await context.webhooks.get(session, endpoint_id, ME)
+            await context.webhooks.get(db, endpoint_id, ME)
     cleanup = context.workers.named("cleanup")
     deleted = await cleanup._retention.delete_old()  # type: ignore[union-attr]
     assert deleted["deliveries_deleted"] == 1
@@ -270,8 +270,8 @@ async def test_a_secret_that_no_key_opens_pauses_its_webhook_with_an_event(
     endpoint_id = await add_webhook(context, receiver)
     paused = select(Event.data).where(Event.event_type == "webhook.paused")
     await happen(context.database, 1)
-    async with context.database.transaction() as session:
-        await session.execute(update(WebhookEndpoint).values(secret="k:nothing"))
+    async with context.database.transaction() as db:
+        await db.execute(update(WebhookEndpoint).values(secret="k:nothing"))
     async with working(context):
         await becomes(lambda: every(context.database, paused))
     row = await one(context.database, select(WebhookEndpoint))

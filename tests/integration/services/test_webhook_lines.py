@@ -111,8 +111,8 @@ async def test_what_is_tried_while_an_earlier_one_is_replayed_waits_for_it(
     result = await worker._send(claim)
     first, _ = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
     monkeypatch.setattr(fanout, "_BATCH", 1)
-    async with context.database.transaction() as session:
-        await context.webhooks.replay(session, endpoint_id, ME, since=first)
+    async with context.database.transaction() as db:
+        await context.webhooks.replay(db, endpoint_id, ME, since=first)
     await worker._fanout.run_once()
     await worker._deliveries.apply(row_id, [result])
     due = select(WebhookDelivery.event_id).where(WebhookDelivery.next_attempt_at.is_not(None))
@@ -166,8 +166,8 @@ async def test_a_change_holds_for_whatever_is_not_being_sent(
             await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/moved")), ME)
             await until_done(context.database, 4)
         else:
-            async with context.database.transaction() as session:
-                await getattr(context.webhooks, change)(session, endpoint_id, ME)
+            async with context.database.transaction() as db:
+                await getattr(context.webhooks, change)(db, endpoint_id, ME)
             await eventually(lambda: not worker_of(context)._under_way)
     paths = [got.path for got in receiver.arrived]
     assert paths == ["/"] + ["/moved"] * (4 if change == "move" else 0)
@@ -190,12 +190,12 @@ async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_s
     assert len(errors) == 6
     assert set(errors) == {"Not sent: the webhook is no longer for this type, app or account"}
     wanted = PageRequest(sort="event_id", descending=True)
-    async with context.database.reading() as session:
-        mine = await queries.page_of_deliveries(session, row, ME.reach, wanted, status=None)
-        theirs = await queries.page_of_deliveries(session, row, TEAM.reach, wanted, status=None)
+    async with context.database.reading() as db:
+        mine = await queries.page_of_deliveries(db, row, ME.reach, wanted, status=None)
+        theirs = await queries.page_of_deliveries(db, row, TEAM.reach, wanted, status=None)
         assert (len(mine.rows), len(theirs.rows)) == (6, 0)
         with pytest.raises(DeliveryNotFoundException):
-            await queries.delivery(session, row, TEAM.reach, mine.rows[0].id)
+            await queries.delivery(db, row, TEAM.reach, mine.rows[0].id)
 
 
 async def _all_parked(context: Context, count: int) -> bool:
@@ -208,15 +208,13 @@ async def test_a_resumed_webhook_begins_all_attempts_anew(context: Context, rece
     await happen(context.database, 1, account="berta")
     await taken_up(context, 3)
     times = (utc_now() - timedelta(hours=1), utc_now() + timedelta(hours=1))
-    async with context.database.transaction() as session:
+    async with context.database.transaction() as db:
         for account, time in zip(("anna", "berta"), times, strict=True):
             first = (WebhookDelivery.account_id == account, WebhookDelivery.next_attempt_at.is_not(None))
-            await session.execute(
-                update(WebhookDelivery).where(*first).values(attempts=9, next_attempt_at=time)
-            )
-        await context.webhooks.pause(session, endpoint_id, ME)
-    async with context.database.transaction() as session:
-        await context.webhooks.resume(session, endpoint_id, ME)
+            await db.execute(update(WebhookDelivery).where(*first).values(attempts=9, next_attempt_at=time))
+        await context.webhooks.pause(db, endpoint_id, ME)
+    async with context.database.transaction() as db:
+        await context.webhooks.resume(db, endpoint_id, ME)
     assert set(await every(context.database, select(WebhookDelivery.attempts))) == {0}
     async with working(context):
         await until_done(context.database, 3)
@@ -230,13 +228,13 @@ async def test_events_that_are_deleted_before_they_could_be_told_are_missed_loud
     await happen(context.database, 1)
     await taken_up(context, 1)
     seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
-    async with context.database.transaction() as session:
-        await context.webhooks.pause(session, endpoint_id, ME)
+    async with context.database.transaction() as db:
+        await context.webhooks.pause(db, endpoint_id, ME)
     await happen(context.database, 2, 3, 4)
-    async with context.database.transaction() as session:  # as the retention does
-        kept = await session.scalar(select(func.max(Event.id))) or 0
-        await session.execute(delete(Event).where(Event.id < kept))
-        await context.webhooks.resume(session, endpoint_id, ME)
+    async with context.database.transaction() as db:  # as the retention does
+        kept = await db.scalar(select(func.max(Event.id))) or 0
+        await db.execute(delete(Event).where(Event.id < kept))
+        await context.webhooks.resume(db, endpoint_id, ME)
     await taken_up(context, 2)
     await happen(context.database, 5)
     await taken_up(context, 3)
@@ -254,8 +252,8 @@ async def test_evicted_routine_events_are_missed_loudly_and_once(context: Contex
     await happen(context.database, 1)
     await taken_up(context, 1)
     seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
-    async with context.database.transaction() as session:
-        await context.webhooks.pause(session, endpoint_id, ME)
+    async with context.database.transaction() as db:
+        await context.webhooks.pause(db, endpoint_id, ME)
     await add_events(context.database, {"event_type": "credential.refreshed"}, {"event_type": "key.created"})
     retention = Retention(
         database=context.database,
@@ -265,8 +263,8 @@ async def test_evicted_routine_events_are_missed_loudly_and_once(context: Contex
     )
     assert (await retention.delete_old())["events_deleted"] == 1
     mark = await one(context.database, select(Event.data).where(Event.event_type == "events.evicted"))
-    async with context.database.transaction() as session:
-        await context.webhooks.resume(session, endpoint_id, ME)
+    async with context.database.transaction() as db:
+        await context.webhooks.resume(db, endpoint_id, ME)
     for number in (2, 3):
         await happen(context.database, number)
         await taken_up(context, number)

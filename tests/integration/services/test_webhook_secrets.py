@@ -29,8 +29,8 @@ async def test_both_secrets_are_by_the_new_key_and_open_still(sandbox_settings: 
         row, first = await before.webhooks.create(order, CALLER)
         second = await before.webhooks.rotate(row.endpoint_id, CALLER, overlap=timedelta(days=1))
         broken, _ = await before.webhooks.create(order, CALLER)
-        async with before.database.transaction() as session:  # a value of another row
-            await session.execute(
+        async with before.database.transaction() as db:  # a value of another row
+            await db.execute(
                 update(WebhookEndpoint).where(WebhookEndpoint.id == broken.id).values(secret=row.secret)
             )
     async with open_context(sandbox_settings(encryption_keys=key_list("new", "old"), **changes)) as after:

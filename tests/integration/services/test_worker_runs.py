@@ -43,8 +43,8 @@ async def test_the_turn_of_a_dead_process_is_taken_over_and_its_result_dropped(d
 async def test_a_turn_asked_for_during_a_turn_is_not_lost(database: Database):
     runs = runs_of(database, "a")
     turn = await runs.claim("sync")
-    async with database.transaction() as session:
-        await runs.make_due(session, "sync")
+    async with database.transaction() as db:
+        await runs.make_due(db, "sync")
     await runs.finish("sync", turn, succeeded=True, next_in=900)
     assert await runs.claim("sync") is not None
 
@@ -54,8 +54,8 @@ async def test_nor_one_asked_for_by_a_clock_that_differs(database: Database, ske
     """On one machine, too: the time is taken a little before it is written."""
     runs = runs_of(database, "a")
     turn = await runs.claim("sync")
-    async with database.transaction() as session:
-        await session.execute(update(WorkerRun).values(next_run_at=utc_now() + timedelta(seconds=skew)))
+    async with database.transaction() as db:
+        await db.execute(update(WorkerRun).values(next_run_at=utc_now() + timedelta(seconds=skew)))
     await runs.finish("sync", turn, succeeded=True, next_in=900)
     assert (await runs.schedule("sync")).next_run < utc_now() + timedelta(seconds=60)
 

@@ -50,23 +50,23 @@ def others(rows: Sequence[Any]) -> list[Any]:
 
 async def added(context: Context, rows: Sequence[Any]) -> Sequence[Any]:
     """`rows` in the database, the one at `BAD` refusing every change."""
-    async with context.database.transaction() as session:
-        session.add_all(rows)
+    async with context.database.transaction() as db:
+        db.add_all(rows)
     await refuse_changes(context.database, rows[BAD])
     return rows
 
 
 async def added_sessions(context: Context, **values: Any) -> Sequence[AuthorizationSession]:
     profiles = [new_profile() for _ in range(COUNT)]
-    async with context.database.transaction() as session:
-        session.add_all(profiles)
+    async with context.database.transaction() as db:
+        db.add_all(profiles)
     return await added(context, [new_session(profile, **values) for profile in profiles])
 
 
 async def statuses(context: Context, rows: Sequence[AuthorizationSession]) -> list[SessionStatus]:
     query = select(AuthorizationSession.id, AuthorizationSession.status)
-    async with context.database.reading() as session:
-        found = dict((await session.execute(query)).all())
+    async with context.database.reading() as db:
+        found = dict((await db.execute(query)).all())
     return [found[row.id] for row in rows]
 
 
@@ -97,8 +97,8 @@ OLD_ROWS: Final = {
 @pytest.mark.parametrize("kind", OLD_ROWS)
 async def test_cleanup_deletes_the_other_old_rows(context: Context, kind: str):
     rows = await added(context, [OLD_ROWS[kind](number) for number in range(COUNT)])
-    async with context.database.transaction() as session:
-        session.add(Event(event_type="x", actor="a"))  # the last event is kept, whatever its age
+    async with context.database.transaction() as db:
+        db.add(Event(event_type="x", actor="a"))  # the last event is kept, whatever its age
     await context.workers.named("cleanup").run_once()
     left = await every(context.database, select(type(rows[0]).id))
     assert set(left) & {row.id for row in rows} == {rows[BAD].id}
@@ -145,8 +145,8 @@ async def test_a_failing_step_of_the_cleanup_stops_no_other(
 ):
     """The worker has failed all the same, for its status and the readiness."""
     rows = [new_evidence(taken_at=PAST)]
-    async with context.database.transaction() as session:
-        session.add_all(rows)
+    async with context.database.transaction() as db:
+        db.add_all(rows)
 
     async def fail() -> int:
         raise ValueError("a step fails")
@@ -176,13 +176,13 @@ async def test_the_other_sessions_of_a_batch_are_released_and_cancelled(context:
     batch_id = await new_batch(context, COUNT, max_running=1)
     rows = await sessions_of(context.database, batch_id)
     await refuse_changes(context.database, rows[BAD])
-    async with context.database.transaction() as session:
-        await session.execute(update(Batch).values(max_running=4))
+    async with context.database.transaction() as db:
+        await db.execute(update(Batch).values(max_running=4))
     await context.batch_pacing.look_after()
     held = await sessions_of(context.database, batch_id, held=True)
     assert [row.id for row in held] == [rows[BAD].id]
-    async with context.database.transaction() as session:
-        await session.execute(update(Batch).values(status=BatchStatus.CANCELLED, reason="over"))
+    async with context.database.transaction() as db:
+        await db.execute(update(Batch).values(status=BatchStatus.CANCELLED, reason="over"))
     await context.batch_pacing.look_after()
     assert await statuses(context, others(rows)) == [SessionStatus.CANCELLED] * 4
 
@@ -230,10 +230,10 @@ async def test_the_other_revocations_are_made(sandbox_context: Context, admin: S
 async def test_the_other_accounts_are_repaired(sandbox_context: Context, admin: SandboxAdmin):
     """The bad account has no profile, and cannot be put off either."""
     chains = await due_chains(sandbox_context, admin, COUNT)
-    async with sandbox_context.database.transaction() as session:
-        session.add_all(new_profile(twitter_username=chain.account) for chain in others(chains))
+    async with sandbox_context.database.transaction() as db:
+        db.add_all(new_profile(twitter_username=chain.account) for chain in others(chains))
         broken = {"status": CredentialStatus.REAUTHORIZATION_REQUIRED, "refresh_due_at": None}
-        await session.execute(update(Credential).values(**broken))
+        await db.execute(update(Credential).values(**broken))
     await refuse_changes(sandbox_context.database, await chains[BAD].living_row())
     await sandbox_context.workers.named("repair").run_once()
     repaired = await every(sandbox_context.database, select(AuthorizationSession.twitter_username))
@@ -241,10 +241,10 @@ async def test_the_other_accounts_are_repaired(sandbox_context: Context, admin: 
 
 
 async def test_the_other_alarms_are_told(context: Context):
-    async with context.database.transaction() as session:
+    async with context.database.transaction() as db:
         names = ("too_many_waiting", "too_many_failures", "quarantined_profiles", "waiting_too_long")
         rows = [Alarm(name=name, is_active=True, changed_at=PAST, detail="") for name in names]
-        session.add_all(rows)
+        db.add_all(rows)
     await refuse_changes(context.database, rows[BAD], key="name")
     with pytest.raises(Exception, match="cannot be changed"):
         await context.workers.named("monitor").run_once()
@@ -305,8 +305,8 @@ async def test_cleanup_deletes_the_other_deliveries(open_services: OpenContext, 
         for account in "abcde":
             await happen(context.database, 1, account=account)
         await taken_up(context, COUNT)
-        async with context.database.transaction() as session:
-            await session.execute(update(WebhookDelivery).values(completed_at=PAST))
+        async with context.database.transaction() as db:
+            await db.execute(update(WebhookDelivery).values(completed_at=PAST))
         rows = await every(context.database, select(WebhookDelivery).order_by(WebhookDelivery.id))
         await refuse_changes(context.database, rows[BAD])
         await context.workers.named("cleanup").run_once()
@@ -316,8 +316,8 @@ async def test_cleanup_deletes_the_other_deliveries(open_services: OpenContext, 
 async def test_the_other_profiles_are_synced(sandbox_context: Context):
     await sandbox_context.gologin.sync_profiles()
     rows = await every(sandbox_context.database, select(Profile).order_by(Profile.id))
-    async with sandbox_context.database.transaction() as session:
-        await session.execute(update(Profile).values(profile_name="an old name"))
+    async with sandbox_context.database.transaction() as db:
+        await db.execute(update(Profile).values(profile_name="an old name"))
     await refuse_changes(sandbox_context.database, rows[BAD])
     result = await sandbox_context.gologin.sync_profiles()
     assert (result.updated, result.gone) == (len(rows) - 1, 0)

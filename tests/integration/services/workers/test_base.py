@@ -114,8 +114,8 @@ async def test_a_turn_that_was_asked_for_is_taken_at_once(new_worker: NewWorker,
     group = WorkerGroup([worker])
     group.start()
     await eventually(lambda: worker.count == 1)
-    async with database.transaction() as session:
-        await worker.request_turn(session)
+    async with database.transaction() as db:
+        await worker.request_turn(db)
     await eventually(lambda: worker.count == 2)
     await group.stop(grace=5)
 
