@@ -12,7 +12,7 @@ from app.services.keys.service import Scope
 from tests.e2e.canary import NOTHING, Canaries, Ledger, api_key
 from tests.e2e.children import Commands, Ended
 from tests.e2e.house import WAIT, House
-from tests.integration.api.test_access import ROUTES, Access, filled, listed
+from tests.fixtures.routes import ROUTES, Access, filled, listed
 
 OPENAPI: Final = Path(__file__).resolve().parents[2] / "openapi.json"
 NOT_DESCRIBED: Final = (

@@ -24,124 +24,17 @@ from app.services.webhooks.vault import new_secret
 from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.batches import place_batch, wanted
 from tests.fixtures.factories import new_profile, new_session, new_tokens
+from tests.fixtures.routes import APP, HOOK, NOBODY, OTHER_APP, ROUTES, WITHIN_BODY, Access, filled
 from tests.fixtures.settings import MakeSettings
 
-APP, OTHER_APP = "AIOTT1", "AIOTT2"
 WITHIN = Reach.of([APP], ["anna_*"])
 """Of all that there is in this file."""
 MAKER = Caller("within admin", frozenset({Scope.ADMIN}), WITHIN)
 _APPS = {
     name: {"client_id": name, "redirect_uri": "http://127.0.0.1:9/callback"} for name in (APP, OTHER_APP)
 }
-_NOBODY = "http://127.0.0.1:9"
-_HOOK = f"{_NOBODY}/hook"
-WITHIN_BODY = {"api_apps": [APP], "account_patterns": ["anna_*"]}
 
 PUBLIC = {"health", "ready", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
-
-
-@dataclass(frozen=True)
-class Access:
-    """What a route answers, and to whom."""
-
-    scope: Scope
-    granted: int
-    """To a key that has the scope and reaches what is asked for."""
-    other_app: int
-    """To a key with all scopes for another app."""
-    other_account: int | None = None
-    """To a key with all scopes for another account; None: as `other_app`."""
-    path: str = ""
-    body: dict[str, Any] | None = None
-    query: dict[str, str] = field(default_factory=dict)
-    whole_fleet: bool = False
-    """Only for keys without any restriction."""
-
-    @property
-    def elsewhere(self) -> tuple[int, int]:
-        return self.other_app, self.other_app if self.other_account is None else self.other_account
-
-
-def by_id(scope: Scope, granted: int, **more: Any) -> Access:
-    """What is out of reach is not there."""
-    return Access(scope, granted, 404, **more)
-
-
-def named(scope: Scope, granted: int, **more: Any) -> Access:
-    """What is out of reach is refused, as the caller names it himself."""
-    return Access(scope, granted, 403, **more)
-
-
-def listed(scope: Scope) -> Access:
-    """What is out of reach is left out."""
-    return Access(scope, 200, 200)
-
-
-def fleet(scope: Scope, granted: int) -> Access:
-    return Access(scope, granted, 403, whole_fleet=True)
-
-
-IN_APP = {"api_app": APP}
-ROUTES: dict[str, Access] = {
-    "authorize": named(Scope.AUTHORIZE, 202, body=IN_APP | {"account_id": "{new_account}"}),
-    "listAuthorizations": listed(Scope.AUTHORIZE),
-    "getAuthorization": by_id(Scope.AUTHORIZE, 200),
-    "cancelAuthorization": by_id(Scope.AUTHORIZE, 200),
-    "retryAuthorization": by_id(Scope.AUTHORIZE, 409),
-    "resumeAuthorization": by_id(Scope.AUTHORIZE, 409),
-    "getAuthorizationEvidence": by_id(Scope.EVIDENCE, 200),
-    "getAuthorizationScreenshot": by_id(Scope.EVIDENCE, 200),
-    "authorizeBatch": named(Scope.AUTHORIZE, 202, body={"rows": [IN_APP | {"account_id": "{new_account}"}]}),
-    "listBatches": listed(Scope.AUTHORIZE),
-    "getBatch": by_id(Scope.AUTHORIZE, 200),
-    "listBatchResults": by_id(Scope.AUTHORIZE, 200),
-    "cancelBatch": by_id(Scope.AUTHORIZE, 200),
-    "retryBatch": by_id(Scope.AUTHORIZE, 409),
-    "listProfiles": listed(Scope.PROFILES),
-    "syncProfiles": fleet(Scope.PROFILES, 202),
-    "listSyncs": fleet(Scope.PROFILES, 200),
-    "getSync": fleet(Scope.PROFILES, 200),
-    "listProfilesOfAccount": Access(Scope.PROFILES, 200, 200, 403),
-    "getProfile": by_id(Scope.PROFILES, 200),
-    "linkProfile": named(Scope.PROFILES, 200, body=IN_APP | {"twitter_username": "{account_id}"}),
-    "unlinkProfile": by_id(Scope.PROFILES, 200),
-    "releaseProfile": by_id(Scope.PROFILES, 200),
-    "getBreaker": fleet(Scope.ADMIN, 200),
-    "closeBreaker": fleet(Scope.ADMIN, 200),
-    "listPausedApps": listed(Scope.ADMIN),
-    "resumeApp": fleet(Scope.ADMIN, 200),  # here an account, not only the app, restricts the keys
-    "listAccounts": listed(Scope.AUTHORIZE),
-    "getAccount": Access(Scope.AUTHORIZE, 200, 404, 403),
-    "getToken": named(Scope.TOKENS_READ, 200, query=IN_APP),
-    "refreshToken": named(Scope.TOKENS_READ, 502, query=IN_APP),  # the provider does not answer here
-    "verifyToken": named(Scope.TOKENS_READ, 502, query=IN_APP),
-    "revokeToken": named(Scope.TOKENS_READ, 200, query=IN_APP),
-    "createKey": named(
-        Scope.ADMIN,
-        201,
-        body={"name": "{new_name}", "scopes": ["events"], "api_apps": [APP], "account_patterns": ["anna_1"]},
-    ),
-    "listKeys": listed(Scope.ADMIN),
-    "getKey": by_id(Scope.ADMIN, 200),
-    "rotateKey": by_id(Scope.ADMIN, 200),
-    "revokeKey": by_id(Scope.ADMIN, 200),
-    "listEvents": listed(Scope.EVENTS),
-    "exportEvents": Access(Scope.EVENTS, 200, 200, query={"format": "ndjson"}),
-    "streamEvents": listed(Scope.EVENTS),
-    "getEventStreamStats": fleet(Scope.ADMIN, 200),
-    "createWebhook": named(Scope.WEBHOOKS, 201, body={"url": _HOOK} | WITHIN_BODY),
-    "listWebhooks": listed(Scope.WEBHOOKS),
-    "getWebhook": by_id(Scope.WEBHOOKS, 200),
-    "updateWebhook": by_id(Scope.WEBHOOKS, 200, body={"name": "other"}),
-    "deleteWebhook": by_id(Scope.WEBHOOKS, 200),
-    "rotateWebhook": by_id(Scope.WEBHOOKS, 200),
-    "pauseWebhook": by_id(Scope.WEBHOOKS, 200),
-    "resumeWebhook": by_id(Scope.WEBHOOKS, 200),
-    "testWebhook": by_id(Scope.WEBHOOKS, 200),
-    "replayWebhook": by_id(Scope.WEBHOOKS, 202, body={"event_id": 1}),
-    "listDeliveries": by_id(Scope.WEBHOOKS, 200),
-    "getDelivery": by_id(Scope.WEBHOOKS, 200),
-}
 
 
 def name_of(route: Any) -> str:
@@ -180,14 +73,6 @@ class Asker:
         )
 
 
-def filled(body: Any, values: dict[str, str]) -> Any:
-    if isinstance(body, dict):
-        return {name: filled(value, values) for name, value in body.items()}
-    if isinstance(body, list):
-        return [filled(value, values) for value in body]
-    return body.format(**values) if isinstance(body, str) else body
-
-
 async def make_things(api: Api, number: int) -> dict[str, str]:
     """One of each kind, of an account of its own; their ids, by the names that the paths have for them."""
     account = f"anna_{number}"
@@ -218,7 +103,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
         hook = WebhookEndpoint(
             endpoint_id=f"hook-{number}",
             name="",
-            url=_HOOK,
+            url=HOOK,
             event_types=[],
             **WITHIN_BODY,
             secret=context.webhooks._vault.seal(f"hook-{number}", new_secret()),
@@ -251,7 +136,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
 @pytest_asyncio.fixture
 async def quiet_api(open_api: OpenApi) -> AsyncIterator[Api]:
     """Its workers take nothing."""
-    changes: dict[str, Any] = {"oauth_apps": _APPS, "x_web_url": _NOBODY, "x_api_url": _NOBODY}
+    changes: dict[str, Any] = {"oauth_apps": _APPS, "x_web_url": NOBODY, "x_api_url": NOBODY}
     changes |= {
         "rate_limit_per_minute": 10_000,
         "auth_failures_per_minute": 1000,
@@ -384,7 +269,7 @@ async def test_webhooks_and_keys_are_listed_as_far_as_a_key_reaches(quiet_api: A
     await make_things(quiet_api, 1)
     anna = await quiet_api.key(*Scope, name="anna", reach=Reach.of([APP], ["anna_1*"]))
     elsewhere = await quiet_api.key(*Scope, name="elsewhere", reach=Reach.of([OTHER_APP], []))
-    made = await quiet_api.client.post("/webhooks", json={"url": _HOOK}, headers=anna)
+    made = await quiet_api.client.post("/webhooks", json={"url": HOOK}, headers=anna)
     own = {"name": "of anna", "scopes": ["events"], "api_apps": [APP], "account_patterns": ["anna_1"]}
     await quiet_api.client.post("/keys", json=own, headers=anna)
 

@@ -30,7 +30,7 @@ from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.waiting import eventually
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+README = Path(__file__).resolve().parents[4] / "README.md"
 
 
 def streams_of(database: Database, *, keep: int = 2_000, **changes: float) -> EventStreams:

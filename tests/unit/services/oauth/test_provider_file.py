@@ -15,7 +15,7 @@ from app.services.oauth.provider import ConsentPageRules, OAuthProvider
 from app.services.oauth.provider_file import load_providers
 from tests.fixtures.settings import MakeSettings
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 SHORTEST = """\
 [plain]
