@@ -106,7 +106,7 @@ async def bare_loop(sandbox: SandboxProcess, tokens: dict[str, Any]) -> None:
 
 async def hand_out(context: Context, accounts: Sequence[str]) -> None:
     async def one(account: str) -> None:
-        await context.credentials.hand_out(account, APP, min_ttl=0, actor="benchmark")
+        await context.tokens.credentials.hand_out(account, APP, min_ttl=0, actor="benchmark")
 
     await each(accounts, one, HANDING_OUT)
 

@@ -73,7 +73,9 @@ class Readers:
             account = f"account_{random.randrange(self._accounts)}"
             began = perf_counter()
             try:
-                handed = await self._context.credentials.hand_out(account, APP, min_ttl=0, actor="benchmark")
+                handed = await self._context.tokens.credentials.hand_out(
+                    account, APP, min_ttl=0, actor="benchmark"
+                )
                 reads.failed += handed.access_token.get_secret_value() != f"token-of-{account}"
             except AppException:
                 reads.failed += 1
@@ -95,7 +97,7 @@ async def fill(context: Context, accounts: int) -> float:
     """Seconds."""
     began = perf_counter()
     store = TokenImport(
-        database=context.database, credentials=context.credentials, api_apps=[APP], replace=False
+        database=context.database, credentials=context.tokens.credentials, api_apps=[APP], replace=False
     )
     entries = (
         (
@@ -157,7 +159,7 @@ async def measure(title: str, url: str, folder: Path, accounts: int, readers: in
         async with readings.reading() as alone:
             await asyncio.sleep(seconds)
         print(f"  beside the rotation: {beside}\n  without it:          {alone}")
-        found = await key_audit.audit(context.database, context.vault)
+        found = await key_audit.audit(context.database, context.tokens.vault)
         print(f"  values by key: {dict(found.values)}, opened by no key: {len(found.unreadable)}")
 
 

@@ -78,7 +78,7 @@ async def naive(context: Context) -> int:
     """A query and a commit for each row."""
     seen = 0
     for page in range(1, NAIVE_PAGES + 1):
-        rows = (await context.syncs._client.list_profiles(page)).profiles
+        rows = (await context.fleet.syncs._client.list_profiles(page)).profiles
         for row in rows:
             async with context.database.transaction() as db:
                 profile = await db.scalar(select(Profile).where(Profile.profile_id == row.id))
@@ -102,7 +102,7 @@ async def compare(context: Context, sandbox: SandboxProcess, profiles: int) -> N
     for title in ("first", "no change", "1 % renamed, gone, new", "no change again"):
         if title.startswith("1 %"):
             await change(sandbox, profiles)
-        seconds, megabytes, statements, result = await measured(context, context.gologin.sync_profiles)
+        seconds, megabytes, statements, result = await measured(context, context.fleet.gologin.sync_profiles)
         assert isinstance(result, SyncResult)
         counts = f"created {result.created} updated {result.updated} gone {result.gone}"
         print(

@@ -182,7 +182,7 @@ def measures(context: Context, events: int) -> Measures:
         "events: 100 more": write,
         "events: the oldest 1,000 are deleted": delete_events,
         "sessions: numbers for the monitor": lambda: count_fleet(database),
-        "sessions: overdue ones are ended": context.session_runs.end_overdue,
+        "sessions: overdue ones are ended": context.sessions.runs.end_overdue,
     }
 
 

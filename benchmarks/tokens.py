@@ -59,7 +59,7 @@ async def store(
             "scopes": list(SCOPES),
             "token_expires_at": expires_at(number),
             "refresh_due_at": due_at(number),
-            **context.vault.sealed(grant.account, app, _tokens(grant)),
+            **context.tokens.vault.sealed(grant.account, app, _tokens(grant)),
         }
         for number, grant in enumerate(grants)
     ]

@@ -30,9 +30,9 @@ async def import_tokens(
     async with open_context(settings()) as context:
         store = TokenImport(
             database=context.database,
-            credentials=context.credentials,
+            credentials=context.tokens.credentials,
             api_apps=sorted(context.settings.oauth_apps),
-            handle_problem=context.oauth.handle_problem,
+            handle_problem=context.tokens.oauth.handle_problem,
             replace=replace,
         )
         with file.open("rb") as stream:

@@ -43,7 +43,7 @@ class LocalBatches:
             max_running=options.get("max_running"),
             stop_percent=options.get("stop_percent"),
         )
-        batches = self._context.batches
+        batches = self._context.sessions.batches
         async with self._context.database.transaction() as db:
             if again:
                 await batches.forget_source(db, source, caller=COMMAND_LINE)
@@ -82,8 +82,8 @@ class LocalBatches:
 
     async def cancel_batch(self, batch_id: str) -> None:
         async with self._context.database.transaction() as db:
-            await self._context.batches.cancel(db, batch_id, caller=COMMAND_LINE)
-        await self._context.batch_pacing.pace(batch_id)
+            await self._context.sessions.batches.cancel(db, batch_id, caller=COMMAND_LINE)
+        await self._context.sessions.pacing.pace(batch_id)
 
 
 class RemoteBatches(AsyncClient):

@@ -13,7 +13,7 @@ commands = typer.Typer(no_args_is_help=True, help="GoLogin's cloud API.")
 async def check_gologin() -> None:
     """Ask GoLogin whether the API token of the settings works; one call."""
     async with open_context(settings()) as context:
-        await context.gologin.check_token()
+        await context.fleet.gologin.check_token()
     print("GoLogin accepts the API token.")
 
 
@@ -22,5 +22,5 @@ async def check_gologin() -> None:
 async def close_breaker() -> None:
     """Let calls to GoLogin's cloud API through again; look at the API token first."""
     async with open_context(settings()) as context, context.database.transaction() as db:
-        was_open = await context.gate.close(db, actor="cli")
+        was_open = await context.fleet.gate.close(db, actor="cli")
     print("The breaker is closed." if was_open else "The breaker was not open.")

@@ -31,7 +31,7 @@ async def import_links(
         with counted("Linking", total) as progress:
             report = await links_csv.import_links(
                 context.database,
-                context.directory,
+                context.fleet.directory,
                 import_files.decoded_lines(content),
                 actor="cli",
                 progress=progress,

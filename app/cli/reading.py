@@ -109,7 +109,7 @@ class LocalReading:
         self._context = context
 
     async def token(self, account_id: str, api_app: str, *, min_ttl: float = 0.0) -> Token:
-        handed = await self._context.credentials.hand_out(
+        handed = await self._context.tokens.credentials.hand_out(
             account_id, api_app, min_ttl=min_ttl, actor=COMMAND_LINE.name
         )
         return Token(**vars(TokenResponse.from_handed(handed)))
@@ -126,9 +126,9 @@ class LocalReading:
         position = read_position(last_event_id)
         while True:
             reader = Reader(key_name=COMMAND_LINE.name, wanted=EventFilter(**filters), may_read=_always)
-            async with self._context.event_streams.opened(reader, last=position):
+            async with self._context.events.streams.opened(reader, last=position):
                 _check_gap(reader, last_event_id)
-                async for batch in self._context.event_streams.tell(reader):
+                async for batch in self._context.events.streams.tell(reader):
                     _check_gap(reader, last_event_id)
                     for told in batch:
                         shown = vars(EventResponse.from_row(told.event))

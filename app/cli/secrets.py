@@ -28,10 +28,10 @@ async def rotate() -> None:
     Exit code 1 when values are left: some that no key opens, or some that another process writes by another key.
     """
     async with open_context(settings()) as context:
-        total = await key_rotation.count_outdated(context.database, context.vault)
+        total = await key_rotation.count_outdated(context.database, context.tokens.vault)
         with counted("Rotating", total) as progress:
             report = await key_rotation.rotate(
-                context.database, context.vault, actor="cli", progress=progress
+                context.database, context.tokens.vault, actor="cli", progress=progress
             )
         webhooks = await webhook_secrets.rotate(
             context.database, WebhookVault(key_ring=context.settings.key_ring)

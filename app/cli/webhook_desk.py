@@ -21,7 +21,7 @@ _CALLER: Final = Caller("cli", frozenset({Scope.WEBHOOKS}))
 
 class LocalWebhooks:
     def __init__(self, context: Context) -> None:
-        self._webhooks, self._database = context.webhooks, context.database
+        self._webhooks, self._database = context.events.webhooks, context.database
 
     async def create(self, wanted: CreateWebhookRequest) -> tuple[str, str]:
         """Its id, and its secret."""

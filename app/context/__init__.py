@@ -16,33 +16,16 @@ from app.clients.bounded import BoundedTransport
 from app.clients.connections import StackedTransport
 from app.clients.webhooks import new_transport
 from app.config import Settings
-from app.context.events import build_events
-from app.context.fleet import build_fleet
-from app.context.sessions import build_sessions
-from app.context.tokens import build_tokens
+from app.context.events import Events, build_events
+from app.context.fleet import Fleet, build_fleet
+from app.context.sessions import Sessions, build_sessions
+from app.context.tokens import Tokens, build_tokens
 from app.context.workers import WORKERS_SHARE, build_workers
 from app.database import Database
-from app.services.authorizations.runs import SessionRuns
-from app.services.authorizations.service import AuthorizationService
-from app.services.automation import ProfileAutomator
-from app.services.batches.pacing import BatchPacing
-from app.services.batches.service import BatchService
-from app.services.events.exports import EventExports
-from app.services.events.streams import EventStreams
 from app.services.events.tail import check_order
-from app.services.gologin_service import GoLoginService
 from app.services.keys.service import KeyService
-from app.services.oauth.app_state import AppStates
-from app.services.oauth_service import OAuthService
 from app.services.operations.alarms import AlarmService
 from app.services.operations.worker_runs import WorkerRuns
-from app.services.profiles.directory import ProfileDirectory
-from app.services.profiles.request_budget import CloudGate
-from app.services.profiles.sync import ProfileSyncService
-from app.services.queue.jobs import JobQueue
-from app.services.tokens.service import CredentialService
-from app.services.tokens.vault import CredentialVault
-from app.services.webhooks.service import WebhookService
 from app.services.workers.base import WorkerGroup
 from app.services.workers.sync_worker import ProfileSyncWorker
 from app.utils.cursors import Cursors
@@ -58,35 +41,22 @@ class Context:
 
     settings: Settings
     database: Database
-    keys: KeyService
-    oauth: OAuthService
-    vault: CredentialVault
-    credentials: CredentialService
-    gate: CloudGate
-    directory: ProfileDirectory
-    syncs: ProfileSyncService
-    gologin: GoLoginService
-    authorizations: AuthorizationService
-    batches: BatchService
-    batch_pacing: BatchPacing
-    session_runs: SessionRuns
-    apps: AppStates
-    event_streams: EventStreams
-    event_exports: EventExports
     cursors: Cursors
-    automator: ProfileAutomator
+    keys: KeyService
+    fleet: Fleet
+    tokens: Tokens
+    sessions: Sessions
+    events: Events
     alarms: AlarmService
     loop_lag: LoopLag
-    queue: JobQueue
     workers: WorkerGroup
     sync_worker: ProfileSyncWorker
-    webhooks: WebhookService
 
     def begin_shutdown(self) -> None:
         """Take no new work, and answer those who wait for a session's end or follow events so that they can go."""
         self.workers.signal_stop()
-        self.authorizations.release_waiters()
-        self.event_streams.close()
+        self.sessions.authorizations.release_waiters()
+        self.events.streams.close()
 
     async def stop_workers(self) -> None:
         await self.workers.stop(grace=self.settings.shutdown_grace * WORKERS_SHARE)
@@ -128,7 +98,7 @@ def _build(
     stack.push_async_callback(keys.close)
     runs = WorkerRuns(database=database, owner=owner, lease_seconds=settings.lease_seconds)
     tokens = build_tokens(settings, database, http, owner, stack)
-    fleet = build_fleet(settings, database, http, runs, owner)
+    fleet = build_fleet(settings, database, http, owner)
     sessions = build_sessions(settings, database, fleet, tokens, owner, stack)
     events = build_events(settings, database, webhook_transport, owner)
     alarms, loop_lag = AlarmService(database=database), LoopLag(tick=settings.loop_tick)
@@ -136,29 +106,16 @@ def _build(
     return Context(
         settings=settings,
         database=database,
-        keys=keys,
-        oauth=tokens.oauth,
-        vault=tokens.vault,
-        credentials=tokens.credentials,
-        gate=fleet.gate,
-        directory=fleet.directory,
-        syncs=fleet.syncs,
-        gologin=fleet.gologin,
-        authorizations=sessions.authorizations,
-        batches=sessions.batches,
-        batch_pacing=sessions.pacing,
-        session_runs=sessions.runs,
-        apps=tokens.apps,
-        event_streams=events.streams,
-        event_exports=events.exports,
         cursors=settings.cursors,
-        automator=sessions.automator,
+        keys=keys,
+        fleet=fleet,
+        tokens=tokens,
+        sessions=sessions,
+        events=events,
         alarms=alarms,
         loop_lag=loop_lag,
-        queue=sessions.queue,
-        workers=WorkerGroup(workers),
-        sync_worker=fleet.sync_worker,
-        webhooks=events.webhooks,
+        workers=workers.group,
+        sync_worker=workers.sync,
     )
 
 

@@ -1,4 +1,4 @@
-"""What happens, told to others: event streams, exports and webhooks."""
+"""Events for others: streams, exports and webhooks."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,14 +9,11 @@ from app.clients.webhooks import WebhookClient
 from app.config import Environment, Settings
 from app.database import Database
 from app.services.events.exports import EventExports, ExportLimits
-from app.services.events.recorder import RECORDED
 from app.services.events.streams import EventStreams, StreamLimits
 from app.services.events.tail import EventTail
 from app.services.webhooks.deliveries import DeliveryLimits, WebhookDeliveries
-from app.services.webhooks.fanout import WebhookFanout
 from app.services.webhooks.service import WebhookService
 from app.services.webhooks.vault import WebhookVault
-from app.services.workers.webhook_worker import WebhookWorker
 
 
 @dataclass(frozen=True)
@@ -24,19 +21,13 @@ class Events:
     streams: EventStreams
     exports: EventExports
     webhooks: WebhookService
-    webhook_worker: WebhookWorker
+    webhook_client: WebhookClient
+    deliveries: WebhookDeliveries
 
 
 def build_events(
     settings: Settings, database: Database, transport: httpx.AsyncBaseTransport, owner: str
 ) -> Events:
-    webhooks, worker = _webhooks(settings, database, transport, owner)
-    return Events(_event_streams(settings, database), _event_exports(settings, database), webhooks, worker)
-
-
-def _webhooks(
-    settings: Settings, database: Database, transport: httpx.AsyncBaseTransport, owner: str
-) -> tuple[WebhookService, WebhookWorker]:
     client = WebhookClient(
         transport=transport,
         timeout=settings.webhook_timeout,
@@ -50,13 +41,15 @@ def _webhooks(
         concurrency=settings.webhook_concurrency,
         lease=settings.lease_seconds,
     )
-    deliveries = WebhookDeliveries(database=database, vault=vault, limits=limits, owner=owner)
-    service = WebhookService(
-        database=database, client=client, vault=vault, max_endpoints=settings.webhook_max_endpoints
+    return Events(
+        streams=_event_streams(settings, database),
+        exports=_event_exports(settings, database),
+        webhooks=WebhookService(
+            database=database, client=client, vault=vault, max_endpoints=settings.webhook_max_endpoints
+        ),
+        webhook_client=client,
+        deliveries=WebhookDeliveries(database=database, vault=vault, limits=limits, owner=owner),
     )
-    worker = WebhookWorker(fanout=WebhookFanout(database=database), deliveries=deliveries, client=client)
-    database.listen(RECORDED, worker.wake)
-    return service, worker
 
 
 def _event_streams(settings: Settings, database: Database) -> EventStreams:

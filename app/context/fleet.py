@@ -11,13 +11,11 @@ from app.clients.profile_browser import ProfileBrowserClient
 from app.config import Settings
 from app.database import Database
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
-from app.services.operations.worker_runs import WorkerRuns
 from app.services.profiles.account_rule import AccountRule
 from app.services.profiles.directory import ProfileDirectory
 from app.services.profiles.leases import ProfileLeases
 from app.services.profiles.request_budget import CloudGate
 from app.services.profiles.sync import ProfileSyncService
-from app.services.workers.sync_worker import ProfileSyncWorker
 
 
 @dataclass(frozen=True)
@@ -26,12 +24,9 @@ class Fleet:
     directory: ProfileDirectory
     syncs: ProfileSyncService
     gologin: GoLoginService
-    sync_worker: ProfileSyncWorker
 
 
-def build_fleet(
-    settings: Settings, database: Database, http: httpx.AsyncClient, runs: WorkerRuns, owner: str
-) -> Fleet:
+def build_fleet(settings: Settings, database: Database, http: httpx.AsyncClient, owner: str) -> Fleet:
     gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
     rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)
     directory = ProfileDirectory(rule=rule)
@@ -47,14 +42,7 @@ def build_fleet(
             max_concurrent=settings.max_concurrent_profiles, start_timeout=settings.profile_start_timeout
         ),
     )
-    sync_worker = ProfileSyncWorker(
-        gologin=gologin,
-        syncs=syncs,
-        runs=runs,
-        interval=settings.sync_interval,
-        retry_interval=settings.sync_retry_interval,
-    )
-    return Fleet(gate, directory, syncs, gologin, sync_worker)
+    return Fleet(gate, directory, syncs, gologin)
 
 
 def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGate) -> ProfileBrowserClient:

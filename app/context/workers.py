@@ -1,5 +1,6 @@
 """The loops that work in the background, from the start of the process to its stop."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from app.config import Settings
@@ -9,19 +10,30 @@ from app.context.sessions import Sessions
 from app.context.tokens import Tokens
 from app.database import Database
 from app.services.authorizations.repair import RepairLimits, TokenRepair
+from app.services.events.recorder import RECORDED
 from app.services.operations.alarms import AlarmService
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.operations.worker_runs import WorkerRuns
+from app.services.webhooks.fanout import WebhookFanout
 from app.services.workers.authorization_worker import AuthorizationWorker
-from app.services.workers.base import Worker
+from app.services.workers.base import Worker, WorkerGroup
 from app.services.workers.cleanup_worker import CleanupWorker
 from app.services.workers.monitor_worker import MonitorWorker, Thresholds
 from app.services.workers.refresh_worker import TokenRefreshWorker
 from app.services.workers.repair_worker import TokenRepairWorker
+from app.services.workers.sync_worker import ProfileSyncWorker
+from app.services.workers.webhook_worker import WebhookWorker
 from app.utils.loop_lag import LoopLag
 
 WORKERS_SHARE: Final = 0.8
 """Of the grace period: the rest is for closing the drivers, the connections and the database."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    group: WorkerGroup
+    sync: ProfileSyncWorker
+    """One of the group, which callers of the API ask for a sync."""
 
 
 def build_workers(
@@ -34,8 +46,19 @@ def build_workers(
     alarms: AlarmService,
     loop_lag: LoopLag,
     runs: WorkerRuns,
-) -> list[Worker]:
-    return [
+) -> Workers:
+    sync = ProfileSyncWorker(
+        gologin=fleet.gologin,
+        syncs=fleet.syncs,
+        runs=runs,
+        interval=settings.sync_interval,
+        retry_interval=settings.sync_retry_interval,
+    )
+    webhook = WebhookWorker(
+        fanout=WebhookFanout(database=database), deliveries=events.deliveries, client=events.webhook_client
+    )
+    database.listen(RECORDED, webhook.wake)
+    workers: list[Worker] = [
         AuthorizationWorker(
             runs=sessions.runs,
             batches=sessions.pacing,
@@ -45,7 +68,7 @@ def build_workers(
             lease_seconds=settings.lease_seconds,
             grace=settings.shutdown_grace * WORKERS_SHARE,
         ),
-        fleet.sync_worker,
+        sync,
         CleanupWorker(
             sessions=sessions.runs,
             gologin=fleet.gologin,
@@ -73,8 +96,9 @@ def build_workers(
             runs=runs,
             interval=settings.monitor_interval,
         ),
-        events.webhook_worker,
+        webhook,
     ]
+    return Workers(WorkerGroup(workers), sync)
 
 
 def _retention(settings: Settings, database: Database) -> Retention:

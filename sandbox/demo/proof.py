@@ -54,10 +54,10 @@ async def _try_token(context: Context, account: str, proof: Proof) -> dict[str, 
     """Ask the provider who the stored token is; returns the tokens in clear, to look for."""
     try:
         async with context.database.reading() as db:
-            tokens = await context.vault.tokens_of(db, account, "AIOTT1")
+            tokens = await context.tokens.vault.tokens_of(db, account, "AIOTT1")
             query = select(Credential.token_expires_at).where(Credential.account_id == account)
             expires_at = await db.scalar(query)
-        user = await context.oauth.verify_credentials("AIOTT1", tokens.access_token)
+        user = await context.tokens.oauth.verify_credentials("AIOTT1", tokens.access_token)
     except AppException:
         proof.works[account] = False
         return {}

@@ -79,7 +79,7 @@ async def surroundings(folder: Path, database_url: str) -> AsyncIterator[tuple[H
         environment = environment_for(sandbox, folder, database_url=database_url, **changes)
         house = House(sandbox, ServiceProcess(folder, environment), environment, folder)
         async with open_context(house.settings) as context, commands(folder / "killed") as run:
-            await context.gologin.sync_profiles()
+            await context.fleet.gologin.sync_profiles()
             yield house, context, run
 
 

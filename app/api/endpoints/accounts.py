@@ -96,7 +96,7 @@ async def get_token(
     context: ContextDep,
 ) -> APIResponse[TokenResponse]:
     """An access token that works now; refreshed first when it would not live for `min_ttl` seconds."""
-    handed = await context.credentials.hand_out(
+    handed = await context.tokens.credentials.hand_out(
         account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name, reach=caller.reach
     )
     return success_response(TokenResponse.from_handed(handed))
@@ -114,7 +114,7 @@ async def refresh_token(
     context: ContextDep,
 ) -> APIResponse[AccountResponse]:
     """Refresh the account's tokens now, however long they live."""
-    handed = await context.credentials.hand_out(
+    handed = await context.tokens.credentials.hand_out(
         account_id, query.api_app, min_ttl=0, actor=caller.name, reach=caller.reach, force=True
     )
     return success_response(AccountResponse.from_row(handed.row))
@@ -130,7 +130,9 @@ async def verify_token(
     context: ContextDep,
 ) -> APIResponse[VerifiedResponse]:
     """Ask the provider who the account's token speaks for; one that it refuses is refreshed, and asked about again."""
-    user = await context.credentials.verify(account_id, query.api_app, actor=caller.name, reach=caller.reach)
+    user = await context.tokens.credentials.verify(
+        account_id, query.api_app, actor=caller.name, reach=caller.reach
+    )
     is_same = user.username == account_id
     return success_response(
         VerifiedResponse(provider_user_id=user.id, username=user.username, is_same_account=is_same)
@@ -145,7 +147,7 @@ async def revoke_token(
     context: ContextDep,
 ) -> APIResponse[RevokedResponse]:
     """Revoke at the provider, then forget; if the provider does not answer it is tried again until it does."""
-    revoked = await context.credentials.revoke(
+    revoked = await context.tokens.credentials.revoke(
         account_id, query.api_app, actor=caller.name, reach=caller.reach
     )
     return success_response(RevokedResponse(status="revoked" if revoked else "revoking"))

@@ -71,13 +71,13 @@ async def authorize(
 ) -> APIResponse[SessionResponse]:
     """Start the account's authorization. The answer comes at once; `Prefer: wait=30` waits for the end."""
     async with context.database.transaction() as db:
-        placed = await context.authorizations.request(
+        placed = await context.sessions.authorizations.request(
             db, body.order(), caller=caller, idempotency_key=idempotency_key
         )
     response.headers["Location"] = f"/authorize/{placed.session_id}"
     if not placed.is_new:
         response.status_code = status.HTTP_200_OK
-    view = await context.authorizations.wait_for_end(placed.session_id, seconds=wait)
+    view = await context.sessions.authorizations.wait_for_end(placed.session_id, seconds=wait)
     return success_response(SessionResponse.from_view(view, existing=not placed.is_new))
 
 
@@ -100,7 +100,7 @@ async def get_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep
 ) -> APIResponse[SessionResponse]:
     """The session's status, stage, timings, attempts and error; `Prefer: wait=30` waits for its end."""
-    view = await context.authorizations.wait_for_end(session_id, seconds=wait, reach=caller.reach)
+    view = await context.sessions.authorizations.wait_for_end(session_id, seconds=wait, reach=caller.reach)
     return success_response(SessionResponse.from_view(view))
 
 
@@ -113,9 +113,11 @@ async def cancel_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
     """End the session now; a browser that runs for it stops within two seconds."""
-    await context.authorizations.cancel(db, session_id, actor=caller.name, reach=caller.reach)
+    await context.sessions.authorizations.cancel(db, session_id, actor=caller.name, reach=caller.reach)
     await db.flush()
-    return success_response(SessionResponse.from_view(await context.authorizations.view(db, session_id)))
+    return success_response(
+        SessionResponse.from_view(await context.sessions.authorizations.view(db, session_id))
+    )
 
 
 @router.post(
@@ -130,9 +132,11 @@ async def retry_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
     """Let a session that ended without tokens start again."""
-    await context.authorizations.retry(db, session_id, actor=caller.name, reach=caller.reach)
+    await context.sessions.authorizations.retry(db, session_id, actor=caller.name, reach=caller.reach)
     await db.flush()
-    return success_response(SessionResponse.from_view(await context.authorizations.view(db, session_id)))
+    return success_response(
+        SessionResponse.from_view(await context.sessions.authorizations.view(db, session_id))
+    )
 
 
 @router.post(
@@ -147,6 +151,8 @@ async def resume_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
     """A person is there: open the profile at the page that needs attention, and go on when they are done."""
-    await context.authorizations.resume(db, session_id, actor=caller.name, reach=caller.reach)
+    await context.sessions.authorizations.resume(db, session_id, actor=caller.name, reach=caller.reach)
     await db.flush()
-    return success_response(SessionResponse.from_view(await context.authorizations.view(db, session_id)))
+    return success_response(
+        SessionResponse.from_view(await context.sessions.authorizations.view(db, session_id))
+    )

@@ -79,7 +79,9 @@ async def authorize_batch(
         max_rows=context.settings.max_batch_rows,
     )
     async with context.database.transaction() as db:
-        placed = await context.batches.request(db, order, caller=caller, idempotency_key=idempotency_key)
+        placed = await context.sessions.batches.request(
+            db, order, caller=caller, idempotency_key=idempotency_key
+        )
     response.headers["Location"] = f"/batches/{placed.batch_id}"
     if not placed.is_new:
         response.status_code = status.HTTP_200_OK
@@ -140,8 +142,8 @@ async def cancel_batch(
 ) -> APIResponse[BatchResponse]:
     """End all its sessions now; browsers that run for it stop within two seconds."""
     async with context.database.transaction() as db:
-        await context.batches.cancel(db, batch_id, caller=caller)
-    await context.batch_pacing.pace(batch_id)
+        await context.sessions.batches.cancel(db, batch_id, caller=caller)
+    await context.sessions.pacing.pace(batch_id)
     async with context.database.reading() as db:
         view = await queries.view_batch(db, batch_id, caller=caller)
     return success_response(BatchResponse.from_view(view))
@@ -161,7 +163,7 @@ async def retry_batch(
     """Let its sessions that ended without tokens start again."""
     wanted = body or RetryBatchRequest()
     async with context.database.transaction() as db:
-        put_back = await context.batches.retry(
+        put_back = await context.sessions.batches.retry(
             db, batch_id, needs_attention=wanted.needs_attention, caller=caller
         )
     async with context.database.reading() as db:

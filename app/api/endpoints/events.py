@@ -104,7 +104,7 @@ def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None, *, rea
 
 async def _export_counted(caller: EventsCallerDep, context: ContextDep) -> AsyncIterator[None]:
     """For as long as the answer is under way."""
-    with context.event_exports.opened(caller.name):
+    with context.events.exports.opened(caller.name):
         yield
 
 
@@ -145,7 +145,7 @@ async def export_events(
             db, "events.exported", actor=caller.name, format=query.format, filters=query.filters()
         )
     write = _csv_lines if query.format == "csv" else _json_lines
-    parts = context.event_exports.parts(query.filter(caller.reach), _may_read(request, caller, context))
+    parts = context.events.exports.parts(query.filter(caller.reach), _may_read(request, caller, context))
     headers = {**_UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
     media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
     return _WholeOrBrokenOff(_written(parts, write), media_type=media_type, headers=headers)
@@ -177,7 +177,7 @@ async def _opened_reader(
     """For as long as the answer is under way."""
     may_read = _may_read(request, caller, context)
     reader = Reader(key_name=caller.name, wanted=query.filter(caller.reach), may_read=may_read)
-    async with context.event_streams.opened(reader, last=read_position(last_event_id)):
+    async with context.events.streams.opened(reader, last=read_position(last_event_id)):
         try:
             yield reader
         finally:
@@ -201,7 +201,7 @@ async def stream_events(
     `event: gap` comes where events may have been deleted before they were told; `event: end` says why the server ends
     it.
     """
-    return EventSourceResponse(_blocks(context.event_streams, reader), headers=_UNBUFFERED)
+    return EventSourceResponse(_blocks(context.events.streams, reader), headers=_UNBUFFERED)
 
 
 @router.get("/stream/stats", operation_id="getEventStreamStats", responses=errors())
@@ -209,7 +209,7 @@ async def get_stream_stats(
     _caller: FleetAdminCallerDep, context: ContextDep
 ) -> APIResponse[StreamStatsResponse]:
     """Who reads the stream of this process, and what it has told since it began."""
-    return success_response(StreamStatsResponse.from_streams(context.event_streams))
+    return success_response(StreamStatsResponse.from_streams(context.events.streams))
 
 
 async def _blocks(streams: EventStreams, reader: Reader) -> AsyncIterator[bytes]:

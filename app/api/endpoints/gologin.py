@@ -13,7 +13,7 @@ router = APIRouter(prefix="/gologin", tags=["gologin"], route_class=KeyFirstRout
 @router.get("/breaker", operation_id="getBreaker", responses=errors())
 async def get_breaker(_caller: FleetAdminCallerDep, context: ContextDep) -> APIResponse[BreakerResponse]:
     """Whether calls to GoLogin's cloud API are stopped, since when and why."""
-    return success_response(BreakerResponse.from_state(await context.gate.state()))
+    return success_response(BreakerResponse.from_state(await context.fleet.gate.state()))
 
 
 @router.post("/breaker/close", operation_id="closeBreaker", responses=errors())
@@ -21,5 +21,5 @@ async def close_breaker(
     caller: FleetAdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[BreakerResponse]:
     """Let calls through again, once you know that the API token of the settings works."""
-    await context.gate.close(db, actor=caller.name)
+    await context.fleet.gate.close(db, actor=caller.name)
     return success_response(BreakerResponse(is_open=False, opened_at=None, reason=None))

@@ -52,8 +52,8 @@ async def _report(context: Context) -> ReadinessResponse:
     outage = await context.database.outage()
     database = outage is None
     # A process without workers takes no jobs.
-    queue = context.queue.is_connected if context.workers.started else None
-    breaker = BreakerResponse.from_state(await context.gate.state()) if database else None
+    queue = context.sessions.queue.is_connected if context.workers.started else None
+    breaker = BreakerResponse.from_state(await context.fleet.gate.state()) if database else None
     alarms = await context.alarms.active() if database else []
     reasons = _reasons(context, outage, queue)
     return ReadinessResponse(
@@ -64,8 +64,8 @@ async def _report(context: Context) -> ReadinessResponse:
         workers=[
             WorkerHealth(name=worker.name, **asdict(worker.status)) for worker in context.workers.started
         ],
-        running_profiles=context.gologin.running_profiles,
-        max_concurrent_profiles=context.gologin.max_concurrent_profiles,
+        running_profiles=context.fleet.gologin.running_profiles,
+        max_concurrent_profiles=context.fleet.gologin.max_concurrent_profiles,
         event_loop=LoopLagHealth(**asdict(context.loop_lag.snapshot())),
         gologin_breaker=breaker,
         alarms=[AlarmResponse(name=row.name, since=row.changed_at, detail=row.detail) for row in alarms],

@@ -38,7 +38,7 @@ async def list_profiles(
     wanted = query.wanted(
         context.cursors, caller, of="profiles", sort=query.sort, descending=query.order == "desc"
     )
-    page = await context.directory.page(db, query.filter(), wanted, reach=caller.reach)
+    page = await context.fleet.directory.page(db, query.filter(), wanted, reach=caller.reach)
     rows = [ProfileResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="profiles")
 
@@ -62,7 +62,7 @@ async def list_syncs(
 ) -> PaginatedResponse[SyncResponse]:
     """Passes over GoLogin's list, the newest first."""
     wanted = query.wanted(context.cursors, caller, of="syncs", descending=True)
-    page = await context.syncs.page(db, wanted)
+    page = await context.fleet.syncs.page(db, wanted)
     rows = [SyncResponse.from_row(row) for row in page.rows]
     return query.answer(page, rows, context.cursors, caller, of="syncs")
 
@@ -72,7 +72,7 @@ async def get_sync(
     sync_id: str, _caller: FleetProfilesCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[SyncResponse]:
     """How far a sync is, and what it found."""
-    return success_response(SyncResponse.from_row(await context.syncs.get(db, sync_id)))
+    return success_response(SyncResponse.from_row(await context.fleet.syncs.get(db, sync_id)))
 
 
 @router.get("/by-account/{account_id}", operation_id="listProfilesOfAccount", responses=errors())
@@ -84,7 +84,7 @@ async def list_profiles_of_account(
     api_app: Annotated[str | None, Query(description="Of those for the app, or for any")] = None,
 ) -> APIResponse[list[ProfileResponse]]:
     """The account's active profiles; the first is the one that an authorization uses."""
-    rows = await context.directory.of_account(db, account_id, api_app=api_app, reach=caller.reach)
+    rows = await context.fleet.directory.of_account(db, account_id, api_app=api_app, reach=caller.reach)
     return success_response([ProfileResponse.from_row(row) for row in rows])
 
 
@@ -94,7 +94,7 @@ async def get_profile(
 ) -> APIResponse[ProfileResponse]:
     """One profile, whether GoLogin still lists it or not."""
     return success_response(
-        ProfileResponse.from_row(await context.directory.get(db, profile_id, reach=caller.reach))
+        ProfileResponse.from_row(await context.fleet.directory.get(db, profile_id, reach=caller.reach))
     )
 
 
@@ -107,7 +107,7 @@ async def link_profile(
     profile_id: str, body: LinkRequest, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
     """Say by hand whose profile it is; this wins over the rule of the settings."""
-    row = await context.directory.link(
+    row = await context.fleet.directory.link(
         db,
         profile_id,
         account_id=body.twitter_username,
@@ -125,7 +125,7 @@ async def unlink_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
     """Whose profile it is follows from the rule of the settings again."""
-    row = await context.directory.unlink(db, profile_id, actor=caller.name, reach=caller.reach)
+    row = await context.fleet.directory.unlink(db, profile_id, actor=caller.name, reach=caller.reach)
     return success_response(ProfileResponse.from_row(row))
 
 
@@ -136,5 +136,5 @@ async def release_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
     """End a quarantine, once you have seen that no browser of the profile runs."""
-    row = await context.directory.release(db, profile_id, actor=caller.name, reach=caller.reach)
+    row = await context.fleet.directory.release(db, profile_id, actor=caller.name, reach=caller.reach)
     return success_response(ProfileResponse.from_row(row))

@@ -52,7 +52,7 @@ async def create_webhook(
     body: CreateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[CreatedWebhookResponse]:
     """Be told of events from now on; the answer has the secret, once."""
-    row, secret = await context.webhooks.create(body.order(), caller)
+    row, secret = await context.events.webhooks.create(body.order(), caller)
     shown = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
     return success_response(CreatedWebhookResponse(**vars(shown), secret=secret.get_secret_value()))
 
@@ -69,7 +69,7 @@ async def get_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[WebhookResponse]:
     """With how many deliveries wait, and were given up."""
-    row = await context.webhooks.get(db, webhook_id, caller)
+    row = await context.events.webhooks.get(db, webhook_id, caller)
     return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
 
@@ -82,7 +82,7 @@ async def update_webhook(
     webhook_id: str, body: UpdateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[WebhookResponse]:
     """Deliveries that wait go to the new URL; those of types, apps or accounts that it no longer has are parked."""
-    row = await context.webhooks.update(webhook_id, body.order(), caller)
+    row = await context.events.webhooks.update(webhook_id, body.order(), caller)
     async with context.database.reading() as db:
         view = await queries.view(db, row)
     return success_response(WebhookResponse.from_view(view))
@@ -93,7 +93,7 @@ async def delete_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[None]:
     """Nothing is sent to it any more; its deliveries are forgotten, too."""
-    await context.webhooks.delete(db, webhook_id, caller)
+    await context.events.webhooks.delete(db, webhook_id, caller)
     return success_response(None)
 
 
@@ -108,7 +108,7 @@ async def rotate_webhook(
     """A new secret; for a day, or as asked, deliveries are signed with the old one as well."""
     wanted = body or RotateWebhookRequest()
     overlap = timedelta(seconds=wanted.overlap_seconds)
-    secret = await context.webhooks.rotate(webhook_id, caller, overlap=overlap, force=wanted.force)
+    secret = await context.events.webhooks.rotate(webhook_id, caller, overlap=overlap, force=wanted.force)
     return success_response(RotatedWebhookResponse(secret=secret.get_secret_value()))
 
 
@@ -117,7 +117,7 @@ async def pause_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[WebhookResponse]:
     """Send nothing until it is resumed; no event is lost that is not deleted meanwhile."""
-    row = await context.webhooks.pause(db, webhook_id, caller)
+    row = await context.events.webhooks.pause(db, webhook_id, caller)
     return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
 
@@ -126,7 +126,7 @@ async def resume_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[WebhookResponse]:
     """Go on; what waits for another attempt is tried at once, also when it was not paused."""
-    row = await context.webhooks.resume(db, webhook_id, caller)
+    row = await context.events.webhooks.resume(db, webhook_id, caller)
     return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
 
@@ -135,7 +135,7 @@ async def test_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[TestedWebhookResponse]:
     """Send a `webhook.test` now and answer with what came back; also while it is paused."""
-    answer = await context.webhooks.test(webhook_id, caller)
+    answer = await context.events.webhooks.test(webhook_id, caller)
     return success_response(TestedWebhookResponse.of_answer(answer))
 
 
@@ -153,7 +153,7 @@ async def replay_webhook(
     db: DbDep,
 ) -> APIResponse[ReplayedWebhookResponse]:
     """Send all events since a time or an event again, with their old ids; of a paused one once it is resumed."""
-    replay = await context.webhooks.replay(db, webhook_id, caller, since=body.begin)
+    replay = await context.events.webhooks.replay(db, webhook_id, caller, since=body.begin)
     return success_response(ReplayedWebhookResponse(**vars(replay)))
 
 
@@ -170,7 +170,7 @@ async def list_deliveries(
     db: ReadDbDep,
 ) -> PaginatedResponse[DeliveryResponse]:
     """Those of the newest events first."""
-    endpoint = await context.webhooks.get(db, webhook_id, caller)
+    endpoint = await context.events.webhooks.get(db, webhook_id, caller)
     name = f"deliveries of {endpoint.endpoint_id}"
     wanted = query.wanted(context.cursors, caller, of=name, sort="event_id", descending=True)
     page = await queries.page_of_deliveries(db, endpoint, caller.reach, wanted, status=query.status)
@@ -191,7 +191,7 @@ async def get_delivery(
     db: ReadDbDep,
 ) -> APIResponse[DeliveryDetailResponse]:
     """One delivery with every attempt and what was answered."""
-    endpoint = await context.webhooks.get(db, webhook_id, caller)
+    endpoint = await context.events.webhooks.get(db, webhook_id, caller)
     row, attempts = await queries.delivery(db, endpoint, caller.reach, delivery_id)
     shown = DeliveryResponse.from_row(row)
     attempt_list = [DeliveryAttemptResponse.of(attempt) for attempt in attempts]

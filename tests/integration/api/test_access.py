@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -89,7 +88,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
     async with context.database.transaction() as db:
         db.add_all([*profiles, row, sync, seen])
         await db.flush()
-        await context.credentials.store(
+        await context.tokens.credentials.store(
             db,
             account_id=account,
             api_app=APP,
@@ -106,7 +105,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             url=HOOK,
             event_types=[],
             **WITHIN_BODY,
-            secret=context.webhooks._vault.seal(f"hook-{number}", new_secret()),
+            secret=context.events.webhooks._vault.seal(f"hook-{number}", new_secret()),
             after_xact_id=0,
             after_event_id=0,
             created_by="tests",

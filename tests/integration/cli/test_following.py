@@ -56,7 +56,7 @@ async def test_one_who_waits_for_nobody_is_told(
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
     for row in await under_way(database, batch_id):
         await end(context, row)
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
     assert await asyncio.wait_for(waiting, 60)
     assert said.getvalue().count("--work") == 1
     assert "2 completed" in out.getvalue()
@@ -81,7 +81,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
     async with database.reading() as db:
         rows = list(await db.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id)))
     assert len(rows) == 2
-    await context.batch_pacing.look_after()
+    await context.sessions.pacing.look_after()
     for row in rows:
         await end(context, row)
     assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True, True]
@@ -99,10 +99,10 @@ async def test_a_batch_is_followed_by_its_id(
     file.write_text("")
     options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), batch_id=placed.batch_id)
     waiting = asyncio.create_task(authorize_file(desk, options, out=console, err=console))
-    await context.batch_pacing.look_after()
+    await context.sessions.pacing.look_after()
     for row in await under_way(database, placed.batch_id):
         await end(context, row)
-    await context.batch_pacing.pace(placed.batch_id)
+    await context.sessions.pacing.pace(placed.batch_id)
     assert await asyncio.wait_for(waiting, 60)
     assert f"Batch {placed.batch_id}: completed" in said.getvalue()
     assert await count(database, Batch) == 2

@@ -110,11 +110,11 @@ async def test_a_batch_is_waited_for(
     placed = await caller.do("make_batch", rows, api_app=APP, max_running=5, idempotency_key=anna)
     assert (placed.accepted, placed.rejected, placed.max_running, placed.existing) == (3, 1, 5, False)
     assert (await caller.do("make_batch", rows, api_app=APP, max_running=5, idempotency_key=anna)).existing
-    await context.batch_pacing.pace(placed.batch_id)
+    await context.sessions.pacing.pace(placed.batch_id)
     waiting = await soon(caller.do("wait_for_batch", placed.batch_id))
     for session_id in {row.session_id for row in placed.rows if row.session_id}:
         await end(context, await row_of(context, session_id))
-    await context.batch_pacing.pace(placed.batch_id)
+    await context.sessions.pacing.pace(placed.batch_id)
     batch = await waiting
     assert (batch.status, batch.open, batch.counts["completed"]) == ("completed", 0, 3)
     assert await caller.do("batch", placed.batch_id) == batch
@@ -178,11 +178,11 @@ async def test_events_are_read_to_the_end(caller: Caller, context: Context, monk
 async def test_the_stream_goes_on_through_its_ends(caller: Caller, context: Context):
     """Each event once, also one with characters at which some end lines; the server ends the stream every 0.3 s."""
     kind = f"test.{secrets.token_hex(4)}"
-    opened = context.event_streams.totals.opened
+    opened = context.events.streams.totals.opened
     for number in range(3):
         await record(context.database, number, event_type=kind, words="a\u2028b\x85c\r\nd")
     reading_on = asyncio.create_task(caller.some("stream_events", 12, event_type=kind, last_event_id="0-0"))
-    await eventually(lambda: context.event_streams.totals.opened >= opened + 3)
+    await eventually(lambda: context.events.streams.totals.opened >= opened + 3)
     for number in range(3, 12):
         await record(context.database, number, event_type=kind)
     async with asyncio.timeout(60):

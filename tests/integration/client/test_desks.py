@@ -133,12 +133,12 @@ async def test_events_are_the_same_in_both_places(service: Served, context: Cont
         listed = [event async for event in remote.events(**filters)]
         assert [event.data["number"] for event in listed] == [2, 1, 0]
         assert [event async for event in local.events(**filters)] == listed
-        opened = context.event_streams.totals.opened
+        opened = context.events.streams.totals.opened
         following = [
             asyncio.create_task(_first(4, place.stream_events(last_event_id="0-0", **filters)))
             for place in (local, remote)
         ]
-        await eventually(lambda: context.event_streams.totals.opened >= opened + 5)
+        await eventually(lambda: context.events.streams.totals.opened >= opened + 5)
         await record(context.database, 3, account_id=account, api_app="AIOTT1")
         async with asyncio.timeout(60):
             told = await asyncio.gather(*following)

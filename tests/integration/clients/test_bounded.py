@@ -189,15 +189,15 @@ async def test_a_profile_list_may_be_larger_than_other_answers(
 async def test_the_service_reads_within_ceilings(sandbox_context: Any):
     """The client that everything of the service shares."""
     clients = (
-        sandbox_context.oauth._client,
-        sandbox_context.gologin._client,
-        sandbox_context.gologin._devtools,
+        sandbox_context.tokens.oauth._client,
+        sandbox_context.fleet.gologin._client,
+        sandbox_context.fleet.gologin._devtools,
     )
     assert {type(client._http._transport) for client in clients} == {BoundedTransport}
     async with scripted(answer(json.dumps({"access_token": "x" * MAX_ANSWER}).encode())) as server:
         async with asyncio.timeout(60):
             with pytest.raises(TwitterAPIException, match="larger than"):
-                await ask_token(sandbox_context.oauth._client._http, server.url)
+                await ask_token(sandbox_context.tokens.oauth._client._http, server.url)
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "br"])

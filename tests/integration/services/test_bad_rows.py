@@ -70,9 +70,9 @@ async def test_sessions_with_a_start_in_the_year_58879_keep_no_other_back(
         past = utc_now() - timedelta(seconds=1)
         for row in lost:
             (await db.get(AuthorizationSession, row.id)).lease_expires_at = past
-    assert await context.session_runs.end_expired() == 2
-    assert await context.session_runs.recover_lost() == 2
-    assert await context.session_runs.deliver_waiting() == (4 if database.is_sqlite else 2)
+    assert await context.sessions.runs.end_expired() == 2
+    assert await context.sessions.runs.recover_lost() == 2
+    assert await context.sessions.runs.deliver_waiting() == (4 if database.is_sqlite else 2)
 
 
 @pytest.mark.parametrize("step", ["recover_lost", "end_expired"])
@@ -99,7 +99,7 @@ async def test_a_row_that_cannot_be_changed_keeps_no_other_back(
         move(db, row, *values, **named)
 
     monkeypatch.setattr(transitions, "move", refusing)
-    assert await getattr(context.session_runs, step)() == 2
+    assert await getattr(context.sessions.runs, step)() == 2
     after = await statuses(database)
     changed = SessionStatus.PENDING if step == "recover_lost" else SessionStatus.TIMEOUT
     kept = SessionStatus.IN_PROGRESS if step == "recover_lost" else SessionStatus.PENDING
@@ -119,7 +119,7 @@ async def test_an_outage_is_not_taken_for_a_bad_row(
 
     monkeypatch.setattr(transitions, "move", away)
     with pytest.raises(DatabaseUnavailableException):
-        await context.session_runs.end_expired()
+        await context.sessions.runs.end_expired()
 
 
 @pytest.mark.parametrize("failing", ["end_expired", "recover_lost", "deliver_waiting"])
@@ -161,9 +161,9 @@ async def test_a_batch_that_cannot_be_looked_after_keeps_no_session_back(
         return done[0]
 
     done: list[int] = []
-    deliver = context.session_runs.deliver_waiting
-    monkeypatch.setattr(context.batch_pacing, "look_after", failing)
-    monkeypatch.setattr(context.session_runs, "deliver_waiting", delivered)
+    deliver = context.sessions.runs.deliver_waiting
+    monkeypatch.setattr(context.sessions.pacing, "look_after", failing)
+    monkeypatch.setattr(context.sessions.runs, "deliver_waiting", delivered)
     worker = context.workers.named("authorization")
     await worker._look_after_waiting()
     assert done == [1]
@@ -175,14 +175,14 @@ async def test_a_credential_that_cannot_be_taken_keeps_no_other_back(
 ):
     chains = await due_chains(sandbox_context, admin, 3)
     bad = chains[1].account
-    read = sandbox_context.vault.refresh_token
+    read = sandbox_context.tokens.vault.refresh_token
 
     def failing(row: Credential) -> Any:
         if row.account_id == bad:
             raise OverflowError
         return read(row)
 
-    monkeypatch.setattr(sandbox_context.vault, "refresh_token", failing)
+    monkeypatch.setattr(sandbox_context.tokens.vault, "refresh_token", failing)
     taken = await sandbox_context.workers.named("refresh")._leases.take_due(10)
     assert {held.account_id for held in taken} == {chains[0].account, chains[2].account}
     row = await chains[1].living_row()
@@ -194,11 +194,11 @@ async def test_no_wait_is_applied_above_its_ceiling(
     database: Database, context: Context, add_session: AddRow, asked: float
 ):
     row = await add_session()
-    job = await context.session_runs.claim(row.session_id)
-    wait = await context.session_runs.fail(job, TwitterAPIException(429, "x", retry_after=asked))
+    job = await context.sessions.runs.claim(row.session_id)
+    wait = await context.sessions.runs.fail(job, TwitterAPIException(429, "x", retry_after=asked))
     assert wait == MAX_WAIT
     async with database.transaction() as db:
-        await context.apps.limited(db, "AIOTT1", seconds=asked)
+        await context.tokens.apps.limited(db, "AIOTT1", seconds=asked)
     latest = utc_now() + timedelta(seconds=MAX_WAIT + 1)
     async with database.reading() as db:
         not_before = await db.scalar(select(AuthorizationSession.not_before))

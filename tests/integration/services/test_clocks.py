@@ -57,13 +57,13 @@ async def test_a_claim_lives_in_the_eyes_of_a_clock_that_differs(
 ):
     row = await add_session()
     async with open_services() as here, open_services() as there:
-        job = await here.session_runs.claim(row.session_id)
+        job = await here.sessions.runs.claim(row.session_id)
         assert job is not None
         set_clock(ahead)
-        assert await there.session_runs.recover_lost() == 0
-        assert await there.session_runs.end_overdue() == 0
-        assert await there.session_runs.claim(row.session_id) is None
-        assert await here.session_runs.renew(job)
+        assert await there.sessions.runs.recover_lost() == 0
+        assert await there.sessions.runs.end_overdue() == 0
+        assert await there.sessions.runs.claim(row.session_id) is None
+        assert await here.sessions.runs.renew(job)
     async with database.reading() as db:
         read = (await db.scalars(select(AuthorizationSession))).one()
     assert (read.status, read.attempts) == (SessionStatus.IN_PROGRESS, 1)
@@ -76,9 +76,9 @@ async def test_nor_is_one_lost_that_a_clock_behind_has_made(
     row = await add_session()
     async with open_services() as here, open_services() as there:
         set_clock(-MINUTE)
-        assert await here.session_runs.claim(row.session_id) is not None
+        assert await here.sessions.runs.claim(row.session_id) is not None
         set_clock(timedelta())
-        assert await there.session_runs.recover_lost() == 0
+        assert await there.sessions.runs.recover_lost() == 0
     assert 10 < await seconds_left(database, AuthorizationSession) <= 20
 
 
@@ -87,11 +87,11 @@ async def test_a_profile_is_not_taken_over_by_a_clock_ahead(
 ):
     profile = await add_profile()
     async with open_services(profile_start_timeout=1) as here, open_services() as there:
-        leases = here.gologin._leases
+        leases = here.fleet.gologin._leases
         async with leases.held(profile.profile_id) as token:
             await leases.note_browser(profile.profile_id, token, "ws://127.0.0.1:1/devtools/browser/x")
             set_clock(MINUTE)
-            assert await there.gologin._leases.take_over_expired() == []
+            assert await there.fleet.gologin._leases.take_over_expired() == []
             assert await leases._renew(profile.profile_id, token)
             assert 10 < await seconds_left(database, Profile) <= 20
 
@@ -115,10 +115,10 @@ async def test_a_jump_of_the_clock_is_set_right_by_the_next_heartbeat(
     """As after a clock that was an hour ahead when the lease was taken."""
     row = await add_session()
     async with open_services() as here:
-        job = await here.session_runs.claim(row.session_id)
+        job = await here.sessions.runs.claim(row.session_id)
         assert job is not None
         async with database.transaction() as db:
             read = (await db.scalars(select(AuthorizationSession))).one()
             read.lease_expires_at = utc_now() + timedelta(hours=1)
-        assert await here.session_runs.renew(job)
+        assert await here.sessions.runs.renew(job)
     assert 10 < await seconds_left(database, AuthorizationSession) <= 20

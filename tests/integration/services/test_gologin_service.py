@@ -61,7 +61,7 @@ async def is_free(database: Database, profile_id: str) -> bool:
 
 
 async def all_given_back(context: Context, database: Database, admin: SandboxAdmin, profile_id: str) -> bool:
-    nothing_runs = context.gologin.running_profiles == 0 and not context.gologin._slots.locked()
+    nothing_runs = context.fleet.gologin.running_profiles == 0 and not context.fleet.gologin._slots.locked()
     return nothing_runs and await is_free(database, profile_id) and await running(admin, profile_id) == []
 
 
@@ -73,11 +73,11 @@ async def test_it_runs_under_a_lease_and_is_stopped_at_the_end(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):
     stages: list[SessionStage] = []
-    async with sandbox_context.gologin.running_profile(known, report=stages.append) as browser:
+    async with sandbox_context.fleet.gologin.running_profile(known, report=stages.append) as browser:
         version = (await http.get(f"http://{browser.address}/json/version")).json()
         assert f"/{browser.major}." in version["Browser"]
         assert await running(admin, known) == [known]
-        assert sandbox_context.gologin.running_profiles == 1
+        assert sandbox_context.fleet.gologin.running_profiles == 1
         assert not await is_free(database, known)
     assert stages == [SessionStage.PROFILE_STARTING]
     assert await all_given_back(sandbox_context, database, admin, known)
@@ -91,10 +91,10 @@ async def test_a_cookie_that_was_set_just_before_the_end_is_kept(
     cookie = {"name": "sign-in", "value": secrets.token_hex(8), "url": "https://kept.example/"}
     settings = sandbox_settings(profile_browser=product, adspower_url=info.adspower_url)
     async with open_context(settings) as context:
-        async with context.gologin.running_profile(known, report=ignore) as browser:
+        async with context.fleet.gologin.running_profile(known, report=ignore) as browser:
             lasting = {**cookie, "expires": (utc_now() + timedelta(days=9)).timestamp()}
             await command(browser.ws_url, "Storage.setCookies", {"cookies": [lasting]})
-        async with context.gologin.running_profile(known, report=ignore) as browser:
+        async with context.fleet.gologin.running_profile(known, report=ignore) as browser:
             found = (await command(browser.ws_url, "Storage.getCookies"))["cookies"]
     assert cookie["value"] in [each["value"] for each in found if each["name"] == cookie["name"]]
 
@@ -103,7 +103,7 @@ async def test_an_error_in_the_middle_stops_it(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
 ):
     with pytest.raises(KeyError):
-        async with sandbox_context.gologin.running_profile(known, report=ignore):
+        async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
             raise KeyError
     assert await all_given_back(sandbox_context, database, admin, known)
 
@@ -114,7 +114,7 @@ async def test_a_cancellation_stops_it(
     entered = asyncio.Event()
 
     async def work() -> None:
-        async with sandbox_context.gologin.running_profile(known, report=ignore):
+        async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
             entered.set()
             await asyncio.Event().wait()
 
@@ -130,7 +130,7 @@ async def test_a_cancellation_stops_it(
 async def test_a_browser_that_died_is_stopped_all_the_same(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
 ):
-    async with sandbox_context.gologin.running_profile(known, report=ignore):
+    async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
         await admin.kill_browser(known)
     assert await all_given_back(sandbox_context, database, admin, known)
 
@@ -145,16 +145,16 @@ async def test_one_more_than_the_slots_waits_and_says_so(
         waits.set()
 
     async def run_second(context: Context) -> int:
-        async with context.gologin.running_profile(second, report=report):
+        async with context.fleet.gologin.running_profile(second, report=report):
             return len(await running(admin, known, second))
 
     async with open_context(sandbox_settings(max_concurrent_profiles=1)) as context:
-        async with context.gologin.running_profile(known, report=ignore):
+        async with context.fleet.gologin.running_profile(known, report=ignore):
             task = asyncio.create_task(run_second(context))
             await asyncio.wait_for(waits.wait(), 10)
             assert stages == [SessionStage.WAITING_FOR_SLOT]
             with pytest.raises(ConcurrentProfileLimitException):
-                async with context.gologin.running_profile(second, report=ignore, wait=False):
+                async with context.fleet.gologin.running_profile(second, report=ignore, wait=False):
                     pass
         assert await asyncio.wait_for(task, 30) == 1
         assert stages == [SessionStage.WAITING_FOR_SLOT, SessionStage.PROFILE_STARTING]
@@ -169,10 +169,10 @@ async def test_a_profile_runs_once_whoever_asks(
     known: str,
 ):
     async with open_context(sandbox_settings()) as other:
-        async with sandbox_context.gologin.running_profile(known, report=ignore):
+        async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
             for context in (other, sandbox_context):
                 with pytest.raises(ProfileInUseException):
-                    async with context.gologin.running_profile(known, report=ignore):
+                    async with context.fleet.gologin.running_profile(known, report=ignore):
                         pass
             assert await running(admin, known) == [known]
         assert await all_given_back(other, database, admin, known)
@@ -181,7 +181,7 @@ async def test_a_profile_runs_once_whoever_asks(
 async def test_the_browser_of_a_process_that_died_is_stopped_before_its_profile_runs_again(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):
-    gologin, settings = sandbox_context.gologin, sandbox_context.settings
+    gologin, settings = sandbox_context.fleet.gologin, sandbox_context.settings
     started = await http.post(
         f"{settings.gologin_local_url}/browser/start-profile", json={"profileId": known, "sync": True}
     )
@@ -204,7 +204,7 @@ async def test_a_lost_lease_stops_the_browser_and_leaves_the_new_holders_lease(
 ):
     async with open_context(sandbox_settings(lease_seconds=0.3)) as context:
         with pytest.raises(LeaseLostException):
-            async with context.gologin.running_profile(known, report=ignore):
+            async with context.fleet.gologin.running_profile(known, report=ignore):
                 async with database.transaction() as db:
                     row = await db.scalar(select(Profile).where(Profile.profile_id == known))
                     row.lease_token = "of-another-process"
@@ -236,7 +236,7 @@ async def test_a_start_that_fails_is_stopped_again(
     await admin.clear_stats()
     await admin.set_fault("local.start", **fault)
     with pytest.raises(error):
-        async with sandbox_context.gologin.running_profile(known, report=ignore):
+        async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
             pass
     assert await admin.requests(endpoint="local.stop")
     assert await all_given_back(sandbox_context, database, admin, known)
@@ -244,10 +244,10 @@ async def test_a_start_that_fails_is_stopped_again(
 
 async def freed_by_the_sweep(context: Context, database: Database, admin: SandboxAdmin, known: str) -> None:
     """Not before the grace of a late browser is over; its slot is free at once."""
-    assert (context.gologin.running_profiles, context.gologin._slots.locked()) == (0, False)
+    assert (context.fleet.gologin.running_profiles, context.fleet.gologin._slots.locked()) == (0, False)
     assert not await is_free(database, known)
     async with asyncio.timeout(60):
-        while not await context.gologin.stop_left_overs():
+        while not await context.fleet.gologin.stop_left_overs():
             await asyncio.sleep(0.01)
     assert await all_given_back(context, database, admin, known)
 
@@ -259,7 +259,7 @@ async def test_a_start_that_hangs_is_given_up_and_stopped_again(
     await admin.set_fault("local.start", kind)
     async with open_context(sandbox_settings(profile_start_timeout=1)) as context:
         with pytest.raises(GoLoginAPIException, match="timeout"):
-            async with context.gologin.running_profile(known, report=ignore):
+            async with context.fleet.gologin.running_profile(known, report=ignore):
                 pass
         assert await admin.requests(endpoint="local.stop")
         await freed_by_the_sweep(context, database, admin, known)
@@ -272,7 +272,7 @@ async def test_a_caller_may_give_a_start_less_time_and_no_more(
     async with open_context(sandbox_settings(profile_start_timeout=2)) as context:
         for asked, used in ((0.5, "0.5"), (60, "2")):
             with pytest.raises(GoLoginAPIException, match=f"no answer within {used} seconds"):
-                async with context.gologin.running_profile(known, report=ignore, start_timeout=asked):
+                async with context.fleet.gologin.running_profile(known, report=ignore, start_timeout=asked):
                     pass
             await freed_by_the_sweep(context, database, admin, known)
 
@@ -289,7 +289,7 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
         starting = asyncio.Event()
 
         async def work() -> None:
-            async with context.gologin.running_profile(known, report=lambda _stage: starting.set()):
+            async with context.fleet.gologin.running_profile(known, report=lambda _stage: starting.set()):
                 pass
 
         task = asyncio.create_task(work())
@@ -304,7 +304,7 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
         url = f"{context.settings.gologin_local_url}/browser/start-profile"
         assert (await http.post(url, json=late)).is_success
         with pytest.raises(ProfileInUseException):
-            async with context.gologin.running_profile(known, report=ignore):
+            async with context.fleet.gologin.running_profile(known, report=ignore):
                 pass
         await freed_by_the_sweep(context, database, admin, known)
 
@@ -313,7 +313,7 @@ async def test_a_stop_that_fails_hides_no_result_and_the_browser_goes_all_the_sa
     sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
 ):
     await admin.set_fault("local.stop", "status", status=500)
-    async with sandbox_context.gologin.running_profile(known, report=ignore):
+    async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
         pass
     async with asyncio.timeout(60):
         while not await all_given_back(sandbox_context, database, admin, known):
@@ -335,7 +335,7 @@ async def test_a_browser_with_an_unusable_address_is_stopped(
 ):
     await admin.set_fault("local.start", "odd_address", body=address)
     with pytest.raises(AppException, match=words):
-        async with sandbox_context.gologin.running_profile(known, report=ignore):
+        async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
             pass
     assert await all_given_back(sandbox_context, database, admin, known)
 
@@ -346,7 +346,7 @@ async def test_a_browser_with_an_unusable_address_that_cannot_be_stopped_is_quar
     await admin.set_fault("local.start", "odd_address", body="ws://127.0.0.1:1/devtools/browser/x")
     await admin.set_fault("local.stop", "status", status=500)
     with pytest.raises(SeleniumConnectionException):
-        async with sandbox_context.gologin.running_profile(known, report=ignore):
+        async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
             pass
     async with database.reading() as db:
         row = await db.scalar(select(Profile).where(Profile.profile_id == known))
@@ -359,5 +359,5 @@ async def test_a_refused_start_says_it_in_gologins_words(
     body = {"status": "error", "message": "Profile is running on another device"}
     await admin.set_fault("local.start", "status", status=200, body=body)
     with pytest.raises(GoLoginAPIException, match="Profile is running on another device"):
-        async with sandbox_context.gologin.running_profile(known, report=ignore):
+        async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
             pass

@@ -91,7 +91,7 @@ async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Cha
 async def test_an_answer_about_the_token_before_breaks_no_newer_one(chain: Chain):
     old = await chain.living_row()
     await chain.authorize()
-    await chain.context.credentials._leases.end_unrefreshable(old, "TOKEN_REFUSED")
+    await chain.context.tokens.credentials._leases.end_unrefreshable(old, "TOKEN_REFUSED")
     assert (await chain.living_row()).status is CredentialStatus.ACTIVE
 
 
@@ -99,7 +99,7 @@ async def test_a_wrong_secret_of_the_app_breaks_no_account(chain: Chain, open_wi
     async with open_with(client_secret="wrong") as context:
         with pytest.raises(InvalidClientException):
             await chain.verify(by=context)
-        assert not await context.credentials.revoke(chain.account, APP, actor="tests")
+        assert not await context.tokens.credentials.revoke(chain.account, APP, actor="tests")
     assert (await chain.living_row()).refresh_error_code == "INVALID_CLIENT"
     assert await chain.usable_grants() == 1
 
@@ -121,7 +121,7 @@ async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain, alrea
 
 
 async def test_a_verifier_works_once(chain: Chain):
-    oauth = chain.context.oauth
+    oauth = chain.context.tokens.oauth
     request = await oauth.generate_auth_url(APP)
     assert request.code_verifier is None
     with pytest.raises(InvalidGrantException):

@@ -46,9 +46,9 @@ class Failing:
 async def claimed(context: Context, add_session: AddRow, **outage: bool | int) -> AuthorizationJob:
     """A session of this process, whose next transaction meets an outage."""
     row = await add_session()
-    job = await context.session_runs.claim(row.session_id)
+    job = await context.sessions.runs.claim(row.session_id)
     assert job is not None
-    context.session_runs._database = Failing(context.database, **outage)
+    context.sessions.runs._database = Failing(context.database, **outage)
     return job
 
 
@@ -69,7 +69,7 @@ async def test_tokens_are_stored_once_whichever_side_of_the_commit_the_outage_hi
     context: Context, database: Database, add_session: AddRow, after_commit: bool
 ):
     job = await claimed(context, add_session, after_commit=after_commit)
-    await context.session_runs.complete(job, ALICE, new_tokens())
+    await context.sessions.runs.complete(job, ALICE, new_tokens())
     assert (await row_of(database, job)).status is SessionStatus.COMPLETED
     assert sorted(await events(database, job)) == [
         "authorization.completed",
@@ -87,10 +87,10 @@ async def test_a_session_taken_over_during_the_outage_is_not_completed(
     async with database.transaction() as db:
         row = await db.get(AuthorizationSession, (await row_of(database, job)).id)
         row.lease_expires_at = utc_now()
-    context.session_runs._database = context.database
-    assert await context.session_runs.recover_lost() == 1
+    context.sessions.runs._database = context.database
+    assert await context.sessions.runs.recover_lost() == 1
     with pytest.raises(LeaseLostException):
-        await context.session_runs.complete(job, ALICE, new_tokens())
+        await context.sessions.runs.complete(job, ALICE, new_tokens())
     async with database.reading() as db:
         assert await db.scalar(select(func.count()).select_from(Credential)) == 0
 
@@ -99,13 +99,13 @@ async def test_one_completed_by_a_later_attempt_is_not_taken_for_ours(
     context: Context, database: Database, add_session: AddRow
 ):
     job = await claimed(context, add_session, times=0)
-    await context.session_runs.fail(job, TwitterAPIException(503, "down"))
+    await context.sessions.runs.fail(job, TwitterAPIException(503, "down"))
     async with database.transaction() as db:
         (await db.get(AuthorizationSession, (await row_of(database, job)).id)).not_before = None
-    later = await context.session_runs.claim(job.session_id)
-    await context.session_runs.complete(later, ALICE, new_tokens())
+    later = await context.sessions.runs.claim(job.session_id)
+    await context.sessions.runs.complete(later, ALICE, new_tokens())
     with pytest.raises(LeaseLostException):
-        await context.session_runs.complete(job, ALICE, new_tokens())
+        await context.sessions.runs.complete(job, ALICE, new_tokens())
 
 
 async def test_an_outage_longer_than_the_lease_says_that_the_outcome_is_not_known(
@@ -114,14 +114,14 @@ async def test_an_outage_longer_than_the_lease_says_that_the_outcome_is_not_know
     async with open_services(lease_seconds=0.3) as context:
         job = await claimed(context, add_session, times=1000)
         with pytest.raises(DatabaseUnavailableException):
-            await context.session_runs.complete(job, ALICE, new_tokens())
+            await context.sessions.runs.complete(job, ALICE, new_tokens())
 
 
 async def test_a_failure_is_recorded_once_through_an_outage(
     context: Context, database: Database, add_session: AddRow
 ):
     job = await claimed(context, add_session, times=2)
-    assert await context.session_runs.fail(job, LoginRequiredException("alice")) is None
+    assert await context.sessions.runs.fail(job, LoginRequiredException("alice")) is None
     row = await row_of(database, job)
     assert (row.status, row.error_code) == (SessionStatus.NEEDS_ATTENTION, "LOGIN_REQUIRED")
     assert (await events(database, job)).count("authorization.needs_attention") == 1
@@ -131,5 +131,7 @@ async def test_the_next_attempt_waits_for_as_long_as_was_asked_for(
     context: Context, database: Database, add_session: AddRow
 ):
     job = await claimed(context, add_session, times=0)
-    assert await context.session_runs.fail(job, TwitterAPIException(429, "slow down", retry_after=600)) == 600
+    assert (
+        await context.sessions.runs.fail(job, TwitterAPIException(429, "slow down", retry_after=600)) == 600
+    )
     assert (await row_of(database, job)).not_before > utc_now()

@@ -25,9 +25,9 @@ async def test_a_session_that_needs_attention_is_resumed(quiet_api: Api):
     assert (made["consent"], made["awaits_person"]) == ("automatic", False)
     path = f"/authorize/{made['session_id']}/resume"
     refused(await quiet_api.client.post(path), 409, "ATTENTION_NOT_NEEDED")
-    job = await quiet_api.context.session_runs.claim(made["session_id"])
+    job = await quiet_api.context.sessions.runs.claim(made["session_id"])
     assert job is not None
-    await quiet_api.context.session_runs.fail(job, LoginRequiredException("alice"))
+    await quiet_api.context.sessions.runs.fail(job, LoginRequiredException("alice"))
     resumed = answered(await quiet_api.client.post(path), 202)
     assert (resumed["status"], resumed["awaits_person"]) == ("pending", True)
     refused(await quiet_api.client.post("/authorize/unknown/resume"), 404, "SESSION_NOT_FOUND")
@@ -38,7 +38,7 @@ async def test_what_is_asked_for_reaches_the_job(quiet_api: Api):
     body = BODY | {"consent": "attended", "stage_timeouts": steps}
     made = answered(await quiet_api.client.post("/authorize", json=body), 202)
     assert (made["consent"], made["awaits_person"]) == ("attended", True)
-    job = await quiet_api.context.session_runs.claim(made["session_id"])
+    job = await quiet_api.context.sessions.runs.claim(made["session_id"])
     assert job is not None
     assert job.stage_timeouts == steps
 

@@ -32,7 +32,7 @@ ALONE = {
 async def test_too_many_exports_are_refused(open_sqlite_api: OpenApi):
     async with open_sqlite_api(event_exports_per_key=1) as api:
         assert (await api.client.get("/events/export")).status_code == 200
-        with api.context.event_exports.opened("bootstrap"):
+        with api.context.events.exports.opened("bootstrap"):
             response = await api.client.get("/events/export")
         refused(response, 429, "TOO_MANY_EXPORTS")
         assert response.headers["Retry-After"] == "30"
@@ -47,7 +47,7 @@ async def filled(settings: Settings) -> AsyncIterator[tuple[Served, Context]]:
         context: Context = service.app.state.context
         await add_events(context.database, *({"data": {"padding": "x" * 10_000}} for _ in range(1_500)))
         yield service, context
-        await eventually(lambda: not context.event_exports.running)
+        await eventually(lambda: not context.events.exports.running)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ async def test_an_export_is_broken_off_when_its_key_is_revoked(
         async with http.stream("GET", f"{service.url}/events/export", headers=headers) as answer:
             parts = answer.aiter_raw()
             size = len(await anext(parts))
-            assert context.event_exports.running == ["own"]
+            assert context.events.exports.running == ["own"]
             async with context.database.transaction() as db:
                 await context.keys.revoke(db, made.row.key_id, caller=COMMAND_LINE)
             with pytest.raises(httpx.RemoteProtocolError):
@@ -88,7 +88,7 @@ async def test_an_export_that_nobody_takes_is_cut_off(
         _, writer = await asyncio.open_connection(service.host, service.port)
         writer.write(f"GET /events/export HTTP/1.1\r\nHost: service\r\nX-API-Key: {API_KEY}\r\n\r\n".encode())
         await eventually(lambda: logged(caplog, "http.client_stalled"))
-        await eventually(lambda: not context.event_exports.running)
+        await eventually(lambda: not context.events.exports.running)
         writer.close()
     (line,) = logged(caplog, "http.client_stalled")
     assert line["path"] == "/events/export"

@@ -135,13 +135,13 @@ async def test_a_restricted_key_sees_what_it_is_for(open_api: OpenApi, monkeypat
         rows = [{"account_id": account_id, "api_app": app} for account_id, app in places]
         await add_events(api.context.database, *rows)
         stream = asyncio.create_task(api.client.get("/events/stream", headers={"Last-Event-ID": "0-0"}))
-        await eventually(lambda: api.context.event_streams.totals.told == 1)
+        await eventually(lambda: api.context.events.streams.totals.told == 1)
         for account_id, app in places:
             await record(api.context.database, 1, account_id=account_id, api_app=app)
         listed = (await api.client.get("/events")).json()["data"]
         exported = (await api.client.get("/events/export")).text.splitlines()
-        await eventually(lambda: api.context.event_streams.totals.told == 2)
-        api.context.event_streams.close()
+        await eventually(lambda: api.context.events.streams.totals.told == 2)
+        api.context.events.streams.close()
         streamed = [line for line in (await stream).text.splitlines() if line.startswith('data: {"id"')]
         found = [json.loads(line.removeprefix("data: ")) for line in streamed]
         assert [json.loads(line) for line in exported] == listed == found[::-1]
@@ -168,7 +168,7 @@ async def test_a_stream_ends_when_its_key_may_not_read_it_any_more(
 
             monkeypatch.setattr(api.context.keys, "authenticate", authenticate)
             stream = asyncio.create_task(api.client.get("/events/stream"))
-            await eventually(lambda: api.context.event_streams.readers)
+            await eventually(lambda: api.context.events.streams.readers)
             now[0] = later
             assert (await stream).text.endswith('event: end\ndata: {"reason": "access"}\n\n')
 
@@ -233,7 +233,7 @@ async def test_the_stream_replays_beats_and_says_why_it_ends(open_api: OpenApi):
 
 async def test_too_many_streams_are_refused(open_api: OpenApi):
     async with open_api(event_stream_readers_per_key=1) as api:
-        streams = api.context.event_streams
+        streams = api.context.events.streams
         streams.readers.append(object.__new__(type("Busy", (), {"key_name": "bootstrap"})))
         response = await api.client.get("/events/stream")
         refused(response, 429, "TOO_MANY_STREAMS")

@@ -16,9 +16,9 @@ SEEN = PageEvidence("http://h/login", "Log in", ("Button",), ("an error",), JPEG
 async def failed(api: Api, row, *errors_and_evidence) -> str:
     """One attempt for each error; the session's id."""
     for error, evidence in errors_and_evidence:
-        job = await api.context.session_runs.claim(row.session_id)
+        job = await api.context.sessions.runs.claim(row.session_id)
         assert job is not None
-        await api.context.session_runs.fail(job, error, evidence=evidence)
+        await api.context.sessions.runs.fail(job, error, evidence=evidence)
     return row.session_id
 
 
@@ -87,11 +87,11 @@ async def test_a_scope_of_its_own(api: Api, add_session: AddRow):
 
 async def test_a_lost_lease_leaves_no_evidence(quiet_api: Api, add_session: AddRow, database):
     row = await add_session()
-    job = await quiet_api.context.session_runs.claim(row.session_id)
+    job = await quiet_api.context.sessions.runs.claim(row.session_id)
     assert job is not None
     async with database.transaction() as db:
-        await quiet_api.context.authorizations.cancel(db, row.session_id, actor="a")
+        await quiet_api.context.sessions.authorizations.cancel(db, row.session_id, actor="a")
     with pytest.raises(LeaseLostException):
-        await quiet_api.context.session_runs.fail(job, BrowserCrashedException(), evidence=SEEN)
+        await quiet_api.context.sessions.runs.fail(job, BrowserCrashedException(), evidence=SEEN)
     async with database.reading() as db:
         assert await db.get(Evidence, 1) is None

@@ -118,7 +118,7 @@ async def test_an_outage_of_the_queue_is_shown(open_api: OpenApi, postgresql_url
     async with open_api(database_url=postgresql_url) as api:
         async with api.context.database.transaction() as db:
             await db.execute(text("DROP TABLE pgqueuer"))
-        await eventually(lambda: not api.context.queue.is_connected)
+        await eventually(lambda: not api.context.sessions.queue.is_connected)
         response = await api.client.get("/health/ready")
     data = response.json()["data"]
     assert (response.status_code, data["database"], data["queue"]) == (503, True, False)

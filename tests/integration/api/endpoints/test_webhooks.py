@@ -169,7 +169,7 @@ async def test_a_webhook_that_is_not_there(api: Api, receiver: Receiver):
 
 
 async def test_a_key_that_is_for_some_accounts_makes_and_sees_no_more(api: Api, receiver: Receiver):
-    webhooks, database = api.context.webhooks, api.context.database
+    webhooks, database = api.context.events.webhooks, api.context.database
     team = Caller("team", frozenset({Scope.WEBHOOKS}), Reach.of(["X"], ["team_*"]))
     everything, _ = await webhooks.create(WebhookOrder(url=receiver.url()), Caller("all", frozenset()))
     mine, _ = await webhooks.create(WebhookOrder(url=receiver.url()), team)

@@ -35,19 +35,21 @@ ATTENDED, AUTOMATIC = ConsentMode.ATTENDED, ConsentMode.AUTOMATIC
 
 async def place(context: Context, **order: object) -> str:
     async with context.database.transaction() as db:
-        placed = await context.authorizations.request(db, Order("alice", "AIOTT1", **order), caller=CALLER)
+        placed = await context.sessions.authorizations.request(
+            db, Order("alice", "AIOTT1", **order), caller=CALLER
+        )
     return placed.session_id
 
 
 async def failed(context: Context, session_id: str, error: AppException) -> None:
-    job = await context.session_runs.claim(session_id)
+    job = await context.sessions.runs.claim(session_id)
     assert job is not None
-    await context.session_runs.fail(job, error)
+    await context.sessions.runs.fail(job, error)
 
 
 async def resume(context: Context, session_id: str) -> None:
     async with context.database.transaction() as db:
-        await context.authorizations.resume(db, session_id, actor="operator")
+        await context.sessions.authorizations.resume(db, session_id, actor="operator")
 
 
 async def read(database: Database, session_id: str) -> AuthorizationSession:
@@ -88,7 +90,7 @@ async def test_the_request_says_it_then_the_app_then_the_setting(
     async with open_services(consent_mode=setting, oauth_apps={"AIOTT1": own.model_dump()}) as context:
         row = await read(database, await place(context, consent=asked))
         assert (row.consent, row.awaits_person) == (expected, expected is ATTENDED)
-        job = await context.session_runs.claim(row.session_id)
+        job = await context.sessions.runs.claim(row.session_id)
     assert job is not None
     assert (job.consent, job.awaits_person) == (expected, expected is ATTENDED)
 
@@ -102,11 +104,11 @@ async def test_a_resumed_session_waits_for_the_person_in_an_attempt_of_its_own(
     row = await read(database, session_id)
     assert (row.status, row.awaits_person, row.consent) == (SessionStatus.PENDING, True, AUTOMATIC)
     assert row.expires_at > utc_now()
-    job = await service.session_runs.claim(session_id)
+    job = await service.sessions.runs.claim(session_id)
     assert job is not None
     assert (job.awaits_person, job.attempt) == (True, 2)
-    await service.session_runs.reached(job, SessionStage.WAITING_FOR_PERSON, utc_now())
-    await service.session_runs.fail(job, PersonNotSeenException("alice", 900))
+    await service.sessions.runs.reached(job, SessionStage.WAITING_FOR_PERSON, utc_now())
+    await service.sessions.runs.fail(job, PersonNotSeenException("alice", 900))
     assert (await read(database, session_id)).status is SessionStatus.NEEDS_ATTENTION
 
     async with database.reading() as db:
@@ -135,7 +137,7 @@ async def test_a_retry_asks_for_nobody(service: Context, database: Database):
     await resume(service, session_id)
     await failed(service, session_id, PersonNotSeenException("alice", 900))
     async with database.transaction() as db:
-        await service.authorizations.retry(db, session_id, actor="a")
+        await service.sessions.authorizations.retry(db, session_id, actor="a")
     assert not (await read(database, session_id)).awaits_person
 
 

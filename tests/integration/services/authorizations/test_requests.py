@@ -48,7 +48,7 @@ async def place(
     context: Context, order: Order = ORDER, key: str | None = None, caller: Caller = CALLER
 ) -> Placed:
     async with context.database.transaction() as db:
-        return await context.authorizations.request(db, order, caller=caller, idempotency_key=key)
+        return await context.sessions.authorizations.request(db, order, caller=caller, idempotency_key=key)
 
 
 async def read(database: Database, session_id: str) -> AuthorizationSession:
@@ -68,8 +68,8 @@ async def count(database: Database) -> int:
 async def ended(context: Context, error: Exception) -> str:
     """A session whose only attempt has failed."""
     placed = await place(context)
-    job = await context.session_runs.claim(placed.session_id)
-    await context.session_runs.fail(job, error)
+    job = await context.sessions.runs.claim(placed.session_id)
+    await context.sessions.runs.fail(job, error)
     return placed.session_id
 
 
@@ -85,7 +85,7 @@ async def test_an_open_session_is_given_back_and_an_ended_one_is_not(service: Co
     first = await place(service)
     assert await place(service) == Placed(first.session_id, is_new=False)
     async with service.database.transaction() as db:
-        await service.authorizations.cancel(db, first.session_id, actor="tests")
+        await service.sessions.authorizations.cancel(db, first.session_id, actor="tests")
     assert (await place(service)).is_new
 
 
@@ -99,7 +99,7 @@ async def test_forced_it_is_made_beside_the_open_one(service: Context, database:
 
 async def test_another_app_is_another_session(service: Context, database: Database):
     apps = dict.fromkeys(("AIOTT1", "AIOTT2"), service.settings.oauth_apps["AIOTT1"])
-    service.oauth._apps = apps
+    service.tokens.oauth._apps = apps
     assert (await place(service)).is_new
     assert (await place(service, Order("alice", "AIOTT2"))).is_new
 
@@ -107,7 +107,7 @@ async def test_another_app_is_another_session(service: Context, database: Databa
 async def test_a_key_gives_the_same_session_after_its_end_too(service: Context):
     first = await place(service, key="k-1")
     async with service.database.transaction() as db:
-        await service.authorizations.cancel(db, first.session_id, actor="tests")
+        await service.sessions.authorizations.cancel(db, first.session_id, actor="tests")
     assert await place(service, key="k-1") == Placed(first.session_id, is_new=False)
     assert (await place(service, key="k-2")).is_new
 
@@ -156,10 +156,10 @@ async def test_with_too_many_waiting_it_is_refused(open_services: OpenContext, d
 
 async def test_a_session_is_not_claimed_before_its_time(service: Context, database: Database):
     placed = await place(service, Order("alice", "AIOTT1", not_before=utc_now() + timedelta(hours=1)))
-    assert await service.session_runs.claim(placed.session_id) is None
+    assert await service.sessions.runs.claim(placed.session_id) is None
     async with database.transaction() as db:
         await db.execute(update(AuthorizationSession).values(not_before=utc_now()))
-    assert await service.session_runs.claim(placed.session_id) is not None
+    assert await service.sessions.runs.claim(placed.session_id) is not None
 
 
 async def test_what_may_pass_is_tried_again_and_each_attempt_is_kept(service: Context, database: Database):
@@ -168,12 +168,12 @@ async def test_what_may_pass_is_tried_again_and_each_attempt_is_kept(service: Co
     for _ in range(3):
         async with database.transaction() as db:
             await db.execute(update(AuthorizationSession).values(not_before=None))
-        job = await service.session_runs.claim(placed.session_id)
-        waits.append(await service.session_runs.fail(job, BrowserCrashedException()))
+        job = await service.sessions.runs.claim(placed.session_id)
+        waits.append(await service.sessions.runs.fail(job, BrowserCrashedException()))
     assert waits[2] is None
     assert 0 < waits[0] < waits[1] * 3
     async with database.reading() as db:
-        view = await service.authorizations.view(db, placed.session_id)
+        view = await service.sessions.authorizations.view(db, placed.session_id)
     assert (view.row.status, view.row.error_code) == (SessionStatus.FAILED, "BROWSER_CRASHED")
     assert [(attempt.number, attempt.error_code) for attempt in view.attempts] == [
         (number, "BROWSER_CRASHED") for number in (1, 2, 3)
@@ -202,11 +202,11 @@ async def test_an_app_that_fails_by_its_own_fault_is_paused_until_resumed(
                 .where(AuthorizationSession.session_id == waiting)
                 .values(status=SessionStatus.PENDING)
             )
-        assert await context.session_runs.claim(waiting) is None
-        assert await context.session_runs.deliver_waiting() == 0
+        assert await context.sessions.runs.claim(waiting) is None
+        assert await context.sessions.runs.deliver_waiting() == 0
         async with database.transaction() as db:
-            assert (await context.apps.resume(db, "AIOTT1", actor="anna")).was_paused
-        assert await context.session_runs.claim(waiting) is not None
+            assert (await context.tokens.apps.resume(db, "AIOTT1", actor="anna")).was_paused
+        assert await context.sessions.runs.claim(waiting) is not None
     async with database.reading() as db:
         events = list(await db.scalars(select(Event.event_type).where(Event.event_type.startswith("app."))))
     assert events == ["app.paused", "app.resumed"]
@@ -216,34 +216,34 @@ async def test_a_cancelled_session_ends_at_once_and_its_runner_has_lost_it(
     service: Context, database: Database
 ):
     placed = await place(service)
-    job = await service.session_runs.claim(placed.session_id)
-    assert await service.session_runs.lost([job]) == set()
+    job = await service.sessions.runs.claim(placed.session_id)
+    assert await service.sessions.runs.lost([job]) == set()
     async with database.transaction() as db:
-        await service.authorizations.cancel(db, placed.session_id, actor="anna")
-    assert await service.session_runs.lost([job]) == {job.lease_token}
+        await service.sessions.authorizations.cancel(db, placed.session_id, actor="anna")
+    assert await service.sessions.runs.lost([job]) == {job.lease_token}
     assert (await read(database, placed.session_id)).status is SessionStatus.CANCELLED
     async with database.transaction() as db:
         with pytest.raises(SessionEndedException):
-            await service.authorizations.cancel(db, placed.session_id, actor="anna")
+            await service.sessions.authorizations.cancel(db, placed.session_id, actor="anna")
 
 
 async def test_a_session_that_ended_without_tokens_can_be_tried_again(service: Context, database: Database):
     session_id = await ended(service, LoginRequiredException("alice"))
     async with database.transaction() as db:
-        await service.authorizations.retry(db, session_id, actor="anna")
+        await service.sessions.authorizations.retry(db, session_id, actor="anna")
     row = await read(database, session_id)
     assert (row.status, row.attempts, row.attempts_allowed) == (SessionStatus.PENDING, 1, 4)
-    job = await service.session_runs.claim(session_id)
+    job = await service.sessions.runs.claim(session_id)
     assert job is not None
     async with database.transaction() as db:
         with pytest.raises(SessionNotEndedException):
-            await service.authorizations.retry(db, session_id, actor="anna")
+            await service.sessions.authorizations.retry(db, session_id, actor="anna")
 
 
 async def test_an_interrupted_attempt_that_is_given_back_does_not_count(service: Context, database: Database):
     placed = await place(service)
-    job = await service.session_runs.claim(placed.session_id)
-    await service.session_runs.release(job, reason="tests")
+    job = await service.sessions.runs.claim(placed.session_id)
+    await service.sessions.runs.release(job, reason="tests")
     assert (await read(database, placed.session_id)).attempts == 0
     async with database.reading() as db:
         assert await db.scalar(select(func.count()).select_from(AuthorizationAttempt)) == 0
@@ -267,17 +267,17 @@ async def test_no_transition_but_those_of_the_table(database: Database, old: Ses
 async def test_of_all_that_would_end_it_at_once_one_does(service: Context, database: Database):
     """A cancel, a failure, a completion's failure and the clean-up race; every event is of a true transition."""
     placed = await place(service)
-    job = await service.session_runs.claim(placed.session_id)
+    job = await service.sessions.runs.claim(placed.session_id)
 
     async def cancel() -> None:
         async with database.transaction() as db:
-            await service.authorizations.cancel(db, placed.session_id, actor="anna")
+            await service.sessions.authorizations.cancel(db, placed.session_id, actor="anna")
 
     results = await asyncio.gather(
         cancel(),
         cancel(),
-        service.session_runs.fail(job, LoginRequiredException("alice")),
-        service.session_runs.fail(job, InvalidClientException(401, "no")),
+        service.sessions.runs.fail(job, LoginRequiredException("alice")),
+        service.sessions.runs.fail(job, InvalidClientException(401, "no")),
         return_exceptions=True,
     )
     assert sum(not isinstance(result, Exception) for result in results) == 1

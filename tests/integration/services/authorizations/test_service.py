@@ -67,18 +67,18 @@ async def delivered(context: Context) -> list[str]:
     async def handle(session_id: str) -> None:
         handled.append(session_id)
 
-    await context.session_runs._queue.submit_all([Waiting("the end", 2e9, None)])
-    running = asyncio.create_task(context.session_runs._queue.run(handle))
+    await context.sessions.runs._queue.submit_all([Waiting("the end", 2e9, None)])
+    running = asyncio.create_task(context.sessions.runs._queue.run(handle))
     async with asyncio.timeout(60):
         while "the end" not in handled:
             await asyncio.sleep(0.005)
-    context.session_runs._queue.stop()
+    context.sessions.runs._queue.stop()
     await running
     return handled[:-1]
 
 
 async def claim(context: Context, row: AuthorizationSession) -> AuthorizationJob:
-    job = await context.session_runs.claim(row.session_id)
+    job = await context.sessions.runs.claim(row.session_id)
     assert job is not None
     return job
 
@@ -100,7 +100,7 @@ class TestRequest:
         profile = await add_profile()
         with structlog.contextvars.bound_contextvars(request_id="r-1"):
             async with database.transaction() as db:
-                made = await context.authorizations.request(
+                made = await context.sessions.authorizations.request(
                     db, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
                 )
         row = await read(database, made.session_id)
@@ -120,7 +120,7 @@ class TestRequest:
         profile = await add_profile()
         with pytest.raises(RuntimeError):
             async with database.transaction() as db:
-                await context.authorizations.request(
+                await context.sessions.authorizations.request(
                     db, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
                 )
                 raise RuntimeError
@@ -144,7 +144,7 @@ class TestRequest:
         await add_profile(twitter_username="alice")
         with pytest.raises(error):
             async with database.transaction() as db:
-                await context.authorizations.request(db, Order(account, app), caller=CALLER)
+                await context.sessions.authorizations.request(db, Order(account, app), caller=CALLER)
 
     async def test_the_profile_made_for_the_app_comes_first(
         self, context: Context, database: Database, add_profile: AddRow
@@ -154,7 +154,7 @@ class TestRequest:
         await add_profile(twitter_username="alice")
         wanted = await add_profile(twitter_username="alice", api_app="AIOTT1")
         async with database.reading() as db:
-            found = await context.gologin.get_profile_for_account(db, "alice", "AIOTT1")
+            found = await context.fleet.gologin.get_profile_for_account(db, "alice", "AIOTT1")
         assert found.profile_id == wanted.profile_id
 
     async def test_a_profile_of_another_app_or_gone_is_not_taken(
@@ -164,7 +164,7 @@ class TestRequest:
         await add_profile(twitter_username="alice", is_active=False)
         async with database.reading() as db:
             with pytest.raises(ProfileNotFoundException):
-                await context.gologin.get_profile_for_account(db, "alice", "AIOTT1")
+                await context.fleet.gologin.get_profile_for_account(db, "alice", "AIOTT1")
 
 
 class TestClaim:
@@ -182,7 +182,7 @@ class TestClaim:
     ):
         waiting = await add_session()
         async with open_services() as other:
-            claims = [c.session_runs.claim(waiting.session_id) for c in (context, other) * 4]
+            claims = [c.sessions.runs.claim(waiting.session_id) for c in (context, other) * 4]
             jobs = [job for job in await asyncio.gather(*claims) if job is not None]
         row = await read(database, waiting.session_id)
         assert [job.lease_token for job in jobs] == [row.lease_token]
@@ -193,14 +193,14 @@ class TestClaim:
         self, context: Context, add_session: AddRow, status: SessionStatus
     ):
         row = await add_session(status=status)
-        assert await context.session_runs.claim(row.session_id) is None
+        assert await context.sessions.runs.claim(row.session_id) is None
 
     async def test_one_that_has_expired_is_not_taken(self, context: Context, add_session: AddRow):
         row = await add_session(expires_at=utc_now() + IN_THE_PAST)
-        assert await context.session_runs.claim(row.session_id) is None
+        assert await context.sessions.runs.claim(row.session_id) is None
 
     async def test_one_that_does_not_exist_is_not_taken(self, context: Context):
-        assert await context.session_runs.claim("unknown") is None
+        assert await context.sessions.runs.claim("unknown") is None
 
     async def test_while_its_profile_runs_it_goes_on_waiting(
         self, context: Context, database: Database, add_profile: AddRow, add_session: AddRow
@@ -208,7 +208,7 @@ class TestClaim:
         profile = await add_profile(in_use=True, lease_expires_at=utc_now() + timedelta(minutes=1))
         row = await add_session(profile)
         with pytest.raises(ProfileInUseException):
-            await context.session_runs.claim(row.session_id)
+            await context.sessions.runs.claim(row.session_id)
         row = await read(database, row.session_id)
         assert (row.status, row.attempts) == (SessionStatus.PENDING, 0)
 
@@ -218,7 +218,7 @@ class TestClaim:
         profile = await add_profile(in_use=True, lease_expires_at=utc_now() + IN_THE_PAST)
         row = await add_session(profile)
         with pytest.raises(ProfileInUseException):
-            await context.session_runs.claim(row.session_id)
+            await context.sessions.runs.claim(row.session_id)
 
     async def test_a_quarantined_profile_ends_its_session_rather_than_keep_it_waiting(
         self, context: Context, add_profile: AddRow, add_session: AddRow
@@ -232,7 +232,7 @@ class TestUnderTheLease:
         job = await claim(context, await add_session())
         soon = utc_now() + timedelta(seconds=1)
         await change(database, job.session_id, lease_expires_at=soon)
-        assert await context.session_runs.renew(job)
+        assert await context.sessions.runs.renew(job)
         assert (await read(database, job.session_id)).lease_expires_at > soon
 
     async def test_stages_are_noted_with_their_seconds(
@@ -240,7 +240,7 @@ class TestUnderTheLease:
     ):
         job = await claim(context, await add_session())
         started: datetime = (await read(database, job.session_id)).started_at
-        reached = context.session_runs.reached
+        reached = context.sessions.runs.reached
         await reached(job, SessionStage.PROFILE_STARTING, started + timedelta(seconds=1))
         await reached(job, SessionStage.BROWSER_ATTACHED, started + timedelta(seconds=2.5))
         row = await read(database, job.session_id)
@@ -251,13 +251,13 @@ class TestUnderTheLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.session_runs.complete(job, ALICE, new_tokens())
+        await context.sessions.runs.complete(job, ALICE, new_tokens())
         row = await read(database, job.session_id)
         assert (row.status, row.stage) == (SessionStatus.COMPLETED, SessionStage.TOKENS_STORED)
         assert row.completed_at is not None
         assert (row.lease_token, row.lease_owner, row.lease_expires_at) == (None, None, None)
         async with database.reading() as db:
-            tokens = await context.vault.tokens_of(db, job.account_id, job.api_app)
+            tokens = await context.tokens.vault.tokens_of(db, job.account_id, job.api_app)
             stored = (await db.scalars(select(Credential))).one()
         assert tokens.access_token == SecretStr("clear-access-token")
         assert (stored.session_id, stored.provider_user_id) == (job.session_id, "1")
@@ -271,7 +271,7 @@ class TestUnderTheLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.session_runs.complete(job, ALICE, new_tokens(scopes=("users.read", "extra")))
+        await context.sessions.runs.complete(job, ALICE, new_tokens(scopes=("users.read", "extra")))
         row = await read(database, job.session_id)
         assert row.missing_scopes == ["offline.access", "tweet.read"]
         assert row.scopes == ["users.read", "extra"]
@@ -284,7 +284,7 @@ class TestUnderTheLease:
             for statement in _refuse_completion(database):
                 await db.execute(text(statement))
         with pytest.raises(Exception, match="refused"):
-            await context.session_runs.complete(job, ALICE, new_tokens())
+            await context.sessions.runs.complete(job, ALICE, new_tokens())
         assert (await read(database, job.session_id)).status is SessionStatus.IN_PROGRESS
         assert await count(database, Credential) == 0
         assert await events(database, job.session_id) == ["authorization.started"]
@@ -307,7 +307,7 @@ class TestUnderTheLease:
         status: SessionStatus,
     ):
         job = await claim(context, await add_session(attempts_allowed=1))
-        assert await context.session_runs.fail(job, error) is None
+        assert await context.sessions.runs.fail(job, error) is None
         row = await read(database, job.session_id)
         assert (row.status, row.error_code, row.error_message) == (status, error.error_code, error.message)
         assert row.completed_at is not None
@@ -318,7 +318,7 @@ class TestUnderTheLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.session_runs.release(job, reason="tests")
+        await context.sessions.runs.release(job, reason="tests")
         row = await read(database, job.session_id)
         assert (row.status, row.lease_token, row.started_at) == (SessionStatus.PENDING, None, None)
         assert row.attempts == 0
@@ -329,7 +329,7 @@ class TestALostLease:
     async def test_it_cannot_be_renewed(self, context: Context, add_session: AddRow, lose_lease):
         job = await claim(context, await add_session())
         await lose_lease(job)
-        assert not await context.session_runs.renew(job)
+        assert not await context.sessions.runs.renew(job)
 
     @pytest.mark.parametrize("result", ["complete", "fail", "release", "reached"])
     async def test_a_result_under_it_changes_nothing(
@@ -337,7 +337,7 @@ class TestALostLease:
     ):
         job = await claim(context, await add_session())
         await lose_lease(job)
-        service = context.session_runs
+        service = context.sessions.runs
         before = await read(database, job.session_id)
         results = {
             "complete": lambda: service.complete(job, ALICE, new_tokens()),
@@ -360,9 +360,9 @@ class TestALostLease:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        await context.session_runs.complete(job, ALICE, new_tokens())
+        await context.sessions.runs.complete(job, ALICE, new_tokens())
         with pytest.raises(LeaseLostException):
-            await context.session_runs.fail(job, AppException())
+            await context.sessions.runs.fail(job, AppException())
         assert (await read(database, job.session_id)).status is SessionStatus.COMPLETED
 
 
@@ -372,7 +372,7 @@ class TestRecovery:
     ):
         job = await claim(context, await add_session())
         await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
-        assert await context.session_runs.recover_lost() == 1
+        assert await context.sessions.runs.recover_lost() == 1
         row = await read(database, job.session_id)
         assert (row.status, row.attempts, row.lease_token) == (SessionStatus.PENDING, 1, None)
         assert (await events(database, job.session_id))[-1] == "authorization.released"
@@ -381,7 +381,7 @@ class TestRecovery:
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
-        assert await context.session_runs.recover_lost() == 0
+        assert await context.sessions.runs.recover_lost() == 0
         assert (await read(database, job.session_id)).lease_token == job.lease_token
 
     async def test_after_the_last_attempt_it_fails(
@@ -391,7 +391,7 @@ class TestRecovery:
         for _ in range(3):
             job = await claim(context, row)
             await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
-            await context.session_runs.recover_lost()
+            await context.sessions.runs.recover_lost()
         row = await read(database, row.session_id)
         assert (row.status, row.error_code) == (SessionStatus.FAILED, "ATTEMPTS_EXHAUSTED")
         assert "interrupted 3 times" in row.error_message
@@ -402,7 +402,7 @@ class TestRecovery:
         job = await claim(context, await add_session())
         await change(database, job.session_id, lease_expires_at=utc_now() + IN_THE_PAST)
         async with open_services() as other:
-            recovered = await asyncio.gather(*(c.session_runs.recover_lost() for c in (context, other)))
+            recovered = await asyncio.gather(*(c.sessions.runs.recover_lost() for c in (context, other)))
         assert sum(recovered) == 1
 
     async def test_waiting_sessions_are_delivered_by_priority_and_age_and_only_once(
@@ -412,8 +412,8 @@ class TestRecovery:
         low = await add_session(priority=1)
         second = await add_session(priority=5)
         await add_session(status=SessionStatus.COMPLETED)
-        assert await context.session_runs.deliver_waiting() == 3
-        await context.session_runs.deliver_waiting()
+        assert await context.sessions.runs.deliver_waiting() == 3
+        await context.sessions.runs.deliver_waiting()
         assert await delivered(context) == [row.session_id for row in (first, second, low)]
 
     async def test_sessions_that_run_or_wait_for_too_long_become_timeouts(
@@ -423,7 +423,7 @@ class TestRecovery:
         await change(database, running.session_id, started_at=utc_now() - timedelta(hours=2, seconds=1))
         expired = await add_session(expires_at=utc_now() + IN_THE_PAST)
         waiting = await add_session()
-        assert await context.session_runs.end_overdue() == 2
+        assert await context.sessions.runs.end_overdue() == 2
         ended = await read(database, running.session_id)
         assert (ended.status, ended.error_code) == (SessionStatus.TIMEOUT, "AUTH_TIMEOUT")
         assert ended.error_message == "Session timed out after 2 hours"
@@ -431,7 +431,7 @@ class TestRecovery:
         assert (await read(database, fresh.session_id)).status is SessionStatus.IN_PROGRESS
         assert (await read(database, waiting.session_id)).status is SessionStatus.PENDING
         with pytest.raises(LeaseLostException):
-            await context.session_runs.complete(running, ALICE, new_tokens())
+            await context.sessions.runs.complete(running, ALICE, new_tokens())
 
 
 class TestView:
@@ -444,7 +444,7 @@ class TestView:
         running = await add_session(status=SessionStatus.IN_PROGRESS, priority=9)
         async with database.reading() as db:
             views = [
-                await context.authorizations.view(db, row.session_id)
+                await context.sessions.authorizations.view(db, row.session_id)
                 for row in (urgent, first, second, running)
             ]
         assert [view.queue_position for view in views] == [1, 2, 3, None]
@@ -452,41 +452,41 @@ class TestView:
     async def test_an_unknown_session(self, context: Context, database: Database):
         async with database.reading() as db:
             with pytest.raises(SessionNotFoundException):
-                await context.authorizations.view(db, "unknown")
+                await context.sessions.authorizations.view(db, "unknown")
 
 
 class TestWaiting:
     async def waiting(self, context: Context, session_id: str) -> "asyncio.Task[SessionStatus]":
         async def wait() -> SessionStatus:
-            view = await context.authorizations.wait_for_end(session_id, seconds=60)
+            view = await context.sessions.authorizations.wait_for_end(session_id, seconds=60)
             return view.row.status
 
         task = asyncio.create_task(wait())
         async with asyncio.timeout(60):
-            while session_id not in context.authorizations._waiters._waiting:
+            while session_id not in context.sessions.authorizations._waiters._waiting:
                 await asyncio.sleep(0)
         return task
 
     async def test_who_waits_is_told_of_the_end(self, context: Context, add_session: AddRow):
         job = await claim(context, await add_session())
         waiters = [await self.waiting(context, job.session_id) for _ in range(3)]
-        await context.session_runs.complete(job, ALICE, new_tokens())
+        await context.sessions.runs.complete(job, ALICE, new_tokens())
         async with asyncio.timeout(60):
             assert await asyncio.gather(*waiters) == [SessionStatus.COMPLETED] * 3
-        assert len(context.authorizations._waiters) == 0
+        assert len(context.sessions.authorizations._waiters) == 0
 
     async def test_an_end_in_another_process_is_seen(
         self, context: Context, open_services: OpenContext, add_session: AddRow
     ):
         waiter = await self.waiting(context, (row := await add_session()).session_id)
         async with open_services() as other:
-            await other.session_runs.fail(await claim(other, row), AppException())
+            await other.sessions.runs.fail(await claim(other, row), AppException())
         async with asyncio.timeout(60):
             assert await waiter is SessionStatus.FAILED
 
     async def test_when_the_service_stops_everybody_is_answered(self, context: Context, add_session: AddRow):
         waiter = await self.waiting(context, (await add_session()).session_id)
-        context.authorizations.release_waiters()
+        context.sessions.authorizations.release_waiters()
         async with asyncio.timeout(60):
             assert await waiter is SessionStatus.PENDING
 
@@ -494,12 +494,12 @@ class TestWaiting:
         waiter = await self.waiting(context, (await add_session()).session_id)
         waiter.cancel()
         await asyncio.wait([waiter])
-        assert len(context.authorizations._waiters) == 0
+        assert len(context.sessions.authorizations._waiters) == 0
 
     async def test_nobody_waits_for_what_does_not_exist(self, context: Context):
         with pytest.raises(SessionNotFoundException):
-            await context.authorizations.wait_for_end("unknown", seconds=60)
-        assert len(context.authorizations._waiters) == 0
+            await context.sessions.authorizations.wait_for_end("unknown", seconds=60)
+        assert len(context.sessions.authorizations._waiters) == 0
 
 
 def _refuse_completion(database: Database) -> list[str]:

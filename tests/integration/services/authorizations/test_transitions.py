@@ -63,7 +63,7 @@ class Stage:
         for force in (False, True):
             async with self.database.transaction() as db:
                 order = Order(account, "AIOTT1", force=force)
-                placed = await self.processes[0].authorizations.request(db, order, caller=CALLER)
+                placed = await self.processes[0].sessions.authorizations.request(db, order, caller=CALLER)
             self.sessions.append(placed.session_id)
 
     async def act(self, action: str, which: int, process: int, job: int) -> None:
@@ -74,39 +74,39 @@ class Stage:
             self.refused += 1
 
     async def _claim(self, process: Context, which: int, _: int) -> None:
-        if (job := await process.session_runs.claim(self.sessions[which])) is not None:
+        if (job := await process.sessions.runs.claim(self.sessions[which])) is not None:
             self.jobs[which].append(job)
 
     async def _complete(self, process: Context, which: int, job: int) -> None:
         if held := self._held(which, job):
             user = ProviderUser(id="1", username=held.account_id)
-            await process.session_runs.complete(held, user, new_tokens())
+            await process.sessions.runs.complete(held, user, new_tokens())
 
     async def _fail_passing(self, process: Context, which: int, job: int) -> None:
         if held := self._held(which, job):
-            await process.session_runs.fail(held, BrowserCrashedException())
+            await process.sessions.runs.fail(held, BrowserCrashedException())
 
     async def _fail_for_good(self, process: Context, which: int, job: int) -> None:
         if held := self._held(which, job):
-            await process.session_runs.fail(held, LoginRequiredException(held.account_id))
+            await process.sessions.runs.fail(held, LoginRequiredException(held.account_id))
 
     async def _release(self, process: Context, which: int, job: int) -> None:
         if held := self._held(which, job):
-            await process.session_runs.release(held, reason="service_stopping")
+            await process.sessions.runs.release(held, reason="service_stopping")
 
     async def _cancel(self, process: Context, which: int, _: int) -> None:
         async with process.database.transaction() as db:
-            await process.authorizations.cancel(db, self.sessions[which], actor="anna")
+            await process.sessions.authorizations.cancel(db, self.sessions[which], actor="anna")
 
     async def _retry(self, process: Context, which: int, _: int) -> None:
         async with process.database.transaction() as db:
-            await process.authorizations.retry(db, self.sessions[which], actor="anna")
+            await process.sessions.authorizations.retry(db, self.sessions[which], actor="anna")
 
     async def _recover(self, process: Context, *_: int) -> None:
-        await process.session_runs.recover_lost()
+        await process.sessions.runs.recover_lost()
 
     async def _end_overdue(self, process: Context, *_: int) -> None:
-        await process.session_runs.end_overdue()
+        await process.sessions.runs.end_overdue()
 
     async def _lease_runs_out(self, _: Context, which: int, __: int) -> None:
         await self._change(

@@ -37,7 +37,7 @@ async def test_a_wave_is_released_and_each_end_releases_the_next(context: Contex
         rows = await under_way(database, batch_id)
         assert [row.twitter_username for row in rows] == expected
         await end(context, rows[0])
-        await context.batch_pacing.pace(batch_id)
+        await context.sessions.pacing.pace(batch_id)
     batch = await read_batch(database, batch_id)
     assert batch.status is BatchStatus.COMPLETED
     (completed,) = await events_of(database, "batch.completed")
@@ -47,8 +47,8 @@ async def test_a_wave_is_released_and_each_end_releases_the_next(context: Contex
 async def test_held_ones_are_not_claimed(context: Context, database: Database):
     batch_id = await new_batch(context, 2, max_running=1)
     (held,) = await sessions_of(database, batch_id, held=True)
-    assert await context.session_runs.claim(held.session_id) is None
-    assert await context.session_runs.deliver_waiting() == 1
+    assert await context.sessions.runs.claim(held.session_id) is None
+    assert await context.sessions.runs.deliver_waiting() == 1
 
 
 async def test_an_end_wakes_the_batch_by_itself(context: Context, database: Database):
@@ -56,8 +56,8 @@ async def test_an_end_wakes_the_batch_by_itself(context: Context, database: Data
     for _ in range(3):
         (row,) = await under_way(database, batch_id)
         await end(context, row, ConsentDeclinedException("x"))
-        assert context.batch_pacing._pacing is not None
-        await asyncio.wait_for(context.batch_pacing._pacing, 20)
+        assert context.sessions.pacing._pacing is not None
+        await asyncio.wait_for(context.sessions.pacing._pacing, 20)
     assert (await read_batch(database, batch_id)).status is BatchStatus.COMPLETED
 
 
@@ -68,7 +68,7 @@ async def test_two_ends_at_once_release_two(open_services: OpenContext, context:
         rows = await under_way(database, batch_id)
         await asyncio.gather(end(context, rows[0]), end(other, rows[1]))
         await asyncio.gather(
-            *(each.batch_pacing.pace(batch_id) for each in (context, other) for _ in range(4))
+            *(each.sessions.pacing.pace(batch_id) for each in (context, other) for _ in range(4))
         )
         assert len(await under_way(database, batch_id)) == 4
         assert len(await sessions_of(database, batch_id, held=True)) == 6
@@ -78,12 +78,12 @@ async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
     open_services: OpenContext, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     batch_id = await new_batch(context, 3, max_running=1)
-    monkeypatch.setattr(context.batch_pacing, "wake", lambda batch_id: None)
+    monkeypatch.setattr(context.sessions.pacing, "wake", lambda batch_id: None)
     await end(context, (await under_way(database, batch_id))[0])
     assert await under_way(database, batch_id) == []
     async with open_services() as other:
-        await other.batch_pacing.look_after()
-        assert await other.session_runs.deliver_waiting() == 1
+        await other.sessions.pacing.look_after()
+        assert await other.sessions.runs.deliver_waiting() == 1
     assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a001"]
 
 
@@ -96,8 +96,8 @@ async def test_a_batch_that_cannot_be_looked_at_keeps_nothing_else_back(
         raise RuntimeError("broken")
 
     monkeypatch.setattr(pacing, "_complete", fail)
-    await context.batch_pacing.look_after()
-    assert await context.session_runs.deliver_waiting() == 1
+    await context.sessions.pacing.look_after()
+    assert await context.sessions.runs.deliver_waiting() == 1
     assert {line["batch_id"] for line in logged(caplog, "batch.not_paced")} == {batch_id}
 
 
@@ -105,7 +105,7 @@ async def test_what_waits_for_its_next_attempt_keeps_its_place(context: Context,
     batch_id = await new_batch(context, 3, max_running=1)
     (row,) = await under_way(database, batch_id)
     await end(context, row, BrowserCrashedException())
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
     (waiting,) = await under_way(database, batch_id)
     assert (waiting.session_id, waiting.attempts) == (row.session_id, 1)
 
@@ -117,20 +117,20 @@ async def test_held_ones_that_were_cancelled_or_have_expired_leave_no_gap(
     held = await sessions_of(database, batch_id, held=True)
     released = await under_way(database, batch_id)
     async with database.transaction() as db:
-        await context.authorizations.cancel(db, held[0].session_id, actor="anna")
+        await context.sessions.authorizations.cancel(db, held[0].session_id, actor="anna")
         late = [held[1].session_id, released[0].session_id]
         await db.execute(
             update(AuthorizationSession)
             .where(AuthorizationSession.session_id.in_(late))
             .values(expires_at=utc_now() - timedelta(seconds=1))
         )
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
     assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a000", "a001", "a004"]
-    assert await context.session_runs.end_overdue() == 2
-    await context.batch_pacing.pace(batch_id)
+    assert await context.sessions.runs.end_overdue() == 2
+    await context.sessions.pacing.pace(batch_id)
     for _ in range(3):
         await end(context, (await under_way(database, batch_id))[0])
-        await context.batch_pacing.pace(batch_id)
+        await context.sessions.pacing.pace(batch_id)
     batch = await read_batch(database, batch_id)
     (completed,) = await events_of(database, "batch.completed")
     assert (batch.status, completed.data["counts"]) == (
@@ -144,12 +144,12 @@ async def test_too_many_failures_among_the_last_ones_stop_it(context: Context, d
     errors = [None, None, None, ConsentDeclinedException("x"), LoginRequiredException("x")]
     for error in errors:  # two of the last four: not more than half
         await end(context, (await under_way(database, batch_id))[0], error)
-        await context.batch_pacing.pace(batch_id)
+        await context.sessions.pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
     running = (await under_way(database, batch_id))[:2]
-    jobs = [await context.session_runs.claim(row.session_id) for row in running]
+    jobs = [await context.sessions.runs.claim(row.session_id) for row in running]
     await end(context, (await under_way(database, batch_id))[2], ConsentDeclinedException("x"))
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
 
     batch = await read_batch(database, batch_id)
     assert (batch.status, batch.completed_at) == (BatchStatus.STOPPED, None)
@@ -161,10 +161,10 @@ async def test_too_many_failures_among_the_last_ones_stop_it(context: Context, d
     }  # fmt: skip
     cancelled = await sessions_of(database, batch_id, SessionStatus.CANCELLED)
     assert [row.error_code for row in cancelled] == ["BATCH_STOPPED"] * 12
-    assert await context.session_runs.lost(jobs) == set(), "what runs runs on"
+    assert await context.sessions.runs.lost(jobs) == set(), "what runs runs on"
     for job in jobs:
-        await context.session_runs.fail(job, LoginRequiredException("x"))
-        await context.batch_pacing.pace(batch_id)
+        await context.sessions.runs.fail(job, LoginRequiredException("x"))
+        await context.sessions.pacing.pace(batch_id)
     batch = await read_batch(database, batch_id)
     assert batch.status is BatchStatus.STOPPED
     assert batch.completed_at is not None
@@ -176,11 +176,11 @@ async def test_cancelled_sessions_do_not_count_for_the_stop(context: Context, da
     rows = await under_way(database, batch_id)
     async with database.transaction() as db:
         for row in rows[:3]:
-            await context.authorizations.cancel(db, row.session_id, actor="anna")
+            await context.sessions.authorizations.cancel(db, row.session_id, actor="anna")
     await end(context, rows[3])
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
     await end(context, rows[4])
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
 
 
@@ -197,7 +197,7 @@ async def test_it_stops_once_however_many_see_it(
             )
         )
         await asyncio.gather(
-            *(each.batch_pacing.pace(batch_id) for each in (context, other) for _ in range(4))
+            *(each.sessions.pacing.pace(batch_id) for each in (context, other) for _ in range(4))
         )
     assert len(await events_of(database, "batch.stopped")) == 1
     assert len(await events_of(database, "batch.completed")) == 1
@@ -211,7 +211,7 @@ async def test_an_app_that_is_paused_stops_the_batch(open_services: OpenContext,
         for _ in range(2):
             (row, *_) = await under_way(database, batch_id)
             await end(context, row, InvalidClientException(401, "no"))
-            await context.batch_pacing.pace(batch_id)
+            await context.sessions.pacing.pace(batch_id)
     batch = await read_batch(database, batch_id)
     assert batch.status is BatchStatus.STOPPED
     assert batch.reason == "the OAuth app AIOTT1 is paused (INVALID_CLIENT 2 times in a row)"
@@ -223,14 +223,14 @@ async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
     open_services: OpenContext, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(pacing, "_CANCELLED_AT_ONCE", 2)
-    monkeypatch.setattr(context.batch_pacing, "wake", lambda batch_id: None)
+    monkeypatch.setattr(context.sessions.pacing, "wake", lambda batch_id: None)
     batch_id = await new_batch(context, 9, max_running=1)
     async with database.transaction() as db:
-        await context.batches.cancel(db, batch_id, caller=CALLER)
-    await context.batch_pacing._step(batch_id)  # and the process dies
+        await context.sessions.batches.cancel(db, batch_id, caller=CALLER)
+    await context.sessions.pacing._step(batch_id)  # and the process dies
     assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 2
     async with open_services() as other:
-        await other.batch_pacing.look_after()
+        await other.sessions.pacing.look_after()
     assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 9
     assert (await read_batch(database, batch_id)).completed_at is not None
 
@@ -239,13 +239,13 @@ async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, d
     batch_id = await new_batch(context, 6, max_running=2, stop_percent=50, stop_window=2)
     for row in await under_way(database, batch_id):
         await end(context, row, LoginRequiredException("x"))
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.STOPPED
     async with database.transaction() as db:
-        await context.batches.retry(db, batch_id, caller=CALLER)
-    await context.batch_pacing.pace(batch_id)
+        await context.sessions.batches.retry(db, batch_id, caller=CALLER)
+    await context.sessions.pacing.pace(batch_id)
     await end(context, (await under_way(database, batch_id))[0])
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
 
 
@@ -253,5 +253,5 @@ async def test_a_batch_of_which_all_was_open_already_is_complete(context: Contex
     first = await new_batch(context, 2)
     rows = await sessions_of(database, first)
     placed = await place_batch(context, wanted(*(row.twitter_username for row in rows)))
-    await context.batch_pacing.pace(placed.batch_id)
+    await context.sessions.pacing.pace(placed.batch_id)
     assert (await read_batch(database, placed.batch_id)).status is BatchStatus.COMPLETED

@@ -79,8 +79,8 @@ async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, da
         db.add_all([new_profile(twitter_username="twice"), new_profile(twitter_username="twice")])
         db.add(new_profile(twitter_username="broken", quarantined_at=utc_now()))
         db.add(AppState(api_app="PAUSED", paused_at=utc_now(), reason="INVALID_CLIENT 5 times in a row"))
-        open_one = await context.authorizations.request(db, Order("bob", "AIOTT1"), caller=CALLER)
-    context.oauth._apps = dict.fromkeys(("AIOTT1", "PAUSED"), context.settings.oauth_apps["AIOTT1"])
+        open_one = await context.sessions.authorizations.request(db, Order("bob", "AIOTT1"), caller=CALLER)
+    context.tokens.oauth._apps = dict.fromkeys(("AIOTT1", "PAUSED"), context.settings.oauth_apps["AIOTT1"])
     rows = [
         *wanted("alice", "bob", "nobody", "twice", "broken", "alice", "nobody"),
         WantedRow(8, "carol", "PAUSED"),
@@ -169,7 +169,7 @@ async def test_of_many_at_once_from_a_source_one_makes_the_batch(context: Contex
     other = Caller("other", frozenset({Scope.AUTHORIZE}))
     assert (await place_batch(context, wanted(*names(5)), source="f", caller=other)).is_new
     async with database.transaction() as db:
-        await context.batches.forget_source(db, "f", caller=CALLER)
+        await context.sessions.batches.forget_source(db, "f", caller=CALLER)
     again = await place_batch(context, wanted(*names(5)), source="f")
     assert again.is_new
     assert {each.existing for each in await results_of(context, again.batch_id)} == {True}
@@ -191,15 +191,15 @@ async def test_batches_of_the_same_accounts_at_once_share_them(
 
 async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, database: Database):
     batch_id = await new_batch(context, 5, max_running=2)
-    job = await context.session_runs.claim((await under_way(database, batch_id))[0].session_id)
+    job = await context.sessions.runs.claim((await under_way(database, batch_id))[0].session_id)
     async with database.transaction() as db:
-        await context.batches.cancel(db, batch_id, caller=CALLER)
-    await context.batch_pacing.pace(batch_id)
+        await context.sessions.batches.cancel(db, batch_id, caller=CALLER)
+    await context.sessions.pacing.pace(batch_id)
     rows = await sessions_of(database, batch_id)
     assert {(row.status, row.error_code, row.is_held) for row in rows} == {
         (SessionStatus.CANCELLED, "BATCH_CANCELLED", False)
     }
-    assert await context.session_runs.lost([job]) == {job.lease_token}
+    assert await context.sessions.runs.lost([job]) == {job.lease_token}
     batch = await read_batch(database, batch_id)
     assert (batch.status, batch.reason) == (BatchStatus.CANCELLED, f"asked for by {CALLER.name}")
     assert batch.completed_at is not None
@@ -208,7 +208,7 @@ async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, da
     ]  # fmt: skip
     async with database.transaction() as db:
         with pytest.raises(BatchEndedException):
-            await context.batches.cancel(db, batch_id, caller=CALLER)
+            await context.sessions.batches.cancel(db, batch_id, caller=CALLER)
 
 
 async def test_a_batch_tried_again_runs_again(context: Context, database: Database):
@@ -217,30 +217,30 @@ async def test_a_batch_tried_again_runs_again(context: Context, database: Databa
     await end(context, rows[0])
     await end(context, rows[1], LoginRequiredException("a001"))
     async with database.transaction() as db:
-        await context.batches.cancel(db, batch_id, caller=CALLER)
-    await context.batch_pacing.pace(batch_id)
+        await context.sessions.batches.cancel(db, batch_id, caller=CALLER)
+    await context.sessions.pacing.pace(batch_id)
     async with database.transaction() as db:
-        other = await context.authorizations.request(db, Order("a003", "AIOTT1"), caller=CALLER)
+        other = await context.sessions.authorizations.request(db, Order("a003", "AIOTT1"), caller=CALLER)
     async with database.transaction() as db:
-        assert await context.batches.retry(db, batch_id, caller=CALLER) == 1
+        assert await context.sessions.batches.retry(db, batch_id, caller=CALLER) == 1
     batch = await read_batch(database, batch_id)
     assert (batch.status, batch.reason, batch.completed_at) == (BatchStatus.RUNNING, None, None)
     statuses = [row.status.value for row in await sessions_of(database, batch_id)]
     assert statuses == ["completed", "needs_attention", "pending", "cancelled"]
     async with database.transaction() as db:
         with pytest.raises(NothingToRetryException):
-            await context.batches.retry(db, batch_id, caller=CALLER)
+            await context.sessions.batches.retry(db, batch_id, caller=CALLER)
     async with database.transaction() as db:
-        await context.authorizations.cancel(db, other.session_id, actor="anna")
+        await context.sessions.authorizations.cancel(db, other.session_id, actor="anna")
     async with database.transaction() as db:
-        assert await context.batches.retry(db, batch_id, needs_attention=True, caller=CALLER) == 2
-    await context.batch_pacing.pace(batch_id)
+        assert await context.sessions.batches.retry(db, batch_id, needs_attention=True, caller=CALLER) == 2
+    await context.sessions.pacing.pace(batch_id)
     assert len(await under_way(database, batch_id)) == 3
 
 
 async def test_an_unknown_batch(context: Context):
     async with context.database.transaction() as db:
-        for call in (context.batches.cancel, context.batches.retry):
+        for call in (context.sessions.batches.cancel, context.sessions.batches.retry):
             with pytest.raises(BatchNotFoundException):
                 await call(db, "none", caller=CALLER)
 
@@ -251,11 +251,11 @@ async def test_a_session_of_a_batch_that_was_cancelled_can_be_tried_again_alone(
     batch_id = await new_batch(context, 3, max_running=1)
     held = (await sessions_of(database, batch_id, held=True))[0]
     async with database.transaction() as db:
-        await context.batches.cancel(db, batch_id, caller=CALLER)
-    await context.batch_pacing.pace(batch_id)
+        await context.sessions.batches.cancel(db, batch_id, caller=CALLER)
+    await context.sessions.pacing.pace(batch_id)
     async with database.transaction() as db:
-        await context.authorizations.retry(db, held.session_id, actor="anna")
-    await context.batch_pacing.look_after()
+        await context.sessions.authorizations.retry(db, held.session_id, actor="anna")
+    await context.sessions.pacing.look_after()
     await end(context, held)
     assert [row.status.value for row in await sessions_of(database, batch_id)].count("completed") == 1
 
@@ -281,5 +281,5 @@ async def test_the_time_it_still_needs(context: Context, database: Database):
     assert await eta() == 10.0, "two took ten seconds, two are left"
     for row in rows[2:]:
         await end(context, row)
-    await context.batch_pacing.pace(batch_id)
+    await context.sessions.pacing.pace(batch_id)
     assert await eta() is None

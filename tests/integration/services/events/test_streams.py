@@ -132,9 +132,13 @@ async def test_an_event_of_this_process_wakes_its_readers(
 
 
 async def test_an_event_of_another_process_is_told(open_services: OpenContext):
-    async with open_services() as here, open_services() as elsewhere, following(here.event_streams) as reader:
+    async with (
+        open_services() as here,
+        open_services() as elsewhere,
+        following(here.events.streams) as reader,
+    ):
         await record(elsewhere.database, 7)
-        assert numbers(await told(here.event_streams, reader, 1)) == [7]
+        assert numbers(await told(here.events.streams, reader, 1)) == [7]
 
 
 async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database: Database):
@@ -273,8 +277,8 @@ async def test_a_stream_ends(database: Database, reason: str):
 
 
 async def test_nobody_follows_and_nothing_is_read(context: Context):
-    tail = context.event_streams._tail
-    async with following(context.event_streams) as reader:
+    tail = context.events.streams._tail
+    async with following(context.events.streams) as reader:
         await eventually(lambda: tail.after(reader.position, 1) is not None)
         await record(context.database, 1)
         await eventually(lambda: tail.kept == 1)
@@ -328,8 +332,8 @@ async def test_a_restored_dump_is_noticed_at_the_start_and_mended_by_hand(
         assert len(logged(caplog, "events.order_broken")) == 1
         await after_restore(database, "UPDATE")
         await record(database, 2)
-        async with following(context.event_streams, last=BEGINNING) as reader:
-            assert numbers(await told(context.event_streams, reader, 2)) == [1, 2]
+        async with following(context.events.streams, last=BEGINNING) as reader:
+            assert numbers(await told(context.events.streams, reader, 2)) == [1, 2]
     caplog.clear()
     await check_order(database)
     await database.close()

@@ -36,12 +36,12 @@ def _no_waiting() -> Iterator[None]:
 
 async def resume(context: Context, app: str) -> Resumed:
     async with context.database.transaction() as db:
-        return await context.apps.resume(db, app, actor="tests")
+        return await context.tokens.apps.resume(db, app, actor="tests")
 
 
 async def note(context: Context, account: str, limit: CallLimit) -> None:
     async with context.database.transaction() as db:
-        await context.apps.note_limit(db, account, "AIOTT1", limit)
+        await context.tokens.apps.note_limit(db, account, "AIOTT1", limit)
 
 
 def day_limit(name: str) -> dict[str, str]:
@@ -67,7 +67,7 @@ async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and
 ):
     await refuse_refresh(chain, retry_after=str(int(time.time()) + 57 * 365 * 86_400))
     async with chain.context.database.reading() as db:
-        (row,) = await chain.context.apps.stopped(db)
+        (row,) = await chain.context.tokens.apps.stopped(db)
     assert (row.api_app, row.limited_by, row.paused_at) == (chain.app, "retry-after", None)
     assert utc_now() + HOUR * 0.9 < row.limited_until <= utc_now() + HOUR
     worker = chain.context.workers.named("refresh")
@@ -114,7 +114,7 @@ async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
     token = (await chain.tokens()).access_token
     with pytest.raises(TwitterAPIException) as caught:
         await chain.who(token)
-    runs = chain.context.session_runs
+    runs = chain.context.sessions.runs
     first = await add_session(twitter_username=chain.account)
     job = await runs.claim(first.session_id)
     wait = await runs.fail(job, caught.value)
@@ -140,13 +140,13 @@ async def test_the_last_answer_of_who_am_i_begins_no_further_consent(chain: Chai
     await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
     await chain.verify()
     again = await add_session(twitter_username=chain.account)
-    assert await chain.context.session_runs.claim(again.session_id) is None
+    assert await chain.context.sessions.runs.claim(again.session_id) is None
 
 
 async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(chain: Chain, add_session: AddRow):
     await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
     user = await chain.who((await chain.tokens()).access_token)
-    runs = chain.context.session_runs
+    runs = chain.context.sessions.runs
     job = await runs.claim((await add_session(twitter_username=chain.account)).session_id)
     await runs.complete(job, user, new_tokens())
     await runs.note_limits(job, user)
@@ -159,11 +159,13 @@ async def test_the_last_call_of_the_token_endpoint_begins_no_further_consent(
 ):
     """Its code could not be exchanged."""
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
-    runs = chain.context.session_runs
+    runs = chain.context.sessions.runs
     job = await runs.claim((await add_session(twitter_username=chain.account)).session_id)
-    request = await chain.context.oauth.generate_auth_url(chain.app)
+    request = await chain.context.tokens.oauth.generate_auth_url(chain.app)
     code = parse_callback(await chain.admin.give_consent(request.url, chain.account), request, chain.account)
-    tokens = await chain.context.oauth.exchange_code_for_tokens(chain.app, code=code, authorization=request)
+    tokens = await chain.context.tokens.oauth.exchange_code_for_tokens(
+        chain.app, code=code, authorization=request
+    )
     user = await chain.who(tokens.access_token)
     await runs.complete(job, user, tokens)
     await runs.note_limits(job, user)
@@ -178,7 +180,7 @@ async def test_a_limit_that_has_ended_stops_nothing_and_is_forgotten(
 ):
     row = await add_session()
     await note(context, row.twitter_username, OF_ACCOUNT._replace(seconds=-1))
-    assert await context.session_runs.claim(row.session_id) is not None
+    assert await context.sessions.runs.claim(row.session_id) is not None
     await note(context, "another", OF_ACCOUNT)
     async with database.reading() as db:
         assert (await db.scalars(select(AccountLimit.account_id))).all() == ["another"]
@@ -205,7 +207,7 @@ async def test_limits_that_cannot_be_noted_change_no_end(
         raise OverflowError
 
     monkeypatch.setattr(AppStates, "note_limit", failing)
-    runs = chain.context.session_runs
+    runs = chain.context.sessions.runs
     job = await runs.claim((await add_session()).session_id)
     error = TwitterAPIException(429, "x", retry_after=60)
     error.limit = OF_APP
@@ -222,8 +224,8 @@ async def test_resume_ends_the_waits_that_the_provider_asked_for_and_no_others(
     asked = await add_session(not_before=later)
     await note(context, "any", OF_APP)
     await resume(context, "AIOTT1")
-    assert await context.session_runs.claim(refused.session_id) is not None
-    assert await context.session_runs.claim(asked.session_id) is None
+    assert await context.sessions.runs.claim(refused.session_id) is not None
+    assert await context.sessions.runs.claim(asked.session_id) is None
     async with database.reading() as db:
         state = await db.get(AppState, "AIOTT1")
         assert (await db.scalars(select(Credential.id))).all() == []
@@ -251,12 +253,12 @@ async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Cont
 
 async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
     """Its only call was an exchange whose session failed."""
-    budgets = context.credentials._leases._budgets
+    budgets = context.tokens.credentials._leases._budgets
     budgets.answered("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
     assert budgets.spent_for("AIOTT1") is not None
     await resume(context, "AIOTT1")
     async with context.database.reading() as db:
-        budgets.forget(await context.apps.resumed(db))
+        budgets.forget(await context.tokens.apps.resumed(db))
     assert budgets.spent_for("AIOTT1") is None
 
 

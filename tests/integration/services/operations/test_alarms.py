@@ -85,7 +85,7 @@ async def test_the_monitor_raises_and_clears(database: Database, open_services: 
 async def test_a_leaked_slot_is_an_alarm_on_the_second_look(database: Database, open_services: OpenContext):
     async with open_services(machine_name="m1") as context:
         monitor = context.workers.named("monitor")
-        context.gologin._running.add("f" * 24)
+        context.fleet.gologin._running.add("f" * 24)
         await monitor.run_once()
         assert await told(database) == []
         await monitor.run_once()
@@ -94,7 +94,7 @@ async def test_a_leaked_slot_is_an_alarm_on_the_second_look(database: Database, 
 
 async def test_an_open_breaker_is_an_alarm(database: Database, open_services: OpenContext):
     async with open_services() as context:
-        await context.gate._reserve()
-        await context.gate.trip("HTTP 429")
+        await context.fleet.gate._reserve()
+        await context.fleet.gate.trip("HTTP 429")
         await context.workers.named("monitor").run_once()
     assert await told(database) == [("alarm.raised", "gologin_breaker_open")]

@@ -13,7 +13,7 @@ from tests.fixtures.factories import new_profile
 
 
 async def imported(context: Context, text: str):
-    return await import_links(context.database, context.directory, io.StringIO(text), actor="tests")
+    return await import_links(context.database, context.fleet.directory, io.StringIO(text), actor="tests")
 
 
 @pytest.fixture
@@ -100,4 +100,4 @@ async def test_links_are_read_no_further_than_the_first_row_too_many(context: Co
     rows = chain([f"{profiles[0]},anna\n"], repeat(",anna\n"))
     lines = chain(["profile_id,twitter_username\n"], rows)
     with pytest.raises(InvalidRequestException, match=r"200000 rows at most, .*; 1 linked before it"):
-        await import_links(context.database, context.directory, lines, actor="tests")
+        await import_links(context.database, context.fleet.directory, lines, actor="tests")

@@ -45,17 +45,17 @@ async def active(database: Database) -> int:
 
 
 async def test_all_pages_are_read(sandbox_context: Context, database: Database, admin: SandboxAdmin):
-    result = await sandbox_context.gologin.sync_profiles()
+    result = await sandbox_context.fleet.gologin.sync_profiles()
     assert (result.pages, result.seen, result.gone) == (3, 65, 0)
     assert await active(database) == 65
-    assert await sandbox_context.gologin.sync_profiles()
+    assert await sandbox_context.fleet.gologin.sync_profiles()
     assert await active(database) == 65
 
 
 async def test_a_profile_is_found_by_its_account(
     sandbox_context: Context, database: Database, profile: ProfileInfo
 ):
-    await sandbox_context.gologin.sync_profiles()
+    await sandbox_context.fleet.gologin.sync_profiles()
     row = await find(database, profile.id)
     assert (row.twitter_username, row.is_active, row.in_use) == (profile.account, True, False)
     assert row.last_synced is not None
@@ -74,7 +74,7 @@ async def test_no_proxy_password_is_stored(
         None,
     }
     assert passwords
-    await sandbox_context.gologin.sync_profiles()
+    await sandbox_context.fleet.gologin.sync_profiles()
     async with database.reading() as db:
         stored = str(list(await db.scalars(select(Profile.profile_metadata))))
     assert not [password for password in passwords if password in stored]
@@ -83,9 +83,9 @@ async def test_no_proxy_password_is_stored(
 async def test_a_renamed_profile_belongs_to_its_new_account(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, profile: ProfileInfo
 ):
-    await sandbox_context.gologin.sync_profiles()
+    await sandbox_context.fleet.gologin.sync_profiles()
     await admin.rename_profile(profile.account, "  @New_Name  ")
-    await sandbox_context.gologin.sync_profiles()
+    await sandbox_context.fleet.gologin.sync_profiles()
     row = await find(database, profile.id)
     assert (row.profile_name, row.twitter_username) == ("@New_Name", "new_name")
 
@@ -93,18 +93,18 @@ async def test_a_renamed_profile_belongs_to_its_new_account(
 async def test_a_profile_that_is_gone_becomes_inactive_and_comes_back(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, extra: ProfileInfo
 ):
-    await sandbox_context.gologin.sync_profiles()
+    await sandbox_context.fleet.gologin.sync_profiles()
     await admin.remove_profile("test_extra")
-    assert (await sandbox_context.gologin.sync_profiles()).gone == 1
+    assert (await sandbox_context.fleet.gologin.sync_profiles()).gone == 1
     assert not (await find(database, extra.id)).is_active
     assert await active(database) == 65
-    assert (await sandbox_context.gologin.sync_profiles()).gone == 0
+    assert (await sandbox_context.fleet.gologin.sync_profiles()).gone == 0
 
 
 async def test_a_sync_keeps_the_lease_of_a_running_profile(
     sandbox_context: Context, database: Database, profile: ProfileInfo
 ):
-    gologin = sandbox_context.gologin
+    gologin = sandbox_context.fleet.gologin
     await gologin.sync_profiles()
     async with gologin._leases.held(profile.id):
         held = await find(database, profile.id)
@@ -136,11 +136,11 @@ async def test_a_broken_answer_is_an_error_and_takes_nothing_away(
     fault: dict[str, object],
     said: str,
 ):
-    await sandbox_context.gologin.sync_profiles()
+    await sandbox_context.fleet.gologin.sync_profiles()
     await admin.remove_profile("test_extra")
     await admin.set_fault("gologin.list", **fault)
     with pytest.raises(GoLoginAPIException) as caught:
-        await sandbox_context.gologin.sync_profiles()
+        await sandbox_context.fleet.gologin.sync_profiles()
     assert said in caught.value.message
     assert "<" not in caught.value.message
     assert await active(database) == 66
@@ -151,31 +151,31 @@ async def test_a_429_is_never_asked_again(sandbox_context: Context, admin: Sandb
     await admin.clear_stats()
     await admin.set_fault("gologin.list", "rate_limited")
     with pytest.raises(GoLoginAPIException):
-        await sandbox_context.gologin.sync_profiles()
+        await sandbox_context.fleet.gologin.sync_profiles()
     assert len(await admin.requests(endpoint="gologin.list")) == 1
 
 
 async def test_a_transient_error_is_asked_again(sandbox_context: Context, admin: SandboxAdmin):
     await admin.set_fault("gologin.list", "status", status=503, times=1)
-    assert (await sandbox_context.gologin.sync_profiles()).seen == 65
+    assert (await sandbox_context.fleet.gologin.sync_profiles()).seen == 65
 
 
 async def test_an_api_that_does_not_answer_is_given_up(sandbox_settings: MakeSettings, admin: SandboxAdmin):
     await admin.set_fault("gologin.list", "hang")
     async with open_context(sandbox_settings(gologin_api_timeout=0.1)) as context:
         with pytest.raises(GoLoginAPIException, match=r"\(timeout\): no answer within 0.1 seconds"):
-            await context.gologin.sync_profiles()
+            await context.fleet.gologin.sync_profiles()
 
 
 async def test_a_wrong_token_is_told_without_it(sandbox_settings: MakeSettings):
     async with open_context(sandbox_settings(gologin_api_token="wrong-token-value")) as context:
         with pytest.raises(GoLoginAPIException, match=r"\(401\)") as caught:
-            await context.gologin.sync_profiles()
+            await context.fleet.gologin.sync_profiles()
     assert "wrong-token-value" not in caught.value.message
 
 
 async def test_a_complete_pass_is_an_event(sandbox_context: Context, database: Database):
-    await sandbox_context.gologin.sync_profiles()
+    await sandbox_context.fleet.gologin.sync_profiles()
     async with database.reading() as db:
         event = (await db.scalars(select(Event).where(Event.event_type == "profiles.synced"))).one()
     counts = {name: event.data[name] for name in ("pages", "seen", "created", "gone", "conflicts")}
@@ -186,15 +186,15 @@ async def test_a_complete_pass_is_an_event(sandbox_context: Context, database: D
 async def test_a_list_that_breaks_off_takes_nothing_away(
     sandbox_context: Context, database: Database, pages_read: int
 ):
-    await sandbox_context.gologin.sync_profiles()
-    whole = sandbox_context.syncs._client.list_profiles
+    await sandbox_context.fleet.gologin.sync_profiles()
+    whole = sandbox_context.fleet.syncs._client.list_profiles
 
     async def breaking_off(page: int) -> ProfilePage:
         return await whole(page) if page <= pages_read else ProfilePage(profiles=[], total=65)
 
-    sandbox_context.syncs._client.list_profiles = breaking_off
+    sandbox_context.fleet.syncs._client.list_profiles = breaking_off
     with pytest.raises(GoLoginAPIException, match=f"broke off after {pages_read * 30} of 65"):
-        await sandbox_context.gologin.sync_profiles()
+        await sandbox_context.fleet.gologin.sync_profiles()
     assert await active(database) == 65
 
 
@@ -209,7 +209,7 @@ async def test_a_row_that_cannot_be_stored_is_skipped_and_named(
     ]
     await admin.set_fault("gologin.list", "status", status=200, body=json.dumps({"profiles": rows}), times=1)
     await admin.set_fault("gologin.list", "status", status=200, body={"profiles": []})
-    result = await sandbox_context.gologin.sync_profiles()
+    result = await sandbox_context.fleet.gologin.sync_profiles()
     assert (result.seen, result.skipped, len(result.skipped_rows)) == (1, 2, 2)
     assert (await find(database, "good")).profile_name == "n"
     async with database.reading() as db:

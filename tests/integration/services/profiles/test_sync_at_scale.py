@@ -87,7 +87,7 @@ async def context(sandbox_settings: MakeSettings) -> AsyncIterator[Context]:
 
 
 def watch(context: Context, after_page: AfterPage) -> Watched:
-    context.syncs._client = watched = Watched(context.syncs._client, after_page)
+    context.fleet.syncs._client = watched = Watched(context.fleet.syncs._client, after_page)
     return watched
 
 
@@ -109,12 +109,12 @@ async def test_counts_are_exact_and_a_pass_without_a_change_writes_nothing(
     context: Context, database: Database, admin: SandboxAdmin
 ):
     await admin.reset_profiles(MANY)
-    first = await context.gologin.sync_profiles()
+    first = await context.fleet.gologin.sync_profiles()
     assert (first.pages, first.seen, first.created) == (MANY // PAGE, MANY, MANY)
     assert (first.updated, first.returned, first.gone, first.conflicts) == (0, 0, 0, 0)
 
     moment, statements = utc_now(), Statements(context.database)
-    second = await context.gologin.sync_profiles()
+    second = await context.fleet.gologin.sync_profiles()
     assert (second.seen, second.created, second.updated, second.returned, second.gone) == (MANY, 0, 0, 0, 0)
     assert statements.all > second.pages
     assert (statements.writes_to_profiles, await changed_since(database, moment)) == (0, 0)
@@ -129,7 +129,7 @@ async def test_counts_are_exact_and_a_pass_without_a_change_writes_nothing(
     for name in added:
         await admin.add_profile(name)
     moment = utc_now()
-    third = await context.gologin.sync_profiles()
+    third = await context.fleet.gologin.sync_profiles()
     assert (third.seen, third.created, third.updated, third.gone) == (
         MANY,
         len(added),
@@ -144,7 +144,7 @@ async def test_counts_are_exact_and_a_pass_without_a_change_writes_nothing(
 
     for name in removed:
         await admin.add_profile(name)
-    fourth = await context.gologin.sync_profiles()
+    fourth = await context.fleet.gologin.sync_profiles()
     assert (fourth.returned, fourth.created, fourth.updated, fourth.gone) == (len(removed), 0, 0, 0)
     assert await ids(database, ~Profile.is_active) == set()
 
@@ -161,7 +161,7 @@ async def test_every_page_costs_the_same_statements_however_many_there_are(
     async def costs(first_page: int = 2) -> set[int]:
         """Statements of each page from `first_page`; the first of all finds no row for the budget yet."""
         marks.clear()
-        await context.gologin.sync_profiles()
+        await context.fleet.gologin.sync_profiles()
         return {after - before for before, after in itertools.pairwise(marks[first_page - 1 :])}
 
     watch(context, note)
@@ -178,7 +178,7 @@ async def test_a_profile_that_moved_to_a_page_that_was_read_is_not_lost(
     context: Context, database: Database, admin: SandboxAdmin
 ):
     await admin.reset_profiles(FEW)
-    await context.gologin.sync_profiles()
+    await context.fleet.gologin.sync_profiles()
     await admin.remove_profile(account(200))
 
     async def remove_an_early_one(call: int) -> None:
@@ -186,14 +186,14 @@ async def test_a_profile_that_moved_to_a_page_that_was_read_is_not_lost(
             await admin.remove_profile(account(10))
 
     watched = watch(context, remove_an_early_one)
-    result = await context.gologin.sync_profiles()
+    result = await context.fleet.gologin.sync_profiles()
     moved = profile_id_of(account(91))
     assert sorted(watched.asked_for) == sorted([moved, profile_id_of(account(200))])
     assert watched.pages == list(range(1, FIRST_PASS + 1)), "few are asked for by themselves"
     assert result.gone == 1
     assert await ids(database, ~Profile.is_active) == {profile_id_of(account(200))}
     # The one that went after it was seen is found gone by the next pass.
-    assert (await context.gologin.sync_profiles()).gone == 1
+    assert (await context.fleet.gologin.sync_profiles()).gone == 1
     assert await ids(database, ~Profile.is_active) == {profile_id_of(account(n)) for n in (10, 200)}
 
 
@@ -203,7 +203,7 @@ async def test_many_that_moved_are_looked_for_in_a_second_pass(
     """As many again move in that one, over the same place, and must be met all the same."""
     monkeypatch.setattr(sync, "_FEW", 0)
     await admin.reset_profiles(FEW)
-    await context.gologin.sync_profiles()
+    await context.fleet.gologin.sync_profiles()
     gone = [account(number) for number in range(250, 260)]
     for name in gone:
         await admin.remove_profile(name)
@@ -215,7 +215,7 @@ async def test_many_that_moved_are_looked_for_in_a_second_pass(
             await admin.remove_profile(name)
 
     watched = watch(context, remove_early_ones)
-    result = await context.gologin.sync_profiles()
+    result = await context.fleet.gologin.sync_profiles()
     assert watched.asked_for == []
     assert len(watched.pages) > FIRST_PASS, "many are looked for in the list"
     assert result.gone == len(gone)

@@ -50,14 +50,14 @@ def answering(context: Context, status: int, fields: Any, headers: dict[str, str
     body = json.dumps(fields).encode()
     named = {"content-type": "application/json", **headers}
     transport = httpx.MockTransport(lambda request: httpx.Response(status, content=body, headers=named))
-    context.oauth._client = OAuthProviderClient(http=httpx.AsyncClient(transport=transport), timeout=5)
+    context.tokens.oauth._client = OAuthProviderClient(http=httpx.AsyncClient(transport=transport), timeout=5)
 
 
 async def refreshable(context: Context) -> Chain:
     """An account that must be refreshed now, of an app that nothing limits."""
     chain = Chain(context, None, "alice")  # type: ignore[arg-type] # there is no sandbox
     async with context.database.transaction() as db:
-        await context.apps.resume(db, chain.app, actor="tests")
+        await context.tokens.apps.resume(db, chain.app, actor="tests")
     await chain.store(new_tokens())
     await chain.make_due(lives_for=-1)
     return chain

@@ -32,7 +32,7 @@ async def test_two_imports_in_opposite_order_do_not_wait_for_each_other(open_ser
     async with open_services() as context, open_services() as other:
         with suppress(_GivenUp):
             async with context.database.transaction() as db:
-                values = context.credentials.current_columns("berta", APP, new_tokens(), utc_now())
+                values = context.tokens.credentials.current_columns("berta", APP, new_tokens(), utc_now())
                 db.add(Credential(account_id="berta", api_app=APP, provider_user_id="1", **values))
                 await db.flush()
                 imports = asyncio.gather(store(context, accounts), store(other, accounts[::-1]))
@@ -74,9 +74,9 @@ async def test_entries_before_one_that_cannot_be_read_are_stored(open_services: 
     async with open_services() as context:
         importer = TokenImport(
             database=context.database,
-            credentials=context.credentials,
+            credentials=context.tokens.credentials,
             api_apps=[APP],
-            handle_problem=context.oauth.handle_problem,
+            handle_problem=context.tokens.oauth.handle_problem,
             replace=False,
         )
         with pytest.raises(InvalidRequestException, match=r"after line 2; 1 stored before it"):

@@ -66,7 +66,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def rotate(context: Context) -> RotationReport:
-    return await key_rotation.rotate(context.database, context.vault, actor="tests")
+    return await key_rotation.rotate(context.database, context.tokens.vault, actor="tests")
 
 
 async def rows_of(context: Context) -> Sequence[Credential]:
@@ -75,7 +75,7 @@ async def rows_of(context: Context) -> Sequence[Credential]:
 
 
 async def key_ids(context: Context) -> set[str]:
-    return set((await key_audit.audit(context.database, context.vault)).values)
+    return set((await key_audit.audit(context.database, context.tokens.vault)).values)
 
 
 async def test_two_key_lists_side_by_side_read_each_others_values(
@@ -95,15 +95,17 @@ async def test_rotation_changes_the_values_and_nothing_else(before: Context, aft
     accounts = await fill(before, 45)
     rows = await rows_of(before)
     done: list[int] = []
-    report = await key_rotation.rotate(after.database, after.vault, actor="tests", progress=done.append)
+    report = await key_rotation.rotate(
+        after.database, after.tokens.vault, actor="tests", progress=done.append
+    )
     assert (report.rotated, report.left, report.is_complete, done) == (45, 0, True, [20, 40, 45])
     changed = await rows_of(after)
     for old, new, account in zip(rows, changed, accounts, strict=True):
         assert new.access_token.startswith("new:")
         assert new.refresh_token is not None
         assert new.refresh_token.startswith("new:")
-        assert before.vault.access_token(new).get_secret_value() == access_token(account)
-        assert before.vault.refresh_token(new) == after.vault.refresh_token(old)
+        assert before.tokens.vault.access_token(new).get_secret_value() == access_token(account)
+        assert before.tokens.vault.refresh_token(new) == after.tokens.vault.refresh_token(old)
         for name in ("version", "updated_at", "oauth_token_secret", "token_expires_at", "refresh_due_at"):
             assert getattr(old, name) == getattr(new, name)
     async with after.database.reading() as db:
@@ -152,11 +154,11 @@ async def test_a_value_copied_to_another_row_is_found_and_left(before: Context, 
             update(Credential).where(Credential.account_id == third).values(access_token="not-encrypted")
         )
     with pytest.raises(DecryptionException):
-        await before.credentials.hand_out(third, APP, min_ttl=0, actor="tests")
+        await before.tokens.credentials.hand_out(third, APP, min_ttl=0, actor="tests")
     report = await rotate(after)
     assert (report.rotated, report.left, report.is_complete) == (1, 0, False)
     assert report.unreadable == [(second, APP), (third, APP)]
-    found = await key_audit.audit(after.database, after.vault)
+    found = await key_audit.audit(after.database, after.tokens.vault)
     assert found.unreadable == report.unreadable
     assert found.missing_key_ids == set()
     assert found.values == {"new": 2, "old": 2}
@@ -169,7 +171,7 @@ async def test_a_key_that_is_gone_is_named(open_services: OpenContext, after: Co
         accounts = await fill(earlier, 30)
     report = await rotate(after)
     assert (report.rotated, len(report.unreadable)) == (0, 30)
-    found = await key_audit.audit(after.database, after.vault)
+    found = await key_audit.audit(after.database, after.tokens.vault)
     assert (found.missing_key_ids, found.values.total()) == ({"gone"}, 0)
     assert found.unreadable == [(account, APP) for account in accounts]
 
@@ -227,7 +229,7 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
     async def read(context: Context, step: int) -> None:
         for position in itertools.count(step, 7):
             account = accounts[position % len(accounts)]
-            handed = await context.credentials.hand_out(account, APP, min_ttl=0, actor="tests")
+            handed = await context.tokens.credentials.hand_out(account, APP, min_ttl=0, actor="tests")
             assert handed.access_token.get_secret_value() == access_token(account)
             done["reads"] += 1
             if stop.is_set():
@@ -250,7 +252,9 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
         stop.set()
     assert sum(report.rotated for report in reports) >= 300
     assert await key_ids(after) == {"new"}
-    assert (await key_audit.audit(after.database, after.vault)).values.total() == 2 * (300 + len(chains))
+    assert (await key_audit.audit(after.database, after.tokens.vault)).values.total() == 2 * (
+        300 + len(chains)
+    )
     for one in chains:
         token = (await one.hand_out(force=True, by=before)).access_token
         assert (await one.who(token)).username == one.account

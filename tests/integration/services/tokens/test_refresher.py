@@ -157,7 +157,7 @@ async def test_a_rate_limit_stops_the_calls_of_the_app(chain: Chain):
     assert await worker.run_once() == 0
     assert (await chain.calls(), await chain.refreshes()) == (2, 0), "the exchange and one try"
     async with chain.context.database.transaction() as db:
-        await chain.context.apps.resume(db, chain.app, actor="tests")
+        await chain.context.tokens.apps.resume(db, chain.app, actor="tests")
     assert await worker.run_once() == 1
     await worker.finish_started()
     assert (await chain.living_row()).version == 2
@@ -196,7 +196,7 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "INVALID_CLIENT")
     async with chain.context.database.transaction() as db:
-        assert (await chain.context.apps.resume(db, chain.app, actor="tests")).was_paused
+        assert (await chain.context.tokens.apps.resume(db, chain.app, actor="tests")).was_paused
     assert (await chain.hand_out()).row.version == 2
 
 
@@ -253,7 +253,7 @@ async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_t
 
 async def test_failures_of_the_app_count_in_a_row(chain: Chain):
     async with chain.context.database.transaction() as db:
-        await chain.context.apps.failed(db, chain.app, UnknownApiAppException("x", []))
+        await chain.context.tokens.apps.failed(db, chain.app, UnknownApiAppException("x", []))
     await chain.hand_out(force=True)
     assert (await chain.app_state()).failures_in_a_row == 0
 
@@ -302,7 +302,7 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
     settings = sandbox_settings(oauth_apps={"PLAIN1": app}, providers_file=providers_file(info, tmp_path))
     async with open_context(settings) as context:
         chain = Chain(context, admin, profile.account, app="PLAIN1")
-        request = await context.oauth.generate_auth_url("PLAIN1")
+        request = await context.tokens.oauth.generate_auth_url("PLAIN1")
         async with await signed_in(admin, chain.account) as browser:
             callback = (await consent(browser, request.url, chain.account)).headers["location"]
         await chain.exchange(callback, request)

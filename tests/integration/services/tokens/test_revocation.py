@@ -35,19 +35,19 @@ async def test_without_an_answer_it_is_tried_again_until_there_is_one(
 ):
     await chain.admin.set_fault("provider.revoke", "drop", account=chain.account)
     async with open_context(sandbox_settings()) as process:
-        assert not await process.credentials.revoke(chain.account, chain.app, actor="tests")
+        assert not await process.tokens.credentials.revoke(chain.account, chain.app, actor="tests")
         row = await chain.living_row()
         assert (row.status, row.lease_token) == (CredentialStatus.REVOKING, None)
         with pytest.raises(TokenRevokedException):
             await chain.hand_out()
         with pytest.raises(TokenRevokedException):
             await chain.hand_out(force=True)
-        assert await process.credentials.revoke_due(10) == 0, "not yet"
+        assert await process.tokens.credentials.revoke_due(10) == 0, "not yet"
         await due_again(chain)
-        assert await process.credentials.revoke_due(10) == 0, "no answer"
+        assert await process.tokens.credentials.revoke_due(10) == 0, "no answer"
         await chain.admin.clear_faults(chain.account)
         await due_again(chain)
-        assert await process.credentials.revoke_due(10) == 1
+        assert await process.tokens.credentials.revoke_due(10) == 1
     assert (await chain.row(), await chain.usable_grants()) == (None, 0)
 
 
@@ -55,7 +55,9 @@ async def test_of_two_processes_one_asks_again(chain: Chain, sandbox_settings: M
     await chain.change(status=CredentialStatus.REVOKING)
     await due_again(chain)
     async with open_context(sandbox_settings()) as other:
-        done = await asyncio.gather(*(each.credentials.revoke_due(10) for each in (chain.context, other)))
+        done = await asyncio.gather(
+            *(each.tokens.credentials.revoke_due(10) for each in (chain.context, other))
+        )
     assert sorted(done) == [0, 1]
     assert await chain.calls("provider.revoke") == 1
 
@@ -78,7 +80,7 @@ async def test_tokens_that_come_after_the_revocation_are_revoked_too(chain: Chai
     await chain.make_due()
     worker = sandbox_context.workers.named("refresh")
     (held,) = await worker._leases.take_due(1)
-    tokens = await sandbox_context.oauth.refresh_access_token(chain.app, held.refresh_token)
+    tokens = await sandbox_context.tokens.oauth.refresh_access_token(chain.app, held.refresh_token)
     await chain.change(refresh_token=None)
     assert await chain.revoke()
     assert await chain.usable_grants() == 1
@@ -92,7 +94,7 @@ async def test_a_new_authorization_ends_the_revocation(chain: Chain):
     await chain.admin.clear_faults(chain.account)
     await chain.authorize()
     await due_again(chain)
-    assert await chain.context.credentials.revoke_due(10) == 0
+    assert await chain.context.tokens.credentials.revoke_due(10) == 0
     assert (await chain.hand_out()).row.status is CredentialStatus.ACTIVE
 
 
@@ -103,6 +105,6 @@ async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):
     for each in (unreadable, chain):
         await each.change(status=CredentialStatus.REVOKING)
         await due_again(each)
-    assert await chain.context.credentials.revoke_due(10) == 1
+    assert await chain.context.tokens.credentials.revoke_due(10) == 1
     row = await unreadable.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.REVOKING, "DECRYPTION_FAILED")

@@ -31,12 +31,12 @@ SECRETS = ("clear-access-token", "clear-refresh-token", "clear-secret")
 
 @pytest.fixture
 def service(context: Context) -> CredentialService:
-    return context.credentials
+    return context.tokens.credentials
 
 
 @pytest.fixture
 def vault(context: Context) -> CredentialVault:
-    return context.vault
+    return context.tokens.vault
 
 
 async def store(
@@ -90,7 +90,7 @@ async def test_the_database_file_holds_no_token_in_clear(
     sqlite_url: str, tmp_path: Path, make_settings: MakeSettings
 ):
     async with open_context(make_settings(database_url=sqlite_url)) as context:
-        await store(context.database, context.credentials)
+        await store(context.database, context.tokens.credentials)
     content = b"".join(path.read_bytes() for path in tmp_path.glob("service.db*"))
     assert b"alice" in content
     assert not [secret for secret in SECRETS if secret.encode() in content]
@@ -142,9 +142,9 @@ async def test_a_rotated_key_opens_what_the_old_one_sealed(
     await store(database, service)
     keys = f"new:{generate_key()},{settings.encryption_keys.get_secret_value()}"
     async with open_services(encryption_keys=keys) as rotated:
-        tokens = await load(database, rotated.vault)
+        tokens = await load(database, rotated.tokens.vault)
         assert tokens.access_token.get_secret_value() == "clear-access-token"
-        await store(database, rotated.credentials)
+        await store(database, rotated.tokens.credentials)
     async with database.reading() as db:
         assert (await db.scalar(select(Credential.access_token))).startswith("new:")
     with pytest.raises(DecryptionException):

@@ -28,14 +28,14 @@ async def test_verify_finds_a_chain_that_its_owner_has_revoked(chain: Chain):
 
 
 async def test_an_access_token_alone_that_is_refused_is_refreshed_once_for_all(chain: Chain):
-    await chain.context.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
+    await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     users = await asyncio.gather(*(chain.verify() for _ in range(10)))
     assert {user.username for user in users} == {chain.account}
     assert ((await chain.living_row()).version, await chain.refreshes()) == (2, 1)
 
 
 async def test_a_refusal_that_comes_late_refreshes_nothing_again(chain: Chain):
-    await chain.context.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
+    await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.me", "delay", seconds=1, times=1, account=chain.account)
     slow = asyncio.create_task(chain.verify())
     while not await chain.calls("provider.me"):
@@ -101,12 +101,12 @@ async def test_a_new_token_is_asked_about_a_second_time(chain: Chain, monkeypatc
     monkeypatch.setattr(oauth_service, "_SECOND_TRY", 0.01)
     await chain.admin.set_fault("provider.me", "status", status=401, account=chain.account, times=1)
     tokens = await chain.tokens()
-    user = await chain.context.oauth.verify_credentials(chain.app, tokens.access_token, is_new=True)
+    user = await chain.context.tokens.oauth.verify_credentials(chain.app, tokens.access_token, is_new=True)
     assert (user.username, await chain.calls("provider.me")) == (chain.account, 2)
 
 
 async def test_verify_tells_why_a_refused_token_was_not_refreshed(chain: Chain):
-    await chain.context.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
+    await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
     with pytest.raises(TwitterAPIException, match="503"):
         await chain.verify()

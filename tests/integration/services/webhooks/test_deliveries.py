@@ -166,7 +166,7 @@ async def test_a_delivery_that_fails_holds_back_its_account_and_no_other(
         blocked.set()
         (endpoint,) = await every(context.database, select(WebhookEndpoint.endpoint_id))
         async with context.database.transaction() as db:
-            await context.webhooks.resume(db, endpoint, ME)
+            await context.events.webhooks.resume(db, endpoint, ME)
         await until_done(context.database, 10)
     assert receiver.numbers("anna") == receiver.numbers("berta") == list(range(5))
     attempts = await every(context.database, select(WebhookDelivery.attempts))

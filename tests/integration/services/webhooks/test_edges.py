@@ -88,7 +88,7 @@ async def test_a_line_whose_first_one_was_deleted_goes_on(context: Context, rece
     async with context.database.transaction() as db:
         await db.execute(delete(WebhookDelivery).where(*first))
         if by == "resume":
-            await context.webhooks.resume(db, endpoint_id, ME)
+            await context.events.webhooks.resume(db, endpoint_id, ME)
     if by == "event":
         await happen(context.database, 4)
         await taken_up(context, 4)
@@ -109,9 +109,9 @@ async def test_what_comes_late_of_an_endpoint_as_it_was_says_nothing_of_it_as_it
     await taken_up(context, 1)
     row_id, (claim,) = await claimed(context)
     if change == "move":
-        await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
+        await context.events.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
     else:
-        for action in (context.webhooks.pause, context.webhooks.resume):
+        for action in (context.events.webhooks.pause, context.events.webhooks.resume):
             async with context.database.transaction() as db:
                 await action(db, endpoint_id, ME)
     await worker_of(context)._deliveries.apply(row_id, [(claim, answered(status))])
@@ -124,8 +124,8 @@ async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: C
     endpoint_id = await add_webhook(context, receiver)
     async with context.database.transaction() as db:
         await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
-    assert (await context.webhooks.update(endpoint_id, WebhookOrder(name="same"), ME)).failing_since
-    moved = await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
+    assert (await context.events.webhooks.update(endpoint_id, WebhookOrder(name="same"), ME)).failing_since
+    moved = await context.events.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
     assert moved.failing_since is None
 
 
@@ -168,7 +168,7 @@ async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiv
     await taken_up(context, 2)
     row_id, (claim,) = await claimed(context)
     async with context.database.transaction() as db:
-        await context.webhooks.replay(db, endpoint_id, ME, since=1)
+        await context.events.webhooks.replay(db, endpoint_id, ME, since=1)
     await taken_up(context, 2)
     await worker_of(context)._deliveries.apply(row_id, [(claim, answered(200))])
     assert await count_of(context.database, DeliveryStatus.DELIVERED) == 1
@@ -221,7 +221,7 @@ async def test_no_query_reads_what_it_does_not_need(context: Context, receiver: 
     with statements_of(context.database) as of_replay:
         for since in (1, utc_now()):
             async with context.database.transaction() as db:
-                await context.webhooks.replay(db, endpoint_id, ME, since=since)
+                await context.events.webhooks.replay(db, endpoint_id, ME, since=since)
     plans = []
     async with context.database.engine.connect() as connection:
         for statement, parameters in dict(of_fanout + of_replay).items():

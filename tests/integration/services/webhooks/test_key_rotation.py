@@ -26,9 +26,9 @@ async def test_both_secrets_are_by_the_new_key_and_open_still(sandbox_settings: 
     changes = {"webhook_allow_private_addresses": True}
     async with open_context(sandbox_settings(encryption_keys=key_list("old", "new"), **changes)) as before:
         order = WebhookOrder(url="http://127.0.0.1:9/hook")
-        row, first = await before.webhooks.create(order, CALLER)
-        second = await before.webhooks.rotate(row.endpoint_id, CALLER, overlap=timedelta(days=1))
-        broken, _ = await before.webhooks.create(order, CALLER)
+        row, first = await before.events.webhooks.create(order, CALLER)
+        second = await before.events.webhooks.rotate(row.endpoint_id, CALLER, overlap=timedelta(days=1))
+        broken, _ = await before.events.webhooks.create(order, CALLER)
         async with before.database.transaction() as db:  # a value of another row
             await db.execute(
                 update(WebhookEndpoint).where(WebhookEndpoint.id == broken.id).values(secret=row.secret)

@@ -112,7 +112,7 @@ async def test_what_is_tried_while_an_earlier_one_is_replayed_waits_for_it(
     first, _ = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
     monkeypatch.setattr(fanout, "_BATCH", 1)
     async with context.database.transaction() as db:
-        await context.webhooks.replay(db, endpoint_id, ME, since=first)
+        await context.events.webhooks.replay(db, endpoint_id, ME, since=first)
     await worker._fanout.run_once()
     await worker._deliveries.apply(row_id, [result])
     due = select(WebhookDelivery.event_id).where(WebhookDelivery.next_attempt_at.is_not(None))
@@ -163,11 +163,11 @@ async def test_a_change_holds_for_whatever_is_not_being_sent(
     async with working(context):
         await eventually(lambda: len(receiver.arrived) == 1)
         if change == "move":
-            await context.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/moved")), ME)
+            await context.events.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/moved")), ME)
             await until_done(context.database, 4)
         else:
             async with context.database.transaction() as db:
-                await getattr(context.webhooks, change)(db, endpoint_id, ME)
+                await getattr(context.events.webhooks, change)(db, endpoint_id, ME)
             await eventually(lambda: not worker_of(context)._under_way)
     paths = [got.path for got in receiver.arrived]
     assert paths == ["/"] + ["/moved"] * (4 if change == "move" else 0)
@@ -182,7 +182,7 @@ async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_s
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, *range(6), account="anna")
     await taken_up(context, 6)
-    row = await context.webhooks.update(endpoint_id, narrower, ME)
+    row = await context.events.webhooks.update(endpoint_id, narrower, ME)
     async with working(context):
         await becomes(lambda: _all_parked(context, 6))
     assert receiver.arrived == []
@@ -212,9 +212,9 @@ async def test_a_resumed_webhook_begins_all_attempts_anew(context: Context, rece
         for account, time in zip(("anna", "berta"), times, strict=True):
             first = (WebhookDelivery.account_id == account, WebhookDelivery.next_attempt_at.is_not(None))
             await db.execute(update(WebhookDelivery).where(*first).values(attempts=9, next_attempt_at=time))
-        await context.webhooks.pause(db, endpoint_id, ME)
+        await context.events.webhooks.pause(db, endpoint_id, ME)
     async with context.database.transaction() as db:
-        await context.webhooks.resume(db, endpoint_id, ME)
+        await context.events.webhooks.resume(db, endpoint_id, ME)
     assert set(await every(context.database, select(WebhookDelivery.attempts))) == {0}
     async with working(context):
         await until_done(context.database, 3)
@@ -229,12 +229,12 @@ async def test_events_that_are_deleted_before_they_could_be_told_are_missed_loud
     await taken_up(context, 1)
     seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
     async with context.database.transaction() as db:
-        await context.webhooks.pause(db, endpoint_id, ME)
+        await context.events.webhooks.pause(db, endpoint_id, ME)
     await happen(context.database, 2, 3, 4)
     async with context.database.transaction() as db:  # as the retention does
         kept = await db.scalar(select(func.max(Event.id))) or 0
         await db.execute(delete(Event).where(Event.id < kept))
-        await context.webhooks.resume(db, endpoint_id, ME)
+        await context.events.webhooks.resume(db, endpoint_id, ME)
     await taken_up(context, 2)
     await happen(context.database, 5)
     await taken_up(context, 3)
@@ -253,7 +253,7 @@ async def test_evicted_routine_events_are_missed_loudly_and_once(context: Contex
     await taken_up(context, 1)
     seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
     async with context.database.transaction() as db:
-        await context.webhooks.pause(db, endpoint_id, ME)
+        await context.events.webhooks.pause(db, endpoint_id, ME)
     await add_events(context.database, {"event_type": "credential.refreshed"}, {"event_type": "key.created"})
     retention = Retention(
         database=context.database,
@@ -264,7 +264,7 @@ async def test_evicted_routine_events_are_missed_loudly_and_once(context: Contex
     assert (await retention.delete_old())["events_deleted"] == 1
     mark = await one(context.database, select(Event.data).where(Event.event_type == "events.evicted"))
     async with context.database.transaction() as db:
-        await context.webhooks.resume(db, endpoint_id, ME)
+        await context.events.webhooks.resume(db, endpoint_id, ME)
     for number in (2, 3):
         await happen(context.database, number)
         await taken_up(context, number)
@@ -280,7 +280,7 @@ async def test_a_webhook_is_changed_by_those_who_change_it_alone(context: Contex
     seen = await one(context.database, select(WebhookEndpoint))
     assert seen.after_event_id != made.after_event_id
     assert seen.updated_at == made.updated_at
-    await context.webhooks.update(endpoint_id, WebhookOrder(name="other"), ME)
+    await context.events.webhooks.update(endpoint_id, WebhookOrder(name="other"), ME)
     assert (await one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
 
 

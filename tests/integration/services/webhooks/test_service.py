@@ -76,7 +76,7 @@ async def test_a_replay_sends_everything_since_again_and_only_once_more(
 
     async def replay(since: int | datetime) -> int | None:
         async with context.database.transaction() as db:
-            return (await context.webhooks.replay(db, endpoint_id, ME, since=since)).from_event_id
+            return (await context.events.webhooks.replay(db, endpoint_id, ME, since=since)).from_event_id
 
     async with working(context):
         await until_done(context.database, 20)
@@ -107,15 +107,15 @@ async def test_a_paused_endpoint_gets_everything_once_it_is_resumed(context: Con
     await happen(context.database, 1)
     await taken_up(context, 1)
     async with context.database.transaction() as db:
-        await context.webhooks.pause(db, endpoint_id, ME)
-        replay = await context.webhooks.replay(db, endpoint_id, ME, since=1)
+        await context.events.webhooks.pause(db, endpoint_id, ME)
+        replay = await context.events.webhooks.replay(db, endpoint_id, ME, since=1)
     assert replay.status is WebhookStatus.PAUSED, "nothing is sent yet"
     await happen(context.database, 2)
     worker = worker_of(context)
     assert await worker.run_once() == 0
     assert not worker._under_way
     async with context.database.transaction() as db:
-        await context.webhooks.resume(db, endpoint_id, ME)
+        await context.events.webhooks.resume(db, endpoint_id, ME)
     async with working(context):
         await until_done(context.database, 2)
     assert receiver.numbers("anna") == [1, 2]
@@ -152,17 +152,17 @@ async def test_a_rotated_secret_and_the_one_before_are_both_valid_for_a_while(
 ):
     endpoint_id = await add_webhook(context, receiver)
     old = receiver.secrets["/"]
-    new = await context.webhooks.rotate(endpoint_id, ME, overlap=timedelta(hours=1))
+    new = await context.events.webhooks.rotate(endpoint_id, ME, overlap=timedelta(hours=1))
     assert new.get_secret_value() != old
     for secret in (old, new.get_secret_value()):
         receiver.secrets["/"] = secret
-        assert (await context.webhooks.test(endpoint_id, ME)).succeeded
+        assert (await context.events.webhooks.test(endpoint_id, ME)).succeeded
     with pytest.raises(RotationUnderWayException):
-        await context.webhooks.rotate(endpoint_id, ME, overlap=timedelta(hours=1))
-    assert (await context.webhooks.test(endpoint_id, ME)).succeeded, "nothing has changed"
-    newest = await context.webhooks.rotate(endpoint_id, ME, overlap=timedelta(0), force=True)
+        await context.events.webhooks.rotate(endpoint_id, ME, overlap=timedelta(hours=1))
+    assert (await context.events.webhooks.test(endpoint_id, ME)).succeeded, "nothing has changed"
+    newest = await context.events.webhooks.rotate(endpoint_id, ME, overlap=timedelta(0), force=True)
     receiver.secrets["/"] = newest.get_secret_value()
-    answer = await context.webhooks.test(endpoint_id, ME)
+    answer = await context.events.webhooks.test(endpoint_id, ME)
     assert answer.succeeded
     assert len(receiver.arrived[-1].headers["webhook-signature"].split()) == 1
     stored = str(await every(context.database, select(WebhookEndpoint.secret)))
@@ -183,9 +183,9 @@ async def test_a_name_that_comes_to_lead_inside_is_refused_at_the_delivery(
 
     monkeypatch.setattr("app.clients.addresses.is_public", lambda address: address == "127.0.0.1")
     async with open_services(**FAST | {"webhook_allow_private_addresses": False}) as context:
-        monkeypatch.setattr(context.webhooks._client, "_resolve", resolve)
+        monkeypatch.setattr(context.events.webhooks._client, "_resolve", resolve)
         url = f"http://hooks.example.test:{receiver.port}/"
-        row, _ = await context.webhooks.create(WebhookOrder(url=url, event_types=[TYPE]), ME)
+        row, _ = await context.events.webhooks.create(WebhookOrder(url=url, event_types=[TYPE]), ME)
         await happen(context.database, 1, 2)
         async with working(context):
             await until_done(context.database, 2)
@@ -203,9 +203,9 @@ async def test_a_name_that_comes_to_lead_inside_is_refused_at_the_delivery(
         assert receiver.arrived[0].headers["host"] == f"hooks.example.test:{receiver.port}"
         addresses["hooks.example.test"] = ["127.0.0.3"]
         with pytest.raises(WebhookUrlRefusedException):
-            await context.webhooks.create(WebhookOrder(url=url), ME)
+            await context.events.webhooks.create(WebhookOrder(url=url), ME)
         with pytest.raises(WebhookUrlRefusedException):
-            await context.webhooks.update(row.endpoint_id, WebhookOrder(url=url), ME)
+            await context.events.webhooks.update(row.endpoint_id, WebhookOrder(url=url), ME)
 
 
 async def test_a_deleted_webhook_is_told_of_nothing_and_forgotten(context: Context, receiver: Receiver):
@@ -213,13 +213,13 @@ async def test_a_deleted_webhook_is_told_of_nothing_and_forgotten(context: Conte
     await happen(context.database, 1)
     await taken_up(context, 1)
     async with context.database.transaction() as db:
-        await context.webhooks.delete(db, endpoint_id, ME)
+        await context.events.webhooks.delete(db, endpoint_id, ME)
     row = await one(context.database, select(WebhookEndpoint))
     assert (row.secret, row.url) == ("", "")
     assert await worker_of(context)._deliveries.due_endpoints() == []
     async with context.database.reading() as db:
         with pytest.raises(WebhookNotFoundException):
-            await context.webhooks.get(db, endpoint_id, ME)
+            await context.events.webhooks.get(db, endpoint_id, ME)
     cleanup = context.workers.named("cleanup")
     deleted = await cleanup._retention.delete_old()  # type: ignore[union-attr]
     assert deleted["deliveries_deleted"] == 1
@@ -239,7 +239,7 @@ async def test_one_has_only_so_many_patterns(context: Context, receiver: Receive
         await add_webhook(context, receiver, account_patterns=patterns)
     endpoint_id = await add_webhook(context, receiver, account_patterns=patterns[:20])
     with pytest.raises(InvalidRequestException, match="at most 20"):
-        await context.webhooks.update(endpoint_id, WebhookOrder(account_patterns=patterns), ME)
+        await context.events.webhooks.update(endpoint_id, WebhookOrder(account_patterns=patterns), ME)
 
 
 async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receiver: Receiver):

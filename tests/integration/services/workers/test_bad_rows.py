@@ -168,7 +168,7 @@ async def test_the_other_lost_sessions_are_put_back(context: Context):
         lease_token="x",
         lease_expires_at=utc_now() - timedelta(seconds=1),
     )
-    assert await context.session_runs.recover_lost() == 4
+    assert await context.sessions.runs.recover_lost() == 4
     assert await statuses(context, others(rows)) == [SessionStatus.PENDING] * 4
 
 
@@ -178,12 +178,12 @@ async def test_the_other_sessions_of_a_batch_are_released_and_cancelled(context:
     await refuse_changes(context.database, rows[BAD])
     async with context.database.transaction() as db:
         await db.execute(update(Batch).values(max_running=4))
-    await context.batch_pacing.look_after()
+    await context.sessions.pacing.look_after()
     held = await sessions_of(context.database, batch_id, held=True)
     assert [row.id for row in held] == [rows[BAD].id]
     async with context.database.transaction() as db:
         await db.execute(update(Batch).values(status=BatchStatus.CANCELLED, reason="over"))
-    await context.batch_pacing.look_after()
+    await context.sessions.pacing.look_after()
     assert await statuses(context, others(rows)) == [SessionStatus.CANCELLED] * 4
 
 
@@ -223,7 +223,7 @@ async def test_the_other_revocations_are_made(sandbox_context: Context, admin: S
     for chain in chains:
         await chain.change(status=CredentialStatus.REVOKING, refresh_due_at=PAST)
     await refuse_changes(sandbox_context.database, await chains[BAD].living_row())
-    assert await sandbox_context.credentials.revoke_due(20) == 4
+    assert await sandbox_context.tokens.credentials.revoke_due(20) == 4
     assert [await chain.row() for chain in others(chains)] == [None] * 4
 
 
@@ -314,12 +314,12 @@ async def test_cleanup_deletes_the_other_deliveries(open_services: OpenContext, 
 
 
 async def test_the_other_profiles_are_synced(sandbox_context: Context):
-    await sandbox_context.gologin.sync_profiles()
+    await sandbox_context.fleet.gologin.sync_profiles()
     rows = await every(sandbox_context.database, select(Profile).order_by(Profile.id))
     async with sandbox_context.database.transaction() as db:
         await db.execute(update(Profile).values(profile_name="an old name"))
     await refuse_changes(sandbox_context.database, rows[BAD])
-    result = await sandbox_context.gologin.sync_profiles()
+    result = await sandbox_context.fleet.gologin.sync_profiles()
     assert (result.updated, result.gone) == (len(rows) - 1, 0)
     old = await every(
         sandbox_context.database, select(Profile.id).where(Profile.profile_name == "an old name")
