@@ -51,7 +51,7 @@ _AFTER_COMMIT: Final = "after_commit"
 _LISTENERS: Final = "listeners"
 _READ_ONLY: Final = "gologin_read_only"
 _QUEUE_CONNECTIONS: Final = 2
-"""Of one process beside its pool: those of the job queue."""
+"""Connections of one process beside its pool: those of the job queue."""
 _PING_TIMEOUT: Final = 2.0
 _PROBE: Final = (
     "CREATE TABLE readiness_probe (filler BLOB)",
@@ -71,7 +71,7 @@ _POSTGRESQL_SESSION: Final = {
     "standard_conforming_strings": "on",
     "bytea_output": "hex",
 }
-"""What the code relies on, whatever the database, its role or the environment (`PGOPTIONS`) set as their defaults.
+"""Settings that the code relies on, whatever defaults the database, its role or the environment (`PGOPTIONS`) set.
 
 `default_transaction_read_only` is not among them: a standby, and an operator's stop of all writes, count.
 """
@@ -130,7 +130,7 @@ class Database:
         )
         self._outage_logged_at: float | None = None
         self._write_outage: str | None = None
-        """Of SQLite: why a write failed, until one has succeeded."""
+        """Reason why a write failed on SQLite, until one has succeeded."""
 
     @property
     def is_sqlite(self) -> bool:
@@ -174,7 +174,7 @@ class Database:
             raise SchemaOutOfDateException(current, wanted)
 
     async def outage(self) -> str | None:
-        """Why the database takes no writes now, looked at for 2 seconds at most; None when it does."""
+        """Return why the database takes no writes now, within 2 seconds; None when it does."""
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
                 return await self._write_problem()
@@ -197,7 +197,7 @@ class Database:
         return None
 
     async def _try_to_write(self) -> None:
-        """Only after a write has failed: it takes the lock, pages of the file and of its log."""
+        """Write a probe. Called only after a write has failed: it takes the lock, pages of the file and of its log."""
         async with self.transaction() as db:
             for statement in _PROBE:
                 await db.execute(text(statement))
@@ -352,7 +352,7 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
 
 
 def _postgresql_arguments(url: URL) -> dict[str, Any]:
-    """What a connection is opened with, beside the URL."""
+    """Return the arguments of a connection, beside its URL."""
     own = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items())
     given = url.query.get("options", ())
     theirs = [given] if isinstance(given, str) else given

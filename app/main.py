@@ -44,7 +44,7 @@ from app.utils.logger import get_logger
 from app.utils.tasks import unless
 
 _CONNECTIONS_SHARE: Final = 0.1
-"""Of the grace period: for answers that are under way."""
+"""Share of the grace period for answers that are under way."""
 
 _BACKLOG: Final = 2048
 """Connections that wait to be accepted, as uvicorn has it."""
@@ -257,6 +257,6 @@ async def _check_schema(settings: Settings) -> None:
 
 
 def _exit_on_signals() -> None:
-    """For the time before uvicorn listens to them, and after it has stopped: it then raises the signal again."""
+    """Exit on signals before uvicorn listens to them, and after it has stopped: it then raises the signal again."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))

@@ -1,4 +1,4 @@
-"""What the service answers; unknown fields are ignored, so that it may say more than these classes know."""
+"""Answers of the service; unknown fields are ignored, so that it may say more than these classes know."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Attempt:
     error_code: str | None
     started_at: datetime
     seconds: float | None
-    """None while it runs."""
+    """Duration; None while it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Batch:
     created_at: datetime
     started_at: datetime
     completed_at: datetime | None
-    """When the last of its own sessions had ended."""
+    """Time at which the last of its own sessions had ended."""
     counts: Mapping[str, int]
     """Rows by the status of their session."""
     eta_seconds: float | None
@@ -96,11 +96,11 @@ class BatchRow:
     """A row of a batch and what became of it."""
 
     row: int
-    """From 1."""
+    """Number of the row, from 1."""
     account_id: str
     api_app: str
     session_id: str | None
-    """None: it could not become a session; `error` says why."""
+    """Id of its session; None when the row could not become one: `error` says why."""
     existing: bool
     status: str | None
     error: str | None
@@ -127,12 +127,12 @@ class Token:
     oauth_token_secret: str | None = field(repr=False)
     scopes: tuple[str, ...]
     expires_at: datetime | None
-    """None: it does not expire."""
+    """Expiry; None when it does not expire."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """Who the provider says a token speaks for."""
+    """The account that the provider names for a token."""
 
     provider_user_id: str
     username: str
@@ -141,7 +141,7 @@ class Verified:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What happened, to what, by whom, under which request id."""
+    """One event: its type, subject, actor and request id."""
 
     id: int
     event_type: str

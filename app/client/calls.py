@@ -92,7 +92,7 @@ class Calls:
 
     @Call
     def session(self, session_id: str) -> Flow[Session]:
-        """How it stands."""
+        """Return the session's current state."""
         return self._built_of(Session, Request("GET", f"/authorize/{segment(session_id)}"))
 
     @Call
@@ -128,7 +128,7 @@ class Calls:
 
     @Call
     def batch(self, batch_id: str) -> Flow[Batch]:
-        """How it stands."""
+        """Return the batch's current state."""
         return self._built_of(Batch, Request("GET", f"/batches/{segment(batch_id)}"))
 
     @Call
@@ -196,7 +196,7 @@ class Calls:
 
     @Each
     def events(self, **filters: Unpack[EventFilters]) -> "Pages[Event]":
-        """What happened, the latest first."""
+        """Yield events, the latest first."""
         return Pages(self._sent, Event, "/events", filters)
 
     @Each
@@ -243,7 +243,7 @@ class Calls:
         return built(kind, (yield from self._data(request, deadline)))
 
     def _seen(self, kind: type[S], request: Request, deadline: Deadline, before: S | None) -> Flow[S]:
-        """How it stands. Raises `WaitTimeout` when no answer comes until the deadline and one came `before`."""
+        """Return the state. Raises `WaitTimeout` when no answer comes until the deadline and one came `before`."""
         try:
             return (yield from self._built_of(kind, request, deadline))
         except ServiceUnreachable as error:
@@ -292,5 +292,5 @@ def _authorizing(
 
 
 def _account(account_id: str) -> str:
-    """As the service spells it."""
+    """Return the handle as the service spells it."""
     return account_id.strip().removeprefix("@").lower()

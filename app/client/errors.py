@@ -1,4 +1,4 @@
-"""What can go wrong."""
+"""Errors that calls raise."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -64,7 +64,7 @@ class EventsMissed(ServiceError):
 
 
 class WebhookRefused(ServiceError):
-    """Not a delivery of the service, or not a fresh one."""
+    """The request is no delivery of the service, or not a fresh one."""
 
     def __init__(self, message: str) -> None:
         super().__init__("WEBHOOK_REFUSED", message)

@@ -37,7 +37,7 @@ class Request:
     seconds: float = _TRY
 
     def __post_init__(self) -> None:
-        """What is not below the service's URL would send the key elsewhere, or ask for something else."""
+        """Refuse a path that is not below the service's URL: it would send the key elsewhere."""
         path = unquote(re.split("[?#]", self.path)[0])
         if not re.match("/(?!/)", path) or {".", ".."} & set(path.split("/")):
             raise ValueError(
@@ -66,7 +66,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     lost: str = ""
-    """Why there is none."""
+    """Reason why there is no answer."""
 
 
 class Deadline:
@@ -122,12 +122,12 @@ def lost(error: Exception) -> Answer:
 
 
 def segment(value: str) -> str:
-    """Of a path."""
+    """Return the value escaped for a segment of a path."""
     return quote(value, safe="")
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is None; times as text."""
+    """Return the values without those that are None, times as text."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""How a call that is written once becomes a method of both clients, with its own types."""
+"""Descriptors that turn a call, written once, into a typed method of both clients."""
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -38,7 +38,7 @@ class Call(Generic[P, T]):
 
 
 class Each(Generic[P, T]):
-    """What is read one by one as a method: with `for` of `Client`, with `async for` of `AsyncClient`."""
+    """A source of items as a method: with `for` of `Client`, with `async for` of `AsyncClient`."""
 
     def __init__(self, source: "Callable[Concatenate[Any, P], Pages[T] | Stream[T]]") -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""What calls may be told beside what they need."""
+"""Options of calls."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What is read one by one: the pages of a list, and the event stream; no I/O."""
+"""Sources of items: the pages of a list, and the event stream; no I/O."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

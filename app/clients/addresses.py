@@ -1,4 +1,4 @@
-"""Which addresses are public, and what a name stands for: against requests that are made to reach the inside.
+"""Public addresses and name resolution: a guard against requests that are made to reach the inside (SSRF).
 
 Sources: the IANA registries of special-purpose addresses of IPv4 and IPv6 (RFC 6890), written out, because what
 `ipaddress` knows of them changes with the release of Python. Refused is also what they call reachable and no receiver
@@ -55,7 +55,7 @@ _NOT_PUBLIC_V6: Final = tuple(
 
 
 def is_public(address: str) -> bool:
-    """Whether it can only be a machine of the public internet. One with a zone (``%eth0``) cannot."""
+    """Return whether the address can only be a machine of the public internet. One with a zone (``%eth0``) cannot."""
     parsed = ip_address(address)
     if isinstance(parsed, IPv4Address):
         return not any(parsed in network for network in _NOT_PUBLIC_V4)
@@ -64,7 +64,7 @@ def is_public(address: str) -> bool:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """By the system's own means, in a thread of its own: one that hangs keeps nobody waiting, nor the exit."""
+    """Resolve a name with the system's resolver, in a thread of its own: one that hangs delays no caller and no exit."""
     if literal := _literal(host):
         return [literal]
     answer: Future[list[str]] = Future()

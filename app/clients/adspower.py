@@ -120,7 +120,7 @@ class AdsPowerClient:
 
     @retry_idempotent()
     async def check_token(self) -> None:
-        """There is none: the app is signed in or it is not."""
+        """Do nothing: the local API takes no token, the app is signed in or it is not."""
         await self._call("/status", self._api_timeout)
 
     async def start_profile(self, profile_id: str, *, timeout: float) -> str:

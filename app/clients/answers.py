@@ -40,7 +40,7 @@ def fields_in(content: bytes, content_type: str) -> dict[str, Any]:
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether it is nested so deeply that whoever handles it may run into a RecursionError."""
+    """Return whether a value is nested so deeply that whoever handles it may run into a RecursionError."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(_MAX_DEPTH):
         level = [
@@ -65,7 +65,7 @@ def _form_fields(content: bytes) -> dict[str, Any]:
 
 
 def json_in(response: httpx.Response) -> Any:
-    """None: there is no JSON in it."""
+    """Return the JSON of a body, or None when there is none in it."""
     return json_or_none(response.content)
 
 

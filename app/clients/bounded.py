@@ -115,7 +115,7 @@ def _encoding(header: str) -> str:
 
 
 def _unpacker(start: bytes) -> "zlib._Decompress":
-    """Of gzip or deflate; that comes with a header (RFC 1950) or, as some send it, without (RFC 1951)."""
+    """Return the decompressor of gzip or deflate; the latter comes with a header (RFC 1950) or without (RFC 1951)."""
     try:
         zlib.decompressobj(_GZIP_OR_ZLIB).decompress(start, 1)
     except zlib.error:

@@ -21,7 +21,7 @@ _ASK_TIMEOUT: Final = 1.0
 SETTLE_SECONDS: Final = 2.0
 """Seconds that a browser is given to write its profile after its port has closed, where its process cannot be seen."""
 _MARK: Final = b"--remote-debugging-p"
-"""What the command line of a browser with a DevTools port holds; a container sees other processes by that number."""
+"""Part of the command line of every browser with a DevTools port; a container sees other processes by that number."""
 
 
 async def process_of(socket: ClientConnection, ws_url: str) -> int | None:

@@ -31,6 +31,6 @@ def _words(value: dict[str, Any]) -> str:
 
 
 def _cut(line: str) -> str:
-    """At a space: half a secret would not be known as one."""
+    """Cut a line at a space: half a secret would not be known as one."""
     line = " ".join(line.split())
     return line if len(line) <= _LONGEST else line[:_LONGEST].rpartition(" ")[0]

@@ -60,7 +60,7 @@ _CALLBACK_PAGE: Final = base64.b64encode(
 
 @dataclass(frozen=True)
 class BrowserVersion:
-    """What `/json/version` tells of a running browser."""
+    """Version and address of a running browser, as `/json/version` tells them."""
 
     major: int
     ws_url: str
@@ -132,7 +132,7 @@ class _Page:
     """A tab or window that is watched."""
 
     url: str = ""
-    """Of its last request for a document."""
+    """Address of its last request for a document."""
     document: str | None = None
     """Id of that request."""
     network_error: str | None = None
@@ -170,7 +170,7 @@ class RedirectWatcher:
         self.redirect: str | None = None
         """The callback's URL, once it was caught."""
         self.console_errors: deque[str] = deque(maxlen=_CONSOLE_LINES)
-        """As the page wrote them, secrets included; the latest last."""
+        """Lines as the pages wrote them, secrets included; the latest last."""
 
     def __enter__(self) -> Self:
         self._socket: ClientConnection = connect(
@@ -412,7 +412,7 @@ def network_error_in(text: str) -> str | None:
 
 
 def same_endpoint(url: str, redirect_uri: str) -> bool:
-    """Whether `url` is the redirect URI, whatever query it adds; both as a browser writes them.
+    """Return whether `url` is the redirect URI with any query; both as a browser writes them.
 
     The parser is WHATWG's (https://url.spec.whatwg.org): IDNA, percent-encoding, dot segments.
     """

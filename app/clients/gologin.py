@@ -38,7 +38,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class CloudGate(Protocol):
-    """What a call to the cloud API passes first."""
+    """Limit that every call to the cloud API passes first."""
 
     async def enter(self) -> None:
         """Wait for the call's place in the request budget. Raises `GoLoginBreakerOpenException`."""

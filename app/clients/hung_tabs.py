@@ -26,7 +26,7 @@ _ANSWER_TIMEOUT: Final = 5.0
 """Seconds for a tab to answer, which takes it a millisecond; a busy machine may have it wait."""
 _CLOSE_TIMEOUT: Final = 5.0
 _ROUND_SECONDS: Final = 0.5
-"""Between two rounds over the tabs."""
+"""Seconds between two rounds over the tabs."""
 _MAX_TABS: Final = 50
 _MAX_MESSAGE: Final = 4 * 1024 * 1024
 
@@ -75,10 +75,10 @@ class _Tabs:
         self._numbers = itertools.count(1)
         self._answers: dict[int, dict[str, Any]] = {}
         self._sessions: dict[str, str] = {}
-        """Of the protocol, by target id."""
+        """Ids of the protocol's sessions, by target id."""
 
     def watch(self) -> None:
-        """Until the connection is closed."""
+        """Close tabs that hang until the connection is closed."""
         try:
             while True:
                 self._close_hung()

@@ -70,7 +70,7 @@ class OAuth1ProviderClient:
         self._provider = provider
 
     async def request_token(self, app: OAuth1App) -> OAuth1Token:
-        """For one authorization (RFC 5849, 2.1). Raises `InvalidClientException`, `TwitterAPIException`."""
+        """Request a temporary token (RFC 5849, 2.1). Raises `InvalidClientException`, `TwitterAPIException`."""
         signature = _Signature(app, callback=app.redirect_uri)
         url = app.endpoints.request_token_url
         response = await self._provider.send(app.api, "POST", url, auth=signature, refusals=_APP_REFUSED)

@@ -1,4 +1,4 @@
-"""What an OAuth provider's refusals mean: which of our errors, by standard words and by the provider's own.
+"""Classification of an OAuth provider's refusals, by standard words and by the provider's own.
 
 Sources: RFC 6749 (5.2), RFC 6750 (3.1), X's problem types; the docs of GitHub, Slack, Fitbit, Facebook and Reddit for
 the shapes that refusals have.
@@ -31,7 +31,7 @@ _MAX_MESSAGE: Final = 300
 _LOOKED_AT: Final = 20_000
 """Characters; what comes later is not shown."""
 _MAX_ERRORS: Final = 10
-"""Of a list of errors."""
+"""Ceiling of errors that are read of a list."""
 _MAX_CODE: Final = 200
 _SECRET_FIELDS: Final = ("code", "code_verifier", "refresh_token", "token", "client_secret")
 _QUOTED: Final = re.compile(r'"([^"]+)"')
@@ -56,7 +56,7 @@ _X_GRANT_WORDS: Final = "value passed for the"
 """X says `invalid_request` where it means the grant."""
 
 Refusals = Mapping[int, type[InvalidClientException] | type[InvalidGrantException]]
-"""What an HTTP status means in answer to one certain call, where the body does not tell."""
+"""Meaning of an HTTP status in answer to one certain call, where the body does not tell."""
 NO_REFUSALS: Final[Refusals] = MappingProxyType({})
 
 
@@ -79,18 +79,18 @@ _Marks = tuple[Annotated[StrictStr | StrictInt, AfterValidator(_mark)], ...]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ErrorRules:
-    """What a provider's own refusals mean, besides the standard's.
+    """A provider's own words for refusals, besides the standard's.
 
     A mark is an error's code in any case (``bad_refresh_token``, ``"190"``), a part of its message when there is a
     blank in it, or an HTTP status.
     """
 
     refresh_refused: _Marks = ()
-    """Of the token endpoint: the refresh token is spent, revoked or expired."""
+    """Words of the token endpoint for a refresh token that is spent, revoked or expired."""
     client_refused: _Marks = ()
-    """Of any endpoint: the app's credentials or its access are refused, not the account."""
+    """Words of any endpoint for an app whose credentials or access are refused."""
     account_refused: _Marks = ()
-    """Of any endpoint: the account is locked or suspended."""
+    """Words of any endpoint for an account that is locked or suspended."""
     token_refused: tuple[Annotated[StrictInt, AfterValidator(_refusal_status)], ...] = (
         HTTPStatus.UNAUTHORIZED.value,
     )
@@ -105,7 +105,7 @@ def classified(
     refusals: Refusals = NO_REFUSALS,
     retry_after: float | None = None,
 ) -> TwitterAPIException:
-    """Which of our errors a refusal means, also one that comes with status 200."""
+    """Return the error that a refusal means, also one that comes with status 200."""
     status = response.status_code
     codes, words = _said(json_in(response) or fields_of(response))
     form = _form_sent(response.request)
@@ -137,7 +137,7 @@ def classified(
 
 
 def tells_error(response: httpx.Response) -> bool:
-    """Whether an answer whose status is a success is a refusal all the same; never one that holds a token."""
+    """Return whether an answer with the status of a success is a refusal; never one that holds a token."""
     body = fields_of(response)
     if body.get("access_token"):
         return False
@@ -173,7 +173,7 @@ def _form_sent(request: httpx.Request) -> dict[str, list[str]]:
 
 
 def _secrets_sent(request: httpx.Request, form: Mapping[str, list[str]]) -> set[str]:
-    """What a refusal may quote: secrets of the form and of the Authorization header, however they are spelt."""
+    """Return the secrets that a refusal may quote: those of the form and the Authorization header, in any spelling."""
     sent = {value for name in _SECRET_FIELDS for value in form.get(name, ())}
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme == "Basic":

@@ -69,7 +69,7 @@ class ProviderApi:
     """One provider's endpoints for programs."""
 
     name: str = Field(min_length=1)
-    """As errors call it."""
+    """Name that errors use."""
     token_url: EndpointUrl
     revoke_url: OptionalUrl = ""
     """RFC 7009; empty: the provider has none."""
@@ -77,15 +77,15 @@ class ProviderApi:
     api_headers: dict[_Header, _Header] = Field(default_factory=dict)
     """Sent with every call of these endpoints."""
     username_path: _JsonPath
-    """Where who-am-I's answer has the account: names and list indexes, with dots between."""
+    """Path to the account in who-am-I's answer: names and list indexes, with dots between."""
     user_id_path: _JsonPath
     client_auth: Literal["basic", "body"] = "basic"
-    """Where an app's secret goes (RFC 6749, 2.3.1); an app without one names itself in the body, whatever this says."""
+    """Place of an app's secret (RFC 6749, 2.3.1); an app without one names itself in the body, whatever this says."""
     errors: ErrorRules = Field(default_factory=ErrorRules)
 
 
 class ProviderUser(BaseModel):
-    """Who a token belongs to."""
+    """The account that a token belongs to."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -247,7 +247,7 @@ def _classified(
 def unexpected_answer(
     api: ProviderApi, response: httpx.Response, problem: str | None = None
 ) -> TwitterAPIException:
-    """By default of an answer that is no JSON object. Never with a value of the answer, which holds tokens."""
+    """Return the error of an unexpected answer. It quotes no value of the answer, which may hold tokens."""
     return TwitterAPIException(
         response.status_code,
         problem or not_expected("the body", "a JSON object", body_kind(response)),

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.clients.texts import printable, storable
 
 MAX_PROFILE_ID: Final = 64
-"""Of the columns that keep it."""
+"""Characters; the width of the columns that keep it."""
 MAX_ROWS: Final = 1_000
-"""Of one page; products answer with up to 100."""
+"""Ceiling of one page; products answer with up to 100."""
 _MAX_NAME: Final = 1_000
 _MAX_TEXT: Final = 20_000
 _MAX_TAGS: Final = 100

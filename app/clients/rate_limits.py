@@ -37,7 +37,7 @@ class _Window(NamedTuple):
     ceiling: float
     """Seconds."""
     whose: Limited | None = None
-    """None: the account's at endpoints that are called for an account, else the app's."""
+    """Owner of the limit; None: the account at endpoints that are called for an account, else the app's."""
 
 
 _WINDOWS: Final = (
@@ -50,9 +50,9 @@ _WINDOWS: Final = (
 class _Told(NamedTuple):
     window: _Window
     remaining: int | None
-    """None: the answer does not say."""
+    """Calls left; None when the answer does not say."""
     seconds: float
-    """Until calls are allowed again."""
+    """Seconds until calls are allowed again."""
 
 
 def seconds_until(value: str, *, now: float, ceiling: float) -> float | None:

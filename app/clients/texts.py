@@ -16,7 +16,7 @@ _TAGS: Final = re.compile(
 
 
 def without_tags(text: str) -> str:
-    """Also without a tag that was cut off."""
+    """Remove tags, also one that was cut off."""
     return " ".join(_TAGS.sub(" ", text).split())
 
 

@@ -35,7 +35,7 @@ class TokenResponse:
     scopes: tuple[str, ...] = ()
     """Granted scopes; none when the answer names none: they are those asked for."""
     rate_limit: RateLimit | None = None
-    """None: the answer's headers name none."""
+    """Limit of the answer's headers; None when they name none."""
 
 
 class UnusableAnswerError(ValueError):

@@ -27,26 +27,26 @@ from app.utils.waits import MAX_WAIT
 
 _GONE: Final = 410
 _OF_THE_ENDPOINT: Final = (408, 410, 425, 429)
-"""Of the 4xx: it is slow, gone, or wants less, whatever it is sent."""
+"""Statuses of the 4xx that blame the endpoint and not the delivery: it is slow, gone, or wants less."""
 _LONGEST_URL: Final = 2048
 _KEPT: Final = 2048
 """Characters of an answer."""
 _HEARD_BYTES: Final = _KEPT + _LONGEST_URL
 """More than is kept: a secret that is cut in two would not be known as one."""
 _CONNECT_SHARE: Final = 0.3
-"""Of the deadline, for one of several addresses of the name."""
+"""Share of the deadline for one of several addresses of the name."""
 _PORTS: Final = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True)
 class WebhookAnswer:
-    """What became of one try."""
+    """Result of one attempt."""
 
     started_at: datetime
     milliseconds: int
     status_code: int | None = None
     error: str | None = None
-    """Why there is no status."""
+    """Reason why there is no status."""
     answer: str | None = None
     """The first 2,048 characters of the body, secrets masked."""
     retry_after: float | None = None
@@ -70,7 +70,7 @@ class WebhookAnswer:
 
 @dataclass
 class _Heard:
-    """What has come until the deadline."""
+    """Part of the answer that came before the deadline."""
 
     status_code: int | None = None
     retry_after: float | None = None
@@ -150,7 +150,7 @@ class WebhookClient:
         return parsed
 
     async def _addresses(self, url: httpx.URL) -> list[str]:
-        """Of the URL's host: all of them public, unless others are allowed."""
+        """Return the addresses of the URL's host: all of them public, unless others are allowed."""
         try:
             found = await self._resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
         except (OSError, UnicodeError):
@@ -195,13 +195,13 @@ class WebhookClient:
 
 
 def new_transport(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
-    """For any number of endpoints: each has its own limit."""
+    """Return a transport for any number of endpoints: each has its own limit."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
 
 
 def _secrets_sent(url: str, headers: Mapping[str, str]) -> set[str]:
-    """What an endpoint may quote: the values of its address's query, and the signatures."""
+    """Return the secrets that an endpoint may quote: the values of its address's query, and the signatures."""
     values = {part.rpartition("=")[2] for part in url.partition("?")[2].split("&")}
     signatures = headers.get("webhook-signature", "").replace("v1,", "").split()
     return {*values, *map(unquote, values), *signatures}

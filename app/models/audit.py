@@ -1,4 +1,4 @@
-"""Who may call, and what happened."""
+"""API keys and events."""
 
 from datetime import datetime
 from typing import Any
@@ -24,14 +24,14 @@ class ApiKey(Timestamps, Base):
     previous_prefix: Mapped[str | None] = mapped_column(String(16), unique=True)
     previous_hash: Mapped[str | None] = mapped_column(String(64))
     previous_expires_at: Mapped[datetime | None]
-    """Until then the key that the last rotation replaced works, too."""
+    """End of the overlap in which the key that the last rotation replaced works, too."""
     scopes: Mapped[list[str]]
     api_apps: Mapped[list[str]] = mapped_column(default=list)
     """The OAuth apps it is for; empty: all."""
     account_patterns: Mapped[list[str]] = mapped_column(default=list)
     """The accounts it is for, with ``*`` for any characters; empty: all."""
     rate_limit_per_minute: Mapped[int | None]
-    """None: as the settings say."""
+    """None: the limit of the settings."""
     created_by: Mapped[str] = mapped_column(String(128))
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -40,7 +40,7 @@ class ApiKey(Timestamps, Base):
 
 
 class Event(Base):
-    """What happened, to what, by whom, under which request id. Append-only; `event_service` is its only writer."""
+    """One event: its type, subject, actor and request id. Append-only; `event_service` is its only writer."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -55,7 +55,7 @@ class Event(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     xact_id: Mapped[int] = mapped_column(BigInteger, server_default=FetchedValue())
-    """Of the transaction that wrote it, on PostgreSQL: ids are given before the commit, so that a reader who goes by
+    """Id of the transaction that wrote it, on PostgreSQL: ids are given before the commit, so that a reader who goes by
     them alone would miss what commits late. 0 on SQLite, where one writes at a time."""
     event_type: Mapped[str] = mapped_column(String(64))
     occurred_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
@@ -64,7 +64,7 @@ class Event(Base):
     session_id: Mapped[str | None] = mapped_column(String(36))
     profile_id: Mapped[str | None] = mapped_column(String(64))
     actor: Mapped[str] = mapped_column(String(128))
-    """Its name."""
+    """Name of the actor."""
     actor_kind: Mapped[ActorKind] = mapped_column(string_enum(ActorKind), default=ActorKind.SERVICE)
     actor_id: Mapped[str | None] = mapped_column(String(36))
     """Id of the API key."""

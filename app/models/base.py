@@ -1,4 +1,4 @@
-"""What every table is made with: naming, types, times, leases."""
+"""Base of all tables: naming, types, times, leases."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -62,7 +62,7 @@ class Timestamps:
 
 
 class Lease:
-    """Who works on the row, until when. Whoever applies a result must still hold `lease_token`."""
+    """Owner of the row and expiry of its claim. A result is applied only by the holder of `lease_token`."""
 
     lease_token: Mapped[str | None] = mapped_column(String(36))
     lease_owner: Mapped[str | None] = mapped_column(String(128))
@@ -70,7 +70,7 @@ class Lease:
 
 
 def rows_where(condition: str) -> dict[str, Any]:
-    """Of an index that holds only the rows for which `condition` is true."""
+    """Return the options of an index that holds only the rows for which `condition` is true."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 

@@ -34,14 +34,14 @@ class Batch(Timestamps, Base):
     max_running: Mapped[int]
     """Sessions of the batch that may be under way at once: a wave."""
     stop_percent: Mapped[int]
-    """It stops when more than this share of the last `stop_window` sessions failed."""
+    """Percent of the last `stop_window` sessions; the batch stops when more of them failed."""
     stop_window: Mapped[int]
     reason: Mapped[str | None] = mapped_column(Text)
-    """Why it was stopped."""
+    """Reason why the batch was stopped."""
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
-    """When it was made or tried again: what ended before does not stop it."""
+    """Time of its creation or last retry: sessions that ended before do not stop it."""
     completed_at: Mapped[datetime | None]
-    """When the last of its sessions had ended, whatever the status; until then it is looked after."""
+    """Time at which the last of its sessions had ended, whatever the status; until then it is reconciled."""
 
 
 class BatchRow(Base):
@@ -51,12 +51,12 @@ class BatchRow(Base):
 
     batch_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    """From 1."""
+    """Number of the row, from 1."""
     account_id: Mapped[str] = mapped_column(String(128))
-    """As it was given where it is no handle."""
+    """Account; the given text where it is no handle."""
     api_app: Mapped[str] = mapped_column(String(128))
     session_id: Mapped[str | None] = mapped_column(String(36))
-    """None: the row could not become a session."""
+    """Id of its session; None when the row could not become one."""
     is_existing: Mapped[bool] = mapped_column(default=False)
     """The session was open already, or an earlier row made it."""
     error_code: Mapped[str | None] = mapped_column(String(64))

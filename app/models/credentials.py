@@ -38,18 +38,18 @@ class Credential(Timestamps, Lease, Base):
     version: Mapped[int] = mapped_column(default=1)
     """Grows with every new token set."""
     spending_version: Mapped[int | None]
-    """Its refresh token is about to be spent, or was, and no answer is known: never spent again."""
+    """Version whose refresh token is about to be spent, or was, without a known answer: it is never spent again."""
     refresh_due_at: Mapped[datetime | None]
-    """When it is refreshed without being asked for, its revocation or a refused repair tried again; None: never."""
+    """Time of the next refresh, retry of a revocation or retry of a refused repair; None: never."""
     refreshed_at: Mapped[datetime | None]
     refresh_failures: Mapped[int] = mapped_column(default=0)
-    """In a row."""
+    """Failures in a row."""
     refresh_refusals: Mapped[int] = mapped_column(default=0)
     """Refusals in a row that name no reason that is known."""
     refused_since: Mapped[datetime | None]
-    """When the first of them came."""
+    """Time of the first refusal in a row."""
     refresh_error_code: Mapped[str | None] = mapped_column(String(64))
-    """Of the last failure; of a broken chain its reason."""
+    """Error code of the last failure; the reason of a broken chain."""
     session_id: Mapped[str | None] = mapped_column(String(36))
     """The authorization that made it."""
 

@@ -1,4 +1,4 @@
-"""What all processes share: budgets, turns, alarms."""
+"""State that all processes share: budgets, runs of periodic workers, alarms."""
 
 from datetime import datetime
 

@@ -28,7 +28,7 @@ class Profile(Timestamps, Lease, Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     profile_id: Mapped[str] = mapped_column(String(64), unique=True)
     profile_name: Mapped[str] = mapped_column(Text)
-    """As GoLogin has it, trimmed; neither short nor unique."""
+    """Name in GoLogin, trimmed; neither short nor unique."""
     twitter_username: Mapped[str | None] = mapped_column(String(64))
     """Lower case, without ``@``."""
     api_app: Mapped[str | None] = mapped_column(String(64))
@@ -36,15 +36,15 @@ class Profile(Timestamps, Lease, Base):
     is_linked: Mapped[bool] = mapped_column(default=False)
     """Account and app were set by hand; else they follow from the rule of the settings."""
     last_synced: Mapped[datetime | None]
-    """When a sync last changed the row; one that finds nothing new writes nothing."""
+    """Time at which a sync last changed the row; one that finds nothing new writes nothing."""
     profile_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
-    """What GoLogin says besides, never the proxy's password."""
+    """Further data of GoLogin, never the proxy's password."""
     is_active: Mapped[bool] = mapped_column(default=True)
     in_use: Mapped[bool] = mapped_column(default=False)
     ws_url: Mapped[str | None] = mapped_column(Text)
     """DevTools address of the browser that runs under the lease: how a left-over one is found and stopped."""
     quarantined_at: Mapped[datetime | None]
-    """Its browser could not be stopped: it is not started again until an operator releases it."""
+    """Time at which its browser could not be stopped: it is not started again until an operator releases it."""
     quarantine_reason: Mapped[str | None] = mapped_column(Text)
 
 

@@ -65,7 +65,7 @@ class AuthorizationSession(Timestamps, Lease, Base):
     not_before: Mapped[datetime | None]
     """Asked for by the caller, or the time of the next attempt."""
     timeout_seconds: Mapped[float | None]
-    """For one attempt, from the running profile to the stored tokens; None: as the settings say."""
+    """Deadline of one attempt, from the running profile to the stored tokens; None: that of the settings."""
     stage_timeouts: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """The caller's own deadlines of single steps, by name, seconds; the settings' are the longest."""
     is_forced: Mapped[bool] = mapped_column(default=False)
@@ -101,9 +101,9 @@ class AuthorizationAttempt(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     session_id: Mapped[str] = mapped_column(String(36))
     number: Mapped[int]
-    """From 1."""
+    """Number of the attempt, from 1."""
     stage: Mapped[SessionStage | None] = mapped_column(string_enum(SessionStage))
-    """How far it came."""
+    """Last stage that the attempt reached."""
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -111,7 +111,7 @@ class AuthorizationAttempt(Base):
 
 
 class Evidence(Base):
-    """What the browser showed when an attempt failed; secrets masked."""
+    """Page of the browser when an attempt failed; secrets are masked."""
 
     __tablename__ = "evidence"
     __table_args__ = (Index("uq_evidence_attempt", "session_id", "attempt", unique=True),)
@@ -121,10 +121,10 @@ class Evidence(Base):
     attempt: Mapped[int]
     taken_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
     url: Mapped[str] = mapped_column(Text)
-    """Without query and fragment."""
+    """Address without query and fragment."""
     title: Mapped[str] = mapped_column(Text)
     test_ids: Mapped[list[str]]
-    """Of the elements that are visible."""
+    """`data-testid` of the visible elements."""
     console: Mapped[list[str]]
     """Errors of the page's console, the latest last."""
     screenshot: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)

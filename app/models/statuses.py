@@ -5,7 +5,7 @@ from typing import Final
 
 
 class ActorKind(StrEnum):
-    """Who acts; a name alone may be anybody's."""
+    """Kind of an actor; a name alone may be anybody's."""
 
     KEY = "key"
     BOOTSTRAP = "bootstrap"
@@ -32,14 +32,14 @@ OPEN_STATUSES: Final = (SessionStatus.PENDING, SessionStatus.IN_PROGRESS)
 
 
 class SessionStage(StrEnum):
-    """How far a session in progress is; in their order."""
+    """Stages of a session in progress, in their order."""
 
     WAITING_FOR_SLOT = "waiting_for_slot"
     PROFILE_STARTING = "profile_starting"
     BROWSER_ATTACHED = "browser_attached"
     CONSENT_SHOWN = "consent_shown"
     WAITING_FOR_PERSON = "waiting_for_person"
-    """May also come before the consent is shown, and more than once."""
+    """This stage may also come before the consent is shown, and more than once."""
     CONSENT_GIVEN = "consent_given"
     CODE_RECEIVED = "code_received"
     TOKENS_STORED = "tokens_stored"
@@ -64,9 +64,9 @@ class BatchStatus(StrEnum):
 class CredentialStatus(StrEnum):
     ACTIVE = "active"
     REAUTHORIZATION_REQUIRED = "reauthorization_required"
-    """Its chain of refresh tokens is broken: only a new authorization brings tokens again."""
+    """The chain of refresh tokens is broken: only a new authorization brings tokens again."""
     REVOKING = "revoking"
-    """To be forgotten once the provider has revoked it."""
+    """The tokens are deleted once the provider has revoked them."""
 
 
 class SyncStatus(StrEnum):
@@ -79,7 +79,7 @@ class SyncStatus(StrEnum):
 class WebhookStatus(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
-    """By a caller, by its own answer (410), because every delivery failed for hours, or no key opens its secret."""
+    """Stopped by a caller, by its own answer (410), after hours of failures, or because no key opens its secret."""
     DELETED = "deleted"
     """Nobody sees it any more; the row goes once its deliveries are deleted."""
 
@@ -88,4 +88,4 @@ class DeliveryStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     PARKED = "parked"
-    """It failed for a whole day, or cannot be sent: it is tried again only when somebody asks for a replay."""
+    """The delivery failed for a whole day, or cannot be sent: only a replay tries it again."""

@@ -1,4 +1,4 @@
-"""Where to tell of events, what is to be told, and each try."""
+"""Webhook endpoints, deliveries and their attempts."""
 
 from datetime import datetime
 
@@ -19,20 +19,20 @@ class WebhookEndpoint(Timestamps, Base):
     name: Mapped[str] = mapped_column(String(100))
     url: Mapped[str] = mapped_column(Text)
     event_types: Mapped[list[str]]
-    """With ``*`` for any characters; empty: all."""
+    """Patterns with ``*`` for any characters; empty: all."""
     api_apps: Mapped[list[str]]
     """Empty: all."""
     account_patterns: Mapped[list[str]]
-    """With ``*`` for any characters; empty: all."""
+    """Patterns with ``*`` for any characters; empty: all."""
     secret: Mapped[str] = mapped_column(Text)
     """Encrypted."""
     previous_secret: Mapped[str | None] = mapped_column(Text)
     previous_secret_expires_at: Mapped[datetime | None]
-    """Until then deliveries are signed with both."""
+    """End of the overlap in which deliveries are signed with both secrets."""
     status: Mapped[WebhookStatus] = mapped_column(string_enum(WebhookStatus), default=WebhookStatus.ACTIVE)
     pause_reason: Mapped[str | None] = mapped_column(Text)
     failing_since: Mapped[datetime | None]
-    """None: the last delivery succeeded."""
+    """Time of the first failure in a row; None when the last delivery succeeded."""
     after_xact_id: Mapped[int] = mapped_column(BigInteger)
     after_event_id: Mapped[int] = mapped_column(BigInteger)
     """The last event that was looked at."""
@@ -76,10 +76,10 @@ class WebhookDelivery(Lease, Base):
     attempts: Mapped[int] = mapped_column(default=0)
     """Since it was made, resumed or replayed."""
     next_attempt_at: Mapped[datetime | None]
-    """None: an earlier one of the same account is still pending, or it is not pending itself."""
+    """Time of the next attempt; None while an earlier one of the account is pending, or when it is not pending."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     completed_at: Mapped[datetime | None] = mapped_column(index=True)
-    """When it was delivered or parked."""
+    """Time at which it was delivered or parked."""
 
 
 class WebhookAttempt(Base):
@@ -94,7 +94,7 @@ class WebhookAttempt(Base):
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
     milliseconds: Mapped[int]
     status_code: Mapped[int | None]
-    """None: there was no answer; `error` says why."""
+    """HTTP status; None when there was no answer: `error` says why."""
     error: Mapped[str | None] = mapped_column(Text)
     answer: Mapped[str | None] = mapped_column(Text)
-    """Its beginning, secrets masked."""
+    """Beginning of the answer, secrets masked."""

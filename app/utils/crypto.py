@@ -53,7 +53,7 @@ class KeyRing:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of every key that reads, the one that writes first."""
+        """Ids of the keys that read; the one that writes is first."""
         return tuple(self._ciphers)
 
     def encrypt(self, plaintext: str, *, associated_data: str) -> str:
@@ -74,7 +74,7 @@ class KeyRing:
         return opened.decode()
 
     def renewed(self, value: str | None, *, associated_data: str) -> str | None:
-        """By the writing key, and as it is when that wrote it; also checked. Raises `DecryptionException`."""
+        """Check a value and encrypt it by the writing key unless that wrote it. Raises `DecryptionException`."""
         if value is None:
             return None
         clear = self.decrypt(value, associated_data=associated_data)

@@ -7,7 +7,7 @@ from typing import Final
 from app.utils.foreign_text import without_format_characters
 
 _HANDLE: Final = re.compile(r"[a-z0-9_][a-z0-9_.+@-]{0,63}")
-"""Of any provider: X has letters, digits and underscores, others dots, dashes or an e-mail address."""
+"""Handle of any provider: X has letters, digits and underscores, others dots, dashes or an e-mail address."""
 
 _PATTERN: Final = re.compile(r"[a-z0-9_.+@*-]{1,64}")
 
@@ -18,7 +18,7 @@ APP_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 _LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
-"""Of ASCII alone: the Kelvin sign is no k."""
+"""Lower case of ASCII alone: the Kelvin sign is no k."""
 
 
 def bare_handle(value: str) -> str:

@@ -117,7 +117,7 @@ def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 
 
 def _masked(key: str, value: Any) -> Any:
-    """By what it is called, at any depth."""
+    """Mask values by their names, at any depth."""
     lowered = key.lower()
     if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
         return MASK

@@ -1,4 +1,4 @@
-"""How late the event loop runs its timers: what a blocking call in the wrong place shows up as."""
+"""Lag of the event loop's timers, in which a blocking call in the wrong place shows."""
 
 import asyncio
 from collections import deque

@@ -16,7 +16,7 @@ _SECRET_IN_URL: Final = re.compile(
 _QUERY: Final = re.compile(
     r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)([?#][^\s\"'<>]*)?", re.IGNORECASE
 )
-"""Also without one: what is found is not looked through again."""
+"""A secret in a query, also without a scheme: what is found is not looked through again."""
 # Of a proxy: in its URL, without a scheme, or as lists of proxies are sold.
 _USERINFO: Final = re.compile(
     r"(?<=://)[^\s/?#:@\"'<>]*(?::(?!\d+[/?#])[^\s\"'<>]{1,200})?@(?=[\w\[])"
@@ -31,7 +31,7 @@ _AUTHORIZATION: Final = re.compile(
     r"|\b((?:bearer|basic)\s+)(?=[^\s\"',;]{0,40}?(?:[\d+~]|=(?![^\s,;])|(?-i:[a-z][A-Z])))[^\s\"',;]{8,}",
     re.IGNORECASE,
 )
-"""In the header whatever it is; in a sentence what is no word of it."""
+"""Any value of the header; in a sentence a value that is no word."""
 _NAMED: Final = re.compile(
     r"((?<![\w-])[\w-]*(?:token|secret|passw(?:or)?d|verifier|cookie|api[_-]?key)\w{0,40}[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}\]]+"
     r"|(\b(?:code|state)[\"']?\s*[=:]\s*[\"']?)(?=[^\s\"'&,;)}\]]{0,40}?(?:\d|(?-i:[a-z][A-Z])))[^\s\"'&,;)}\]]{6,}",
@@ -60,7 +60,7 @@ def mask_line(text: str) -> str:
 
 
 def mask_own(text: str) -> str:
-    """Without our own API keys, webhooks' secrets and known ones, which a caller may send in a wrong place."""
+    """Mask our own API keys, webhooks' secrets and known ones, which a caller may send in a wrong place."""
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return _OURS.sub(rf"\1{MASK}", text)

@@ -1,4 +1,4 @@
-"""What happened in the last minute, by name."""
+"""Counts of the last minute, by name."""
 
 import time
 from collections import OrderedDict, deque
@@ -9,7 +9,7 @@ MINUTE: Final = 60.0
 
 
 class MovingWindow:
-    """In this process's memory, of the `max_names` that were added to last. `clock`: seconds."""
+    """Counts in this process's memory, of the `max_names` that were added to last. `clock`: seconds."""
 
     def __init__(self, *, max_names: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_names = max_names
@@ -17,7 +17,7 @@ class MovingWindow:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def count(self, name: str) -> int:
-        """How often in the last minute."""
+        """Return the count of the last minute."""
         times = self._times.get(name)
         if times is None:
             return 0

@@ -1,4 +1,4 @@
-"""Which database errors are an outage, to be waited for, and which are about the statement."""
+"""Classification of database errors: an outage is waited for, an error of the statement is not."""
 
 import sqlite3
 from typing import Final
@@ -31,12 +31,12 @@ _POSTGRESQL_DISK_FULL: Final = "53100"
 _POSTGRESQL_READ_ONLY: Final = "25006"
 _POSTGRESQL_TOO_MANY: Final = "53300"
 _TOO_MANY_WORDS: Final = ("too many clients", "too many connections", "remaining connection slots")
-"""Of the server's refusal, which comes before there is a connection, and without its state."""
+"""Words of the server's refusal, which comes before there is a connection, and without its state."""
 _POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
 
 
 def outage_of(error: SQLAlchemyError) -> str | None:
-    """Why the database cannot be used now; None when the error is about the statement."""
+    """Return why the database cannot be used now; None when the error is about the statement."""
     if isinstance(error, PoolTimeoutError):
         return "all its connections are busy"
     if not isinstance(error, DBAPIError):

@@ -20,7 +20,7 @@ def dies_with_parent(signal_name: str) -> list[str]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, whoever owns it."""
+    """Return whether there is such a process, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -31,7 +31,7 @@ def is_running(pid: int) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether the process does nothing any more; where there is a /proc, a zombie has ended."""
+    """Return whether the process has ended; where there is a /proc, a zombie has ended."""
     if not is_running(pid):
         return True
     stat = Path(f"/proc/{pid}/stat")
@@ -58,7 +58,7 @@ def signal_group(leader_pid: int, number: signal.Signals) -> None:
 
 
 def group_is_gone(leader_pid: int) -> bool:
-    """Whether nothing of the group runs any more; where there is a /proc, init's unreaped zombies do not count."""
+    """Return whether no process of the group runs; where there is a /proc, init's unreaped zombies do not count."""
     try:
         os.killpg(leader_pid, 0)
     except ProcessLookupError:

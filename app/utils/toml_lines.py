@@ -1,4 +1,4 @@
-"""Where the keys of a TOML document stand: `tomllib` tells the line of a syntax error, of a value it does not."""
+"""Line numbers of the keys of a TOML document: `tomllib` tells the line of a syntax error, of a value it does not."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ def key_lines(text: str) -> dict[Path, int]:
 
 
 def line_of(lines: Mapping[Path, int], path: Path) -> int:
-    """Of the path, or of the nearest table above it: a key that is missing has none."""
+    """Return the line of the path, or of the nearest table above it: a key that is missing has none."""
     return next(lines[path[:length]] for length in range(len(path), -1, -1) if path[:length] in lines)
 
 
@@ -48,7 +48,7 @@ def _is_whole(statement: str) -> bool:
 
 
 def _paths(value: Any) -> Iterator[Path]:
-    """Of all tables and keys in a parsed value; list items are left to the key that holds the list."""
+    """Yield the paths of all tables and keys in a parsed value; list items are left to the key that holds the list."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield (key,)

@@ -14,7 +14,7 @@ def bounded_wait(seconds: float) -> float:
 
 
 class Limited(StrEnum):
-    """Whose calls a provider's rate limit counts."""
+    """Owner of the calls that a provider's rate limit counts."""
 
     APP = "app"
     ACCOUNT = "account"

@@ -12,7 +12,7 @@ class AuthenticationException(DomainException):
     def __init__(self, reason: str = "Missing or unknown API key", *, key_name: str | None = None) -> None:
         super().__init__(f"{reason}: send a valid key in the X-API-Key header")
         self.key_name = key_name
-        """Of a key that was sent whole and has ended."""
+        """Name of a key that was sent whole and has ended."""
 
 
 class PermissionDeniedException(DomainException):
@@ -55,7 +55,7 @@ class KeyNotFoundException(DomainException):
 
 
 class KeyNameTakenException(DomainException):
-    """Also by a revoked key: sessions and events name their keys for good."""
+    """The name is taken, also by a revoked key: sessions and events name their keys for good."""
 
     error_code = "KEY_NAME_TAKEN"
     status_code = 409
@@ -73,7 +73,7 @@ class KeyEndedException(DomainException):
 
 
 class RotationUnderWayException(DomainException):
-    """Of an API key, or of a webhook's secret."""
+    """The last rotation of an API key or a webhook's secret has not ended."""
 
     error_code = "ROTATION_UNDER_WAY"
     status_code = 409

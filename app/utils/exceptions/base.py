@@ -1,4 +1,4 @@
-"""What all errors of the service have in common."""
+"""Base classes of the service's errors."""
 
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ from app.utils.waits import bounded_wait
 
 
 class FailureKind(StrEnum):
-    """Whose failure it is when an authorization ends with it, which says whether another attempt may help."""
+    """Cause of a failed authorization, which says whether another attempt may help."""
 
     ACCOUNT = "account"
     """The account's: a person must act; no retry."""
@@ -26,7 +26,7 @@ class AppException(Exception):
     kind: FailureKind = FailureKind.UNEXPECTED
     status_code: ClassVar[int] = 500
     retryable: bool = False
-    """Whether the same request may succeed later without anybody changing anything."""
+    """True when the same request may succeed later without anybody changing anything."""
 
     def __init__(
         self, message: str = "An unexpected error occurred", *, retry_after: float | None = None
@@ -34,7 +34,7 @@ class AppException(Exception):
         super().__init__(message)
         self.message = message
         self.data: dict[str, Any] | None = None
-        """What a program can use of it: the answer's `data`."""
+        """Machine-readable details: the answer's `data`."""
         self.retry_after = None if retry_after is None else bounded_wait(retry_after)
         """Seconds after which to try again, when that is known; at most a day, whoever asks for it."""
 

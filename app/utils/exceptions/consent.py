@@ -102,7 +102,7 @@ class PersonNotSeenException(NeedsAttentionException):
 
 
 class ProfileQuarantinedException(NeedsAttentionException):
-    """Its browser could not be stopped; starting it again could run it twice."""
+    """The profile's browser could not be stopped; starting it again could run it twice."""
 
     error_code = "PROFILE_QUARANTINED"
 
@@ -158,7 +158,7 @@ class ConsentButtonNotFoundException(DomainException):
 
 
 class ProviderRulesException(DomainException):
-    """What the providers file says of the consent page cannot be used."""
+    """A rule of the providers file for the consent page cannot be used."""
 
     error_code = "PROVIDER_RULES_INVALID"
     kind = FailureKind.APP

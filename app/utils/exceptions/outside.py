@@ -1,4 +1,4 @@
-"""What the service depends on."""
+"""Errors of the systems that the service depends on."""
 
 from typing import ClassVar, Final
 
@@ -88,7 +88,7 @@ class TwitterAPIException(InfrastructureException):
     ) -> None:
         super().__init__(f"{provider} API error ({status}): {message}", retry_after=retry_after)
         self.limit: CallLimit | None = None
-        """What refused the call for its rate, where the answer names it."""
+        """Limit that refused the call, where the answer names it."""
         self.may_have_acted = may_have_acted
         """The request may have reached the provider and done its work, and the answer is lost."""
         self.status = status
@@ -168,7 +168,7 @@ class SchemaOutOfDateException(InfrastructureException):
 
 
 class WorkerDiedException(InfrastructureException):
-    """Whoever started the process starts it anew."""
+    """A worker died; the process must be started anew."""
 
     error_code = "WORKER_DIED"
     status_code = 503

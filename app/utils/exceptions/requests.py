@@ -96,7 +96,7 @@ class HeadersTooLargeException(DomainException):
 
 
 class RequestTimeoutException(DomainException):
-    """Its client stopped sending it (RFC 9110, 15.5.9)."""
+    """The client stopped sending the request (RFC 9110, 15.5.9)."""
 
     error_code = "REQUEST_TIMEOUT"
     status_code = 408

@@ -102,7 +102,7 @@ class BatchEndedException(DomainException):
 
 
 class BatchEndingException(DomainException):
-    """Of a session: whatever of its batch waits is cancelled."""
+    """The session's batch is being cancelled."""
 
     error_code = "BATCH_ENDING"
     status_code = 409
