@@ -64,7 +64,7 @@ def is_public(address: str) -> bool:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Resolve a name with the system's resolver, in a thread of its own: one that hangs delays no caller and no exit."""
+    """Resolve a name with the system's resolver, in a thread of its own: a hung one delays no caller and no exit."""
     if literal := _literal(host):
         return [literal]
     answer: Future[list[str]] = Future()

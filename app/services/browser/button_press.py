@@ -27,7 +27,7 @@ _IN_THE_WAY: Final = {
 
 
 def why_not_now(driver: webdriver.Remote, button: WebElement, rules: dict[str, Any]) -> str:
-    """Why the button cannot be pressed at this moment; empty when it can. Names elements, never a user's text."""
+    """Return why the button cannot be pressed now; empty when it can. Names elements, never a user's text."""
     try:
         reason = driver.execute_async_script(PREPARE_PRESS, rules, button, _STABLE_MS)
     except _GONE:

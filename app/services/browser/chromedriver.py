@@ -25,9 +25,9 @@ _START_ATTEMPTS: Final = 3
 """A start on a free port fails about once in 500 under load."""
 _STOP_TIMEOUT: Final = 3.0
 _ANSWER_TIMEOUT: Final = 5.0
-"""For a driver's own status, which takes it a millisecond; generous, because all its sessions die with it."""
+"""Seconds for a driver's own status, which takes it a millisecond; generous, because all its sessions die with it."""
 _MANAGER_TIMEOUT: Final = 60.0
-"""For Selenium Manager, which may download a driver of some 10 MB."""
+"""Seconds for Selenium Manager, which may download a driver of some 10 MB."""
 _MANAGER: Final = """
 import sys
 from selenium.webdriver.common.selenium_manager import SeleniumManager
@@ -193,7 +193,7 @@ async def _kill(process: Process) -> None:
 
 
 async def _major_version(executable: str) -> int | None:
-    """What the driver says of itself; None when it cannot be asked."""
+    """Return the driver's own version; None when it cannot be asked."""
     try:
         output = await _output(_START_TIMEOUT, executable, "--version")
     except (OSError, TimeoutError):
@@ -203,7 +203,7 @@ async def _major_version(executable: str) -> int | None:
 
 
 async def _from_selenium_manager(major: int) -> str:
-    """In a process of its own: it can be ended when its download hangs."""
+    """Ask Selenium Manager in a process of its own, which can be ended when its download hangs."""
     arguments = ("--browser", "chrome", "--browser-version", str(major), "--avoid-stats")
     try:
         output = await _output(_MANAGER_TIMEOUT, sys.executable, "-c", _MANAGER, *arguments)
@@ -217,7 +217,7 @@ async def _from_selenium_manager(major: int) -> str:
 
 
 async def _output(timeout: float, *command: str) -> bytes:
-    """What the command prints, whatever its exit code. Killed with its children when it takes longer."""
+    """Return the output of the command, whatever its exit code. It is killed with its children when it takes longer."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
     )

@@ -33,10 +33,10 @@ class PageKind(StrEnum):
     ELSEWHERE = "elsewhere"
     """A page that is built and is not the provider's consent page: nothing may be pressed there."""
     HOME = "home"
-    """Where a person lands after logging in, away from the consent."""
+    """Page on which a person lands after logging in, away from the consent."""
     ERROR = "error"
     UNKNOWN = "unknown"
-    """None of these (yet)."""
+    """No other kind (yet)."""
 
     @property
     def asks_for_person(self) -> bool:
@@ -51,15 +51,15 @@ class PageState:
     detail: str = ""
     """An error's text; of a chooser the accounts that it offers."""
     button: WebElement | None = None
-    """What to press; of a chooser the asked account, None when it is not offered."""
+    """Element to press; of a chooser the asked account, None when it is not offered."""
     has_button: bool = False
     """A consent button is there, though it cannot be pressed."""
     reason: str = ""
-    """Why that button cannot be pressed."""
+    """Reason why that button cannot be pressed."""
     page: str = field(default="", repr=False)
     """One document at one address."""
     mark: str = ""
-    """Which of the rules named the button."""
+    """Rule that named the button."""
     is_alone: bool = False
     """No other consent button is visible."""
     is_elsewhere: bool = False
@@ -70,7 +70,7 @@ class PageState:
 
     @classmethod
     def from_script(cls, result: Any) -> "PageState":
-        """What a page answers is read as it comes: anything odd is an unknown page."""
+        """Read a page's answer; anything odd is an unknown page."""
         found = result if isinstance(result, dict) else {}
         kind, button = found.get("kind"), found.get("button")
         kind = PageKind(kind) if kind in {each.value for each in PageKind} else PageKind.UNKNOWN

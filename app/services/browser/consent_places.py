@@ -1,4 +1,4 @@
-"""Where a consent may be pressed: the provider's consent page, by its origin and path, and the provider's own origins.
+"""Addresses at which a consent may be pressed: the provider's consent page, and the provider's own origins.
 
 The rules are regular expressions over ``origin + path`` that JavaScript and Python read alike: the page's script
 classifies with them, and the browser's own address is compared with them again before anything is pressed.
@@ -76,7 +76,7 @@ def _pattern(url: str) -> tuple[str, int]:
 
 
 def _origin(url: str) -> str:
-    """As browsers write it: host in lower case and ASCII, without a default port."""
+    """Return the origin as browsers write it: host in lower case and ASCII, without a default port."""
     parts = urlsplit(url)
     is_default = parts.port in (None, _DEFAULT_PORTS.get(parts.scheme))
     return f"{parts.scheme}://{_host(parts)}" + ("" if is_default else f":{parts.port}")

@@ -60,17 +60,17 @@ TURN_SECONDS: Final = 1.5
 _SETTLE_SECONDS: Final = 1.0
 """A page that has not changed for this long is taken as built."""
 _POLL_SECONDS: Final = 0.25
-"""Between two looks at a page that should redirect; the redirect itself ends the wait at once."""
+"""Seconds between two looks at a page that should redirect; the redirect itself ends the wait at once."""
 _PERSON_POLL: Final = 1.0
-"""Between two looks at a page on which a person is at work."""
+"""Seconds between two looks at a page on which a person is at work."""
 _RETRY_SECONDS: Final = 0.1
-"""Between two tries to press a button that cannot be pressed yet."""
+"""Seconds between two tries to press a button that cannot be pressed yet."""
 _MAX_CONSENT_PAGES: Final = 5
 """Pages of one consent on which a button is pressed."""
 _MAX_CHECKBOXES: Final = 10
 _MOST_BANNERS: Final = 3
 _MOST_REOPENED: Final = 3
-"""How often a person who is led home is brought back; a provider that leads there each time would never end."""
+"""Ceiling of returns for a person who is led home; a provider that leads there each time would never end."""
 _LONGEST_DETAIL: Final = 300
 """Characters of what a page says, secrets masked."""
 _REFUSED_SELECTOR: Final = re.compile(r"'Document': (.+ is not a valid (?:selector|XPath expression))")
@@ -105,7 +105,7 @@ class ConsentTab:
         self._pressed: list[tuple[str, str]] = []
         """The page and the rule of each consent button that was pressed."""
         self._reason = ""
-        """Why the consent button could not be pressed the last time."""
+        """Reason why the consent button could not be pressed the last time."""
         self._button_ends = 0.0  # by `monotonic`, while a button is looked for
         self._in_frame = False
         self._tab = self._window = watcher.target_id
@@ -114,7 +114,7 @@ class ConsentTab:
         self._stage: SessionStage | None = None
         self._person_ends: float | None = None  # by `monotonic`, while a person has something to do
         self._last = PageState(PageKind.UNKNOWN)
-        """What was seen last, of which a person who has not come in time is told."""
+        """Last page that was seen; it decides the error when no person comes in time."""
 
     def click_authorize_button(self) -> None:
         """Open the consent page, check who is signed in, and press Authorize once; an attended one is not pressed.
@@ -197,7 +197,7 @@ class ConsentTab:
                 raise self._not_redirected(state)
 
     def _note(self, state: PageState) -> None:
-        """What was seen, so that it is known since when the page is so."""
+        """Remember the page that was seen, and since when."""
         if (seen := (state.kind, state.page, state.mark)) != self._seen:
             self._seen, self._seen_since = seen, monotonic()
 
@@ -205,7 +205,7 @@ class ConsentTab:
         return self._seen is not None and monotonic() - self._seen_since >= _SETTLE_SECONDS
 
     def _is_next_page(self, state: PageState) -> bool:
-        """Whether the consent goes on: on another page, or here with another button in the place of the first."""
+        """Return whether the consent goes on: on another page, or here with another button in place of the first."""
         if state.kind is not PageKind.READY or self._request.is_attended:
             return False
         if len(self._pressed) >= _MAX_CONSENT_PAGES or (state.page, state.mark) in self._pressed:
@@ -242,7 +242,7 @@ class ConsentTab:
         return False
 
     def _confirm_choice(self) -> None:
-        """Unless choosing was enough, and the page has gone."""
+        """Press the button that confirms the choice, unless choosing was enough and the page has gone."""
         if not self._request.page.account_continue:
             return
         ends = monotonic() + self._timeouts.consent_button
@@ -258,7 +258,7 @@ class ConsentTab:
             self._redirected(_POLL_SECONDS)
 
     def _is_for_person(self, state: PageState) -> bool:
-        """Whether a person is awaited who has something to do here; else only known pages are waited for."""
+        """Return whether an awaited person has something to do here; else only known pages are waited for."""
         if not self._request.awaits_person:
             return False
         if state.kind.asks_for_person or state.kind is PageKind.CHOOSER or self._mismatch(state) is not None:
@@ -268,7 +268,7 @@ class ConsentTab:
         return state.kind in (PageKind.HOME, PageKind.UNKNOWN, PageKind.ERROR)
 
     def _person_is_back(self, state: PageState) -> bool:
-        """Whether what a person had to do after the click is done, and the page asks for the consent again."""
+        """Return whether a person has finished their part after the click, and the page asks for the consent again."""
         is_at_consent = state.kind is PageKind.READY and not self._request.is_attended
         return is_at_consent and self._person_ends is not None
 
@@ -308,7 +308,7 @@ class ConsentTab:
         return mismatch or PersonNotSeenException(self._request.account_id, self._timeouts.person)
 
     def _press_authorize(self, state: PageState) -> bool:
-        """Whether it was pressed; a button that cannot be pressed now is tried again by the caller."""
+        """Press Authorize; return whether it was pressed. The caller retries a button that cannot be pressed now."""
         self._check_stop()
         assert state.button is not None
         if not self._press(state.button, is_consent=True):
@@ -371,7 +371,7 @@ class ConsentTab:
 
     @contextmanager
     def _longer(self, seconds: float) -> Iterator[None]:
-        """For a command that waits for a page: it has its own deadline, and the driver's lies beyond it."""
+        """Allow more time to a command that waits for a page: the driver's deadline lies beyond the page's own."""
         usual = allow_commands(self._driver, seconds=seconds + _COMMAND_MARGIN)
         try:
             yield
@@ -486,7 +486,7 @@ class ConsentTab:
         return PageDialogException(self._request.account_id, self._masked(error.alert_text or ""))
 
     def _masked(self, text: str) -> str:
-        """What the page says, fit for an error's sentence: a page may quote the request."""
+        """Return a page's text fit for an error's sentence: a page may quote the request."""
         known = [self._request.authorization.state.get_secret_value()]
         return mask_text(storable(text), known=known)[:_LONGEST_DETAIL]
 
@@ -531,7 +531,7 @@ class ConsentTab:
 
 
 def allow_commands(driver: webdriver.Remote, *, seconds: float) -> float:
-    """How long the driver may take to answer a command from now on, before `CommandTimeout`; what it was before.
+    """Set the seconds that the driver may take for a command, before `CommandTimeout`; return the former value.
 
     Selenium has one such deadline for all; a driver that hangs inside a page's script tells nothing by itself.
     """
@@ -543,7 +543,7 @@ def allow_commands(driver: webdriver.Remote, *, seconds: float) -> float:
 
 
 def is_dead(error: WebDriverException) -> bool:
-    """Whether the tab, the browser or the session has gone, as against a script that failed."""
+    """Return whether the tab, the browser or the session has gone, as against a script that failed."""
     gone = isinstance(error, (InvalidSessionIdException, NoSuchWindowException))
     return gone or any(words in str(error.msg).lower() for words in _DEATH_WORDS)
 
@@ -570,7 +570,7 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
 
 
 def _callback_error(error: str, account_id: str) -> AppException:
-    """Whose fault an error of the authorization endpoint is (RFC 6749, 4.1.2.1; OpenID Connect Core 1.0, 3.1.2.6)."""
+    """Return the error for one of the authorization endpoint (RFC 6749, 4.1.2.1; OpenID Connect Core 1.0, 3.1.2.6)."""
     match error:
         case "access_denied":
             return ConsentDeclinedException(account_id)

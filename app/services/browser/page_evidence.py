@@ -1,4 +1,4 @@
-"""What the page shows when an attempt fails: asked from the tab itself, so that a hung driver does not matter."""
+"""Evidence of a failed attempt: the page, asked from the tab itself, so that a hung driver does not matter."""
 
 import base64
 from time import monotonic
@@ -11,7 +11,7 @@ from app.services.interfaces import AuthorizationRequest, PageEvidence
 from app.utils.masking import mask_text
 
 _SECONDS: Final = 3.0
-"""For all of it: a slot waits behind it."""
+"""Seconds for all of it: a slot waits behind it."""
 _LOOK_SECONDS: Final = 1.0
 """A page that does not answer within them is in an endless script."""
 _QUALITIES: Final = (60, 25)
@@ -42,7 +42,7 @@ _LOOK: Final = r"""
 def capture(
     tab: RedirectWatcher, *, authorization: AuthorizationRequest, max_bytes: int
 ) -> PageEvidence | None:
-    """What can be had within 3 seconds, secrets masked; None when the browser does not answer.
+    """Return the evidence of 3 seconds at most, secrets masked; None when the browser does not answer.
 
     A page in an endless script tells its address and title alone. `max_bytes`: of the screenshot; a larger one is
     taken again at a lower quality, or left out.
@@ -83,7 +83,7 @@ def _screenshot(tab: RedirectWatcher, deadline: float, max_bytes: int) -> bytes 
 
 
 def _known_secrets(authorization: AuthorizationRequest, redirect: str | None) -> set[str]:
-    """What the attempt itself knows, however it may be spelt in a URL."""
+    """Return the attempt's own secrets in each spelling of a URL."""
     query = parse_qs(urlsplit(redirect or "").query)
     own = (authorization.state, authorization.code_verifier, authorization.request_token_secret)
     plain = {secret.get_secret_value() for secret in own if secret is not None}

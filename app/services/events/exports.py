@@ -16,14 +16,14 @@ from app.utils.exceptions import TooManyExportsException
 @dataclass(frozen=True)
 class ExportLimits:
     exports: int
-    """In this process."""
+    """Ceiling of exports at once in this process."""
     exports_per_key: int
     lifetime: float
     """Seconds, then it is broken off."""
 
 
 class ExportBrokenOff(Exception):
-    """In the middle of a file."""
+    """An export ended in the middle of its file."""
 
     def __init__(self, reason: Literal["lifetime", "access"]) -> None:
         super().__init__(reason)

@@ -43,7 +43,7 @@ def settled(db: AsyncSession) -> ColumnElement[bool]:
 
 
 async def newest(db: AsyncSession) -> Position:
-    """Of the last settled event; no event is before (0, 0)."""
+    """Return the position of the last settled event; no event is before (0, 0)."""
     query = select(*ORDER).where(settled(db)).order_by(*(column.desc() for column in ORDER)).limit(1)
     row = (await db.execute(query)).first()
     return Position(*row) if row else Position(0, 0)
@@ -57,7 +57,7 @@ async def evicted_to(db: AsyncSession) -> int:
 
 
 async def now(db: AsyncSession) -> Position:
-    """After it come all events of transactions that have not ended yet, and maybe a few that have just ended."""
+    """Return a position before all events of open transactions, and maybe before a few that have just ended."""
     if db.get_bind().dialect.name == "sqlite":
         return Position(0, await db.scalar(select(func.max(Event.id))) or 0)
     return Position(await db.scalar(select(_oldest_open_transaction() - 1)) or 0, _LAST_ID)
@@ -71,7 +71,7 @@ def _oldest_open_transaction() -> ColumnElement[int]:
 
 
 class _After(FunctionElement[bool]):
-    """Of two columns and two values."""
+    """Comparison of two columns with two values."""
 
     type = Boolean()
     inherit_cache = True

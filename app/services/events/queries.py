@@ -22,7 +22,7 @@ _LATEST_FIRST: Final = (Event.occurred_at.desc(), Event.id.desc())
 
 
 class Place(NamedTuple):
-    """Before it, in time, the list goes on."""
+    """Position before which, in time, the list goes on."""
 
     occurred_at: datetime
     event_id: int
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class EventRows:
     rows: Sequence[Event]
     next: Place | None
-    """None: there are no more. With fewer rows than asked for there may be more: so far none was found."""
+    """Position of the next page; None when there is none. A short page may have a next one: its scan had a limit."""
 
 
 async def rows_before(db: AsyncSession, wanted: EventFilter, place: Place | None, *, limit: int) -> EventRows:

@@ -43,7 +43,7 @@ Batch = Sequence[StreamedEvent]
 @dataclass(frozen=True)
 class StreamLimits:
     readers: int
-    """In this process."""
+    """Ceiling of readers in this process."""
     readers_per_key: int
     lifetime: float
     """Seconds, then the reader has to come again."""
@@ -72,7 +72,7 @@ class Reader:
     opened_at: datetime = field(default_factory=utc_now)
     told: int = 0
     was_cut_off: bool = False
-    """It took nothing for too long."""
+    """True when the reader took nothing for too long."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ class StreamTotals:
     cut_off: int = 0
     told: int = 0
     told_from_history: int = 0
-    """Of those: read from the database, because the tail did not reach back."""
+    """Those that were read from the database, because the tail did not reach back."""
 
 
 class EventStreams:
@@ -122,7 +122,7 @@ class EventStreams:
             self.totals.cut_off += reader.was_cut_off
 
     async def tell(self, reader: Reader) -> AsyncIterator[Batch]:
-        """What happens, in order; an empty batch: for `heartbeat` seconds nothing has. Then `reader.ended` says why."""
+        """Yield events in order, and an empty batch after `heartbeat` seconds without any; `reader.ended` says why."""
         ends_at = monotonic() + self.limits.lifetime
         check_at = beat_at = monotonic() + self.limits.heartbeat
         while True:
@@ -176,7 +176,7 @@ class EventStreams:
             reader.position, reader.gap = last, await _gap_after(db, last)
 
     async def _next(self, reader: Reader) -> tuple[Batch, bool]:
-        """What the reader wants of the next events, and whether there were any."""
+        """Return those of the next events that the reader wants, and whether there were any."""
         kept = self._tail.after(reader.position, _BATCH)
         if kept is None:
             return await self._from_history(reader)
@@ -208,7 +208,7 @@ async def _still_may_read(reader: Reader) -> bool:
 
 
 async def _gap_after(db: AsyncSession, last: Position) -> Gap | None:
-    """Who still finds the last event that it was told has missed none, unless later routine events were evicted."""
+    """Return the gap after `last`: none when that event is found, unless later routine events were evicted."""
     same = (Event.xact_id == last.xact_id, Event.id == last.event_id)
     is_kept = await db.scalar(select(Event.id).where(*same)) is not None
     if last == BEGINNING or (is_kept and await order.evicted_to(db) <= last.event_id):
@@ -217,7 +217,7 @@ async def _gap_after(db: AsyncSession, last: Position) -> Gap | None:
 
 
 async def _scan_end(db: AsyncSession, position: Position) -> Position | None:
-    """How far one query may look; None: nothing has happened since."""
+    """Return the end of the range that one query may look at; None when nothing has happened since."""
     some = select(*order.ORDER).where(order.after(position), order.settled(db))
     within = some.order_by(*order.ORDER).limit(_SCAN).subquery()
     last = select(within.c.xact_id, within.c.id).order_by(within.c.xact_id.desc(), within.c.id.desc())

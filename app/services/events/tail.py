@@ -33,7 +33,7 @@ class StreamedEvent:
     event: Event
     position: Position
     wire: bytes | None = None
-    """As it is sent, kept here by whoever sends it first: all readers share it."""
+    """Bytes as they are sent, kept by the first sender: all readers share them."""
 
     @classmethod
     def of(cls, event: Event) -> "StreamedEvent":
@@ -109,7 +109,7 @@ class EventTail:
 
     @property
     def _is_current(self) -> bool:
-        """Of the running task: a cancellation can get lost on Python 3.11, as in `wait_for`, which the pool uses."""
+        """True for the running task: on Python 3.11 a cancellation can get lost in `wait_for`, which the pool uses."""
         return self._task is asyncio.current_task()
 
     async def _run(self) -> None:

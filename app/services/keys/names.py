@@ -33,7 +33,7 @@ _SAME_LOOK: Final = str.maketrans({"i": "l", "1": "l", "|": "l", "0": "o"})
 
 
 def is_fit(name: str) -> bool:
-    """Whether a key may have this name: printable, in its normal form, of one script, and like no reserved one."""
+    """Return whether a key may have this name: printable, normalized, of one script, unlike reserved ones."""
     is_plain = name.isprintable() and 0 < len(name.strip()) == len(name) <= MAX_NAME
     return (
         is_plain
@@ -52,7 +52,7 @@ def skeleton(name: str) -> str:
 
 
 def _scripts(name: str) -> set[str]:
-    """By the first word of each letter's Unicode name; Python has no script property."""
+    """Return the scripts of a text by the first word of each letter's Unicode name; Python has no script property."""
     return {unicodedata.name(char, "UNNAMED").split()[0] for char in name if char.isalpha()}
 
 

@@ -1,4 +1,4 @@
-"""What an API key is made of, and what is kept of it."""
+"""Parts of an API key, and the hash that is stored."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ import secrets
 from typing import Final
 
 NO_HASH: Final = "0" * 64
-"""Of no key."""
+"""Hash that no key has."""
 
 _MARK: Final = "gla"
 _PREFIX: Final = re.compile(rf"{_MARK}_[0-9a-f]{{8}}(?=_)")

@@ -53,25 +53,25 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls: the name of an API key, what it may do (`admin`: all), for whom, how often, how long."""
+    """Caller of the API: its key's name, scopes (`admin`: all), access, rate limit and expiry."""
 
     name: str
     scopes: frozenset[str]
     reach: Reach = EVERYTHING
     rate_limit_per_minute: int | None = None
-    """None: as the settings say."""
+    """None: the limit of the settings."""
     expires_at: datetime | None = None
-    """None: never."""
+    """None: the key does not expire."""
     kind: ActorKind = field(default=ActorKind.KEY, compare=False)
     key_id: str | None = field(default=None, compare=False)
-    """Of an API key."""
+    """Id of the API key; None for other callers."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
 COMMAND_LINE: Final = Caller(COMMAND_LINE_NAME, frozenset(Scope), kind=ActorKind.CLI)
-"""Whoever has the settings may do all."""
+"""Caller with all rights: it has the settings."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class KeyService:
     async def page(
         self, db: AsyncSession, wanted: KeyFilter, request: PageRequest, *, caller: Caller
     ) -> Page[ApiKey]:
-        """Those that the caller manages."""
+        """Return a page of the keys that the caller manages."""
         query = select(ApiKey).where(_managed_by(caller), wanted.condition())
         return await page_of(db, query, ApiKey, request)
 
@@ -250,7 +250,7 @@ class KeyService:
             raise KeyEscalationException(f"requests: rate_limit_per_minute must be given, and at most {most}")
 
     def _most_requests(self, caller: Caller) -> int | None:
-        """Of a key that it makes; None: whoever is restricted in nothing of this may give any."""
+        """Return the highest rate limit of a key that the caller makes; None: any, as the caller has no limit."""
         if caller.rate_limit_per_minute is None and caller.reach == EVERYTHING:
             return None
         return caller.rate_limit_per_minute or self._rate_limit

@@ -1,4 +1,4 @@
-"""How an API key stands, and which ones stand so."""
+"""Status of API keys, computed and as a filter."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,14 +17,14 @@ class KeyStatus(StrEnum):
 
 @dataclass(frozen=True)
 class KeyFilter:
-    """None: whatever."""
+    """Filter of keys; None matches all."""
 
     status: KeyStatus | None = None
     text: str | None = None
     """Part of the name."""
 
     def condition(self) -> ColumnElement[bool]:
-        """For a query of keys."""
+        """Return the condition for a query of keys."""
         return and_(
             _is(self.status) if self.status is not None else true(),
             ApiKey.name.icontains(self.text, autoescape=True) if self.text else true(),

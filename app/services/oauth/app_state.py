@@ -40,7 +40,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Resumed:
-    """What an app was when an operator resumed it."""
+    """State of an app before an operator resumed it."""
 
     was_paused: bool
     was_limited: bool
@@ -70,7 +70,7 @@ class AppStates:
             raise AppLimitedException(api_app, bounded_wait(left))
 
     async def resumed(self, db: AsyncSession) -> dict[str, datetime]:
-        """By app, when an operator has lifted its limits."""
+        """Time at which an operator has lifted an app's limits, by app."""
         query = select(AppState.api_app, AppState.resumed_at).where(AppState.resumed_at.is_not(None))
         return {api_app: at for api_app, at in await db.execute(query) if at is not None}
 
@@ -177,7 +177,7 @@ class AppStates:
 
 
 def is_limited(account_id: _Text, api_app: _Text) -> ColumnElement[bool]:
-    """In SQL: the provider answers no calls of the app, or none of the account in it, for now."""
+    """Return the SQL condition that the provider answers no calls of the app, or none of the account in it, for now."""
     of_app = select(AppState.api_app).where(
         AppState.api_app == api_app, AppState.limited_until > database_time()
     )

@@ -1,4 +1,4 @@
-"""What the service knows of an OAuth provider: its endpoints, and how to read its consent page."""
+"""Description of an OAuth provider: its endpoints, and how to read its consent page."""
 
 import re
 from typing import Annotated, Final
@@ -13,7 +13,7 @@ from app.clients.oauth_provider import EndpointUrl, ProviderApi
 from app.clients.token_answers import MAX_TOKEN_LIFE
 
 X: Final = "x"
-"""What an app calls the preset."""
+"""Name of the preset in an app's settings."""
 
 _OWN_PARAMETERS: Final = frozenset(
     (
@@ -51,7 +51,7 @@ def _selector(value: str) -> str:
 
 
 def _unbalanced(selector: str) -> str | None:
-    """What is wrong with the quotes and brackets, as CSS and XPath both have them."""
+    """Return the fault of the quotes and brackets, as CSS and XPath both have them."""
     open_brackets: list[str] = []
     quote = ""
     for char in re.sub(r"\\.", "", selector):
@@ -157,7 +157,7 @@ _Origin = Annotated[str, AfterValidator(_origin)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ConsentPageRules:
-    """How to read the consent page. Selectors are CSS, or XPath when they start with ``//`` or ``(``.
+    """Rules to read the consent page. Selectors are CSS, or XPath when they start with ``//`` or ``(``.
 
     Empty: the page has no such thing. Test ids and paths come before texts: texts are localised by the profile's
     language.
@@ -170,7 +170,7 @@ class ConsentPageRules:
     consent_buttons: Annotated[tuple[_Selector, ...], AfterValidator(_not_empty)]
     """The provider's own marks of the consent button, in their order; pressed when visible and enabled."""
     fallback_buttons: tuple[_Selector, ...] = ()
-    """In their order; looked at only when the page has settled without any of `consent_buttons`.
+    """Buttons in their order; looked at only when the page has settled without any of `consent_buttons`.
 
     A guess: the button's form must be sent to the consent page, and ask for nothing to be typed.
     """
@@ -191,11 +191,11 @@ class ConsentPageRules:
     account_continue: _OptionalSelector = ""
     """Pressed after the choice; empty: choosing is enough."""
     banner_buttons: tuple[_Selector, ...] = ()
-    """They dismiss a cookie banner that covers the page."""
+    """Buttons that dismiss a cookie banner that covers the page."""
     signed_in_handle: _OptionalSelector = ""
     """The cell that names who is signed in, perhaps with a display name, which is no handle."""
     handle_pattern: Annotated[str, AfterValidator(_handle_pattern)] = r"@(\w{1,50})"
-    """Its one group is the handle within the text of `signed_in_handle`; both JavaScript and Python must read it."""
+    """Pattern whose one group is the handle in the text of `signed_in_handle`, for JavaScript and Python alike."""
     user_texts: tuple[_Selector, ...] = ()
     """Elements whose text users write, an app's name: no `human_check_texts` or `error_texts` are looked for there."""
     error_details: tuple[_Selector, ...] = ()
@@ -204,11 +204,11 @@ class ConsentPageRules:
     login_paths: tuple[_Path, ...] = ()
     """Prefixes of the path of a page that asks for a login."""
     locked_paths: tuple[_Path, ...] = ()
-    """Of a locked or suspended account."""
+    """Paths of a locked or suspended account."""
     human_check_paths: tuple[_Path, ...] = ()
-    """Of a challenge that a person must pass."""
+    """Paths of a challenge that a person must pass."""
     home_paths: tuple[_Path, ...] = ()
-    """Where a signed-in person lands after logging in."""
+    """Paths on which a signed-in person lands after logging in."""
     human_check_texts: tuple[_Text, ...] = ()
     error_texts: tuple[_Text, ...] = ()
 
@@ -220,7 +220,7 @@ class OAuthProvider(ProviderApi):
     authorize_url: EndpointUrl
     consent_page: ConsentPageRules
     default_scopes: tuple[str, ...] = ()
-    """Of apps that name none."""
+    """Scopes of apps that name none."""
     scope_separator: str = Field(default=" ", min_length=1)
     extra_authorize_params: Annotated[dict[str, str], AfterValidator(_extra_parameters)] = Field(
         default_factory=dict
@@ -232,14 +232,14 @@ class OAuthProvider(ProviderApi):
     pkce: StrictBool = True
     """RFC 7636, S256."""
     oauth1: OAuth1Endpoints | None = None
-    """None: no app of kind ``oauth1`` may be of this provider."""
+    """Endpoints of OAuth 1.0a; None: no app of kind ``oauth1`` may be of this provider."""
     issuer: str = ""
     """The ``iss`` that every callback carries (RFC 9207); empty: it sends none."""
     handle_rule: _HandleRule = ""
     """A regular expression that a handle must match as a whole, in any case; empty: any handle."""
 
     def handle_problem(self, handle: str) -> str | None:
-        """Why nobody of the provider can have the normalized handle; None when somebody can."""
+        """Return why nobody of the provider can have the normalized handle; None when somebody can."""
         if not self.handle_rule or re.fullmatch(self.handle_rule, handle, _HANDLE_FLAGS):
             return None
         return f"must be a handle of {self.name}, by the provider's handle_rule: {self.handle_rule}"

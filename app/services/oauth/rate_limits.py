@@ -1,4 +1,4 @@
-"""How many calls the provider still allows each app, learned from its answers before it has to refuse one.
+"""Rate limits of providers: calls that each app may still make, learned from its answers before it has to refuse one.
 
 Known to this process alone, and only for a moment: what is not known any more is found out with a few calls.
 """
@@ -75,16 +75,16 @@ class CallBudgets:
             self._in_flight[api_app] -= 1
 
     def told(self) -> dict[str, int]:
-        """By app, calls that all processes together may have in flight: as the last answer said, just now."""
+        """Calls by app that all processes together may have in flight, as the last answer said."""
         return {name: told.rate_limit.remaining for name, told in self._limited() if told.is_fresh()}
 
     def told_since(self) -> datetime | None:
-        """When the first of those calls began whose answers `told` goes by."""
+        """Begin of the first call on whose answers `told` is based."""
         fresh = [told.asked_at for _, told in self._limited() if told.is_fresh()]
         return datetime.fromtimestamp(min(fresh), UTC) if fresh else None
 
     def to_find_out(self) -> dict[str, int]:
-        """By app, calls that this process may add: of those whose budget is not known, or not any more."""
+        """Calls by app that this process may add: for those whose budget is not known, or not any more."""
         most = dict.fromkeys(self._unknown, _TO_FIND_OUT)
         most |= {name: told.some() for name, told in self._limited() if not told.is_fresh()}
         return {name: calls - self._in_flight[name] for name, calls in most.items()}
@@ -106,7 +106,7 @@ class CallBudgets:
 
 
 def _is_later(rate_limit: RateLimit, asked_at: float, before: _Told) -> bool:
-    """Whether an answer tells more than the one before; within a window, calls that overtake each other count down."""
+    """Return whether an answer is newer than the one before; within a window, concurrent calls count down."""
     if abs(rate_limit.reset - before.rate_limit.reset) < _SAME_WINDOW:
         return rate_limit.remaining < before.rate_limit.remaining
     return asked_at >= before.asked_at

@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """What the monitor found for one alarm."""
+    """The monitor's reading for one alarm."""
 
     is_active: bool
     detail: str

@@ -22,7 +22,7 @@ class FleetCounts:
     oldest_waiting_seconds: float
     """0 when nobody waits."""
     credentials: dict[str, int]
-    """By status."""
+    """Number of credentials by status."""
 
 
 async def count_fleet(database: Database) -> FleetCounts:

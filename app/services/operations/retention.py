@@ -1,4 +1,4 @@
-"""How long history is kept; deleted in small batches, so that nothing waits long for a lock."""
+"""Retention of history: rows are deleted in small batches, so that nothing waits long for a lock."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ class Retention:
         return deleted
 
     async def _delete_excess_events(self, first_kept: int) -> int:
-        """As many as there are before `first_kept`: routine ones first, then the oldest of all.
+        """Delete as many events as there are before `first_kept`: routine ones first, then the oldest of all.
 
         Reads no more than the rows that go, and of each routine type a batch.
         """
@@ -121,7 +121,7 @@ class Retention:
         return len(found)
 
     async def _first_event_to_keep(self) -> int | None:
-        """By count; None: there are not too many."""
+        """Return the id of the first event within the maximum count; None when there are not too many."""
         async with self._database.reading() as db:
             # Two queries, because SQLite finds only one end of an index by itself.
             newest = await db.scalar(select(func.max(Event.id))) or 0
@@ -133,7 +133,7 @@ class Retention:
             return await db.scalar(newest_first.offset(self._max_events - 1).limit(1))
 
     async def _delete_batches(self, is_old: ColumnElement[bool]) -> int:
-        """With their rows, a transaction for each: one may have ten thousand."""
+        """Delete old batches with their rows, a transaction for each: one may have ten thousand."""
 
         async def delete_one(batch_id: str) -> int:
             async with self._database.transaction() as db:
@@ -147,7 +147,7 @@ class Retention:
         return (await for_each(batch_ids, delete_one, step="delete_batches")).count
 
     async def _delete_sessions(self, ended_before: datetime) -> int:
-        """With all that belongs to them; one that is just being tried again is left alone."""
+        """Delete old sessions with all that belongs to them; one that is just being tried again is left alone."""
         is_old = AuthorizationSession.status.in_(_ENDED) & (AuthorizationSession.completed_at < ended_before)
 
         async def delete_some(ids: Sequence[int]) -> int:
@@ -161,7 +161,7 @@ class Retention:
         return await self._in_batches(AuthorizationSession, is_old, delete_some)
 
     async def _delete_deliveries(self, done_before: datetime) -> int:
-        """With their attempts; of deleted webhooks all, and then those themselves."""
+        """Delete old deliveries with their attempts, all of deleted webhooks, and then those webhooks."""
         is_deleted = WebhookEndpoint.status == WebhookStatus.DELETED
         of_deleted = WebhookDelivery.endpoint_row_id.in_(select(WebhookEndpoint.id).where(is_deleted))
         deleted = await self._delete(WebhookDelivery, WebhookDelivery.completed_at < done_before)

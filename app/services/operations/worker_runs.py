@@ -1,4 +1,4 @@
-"""Whose turn a periodic worker's iteration is, over all processes that share the database."""
+"""Leases of periodic workers: an iteration runs once over all processes that share the database."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from app.services.shared.leases import new_lease_token
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a worker ran last and runs next, in whichever process."""
+    """Last and next run of a worker, in whichever process."""
 
     next_run: datetime
     last_success: datetime | None
@@ -42,7 +42,7 @@ class WorkerRuns:
         return Schedule(row.next_run_at, row.last_success_at) if row else Schedule(utc_now(), None)
 
     async def seconds_since_success(self, name: str) -> float | None:
-        """None when it never succeeded."""
+        """Return the seconds since the last success; None when there was none."""
         last = (await self.schedule(name)).last_success
         return (utc_now() - last).total_seconds() if last else None
 

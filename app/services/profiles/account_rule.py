@@ -1,4 +1,4 @@
-"""Which account a profile belongs to when nobody has linked it by hand: a rule over what GoLogin says of it."""
+"""Account of a profile that nobody has linked by hand: a rule over what GoLogin says of it."""
 
 import re
 from collections.abc import Iterable

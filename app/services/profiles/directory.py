@@ -1,4 +1,4 @@
-"""Which profile belongs to which account: by a link made by hand, else by the rule of the settings."""
+"""Directory of profiles and their accounts: by a link made by hand, else by the rule of the settings."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _LIKE_ESCAPE: Final = "\\"
 
 @dataclass(frozen=True)
 class ProfileFilter:
-    """What to list; None: whatever."""
+    """Filter of the list; None matches all."""
 
     account_id: str | None = None
     api_app: str | None = None
@@ -152,7 +152,7 @@ class ProfileDirectory:
     async def unlink(
         self, db: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
     ) -> Profile:
-        """Whose profile it is follows from the rule again. Raises `UnknownProfileException`."""
+        """Let the rule decide the profile's account again. Raises `UnknownProfileException`."""
         profile = await self.get(db, profile_id, reach=reach)
         if profile.is_linked:
             recorder.record(
@@ -195,7 +195,7 @@ def _in(reach: Reach) -> ColumnElement[bool]:
 
 
 def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:
-    """Of the account's profiles, the one to use first first."""
+    """Return the account's profiles, the one to use first."""
     if not found:
         raise ProfileNotFoundException(account_id)
     best = [profile for profile in found if _rank(profile) == _rank(found[0])]

@@ -1,4 +1,4 @@
-"""Which profiles run: each at most once at a time, over all processes, and never more than the plan allows."""
+"""Leases of running profiles: each at most once at a time, over all processes, and never more than the plan allows."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ from app.utils.tasks import uninterrupted
 _FLEET_LOCK: Final = 0x60106140
 """PostgreSQL's advisory lock under which the running profiles of the fleet are counted."""
 _LATE_START: Final = "late-start"
-"""In place of a process in the lease's owner: the profile waits for a browser that may still come up."""
+"""Owner of a lease without a process: the profile waits for a browser that may still come up."""
 _NOT_IN_USE: Final = {
     "in_use": False,
     "lease_token": None,
@@ -77,7 +77,7 @@ class ProfileLeases:
         self._late: set[str] = set()
 
     async def check_free(self, db: AsyncSession, profile_id: str) -> None:
-        """Whether the profile could be started now.
+        """Refuse a profile that could not be started now.
 
         Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`.
         """

@@ -24,7 +24,7 @@ _CHUNK: Final = 1000
 @dataclass(frozen=True)
 class BadLine:
     line: int
-    """In the file, from 1."""
+    """Number of the line in the file, from 1."""
     reason: str
 
 

@@ -1,4 +1,4 @@
-"""What every call to GoLogin's cloud API passes first: the fleet's request budget and its breaker.
+"""Gate of every call to GoLogin's cloud API: the fleet's request budget and its breaker.
 
 GoLogin revokes an API token for good on the first HTTP 429. So the budget lies well under the limit and is one for all
 processes, and the first 429 stops all calls until an operator says otherwise.
@@ -20,7 +20,7 @@ from app.utils.logger import get_logger
 
 _NAME: Final = "gologin"
 _BURST_SHARE: Final = 0.1
-"""Of the budget: calls that may follow each other at once after a pause."""
+"""Share of the budget that may be called at once after a pause."""
 _SLACK: Final = 1.05
 """A call leaves a little after its place came up; the spacing leaves room for that."""
 

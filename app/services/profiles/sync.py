@@ -32,9 +32,9 @@ from app.utils.request_id import current_request_id
 _CHUNK: Final = 500
 """Rows of one statement over the whole table."""
 _FEW: Final = 100
-"""So many profiles may go at once without anybody being asked."""
+"""Profiles that may go at once without an operator's leave."""
 _MAX_GONE_SHARE: Final = 0.5
-"""Of the active profiles; beyond it a wrong API token is likelier than that they all were deleted."""
+"""Share of the active profiles; beyond it a wrong API token is likelier than that they all were deleted."""
 _PERIODIC: Final = "service"
 _OURS: Final = ("twitter_username", "api_app")
 """Columns that the rule fills, unless the profile is linked by hand."""
@@ -59,7 +59,7 @@ class SyncResult:
     skipped: int = 0
     """Rows that could not be stored."""
     skipped_rows: list[str] = field(default_factory=list)
-    """What names the first of them."""
+    """Descriptions of the first skipped rows."""
 
     def counts(self) -> dict[str, int]:
         """The columns of a pass."""
@@ -153,7 +153,7 @@ class ProfileSyncService:
             await self._apply(rows, result, seen)
 
     async def _pages(self, result: SyncResult) -> AsyncIterator[dict[str, BrowserProfile]]:
-        """Until an empty page, which must not come before the list's own total says so.
+        """Yield pages until an empty one, which must not come before the list's own total says so.
 
         The total is the last page's: profiles may come and go during the pass. Raises `GoLoginAPIException` for a list
         that breaks off.

@@ -27,11 +27,11 @@ _LOST_RACE: Final = (DEADLOCK_DETECTED, UNIQUE_VIOLATION)
 
 class Engine(Protocol):
     async def to_submit(self) -> RepositoryPort:
-        """Where jobs are put, whether or not this process delivers any."""
+        """Return the queue to submit to, whether or not this process delivers any."""
         ...
 
     def to_deliver(self, lost: asyncio.Event) -> AbstractAsyncContextManager[RepositoryPort]:
-        """Where jobs come from while the block runs; sets `lost` when nothing comes any more."""
+        """Return the source of jobs while the block runs; sets `lost` when nothing comes any more."""
         ...
 
 
@@ -50,7 +50,7 @@ class MemoryEngine:
 
 
 class PostgresqlEngine:
-    """Its tables come by migration 005, which also keeps its history empty."""
+    """pgqueuer over PostgreSQL; migration 005 creates its tables and keeps its history empty."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -91,7 +91,7 @@ class Manager(QueueManager):
 
 
 class _PooledDriver:
-    """For a statement now and then: a connection of the service's own pool."""
+    """Driver of pgqueuer for occasional statements: it takes a connection of the service's own pool."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

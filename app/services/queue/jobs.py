@@ -54,7 +54,7 @@ class Waiting:
 
     @property
     def dedupe_key(self) -> str:
-        """Not the session's id alone: a delivery that an earlier attempt left for later must not hide this one."""
+        """Key of duplicates, with the start time: a delayed delivery of an earlier attempt must not suppress this one."""
         return f"{self.session_id}:{self.entrypoint}:{self.not_before.timestamp() if self.not_before else 0}"
 
     @property
@@ -152,7 +152,7 @@ class JobQueue:
             await asyncio.wait(self._submitting)
 
     async def _deliver(self, queries: RepositoryPort, lost: asyncio.Event, handle: Handler) -> None:
-        """Until the stop; raises when the engine's connection is lost."""
+        """Deliver jobs until the stop; raises when the engine's connection is lost."""
 
         async def deliver(job: Job) -> None:
             await self._handled(job, lost, handle)
@@ -178,7 +178,7 @@ class JobQueue:
             raise ConnectionError("the connection was lost")
 
     async def _handled(self, job: Job, lost: asyncio.Event, handle: Handler) -> None:
-        """When the connection is lost the handler goes on without its job, which is delivered again, to no effect."""
+        """Run the handler; when the connection is lost it goes on, and its job is delivered again, to no effect."""
         assert job.payload is not None
         handling = asyncio.ensure_future(handle(job.payload.decode()))
         gone = asyncio.create_task(lost.wait())
