@@ -60,8 +60,8 @@ from app.utils.tasks import uninterrupted
 _SCRIPT_MARGIN: Final = 5.0
 _SHORTEST_ATTACH: Final = 6.0
 _LEAVE_SECONDS: Final = 5.0
-"""For the end of the driver's session, and for a thread whose browser has gone, each: a page that hangs must not keep
-its profile running."""
+"""Seconds for the end of the driver's session, and for a thread whose browser has gone, each: a hung page must not
+keep its profile running."""
 _BACK_STOP: Final = 10.0
 """Seconds after the attempt's deadline, by which the thread ends itself, with evidence. A script in a page that hangs
 takes 6.5 of them, the evidence 3."""
@@ -71,7 +71,7 @@ _NOTHING_SHOWN: Final = (
     ConsentButtonNotFoundException,
     UnknownPageException,
 )
-"""Also the ends of an attempt whose page could not be loaded after a click."""
+"""Errors with which an attempt may also end when a page could not be loaded after a click."""
 
 log = get_logger(__name__)
 
@@ -123,7 +123,7 @@ class BrowserController:
                 log.warning("browser.driver_not_left", error=type(error).__name__)
 
     def _keep_evidence(self, watcher: RedirectWatcher, request: ConsentRequest) -> None:
-        """While the tab is still open. Whatever goes wrong here must not hide what went wrong before."""
+        """Take the evidence while the tab is open. A failure here must not hide the attempt's own."""
         if request.stop.is_set():
             return
         try:
@@ -299,7 +299,7 @@ class ProfileAutomator:
             log.warning("browser.left_with_error", error=type(error).__name__)
 
     async def _end(self, request: ConsentRequest, future: "asyncio.Future[None]") -> None:
-        """Without its browser, whatever the thread waits for fails at once, unless it is the driver that hangs.
+        """Close the browser so that blocked Selenium calls fail; if the thread stays blocked, end the hung driver.
 
         A thread that leaves may have done so because its own deadlines ended its waiting for a driver that hangs.
         """

@@ -151,7 +151,7 @@ class GoLoginService:
             await self._leases.quarantine(browser.profile_id, token, reason)
 
     async def close_browser(self, browser: RunningBrowser) -> bool:
-        """Whether the browser has gone within 5 seconds; whoever drives it sees it gone at once."""
+        """Close the browser and return whether it has gone within 5 seconds; its driver sees it gone at once."""
         if await self._devtools.close_browser(browser.ws_url, timeout=_CLOSE_TIMEOUT):
             return True
         log.warning("profile.browser_did_not_close", profile_id=browser.profile_id)

@@ -88,7 +88,7 @@ class BrowserTimeouts:
     consent_button: float
     callback: float
     person: float = 900.0
-    """For a person to act in the profile's window."""
+    """Seconds for a person to act in the profile's window."""
 
     def lowered(self, wanted: Mapping[str, float]) -> "BrowserTimeouts":
         """Each as asked for, at most as long as here; other names are left alone."""
@@ -98,13 +98,13 @@ class BrowserTimeouts:
 
 @dataclass(frozen=True)
 class PageEvidence:
-    """What the browser showed when an attempt failed; secrets masked, every text cut."""
+    """Page of the browser when an attempt failed; secrets are masked, every text is cut."""
 
     url: str
     """Scheme, host and path."""
     title: str
     test_ids: tuple[str, ...]
-    """Of the elements that are visible."""
+    """`data-testid` of the visible elements."""
     console: tuple[str, ...]
     """Errors of the page's console, the latest last."""
     screenshot: bytes | None
@@ -117,7 +117,7 @@ EvidenceKeeper = Callable[[PageEvidence], None]
 
 @dataclass
 class ConsentRequest:
-    """What the browser thread needs to bring one consent to its end."""
+    """Everything that the browser thread needs for one consent."""
 
     browser: RunningBrowser
     driver_url: str
@@ -127,7 +127,7 @@ class ConsentRequest:
     report: StageReporter
     timeouts: BrowserTimeouts
     deadline: float = math.inf
-    """Of the whole attempt, by `time.monotonic`; every wait ends by then."""
+    """Deadline of the whole attempt, by `time.monotonic`; every wait ends by then."""
     timeout: float = math.inf
     """Seconds that the whole attempt has: what `deadline` came from."""
     is_attended: bool = False

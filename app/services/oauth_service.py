@@ -61,7 +61,7 @@ class OAuthService:
         return self._provider(api_app).consent_page
 
     def handle_problem(self, api_app: str, handle: str) -> str | None:
-        """Why the app's provider has no such handle; None when it may have. Raises `UnknownApiAppException`."""
+        """Return why the app's provider has no such handle; None when it may have. Raises `UnknownApiAppException`."""
         return self._provider(api_app).handle_problem(handle)
 
     def default_token_life(self, api_app: str) -> float:

@@ -13,7 +13,7 @@ from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundExc
 
 
 def record(db: AsyncSession, row: AuthorizationSession, seen: PageEvidence) -> None:
-    """What the browser showed at the end of the attempt whose number the row carries."""
+    """Store the evidence of the attempt whose number the row carries."""
     texts = (seen.url, seen.title, *seen.test_ids, *seen.console)
     db.add(
         Evidence(
@@ -32,7 +32,7 @@ def record(db: AsyncSession, row: AuthorizationSession, seen: PageEvidence) -> N
 async def of_session(
     db: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING
 ) -> Sequence[tuple[Evidence, bool]]:
-    """Of all attempts, each with whether it has a screenshot. Raises `SessionNotFoundException`."""
+    """Return the evidence of all attempts, each with whether it has a screenshot. Raises `SessionNotFoundException`."""
     await _require_session(db, session_id, reach)
     query = (
         select(Evidence, Evidence.screenshot.is_not(None))

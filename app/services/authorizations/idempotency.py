@@ -16,11 +16,11 @@ from app.utils.exceptions import IdempotencyConflictException
 
 _LIFETIME: Final = timedelta(hours=24)
 _FORM: Final = "2:"
-"""Before a fingerprint: how it was made."""
+"""Prefix of a fingerprint: the form in which it was made."""
 
 
 DERIVED: Final = "derived"
-"""In the metadata of a field: it follows from others, and from the release that wrote its sentence."""
+"""Mark in a field's metadata: its value follows from others, and from the release that wrote its sentence."""
 
 
 async def remember(db: AsyncSession, *, caller: str, key: str, request: object, made_id: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Which authorization sessions there are."""
+"""Lists of authorization sessions."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +16,7 @@ Conditions = list[ColumnElement[bool]]
 
 @dataclass(frozen=True)
 class SessionFilter:
-    """What to list; None: whatever."""
+    """Filter of the list; None matches all."""
 
     account_id: str | None = None
     api_app: str | None = None
@@ -35,7 +35,7 @@ class SessionFilter:
 async def page(
     db: AsyncSession, wanted: SessionFilter, request: PageRequest, *, reach: Reach = EVERYTHING
 ) -> Page[AuthorizationSession]:
-    """In the order in which they were asked for. What no index finds is looked for among some at a time."""
+    """Return a page in the order of the requests. A filter without an index looks at some rows at a time."""
     row = AuthorizationSession
     indexed, rest = _conditions(wanted)
     if reach != EVERYTHING:
@@ -46,7 +46,7 @@ async def page(
 
 
 def _conditions(wanted: SessionFilter) -> tuple[Conditions, Conditions]:
-    """Those that one index serves, and the rest. Each of the first three leaves few rows; of the others
+    """Return the conditions that one index serves, and the rest. Each of the first three leaves few rows; of the others
     each has an index of its own, in the order of the list."""
     row = AuthorizationSession
     few = _given(

@@ -38,9 +38,9 @@ _PRIORITY: Final = 0
 _REFUSED_RETRY: Final = 900.0
 """Seconds: an account without a profile must not stand before those that can be repaired."""
 _FAILED_RETRY: Final = timedelta(minutes=15)
-"""After a session that ended without tokens: what keeps failing must not use up the day's tries at once."""
+"""Pause after a session that ended without tokens: what keeps failing must not use up the day's tries at once."""
 _PERSON_RETRY: Final = timedelta(days=1)
-"""After one that only a person can help, unless somebody retries or resumes it."""
+"""Pause after one that only a person can help, unless somebody retries or resumes it."""
 _WITHOUT_TOKENS: Final = tuple(set(SessionStatus) - {*OPEN_STATUSES, SessionStatus.COMPLETED})
 _FOR_PERSON: Final = (AccountMismatchException.error_code, ConsentDeclinedException.error_code)
 """Besides what `needs_attention`."""
@@ -152,7 +152,7 @@ class TokenRepair:
 
 
 def _keeps_off() -> ColumnElement[bool]:
-    """Of a session: it ended lately without tokens, and the account was not authorized since."""
+    """Return the condition of a session that rules out a repair: a late end without tokens, none with since."""
     later = aliased(AuthorizationSession)
     authorized_since = (
         select(later.id)

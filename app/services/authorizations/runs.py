@@ -54,7 +54,7 @@ class RunLimits:
     max_running: float
     lease: float
     retry_wait: float
-    """Before the second attempt; it doubles with each one."""
+    """Seconds before the second attempt; they double with each one."""
 
 
 class SessionRuns:
@@ -159,7 +159,7 @@ class SessionRuns:
         await through_outage(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
 
     async def note_limits(self, job: AuthorizationJob, user: ProviderUser) -> None:
-        """After `complete`: note what limits the app and the account now. Never raises: the tokens are stored."""
+        """Note the limits of the app and the account, after `complete`. Never raises: the tokens are stored."""
         await self._note_limit(job, user.limit)
         await self._credentials.note_success(job.api_app)
 
@@ -407,7 +407,7 @@ async def _locked(db: AsyncSession, job: AuthorizationJob) -> AuthorizationSessi
 
 
 async def _was_completed(db: AsyncSession, job: AuthorizationJob) -> bool:
-    """By this very attempt: no later one has its number."""
+    """Return whether this very attempt completed the session: no later one has its number."""
     found = await db.scalar(
         select(AuthorizationSession.id).where(
             AuthorizationSession.session_id == job.session_id,

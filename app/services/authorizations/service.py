@@ -52,7 +52,7 @@ _RETRY_WHEN_FULL: Final = 30.0
 
 @dataclass(frozen=True)
 class Order:
-    """What a caller asks for."""
+    """A caller's request for an authorization."""
 
     account_id: str
     api_app: str
@@ -62,11 +62,11 @@ class Order:
     expires_at: datetime | None = None
     """A session that has not started by then ends as ``timeout``."""
     timeout_seconds: float | None = None
-    """For one attempt; the settings' own is the longest."""
+    """Deadline of one attempt; the settings' own is the longest."""
     force: bool = False
-    """Also when a session of the account is open."""
+    """True to make a session although one of the account is open."""
     consent: ConsentMode | None = None
-    """None: as the app or the settings say."""
+    """Consent mode; None: that of the app or the settings."""
     stage_timeouts: Mapping[str, float] = field(default_factory=dict)
     """Seconds, by the names of `BrowserTimeouts` and ``profile_start``; the settings' own are the longest."""
 
@@ -97,7 +97,7 @@ class OrderLimits:
 
 
 class AuthorizationService:
-    """Its work begins once the caller's transaction has committed.
+    """The caller's side of sessions. Work begins once the caller's transaction has committed.
 
     `consent`: who gives it where neither the request nor its app says.
     """
@@ -323,7 +323,7 @@ class AuthorizationService:
 
 
 _OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT is_forced")
-"""As the unique index has it."""
+"""Condition of the unique index."""
 
 
 def insert_unless_open(db: AsyncSession) -> Any:
@@ -335,7 +335,7 @@ def insert_unless_open(db: AsyncSession) -> Any:
 
 
 def values_of(row: AuthorizationSession) -> dict[str, Any]:
-    """What is set, by column."""
+    """Return the values that are set, by column."""
     columns = AuthorizationSession.__table__.columns
     return {c.key: value for c in columns if (value := getattr(row, c.key)) is not None}
 

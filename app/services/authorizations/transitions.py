@@ -1,4 +1,4 @@
-"""How an authorization session may change: one table of transitions, each with its event, and its attempts."""
+"""Transitions of authorization sessions: one table of transitions, each with its event, and its attempts."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ TRANSITIONS: Final[Mapping[SessionStatus, frozenset[SessionStatus]]] = {
     SessionStatus.CANCELLED: _TRY_AGAIN,
     SessionStatus.NEEDS_ATTENTION: _TRY_AGAIN,
 }
-"""What may follow what."""
+"""Statuses that may follow each status."""
 
 _HEAD_START: Final = 600.0
 """Seconds by which one step of priority goes before what is as old."""
@@ -103,7 +103,7 @@ def wait_before_retry(attempts: int, *, first: float) -> float:
 
 
 def status_after(error: AppException) -> SessionStatus:
-    """How a session ends that is not tried again."""
+    """Return the status of a session that is not tried again."""
     if isinstance(error, AuthorizationTimeoutException):
         return SessionStatus.TIMEOUT
     if isinstance(error, NeedsAttentionException):

@@ -1,4 +1,4 @@
-"""Who waits for the end of a session in this process."""
+"""Waiters for the end of a session in this process."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From the rows of an order to the sessions of a batch, with a fixed number of statements for each 500 rows."""
+"""Creation of batches: sessions from the rows of a request, with a fixed number of statements for each 500 rows."""
 
 import uuid
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ _Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """What a caller asks for; None: as the settings say."""
+    """A caller's request for a batch; None: the settings' value."""
 
     rows: Sequence[WantedRow]
     max_running: int | None = None

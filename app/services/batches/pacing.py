@@ -158,7 +158,7 @@ class BatchPacing:
         self._queue.submit(*map(Waiting.of, rows))
 
     async def _cancel_some(self, db: AsyncSession, batch: Batch) -> int:
-        """Of a stopped batch what does not run, of a cancelled one what runs, too; how many."""
+        """Cancel some sessions: the waiting of a stopped batch, all of a cancelled one. Return their number."""
         ending = OPEN_STATUSES if batch.status is BatchStatus.CANCELLED else (SessionStatus.PENDING,)
         code = f"BATCH_{batch.status.upper()}"
         message = f"Its batch was {batch.status}: {batch.reason}"

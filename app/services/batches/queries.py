@@ -23,7 +23,7 @@ class BatchView:
     counts: dict[str, int]
     """Rows by the status of their session; every status."""
     eta_seconds: float | None
-    """None: nothing has ended yet, or all has."""
+    """Seconds until the end; None when no session has ended yet, or all have."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class RowResult:
     session_id: str | None
     existing: bool
     status: SessionStatus | None
-    """None: there is no session, or it is too old to be kept."""
+    """Status of the session; None when there is none, or retention has deleted it."""
     error_code: str | None
-    """Why there is none, or why it failed."""
+    """Reason why there is no session, or why it failed."""
     error: str | None
 
 
 def seen_by(caller: Caller) -> ColumnElement[bool]:
-    """Of a `Batch`: it is the caller's own, or every account of it is in the caller's reach."""
+    """Return the condition that the caller may see a `Batch`: its own, or one whose accounts are all in its reach."""
     if caller.reach == EVERYTHING:
         return true()
     in_reach = caller.reach.condition(BatchRow.account_id, BatchRow.api_app)
@@ -58,14 +58,14 @@ async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> Batc
 
 
 async def page_of_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
-    """Those that the caller may see."""
+    """Return a page of the batches that the caller may see."""
     return await page_of(db, select(Batch).where(seen_by(caller)), Batch, request)
 
 
 async def page_of_results(
     db: AsyncSession, batch_id: str, *, page: int, page_size: int, caller: Caller
 ) -> tuple[Sequence[RowResult], int]:
-    """In the order of the rows, and how many there are. Raises `BatchNotFoundException`."""
+    """Return a page of results in the order of the rows, and their number. Raises `BatchNotFoundException`."""
     batch = await _batch(db, batch_id, caller)
     query = (
         select(
@@ -109,7 +109,7 @@ async def _view(db: AsyncSession, batch: Batch) -> BatchView:
 
 
 async def _seconds_per_session(db: AsyncSession, batch: Batch) -> float | None:
-    """From the first start to the last end of the latest ends, by their number: the wave's width is in it."""
+    """Return the wall-clock seconds per finished session over the latest ones; parallelism is included."""
     latest = (
         select(AuthorizationSession.started_at, AuthorizationSession.completed_at)
         .where(

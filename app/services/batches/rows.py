@@ -1,4 +1,4 @@
-"""What a batch is made of, row by row: from JSON or CSV, each row good or with the reason why not."""
+"""Rows of a batch, from JSON or CSV; each is good or has the reason why it is not."""
 
 import csv
 import io
@@ -22,25 +22,25 @@ class WantedRow:
     """One account to authorise."""
 
     number: int
-    """From 1."""
+    """Number of the row, from 1."""
     account_id: str
     """A handle; as it was given, shortened, where `error` is set."""
     api_app: str
     priority: int = _DEFAULT_PRIORITY
     error: str | None = field(default=None, metadata={idempotency.DERIVED: True})
-    """Why it cannot be a session."""
+    """Reason why the row cannot become a session."""
 
 
 @dataclass(frozen=True)
 class RowDefaults:
-    """For rows that do not say."""
+    """Defaults of rows that do not say."""
 
     api_app: str | None = None
     priority: int = _DEFAULT_PRIORITY
 
 
 def from_objects(rows: Iterable[Any], defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
-    """Of decoded JSON; reads no further than the first row too many. Raises `InvalidRequestException` for it."""
+    """Return the rows of decoded JSON. Raises `InvalidRequestException` at the first row too many."""
     wanted = []
     for number, values in enumerate(rows, start=1):
         if number > max_rows:

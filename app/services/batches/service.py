@@ -41,7 +41,7 @@ class PlacedBatch:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What holds unless the order says otherwise, and how many rows it may have."""
+    """Defaults of a batch, and the ceiling of its rows."""
 
     max_running: int
     stop_percent: int

@@ -54,7 +54,7 @@ class Waiting:
 
     @property
     def dedupe_key(self) -> str:
-        """Key of duplicates, with the start time: a delayed delivery of an earlier attempt must not suppress this one."""
+        """Key of duplicates. The start time is in it: a delayed delivery of an earlier attempt hides no later one."""
         return f"{self.session_id}:{self.entrypoint}:{self.not_before.timestamp() if self.not_before else 0}"
 
     @property

@@ -1,4 +1,4 @@
-"""Which OAuth apps and accounts an API key or a webhook is for."""
+"""Access of API keys and webhooks to OAuth apps and accounts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, or_, true
 from app.utils.exceptions import OutOfReachException
 
 MAX_ACCOUNT_PATTERNS: Final = 20
-"""Of one key or webhook: each that has a `*` is looked for in every row of a list."""
+"""Ceiling of one key or webhook: each pattern that has a `*` is looked for in every row of a list."""
 _ESCAPE: Final = "\\"
 
 
@@ -26,11 +26,11 @@ class Reach:
         return cls(frozenset(api_apps), tuple(account_patterns))
 
     def covers(self, account_id: str | None, api_app: str | None) -> bool:
-        """What belongs to no account, or to no app, is covered only where accounts, or apps, do not matter."""
+        """Return whether a resource is covered; one without an account or app only where these are unrestricted."""
         return self._covers_app(api_app) and self._covers_account(account_id)
 
     def includes(self, other: "Reach") -> bool:
-        """Whether all that `other` covers is covered here, too."""
+        """Return whether all that `other` covers is covered here, too."""
         has_apps = not self.api_apps or bool(other.api_apps and other.api_apps <= self.api_apps)
         has_accounts = not self.account_patterns or bool(
             other.account_patterns
@@ -40,18 +40,18 @@ class Reach:
         return has_apps and has_accounts
 
     def require(self, account_id: str | None, api_app: str | None) -> None:
-        """For what a request names itself, or concerns. Raises `OutOfReachException`."""
+        """Refuse an app or account that is not covered. Raises `OutOfReachException`."""
         if not self.covers(account_id, api_app):
             raise OutOfReachException(account_id, api_app)
 
     def require_all_of(self, other: "Reach") -> None:
-        """For a reach that a request names. Raises `OutOfReachException`."""
+        """Refuse a request that names more than is covered here. Raises `OutOfReachException`."""
         if not self.includes(other):
             accounts = " or ".join(other.account_patterns) or "all accounts"
             raise OutOfReachException(accounts, " or ".join(sorted(other.api_apps)) or "all apps")
 
     def require_account(self, account_id: str) -> None:
-        """For a request that names no app. Raises `OutOfReachException`."""
+        """Refuse an account that is not covered in any app. Raises `OutOfReachException`."""
         if not self._covers_account(account_id):
             raise OutOfReachException(account_id)
 

@@ -13,11 +13,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _MOST: Final = 200
-"""In one transaction, so that it stays short."""
+"""Ceiling of writes in one transaction, so that it stays short."""
 
 
 class GroupCommit(Generic[T, R]):
-    """What comes while a transaction is under way goes into the next one; nobody waits for others to come.
+    """Writes that share transactions: those that come during one go into the next; none waits for others to come.
 
     `write` puts items into an open transaction and returns a result for each, in their order.
     """
@@ -42,7 +42,7 @@ class GroupCommit(Generic[T, R]):
         return await result
 
     async def wait_for_all(self) -> None:
-        """Until everything that was added is written, or refused."""
+        """Wait until everything that was added is written, or refused."""
         while self._writing is not None:
             await asyncio.wait([self._writing])
 

@@ -105,7 +105,7 @@ class UsableRows:
         self._row_id = row_id
         self._step = step
         self._failed: dict[int, float] = {}
-        """By id, until when (`monotonic`) the row is left out."""
+        """Time (`monotonic`) until which a row is left out, by id."""
 
     async def claim(
         self,
@@ -144,7 +144,7 @@ class UsableRows:
 @dataclass(frozen=True)
 class StepResults:
     values: dict[str, Any]
-    """By step; failed steps are missing."""
+    """Results by step; failed steps are missing."""
     error: Exception | None
     """The first failure."""
 

@@ -29,21 +29,21 @@ class Total:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a page ended."""
+    """End of a page."""
 
     value: Any
-    """Of the column that is sorted by, as JSON holds it; None: it had none."""
+    """Value of the sorted column, as JSON holds it; None when it had none."""
     row_id: int
     page: int = 1
-    """Its number, from 1."""
+    """Number of the page, from 1."""
     total: Total = Total(0)
-    """As it was counted for the first page."""
+    """Total that was counted for the first page."""
 
 
 @dataclass(frozen=True)
 class PageRequest:
     number: int = 1
-    """From 1; does not count with `after`."""
+    """Number of the page, from 1; ignored with `after`."""
     size: int = 50
     sort: str = "id"
     """The name of a column."""
@@ -58,7 +58,7 @@ class Page(Generic[M]):
     """Rows on all pages."""
     number: int
     end: Position | None
-    """None: nothing follows. With fewer rows than asked for there may be more: so far none was found."""
+    """End of the page; None when nothing follows. A short page may have a next one: its scan had a limit."""
 
 
 async def page_of(
@@ -117,14 +117,14 @@ class _Order:
         return (directed[0].nulls_last() if self._column.nullable else directed[0], directed[1])
 
     def follows(self, position: Position) -> ColumnElement[bool]:
-        """Of the rows that come after it."""
+        """Return the condition of the rows that come after it."""
         if position.value is None:
             return and_(self._column.is_(None), self._after(self._id, position.row_id))
         later = self._after(tuple_(self._column, self._id), self._place(position))
         return or_(later, self._column.is_(None)) if self._column.nullable else later
 
     def goes_to(self, position: Position) -> ColumnElement[bool]:
-        """Of the rows up to it, where each has a value."""
+        """Return the condition of the rows up to it, where each has a value."""
         # Not the negation of `follows`: no planner would end its way through the index there.
         return self._after(self._place(position), tuple_(self._column, self._id), or_equal=True)
 

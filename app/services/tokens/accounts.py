@@ -1,4 +1,4 @@
-"""Which accounts have tokens, and how they are; never the tokens."""
+"""Lists of accounts with tokens and their state; never the tokens."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SortField = Literal["account_id", "token_expires_at", "refreshed_at", "updated_a
 
 @dataclass(frozen=True)
 class AccountFilter:
-    """What to list; None: whatever."""
+    """Filter of the list; None matches all."""
 
     api_app: str | None = None
     status: CredentialStatus | None = None

@@ -1,4 +1,4 @@
-"""Which refreshes are due, and how many of them may begin without a call too many."""
+"""Refreshes that are due, and the number that may begin within the providers' rate limits."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -46,11 +46,11 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 """RFC 6749, 3.3."""
 _USER_ID: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.:|-]{0,254})?")
-"""It is exported: a spreadsheet must not take it for a formula."""
+"""Pattern of a user id. It is exported: a spreadsheet must not take it for a formula."""
 _LONGEST_LIFE: Final = 10 * 365 * 86_400
 
 Entry = tuple[int, Any]
-"""Its number, as messages name it, and what it holds."""
+"""Number of the entry, as messages name it, and its value."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def csv_entries(lines: Iterable[str]) -> Iterator[Entry]:
 
 
 def json_entries(content: bytes) -> list[Entry]:
-    """Of a list of objects, numbered from 1. Raises `InvalidRequestException`."""
+    """Return the entries of a list of objects, numbered from 1. Raises `InvalidRequestException`."""
     # Before it is read: empty lists take twenty times the memory of their text.
     if content.count(b"{") + content.count(b"[") > _MAX_BRACKETS * MAX_IMPORT_ROWS:
         raise InvalidRequestException(
@@ -283,7 +283,7 @@ def _text(values: Mapping[str, Any], name: str, pattern: re.Pattern[str], senten
 
 
 def _scopes(value: Any) -> tuple[str, ...]:
-    """Of a list, or of text with spaces (RFC 6749, 3.3), commas or semicolons, as token answers have them."""
+    """Return the scopes of a list or a text: split at spaces (RFC 6749, 3.3), commas or semicolons."""
     scopes = re.findall(r"[^\s,;]+", value) if isinstance(value, str) else value or []
     if not isinstance(scopes, list) or not all(isinstance(s, str) and _SCOPE.fullmatch(s) for s in scopes):
         raise ValueError(

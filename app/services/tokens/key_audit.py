@@ -1,4 +1,4 @@
-"""Whether every stored token opens, and which keys are still needed for them."""
+"""Audit of stored tokens: those that do not open, and the keys that are still needed."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class AuditReport:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     """Account and app of each row with a value that no key opens."""
     missing_key_ids: set[str] = field(default_factory=set)
-    """Of values that do not open because the settings have no such key."""
+    """Ids of keys that values need and the settings do not have."""
 
 
 async def count_rows(database: Database) -> int:

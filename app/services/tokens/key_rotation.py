@@ -129,7 +129,7 @@ def _unchanged(table: Table) -> list[ColumnElement[bool]]:
 
 
 def _replacement(table: Table) -> Any:
-    """Only where the values are the old ones still: a newer token is never overwritten. `updated_at` is the token's."""
+    """Return the UPDATE of a row that still has the old values: newer tokens stay. `updated_at` is the token's."""
     return (
         table.update()
         .where(table.c.id == bindparam("row_id"), *_unchanged(table))

@@ -43,14 +43,14 @@ _SHARE_OF_LIFE: Final = 0.5
 AMBIGUOUS: Final = "REFRESH_AMBIGUOUS"
 """The code of a broken chain whose last refresh has no known end."""
 EXPIRED: Final = "TOKEN_EXPIRED"
-"""Of an access token that has expired and came without a refresh token."""
+"""Code of an access token that has expired and came without a refresh token."""
 REFUSED: Final = "TOKEN_REFUSED"
-"""Of one that the provider refuses before its time."""
+"""Code of an access token that the provider refuses before its expiry."""
 REFRESH_REFUSED: Final = "REFRESH_REFUSED"
-"""Of a refresh token that is refused again and again for no reason that is known."""
+"""Code of a refresh token that is refused again and again for an unknown reason."""
 
 MAX_REFUSALS: Final = 5
-"""In a row and over `_REFUSED_FOR`: such a refusal may also be a gateway's, or a fault that passes."""
+"""Refusals in a row, over `_REFUSED_FOR`, that count as final: one may be a gateway's, or transient."""
 _REFUSED_FOR: Final = timedelta(days=1)
 
 log = get_logger(__name__)
@@ -67,9 +67,9 @@ class RefreshTimes:
     jitter: float
     """And up to so much earlier, so that many do not come due together."""
     retry: float
-    """After the first failure in a row; it doubles with each one."""
+    """Seconds after the first failure in a row; they double with each one."""
     min_interval: float
-    """Between two refreshes of one account, whatever lifetime its answers name; not of those that are forced."""
+    """Seconds between two refreshes of one account, whatever lifetime its answers name; forced ones excepted."""
 
 
 class RefreshLeases:
@@ -205,7 +205,7 @@ class RefreshLeases:
         return [None] * len(apps)
 
     async def is_forgotten(self, held: HeldRefresh) -> bool:
-        """Whether nobody wants the account's tokens any more."""
+        """Return whether the account's tokens are to be deleted."""
         async with self._database.reading() as db:
             status = await db.scalar(
                 select(Credential.status).where(
@@ -260,7 +260,7 @@ class RefreshLeases:
                 self._break(db, current, code)
 
     def due_at(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
-        """When to refresh what lives from `now`; None: it cannot be refreshed."""
+        """Return the time to refresh tokens that live from `now`; None when they cannot be refreshed."""
         if tokens.refresh_token is None:
             return None
         early = self._times.margin + random.uniform(0, self._times.jitter)  # noqa: S311
@@ -287,7 +287,7 @@ class RefreshLeases:
         return max(wait * random.uniform(0.5, 1.5), asked_for)  # noqa: S311
 
     async def _mark(self, db: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
-        """In one statement: `taken` have one lease token."""
+        """Mark rows as being refreshed, in one statement: `taken` have one lease token."""
         await db.execute(
             update(Credential)
             .where(Credential.id.in_([held.credential_id for held in taken]))
@@ -301,7 +301,7 @@ class RefreshLeases:
         )
 
     def _taken_if_readable(self, db: AsyncSession, row: Credential, lease_token: str) -> HeldRefresh | None:
-        """None of a row that cannot be taken: it is put off, so that it keeps no other one back."""
+        """Return the claim of a row; None when it cannot be read: it is put off, so that it delays no other."""
         try:
             return self._taken(db, row, self._vault.refresh_token(row), lease_token)
         except Exception as error:
@@ -352,7 +352,7 @@ class RefreshLeases:
 
 
 def _is_unknown_refusal(error: AppException) -> bool:
-    """Whether the provider judged the request, and neither the app, the account nor the token is known to be meant."""
+    """Return whether the provider refused the request for an unknown reason: not the app, account or token."""
     return type(error) is TwitterAPIException and not error.retryable and not error.may_have_acted
 
 

@@ -1,4 +1,4 @@
-"""What refreshes brought, into their rows: many in one transaction, each fenced by the version that it spent."""
+"""Results of refreshes, written to their rows: many in one transaction, each fenced by the version that it spent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class RefreshResult:
 
 
 async def save_all(db: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
-    """Which of them are saved; the others' rows have newer tokens, or are forgotten."""
+    """Save results and return those that are saved; the others' rows have newer tokens, or are forgotten."""
     spent = await _current_versions(db, [result.held.credential_id for result in results])
     saved: list[RefreshResult] = []
     outcomes = []
@@ -69,7 +69,7 @@ async def save_all(db: AsyncSession, results: Sequence[RefreshResult]) -> list[b
 
 
 async def _current_versions(db: AsyncSession, ids: Sequence[int]) -> dict[int, tuple[datetime, int]]:
-    """When the row was made, and its version; locked in one order for all processes."""
+    """Return creation time and version of rows, locked in one order for all processes."""
     query = (
         select(Credential.id, Credential.created_at, Credential.version)
         .where(Credential.id.in_(ids), Credential.status != CredentialStatus.REVOKING)

@@ -93,7 +93,7 @@ class TokenRefresher:
         return picked_up
 
     async def wait_for_running(self) -> None:
-        """Until every refresh of this process has ended."""
+        """Wait until every refresh of this process has ended."""
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
@@ -157,7 +157,7 @@ class TokenRefresher:
             log.error("app.not_noted", api_app=api_app, exc_info=problem)
 
     async def _save(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
-        """Before anything else. What the database does not take is kept on disk first, then tried again.
+        """Save new tokens before anything else. What the database refuses is spilled to disk, then tried again.
 
         After an outage here; after any other error, which is raised, from the disk.
         """

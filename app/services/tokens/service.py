@@ -55,7 +55,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class HandedToken:
-    """What a caller may use now."""
+    """An access token that a caller may use now."""
 
     row: Credential
     access_token: SecretStr

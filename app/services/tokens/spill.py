@@ -31,7 +31,7 @@ class Spilled:
     held: HeldRefresh
     tokens: TokenSet
     answered_at: datetime
-    """From then on they live."""
+    """Time from which their lifetime counts."""
 
 
 class TokenSpill:
@@ -50,11 +50,11 @@ class TokenSpill:
         return path
 
     async def read_all(self) -> list[Spilled]:
-        """What earlier processes left; a file that no key opens is left where it is, with a log line."""
+        """Return the tokens that earlier processes spilled. A file that no key opens stays, with a log line."""
         return await asyncio.to_thread(self._read_all)
 
     async def audit(self) -> tuple[Counter[str], list[Path]]:
-        """How many files each key has written, and those that no key opens."""
+        """Return the number of files by key, and the files that no key opens."""
         return await asyncio.to_thread(self._audit)
 
     async def remove(self, path: Path) -> None:

@@ -29,11 +29,11 @@ class CredentialVault:
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        """Of every key that reads."""
+        """Ids of the keys that read."""
         return self._key_ring.ids
 
     def is_outdated(self) -> ColumnElement[bool]:
-        """In SQL: a row has a value that another than the writing key wrote."""
+        """Return the SQL condition that a row has a value that another than the writing key wrote."""
         mark = f"{self.writing_key_id}:"
         # Not LIKE: SQLite's knows no upper case, and key ids may differ by that alone.
         starts = (func.substr(getattr(Credential, column), 1, len(mark)) for column in TOKEN_COLUMNS)
@@ -62,7 +62,7 @@ class CredentialVault:
         return SecretStr(self._key_ring.decrypt(value, associated_data=place))
 
     def refresh_token(self, row: Credential) -> SecretStr:
-        """Of a row that has one. Raises `DecryptionException`."""
+        """Return the refresh token of a row that has one. Raises `DecryptionException`."""
         token = self.token(row, "refresh_token")
         assert token is not None
         return token
@@ -74,7 +74,7 @@ class CredentialVault:
         return token
 
     async def tokens_of(self, db: AsyncSession, account_id: str, api_app: str) -> TokenSet:
-        """What is stored, as it is. Raises `TokenNotFoundException`, `DecryptionException`."""
+        """Return the stored tokens unchanged. Raises `TokenNotFoundException`, `DecryptionException`."""
         row = await db.scalar(
             select(Credential).where(Credential.account_id == account_id, Credential.api_app == api_app)
         )

@@ -50,9 +50,9 @@ class DeliveryLimits:
     retry_waits: Sequence[float]
     """Seconds before the second attempt, the third and so on; after the last one the delivery is parked."""
     pause_after: timedelta
-    """Of nothing but failures."""
+    """Time of nothing but failures after which the endpoint is paused."""
     concurrency: int
-    """Of one endpoint, in one process."""
+    """Ceiling of deliveries at once of one endpoint in one process."""
     lease: float
     """Seconds."""
 
@@ -69,7 +69,7 @@ class Claim:
     is_trial: bool
     """The endpoint fails: it is tried with this one alone."""
     endpoint_changed_at: datetime
-    """What comes of it says nothing of an endpoint that was changed since, as to another URL, or resumed."""
+    """Time of the endpoint's last change: a result from before it says nothing of the endpoint."""
 
 
 class WebhookDeliveries:
@@ -96,7 +96,7 @@ class WebhookDeliveries:
             return (await db.scalars(query)).all()
 
     async def claim(self, endpoint_row_id: int, *, under_way: int) -> list[Claim] | None:
-        """What is due longest, as much as is free beside what is `under_way`; each is of another account.
+        """Claim the deliveries due longest, as many as `under_way` leaves room for, each of another account.
 
         No more than is sent at once, so that nothing is sent to who was paused, deleted or moved meanwhile. What cannot
         be sent is parked here. None: nothing was due, or nothing is free.
@@ -164,7 +164,7 @@ class WebhookDeliveries:
         return bool(renewed.rowcount)  # type: ignore[attr-defined]
 
     async def apply(self, endpoint_row_id: int, results: Sequence[tuple[Claim, WebhookAnswer]]) -> None:
-        """Those whose lease was lost change nothing."""
+        """Apply results; those whose lease was lost change nothing."""
         by_id = {claim.delivery_id: (claim, answer) for claim, answer in results}
 
         async def apply(delivery_ids: Sequence[int]) -> int:
@@ -208,7 +208,7 @@ class WebhookDeliveries:
             await ordering.try_again(db, row, wait=wait)
 
     def _judge(self, db: AsyncSession, endpoint: WebhookEndpoint, answers: Collection[WebhookAnswer]) -> None:
-        """Whether the endpoint works, fails, or has failed for too long: nothing was taken, whatever the reason."""
+        """Note whether the endpoint works, fails, or has taken nothing for too long, whatever the reason."""
         if any(answer.succeeded for answer in answers):
             endpoint.failing_since = None
         else:

@@ -1,4 +1,4 @@
-"""From events to deliveries: one row for each event that an endpoint wants.
+"""Fan-out of events to deliveries: one row for each event that an endpoint wants.
 
 Rows and the endpoint's position change in one transaction, so that no event is left out, and none comes twice by a
 crash. A replay moves the position back: then the rows that are there become pending again.
@@ -37,7 +37,7 @@ class WebhookFanout:
         return sum([await self._advanced(endpoint_row_id) for endpoint_row_id in await self._behind()])
 
     async def _advanced(self, endpoint_row_id: int) -> int:
-        """What is wrong with one endpoint holds up no other."""
+        """Advance each endpoint; a failing one delays no other."""
         try:
             return await self._advance(endpoint_row_id)
         except DatabaseUnavailableException:
@@ -108,7 +108,7 @@ async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable
 
 
 async def _note_lost(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
-    """When the retention was faster: events that were deleted before this endpoint could be told.
+    """Record that retention deleted events before they were delivered to this endpoint.
 
     It leaves the last event, so that whoever has seen all that there were still finds the one it stands at. Evicted
     routine events are told once, with the batch that goes beyond them.

@@ -17,7 +17,7 @@ from app.utils.exceptions import DecryptionException
 @dataclass
 class WebhookSecrets:
     values: Counter[str] = field(default_factory=Counter)
-    """Those that open, by the id of the key that wrote them before."""
+    """Number of values that open, by the id of the key that wrote them before."""
     rotated: int = 0
     """Webhooks."""
     unreadable: list[str] = field(default_factory=list)
@@ -25,7 +25,7 @@ class WebhookSecrets:
 
 
 async def rotate(database: Database, vault: WebhookVault) -> WebhookSecrets:
-    """In one short transaction: a service has a few dozen webhooks at most."""
+    """Re-encrypt all secrets in one short transaction: a service has a few dozen webhooks at most."""
     async with database.transaction() as db:
         return _look_at(await _rows(db, for_update=True), vault)
 

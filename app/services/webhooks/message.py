@@ -1,4 +1,4 @@
-"""What an endpoint is sent: an event as JSON, signed as Standard Webhooks says (standardwebhooks.com)."""
+"""Message to an endpoint: an event as JSON, signed as Standard Webhooks says (standardwebhooks.com)."""
 
 import json
 from collections.abc import Iterable

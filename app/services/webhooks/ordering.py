@@ -1,4 +1,4 @@
-"""Which events a webhook wants, and whose turn it is.
+"""Filter of a webhook's events, and their order for each account.
 
 Deliveries of one account stand in line by the ids of their events: only the first one that is pending has a
 time for its next attempt. One that belongs to no account stands alone. Whoever changes a line has locked the endpoint.
@@ -40,7 +40,7 @@ def wants(endpoint: WebhookEndpoint, event: Told) -> bool:
 
 
 async def take_places(db: AsyncSession, endpoint_row_id: int, event_ids: Collection[int]) -> None:
-    """Of deliveries that were just made, or made pending again: the first of each account is due now.
+    """Place deliveries that were just made, or made pending again: the first of each account is due now.
 
     One behind it that had its turn waits again.
     """
@@ -65,7 +65,7 @@ async def mend(db: AsyncSession, endpoint_row_id: int) -> None:
 
 
 async def try_again(db: AsyncSession, row: WebhookDelivery, *, wait: float) -> None:
-    """In `wait` seconds; by its turn when one has come before it meanwhile."""
+    """Try again in `wait` seconds, or in turn when another has come before it meanwhile."""
     later = case((_is_behind(), null()), else_=database_time(plus=wait))
     await _set_time(db, WebhookDelivery.id == row.id, time=later)
 

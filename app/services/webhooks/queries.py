@@ -44,7 +44,7 @@ async def page_of_deliveries(
     *,
     status: DeliveryStatus | None,
 ) -> Page[WebhookDelivery]:
-    """Without those out of reach: the webhook may have been for more before."""
+    """Return a page of deliveries without those out of reach: the webhook may have been for more before."""
     of_endpoint = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
     if status is not None:
         of_endpoint = of_endpoint.where(WebhookDelivery.status == status)
@@ -56,7 +56,7 @@ async def page_of_deliveries(
 async def delivery(
     db: AsyncSession, endpoint: WebhookEndpoint, reach: Reach, delivery_id: int
 ) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
-    """With its attempts, the first one first. Raises `DeliveryNotFoundException`."""
+    """Return a delivery with its attempts, the first one first. Raises `DeliveryNotFoundException`."""
     is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _in_reach(reach))
     query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *is_theirs)
     row = await db.scalar(query)

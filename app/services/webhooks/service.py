@@ -36,7 +36,7 @@ _NAME: Final = re.compile(r"[^\x00-\x1f]{0,100}")
 
 @dataclass(frozen=True)
 class WebhookOrder:
-    """What a caller wants; None: as it is, and of a new webhook as its key has it."""
+    """Changes to a webhook; None: unchanged, or of a new webhook the value of its key."""
 
     name: str | None = None
     url: str | None = None
@@ -45,7 +45,7 @@ class WebhookOrder:
     account_patterns: list[str] | None = None
 
     def values(self) -> dict[str, Any]:
-        """What is wanted, as it is stored. Raises `InvalidRequestException`."""
+        """Return the changes as they are stored. Raises `InvalidRequestException`."""
         wanted = {name: value for name, value in vars(self).items() if value is not None}
         _check_words(wanted)
         try:
@@ -78,7 +78,7 @@ class WebhookService:
         self._max_endpoints = max_endpoints
 
     async def create(self, order: WebhookOrder, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
-        """It is told of what happens from now on; the secret cannot be shown again.
+        """Create an endpoint for events recorded from now on; return it with its secret, which is shown once.
 
         Raises `WebhookUrlRefusedException`, `TooManyWebhooksException`, `InvalidRequestException`,
         `OutOfReachException`.
@@ -107,7 +107,7 @@ class WebhookService:
         return await self._found(db, endpoint_id, caller)
 
     async def update(self, endpoint_id: str, order: WebhookOrder, caller: Caller) -> WebhookEndpoint:
-        """What waits goes to the new URL, as far as the webhook is for it still: the rest is parked.
+        """Change a webhook. Pending deliveries go to the new URL; those that it is not for any more are parked.
 
         Raises `WebhookUrlRefusedException`, `InvalidRequestException`, `OutOfReachException`.
         """
@@ -167,7 +167,7 @@ class WebhookService:
         return row
 
     async def delete(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> None:
-        """Its secrets go at once, its deliveries by and by."""
+        """Delete a webhook: its secrets at once, its deliveries later in small batches."""
         row = await self._found(db, endpoint_id, caller, to_change=True)
         _record(db, "webhook.deleted", row, caller)
         row.status = WebhookStatus.DELETED

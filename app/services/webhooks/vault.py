@@ -30,7 +30,7 @@ class WebhookVault:
         return {name: self._key_ring.renewed(value, associated_data=place) for name, value in columns.items()}
 
     def open(self, row: WebhookEndpoint) -> list[SecretStr]:
-        """Those that are valid now, the newest first. Raises `DecryptionException`."""
+        """Return the secrets that are valid now, the newest first. Raises `DecryptionException`."""
         sealed = [row.secret]
         if (
             row.previous_secret
@@ -43,7 +43,7 @@ class WebhookVault:
 
 
 def new_secret() -> SecretStr:
-    """As Standard Webhooks writes symmetric ones: ``whsec_`` and base64, here of 256 random bits."""
+    """Return a new secret in the form of Standard Webhooks: ``whsec_`` and base64, here of 256 random bits."""
     return SecretStr(_PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode())
 
 

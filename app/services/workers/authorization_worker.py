@@ -34,7 +34,7 @@ _LOOKS_PER_LEASE: Final = 4
 _LEFT_OVERS_AT_STOP: Final = 1.0
 """Seconds for a left-over whose stop is under way when the service ends; another process takes it over."""
 _STOPPING_SHARE: Final = 1 / 2
-"""Of the grace period: kept for stopping the browsers of those that did not finish in time."""
+"""Share of the grace period that is kept for stopping the browsers of those that did not finish in time."""
 
 _LEASE_LOOK: Final = 1.0
 """Seconds between two looks whether what runs here is still ours: a cancelled session's browser stops within two."""
@@ -47,11 +47,11 @@ class _Run:
     job: AuthorizationJob
     task: "asyncio.Task[float | None] | None" = None
     evidence: PageEvidence | None = None
-    """What the browser showed when the attempt failed there."""
+    """Page of the browser when the attempt failed there."""
     is_completed: bool = False
-    """There is nothing left to hold: only the profile is still being stopped."""
+    """True when the session has ended: only the profile is still being stopped."""
     is_ending: bool = False
-    """Its end is being written, with what follows from it."""
+    """True while its end is being written, with what follows from it."""
 
     def keep_evidence(self, evidence: PageEvidence) -> None:
         self.evidence = evidence
@@ -86,7 +86,7 @@ class AuthorizationWorker(Worker):
         self._lease_seconds = lease_seconds
         self._grace = grace
         self._running: dict[str, _Run] = {}
-        """By lease token: one that lost its lease may still be stopping when its session runs again."""
+        """Runs by lease token: one that lost its lease may still be stopping when its session runs again."""
 
     async def run(self) -> None:
         delivery = asyncio.create_task(self._queue.run(self.authorize))
@@ -224,7 +224,7 @@ class AuthorizationWorker(Worker):
                         self._running[lease_token].interrupt()
 
     async def _stop_left_overs(self) -> None:
-        """Beside the rest: a browser that will not go takes its time."""
+        """Stop orphaned browsers, beside the other work: a browser that does not go takes its time."""
         while True:
             try:
                 await self._gologin.stop_left_overs()

@@ -26,13 +26,13 @@ log = get_logger(__name__)
 
 @dataclass
 class WorkerStatus:
-    """What an operator wants to know of a worker."""
+    """State of a worker, for operators."""
 
     alive: bool = False
     last_success: datetime | None = None
-    """In whichever process."""
+    """Time of the last success in any process."""
     consecutive_failures: int = 0
-    """In this process."""
+    """Failures in a row in this process."""
     last_error: str | None = None
     next_run: datetime | None = None
 
@@ -47,7 +47,7 @@ class Worker(ABC):
     def __init__(self) -> None:
         self.status = WorkerStatus()
         self._failures: Counter[str] = Counter()
-        """In a row, by step."""
+        """Failures in a row, by step."""
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
 
@@ -64,7 +64,7 @@ class Worker(ABC):
         self._wake.set()
 
     async def _seen_to(self, work: Callable[[], Awaitable[int]], *, step: str = "") -> int:
-        """What the work tells; 0 when it failed, which the status says."""
+        """Run `work`, recording success or failure in `status`; return its count, 0 on failure."""
         try:
             done = await work()
         except Exception as error:  # the database is away
@@ -224,7 +224,7 @@ class WorkerGroup:
 
     @property
     def started(self) -> list[Worker]:
-        """None in a process that leaves the work to others."""
+        """Workers of this process; none in a process that leaves the work to others."""
         return list(self._tasks.values())
 
     @property

@@ -1,4 +1,4 @@
-"""What an operator wants to see of the whole, once a minute in one log line, and what should wake one up."""
+"""Watch over the whole service: one log line a minute for operators, and the alarms that wake them."""
 
 from dataclasses import asdict, dataclass
 from time import monotonic
@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Beyond them an alarm is raised."""
+    """Thresholds beyond which an alarm is raised."""
 
     waiting_seconds: float
     """Age of the oldest waiting session."""

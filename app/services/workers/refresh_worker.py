@@ -85,7 +85,7 @@ class TokenRefreshWorker(Worker):
             self._succeeded(step="refresh")
 
     async def _keep_tidy(self) -> None:
-        """Beside the refreshes, which do not wait for a provider that does not revoke."""
+        """Revoke and tidy up, beside the refreshes, which do not wait for a provider that does not revoke."""
         while not await happens_within(self._stop, _LOOK_EVERY):
             await self._seen_to(self._pick_up, step="pick_up")
             await self._seen_to(lambda: self._credentials.revoke_due(_REVOKE_BATCH), step="revoke")

@@ -24,7 +24,7 @@ class StageRecorder:
         self._reported: asyncio.Queue[tuple[SessionStage, datetime]] = asyncio.Queue()
 
     def report(self, stage: SessionStage) -> None:
-        """From any thread; returns at once."""
+        """Report a stage from any thread; returns at once."""
         self._loop.call_soon_threadsafe(self._reported.put_nowait, (stage, utc_now()))
 
     async def flush(self) -> None:

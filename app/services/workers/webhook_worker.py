@@ -58,7 +58,7 @@ class WebhookWorker(Worker):
             await asyncio.wait(self._under_way.values())
 
     async def _serve(self, endpoint_row_id: int) -> None:
-        """Until nothing is due or under way. Whoever is done makes room at once: no slow account delays the others."""
+        """Deliver until nothing is due or under way. Each end makes room at once: no slow account delays the others."""
         sending: set[Sending] = set()
         try:
             while True:
@@ -76,7 +76,7 @@ class WebhookWorker(Worker):
             await _cancelled(sending)
 
     async def _claimed(self, endpoint_row_id: int, under_way: int) -> list[Claim] | None:
-        """None: nothing is due, or can be known to be."""
+        """Claim due deliveries; return None when none is due, or the database cannot tell."""
         if self._stop.is_set():
             return None
         try:
@@ -94,7 +94,7 @@ class WebhookWorker(Worker):
             return claim, await self._client.post(claim.url, body=claim.message.body, headers=headers)
 
     async def _apply(self, endpoint_row_id: int, done: Collection[Sending]) -> None:
-        """After a trial that failed, and was not just refused, there is a pause: then nothing else is under way."""
+        """Apply results. A trial that failed, and was not refused, is followed by a pause with nothing under way."""
         try:
             results = [task.result() for task in done if not self._is_lost(task)]
             await self._deliveries.apply(endpoint_row_id, results)
