@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app import cli
+from app import __version__, cli
 from app.config import load_settings
 
 runner = CliRunner()
@@ -41,6 +41,21 @@ def test_a_database_without_tables_is_told_with_the_way_out(folder: Path, monkey
     assert "run `python -m app migrate`" in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+def test_the_version_is_shown_without_settings():
+    shown = runner.invoke(cli.cli, ["--version"])
+    assert (shown.exit_code, shown.stdout) == (0, f"gologin-automation {__version__}\n")
+
+
+def test_completion_can_be_shown_for_a_shell():
+    environment = {
+        "_GOLOGIN_AUTOMATION_COMPLETE": "complete_bash",
+        "COMP_WORDS": "gologin-automation key",
+        "COMP_CWORD": "1",
+    }
+    completed = runner.invoke(cli.cli, [], prog_name="gologin-automation", env=environment)
+    assert completed.stdout.split() == ["keys"]
 
 
 def test_an_encryption_key_that_is_made_can_be_used():
