@@ -103,8 +103,8 @@ check-compose: $(DEV)
 	@$(PY) scripts/check_compose.py docker-compose.yml
 
 check-migrations: $(DEV)
-	@echo "== migrations (SQLite and PostgreSQL)"
-	@$(PY) scripts/check_migrations.py
+	@echo "== migrations, each step up and down with data (SQLite and PostgreSQL)"
+	@$(PY) -m scripts.check_migrations
 
 .PHONY: openapi
 openapi: $(DEV) ## Write openapi.json anew
