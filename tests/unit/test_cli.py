@@ -1,9 +1,13 @@
 """The command line: readable refusals, and output that scripts can use."""
 
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from app import __version__, cli
@@ -131,3 +135,21 @@ def test_doctor_names_what_other_users_may_use(
     sentence = f"other users may use {open_to_others}; run `chmod {mode} {open_to_others}`"
     assert found == [["PROBLEM ", sentence]]
     assert shown.exit_code == 1
+
+
+def test_every_command_and_parameter_explains_itself_in_a_sentence():
+    texts = dict(help_texts(typer.main.get_command(cli.cli), "gologin-automation"))
+    assert len(texts) > 100
+    assert {
+        path: text
+        for path, text in texts.items()
+        if not re.fullmatch(r"[A-Z].{15,}\.", text or "", re.DOTALL)
+    } == {}
+
+
+def help_texts(command: Any, path: str) -> Iterator[tuple[str, str | None]]:
+    yield path, command.help
+    for parameter in command.params:
+        yield f"{path} {parameter.name}", parameter.help
+    for name, each in getattr(command, "commands", {}).items():
+        yield from help_texts(each, f"{path} {name}")
