@@ -6,7 +6,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /build
 COPY requirements.txt .
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --requirement requirements.txt
+    && /opt/venv/bin/pip install --require-hashes --requirement requirements.txt
 
 FROM python:3.11-slim-bookworm AS base
 

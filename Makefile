@@ -65,8 +65,8 @@ fuzz: $(DEV) ## Send N=2000 generated requests to each of both databases, with a
 coverage: $(DEV) $(BROWSER) $(NODE) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
-.PHONY: check check-format check-lint check-types check-imports check-openapi check-docker check-compose check-migrations
-check: check-format check-lint check-types check-imports check-openapi check-docker check-compose check-migrations ## Run what CI runs besides the tests
+.PHONY: check check-format check-lint check-types check-imports check-openapi check-requirements check-docker check-compose check-migrations
+check: check-format check-lint check-types check-imports check-openapi check-requirements check-docker check-compose check-migrations ## Run what CI runs besides the tests
 	@echo "check: everything passed"
 
 check-format: $(DEV)
@@ -89,6 +89,10 @@ check-openapi: $(DEV)
 	@echo "== openapi.json is what the code says"
 	@$(PY) -m scripts.openapi --check
 
+check-requirements: $(DEV)
+	@echo "== requirements*.txt are compiled from pyproject.toml"
+	@$(PY) scripts/check_requirements.py || { echo "'make requirements' compiles them" >&2; exit 1; }
+
 check-docker: $(DEV)
 	@echo "== Dockerfile (hadolint)"
 	@$(VENV)/bin/hadolint --no-color Dockerfile
@@ -99,12 +103,20 @@ check-compose: $(DEV)
 	@$(PY) scripts/check_compose.py docker-compose.yml
 
 check-migrations: $(DEV)
-	@echo "== migrations (SQLite and PostgreSQL)"
-	@$(PY) scripts/check_migrations.py
+	@echo "== migrations, each step up and down with data (SQLite and PostgreSQL)"
+	@$(PY) -m scripts.check_migrations
 
 .PHONY: openapi
 openapi: $(DEV) ## Write openapi.json anew
 	@$(PY) -m scripts.openapi
+
+# The files that are there are preferred: without ARGS='--upgrade' (or '--upgrade-package NAME') only what must change does.
+COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make requirements" $(ARGS) pyproject.toml
+.PHONY: requirements
+requirements: $(DEV) ## Compile requirements.txt and requirements-dev.txt from pyproject.toml (ARGS=--upgrade)
+	@$(COMPILE) --output-file requirements.txt
+	@$(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
 .PHONY: fmt
 fmt: $(DEV) ## Format the code and fix what ruff can fix
@@ -117,13 +129,13 @@ venv: $(DEV) $(BROWSER) $(NODE) ## Set everything up: virtual environment, requi
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and demo data; .env and data/ stay
-	@rm -rf $(VENV) tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
-	@find app tests alembic scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf $(VENV) build dist tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	@find app sandbox tests alembic scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.txt
 	@sh scripts/venv.sh install requirements.txt runtime
 
-# One pip run resolves both files, so this one sets the runtime stamp too.
+# requirements-dev.txt holds the runtime's pins too, so this one sets the runtime stamp as well.
 $(DEV): requirements-dev.txt requirements.txt
 	@sh scripts/venv.sh install requirements-dev.txt runtime dev
 

@@ -1,10 +1,17 @@
-"""`python -m app`."""
+"""`python -m app` and the installed command `gologin-automation`."""
 
 import sys
 
-try:
-    from app.cli import main  # which takes two seconds
 
+def main() -> None:
+    """Run the command line; an interrupt ends it with exit code 130, also during the imports."""
+    try:
+        from app.cli import main as run  # noqa: PLC0415  # takes two seconds
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
     main()
-except KeyboardInterrupt:
-    sys.exit(130)

@@ -46,7 +46,6 @@ from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateEx
 from app.utils.logger import get_logger
 from app.utils.outages import READ_ONLY, TOO_MANY_CONNECTIONS, WRITE_OUTAGES, outage_of
 
-_ALEMBIC_DIR: Final = Path(__file__).resolve().parent.parent / "alembic"
 _AFTER_COMMIT: Final = "after_commit"
 _LISTENERS: Final = "listeners"
 _READ_ONLY: Final = "gologin_read_only"
@@ -308,8 +307,12 @@ def _sqlite_time(element: _DatabaseTime, compiler: SQLCompiler, **options: Any) 
 
 
 def alembic_config(url: str) -> Config:
-    config = Config(str(_ALEMBIC_DIR / "alembic.ini"))
-    config.set_main_option("script_location", str(_ALEMBIC_DIR))
+    # The wheel carries alembic/ inside the package; a checkout and the image have it beside the package.
+    package = Path(__file__).resolve().parent
+    installed = package / "migrations"
+    folder = installed if installed.is_dir() else package.parent / "alembic"
+    config = Config(str(folder / "alembic.ini"))
+    config.set_main_option("script_location", str(folder))
     config.attributes["database_url"] = url
     return config
 

@@ -87,7 +87,7 @@ class SandboxProcess:
 
     def _environment(self) -> dict[str, str]:
         """Ours, but temporary files go where we remove them, and `app` is found from anywhere."""
-        root = str(Path(__file__).resolve().parents[2])
+        root = str(Path(__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         return {**os.environ, "TMPDIR": str(self._temp_dir), "PYTHONPATH": os.pathsep.join(paths)}
 

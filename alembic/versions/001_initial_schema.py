@@ -1,4 +1,4 @@
-"""Profiles, authorization sessions, credentials, API keys, events."""
+"""Create profiles, authorization_sessions, credentials, api_keys and events."""
 
 import sqlalchemy as sa
 from alembic import op

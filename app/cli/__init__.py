@@ -2,11 +2,12 @@
 
 import sys
 import traceback
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 from sqlalchemy.exc import DBAPIError
 
+from app import __version__
 from app.cli import (
     accounts,
     batches,
@@ -20,14 +21,20 @@ from app.cli import (
     webhooks,
     worker,
 )
-from app.cli.shared import tell
+from app.cli.shared import say, tell
 from app.client import ServiceError
 from app.config import SettingsError
 from app.utils.exceptions import AppException
 
 _USAGE_ERROR: Final = 2
+_EPILOG: Final = (
+    "Settings come from environment variables and from the file .env in the current folder; a variable wins over the "
+    "file. The project's .env.example describes every setting. A command with --url and --key calls a running service "
+    "and needs no settings.\n\n"
+    "Exit codes: 0 success; 1 the command failed or found a problem; 2 wrong usage or wrong settings; 130 interrupted."
+)
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG)
 cli.add_typer(service.commands)
 cli.add_typer(batches.authorizing)
 cli.add_typer(reading.commands)
@@ -43,6 +50,22 @@ for _name, _module in {
     "webhooks": webhooks,
 }.items():
     cli.add_typer(_module.commands, name=_name)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        say(f"gologin-automation {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def describe(
+    version: Annotated[  # its callback acts
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Obtain OAuth tokens of a team's own accounts inside their GoLogin browser profiles, and keep them valid."""
 
 
 def main() -> None:

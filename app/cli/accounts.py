@@ -12,7 +12,9 @@ from app.services.shared import import_files
 from app.services.tokens import accounts_csv, importer
 from app.services.tokens.importer import Entry, TokenImport
 
-commands = typer.Typer(no_args_is_help=True, help="Accounts that have tokens.")
+commands = typer.Typer(
+    no_args_is_help=True, help="Import existing tokens, and list the accounts that have tokens."
+)
 
 
 @commands.command("import")
@@ -20,13 +22,19 @@ commands = typer.Typer(no_args_is_help=True, help="Accounts that have tokens.")
 async def import_tokens(
     file: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, help=f"CSV ({','.join(importer.COLUMNS)}) or .json"),
+        typer.Argument(
+            exists=True, dir_okay=False, help=f"File to read: CSV ({','.join(importer.COLUMNS)}) or .json."
+        ),
     ],
     replace: Annotated[
-        bool, typer.Option("--replace", help="Also the tokens of accounts that have some.")
+        bool,
+        typer.Option(
+            "--replace",
+            help="Replace the tokens of accounts that already have some; without it these are skipped.",
+        ),
     ] = False,
 ) -> None:
-    """Store existing tokens, encrypted; bad lines are reported and skipped. Exit code 1 if there were any."""
+    """Store existing tokens, encrypted. Bad lines are reported and skipped; then the exit code is 1."""
     async with open_context(settings()) as context:
         store = TokenImport(
             database=context.database,
@@ -48,9 +56,9 @@ async def import_tokens(
 @commands.command("export")
 @asynchronous
 async def export_accounts(
-    file: Annotated[Path, typer.Argument(dir_okay=False, help="CSV to write.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="CSV file to write.")],
 ) -> None:
-    """Write the accounts that have tokens as CSV, without the tokens."""
+    """Write a CSV file of all accounts that have tokens, without the tokens."""
     with new_file(file) as stream:
         async with open_context(settings()) as context:
             written = await accounts_csv.export(context.database, stream)

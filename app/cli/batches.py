@@ -11,31 +11,58 @@ from app.cli.following import AuthorizeOptions, authorize_file
 from app.cli.shared import ERR, OUT, asynchronous, say
 
 authorizing = typer.Typer()
-commands = typer.Typer(no_args_is_help=True, help="Many accounts authorised together.")
+commands = typer.Typer(no_args_is_help=True, help="Manage batches of authorizations.")
 
 
 @authorizing.command()
 @asynchronous
 async def authorize(
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="CSV: account_id,api_app,priority")
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="CSV file to read, with the columns account_id, api_app and priority.",
+        ),
     ],
-    api_app: Annotated[str | None, typer.Option(help="For rows that do not say.")] = None,
+    api_app: Annotated[str | None, typer.Option(help="OAuth app of the rows that name none.")] = None,
     results: Annotated[
-        Path | None, typer.Option(help="CSV to write; by default beside the file, as NAME.results.csv.")
+        Path | None,
+        typer.Option(help="CSV file to write the results to; NAME.results.csv beside the input by default."),
     ] = None,
-    max_running: Annotated[int | None, typer.Option(min=1, help="At once; as in the settings.")] = None,
+    max_running: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of accounts authorised at the same time; BATCH_MAX_RUNNING by default."
+        ),
+    ] = None,
     stop_percent: Annotated[
         int | None,
-        typer.Option(min=0, max=100, help="Stop above this share of failures; as in the settings."),
+        typer.Option(
+            min=0,
+            max=100,
+            help="Stop when a larger share of the accounts fails, in percent; BATCH_STOP_PERCENT by default.",
+        ),
     ] = None,
-    work: Annotated[bool, typer.Option("--work", help="Do the work in this process, too.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="A new batch even if this file made one.")] = False,
-    batch: Annotated[str | None, typer.Option(help="Make none, and follow this one: its id.")] = None,
+    work: Annotated[
+        bool,
+        typer.Option(
+            "--work", help="Run the workers in this process, too; without it a running service does the work."
+        ),
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Create a new batch, even when this file already has one.")
+    ] = False,
+    batch: Annotated[
+        str | None, typer.Option(help="Id of an existing batch to follow; no batch is created.")
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Authorise the accounts of a CSV together; run again it goes on. Exit code 0 when all are authorised."""
+    """Authorise the accounts of a CSV file as one batch and follow it to its end.
+
+    A second run with the same file continues the batch. Exit code 0 when all accounts are authorised, else 1.
+    """
     target = results or file.with_suffix(".results.csv")
     if not target.parent.is_dir():
         raise typer.BadParameter(f"{target.parent} is no folder")
@@ -61,11 +88,11 @@ async def authorize(
 @commands.command("cancel")
 @asynchronous
 async def cancel_batch(
-    batch_id: Annotated[str, typer.Argument(help="As `authorize` showed it.")],
+    batch_id: Annotated[str, typer.Argument(help="Id of the batch, as `authorize` shows it.")],
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """End a batch: what waits at once, what runs within two seconds."""
+    """Cancel a batch: waiting sessions end at once, running ones within two seconds."""
     async with desk(url, key, LocalBatches, RemoteBatches) as batches:
         await batches.cancel_batch(batch_id)
     say(f"The batch {batch_id} is cancelled.")

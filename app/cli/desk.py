@@ -15,14 +15,18 @@ R = TypeVar("R", bound=AsyncClient)
 
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", envvar="SERVICE_URL", help="A service; else the database of the settings."),
+    typer.Option(
+        "--url",
+        envvar="SERVICE_URL",
+        help="Address of a running service to call; without it the command uses the database of the settings.",
+    ),
 ]
 KeyOption = Annotated[
     str | None,
     typer.Option(
         "--key",
         envvar="SERVICE_KEY",
-        help="The service's API key. On a command line every user of the machine can see it: prefer the variable.",
+        help="API key for the service. Every user of the machine can see a command line: prefer the variable.",
     ),
 ]
 

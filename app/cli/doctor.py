@@ -35,7 +35,10 @@ class Finding:
 @commands.command()
 @asynchronous
 async def doctor() -> None:
-    """Check settings, database, every stored token and the files beside it. Exit code 1 with any problem."""
+    """Check the settings, the database, every stored token and secret, and the modes of secret files.
+
+    It calls nothing but the database. Exit code 1 when there is a problem; each comes with its remedy.
+    """
     problems = 0
     async for finding in _examine():
         problems += not finding.is_ok

@@ -21,36 +21,48 @@ from app.utils.foreign_text import visible
 _DAY = 86_400
 _WIDE = 1_000
 
-commands = typer.Typer(no_args_is_help=True, help="API keys.")
+commands = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke the callers' API keys.")
 
-NameArgument = Annotated[str, typer.Argument(help="As it was made.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of the key, as `keys list` shows it.")]
 
 
 @commands.command("create")
 @asynchronous
 async def create_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is; shown in sessions and events.")],
+    name: Annotated[str, typer.Argument(help="Name of the caller; sessions and events show it.")],
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="What it may do (default: authorize); repeat for several.")
+        list[Scope] | None,
+        typer.Option(help="Scope of the key, authorize by default; repeat the option for several."),
     ] = None,
     app: Annotated[
         list[str] | None,
-        typer.Option("--app", "--api-app", help="An OAuth app it is for (default: all); repeat for several."),
+        typer.Option(
+            "--app",
+            "--api-app",
+            help="OAuth app that the key may use, all by default; repeat the option for several.",
+        ),
     ] = None,
     account: Annotated[
         list[str] | None,
         typer.Option(
-            help="An account it is for, with * for any characters (default: all); repeat for several."
+            help="Account that the key may use, all by default; * is any text; repeat the option for several."
         ),
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never by default.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Days until the key expires; it never expires by default.")
+    ] = None,
     rate_limit: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Requests a minute; as in the settings.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Number of requests a minute that the key may send; RATE_LIMIT_PER_MINUTE by default.",
+        ),
     ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Make an API key and show it, once."""
+    """Create an API key and print it. It cannot be shown again."""
     try:
         wanted = CreateKeyRequest(
             name=name,
@@ -69,11 +81,13 @@ async def create_key(
 @commands.command("list")
 @asynchronous
 async def list_keys(
-    status: Annotated[KeyStatus | None, typer.Option(help="Only those; all by default.")] = None,
+    status: Annotated[
+        KeyStatus | None, typer.Option(help="List only keys of this status; all by default.")
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Show the keys: what each may, for whom, and when it was last used; never the key."""
+    """List the keys with their scopes, restrictions, expiry and last use, never the key itself."""
     async with desk(url, key, LocalKeys, RemoteKeys) as keys:
         rows = await keys.listed(status)
     table = Table(
@@ -90,15 +104,18 @@ async def list_keys(
 async def rotate_key(
     name: NameArgument,
     overlap: Annotated[
-        int, typer.Option(min=0, max=30 * _DAY, help="Seconds for which the old key works, too.")
+        int, typer.Option(min=0, max=30 * _DAY, help="Seconds for which the old key stays valid.")
     ] = _DAY,
     force: Annotated[
-        bool, typer.Option("--force", help="Also while the key that the last rotation replaced still works.")
+        bool,
+        typer.Option(
+            "--force", help="Rotate even while the key that the last rotation replaced is still valid."
+        ),
     ] = False,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Make another key for the same caller and show it, once."""
+    """Replace a key by a new one of the same caller and print it. It cannot be shown again."""
     async with desk(url, key, LocalKeys, RemoteKeys) as keys:
         say(await keys.rotate(name, overlap=overlap, force=force))
 
@@ -106,7 +123,7 @@ async def rotate_key(
 @commands.command("revoke")
 @asynchronous
 async def revoke_key(name: NameArgument, url: UrlOption = None, key: KeyOption = None) -> None:
-    """End a key for good, at once."""
+    """Revoke a key at once and for good."""
     async with desk(url, key, LocalKeys, RemoteKeys) as keys:
         await keys.revoke(name)
     say(f"The key {name} is revoked.")

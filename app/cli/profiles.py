@@ -10,17 +10,24 @@ from app.context import open_context
 from app.services.profiles import links_csv
 from app.services.shared import import_files
 
-commands = typer.Typer(no_args_is_help=True, help="Which profile belongs to which account.")
+commands = typer.Typer(
+    no_args_is_help=True, help="Import and export the links between profiles and accounts."
+)
 
 
 @commands.command("import")
 @asynchronous
 async def import_links(
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="CSV: profile_id,twitter_username,api_app")
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="CSV file to read, with the columns profile_id, twitter_username and api_app.",
+        ),
     ],
 ) -> None:
-    """Link profiles to accounts; bad lines are reported and skipped. Exit code 1 if there were any."""
+    """Link profiles to accounts. Bad lines are reported and skipped; then the exit code is 1."""
     with file.open("rb") as stream:
         content = import_files.read_import(stream)
     try:
@@ -45,12 +52,15 @@ async def import_links(
 @commands.command("export")
 @asynchronous
 async def export_links(
-    file: Annotated[Path, typer.Argument(dir_okay=False, help="CSV to write.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="CSV file to write.")],
     everything: Annotated[
-        bool, typer.Option("--all", help="Also what follows from the rule, not only links.")
+        bool,
+        typer.Option(
+            "--all", help="Write also the accounts that profiles have by PROFILE_RULE, not only links."
+        ),
     ] = False,
 ) -> None:
-    """Write the links as CSV, as `profiles import` reads them."""
+    """Write the links as a CSV file that `profiles import` can read."""
     with new_file(file) as stream:
         async with open_context(settings()) as context:
             written = await links_csv.export_links(context.database, stream, everything=everything)

@@ -35,13 +35,20 @@ def _handle(value: str | None) -> str | None:
 @commands.command()
 @asynchronous
 async def token(
-    account: Annotated[str, typer.Argument(help="Its handle.", callback=_handle)],
-    api_app: Annotated[str, typer.Option(help="Name of the OAuth app.")],
-    min_ttl: Annotated[float, typer.Option(min=0, max=3600, help="Seconds that it must live.")] = 0,
+    account: Annotated[str, typer.Argument(help="Handle of the account.", callback=_handle)],
+    api_app: Annotated[str, typer.Option(help="Name of the OAuth app, a key of OAUTH_APPS.")],
+    min_ttl: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=3600,
+            help="Seconds for which the token must stay valid; it is refreshed when they are not left.",
+        ),
+    ] = 0,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Print an access token that works now; of OAuth 1.0a its secret on a second line."""
+    """Print a valid access token of an account; an OAuth 1.0a token has its secret on a second line."""
     async with desk(url, key, LocalReading, AsyncClient) as reading:
         found = await reading.token(account, api_app, min_ttl=min_ttl)
     say(found.access_token)
@@ -52,19 +59,33 @@ async def token(
 @commands.command()
 @asynchronous
 async def events(
-    follow: Annotated[bool, typer.Option("--follow", help="As they happen, until Ctrl-C.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many; all by default.")] = None,
-    last_event_id: Annotated[
-        str | None, typer.Option(help="With --follow: go on after it; 0-0: from the first.")
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print new events as they happen, until Ctrl-C.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this number of events; all by default.")
     ] = None,
-    event_type: Annotated[str | None, typer.Option(help="One, or a beginning: `token.*`.")] = None,
-    account: Annotated[str | None, typer.Option(help="Its handle.", callback=_handle)] = None,
-    api_app: Annotated[str | None, typer.Option()] = None,
-    since: Annotated[datetime | None, typer.Option(help="UTC; not with --follow.")] = None,
+    last_event_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Id of the event to continue after, only with --follow; 0-0 begins with the first."
+        ),
+    ] = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option(help="Print only events of this type; `token.*` names all types with that prefix."),
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="Print only events of the account with this handle.", callback=_handle)
+    ] = None,
+    api_app: Annotated[str | None, typer.Option(help="Print only events of this OAuth app.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Print only events from this time on, in UTC; not with --follow.")
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Print events, a JSON object a line, the latest first, or as they happen."""
+    """Print events as JSON, one object a line: the past ones, latest first, or new ones as they happen."""
     if (follow and since) or (last_event_id and not follow):
         raise typer.BadParameter("--follow goes with --last-event-id, and --since does without it")
     filters = _filters(event_type, account, api_app)

@@ -11,21 +11,24 @@ from app.services.webhooks import key_rotation as webhook_secrets
 from app.services.webhooks.vault import WebhookVault
 from app.utils.crypto import generate_key
 
-commands = typer.Typer(no_args_is_help=True, help="The keys that encrypt stored tokens and secrets.")
+commands = typer.Typer(no_args_is_help=True, help="Manage the keys that encrypt stored tokens and secrets.")
 
 
 @commands.command("generate")
-def generate(key_id: Annotated[str, typer.Argument(help="A name for the key.")] = "k1") -> None:
-    """Make an entry for ENCRYPTION_KEYS."""
+def generate(
+    key_id: Annotated[str, typer.Argument(help="Id of the key, which stored values name.")] = "k1",
+) -> None:
+    """Generate an encryption key and print it as an entry of ENCRYPTION_KEYS."""
     print(f"{key_id}:{generate_key()}")
 
 
 @commands.command("rotate")
 @asynchronous
 async def rotate() -> None:
-    """Encrypt all that is stored by the first of ENCRYPTION_KEYS, while the service runs; run again it goes on.
+    """Encrypt all stored tokens and secrets anew with the first key of ENCRYPTION_KEYS, while the service runs.
 
-    Exit code 1 when values are left: some that no key opens, or some that another process writes by another key.
+    An interrupted run can be started again. Exit code 1 when some values are left: no key decrypts them, or another
+    process writes with another key.
     """
     async with open_context(settings()) as context:
         total = await key_rotation.count_outdated(context.database, context.tokens.vault)

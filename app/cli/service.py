@@ -20,7 +20,7 @@ def serve() -> None:
 @commands.command()
 @asynchronous
 async def migrate() -> None:
-    """Bring the database schema up to date."""
+    """Apply the missing migrations to the database; it may be run at any time."""
     database = Database(settings().database_url.get_secret_value(), pool_size=1)
     try:
         await database.migrate()

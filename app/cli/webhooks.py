@@ -12,30 +12,36 @@ from app.cli.shared import asynchronous, say
 from app.cli.webhook_desk import LocalWebhooks, RemoteWebhooks
 from app.models import WebhookStatus
 
-commands = typer.Typer(no_args_is_help=True, help="Webhooks: who is told of events.")
+commands = typer.Typer(no_args_is_help=True, help="Manage webhooks, the addresses that receive events.")
 
-WebhookId = Annotated[str, typer.Argument(help="As `webhooks list` shows it.")]
+WebhookId = Annotated[str, typer.Argument(help="Id of the webhook, as `webhooks list` shows it.")]
 
 
 @commands.command("create")
 @asynchronous
 async def create_webhook(
-    url: Annotated[str, typer.Argument(help="Where to send events; https.")],
-    name: Annotated[str, typer.Option(help="For people.")] = "",
+    url: Annotated[str, typer.Argument(help="Address that receives the events, with https.")],
+    name: Annotated[str, typer.Option(help="Name for people to recognise the webhook.")] = "",
     event_type: Annotated[
-        list[str] | None, typer.Option(help="Like `authorization.*`; repeat for several; by default all.")
+        list[str] | None,
+        typer.Option(
+            help="Type of event to send, such as `authorization.*`, all by default; repeat the option for several."
+        ),
     ] = None,
     account: Annotated[
         list[str] | None,
-        typer.Option(help="Like `team_*`; repeat for several; by default as the API key has it."),
+        typer.Option(
+            help="Account whose events to send, such as `team_*`, as the API key by default; may be repeated."
+        ),
     ] = None,
     api_app: Annotated[
-        list[str] | None, typer.Option(help="Repeat for several; by default as the API key has it.")
+        list[str] | None,
+        typer.Option(help="OAuth app whose events to send, as the API key by default; may be repeated."),
     ] = None,
     service_url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Make a webhook; prints its id and, once, its secret."""
+    """Create a webhook and print its id and its secret. The secret cannot be shown again."""
     try:
         wanted = CreateWebhookRequest(
             url=url,
@@ -55,7 +61,7 @@ async def create_webhook(
 @commands.command("list")
 @asynchronous
 async def list_webhooks(url: UrlOption = None, key: KeyOption = None) -> None:
-    """All of them, with what waits and what was given up."""
+    """List the webhooks with their number of pending and parked deliveries."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         found = await webhooks.listed()
     for each in found:
@@ -66,7 +72,7 @@ async def list_webhooks(url: UrlOption = None, key: KeyOption = None) -> None:
 @commands.command("show")
 @asynchronous
 async def show_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
-    """One of them, line by line."""
+    """Show one webhook, a line for each field."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         found = await webhooks.get(webhook_id)
     for name, value in _lines(found).items():
@@ -78,15 +84,18 @@ async def show_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOpt
 async def rotate_webhook(
     webhook_id: WebhookId,
     hours: Annotated[
-        float, typer.Option(min=0, max=168, help="The old secret stays valid for so long.")
+        float, typer.Option(min=0, max=168, help="Hours for which the old secret stays valid.")
     ] = 24,
     force: Annotated[
-        bool, typer.Option("--force", help="Also while the secret that the last rotation replaced is valid.")
+        bool,
+        typer.Option(
+            "--force", help="Rotate even while the secret that the last rotation replaced is still valid."
+        ),
     ] = False,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Make a new secret and show it, once."""
+    """Replace the secret by a new one and print it. It cannot be shown again."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         say(await webhooks.rotate(webhook_id, overlap=round(hours * 3600), force=force))
 
@@ -94,7 +103,7 @@ async def rotate_webhook(
 @commands.command("pause")
 @asynchronous
 async def pause_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
-    """Send nothing until it is resumed; no event is lost that is not deleted meanwhile."""
+    """Send nothing until the webhook is resumed. Its events wait, and are lost only when retention deletes them."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         await webhooks.pause(webhook_id)
     say(f"The webhook {webhook_id} is paused.")
@@ -103,7 +112,7 @@ async def pause_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOp
 @commands.command("resume")
 @asynchronous
 async def resume_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
-    """Go on, and try at once whatever waits for another attempt."""
+    """Resume a paused webhook, and send at once all deliveries that wait for another attempt."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         await webhooks.resume(webhook_id)
     say(f"The webhook {webhook_id} is active.")
@@ -112,7 +121,7 @@ async def resume_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyO
 @commands.command("test")
 @asynchronous
 async def try_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
-    """Send a `webhook.test` now. Exit code 1 unless it was taken."""
+    """Send the event `webhook.test` now. Exit code 1 when the receiver does not accept it."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         answer = await webhooks.test(webhook_id)
     say(f"{answer.status_code or answer.error} in {answer.milliseconds} ms")
@@ -123,12 +132,14 @@ async def try_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOpti
 @asynchronous
 async def replay_webhook(
     webhook_id: WebhookId,
-    since: Annotated[datetime | None, typer.Option(help="UTC.")] = None,
-    event_id: Annotated[int | None, typer.Option(min=1)] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Send events from this time on again, in UTC.")
+    ] = None,
+    event_id: Annotated[int | None, typer.Option(min=1, help="Id of the first event to send again.")] = None,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Send all events since a time or an event again."""
+    """Send past events again, delivered or not: all since a time, or all from one event on."""
     if (since is None) == (event_id is None):
         raise typer.BadParameter("needs one of --since and --event-id")
     wanted = ReplayWebhookRequest(since=since and since.replace(tzinfo=UTC), event_id=event_id)
@@ -142,7 +153,7 @@ async def replay_webhook(
 @commands.command("delete")
 @asynchronous
 async def delete_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
-    """Send nothing to it any more, and forget it."""
+    """Delete a webhook with its secret and its deliveries."""
     async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
         await webhooks.delete(webhook_id)
     say(f"The webhook {webhook_id} is deleted.")

@@ -11,12 +11,12 @@ from app.cli.shared import asynchronous, settings, tell
 from app.context import open_context
 from app.services.workers.base import PeriodicWorker
 
-commands = typer.Typer(help="The background workers.")
+commands = typer.Typer()
 
 
 @commands.callback(invoke_without_command=True)
 def work(invoked: typer.Context) -> None:
-    """Run the workers without the API, beside others on the same PostgreSQL, until SIGTERM or Ctrl-C."""
+    """Run the workers without the API until SIGTERM or Ctrl-C; many processes may share one PostgreSQL."""
     if invoked.invoked_subcommand is None:
         asyncio.run(web.work(settings(sys.stdout)))
 
@@ -24,9 +24,9 @@ def work(invoked: typer.Context) -> None:
 @commands.command("run-once")
 @asynchronous
 async def run_worker_once(
-    name: Annotated[str, typer.Argument(help="sync, cleanup, repair or monitor.")],
+    name: Annotated[str, typer.Argument(help="Name of the worker: sync, cleanup, repair or monitor.")],
 ) -> None:
-    """Run one iteration of a periodic worker now, due or not. Exit code 1 if another process is at it."""
+    """Run one iteration of a periodic worker now, due or not. Exit code 1 when another process is running it."""
     async with open_context(settings()) as context:
         found = context.workers.named(name)
         if not isinstance(found, PeriodicWorker):

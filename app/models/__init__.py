@@ -3,16 +3,19 @@
 Schema history (one entry per Alembic migration):
 
 1. `001_initial_schema`: profiles, authorization_sessions, credentials, api_keys, events.
-2. `002_profile_fleet`: links, quarantine and the running browser on profiles; profile_syncs, api_gates, worker_runs,
-   alarms.
-3. `003_session_life`: attempts, idempotency keys and paused apps; order, retry time and uniqueness of sessions.
-4. `004_batches_and_people`: batches and evidence; consent mode, stage deadlines and batch of a session.
-5. `005_job_queue`: pgqueuer's own tables, PostgreSQL only.
-6. `006_tokens_that_stay`: lease, marker and due time of a refresh on credentials; rate limits of apps.
-7. `007_api_for_teams`: reach, rotation and last use of API keys; the order of events; webhooks; lists of sessions.
-8. `008_provider_answers`: refusals of a refresh that name no known reason; longer provider user ids.
-9. `009_actors`: kind and id of who asked for a session, and of who did what an event tells.
-10. `010_limits_of_calls`: what limits an app, and when it was resumed; limits of single accounts.
+2. `002_add_profile_links_syncs_alarms`: links, quarantine and the running browser on profiles; profile_syncs,
+   api_gates, worker_runs, alarms.
+3. `003_add_attempts_idempotency_keys_app_states`: authorization_attempts, idempotency_keys, app_states; rank, retry
+   time and uniqueness of sessions.
+4. `004_add_batches_and_evidence`: batches, batch_rows, evidence; consent mode, stage deadlines and batch of a session.
+5. `005_add_job_queue`: the tables of pgqueuer, PostgreSQL only.
+6. `006_add_refresh_leases_and_due_times`: lease, spending marker, due time and failures of a refresh on credentials;
+   rate limit of an app.
+7. `007_add_keys_events_webhooks`: restrictions, rotation and last use of API keys; stream order of events;
+   webhook_endpoints, webhook_deliveries, webhook_attempts; indexes for lists of sessions.
+8. `008_add_refresh_refusals_widen_user_ids`: refusals of a refresh without a known reason; longer provider user ids.
+9. `009_add_actor_kinds_and_ids`: kind and key id of a session's requester and of an event's actor.
+10. `010_add_call_limits`: cause of an app's limit, time of its resume; account_limits.
 """
 
 from app.models.audit import ApiKey, Event

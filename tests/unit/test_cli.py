@@ -1,12 +1,16 @@
 """The command line: readable refusals, and output that scripts can use."""
 
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from app import cli
+from app import __version__, cli
 from app.config import load_settings
 
 runner = CliRunner()
@@ -41,6 +45,21 @@ def test_a_database_without_tables_is_told_with_the_way_out(folder: Path, monkey
     assert "run `python -m app migrate`" in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+def test_the_version_is_shown_without_settings():
+    shown = runner.invoke(cli.cli, ["--version"])
+    assert (shown.exit_code, shown.stdout) == (0, f"gologin-automation {__version__}\n")
+
+
+def test_completion_can_be_shown_for_a_shell():
+    environment = {
+        "_GOLOGIN_AUTOMATION_COMPLETE": "complete_bash",
+        "COMP_WORDS": "gologin-automation key",
+        "COMP_CWORD": "1",
+    }
+    completed = runner.invoke(cli.cli, [], prog_name="gologin-automation", env=environment)
+    assert completed.stdout.split() == ["keys"]
 
 
 def test_an_encryption_key_that_is_made_can_be_used():
@@ -116,3 +135,21 @@ def test_doctor_names_what_other_users_may_use(
     sentence = f"other users may use {open_to_others}; run `chmod {mode} {open_to_others}`"
     assert found == [["PROBLEM ", sentence]]
     assert shown.exit_code == 1
+
+
+def test_every_command_and_parameter_explains_itself_in_a_sentence():
+    texts = dict(help_texts(typer.main.get_command(cli.cli), "gologin-automation"))
+    assert len(texts) > 100
+    assert {
+        path: text
+        for path, text in texts.items()
+        if not re.fullmatch(r"[A-Z].{15,}\.", text or "", re.DOTALL)
+    } == {}
+
+
+def help_texts(command: Any, path: str) -> Iterator[tuple[str, str | None]]:
+    yield path, command.help
+    for parameter in command.params:
+        yield f"{path} {parameter.name}", parameter.help
+    for name, each in getattr(command, "commands", {}).items():
+        yield from help_texts(each, f"{path} {name}")

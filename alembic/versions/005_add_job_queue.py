@@ -1,6 +1,7 @@
-"""The job queue's own tables, PostgreSQL only; beside SQLite it is in memory.
+"""Create the tables of the job queue, on PostgreSQL only: with SQLite the queue is in memory.
 
-As pgqueuer 1.6.0 makes them (`pgq install`), and its history switched off: ours is the sessions' events.
+The statements are those of pgqueuer 1.6.0 (`pgq install`). One trigger more keeps its log empty: the history of a
+session is in the events.
 """
 
 from typing import Final

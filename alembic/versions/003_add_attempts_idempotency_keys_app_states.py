@@ -1,4 +1,4 @@
-"""Attempts, idempotency keys and paused apps; order, retry time and uniqueness of sessions."""
+"""Create authorization_attempts, idempotency_keys and app_states; add rank, retry time and uniqueness to sessions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -88,14 +88,14 @@ def downgrade() -> None:
 
 
 def _order_by_priority_and_age() -> None:
-    """As the service ranks new sessions: ten minutes of head start for each step of priority."""
+    """Rank sessions as the service does: each step of priority is a head start of ten minutes."""
     is_sqlite = op.get_bind().dialect.name == "sqlite"
     epoch = "unixepoch(created_at)" if is_sqlite else "extract(epoch from created_at)"
     op.execute(f"UPDATE {SESSIONS} SET queue_rank = {epoch} - 600 * priority")  # noqa: S608
 
 
 def _keep_one_open_session_an_account() -> None:
-    """Those that were open beside an earlier one before there was a rule count as forced."""
+    """Mark a session as forced that is open beside an earlier one of its account: the unique index is new."""
     op.execute(
         f"""
         UPDATE {SESSIONS} SET is_forced = true

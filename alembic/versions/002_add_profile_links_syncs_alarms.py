@@ -1,4 +1,4 @@
-"""Links, quarantine and the running browser on profiles; syncs, the API gate, worker turns, alarms."""
+"""Add links, quarantine and the running browser to profiles; create profile_syncs, api_gates, worker_runs, alarms."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Batches and evidence; consent mode, stage deadlines and batch of a session."""
+"""Create batches, batch_rows and evidence; add consent mode, stage deadlines and batch to sessions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -103,7 +103,7 @@ def downgrade() -> None:
     op.drop_table("evidence")
     op.drop_table("batch_rows")
     op.drop_table("batches")
-    for name in ("batch_held", "batch_ended", "batch"):
+    for name in ("expiry", "batch_held", "batch_ended", "batch"):
         op.drop_index(f"ix_authorization_sessions_{name}", SESSIONS)
     with op.batch_alter_table(SESSIONS) as batch:
         for column in ("is_held", "batch_id", "awaits_person", "consent", "stage_timeouts"):

@@ -1,8 +1,8 @@
-"""Who acts: a kind and the key's id beside the name.
+"""Add the actor's kind and key id to sessions and events.
 
 The rows are rewritten in batches, each in a transaction of its own: no lock is held for long, and the space of old rows
-is used again once it is vacuumed. A migration that was interrupted is started again: it adds what is missing and
-rewrites what is left.
+is used again once it is vacuumed. An interrupted migration can be started again: it adds the missing columns and
+rewrites the remaining rows.
 """
 
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ BATCHES_PER_VACUUM = 10
 
 
 def upgrade() -> None:
-    # The columns are there for both before the first batch ends this transaction.
+    # Add the columns to both tables before the first batch ends this transaction.
     _add_columns(SESSIONS, "requested_by", default="key")
     _add_columns(EVENTS, "actor", default="service")
     _rewrite(SESSIONS, "requested_by", default="key")
@@ -45,8 +45,8 @@ def _add_columns(table: str, name: str, *, default: str) -> None:
 
 def _rewrite(table: str, name: str, *, default: str) -> None:
     own = ", ".join(f"'{each}'" for each in OWN)
-    # A key may have the name of an actor of the service: what was done under it cannot be told apart, and does not
-    # pass for the service. What has the default without an id is not rewritten yet, or stays as it is.
+    # A key may have the name of an actor of the service: such rows are ambiguous and are not taken for the service's.
+    # A row with the default kind and without an id is not rewritten yet, or needs no change.
     batch = sa.text(
         f"UPDATE {table} SET "  # noqa: S608
         f"{name}_kind = CASE WHEN {name} IN ({own}) AND {name} NOT IN (SELECT name FROM api_keys) "

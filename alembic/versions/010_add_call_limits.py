@@ -1,4 +1,4 @@
-"""Limits of calls: what limits an app, when it was resumed, limits of single accounts; waits of older versions."""
+"""Create account_limits; add the cause of a limit and the time of a resume to app_states; end excessive waits."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def _end_endless_waits() -> None:
-    """Older versions waited for as long as a provider asked, also until the year 58879."""
+    """End waits of more than a day: older versions waited as long as a provider asked, even until the year 58879."""
     dialect = op.get_bind().dialect.name
     in_a_day, now = IN_A_DAY[dialect], NOW[dialect]
     op.execute(f"UPDATE app_states SET limited_until = NULL WHERE limited_until > {in_a_day}")  # noqa: S608
@@ -44,7 +44,7 @@ def _end_endless_waits() -> None:
         f"UPDATE credentials SET refresh_due_at = {now}"  # noqa: S608
         f" WHERE refresh_failures > 0 AND refresh_due_at > {in_a_day}"
     )
-    # Of an unknown lifetime, which was taken for an endless one.
+    # A token of unknown lifetime was taken for an endless one.
     op.execute(
         f"UPDATE credentials SET refresh_due_at = {now}"  # noqa: S608
         " WHERE refresh_token IS NOT NULL AND token_expires_at IS NULL AND refresh_due_at IS NULL AND status = 'active'"

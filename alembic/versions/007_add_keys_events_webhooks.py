@@ -1,4 +1,4 @@
-"""Reach, rotation and last use of API keys; the order of events; webhooks; lists of sessions."""
+"""Add restrictions, rotation and last use to api_keys, and a stream order to events; create the webhook tables."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -67,7 +67,7 @@ def downgrade() -> None:
     for column in OLD_EVENT_INDEXES:
         op.create_index(f"ix_events_{column}", EVENTS, [column])
     op.drop_column(EVENTS, "xact_id")
-    _delete_keys_that_could_more()
+    _delete_revoked_and_restricted_keys()
     with op.batch_alter_table(KEYS) as keys:
         keys.drop_constraint("uq_api_keys_key_id", type_="unique")
         keys.drop_constraint("uq_api_keys_previous_prefix", type_="unique")
@@ -80,14 +80,14 @@ def downgrade() -> None:
 def _widen_keys() -> None:
     for column in NEW_KEY_COLUMNS:
         op.add_column(KEYS, column)
-    # Any text that nothing else has will do: keys that are there already have no other name for programs.
+    # The id of an existing key may be any unique text.
     op.execute("UPDATE api_keys SET key_id = prefix")
     with op.batch_alter_table(KEYS) as keys:
         keys.create_unique_constraint("uq_api_keys_key_id", ["key_id"])
         keys.create_unique_constraint("uq_api_keys_previous_prefix", ["previous_prefix"])
 
 
-def _delete_keys_that_could_more() -> None:
+def _delete_revoked_and_restricted_keys() -> None:
     # Without the columns a revoked key would work again, and a restricted one for all apps and accounts.
     op.execute(
         f"DELETE FROM {KEYS} WHERE revoked_at IS NOT NULL "  # noqa: S608
@@ -96,7 +96,7 @@ def _delete_keys_that_could_more() -> None:
 
 
 def _order_events() -> None:
-    # What is there already has all been committed.
+    # Every existing event is committed: 0 is before the first transaction.
     op.add_column(EVENTS, sa.Column("xact_id", sa.BigInteger(), nullable=False, server_default="0"))
     if op.get_bind().dialect.name == "postgresql":
         op.execute(f"ALTER TABLE {EVENTS} ALTER xact_id SET DEFAULT (pg_current_xact_id()::text::bigint)")

@@ -1,4 +1,4 @@
-"""Refusals of a refresh that name no known reason; provider user ids as long as OpenID Connect allows."""
+"""Add refusals of a refresh without a known reason to credentials; widen provider user ids to OpenID Connect's 255."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The id is looked at by people alone; a longer one would keep the column from being narrowed.
+    # Only people read the id; a longer one would keep the column from being narrowed.
     op.execute(f"UPDATE {CREDENTIALS} SET provider_user_id = substr(provider_user_id, 1, 64)")  # noqa: S608
     with op.batch_alter_table(CREDENTIALS) as batch:
         batch.alter_column(

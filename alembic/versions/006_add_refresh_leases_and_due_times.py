@@ -1,4 +1,4 @@
-"""Refresh of credentials: lease, marker of what is being spent, due time; rate limits of apps."""
+"""Add lease, spending marker, due time and failures of a refresh to credentials, and a rate limit to app_states."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,7 +26,7 @@ def upgrade() -> None:
         op.add_column(CREDENTIALS, column)
     op.create_index("ix_credentials_lease_expires_at", CREDENTIALS, ["lease_expires_at"])
     op.create_index("ix_credentials_due", CREDENTIALS, ["status", "refresh_due_at"])
-    # What there is already is looked at when it expires.
+    # Credentials from before are due when they expire.
     op.execute(
         f"UPDATE {CREDENTIALS} SET refresh_due_at = token_expires_at WHERE refresh_token IS NOT NULL"  # noqa: S608
     )
