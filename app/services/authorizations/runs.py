@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
-from app.database import Database, after_commit, database_time
+from app.database import Database, affected_rows, after_commit, database_time
 from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
 from app.services.authorizations import evidence as evidence_service
 from app.services.authorizations import transitions
@@ -130,7 +130,7 @@ class SessionRuns:
                 .where(*_held(job))
                 .values(lease_expires_at=database_time(plus=self._limits.lease))
             )
-        return bool(result.rowcount)  # type: ignore[attr-defined]
+        return affected_rows(result) > 0
 
     async def lost(self, jobs: Sequence[AuthorizationJob]) -> set[str]:
         """Lease tokens of those that are not ours any more: cancelled, timed out or taken over."""

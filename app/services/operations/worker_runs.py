@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database, database_time, insert_or_update
+from app.database import Database, affected_rows, database_time, insert_or_update
 from app.models import WorkerRun, utc_now
 from app.services.shared.leases import new_lease_token
 
@@ -95,7 +95,7 @@ class WorkerRuns:
                 .where(WorkerRun.name == name, WorkerRun.lease_token == turn.lease_token)
                 .values(**values)
             )
-        return bool(result.rowcount)  # type: ignore[attr-defined]
+        return affected_rows(result) > 0
 
 
 _NO_LEASE: dict[str, object] = {"lease_token": None, "lease_owner": None, "lease_expires_at": None}

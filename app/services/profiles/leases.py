@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database, database_time
+from app.database import Database, affected_rows, database_time
 from app.models import Profile, utc_now
 from app.services.events import recorder
 from app.services.shared.isolation import isolate_rows
@@ -144,7 +144,7 @@ class ProfileLeases:
                 .where(Profile.profile_id == profile_id, Profile.lease_token == token)
                 .values(quarantined_at=utc_now(), quarantine_reason=reason)
             )
-            if not changed.rowcount:  # type: ignore[attr-defined]
+            if not affected_rows(changed):
                 return  # another process has taken it over, and stops it
             recorder.record(db, "profile.quarantined", profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)
@@ -218,7 +218,7 @@ class ProfileLeases:
                 # Two that count at the same time would both find the last place free. SQLite has one writer.
                 await db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FLEET_LOCK})
             taken = await db.execute(statement)
-            if not taken.rowcount:  # type: ignore[attr-defined]
+            if not affected_rows(taken):
                 await self.check_free(db, profile_id)
                 raise ProfileInUseException(profile_id)
 
@@ -233,7 +233,7 @@ class ProfileLeases:
                 .where(Profile.profile_id == profile_id, Profile.lease_token == token)
                 .values(**values)
             )
-        return bool(result.rowcount)  # type: ignore[attr-defined]
+        return affected_rows(result) > 0
 
 
 def _running_query() -> Any:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 
 from app.clients.webhooks import WebhookAnswer
-from app.database import Database, database_time
+from app.database import Database, affected_rows, database_time
 from app.models import (
     DeliveryStatus,
     Event,
@@ -161,7 +161,7 @@ class WebhookDeliveries:
                 .where(*_held(claim))
                 .values(lease_expires_at=database_time(plus=self.limits.lease))
             )
-        return bool(renewed.rowcount)  # type: ignore[attr-defined]
+        return affected_rows(renewed) > 0
 
     async def apply(self, endpoint_row_id: int, results: Sequence[tuple[Claim, WebhookAnswer]]) -> None:
         """Those whose lease was lost change nothing."""
