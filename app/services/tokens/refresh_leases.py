@@ -28,6 +28,7 @@ from app.services.shared.leases import new_lease_token
 from app.services.tokens.due_refreshes import due, is_free, room_for_calls, within
 from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, HeldRefresh, RefreshResult, save_all
 from app.services.tokens.vault import CredentialVault
+from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException, RefreshedJustNowException, TwitterAPIException
 from app.utils.logger import get_logger
 from app.utils.waits import CallLimit, bounded_wait
@@ -35,8 +36,7 @@ from app.utils.waits import CallLimit, bounded_wait
 _TOO_MANY_REQUESTS: Final = 429
 _LONGEST_WAIT: Final = 3600.0
 _CALLS_LEFT: Final = "no calls left"
-_MOST_DOUBLINGS: Final = 20
-"""A float overflows after 1,024."""
+_JITTER: Final = 0.5
 _SHARE_OF_LIFE: Final = 0.5
 """A token is refreshed in the second half of its life at the earliest, however wide the margin is."""
 
@@ -283,8 +283,8 @@ class RefreshLeases:
         asked_for = error.retry_after or 0.0
         if asked_for and isinstance(error, TwitterAPIException) and error.status == _TOO_MANY_REQUESTS:
             return asked_for  # the app's calls were too many, not the account's
-        wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
-        return max(wait * random.uniform(0.5, 1.5), asked_for)  # noqa: S311
+        wait = retry_delay(failures, base=self._times.retry, ceiling=_LONGEST_WAIT, jitter=_JITTER)
+        return max(wait, asked_for)
 
     async def _mark(self, db: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
         """In one statement: `taken` have one lease token."""

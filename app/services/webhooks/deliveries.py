@@ -3,7 +3,6 @@
 Whoever changes deliveries locks their endpoint; `webhook_lines` says whose turn it is.
 """
 
-import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +30,7 @@ from app.services.shared.leases import new_lease_token
 from app.services.webhooks import ordering
 from app.services.webhooks.message import Message, message_of
 from app.services.webhooks.vault import WebhookVault
+from app.utils.backoff import jittered
 from app.utils.exceptions import DecryptionException
 from app.utils.logger import get_logger
 
@@ -229,7 +229,7 @@ def next_wait(waits: Sequence[float], attempts: int, retry_after: float | None) 
     """
     if attempts > len(waits):
         return None
-    wait = waits[attempts - 1] * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+    wait = jittered(waits[attempts - 1], _JITTER)
     return max(wait, min(retry_after or 0.0, _LONGEST_RETRY_AFTER))
 
 
