@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import AuthorizationAttempt, AuthorizationSession, SessionStatus, utc_now
 from app.services.events import recorder
+from app.services.shared.leases import clear_lease
 from app.utils.backoff import retry_delay
 from app.utils.exceptions import (
     AppException,
@@ -55,7 +56,7 @@ def move(
         raise TransitionRefusedException(row.status, to)
     row.status = to
     if to is not SessionStatus.IN_PROGRESS:
-        row.lease_token = row.lease_owner = row.lease_expires_at = None
+        clear_lease(row)
     if to.is_final:
         row.completed_at, row.is_held = utc_now(), False
     if to is SessionStatus.PENDING:
