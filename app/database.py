@@ -23,8 +23,10 @@ from sqlalchemy import (
     URL,
     ColumnElement,
     Connection,
+    CursorResult,
     DateTime,
     Double,
+    Result,
     cast,
     event,
     func,
@@ -271,6 +273,15 @@ def insert_or_update(db: AsyncSession, model: type[DeclarativeBase]) -> Any:
     """An INSERT of `model` that knows ON CONFLICT, in the dialect of the session."""
     is_sqlite = db.get_bind().dialect.name == "sqlite"
     return sqlite_insert(model) if is_sqlite else postgresql_insert(model)
+
+
+def affected_rows(result: Result[Any]) -> int:
+    """Return how many rows an UPDATE or DELETE matched.
+
+    `AsyncSession.execute` declares a `Result`, which is a `CursorResult` for such a statement without RETURNING.
+    """
+    assert isinstance(result, CursorResult)
+    return result.rowcount
 
 
 def database_clock(db: AsyncSession) -> ColumnElement[float]:

@@ -22,6 +22,7 @@ async def assert_stored(house: House, account: str) -> None:
     assert await house.whose(secret) == account
 
 
+@pytest.mark.long
 async def test_accounts_are_authorised_through_adspower(folder: Path):
     """Its app answers two calls a second at most; GoLogin is not there at all."""
     own = folder / secrets.token_hex(4)

@@ -96,6 +96,7 @@ async def no_browsers(sandbox: SandboxProcess) -> bool:
     return await sandbox.admin.browsers() == []
 
 
+@pytest.mark.long
 async def test_a_batch_whose_app_is_misconfigured_stops_early(own: SandboxProcess, folder: Path):
     apps = settings_for(own.info, folder=folder)["OAUTH_APPS"]
     secret = own.info.apps[APP].client_secret
@@ -153,6 +154,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 async def test_a_file_is_authorised_in_this_process(
     runner: Commands, synced: dict[str, str], tmp_path: Path, own: SandboxProcess
 ):
@@ -225,6 +227,7 @@ async def test_after_ctrl_c_a_second_run_goes_on(
     assert [each["status"] for each in read(tmp_path / "accounts.results.csv")] == ["completed"] * 6
 
 
+@pytest.mark.long
 async def test_a_running_service_does_the_work(own: SandboxProcess, folder: Path, tmp_path: Path):
     async with open_house(own, folder, **PATIENT) as house, commands(tmp_path / "commands") as runner:
         file = write(tmp_path / "accounts.csv", own.info.accounts[:3])

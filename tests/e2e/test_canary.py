@@ -91,6 +91,9 @@ async def opened(
             await walk.close()
 
 
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 async def test_no_secret_leaves_its_place(
     sandbox: SandboxProcess, folder: Path, database_url: str, tmp_path: Path, unused_accounts: Iterator[str]
 ):

@@ -68,6 +68,7 @@ async def open_fleet(
         yield house, processes
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400 + 30 * SESSIONS)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "workers"])
 async def test_no_authorization_is_lost_doubled_or_stuck(tmp_path: Path, kind: str):

@@ -139,8 +139,8 @@ async def test_a_key_may_only_authorize_by_default_and_never_expires(migrated: S
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("billing", "named 'billing' exists already"),
-        ("bootstrap", "cannot be named"),
+        pytest.param("billing", "named 'billing' exists already", marks=pytest.mark.long),
+        pytest.param("bootstrap", "cannot be named", marks=pytest.mark.long),
         (" ", "cannot be named"),
     ],
 )
@@ -291,6 +291,7 @@ async def test_the_demo_succeeds(shell: Shell):
     assert processes_with(str(shell.folder)) == []
 
 
+@pytest.mark.long
 async def test_the_demo_fails_when_an_account_does(shell: Shell, folder: Path):
     async with SandboxProcess(accounts=2, data_dir=folder / "demo") as sandbox:
         await sandbox.admin.set_fault("provider.authorize", "declined", account="sandbox_002")

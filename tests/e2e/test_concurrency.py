@@ -69,6 +69,7 @@ async def test_the_same_profile_twice_runs_one_after_the_other(patient: House, a
     assert [(grant.app, grant.usable) for grant in grants] == [("AIOTT1", True), ("AIOTT2", True)]
 
 
+@pytest.mark.long
 async def test_an_account_asked_four_times_at_once_never_has_two_browsers(patient: House, account: str):
     folder = patient.profile_folder(await patient.profile_id(account))
     async with watched_browsers(patient.sandbox.pid, folder) as seen:

@@ -53,7 +53,7 @@ async def test_a_step_ends_when_its_caller_says(
     await patient.nothing_left(account)
 
 
-@pytest.mark.parametrize("kind", ["hang", "start_hang_running"])
+@pytest.mark.parametrize("kind", [pytest.param("hang", marks=pytest.mark.long), "start_hang_running"])
 async def test_a_start_ends_when_its_caller_says(
     sandbox: SandboxProcess, folder: Path, account: str, kind: str
 ):
@@ -92,6 +92,7 @@ async def test_a_driver_that_hangs_is_replaced_by_the_next_session(patient: Hous
         await patient.nothing_left(account)
 
 
+@pytest.mark.long
 async def test_a_driver_that_hangs_does_not_outlast_the_attempt(patient: House, account: str):
     """The thread waits for it in vain: it is ended, and the slot is free."""
     session_id = await at_the_callback(patient, account, timeout_seconds=10)

@@ -72,6 +72,9 @@ async def stats(service: ServiceProcess) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 async def test_none_is_missed_or_told_twice_while_one_stalls_and_one_comes_again(
     tmp_path: Path, database_url: str
 ):

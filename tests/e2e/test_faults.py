@@ -38,6 +38,7 @@ class Case:
     revoked: bool = False
     """Tokens were given, and must have been taken back."""
     details: dict[str, Any] = field(default_factory=dict)
+    is_long: bool = False
 
     def __str__(self) -> str:
         status = self.details.get("status", "")
@@ -101,6 +102,7 @@ CASES = [
         "timeout",
         "consent_given",
         deadline=("callback_timeout", 3),
+        is_long=True,
     ),
     Case("provider.consent", "status", "CONSENT_PAGE_ERROR", stage="consent_given", details={"status": 503}),
     # the profile's start
@@ -109,7 +111,13 @@ CASES = [
     Case("local.start", "no_ws_url", "GOLOGIN_API_ERROR"),
     Case("local.start", "drop", "GOLOGIN_API_ERROR"),
     Case("local.start", "hang", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3)),
-    Case("local.start", "start_hang_running", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3)),
+    Case(
+        "local.start",
+        "start_hang_running",
+        "GOLOGIN_API_ERROR",
+        deadline=("profile_start_timeout", 3),
+        is_long=True,
+    ),
     # the browser
     Case("local.start", "dead_proxy", "PROFILE_NETWORK_ERROR", stage="browser_attached"),
     Case("local.start", "start_then_kill", "BROWSER_CONNECTION_FAILED"),
@@ -133,6 +141,7 @@ CASES = [
         "TWITTER_API_ERROR",
         stage="code_received",
         deadline=("oauth_api_timeout", 3),
+        is_long=True,
     ),
     Case(
         "provider.me",
@@ -166,6 +175,7 @@ CASES = [
         stage="code_received",
         revoked=True,
         deadline=("oauth_api_timeout", 3),
+        is_long=True,
     ),
 ]
 
@@ -175,7 +185,11 @@ async def test_a_fault_ends_with_its_own_error(house: House, account: str, case:
     await assert_ends(house, account, case)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.deadline], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.long] if case.is_long else []) for case in CASES if case.deadline],
+    ids=str,
+)
 async def test_what_hangs_ends_at_its_deadline(
     sandbox: SandboxProcess, folder: Path, account: str, case: Case
 ):

@@ -76,6 +76,9 @@ async def test_two_processes_asked_a_hundred_times_never_both_hold_the_profile(
             await ask_both(asked)
 
 
+@pytest.mark.parametrize(
+    "database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True
+)
 async def test_two_processes_asked_ten_times_never_both_run_its_browser(
     sandbox: SandboxProcess, tmp_path: Path, database_url: str, account: str
 ):
@@ -147,8 +150,10 @@ def driver_folders(house: House) -> list[str]:
 
 @pytest.mark.parametrize(
     "fault",
-    [("provider.consent", "hang"), ("local.start", "start_hang_running")],
-    ids=["in the middle", "during the start"],
+    [
+        pytest.param(("provider.consent", "hang"), id="in the middle", marks=pytest.mark.long),
+        pytest.param(("local.start", "start_hang_running"), id="during the start"),
+    ],
 )
 async def test_what_a_killed_service_ran_is_stopped_and_freed_after_its_restart(
     sandbox: SandboxProcess, folder: Path, account: str, fault: tuple[str, str]
@@ -177,6 +182,7 @@ async def test_another_process_of_the_machine_does_it_when_the_killed_one_stays_
             await freed(house, profile_id, left)
 
 
+@pytest.mark.long
 async def test_another_machine_leaves_it_alone_until_its_own_process_is_back(
     sandbox: SandboxProcess, folder: Path, account: str, postgresql_url: str
 ):
@@ -253,6 +259,7 @@ async def test_a_profile_whose_browser_ignores_the_close_and_whose_stop_is_refus
     await check_quarantine(house, account, "did not close, and it could not be stopped")
 
 
+@pytest.mark.long
 async def test_a_browser_that_ignores_the_close_is_stopped_by_gologin(house: House, account: str):
     session_id = await freeze_browser_at_the_end(house, account)
     assert (await house.ended(session_id))["status"] == "completed"

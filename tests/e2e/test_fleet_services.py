@@ -51,6 +51,7 @@ async def ask(url: str, key: str, account: str) -> str:
     return str(answer.json()["data"]["session_id"])
 
 
+@pytest.mark.long
 async def test_two_services_never_run_more_profiles_than_the_plan_allows(
     quiet: SandboxProcess, folder: Path, postgresql_url: str
 ):
@@ -79,6 +80,7 @@ async def passes(url: str) -> list[ProfileSync]:
     return await rows(url, select(ProfileSync).order_by(ProfileSync.id))
 
 
+@pytest.mark.long
 async def test_two_services_make_one_pass_per_interval_together(
     quiet: SandboxProcess, folder: Path, postgresql_url: str
 ):

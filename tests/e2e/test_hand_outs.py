@@ -19,6 +19,7 @@ SERVICES, CALLERS = 4, 250
 """Callers of each service."""
 
 
+@pytest.mark.long
 async def test_1000_callers_of_4_services_cause_one_refresh(
     sandbox: SandboxProcess, folder: Path, postgresql_url: str
 ):

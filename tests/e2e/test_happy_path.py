@@ -124,10 +124,10 @@ async def test_a_callback_page_that_never_answers_is_not_waited_for(house: House
 @pytest.mark.parametrize(
     "redirect_uri",
     [
-        "https://callback.invalid/oauth/done",
+        pytest.param("https://callback.invalid/oauth/done", marks=pytest.mark.long),
         "http://127.0.0.1:1/callback",
-        "http://localhost:80/deep/path",
-        "http://localhost",
+        pytest.param("http://localhost:80/deep/path", marks=pytest.mark.long),
+        pytest.param("http://localhost", marks=pytest.mark.long),
         "https://callback.invalid:443/done?tenant=1",
     ],
 )

@@ -34,20 +34,21 @@ class Point:
     kind: str
     stage: str
     attempts: int = 2
+    is_long: bool = False
 
     def __str__(self) -> str:
         return self.name
 
 
 POINTS = [
-    Point("profile_starting", "local.start", "hang", "profile_starting"),
+    Point("profile_starting", "local.start", "hang", "profile_starting", is_long=True),
     Point("profile_started_unheard", "local.start", "start_hang_running", "profile_starting"),
-    Point("browser_attached", "provider.authorize", "hang", "browser_attached"),
-    Point("consent_given", "provider.consent", "hang", "consent_given"),
-    Point("code_received", "provider.token", "hang", "code_received"),
+    Point("browser_attached", "provider.authorize", "hang", "browser_attached", is_long=True),
+    Point("consent_given", "provider.consent", "hang", "consent_given", is_long=True),
+    Point("code_received", "provider.token", "hang", "code_received", is_long=True),
     Point("code_spent_unheard", "provider.token", "hang_after", "code_received"),
-    Point("exchanged_not_stored", "provider.me", "hang", "code_received"),
-    Point("stored_not_stopped", "local.stop", "hang", "tokens_stored", attempts=1),
+    Point("exchanged_not_stored", "provider.me", "hang", "code_received", is_long=True),
+    Point("stored_not_stopped", "local.stop", "hang", "tokens_stored", attempts=1, is_long=True),
 ]
 
 
@@ -77,7 +78,11 @@ async def assert_done(house: House, session_id: str, account: str, *, attempts: 
     assert types.count("authorization.completed") == 1
 
 
-@pytest.mark.parametrize("point", POINTS, ids=str)
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(point, marks=[pytest.mark.long] if point.is_long else []) for point in POINTS],
+    ids=str,
+)
 async def test_killed_at_any_point_it_is_completed_once(
     sandbox: SandboxProcess, folder: Path, account: str, point: Point
 ):

@@ -162,6 +162,9 @@ async def judge(one: Killed) -> None:
 
 
 @pytest.mark.timeout(120 + 10 * KILLS)
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 async def test_no_chain_is_broken_silently(tmp_path: Path, database_url: str):
     killed: list[Killed] = []
     async with surroundings(tmp_path, database_url) as (house, context, run):

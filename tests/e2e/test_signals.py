@@ -99,10 +99,10 @@ async def test_what_can_finish_in_the_grace_period_finishes(
 @pytest.mark.parametrize(
     ("number", "where"),
     [
-        (signal.SIGTERM, "local.start"),
-        (signal.SIGTERM, "provider.authorize"),
+        pytest.param(signal.SIGTERM, "local.start", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "provider.authorize", marks=pytest.mark.long),
         (signal.SIGTERM, "provider.consent"),
-        (signal.SIGINT, "provider.consent"),
+        pytest.param(signal.SIGINT, "provider.consent", marks=pytest.mark.long),
     ],
 )
 async def test_what_hangs_is_put_back_and_goes_on_after_the_restart(
@@ -129,6 +129,7 @@ async def test_what_hangs_is_put_back_and_goes_on_after_the_restart(
         await house.nothing_left(account)
 
 
+@pytest.mark.long
 async def test_waiting_sessions_survive_a_stop(sandbox: SandboxProcess, folder: Path, unused_accounts):
     first, second = next(unused_accounts), next(unused_accounts)
     async with hanging(sandbox, folder, first, max_concurrent_profiles=1) as (house, _):
@@ -175,7 +176,9 @@ async def test_interrupted_too_often_it_is_not_tried_again(
         assert (session["status"], session["error_code"]) == ("failed", "ATTEMPTS_EXHAUSTED")
 
 
-@pytest.mark.parametrize("where", ["provider.authorize", "provider.consent"])
+@pytest.mark.parametrize(
+    "where", ["provider.authorize", pytest.param("provider.consent", marks=pytest.mark.long)]
+)
 async def test_a_killed_chromedriver_fails_its_session_and_is_replaced(
     sandbox: SandboxProcess, folder: Path, account: str, unused_accounts, where: str
 ):

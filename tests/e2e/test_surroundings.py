@@ -150,7 +150,9 @@ def shift_all_times(house: House, by: timedelta) -> None:
                     connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", [moved, row])
 
 
-@pytest.mark.parametrize("hours", [1, -1], ids=["forward", "back"])
+@pytest.mark.parametrize(
+    "hours", [pytest.param(1, id="forward", marks=pytest.mark.long), pytest.param(-1, id="back")]
+)
 async def test_a_clock_that_jumps_leaves_no_session_stuck_or_doubled(
     sandbox: SandboxProcess, folder: Path, account: str, unused_accounts: Iterator[str], hours: int
 ):

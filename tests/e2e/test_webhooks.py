@@ -38,6 +38,9 @@ def settings_of(database_url: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 async def test_no_event_is_lost_or_overtaken_when_the_service_is_killed(database_url: str, tmp_path: Path):
     settings = settings_of(database_url)
     service = ServiceProcess(tmp_path, settings)

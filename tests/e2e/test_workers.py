@@ -86,6 +86,7 @@ async def kill(worker: WorkerProcess) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.long
 async def test_three_workers_complete_eighteen_sessions_each_once(
     crowd: SandboxProcess, folder: Path, accounts: list[str], postgresql_url: str
 ):
@@ -130,6 +131,7 @@ async def test_what_a_killed_worker_ran_ends_elsewhere(
     assert seen.most_of_one_profile == 1
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_asked_to_stop_ends_what_it_runs_and_takes_nothing_new(
     crowd: SandboxProcess, folder: Path, accounts: list[str], postgresql_url: str
 ):
@@ -151,6 +153,7 @@ async def test_a_worker_that_is_asked_to_stop_ends_what_it_runs_and_takes_nothin
         assert {one["status"] for one in await all_ended(crew.house, session_ids)} == {"completed"}
 
 
+@pytest.mark.long
 async def test_the_most_urgent_come_first(
     crowd: SandboxProcess, folder: Path, accounts: list[str], postgresql_url: str
 ):
@@ -168,6 +171,7 @@ async def test_the_most_urgent_come_first(
     assert [session_ids.index(one["session_id"]) for one in in_order] == [1, 3, 2, 0]
 
 
+@pytest.mark.long
 async def test_all_sessions_end_through_a_restart_of_postgresql(
     crowd: SandboxProcess, folder: Path, accounts: list[str], own_server: PostgresServer
 ):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, select, update
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
@@ -22,7 +22,7 @@ from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
 from app.services.oauth.app_state import AppStates, is_limited
 from app.services.queue.jobs import JobQueue, Waiting
 from app.services.shared.isolation import isolate_rows
-from app.services.shared.leases import new_lease_token
+from app.services.shared.leases import renew_lease, take_lease
 from app.services.tokens.service import CredentialService
 from app.utils.exceptions import (
     AppException,
@@ -114,8 +114,7 @@ class SessionRuns:
                 return None
             row.stage, row.stage_times, row.started_at = None, {}, utc_now()
             row.attempts += 1
-            row.lease_token, row.lease_owner = new_lease_token(), self._owner
-            row.lease_expires_at = database_time(plus=self._limits.lease)
+            take_lease(row, owner=self._owner, seconds=self._limits.lease)
             transitions.begin_attempt(db, row)
             transitions.move(
                 db, row, SessionStatus.IN_PROGRESS, event="authorization.started", attempt=row.attempts
@@ -124,13 +123,8 @@ class SessionRuns:
 
     async def renew(self, job: AuthorizationJob) -> bool:
         """Keep the claim; False when it is lost."""
-        async with self._database.transaction() as db:
-            result = await db.execute(
-                update(AuthorizationSession)
-                .where(*_held(job))
-                .values(lease_expires_at=database_time(plus=self._limits.lease))
-            )
-        return bool(result.rowcount)  # type: ignore[attr-defined]
+        seconds = self._limits.lease
+        return await renew_lease(self._database, AuthorizationSession, *_held(job), seconds=seconds)
 
     async def lost(self, jobs: Sequence[AuthorizationJob]) -> set[str]:
         """Lease tokens of those that are not ours any more: cancelled, timed out or taken over."""

@@ -1,6 +1,5 @@
 """Transitions of authorization sessions: one table of transitions, each with its event, and its attempts."""
 
-import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -9,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import AuthorizationAttempt, AuthorizationSession, SessionStatus, utc_now
 from app.services.events import recorder
+from app.services.shared.leases import clear_lease
+from app.utils.backoff import retry_delay
 from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
@@ -35,7 +36,8 @@ TRANSITIONS: Final[Mapping[SessionStatus, frozenset[SessionStatus]]] = {
 _HEAD_START: Final = 600.0
 """Seconds by which one step of priority goes before what is as old."""
 _LONGEST_WAIT: Final = 900.0
-"""Seconds between two attempts at most."""
+"""Seconds between two attempts at most, before the jitter."""
+_JITTER: Final = 0.5
 
 
 def move(
@@ -54,7 +56,7 @@ def move(
         raise TransitionRefusedException(row.status, to)
     row.status = to
     if to is not SessionStatus.IN_PROGRESS:
-        row.lease_token = row.lease_owner = row.lease_expires_at = None
+        clear_lease(row)
     if to.is_final:
         row.completed_at, row.is_held = utc_now(), False
     if to is SessionStatus.PENDING:
@@ -98,8 +100,8 @@ def queue_rank(row: AuthorizationSession) -> float:
 
 
 def wait_before_retry(attempts: int, *, first: float) -> float:
-    """Seconds: `first`, doubled with each attempt, and up to half as much more or less."""
-    return min(_LONGEST_WAIT, first * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
+    """Return the seconds until the next attempt of a session after so many `attempts`."""
+    return retry_delay(attempts, base=first, ceiling=_LONGEST_WAIT, jitter=_JITTER)
 
 
 def status_after(error: AppException) -> SessionStatus:

@@ -1,12 +1,11 @@
 """Rows of a batch, from JSON or CSV; each is good or has the reason why it is not."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.services.authorizations import idempotency
+from app.services.shared.import_files import csv_rows, decoded_lines
 from app.utils.exceptions import InvalidRequestException
 from app.utils.foreign_text import restored
 from app.utils.handles import APP_NAME, normalize_handle
@@ -54,25 +53,13 @@ def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[Wa
 
     Raises `InvalidRequestException` when it is no such table, or has more rows.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        required = ("account_id",) if defaults.api_app else ("account_id", "api_app")
-        if missing := [name for name in required if name not in (reader.fieldnames or ())]:
-            raise InvalidRequestException(
-                f"The first line must name the columns {', '.join(COLUMNS)} (priority may be left out); "
-                f"missing: {', '.join(missing)}"
-            )
-        return from_objects(_csv_values(reader), defaults, max_rows=max_rows)
-    except UnicodeDecodeError:
-        raise InvalidRequestException("The CSV is not UTF-8 text") from None
-    except csv.Error as error:
-        raise InvalidRequestException(
-            f"The CSV cannot be read after line {reader.line_num}: {error}"
-        ) from None
+    required = ("account_id",) if defaults.api_app else ("account_id", "api_app")
+    lines = csv_rows(decoded_lines(content), columns=COLUMNS, required=required)
+    return from_objects(_csv_values(lines), defaults, max_rows=max_rows)
 
 
-def _csv_values(reader: "csv.DictReader[str]") -> Iterator[dict[str, Any]]:
-    for line in reader:
+def _csv_values(lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    for _, line in lines:
         values: dict[str, Any] = {name: restored(line[name]).strip() for name in COLUMNS if line.get(name)}
         priority = values.get("priority", "")
         if priority.isdecimal() and len(priority) <= _MAX_DIGITS:

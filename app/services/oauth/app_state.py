@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, delete, null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.database import database_time, insert_or_update
+from app.database import affected_rows, database_time, insert_or_update
 from app.models import (
     AccountLimit,
     AppState,
@@ -107,7 +107,7 @@ class AppStates:
             .where(AppState.api_app == api_app, AppState.paused_at.is_(None))
             .values(paused_at=utc_now(), reason=f"{error.error_code} {failures} times in a row")
         )
-        if paused.rowcount:  # type: ignore[attr-defined]
+        if affected_rows(paused):
             recorder.record(db, "app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
             log.error("app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
 
@@ -193,7 +193,7 @@ async def _end_waits(db: AsyncSession, api_app: str) -> bool:
     """Make due what was put off because the provider said so; whether accounts were limited."""
     now, refused = utc_now(), TwitterAPIException.error_code
     lifted = delete(AccountLimit).where(AccountLimit.api_app == api_app, AccountLimit.limited_until > now)
-    were_limited = bool((await db.execute(lifted)).rowcount)  # type: ignore[attr-defined]
+    were_limited = affected_rows(await db.execute(lifted)) > 0
     await db.execute(
         update(Credential)
         .where(

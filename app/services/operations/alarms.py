@@ -6,7 +6,7 @@ from functools import partial
 
 from sqlalchemy import select, update
 
-from app.database import Database, insert_or_update
+from app.database import Database, affected_rows, insert_or_update
 from app.models import Alarm, utc_now
 from app.services.events import recorder
 from app.services.shared.isolation import run_steps
@@ -57,7 +57,7 @@ class AlarmService:
                 .where(Alarm.name == name, Alarm.is_active != reading.is_active)
                 .values(is_active=reading.is_active, changed_at=utc_now(), detail=reading.detail)
             )
-            if not changed.rowcount:  # type: ignore[attr-defined]
+            if not affected_rows(changed):
                 return  # another process was first
             event_type = "alarm.raised" if reading.is_active else "alarm.cleared"
             recorder.record(db, event_type, alarm=name, detail=reading.detail)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, delete, func, select, union_all
 
-from app.database import Database
+from app.database import Database, affected_rows
 from app.models import (
     OPEN_STATUSES,
     AuthorizationAttempt,
@@ -138,7 +138,7 @@ class Retention:
         async def delete_one(batch_id: str) -> int:
             async with self._database.transaction() as db:
                 gone = await db.execute(delete(Batch).where(Batch.batch_id == batch_id, is_old))
-                if gone.rowcount:  # type: ignore[attr-defined]
+                if affected_rows(gone):
                     await db.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
             return 1
 
@@ -210,7 +210,7 @@ class Retention:
             query = delete(model).where(model.id.in_(ids), is_old)
             async with self._database.transaction() as db:
                 result = await db.execute(query)
-            return result.rowcount  # type: ignore[attr-defined, no-any-return]
+            return affected_rows(result)
 
         return await self._in_batches(model, is_old, delete_some)
 

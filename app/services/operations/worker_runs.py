@@ -3,12 +3,19 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, database_time, insert_or_update
 from app.models import WorkerRun, utc_now
-from app.services.shared.leases import new_lease_token
+from app.services.shared.leases import (
+    NO_LEASE,
+    has_no_lease,
+    lease_columns,
+    new_lease_token,
+    renew_lease,
+    update_held,
+)
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,11 @@ class WorkerRuns:
     async def claim(self, name: str, *, even_if_not_due: bool = False) -> Turn | None:
         """The turn; None when another process has it, or had it lately."""
         token = new_lease_token()
-        is_free = or_(WorkerRun.lease_token.is_(None), WorkerRun.lease_expires_at < database_time())
         claim = (
             update(WorkerRun)
-            .where(WorkerRun.name == name, is_free)
+            .where(WorkerRun.name == name, has_no_lease(WorkerRun))
             .values(
-                lease_token=token,
-                lease_owner=self._owner,
-                lease_expires_at=database_time(plus=self.lease_seconds),
+                **lease_columns(token, owner=self._owner, seconds=self.lease_seconds),
                 next_run_at=database_time(),  # whatever stands there at the end was asked for meanwhile
             )
             .returning(WorkerRun.next_run_at)
@@ -71,31 +75,23 @@ class WorkerRuns:
 
     async def renew(self, name: str, turn: Turn) -> bool:
         """Keep the turn; False when it is lost."""
-        return await self._update(name, turn, lease_expires_at=database_time(plus=self.lease_seconds))
+        return await renew_lease(self._database, WorkerRun, *_held(name, turn), seconds=self.lease_seconds)
 
     async def finish(self, name: str, turn: Turn, *, succeeded: bool, next_in: float) -> None:
         """Give the turn back; the next one is due in `next_in` seconds, or at once if it was asked for meanwhile."""
         was_asked_for = WorkerRun.next_run_at != turn.claimed_at
         values = {
             "next_run_at": case((was_asked_for, WorkerRun.next_run_at), else_=database_time(plus=next_in)),
-            **_NO_LEASE,
+            **NO_LEASE,
         }
         if succeeded:
             values["last_success_at"] = database_time()
-        await self._update(name, turn, **values)
+        await update_held(self._database, WorkerRun, *_held(name, turn), **values)
 
     async def make_due(self, db: AsyncSession, name: str) -> None:
         """Whichever process looks next takes the turn; in the caller's transaction."""
         await db.execute(update(WorkerRun).where(WorkerRun.name == name).values(next_run_at=database_time()))
 
-    async def _update(self, name: str, turn: Turn, **values: object) -> bool:
-        async with self._database.transaction() as db:
-            result = await db.execute(
-                update(WorkerRun)
-                .where(WorkerRun.name == name, WorkerRun.lease_token == turn.lease_token)
-                .values(**values)
-            )
-        return bool(result.rowcount)  # type: ignore[attr-defined]
 
-
-_NO_LEASE: dict[str, object] = {"lease_token": None, "lease_owner": None, "lease_expires_at": None}
+def _held(name: str, turn: Turn) -> tuple[ColumnElement[bool], ...]:
+    return WorkerRun.name == name, WorkerRun.lease_token == turn.lease_token

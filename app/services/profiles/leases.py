@@ -8,11 +8,19 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database, database_time
+from app.database import Database, affected_rows, database_time
 from app.models import Profile, utc_now
 from app.services.events import recorder
 from app.services.shared.isolation import isolate_rows
-from app.services.shared.leases import kept_alive, new_lease_token
+from app.services.shared.leases import (
+    NO_LEASE,
+    kept_alive,
+    lease_columns,
+    new_lease_token,
+    renew_lease,
+    take_lease,
+    update_held,
+)
 from app.utils.exceptions import (
     ConcurrentProfileLimitException,
     ProfileInUseException,
@@ -25,13 +33,7 @@ _FLEET_LOCK: Final = 0x60106140
 """PostgreSQL's advisory lock under which the running profiles of the fleet are counted."""
 _LATE_START: Final = "late-start"
 """Owner of a lease without a process: the profile waits for a browser that may still come up."""
-_NOT_IN_USE: Final = {
-    "in_use": False,
-    "lease_token": None,
-    "lease_owner": None,
-    "lease_expires_at": None,
-    "ws_url": None,
-}
+_NOT_IN_USE: Final = {"in_use": False, "ws_url": None, **NO_LEASE}
 
 log = get_logger(__name__)
 
@@ -141,10 +143,10 @@ class ProfileLeases:
         async with self._database.transaction() as db:
             changed = await db.execute(
                 update(Profile)
-                .where(Profile.profile_id == profile_id, Profile.lease_token == token)
+                .where(*_held(profile_id, token))
                 .values(quarantined_at=utc_now(), quarantine_reason=reason)
             )
-            if not changed.rowcount:  # type: ignore[attr-defined]
+            if not affected_rows(changed):
                 return  # another process has taken it over, and stops it
             recorder.record(db, "profile.quarantined", profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)
@@ -171,8 +173,7 @@ class ProfileLeases:
                         profile_id=profile.profile_id,
                         previous_owner=profile.lease_owner,
                     )
-                    profile.lease_token, profile.lease_owner = new_lease_token(), self._owner
-                    profile.lease_expires_at = database_time(plus=self._lease_seconds)
+                    take_lease(profile, owner=self._owner, seconds=self._lease_seconds)
             taken.extend(map(_left_over, profiles))
             return len(profiles)
 
@@ -208,9 +209,7 @@ class ProfileLeases:
             .values(
                 in_use=True,
                 ws_url=None,
-                lease_token=token,
-                lease_owner=self._owner,
-                lease_expires_at=database_time(plus=self._lease_seconds),
+                **lease_columns(token, owner=self._owner, seconds=self._lease_seconds),
             )
         )
         async with self._database.transaction() as db:
@@ -218,22 +217,21 @@ class ProfileLeases:
                 # Two that count at the same time would both find the last place free. SQLite has one writer.
                 await db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FLEET_LOCK})
             taken = await db.execute(statement)
-            if not taken.rowcount:  # type: ignore[attr-defined]
+            if not affected_rows(taken):
                 await self.check_free(db, profile_id)
                 raise ProfileInUseException(profile_id)
 
     async def _renew(self, profile_id: str, token: str) -> bool:
-        return await self._set(profile_id, token, lease_expires_at=database_time(plus=self._lease_seconds))
+        return await renew_lease(
+            self._database, Profile, *_held(profile_id, token), seconds=self._lease_seconds
+        )
 
     async def _set(self, profile_id: str, token: str, **values: Any) -> bool:
-        """One statement, guarded by the token; whether it changed the row."""
-        async with self._database.transaction() as db:
-            result = await db.execute(
-                update(Profile)
-                .where(Profile.profile_id == profile_id, Profile.lease_token == token)
-                .values(**values)
-            )
-        return bool(result.rowcount)  # type: ignore[attr-defined]
+        return await update_held(self._database, Profile, *_held(profile_id, token), **values)
+
+
+def _held(profile_id: str, token: str) -> tuple[ColumnElement[bool], ...]:
+    return Profile.profile_id == profile_id, Profile.lease_token == token
 
 
 def _running_query() -> Any:

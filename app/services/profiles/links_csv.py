@@ -11,7 +11,7 @@ from app.clients.profile_browser import is_profile_id
 from app.database import Database
 from app.models import Profile
 from app.services.profiles.directory import ProfileDirectory
-from app.services.shared.import_files import limited
+from app.services.shared.import_files import BadLine, csv_rows, limited
 from app.utils.exceptions import AppException, InvalidRequestException
 from app.utils.foreign_text import neutralised, restored
 from app.utils.handles import APP_NAME, normalize_handle
@@ -19,13 +19,6 @@ from app.utils.handles import APP_NAME, normalize_handle
 COLUMNS: Final = ("profile_id", "twitter_username", "api_app")
 _REQUIRED: Final = COLUMNS[:2]
 _CHUNK: Final = 1000
-
-
-@dataclass(frozen=True)
-class BadLine:
-    line: int
-    """Number of the line in the file, from 1."""
-    reason: str
 
 
 @dataclass
@@ -47,38 +40,19 @@ async def import_links(
     `progress` gets the number of each line done. Raises `InvalidRequestException` when the header lacks a column, a
     line is no CSV, or there are too many rows; what came before is linked.
     """
-    reader = csv.DictReader(lines)
     report = ImportReport()
     try:
-        await _import(reader, report, database, directory, actor, progress)
-    except csv.Error as error:
-        reason = f"The CSV cannot be read after line {reader.line_num}: {error}"
-        raise InvalidRequestException(f"{reason}; {report.linked} linked before it") from None
+        for number, row in limited(csv_rows(lines, columns=COLUMNS, required=_REQUIRED, strict=False)):
+            try:
+                await _link(database, directory, row, actor)
+                report.linked += 1
+            except (AppException, ValueError) as error:
+                reason = error.message if isinstance(error, AppException) else str(error)
+                report.bad_lines.append(BadLine(number, reason))
+            progress(number)
     except InvalidRequestException as error:
         raise InvalidRequestException(f"{error.message}; {report.linked} linked before it") from None
     return report
-
-
-async def _import(
-    reader: "csv.DictReader[str]",
-    report: ImportReport,
-    database: Database,
-    directory: ProfileDirectory,
-    actor: str,
-    progress: Callable[[int], None],
-) -> None:
-    if missing := [name for name in _REQUIRED if name not in (reader.fieldnames or ())]:
-        raise InvalidRequestException(
-            f"The first line must name the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
-        )
-    for row in limited(reader):
-        try:
-            await _link(database, directory, row, actor)
-            report.linked += 1
-        except (AppException, ValueError) as error:
-            reason = error.message if isinstance(error, AppException) else str(error)
-            report.bad_lines.append(BadLine(reader.line_num, reason))
-        progress(reader.line_num)
 
 
 async def export_links(database: Database, file: TextIO, *, everything: bool = False) -> int:

@@ -7,12 +7,12 @@ processes, and the first 429 stops all calls until an operator says otherwise.
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import case, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database, database_clock, insert_or_update
+from app.database import Database, affected_rows, database_clock, insert_or_update
 from app.models import ApiGate, utc_now
 from app.services.events import recorder
 from app.utils.exceptions import GoLoginBreakerOpenException
@@ -63,7 +63,7 @@ class CloudGate:
                 .where(ApiGate.name == _NAME, ApiGate.opened_at.is_(None))
                 .values(opened_at=utc_now(), open_reason=reason)
             )
-            if not _changed(opened):
+            if not affected_rows(opened):
                 return
             recorder.record(db, "gologin.breaker_opened", reason=reason)
         log.critical("gologin.breaker_opened", reason=reason, action="POST /gologin/breaker/close")
@@ -75,9 +75,10 @@ class CloudGate:
             .where(ApiGate.name == _NAME, ApiGate.opened_at.is_not(None))
             .values(opened_at=None, open_reason=None)
         )
-        if _changed(closed):
+        was_open = affected_rows(closed) > 0
+        if was_open:
             recorder.record(db, "gologin.breaker_closed", actor=actor)
-        return _changed(closed)
+        return was_open
 
     async def state(self) -> BreakerState:
         async with self._database.reading() as db:
@@ -119,7 +120,3 @@ class CloudGate:
 async def _add_row(db: AsyncSession) -> None:
     row = insert_or_update(db, ApiGate).values(name=_NAME, next_free=0.0)
     await db.execute(row.on_conflict_do_nothing())
-
-
-def _changed(result: Any) -> bool:
-    return bool(result.rowcount)

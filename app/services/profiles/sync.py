@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.clients.profile_browser import BrowserProfile, ProfileBrowserClient
-from app.database import Database, insert_or_update
+from app.database import Database, affected_rows, insert_or_update
 from app.models import Profile, ProfileSync, SyncStatus, utc_now
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
@@ -285,7 +285,7 @@ class ProfileSyncService:
                 changed = await db.execute(
                     update(Profile).where(Profile.id.in_(chunk), Profile.is_active).values(is_active=False)
                 )
-                result.gone += changed.rowcount  # type: ignore[attr-defined]
+                result.gone += affected_rows(changed)
             result.conflicts = await _count_conflicts(db)
             await _end(db, sync_id, SyncStatus.COMPLETED, result)
             recorder.record(db, "profiles.synced", sync_id=sync_id, **asdict(result))
@@ -320,7 +320,7 @@ async def _keep_running(db: AsyncSession, sync_id: str) -> None:
     still = update(ProfileSync).where(
         ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING
     )
-    if not (await db.execute(still.values(updated_at=utc_now()))).rowcount:  # type: ignore[attr-defined]
+    if not affected_rows(await db.execute(still.values(updated_at=utc_now()))):
         raise LeaseLostException
 
 

@@ -13,6 +13,7 @@ from pgqueuer.ports import RepositoryPort
 from app.database import Database
 from app.models import AuthorizationSession, ConsentMode, utc_now
 from app.services.queue.engines import Engine, Manager, MemoryEngine, PostgresqlEngine
+from app.utils.backoff import retry_delay
 from app.utils.logger import get_logger
 from app.utils.tasks import happens_within
 
@@ -123,7 +124,7 @@ class JobQueue:
         A handler that returns seconds is called again with the same id after them. When the database goes away the
         handlers go on, and deliveries do when it is back.
         """
-        loop, wait = asyncio.get_running_loop(), _FIRST_WAIT
+        loop, attempt = asyncio.get_running_loop(), 1
         while not self._stopping.is_set():
             began, lost = loop.time(), asyncio.Event()
             try:
@@ -131,7 +132,8 @@ class JobQueue:
                     await self._deliver(queries, lost, handle)
             except Exception as error:
                 self._went_away(error)
-                wait = _FIRST_WAIT if loop.time() - began > _LONGEST_WAIT else min(2 * wait, _LONGEST_WAIT)
+                attempt = 1 if loop.time() - began > _LONGEST_WAIT else attempt + 1
+                wait = retry_delay(attempt, base=_FIRST_WAIT, ceiling=_LONGEST_WAIT)
                 await happens_within(self._stopping, wait)
         if self._detached:
             await asyncio.wait(self._detached)

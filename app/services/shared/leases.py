@@ -6,13 +6,20 @@ one wins, and one that was away too long finds its lease gone. Expiries are set 
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
+from sqlalchemy import ColumnElement, update
+
+from app.database import Database, affected_rows, database_time
+from app.models.base import Lease
 from app.utils.exceptions import DatabaseUnavailableException, LeaseLostException
 from app.utils.logger import get_logger
 from app.utils.tasks import happens_within
+
+NO_LEASE: Final[Mapping[str, Any]] = {"lease_token": None, "lease_owner": None, "lease_expires_at": None}
+"""Columns of a row that nobody holds."""
 
 _BEATS_PER_LEASE: Final = 3
 
@@ -21,6 +28,48 @@ log = get_logger(__name__)
 
 def new_lease_token() -> str:
     return str(uuid.uuid4())
+
+
+def lease_columns(token: str, *, owner: str, seconds: float) -> dict[str, Any]:
+    """Return the columns of a row that `owner` holds for `seconds` from now."""
+    expires_at = database_time(plus=seconds)
+    return {"lease_token": token, "lease_owner": owner, "lease_expires_at": expires_at}
+
+
+def take_lease(row: Lease, *, owner: str | None, seconds: float) -> str:
+    """Give `owner` a lease of `seconds` on a row that the transaction has locked; return the lease's token."""
+    row.lease_token = token = new_lease_token()
+    row.lease_owner, row.lease_expires_at = owner, database_time(plus=seconds)
+    return token
+
+
+def clear_lease(row: Lease) -> None:
+    """End the lease of a row that the transaction has locked."""
+    row.lease_token = row.lease_owner = row.lease_expires_at = None
+
+
+def has_no_lease(model: type[Lease]) -> ColumnElement[bool]:
+    """Build the condition that nobody holds the row, or no longer."""
+    return model.lease_expires_at.is_(None) | (model.lease_expires_at < database_time())
+
+
+async def renew_lease(
+    database: Database, model: type[Lease], *held: ColumnElement[bool], seconds: float
+) -> bool:
+    """Extend a lease by `seconds` from now; False when it is lost. `held` as in `update_held`."""
+    return await update_held(database, model, *held, lease_expires_at=database_time(plus=seconds))
+
+
+async def update_held(
+    database: Database, model: type[Lease], *held: ColumnElement[bool], **values: Any
+) -> bool:
+    """Change the columns of one row under its lease, in one statement; False when the lease is lost.
+
+    `held`: conditions that name the row and its lease token.
+    """
+    async with database.transaction() as db:
+        result = await db.execute(update(model).where(*held).values(**values))
+    return affected_rows(result) > 0
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import database_time
 from app.models import AppState, Credential, CredentialStatus, Event, utc_now
 from app.services.oauth.rate_limits import CallBudgets
+from app.services.shared.leases import has_no_lease
 
 _ENDS: Final = ("credential.refreshed", "credential.refresh_failed", "credential.broken")
 """Events of a call of the token endpoint that has ended."""
@@ -49,7 +50,7 @@ def due(
             | (Credential.refreshed_at <= now - interval)
             | (Credential.refreshed_at > now + interval)
             | (Credential.spending_version == Credential.version),  # its chain is broken
-            is_free(),
+            has_no_lease(Credential),
             among,
         )
         .order_by(Credential.refresh_due_at)
@@ -64,10 +65,6 @@ def within(room: Mapping[str, int], rows: Sequence[Credential]) -> Iterator[Cred
             yield row
         if row.api_app in left:
             left[row.api_app] -= 1
-
-
-def is_free() -> ColumnElement[bool]:
-    return Credential.lease_expires_at.is_(None) | (Credential.lease_expires_at < database_time())
 
 
 async def _in_flight(db: AsyncSession) -> Counter[str]:

@@ -3,7 +3,6 @@
 No value of an entry is in a message, column names included: a file without a header has a token in their place.
 """
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,8 +17,7 @@ from app.database import Database, insert_or_update
 from app.models import Credential, utc_now
 from app.services.events import recorder
 from app.services.interfaces import TokenSet
-from app.services.profiles.links_csv import BadLine
-from app.services.shared.import_files import MAX_IMPORT_ROWS, limited
+from app.services.shared.import_files import MAX_IMPORT_ROWS, BadLine, csv_rows, limited
 from app.services.tokens.service import CredentialService
 from app.utils.exceptions import InvalidRequestException
 from app.utils.foreign_text import restored
@@ -76,26 +74,12 @@ class ImportReport:
 
 def csv_entries(lines: Iterable[str]) -> Iterator[Entry]:
     """Numbered by their lines. Raises `InvalidRequestException` for what is no such table."""
-    reader = csv.DictReader(lines, strict=True)
-    try:
-        header = reader.fieldnames or ()
-        if missing := [name for name in _REQUIRED if name not in header]:
-            raise InvalidRequestException(
-                f"The first line must name columns of {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
-            )
-        if unknown := len(set(header) - set(COLUMNS)):
-            raise InvalidRequestException(
-                f"{unknown} of the first line's columns are unknown; known are {', '.join(COLUMNS)}"
-            )
-        for values in limited(reader):
-            given = {name: value for name, value in values.items() if value not in (None, "")}
-            # Our own exports name these; a token is taken as it is.
-            exported = {name: restored(given[name]) for name in _EXPORTED & given.keys()}
-            yield reader.line_num, given | exported
-    except UnicodeDecodeError:
-        raise InvalidRequestException(f"The CSV is not UTF-8 text after line {reader.line_num}") from None
-    except csv.Error:
-        raise InvalidRequestException(f"The CSV cannot be read after line {reader.line_num}") from None
+    rows = csv_rows(lines, columns=COLUMNS, required=_REQUIRED, allow_unknown_columns=False)
+    for number, values in limited(rows):
+        given = {name: value for name, value in values.items() if value not in (None, "")}
+        # Our own exports name these; a token is taken as it is.
+        exported = {name: restored(given[name]) for name in _EXPORTED & given.keys()}
+        yield number, given | exported
 
 
 def json_entries(content: bytes) -> list[Entry]:

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.token_answers import MAX_TOKEN_LIFE
-from app.database import Database, database_time
+from app.database import Database
 from app.models import Credential, CredentialStatus, utc_now
 from app.services.events import recorder
 from app.services.interfaces import TokenSet
@@ -24,10 +24,11 @@ from app.services.oauth.app_state import AppStates
 from app.services.oauth.rate_limits import CallBudgets
 from app.services.shared.group_commit import GroupCommit
 from app.services.shared.isolation import UsableRows
-from app.services.shared.leases import new_lease_token
-from app.services.tokens.due_refreshes import due, is_free, room_for_calls, within
+from app.services.shared.leases import clear_lease, has_no_lease, lease_columns, new_lease_token
+from app.services.tokens.due_refreshes import due, room_for_calls, within
 from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, HeldRefresh, RefreshResult, save_all
 from app.services.tokens.vault import CredentialVault
+from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException, RefreshedJustNowException, TwitterAPIException
 from app.utils.logger import get_logger
 from app.utils.waits import CallLimit, bounded_wait
@@ -35,8 +36,7 @@ from app.utils.waits import CallLimit, bounded_wait
 _TOO_MANY_REQUESTS: Final = 429
 _LONGEST_WAIT: Final = 3600.0
 _CALLS_LEFT: Final = "no calls left"
-_MOST_DOUBLINGS: Final = 20
-"""A float overflows after 1,024."""
+_JITTER: Final = 0.5
 _SHARE_OF_LIFE: Final = 0.5
 """A token is refreshed in the second half of its life at the earliest, however wide the margin is."""
 
@@ -123,7 +123,7 @@ class RefreshLeases:
             Credential.version == version,
             Credential.status == CredentialStatus.ACTIVE,
             Credential.refresh_token.is_not(None),
-            is_free(),
+            has_no_lease(Credential),
         )
         async with self._database.transaction() as db:
             row = await db.scalar(query.with_for_update())
@@ -227,7 +227,8 @@ class RefreshLeases:
             wait = bounded_wait(self._wait_after(error, row.refresh_failures))
             row.refresh_due_at = utc_now() + timedelta(seconds=wait)
             row.refresh_error_code = error.error_code
-            _set(row, NOT_HELD)
+            row.spending_version = None
+            clear_lease(row)
             self._record(
                 db,
                 "credential.refresh_failed",
@@ -283,8 +284,8 @@ class RefreshLeases:
         asked_for = error.retry_after or 0.0
         if asked_for and isinstance(error, TwitterAPIException) and error.status == _TOO_MANY_REQUESTS:
             return asked_for  # the app's calls were too many, not the account's
-        wait = min(_LONGEST_WAIT, self._times.retry * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
-        return max(wait * random.uniform(0.5, 1.5), asked_for)  # noqa: S311
+        wait = retry_delay(failures, base=self._times.retry, ceiling=_LONGEST_WAIT, jitter=_JITTER)
+        return max(wait, asked_for)
 
     async def _mark(self, db: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
         """Mark rows as being refreshed, in one statement: `taken` have one lease token."""
@@ -292,9 +293,7 @@ class RefreshLeases:
             update(Credential)
             .where(Credential.id.in_([held.credential_id for held in taken]))
             .values(
-                lease_token=taken[0].lease_token,
-                lease_owner=self._owner,
-                lease_expires_at=database_time(plus=self._times.lease),
+                **lease_columns(taken[0].lease_token, owner=self._owner, seconds=self._times.lease),
                 spending_version=Credential.version,
             ),
             execution_options={"synchronize_session": False},
@@ -336,7 +335,7 @@ class RefreshLeases:
     def _break(self, db: AsyncSession, row: Credential, code: str) -> None:
         row.status = CredentialStatus.REAUTHORIZATION_REQUIRED
         row.refresh_error_code, row.refresh_due_at = code, None
-        row.lease_token = row.lease_owner = row.lease_expires_at = None
+        clear_lease(row)
         recorder.record(
             db,
             "credential.broken",
@@ -377,8 +376,3 @@ def _same_version(held: HeldRefresh) -> tuple[ColumnElement[bool], ...]:
 
 def _held(held: HeldRefresh) -> Select[Credential]:
     return select(Credential).where(*_same_version(held), Credential.lease_token == held.lease_token)
-
-
-def _set(row: Credential, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        setattr(row, name, value)

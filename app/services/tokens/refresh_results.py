@@ -1,6 +1,6 @@
 """Results of refreshes, written to their rows: many in one transaction, each fenced by the version that it spent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -11,14 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import Credential, CredentialStatus
 from app.services.events import recorder
+from app.services.shared.leases import NO_LEASE
 
-NOT_HELD: Final[dict[str, Any]] = {
-    "spending_version": None,
-    "lease_token": None,
-    "lease_owner": None,
-    "lease_expires_at": None,
-}
-
+NOT_HELD: Final[Mapping[str, Any]] = {"spending_version": None, **NO_LEASE}
 
 NO_FAILURES: Final[dict[str, Any]] = {
     "refresh_failures": 0,

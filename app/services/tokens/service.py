@@ -13,7 +13,7 @@ from sqlalchemy import Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
-from app.database import Database, database_time, insert_or_update
+from app.database import Database, insert_or_update
 from app.models import (
     OPEN_STATUSES,
     AuthorizationSession,
@@ -26,7 +26,7 @@ from app.services.interfaces import OAuthServiceProtocol, TokenSet
 from app.services.shared.access import EVERYTHING, Reach
 from app.services.shared.group_commit import GroupCommit
 from app.services.shared.isolation import for_each, isolate_rows
-from app.services.shared.leases import new_lease_token
+from app.services.shared.leases import take_lease
 from app.services.tokens.refresh_leases import EXPIRED, REFUSED, RefreshLeases, expiry
 from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD
 from app.services.tokens.refresher import TokenRefresher
@@ -192,8 +192,8 @@ class CredentialService:
             if row is None:
                 raise TokenNotFoundException(account_id, api_app)
             row.status = CredentialStatus.REVOKING
-            row.lease_token, row.lease_owner = new_lease_token(), actor[:128]
-            row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
+            take_lease(row, owner=actor[:128], seconds=_REVOKE_LEASE)
+            row.refresh_due_at = row.lease_expires_at
             recorder.record(db, "credential.revoking", account_id=account_id, api_app=api_app, actor=actor)
         return await self._revoke_held(row)
 
@@ -208,8 +208,8 @@ class CredentialService:
             async with self._database.transaction() as db:
                 taken = (await db.scalars(query.with_for_update(skip_locked=True))).all()
                 for row in taken:
-                    row.lease_token = new_lease_token()
-                    row.lease_expires_at = row.refresh_due_at = database_time(plus=_REVOKE_LEASE)
+                    take_lease(row, owner=row.lease_owner, seconds=_REVOKE_LEASE)
+                    row.refresh_due_at = row.lease_expires_at
             rows.extend(taken)
             return len(taken)
 
@@ -320,6 +320,7 @@ class CredentialService:
         except AppException as error:
             log.warning("credential.not_revoked", account_id=row.account_id, error_code=error.error_code)
             again = utc_now() + timedelta(seconds=max(error.retry_after or 0.0, _REVOKE_RETRY))
+            # The owner stays: it names who asked.
             values = {"lease_token": None, "lease_expires_at": None, "refresh_due_at": again}
             async with self._database.transaction() as db:
                 await db.execute(

@@ -3,14 +3,13 @@
 Whoever changes deliveries locks their endpoint; `webhook_lines` says whose turn it is.
 """
 
-import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -27,10 +26,11 @@ from app.models import (
 )
 from app.services.events import recorder
 from app.services.shared.isolation import UsableRows, isolate_rows
-from app.services.shared.leases import new_lease_token
+from app.services.shared.leases import clear_lease, has_no_lease, renew_lease, take_lease
 from app.services.webhooks import ordering
 from app.services.webhooks.message import Message, message_of
 from app.services.webhooks.vault import WebhookVault
+from app.utils.backoff import jittered
 from app.utils.exceptions import DecryptionException
 from app.utils.logger import get_logger
 
@@ -148,20 +148,14 @@ class WebhookDeliveries:
     def _leased(
         self, endpoint: WebhookEndpoint, row: WebhookDelivery, message: Message, secrets: Sequence[SecretStr]
     ) -> Claim:
-        token = row.lease_token = new_lease_token()
-        row.lease_owner, row.lease_expires_at = self._owner, database_time(plus=self.limits.lease)
+        token = take_lease(row, owner=self._owner, seconds=self.limits.lease)
         is_trial = endpoint.failing_since is not None
         return Claim(row.id, token, endpoint.url, secrets, message, is_trial, endpoint.updated_at)
 
     async def renew(self, claim: Claim) -> bool:
         """Keep the lease; False when it is lost."""
-        async with self._database.transaction() as db:
-            renewed = await db.execute(
-                update(WebhookDelivery)
-                .where(*_held(claim))
-                .values(lease_expires_at=database_time(plus=self.limits.lease))
-            )
-        return bool(renewed.rowcount)  # type: ignore[attr-defined]
+        seconds = self.limits.lease
+        return await renew_lease(self._database, WebhookDelivery, *_held(claim), seconds=seconds)
 
     async def apply(self, endpoint_row_id: int, results: Sequence[tuple[Claim, WebhookAnswer]]) -> None:
         """Apply results; those whose lease was lost change nothing."""
@@ -198,7 +192,7 @@ class WebhookDeliveries:
                 answer=answer.answer,
             )
         )
-        row.lease_token = row.lease_owner = row.lease_expires_at = None
+        clear_lease(row)
         row.attempts += 1
         if answer.succeeded:
             await _complete(db, row, DeliveryStatus.DELIVERED)
@@ -229,7 +223,7 @@ def next_wait(waits: Sequence[float], attempts: int, retry_after: float | None) 
     """
     if attempts > len(waits):
         return None
-    wait = waits[attempts - 1] * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+    wait = jittered(waits[attempts - 1], _JITTER)
     return max(wait, min(retry_after or 0.0, _LONGEST_RETRY_AFTER))
 
 
@@ -256,7 +250,7 @@ def _is_due() -> tuple[ColumnElement[bool], ...]:
     return (
         WebhookDelivery.status == DeliveryStatus.PENDING,
         WebhookDelivery.next_attempt_at <= database_time(),
-        ordering.is_free(),
+        has_no_lease(WebhookDelivery),
     )
 
 
@@ -273,7 +267,7 @@ async def _park_unsent(
     db: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, reason: str
 ) -> None:
     db.add(WebhookAttempt(delivery_id=row.id, milliseconds=0, error=reason))
-    row.lease_token = row.lease_owner = row.lease_expires_at = None
+    clear_lease(row)
     await _park(db, endpoint, row)
 
 

@@ -14,6 +14,7 @@ from app.database import Database, insert_or_update
 from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus
 from app.services.events import order, recorder
 from app.services.events.order import Position
+from app.services.shared.leases import NO_LEASE, has_no_lease
 from app.services.webhooks import ordering
 from app.utils.exceptions import DatabaseUnavailableException
 from app.utils.logger import get_logger
@@ -96,13 +97,11 @@ async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable
         "attempts": 0,
         "next_attempt_at": None,
         "completed_at": None,
-        "lease_token": None,
-        "lease_owner": None,
-        "lease_expires_at": None,
+        **NO_LEASE,
     }
     insert = insert_or_update(db, WebhookDelivery).values(rows)
     columns = [WebhookDelivery.endpoint_row_id, WebhookDelivery.event_id]
-    is_free = ordering.is_free()  # what is being sent is told anyway
+    is_free = has_no_lease(WebhookDelivery)  # what is being sent is told anyway
     await db.execute(insert.on_conflict_do_update(index_elements=columns, set_=again, where=is_free))
     await ordering.take_places(db, endpoint.id, [event.id for event in events])
 

@@ -120,11 +120,6 @@ def _pending(endpoint_row_id: int) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def is_free() -> ColumnElement[bool]:
-    """Nobody is sending it."""
-    return WebhookDelivery.lease_expires_at.is_(None) | (WebhookDelivery.lease_expires_at < database_time())
-
-
 def _is_behind() -> ColumnElement[bool]:
     """An earlier one of the same account is pending."""
     earlier = aliased(WebhookDelivery)

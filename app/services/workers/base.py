@@ -14,6 +14,7 @@ from app.database import after_commit
 from app.models import utc_now
 from app.services.operations.worker_runs import Schedule, Turn, WorkerRuns
 from app.services.shared.leases import kept_alive
+from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
 from app.utils.tasks import happens_within, uninterrupted
@@ -180,7 +181,8 @@ class PeriodicWorker(Worker):
             await uninterrupted(self._runs.finish(self._turn, turn, succeeded=succeeded, next_in=next_in))
 
     def _retry_in(self) -> float:
-        return min(self._interval, self._retry_interval * 2.0 ** min(self.status.consecutive_failures, 10))
+        attempt = self.status.consecutive_failures + 1
+        return retry_delay(attempt, base=self._retry_interval, ceiling=self._interval)
 
     def _until_next_look(self) -> float:
         assert self.status.next_run is not None

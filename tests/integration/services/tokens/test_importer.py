@@ -79,6 +79,6 @@ async def test_entries_before_one_that_cannot_be_read_are_stored(open_services: 
             handle_problem=context.tokens.oauth.handle_problem,
             replace=False,
         )
-        with pytest.raises(InvalidRequestException, match=r"after line 2; 1 stored before it"):
+        with pytest.raises(InvalidRequestException, match=r"after line 2: .*; 1 stored before it"):
             await importer.run(csv_entries(lines), actor="tests")
         assert await count(context.database, Credential) == 1

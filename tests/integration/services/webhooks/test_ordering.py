@@ -288,9 +288,9 @@ async def test_a_webhook_is_changed_by_those_who_change_it_alone(context: Contex
 async def test_a_process_whose_clock_is_ahead_delays_nothing(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    for module in ("webhook_deliveries", "webhook_lines", "webhook_fanout"):
+    for module in ("deliveries", "ordering", "fanout"):
         monkeypatch.setattr(
-            f"app.services.{module}.utc_now", lambda: utc_now() + timedelta(days=1), raising=False
+            f"app.services.webhooks.{module}.utc_now", lambda: utc_now() + timedelta(days=1), raising=False
         )
     receiver.answer = lambda _: reply(500)
     await add_webhook(context, receiver)
