@@ -65,8 +65,8 @@ fuzz: $(DEV) ## Send N=2000 generated requests to each of both databases, with a
 coverage: $(DEV) $(BROWSER) $(NODE) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
-.PHONY: check check-format check-lint check-types check-imports check-openapi check-docker check-compose check-migrations
-check: check-format check-lint check-types check-imports check-openapi check-docker check-compose check-migrations ## Run what CI runs besides the tests
+.PHONY: check check-format check-lint check-types check-imports check-openapi check-reference check-docs check-docker check-compose check-migrations
+check: check-format check-lint check-types check-imports check-openapi check-reference check-docs check-docker check-compose check-migrations ## Run what CI runs besides the tests
 	@echo "check: everything passed"
 
 check-format: $(DEV)
@@ -89,6 +89,14 @@ check-openapi: $(DEV)
 	@echo "== openapi.json is what the code says"
 	@$(PY) -m scripts.openapi --check
 
+check-reference: $(DEV)
+	@echo "== generated pages are what the code says"
+	@$(PY) -m scripts.cli_reference --check
+
+check-docs: $(DEV)
+	@echo "== documentation: the site builds, no link is broken"
+	@$(VENV)/bin/zensical build --strict >/dev/null
+
 check-docker: $(DEV)
 	@echo "== Dockerfile (hadolint)"
 	@$(VENV)/bin/hadolint --no-color Dockerfile
@@ -106,6 +114,14 @@ check-migrations: $(DEV)
 openapi: $(DEV) ## Write openapi.json anew
 	@$(PY) -m scripts.openapi
 
+.PHONY: reference
+reference: $(DEV) ## Write the generated pages of docs/ anew
+	@$(PY) -m scripts.cli_reference
+
+.PHONY: docs
+docs: $(DEV) ## Build the documentation as a site in site/; fails on a broken link
+	@$(VENV)/bin/zensical build --strict --clean
+
 .PHONY: fmt
 fmt: $(DEV) ## Format the code and fix what ruff can fix
 	@$(VENV)/bin/ruff check --fix-only --quiet .
@@ -117,7 +133,7 @@ venv: $(DEV) $(BROWSER) $(NODE) ## Set everything up: virtual environment, requi
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and demo data; .env and data/ stay
-	@rm -rf $(VENV) tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	@rm -rf $(VENV) tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov site .cache
 	@find app tests alembic scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.txt
