@@ -91,6 +91,7 @@ check-openapi: $(DEV)
 
 check-reference: $(DEV)
 	@echo "== generated pages are what the code says"
+	@$(PY) -m scripts.settings_reference --check
 	@$(PY) -m scripts.cli_reference --check
 
 check-docs: $(DEV)
@@ -115,7 +116,8 @@ openapi: $(DEV) ## Write openapi.json anew
 	@$(PY) -m scripts.openapi
 
 .PHONY: reference
-reference: $(DEV) ## Write the generated pages of docs/ anew
+reference: $(DEV) ## Write .env.example and the generated pages of docs/ anew
+	@$(PY) -m scripts.settings_reference
 	@$(PY) -m scripts.cli_reference
 
 .PHONY: docs

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from scripts import cli_reference
+from app.config import Settings
+from scripts import cli_reference, settings_reference
 from scripts.generated import write_or_check
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,19 @@ def pages(nav: Any) -> list[str]:
 
 def test_the_reference_of_commands_is_what_the_code_says():
     assert cli_reference.PATH.read_text() == cli_reference.render()
+
+
+def test_the_reference_of_settings_is_what_the_code_says():
+    for path, text in settings_reference.render().items():
+        assert path.read_text() == text, path
+
+
+def test_every_setting_has_a_description():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_sections_of_settings_begin_with_settings():
+    assert settings_reference.FIRST_OF_SECTION.keys() <= Settings.model_fields.keys()
 
 
 def test_an_outdated_page_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
