@@ -181,8 +181,8 @@ class Settings(BaseSettings):
     event_stream_lifetime: PositiveSeconds = 3_600.0
     """Seconds after which an event stream ends; its client connects again."""
     event_stream_heartbeat: PositiveSeconds = 15.0
-    """Seconds without an event after which a stream sends a comment. As often the service checks that the
-    stream's key may still read."""
+    """Seconds without an event after which a stream sends a comment. At the same interval the service checks
+    that the stream's key may still read."""
     event_exports: int = Field(default=8, ge=1)
     """Event exports that one process serves at once; more answer 429."""
     event_exports_per_key: int = Field(default=2, ge=1)
