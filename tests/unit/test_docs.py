@@ -62,6 +62,16 @@ def pages(nav: Any) -> list[str]:
     return [page for entry in entries for page in pages(entry)]
 
 
+def test_paths_that_the_pages_name_exist():
+    """Code moves, and a page goes on naming its old place."""
+    named = re.compile(r"`((?:app|sandbox|tests|scripts|docs|alembic|benchmarks)/[\w/.]+)`")
+    found = {
+        path for page in [ROOT / "README.md", *DOCS.glob("*.md")] for path in named.findall(page.read_text())
+    }
+    assert found
+    assert [path for path in sorted(found) if not (ROOT / path).exists()] == []
+
+
 def test_the_reference_of_commands_is_what_the_code_says():
     assert cli_reference.PATH.read_text() == cli_reference.render()
 
