@@ -122,6 +122,7 @@ reference: $(DEV) ## Write .env.example and the generated pages of docs/ anew
 
 .PHONY: docs
 docs: $(DEV) ## Build the documentation as a site in site/; fails on a broken link
+	@rm -rf site
 	@$(VENV)/bin/zensical build --strict --clean
 
 .PHONY: fmt
