@@ -65,8 +65,8 @@ fuzz: $(DEV) ## Send N=2000 generated requests to each of both databases, with a
 coverage: $(DEV) $(BROWSER) $(NODE) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
-.PHONY: check check-format check-lint check-types check-imports check-openapi check-requirements check-docker check-compose check-migrations
-check: check-format check-lint check-types check-imports check-openapi check-requirements check-docker check-compose check-migrations ## Run what CI runs besides the tests
+.PHONY: check check-format check-lint check-types check-imports check-openapi check-requirements check-reference check-docs check-docker check-compose check-migrations
+check: check-format check-lint check-types check-imports check-openapi check-requirements check-reference check-docs check-docker check-compose check-migrations ## Run what CI runs besides the tests
 	@echo "check: everything passed"
 
 check-format: $(DEV)
@@ -93,6 +93,15 @@ check-requirements: $(DEV)
 	@echo "== requirements*.txt are compiled from pyproject.toml"
 	@$(PY) scripts/check_requirements.py || { echo "'make requirements' compiles them" >&2; exit 1; }
 
+check-reference: $(DEV)
+	@echo "== generated pages are what the code says"
+	@$(PY) -m scripts.settings_reference --check
+	@$(PY) -m scripts.cli_reference --check
+
+check-docs: $(DEV)
+	@echo "== documentation: the site builds, no link is broken"
+	@$(VENV)/bin/zensical build --strict >/dev/null
+
 check-docker: $(DEV)
 	@echo "== Dockerfile (hadolint)"
 	@$(VENV)/bin/hadolint --no-color Dockerfile
@@ -118,6 +127,16 @@ requirements: $(DEV) ## Compile requirements.txt and requirements-dev.txt from p
 	@$(COMPILE) --output-file requirements.txt
 	@$(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
+.PHONY: reference
+reference: $(DEV) ## Write .env.example and the generated pages of docs/ anew
+	@$(PY) -m scripts.settings_reference
+	@$(PY) -m scripts.cli_reference
+
+.PHONY: docs
+docs: $(DEV) ## Build the documentation as a site in site/; fails on a broken link
+	@rm -rf site
+	@$(VENV)/bin/zensical build --strict --clean
+
 .PHONY: fmt
 fmt: $(DEV) ## Format the code and fix what ruff can fix
 	@$(VENV)/bin/ruff check --fix-only --quiet .
@@ -129,7 +148,7 @@ venv: $(DEV) $(BROWSER) $(NODE) ## Set everything up: virtual environment, requi
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and demo data; .env and data/ stay
-	@rm -rf $(VENV) build dist tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	@rm -rf $(VENV) build dist tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov site .cache
 	@find app sandbox tests alembic scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.txt

@@ -1,4 +1,4 @@
-"""Everything that can be set, read from the environment and `.env`; `.env.example` documents each field."""
+"""The settings, read from the environment and `.env`."""
 
 import json
 import os
@@ -114,127 +114,284 @@ class OAuthApp(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Durations are seconds unless the name says otherwise."""
+    """All settings. The docstring of a field is its description in `.env.example` and `docs/settings.md`."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8-sig", extra="forbid", frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8-sig",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     environment: Environment = Environment.DEVELOPMENT
+    """Where the service runs. Outside development it refuses to start with the placeholders of
+    `.env.example`."""
     host: str = "127.0.0.1"
+    """Address on which the API listens; 0.0.0.0 for all interfaces."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """Port of the API. 0: a free one; the log says which."""
     serve_workers: bool = True
+    """Whether `serve` also runs the workers. False: it answers the API only and leaves the work to `python -m
+    app worker` processes; needs PostgreSQL."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe level that is logged."""
 
     api_key: SecretStr = SecretStr(PLACEHOLDER)
+    """The bootstrap API key, with all scopes; at least 16 characters. Make one: `python -c "import secrets;
+    print(secrets.token_urlsafe(32))"`."""
     encryption_keys: SecretStr = SecretStr(f"dev:{_DEVELOPMENT_KEY}")
+    """Keys that encrypt stored tokens and webhook secrets, as `id:key,id:key`: the first encrypts, all decrypt.
+    Make one: `python -m app secrets generate`. The default is public: for development only."""
+
     rate_limit_per_minute: int = Field(default=100, ge=1)
+    """Requests of one API key in any minute, unless the key has its own limit; more answer 429."""
     rate_limit_storage: SecretStr = SecretStr("memory://")
-    """A Redis URI holds a password."""
+    """Where requests are counted. `memory://` counts in each process; `redis://:password@host:6379/0` (or
+    `rediss://`) for all processes together."""
     auth_failures_per_minute: int = Field(default=30, ge=1, le=1000)
+    """Requests without a valid key of one client address in any minute, per process; more answer 429. A valid
+    key is always accepted."""
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
+    """Size limit of a request body, in bytes; a larger one answers 413."""
     max_batch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    """Size limit of the body of a batch, in bytes."""
     max_batch_rows: int = Field(default=10_000, ge=1)
+    """Rows of one batch at most."""
     max_wait: PositiveSeconds = 60.0
-    docs_enabled: bool | None = None
-    """None: in development only."""
+    """Longest `Prefer: wait=…` that is honoured, in seconds."""
+    client_stall_timeout: PositiveSeconds = 30.0
+    """Seconds after which a client is cut off that takes nothing of its answer, or needs longer to send the
+    head of a request, or its body at less than 1 KiB a second (408)."""
+    keep_alive_seconds: int = Field(default=75, ge=1)
+    """Seconds that an idle connection stays open. Choose more than a proxy in front uses for its own
+    connections; else a call meets a connection that was just closed (502)."""
+    docs_enabled: bool | None = Field(default=None, examples=[True])
+    """Whether the pages /docs, /redoc and /openapi.json are served. Unset: in development only."""
     cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the API from a browser, as JSON: `["https://tools.example.com"]`.
+    Empty: none."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Networks of the proxies whose X-Forwarded-For is trusted, as JSON: `["10.0.0.0/8"]`. Empty: none, the
+    peer is the caller."""
+    event_stream_readers: int = Field(default=200, ge=1)
+    """Event streams that one process serves at once; more answer 429."""
+    event_stream_readers_per_key: int = Field(default=20, ge=1)
+    """Event streams of one API key in one process at once; more answer 429."""
+    event_stream_lifetime: PositiveSeconds = 3_600.0
+    """Seconds after which an event stream ends; its client connects again."""
+    event_stream_heartbeat: PositiveSeconds = 15.0
+    """Seconds without an event after which a stream sends a comment. At the same interval the service checks
+    that the stream's key may still read."""
+    event_exports: int = Field(default=8, ge=1)
+    """Event exports that one process serves at once; more answer 429."""
+    event_exports_per_key: int = Field(default=2, ge=1)
+    """Event exports of one API key in one process at once; more answer 429."""
+    event_export_lifetime: PositiveSeconds = 3_600.0
+    """Seconds after which an unfinished export is broken off."""
 
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///data/gologin.db")
-    """PostgreSQL's holds a password."""
-    postgres_password: SecretStr = SecretStr("")
-    """For docker-compose.yml only, which makes `database_url` of it."""
+    """The database: SQLite (a file, one process), or `postgresql+psycopg://user:password@host:5432/name`. In
+    the password write characters other than letters and digits as %XX."""
     database_pool_size: int = Field(default=20, ge=1)
+    """Database connections of one process at most."""
+    postgres_password: SecretStr = SecretStr("")
+    """Password of the PostgreSQL that docker-compose.yml starts (letters and digits); only that file reads
+    it."""
 
     profile_browser: Literal["gologin", "adspower"] = "gologin"
+    """The program that holds the profiles."""
     gologin_api_url: str = "https://api.gologin.com"
+    """GoLogin's cloud API, where profiles are listed."""
     gologin_api_token: SecretStr = SecretStr(PLACEHOLDER)
-    gologin_local_url: str = "http://localhost:36912"
+    """Token of the cloud API, from GoLogin's settings page (API)."""
     gologin_api_timeout: PositiveSeconds = 20.0
+    """Timeout of one call of the cloud API, in seconds; it answers within a few seconds or not at all."""
     gologin_requests_per_minute: int = Field(default=200, ge=1)
+    """Calls of the cloud API in any minute, over all processes. GoLogin allows 300 (free) or 1,200 (paid), and
+    revokes the token for good on one call too many: stay well below."""
+    gologin_local_url: str = "http://localhost:36912"
+    """The GoLogin desktop app on this machine, which starts and stops profiles; it must be running and signed
+    in."""
     profile_start_timeout: PositiveSeconds = 60.0
+    """Timeout of a profile's start, in seconds; GoLogin takes 5 to 60."""
     profile_stop_timeout: PositiveSeconds = 20.0
+    """Timeout of a profile's stop, in seconds; it waits until the browser has saved the profile."""
     max_concurrent_profiles: int = Field(default=10, ge=1)
-    fleet_max_running_profiles: int | None = Field(default=None, ge=1)
+    """Profiles that run on this machine at once; about two browsers for each core is right."""
+    fleet_max_running_profiles: int | None = Field(default=None, ge=1, examples=[30])
+    """Profiles that run on all machines together at once, as your plan allows. Unset: no such limit."""
     attended_max_running: int = Field(default=2, ge=1)
+    """Sessions with a person at the window that run at once, on all machines together: each holds its slot for
+    minutes. With SQLite one slot is kept for the other sessions."""
     profile_rule: Literal["name", "notes", "tag", "none"] = "name"
+    """Where a profile tells its account, unless it is linked by hand: in its name, its notes, a tag, or
+    nowhere."""
     profile_rule_pattern: str = r"^@?(?P<account>[A-Za-z0-9_]{1,15})$"
+    """Regular expression that is searched there. Its group `account` is the handle; a group `app`, if there is
+    one, is the OAuth app that the profile is for."""
     adspower_url: str = "http://local.adspower.net:50325"
+    """The AdsPower app on this machine; only for PROFILE_BROWSER=adspower."""
     browser_hosts: tuple[str, ...] = ()
-    """Where browsers may run besides this host and that of the profile browser's local API."""
+    """Hosts on which profiles' browsers may run besides this one and that of the local API, as JSON. Other
+    hosts are not called."""
 
-    oauth_apps: dict[str, OAuthApp] = {}
-    providers_file: Path | None = None
-    """TOML; read by `app.services.oauth.provider_file`."""
+    oauth_apps: dict[str, OAuthApp] = Field(
+        default={},
+        examples=[
+            {
+                "AIOTT1": {
+                    "client_id": PLACEHOLDER,
+                    "client_secret": PLACEHOLDER,
+                    "redirect_uri": "http://localhost:8000/callback",
+                    "scopes": ["tweet.read", "users.read", "offline.access"],
+                }
+            }
+        ],
+    )
+    """OAuth apps by the name that callers send as api_app, as JSON on one line. Without client_secret: a public
+    client. redirect_uri must be exactly the one registered at the provider; nothing needs to listen there.
+    `provider` names a provider of PROVIDERS_FILE, else X. `"kind": "oauth1"` is OAuth 1.0a, with the consumer
+    key and secret as client_id and client_secret, and no scopes. `consent` overrides CONSENT_MODE."""
+    providers_file: Path | None = Field(default=None, examples=["providers.toml"])
+    """TOML file with OAuth providers besides X; see docs/providers.md and providers.example.toml. Unset: X
+    only."""
     x_web_url: str = "https://x.com"
+    """Where X shows its consent page."""
     x_api_url: str = "https://api.x.com"
+    """Where X exchanges codes and tells whom a token belongs to."""
     oauth_api_timeout: PositiveSeconds = 15.0
+    """Timeout of one call of a provider's API, in seconds; short, because a browser waits during the
+    exchange."""
 
     consent_mode: Literal["automatic", "attended"] = "automatic"
+    """Who presses Authorize: automatic (the service) or attended (a person, in the profile's window). An app of
+    OAUTH_APPS and a request may override it (`consent`)."""
     authorization_timeout: PositiveSeconds = 120.0
+    """Seconds from the running profile to the stored tokens; the profile's start has its own timeout."""
     attended_timeout: PositiveSeconds = 900.0
+    """Additional seconds for a person in the profile's window, in attended and in resumed sessions."""
     browser_attach_timeout: PositiveSeconds = 20.0
+    """Seconds until the driver must be attached to the profile's browser."""
     page_load_timeout: PositiveSeconds = 30.0
+    """Seconds until the consent page must have loaded."""
     consent_button_timeout: PositiveSeconds = 10.0
+    """Seconds until the consent button must be pressable."""
     callback_timeout: PositiveSeconds = 30.0
-    chromedriver_path: Path | None = None
+    """Seconds from the click to the redirect."""
+    chromedriver_path: Path | None = Field(default=None, examples=["/usr/bin/chromedriver"])
+    """The chromedriver to use. Unset: the one on PATH if it fits the browser, else Selenium's own download."""
 
     session_lifetime: PositiveSeconds = 86_400.0
+    """Seconds that a session may wait for its start; then it ends as timeout."""
     session_max_running: PositiveSeconds = 7_200.0
+    """Seconds that a session may run; then the hourly cleanup ends it as timeout. At least
+    PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and ATTENDED_TIMEOUT together."""
     max_attempts: int = Field(default=3, ge=1)
+    """Attempts of one session at transient failures (profile start, browser crash, the provider's 5xx,
+    timeouts, a crash of the service)."""
     retry_wait: PositiveSeconds = 15.0
+    """Seconds before the second attempt; doubled with each further one, up to 15 minutes."""
     max_waiting: int = Field(default=50_000, ge=1)
+    """Waiting sessions at which a POST answers 429."""
     app_pause_after: int = Field(default=5, ge=1)
+    """Failures in a row by an OAuth app's own fault after which it is paused until an operator resumes it."""
     batch_max_running: int = Field(default=10, ge=1)
+    """Sessions of one batch that run at once, unless the batch has its own limit."""
     batch_stop_percent: int = Field(default=50, ge=0, le=100)
+    """A batch stops when more than this percentage of its last BATCH_STOP_WINDOW sessions failed. 100:
+    never."""
     batch_stop_window: int = Field(default=20, ge=1)
+    """Ended sessions of a batch over which failures are counted."""
     lease_seconds: PositiveSeconds = 20.0
+    """Seconds after which a claim that is not renewed belongs to a dead process."""
     foreign_lease_grace: PositiveSeconds = 600.0
-    machine_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=64)
+    """Seconds after which a profile is taken over whose lease another machine let expire: only that machine
+    could stop its browser."""
+    machine_name: str = Field(
+        default_factory=socket.gethostname, min_length=1, max_length=64, examples=["worker-1"]
+    )
+    """Name of this machine in leases. Unset: its host name. Set it where the host name changes with each start
+    (containers)."""
     shutdown_grace: PositiveSeconds = 30.0
+    """Seconds from SIGTERM to the exit: running authorizations may end, then their browsers are stopped."""
 
     refresh_margin: PositiveSeconds = 900.0
+    """Seconds before its expiry at which a token is refreshed; never in the first half of its life."""
     refresh_jitter: PositiveSeconds = 1_800.0
+    """Seconds, at most, by which a refresh starts earlier, at random, so that many tokens are not due
+    together."""
     refresh_concurrency: int = Field(default=50, ge=1)
+    """Accounts that one process refreshes at once."""
     refresh_retry_wait: PositiveSeconds = 30.0
+    """Seconds before a failed refresh is tried again; doubled with each further one, up to an hour."""
     refresh_min_interval: PositiveSeconds = 60.0
+    """Seconds between two refreshes of one account, however short the lifetimes are that its provider names. A
+    refresh by request (POST /accounts/{account_id}/refresh) does not wait for it."""
     token_spill_folder: Path = Path("data/spilled-tokens")
-    repair_apps: list[str] | None = None
+    """Folder for new tokens, encrypted, while the database cannot store them; on a disk that survives a
+    restart."""
+    repair_apps: list[str] | None = Field(default=None, examples=[["AIOTT1"]])
+    """OAuth apps whose accounts are authorized again automatically, as JSON: when their chain of refresh tokens
+    breaks, or when a caller asks for a token that has expired and has no refresh token. Unset: all apps. Empty:
+    none."""
     repair_per_day: int = Field(default=3, ge=0)
+    """Such sessions for one account and app within 24 hours."""
     repair_at_once: int = Field(default=5, ge=1)
+    """Such sessions of all accounts at once."""
     repair_interval: PositiveSeconds = 15.0
+    """Seconds between two searches for broken accounts."""
+
     webhook_allow_private_addresses: bool = False
+    """Whether webhooks may lead to private, loopback and link-local addresses, and use plain http: for
+    receivers inside your own network."""
     webhook_max_endpoints: int = Field(default=50, ge=1, le=1_000)
+    """Webhooks that can exist. Each has its own connections, so that none delays another."""
     webhook_timeout: PositiveSeconds = 10.0
+    """Timeout of one delivery attempt, in seconds, from the name look-up to the answer."""
     webhook_concurrency: int = Field(default=4, ge=1, le=100)
+    """Deliveries to one webhook at once, in each process."""
     webhook_retry_waits: list[PositiveSeconds] = [5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 28800]
+    """Seconds before the second attempt, the third and so on, as JSON; after the last one the delivery is
+    parked. The default makes a day."""
     webhook_pause_after_hours: float = Field(default=12, gt=0)
+    """Hours of nothing but failures after which a webhook is paused; less than a day, so that little is
+    parked."""
     webhook_retention_days: int = Field(default=30, ge=1)
+    """Days after which finished deliveries are deleted with their attempts."""
+
     sync_interval: PositiveSeconds = 900.0
+    """Seconds between two syncs of GoLogin's profile list."""
     sync_retry_interval: PositiveSeconds = 60.0
+    """Seconds until the next sync after one that failed."""
     cleanup_interval: PositiveSeconds = 3_600.0
+    """Seconds between two cleanups: stuck sessions, retention."""
     monitor_interval: PositiveSeconds = 60.0
-    loop_tick: PositiveSeconds = 0.1
+    """Seconds between two lines `monitor.snapshot`, and between two checks of the alarms."""
     session_retention_days: int = Field(default=90, ge=1)
+    """Days after which ended sessions, batches and syncs are deleted."""
     event_retention_days: int = Field(default=90, ge=1)
+    """Days after which events are deleted."""
     event_retention_count: int = Field(default=1_000_000, ge=1)
-    event_stream_readers: int = Field(default=200, ge=1)
-    event_stream_readers_per_key: int = Field(default=20, ge=1)
-    event_stream_lifetime: PositiveSeconds = 3_600.0
-    event_stream_heartbeat: PositiveSeconds = 15.0
-    event_exports: int = Field(default=8, ge=1)
-    event_exports_per_key: int = Field(default=2, ge=1)
-    event_export_lifetime: PositiveSeconds = 3_600.0
-    client_stall_timeout: PositiveSeconds = 30.0
-    keep_alive_seconds: int = Field(default=75, ge=1)
+    """Events that are kept. Above it routine ones (refreshes, stages, starts, releases, syncs) are deleted
+    first, then the oldest of all."""
     evidence_retention_days: int = Field(default=14, ge=1)
+    """Days after which evidence of failed attempts is deleted; it is also deleted with its session."""
     evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)
+    """Size limit of a screenshot, in bytes; a larger one is taken at a lower quality, or not kept. 0: none is
+    kept."""
     evidence_max_total_mb: int = Field(default=1024, ge=1)
+    """Megabytes of evidence in total; above it the cleanup deletes the oldest."""
     alarm_waiting_seconds: PositiveSeconds = 900.0
+    """Alarm when the oldest waiting session waits for more than this many seconds."""
     alarm_pending: int = Field(default=1000, ge=1)
+    """Alarm when more than this many sessions wait."""
     alarm_failures_per_hour: int = Field(default=50, ge=0)
+    """Alarm when more than this many sessions failed in the last hour."""
     alarm_sync_age: PositiveSeconds = 3_600.0
+    """Alarm when the last successful sync is older than this many seconds."""
+    loop_tick: PositiveSeconds = 0.1
+    """Seconds between two measurements of the event loop's lag."""
 
     @field_validator("database_url")
     @classmethod

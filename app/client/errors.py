@@ -10,7 +10,7 @@ from .answers import Batch, Session
 class ServiceError(Exception):
     """The service refused or failed, or could not be asked; the root of all errors of this client.
 
-    Attributes: `code` (for programs; the service's README lists them), `message`, `status` (of HTTP; None: there was no
+    Attributes: `code` (for programs; docs/errors.md lists them), `message`, `status` (of HTTP; None: there was no
     answer), `request_id` (for the service's operators), `problems` (of INVALID_REQUEST: `field`, `problem`, `allowed`
     each), `data` (what else a program can use), `retry_after` (seconds, where the service says it).
     """

@@ -50,7 +50,7 @@ class RouteNotFoundException(DomainException):
     status_code = 404
 
     def __init__(self) -> None:
-        super().__init__("No such address; openapi.json and the README list the routes")
+        super().__init__("No such address; openapi.json and docs/api.md list the routes")
 
 
 class MethodNotAllowedException(DomainException):

@@ -30,7 +30,7 @@ from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.waiting import eventually
 
-README = Path(__file__).resolve().parents[4] / "README.md"
+RUNBOOK = Path(__file__).resolve().parents[4] / "docs" / "backup-restore-upgrade.md"
 
 
 def streams_of(database: Database, *, keep: int = 2_000, **changes: float) -> EventStreams:
@@ -41,8 +41,8 @@ def streams_of(database: Database, *, keep: int = 2_000, **changes: float) -> Ev
 
 
 async def after_restore(database: Database, beginning: str) -> None:
-    """Run what the README says is to be run: its block of SQL that begins so."""
-    section = README.read_text().split("### After a restore")[1].split("\n### ")[0]
+    """Run the block of SQL that begins so in the page on restoring a database."""
+    section = RUNBOOK.read_text().split("## After a restore")[1].split("\n## ")[0]
     (block,) = (
         each for each in re.findall("```sql\n(.*?)```", section, re.DOTALL) if each.startswith(beginning)
     )

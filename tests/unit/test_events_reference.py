@@ -1,4 +1,4 @@
-"""What the README lists is what there is."""
+"""The events reference lists the types that the code records."""
 
 import ast
 import re
@@ -41,7 +41,12 @@ def is_type(value: object) -> bool:
 
 def listed_types() -> Iterator[str]:
     """Of the table, where the first of a row's types has its whole name."""
-    table = (ROOT / "README.md").read_text().partition("| types | what happened |")[2].partition("\n\n")[0]
+    table = (
+        (ROOT / "docs" / "events-reference.md")
+        .read_text()
+        .partition("| types | what happened |")[2]
+        .partition("\n\n")[0]
+    )
     for row in table.splitlines():
         area = ""
         for name in re.findall(r"`([a-z_.]+)`", row):

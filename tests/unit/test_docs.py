@@ -1,0 +1,99 @@
+"""The README and the pages of `docs/`: links of the README, the site's navigation, generated pages."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from scripts import cli_reference, settings_reference
+from scripts.generated import write_or_check
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def dead_links(text: str) -> list[str]:
+    """Return the relative links of a page in the project's folder that lead to no file, or to no heading of it.
+
+    The generator of the site checks the pages of `docs/` (`make docs`); it does not read the README.
+    """
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [link for link in links if not link.startswith("https://") and not leads_somewhere(link)]
+
+
+def leads_somewhere(link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    path = ROOT / name
+    return path.is_file() and (not anchor or anchor in anchors(path.read_text()))
+
+
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_links_of_the_readme_lead_somewhere():
+    assert dead_links((ROOT / "README.md").read_text()) == []
+
+
+@pytest.mark.parametrize("link", ["docs/none.md", "docs/security.md#none"])
+def test_a_dead_link_is_found(link: str):
+    assert dead_links(f"[a]({link}) [b](docs/security.md#responsible-use) [c](https://example.com/)") == [
+        link
+    ]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_navigation_lists_every_page():
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    assert sorted(pages(nav)) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def pages(nav: Any) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    entries = nav.values() if isinstance(nav, dict) else nav
+    return [page for entry in entries for page in pages(entry)]
+
+
+def test_paths_that_the_pages_name_exist():
+    """Code moves, and a page goes on naming its old place."""
+    named = re.compile(r"`((?:app|sandbox|tests|scripts|docs|alembic|benchmarks)/[\w/.]+)`")
+    found = {
+        path for page in [ROOT / "README.md", *DOCS.glob("*.md")] for path in named.findall(page.read_text())
+    }
+    assert found
+    assert [path for path in sorted(found) if not (ROOT / path).exists()] == []
+
+
+def test_the_reference_of_commands_is_what_the_code_says():
+    assert cli_reference.PATH.read_text() == cli_reference.render()
+
+
+def test_the_reference_of_settings_is_what_the_code_says():
+    for path, text in settings_reference.render().items():
+        assert path.read_text() == text, path
+
+
+def test_every_setting_has_a_description():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_sections_of_settings_begin_with_settings():
+    assert settings_reference.FIRST_OF_SECTION.keys() <= Settings.model_fields.keys()
+
+
+def test_an_outdated_page_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    page = tmp_path / "page.md"
+    assert write_or_check({page: "new"}, ["--check"], command="make reference") == 1
+    assert "page.md is out of date: run 'make reference'" in capsys.readouterr().err
+    assert write_or_check({page: "new"}, [], command="make reference") == 0
+    assert write_or_check({page: "new"}, ["--check"], command="make reference") == 0
+    page.write_text("old")
+    assert write_or_check({page: "new"}, ["--check"], command="make reference") == 1
