@@ -17,7 +17,7 @@ from tests.e2e.watcher import watched_browsers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-GRACE = 6
+GRACE = 10
 EXIT_MARGIN = 2
 """Seconds for a loaded machine, on top of the grace period."""
 

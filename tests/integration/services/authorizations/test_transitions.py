@@ -199,7 +199,7 @@ async def processes(open_services: OpenContext):
     database=None,
     phases=[Phase.generate],
     print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(schedule=SCHEDULES)
 async def test_every_schedule_leaves_a_history_that_can_be_true(
