@@ -260,9 +260,7 @@ async def test_a_tab_that_was_not_handed_over_is_closed(visit: Callable[..., Vis
     visiting.request.report = fail
     with pytest.raises(RuntimeError, match="nobody hears"):
         await visiting.code()
-    async with asyncio.timeout(60):
-        while len(await _pages(browser)) > 1:
-            await asyncio.sleep(0.02)
+    await eventually(lambda: _is_alone(browser))
 
 
 async def test_a_callback_by_form_post_gives_its_code(visit: Callable[..., Visit], site: Site):
@@ -360,9 +358,7 @@ async def test_a_tab_that_is_gone_ends_the_wait_for_a_person(
     attended = visit("/consent", is_attended=True, awaits_person=True)
     running = asyncio.create_task(attended.code())
     await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
-    async with asyncio.timeout(60):
-        while (target := await _tab(browser, f"{site.url}/consent")) is None:
-            await asyncio.sleep(0.02)
+    target = await eventually(lambda: _tab(browser, f"{site.url}/consent"))
     await command(browser.ws_url, "Target.closeTarget", {"targetId": target})
     with pytest.raises(BrowserCrashedException):
         await running
@@ -841,9 +837,7 @@ async def test_a_consent_in_a_new_window_of_the_provider_is_followed(
             assert await visit("/opens", page=rules).code() == "the-code"
             assert site.visited.count("/popup") <= 1
             assert not any(path.startswith("/callback") for path in site.visited)
-            async with asyncio.timeout(60):
-                while len(await _pages(browser)) > 1:
-                    await asyncio.sleep(0.02)
+            await eventually(lambda: _is_alone(browser))
 
 
 async def test_pages_without_an_end_are_pressed_five_times_and_no_page_twice(
@@ -891,15 +885,18 @@ async def _awaited(running: asyncio.Task[str], visit: Visit) -> None:
 async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:
     """Does `script` in the tab that shows the page `at`, as a person at the window would, once it can be done."""
     act = {"expression": script, "userGesture": True}
-    async with asyncio.timeout(60):
-        while True:
-            if (target := await _tab(browser, at)) is not None:
-                done = await command(
-                    f"ws://{browser.address}/devtools/page/{target}", "Runtime.evaluate", act
-                )
-                if "exceptionDetails" not in done:  # else the page is not built yet
-                    return
-            await asyncio.sleep(0.02)
+
+    async def is_done() -> bool:
+        if (target := await _tab(browser, at)) is None:
+            return False
+        done = await command(f"ws://{browser.address}/devtools/page/{target}", "Runtime.evaluate", act)
+        return "exceptionDetails" not in done  # else the page is not built yet
+
+    await eventually(is_done)
+
+
+async def _is_alone(browser: RunningBrowser) -> bool:
+    return len(await _pages(browser)) <= 1
 
 
 async def _tab(browser: RunningBrowser, url: str) -> str | None:
