@@ -10,8 +10,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 import structlog
-from hypothesis import HealthCheck
-from hypothesis import settings as hypothesis_settings
 
 from app.config import Settings
 from app.utils.logger import setup_logging
@@ -48,9 +46,6 @@ pytest_plugins = [
 
 def pytest_configure() -> None:
     loopback.guard()
-    # Hypothesis times its examples by default, and a busy machine is slow.
-    hypothesis_settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    hypothesis_settings.load_profile("tests")
     setup_logging(level="INFO", environment="test")
     logging.getLogger().handlers.clear()  # pytest's own handlers show a failing test's lines
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
@@ -25,22 +25,19 @@ from websockets.exceptions import WebSocketException
 
 from app.clients.devtools import RedirectWatcher, network_error_in
 from app.clients.hung_tabs import closing_hung_tabs
-from app.clients.oauth_provider import ProviderUser
 from app.models import ConsentMode, SessionStage
 from app.services.browser.chromedriver import ChromeDrivers
 from app.services.browser.consent_tab import TURN_SECONDS, ConsentTab, allow_commands, is_dead
 from app.services.browser.page_evidence import capture
 from app.services.interfaces import (
+    AttemptSink,
     AuthorizationJob,
-    AuthorizationRequest,
     BrowserControllerProtocol,
     BrowserTimeouts,
     ConsentRequest,
-    EvidenceKeeper,
     GoLoginServiceProtocol,
     OAuthServiceProtocol,
     RunningBrowser,
-    StageReporter,
     TokenSet,
 )
 from app.utils.exceptions import (
@@ -103,7 +100,7 @@ class BrowserController:
                     # As long as the attach may take: a busy machine is slow.
                     driver.switch_to.window(watcher.target_id)
                     allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
-                    request.report(SessionStage.BROWSER_ATTACHED)
+                    request.sink.report_stage(SessionStage.BROWSER_ATTACHED)
                     yield ConsentTab(driver=driver, watcher=watcher, request=request)
                 except Exception as error:
                     self._keep_evidence(watcher, request)
@@ -134,7 +131,7 @@ class BrowserController:
             log.error("evidence.not_taken", error=type(error).__name__)
             return
         if evidence is not None:
-            request.keep_evidence(evidence)
+            request.sink.keep_evidence(evidence)
 
     def _attach(self, request: ConsentRequest) -> webdriver.Remote:
         options = webdriver.ChromeOptions()
@@ -156,9 +153,6 @@ class BrowserController:
         except (WebDriverException, HTTPError) as error:
             raise SeleniumConnectionException(request.browser.address.rpartition(":")[2]) from error
         return driver
-
-
-StoreTokens = Callable[[ProviderUser, TokenSet], Awaitable[None]]
 
 
 class ProfileAutomator:
@@ -183,29 +177,22 @@ class ProfileAutomator:
         self._timeouts = timeouts
         self._threads = ThreadPoolExecutor(max_concurrent, thread_name_prefix="selenium")
 
-    async def authorize_account(
-        self,
-        job: AuthorizationJob,
-        *,
-        report: StageReporter,
-        store: StoreTokens,
-        keep_evidence: EvidenceKeeper,
-    ) -> None:
-        """Bring the job's account through the consent and hand its tokens to `store`, at once.
+    async def authorize_account(self, job: AuthorizationJob, sink: AttemptSink) -> None:
+        """Bring the job's account through the consent and hand its tokens to `sink`, at once.
 
         All that happens in the browser has one deadline, `AuthorizationTimeoutException` after it, and so has asking
         the provider for OAuth 1.0a's request token before; the profile's start has its own. Any exit stops the
-        profile. `keep_evidence` is called before a failure in the browser is raised. Raises what
+        profile. `sink` has the evidence before a failure in the browser is raised. Raises what
         `GoLoginService.running_profile`, `ConsentTab` and the `OAuthService` raise.
         """
         timeout = self._seconds_for(job)
         async with self._gologin.running_profile(
-            job.profile_id, report=report, start_timeout=job.stage_timeouts.get("profile_start")
+            job.profile_id, report=sink.report_stage, start_timeout=job.stage_timeouts.get("profile_start")
         ) as browser:
             try:
                 async with asyncio.timeout(timeout + _BACK_STOP):
-                    request = await self._request(job, browser, report, keep_evidence, monotonic() + timeout)
-                    await self._authorize(job, request, store)
+                    request = await self._request(job, browser, sink, monotonic() + timeout)
+                    await self._authorize(job, request)
             except TimeoutError as error:
                 raise AuthorizationTimeoutException(timeout) from error
 
@@ -219,12 +206,7 @@ class ProfileAutomator:
         return own + self._timeouts.person if job.awaits_person else own
 
     async def _request(
-        self,
-        job: AuthorizationJob,
-        browser: RunningBrowser,
-        report: StageReporter,
-        keep_evidence: EvidenceKeeper,
-        deadline: float,
+        self, job: AuthorizationJob, browser: RunningBrowser, sink: AttemptSink, deadline: float
     ) -> ConsentRequest:
         return ConsentRequest(
             browser=browser,
@@ -232,22 +214,21 @@ class ProfileAutomator:
             account_id=job.account_id,
             authorization=await self._oauth.generate_auth_url(job.api_app),
             page=self._oauth.consent_page(job.api_app),
-            report=report,
+            sink=sink,
             timeouts=self._timeouts.lowered(job.stage_timeouts),
             deadline=deadline,
             timeout=self._seconds_for(job),
             is_attended=job.consent is ConsentMode.ATTENDED,
             awaits_person=job.awaits_person,
-            keep_evidence=keep_evidence,
         )
 
-    async def _authorize(self, job: AuthorizationJob, request: ConsentRequest, store: StoreTokens) -> None:
+    async def _authorize(self, job: AuthorizationJob, request: ConsentRequest) -> None:
         handed_over: asyncio.Future[SecretStr] = asyncio.get_running_loop().create_future()
         thread = self._start_thread(request, handed_over)
         code = await self._code(request, thread, handed_over)
         try:
             # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
-            await uninterrupted(self._exchange(job, request.authorization, code, store))
+            await uninterrupted(self._exchange(job, request, code))
         finally:
             await uninterrupted(self._leave(request, thread))
 
@@ -308,11 +289,9 @@ class ProfileAutomator:
         await self._drivers.replace_hung(request.browser.major)
         await asyncio.gather(future, return_exceptions=True)
 
-    async def _exchange(
-        self, job: AuthorizationJob, authorization: AuthorizationRequest, code: SecretStr, store: StoreTokens
-    ) -> None:
+    async def _exchange(self, job: AuthorizationJob, request: ConsentRequest, code: SecretStr) -> None:
         tokens = await self._oauth.exchange_code_for_tokens(
-            job.api_app, code=code, authorization=authorization
+            job.api_app, code=code, authorization=request.authorization
         )
         try:
             user = await self._oauth.verify_credentials(
@@ -320,7 +299,7 @@ class ProfileAutomator:
             )
             if user.username != job.account_id:
                 raise AccountMismatchException(job.account_id, user.username)
-            await store(user, tokens)
+            await request.sink.store_tokens(user, tokens)
         except DatabaseUnavailableException:
             # Perhaps they were stored before it went away: then they must live. Else the next attempt's replace them.
             log.error("token.outcome_unknown", account_id=job.account_id)

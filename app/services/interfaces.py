@@ -111,8 +111,21 @@ class PageEvidence:
     """JPEG."""
 
 
-EvidenceKeeper = Callable[[PageEvidence], None]
-"""Called from the browser thread at most once, before it ends."""
+class AttemptSink(Protocol):
+    """Takes the results of one attempt while it runs."""
+
+    def report_stage(self, stage: SessionStage) -> None:
+        """Note that a stage is reached. May be called from any thread, returns at once."""
+
+    def keep_evidence(self, evidence: PageEvidence) -> None:
+        """Keep what the browser showed. Called from the browser thread at most once, before it ends."""
+
+    async def store_tokens(self, user: ProviderUser, tokens: TokenSet) -> None:
+        """Store the account's tokens.
+
+        Raises `DatabaseUnavailableException` when it is not known whether they are stored. After any other error they
+        are not, and the caller revokes them.
+        """
 
 
 @dataclass
@@ -124,7 +137,7 @@ class ConsentRequest:
     account_id: str
     authorization: AuthorizationRequest
     page: ConsentPageRules
-    report: StageReporter
+    sink: AttemptSink
     timeouts: BrowserTimeouts
     deadline: float = math.inf
     """Deadline of the whole attempt, by `time.monotonic`; every wait ends by then."""
@@ -134,7 +147,6 @@ class ConsentRequest:
     """A person presses Authorize, not we."""
     awaits_person: bool = False
     """A page that asks for a person is waited for."""
-    keep_evidence: EvidenceKeeper = lambda _evidence: None
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for the result any more; looked at between steps."""
 

@@ -12,9 +12,10 @@ from app.services.tokens.vault import CredentialVault
 from app.utils.exceptions import AppException
 from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.chaos import Asked, Record
-from tests.e2e.house import APP, House, until
+from tests.e2e.house import APP, House
 from tests.e2e.processes import children_named, is_alive, processes_with
 from tests.fixtures.histories import problems_of
+from tests.fixtures.waiting import eventually
 
 _ACCEPTABLE_ANSWERS = ("200 None", "202 None", "503 DATABASE_UNAVAILABLE", "503 SERVICE_STOPPING")
 
@@ -113,7 +114,7 @@ async def _left_behind(house: House, processes: Sequence[ServiceProcess], record
         return not await left()
 
     try:
-        await until(nothing_left, 60)
+        await eventually(nothing_left, 60)
     except AssertionError:
         return await left()
     ours = [driver for process in processes for driver in children_named(process.pid, "chromedriver")]

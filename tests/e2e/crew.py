@@ -10,7 +10,8 @@ from typing import Any
 from app.models import Profile
 from sandbox.demo.service_process import ServiceProcess, WorkerProcess
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, environment_for, until
+from tests.e2e.house import House, environment_for
+from tests.fixtures.waiting import eventually
 
 SLOTS = 2
 
@@ -47,7 +48,7 @@ async def open_crew(
         crew = Crew(House(sandbox, service, environment, folder), [])
         for _ in range(workers):
             await crew.hire(stack)
-        await until(lambda: crew.house.count(Profile))
+        await eventually(lambda: crew.house.count(Profile))
         yield crew
 
 

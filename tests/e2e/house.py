@@ -1,13 +1,11 @@
 """The service and the sandbox as real processes, and what a test asks of them."""
 
-import asyncio
 import secrets
 import shutil
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from sqlalchemy import func, select
@@ -21,8 +19,7 @@ from sandbox.admin_client import SandboxAdmin
 from sandbox.demo.service_process import ServiceProcess, settings_for
 from sandbox.process import SandboxProcess
 from tests.e2e.processes import processes_with
-
-T = TypeVar("T")
+from tests.fixtures.waiting import eventually
 
 APP = "AIOTT1"
 WAIT = 60
@@ -30,15 +27,6 @@ WAIT = 60
 
 DEFAULTS = {"rate_limit_per_minute": 100_000, "shutdown_grace": 15, "max_attempts": 1}
 """The deadlines stay the long ones of the service, so that a busy machine fails no test; a test shortens its own."""
-
-
-async def until(condition: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
-    """Polls until the condition is true; its value."""
-    deadline = time.monotonic() + seconds
-    while not (value := await condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.02)
-    return value
 
 
 class House:
@@ -110,7 +98,7 @@ class House:
             assert session["completed_at"] is None or stage in session["stage_seconds"], session
             return session if stage in session["stage_seconds"] else None
 
-        return await until(there)
+        return await eventually(there)
 
     async def ready(self) -> None:
         """The workers run and the first sync has brought the profiles."""
@@ -119,7 +107,7 @@ class House:
             report = (await self._call("GET", "/health/ready")).json()["data"]
             return any(worker["name"] == "sync" and worker["last_success"] for worker in report["workers"])
 
-        await until(synced)
+        await eventually(synced)
 
     async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
         headers = {"X-API-Key": self.key, **request.pop("headers", {})}
@@ -197,7 +185,7 @@ class House:
         async def left() -> bool:
             return await self.browser_is_gone(profile_id) and await self.profile_is_free(profile_id)
 
-        await until(left)
+        await eventually(left)
 
 
 def environment_for(sandbox: SandboxProcess, folder: Path, **changes: Any) -> dict[str, str]:

@@ -14,9 +14,9 @@ import psycopg
 from sqlalchemy import make_url
 
 from app.utils.processes import dies_with_parent
+from tests.fixtures.waiting import eventually
 
 _DATABASE = "postgres"
-_POLL = 0.02
 
 
 class OwnPostgresql:
@@ -35,9 +35,7 @@ class OwnPostgresql:
     async def start(self) -> None:
         """Returns when it answers; its recovery after a kill takes a moment."""
         await asyncio.to_thread(self._spawn)
-        async with asyncio.timeout(60):
-            while not await asyncio.to_thread(self._answers):
-                await asyncio.sleep(_POLL)
+        await eventually(lambda: asyncio.to_thread(self._answers))
 
     def _spawn(self) -> None:
         sockets = str(make_url(self._uri).query["host"])

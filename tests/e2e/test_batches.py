@@ -16,8 +16,9 @@ from app.database import Database
 from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Commands, commands
-from tests.e2e.house import APP, House, open_house, until
+from tests.e2e.house import APP, House, open_house
 from tests.fixtures.batches import events_of
+from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
@@ -45,7 +46,7 @@ async def _nothing_left(own: SandboxProcess) -> AsyncIterator[None]:
     """Neither a fault nor a browser, in which the next test would find its account running."""
     yield
     await own.admin.clear_faults()
-    assert await until(lambda: no_browsers(own))
+    assert await eventually(lambda: no_browsers(own))
 
 
 async def call(house: House, method: str, path: str, **request: Any) -> dict[str, Any]:
@@ -68,7 +69,7 @@ async def batch_ended(house: House, batch_id: str) -> dict[str, Any]:
         assert data["counts"]["in_progress"] <= data["max_running"]
         return data if data["completed_at"] else None
 
-    found = await until(ended, seconds=LONG)
+    found = await eventually(ended, seconds=LONG)
     assert found is not None
     return found
 
@@ -89,7 +90,7 @@ async def test_each_account_of_a_batch_has_its_own_end(own: SandboxProcess, fold
         ended = await batch_ended(house, batch["batch_id"])
         assert (ended["status"], ended["counts"]["completed"]) == ("completed", ACCOUNTS - len(FAULTS))
         assert await codes(house, batch["batch_id"]) == expected
-        assert await until(lambda: no_browsers(own))
+        assert await eventually(lambda: no_browsers(own))
 
 
 async def no_browsers(sandbox: SandboxProcess) -> bool:
@@ -206,14 +207,14 @@ async def test_after_ctrl_c_a_second_run_goes_on(
         async def one_is_done() -> bool:
             return len(await events_of(database, "authorization.completed")) >= 1
 
-        await until(one_is_done, seconds=LONG)
+        await eventually(one_is_done, seconds=LONG)
         os.kill(command.pid, signal.SIGINT)
         ended = await command.ended()
         assert ended.code == 1
         assert "is not cancelled" in ended.problems
         assert "Traceback" not in ended.text
         assert not (tmp_path / "accounts.results.csv").exists()
-        assert await until(lambda: no_browsers(own))
+        assert await eventually(lambda: no_browsers(own))
         done = len(await events_of(database, "authorization.completed"))
         assert done < 6
         await own.admin.clear_faults()
@@ -248,7 +249,7 @@ async def test_a_batch_is_cancelled_by_command(
             found = await events_of(database, "batch.requested")
             return str(found[0].data["batch_id"]) if found else None
 
-        batch_id = await until(made)
+        batch_id = await eventually(made)
     finally:
         await database.close()
     async with commands(tmp_path / "others") as others:

@@ -25,8 +25,9 @@ from tests.e2e.canary_places import (
 )
 from tests.e2e.canary_walk import COMMANDS, ONCE, Walk
 from tests.e2e.children import commands
-from tests.e2e.house import open_house, until
+from tests.e2e.house import open_house
 from tests.fixtures.receiver import Received, Receiver, reply, running_receiver
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -235,7 +236,7 @@ async def callers_keys(walk: Walk) -> None:
     async def has_expired() -> bool:
         return await status(expired) == 401
 
-    await until(has_expired)
+    await eventually(has_expired)
     assert [await status(key) for key in (used, made["key"])] == [200, 200]
     assert {await status(key) for key in (rotated, revoked, wrong, odd, used[:-1])} == {401}
 
@@ -283,7 +284,7 @@ async def tokens_come_and_go(walk: Walk, folder: Path, account: str) -> None:
         found = await walk.data("listDeliveries", "GET", where, params={"status": "delivered"})
         return found and str(found[0]["id"])
 
-    walk.values["delivery_id"] = await until(delivered)
+    walk.values["delivery_id"] = await eventually(delivered)
 
 
 async def other_commands(walk: Walk, folder: Path) -> None:

@@ -13,8 +13,9 @@ from sandbox.demo.service_process import ServiceProcess, WorkerProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.chaos import SETTINGS, Chaos
 from tests.e2e.chaos_judgement import judge, table
-from tests.e2e.house import House, environment_for, open_house, until
+from tests.e2e.house import House, environment_for, open_house
 from tests.e2e.own_postgresql import OwnPostgresql, own_postgresql, runtime_folder
+from tests.fixtures.waiting import eventually
 
 # One group with the other tests that take all of a machine.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("concurrency")]
@@ -64,7 +65,7 @@ async def open_fleet(
         async def all_profiles_are_known() -> bool:
             return await house.count(Profile) == SESSIONS
 
-        await until(all_profiles_are_known, 60)
+        await eventually(all_profiles_are_known, 60)
         yield house, processes
 
 

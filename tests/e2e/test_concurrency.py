@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house, until
+from tests.e2e.house import House, open_house
 from tests.e2e.processes import children_named
 from tests.e2e.watcher import watched_browsers
+from tests.fixtures.waiting import eventually
 
 # One group: twelve browsers are enough for a machine.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("concurrency")]
@@ -41,7 +42,7 @@ async def test_twelve_at_once_never_run_more_than_ten_browsers(patient: House, u
             found = await looks(patient, session_ids)
             return found if [one["status"] for one in found].count("in_progress") == LIMIT else None
 
-        waiting = [one for one in await until(all_slots_taken) if one["status"] == "pending"]
+        waiting = [one for one in await eventually(all_slots_taken) if one["status"] == "pending"]
         assert sorted(one["queue_position"] for one in waiting) == [1, 2]
         assert [(one["stage"], one["attempts"]) for one in waiting] == [(None, 0), (None, 0)]
         assert len(children_named(patient.service.pid, "chromedriver")) <= 1
@@ -102,7 +103,7 @@ async def test_other_tabs_are_left_alone(patient: House, account: str):
             found = await tabs()
             return found if own_url in found.values() else None
 
-        before = await until(loaded)
+        before = await eventually(loaded)
         await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=1)
         await patient.admin.set_fault("provider.token", "delay", account=account, seconds=3)
         session_id = await patient.ask(account)
@@ -115,6 +116,6 @@ async def test_other_tabs_are_left_alone(patient: House, account: str):
         async def ours_is_closed() -> bool:
             return await tabs() == before
 
-        await until(ours_is_closed)
+        await eventually(ours_is_closed)
         assert (await patient.session(session_id))["status"] == "in_progress"
         assert (await patient.ended(session_id))["status"] == "completed"

@@ -27,6 +27,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from app.clients.devtools import DevToolsClient
+from app.clients.oauth_provider import ProviderUser
 from app.models import SessionStage
 from app.services.automation import BrowserController, obtain_code
 from app.services.browser.chromedriver import ChromeDrivers
@@ -36,6 +37,7 @@ from app.services.interfaces import (
     ConsentRequest,
     PageEvidence,
     RunningBrowser,
+    TokenSet,
 )
 from app.services.oauth.provider import ConsentPageRules, x_provider
 from app.utils.exceptions import (
@@ -165,10 +167,15 @@ class Visit:
     """One consent in a thread of its own, as the service does it."""
 
     def __init__(self, request: ConsentRequest) -> None:
-        self.request = request
         self.stages: list[SessionStage] = []
+        self.evidence: list[PageEvidence] = []
         self.on_code: Callable[[], None] = lambda: None
-        request.report = self.stages.append
+        self.report_stage: Callable[[SessionStage], None] = self.stages.append
+        self.keep_evidence: Callable[[PageEvidence], None] = self.evidence.append
+        self.request = replace(request, sink=self)
+
+    async def store_tokens(self, user: ProviderUser, tokens: TokenSet) -> None:
+        raise AssertionError("a code is exchanged by nobody")
 
     async def code(self) -> str:
         def hand_over(code: SecretStr) -> None:
@@ -186,6 +193,8 @@ class Visit:
 async def visit(site: Site, browser: RunningBrowser, drivers: ChromeDrivers) -> Callable[..., Visit]:
     driver_url = await drivers.url_for(browser.major)
 
+    nobody: Any = None
+
     def make(path: str, **changes: Any) -> Visit:
         request = ConsentRequest(
             browser=browser,
@@ -198,7 +207,7 @@ async def visit(site: Site, browser: RunningBrowser, drivers: ChromeDrivers) -> 
                 code_verifier=SecretStr("v"),
             ),
             page=RULES,
-            report=lambda stage: None,
+            sink=nobody,
             timeouts=TIMEOUTS,
         )
         return Visit(replace(request, **changes))
@@ -257,12 +266,10 @@ async def test_a_tab_that_was_not_handed_over_is_closed(visit: Callable[..., Vis
         raise RuntimeError("nobody hears the report")
 
     visiting = visit("/by-button")
-    visiting.request.report = fail
+    visiting.report_stage = fail
     with pytest.raises(RuntimeError, match="nobody hears"):
         await visiting.code()
-    async with asyncio.timeout(60):
-        while len(await _pages(browser)) > 1:
-            await asyncio.sleep(0.02)
+    await eventually(lambda: _is_alone(browser))
 
 
 async def test_a_callback_by_form_post_gives_its_code(visit: Callable[..., Visit], site: Site):
@@ -360,9 +367,7 @@ async def test_a_tab_that_is_gone_ends_the_wait_for_a_person(
     attended = visit("/consent", is_attended=True, awaits_person=True)
     running = asyncio.create_task(attended.code())
     await eventually(lambda: SessionStage.WAITING_FOR_PERSON in attended.stages)
-    async with asyncio.timeout(60):
-        while (target := await _tab(browser, f"{site.url}/consent")) is None:
-            await asyncio.sleep(0.02)
+    target = await eventually(lambda: _tab(browser, f"{site.url}/consent"))
     await command(browser.ws_url, "Target.closeTarget", {"targetId": target})
     with pytest.raises(BrowserCrashedException):
         await running
@@ -697,8 +702,7 @@ async def test_nothing_is_pressed_outside_the_consent_page(
             host = urlsplit(other.url).netloc
             site.pages[X_PATH] = page.replace("{other}", other.url)
             site.visited.clear()
-            kept: list[PageEvidence] = []
-            visit = visit_x(keep_evidence=kept.append, timeouts=SOON)
+            visit = visit_x(timeouts=SOON)
             with subtests.test(name):
                 with pytest.raises(error, match=sentence.replace("{other_host}", host)) as caught:
                     await visit.code()
@@ -707,7 +711,7 @@ async def test_nothing_is_pressed_outside_the_consent_page(
                     name
                 )
                 assert SessionStage.CONSENT_GIVEN not in visit.stages, name
-                assert len(kept) == 1, name
+                assert len(visit.evidence) == 1, name
 
 
 def later(change: str) -> str:
@@ -841,9 +845,7 @@ async def test_a_consent_in_a_new_window_of_the_provider_is_followed(
             assert await visit("/opens", page=rules).code() == "the-code"
             assert site.visited.count("/popup") <= 1
             assert not any(path.startswith("/callback") for path in site.visited)
-            async with asyncio.timeout(60):
-                while len(await _pages(browser)) > 1:
-                    await asyncio.sleep(0.02)
+            await eventually(lambda: _is_alone(browser))
 
 
 async def test_pages_without_an_end_are_pressed_five_times_and_no_page_twice(
@@ -891,15 +893,18 @@ async def _awaited(running: asyncio.Task[str], visit: Visit) -> None:
 async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:
     """Does `script` in the tab that shows the page `at`, as a person at the window would, once it can be done."""
     act = {"expression": script, "userGesture": True}
-    async with asyncio.timeout(60):
-        while True:
-            if (target := await _tab(browser, at)) is not None:
-                done = await command(
-                    f"ws://{browser.address}/devtools/page/{target}", "Runtime.evaluate", act
-                )
-                if "exceptionDetails" not in done:  # else the page is not built yet
-                    return
-            await asyncio.sleep(0.02)
+
+    async def is_done() -> bool:
+        if (target := await _tab(browser, at)) is None:
+            return False
+        done = await command(f"ws://{browser.address}/devtools/page/{target}", "Runtime.evaluate", act)
+        return "exceptionDetails" not in done  # else the page is not built yet
+
+    await eventually(is_done)
+
+
+async def _is_alone(browser: RunningBrowser) -> bool:
+    return len(await _pages(browser)) <= 1
 
 
 async def _tab(browser: RunningBrowser, url: str) -> str | None:

@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house, until
+from tests.e2e.house import House, open_house
 from tests.e2e.processes import children_named, is_alive
+from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("deadlines")]
 
@@ -104,7 +105,7 @@ async def test_a_driver_that_hangs_does_not_outlast_the_attempt(patient: House, 
     async def ended() -> bool:
         return not is_alive(pid)
 
-    await until(ended)
+    await eventually(ended)
     await patient.nothing_left(account)
 
 
@@ -117,5 +118,5 @@ async def test_a_cancelled_session_does_not_wait_for_a_driver_that_hangs(patient
     async def free() -> bool:
         return await patient.profile_is_free(await patient.profile_id(account))
 
-    await until(free, 60)
+    await eventually(free, 60)
     await patient.nothing_left(account)

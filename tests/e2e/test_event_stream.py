@@ -21,7 +21,7 @@ from app.utils.crypto import generate_key
 from sandbox.browsers import find_chromium
 from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.event_readers import StalledReader, StreamReader
-from tests.e2e.house import until
+from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -89,7 +89,7 @@ async def test_none_is_missed_or_told_twice_while_one_stalls_and_one_comes_again
         async def all_there() -> bool:
             return len((await stats(service))["readers"]) == READERS + 1
 
-        await until(all_there)
+        await eventually(all_there)
         memory = psutil.Process(service.pid).memory_info
         before = memory().rss
         async with asyncio.timeout(200):
@@ -101,7 +101,7 @@ async def test_none_is_missed_or_told_twice_while_one_stalls_and_one_comes_again
         async def all_gone() -> bool:
             return not (await stats(service))["readers"]
 
-        await until(all_gone)  # before the stalled one reads on
+        await eventually(all_gone)  # before the stalled one reads on
         assert await stalled.was_cut_off()
         stalled.close()
         await database.close()
@@ -175,13 +175,13 @@ async def test_a_browsers_own_event_source_misses_nothing(tmp_path: Path, sqlite
             async def all_seen() -> bool:
                 return numbers[-1] in await seen()
 
-            await until(opened)
+            await eventually(opened)
             database = Database(sqlite_url, pool_size=1)
             for number in numbers:
                 async with database.transaction() as db:
                     recorder.record(db, "test.happened", number=number)
                 await asyncio.sleep(0.01)
-            await until(all_seen, seconds=60)
+            await eventually(all_seen, seconds=60)
             await database.close()
             found = await seen()
             assert [each for each in found if each != "end"] == numbers
@@ -199,7 +199,7 @@ async def test_a_stop_ends_the_streams_first(tmp_path: Path, sqlite_url: str):
         async def there() -> bool:
             return len((await stats(service))["readers"]) == 2
 
-        await until(there)
+        await eventually(there)
         assert await service.stop(timeout=10) == 0
         await following
         assert reader.notices == [{"reason": "shutdown"}]

@@ -12,8 +12,9 @@ import pytest
 
 from sandbox.oauth import GrantState
 from sandbox.process import SandboxProcess
-from tests.e2e.house import APP, WAIT, House, open_house, until
+from tests.e2e.house import APP, WAIT, House, open_house
 from tests.e2e.processes import children_named
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -308,7 +309,7 @@ async def test_a_limit_of_who_am_i_costs_one_consent_and_keeps_nobody_else_back(
             session = await house.session(waiting)
             return session["status"] == "pending" and session["attempts"] == 1
 
-        await until(refused, WAIT)
+        await eventually(refused, WAIT)
         other = await house.authorize(next(unused_accounts))
         assert other["status"] == "completed"
         listed = (await house._call("GET", "/authorize")).json()

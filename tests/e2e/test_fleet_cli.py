@@ -16,7 +16,7 @@ from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 from sandbox.state import profile_id_of
 from tests.e2e.children import Commands, Ended, commands
-from tests.e2e.house import until
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -120,7 +120,7 @@ async def test_another_process_is_at_it(
         async def has_begun() -> bool:
             return await count(database, ProfileSync.status == SyncStatus.RUNNING) == 1
 
-        await until(has_begun)
+        await eventually(has_begun)
         ended = await run("worker", "run-once", "sync")
         assert (ended.code, ended.output) == (1, "")
         assert (

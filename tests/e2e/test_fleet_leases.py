@@ -16,10 +16,11 @@ from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Child, child
 from tests.e2e.fleet import another_service
-from tests.e2e.house import House, open_house, until
+from tests.e2e.house import House, open_house
 from tests.e2e.processes import children_named, is_alive, processes_with
 from tests.e2e.watcher import watched_browsers
 from tests.fixtures.factories import new_profile
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -119,7 +120,7 @@ async def kill_while_it_runs(house: House, account: str, fault: tuple[str, str])
         up = [b for b in await house.admin.browsers() if b.profile_id == profile_id and b.ws_url]
         return bool(asked and up)
 
-    await until(browser_is_up)
+    await eventually(browser_is_up)
     drivers = children_named(house.service.pid, "chromedriver")
     await house.service.kill()
     left = processes_with(house.profile_folder(profile_id))
@@ -129,7 +130,7 @@ async def kill_while_it_runs(house: House, account: str, fault: tuple[str, str])
     async def drivers_are_gone() -> bool:
         return not any(map(is_alive, drivers))
 
-    await until(drivers_are_gone)
+    await eventually(drivers_are_gone)
     return profile_id, left
 
 
@@ -139,7 +140,7 @@ async def freed(house: House, profile_id: str, left: list[int], *, start: float 
     async def free() -> bool:
         return await house.profile_is_free(profile_id) and not any(map(is_alive, left))
 
-    await until(free, LEASE + LOOK + STOPPING + start)
+    await eventually(free, LEASE + LOOK + STOPPING + start)
     assert await house.browser_is_gone(profile_id)
     assert (await row(house, profile_id)).quarantined_at is None
 
@@ -195,12 +196,12 @@ async def test_another_machine_leaves_it_alone_until_its_own_process_is_back(
             async def session_was_put_back() -> bool:
                 return any(line["event"] == "authorization.recovered" for line in second.log_lines())
 
-            await until(session_was_put_back)
+            await eventually(session_was_put_back)
             assert any(map(is_alive, left))
             assert (await row(house, profile_id)).in_use
             await house.admin.clear_faults(account)
             await house.service.start()
-            await until(lambda: gone(left))
+            await eventually(lambda: gone(left))
             await house.nothing_left(account)
 
 
@@ -225,7 +226,7 @@ async def check_quarantine(house: House, account: str, reason: str) -> None:
     async def is_quarantined() -> bool:
         return (await call(house, "GET", f"/profiles/{profile_id}"))["quarantined_at"] is not None
 
-    await until(is_quarantined, 30)
+    await eventually(is_quarantined, 30)
     assert reason in str((await call(house, "GET", f"/profiles/{profile_id}"))["quarantine_reason"])
     refused = await house.post(account)
     assert (refused.status_code, refused.json()["error_code"]) == (409, "PROFILE_QUARANTINED")
@@ -264,7 +265,7 @@ async def test_a_browser_that_ignores_the_close_is_stopped_by_gologin(house: Hou
     session_id = await freeze_browser_at_the_end(house, account)
     assert (await house.ended(session_id))["status"] == "completed"
     profile_id = await house.profile_id(account)
-    await until(lambda: house.browser_is_gone(profile_id), 30)
+    await eventually(lambda: house.browser_is_gone(profile_id), 30)
     await house.nothing_left(account)
     profile = await call(house, "GET", f"/profiles/{profile_id}")
     assert profile["quarantined_at"] is None
@@ -279,7 +280,7 @@ async def freeze_browser_at_the_end(house: House, account: str) -> str:
     async def exchanging() -> bool:
         return bool(await house.admin.requests(endpoint="provider.token", account=account))
 
-    await until(exchanging)
+    await eventually(exchanging)
     (browser,) = [each for each in await house.admin.browsers() if each.profile_id == profile_id]
     os.kill(browser.pid, signal.SIGSTOP)
     return session_id

@@ -16,8 +16,9 @@ from app.database import Database
 from app.models import AuthorizationSession, ProfileSync, SyncStatus
 from sandbox.process import SandboxProcess
 from tests.e2e.fleet import another_service
-from tests.e2e.house import APP, House, open_house, until
+from tests.e2e.house import APP, House, open_house
 from tests.e2e.watcher import watched_browsers
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -91,10 +92,10 @@ async def test_two_services_make_one_pass_per_interval_together(
         async def made(count: int) -> bool:
             return len(await passes(postgresql_url)) >= count
 
-        await until(lambda: made(4), 60)
+        await eventually(lambda: made(4), 60)
         await house.service.stop()
         known = len(await passes(postgresql_url))
-        await until(lambda: made(known + 2), 60)
+        await eventually(lambda: made(known + 2), 60)
         assert any(line["event"] == "profiles.synced" for line in second.log_lines())
     every = await passes(postgresql_url)
     assert {sync.status for sync in every} == {SyncStatus.COMPLETED}
@@ -122,7 +123,7 @@ async def test_a_failing_worker_comes_back_later_each_time_and_recovers(
         async def failed_often() -> bool:
             return (await sync_health(house))["consecutive_failures"] >= 4
 
-        await until(failed_often, 40)
+        await eventually(failed_often, 40)
         health = await sync_health(house)
         assert (health["alive"], health["last_error"]) == (True, "GOLOGIN_API_ERROR")
         last_success = health["last_success"]
@@ -132,7 +133,7 @@ async def test_a_failing_worker_comes_back_later_each_time_and_recovers(
             found = await sync_health(house)
             return found["consecutive_failures"] == 0 and found["last_success"] > last_success
 
-        await until(recovered, 20)
+        await eventually(recovered, 20)
     failed = [sync for sync in await passes(postgresql_url) if sync.status is SyncStatus.FAILED]
     gaps = [later.started_at - earlier.completed_at for earlier, later in pairwise(failed)]
     for gap, factor in zip(gaps, (1, 2, 4), strict=False):
@@ -149,11 +150,11 @@ async def test_a_sync_asked_of_one_service_is_made_once(
             made = await passes(postgresql_url)
             return bool(made) and all(sync.status is SyncStatus.COMPLETED for sync in made)
 
-        await until(all_done)  # the first pass of the two may still run
+        await eventually(all_done)  # the first pass of the two may still run
         known = len(await passes(postgresql_url))
         asked = await house._call("POST", "/profiles/sync")
         assert asked.status_code == 202
-        await until(all_done)
+        await eventually(all_done)
         made = await passes(postgresql_url)
         assert len(made) == known + 1
         assert asked.json()["data"]["sync_id"] in {sync.sync_id for sync in made}

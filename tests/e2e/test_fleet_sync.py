@@ -16,7 +16,7 @@ from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 from sandbox.state import profile_id_of
 from tests.e2e.children import Command, Commands, commands
-from tests.e2e.house import until
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -120,7 +120,7 @@ async def kill_at(command: Command, admin: SandboxAdmin, call: int) -> int:
     async def there() -> bool:
         return await calls(admin) >= call
 
-    await until(there)
+    await eventually(there)
     command.kill()
     return (await command.ended()).code
 
@@ -175,7 +175,7 @@ async def test_a_sync_killed_at_a_random_page_loses_nothing_and_the_next_one_rep
             code = await kill_at(command, crowd.admin, chance.randint(1, PAGES + 2))
             killed += code == KILLED
             await check_nothing_lost(database, fleet)
-            await until(lambda: is_turn_free(database))
+            await eventually(lambda: is_turn_free(database))
 
         assert (await run("worker", "run-once", "sync", environment=patient)).code == 0
         await check_repaired(database, fleet)

@@ -17,7 +17,8 @@ from app.database import Database
 from app.models import Credential, utc_now
 from sandbox.process import SandboxProcess
 from tests.e2e.foreign.running import HERE, ForeignProvider, missing, running
-from tests.e2e.house import House, open_house, until
+from tests.e2e.house import House, open_house
+from tests.fixtures.waiting import eventually
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -149,7 +150,7 @@ async def test_account_lives_through_refresh_owner_revocation_and_revoke(
         answer = await house._call("GET", f"/accounts/{account}/token", params={"api_app": app})
         return answer.status_code == 200
 
-    await until(repaired, 60)
+    await eventually(repaired, 60)
     assert await who(house, provider, account) == 200
     await house.nothing_left(account)
 

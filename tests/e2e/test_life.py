@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import APP, House, open_house, until
+from tests.e2e.house import APP, House, open_house
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -37,7 +38,7 @@ async def test_a_cancelled_session_stops_its_browser_and_can_be_tried_again(retr
     async def stopped() -> bool:
         return await retrying.browser_is_gone(profile_id) and await retrying.profile_is_free(profile_id)
 
-    await until(stopped)
+    await eventually(stopped)
     assert time.monotonic() - began < 10  # two seconds and a busy machine
     assert (await call(retrying, f"/authorize/{session_id}/cancel")).json()["error_code"] == "SESSION_ENDED"
 

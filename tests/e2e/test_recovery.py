@@ -14,9 +14,10 @@ import pytest_asyncio
 
 from app.models import utc_now
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house, until
+from tests.e2e.house import House, open_house
 from tests.e2e.own_postgresql import OwnPostgresql, own_postgresql, runtime_folder
 from tests.e2e.watcher import watched_browsers
+from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
@@ -60,7 +61,7 @@ async def asked_at(house: House, endpoint: str, account: str, *, times: int = 1)
     async def seen() -> bool:
         return len(await house.admin.requests(endpoint=endpoint, account=account)) >= times
 
-    await until(seen, RECOVERY)
+    await eventually(seen, RECOVERY)
 
 
 async def assert_done(house: House, session_id: str, account: str, *, attempts: int | None = None) -> None:
@@ -137,7 +138,7 @@ async def away(house: House, postgresql: OwnPostgresql) -> AsyncIterator[None]:
             words = ("database.unavailable", "call.retried", "authorization.stage_not_recorded")
             return any(line["event"] in words for line in house.service.log_lines()[known:])
 
-        await until(met, RECOVERY)
+        await eventually(met, RECOVERY)
     finally:
         await postgresql.start()
 

@@ -22,8 +22,9 @@ from app.utils.exceptions import ReauthorizationRequiredException
 from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Command, Commands, commands
-from tests.e2e.house import House, environment_for, until
+from tests.e2e.house import House, environment_for
 from tests.fixtures.tokens import Chain
+from tests.fixtures.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ async def kill_at(step: Step, chain: Chain, house: House, run: Commands, earlier
         "serve", environment=house.environment | KILLED | watched, prelude="tests.fixtures.kill_points"
     )
     try:
-        await until(lambda: are_settled([each for each in earlier if not each.step.repaired]), 60)
+        await eventually(lambda: are_settled([each for each in earlier if not each.step.repaired]), 60)
         await chain.make_due()
-        await until(lambda: is_there(step, chain, command), 60)
+        await eventually(lambda: is_there(step, chain, command), 60)
     finally:
         command.kill()
     assert (await command.ended()).code == -9
@@ -120,7 +121,7 @@ async def mend(house: House, killed: Sequence[Killed]) -> None:
     """The service does it all, in real browsers."""
     await house.service.start()
     try:
-        await until(lambda: are_settled(killed), 60 + 5 * KILLS)
+        await eventually(lambda: are_settled(killed), 60 + 5 * KILLS)
     finally:
         await house.service.stop()
 
@@ -136,7 +137,7 @@ async def mend_without_browser(context: Context, killed: Sequence[Killed]) -> No
         return all(row.status is CredentialStatus.REAUTHORIZATION_REQUIRED for row in rows)
 
     await refresh._pick_up()
-    await until(are_broken, 60)
+    await eventually(are_broken, 60)
     await refresh.finish_started()
     await repair.run_once()
     for each in repaired:

@@ -17,11 +17,11 @@ from app.services.shared.import_files import MAX_IMPORT_BYTES
 from app.services.tokens.refresh_results import HeldRefresh
 from app.services.tokens.spill import TokenSpill
 from tests.e2e.children import Commands, Ended, commands
-from tests.e2e.house import until
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.key_lists import APP, access_token, fill, key_list
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -83,7 +83,7 @@ async def test_a_rotation_that_is_killed_half_way_is_resumed(
 ):
     await fill(service, ROWS)
     rotation = await runner.start("secrets", "rotate", environment=environment)
-    await until(lambda: count_rotated(database))
+    await eventually(lambda: count_rotated(database))
     async with database.transaction() as db:  # SQLite's one writer, or:
         if not database.is_sqlite:
             await db.execute(text("LOCK TABLE credentials IN SHARE MODE"))

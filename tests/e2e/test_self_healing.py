@@ -10,7 +10,8 @@ from sqlalchemy import select
 
 from app.models import AuthorizationSession, Event, WorkerRun
 from sandbox.process import SandboxProcess
-from tests.e2e.house import APP, House, open_house, until
+from tests.e2e.house import APP, House, open_house
+from tests.fixtures.waiting import eventually
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -50,7 +51,7 @@ async def session_of_repair(house: House, account: str) -> str:
         found: str | None = body["data"]["session_id"]
         return found
 
-    return str(await until(named, 60))
+    return str(await eventually(named, 60))
 
 
 async def repairs_of(house: House, account: str) -> list[AuthorizationSession]:
@@ -79,7 +80,7 @@ async def next_look(house: House) -> None:
     async def is_later() -> bool:
         return bool(await last() != known)
 
-    await until(is_later, 60)
+    await eventually(is_later, 60)
 
 
 async def test_a_revoked_chain_mends_itself(healing: House, account: str):
@@ -107,7 +108,7 @@ async def test_a_person_is_asked_once_where_it_fails(healing: House, account: st
         sessions = await repairs_of(healing, account)
         return sessions if sessions and all(each.completed_at for each in sessions) else []
 
-    sessions = await until(tried)
+    sessions = await eventually(tried)
     assert {(each.status, each.error_code) for each in sessions} == {("needs_attention", "LOGIN_REQUIRED")}
     for _ in range(2):  # the first may have begun before
         await next_look(healing)

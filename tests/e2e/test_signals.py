@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house, until
+from tests.e2e.house import House, open_house
 from tests.e2e.processes import children_named, is_alive
 from tests.e2e.watcher import watched_browsers
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -67,7 +68,7 @@ async def test_idle_it_exits_at_once(sandbox: SandboxProcess, folder: Path, numb
 async def test_a_caller_who_waits_is_answered(sandbox: SandboxProcess, folder: Path, account: str):
     async with hanging(sandbox, folder, account) as (house, session_id):
         waiting = asyncio.create_task(house.session(session_id, wait=50))
-        await until(lambda: _logged(house, "provider.consent", account))
+        await eventually(lambda: _logged(house, "provider.consent", account))
         await asyncio.wait([waiting], timeout=0.3)
         assert not waiting.done()
         stopping = asyncio.create_task(end(house, signal.SIGTERM))

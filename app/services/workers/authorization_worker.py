@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from app.clients.oauth_provider import ProviderUser
+from app.models import SessionStage
 from app.services.authorizations.runs import SessionRuns
 from app.services.automation import ProfileAutomator
 from app.services.batches.pacing import BatchPacing
@@ -44,7 +45,11 @@ log = get_logger(__name__)
 
 @dataclass
 class _Run:
+    """One attempt that runs here; an `AttemptSink`."""
+
     job: AuthorizationJob
+    runs: SessionRuns
+    stages: StageRecorder
     task: "asyncio.Task[float | None] | None" = None
     evidence: PageEvidence | None = None
     """Page of the browser when the attempt failed there."""
@@ -53,8 +58,18 @@ class _Run:
     is_ending: bool = False
     """True while its end is being written, with what follows from it."""
 
+    def report_stage(self, stage: SessionStage) -> None:
+        self.stages.report(stage)
+
     def keep_evidence(self, evidence: PageEvidence) -> None:
         self.evidence = evidence
+
+    async def store_tokens(self, user: ProviderUser, tokens: TokenSet) -> None:
+        await self.stages.flush()
+        await self.runs.complete(self.job, user, tokens)
+        self.is_completed = True
+        log.info("authorization.completed", scopes=tokens.scopes)
+        await self.runs.note_limits(self.job, user)
 
     def interrupt(self) -> None:
         if self.task is not None:
@@ -121,7 +136,7 @@ class AuthorizationWorker(Worker):
             return 0.0
         if job is None:
             return None
-        run = _Run(job)
+        run = _Run(job, self._runs, StageRecorder(self._runs, job))
         with structlog.contextvars.bound_contextvars(
             request_id=job.request_id,
             session_id=job.session_id,
@@ -160,26 +175,11 @@ class AuthorizationWorker(Worker):
         return None
 
     async def _attempt(self, run: "_Run") -> None:
-        job = run.job
-
         async def renew() -> bool:
-            return run.is_completed or await self._runs.renew(job)
+            return run.is_completed or await self._runs.renew(run.job)
 
-        async with (
-            kept_alive(renew, seconds=self._lease_seconds),
-            StageRecorder(self._runs, job) as stages,
-        ):
-
-            async def store(user: ProviderUser, tokens: TokenSet) -> None:
-                await stages.flush()
-                await self._runs.complete(job, user, tokens)
-                run.is_completed = True
-                log.info("authorization.completed", scopes=tokens.scopes)
-                await self._runs.note_limits(job, user)
-
-            await self._automator.authorize_account(
-                job, report=stages.report, store=store, keep_evidence=run.keep_evidence
-            )
+        async with kept_alive(renew, seconds=self._lease_seconds), run.stages:
+            await self._automator.authorize_account(run.job, run)
 
     async def _fail(self, run: "_Run", error: AppException) -> float | None:
         """Seconds until the next attempt, if there is one."""

@@ -17,7 +17,8 @@ import httpx
 
 from app.utils.processes import dies_with_parent
 from sandbox.devtools import command
-from tests.e2e.house import House, until
+from tests.e2e.house import House
+from tests.fixtures.waiting import eventually
 
 HERE = Path(__file__).parent
 _OIDC = HERE / "oidc"
@@ -56,7 +57,7 @@ class ForeignProvider:
                 answer = await http.post("/browser/start-profile", json={**profile, "sync": True})
                 return str(answer.json()["wsUrl"]) if answer.is_success else None
 
-            ws_url = str(await until(started, 90))
+            ws_url = str(await eventually(started, 90))
             page = f"{self.url}/test/sign-in?account={account}"
             await command(ws_url, "Target.createTarget", {"url": page})
 
@@ -64,7 +65,7 @@ class ForeignProvider:
                 cookies = (await command(ws_url, "Storage.getCookies"))["cookies"]
                 return any(cookie["name"] in ("_session", "sessionid") for cookie in cookies)
 
-            await until(signed_in)
+            await eventually(signed_in)
             (await http.post("/browser/stop-profile", json=profile)).raise_for_status()
 
 

@@ -75,9 +75,11 @@ async def test_an_account_that_was_open_already_is_waited_for(
         options = AuthorizeOptions(file=path, results=path.with_suffix(".out"), api_app="AIOTT1")
         console = Console(file=io.StringIO())
         waiting.append(asyncio.create_task(authorize_file(desk, options, out=console, err=console)))
-    async with asyncio.timeout(60):
-        while await count(database, Batch) < 2:
-            await asyncio.sleep(0.02)
+
+    async def are_placed() -> bool:
+        return await count(database, Batch) == 2
+
+    await eventually(are_placed)
     async with database.reading() as db:
         rows = list(await db.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id)))
     assert len(rows) == 2

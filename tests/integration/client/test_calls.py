@@ -49,12 +49,15 @@ async def row_of(context: Context, session_id: str) -> AuthorizationSession:
 async def asked_for(context: Context, account_id: str) -> AuthorizationSession:
     """The account's first session, when there is one."""
     query = select(AuthorizationSession).where(AuthorizationSession.twitter_username == account_id)
-    async with asyncio.timeout(60):
-        while True:
-            async with context.database.reading() as db:
-                if (row := await db.scalar(query)) is not None:
-                    return row
-            await asyncio.sleep(0.01)
+
+    async def look() -> AuthorizationSession | None:
+        async with context.database.reading() as db:
+            row: AuthorizationSession | None = await db.scalar(query)
+        return row
+
+    row = await eventually(look)
+    assert row is not None
+    return row
 
 
 async def soon(work: Any) -> asyncio.Task[Any]:

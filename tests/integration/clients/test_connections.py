@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from app.clients.connections import StackedTransport
+from tests.fixtures.waiting import eventually
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -63,18 +64,12 @@ async def client(*, most: int = 10, keep_idle: float = 60) -> AsyncIterator[http
         yield http
 
 
-async def until(condition) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_one_after_the_other_use_one_connection():
     async with running_site() as site, client() as http:
         for _ in range(5):
             assert (await http.get(site.url)).text == "ok"
         assert site.requests == {0: 5}
-    await until(lambda: site.open_now == 0)
+    await eventually(lambda: site.open_now == 0)
 
 
 async def test_at_once_each_has_its_own_and_they_are_kept():
@@ -82,7 +77,7 @@ async def test_at_once_each_has_its_own_and_they_are_kept():
         for _ in range(2):
             site.may_answer.clear()
             asked = [asyncio.create_task(http.get(site.url)) for _ in range(4)]
-            await until(lambda: sum(site.requests.values()) % 4 == 0 and len(site.requests) == 4)
+            await eventually(lambda: sum(site.requests.values()) % 4 == 0 and len(site.requests) == 4)
             site.may_answer.set()
             await asyncio.gather(*asked)
         assert site.requests == dict.fromkeys(range(4), 2)
@@ -92,7 +87,7 @@ async def test_no_more_than_allowed_and_a_wait_has_its_deadline():
     async with running_site() as site, client(most=2) as http:
         site.may_answer.clear()
         asked = [asyncio.create_task(http.get(site.url)) for _ in range(2)]
-        await until(lambda: site.open_now == 2)
+        await eventually(lambda: site.open_now == 2)
         with pytest.raises(httpx.PoolTimeout):
             await http.get(site.url, timeout=httpx.Timeout(20, pool=0.05))
         site.may_answer.set()
@@ -105,7 +100,7 @@ async def test_a_request_that_is_given_up_or_fails_frees_its_place():
     async with running_site() as site, client(most=1) as http:
         site.may_answer.clear()
         asked = asyncio.create_task(http.get(site.url))
-        await until(lambda: sum(site.requests.values()) == 1)
+        await eventually(lambda: sum(site.requests.values()) == 1)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
         site.may_answer.set()
@@ -116,19 +111,19 @@ async def test_a_request_that_is_given_up_or_fails_frees_its_place():
         async with http.stream("GET", site.url) as response:
             assert response.status_code == 200  # and its body is not read
         assert (await http.get(site.url)).text == "ok"
-        await until(lambda: site.open_now == 1)
+        await eventually(lambda: site.open_now == 1)
 
 
 async def test_an_old_connection_is_not_used_again_and_closed():
     async with running_site() as site, client(keep_idle=0.05) as http:
         site.may_answer.clear()
         asked = [asyncio.create_task(http.get(site.url)) for _ in range(3)]
-        await until(lambda: site.open_now == 3)
+        await eventually(lambda: site.open_now == 3)
         site.may_answer.set()
         await asyncio.gather(*asked)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await until(lambda: loop.time() - began > 0.1)
+        await eventually(lambda: loop.time() - began > 0.1)
         assert (await http.get(site.url)).text == "ok"
         assert site.requests[3] == 1
-        await until(lambda: site.open_now == 1)
+        await eventually(lambda: site.open_now == 1)

@@ -16,6 +16,7 @@ from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
 from tests.fixtures.sandbox import running
+from tests.fixtures.waiting import eventually
 
 NOWHERE = "127.0.0.1:1"
 
@@ -74,9 +75,11 @@ async def test_a_closed_browser_is_gone(
     assert await client.close_browser(ws_url, timeout=10)
     with pytest.raises(SeleniumConnectionException):
         await client.version(urlsplit(ws_url).netloc)
-    async with asyncio.timeout(60):
-        while await running(admin, profile.id):
-            await asyncio.sleep(0.01)
+
+    async def is_gone() -> bool:
+        return not await running(admin, profile.id)
+
+    await eventually(is_gone)
 
 
 async def test_closing_what_is_gone_is_a_success(client: DevToolsClient):
@@ -99,9 +102,10 @@ async def test_the_redirect_is_caught_and_never_leaves_the_browser(
 
     assert await asyncio.to_thread(watch) == (None, f"{redirect}?code=1&state=2")
 
-    async with asyncio.timeout(60):
-        while "Authorization" not in (await http.get(f"http://{address}/json/list")).text:
-            await asyncio.sleep(0.01)
+    async def is_shown() -> bool:
+        return "Authorization" in (await http.get(f"http://{address}/json/list")).text
+
+    await eventually(is_shown)
 
 
 async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_browser(ws_url: str):

@@ -15,6 +15,7 @@ from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
 from sandbox.devtools import command
 from sandbox.process import SandboxProcess
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -60,15 +61,6 @@ def group_members(pgid: int) -> list[psutil.Process]:
     return members
 
 
-async def until(condition, seconds: float = 10.0):
-    """Polls an async condition until it holds."""
-    deadline = time.monotonic() + seconds
-    while not (value := await condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.02)
-    return value
-
-
 async def test_start_really_starts_and_stop_leaves_nothing(local: Local, http):
     answer = (await local.start()).json()
     assert answer["status"] == "success"
@@ -108,7 +100,7 @@ async def test_a_browser_that_dies_is_reaped_and_can_be_started_again(local: Loc
     async def gone() -> bool:
         return not await local.browsers()
 
-    await until(gone)
+    await eventually(gone)
     assert not psutil.pid_exists(browser.pid), "a zombie is left"
     assert (await local.stop()).status_code == 204
     assert (await local.start()).json()["wsUrl"] != first
@@ -130,12 +122,12 @@ async def test_without_sync_the_answer_does_not_wait(local: Local):
     async def up() -> bool:
         return any(browser.ws_url for browser in await local.browsers())
 
-    await until(up)
+    await eventually(up)
 
 
 async def test_stop_during_a_start_wins(local: Local):
     start = asyncio.create_task(local.start())
-    await until(local.browsers)
+    await eventually(local.browsers)
     await local.stop()
     await start
     assert await local.browsers() == []
@@ -156,7 +148,7 @@ async def test_fault_start_then_kill(local: Local, admin: SandboxAdmin, profile)
 async def test_fault_start_hang_running(local: Local, admin: SandboxAdmin, profile):
     await admin.set_fault("local.start", "start_hang_running", account=profile.account)
     waiting = asyncio.create_task(local.start())
-    (browser,) = await until(local.browsers)
+    (browser,) = await eventually(local.browsers)
     assert not waiting.done()
     waiting.cancel()
     await local.stop()

@@ -28,6 +28,7 @@ from sandbox.devtools import command
 from tests.fixtures.factories import new_profile
 from tests.fixtures.sandbox import running
 from tests.fixtures.settings import MakeSettings
+from tests.fixtures.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -246,9 +247,7 @@ async def freed_by_the_sweep(context: Context, database: Database, admin: Sandbo
     """Not before the grace of a late browser is over; its slot is free at once."""
     assert (context.fleet.gologin.running_profiles, context.fleet.gologin._slots.locked()) == (0, False)
     assert not await is_free(database, known)
-    async with asyncio.timeout(60):
-        while not await context.fleet.gologin.stop_left_overs():
-            await asyncio.sleep(0.01)
+    await eventually(context.fleet.gologin.stop_left_overs)
     assert await all_given_back(context, database, admin, known)
 
 
@@ -294,9 +293,7 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
 
         task = asyncio.create_task(work())
         await asyncio.wait_for(starting.wait(), 20)
-        async with asyncio.timeout(60):
-            while not await admin.requests(endpoint="local.start"):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: admin.requests(endpoint="local.start"))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -315,9 +312,7 @@ async def test_a_stop_that_fails_hides_no_result_and_the_browser_goes_all_the_sa
     await admin.set_fault("local.stop", "status", status=500)
     async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
         pass
-    async with asyncio.timeout(60):
-        while not await all_given_back(sandbox_context, database, admin, known):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: all_given_back(sandbox_context, database, admin, known))
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_a_button_whose_window_has_closed_before_the_click_was_not_pressed():
         account_id="alice",
         authorization=new_authorization(),
         page=ConsentPageRules(consent_buttons=("button",)),
-        report=lambda stage: None,
+        sink=SimpleNamespace(report_stage=print),
         timeouts=BrowserTimeouts(attach=1, page_load=1, consent_button=1, callback=1, person=1),
     )
     watcher: Any = SimpleNamespace(target_id="tab")

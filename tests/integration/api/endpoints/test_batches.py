@@ -15,6 +15,7 @@ from app.models import AuthorizationSession, Batch, BatchRow
 from app.services.keys.service import Scope
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.batches import add_accounts, count, names, place_batch, read_batch, wanted
+from tests.fixtures.waiting import eventually
 
 URL = "/authorize/batch"
 CSV = {"Content-Type": "text/csv"}
@@ -42,13 +43,12 @@ def outcome(data: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [(each["row"], each["account_id"], each["error_code"]) for each in data["rows"]]
 
 
-async def ended(api: Api, batch_id: str) -> dict[str, Any]:
-    async with asyncio.timeout(60):
-        while True:
-            data: dict[str, Any] = answered(await api.client.get(f"/batches/{batch_id}"))
-            if data["completed_at"]:
-                return data
-            await asyncio.sleep(0.02)
+async def ended(api: Api, batch_id: str) -> Any:
+    async def look() -> Any:
+        data = answered(await api.client.get(f"/batches/{batch_id}"))
+        return data if data["completed_at"] else None
+
+    return await eventually(look)
 
 
 async def test_a_list_is_accepted_and_each_row_has_its_answer(api: Api, database: Database):

@@ -1,6 +1,5 @@
 """`/gologin`: the breaker as operators see and close it."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from app.services.keys.service import Scope
 from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
 from tests.fixtures.api import Api, OpenApi, answered, refused
+from tests.fixtures.waiting import eventually
 
 ROUTES = [("GET", "/gologin/breaker"), ("POST", "/gologin/breaker/close")]
 CLOSED = {"is_open": False, "opened_at": None, "reason": None}
@@ -60,12 +60,12 @@ async def test_a_429_stops_the_syncs_until_it_is_closed(
 ):
     async def sync(api: Api) -> Any:
         sync_id = answered(await api.client.post("/profiles/sync"), 202)["sync_id"]
-        async with asyncio.timeout(60):
-            while True:
-                data = answered(await api.client.get(f"/profiles/sync/{sync_id}"))
-                if data["completed_at"] is not None:
-                    return data
-                await asyncio.sleep(0.01)
+
+        async def look() -> Any:
+            data = answered(await api.client.get(f"/profiles/sync/{sync_id}"))
+            return data if data["completed_at"] is not None else None
+
+        return await eventually(look)
 
     settings = {
         "gologin_api_url": info.gologin_api_url,

@@ -16,6 +16,7 @@ from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_profile
+from tests.fixtures.waiting import eventually
 
 NUL = "\x00"
 
@@ -352,12 +353,11 @@ class TestSync:
         return WorkerRuns(database=database, owner="elsewhere:1", lease_seconds=600)
 
     async def ended(self, api: Api, sync_id: str) -> Any:
-        async with asyncio.timeout(60):
-            while True:
-                data = answered(await api.client.get(f"/profiles/sync/{sync_id}"))
-                if data["completed_at"] is not None:
-                    return data
-                await asyncio.sleep(0.01)
+        async def look() -> Any:
+            data = answered(await api.client.get(f"/profiles/sync/{sync_id}"))
+            return data if data["completed_at"] is not None else None
+
+        return await eventually(look)
 
     async def sync(self, api: Api, **body: bool) -> Any:
         """Ask for one, and the sync when it has ended and none follows by itself."""
@@ -370,13 +370,13 @@ class TestSync:
     async def nothing_due(self, api: Api) -> None:
         """The turn of the last pass is given back, and the next one is not due."""
         query = select(WorkerRun).where(WorkerRun.name == "sync")
-        async with asyncio.timeout(60):
-            while True:
-                async with api.context.database.reading() as db:
-                    run = await db.scalar(query)
-                if run and run.lease_token is None and run.next_run_at > utc_now():
-                    return
-                await asyncio.sleep(0.01)
+
+        async def is_given_back() -> bool:
+            async with api.context.database.reading() as db:
+                run = await db.scalar(query)
+            return bool(run and run.lease_token is None and run.next_run_at > utc_now())
+
+        await eventually(is_given_back)
 
     async def test_it_tells_what_it_found(
         self, open_api: OpenApi, addresses: dict[str, Any], admin: SandboxAdmin, profile: ProfileInfo

@@ -1,6 +1,5 @@
 """`/webhooks` as a caller meets it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import uuid4
@@ -18,6 +17,7 @@ from app.services.webhooks.service import WebhookOrder
 from app.utils.exceptions import OutOfReachException, WebhookNotFoundException
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.receiver import Receiver, reply, running_receiver
+from tests.fixtures.waiting import eventually
 
 HOOKS = "/webhooks"
 
@@ -42,10 +42,14 @@ async def create(api: Api, receiver: Receiver, **body: Any) -> dict[str, Any]:
     return found
 
 
-async def until(get: Callable[[], Awaitable[httpx.Response]], condition: Callable[[Any], object]) -> Any:
-    async with asyncio.timeout(60):
-        while not condition(found := (await get()).json()["data"]):
-            await asyncio.sleep(0.02)
+async def wait_for_data(
+    get: Callable[[], Awaitable[httpx.Response]], condition: Callable[[Any], object]
+) -> Any:
+    async def look() -> tuple[Any, ...]:
+        data = (await get()).json()["data"]
+        return (data,) if condition(data) else ()
+
+    (found,) = await eventually(look)
     return found
 
 
@@ -56,7 +60,7 @@ async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(api: Api, re
     async with api.context.database.transaction() as db:
         for number in range(3):
             recorder.record(db, "test.happened", account_id=f"a_{number}")
-    await until(lambda: api.client.get(url), lambda rows: len(rows) == 3)
+    await wait_for_data(lambda: api.client.get(url), lambda rows: len(rows) == 3)
     first = (await api.client.get(url, params={"page_size": 2})).json()
     assert ([row["account_id"] for row in first["data"]], first["total"]) == (["a_2", "a_1"], 3)
     query = {"page_size": 2, "cursor": first["next_cursor"]}
@@ -82,7 +86,7 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
     async with api.context.database.transaction() as db:
         recorder.record(db, "test.happened", account_id="team_a", api_app="X", number=1)
         recorder.record(db, "test.happened", account_id="other", number=2)
-    deliveries = await until(
+    deliveries = await wait_for_data(
         lambda: api.client.get(f"{url}/deliveries"), lambda rows: rows and rows[0]["attempts"]
     )
     (delivery,) = deliveries
@@ -109,7 +113,7 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
     assert answered(await api.client.get(url))["previous_secret_expires_at"]
     resumed = answered(await api.client.post(f"{url}/resume"))
     assert (resumed["status"], resumed["failing_since"]) == ("active", None)
-    (delivery,) = await until(
+    (delivery,) = await wait_for_data(
         lambda: api.client.get(f"{url}/deliveries", params={"status": "delivered"}), lambda rows: rows
     )
     replayed = answered(await api.client.post(f"{url}/replay", json={"event_id": delivery["event_id"]}), 202)

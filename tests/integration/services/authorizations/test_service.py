@@ -29,6 +29,7 @@ from app.utils.exceptions import (
 )
 from tests.fixtures.factories import CALLER, SCOPES, AddRow, new_tokens
 from tests.fixtures.services import OpenContext
+from tests.fixtures.waiting import eventually
 
 ALICE = ProviderUser(id="1", username="Alice")
 IN_THE_PAST = timedelta(seconds=-1)
@@ -69,9 +70,7 @@ async def delivered(context: Context) -> list[str]:
 
     await context.sessions.runs._queue.submit_all([Waiting("the end", 2e9, None)])
     running = asyncio.create_task(context.sessions.runs._queue.run(handle))
-    async with asyncio.timeout(60):
-        while "the end" not in handled:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: "the end" in handled)
     context.sessions.runs._queue.stop()
     await running
     return handled[:-1]
@@ -462,9 +461,7 @@ class TestWaiting:
             return view.row.status
 
         task = asyncio.create_task(wait())
-        async with asyncio.timeout(60):
-            while session_id not in context.sessions.authorizations._waiters._waiting:
-                await asyncio.sleep(0)
+        await eventually(lambda: session_id in context.sessions.authorizations._waiters._waiting)
         return task
 
     async def test_who_waits_is_told_of_the_end(self, context: Context, add_session: AddRow):

@@ -14,6 +14,7 @@ from tests.fixtures.batches import count
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.key_lists import APP, fill, store
 from tests.fixtures.services import OpenContext
+from tests.fixtures.waiting import eventually
 
 
 async def test_two_imports_at_once_store_each_account_once(open_services: OpenContext):
@@ -50,12 +51,12 @@ async def until_waiting(database: Database, wanted: int) -> None:
     query = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    async with asyncio.timeout(60):
-        while True:
-            async with database.reading() as db:
-                if await db.scalar(query) == wanted:
-                    return
-            await asyncio.sleep(0.01)
+
+    async def are_waiting() -> bool:
+        async with database.reading() as db:
+            return bool(await db.scalar(query) == wanted)
+
+    await eventually(are_waiting)
 
 
 async def test_an_account_that_is_there_twice_is_a_bad_line(open_services: OpenContext):

@@ -27,6 +27,7 @@ from sandbox.config import SandboxInfo
 from tests.fixtures.plainbook import consent, providers_file, signed_in
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import Chain
+from tests.fixtures.waiting import eventually
 
 
 async def test_a_fresh_token_is_handed_out_without_a_call(chain: Chain):
@@ -78,8 +79,7 @@ async def test_a_caller_who_leaves_takes_no_refresh_with_him(chain: Chain):
     await chain.admin.set_fault("provider.token", "delay", seconds=0.3, times=1, account=chain.account)
     await chain.make_due()
     first = asyncio.create_task(chain.hand_out())
-    while not (await chain.living_row()).spending_version:
-        await asyncio.sleep(0.01)
+    await eventually(chain.is_spending)
     first.cancel()
     assert (await chain.hand_out()).row.version == 2
     assert await chain.refreshes() == 1

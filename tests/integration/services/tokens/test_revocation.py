@@ -11,6 +11,7 @@ from app.utils.exceptions import TokenNotFoundException, TokenRevokedException, 
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import Chain
+from tests.fixtures.waiting import eventually
 
 
 async def due_again(chain: Chain) -> None:
@@ -66,8 +67,7 @@ async def test_a_refresh_in_flight_while_it_is_revoked_leaves_nothing_usable(cha
     await chain.make_due()
     await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
     asking = asyncio.create_task(chain.hand_out())
-    while not (await chain.living_row()).spending_version:
-        await asyncio.sleep(0.01)
+    await eventually(chain.is_spending)
     revoked = await chain.revoke()
     with pytest.raises((TokenNotFoundException, TokenRevokedException)):
         await asking

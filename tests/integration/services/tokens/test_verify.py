@@ -10,6 +10,7 @@ from app.services import oauth_service
 from app.services.tokens.refresh_leases import REFUSED
 from app.utils.exceptions import ReauthorizationRequiredException, TwitterAPIException
 from tests.fixtures.tokens import Chain
+from tests.fixtures.waiting import eventually
 
 
 async def test_verify_asks_who_a_fresh_token_speaks_for(chain: Chain):
@@ -38,8 +39,7 @@ async def test_a_refusal_that_comes_late_refreshes_nothing_again(chain: Chain):
     await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.me", "delay", seconds=1, times=1, account=chain.account)
     slow = asyncio.create_task(chain.verify())
-    while not await chain.calls("provider.me"):
-        await asyncio.sleep(0.01)
+    await eventually(lambda: chain.calls("provider.me"))
     await chain.verify()
     assert (await slow).username == chain.account
     assert await chain.refreshes() == 1

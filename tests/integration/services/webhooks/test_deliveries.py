@@ -28,7 +28,6 @@ from tests.fixtures.webhooks import (
     ME,
     TYPE,
     add_webhook,
-    becomes,
     count_of,
     every,
     failing_at_first,
@@ -74,7 +73,7 @@ async def test_events_are_told_once_in_their_order_and_only_those_that_are_wante
             return (await order.newest(db)).event_id > 0
 
     await happen(context.database, 0)
-    await becomes(is_settled)
+    await eventually(is_settled)
     await add_webhook(context, receiver)
     await add_webhook(context, receiver, "/b", account_patterns=["b*"], api_apps=["X"])
     await add_webhook(context, receiver, "/star", event_types=["test.*", "other"])

@@ -35,7 +35,6 @@ from tests.fixtures.webhooks import (
     ME,
     TYPE,
     add_webhook,
-    becomes,
     count_of,
     every,
     happen,
@@ -184,7 +183,7 @@ async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_s
     await taken_up(context, 6)
     row = await context.events.webhooks.update(endpoint_id, narrower, ME)
     async with working(context):
-        await becomes(lambda: _all_parked(context, 6))
+        await eventually(lambda: _all_parked(context, 6))
     assert receiver.arrived == []
     errors = await every(context.database, select(WebhookAttempt.error))
     assert len(errors) == 6
@@ -299,6 +298,6 @@ async def test_a_process_whose_clock_is_ahead_delays_nothing(
     row = await one(context.database, select(WebhookDelivery))
     assert row.next_attempt_at < utc_now() + timedelta(hours=1)
     async with working(context):
-        await becomes(lambda: every(context.database, select(WebhookAttempt)))
+        await eventually(lambda: every(context.database, select(WebhookAttempt)))
     row = await one(context.database, select(WebhookDelivery))
     assert utc_now() < row.next_attempt_at < utc_now() + timedelta(hours=1)

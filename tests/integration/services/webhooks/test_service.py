@@ -35,7 +35,6 @@ from tests.fixtures.webhooks import (
     ME,
     TYPE,
     add_webhook,
-    becomes,
     count_of,
     every,
     happen,
@@ -138,7 +137,7 @@ async def test_an_endpoint_that_is_gone_or_fails_for_too_long_is_paused_with_an_
             )
 
         async with working(context):
-            await becomes(paused)
+            await eventually(paused)
         row = await one(context.database, select(WebhookEndpoint))
         event = await one(context.database, select(Event).where(Event.event_type == "webhook.paused"))
         assert row.status is WebhookStatus.PAUSED
@@ -196,7 +195,7 @@ async def test_a_name_that_comes_to_lead_inside_is_refused_at_the_delivery(
                 attempts = await every(context.database, select(WebhookAttempt.error))
                 return any("not public" in (error or "") for error in attempts)
 
-            await becomes(refused)
+            await eventually(refused)
             assert len(receiver.arrived) == 2
             addresses["hooks.example.test"] = ["127.0.0.1"]
             await until_done(context.database, 3)
@@ -273,7 +272,7 @@ async def test_a_secret_that_no_key_opens_pauses_its_webhook_with_an_event(
     async with context.database.transaction() as db:
         await db.execute(update(WebhookEndpoint).values(secret="k:nothing"))
     async with working(context):
-        await becomes(lambda: every(context.database, paused))
+        await eventually(lambda: every(context.database, paused))
     row = await one(context.database, select(WebhookEndpoint))
     assert (row.status, row.pause_reason) == (
         WebhookStatus.PAUSED,

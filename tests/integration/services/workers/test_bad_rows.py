@@ -36,7 +36,8 @@ from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.receiver import Receiver, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.tokens import due_chains
-from tests.fixtures.webhooks import FAST, add_webhook, becomes, every, happen, taken_up, working
+from tests.fixtures.waiting import eventually
+from tests.fixtures.webhooks import FAST, add_webhook, every, happen, taken_up, working
 
 PAST: Final = utc_now() - timedelta(days=400)
 COUNT: Final = 5
@@ -277,7 +278,7 @@ async def test_the_other_deliveries_are_sent(
             return await every(context.database, pending) == [rows[0].id]
 
         async with working(context):
-            await becomes(done)
+            await eventually(done)
         assert {received.account for received in receiver.taken} == {row.account_id for row in rows[1:]}
 
 

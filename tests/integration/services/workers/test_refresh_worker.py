@@ -81,8 +81,7 @@ async def test_a_process_that_closes_waits_for_the_refreshes_of_its_callers(
     await chain.make_due()
     async with open_context(sandbox_settings()) as process:
         asking = asyncio.create_task(chain.hand_out(by=process))
-        while not (await chain.living_row()).spending_version:
-            await asyncio.sleep(0.01)
+        await eventually(chain.is_spending)
         asking.cancel()
     row = await chain.living_row()
     assert (row.version, row.spending_version) == (2, None)
