@@ -30,7 +30,7 @@ from app.utils.cursors import Cursors
 from app.utils.masking import know_secrets
 
 PLACEHOLDER: Final = "change-me"
-"""What `.env.example` carries where a secret belongs; it starts in development only."""
+"""Value of `.env.example` in the place of a secret; it starts in development only."""
 
 _DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
 """The encryption key of `.env.example`: a real key of 32 bytes that everybody knows."""
@@ -90,12 +90,12 @@ class OAuthApp(BaseModel):
     provider: str = "x"
     """X, or one of `Settings.providers_file`."""
     consent: Literal["automatic", "attended"] | None = None
-    """None: as the setting `consent_mode` says."""
+    """Consent mode; None: that of the setting `consent_mode`."""
 
     @field_validator("redirect_uri")
     @classmethod
     def _browsers_can_open_it(cls, value: str) -> str:
-        """Else its callback would never be recognised."""
+        """Refuse an address that browsers cannot open: its callback would never be recognised."""
         try:
             Url(value)
         except ValueError as error:
@@ -125,14 +125,14 @@ class Settings(BaseSettings):
     )
 
     environment: Environment = Environment.DEVELOPMENT
-    """Where the service runs. Outside development it refuses to start with the placeholders of
+    """Environment of the service. Outside development it refuses to start with the placeholders of
     `.env.example`."""
     host: str = "127.0.0.1"
     """Address on which the API listens; 0.0.0.0 for all interfaces."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port of the API. 0: a free one; the log says which."""
     serve_workers: bool = True
-    """Whether `serve` also runs the workers. False: it answers the API only and leaves the work to `python -m
+    """`serve` also runs the workers. False: it answers the API only and leaves the work to `python -m
     app worker` processes; needs PostgreSQL."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe level that is logged."""
@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     rate_limit_per_minute: int = Field(default=100, ge=1)
     """Requests of one API key in any minute, unless the key has its own limit; more answer 429."""
     rate_limit_storage: SecretStr = SecretStr("memory://")
-    """Where requests are counted. `memory://` counts in each process; `redis://:password@host:6379/0` (or
+    """Storage of the counts of requests. `memory://` counts in each process; `redis://:password@host:6379/0` (or
     `rediss://`) for all processes together."""
     auth_failures_per_minute: int = Field(default=30, ge=1, le=1000)
     """Requests without a valid key of one client address in any minute, per process; more answer 429. A valid
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
     """Seconds that an idle connection stays open. Choose more than a proxy in front uses for its own
     connections; else a call meets a connection that was just closed (502)."""
     docs_enabled: bool | None = Field(default=None, examples=[True])
-    """Whether the pages /docs, /redoc and /openapi.json are served. Unset: in development only."""
+    """The pages /docs, /redoc and /openapi.json are served. Unset: in development only."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API from a browser, as JSON: `["https://tools.example.com"]`.
     Empty: none."""
@@ -225,7 +225,7 @@ class Settings(BaseSettings):
     """Sessions with a person at the window that run at once, on all machines together: each holds its slot for
     minutes. With SQLite one slot is kept for the other sessions."""
     profile_rule: Literal["name", "notes", "tag", "none"] = "name"
-    """Where a profile tells its account, unless it is linked by hand: in its name, its notes, a tag, or
+    """Place of a profile's account, unless it is linked by hand: its name, its notes, a tag, or
     nowhere."""
     profile_rule_pattern: str = r"^@?(?P<account>[A-Za-z0-9_]{1,15})$"
     """Regular expression that is searched there. Its group `account` is the handle; a group `app`, if there is
@@ -257,15 +257,15 @@ class Settings(BaseSettings):
     """TOML file with OAuth providers besides X; see docs/providers.md and providers.example.toml. Unset: X
     only."""
     x_web_url: str = "https://x.com"
-    """Where X shows its consent page."""
+    """Address of X's consent page."""
     x_api_url: str = "https://api.x.com"
-    """Where X exchanges codes and tells whom a token belongs to."""
+    """Address of X's API: it exchanges codes and tells whom a token belongs to."""
     oauth_api_timeout: PositiveSeconds = 15.0
     """Timeout of one call of a provider's API, in seconds; short, because a browser waits during the
     exchange."""
 
     consent_mode: Literal["automatic", "attended"] = "automatic"
-    """Who presses Authorize: automatic (the service) or attended (a person, in the profile's window). An app of
+    """Actor who presses Authorize: automatic (the service) or attended (a person, in the profile's window). An app of
     OAUTH_APPS and a request may override it (`consent`)."""
     authorization_timeout: PositiveSeconds = 120.0
     """Seconds from the running profile to the stored tokens; the profile's start has its own timeout."""
@@ -343,7 +343,7 @@ class Settings(BaseSettings):
     """Seconds between two searches for broken accounts."""
 
     webhook_allow_private_addresses: bool = False
-    """Whether webhooks may lead to private, loopback and link-local addresses, and use plain http: for
+    """Webhooks may lead to private, loopback and link-local addresses, and use plain http: for
     receivers inside your own network."""
     webhook_max_endpoints: int = Field(default=50, ge=1, le=1_000)
     """Webhooks that can exist. Each has its own connections, so that none delays another."""

@@ -1,4 +1,4 @@
-"""What a handler may ask for, as `Annotated` aliases."""
+"""Dependencies of handlers, as `Annotated` aliases."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -81,7 +81,7 @@ async def _authenticate(request: Request) -> None:
 
 
 def _authenticated(request: Request, _key: Annotated[str | None, Security(_api_key)]) -> Caller:
-    """Of a `KeyFirstRoute`; the key is asked for once more so that the API's description tells of it."""
+    """Return the caller of a `KeyFirstRoute`; the key is declared once more for the API's description."""
     caller: Caller = request.state.caller
     return caller
 

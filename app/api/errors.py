@@ -28,7 +28,7 @@ from app.utils.logger import get_logger
 from app.utils.masking import mask_own
 
 CODES: Final = "x-error-codes"
-"""Of a response in the API's description: the codes that it may carry."""
+"""Extension of a response in the API's description: the codes that it may carry."""
 
 _CHALLENGE: Final = 'ApiKey realm="GoLogin automation"'
 """Every 401 names what it wants (RFC 9110, 11.6.1); for a key in a header no scheme is registered."""
@@ -48,7 +48,7 @@ _LIMITS: Final = {
     "literal_error": "{expected}",
     "enum": "{expected}",
 }
-"""What is allowed, by pydantic's type of the error, whose own message says it, too."""
+"""Sentences of what is allowed, by pydantic's type of the error, whose own message says it, too."""
 
 _KINDS: Final = {
     "bool_parsing": "true or false",
@@ -156,7 +156,7 @@ def _sentences(
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """What the framework itself refuses: an unknown address, a wrong method, a body that it cannot read."""
+    """Answer refusals of the framework itself: an unknown address, a wrong method, a body that it cannot read."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return await _handle_app_exception(request, RouteNotFoundException())
@@ -172,7 +172,7 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
 
 
 def _allowed_methods(request: Request, error: HTTPException) -> str:
-    """Of all routes of the address; the framework knows those of the first one (RFC 9110, 15.5.6)."""
+    """Return the methods of all routes of an address (RFC 9110, 15.5.6); the framework knows those of the first."""
     openapi: Callable[[], dict[str, Any]] = request.app.openapi
     path = getattr(request.scope.get("route"), "path_format", "")
     methods = {method.upper() for method in openapi()["paths"].get(path, ())}

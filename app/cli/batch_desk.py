@@ -25,7 +25,7 @@ class LocalBatches:
     poll = 0.0
     """Seconds between two looks at a batch, at least."""
     advice = "does a service or a worker run? --work does the work in this process."
-    """What may be wrong when nothing starts."""
+    """Advice when nothing starts."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -93,7 +93,7 @@ class RemoteBatches(AsyncClient):
     async def place(
         self, content: bytes, *, source: str, again: bool, **options: Unpack[BatchOptions]
     ) -> PlacedBatch:
-        """For 24 hours: so long does a service know an idempotency key. One made `again` is found by its id alone."""
+        """Place a batch once in 24 hours, the life of an idempotency key. One made `again` is found by its id alone."""
         placed = await self.make_batch(content, idempotency_key=None if again else source, **options)
         return PlacedBatch(placed.batch_id, is_new=not placed.existing)
 

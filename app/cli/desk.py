@@ -1,4 +1,4 @@
-"""Who does what a command asks for: this process in the database of the settings, or a service (`--url`)."""
+"""Backends of commands: this process with the settings' database, or a service (`--url`)."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager

@@ -29,7 +29,7 @@ commands = typer.Typer()
 class Finding:
     is_ok: bool
     text: str
-    """What was looked at, and of a problem what to do."""
+    """Subject of the check, and the remedy of a problem."""
 
 
 @commands.command()

@@ -36,9 +36,9 @@ _QUIET: Final = 20.0
 class AuthorizeOptions:
     file: Path
     results: Path
-    """Where what became of each row is written at the end."""
+    """File to which each row's result is written at the end."""
     api_app: str | None = None
-    """For rows that do not say."""
+    """App of rows that name none."""
     max_running: int | None = None
     stop_percent: int | None = None
     work: bool = False
@@ -50,7 +50,7 @@ class AuthorizeOptions:
 
 
 async def authorize_file(desk: BatchDesk, options: AuthorizeOptions, *, out: Console, err: Console) -> bool:
-    """Whether every row was authorised. A signal ends the following, not the batch.
+    """Authorize a file; return whether every row was authorised. A signal ends the following, not the batch.
 
     Raises `InvalidRequestException`, `BatchEmptyException` and what else a batch is refused for, or `ServiceError`.
     """

@@ -124,7 +124,7 @@ def _line(event: Event) -> str:
 
 
 class LocalReading:
-    """What `AsyncClient` does, from the database of the settings."""
+    """Reads of `AsyncClient`, from the settings' database."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

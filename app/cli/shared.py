@@ -1,4 +1,4 @@
-"""What all commands share: the settings with their logging, the two consoles, and `async def` commands."""
+"""Parts of all commands: the settings with their logging, the two consoles, and `async def` commands."""
 
 import asyncio
 import sys
@@ -44,12 +44,12 @@ def settings(log_stream: TextIO = sys.stderr) -> Settings:
 
 
 def tell(line: str) -> None:
-    """On standard error, without markup; terminal controls in it are escaped."""
+    """Print to standard error, without markup; terminal controls in it are escaped."""
     ERR.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def say(line: str) -> None:
-    """On standard output, plain for scripts; terminal controls in it are escaped."""
+    """Print to standard output, plain for scripts; terminal controls in it are escaped."""
     print(visible(line), flush=True)
 
 

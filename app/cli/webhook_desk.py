@@ -24,7 +24,7 @@ class LocalWebhooks:
         self._webhooks, self._database = context.events.webhooks, context.database
 
     async def create(self, wanted: CreateWebhookRequest) -> tuple[str, str]:
-        """Its id, and its secret."""
+        """Create a webhook; return its id and secret."""
         row, secret = await self._webhooks.create(wanted.order(), _CALLER)
         return row.endpoint_id, secret.get_secret_value()
 

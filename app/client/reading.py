@@ -68,7 +68,7 @@ class Stream(Generic[T]):
         return Request("GET", "/events/stream", self._filters, headers=headers, seconds=_SILENCE)
 
     def take(self, part: bytes) -> Iterator[T]:
-        """By bytes: a line of httpx ends at other characters, too, which an event may hold."""
+        """Take bytes: a line of httpx also ends at other characters, which an event may hold."""
         *lines, self._rest = (self._rest + part).split(b"\n")
         for line in lines:
             name, _, value = line.decode().rstrip("\r").partition(":")

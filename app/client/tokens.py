@@ -32,7 +32,7 @@ class Asked:
     error: ServiceError | None = None
 
     def token_for(self, min_ttl: float) -> Token | None:
-        """What serves another, too. Raises what was raised for the one who asked for no more."""
+        """Return a token that serves other callers, too. Raises the error of the caller that asked for it."""
         if self.error is not None and self.min_ttl <= min_ttl:
             raise copy(self.error)  # with a traceback of its own
         return self.token if self.min_ttl >= min_ttl else None
@@ -61,7 +61,7 @@ class TokenCache:
             return self._asking.setdefault(key, mine)
 
     def keep(self, key: Key, mine: Asked, kept: Kept) -> None:
-        """Unless somebody called `forget` since `mine` asks."""
+        """Keep a token, unless `forget` was called since `mine` asked."""
         with self._lock:
             if self._asking.get(key) is mine:
                 self._kept[key] = kept
@@ -73,7 +73,7 @@ class TokenCache:
                 del self._asking[key]
 
     def forget(self, account_id: str, api_app: str | None) -> None:
-        """Also what is being asked for."""
+        """Forget a token, also one that is being asked for."""
         with self._lock:
             for key in {*self._kept, *self._asking}:
                 if key[0] == account_id and api_app in (None, key[1]):

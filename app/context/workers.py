@@ -26,7 +26,7 @@ from app.services.workers.webhook_worker import WebhookWorker
 from app.utils.loop_lag import LoopLag
 
 WORKERS_SHARE: Final = 0.8
-"""Of the grace period: the rest is for closing the drivers, the connections and the database."""
+"""Share of the grace period; the rest is for closing the drivers, the connections and the database."""
 
 
 @dataclass(frozen=True)

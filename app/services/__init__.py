@@ -1,1 +1,1 @@
-"""What the service does. No web framework and no HTTP client in here."""
+"""Services: the work itself. No web framework and no HTTP client in here."""

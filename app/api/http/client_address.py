@@ -1,4 +1,4 @@
-"""Whose request it is: the address of the caller, behind trusted proxies as well."""
+"""Client addresses, also behind trusted proxies."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -10,7 +10,7 @@ from starlette.types import Scope
 Network = IPv4Network | IPv6Network
 
 UNKNOWN: Final = "unknown"
-"""Of a connection that has no address, such as a Unix socket's."""
+"""Name of a connection that has no address, such as a Unix socket's."""
 
 
 def client_address(scope: Scope) -> str:
@@ -38,7 +38,7 @@ def _right_most_untrusted(peer: str, hops: Iterable[str], trusted: Sequence[Netw
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
-    """Without the port that some proxies add; an IPv4 address that is written as IPv6 is the IPv4 one."""
+    """Parse an address without the port that some proxies add; IPv4 written as IPv6 becomes IPv4."""
     text = text.strip()
     host = text[1:].partition("]")[0] if text.startswith("[") else text
     if host.count(":") == 1:

@@ -20,7 +20,7 @@ from app.utils.request_id import accept_request_id
 
 MAX_URI_BYTES: Final = 8 * 1024
 MAX_HEADER_BYTES: Final = 32 * 1024
-"""Of the request line and all headers together; of a chunk's own head, and of the trailers, too."""
+"""Ceiling of the request line and all headers together, of a chunk's head, and of the trailers."""
 
 _TWO_LENGTHS: Final = {b"content-length", b"transfer-encoding"}
 _ORIGIN: Final = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 
 
 class _LimitedConnection(h11.Connection):
-    """Its errors leave in `refusal` what to answer."""
+    """h11's connection with limits. Its errors leave the answer in `refusal`."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEADER_BYTES)

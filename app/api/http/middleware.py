@@ -36,7 +36,7 @@ _SINGLE_HEADERS: Final = (
     "Content-Type",
 )
 _MAX_DIGITS: Final = 18
-"""Of a length; Python reads no number of thousands of them."""
+"""Ceiling of a length's digits; Python reads no number of thousands of them."""
 _POLICY: Final = b"content-security-policy"
 _ON_EVERY_ANSWER: Final = (
     (b"x-content-type-options", b"nosniff"),

@@ -1,4 +1,4 @@
-"""So many requests a minute for each API key, and so many failures for each address that sends none that is valid."""
+"""Rate limits: requests per API key, failed authentications per client address."""
 
 import asyncio
 import math
@@ -29,9 +29,9 @@ _STORAGE_RETRY: Final = 5.0
 _MAX_CONNECTIONS: Final = 20
 _STATE: Final = "quota"
 _LOOK_UPS: Final = 2
-"""At once, of keys from all addresses that failed too often: they take no more of the database's connections."""
+"""Look-ups at once for all addresses that failed too often: they take no more of the database's connections."""
 _LOOK_UPS_OF_ONE: Final = 8
-"""At once, of keys from one other address, before it takes turns, too: fewer than the database has connections."""
+"""Look-ups at once for one other address, before it takes turns, too: fewer than the database has connections."""
 _LONGEST_TURN: Final = 5.0
 """Seconds to wait for one's turn."""
 
@@ -42,7 +42,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Quota:
-    """What a key may send in any minute, and what is left of it."""
+    """Rate limit of a key in any minute, and what is left of it."""
 
     limit: int
     remaining: int
@@ -101,7 +101,7 @@ class RateLimiter:
 
 
 class FailedAuthentications:
-    """Of each client address, counted by this process.
+    """Failed authentications of each client address, counted by this process.
 
     A valid key passes from any address: others may send from there, too (a proxy, a NAT).
     """
@@ -115,7 +115,10 @@ class FailedAuthentications:
 
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[None]:
-        """To look a key up; where it failed too often, or may, after others. Raises `AuthenticationLimitException`."""
+        """Hold a permit for one key look-up; addresses over their failure budget share two permits.
+
+        Raises `AuthenticationLimitException`.
+        """
         network = _network(address)
         left = self._per_minute - self._window.count(network)
         if self._under_way[network] < min(left, _LOOK_UPS_OF_ONE):
@@ -209,7 +212,7 @@ def _window(uri: str, connections: BlockingConnectionPool) -> MovingWindowRateLi
 
 
 def _network(address: str) -> str:
-    """Of IPv6 the /64: one client has all of its addresses."""
+    """Return the network of an address, of IPv6 the /64: one client has all of its addresses."""
     try:
         parsed = ip_address(address)
     except ValueError:

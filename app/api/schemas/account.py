@@ -1,4 +1,4 @@
-"""What comes in and what goes out of `/accounts`."""
+"""Requests and responses of `/accounts`."""
 
 from datetime import datetime
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What comes in and what goes out of `/authorize`."""
+"""Requests and responses of `/authorize`."""
 
 from dataclasses import fields
 from datetime import datetime

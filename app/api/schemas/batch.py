@@ -20,7 +20,7 @@ _CSV: Final = "text/csv"
 _JSON: Final = "application/json"
 
 _MAX_BRACES: Final = 4
-"""For each row; a good one has one, and a text in a bad one may have some."""
+"""Ceiling of braces for each row; a good one has one, and a text in a bad one may have some."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -72,7 +72,7 @@ REQUEST_BODY: Final[dict[str, Any]] = {
         _CSV: {"schema": {"type": "string"}, "example": "account_id,api_app\nmy_account,AIOTT1\n"},
     },
 }
-"""For the API's description: the body is read by `read_batch`, row by row."""
+"""Body in the API's description: it is read by `read_batch`, row by row."""
 
 
 def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_rows: int) -> BatchOrder:

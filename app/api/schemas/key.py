@@ -1,4 +1,4 @@
-"""What comes in and what goes out of `/keys`."""
+"""Requests and responses of `/keys`."""
 
 from datetime import datetime, timedelta
 from typing import Annotated

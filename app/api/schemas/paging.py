@@ -1,4 +1,4 @@
-"""What every list takes and answers: pages by number, and signed cursors."""
+"""Paging of all lists: pages by number, and signed cursors."""
 
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class PageQuery(BaseModel):
-    """Which page; a list adds its filters, and maybe `sort` and `order`, to which its cursors are bound."""
+    """Page of a list; a list adds its filters, and maybe `sort` and `order`, to which its cursors are bound."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -235,7 +235,7 @@ class ProfileSyncService:
             last = rows[-1][0]
 
     async def _confirmed(self, unseen: list[tuple[int, str]], result: SyncResult, seen: _Seen) -> list[int]:
-        """Which of them are gone indeed.
+        """Return those that are gone indeed.
 
         A profile deleted during the pass moves all later ones up by one, and one of them from a page not yet read to
         one that was. So each is asked for by itself, or the list is read again, whichever costs fewer calls; from its

@@ -20,7 +20,7 @@ class BadLine:
     """A line that is not imported."""
 
     line: int
-    """In the file, from 1."""
+    """Number of the line in the file, from 1."""
     reason: str
 
 
