@@ -20,6 +20,7 @@ from app.models import (
     Batch,
     BatchStatus,
     ConsentMode,
+    EventType,
     SessionStatus,
     utc_now,
 )
@@ -150,7 +151,7 @@ class AuthorizationService:
             if idempotency_key is not None:
                 await idempotency.point_at(db, session_id, existing)
             return Placed(existing, is_new=False)
-        recorder.record_for(db, "authorization.requested", row, actor=caller.name)
+        recorder.record_for(db, EventType.AUTHORIZATION_REQUESTED, row, actor=caller.name)
         after_commit(db, lambda: self._queue.submit(Waiting.of(row)))
         return Placed(session_id, is_new=True)
 
@@ -248,7 +249,7 @@ class AuthorizationService:
         self, db: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
     ) -> None:
         """Let an ended session, whose row is locked, wait as if it were new, or for a person who is there now."""
-        event = "authorization.resumed" if awaits_person else "authorization.retry_requested"
+        event = EventType.AUTHORIZATION_RESUMED if awaits_person else EventType.AUTHORIZATION_RETRY_REQUESTED
         row.awaits_person = awaits_person or row.consent is ConsentMode.ATTENDED
         row.attempts_allowed = row.attempts + self._limits.max_attempts
         row.not_before = None

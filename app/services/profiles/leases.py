@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, database_time
-from app.models import Profile, utc_now
+from app.models import EventType, Profile, utc_now
 from app.services.events import recorder
 from app.services.shared.isolation import isolate_rows
 from app.services.shared.leases import kept_alive, new_lease_token
@@ -146,7 +146,7 @@ class ProfileLeases:
             )
             if not changed.rowcount:  # type: ignore[attr-defined]
                 return  # another process has taken it over, and stops it
-            recorder.record(db, "profile.quarantined", profile_id=profile_id, reason=reason)
+            recorder.record(db, EventType.PROFILE_QUARANTINED, profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)
 
     async def take_over_expired(self) -> list[LeftOver]:
@@ -167,7 +167,7 @@ class ProfileLeases:
                 for profile in profiles:
                     recorder.record(
                         db,
-                        "profile.lease_taken_over",
+                        EventType.PROFILE_LEASE_TAKEN_OVER,
                         profile_id=profile.profile_id,
                         previous_owner=profile.lease_owner,
                     )

@@ -13,7 +13,7 @@ from sqlalchemy import case, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, database_clock, insert_or_update
-from app.models import ApiGate, utc_now
+from app.models import ApiGate, EventType, utc_now
 from app.services.events import recorder
 from app.utils.exceptions import GoLoginBreakerOpenException
 from app.utils.logger import get_logger
@@ -65,7 +65,7 @@ class CloudGate:
             )
             if not _changed(opened):
                 return
-            recorder.record(db, "gologin.breaker_opened", reason=reason)
+            recorder.record(db, EventType.GOLOGIN_BREAKER_OPENED, reason=reason)
         log.critical("gologin.breaker_opened", reason=reason, action="POST /gologin/breaker/close")
 
     async def close(self, db: AsyncSession, *, actor: str) -> bool:
@@ -76,7 +76,7 @@ class CloudGate:
             .values(opened_at=None, open_reason=None)
         )
         if _changed(closed):
-            recorder.record(db, "gologin.breaker_closed", actor=actor)
+            recorder.record(db, EventType.GOLOGIN_BREAKER_CLOSED, actor=actor)
         return _changed(closed)
 
     async def state(self) -> BreakerState:

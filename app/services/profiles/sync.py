@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 
 from app.clients.profile_browser import BrowserProfile, ProfileBrowserClient
 from app.database import Database, insert_or_update
-from app.models import Profile, ProfileSync, SyncStatus, utc_now
+from app.models import EventType, Profile, ProfileSync, SyncStatus, utc_now
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
 from app.services.shared.isolation import isolate_rows
@@ -104,7 +104,7 @@ class ProfileSyncService:
         await db.flush()
         recorder.record(
             db,
-            "profiles.sync_requested",
+            EventType.PROFILES_SYNC_REQUESTED,
             actor=requested_by,
             sync_id=waiting.sync_id,
             allow_mass_removal=allow_mass_removal,
@@ -288,7 +288,7 @@ class ProfileSyncService:
                 result.gone += changed.rowcount  # type: ignore[attr-defined]
             result.conflicts = await _count_conflicts(db)
             await _end(db, sync_id, SyncStatus.COMPLETED, result)
-            recorder.record(db, "profiles.synced", sync_id=sync_id, **asdict(result))
+            recorder.record(db, EventType.PROFILES_SYNCED, sync_id=sync_id, **asdict(result))
 
     async def _fail(self, sync_id: str, result: SyncResult, error: BaseException) -> None:
         code, message = "INTERNAL_ERROR", "The pass was cut off; the next one repairs what is missing"
@@ -298,7 +298,7 @@ class ProfileSyncService:
             code = "INTERRUPTED"
         async with self._database.transaction() as db:
             await _end(db, sync_id, SyncStatus.FAILED, result, error_code=code, error_message=message)
-            recorder.record(db, "profiles.sync_failed", sync_id=sync_id, error_code=code)
+            recorder.record(db, EventType.PROFILES_SYNC_FAILED, sync_id=sync_id, error_code=code)
 
 
 def _note_skipped(rows: Sequence[str], result: SyncResult) -> None:
@@ -374,6 +374,6 @@ async def _count_conflicts(db: AsyncSession) -> int:
     )
     names = list(await db.scalars(accounts.order_by(Profile.twitter_username)))
     if names:
-        recorder.record(db, "profiles.conflict", accounts=names[:100], count=len(names))
+        recorder.record(db, EventType.PROFILES_CONFLICT, accounts=names[:100], count=len(names))
         log.warning("profiles.conflict", accounts=names[:10], count=len(names))
     return len(names)

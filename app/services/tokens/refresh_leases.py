@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.token_answers import MAX_TOKEN_LIFE
 from app.database import Database, database_time
-from app.models import Credential, CredentialStatus, utc_now
+from app.models import Credential, CredentialStatus, EventType, utc_now
 from app.services.events import recorder
 from app.services.interfaces import TokenSet
 from app.services.oauth.app_state import AppStates
@@ -180,7 +180,7 @@ class RefreshLeases:
             **NO_FAILURES,
         }
         event = recorder.new_event(
-            "credential.refreshed",
+            EventType.CREDENTIAL_REFRESHED,
             account_id=held.account_id,
             api_app=held.api_app,
             version=held.version + 1,
@@ -230,7 +230,7 @@ class RefreshLeases:
             _set(row, NOT_HELD)
             self._record(
                 db,
-                "credential.refresh_failed",
+                EventType.CREDENTIAL_REFRESH_FAILED,
                 held,
                 error_code=error.error_code,
                 failures=row.refresh_failures,
@@ -339,7 +339,7 @@ class RefreshLeases:
         row.lease_token = row.lease_owner = row.lease_expires_at = None
         recorder.record(
             db,
-            "credential.broken",
+            EventType.CREDENTIAL_BROKEN,
             account_id=row.account_id,
             api_app=row.api_app,
             version=row.version,
@@ -347,7 +347,7 @@ class RefreshLeases:
         )
         log.warning("credential.broken", account_id=row.account_id, api_app=row.api_app, reason=code)
 
-    def _record(self, db: AsyncSession, event: str, held: HeldRefresh, **data: Any) -> None:
+    def _record(self, db: AsyncSession, event: EventType, held: HeldRefresh, **data: Any) -> None:
         recorder.record(db, event, account_id=held.account_id, api_app=held.api_app, **data)
 
 

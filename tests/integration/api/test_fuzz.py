@@ -182,7 +182,7 @@ async def fill_by_services(context: Context) -> None:
                 id=int(KNOWN["delivery_id"]),
                 endpoint_row_id=hook.id,
                 event_id=1,
-                event_type="test.happened",
+                event_type="batch.completed",
                 account_id="alice",
             )
         )
