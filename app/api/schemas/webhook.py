@@ -60,7 +60,10 @@ class CreateWebhookRequest(BaseModel):
 class UpdateWebhookRequest(BaseModel):
     """What is left out stays as it is."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"event_types": ["authorization.*", "credential.broken"]}]},
+    )
 
     url: Url | None = None
     name: Name | None = None
@@ -87,7 +90,9 @@ class RotateWebhookRequest(BaseModel):
 class ReplayWebhookRequest(BaseModel):
     """One of both."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"since": "2026-11-21T08:00:00Z"}]}
+    )
 
     since: Moment | None = None
     event_id: int | None = Field(default=None, ge=1, le=2**63 - 1)

@@ -35,6 +35,7 @@ from app.services.tokens.service import CredentialService
 from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
+    ErrorCode,
     FailureKind,
     LeaseLostException,
     ProfileInUseException,
@@ -304,11 +305,11 @@ class SessionRuns:
 
     async def _recover(self, db: AsyncSession, row: AuthorizationSession) -> None:
         interrupted = "The process that ran it has ended, or stood still for too long"
-        await transitions.end_attempt(db, row, code="INTERRUPTED", message=interrupted)
+        await transitions.end_attempt(db, row, code=ErrorCode.INTERRUPTED, message=interrupted)
         if row.attempts < row.attempts_allowed:
             self._put_back(db, row, reason="lease_expired")
             return
-        row.error_code = "ATTEMPTS_EXHAUSTED"
+        row.error_code = ErrorCode.ATTEMPTS_EXHAUSTED
         row.error_message = f"The authorization was interrupted {row.attempts} times and is not tried again"
         self._end(db, row, SessionStatus.FAILED, error_code=row.error_code)
 

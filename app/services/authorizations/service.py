@@ -37,6 +37,7 @@ from app.services.shared.access import EVERYTHING, Reach
 from app.utils.exceptions import (
     AttentionNotNeededException,
     BatchEndingException,
+    ErrorCode,
     InvalidRequestException,
     SessionEndedException,
     SessionNotEndedException,
@@ -195,7 +196,7 @@ class AuthorizationService:
         row = await _locked(db, session_id, reach)
         if row.status.is_final:
             raise SessionEndedException(session_id, row.status)
-        await transitions.end_attempt(db, row, code="CANCELLED", message="Cancelled by a caller")
+        await transitions.end_attempt(db, row, code=ErrorCode.CANCELLED, message="Cancelled by a caller")
         transitions.move(db, row, SessionStatus.CANCELLED, actor=actor)
         after_commit(db, lambda: self._waiters.tell(session_id))
         self._on_session_ended(db, row)

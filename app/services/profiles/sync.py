@@ -21,6 +21,7 @@ from app.services.shared.isolation import isolate_rows
 from app.services.shared.paging import Page, PageRequest, page_of
 from app.utils.exceptions import (
     AppException,
+    ErrorCode,
     GoLoginAPIException,
     LeaseLostException,
     SyncNotFoundException,
@@ -265,7 +266,7 @@ class ProfileSyncService:
                 .values(
                     status=SyncStatus.FAILED,
                     completed_at=utc_now(),
-                    error_code="INTERRUPTED",
+                    error_code=ErrorCode.INTERRUPTED,
                     error_message="The process that ran it has ended",
                 )
             )
@@ -291,11 +292,11 @@ class ProfileSyncService:
             recorder.record(db, EventType.PROFILES_SYNCED, sync_id=sync_id, **asdict(result))
 
     async def _fail(self, sync_id: str, result: SyncResult, error: BaseException) -> None:
-        code, message = "INTERNAL_ERROR", "The pass was cut off; the next one repairs what is missing"
+        code, message = ErrorCode.INTERNAL_ERROR, "The pass was cut off; the next one repairs what is missing"
         if isinstance(error, AppException):
             code, message = error.error_code, error.message
         elif isinstance(error, asyncio.CancelledError):
-            code = "INTERRUPTED"
+            code = ErrorCode.INTERRUPTED
         async with self._database.transaction() as db:
             await _end(db, sync_id, SyncStatus.FAILED, result, error_code=code, error_message=message)
             recorder.record(db, EventType.PROFILES_SYNC_FAILED, sync_id=sync_id, error_code=code)

@@ -28,7 +28,7 @@ from app.services.shared.leases import new_lease_token
 from app.services.tokens.due_refreshes import due, is_free, room_for_calls, within
 from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, HeldRefresh, RefreshResult, save_all
 from app.services.tokens.vault import CredentialVault
-from app.utils.exceptions import AppException, RefreshedJustNowException, TwitterAPIException
+from app.utils.exceptions import AppException, ErrorCode, RefreshedJustNowException, TwitterAPIException
 from app.utils.logger import get_logger
 from app.utils.waits import CallLimit, bounded_wait
 
@@ -40,13 +40,13 @@ _MOST_DOUBLINGS: Final = 20
 _SHARE_OF_LIFE: Final = 0.5
 """A token is refreshed in the second half of its life at the earliest, however wide the margin is."""
 
-AMBIGUOUS: Final = "REFRESH_AMBIGUOUS"
+AMBIGUOUS: Final = ErrorCode.REFRESH_AMBIGUOUS
 """The code of a broken chain whose last refresh has no known end."""
-EXPIRED: Final = "TOKEN_EXPIRED"
+EXPIRED: Final = ErrorCode.TOKEN_EXPIRED
 """Of an access token that has expired and came without a refresh token."""
-REFUSED: Final = "TOKEN_REFUSED"
+REFUSED: Final = ErrorCode.TOKEN_REFUSED
 """Of one that the provider refuses before its time."""
-REFRESH_REFUSED: Final = "REFRESH_REFUSED"
+REFRESH_REFUSED: Final = ErrorCode.REFRESH_REFUSED
 """Of a refresh token that is refused again and again for no reason that is known."""
 
 MAX_REFUSALS: Final = 5
