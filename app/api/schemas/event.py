@@ -29,9 +29,10 @@ class EventStreamQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    event_type: Annotated[str, AfterValidator(known_type)] | None = Field(
+    event_type: (
+        Annotated[str, Field(pattern=r"^([a-z0-9_.]{1,64}\*?|\*)$"), AfterValidator(known_type)] | None
+    ) = Field(
         default=None,
-        pattern=r"^([a-z0-9_.]{1,64}\*?|\*)$",
         description="One of the schema `EventType`, or the beginning of at least one: `authorization.*`",
     )
     account_id: AccountId | None = None

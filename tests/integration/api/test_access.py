@@ -33,7 +33,15 @@ _APPS = {
     name: {"client_id": name, "redirect_uri": "http://127.0.0.1:9/callback"} for name in (APP, OTHER_APP)
 }
 
-PUBLIC = {"health", "ready", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+PUBLIC = {
+    "health",
+    "ready",
+    "/openapi.json",
+    "/docs",
+    "/docs/oauth2-redirect",
+    "/redoc",
+    "/static-offline-docs",
+}
 
 
 def name_of(route: Any) -> str:
