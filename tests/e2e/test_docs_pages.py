@@ -43,7 +43,9 @@ def browser() -> Iterator[webdriver.Chrome]:
 async def test_page_shows_an_operation_without_the_internet(
     browser: webdriver.Chrome, make_settings: MakeSettings, sqlite_url: str, path: str
 ):
-    async with served(make_settings(database_url=sqlite_url, serve_workers=False)) as service:
+    async with served(
+        make_settings(database_url=sqlite_url, gologin_api_url="http://127.0.0.1:9")
+    ) as service:
         shown, complaints = await asyncio.to_thread(look, browser, service.url + path)
     assert OPERATION in shown
     assert [each for each in complaints if LOGO not in each] == []
