@@ -14,13 +14,13 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from sqlalchemy import make_url
 
 from app import __version__
 from app.api.endpoints.batches import BATCH_PATH
 from app.api.errors import install_error_handlers
 from app.api.http.middleware import (
-    DOCS_PATHS,
     REQUEST_ID_HEADER,
     BodyLimitMiddleware,
     CrashMiddleware,
@@ -74,14 +74,12 @@ def create_app(settings: Settings) -> FastAPI:
                 await rate_limiter.close()
                 log.info("service.stopped")
 
-    docs = DOCS_PATHS if settings.shows_docs else (None, None)
-    app = FastAPI(
+    make_app = FastAPIOffline if settings.shows_docs else FastAPI
+    app = make_app(
         title="GoLogin automation",
         version=__version__,
         lifespan=lifespan,
-        docs_url=docs[0],
-        redoc_url=docs[1],
-        openapi_url="/openapi.json" if settings.shows_docs else None,
+        openapi_url="/openapi.json" if settings.shows_docs else None,  # without it there are no pages, either
         redirect_slashes=False,  # an address has one spelling, and no answer is made of the Host header
     )
     app.state.rate_limiter = rate_limiter

@@ -1,15 +1,20 @@
 """The API's description: what generators of clients need beyond what FastAPI finds out by itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
 
 from app.api.errors import CODES, error_responses
+from app.api.examples import example_of
 from app.api.http.rate_limit import QUOTA_HEADERS
+from app.models import EventType
+from app.utils.described_enum import DescribedEnum
 from app.utils.exceptions import (
     AppException,
     BodyTooLargeException,
+    ErrorCode,
     InvalidRequestException,
     UnsupportedMediaTypeException,
     UriTooLongException,
@@ -19,7 +24,8 @@ _DESCRIPTION: Final = """\
 API tokens for accounts that are signed in inside GoLogin browser profiles.
 
 Every answer but an image, an export or a stream is one envelope. `success` tells how it went; on failure `error` is a
-sentence, and `error_code` one of the codes that the operation lists (`x-error-codes`) for the HTTP status. `request_id`
+sentence, and `error_code` one of the codes that the operation lists (`x-error-codes`) for the HTTP status; the schema
+`ErrorCode` describes them, and `EventType` the types of events. `request_id`
 is what you sent as `X-Request-ID`, or a new one: quote it to the operators. Answers to a known key say in
 `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` how many requests it has in any minute, how many are
 left, and in how many seconds there are more.
@@ -78,6 +84,13 @@ _HEADERS: Final = {
         "schema": {"type": "string"},
     },
 }
+_TEXTS: Final = {
+    "image/jpeg": "(the bytes of a JPEG image)",
+    "text/csv": "id,event_type,occurred_at\n1,authorization.completed,2026-11-21T08:00:00Z\n",
+    "application/x-ndjson": '{"id": 1, "event_type": "authorization.completed"}\n',
+    "text/event-stream": 'id: 7-1\ndata: {"id": 1, "event_type": "authorization.completed"}\n\n',
+}
+"""Examples of answers that are not JSON."""
 _MAY_PASS: Final = ("409", "429", "502", "503", "504")
 _UNKNOWN_KEY: Final = "401"
 _RATE_LIMITED: Final = "429"
@@ -103,9 +116,67 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     document["servers"] = [{"url": "/"}]
     document[CODES] = _all_codes()
     document["components"]["headers"] = _HEADERS
+    document["components"]["schemas"] |= {enum.__name__: _schema(enum) for enum in (EventType, ErrorCode)}
     for operation in operations:
         _complete(operation)
+    document["components"]["responses"] = _share_refusals(operations)
+    document["components"]["examples"] = _add_examples(operations, document["components"]["schemas"])
     return document
+
+
+def _add_examples(operations: Iterable[dict[str, Any]], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Give every body an example; those of answers are shared by schema, and returned as components."""
+    shared: dict[str, Any] = {}
+    for operation in operations:
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            if "example" not in media:
+                media["example"] = example_of(media["schema"], schemas)
+        for answer in operation["responses"].values():
+            for media_type, media in answer.get("content", {}).items():
+                if "schema" not in media:
+                    media["example"] = _TEXTS[media_type]
+                    continue
+                name = media["schema"]["$ref"].rpartition("/")[2]
+                shared[name] = {"value": example_of(media["schema"], schemas)}
+                media["examples"] = {"answer": {"$ref": f"#/components/examples/{name}"}}
+    return dict(sorted(shared.items()))
+
+
+def _schema(enum: type[DescribedEnum]) -> dict[str, Any]:
+    return {
+        "type": "string",
+        "title": enum.__name__,
+        "enum": [each.value for each in enum],
+        "x-enum-descriptions": [each.description for each in enum],
+        "description": "\n".join(f"- `{each}`: {each.description}" for each in enum),
+    }
+
+
+def _share_refusals(operations: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Move refusals to components, which are returned; their codes move to the operation, by status."""
+    shared: dict[str, Any] = {}
+    for operation in operations:
+        codes: dict[str, list[str]] = {}
+        for status, response in operation["responses"].items():
+            if CODES not in response:
+                continue
+            codes[status] = response.pop(CODES)
+            name = HTTPStatus(int(status)).name.title().replace("_", "")
+            example = {
+                "success": False,
+                "data": None,
+                "error": ErrorCode(codes[status][0]).description,
+                "error_code": codes[status][0],
+                "request_id": "6f1d1b0c7c5b4f6c9a52",
+                "timestamp": "2026-11-21T08:00:00Z",
+            }
+            response["description"] = f"Refused with {status}; the operation's `{CODES}` has the codes"
+            if name not in shared:
+                shared[name] = response
+                response["content"]["application/json"]["example"] = example
+            operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}
+        operation[CODES] = codes
+    return dict(sorted(shared.items()))
 
 
 def _all_codes() -> dict[str, Any]:

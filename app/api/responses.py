@@ -6,6 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from app.models import utc_now
+from app.utils.exceptions import ErrorCode
 from app.utils.request_id import current_request_id
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class ErrorResponse(BaseModel):
         "a list of `field`, `problem` and `allowed`",
     )
     error: str = Field(description="A sentence that says what went wrong and what to do")
-    error_code: str = Field(description="Stable, for programs")
+    error_code: ErrorCode = Field(description="Stable, for programs")
     request_id: str | None = Field(description="Quote it to the operators; every log line carries it")
     timestamp: datetime = Field(default_factory=utc_now)
 
@@ -82,6 +83,6 @@ def paginated_response(
     )
 
 
-def error_response(error: str, error_code: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
+def error_response(error: str, error_code: ErrorCode, data: dict[str, Any] | None = None) -> dict[str, Any]:
     response = ErrorResponse(data=data, error=error, error_code=error_code, request_id=current_request_id())
     return response.model_dump(mode="json")

@@ -16,7 +16,7 @@ from app.cli.shared import asynchronous, say
 from app.client import AsyncClient, Event, EventsMissed, StreamedEvent, Token
 from app.client.options import EventFilters, StreamFilters
 from app.context import Context
-from app.services.events import queries
+from app.services.events import queries, types
 from app.services.events.filters import EventFilter
 from app.services.events.streams import Reader
 from app.services.keys.service import COMMAND_LINE
@@ -101,6 +101,8 @@ async def events(
 def _filters(event_type: str | None, account: str | None, api_app: str | None) -> StreamFilters:
     found: StreamFilters = {}
     if event_type:
+        if problem := types.find_problem(event_type):
+            raise typer.BadParameter(problem, param_hint="--event-type")
         found["event_type"] = event_type
     if account:
         found["account_id"] = account

@@ -22,6 +22,7 @@ from app.models.audit import ApiKey, Event
 from app.models.base import Base, utc_now
 from app.models.batches import Batch, BatchRow
 from app.models.credentials import AccountLimit, AppState, Credential
+from app.models.event_types import EventType
 from app.models.fleet import Alarm, ApiGate, WorkerRun
 from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
@@ -58,6 +59,7 @@ __all__ = [
     "CredentialStatus",
     "DeliveryStatus",
     "Event",
+    "EventType",
     "Evidence",
     "IdempotencyKey",
     "Profile",

@@ -58,7 +58,7 @@ class StreamReader:
             self.numbers.append(json.loads(block["data"])["data"]["number"])
 
 
-QUERY = {"event_type": "test.*"}
+QUERY = {"event_type": "batch.*"}
 
 
 async def _blocks(answer: httpx.Response) -> AsyncIterator[dict[str, str]]:

@@ -58,7 +58,7 @@ async def test_the_examples_of_the_page_work(
 
 
 async def _deliver(hooks: Any, seen: set[str], secret: str) -> None:
-    event = Event(id=7, event_type="test.happened", occurred_at=utc_now(), actor="tests", data={})
+    event = Event(id=7, event_type="batch.completed", occurred_at=utc_now(), actor="tests", data={})
     message, now = message_of("w1", event), utc_now()
     headers = {
         "webhook-id": message.message_id,

@@ -16,6 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from app.database import Database
+from app.models import EventType
 from app.services.events import recorder
 from app.utils.crypto import generate_key
 from sandbox.browsers import find_chromium
@@ -61,7 +62,7 @@ async def write(database: Database, first: int, *, step: int, pause: float) -> N
     for at in range(0, len(numbers), 5):
         async with database.transaction() as db:
             for number in numbers[at : at + 5]:
-                recorder.record(db, "test.happened", number=number, padding=PADDING)
+                recorder.record(db, EventType.BATCH_COMPLETED, number=number, padding=PADDING)
         await asyncio.sleep(pause)
 
 
@@ -117,7 +118,7 @@ async def test_none_is_missed_or_told_twice_while_one_stalls_and_one_comes_again
 
 
 PAGE = """<pre id=seen></pre><script>
-const seen = [], source = new EventSource("/events/stream?event_type=test.*")
+const seen = [], source = new EventSource("/events/stream?event_type=batch.*")
 source.onmessage = (message) => seen.push(JSON.parse(message.data).data.number)
 source.addEventListener("end", () => seen.push("end"))
 </script>"""
@@ -179,7 +180,7 @@ async def test_a_browsers_own_event_source_misses_nothing(tmp_path: Path, sqlite
             database = Database(sqlite_url, pool_size=1)
             for number in numbers:
                 async with database.transaction() as db:
-                    recorder.record(db, "test.happened", number=number)
+                    recorder.record(db, EventType.BATCH_COMPLETED, number=number)
                 await asyncio.sleep(0.01)
             await eventually(all_seen, seconds=60)
             await database.close()

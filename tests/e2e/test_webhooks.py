@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.database import Database
-from app.models import DeliveryStatus
+from app.models import DeliveryStatus, EventType
 from app.services.events import recorder
 from app.utils.crypto import generate_key
 from sandbox.demo.service_process import ServiceProcess
@@ -64,7 +64,11 @@ async def test_no_event_is_lost_or_overtaken_when_the_service_is_killed(database
         await service.start()
         try:
             webhook = await call(
-                service, settings, "POST", "", json={"url": receiver.url(), "event_types": ["t.t"]}
+                service,
+                settings,
+                "POST",
+                "",
+                json={"url": receiver.url(), "event_types": [EventType.BATCH_COMPLETED]},
             )
             receiver.secrets["/"] = webhook["secret"]
             await happen(database, range(EVENTS // 2))
@@ -100,7 +104,7 @@ async def happen(database: Database, numbers: range) -> None:
     for number in numbers:
         async with database.transaction() as db:
             for account in ACCOUNTS:
-                recorder.record(db, "t.t", account_id=account, number=number)
+                recorder.record(db, EventType.BATCH_COMPLETED, account_id=account, number=number)
 
 
 async def call(

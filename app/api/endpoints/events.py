@@ -33,7 +33,7 @@ from app.api.schemas.event import (
     write_position,
 )
 from app.context import Context
-from app.models import Event
+from app.models import Event, EventType
 from app.services.events import queries, recorder
 from app.services.events.exports import ExportBrokenOff
 from app.services.events.filters import EventFilter
@@ -142,7 +142,7 @@ async def export_events(
     """As CSV or as a JSON object a line; a file that ends early is broken off, not ended."""
     async with context.database.transaction() as db:
         recorder.record(
-            db, "events.exported", actor=caller.name, format=query.format, filters=query.filters()
+            db, EventType.EVENTS_EXPORTED, actor=caller.name, format=query.format, filters=query.filters()
         )
     write = _csv_lines if query.format == "csv" else _json_lines
     parts = context.events.exports.parts(query.filter(caller.reach), _may_read(request, caller, context))

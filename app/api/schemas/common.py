@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
+from app.services.events.types import find_problem
 from app.utils.handles import normalize_handle
 
 _FIRST_YEAR: Final = 1970
@@ -36,3 +37,10 @@ Moment = Annotated[
     AwareDatetime, AfterValidator(_within_the_calendar), Field(examples=["2026-11-21T08:00:00Z"])
 ]
 """A time with its zone, made UTC, from which and to which seconds can be counted."""
+
+
+def known_type(pattern: str) -> str:
+    """Refuse a type of events, or a pattern of types, that matches none."""
+    if problem := find_problem(pattern):
+        raise ValueError(problem)
+    return pattern

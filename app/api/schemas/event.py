@@ -5,10 +5,10 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.schemas.common import AccountId, Moment
+from app.api.schemas.common import AccountId, Moment, known_type
 from app.models import Event
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
@@ -29,10 +29,11 @@ class EventStreamQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    event_type: str | None = Field(
+    event_type: (
+        Annotated[str, Field(pattern=r"^([a-z0-9_.]{1,64}\*?|\*)$"), AfterValidator(known_type)] | None
+    ) = Field(
         default=None,
-        pattern=r"^([a-z0-9_.]{1,64}\*?|\*)$",
-        description="One type, or the beginning of some: `authorization.*`",
+        description="One of the schema `EventType`, or the beginning of at least one: `authorization.*`",
     )
     account_id: AccountId | None = None
     api_app: _Id = Field(default=None, description="Name of an OAuth app")
@@ -93,7 +94,9 @@ class EventResponse(BaseModel):
     """What happened, to what, by whom, under which request id."""
 
     id: int
-    event_type: str
+    event_type: str = Field(
+        description="One of the schema `EventType`; events of an older version may have another type"
+    )
     occurred_at: datetime
     account_id: str | None
     api_app: str | None

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from app.api.schemas.common import Moment
+from app.api.schemas.common import Moment, known_type
 from app.api.schemas.key import AccountPattern, ApiAppName
 from app.api.schemas.paging import PageQuery
 from app.clients.webhooks import WebhookAnswer
@@ -17,8 +17,12 @@ from app.services.webhooks.service import WebhookOrder
 Url = Annotated[str, Field(min_length=1, max_length=2048, description="https; its host must be public")]
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f]*$", description="For people")]
 EventTypes = Annotated[
-    list[Annotated[str, Field(pattern=r"^[a-z0-9_.*]{1,64}$")]],
-    Field(max_length=50, description="With * for any characters; empty: all"),
+    list[Annotated[str, Field(pattern=r"^[a-z0-9_.*]{1,64}$"), AfterValidator(known_type)]],
+    Field(
+        max_length=50,
+        description="Types of the schema `EventType`, or patterns with * for any characters that match at least one; "
+        "empty: all",
+    ),
 ]
 ApiApps = Annotated[
     list[ApiAppName],
@@ -56,7 +60,10 @@ class CreateWebhookRequest(BaseModel):
 class UpdateWebhookRequest(BaseModel):
     """What is left out stays as it is."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"event_types": ["authorization.*", "credential.broken"]}]},
+    )
 
     url: Url | None = None
     name: Name | None = None
@@ -83,7 +90,9 @@ class RotateWebhookRequest(BaseModel):
 class ReplayWebhookRequest(BaseModel):
     """One of both."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"since": "2026-11-21T08:00:00Z"}]}
+    )
 
     since: Moment | None = None
     event_id: int | None = Field(default=None, ge=1, le=2**63 - 1)

@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.oauth_provider import ProviderUser
 from app.database import Database, after_commit, database_time
-from app.models import AppState, AuthorizationSession, Profile, SessionStage, SessionStatus, utc_now
+from app.models import (
+    AppState,
+    AuthorizationSession,
+    EventType,
+    Profile,
+    SessionStage,
+    SessionStatus,
+    utc_now,
+)
 from app.services.authorizations import evidence as evidence_service
 from app.services.authorizations import transitions
 from app.services.authorizations.transitions import SessionHook
@@ -27,6 +35,7 @@ from app.services.tokens.service import CredentialService
 from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
+    ErrorCode,
     FailureKind,
     LeaseLostException,
     ProfileInUseException,
@@ -117,7 +126,11 @@ class SessionRuns:
             take_lease(row, owner=self._owner, seconds=self._limits.lease)
             transitions.begin_attempt(db, row)
             transitions.move(
-                db, row, SessionStatus.IN_PROGRESS, event="authorization.started", attempt=row.attempts
+                db,
+                row,
+                SessionStatus.IN_PROGRESS,
+                event=EventType.AUTHORIZATION_STARTED,
+                attempt=row.attempts,
             )
         return _job(row)
 
@@ -141,9 +154,9 @@ class SessionRuns:
         async with self._database.transaction() as db:
             row = await _locked(db, job)
             _note_stage(row, stage, at)
-            recorder.record_for(db, "authorization.stage", row, stage=stage)
+            recorder.record_for(db, EventType.AUTHORIZATION_STAGE, row, stage=stage)
             if stage is SessionStage.WAITING_FOR_PERSON:
-                recorder.record_for(db, "authorization.attention_awaited", row)
+                recorder.record_for(db, EventType.AUTHORIZATION_ATTENTION_AWAITED, row)
 
     async def complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
         """Store the tokens and end the session, in one transaction; tried again for a lease while the database is away.
@@ -286,11 +299,11 @@ class SessionRuns:
 
     async def _recover(self, db: AsyncSession, row: AuthorizationSession) -> None:
         interrupted = "The process that ran it has ended, or stood still for too long"
-        await transitions.end_attempt(db, row, code="INTERRUPTED", message=interrupted)
+        await transitions.end_attempt(db, row, code=ErrorCode.INTERRUPTED, message=interrupted)
         if row.attempts < row.attempts_allowed:
             self._put_back(db, row, reason="lease_expired")
             return
-        row.error_code = "ATTEMPTS_EXHAUSTED"
+        row.error_code = ErrorCode.ATTEMPTS_EXHAUSTED
         row.error_message = f"The authorization was interrupted {row.attempts} times and is not tried again"
         self._end(db, row, SessionStatus.FAILED, error_code=row.error_code)
 
@@ -345,7 +358,7 @@ class SessionRuns:
             db,
             row,
             SessionStatus.PENDING,
-            event="authorization.released",
+            event=EventType.AUTHORIZATION_RELEASED,
             reason=reason,
             next_attempt_in=round(wait, 1),
         )

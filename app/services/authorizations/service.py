@@ -20,6 +20,7 @@ from app.models import (
     Batch,
     BatchStatus,
     ConsentMode,
+    EventType,
     SessionStatus,
     utc_now,
 )
@@ -36,6 +37,7 @@ from app.services.shared.access import EVERYTHING, Reach
 from app.utils.exceptions import (
     AttentionNotNeededException,
     BatchEndingException,
+    ErrorCode,
     InvalidRequestException,
     SessionEndedException,
     SessionNotEndedException,
@@ -150,7 +152,7 @@ class AuthorizationService:
             if idempotency_key is not None:
                 await idempotency.point_at(db, session_id, existing)
             return Placed(existing, is_new=False)
-        recorder.record_for(db, "authorization.requested", row, actor=caller.name)
+        recorder.record_for(db, EventType.AUTHORIZATION_REQUESTED, row, actor=caller.name)
         after_commit(db, lambda: self._queue.submit(Waiting.of(row)))
         return Placed(session_id, is_new=True)
 
@@ -194,7 +196,7 @@ class AuthorizationService:
         row = await _locked(db, session_id, reach)
         if row.status.is_final:
             raise SessionEndedException(session_id, row.status)
-        await transitions.end_attempt(db, row, code="CANCELLED", message="Cancelled by a caller")
+        await transitions.end_attempt(db, row, code=ErrorCode.CANCELLED, message="Cancelled by a caller")
         transitions.move(db, row, SessionStatus.CANCELLED, actor=actor)
         after_commit(db, lambda: self._waiters.tell(session_id))
         self._on_session_ended(db, row)
@@ -248,7 +250,7 @@ class AuthorizationService:
         self, db: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
     ) -> None:
         """Let an ended session, whose row is locked, wait as if it were new, or for a person who is there now."""
-        event = "authorization.resumed" if awaits_person else "authorization.retry_requested"
+        event = EventType.AUTHORIZATION_RESUMED if awaits_person else EventType.AUTHORIZATION_RETRY_REQUESTED
         row.awaits_person = awaits_person or row.consent is ConsentMode.ATTENDED
         row.attempts_allowed = row.attempts + self._limits.max_attempts
         row.not_before = None

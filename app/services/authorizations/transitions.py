@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import AuthorizationAttempt, AuthorizationSession, SessionStatus, utc_now
+from app.models import AuthorizationAttempt, AuthorizationSession, EventType, SessionStatus, utc_now
 from app.services.events import recorder
 from app.services.shared.leases import clear_lease
 from app.utils.backoff import retry_delay
@@ -45,7 +45,7 @@ def move(
     row: AuthorizationSession,
     to: SessionStatus,
     *,
-    event: str | None = None,
+    event: EventType | None = None,
     **data: Any,
 ) -> None:
     """Change the status of a row that the transaction has locked, with its event (by default named by the status).
@@ -61,7 +61,7 @@ def move(
         row.completed_at, row.is_held = utc_now(), False
     if to is SessionStatus.PENDING:
         row.stage, row.started_at, row.completed_at = None, None, None
-    recorder.record_for(db, event or f"authorization.{to}", row, **data)
+    recorder.record_for(db, event or EventType(f"authorization.{to}"), row, **data)
 
 
 def begin_attempt(db: AsyncSession, row: AuthorizationSession) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, Profile, utc_now
+from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, EventType, Profile, utc_now
 from app.services.authorizations import transitions
 from app.services.authorizations.service import AuthorizationService, Order, insert_unless_open, values_of
 from app.services.batches.rows import WantedRow
@@ -158,7 +158,9 @@ class BatchMaking:
         )
         made = [row for row in new if row.session_id in inserted]
         if made:
-            await recorder.record_for_all(db, "authorization.requested", made, actor=self._caller.name)
+            await recorder.record_for_all(
+                db, EventType.AUTHORIZATION_REQUESTED, made, actor=self._caller.name
+            )
         for row in made:
             self._note(self._first[_place(row)], session_id=row.session_id)
         rest = [row for row in new if row.session_id not in inserted]

@@ -21,6 +21,7 @@ from app.models import (
     AuthorizationSession,
     Batch,
     BatchStatus,
+    EventType,
     SessionStatus,
     utc_now,
 )
@@ -119,7 +120,7 @@ class BatchPacing:
             return
         batch.status, batch.reason = BatchStatus.STOPPED, reason
         counts = await count_sessions(db, batch.batch_id)
-        _record(db, "batch.stopped", batch, reason=reason, counts=counts)
+        _record(db, EventType.BATCH_STOPPED, batch, reason=reason, counts=counts)
         log.error("batch.stopped", batch_id=batch.batch_id, reason=reason, **counts)
 
     async def _release(self, db: AsyncSession, batch: Batch) -> None:
@@ -234,9 +235,9 @@ async def _complete(db: AsyncSession, batch: Batch) -> None:
     if batch.status is BatchStatus.RUNNING:
         batch.status = BatchStatus.COMPLETED
     counts = await count_sessions(db, batch.batch_id)
-    _record(db, "batch.completed", batch, status=batch.status, counts=counts)
+    _record(db, EventType.BATCH_COMPLETED, batch, status=batch.status, counts=counts)
     log.info("batch.completed", batch_id=batch.batch_id, status=batch.status, **counts)
 
 
-def _record(db: AsyncSession, event_type: str, batch: Batch, **data: Any) -> None:
+def _record(db: AsyncSession, event_type: EventType, batch: Batch, **data: Any) -> None:
     recorder.record(db, event_type, request_id=batch.request_id, batch_id=batch.batch_id, **data)

@@ -10,7 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.database import after_commit, insert_or_update
-from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchStatus, SessionStatus, utc_now
+from app.models import (
+    OPEN_STATUSES,
+    AuthorizationSession,
+    Batch,
+    BatchStatus,
+    EventType,
+    SessionStatus,
+    utc_now,
+)
 from app.services.authorizations import idempotency
 from app.services.authorizations.service import AuthorizationService
 from app.services.batches.creation import BatchMaking, BatchOrder
@@ -99,7 +107,9 @@ class BatchService:
         existing = await self._insert(db, order, caller, batch_id, source_hash)
         if existing is not None:
             return PlacedBatch(existing, is_new=False)
-        recorder.record(db, "batch.requested", actor=caller.name, batch_id=batch_id, rows=len(order.rows))
+        recorder.record(
+            db, EventType.BATCH_REQUESTED, actor=caller.name, batch_id=batch_id, rows=len(order.rows)
+        )
         making = BatchMaking(
             authorizations=self._authorizations,
             oauth=self._oauth,
@@ -128,7 +138,7 @@ class BatchService:
             raise BatchEndedException(batch_id, batch.status)
         batch.status, batch.reason = BatchStatus.CANCELLED, f"asked for by {caller.name}"
         recorder.record(
-            db, "batch.cancelled", actor=caller.name, request_id=batch.request_id, batch_id=batch_id
+            db, EventType.BATCH_CANCELLED, actor=caller.name, request_id=batch.request_id, batch_id=batch_id
         )
         after_commit(db, lambda: self._pacing.wake(batch_id))
 
@@ -175,7 +185,7 @@ class BatchService:
             ) from None
         recorder.record(
             db,
-            "batch.retried",
+            EventType.BATCH_RETRIED,
             actor=caller.name,
             request_id=batch.request_id,
             batch_id=batch_id,

@@ -12,7 +12,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from app.models import Event
+from app.models import Event, EventType
 
 
 class Position(NamedTuple):
@@ -23,8 +23,6 @@ class Position(NamedTuple):
 
 
 ORDER: Final = (Event.xact_id, Event.id)
-EVICTED: Final = "events.evicted"
-"""Routine events up to `to_event_id` were deleted because there were too many; older events of other types stay."""
 
 
 def after(position: Position) -> ColumnElement[bool]:
@@ -51,7 +49,11 @@ async def newest(db: AsyncSession) -> Position:
 
 async def evicted_to(db: AsyncSession) -> int:
     """The highest id up to which routine events were evicted; 0 when none were."""
-    marks = select(Event.data).where(Event.event_type == EVICTED).order_by(Event.occurred_at.desc())
+    marks = (
+        select(Event.data)
+        .where(Event.event_type == EventType.EVENTS_EVICTED)
+        .order_by(Event.occurred_at.desc())
+    )
     mark = await db.scalar(marks.limit(1))
     return int(mark["to_event_id"]) if mark else 0
 

@@ -8,7 +8,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import announce
-from app.models import ActorKind, AuthorizationSession, Event, utc_now
+from app.models import ActorKind, AuthorizationSession, Event, EventType, utc_now
 from app.utils.request_id import current_request_id
 
 _OWN_ACTORS: Final = {kind.value: kind for kind in ActorKind if kind is not ActorKind.KEY}
@@ -18,7 +18,7 @@ RECORDED: Final = "events"
 
 
 def new_event(
-    event_type: str,
+    event_type: EventType,
     *,
     actor: str = "service",
     account_id: str | None = None,
@@ -54,7 +54,7 @@ def _kind_and_id(actor: str) -> dict[str, str | None]:
     return {"actor_kind": _OWN_ACTORS.get(actor, ActorKind.KEY), "actor_id": None}
 
 
-def record(db: AsyncSession, event_type: str, **values: Any) -> None:
+def record(db: AsyncSession, event_type: EventType, **values: Any) -> None:
     """Add an event, as `new_event` makes it, to the open transaction."""
     db.add(Event(**new_event(event_type, **values)))
     announce(db, RECORDED)
@@ -66,7 +66,7 @@ async def record_all(db: AsyncSession, events: Sequence[dict[str, Any]]) -> None
     announce(db, RECORDED)
 
 
-def record_for(db: AsyncSession, event_type: str, row: AuthorizationSession, **data: Any) -> None:
+def record_for(db: AsyncSession, event_type: EventType, row: AuthorizationSession, **data: Any) -> None:
     """An event about an authorization session; it keeps the request id of the POST that made the session."""
     record(
         db,
@@ -82,7 +82,7 @@ def record_for(db: AsyncSession, event_type: str, row: AuthorizationSession, **d
 
 
 async def record_for_all(
-    db: AsyncSession, event_type: str, rows: Sequence[AuthorizationSession], *, actor: str
+    db: AsyncSession, event_type: EventType, rows: Sequence[AuthorizationSession], *, actor: str
 ) -> None:
     """The same event about each of many sessions, in one statement."""
     events = [

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
-from app.models import ActorKind, ApiKey, utc_now
+from app.models import ActorKind, ApiKey, EventType, utc_now
 from app.services.events import recorder
 from app.services.keys.names import BOOTSTRAP_NAME, COMMAND_LINE_NAME, is_fit
 from app.services.keys.secrets import NO_HASH, hash_of, new_key, prefix_of
@@ -138,7 +138,7 @@ class KeyService:
         except IntegrityError:
             raise KeyNameTakenException(name) from None
         granted = {"scopes": row.scopes, "api_apps": row.api_apps, "account_patterns": row.account_patterns}
-        _record(db, "api_key.created", row, caller, **granted)
+        _record(db, EventType.API_KEY_CREATED, row, caller, **granted)
         return MadeKey(row, SecretStr(key))
 
     async def page(
@@ -180,7 +180,7 @@ class KeyService:
             row.previous_expires_at = utc_now() + overlap
         row.prefix, key = new_key()
         row.key_hash = hash_of(key)
-        _record(db, "api_key.rotated", row, caller, overlap_seconds=overlap.total_seconds())
+        _record(db, EventType.API_KEY_ROTATED, row, caller, overlap_seconds=overlap.total_seconds())
         return MadeKey(row, SecretStr(key))
 
     async def revoke(self, db: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
@@ -192,7 +192,7 @@ class KeyService:
         if row.revoked_at is None:
             row.revoked_at = utc_now()
             row.previous_prefix = row.previous_hash = row.previous_expires_at = None
-            _record(db, "api_key.revoked", row, caller)
+            _record(db, EventType.API_KEY_REVOKED, row, caller)
         return row
 
     async def authenticate(self, db: AsyncSession, key: str | None) -> Caller:
@@ -292,7 +292,7 @@ async def _found(db: AsyncSession, key_id: str, caller: Caller, *, lock: bool = 
     return row
 
 
-def _record(db: AsyncSession, event_type: str, row: ApiKey, caller: Caller, **data: Any) -> None:
+def _record(db: AsyncSession, event_type: EventType, row: ApiKey, caller: Caller, **data: Any) -> None:
     recorder.record(
         db, event_type, actor=caller.name, key_id=row.key_id, name=row.name, prefix=row.prefix, **data
     )

@@ -19,6 +19,7 @@ from app.models import (
     AuthorizationSession,
     Credential,
     CredentialStatus,
+    EventType,
     SessionStatus,
     utc_now,
 )
@@ -108,7 +109,9 @@ class AppStates:
             .values(paused_at=utc_now(), reason=f"{error.error_code} {failures} times in a row")
         )
         if affected_rows(paused):
-            recorder.record(db, "app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
+            recorder.record(
+                db, EventType.APP_PAUSED, api_app=api_app, error_code=error.error_code, failures=failures
+            )
             log.error("app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
 
     async def limited(
@@ -172,7 +175,7 @@ class AppStates:
             await db.execute(insert.on_conflict_do_update(index_elements=[AppState.api_app], set_=fresh))
         was_limited |= await _end_waits(db, api_app)
         if was_paused or was_limited:
-            recorder.record(db, "app.resumed", actor=actor, api_app=api_app)
+            recorder.record(db, EventType.APP_RESUMED, actor=actor, api_app=api_app)
         return Resumed(was_paused=was_paused, was_limited=was_limited)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from sqlalchemy import select, update
 
 from app.database import Database, affected_rows, insert_or_update
-from app.models import Alarm, utc_now
+from app.models import Alarm, EventType, utc_now
 from app.services.events import recorder
 from app.services.shared.isolation import run_steps
 from app.utils.logger import get_logger
@@ -59,7 +59,7 @@ class AlarmService:
             )
             if not affected_rows(changed):
                 return  # another process was first
-            event_type = "alarm.raised" if reading.is_active else "alarm.cleared"
+            event_type = EventType.ALARM_RAISED if reading.is_active else EventType.ALARM_CLEARED
             recorder.record(db, event_type, alarm=name, detail=reading.detail)
         if reading.is_active:
             log.error("alarm.raised", alarm=name, detail=reading.detail)

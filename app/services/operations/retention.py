@@ -15,6 +15,7 @@ from app.models import (
     Batch,
     BatchRow,
     Event,
+    EventType,
     Evidence,
     IdempotencyKey,
     ProfileSync,
@@ -29,12 +30,12 @@ from app.services.shared.isolation import for_each, isolate_rows, run_steps
 
 _BATCH: Final = 1000
 _ROUTINE: Final = (
-    "credential.refreshed",
-    "credential.refresh_failed",
-    "authorization.stage",
-    "authorization.started",
-    "authorization.released",
-    "profiles.synced",
+    EventType.CREDENTIAL_REFRESHED,
+    EventType.CREDENTIAL_REFRESH_FAILED,
+    EventType.AUTHORIZATION_STAGE,
+    EventType.AUTHORIZATION_STARTED,
+    EventType.AUTHORIZATION_RELEASED,
+    EventType.PROFILES_SYNCED,
 )
 """Types of events that the service's own work makes in great numbers; all others are kept longer: the audit trail."""
 _ENDED: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
@@ -117,7 +118,7 @@ class Retention:
                 await db.execute(delete(Event).where(Event.id.in_(found)))
                 if are_evicted:
                     to = max(*found, await order.evicted_to(db))
-                    recorder.record(db, order.EVICTED, to_event_id=to, count=len(found))
+                    recorder.record(db, EventType.EVENTS_EVICTED, to_event_id=to, count=len(found))
         return len(found)
 
     async def _first_event_to_keep(self) -> int | None:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import Profile
+from app.models import EventType, Profile
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
 from app.services.shared.access import EVERYTHING, Reach
@@ -141,7 +141,7 @@ class ProfileDirectory:
             raise ProfileConflictException(account_id, [profile_id]) from None
         recorder.record(
             db,
-            "profile.linked",
+            EventType.PROFILE_LINKED,
             actor=actor,
             account_id=account_id,
             api_app=api_app,
@@ -157,7 +157,7 @@ class ProfileDirectory:
         if profile.is_linked:
             recorder.record(
                 db,
-                "profile.unlinked",
+                EventType.PROFILE_UNLINKED,
                 actor=actor,
                 account_id=profile.twitter_username,
                 api_app=profile.api_app,
@@ -181,7 +181,7 @@ class ProfileDirectory:
                 .where(Profile.profile_id == profile_id)
                 .values(quarantined_at=None, quarantine_reason=None)
             )
-            recorder.record(db, "profile.released", actor=actor, profile_id=profile_id, reason=reason)
+            recorder.record(db, EventType.PROFILE_RELEASED, actor=actor, profile_id=profile_id, reason=reason)
             await db.refresh(profile)
         return profile
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, affected_rows, database_time
-from app.models import Profile, utc_now
+from app.models import EventType, Profile, utc_now
 from app.services.events import recorder
 from app.services.shared.isolation import isolate_rows
 from app.services.shared.leases import (
@@ -148,7 +148,7 @@ class ProfileLeases:
             )
             if not affected_rows(changed):
                 return  # another process has taken it over, and stops it
-            recorder.record(db, "profile.quarantined", profile_id=profile_id, reason=reason)
+            recorder.record(db, EventType.PROFILE_QUARANTINED, profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)
 
     async def take_over_expired(self) -> list[LeftOver]:
@@ -169,7 +169,7 @@ class ProfileLeases:
                 for profile in profiles:
                     recorder.record(
                         db,
-                        "profile.lease_taken_over",
+                        EventType.PROFILE_LEASE_TAKEN_OVER,
                         profile_id=profile.profile_id,
                         previous_owner=profile.lease_owner,
                     )

@@ -13,7 +13,7 @@ from sqlalchemy import case, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, affected_rows, database_clock, insert_or_update
-from app.models import ApiGate, utc_now
+from app.models import ApiGate, EventType, utc_now
 from app.services.events import recorder
 from app.utils.exceptions import GoLoginBreakerOpenException
 from app.utils.logger import get_logger
@@ -65,7 +65,7 @@ class CloudGate:
             )
             if not affected_rows(opened):
                 return
-            recorder.record(db, "gologin.breaker_opened", reason=reason)
+            recorder.record(db, EventType.GOLOGIN_BREAKER_OPENED, reason=reason)
         log.critical("gologin.breaker_opened", reason=reason, action="POST /gologin/breaker/close")
 
     async def close(self, db: AsyncSession, *, actor: str) -> bool:
@@ -77,7 +77,7 @@ class CloudGate:
         )
         was_open = affected_rows(closed) > 0
         if was_open:
-            recorder.record(db, "gologin.breaker_closed", actor=actor)
+            recorder.record(db, EventType.GOLOGIN_BREAKER_CLOSED, actor=actor)
         return was_open
 
     async def state(self) -> BreakerState:

@@ -14,13 +14,14 @@ from sqlalchemy.orm import aliased
 
 from app.clients.profile_browser import BrowserProfile, ProfileBrowserClient
 from app.database import Database, affected_rows, insert_or_update
-from app.models import Profile, ProfileSync, SyncStatus, utc_now
+from app.models import EventType, Profile, ProfileSync, SyncStatus, utc_now
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
 from app.services.shared.isolation import isolate_rows
 from app.services.shared.paging import Page, PageRequest, page_of
 from app.utils.exceptions import (
     AppException,
+    ErrorCode,
     GoLoginAPIException,
     LeaseLostException,
     SyncNotFoundException,
@@ -104,7 +105,7 @@ class ProfileSyncService:
         await db.flush()
         recorder.record(
             db,
-            "profiles.sync_requested",
+            EventType.PROFILES_SYNC_REQUESTED,
             actor=requested_by,
             sync_id=waiting.sync_id,
             allow_mass_removal=allow_mass_removal,
@@ -265,7 +266,7 @@ class ProfileSyncService:
                 .values(
                     status=SyncStatus.FAILED,
                     completed_at=utc_now(),
-                    error_code="INTERRUPTED",
+                    error_code=ErrorCode.INTERRUPTED,
                     error_message="The process that ran it has ended",
                 )
             )
@@ -288,17 +289,17 @@ class ProfileSyncService:
                 result.gone += affected_rows(changed)
             result.conflicts = await _count_conflicts(db)
             await _end(db, sync_id, SyncStatus.COMPLETED, result)
-            recorder.record(db, "profiles.synced", sync_id=sync_id, **asdict(result))
+            recorder.record(db, EventType.PROFILES_SYNCED, sync_id=sync_id, **asdict(result))
 
     async def _fail(self, sync_id: str, result: SyncResult, error: BaseException) -> None:
-        code, message = "INTERNAL_ERROR", "The pass was cut off; the next one repairs what is missing"
+        code, message = ErrorCode.INTERNAL_ERROR, "The pass was cut off; the next one repairs what is missing"
         if isinstance(error, AppException):
             code, message = error.error_code, error.message
         elif isinstance(error, asyncio.CancelledError):
-            code = "INTERRUPTED"
+            code = ErrorCode.INTERRUPTED
         async with self._database.transaction() as db:
             await _end(db, sync_id, SyncStatus.FAILED, result, error_code=code, error_message=message)
-            recorder.record(db, "profiles.sync_failed", sync_id=sync_id, error_code=code)
+            recorder.record(db, EventType.PROFILES_SYNC_FAILED, sync_id=sync_id, error_code=code)
 
 
 def _note_skipped(rows: Sequence[str], result: SyncResult) -> None:
@@ -374,6 +375,6 @@ async def _count_conflicts(db: AsyncSession) -> int:
     )
     names = list(await db.scalars(accounts.order_by(Profile.twitter_username)))
     if names:
-        recorder.record(db, "profiles.conflict", accounts=names[:100], count=len(names))
+        recorder.record(db, EventType.PROFILES_CONFLICT, accounts=names[:100], count=len(names))
         log.warning("profiles.conflict", accounts=names[:10], count=len(names))
     return len(names)

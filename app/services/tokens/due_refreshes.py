@@ -9,11 +9,15 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import database_time
-from app.models import AppState, Credential, CredentialStatus, Event, utc_now
+from app.models import AppState, Credential, CredentialStatus, Event, EventType, utc_now
 from app.services.oauth.rate_limits import CallBudgets
 from app.services.shared.leases import has_no_lease
 
-_ENDS: Final = ("credential.refreshed", "credential.refresh_failed", "credential.broken")
+_ENDS: Final = (
+    EventType.CREDENTIAL_REFRESHED,
+    EventType.CREDENTIAL_REFRESH_FAILED,
+    EventType.CREDENTIAL_BROKEN,
+)
 """Events of a call of the token endpoint that has ended."""
 
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, insert_or_update
-from app.models import Credential, utc_now
+from app.models import Credential, EventType, utc_now
 from app.services.events import recorder
 from app.services.interfaces import TokenSet
 from app.services.shared.import_files import MAX_IMPORT_ROWS, BadLine, csv_rows, limited
@@ -162,7 +162,7 @@ class TokenImport:
             for row in stored:
                 recorder.record(
                     db,
-                    "credential.imported",
+                    EventType.CREDENTIAL_IMPORTED,
                     actor=actor,
                     account_id=row.account_id,
                     api_app=row.api_app,

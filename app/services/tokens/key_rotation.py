@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Table, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
-from app.models import Credential
+from app.models import Credential, EventType
 from app.services.events import recorder
 from app.services.tokens import accounts
 from app.services.tokens.vault import TOKEN_COLUMNS, CredentialVault
@@ -114,7 +114,7 @@ async def _record(database: Database, report: RotationReport, actor: str) -> Non
     async with database.transaction() as db:
         recorder.record(
             db,
-            "secrets.rotated",
+            EventType.SECRETS_ROTATED,
             actor=actor,
             key_id=report.key_id,
             old_key_ids=sorted(report.old_key_ids - {report.key_id}),

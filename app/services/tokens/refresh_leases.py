@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.token_answers import MAX_TOKEN_LIFE
 from app.database import Database
-from app.models import Credential, CredentialStatus, utc_now
+from app.models import Credential, CredentialStatus, EventType, utc_now
 from app.services.events import recorder
 from app.services.interfaces import TokenSet
 from app.services.oauth.app_state import AppStates
@@ -29,7 +29,7 @@ from app.services.tokens.due_refreshes import due, room_for_calls, within
 from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, HeldRefresh, RefreshResult, save_all
 from app.services.tokens.vault import CredentialVault
 from app.utils.backoff import retry_delay
-from app.utils.exceptions import AppException, RefreshedJustNowException, TwitterAPIException
+from app.utils.exceptions import AppException, ErrorCode, RefreshedJustNowException, TwitterAPIException
 from app.utils.logger import get_logger
 from app.utils.waits import CallLimit, bounded_wait
 
@@ -40,13 +40,13 @@ _JITTER: Final = 0.5
 _SHARE_OF_LIFE: Final = 0.5
 """A token is refreshed in the second half of its life at the earliest, however wide the margin is."""
 
-AMBIGUOUS: Final = "REFRESH_AMBIGUOUS"
+AMBIGUOUS: Final = ErrorCode.REFRESH_AMBIGUOUS
 """The code of a broken chain whose last refresh has no known end."""
-EXPIRED: Final = "TOKEN_EXPIRED"
+EXPIRED: Final = ErrorCode.TOKEN_EXPIRED
 """Code of an access token that has expired and came without a refresh token."""
-REFUSED: Final = "TOKEN_REFUSED"
+REFUSED: Final = ErrorCode.TOKEN_REFUSED
 """Code of an access token that the provider refuses before its expiry."""
-REFRESH_REFUSED: Final = "REFRESH_REFUSED"
+REFRESH_REFUSED: Final = ErrorCode.REFRESH_REFUSED
 """Code of a refresh token that is refused again and again for an unknown reason."""
 
 MAX_REFUSALS: Final = 5
@@ -180,7 +180,7 @@ class RefreshLeases:
             **NO_FAILURES,
         }
         event = recorder.new_event(
-            "credential.refreshed",
+            EventType.CREDENTIAL_REFRESHED,
             account_id=held.account_id,
             api_app=held.api_app,
             version=held.version + 1,
@@ -231,7 +231,7 @@ class RefreshLeases:
             clear_lease(row)
             self._record(
                 db,
-                "credential.refresh_failed",
+                EventType.CREDENTIAL_REFRESH_FAILED,
                 held,
                 error_code=error.error_code,
                 failures=row.refresh_failures,
@@ -338,7 +338,7 @@ class RefreshLeases:
         clear_lease(row)
         recorder.record(
             db,
-            "credential.broken",
+            EventType.CREDENTIAL_BROKEN,
             account_id=row.account_id,
             api_app=row.api_app,
             version=row.version,
@@ -346,7 +346,7 @@ class RefreshLeases:
         )
         log.warning("credential.broken", account_id=row.account_id, api_app=row.api_app, reason=code)
 
-    def _record(self, db: AsyncSession, event: str, held: HeldRefresh, **data: Any) -> None:
+    def _record(self, db: AsyncSession, event: EventType, held: HeldRefresh, **data: Any) -> None:
         recorder.record(db, event, account_id=held.account_id, api_app=held.api_app, **data)
 
 

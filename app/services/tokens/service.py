@@ -19,6 +19,7 @@ from app.models import (
     AuthorizationSession,
     Credential,
     CredentialStatus,
+    EventType,
     utc_now,
 )
 from app.services.events import recorder
@@ -115,7 +116,7 @@ class CredentialService:
         recovered = previous is CredentialStatus.REAUTHORIZATION_REQUIRED
         recorder.record(
             db,
-            "credential.recovered" if recovered else "credential.stored",
+            EventType.CREDENTIAL_RECOVERED if recovered else EventType.CREDENTIAL_STORED,
             account_id=account_id,
             api_app=api_app,
             session_id=session_id,
@@ -149,7 +150,7 @@ class CredentialService:
         reach.require(account_id, api_app)
         row = await self._fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
         read = recorder.new_event(
-            "token.read", account_id=account_id, api_app=api_app, actor=actor, version=row.version
+            EventType.TOKEN_READ, account_id=account_id, api_app=api_app, actor=actor, version=row.version
         )
         await self._reads.add(read)  # a read that is not in the audit does not happen
         return HandedToken(row, self._vault.access_token(row), self._vault.token(row, "oauth_token_secret"))
@@ -177,7 +178,7 @@ class CredentialService:
             row = await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
             user = await self._who_of_new(row)
         await self._reads.add(
-            recorder.new_event("token.verified", account_id=account_id, api_app=api_app, actor=actor)
+            recorder.new_event(EventType.TOKEN_VERIFIED, account_id=account_id, api_app=api_app, actor=actor)
         )
         return user
 
@@ -194,7 +195,9 @@ class CredentialService:
             row.status = CredentialStatus.REVOKING
             take_lease(row, owner=actor[:128], seconds=_REVOKE_LEASE)
             row.refresh_due_at = row.lease_expires_at
-            recorder.record(db, "credential.revoking", account_id=account_id, api_app=api_app, actor=actor)
+            recorder.record(
+                db, EventType.CREDENTIAL_REVOKING, account_id=account_id, api_app=api_app, actor=actor
+            )
         return await self._revoke_held(row)
 
     async def revoke_due(self, limit: int) -> int:
@@ -331,7 +334,9 @@ class CredentialService:
             held = await db.scalar(select(Credential).where(*mine).with_for_update())
             if held is not None:
                 await db.delete(held)
-                recorder.record(db, "credential.revoked", account_id=row.account_id, api_app=row.api_app)
+                recorder.record(
+                    db, EventType.CREDENTIAL_REVOKED, account_id=row.account_id, api_app=row.api_app
+                )
         return held is not None
 
 

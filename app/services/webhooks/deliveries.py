@@ -18,6 +18,7 @@ from app.database import Database, database_time
 from app.models import (
     DeliveryStatus,
     Event,
+    EventType,
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -279,5 +280,7 @@ async def _complete(db: AsyncSession, row: WebhookDelivery, status: DeliveryStat
 
 def _pause(db: AsyncSession, endpoint: WebhookEndpoint, reason: str) -> None:
     endpoint.status, endpoint.pause_reason = WebhookStatus.PAUSED, reason
-    recorder.record(db, "webhook.paused", webhook_id=endpoint.endpoint_id, name=endpoint.name, reason=reason)
+    recorder.record(
+        db, EventType.WEBHOOK_PAUSED, webhook_id=endpoint.endpoint_id, name=endpoint.name, reason=reason
+    )
     log.warning("webhook.paused", webhook_id=endpoint.endpoint_id, name=endpoint.name, reason=reason)

@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, insert_or_update
-from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus
+from app.models import DeliveryStatus, Event, EventType, WebhookDelivery, WebhookEndpoint, WebhookStatus
 from app.services.events import order, recorder
 from app.services.events.order import Position
 from app.services.shared.leases import NO_LEASE, has_no_lease
@@ -118,7 +118,7 @@ async def _note_lost(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow
     if (first := endpoint.after_event_id + 1) <= gone_to:
         lost: dict[str, Any] = {"from_event_id": first, "to_event_id": gone_to}
         lost |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}
-        recorder.record(db, "webhook.events_lost", **lost)
+        recorder.record(db, EventType.WEBHOOK_EVENTS_LOST, **lost)
         log.error("webhook.events_lost", **lost)
 
 

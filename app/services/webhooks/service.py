@@ -12,9 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.webhooks import WebhookAnswer, WebhookClient
 from app.database import Database, database_time
-from app.models import DeliveryStatus, Event, WebhookDelivery, WebhookEndpoint, WebhookStatus, utc_now
+from app.models import (
+    DeliveryStatus,
+    Event,
+    EventType,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookStatus,
+    utc_now,
+)
 from app.services.events import order as event_order
-from app.services.events import recorder
+from app.services.events import recorder, types
 from app.services.events.order import Position
 from app.services.keys.service import Caller
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS, Reach
@@ -100,7 +108,7 @@ class WebhookService:
             )
             _check_reach(reach_of(row), caller)
             db.add(row)
-            _record(db, "webhook.created", row, caller, event_types=row.event_types)
+            _record(db, EventType.WEBHOOK_CREATED, row, caller, event_types=row.event_types)
         return row, secret
 
     async def get(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
@@ -121,7 +129,7 @@ class WebhookService:
             for name, value in wanted.items():
                 setattr(row, name, value)
             _check_reach(reach_of(row), caller)
-            _record(db, "webhook.updated", row, caller, changed=sorted(wanted))
+            _record(db, EventType.WEBHOOK_UPDATED, row, caller, changed=sorted(wanted))
         return row
 
     async def rotate(
@@ -140,7 +148,7 @@ class WebhookService:
                 raise RotationUnderWayException(signs_until)
             row.previous_secret, row.previous_secret_expires_at = row.secret, utc_now() + overlap
             row.secret = self._vault.seal(endpoint_id, secret)
-            _record(db, "webhook.rotated", row, caller, overlap_seconds=overlap.total_seconds())
+            _record(db, EventType.WEBHOOK_ROTATED, row, caller, overlap_seconds=overlap.total_seconds())
         return secret
 
     async def pause(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
@@ -148,7 +156,7 @@ class WebhookService:
         row = await self._found(db, endpoint_id, caller, to_change=True)
         if row.status is WebhookStatus.ACTIVE:
             row.status, row.pause_reason = WebhookStatus.PAUSED, f"by {caller.name}"
-            _record(db, "webhook.paused", row, caller, reason=row.pause_reason)
+            _record(db, EventType.WEBHOOK_PAUSED, row, caller, reason=row.pause_reason)
         return row
 
     async def resume(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
@@ -163,13 +171,13 @@ class WebhookService:
         again = waiting.values(next_attempt_at=database_time(), attempts=0)
         await db.execute(again.execution_options(synchronize_session=False))
         row.status, row.pause_reason, row.failing_since = WebhookStatus.ACTIVE, None, None
-        _record(db, "webhook.resumed", row, caller)
+        _record(db, EventType.WEBHOOK_RESUMED, row, caller)
         return row
 
     async def delete(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> None:
         """Delete a webhook: its secrets at once, its deliveries later in small batches."""
         row = await self._found(db, endpoint_id, caller, to_change=True)
-        _record(db, "webhook.deleted", row, caller)
+        _record(db, EventType.WEBHOOK_DELETED, row, caller)
         row.status = WebhookStatus.DELETED
         row.url = row.secret = ""
         row.previous_secret = row.previous_secret_expires_at = None
@@ -187,7 +195,7 @@ class WebhookService:
         first = await _first_event(db, begins)
         if first and first <= Position(row.after_xact_id, row.after_event_id):
             row.after_xact_id, row.after_event_id = first.xact_id, first.event_id - 1
-            _record(db, "webhook.replayed", row, caller, since_event=first.event_id)
+            _record(db, EventType.WEBHOOK_REPLAYED, row, caller, since_event=first.event_id)
         return Replay(first.event_id if first else None, row.status)
 
     async def test(self, endpoint_id: str, caller: Caller) -> WebhookAnswer:
@@ -198,7 +206,7 @@ class WebhookService:
         message = trial_message(endpoint_id, str(uuid.uuid4()))
         answer = await self._client.post(row.url, body=message.body, headers=signed_headers(message, secrets))
         async with self._database.transaction() as db:
-            _record(db, "webhook.tested", row, caller, status_code=answer.status_code)
+            _record(db, EventType.WEBHOOK_TESTED, row, caller, status_code=answer.status_code)
         return answer
 
     async def _found(
@@ -227,6 +235,8 @@ def _check_words(wanted: dict[str, Any]) -> None:
         raise InvalidRequestException(
             "event_types: must be of a to z, 0 to 9, _ and ., with * for any characters"
         )
+    if problem := next(filter(None, map(types.find_problem, wanted.get("event_types", ()))), None):
+        raise InvalidRequestException(f"event_types: {problem}")
     if not all(map(APP_NAME.fullmatch, wanted.get("api_apps", ()))):
         raise InvalidRequestException(
             "api_apps: must be names of OAuth apps: 1 to 64 letters, digits, _ and -"
@@ -258,5 +268,7 @@ async def _first_event(db: AsyncSession, begins: ColumnElement[bool]) -> Positio
     return Position(*row) if row else None
 
 
-def _record(db: AsyncSession, event_type: str, row: WebhookEndpoint, caller: Caller, **data: Any) -> None:
+def _record(
+    db: AsyncSession, event_type: EventType, row: WebhookEndpoint, caller: Caller, **data: Any
+) -> None:
     recorder.record(db, event_type, actor=caller.name, webhook_id=row.endpoint_id, name=row.name, **data)

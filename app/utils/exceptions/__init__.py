@@ -23,6 +23,7 @@ from app.utils.exceptions.base import (
     FailureKind,
     InfrastructureException,
 )
+from app.utils.exceptions.codes import ErrorCode
 from app.utils.exceptions.consent import (
     AccountLockedException,
     AccountMismatchException,
@@ -154,6 +155,7 @@ __all__ = [
     "DecryptionException",
     "DeliveryNotFoundException",
     "DomainException",
+    "ErrorCode",
     "FailureKind",
     "FragmentResponseException",
     "GoLoginAPIException",

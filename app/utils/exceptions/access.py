@@ -3,10 +3,11 @@
 from datetime import datetime
 
 from app.utils.exceptions.base import DomainException
+from app.utils.exceptions.codes import ErrorCode
 
 
 class AuthenticationException(DomainException):
-    error_code = "UNAUTHORIZED"
+    error_code = ErrorCode.UNAUTHORIZED
     status_code = 401
 
     def __init__(self, reason: str = "Missing or unknown API key", *, key_name: str | None = None) -> None:
@@ -16,7 +17,7 @@ class AuthenticationException(DomainException):
 
 
 class PermissionDeniedException(DomainException):
-    error_code = "FORBIDDEN"
+    error_code = ErrorCode.FORBIDDEN
     status_code = 403
 
     def __init__(self, scope: str) -> None:
@@ -26,7 +27,7 @@ class PermissionDeniedException(DomainException):
 class OutOfReachException(DomainException):
     """The key is restricted, and what the request names, or concerns, lies outside."""
 
-    error_code = "OUT_OF_REACH"
+    error_code = ErrorCode.OUT_OF_REACH
     status_code = 403
 
     def __init__(self, account_id: str | None = None, api_app: str | None = None) -> None:
@@ -37,7 +38,7 @@ class OutOfReachException(DomainException):
 
 
 class KeyEscalationException(DomainException):
-    error_code = "KEY_ESCALATION"
+    error_code = ErrorCode.KEY_ESCALATION
     status_code = 403
 
     def __init__(self, less: str) -> None:
@@ -47,7 +48,7 @@ class KeyEscalationException(DomainException):
 
 
 class KeyNotFoundException(DomainException):
-    error_code = "KEY_NOT_FOUND"
+    error_code = ErrorCode.KEY_NOT_FOUND
     status_code = 404
 
     def __init__(self, key_id: str) -> None:
@@ -57,7 +58,7 @@ class KeyNotFoundException(DomainException):
 class KeyNameTakenException(DomainException):
     """The name is taken, also by a revoked key: sessions and events name their keys for good."""
 
-    error_code = "KEY_NAME_TAKEN"
+    error_code = ErrorCode.KEY_NAME_TAKEN
     status_code = 409
 
     def __init__(self, name: str) -> None:
@@ -65,7 +66,7 @@ class KeyNameTakenException(DomainException):
 
 
 class KeyEndedException(DomainException):
-    error_code = "KEY_ENDED"
+    error_code = ErrorCode.KEY_ENDED
     status_code = 409
 
     def __init__(self, name: str, status: str) -> None:
@@ -75,7 +76,7 @@ class KeyEndedException(DomainException):
 class RotationUnderWayException(DomainException):
     """The last rotation of an API key or a webhook's secret has not ended."""
 
-    error_code = "ROTATION_UNDER_WAY"
+    error_code = ErrorCode.ROTATION_UNDER_WAY
     status_code = 409
 
     def __init__(self, ends_at: datetime) -> None:
@@ -88,7 +89,7 @@ class RotationUnderWayException(DomainException):
 class AuthenticationLimitException(DomainException):
     """Too many requests without a valid key came from the address; one with a valid key is not refused."""
 
-    error_code = "TOO_MANY_FAILED_AUTHENTICATIONS"
+    error_code = ErrorCode.TOO_MANY_FAILED_AUTHENTICATIONS
     status_code = 429
     retryable = True
 
@@ -100,7 +101,7 @@ class AuthenticationLimitException(DomainException):
 
 
 class RateLimitException(DomainException):
-    error_code = "RATE_LIMITED"
+    error_code = ErrorCode.RATE_LIMITED
     status_code = 429
     retryable = True
 

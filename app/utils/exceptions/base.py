@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from app.utils.exceptions.codes import ErrorCode
 from app.utils.waits import bounded_wait
 
 
@@ -22,7 +23,7 @@ class FailureKind(StrEnum):
 class AppException(Exception):
     """Root of the service's own errors; its attributes are those of an unexpected one."""
 
-    error_code: ClassVar[str] = "INTERNAL_ERROR"
+    error_code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
     kind: FailureKind = FailureKind.UNEXPECTED
     status_code: ClassVar[int] = 500
     retryable: bool = False

@@ -3,6 +3,7 @@
 from typing import Final
 
 from app.utils.exceptions.base import DomainException, FailureKind
+from app.utils.exceptions.codes import ErrorCode
 
 _LASTING_NETWORK_ERRORS: Final = (
     "ERR_CERT_",
@@ -23,7 +24,7 @@ _LASTING_NETWORK_ERRORS: Final = (
 class AccountMismatchException(DomainException):
     """Another account than the asked one is signed in; nothing was authorised or the new token was revoked."""
 
-    error_code = "ACCOUNT_MISMATCH"
+    error_code = ErrorCode.ACCOUNT_MISMATCH
     status_code = 409
 
     def __init__(self, expected: str, found: str) -> None:
@@ -39,21 +40,21 @@ class NeedsAttentionException(DomainException):
 
 
 class LoginRequiredException(NeedsAttentionException):
-    error_code = "LOGIN_REQUIRED"
+    error_code = ErrorCode.LOGIN_REQUIRED
 
     def __init__(self, account_id: str) -> None:
         super().__init__(f"@{account_id} is signed out in its profile; a person must sign in there")
 
 
 class AccountLockedException(NeedsAttentionException):
-    error_code = "ACCOUNT_LOCKED"
+    error_code = ErrorCode.ACCOUNT_LOCKED
 
     def __init__(self, account_id: str) -> None:
         super().__init__(f"The provider has locked @{account_id}; a person must unlock it in its profile")
 
 
 class HumanCheckException(NeedsAttentionException):
-    error_code = "HUMAN_CHECK_REQUIRED"
+    error_code = ErrorCode.HUMAN_CHECK_REQUIRED
 
     def __init__(self, account_id: str) -> None:
         super().__init__(
@@ -64,7 +65,7 @@ class HumanCheckException(NeedsAttentionException):
 class NotConsentPageException(NeedsAttentionException):
     """The browser shows another page than the provider's consent: nothing was pressed there."""
 
-    error_code = "NOT_CONSENT_PAGE"
+    error_code = ErrorCode.NOT_CONSENT_PAGE
 
     def __init__(self, account_id: str, page: str, *, is_of_provider: bool, hint: str = "") -> None:
         whose = "another page of the provider" if is_of_provider else "a page that is not the provider's"
@@ -81,7 +82,7 @@ class NotConsentPageException(NeedsAttentionException):
 class PageDialogException(NeedsAttentionException):
     """The page opened `alert()`, `confirm()` or `prompt()`, which only a person can answer."""
 
-    error_code = "PAGE_DIALOG"
+    error_code = ErrorCode.PAGE_DIALOG
 
     def __init__(self, account_id: str, text: str) -> None:
         super().__init__(
@@ -92,7 +93,7 @@ class PageDialogException(NeedsAttentionException):
 class PersonNotSeenException(NeedsAttentionException):
     """A person was asked to act in the profile's window, and nobody did in time."""
 
-    error_code = "PERSON_NOT_SEEN"
+    error_code = ErrorCode.PERSON_NOT_SEEN
 
     def __init__(self, account_id: str, seconds: float) -> None:
         super().__init__(
@@ -104,7 +105,7 @@ class PersonNotSeenException(NeedsAttentionException):
 class ProfileQuarantinedException(NeedsAttentionException):
     """The profile's browser could not be stopped; starting it again could run it twice."""
 
-    error_code = "PROFILE_QUARANTINED"
+    error_code = ErrorCode.PROFILE_QUARANTINED
 
     def __init__(self, profile_id: str) -> None:
         super().__init__(
@@ -114,7 +115,7 @@ class ProfileQuarantinedException(NeedsAttentionException):
 
 
 class ConsentDeclinedException(DomainException):
-    error_code = "CONSENT_DECLINED"
+    error_code = ErrorCode.CONSENT_DECLINED
     status_code = 409
 
     def __init__(self, account_id: str) -> None:
@@ -124,7 +125,7 @@ class ConsentDeclinedException(DomainException):
 class ConsentPageException(DomainException):
     """The provider shows an error instead of the consent: usually the app or its redirect URI is misconfigured."""
 
-    error_code = "CONSENT_PAGE_ERROR"
+    error_code = ErrorCode.CONSENT_PAGE_ERROR
     kind = FailureKind.APP
     status_code = 502
 
@@ -135,7 +136,7 @@ class ConsentPageException(DomainException):
 class ConsentUnavailableException(DomainException):
     """The provider's authorization endpoint says that it cannot answer now (RFC 6749, 4.1.2.1)."""
 
-    error_code = "CONSENT_UNAVAILABLE"
+    error_code = ErrorCode.CONSENT_UNAVAILABLE
     kind = FailureKind.PASSING
     status_code = 502
     retryable = True
@@ -145,7 +146,7 @@ class ConsentUnavailableException(DomainException):
 
 
 class ConsentButtonNotFoundException(DomainException):
-    error_code = "CONSENT_BUTTON_NOT_FOUND"
+    error_code = ErrorCode.CONSENT_BUTTON_NOT_FOUND
     kind = FailureKind.PASSING
     status_code = 502
     retryable = True
@@ -160,7 +161,7 @@ class ConsentButtonNotFoundException(DomainException):
 class ProviderRulesException(DomainException):
     """A rule of the providers file for the consent page cannot be used."""
 
-    error_code = "PROVIDER_RULES_INVALID"
+    error_code = ErrorCode.PROVIDER_RULES_INVALID
     kind = FailureKind.APP
     status_code = 502
 
@@ -173,7 +174,7 @@ class ProviderRulesException(DomainException):
 class UnknownPageException(DomainException):
     """The page shows nothing that the provider's rules know: nothing was pressed."""
 
-    error_code = "UNKNOWN_PAGE"
+    error_code = ErrorCode.UNKNOWN_PAGE
     kind = FailureKind.PASSING
     status_code = 502
     retryable = True
@@ -198,7 +199,7 @@ class FragmentResponseException(ConsentPageException):
 class StateMismatchException(DomainException):
     """The callback's ``state`` is not the one sent (RFC 6749, 10.12): the callback is not ours and is refused."""
 
-    error_code = "STATE_MISMATCH"
+    error_code = ErrorCode.STATE_MISMATCH
     kind = FailureKind.PASSING
     status_code = 409
 
@@ -214,7 +215,7 @@ class IssuerMismatchException(DomainException):
     Its `state` was ours, so that a wrong `issuer` in the providers file is the usual reason.
     """
 
-    error_code = "ISSUER_MISMATCH"
+    error_code = ErrorCode.ISSUER_MISMATCH
     kind = FailureKind.APP
     status_code = 409
 
@@ -231,7 +232,7 @@ class ProfileNetworkException(DomainException):
     `code`: Chromium's, such as ``ERR_PROXY_CONNECTION_FAILED``. A certificate that is refused stays so.
     """
 
-    error_code = "PROFILE_NETWORK_ERROR"
+    error_code = ErrorCode.PROFILE_NETWORK_ERROR
     status_code = 502
     kind = FailureKind.PASSING
     retryable = True

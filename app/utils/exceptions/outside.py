@@ -3,6 +3,7 @@
 from typing import ClassVar, Final
 
 from app.utils.exceptions.base import FailureKind, InfrastructureException
+from app.utils.exceptions.codes import ErrorCode
 from app.utils.exceptions.consent import AccountLockedException
 from app.utils.waits import CallLimit
 
@@ -11,7 +12,7 @@ UNREACHABLE: Final = "unreachable"
 
 
 class AuthorizationTimeoutException(InfrastructureException):
-    error_code = "AUTH_TIMEOUT"
+    error_code = ErrorCode.AUTH_TIMEOUT
     status_code = 504
 
     def __init__(self, seconds: float) -> None:
@@ -21,7 +22,7 @@ class AuthorizationTimeoutException(InfrastructureException):
 class GoLoginAPIException(InfrastructureException):
     """The profile browser's API refused a call or did not answer."""
 
-    error_code = "GOLOGIN_API_ERROR"
+    error_code = ErrorCode.GOLOGIN_API_ERROR
     product: ClassVar[str] = "GoLogin"
 
     def __init__(self, status: int | str, message: str, *, retryable: bool = True) -> None:
@@ -38,7 +39,7 @@ class AdsPowerAPIException(GoLoginAPIException):
 class GoLoginBreakerOpenException(InfrastructureException):
     """GoLogin limited the rate once: one more call could cost the API token for good."""
 
-    error_code = "GOLOGIN_BREAKER_OPEN"
+    error_code = ErrorCode.GOLOGIN_BREAKER_OPEN
     status_code = 503
     retryable = False
 
@@ -50,14 +51,14 @@ class GoLoginBreakerOpenException(InfrastructureException):
 
 
 class SeleniumConnectionException(InfrastructureException):
-    error_code = "BROWSER_CONNECTION_FAILED"
+    error_code = ErrorCode.BROWSER_CONNECTION_FAILED
 
     def __init__(self, port: int | str) -> None:
         super().__init__(f"Cannot connect to browser on port {port}")
 
 
 class BrowserCrashedException(InfrastructureException):
-    error_code = "BROWSER_CRASHED"
+    error_code = ErrorCode.BROWSER_CRASHED
 
     def __init__(self) -> None:
         super().__init__("The profile's browser or its driver died during the authorization")
@@ -66,7 +67,7 @@ class BrowserCrashedException(InfrastructureException):
 class ChromeDriverException(InfrastructureException):
     """No chromedriver that fits the profile's browser could be found or started."""
 
-    error_code = "CHROMEDRIVER_UNAVAILABLE"
+    error_code = ErrorCode.CHROMEDRIVER_UNAVAILABLE
     status_code = 503
     retryable = False
 
@@ -74,7 +75,7 @@ class ChromeDriverException(InfrastructureException):
 class TwitterAPIException(InfrastructureException):
     """The OAuth provider's API refused a call or did not answer."""
 
-    error_code = "TWITTER_API_ERROR"
+    error_code = ErrorCode.TWITTER_API_ERROR
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class TwitterAPIException(InfrastructureException):
 class InvalidGrantException(TwitterAPIException):
     """The provider refused the authorization code or the refresh token itself (RFC 6749, 5.2)."""
 
-    error_code = "INVALID_GRANT"
+    error_code = ErrorCode.INVALID_GRANT
 
     def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
         super().__init__(status, message, retryable=False, provider=provider)
@@ -108,7 +109,7 @@ class InvalidGrantException(TwitterAPIException):
 class InvalidClientException(TwitterAPIException):
     """The provider refused the app itself: its authentication, or its access to the API; not the account."""
 
-    error_code = "INVALID_CLIENT"
+    error_code = ErrorCode.INVALID_CLIENT
     kind = FailureKind.APP
 
     def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
@@ -126,7 +127,7 @@ class AccountRefusedException(AccountLockedException, TwitterAPIException):
 class CreditsDepletedException(TwitterAPIException):
     """The app may make no API calls for now; its accounts and their tokens may be fine."""
 
-    error_code = "CREDITS_DEPLETED"
+    error_code = ErrorCode.CREDITS_DEPLETED
     kind = FailureKind.APP
 
     def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
@@ -137,7 +138,7 @@ class CreditsDepletedException(TwitterAPIException):
 class DecryptionException(InfrastructureException):
     """A stored value opens with none of the configured keys, or belongs to another row."""
 
-    error_code = "DECRYPTION_FAILED"
+    error_code = ErrorCode.DECRYPTION_FAILED
     kind = FailureKind.UNEXPECTED
     status_code = 500
     retryable = False
@@ -147,7 +148,7 @@ class DecryptionException(InfrastructureException):
 
 
 class DatabaseUnavailableException(InfrastructureException):
-    error_code = "DATABASE_UNAVAILABLE"
+    error_code = ErrorCode.DATABASE_UNAVAILABLE
     status_code = 503
 
     def __init__(self, reason: str) -> None:
@@ -156,7 +157,7 @@ class DatabaseUnavailableException(InfrastructureException):
 
 
 class SchemaOutOfDateException(InfrastructureException):
-    error_code = "SCHEMA_OUT_OF_DATE"
+    error_code = ErrorCode.SCHEMA_OUT_OF_DATE
     status_code = 503
     retryable = False
 
@@ -170,7 +171,7 @@ class SchemaOutOfDateException(InfrastructureException):
 class WorkerDiedException(InfrastructureException):
     """A worker died; the process must be started anew."""
 
-    error_code = "WORKER_DIED"
+    error_code = ErrorCode.WORKER_DIED
     status_code = 503
 
     def __init__(self) -> None:
@@ -180,7 +181,7 @@ class WorkerDiedException(InfrastructureException):
 class LeaseLostException(InfrastructureException):
     """Another process may have taken over the row: whatever was done here is dropped."""
 
-    error_code = "LEASE_LOST"
+    error_code = ErrorCode.LEASE_LOST
     status_code = 503
 
     def __init__(self) -> None:
@@ -190,7 +191,7 @@ class LeaseLostException(InfrastructureException):
 class ServiceStoppingException(InfrastructureException):
     """The process is shutting down; the work goes on after the restart."""
 
-    error_code = "SERVICE_STOPPING"
+    error_code = ErrorCode.SERVICE_STOPPING
     status_code = 503
 
     def __init__(self) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from app.utils.exceptions.base import DomainException
+from app.utils.exceptions.codes import ErrorCode
 
 
 class ProfileNotFoundException(DomainException):
-    error_code = "PROFILE_NOT_FOUND"
+    error_code = ErrorCode.PROFILE_NOT_FOUND
     status_code = 404
 
     def __init__(self, account_id: str) -> None:
@@ -16,7 +17,7 @@ class ProfileNotFoundException(DomainException):
 
 
 class UnknownProfileException(DomainException):
-    error_code = "UNKNOWN_PROFILE"
+    error_code = ErrorCode.UNKNOWN_PROFILE
     status_code = 404
 
     def __init__(self, profile_id: str) -> None:
@@ -26,7 +27,7 @@ class UnknownProfileException(DomainException):
 class ProfileInUseException(DomainException):
     """The profile is running already, here or on another machine; one profile runs once at a time."""
 
-    error_code = "PROFILE_IN_USE"
+    error_code = ErrorCode.PROFILE_IN_USE
     status_code = 409
     retryable = True
 
@@ -37,7 +38,7 @@ class ProfileInUseException(DomainException):
 class ProfileConflictException(DomainException):
     """More than one profile would belong to one account in one app."""
 
-    error_code = "PROFILE_CONFLICT"
+    error_code = ErrorCode.PROFILE_CONFLICT
     status_code = 409
 
     def __init__(self, account_id: str, profile_ids: Sequence[str]) -> None:
@@ -48,7 +49,7 @@ class ProfileConflictException(DomainException):
 
 
 class SyncNotFoundException(DomainException):
-    error_code = "SYNC_NOT_FOUND"
+    error_code = ErrorCode.SYNC_NOT_FOUND
     status_code = 404
 
     def __init__(self, sync_id: str) -> None:
@@ -58,7 +59,7 @@ class SyncNotFoundException(DomainException):
 class SyncRefusedException(DomainException):
     """A pass that would mark most of the fleet as gone: a wrong token is likelier than that."""
 
-    error_code = "SYNC_MASS_REMOVAL"
+    error_code = ErrorCode.SYNC_MASS_REMOVAL
     status_code = 409
 
     def __init__(self, gone: int, active: int) -> None:
@@ -69,7 +70,7 @@ class SyncRefusedException(DomainException):
 
 
 class ConcurrentProfileLimitException(DomainException):
-    error_code = "CONCURRENT_LIMIT"
+    error_code = ErrorCode.CONCURRENT_LIMIT
     status_code = 429
     retryable = True
 

@@ -1,15 +1,16 @@
 """Requests that cannot be taken, whoever sends them."""
 
 from app.utils.exceptions.base import DomainException
+from app.utils.exceptions.codes import ErrorCode
 
 
 class InvalidRequestException(DomainException):
-    error_code = "INVALID_REQUEST"
+    error_code = ErrorCode.INVALID_REQUEST
     status_code = 422
 
 
 class InvalidCursorException(DomainException):
-    error_code = "INVALID_CURSOR"
+    error_code = ErrorCode.INVALID_CURSOR
     status_code = 422
 
     def __init__(self) -> None:
@@ -17,7 +18,7 @@ class InvalidCursorException(DomainException):
 
 
 class UnknownEventIdException(DomainException):
-    error_code = "UNKNOWN_EVENT_ID"
+    error_code = ErrorCode.UNKNOWN_EVENT_ID
     status_code = 422
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class UnknownEventIdException(DomainException):
 
 
 class TooManyStreamsException(DomainException):
-    error_code = "TOO_MANY_STREAMS"
+    error_code = ErrorCode.TOO_MANY_STREAMS
     status_code = 429
     retryable = True
 
@@ -37,7 +38,7 @@ class TooManyStreamsException(DomainException):
 
 
 class TooManyExportsException(DomainException):
-    error_code = "TOO_MANY_EXPORTS"
+    error_code = ErrorCode.TOO_MANY_EXPORTS
     status_code = 429
     retryable = True
 
@@ -46,7 +47,7 @@ class TooManyExportsException(DomainException):
 
 
 class RouteNotFoundException(DomainException):
-    error_code = "NOT_FOUND"
+    error_code = ErrorCode.NOT_FOUND
     status_code = 404
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ class RouteNotFoundException(DomainException):
 
 
 class MethodNotAllowedException(DomainException):
-    error_code = "METHOD_NOT_ALLOWED"
+    error_code = ErrorCode.METHOD_NOT_ALLOWED
     status_code = 405
 
     def __init__(self, method: str, allowed: str) -> None:
@@ -62,7 +63,7 @@ class MethodNotAllowedException(DomainException):
 
 
 class UnsupportedMediaTypeException(DomainException):
-    error_code = "UNSUPPORTED_MEDIA_TYPE"
+    error_code = ErrorCode.UNSUPPORTED_MEDIA_TYPE
     status_code = 415
 
     def __init__(self, allowed: str = "application/json") -> None:
@@ -72,7 +73,7 @@ class UnsupportedMediaTypeException(DomainException):
 class MalformedRequestException(DomainException):
     """No HTTP (RFC 9112), or a header twice that decides."""
 
-    error_code = "MALFORMED_REQUEST"
+    error_code = ErrorCode.MALFORMED_REQUEST
     status_code = 400
 
     def __init__(self, reason: str = "The request is not valid HTTP") -> None:
@@ -80,7 +81,7 @@ class MalformedRequestException(DomainException):
 
 
 class UriTooLongException(DomainException):
-    error_code = "URI_TOO_LONG"
+    error_code = ErrorCode.URI_TOO_LONG
     status_code = 414
 
     def __init__(self, limit_bytes: int) -> None:
@@ -88,7 +89,7 @@ class UriTooLongException(DomainException):
 
 
 class HeadersTooLargeException(DomainException):
-    error_code = "HEADERS_TOO_LARGE"
+    error_code = ErrorCode.HEADERS_TOO_LARGE
     status_code = 431
 
     def __init__(self, limit_bytes: int) -> None:
@@ -98,7 +99,7 @@ class HeadersTooLargeException(DomainException):
 class RequestTimeoutException(DomainException):
     """The client stopped sending the request (RFC 9110, 15.5.9)."""
 
-    error_code = "REQUEST_TIMEOUT"
+    error_code = ErrorCode.REQUEST_TIMEOUT
     status_code = 408
     retryable = True
 
@@ -109,7 +110,7 @@ class RequestTimeoutException(DomainException):
 class CrossOriginException(DomainException):
     """A browser asks before a page of another origin calls (CORS)."""
 
-    error_code = "CROSS_ORIGIN_REFUSED"
+    error_code = ErrorCode.CROSS_ORIGIN_REFUSED
     status_code = 403
 
     def __init__(self) -> None:
@@ -117,7 +118,7 @@ class CrossOriginException(DomainException):
 
 
 class BodyTooLargeException(DomainException):
-    error_code = "BODY_TOO_LARGE"
+    error_code = ErrorCode.BODY_TOO_LARGE
     status_code = 413
 
     def __init__(self, limit_bytes: int) -> None:

@@ -3,10 +3,11 @@
 import math
 
 from app.utils.exceptions.base import DomainException, FailureKind
+from app.utils.exceptions.codes import ErrorCode
 
 
 class UnknownApiAppException(DomainException):
-    error_code = "UNKNOWN_API_APP"
+    error_code = ErrorCode.UNKNOWN_API_APP
     kind = FailureKind.APP
     status_code = 422
 
@@ -17,7 +18,7 @@ class UnknownApiAppException(DomainException):
 
 
 class SessionNotFoundException(DomainException):
-    error_code = "SESSION_NOT_FOUND"
+    error_code = ErrorCode.SESSION_NOT_FOUND
     status_code = 404
 
     def __init__(self, session_id: str) -> None:
@@ -27,7 +28,7 @@ class SessionNotFoundException(DomainException):
 
 
 class SessionEndedException(DomainException):
-    error_code = "SESSION_ENDED"
+    error_code = ErrorCode.SESSION_ENDED
     status_code = 409
 
     def __init__(self, session_id: str, status: str) -> None:
@@ -35,7 +36,7 @@ class SessionEndedException(DomainException):
 
 
 class SessionNotEndedException(DomainException):
-    error_code = "SESSION_NOT_ENDED"
+    error_code = ErrorCode.SESSION_NOT_ENDED
     status_code = 409
 
     def __init__(self, session_id: str, status: str) -> None:
@@ -46,7 +47,7 @@ class SessionNotEndedException(DomainException):
 
 
 class ScreenshotNotFoundException(DomainException):
-    error_code = "SCREENSHOT_NOT_FOUND"
+    error_code = ErrorCode.SCREENSHOT_NOT_FOUND
     status_code = 404
 
     def __init__(self, session_id: str) -> None:
@@ -57,7 +58,7 @@ class ScreenshotNotFoundException(DomainException):
 
 
 class AttentionNotNeededException(DomainException):
-    error_code = "ATTENTION_NOT_NEEDED"
+    error_code = ErrorCode.ATTENTION_NOT_NEEDED
     status_code = 409
 
     def __init__(self, session_id: str, status: str) -> None:
@@ -70,7 +71,7 @@ class AttentionNotNeededException(DomainException):
 class TransitionRefusedException(DomainException):
     """The table of transitions does not know this one."""
 
-    error_code = "TRANSITION_REFUSED"
+    error_code = ErrorCode.TRANSITION_REFUSED
     status_code = 409
 
     def __init__(self, old: str, new: str) -> None:
@@ -78,7 +79,7 @@ class TransitionRefusedException(DomainException):
 
 
 class BatchNotFoundException(DomainException):
-    error_code = "BATCH_NOT_FOUND"
+    error_code = ErrorCode.BATCH_NOT_FOUND
     status_code = 404
 
     def __init__(self, batch_id: str) -> None:
@@ -86,7 +87,7 @@ class BatchNotFoundException(DomainException):
 
 
 class BatchEmptyException(DomainException):
-    error_code = "BATCH_EMPTY"
+    error_code = ErrorCode.BATCH_EMPTY
     status_code = 422
 
     def __init__(self, first_reason: str) -> None:
@@ -94,7 +95,7 @@ class BatchEmptyException(DomainException):
 
 
 class BatchEndedException(DomainException):
-    error_code = "BATCH_ENDED"
+    error_code = ErrorCode.BATCH_ENDED
     status_code = 409
 
     def __init__(self, batch_id: str, status: str) -> None:
@@ -104,7 +105,7 @@ class BatchEndedException(DomainException):
 class BatchEndingException(DomainException):
     """The session's batch is being cancelled."""
 
-    error_code = "BATCH_ENDING"
+    error_code = ErrorCode.BATCH_ENDING
     status_code = 409
     retryable = True
 
@@ -115,7 +116,7 @@ class BatchEndingException(DomainException):
 
 
 class NothingToRetryException(DomainException):
-    error_code = "NOTHING_TO_RETRY"
+    error_code = ErrorCode.NOTHING_TO_RETRY
     status_code = 409
 
     def __init__(self, batch_id: str) -> None:
@@ -126,7 +127,7 @@ class NothingToRetryException(DomainException):
 
 
 class IdempotencyConflictException(DomainException):
-    error_code = "IDEMPOTENCY_CONFLICT"
+    error_code = ErrorCode.IDEMPOTENCY_CONFLICT
     status_code = 409
 
     def __init__(self) -> None:
@@ -136,7 +137,7 @@ class IdempotencyConflictException(DomainException):
 
 
 class AppPausedException(DomainException):
-    error_code = "APP_PAUSED"
+    error_code = ErrorCode.APP_PAUSED
     status_code = 409
     kind = FailureKind.APP
 
@@ -149,7 +150,7 @@ class AppPausedException(DomainException):
 class AppLimitedException(DomainException):
     """The provider limits the app's rate; nothing of it is called before that is over."""
 
-    error_code = "APP_LIMITED"
+    error_code = ErrorCode.APP_LIMITED
     kind = FailureKind.PASSING
     status_code = 429
     retryable = True
@@ -160,7 +161,7 @@ class AppLimitedException(DomainException):
 
 
 class TooManyWaitingException(DomainException):
-    error_code = "TOO_MANY_WAITING"
+    error_code = ErrorCode.TOO_MANY_WAITING
     status_code = 429
     retryable = True
 

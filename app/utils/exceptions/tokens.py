@@ -3,10 +3,11 @@
 import math
 
 from app.utils.exceptions.base import DomainException
+from app.utils.exceptions.codes import ErrorCode
 
 
 class TokenNotFoundException(DomainException):
-    error_code = "TOKEN_NOT_FOUND"
+    error_code = ErrorCode.TOKEN_NOT_FOUND
     status_code = 404
 
     def __init__(self, account_id: str, api_app: str) -> None:
@@ -14,7 +15,7 @@ class TokenNotFoundException(DomainException):
 
 
 class TokenRevokedException(DomainException):
-    error_code = "TOKEN_REVOKED"
+    error_code = ErrorCode.TOKEN_REVOKED
     status_code = 409
 
     def __init__(self, account_id: str) -> None:
@@ -22,7 +23,7 @@ class TokenRevokedException(DomainException):
 
 
 class ReauthorizationRequiredException(DomainException):
-    error_code = "REAUTHORIZATION_REQUIRED"
+    error_code = ErrorCode.REAUTHORIZATION_REQUIRED
     status_code = 409
 
     def __init__(self, account_id: str, session_id: str | None) -> None:
@@ -32,7 +33,7 @@ class ReauthorizationRequiredException(DomainException):
 
 
 class TokenExpiredException(DomainException):
-    error_code = "TOKEN_EXPIRED"
+    error_code = ErrorCode.TOKEN_EXPIRED
     status_code = 409
 
     def __init__(self, account_id: str, reason: str = "", *, retry_after: float | None = None) -> None:
@@ -43,7 +44,7 @@ class TokenExpiredException(DomainException):
 class RefreshedJustNowException(DomainException):
     """However short the lifetimes are that a provider names, an account is not refreshed all the time."""
 
-    error_code = "REFRESHED_JUST_NOW"
+    error_code = ErrorCode.REFRESHED_JUST_NOW
     status_code = 429
     retryable = True
 
@@ -55,7 +56,7 @@ class RefreshedJustNowException(DomainException):
 class TokenNotRefreshableException(DomainException):
     """An OAuth 1.0a token has neither an end nor a refresh token."""
 
-    error_code = "TOKEN_NOT_REFRESHABLE"
+    error_code = ErrorCode.TOKEN_NOT_REFRESHABLE
     status_code = 409
 
     def __init__(self, account_id: str, api_app: str) -> None:

@@ -1,10 +1,11 @@
 """Webhooks and their deliveries."""
 
 from app.utils.exceptions.base import DomainException
+from app.utils.exceptions.codes import ErrorCode
 
 
 class WebhookNotFoundException(DomainException):
-    error_code = "WEBHOOK_NOT_FOUND"
+    error_code = ErrorCode.WEBHOOK_NOT_FOUND
     status_code = 404
 
     def __init__(self, endpoint_id: str) -> None:
@@ -12,7 +13,7 @@ class WebhookNotFoundException(DomainException):
 
 
 class DeliveryNotFoundException(DomainException):
-    error_code = "DELIVERY_NOT_FOUND"
+    error_code = ErrorCode.DELIVERY_NOT_FOUND
     status_code = 404
 
     def __init__(self, endpoint_id: str, delivery_id: int) -> None:
@@ -25,7 +26,7 @@ class DeliveryNotFoundException(DomainException):
 class WebhookUrlRefusedException(DomainException):
     """An address that must not be spoken to, now or at a delivery."""
 
-    error_code = "WEBHOOK_URL_REFUSED"
+    error_code = ErrorCode.WEBHOOK_URL_REFUSED
     status_code = 422
 
     def __init__(self, reason: str) -> None:
@@ -33,7 +34,7 @@ class WebhookUrlRefusedException(DomainException):
 
 
 class TooManyWebhooksException(DomainException):
-    error_code = "TOO_MANY_WEBHOOKS"
+    error_code = ErrorCode.TOO_MANY_WEBHOOKS
     status_code = 409
 
     def __init__(self, limit: int) -> None:

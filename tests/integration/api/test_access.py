@@ -33,7 +33,15 @@ _APPS = {
     name: {"client_id": name, "redirect_uri": "http://127.0.0.1:9/callback"} for name in (APP, OTHER_APP)
 }
 
-PUBLIC = {"health", "ready", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+PUBLIC = {
+    "health",
+    "ready",
+    "/openapi.json",
+    "/docs",
+    "/docs/oauth2-redirect",
+    "/redoc",
+    "/static-offline-docs",
+}
 
 
 def name_of(route: Any) -> str:
@@ -113,7 +121,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
         db.add(hook)
         await db.flush()
         delivery = WebhookDelivery(
-            endpoint_row_id=hook.id, event_id=1, event_type="test.happened", account_id=account, api_app=APP
+            endpoint_row_id=hook.id, event_id=1, event_type="batch.completed", account_id=account, api_app=APP
         )
         db.add(delivery)
     batch = await place_batch(context, wanted(f"{account}_batch"))
@@ -242,7 +250,7 @@ async def test_a_list_holds_what_is_in_reach(quiet_api: Api):
 async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
     async with quiet_api.context.database.transaction() as db:
         for account, app in (("anna_1", APP), ("anna_2", APP), ("anna_3", OTHER_APP), (None, None)):
-            recorder.record(db, "test.happened", account_id=account, api_app=app, number=account)
+            recorder.record(db, "batch.completed", account_id=account, api_app=app, number=account)
     keys = [
         (await quiet_api.key(*Scope, name="all"), {"anna_1", "anna_2", "anna_3"}),
         (await quiet_api.key(*Scope, name="anna", reach=Reach.of([APP], ["anna_1", "anna_3"])), {"anna_1"}),

@@ -169,30 +169,34 @@ async def test_events_are_read_to_the_end(caller: Caller, context: Context, monk
     anna = f"anna_{secrets.token_hex(4)}"
     for number in range(5):
         await record(context.database, number, account_id=anna if number else "bob")
-    found = await caller.some("events", None, event_type="test.*", account_id=f"@{anna.upper()}")
+    found = await caller.some("events", None, event_type="batch.*", account_id=f"@{anna.upper()}")
     assert [event.data["number"] for event in found] == [4, 3, 2, 1]
     since = found[1].occurred_at
     assert [each.id for each in await caller.some("events", None, account_id=anna, since=since)] == [
         found[0].id, found[1].id
     ]  # fmt: skip
-    assert len(await caller.some("events", 3, event_type="test.*")) == 3
+    assert len(await caller.some("events", 3, event_type="batch.*")) == 3
 
 
 async def test_the_stream_goes_on_through_its_ends(caller: Caller, context: Context):
     """Each event once, also one with characters at which some end lines; the server ends the stream every 0.3 s."""
-    kind = f"test.{secrets.token_hex(4)}"
+    account = f"anna_{secrets.token_hex(4)}"
     opened = context.events.streams.totals.opened
     for number in range(3):
-        await record(context.database, number, event_type=kind, words="a\u2028b\x85c\r\nd")
-    reading_on = asyncio.create_task(caller.some("stream_events", 12, event_type=kind, last_event_id="0-0"))
+        await record(context.database, number, account_id=account, words="a\u2028b\x85c\r\nd")
+    reading_on = asyncio.create_task(
+        caller.some("stream_events", 12, account_id=account, last_event_id="0-0")
+    )
     await eventually(lambda: context.events.streams.totals.opened >= opened + 3)
     for number in range(3, 12):
-        await record(context.database, number, event_type=kind)
+        await record(context.database, number, account_id=account)
     async with asyncio.timeout(60):
         found = await reading_on
     assert [event.data["number"] for event in found] == list(range(12))
     assert found[0].data["words"] == "a\u2028b\x85c\r\nd"
-    (next_one,) = await caller.some("stream_events", 1, event_type=kind, last_event_id=found[4].last_event_id)
+    (next_one,) = await caller.some(
+        "stream_events", 1, account_id=account, last_event_id=found[4].last_event_id
+    )
     assert next_one == found[5]
 
 

@@ -128,7 +128,7 @@ async def test_events_are_the_same_in_both_places(service: Served, context: Cont
     account, local = f"anna_{secrets.token_hex(4)}", LocalReading(context)
     for number in range(3):
         await record(context.database, number, account_id=account, api_app="AIOTT1")
-    filters: StreamFilters = {"event_type": "test.*", "account_id": account}
+    filters: StreamFilters = {"event_type": "batch.*", "account_id": account}
     async with AsyncClient(service.url, API_KEY) as remote:
         listed = [event async for event in remote.events(**filters)]
         assert [event.data["number"] for event in listed] == [2, 1, 0]

@@ -4,12 +4,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from app.api.errors import CODES
 from app.api.http.rate_limit import QUOTA_HEADERS
 from app.config import Settings
 from app.main import create_app
+from app.models import EventType
+from app.utils.exceptions import ErrorCode
 from scripts import openapi
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,11 +26,56 @@ def document() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Operations by method and path; each response is resolved and has its codes."""
     return {
-        f"{method.upper()} {path}": operation
+        f"{method.upper()} {path}": operation | {"responses": resolved(document, operation)}
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
+
+
+def resolved(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    shared = document["components"]["responses"]
+    codes = operation[CODES]
+    return {
+        status: shared[response["$ref"].rpartition("/")[2]] | {CODES: codes[status]}
+        if "$ref" in response
+        else response
+        for status, response in operation["responses"].items()
+    }
+
+
+def test_every_operation_has_examples_that_fit_their_schemas(
+    document: dict[str, Any], operations: dict[str, dict[str, Any]]
+):
+    for name, operation in operations.items():
+        assert operation["summary"], name
+        bodies = list(operation.get("requestBody", {}).get("content", {}).values())
+        answers = [each for status, each in operation["responses"].items() if status != "204"]
+        bodies += [media for each in answers for media in each["content"].values()]
+        for media in bodies:
+            example = media.get("example")
+            for each in media.get("examples", {}).values():
+                example = document["components"]["examples"][each["$ref"].rpartition("/")[2]]["value"]
+            assert example, name
+            if "schema" in media:
+                schema = media["schema"] | {"components": document["components"]}
+                jsonschema_rs.validate(schema, example)
+
+
+def test_refusals_are_shared_and_enums_described(document: dict[str, Any]):
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            refs = {status for status, each in operation["responses"].items() if "$ref" in each}
+            assert refs == operation[CODES].keys() >= {"422"}
+    for enum in (EventType, ErrorCode):
+        schema = document["components"]["schemas"][enum.__name__]
+        assert schema["enum"] == list(enum)
+        assert schema["x-enum-descriptions"] == [each.description for each in enum]
+
+
+def test_exceptions_use_codes_of_the_enum(document: dict[str, Any]):
+    assert set(document[CODES]) <= set(ErrorCode)
 
 
 def test_the_checked_in_one_is_what_the_code_says(capsys: pytest.CaptureFixture[str]):
@@ -105,6 +153,7 @@ def test_the_page_of_errors_lists_every_code_with_its_status(document: dict[str,
             listed[code] = of_row[number] if len(of_row) > 1 else of_row[0]
     for code, known in document[CODES].items():
         assert listed.get(code) == str(known["status"]), code
+    assert listed.keys() >= set(ErrorCode)
 
 
 def test_routes_refuse_only_with_codes_that_exist(document: dict[str, Any], operations: dict[str, Any]):

@@ -27,7 +27,7 @@ async def events(api: Api) -> Api:
     """Thirty of three accounts, in two apps."""
     rows = [
         {
-            "event_type": f"test.{'even' if number % 2 == 0 else 'odd'}",
+            "event_type": "batch.requested" if number % 2 == 0 else "batch.retried",
             "account_id": f"account_{number % 3}",
             "api_app": "AIOTT1" if number < 20 else "AIOTT2",
             "data": {"number": number, "words": 'a, "b"\nc'},
@@ -45,7 +45,7 @@ async def stream(api: Api, *, last: str = "") -> httpx.Response:
 
 
 async def listed(api: Api, **query: Any) -> dict[str, Any]:
-    response = await api.client.get("/events", params={"event_type": "test.*"} | query)
+    response = await api.client.get("/events", params={"event_type": "batch.*"} | query)
     assert response.status_code == 200, response.text
     page: dict[str, Any] = response.json()
     return page
@@ -68,7 +68,7 @@ async def test_the_latest_come_first_page_by_page(events: Api):
 
 async def test_a_cursor_goes_on_where_the_page_ended_whatever_came_since(events: Api):
     first = await listed(events, page_size=12)
-    await record(events.context.database, 99, event_type="test.late")
+    await record(events.context.database, 99, event_type="batch.stopped")
     second = await listed(events, page_size=12, cursor=first["next_cursor"])
     third = await listed(events, page_size=12, cursor=second["next_cursor"])
     assert seen(first) + seen(second) + seen(third) == list(range(29, -1, -1))
@@ -84,12 +84,12 @@ async def test_filters(events: Api):
     at_10 = next(event["occurred_at"] for event in by_number if event["data"]["number"] == 10)
     numbers = set(range(30))
     for query, expected in (
-        ({"event_type": "test.even"}, {number for number in numbers if number % 2 == 0}),
+        ({"event_type": "batch.requested"}, {number for number in numbers if number % 2 == 0}),
         ({"account_id": "account_1"}, {number for number in numbers if number % 3 == 1}),
         ({"api_app": "AIOTT2", "account_id": "account_1"}, {22, 25, 28}),
         ({"since": at_10, "until": by_number[0]["occurred_at"]}, set(range(10, 29))),
         ({"text": "17"}, {17}),
-        ({"text": "TEST.EVEN"}, {number for number in numbers if number % 2 == 0}),
+        ({"text": "BATCH.REQUESTED"}, {number for number in numbers if number % 2 == 0}),
         ({"actor": "nobody"}, set()),
     ):
         assert set(seen(await listed(events, page_size=100, **query))) == expected, query
@@ -175,7 +175,7 @@ async def test_a_stream_ends_when_its_key_may_not_read_it_any_more(
 
 async def test_export(events: Api):
     expected = (await listed(events, page_size=100, account_id="account_1"))["data"]
-    query = {"event_type": "test.*", "account_id": "account_1"}
+    query = {"event_type": "batch.*", "account_id": "account_1"}
     lines = (await events.client.get("/events/export", params=query)).text.splitlines()
     assert [json.loads(line) for line in lines] == expected
     response = await events.client.get("/events/export", params=query | {"format": "csv"})
@@ -188,7 +188,7 @@ async def test_export(events: Api):
 
 
 async def test_pages_end_with_that_of_the_10_000th_event(api: Api):
-    await add_events(api.context.database, *({"event_type": "test.many"} for _ in range(10_001)))
+    await add_events(api.context.database, *({"event_type": "batch.cancelled"} for _ in range(10_001)))
     page = await listed(api, page_size=300, page=34)
     assert (page["total"], page["total_is_exact"], page["total_pages"], len(page["data"])) == (
         10_000, False, 34, 101,

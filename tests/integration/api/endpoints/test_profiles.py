@@ -331,7 +331,7 @@ class TestAuthorize:
 
     async def test_these_answers_are_documented(self, api: Api):
         paths = (await api.client.get("/openapi.json")).json()["paths"]
-        described = paths["/authorize"]["post"]["responses"]["409"]["description"]
+        described = paths["/authorize"]["post"]["x-error-codes"]["409"]
         assert "PROFILE_CONFLICT" in described
         assert "PROFILE_QUARANTINED" in described
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select
 
-from app.models import Event
+from app.models import Event, EventType
 from app.services.events import recorder
 from app.services.keys.service import Caller, Scope
 from app.services.shared.access import Reach
@@ -55,11 +55,11 @@ async def wait_for_data(
 
 async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(api: Api, receiver: Receiver):
     other = await create(api, receiver, account_patterns=["nobody"])
-    made = await create(api, receiver, event_types=["test.*"])
+    made = await create(api, receiver, event_types=["batch.*"])
     url = f"{HOOKS}/{made['id']}/deliveries"
     async with api.context.database.transaction() as db:
         for number in range(3):
-            recorder.record(db, "test.happened", account_id=f"a_{number}")
+            recorder.record(db, EventType.BATCH_COMPLETED, account_id=f"a_{number}")
     await wait_for_data(lambda: api.client.get(url), lambda rows: len(rows) == 3)
     first = (await api.client.get(url, params={"page_size": 2})).json()
     assert ([row["account_id"] for row in first["data"]], first["total"]) == (["a_2", "a_1"], 3)
@@ -70,7 +70,7 @@ async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(api: Api, re
 
 
 async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
-    made = await create(api, receiver, name="crm", event_types=["test.*"], account_patterns=["@Team_*"])
+    made = await create(api, receiver, name="crm", event_types=["batch.*"], account_patterns=["@Team_*"])
     url = f"{HOOKS}/{made['id']}"
     assert (made["status"], made["account_patterns"], made["pending"]) == ("active", ["team_*"], 0)
     shown = answered(await api.client.get(url))
@@ -84,14 +84,14 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
 
     receiver.answer = lambda _: reply(500, b"broken")
     async with api.context.database.transaction() as db:
-        recorder.record(db, "test.happened", account_id="team_a", api_app="X", number=1)
-        recorder.record(db, "test.happened", account_id="other", number=2)
+        recorder.record(db, EventType.BATCH_COMPLETED, account_id="team_a", api_app="X", number=1)
+        recorder.record(db, EventType.BATCH_COMPLETED, account_id="other", number=2)
     deliveries = await wait_for_data(
         lambda: api.client.get(f"{url}/deliveries"), lambda rows: rows and rows[0]["attempts"]
     )
     (delivery,) = deliveries
     assert (delivery["event_type"], delivery["account_id"], delivery["status"]) == (
-        "test.happened",
+        "batch.completed",
         "team_a",
         "pending",
     )

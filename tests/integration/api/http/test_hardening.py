@@ -163,7 +163,8 @@ async def test_the_docs_are_shown_in_development_only(open_sqlite_api: OpenApi):
                 assert answer.status_code == status, (changes, path)
                 runs = status == 200 and path != "/openapi.json"
                 policy = answer.headers["Content-Security-Policy"]
-                assert ("cdn.jsdelivr.net" in policy) == runs
+                assert ("script-src 'self' 'unsafe-inline';" in policy) == runs
+                assert "http" not in policy
                 assert (policy == NOTHING_RUNS) != runs
 
 

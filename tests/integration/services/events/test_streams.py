@@ -14,7 +14,7 @@ from sqlalchemy import delete, select, text
 from app.api.endpoints.events import _blocks
 from app.context import Context, open_context
 from app.database import Database
-from app.models import Event
+from app.models import Event, EventType
 from app.services.events import recorder
 from app.services.events import streams as event_streams
 from app.services.events import tail as event_tail
@@ -60,7 +60,7 @@ async def test_what_gets_its_id_early_and_commits_late_is_not_missed(postgresql_
     streams = streams_of(database)
     async with following(streams) as reader:
         async with database.transaction() as slow:
-            recorder.record(slow, "test.happened", number=1)
+            recorder.record(slow, EventType.BATCH_COMPLETED, number=1)
             await slow.flush()
             await record(database, 2)  # with a higher id, and committed before
             async with following(streams, last=reader.position) as other:
@@ -83,7 +83,7 @@ async def test_readers_miss_nothing_and_are_told_nothing_twice(
     async def writer(first: int) -> None:
         for number in range(first, count, 3):
             async with database.transaction() as db:
-                recorder.record(db, "test.happened", number=number, actor=f"a{number % 10}")
+                recorder.record(db, EventType.BATCH_COMPLETED, number=number, actor=f"a{number % 10}")
                 await db.flush()
                 await asyncio.sleep(dice.random() / 200)
 
@@ -173,7 +173,7 @@ async def test_who_was_away_for_too_long_is_told_of_the_gap(database: Database):
 async def test_a_reader_is_told_of_routine_events_that_were_evicted_after_its_last_one(database: Database):
     """Older events of other types stay, among them the last one that it was told."""
     streams = streams_of(database)
-    types = ["key.created", "credential.refreshed", "key.revoked", "key.created"]
+    types = ["api_key.created", "credential.refreshed", "api_key.revoked", "api_key.created"]
     await add_events(database, *({"event_type": event_type} for event_type in types))
     async with following(streams, last=BEGINNING) as reader:
         events = await told(streams, reader, 4)

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from app.database import Database
-from app.models import Event
+from app.models import Event, EventType
 from app.services.events import recorder
 from app.services.shared.access import EVERYTHING, Reach
 
@@ -20,7 +20,7 @@ PATTERNS = ["*", "anna", "shop_*", "*_*", "*1", "s*p*", r"a\*", "a.*@c", "", "sh
 async def test_a_query_finds_what_is_covered(database: Database, apps: list[str]):
     async with database.transaction() as db:
         for account, app in PLACES:
-            recorder.record(db, "test", account_id=account, api_app=app)
+            recorder.record(db, EventType.BATCH_COMPLETED, account_id=account, api_app=app)
     reaches = [EVERYTHING, Reach.of(apps, PATTERNS[1:3]), Reach.of(apps, ["anna", "shop_"])]
     reaches += [Reach.of(apps, [each]) for each in PATTERNS]
     async with database.reading() as db:

@@ -173,7 +173,7 @@ async def test_a_change_holds_for_whatever_is_not_being_sent(
 
 
 @pytest.mark.parametrize(
-    "narrower", [WebhookOrder(account_patterns=["team_*"]), WebhookOrder(event_types=["other.*"])]
+    "narrower", [WebhookOrder(account_patterns=["team_*"]), WebhookOrder(event_types=["app.*"])]
 )
 async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_shown(
     context: Context, receiver: Receiver, narrower: WebhookOrder
@@ -253,7 +253,9 @@ async def test_evicted_routine_events_are_missed_loudly_and_once(context: Contex
     seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
     async with context.database.transaction() as db:
         await context.events.webhooks.pause(db, endpoint_id, ME)
-    await add_events(context.database, {"event_type": "credential.refreshed"}, {"event_type": "key.created"})
+    await add_events(
+        context.database, {"event_type": "credential.refreshed"}, {"event_type": "api_key.created"}
+    )
     retention = Retention(
         database=context.database,
         days=RetentionDays(sessions=1, events=1, evidence=1, webhooks=1),

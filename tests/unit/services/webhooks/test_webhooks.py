@@ -62,9 +62,9 @@ def test_whoever_asks_cannot_order_what_is_never_told(wrong: dict[str, Any]):
 
 
 def test_an_order_is_kept_as_it_is_looked_for():
-    order = WebhookOrder(name="", event_types=["a.*"], account_patterns=["@Team_*"], api_apps=["X-1"])
+    order = WebhookOrder(name="", event_types=["app.*"], account_patterns=["@Team_*"], api_apps=["X-1"])
     assert order.values() == {
-        "name": "", "event_types": ["a.*"], "account_patterns": ["team_*"], "api_apps": ["X-1"]
+        "name": "", "event_types": ["app.*"], "account_patterns": ["team_*"], "api_apps": ["X-1"]
     }  # fmt: skip
 
 

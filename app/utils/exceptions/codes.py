@@ -1,0 +1,304 @@
+"""The codes by which programs recognise an error."""
+
+from app.utils.described_enum import DescribedEnum
+
+
+class ErrorCode(DescribedEnum):
+    """Code of a refused request, or of work that failed. The HTTP status and `retryable` belong to the exception
+    classes; a code without a class occurs in rows only, such as those of sessions, syncs and accounts.
+    """
+
+    ACCOUNT_LOCKED = (
+        "ACCOUNT_LOCKED",
+        "The provider locked or suspended the account. A person must unlock it.",
+    )
+    ACCOUNT_MISMATCH = "ACCOUNT_MISMATCH", "Another account is signed in in the profile. Nothing was stored."
+    APP_LIMITED = "APP_LIMITED", "The provider limits the app's request rate. Try again after `Retry-After`."
+    APP_PAUSED = (
+        "APP_PAUSED",
+        (
+            "The OAuth app is paused after repeated failures caused by the app. Correct its settings, then "
+            "resume it."
+        ),
+    )
+    ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED", "The session's work was interrupted too often."
+    ATTENTION_NOT_NEEDED = (
+        "ATTENTION_NOT_NEEDED",
+        "Only a session with the status `needs_attention` can be resumed.",
+    )
+    AUTH_TIMEOUT = "AUTH_TIMEOUT", "The authorization passed a deadline while it waited or ran."
+    BATCH_CANCELLED = "BATCH_CANCELLED", "The session's batch was cancelled."
+    BATCH_EMPTY = "BATCH_EMPTY", "No row of the batch can become a session. The message has the first reason."
+    BATCH_ENDED = "BATCH_ENDED", "The batch has ended already and cannot be cancelled."
+    BATCH_ENDING = (
+        "BATCH_ENDING",
+        (
+            "The session's batch was stopped or cancelled and some of its sessions still run. Try again "
+            "when they have ended."
+        ),
+    )
+    BATCH_NOT_FOUND = "BATCH_NOT_FOUND", "No batch has this id."
+    BATCH_STOPPED = "BATCH_STOPPED", "The session's batch was stopped. The batch has the reason."
+    BODY_TOO_LARGE = "BODY_TOO_LARGE", "The request body is larger than the limit."
+    BROWSER_CONNECTION_FAILED = (
+        "BROWSER_CONNECTION_FAILED",
+        "The profile's browser does not answer on its port.",
+    )
+    BROWSER_CRASHED = "BROWSER_CRASHED", "The profile's browser or its driver ended during the authorization."
+    CANCELLED = "CANCELLED", "A caller cancelled the session of this attempt."
+    CHROMEDRIVER_UNAVAILABLE = (
+        "CHROMEDRIVER_UNAVAILABLE",
+        "No driver fits the browser's version. Install one or set `CHROMEDRIVER_PATH`.",
+    )
+    CONCURRENT_LIMIT = (
+        "CONCURRENT_LIMIT",
+        "All profile slots of the machine or the fleet are taken. Sessions wait for a slot.",
+    )
+    CONSENT_BUTTON_NOT_FOUND = (
+        "CONSENT_BUTTON_NOT_FOUND",
+        "The consent button could not be pressed in time. The message says why.",
+    )
+    CONSENT_DECLINED = "CONSENT_DECLINED", "The consent was declined on the provider's page."
+    CONSENT_PAGE_ERROR = (
+        "CONSENT_PAGE_ERROR",
+        (
+            "The provider shows an error instead of the consent page. Usually the app or its redirect URI "
+            "is misconfigured."
+        ),
+    )
+    CONSENT_UNAVAILABLE = (
+        "CONSENT_UNAVAILABLE",
+        (
+            "The provider ended the consent with `server_error` or `temporarily_unavailable`. The service "
+            "tries again."
+        ),
+    )
+    CREDITS_DEPLETED = (
+        "CREDITS_DEPLETED",
+        "The OAuth app has no API credits left. Buy credits, then resume the app if it is paused.",
+    )
+    CROSS_ORIGIN_REFUSED = (
+        "CROSS_ORIGIN_REFUSED",
+        "The page's origin may not send this request. See `CORS_ORIGINS`.",
+    )
+    DATABASE_UNAVAILABLE = (
+        "DATABASE_UNAVAILABLE",
+        "The database does not answer, is locked, or is full. Try again after `Retry-After`.",
+    )
+    DECRYPTION_FAILED = (
+        "DECRYPTION_FAILED",
+        "A stored secret cannot be decrypted with any of `ENCRYPTION_KEYS`.",
+    )
+    DELIVERY_NOT_FOUND = (
+        "DELIVERY_NOT_FOUND",
+        "The webhook has no delivery with this id, or its retention time is over.",
+    )
+    FORBIDDEN = "FORBIDDEN", "The API key lacks the scope that the message names."
+    GOLOGIN_API_ERROR = "GOLOGIN_API_ERROR", "GoLogin refused a call, did not answer, or is not running."
+    GOLOGIN_BREAKER_OPEN = (
+        "GOLOGIN_BREAKER_OPEN",
+        (
+            "Calls to GoLogin's cloud API are stopped because GoLogin limited their rate. Check the API "
+            "token, then close the breaker."
+        ),
+    )
+    HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE", "The request line and headers are larger than 32 KiB."
+    HUMAN_CHECK_REQUIRED = (
+        "HUMAN_CHECK_REQUIRED",
+        "The provider shows a human check. A person must pass it in the profile.",
+    )
+    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT", "This `Idempotency-Key` was sent before with another body."
+    INTERNAL_ERROR = "INTERNAL_ERROR", "An unexpected error occurred. The log has it under the request id."
+    INTERRUPTED = "INTERRUPTED", "The work was interrupted, and another process continues it."
+    INVALID_CLIENT = (
+        "INVALID_CLIENT",
+        "The provider refused the app. Check its client id and secret, and its access to the API.",
+    )
+    INVALID_CURSOR = (
+        "INVALID_CURSOR",
+        "The cursor is damaged, or belongs to another list, filter or order. Start without a cursor.",
+    )
+    INVALID_GRANT = (
+        "INVALID_GRANT",
+        "The provider refused the authorization code, the refresh token or the access token.",
+    )
+    INVALID_REQUEST = (
+        "INVALID_REQUEST",
+        (
+            "The request is not valid. The message and `data.problems` name each field, its problem and the "
+            "allowed values."
+        ),
+    )
+    ISSUER_MISMATCH = (
+        "ISSUER_MISMATCH",
+        (
+            "The callback's `iss` is missing or differs from the `issuer` of `PROVIDERS_FILE` (RFC 9207). "
+            "The callback was refused."
+        ),
+    )
+    KEY_ENDED = "KEY_ENDED", "The API key is expired or revoked and cannot be rotated. Create a new one."
+    KEY_ESCALATION = (
+        "KEY_ESCALATION",
+        "An API key cannot create or rotate a key with more rights or a longer life than its own.",
+    )
+    KEY_NAME_TAKEN = "KEY_NAME_TAKEN", "An API key of this name exists or was revoked. Choose another name."
+    KEY_NOT_FOUND = "KEY_NOT_FOUND", "No API key has this id, or the calling key does not manage it."
+    LEASE_LOST = "LEASE_LOST", "The lease on the work was lost, and another process continues it."
+    LOGIN_REQUIRED = "LOGIN_REQUIRED", "The account is signed out. A person must sign in in its profile."
+    MALFORMED_REQUEST = (
+        "MALFORMED_REQUEST",
+        "The request is not valid HTTP, or repeats a header that must occur once.",
+    )
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED", "The address does not accept this method."
+    NOTHING_TO_RETRY = "NOTHING_TO_RETRY", "No session of the batch can be tried again."
+    NOT_CONSENT_PAGE = (
+        "NOT_CONSENT_PAGE",
+        (
+            "The browser shows another page than the provider's consent page. Nothing was pressed; a person "
+            "must look at it."
+        ),
+    )
+    NOT_FOUND = "NOT_FOUND", "No route has this address."
+    OUT_OF_REACH = "OUT_OF_REACH", "The API key is restricted to other apps or accounts."
+    PAGE_DIALOG = (
+        "PAGE_DIALOG",
+        "The page opened a dialog. It was dismissed, and a person must give this consent.",
+    )
+    PERSON_NOT_SEEN = (
+        "PERSON_NOT_SEEN",
+        (
+            "Nobody acted in the profile's window within `ATTENDED_TIMEOUT`. Resume the session when a "
+            "person is present."
+        ),
+    )
+    PROFILE_CONFLICT = (
+        "PROFILE_CONFLICT",
+        "More than one profile belongs to the account in one app. Link one of them, or unlink the other.",
+    )
+    PROFILE_IN_USE = "PROFILE_IN_USE", "The profile is running already. Sessions wait until it stops."
+    PROFILE_NETWORK_ERROR = (
+        "PROFILE_NETWORK_ERROR",
+        "The profile's browser cannot reach the provider. Usually the profile's proxy is the cause.",
+    )
+    PROFILE_NOT_FOUND = "PROFILE_NOT_FOUND", "No active profile belongs to the account, as of the last sync."
+    PROFILE_QUARANTINED = (
+        "PROFILE_QUARANTINED",
+        "The profile's browser could not be stopped. Close it, then release the profile.",
+    )
+    PROVIDER_RULES_INVALID = (
+        "PROVIDER_RULES_INVALID",
+        "The browser refuses a selector of `PROVIDERS_FILE`. Correct the file.",
+    )
+    RATE_LIMITED = "RATE_LIMITED", "The API key sent too many requests. Try again after `Retry-After`."
+    REAUTHORIZATION_REQUIRED = (
+        "REAUTHORIZATION_REQUIRED",
+        (
+            "The account's token chain is broken. `data.session_id` is the session that repairs it, if one "
+            "is open."
+        ),
+    )
+    REFRESHED_JUST_NOW = (
+        "REFRESHED_JUST_NOW",
+        "The account was refreshed less than `REFRESH_MIN_INTERVAL` ago.",
+    )
+    REFRESH_AMBIGUOUS = (
+        "REFRESH_AMBIGUOUS",
+        "The answer to the account's last refresh was lost, so the refresh token may be spent.",
+    )
+    REFRESH_REFUSED = (
+        "REFRESH_REFUSED",
+        (
+            "The provider refused the account's refresh repeatedly for an unknown reason. Add the "
+            "provider's words to `errors` of `PROVIDERS_FILE`."
+        ),
+    )
+    REQUEST_TIMEOUT = (
+        "REQUEST_TIMEOUT",
+        "The request did not arrive within `CLIENT_STALL_TIMEOUT`. Send it again.",
+    )
+    ROTATION_UNDER_WAY = (
+        "ROTATION_UNDER_WAY",
+        'What the last rotation replaced still works. Wait, or rotate with `"force": true`.',
+    )
+    SCHEMA_OUT_OF_DATE = (
+        "SCHEMA_OUT_OF_DATE",
+        "The database schema is older or newer than the code. Run `python -m app migrate`.",
+    )
+    SCREENSHOT_NOT_FOUND = (
+        "SCREENSHOT_NOT_FOUND",
+        "The session has no screenshot, or its retention time is over.",
+    )
+    SERVICE_STOPPING = "SERVICE_STOPPING", "The service is stopping. The session continues after the restart."
+    SESSION_ENDED = "SESSION_ENDED", "The session has ended already and cannot be cancelled."
+    SESSION_NOT_ENDED = "SESSION_NOT_ENDED", "The session is open or completed and cannot be tried again."
+    SESSION_NOT_FOUND = "SESSION_NOT_FOUND", "No authorization session has this id."
+    STATE_MISMATCH = (
+        "STATE_MISMATCH",
+        "The callback's `state` differs from the one sent. The callback was refused.",
+    )
+    SYNC_MASS_REMOVAL = (
+        "SYNC_MASS_REMOVAL",
+        "A sync found most profiles gone and marked none of them. Check the API token first.",
+    )
+    SYNC_NOT_FOUND = "SYNC_NOT_FOUND", "No profile sync has this id."
+    TOKEN_EXPIRED = (
+        "TOKEN_EXPIRED",
+        "The token is expired and cannot be refreshed now. Try again, or authorize the account again.",
+    )
+    TOKEN_NOT_FOUND = "TOKEN_NOT_FOUND", "The account has no tokens for the app. Authorize it."
+    TOKEN_NOT_REFRESHABLE = (
+        "TOKEN_NOT_REFRESHABLE",
+        "An OAuth 1.0a token does not expire and cannot be refreshed.",
+    )
+    TOKEN_REFUSED = (
+        "TOKEN_REFUSED",
+        (
+            "The provider refused the account's token before its expiry, and a refresh was not possible or "
+            "did not help."
+        ),
+    )
+    TOKEN_REVOKED = "TOKEN_REVOKED", "The token is being revoked. `POST /authorize` creates a new one."
+    TOO_MANY_EXPORTS = (
+        "TOO_MANY_EXPORTS",
+        "Too many exports of the key or the process are running. Try again after `Retry-After`.",
+    )
+    TOO_MANY_FAILED_AUTHENTICATIONS = (
+        "TOO_MANY_FAILED_AUTHENTICATIONS",
+        "Too many requests without a valid API key came from this address. Try again after `Retry-After`.",
+    )
+    TOO_MANY_STREAMS = (
+        "TOO_MANY_STREAMS",
+        "Too many event streams of the key or the process are open. Try again after `Retry-After`.",
+    )
+    TOO_MANY_WAITING = (
+        "TOO_MANY_WAITING",
+        "`MAX_WAITING` sessions wait already. Try again after `Retry-After`.",
+    )
+    TOO_MANY_WEBHOOKS = "TOO_MANY_WEBHOOKS", "`WEBHOOK_MAX_ENDPOINTS` webhooks exist. Delete one."
+    TRANSITION_REFUSED = (
+        "TRANSITION_REFUSED",
+        "A session cannot change its status in this way. This is a defect of the service.",
+    )
+    TWITTER_API_ERROR = "TWITTER_API_ERROR", "The provider's API refused a call or did not answer."
+    UNAUTHORIZED = "UNAUTHORIZED", "The request has no valid API key."
+    UNKNOWN_API_APP = (
+        "UNKNOWN_API_APP",
+        "The app is not in `OAUTH_APPS`. The message lists the configured apps.",
+    )
+    UNKNOWN_EVENT_ID = (
+        "UNKNOWN_EVENT_ID",
+        "The stream never sent this `Last-Event-ID`, or the database was restored since. Connect without one.",
+    )
+    UNKNOWN_PAGE = (
+        "UNKNOWN_PAGE",
+        "The page shows nothing that the provider's rules know. Nothing was pressed.",
+    )
+    UNKNOWN_PROFILE = "UNKNOWN_PROFILE", "No profile has this id, as of the last sync."
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE", "The body's content type is not accepted here."
+    URI_TOO_LONG = "URI_TOO_LONG", "The request's address is longer than 8 KiB."
+    WEBHOOK_NOT_FOUND = "WEBHOOK_NOT_FOUND", "No webhook has this id, or it reaches further than the API key."
+    WEBHOOK_URL_REFUSED = (
+        "WEBHOOK_URL_REFUSED",
+        "The webhook's URL is not allowed or its host is not public. The message says why.",
+    )
+    WORKER_DIED = "WORKER_DIED", "A worker ended with an error. The log line `worker.died` says why."

@@ -1,0 +1,59 @@
+"""The pages of the API in a real browser that reaches nothing but loopback."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from sandbox.browsers import find_chromium
+from tests.fixtures.serving import served
+from tests.fixtures.settings import MakeSettings
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+OPERATION = "List Authorizations"
+LOGO = "https://cdn.redoc.ly/redoc/logo-mini.svg"
+"""ReDoc's own advertisement, the only thing from outside that a page asks for; the policy blocks it."""
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = find_chromium()
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(os.environ["CHROMEDRIVER_PATH"]))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_page_shows_an_operation_without_the_internet(
+    browser: webdriver.Chrome, make_settings: MakeSettings, sqlite_url: str, path: str
+):
+    async with served(
+        make_settings(database_url=sqlite_url, gologin_api_url="http://127.0.0.1:9")
+    ) as service:
+        shown, complaints = await asyncio.to_thread(look, browser, service.url + path)
+    assert OPERATION in shown
+    assert [each for each in complaints if LOGO not in each] == []
+
+
+def look(browser: webdriver.Chrome, url: str) -> tuple[str, list[str]]:
+    """Return the page's text once it shows the operation, and what the browser refused or could not load."""
+    browser.get(url)
+    WebDriverWait(browser, 60).until(lambda _: OPERATION in browser.find_element(By.TAG_NAME, "body").text)
+    severe = [each["message"] for each in browser.get_log("browser") if each["level"] == "SEVERE"]
+    return browser.find_element(By.TAG_NAME, "body").text, severe
