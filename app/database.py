@@ -46,7 +46,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
 from app.utils.logger import get_logger
-from app.utils.outages import READ_ONLY, TOO_MANY_CONNECTIONS, WRITE_OUTAGES, outage_of
+from app.utils.outages import READ_ONLY, TOO_MANY_CONNECTIONS, WRITE_OUTAGES, unavailable_reason
 
 _AFTER_COMMIT: Final = "after_commit"
 _LISTENERS: Final = "listeners"
@@ -233,7 +233,7 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            if (reason := outage_of(error)) is None:
+            if (reason := unavailable_reason(error)) is None:
                 raise
             if reason == TOO_MANY_CONNECTIONS:
                 reason += f"; {self._connections_of_ours()}"

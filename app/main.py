@@ -41,7 +41,7 @@ from app.database import Database, make_private_folder
 from app.services.oauth.provider_file import load_providers
 from app.utils.exceptions import WorkerDiedException
 from app.utils.logger import get_logger
-from app.utils.tasks import unless
+from app.utils.tasks import run_until
 
 _CONNECTIONS_SHARE: Final = 0.1
 """Share of the grace period for answers that are under way."""
@@ -238,7 +238,7 @@ async def work(settings: Settings) -> None:
         context.workers.start()
         log.info("worker.started", version=__version__, slots=settings.max_concurrent_profiles)
         try:
-            await unless(context.workers.died, stop.wait())
+            await run_until(context.workers.died, stop.wait())
             if not stop.is_set():
                 raise WorkerDiedException
         finally:

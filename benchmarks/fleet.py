@@ -50,7 +50,7 @@ class HandOuts:
     async def run(self) -> None:
         while True:
             account, began = random.choice(self._accounts), perf_counter()
-            handed = await self._context.tokens.credentials.hand_out(
+            handed = await self._context.tokens.credentials.get_access_token(
                 account, APP, min_ttl=0, actor="benchmark"
             )
             self.seconds.append(perf_counter() - began)

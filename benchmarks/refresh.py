@@ -68,7 +68,7 @@ async def compare(title: str, sandbox: SandboxProcess, context: Context, account
         f"{title}, {at_once} at once: {ours:.0f} refreshes a second, bare httpx {baseline:.0f}; "
         f"ratio {ours / baseline:.2f}; beside httpx the sandbox used {busiest:.0%} of a core at most"
     )
-    handed = [accounts / await seconds_of(lambda: hand_out(context, names)) for _ in range(ROUNDS)]
+    handed = [accounts / await seconds_of(lambda: get_access_token(context, names)) for _ in range(ROUNDS)]
     print(f"{title}, {HANDING_OUT} callers at once: {statistics.median(handed):.0f} hand-outs a second")
 
 
@@ -104,9 +104,9 @@ async def bare_loop(sandbox: SandboxProcess, tokens: dict[str, Any]) -> None:
         await each(list(tokens), refresh, BARE_AT_ONCE)
 
 
-async def hand_out(context: Context, accounts: Sequence[str]) -> None:
+async def get_access_token(context: Context, accounts: Sequence[str]) -> None:
     async def one(account: str) -> None:
-        await context.tokens.credentials.hand_out(account, APP, min_ttl=0, actor="benchmark")
+        await context.tokens.credentials.get_access_token(account, APP, min_ttl=0, actor="benchmark")
 
     await each(accounts, one, HANDING_OUT)
 

@@ -73,7 +73,7 @@ class Readers:
             account = f"account_{random.randrange(self._accounts)}"
             began = perf_counter()
             try:
-                handed = await self._context.tokens.credentials.hand_out(
+                handed = await self._context.tokens.credentials.get_access_token(
                     account, APP, min_ttl=0, actor="benchmark"
                 )
                 reads.failed += handed.access_token.get_secret_value() != f"token-of-{account}"

@@ -37,7 +37,7 @@ from app.services.events.tail import page_after
 from app.services.operations.counts import count_fleet
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.shared import paging
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import PageRequest
 from benchmarks.pickup import postgresql_url
 
@@ -139,7 +139,7 @@ def measures(context: Context, events: int) -> Measures:
         "an hour of long ago": EventFilter(since=middle, until=middle + timedelta(hours=1)),
         "a rare text": EventFilter(text="needle"),
         "a text that nobody wrote": EventFilter(text="no such thing"),
-        "a key's accounts": EventFilter(reach=Reach.of(["AIOTT1"], ["account_77*"])),
+        "a key's accounts": EventFilter(reach=AccessScope.of(["AIOTT1"], ["account_77*"])),
     }
 
     def events_of(wanted: EventFilter) -> Callable[[], Awaitable[object]]:
@@ -204,7 +204,7 @@ def session_measures(database: Database) -> Measures:
     }
 
     def sessions_of(
-        wanted: SessionFilter, request: PageRequest, reach: Reach
+        wanted: SessionFilter, request: PageRequest, reach: AccessScope
     ) -> Callable[[], Awaitable[object]]:
         async def run() -> None:
             async with database.reading() as db:
@@ -226,7 +226,10 @@ def session_measures(database: Database) -> Measures:
 
     newest = PageRequest(descending=True)
     deep = replace(newest, after=paging.Position(middle.isoformat(), 0))
-    some, none = Reach.of(["AIOTT1"], ["account_77*"]), Reach.of([], [f"nobody_{n}*" for n in range(20)])
+    some, none = (
+        AccessScope.of(["AIOTT1"], ["account_77*"]),
+        AccessScope.of([], [f"nobody_{n}*" for n in range(20)]),
+    )
     return {
         **{f"sessions: {name}": sessions_of(wanted, newest, EVERYTHING) for name, wanted in filters.items()},
         "sessions: page 200": sessions_of(SessionFilter(), replace(newest, number=200), EVERYTHING),

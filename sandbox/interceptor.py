@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 from sandbox.faults import GENERAL_KINDS, Call, Fault, canned_response, echo_response
 from sandbox.traffic import RequestRecord
 from sandbox.world import World
@@ -71,7 +71,7 @@ class Interceptor:
             record.fault = delay.kind
             seconds += 1.0 if delay.seconds is None else delay.seconds
         if seconds:
-            await happens_within(world.stopping, seconds)
+            await wait_for_event(world.stopping, seconds)
         kill = world.faults.take(call.endpoint, call.account, {"kill_browser"})
         if kill is not None and call.account is not None:
             record.fault = kill.kind

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Cookie, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from pydantic import BaseModel
 
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 from sandbox import provider_api
 from sandbox.faults import SPECIAL_KINDS, Call, Endpoint, Fault
 from sandbox.interceptor import until_gone
@@ -96,7 +96,7 @@ async def consent_data(ticket: str, account: SignedInDep, world: WorldDep) -> di
     """What the consent page shows: who is signed in, which app asks, for what."""
     shown = world.oauth.ticket(ticket, account)
     shortest, longest = world.settings.consent_delay_ms
-    await happens_within(world.stopping, random.uniform(shortest, longest) / 1000)
+    await wait_for_event(world.stopping, random.uniform(shortest, longest) / 1000)
     return {
         "ready": shown.twist != "button_never_enabled",
         "covered": shown.twist == "covered_button",

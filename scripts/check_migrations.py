@@ -40,7 +40,7 @@ def main() -> int:
         started = time.monotonic()
         try:
             with database() as url:
-                steps = Walk(url).run()
+                steps = RouteSweep(url).run()
         except CheckFailedError as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 1
@@ -49,7 +49,7 @@ def main() -> int:
     return 0
 
 
-class Walk:
+class RouteSweep:
     """The migrations of one empty database."""
 
     def __init__(self, url: str) -> None:

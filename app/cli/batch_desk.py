@@ -11,7 +11,7 @@ from app.client.options import BatchOptions
 from app.context import Context
 from app.services.batches import queries
 from app.services.batches import rows as batch_rows
-from app.services.batches.creation import BatchOrder
+from app.services.batches.creation import BatchCommand
 from app.services.batches.rows import RowDefaults
 from app.services.batches.service import PlacedBatch
 from app.services.keys.service import COMMAND_LINE
@@ -34,7 +34,7 @@ class LocalBatches:
         self, content: bytes, *, source: str, again: bool, **options: Unpack[BatchOptions]
     ) -> PlacedBatch:
         """A batch of a CSV; what was placed as the same `source` is that batch, unless `again`."""
-        order = BatchOrder(
+        order = BatchCommand(
             batch_rows.from_csv(
                 content,
                 RowDefaults(options.get("api_app")),

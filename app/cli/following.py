@@ -22,7 +22,7 @@ from app.client import Batch, BatchRow
 from app.client.options import BatchOptions
 from app.services.batches.service import PlacedBatch
 from app.utils.foreign_text import neutralised, visible
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 
 COLUMNS: Final = ("row", "account_id", "api_app", "session_id", "existing", "status", "error_code", "error")
 
@@ -167,7 +167,7 @@ async def _follow(
         elif not is_told and monotonic() - quiet_since > _QUIET:
             is_told = True
             progress.console.print(f"Nothing has started for {_QUIET:g} s: {desk.advice}", soft_wrap=True)
-        if await happens_within(stopping, max(_POLL, desk.poll)):
+        if await wait_for_event(stopping, max(_POLL, desk.poll)):
             return None
 
 

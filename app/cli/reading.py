@@ -132,7 +132,7 @@ class LocalReading:
         self._context = context
 
     async def token(self, account_id: str, api_app: str, *, min_ttl: float = 0.0) -> Token:
-        handed = await self._context.tokens.credentials.hand_out(
+        handed = await self._context.tokens.credentials.get_access_token(
             account_id, api_app, min_ttl=min_ttl, actor=COMMAND_LINE.name
         )
         return Token(**vars(TokenResponse.from_handed(handed)))

@@ -27,7 +27,7 @@ from app.clients.profile_browser import (
 from app.clients.texts import error_words, without_tags
 from app.utils.exceptions import UNREACHABLE, GoLoginAPIException
 from app.utils.retry import retry_idempotent
-from app.utils.tasks import uninterrupted
+from app.utils.tasks import run_shielded
 
 _CLOUDFLARE_1015: Final = re.compile(r"error\W*(?:code)?\W*1015\b", re.IGNORECASE)
 _PAGE_HEAD: Final = 20_000
@@ -37,13 +37,13 @@ _RETRYABLE_STATUSES: Final = frozenset({500, 502, 503, 504})
 T = TypeVar("T", bound=BaseModel)
 
 
-class CloudGate(Protocol):
+class RequestBudget(Protocol):
     """Limit that every call to the cloud API passes first."""
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         """Wait for the call's place in the request budget. Raises `GoLoginBreakerOpenException`."""
 
-    async def trip(self, reason: str) -> None:
+    async def open_breaker(self, reason: str) -> None:
         """The rate was limited: let no call through any more."""
 
 
@@ -113,7 +113,7 @@ class GoLoginClient:
         self,
         *,
         http: httpx.AsyncClient,
-        gate: CloudGate,
+        gate: RequestBudget,
         api_url: str,
         api_token: str,
         local_url: str,
@@ -182,13 +182,13 @@ class GoLoginClient:
 
     async def _cloud(self, path: str, **content: Any) -> httpx.Response:
         """A GET within the budget; a sign of rate limiting opens the breaker before anybody can call again."""
-        await self._gate.enter()
+        await self._gate.acquire()
         headers = {"Authorization": f"Bearer {self._api_token}"}
         response = await self._exchange(
             "GET", f"{self._api_url}{path}", self._api_timeout, "the cloud API", headers=headers, **content
         )
         if _is_rate_limited(response):
-            await uninterrupted(self._gate.trip(f"HTTP {response.status_code} for GET {path}"))
+            await run_shielded(self._gate.open_breaker(f"HTTP {response.status_code} for GET {path}"))
             raise GoLoginAPIException(
                 response.status_code, "the rate limit was reached; the API token may be lost", retryable=False
             )

@@ -25,7 +25,7 @@ from app.database import Database
 from app.services.events.tail import check_order
 from app.services.keys.service import KeyService
 from app.services.operations.alarms import AlarmService
-from app.services.operations.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import PeriodicRuns
 from app.services.workers.base import WorkerGroup
 from app.services.workers.sync_worker import ProfileSyncWorker
 from app.utils.cursors import Cursors
@@ -96,7 +96,7 @@ def _build(
     owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
     keys = _keys(settings, database)
     stack.push_async_callback(keys.close)
-    runs = WorkerRuns(database=database, owner=owner, lease_seconds=settings.lease_seconds)
+    runs = PeriodicRuns(database=database, owner=owner, lease_seconds=settings.lease_seconds)
     tokens = build_tokens(settings, database, http, owner, stack)
     fleet = build_fleet(settings, database, http, owner)
     sessions = build_sessions(settings, database, fleet, tokens, owner, stack)

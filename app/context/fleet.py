@@ -14,20 +14,20 @@ from app.services.gologin_service import GoLoginService, ProfileRunLimits
 from app.services.profiles.account_rule import AccountRule
 from app.services.profiles.directory import ProfileDirectory
 from app.services.profiles.leases import ProfileLeases
-from app.services.profiles.request_budget import CloudGate
+from app.services.profiles.request_budget import RequestBudget
 from app.services.profiles.sync import ProfileSyncService
 
 
 @dataclass(frozen=True)
 class Fleet:
-    gate: CloudGate
+    gate: RequestBudget
     directory: ProfileDirectory
     syncs: ProfileSyncService
     gologin: GoLoginService
 
 
 def build_fleet(settings: Settings, database: Database, http: httpx.AsyncClient, owner: str) -> Fleet:
-    gate = CloudGate(database=database, budget=settings.gologin_requests_per_minute)
+    gate = RequestBudget(database=database, budget=settings.gologin_requests_per_minute)
     rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)
     directory = ProfileDirectory(rule=rule)
     client = _profile_browser(settings, http, gate)
@@ -45,7 +45,9 @@ def build_fleet(settings: Settings, database: Database, http: httpx.AsyncClient,
     return Fleet(gate, directory, syncs, gologin)
 
 
-def _profile_browser(settings: Settings, http: httpx.AsyncClient, gate: CloudGate) -> ProfileBrowserClient:
+def _profile_browser(
+    settings: Settings, http: httpx.AsyncClient, gate: RequestBudget
+) -> ProfileBrowserClient:
     """Another kind of profile browser is one more client class and one more line here."""
     if settings.profile_browser == "adspower":
         return AdsPowerClient(

@@ -9,7 +9,7 @@ from app.context.tokens import Tokens
 from app.database import Database
 from app.models import ConsentMode
 from app.services.authorizations.runs import RunLimits, SessionRuns
-from app.services.authorizations.service import AuthorizationService, OrderLimits
+from app.services.authorizations.service import AuthorizationService, RequestLimits
 from app.services.authorizations.waiters import SessionWaiters
 from app.services.automation import BrowserController, ProfileAutomator
 from app.services.batches.pacing import BatchPacing
@@ -45,7 +45,7 @@ def build_sessions(
         on_session_ended=pacing.session_ended,
         queue=queue,
         waiters=waiters,
-        limits=OrderLimits(
+        limits=RequestLimits(
             lifetime=settings.session_lifetime,
             max_attempts=settings.max_attempts,
             max_waiting=settings.max_waiting,

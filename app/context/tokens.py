@@ -11,7 +11,7 @@ from app.config import Settings
 from app.database import Database
 from app.services.oauth.app_state import AppStates
 from app.services.oauth.provider_file import load_providers
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.oauth_service import OAuthService
 from app.services.tokens.refresh_leases import RefreshLeases, RefreshTimes
 from app.services.tokens.refresher import TokenRefresher
@@ -36,7 +36,7 @@ class Tokens:
 def build_tokens(
     settings: Settings, database: Database, http: httpx.AsyncClient, owner: str, stack: AsyncExitStack
 ) -> Tokens:
-    budgets = CallBudgets(apps=settings.oauth_apps)
+    budgets = ProviderRateLimits(apps=settings.oauth_apps)
     oauth = OAuthService(
         apps=settings.oauth_apps,
         providers=load_providers(settings),

@@ -13,7 +13,7 @@ from app.services.authorizations.repair import RepairLimits, TokenRepair
 from app.services.events.recorder import RECORDED
 from app.services.operations.alarms import AlarmService
 from app.services.operations.retention import Retention, RetentionDays
-from app.services.operations.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import PeriodicRuns
 from app.services.webhooks.fanout import WebhookFanout
 from app.services.workers.authorization_worker import AuthorizationWorker
 from app.services.workers.base import Worker, WorkerGroup
@@ -45,7 +45,7 @@ def build_workers(
     events: Events,
     alarms: AlarmService,
     loop_lag: LoopLag,
-    runs: WorkerRuns,
+    runs: PeriodicRuns,
 ) -> Workers:
     sync = ProfileSyncWorker(
         gologin=fleet.gologin,

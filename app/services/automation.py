@@ -52,7 +52,7 @@ from app.utils.exceptions import (
     UnknownPageException,
 )
 from app.utils.logger import get_logger
-from app.utils.tasks import uninterrupted
+from app.utils.tasks import run_shielded
 
 _SCRIPT_MARGIN: Final = 5.0
 _SHORTEST_ATTACH: Final = 6.0
@@ -228,9 +228,9 @@ class ProfileAutomator:
         code = await self._code(request, thread, handed_over)
         try:
             # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
-            await uninterrupted(self._exchange(job, request, code))
+            await run_shielded(self._exchange(job, request, code))
         finally:
-            await uninterrupted(self._leave(request, thread))
+            await run_shielded(self._leave(request, thread))
 
     def _start_thread(
         self, request: ConsentRequest, handed_over: "asyncio.Future[SecretStr]"
@@ -265,10 +265,10 @@ class ProfileAutomator:
             return await handed_over
         except asyncio.CancelledError:
             request.stop.set()
-            await uninterrupted(self._end(request, thread))
+            await run_shielded(self._end(request, thread))
             raise
         except AuthorizationTimeoutException:  # perhaps it is the driver that hangs
-            await uninterrupted(self._drivers.replace_hung(request.browser.major))
+            await run_shielded(self._drivers.replace_hung(request.browser.major))
             raise
 
     async def _leave(self, request: ConsentRequest, thread: "asyncio.Future[None]") -> None:

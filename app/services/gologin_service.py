@@ -14,7 +14,7 @@ from app.clients.profile_browser import ProfileBrowserClient
 from app.models import Profile, SessionStage
 from app.services.interfaces import RunningBrowser, StageReporter
 from app.services.profiles.directory import ProfileDirectory
-from app.services.profiles.leases import LeftOver, ProfileLeases
+from app.services.profiles.leases import OrphanedProfile, ProfileLeases
 from app.services.profiles.sync import ProfileSyncService, SyncResult
 from app.services.shared.isolation import for_each
 from app.utils.exceptions import (
@@ -25,7 +25,7 @@ from app.utils.exceptions import (
     SeleniumConnectionException,
 )
 from app.utils.logger import get_logger
-from app.utils.tasks import uninterrupted
+from app.utils.tasks import run_shielded
 
 _CLOSE_TIMEOUT: Final = 5.0
 """Seconds for a browser to save its profile and go; it takes 0.1 unless it hangs."""
@@ -120,7 +120,7 @@ class GoLoginService:
                 try:
                     yield browser
                 finally:
-                    await uninterrupted(self.stop_profile(browser, token))
+                    await run_shielded(self.stop_profile(browser, token))
             finally:
                 self._running.discard(profile_id)
 
@@ -137,7 +137,7 @@ class GoLoginService:
             return await self._verified(profile_id, ws_url)
         except BaseException as error:
             # It may have started all the same, or start later: its answer is what failed.
-            await uninterrupted(self._undo_start(profile_id, token, ws_url, error))
+            await run_shielded(self._undo_start(profile_id, token, ws_url, error))
             raise
 
     async def stop_profile(self, browser: RunningBrowser, token: str) -> None:
@@ -157,18 +157,18 @@ class GoLoginService:
         log.warning("profile.browser_did_not_close", profile_id=browser.profile_id)
         return False
 
-    async def stop_left_overs(self) -> int:
+    async def stop_orphans(self) -> int:
         """Stop the browsers of processes that have died, and free their profiles. Returns how many."""
         by_id = {left_over.profile_id: left_over for left_over in await self._leases.take_over_expired()}
 
         async def stop(profile_id: str) -> int:
-            await uninterrupted(self._stop_left_over(by_id[profile_id]))
+            await run_shielded(self._stop_left_over(by_id[profile_id]))
             return 1
 
         await asyncio.gather(*(for_each([profile_id], stop, step="stop_left_over") for profile_id in by_id))
         return len(by_id)
 
-    async def _stop_left_over(self, left_over: LeftOver) -> None:
+    async def _stop_left_over(self, left_over: OrphanedProfile) -> None:
         log.warning("profile.left_over", profile_id=left_over.profile_id)
         async with self._leases.kept(left_over):
             is_gone = left_over.ws_url is not None and await self._devtools.close_browser(

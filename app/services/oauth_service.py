@@ -17,7 +17,7 @@ from app.clients.oauth_provider import OAuthProviderClient, ProviderUser
 from app.config import OAuthApp
 from app.services.interfaces import AuthorizationRequest, TokenSet
 from app.services.oauth.provider import ConsentPageRules, OAuthProvider
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.utils.exceptions import InvalidGrantException, UnknownApiAppException
 from app.utils.logger import get_logger
 
@@ -42,7 +42,7 @@ class OAuthService:
         apps: Mapping[str, OAuthApp],
         providers: Mapping[str, OAuthProvider],
         client: OAuthProviderClient,
-        budgets: CallBudgets,
+        budgets: ProviderRateLimits,
     ) -> None:
         self._apps = {name: _with_scopes(app, providers[app.provider]) for name, app in apps.items()}
         self._providers = providers

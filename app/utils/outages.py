@@ -35,7 +35,7 @@ _TOO_MANY_WORDS: Final = ("too many clients", "too many connections", "remaining
 _POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
 
 
-def outage_of(error: SQLAlchemyError) -> str | None:
+def unavailable_reason(error: SQLAlchemyError) -> str | None:
     """Return why the database cannot be used now; None when the error is about the statement."""
     if isinstance(error, PoolTimeoutError):
         return "all its connections are busy"

@@ -27,7 +27,7 @@ def retry_idempotent(
     )
 
 
-async def through_outage(change: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+async def retry_while_unavailable(change: Callable[[], Awaitable[T]], *, seconds: float) -> T:
     """Apply a change once more, and again, while the database is away, for about `seconds`.
 
     Only for a change that can tell whether it was applied: an outage may hide a commit that has happened.

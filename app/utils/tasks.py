@@ -8,7 +8,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-async def happens_within(event: asyncio.Event, seconds: float) -> bool:
+async def wait_for_event(event: asyncio.Event, seconds: float) -> bool:
     """Wait for the event, at most `seconds`; whether it happened."""
     try:
         async with asyncio.timeout(seconds):
@@ -18,7 +18,7 @@ async def happens_within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-async def unless(event: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+async def run_until(event: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
     """Run `work` to its end, or cancel it when the event happens. Raises what it raises."""
     tasks = (asyncio.ensure_future(work), asyncio.create_task(event.wait()))
     try:
@@ -31,7 +31,7 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, object]) -> Non
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end even when the caller is cancelled meanwhile; the cancellation then goes on.
 
     For clean-up that must not be left half-done. `work` must have deadlines of its own.

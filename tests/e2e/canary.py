@@ -48,7 +48,7 @@ class Canaries:
 
 
 @dataclass
-class Ledger:
+class LeakLog:
     """All that came out anywhere."""
 
     canaries: Canaries

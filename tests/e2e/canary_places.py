@@ -13,9 +13,9 @@ from sqlalchemy import Connection, MetaData, select
 
 from app.database import Database
 from sandbox.oauth import Issued
-from tests.e2e.canary import Canaries, Ledger
-from tests.e2e.canary_walk import COMMANDS, Walk
-from tests.e2e.house import WAIT
+from tests.e2e.canary import Canaries, LeakLog
+from tests.e2e.canary_walk import COMMANDS, RouteSweep
+from tests.e2e.harness import WAIT
 
 _IN_COLUMNS: Final = {"webhook_endpoints.url": {"webhook URL"}}
 _IN_FILES: Final = {
@@ -26,13 +26,13 @@ _IN_FILES: Final = {
 
 
 @asynccontextmanager
-async def listening(walk: Walk) -> AsyncIterator[None]:
+async def listening(walk: RouteSweep) -> AsyncIterator[None]:
     """The event stream of all that happens meanwhile."""
 
     async def read() -> None:
-        headers = {"X-API-Key": walk.house.key}
+        headers = {"X-API-Key": walk.harness.key}
         async with (
-            httpx.AsyncClient(base_url=walk.house.service.url, trust_env=False, timeout=WAIT) as http,
+            httpx.AsyncClient(base_url=walk.harness.service.url, trust_env=False, timeout=WAIT) as http,
             http.stream("GET", "/events/stream", headers=headers) as answer,
         ):
             async for line in answer.aiter_lines():
@@ -51,11 +51,11 @@ async def listening(walk: Walk) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def watching_children(walk: Walk) -> AsyncIterator[None]:
+async def watching_children(walk: RouteSweep) -> AsyncIterator[None]:
     """The command lines of the service and all its children, and the children's environments."""
 
     async def watch() -> None:
-        service = psutil.Process(walk.house.service.pid)
+        service = psutil.Process(walk.harness.service.pid)
         while True:
             walk.ledger.write("the service's command line", "\0".join(service.cmdline()))
             for child in service.children(recursive=True):
@@ -95,9 +95,9 @@ def plant_issued(canaries: Canaries, before: Issued, after: Issued) -> None:
         canaries.plant(names[field], *filter(None, new))
 
 
-async def look_at_tables(walk: Walk) -> None:
+async def look_at_tables(walk: RouteSweep) -> None:
     """Every column of every table, those of the job queue included; a webhook's address is where it belongs."""
-    database = Database(walk.house.environment["DATABASE_URL"], pool_size=1)
+    database = Database(walk.harness.environment["DATABASE_URL"], pool_size=1)
     metadata = MetaData()
 
     def look(connection: Connection) -> None:
@@ -117,7 +117,7 @@ async def look_at_tables(walk: Walk) -> None:
     assert {"credentials", "events", "webhook_attempts", "evidence"} <= metadata.tables.keys()
 
 
-def look_at_files(ledger: Ledger, *folders: Path) -> None:
+def look_at_files(ledger: LeakLog, *folders: Path) -> None:
     """Their bytes and their names: logs, temporary files, exports, spilled tokens; the database as it lies on disk."""
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert {"service.log", "accounts.csv", "profiles.csv"} <= {path.name for path in paths}

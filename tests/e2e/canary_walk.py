@@ -9,9 +9,9 @@ from typing import Any, Final
 import httpx
 
 from app.services.keys.service import Scope
-from tests.e2e.canary import NOTHING, Canaries, Ledger, api_key
+from tests.e2e.canary import NOTHING, Canaries, LeakLog, api_key
 from tests.e2e.children import Commands, Ended
-from tests.e2e.house import WAIT, House
+from tests.e2e.harness import WAIT, ServiceHarness
 from tests.fixtures.routes import ROUTES, Access, filled, listed
 
 OPENAPI: Final = Path(__file__).resolve().parents[2] / "openapi.json"
@@ -48,16 +48,16 @@ _PUBLIC: Final = ("health", "ready")
 _REFUSED: Final = (401, 403, 404, 405, 422)
 
 
-class Walk:
+class RouteSweep:
     """Calls and commands, each with its entry in the ledger."""
 
-    def __init__(self, house: House, run: Commands, ledger: Ledger) -> None:
-        self.house = house
+    def __init__(self, harness: ServiceHarness, run: Commands, ledger: LeakLog) -> None:
+        self.harness = harness
         self.run = run
         self.ledger = ledger
         self.values: dict[str, str] = {}
         """What the paths and bodies of routes name, by the names that `test_access` has for them."""
-        self._http = httpx.AsyncClient(base_url=house.service.url, trust_env=False, timeout=WAIT + 10)
+        self._http = httpx.AsyncClient(base_url=harness.service.url, trust_env=False, timeout=WAIT + 10)
 
     @property
     def canaries(self) -> Canaries:
@@ -68,7 +68,7 @@ class Walk:
 
     async def call(self, name: str, method: str, path: str, **request: Any) -> httpx.Response:
         """With the bootstrap key unless there is another."""
-        headers = {"X-API-Key": self.house.key, **request.pop("headers", {})}
+        headers = {"X-API-Key": self.harness.key, **request.pop("headers", {})}
         async with self._http.stream(method, path, headers=headers, **request) as answer:
             is_endless = "event-stream" in answer.headers.get("content-type", "")
             content = b"" if is_endless else await answer.aread()
@@ -89,7 +89,7 @@ class Walk:
 
     async def ended(self, *arguments: str, code: int | None = 0, **changes: str) -> Ended:
         """`changes`: of the settings."""
-        ended = await self.run(*arguments, environment=self.house.environment | changes)
+        ended = await self.run(*arguments, environment=self.harness.environment | changes)
         assert code in (None, ended.code), (arguments, ended.text)
         name = " ".join(arguments[:2])
         self.ledger.write(f"output of {name}", ended.output, allowed=COMMANDS.get(name, NOTHING))

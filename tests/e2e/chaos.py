@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from sandbox.demo.service_process import ServiceProcess
-from tests.e2e.house import APP, House
+from tests.e2e.harness import APP, ServiceHarness
 from tests.e2e.own_postgresql import OwnPostgresql
 from tests.e2e.processes import children_named
 
@@ -51,7 +51,7 @@ _LONGEST_PER_SESSION: Final = 20.0
 _QUIET_TIME: Final = 180.0
 """Seconds for what is left when nothing is broken any more."""
 
-PASSING: Final[Sequence[tuple[str, str, dict[str, Any]]]] = (
+TRANSIENT: Final[Sequence[tuple[str, str, dict[str, Any]]]] = (
     ("local.start", "status", {"status": 500}),
     ("local.start", "hang", {}),
     ("local.start", "drop_after", {}),
@@ -117,13 +117,13 @@ class Chaos:
 
     def __init__(
         self,
-        house: House,
+        harness: ServiceHarness,
         processes: Sequence[ServiceProcess],
         *,
         seed: int,
         postgresql: OwnPostgresql | None = None,
     ) -> None:
-        self._house = house
+        self._house = harness
         self._processes = processes
         self._postgresql = postgresql
         self._random = random.Random(seed)
@@ -166,7 +166,7 @@ class Chaos:
             asked.fits.add(LASTING[kind])
             await self._house.admin.set_fault("provider.authorize", kind, account=asked.account)
         elif dice < 0.6:
-            for endpoint, kind, details in self._random.sample(PASSING, k=self._random.choice([1, 1, 2])):
+            for endpoint, kind, details in self._random.sample(TRANSIENT, k=self._random.choice([1, 1, 2])):
                 times = 1 if endpoint == "local.stop" else self._random.choice([1, 1, 2])
                 await self._house.admin.set_fault(
                     endpoint, kind, account=asked.account, times=times, **details

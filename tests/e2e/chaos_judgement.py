@@ -12,7 +12,7 @@ from app.services.tokens.vault import CredentialVault
 from app.utils.exceptions import AppException
 from sandbox.demo.service_process import ServiceProcess
 from tests.e2e.chaos import Asked, Record
-from tests.e2e.house import APP, House
+from tests.e2e.harness import APP, ServiceHarness
 from tests.e2e.processes import children_named, is_alive, processes_with
 from tests.fixtures.histories import problems_of
 from tests.fixtures.waiting import eventually
@@ -44,20 +44,22 @@ async def read(database: Database) -> Found:
     return found
 
 
-async def judge(house: House, processes: Sequence[ServiceProcess], record: Record) -> tuple[list[str], Found]:
+async def judge(
+    harness: ServiceHarness, processes: Sequence[ServiceProcess], record: Record
+) -> tuple[list[str], Found]:
     """Every untruth found; none is what a test wants."""
-    problems = await _left_behind(house, processes, record)
+    problems = await _left_behind(harness, processes, record)
     problems += [f"logged {line['event']}" for process in processes for line in _crashes(process)]
-    database = Database(house.environment["DATABASE_URL"], pool_size=2)
+    database = Database(harness.environment["DATABASE_URL"], pool_size=2)
     try:
         found = await read(database)
         problems += _unasked(record.asked, found)
         for asked in record.asked:
             name = f"{asked.account} ({asked.session_id})"
-            problems += [f"{name}: {problem}" for problem in await _of_one(house, database, asked, found)]
+            problems += [f"{name}: {problem}" for problem in await _of_one(harness, database, asked, found)]
     finally:
         await database.close()
-    if reused := (await house.admin.stats()).codes_reused:
+    if reused := (await harness.admin.stats()).codes_reused:
         problems.append(f"{reused} codes were presented twice")
     return problems, found
 
@@ -99,16 +101,20 @@ def _longest_recovery(record: Record, found: Found) -> tuple[float, str]:
     return longest
 
 
-async def _left_behind(house: House, processes: Sequence[ServiceProcess], record: Record) -> list[str]:
+async def _left_behind(
+    harness: ServiceHarness, processes: Sequence[ServiceProcess], record: Record
+) -> list[str]:
     """Browsers, drivers, leases and slots follow the sessions' ends, so they are waited for."""
-    assert house.sandbox.data_dir is not None
-    folder = str(house.sandbox.data_dir)
+    assert harness.sandbox.data_dir is not None
+    folder = str(harness.sandbox.data_dir)
 
     async def left() -> list[str]:
-        found = [f"browser of {browser.account}" for browser in await house.admin.browsers()]
-        found += [f"process {pid} in a profile" for pid in processes_with(folder) if pid != house.sandbox.pid]
-        found += [f"lease on profile {profile_id}" for profile_id in await _held_profiles(house)]
-        return found + await _slots(house)
+        found = [f"browser of {browser.account}" for browser in await harness.admin.browsers()]
+        found += [
+            f"process {pid} in a profile" for pid in processes_with(folder) if pid != harness.sandbox.pid
+        ]
+        found += [f"lease on profile {profile_id}" for profile_id in await _held_profiles(harness)]
+        return found + await _slots(harness)
 
     async def nothing_left() -> bool:
         return not await left()
@@ -125,14 +131,14 @@ async def _left_behind(house: House, processes: Sequence[ServiceProcess], record
     ]
 
 
-async def _slots(house: House) -> list[str]:
-    report = (await house._call("GET", "/health/ready")).json()["data"]
+async def _slots(harness: ServiceHarness) -> list[str]:
+    report = (await harness._call("GET", "/health/ready")).json()["data"]
     running = report["running_profiles"]
     return ([f"{running} slots"] if running else []) + ([] if report["ready"] else ["not ready"])
 
 
-async def _held_profiles(house: House) -> list[str]:
-    async with house._reading() as db:
+async def _held_profiles(harness: ServiceHarness) -> list[str]:
+    async with harness._reading() as db:
         held = select(Profile.profile_id).where(
             Profile.in_use | Profile.lease_token.is_not(None) | Profile.quarantined_at.is_not(None)
         )
@@ -149,7 +155,7 @@ def _unasked(asked: Sequence[Asked], found: Found) -> list[str]:
     return [f"session {session_id} was never asked for" for session_id in found.sessions.keys() - known]
 
 
-async def _of_one(house: House, database: Database, asked: Asked, found: Found) -> list[str]:
+async def _of_one(harness: ServiceHarness, database: Database, asked: Asked, found: Found) -> list[str]:
     row = found.sessions.get(asked.session_id)
     if row is None:
         return ["was accepted and is lost"]
@@ -162,24 +168,28 @@ async def _of_one(house: House, database: Database, asked: Asked, found: Found) 
         answer for answer in asked.answers if answer[0].isdigit() and answer not in _ACCEPTABLE_ANSWERS
     ]
     problems += [f"the POST was answered {answer}" for answer in strange]
-    return problems + await _of_tokens(house, database, asked, row, found.credentials.get(asked.account))
+    return problems + await _of_tokens(harness, database, asked, row, found.credentials.get(asked.account))
 
 
 async def _of_tokens(
-    house: House, database: Database, asked: Asked, row: AuthorizationSession, credential: Credential | None
+    harness: ServiceHarness,
+    database: Database,
+    asked: Asked,
+    row: AuthorizationSession,
+    credential: Credential | None,
 ) -> list[str]:
-    usable = [grant for grant in await house.admin.grants(asked.account) if grant.usable]
+    usable = [grant for grant in await harness.admin.grants(asked.account) if grant.usable]
     if row.status is not SessionStatus.COMPLETED:
         return [] if credential is None else ["has tokens and was not completed"]
     if credential is None or credential.version != 1 or len(usable) != 1:
         return [
             f"completed, with {credential and credential.version} sets of tokens and {len(usable)} grants"
         ]
-    credentials = CredentialVault(key_ring=house.settings.key_ring)
+    credentials = CredentialVault(key_ring=harness.settings.key_ring)
     try:
         async with database.reading() as db:
             tokens = await credentials.tokens_of(db, asked.account, APP)
     except AppException as error:
         return [f"its tokens cannot be read: {error.message}"]
-    owner = await house.whose(tokens.access_token.get_secret_value())
+    owner = await harness.whose(tokens.access_token.get_secret_value())
     return [] if owner == asked.account else [f"its tokens speak for {owner}"]

@@ -8,7 +8,7 @@ import pytest_asyncio
 from _pytest.nodeid import coerce_node_id
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 
 ACCOUNTS = 150
 
@@ -35,9 +35,9 @@ async def sandbox(folder: Path) -> AsyncIterator[SandboxProcess]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def house(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
-    async with open_house(sandbox, folder) as house:
-        yield house
+async def harness(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
+    async with open_harness(sandbox, folder) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sandbox.demo.service_process import ServiceProcess
-from tests.e2e.house import House
+from tests.e2e.harness import ServiceHarness
 
 
 @asynccontextmanager
-async def another_service(house: House, **changes: Any) -> AsyncIterator[ServiceProcess]:
+async def another_service(harness: ServiceHarness, **changes: Any) -> AsyncIterator[ServiceProcess]:
     """Its settings are those of the house, but for `changes`."""
-    folder = house.folder / f"another-{secrets.token_hex(4)}"
+    folder = harness.folder / f"another-{secrets.token_hex(4)}"
     folder.mkdir()
     different = {name.upper(): str(value) for name, value in changes.items()}
-    service = ServiceProcess(folder, house.environment | different)
+    service = ServiceProcess(folder, harness.environment | different)
     await service.start()
     try:
         yield service

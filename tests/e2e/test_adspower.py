@@ -7,19 +7,19 @@ import pytest
 
 from app.models import Profile
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NOBODY = "http://127.0.0.1:9"
 
 
-async def assert_stored(house: House, account: str) -> None:
-    row, tokens = await house.credential(account), await house.tokens(account)
+async def assert_stored(harness: ServiceHarness, account: str) -> None:
+    row, tokens = await harness.credential(account), await harness.tokens(account)
     assert row is not None
     secret = tokens.access_token.get_secret_value()
     assert secret not in row.access_token
-    assert await house.whose(secret) == account
+    assert await harness.whose(secret) == account
 
 
 @pytest.mark.long
@@ -34,20 +34,20 @@ async def test_accounts_are_authorised_through_adspower(folder: Path):
             "gologin_api_url": NOBODY,
             "gologin_local_url": NOBODY,
         }
-        async with open_house(sandbox, own, **changes) as house:
-            assert await house.count(Profile) == 5
+        async with open_harness(sandbox, own, **changes) as harness:
+            assert await harness.count(Profile) == 5
             account, unsaved = sandbox.info.accounts[:2]
-            session = await house.authorize(account)
+            session = await harness.authorize(account)
             assert (session["status"], session["error"]) == ("completed", None)
-            assert session["profile_id"] == await house.profile_id(account)
-            await assert_stored(house, account)
-            await house.nothing_left(account)
+            assert session["profile_id"] == await harness.profile_id(account)
+            await assert_stored(harness, account)
+            await harness.nothing_left(account)
 
             await sandbox.admin.set_fault("provider.authorize", "declined", account=unsaved)
-            session = await house.authorize(unsaved)
+            session = await harness.authorize(unsaved)
             assert session["error_code"] == "CONSENT_DECLINED"
-            assert await house.credential(unsaved) is None
-            await house.nothing_left(unsaved)
+            assert await harness.credential(unsaved) is None
+            await harness.nothing_left(unsaved)
 
             counts = (await sandbox.admin.stats()).by_endpoint
             assert counts["adspower.start"] == 2

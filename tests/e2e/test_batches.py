@@ -16,7 +16,7 @@ from app.database import Database
 from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Commands, commands
-from tests.e2e.house import APP, House, open_house
+from tests.e2e.harness import APP, ServiceHarness, open_harness
 from tests.fixtures.batches import events_of
 from tests.fixtures.waiting import eventually
 
@@ -49,23 +49,23 @@ async def _nothing_left(own: SandboxProcess) -> AsyncIterator[None]:
     assert await eventually(lambda: no_browsers(own))
 
 
-async def call(house: House, method: str, path: str, **request: Any) -> dict[str, Any]:
-    answer = (await house._call(method, path, **request)).json()
+async def call(harness: ServiceHarness, method: str, path: str, **request: Any) -> dict[str, Any]:
+    answer = (await harness._call(method, path, **request)).json()
     assert answer["success"], answer
     data: dict[str, Any] = answer["data"]
     return data
 
 
-async def codes(house: House, batch_id: str) -> dict[str, str | None]:
+async def codes(harness: ServiceHarness, batch_id: str) -> dict[str, str | None]:
     """By account."""
-    answer = (await house._call("GET", f"/batches/{batch_id}/results")).json()
+    answer = (await harness._call("GET", f"/batches/{batch_id}/results")).json()
     assert answer["total"] == len(answer["data"])
     return {each["account_id"]: each["error_code"] for each in answer["data"]}
 
 
-async def batch_ended(house: House, batch_id: str) -> dict[str, Any]:
+async def batch_ended(harness: ServiceHarness, batch_id: str) -> dict[str, Any]:
     async def ended() -> dict[str, Any] | None:
-        data = await call(house, "GET", f"/batches/{batch_id}")
+        data = await call(harness, "GET", f"/batches/{batch_id}")
         assert data["counts"]["in_progress"] <= data["max_running"]
         return data if data["completed_at"] else None
 
@@ -80,16 +80,18 @@ def rows(accounts: list[str]) -> list[dict[str, str]]:
 
 async def test_each_account_of_a_batch_has_its_own_end(own: SandboxProcess, folder: Path):
     """A few are faulty."""
-    async with open_house(own, folder, **PATIENT) as house:
+    async with open_harness(own, folder, **PATIENT) as harness:
         accounts = own.info.accounts
         expected = dict.fromkeys(accounts, None)
         for account, (endpoint, kind, code) in zip(accounts[3::7], FAULTS, strict=True):
             await own.admin.set_fault(endpoint, kind, account=account)
             expected[account] = code
-        batch = await call(house, "POST", "/authorize/batch", json={"rows": rows(accounts), "max_running": 5})
-        ended = await batch_ended(house, batch["batch_id"])
+        batch = await call(
+            harness, "POST", "/authorize/batch", json={"rows": rows(accounts), "max_running": 5}
+        )
+        ended = await batch_ended(harness, batch["batch_id"])
         assert (ended["status"], ended["counts"]["completed"]) == ("completed", ACCOUNTS - len(FAULTS))
-        assert await codes(house, batch["batch_id"]) == expected
+        assert await codes(harness, batch["batch_id"]) == expected
         assert await eventually(lambda: no_browsers(own))
 
 
@@ -103,16 +105,16 @@ async def test_a_batch_whose_app_is_misconfigured_stops_early(own: SandboxProces
     secret = own.info.apps[APP].client_secret
     assert secret is not None
     wrong = apps.replace(secret, "not-the-secret-of-this-app")
-    async with open_house(own, folder, oauth_apps=wrong, app_pause_after=3, **PATIENT) as house:
+    async with open_harness(own, folder, oauth_apps=wrong, app_pause_after=3, **PATIENT) as harness:
         body = {"rows": rows(own.info.accounts), "max_running": 2}
-        batch = await call(house, "POST", "/authorize/batch", json=body)
-        ended = await batch_ended(house, batch["batch_id"])
+        batch = await call(harness, "POST", "/authorize/batch", json=body)
+        ended = await batch_ended(harness, batch["batch_id"])
         assert ended["status"] == "stopped"
         assert ended["reason"] == "the OAuth app AIOTT1 is paused (INVALID_CLIENT 3 times in a row)"
-        found = Counter((await codes(house, batch["batch_id"])).values())
+        found = Counter((await codes(harness, batch["batch_id"])).values())
         assert found.keys() == {"INVALID_CLIENT", "BATCH_STOPPED"}
         assert 3 <= found["INVALID_CLIENT"] <= 4, "three in a row, and what ran beside the third"
-        database = Database(house.environment["DATABASE_URL"], pool_size=1)
+        database = Database(harness.environment["DATABASE_URL"], pool_size=1)
         try:
             (stopped,) = await events_of(database, "batch.stopped")
         finally:
@@ -230,9 +232,9 @@ async def test_after_ctrl_c_a_second_run_goes_on(
 
 @pytest.mark.long
 async def test_a_running_service_does_the_work(own: SandboxProcess, folder: Path, tmp_path: Path):
-    async with open_house(own, folder, **PATIENT) as house, commands(tmp_path / "commands") as runner:
+    async with open_harness(own, folder, **PATIENT) as harness, commands(tmp_path / "commands") as runner:
         file = write(tmp_path / "accounts.csv", own.info.accounts[:3])
-        ended = await runner("authorize", str(file), environment=house.environment)
+        ended = await runner("authorize", str(file), environment=harness.environment)
         assert ended.code == 0, ended.text
         assert "3 completed" in ended.output
 

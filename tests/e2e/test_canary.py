@@ -15,7 +15,7 @@ from app.config import Settings, load_settings
 from app.models import utc_now
 from app.utils.crypto import generate_key
 from sandbox.process import SandboxProcess
-from tests.e2e.canary import Canaries, Ledger, api_key, password, planted_fields, secret_fields
+from tests.e2e.canary import Canaries, LeakLog, api_key, password, planted_fields, secret_fields
 from tests.e2e.canary_places import (
     listening,
     look_at_files,
@@ -23,9 +23,9 @@ from tests.e2e.canary_places import (
     plant_issued,
     watching_children,
 )
-from tests.e2e.canary_walk import COMMANDS, ONCE, Walk
+from tests.e2e.canary_walk import COMMANDS, ONCE, RouteSweep
 from tests.e2e.children import commands
-from tests.e2e.house import open_house
+from tests.e2e.harness import open_harness
 from tests.fixtures.receiver import Received, Receiver, reply, running_receiver
 from tests.fixtures.waiting import eventually
 
@@ -70,7 +70,7 @@ def with_password(database_url: str, secret: str) -> str:
 @asynccontextmanager
 async def opened(
     sandbox: SandboxProcess, folder: Path, database_url: str, workplace: Path
-) -> AsyncIterator[tuple[Walk, Receiver]]:
+) -> AsyncIterator[tuple[RouteSweep, Receiver]]:
     canaries = Canaries()
     settings = planted_settings(sandbox, canaries, database_url) | {
         "log_level": "DEBUG",
@@ -80,12 +80,12 @@ async def opened(
         "webhook_retry_waits": [0.05] * 10,
     }
     async with (
-        open_house(sandbox, folder, **settings) as house,
+        open_harness(sandbox, folder, **settings) as harness,
         commands(workplace) as run,
         running_receiver() as receiver,
     ):
-        canaries.plant("bootstrap key", house.key)
-        walk = Walk(house, run, Ledger(canaries))
+        canaries.plant("bootstrap key", harness.key)
+        walk = RouteSweep(harness, run, LeakLog(canaries))
         try:
             yield walk, receiver
         finally:
@@ -113,9 +113,9 @@ async def test_no_secret_leaves_its_place(
         await other_commands(walk, tmp_path)
         plant_issued(walk.canaries, before, await sandbox.admin.issued())
         await look_at_tables(walk)
-        look_at_files(walk.ledger, walk.house.folder, tmp_path)
-        await walk.house.service.stop()  # closes the database: the write-ahead log is written back
-        look_at_files(walk.ledger, walk.house.folder, tmp_path)
+        look_at_files(walk.ledger, walk.harness.folder, tmp_path)
+        await walk.harness.service.stop()  # closes the database: the write-ahead log is written back
+        look_at_files(walk.ledger, walk.harness.folder, tmp_path)
         assert walk.ledger.read() == []
         everything = {(f"output of {name}", kind) for name, kinds in COMMANDS.items() for kind in kinds}
         routes = {(name, kind) for name, kinds in ONCE.items() for kind in kinds}
@@ -123,7 +123,7 @@ async def test_no_secret_leaves_its_place(
         assert (everything | routes) - seen == set(), "the search does not find what is there"
 
 
-async def refused_starts(walk: Walk) -> None:
+async def refused_starts(walk: RouteSweep) -> None:
     """Settings that cannot be, each with a secret in it; of a new secret setting it must be said here what it holds."""
     unreachable, wrong = password(), password()
     walk.canaries.plant("PostgreSQL password", unreachable)
@@ -131,7 +131,7 @@ async def refused_starts(walk: Walk) -> None:
     postgresql = f"postgresql+psycopg://user:{quote(unreachable, safe='')}@127.0.0.1:9/none"
     wanted = set(secret_fields(Settings))
     names = {name.partition(".")[0] for name in wanted}
-    given = {name: walk.house.environment.get(name.upper(), "change-me") for name in names}
+    given = {name: walk.harness.environment.get(name.upper(), "change-me") for name in names}
     settings = load_settings(env_file=None, **given | {"database_url": postgresql})
     assert set(planted_fields(settings, walk.canaries)) == wanted, "plant a canary in each secret setting"
     for command in ("serve", "doctor"):
@@ -149,7 +149,7 @@ async def refused_starts(walk: Walk) -> None:
     await walk.command("serve", code=2, ENVIRONMENT="production", API_KEY="change-me")
 
 
-async def webhooks_fail(walk: Walk, receiver: Receiver) -> None:
+async def webhooks_fail(walk: RouteSweep, receiver: Receiver) -> None:
     """An endpoint that quotes what it was sent in answers, or in what is none."""
     secret = password()
     walk.canaries.plant("webhook URL", secret)
@@ -174,9 +174,9 @@ async def webhooks_fail(walk: Walk, receiver: Receiver) -> None:
         await walk.call("testWebhook", "POST", f"{where}/test")
 
 
-async def authorizations(walk: Walk, accounts: Iterator[str]) -> None:
+async def authorizations(walk: RouteSweep, accounts: Iterator[str]) -> None:
     """Good ones in every app, and those whose failure could quote a secret."""
-    admin, house = walk.house.admin, walk.house
+    admin, harness = walk.harness.admin, walk.harness
     page = password()
     walk.canaries.plant("secret in a page", page)
     proxy = f"socks5://proxy-sandbox_001:proxy-password-{page[2:10]}@proxy.invalid:1080"
@@ -201,15 +201,19 @@ async def authorizations(walk: Walk, accounts: Iterator[str]) -> None:
         account = next(accounts)
         if kind:
             await admin.set_fault(endpoint, kind, account=account, **details)
-        asked.append((await house.ask(account, app), account, app, kind, code))
+        asked.append((await harness.ask(account, app), account, app, kind, code))
     for session_id, _account, app, kind, code in asked:
-        ended = await house.ended(session_id)
+        ended = await harness.ended(session_id)
         assert ended["error_code"] == code, (kind, app, ended)
         await walk.call("getAuthorization", "GET", f"/authorize/{session_id}")
         await walk.call("getAuthorizationEvidence", "GET", f"/authorize/{session_id}/evidence")
         walk.values.update({"session_id": session_id} if kind == "leaky_page" else {})
     session_id, account, *_ = asked[0]
-    walk.values |= {"account_id": account, "profile_id": await house.profile_id(account), "api_app": "AIOTT1"}
+    walk.values |= {
+        "account_id": account,
+        "profile_id": await harness.profile_id(account),
+        "api_app": "AIOTT1",
+    }
     for _session, account, app, *_ in asked[:3]:
         where = f"/accounts/{account}"
         await walk.data("getToken", "GET", f"{where}/token", params={"api_app": app})
@@ -218,7 +222,7 @@ async def authorizations(walk: Walk, accounts: Iterator[str]) -> None:
         await walk.call("refreshToken", "POST", f"{where}/refresh", params={"api_app": app})
 
 
-async def callers_keys(walk: Walk) -> None:
+async def callers_keys(walk: RouteSweep) -> None:
     """Of every state, and each used at the end."""
     walk.values["key_id"], used = await walk.new_key("used")
     expired = (await walk.new_key("expired", expires_at=(utc_now() + timedelta(seconds=0.5)).isoformat()))[1]
@@ -241,9 +245,9 @@ async def callers_keys(walk: Walk) -> None:
     assert {await status(key) for key in (rotated, revoked, wrong, odd, used[:-1])} == {401}
 
 
-async def gologin_refuses(walk: Walk) -> None:
+async def gologin_refuses(walk: RouteSweep) -> None:
     """With words that quote its token, and as one that has been revoked."""
-    admin = walk.house.admin
+    admin = walk.harness.admin
     sync = await walk.data("syncProfiles", "POST", "/profiles/sync")
     walk.values["sync_id"] = sync["sync_id"]
     await admin.set_fault("gologin.user", "echo", status=403, times=1)
@@ -256,7 +260,7 @@ async def gologin_refuses(walk: Walk) -> None:
         await admin.clear_faults()
 
 
-async def tokens_come_and_go(walk: Walk, folder: Path, account: str) -> None:
+async def tokens_come_and_go(walk: RouteSweep, folder: Path, account: str) -> None:
     """Imported, with lines that are wrong, and encrypted by the other key while the service runs."""
     tokens = [password() for _ in range(5)]
     walk.canaries.plant("imported token", *tokens)
@@ -272,7 +276,7 @@ async def tokens_come_and_go(walk: Walk, folder: Path, account: str) -> None:
     file.unlink()
     await walk.command("accounts", "export", str(folder / "accounts.csv"))
     await walk.command("profiles", "export", "--all", str(folder / "profiles.csv"))
-    keys = ",".join(reversed(walk.house.environment["ENCRYPTION_KEYS"].split(",")))
+    keys = ",".join(reversed(walk.harness.environment["ENCRYPTION_KEYS"].split(",")))
     await walk.command("secrets", "rotate", ENCRYPTION_KEYS=keys)
     later = {"not_before": (utc_now() + timedelta(hours=1)).isoformat()}
     order = {"rows": [{"account_id": account, "api_app": "AIOTT1"}], "defaults": later}
@@ -287,7 +291,7 @@ async def tokens_come_and_go(walk: Walk, folder: Path, account: str) -> None:
     walk.values["delivery_id"] = await eventually(delivered)
 
 
-async def other_commands(walk: Walk, folder: Path) -> None:
+async def other_commands(walk: RouteSweep, folder: Path) -> None:
     walk.canaries.plant("API key", (await walk.command("keys", "create", "by command")).strip())
     walk.canaries.plant("API key", (await walk.command("keys", "rotate", "by command")).strip())
     await walk.command("keys", "list")

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from app.database import Database
 from app.models import ApiKey, utc_now
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.processes import processes_with
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -246,17 +246,17 @@ async def test_a_port_that_is_taken(migrated: Shell):
 async def test_a_key_made_beside_a_running_service_works_until_it_is_expired(
     sandbox: SandboxProcess, folder: Path
 ):
-    async with open_house(sandbox, folder) as house:
-        house.key = await house.service.run("keys", "create", "reader", "--scope", "profiles")
-        assert (await house.post("nobody")).json()["error_code"] == "FORBIDDEN"
-        house.key = await house.service.run("keys", "create", "caller", "--days", "1")
-        assert (await house.post("nobody")).json()["error_code"] == "PROFILE_NOT_FOUND"
-        await expire(house, "caller")
-        assert (await house.post("nobody")).json()["error_code"] == "UNAUTHORIZED"
+    async with open_harness(sandbox, folder) as harness:
+        harness.key = await harness.service.run("keys", "create", "reader", "--scope", "profiles")
+        assert (await harness.post("nobody")).json()["error_code"] == "FORBIDDEN"
+        harness.key = await harness.service.run("keys", "create", "caller", "--days", "1")
+        assert (await harness.post("nobody")).json()["error_code"] == "PROFILE_NOT_FOUND"
+        await expire(harness, "caller")
+        assert (await harness.post("nobody")).json()["error_code"] == "UNAUTHORIZED"
 
 
-async def expire(house: House, name: str) -> None:
-    database = Database(house.environment["DATABASE_URL"], pool_size=1)
+async def expire(harness: ServiceHarness, name: str) -> None:
+    database = Database(harness.environment["DATABASE_URL"], pool_size=1)
     try:
         async with database.transaction() as db:
             key = (await db.scalars(select(ApiKey).where(ApiKey.name == name))).one()

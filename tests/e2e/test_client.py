@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 from app.models import Event, utc_now
 from app.services.webhooks.message import message_of
 from tests.e2e.children import ROOT, commands
-from tests.e2e.house import APP, House
+from tests.e2e.harness import APP, ServiceHarness
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -29,19 +29,19 @@ def examples(page: str) -> list[str]:
 
 
 async def test_the_examples_of_the_page_work(
-    house: House,
+    harness: ServiceHarness,
     unused_accounts: Iterator[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
-    variables = {"SERVICE_URL": house.service.url, "SERVICE_KEY": house.key, "WEBHOOK_SECRET": secret}
+    variables = {"SERVICE_URL": harness.service.url, "SERVICE_KEY": harness.key, "WEBHOOK_SECRET": secret}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     page = (
         (ROOT / "docs" / "client.md")
         .read_text()
-        .replace("https://api.x.com", house.sandbox.info.provider_url)
+        .replace("https://api.x.com", harness.sandbox.info.provider_url)
     )
     accounts = [next(unused_accounts) for _ in NAMES]
     for name, account in zip(NAMES, accounts, strict=True):
@@ -71,10 +71,12 @@ async def _deliver(hooks: Any, seen: set[str], secret: str) -> None:
     assert seen == {message.message_id}
 
 
-async def test_commands_work_at_a_service(house: House, unused_accounts: Iterator[str], tmp_path: Path):
+async def test_commands_work_at_a_service(
+    harness: ServiceHarness, unused_accounts: Iterator[str], tmp_path: Path
+):
     """With neither settings nor a database of their own."""
     accounts = sorted(next(unused_accounts) for _ in range(2))
-    there = {"SERVICE_URL": house.service.url, "SERVICE_KEY": house.key}
+    there = {"SERVICE_URL": harness.service.url, "SERVICE_KEY": harness.key}
     file = tmp_path / "accounts.csv"
     file.write_text("account_id,priority\n" + "".join(f"@{account},5\n" for account in accounts))
     async with commands(tmp_path / "run") as run:
@@ -96,7 +98,7 @@ async def test_commands_work_at_a_service(house: House, unused_accounts: Iterato
         assert (ended.code, ended.output) == (1, "")
         assert "BATCH_ENDED" in ended.problems
         token = await run("token", f"@{accounts[0]}", "--api-app", APP, environment=there)
-        assert await house.whose(token.output.strip()) == accounts[0]
+        assert await harness.whose(token.output.strip()) == accounts[0]
 
         shown = ("events", "--account", f"@{accounts[1]}", "--event-type", "authorization.*")
         listed = [json.loads(line) for line in (await run(*shown, environment=there)).output.splitlines()]
@@ -120,7 +122,7 @@ async def test_commands_work_at_a_service(house: House, unused_accounts: Iterato
 
         for arguments, environment, said in (
             (("token", "x", "--api-app", APP), {**there, "SERVICE_KEY": "not-the-key"}, "UNAUTHORIZED"),
-            (("token", "x", "--api-app", APP, "--url", house.service.url), {}, "SERVICE_KEY"),
+            (("token", "x", "--api-app", APP, "--url", harness.service.url), {}, "SERVICE_KEY"),
             (("authorize", str(file), "--work"), there, "--work"),
             (("token", "no handle", "--api-app", APP), there, "must be an account's handle"),
             (("webhooks", "list"), reader, "FORBIDDEN"),

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.processes import children_named
 from tests.e2e.watcher import watched_browsers
 from tests.fixtures.waiting import eventually
@@ -22,16 +22,16 @@ SESSIONS, LIMIT = 12, 10
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
-    async with open_house(sandbox, folder) as house:
-        yield house
+async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
+    async with open_harness(sandbox, folder) as harness:
+        yield harness
 
 
-async def looks(house: House, session_ids: list[str]) -> list[dict[str, Any]]:
-    return list(await asyncio.gather(*(house.session(session_id) for session_id in session_ids)))
+async def looks(harness: ServiceHarness, session_ids: list[str]) -> list[dict[str, Any]]:
+    return list(await asyncio.gather(*(harness.session(session_id) for session_id in session_ids)))
 
 
-async def test_twelve_at_once_never_run_more_than_ten_browsers(patient: House, unused_accounts):
+async def test_twelve_at_once_never_run_more_than_ten_browsers(patient: ServiceHarness, unused_accounts):
     accounts = [next(unused_accounts) for _ in range(SESSIONS)]
     for account in accounts:  # long enough that the first ten all run at the same time
         await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=4)
@@ -54,7 +54,7 @@ async def test_twelve_at_once_never_run_more_than_ten_browsers(patient: House, u
         await patient.nothing_left(account)
 
 
-async def test_the_same_profile_twice_runs_one_after_the_other(patient: House, account: str):
+async def test_the_same_profile_twice_runs_one_after_the_other(patient: ServiceHarness, account: str):
     await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=1)
     folder = patient.profile_folder(await patient.profile_id(account))
     async with watched_browsers(patient.sandbox.pid, folder) as seen:
@@ -71,7 +71,9 @@ async def test_the_same_profile_twice_runs_one_after_the_other(patient: House, a
 
 
 @pytest.mark.long
-async def test_an_account_asked_four_times_at_once_never_has_two_browsers(patient: House, account: str):
+async def test_an_account_asked_four_times_at_once_never_has_two_browsers(
+    patient: ServiceHarness, account: str
+):
     folder = patient.profile_folder(await patient.profile_id(account))
     async with watched_browsers(patient.sandbox.pid, folder) as seen:
         asked = await asyncio.gather(*(patient.ask(account, force=True) for _ in range(4)))
@@ -82,7 +84,7 @@ async def test_an_account_asked_four_times_at_once_never_has_two_browsers(patien
     assert await patient.whose(tokens.access_token.get_secret_value()) == account
 
 
-async def test_other_tabs_are_left_alone(patient: House, account: str):
+async def test_other_tabs_are_left_alone(patient: ServiceHarness, account: str):
     """A browser that runs already, with a tab of its owner's: during the consent ours is a further one, then gone."""
     profile_id = await patient.profile_id(account)
     async with httpx.AsyncClient(trust_env=False, timeout=30) as http:

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.processes import children_named, is_alive
 from tests.fixtures.waiting import eventually
 
@@ -17,17 +17,17 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
+async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
     """Its own deadlines are so long that one of them would fail the test."""
     long = dict.fromkeys(("page_load_timeout", "consent_button_timeout", "callback_timeout"), 300)
-    async with open_house(
+    async with open_harness(
         sandbox,
         folder,
         **long,
         authorization_timeout=600,
         browser_attach_timeout=300,
-    ) as house:
-        yield house
+    ) as harness:
+        yield harness
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]
     ],
 )
 async def test_a_step_ends_when_its_caller_says(
-    patient: House, account: str, endpoint: str, kind: str, step: str, status: str, code: str
+    patient: ServiceHarness, account: str, endpoint: str, kind: str, step: str, status: str, code: str
 ):
     await patient.admin.set_fault(endpoint, kind, account=account)
     session = await patient.ended(await patient.ask(account, stage_timeouts={step: 1}))
@@ -59,29 +59,29 @@ async def test_a_start_ends_when_its_caller_says(
     sandbox: SandboxProcess, folder: Path, account: str, kind: str
 ):
     """The profile is free when a late browser cannot come up any more: after the setting's own time."""
-    async with open_house(sandbox, folder, profile_start_timeout=5) as house:
-        await house.admin.set_fault("local.start", kind, account=account)
-        session = await house.ended(await house.ask(account, stage_timeouts={"profile_start": 1}))
+    async with open_harness(sandbox, folder, profile_start_timeout=5) as harness:
+        await harness.admin.set_fault("local.start", kind, account=account)
+        session = await harness.ended(await harness.ask(account, stage_timeouts={"profile_start": 1}))
         assert session["error_code"] == "GOLOGIN_API_ERROR"
         assert session["error"].endswith("no answer within 1 seconds")
-        await house.nothing_left(account)
+        await harness.nothing_left(account)
 
 
-async def at_the_callback(house: House, account: str, **more: object) -> str:
+async def at_the_callback(harness: ServiceHarness, account: str, **more: object) -> str:
     """A session whose browser waits for a redirect that never comes."""
-    await house.admin.set_fault("provider.consent", "hang", account=account)
-    session_id = await house.ask(account, **more)
-    await house.reached(session_id, "consent_given")
+    await harness.admin.set_fault("provider.consent", "hang", account=account)
+    session_id = await harness.ask(account, **more)
+    await harness.reached(session_id, "consent_given")
     return session_id
 
 
-def stop_driver(house: House) -> int:
-    (pid,) = children_named(house.service.pid, "chromedriver")
+def stop_driver(harness: ServiceHarness) -> int:
+    (pid,) = children_named(harness.service.pid, "chromedriver")
     os.kill(pid, signal.SIGSTOP)
     return pid
 
 
-async def test_a_driver_that_hangs_is_replaced_by_the_next_session(patient: House, unused_accounts):
+async def test_a_driver_that_hangs_is_replaced_by_the_next_session(patient: ServiceHarness, unused_accounts):
     first, second = next(unused_accounts), next(unused_accounts)
     session_id = await at_the_callback(patient, first)
     pid = stop_driver(patient)
@@ -94,7 +94,7 @@ async def test_a_driver_that_hangs_is_replaced_by_the_next_session(patient: Hous
 
 
 @pytest.mark.long
-async def test_a_driver_that_hangs_does_not_outlast_the_attempt(patient: House, account: str):
+async def test_a_driver_that_hangs_does_not_outlast_the_attempt(patient: ServiceHarness, account: str):
     """The thread waits for it in vain: it is ended, and the slot is free."""
     session_id = await at_the_callback(patient, account, timeout_seconds=10)
     pid = stop_driver(patient)
@@ -109,7 +109,9 @@ async def test_a_driver_that_hangs_does_not_outlast_the_attempt(patient: House, 
     await patient.nothing_left(account)
 
 
-async def test_a_cancelled_session_does_not_wait_for_a_driver_that_hangs(patient: House, account: str):
+async def test_a_cancelled_session_does_not_wait_for_a_driver_that_hangs(
+    patient: ServiceHarness, account: str
+):
     session_id = await at_the_callback(patient, account)
     stop_driver(patient)
     answer = await patient._call("POST", f"/authorize/{session_id}/cancel")

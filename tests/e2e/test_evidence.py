@@ -12,26 +12,26 @@ import pytest_asyncio
 
 from app.models import Evidence
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("evidence")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def watched(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
-    async with open_house(sandbox, folder, log_level="DEBUG", page_load_timeout=4) as house:
-        yield house
+async def watched(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
+    async with open_harness(sandbox, folder, log_level="DEBUG", page_load_timeout=4) as harness:
+        yield harness
 
 
-async def get(house: House, path: str) -> httpx.Response:
-    answer = await house._call("GET", path)
+async def get(harness: ServiceHarness, path: str) -> httpx.Response:
+    answer = await harness._call("GET", path)
     assert answer.status_code == 200, answer.text
     return answer
 
 
-async def evidence(house: House, session: dict[str, Any]) -> list[dict[str, Any]]:
+async def evidence(harness: ServiceHarness, session: dict[str, Any]) -> list[dict[str, Any]]:
     """Of the session's attempts."""
-    found: list[dict[str, Any]] = (await get(house, f"/authorize/{session['session_id']}/evidence")).json()[
+    found: list[dict[str, Any]] = (await get(harness, f"/authorize/{session['session_id']}/evidence")).json()[
         "data"
     ]
     return found
@@ -50,7 +50,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("kind", SEEN)
-async def test_the_page_at_which_it_failed(watched: House, account: str, kind: str):
+async def test_the_page_at_which_it_failed(watched: ServiceHarness, account: str, kind: str):
     code, path, test_id = SEEN[kind]
     await watched.admin.set_fault("provider.authorize", kind, account=account)
     session = await watched.authorize(account)
@@ -73,14 +73,16 @@ async def test_the_page_at_which_it_failed(watched: House, account: str, kind: s
         ("provider.consent_data", "kill_browser"),
     ],
 )
-async def test_without_a_browser_there_is_none(watched: House, account: str, endpoint: str, kind: str):
+async def test_without_a_browser_there_is_none(
+    watched: ServiceHarness, account: str, endpoint: str, kind: str
+):
     await watched.admin.set_fault(endpoint, kind, account=account)
     session = await watched.authorize(account)
     assert session["status"] == "failed"
     assert await evidence(watched, session) == []
 
 
-async def test_a_page_in_an_endless_script(watched: House, account: str):
+async def test_a_page_in_an_endless_script(watched: ServiceHarness, account: str):
     """It answers nothing, and tells its address all the same."""
     await watched.admin.set_fault("provider.authorize", "endless_script", account=account)
     session = await watched.authorize(account)
@@ -91,7 +93,7 @@ async def test_a_page_in_an_endless_script(watched: House, account: str):
     await watched.nothing_left(account)
 
 
-async def test_no_secret_is_kept(watched: House, account: str, unused_accounts):
+async def test_no_secret_is_kept(watched: ServiceHarness, account: str, unused_accounts):
     """Planted where a page can show them: in its title, console, address and a password field."""
     app_secret = next(app.client_secret for app in watched.sandbox.info.apps.values() if app.client_secret)
     planted = {"access": secrets.token_urlsafe(48), "password": f"correct horse {secrets.token_hex(4)}"}

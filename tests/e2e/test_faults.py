@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.oauth import GrantState
 from sandbox.process import SandboxProcess
-from tests.e2e.house import APP, WAIT, House, open_house
+from tests.e2e.harness import APP, WAIT, ServiceHarness, open_harness
 from tests.e2e.processes import children_named
 from tests.fixtures.waiting import eventually
 
@@ -182,8 +182,8 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.deadline], ids=str)
-async def test_a_fault_ends_with_its_own_error(house: House, account: str, case: Case):
-    await assert_ends(house, account, case)
+async def test_a_fault_ends_with_its_own_error(harness: ServiceHarness, account: str, case: Case):
+    await assert_ends(harness, account, case)
 
 
 @pytest.mark.parametrize(
@@ -197,91 +197,93 @@ async def test_what_hangs_ends_at_its_deadline(
     """Only the deadline in question is short: all others would be an error of the test."""
     assert case.deadline is not None
     setting, deadline = case.deadline
-    async with open_house(sandbox, folder, **{setting: deadline}) as house:
-        seconds = await assert_ends(house, account, case)
+    async with open_harness(sandbox, folder, **{setting: deadline}) as harness:
+        seconds = await assert_ends(harness, account, case)
     assert deadline <= seconds < deadline + SLACK
 
 
-async def assert_ends(house: House, account: str, case: Case) -> float:
+async def assert_ends(harness: ServiceHarness, account: str, case: Case) -> float:
     """One authorization under the fault; the seconds it took."""
-    known = len(await grants_of_x(house))
-    await house.admin.set_fault(case.endpoint, case.kind, account=account, **case.details)
+    known = len(await grants_of_x(harness))
+    await harness.admin.set_fault(case.endpoint, case.kind, account=account, **case.details)
     began = time.monotonic()
-    session = await house.authorize(account)
+    session = await harness.authorize(account)
     seconds = time.monotonic() - began
     assert (session["status"], session["error_code"]) == (case.status, case.code), session["error"]
     assert case.stage in (session["stage"], None)
 
-    await house.nothing_left(account)
-    assert await house.credential(account) is None
-    new_grants = (await grants_of_x(house))[known:]  # an unseen wrong account's grant is not the account's
+    await harness.nothing_left(account)
+    assert await harness.credential(account) is None
+    new_grants = (await grants_of_x(harness))[known:]  # an unseen wrong account's grant is not the account's
     assert [grant.usable for grant in new_grants] == ([False] if case.revoked else [])
     return seconds
 
 
-async def grants_of_x(house: House) -> list[GrantState]:
+async def grants_of_x(harness: ServiceHarness) -> list[GrantState]:
     """In their order; the sandbox's other provider has a list of its own."""
-    return [grant for grant in await house.admin.grants() if grant.app == APP]
+    return [grant for grant in await harness.admin.grants() if grant.app == APP]
 
 
-async def test_after_a_fault_the_account_can_be_authorised(house: House, account: str):
-    await house.admin.set_fault("provider.consent", "kill_browser", account=account, times=1)
-    assert (await house.authorize(account))["error_code"] == "BROWSER_CRASHED"
-    assert (await house.authorize(account))["status"] == "completed"
+async def test_after_a_fault_the_account_can_be_authorised(harness: ServiceHarness, account: str):
+    await harness.admin.set_fault("provider.consent", "kill_browser", account=account, times=1)
+    assert (await harness.authorize(account))["error_code"] == "BROWSER_CRASHED"
+    assert (await harness.authorize(account))["status"] == "completed"
 
 
-async def test_the_wrong_account_is_seen_before_the_click(house: House, account: str):
-    before = await house.admin.requests(endpoint="provider.consent")
-    await house.admin.set_fault("provider.authorize", "wrong_account", account=account)
-    await house.authorize(account)
-    assert await house.admin.requests(endpoint="provider.consent") == before
+async def test_the_wrong_account_is_seen_before_the_click(harness: ServiceHarness, account: str):
+    before = await harness.admin.requests(endpoint="provider.consent")
+    await harness.admin.set_fault("provider.authorize", "wrong_account", account=account)
+    await harness.authorize(account)
+    assert await harness.admin.requests(endpoint="provider.consent") == before
 
 
-async def test_a_code_is_exchanged_once_even_when_the_answer_is_lost(house: House, account: str):
+async def test_a_code_is_exchanged_once_even_when_the_answer_is_lost(harness: ServiceHarness, account: str):
     # A test before may have signed this account in at another's profile.
-    before = len(await house.admin.requests(endpoint="provider.token", account=account))
-    await house.admin.set_fault("provider.token", "drop_after", account=account)
-    session = await house.authorize(account)
+    before = len(await harness.admin.requests(endpoint="provider.token", account=account))
+    await harness.admin.set_fault("provider.token", "drop_after", account=account)
+    session = await harness.authorize(account)
     assert session["error_code"] == "TWITTER_API_ERROR"
-    assert len(await house.admin.requests(endpoint="provider.token", account=account)) == before + 1
-    assert await house.credential(account) is None
+    assert len(await harness.admin.requests(endpoint="provider.token", account=account)) == before + 1
+    assert await harness.credential(account) is None
 
 
-async def test_a_stop_that_gologin_refuses_does_not_spoil_the_authorization(house: House, account: str):
-    await house.admin.set_fault("local.stop", "status", account=account, status=500)
-    assert (await house.authorize(account))["status"] == "completed"
-    await house.nothing_left(account)
+async def test_a_stop_that_gologin_refuses_does_not_spoil_the_authorization(
+    harness: ServiceHarness, account: str
+):
+    await harness.admin.set_fault("local.stop", "status", account=account, status=500)
+    assert (await harness.authorize(account))["status"] == "completed"
+    await harness.nothing_left(account)
 
 
-async def test_a_slow_page_is_waited_for(house: House, account: str):
-    await house.admin.set_fault("provider.consent_data", "delay", account=account, seconds=1.5)
-    session = await house.authorize(account)
+async def test_a_slow_page_is_waited_for(harness: ServiceHarness, account: str):
+    await harness.admin.set_fault("provider.consent_data", "delay", account=account, seconds=1.5)
+    session = await harness.authorize(account)
     assert session["status"] == "completed"
     assert session["stage_seconds"]["consent_shown"] > 1.5
 
 
-async def test_a_consent_of_two_pages_is_pressed_on_both(house: House, account: str):
-    await house.admin.set_fault("provider.authorize", "two_pages", account=account)
-    assert (await house.authorize(account))["status"] == "completed"
-    assert len(await house.admin.requests(endpoint="provider.consent", account=account)) == 2
+async def test_a_consent_of_two_pages_is_pressed_on_both(harness: ServiceHarness, account: str):
+    await harness.admin.set_fault("provider.authorize", "two_pages", account=account)
+    assert (await harness.authorize(account))["status"] == "completed"
+    assert len(await harness.admin.requests(endpoint="provider.consent", account=account)) == 2
 
 
-async def test_a_browser_killed_from_outside_in_the_middle(house: House, account: str):
-    await house.admin.set_fault("provider.consent", "hang", account=account)
-    session_id = await house.ask(account)
-    await house.reached(session_id, "consent_given")
-    await house.admin.kill_browser(await house.profile_id(account))
-    assert (await house.ended(session_id))["error_code"] == "BROWSER_CRASHED"
-    await house.nothing_left(account)
+async def test_a_browser_killed_from_outside_in_the_middle(harness: ServiceHarness, account: str):
+    await harness.admin.set_fault("provider.consent", "hang", account=account)
+    session_id = await harness.ask(account)
+    await harness.reached(session_id, "consent_given")
+    await harness.admin.kill_browser(await harness.profile_id(account))
+    assert (await harness.ended(session_id))["error_code"] == "BROWSER_CRASHED"
+    await harness.nothing_left(account)
 
 
-async def test_many_different_faults_at_once_do_not_meet(house: House, unused_accounts):
+async def test_many_different_faults_at_once_do_not_meet(harness: ServiceHarness, unused_accounts):
     """One driver serves them all: a dying browser must not hurt its neighbours."""
     kinds = ["kill_browser", "signed_out", "declined", "wrong_state", "error_page"]
     accounts = [next(unused_accounts) for _ in range(2 * len(kinds))]
     for kind, account in zip(kinds, accounts, strict=False):
-        await house.admin.set_fault("provider.authorize", kind, account=account)
-    sessions = await asyncio.gather(*(house.authorize(account) for account in accounts))
+        await harness.admin.set_fault("provider.authorize", kind, account=account)
+    sessions = await asyncio.gather(*(harness.authorize(account) for account in accounts))
     expected = [
         "BROWSER_CRASHED",
         "LOGIN_REQUIRED",
@@ -290,9 +292,9 @@ async def test_many_different_faults_at_once_do_not_meet(house: House, unused_ac
         "CONSENT_PAGE_ERROR",
     ]
     assert [session["error_code"] for session in sessions] == expected + [None] * len(kinds)
-    assert len(children_named(house.service.pid, "chromedriver")) == 1
+    assert len(children_named(harness.service.pid, "chromedriver")) == 1
     for account in accounts:
-        await house.nothing_left(account)
+        await harness.nothing_left(account)
 
 
 async def test_a_limit_of_who_am_i_costs_one_consent_and_keeps_nobody_else_back(
@@ -301,18 +303,18 @@ async def test_a_limit_of_who_am_i_costs_one_consent_and_keeps_nobody_else_back(
     """Its reset comes in milliseconds; an answer without a ceiling waited until the year 58879."""
     in_an_hour = str(int((time.time() + 3000) * 1000))
     headers = {"x-rate-limit-remaining": "0", "x-rate-limit-reset": in_an_hour, "retry-after": "1" + "0" * 12}
-    async with open_house(sandbox, folder, max_attempts=3) as house:
-        await house.admin.set_fault("provider.me", "status", status=429, headers=headers, account=account)
-        waiting = await house.ask(account)
+    async with open_harness(sandbox, folder, max_attempts=3) as harness:
+        await harness.admin.set_fault("provider.me", "status", status=429, headers=headers, account=account)
+        waiting = await harness.ask(account)
 
         async def refused() -> bool:
-            session = await house.session(waiting)
+            session = await harness.session(waiting)
             return session["status"] == "pending" and session["attempts"] == 1
 
         await eventually(refused, WAIT)
-        other = await house.authorize(next(unused_accounts))
+        other = await harness.authorize(next(unused_accounts))
         assert other["status"] == "completed"
-        listed = (await house._call("GET", "/authorize")).json()
+        listed = (await harness._call("GET", "/authorize")).json()
         (row,) = [row for row in listed["data"] if row["session_id"] == waiting]
         wait = (datetime.fromisoformat(row["not_before"]) - datetime.now(UTC)).total_seconds()
         assert 3000 < wait <= 3600

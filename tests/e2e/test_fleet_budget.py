@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import ApiGate, Event
-from app.services.profiles.request_budget import CloudGate
+from app.services.profiles.request_budget import RequestBudget
 from tests.e2e.children import Child, child
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("budget")]
@@ -73,7 +73,7 @@ async def test_one_process_trips_the_breaker_and_all_stop_until_it_is_closed(pos
             async with database.transaction() as db:
                 unchanged = (await db.scalars(select(ApiGate))).one()
                 assert unchanged.next_free == stopped_at.next_free
-                gate = CloudGate(database=database, budget=BUDGET, window=WINDOW)
+                gate = RequestBudget(database=database, budget=BUDGET, window=WINDOW)
                 assert await gate.close(db, actor="tests")
             for each in children:
                 assert (await each.line()).startswith("permitted"), "the next line after `stopped`"

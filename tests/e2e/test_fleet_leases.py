@@ -16,7 +16,7 @@ from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Child, child
 from tests.e2e.fleet import another_service
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.processes import children_named, is_alive, processes_with
 from tests.e2e.watcher import watched_browsers
 from tests.fixtures.factories import new_profile
@@ -99,8 +99,8 @@ async def test_two_processes_asked_ten_times_never_both_run_its_browser(
 # A service that is killed
 
 
-async def row(house: House, profile_id: str) -> Profile:
-    database = Database(house.environment["DATABASE_URL"], pool_size=1)
+async def row(harness: ServiceHarness, profile_id: str) -> Profile:
+    database = Database(harness.environment["DATABASE_URL"], pool_size=1)
     try:
         async with database.reading() as db:
             return (await db.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
@@ -108,24 +108,26 @@ async def row(house: House, profile_id: str) -> Profile:
         await database.close()
 
 
-async def kill_while_it_runs(house: House, account: str, fault: tuple[str, str]) -> tuple[str, list[int]]:
+async def kill_while_it_runs(
+    harness: ServiceHarness, account: str, fault: tuple[str, str]
+) -> tuple[str, list[int]]:
     """The profile, and the processes of its browser that outlive the service."""
     endpoint, kind = fault
-    await house.admin.set_fault(endpoint, kind, account=account)
-    await house.ask(account)
-    profile_id = await house.profile_id(account)
+    await harness.admin.set_fault(endpoint, kind, account=account)
+    await harness.ask(account)
+    profile_id = await harness.profile_id(account)
 
     async def browser_is_up() -> bool:
-        asked = await house.admin.requests(endpoint=endpoint, account=account)
-        up = [b for b in await house.admin.browsers() if b.profile_id == profile_id and b.ws_url]
+        asked = await harness.admin.requests(endpoint=endpoint, account=account)
+        up = [b for b in await harness.admin.browsers() if b.profile_id == profile_id and b.ws_url]
         return bool(asked and up)
 
     await eventually(browser_is_up)
-    drivers = children_named(house.service.pid, "chromedriver")
-    await house.service.kill()
-    left = processes_with(house.profile_folder(profile_id))
+    drivers = children_named(harness.service.pid, "chromedriver")
+    await harness.service.kill()
+    left = processes_with(harness.profile_folder(profile_id))
     assert left
-    assert not await house.profile_is_free(profile_id)
+    assert not await harness.profile_is_free(profile_id)
 
     async def drivers_are_gone() -> bool:
         return not any(map(is_alive, drivers))
@@ -134,19 +136,19 @@ async def kill_while_it_runs(house: House, account: str, fault: tuple[str, str])
     return profile_id, left
 
 
-async def freed(house: House, profile_id: str, left: list[int], *, start: float = 0.0) -> None:
+async def freed(harness: ServiceHarness, profile_id: str, left: list[int], *, start: float = 0.0) -> None:
     """Within the lease's time and one look, after a start that was under way; the service was killed just now."""
 
     async def free() -> bool:
-        return await house.profile_is_free(profile_id) and not any(map(is_alive, left))
+        return await harness.profile_is_free(profile_id) and not any(map(is_alive, left))
 
     await eventually(free, LEASE + LOOK + STOPPING + start)
-    assert await house.browser_is_gone(profile_id)
-    assert (await row(house, profile_id)).quarantined_at is None
+    assert await harness.browser_is_gone(profile_id)
+    assert (await row(harness, profile_id)).quarantined_at is None
 
 
-def driver_folders(house: House) -> list[str]:
-    return [path.name for path in house.temp_dir.iterdir() if path.name.startswith("gologin-chromedriver-")]
+def driver_folders(harness: ServiceHarness) -> list[str]:
+    return [path.name for path in harness.temp_dir.iterdir() if path.name.startswith("gologin-chromedriver-")]
 
 
 @pytest.mark.parametrize(
@@ -160,49 +162,49 @@ async def test_what_a_killed_service_ran_is_stopped_and_freed_after_its_restart(
     sandbox: SandboxProcess, folder: Path, account: str, fault: tuple[str, str]
 ):
     changes = {"lease_seconds": LEASE, "profile_start_timeout": START, "max_attempts": 1}
-    async with open_house(sandbox, folder, **changes) as house:
-        (of_the_dead,) = driver_folders(house)
-        profile_id, left = await kill_while_it_runs(house, account, fault)
-        await house.service.start()
-        await freed(house, profile_id, left, start=START if fault[0] == "local.start" else 0.0)
-        assert of_the_dead in driver_folders(house)
-        await house.service.run("worker", "run-once", "cleanup")
-        (of_the_living,) = driver_folders(house)
+    async with open_harness(sandbox, folder, **changes) as harness:
+        (of_the_dead,) = driver_folders(harness)
+        profile_id, left = await kill_while_it_runs(harness, account, fault)
+        await harness.service.start()
+        await freed(harness, profile_id, left, start=START if fault[0] == "local.start" else 0.0)
+        assert of_the_dead in driver_folders(harness)
+        await harness.service.run("worker", "run-once", "cleanup")
+        (of_the_living,) = driver_folders(harness)
         assert of_the_living != of_the_dead
-        await house.admin.clear_faults(account)
-        assert (await house.authorize(account))["status"] == "completed"
-        assert driver_folders(house) == [of_the_living]
+        await harness.admin.clear_faults(account)
+        assert (await harness.authorize(account))["status"] == "completed"
+        assert driver_folders(harness) == [of_the_living]
 
 
 async def test_another_process_of_the_machine_does_it_when_the_killed_one_stays_away(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
-    async with open_house(sandbox, folder, lease_seconds=LEASE, max_attempts=1) as house:
-        profile_id, left = await kill_while_it_runs(house, account, ("provider.consent", "hang"))
-        async with another_service(house):
-            await freed(house, profile_id, left)
+    async with open_harness(sandbox, folder, lease_seconds=LEASE, max_attempts=1) as harness:
+        profile_id, left = await kill_while_it_runs(harness, account, ("provider.consent", "hang"))
+        async with another_service(harness):
+            await freed(harness, profile_id, left)
 
 
 @pytest.mark.long
 async def test_another_machine_leaves_it_alone_until_its_own_process_is_back(
     sandbox: SandboxProcess, folder: Path, account: str, postgresql_url: str
 ):
-    async with open_house(
+    async with open_harness(
         sandbox, folder, lease_seconds=LEASE, machine_name="first", database_url=postgresql_url
-    ) as house:
-        profile_id, left = await kill_while_it_runs(house, account, ("provider.consent", "hang"))
-        async with another_service(house, machine_name="second") as second:
+    ) as harness:
+        profile_id, left = await kill_while_it_runs(harness, account, ("provider.consent", "hang"))
+        async with another_service(harness, machine_name="second") as second:
 
             async def session_was_put_back() -> bool:
                 return any(line["event"] == "authorization.recovered" for line in second.log_lines())
 
             await eventually(session_was_put_back)
             assert any(map(is_alive, left))
-            assert (await row(house, profile_id)).in_use
-            await house.admin.clear_faults(account)
-            await house.service.start()
+            assert (await row(harness, profile_id)).in_use
+            await harness.admin.clear_faults(account)
+            await harness.service.start()
             await eventually(lambda: gone(left))
-            await house.nothing_left(account)
+            await harness.nothing_left(account)
 
 
 async def gone(pids: list[int]) -> bool:
@@ -212,75 +214,75 @@ async def gone(pids: list[int]) -> bool:
 # Quarantine
 
 
-async def call(house: House, method: str, path: str) -> dict[str, object]:
-    answer = await house._call(method, path)
+async def call(harness: ServiceHarness, method: str, path: str) -> dict[str, object]:
+    answer = await harness._call(method, path)
     assert answer.status_code == 200, answer.text
     found: dict[str, object] = answer.json()["data"]
     return found
 
 
-async def check_quarantine(house: House, account: str, reason: str) -> None:
+async def check_quarantine(harness: ServiceHarness, account: str, reason: str) -> None:
     """It is shown and refused; once its browser is gone and it is released, it is authorised."""
-    profile_id = await house.profile_id(account)
+    profile_id = await harness.profile_id(account)
 
     async def is_quarantined() -> bool:
-        return (await call(house, "GET", f"/profiles/{profile_id}"))["quarantined_at"] is not None
+        return (await call(harness, "GET", f"/profiles/{profile_id}"))["quarantined_at"] is not None
 
     await eventually(is_quarantined, 30)
-    assert reason in str((await call(house, "GET", f"/profiles/{profile_id}"))["quarantine_reason"])
-    refused = await house.post(account)
+    assert reason in str((await call(harness, "GET", f"/profiles/{profile_id}"))["quarantine_reason"])
+    refused = await harness.post(account)
     assert (refused.status_code, refused.json()["error_code"]) == (409, "PROFILE_QUARANTINED")
 
-    await house.admin.clear_faults(account)
-    await house.admin.kill_browser(profile_id)
-    released = await call(house, "POST", f"/profiles/{profile_id}/release")
+    await harness.admin.clear_faults(account)
+    await harness.admin.kill_browser(profile_id)
+    released = await call(harness, "POST", f"/profiles/{profile_id}/release")
     assert (released["quarantined_at"], released["quarantine_reason"]) == (None, None)
-    assert (await house.authorize(account))["status"] == "completed"
-    await house.nothing_left(account)
+    assert (await harness.authorize(account))["status"] == "completed"
+    await harness.nothing_left(account)
 
 
 async def test_a_profile_whose_start_failed_and_whose_stop_is_refused_is_quarantined(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
     # The release at the end starts it for real, which takes a busy machine more than a second or two.
-    async with open_house(sandbox, folder, profile_start_timeout=8) as house:
-        await house.admin.set_fault("local.start", "start_hang_running", account=account)
-        await house.admin.set_fault("local.stop", "status", account=account, status=500)
-        session = await house.authorize(account)
+    async with open_harness(sandbox, folder, profile_start_timeout=8) as harness:
+        await harness.admin.set_fault("local.start", "start_hang_running", account=account)
+        await harness.admin.set_fault("local.stop", "status", account=account, status=500)
+        session = await harness.authorize(account)
         assert (session["status"], session["error_code"]) == ("failed", "GOLOGIN_API_ERROR")
-        await check_quarantine(house, account, "Its start failed, and it could not be stopped")
+        await check_quarantine(harness, account, "Its start failed, and it could not be stopped")
 
 
 async def test_a_profile_whose_browser_ignores_the_close_and_whose_stop_is_refused_is_quarantined(
-    house: House, account: str
+    harness: ServiceHarness, account: str
 ):
-    await house.admin.set_fault("local.stop", "status", account=account, status=500)
-    session_id = await freeze_browser_at_the_end(house, account)
-    assert (await house.ended(session_id))["status"] == "completed", "the result is not lost"
-    await check_quarantine(house, account, "did not close, and it could not be stopped")
+    await harness.admin.set_fault("local.stop", "status", account=account, status=500)
+    session_id = await freeze_browser_at_the_end(harness, account)
+    assert (await harness.ended(session_id))["status"] == "completed", "the result is not lost"
+    await check_quarantine(harness, account, "did not close, and it could not be stopped")
 
 
 @pytest.mark.long
-async def test_a_browser_that_ignores_the_close_is_stopped_by_gologin(house: House, account: str):
-    session_id = await freeze_browser_at_the_end(house, account)
-    assert (await house.ended(session_id))["status"] == "completed"
-    profile_id = await house.profile_id(account)
-    await eventually(lambda: house.browser_is_gone(profile_id), 30)
-    await house.nothing_left(account)
-    profile = await call(house, "GET", f"/profiles/{profile_id}")
+async def test_a_browser_that_ignores_the_close_is_stopped_by_gologin(harness: ServiceHarness, account: str):
+    session_id = await freeze_browser_at_the_end(harness, account)
+    assert (await harness.ended(session_id))["status"] == "completed"
+    profile_id = await harness.profile_id(account)
+    await eventually(lambda: harness.browser_is_gone(profile_id), 30)
+    await harness.nothing_left(account)
+    profile = await call(harness, "GET", f"/profiles/{profile_id}")
     assert profile["quarantined_at"] is None
 
 
-async def freeze_browser_at_the_end(house: House, account: str) -> str:
+async def freeze_browser_at_the_end(harness: ServiceHarness, account: str) -> str:
     """The session's id; its browser answers nothing any more once the code is there."""
-    await house.admin.set_fault("provider.token", "delay", account=account, seconds=2)
-    session_id = await house.ask(account)
-    profile_id = await house.profile_id(account)
+    await harness.admin.set_fault("provider.token", "delay", account=account, seconds=2)
+    session_id = await harness.ask(account)
+    profile_id = await harness.profile_id(account)
 
     async def exchanging() -> bool:
-        return bool(await house.admin.requests(endpoint="provider.token", account=account))
+        return bool(await harness.admin.requests(endpoint="provider.token", account=account))
 
     await eventually(exchanging)
-    (browser,) = [each for each in await house.admin.browsers() if each.profile_id == profile_id]
+    (browser,) = [each for each in await harness.admin.browsers() if each.profile_id == profile_id]
     os.kill(browser.pid, signal.SIGSTOP)
     return session_id

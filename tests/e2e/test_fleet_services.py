@@ -16,7 +16,7 @@ from app.database import Database
 from app.models import AuthorizationSession, ProfileSync, SyncStatus
 from sandbox.process import SandboxProcess
 from tests.e2e.fleet import another_service
-from tests.e2e.house import APP, House, open_house
+from tests.e2e.harness import APP, ServiceHarness, open_harness
 from tests.e2e.watcher import watched_browsers
 from tests.fixtures.waiting import eventually
 
@@ -59,20 +59,20 @@ async def test_two_services_never_run_more_profiles_than_the_plan_allows(
     accounts = quiet.info.accounts[:SESSIONS]
     limits = {"fleet_max_running_profiles": LIMIT, "lease_seconds": 6}
     async with (
-        open_house(quiet, folder, database_url=postgresql_url, **limits) as house,
-        another_service(house) as second,
+        open_harness(quiet, folder, database_url=postgresql_url, **limits) as harness,
+        another_service(harness) as second,
         watched_browsers(quiet.pid, str(quiet.data_dir)) as seen,
     ):
         for account in accounts:  # long enough that the places are taken when others ask
-            await house.admin.set_fault("provider.consent", "delay", account=account, seconds=0.5)
-        urls = [house.service.url, second.url] * (SESSIONS // 2)
+            await harness.admin.set_fault("provider.consent", "delay", account=account, seconds=0.5)
+        urls = [harness.service.url, second.url] * (SESSIONS // 2)
         session_ids = await asyncio.gather(
-            *(ask(url, house.key, account) for url, account in zip(urls, accounts, strict=True))
+            *(ask(url, harness.key, account) for url, account in zip(urls, accounts, strict=True))
         )
-        ended = await asyncio.gather(*map(house.ended, session_ids))
+        ended = await asyncio.gather(*map(harness.ended, session_ids))
         assert [(one["status"], one["attempts"]) for one in ended] == [("completed", 1)] * SESSIONS
         for account in accounts:
-            await house.nothing_left(account)
+            await harness.nothing_left(account)
     assert seen.most == LIMIT
     await quiet.admin.clear_faults()
 
@@ -87,13 +87,13 @@ async def test_two_services_make_one_pass_per_interval_together(
 ):
     await quiet.admin.clear_stats()
     changes = {"database_url": postgresql_url, "sync_interval": INTERVAL}
-    async with open_house(quiet, folder, **changes) as house, another_service(house) as second:
+    async with open_harness(quiet, folder, **changes) as harness, another_service(harness) as second:
 
         async def made(count: int) -> bool:
             return len(await passes(postgresql_url)) >= count
 
         await eventually(lambda: made(4), 60)
-        await house.service.stop()
+        await harness.service.stop()
         known = len(await passes(postgresql_url))
         await eventually(lambda: made(known + 2), 60)
         assert any(line["event"] == "profiles.synced" for line in second.log_lines())
@@ -105,9 +105,9 @@ async def test_two_services_make_one_pass_per_interval_together(
     assert len(asked) == 2 * len(every), "each pass asks for one page and the empty one after it"
 
 
-async def sync_health(house: House) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=house.service.url, trust_env=False, timeout=10) as http:
-        answer = await http.get("/health/ready", headers={"X-API-Key": house.key})
+async def sync_health(harness: ServiceHarness) -> dict[str, Any]:
+    async with httpx.AsyncClient(base_url=harness.service.url, trust_env=False, timeout=10) as http:
+        answer = await http.get("/health/ready", headers={"X-API-Key": harness.key})
     assert answer.status_code == 200, "a worker that fails is not dead"
     (found,) = [each for each in answer.json()["data"]["workers"] if each["name"] == "sync"]
     return dict(found)
@@ -117,20 +117,20 @@ async def test_a_failing_worker_comes_back_later_each_time_and_recovers(
     quiet: SandboxProcess, folder: Path, postgresql_url: str
 ):
     changes = {"database_url": postgresql_url, "sync_interval": 4 * RETRY, "sync_retry_interval": RETRY}
-    async with open_house(quiet, folder, **changes) as house:
+    async with open_harness(quiet, folder, **changes) as harness:
         await quiet.admin.set_fault("gologin.list", "status", status=403)
 
         async def failed_often() -> bool:
-            return (await sync_health(house))["consecutive_failures"] >= 4
+            return (await sync_health(harness))["consecutive_failures"] >= 4
 
         await eventually(failed_often, 40)
-        health = await sync_health(house)
+        health = await sync_health(harness)
         assert (health["alive"], health["last_error"]) == (True, "GOLOGIN_API_ERROR")
         last_success = health["last_success"]
         await quiet.admin.clear_faults()
 
         async def recovered() -> bool:
-            found = await sync_health(house)
+            found = await sync_health(harness)
             return found["consecutive_failures"] == 0 and found["last_success"] > last_success
 
         await eventually(recovered, 20)
@@ -144,7 +144,7 @@ async def test_a_failing_worker_comes_back_later_each_time_and_recovers(
 async def test_a_sync_asked_of_one_service_is_made_once(
     quiet: SandboxProcess, folder: Path, postgresql_url: str
 ):
-    async with open_house(quiet, folder, database_url=postgresql_url) as house, another_service(house):
+    async with open_harness(quiet, folder, database_url=postgresql_url) as harness, another_service(harness):
 
         async def all_done() -> bool:
             made = await passes(postgresql_url)
@@ -152,7 +152,7 @@ async def test_a_sync_asked_of_one_service_is_made_once(
 
         await eventually(all_done)  # the first pass of the two may still run
         known = len(await passes(postgresql_url))
-        asked = await house._call("POST", "/profiles/sync")
+        asked = await harness._call("POST", "/profiles/sync")
         assert asked.status_code == 202
         await eventually(all_done)
         made = await passes(postgresql_url)

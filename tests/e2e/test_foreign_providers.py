@@ -17,7 +17,7 @@ from app.database import Database
 from app.models import Credential, utc_now
 from sandbox.process import SandboxProcess
 from tests.e2e.foreign.running import HERE, ForeignProvider, missing, running
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.fixtures.waiting import eventually
 
 pytestmark = [
@@ -45,7 +45,9 @@ async def providers(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Prov
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def foreign_house(sandbox: SandboxProcess, folder: Path, providers: Providers) -> AsyncIterator[House]:
+async def foreign_house(
+    sandbox: SandboxProcess, folder: Path, providers: Providers
+) -> AsyncIterator[ServiceHarness]:
     text = (HERE / "providers.toml").read_text()
     for name in NAMES:
         url = providers[name].url if name in providers else "http://127.0.0.1:9"
@@ -64,8 +66,8 @@ async def foreign_house(sandbox: SandboxProcess, folder: Path, providers: Provid
         "max_attempts": 5,
         "retry_wait": 0.1,
     }
-    async with open_house(sandbox, folder, **changes) as house:
-        yield house
+    async with open_harness(sandbox, folder, **changes) as harness:
+        yield harness
 
 
 @pytest.fixture(params=NAMES)
@@ -76,15 +78,15 @@ def provider(request: pytest.FixtureRequest, providers: Providers) -> ForeignPro
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def account(foreign_house: House, provider: ForeignProvider, unused_accounts: Any) -> str:
+async def account(foreign_house: ServiceHarness, provider: ForeignProvider, unused_accounts: Any) -> str:
     """Signed in at the provider, in its profile."""
     account = str(next(unused_accounts))
     await provider.sign_in(foreign_house, account)
     return account
 
 
-async def make_due(house: House, account: str, app: str) -> None:
-    database = Database(house.environment["DATABASE_URL"], pool_size=1)
+async def make_due(harness: ServiceHarness, account: str, app: str) -> None:
+    database = Database(harness.environment["DATABASE_URL"], pool_size=1)
     try:
         async with database.transaction() as db:
             due = update(Credential).where(Credential.account_id == account, Credential.api_app == app)
@@ -93,69 +95,71 @@ async def make_due(house: House, account: str, app: str) -> None:
         await database.close()
 
 
-async def hand_out(house: House, http: httpx.AsyncClient, account: str, app: str) -> str:
+async def get_access_token(harness: ServiceHarness, http: httpx.AsyncClient, account: str, app: str) -> str:
     answer = await http.get(f"/accounts/{account}/token", params={"api_app": app})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["data"]["access_token"])
 
 
-async def who(house: House, provider: ForeignProvider, account: str) -> int:
+async def who(harness: ServiceHarness, provider: ForeignProvider, account: str) -> int:
     """The status of who-am-I for the stored access token."""
-    token = (await house.tokens(account, provider.api_app)).access_token.get_secret_value()
+    token = (await harness.tokens(account, provider.api_app)).access_token.get_secret_value()
     async with httpx.AsyncClient(trust_env=False) as http:
         answer = await http.get(f"{provider.url}/me", headers={"Authorization": f"Bearer {token}"})
     return answer.status_code
 
 
-async def assert_completed(house: House, provider: ForeignProvider, account: str) -> None:
-    session = await house.authorize(account, provider.api_app)
+async def assert_completed(harness: ServiceHarness, provider: ForeignProvider, account: str) -> None:
+    session = await harness.authorize(account, provider.api_app)
     assert (session["status"], session["error"], session["missing_scopes"]) == ("completed", None, [])
-    assert (await house.tokens(account, provider.api_app)).refresh_token is not None
-    assert await who(house, provider, account) == 200
-    await house.nothing_left(account)
+    assert (await harness.tokens(account, provider.api_app)).refresh_token is not None
+    assert await who(harness, provider, account) == 200
+    await harness.nothing_left(account)
 
 
 async def test_account_lives_through_refresh_owner_revocation_and_revoke(
-    foreign_house: House, provider: ForeignProvider, account: str
+    foreign_house: ServiceHarness, provider: ForeignProvider, account: str
 ):
-    house, app = foreign_house, provider.api_app
-    await assert_completed(house, provider, account)
-    await assert_completed(house, provider, account)  # no new sign-in
-    first = await house.tokens(account, app)
+    harness, app = foreign_house, provider.api_app
+    await assert_completed(harness, provider, account)
+    await assert_completed(harness, provider, account)  # no new sign-in
+    first = await harness.tokens(account, app)
     before = await provider.counts()
-    await make_due(house, account, app)
+    await make_due(harness, account, app)
     async with httpx.AsyncClient(
-        base_url=house.service.url,
-        headers={"X-API-Key": house.key},
+        base_url=harness.service.url,
+        headers={"X-API-Key": harness.key},
         limits=httpx.Limits(max_connections=100),
         timeout=60,
         trust_env=False,
     ) as http:
-        tokens = await asyncio.gather(*(hand_out(house, http, account, app) for _ in range(CALLERS)))
+        tokens = await asyncio.gather(
+            *(get_access_token(harness, http, account, app) for _ in range(CALLERS))
+        )
     after = await provider.counts()
     assert len(set(tokens)) == 1
     assert tokens[0] != first.access_token.get_secret_value()
     assert (after["refreshes"] - before["refreshes"], after["reuses"]) == (1, 0)
-    rotated = await house.tokens(account, app)
+    rotated = await harness.tokens(account, app)
     assert rotated.refresh_token is not None
     assert rotated.refresh_token != first.refresh_token
 
     await provider.call("revoke", account=account)
-    assert await who(house, provider, account) in (401, 403)
-    await make_due(house, account, app)
-    answer = await house._call("GET", f"/accounts/{account}/token", params={"api_app": app})
+    assert await who(harness, provider, account) in (401, 403)
+    await make_due(harness, account, app)
+    answer = await harness._call("GET", f"/accounts/{account}/token", params={"api_app": app})
     assert answer.json()["error_code"] == "REAUTHORIZATION_REQUIRED"
 
     async def repaired() -> bool:
-        answer = await house._call("GET", f"/accounts/{account}/token", params={"api_app": app})
+        answer = await harness._call("GET", f"/accounts/{account}/token", params={"api_app": app})
         return answer.status_code == 200
 
     await eventually(repaired, 60)
-    assert await who(house, provider, account) == 200
-    await house.nothing_left(account)
+    assert await who(harness, provider, account) == 200
+    await harness.nothing_left(account)
 
-    token = (await house.tokens(account, app)).access_token.get_secret_value()
-    answer = await house._call("DELETE", f"/accounts/{account}/token", params={"api_app": app})
+    token = (await harness.tokens(account, app)).access_token.get_secret_value()
+    answer = await harness._call("DELETE", f"/accounts/{account}/token", params={"api_app": app})
     assert answer.is_success, answer.text
     async with httpx.AsyncClient(trust_env=False) as http:
         gone = await http.get(f"{provider.url}/me", headers={"Authorization": f"Bearer {token}"})
@@ -172,7 +176,7 @@ async def test_account_lives_through_refresh_owner_revocation_and_revoke(
     ],
 )
 async def test_provider_refuses_or_gives_less(
-    foreign_house: House,
+    foreign_house: ServiceHarness,
     provider: ForeignProvider,
     account: str,
     decision: str,

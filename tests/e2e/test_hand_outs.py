@@ -10,7 +10,7 @@ import pytest
 from app.context import open_context
 from sandbox.process import SandboxProcess
 from tests.e2e.fleet import another_service
-from tests.e2e.house import APP, open_house
+from tests.e2e.harness import APP, open_harness
 from tests.fixtures.tokens import due_chains
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -25,15 +25,15 @@ async def test_1000_callers_of_4_services_cause_one_refresh(
 ):
     changes = {"database_url": postgresql_url, "database_pool_size": 8}
     async with AsyncExitStack() as stack:
-        house = await stack.enter_async_context(open_house(sandbox, folder, **changes))
-        others = [stack.enter_async_context(another_service(house)) for _ in range(SERVICES - 1)]
-        services = [house.service, *(await asyncio.gather(*others))]
-        context = await stack.enter_async_context(open_context(house.settings))
+        harness = await stack.enter_async_context(open_harness(sandbox, folder, **changes))
+        others = [stack.enter_async_context(another_service(harness)) for _ in range(SERVICES - 1)]
+        services = [harness.service, *(await asyncio.gather(*others))]
+        context = await stack.enter_async_context(open_context(harness.settings))
         clients = [
             await stack.enter_async_context(
                 httpx.AsyncClient(
                     base_url=service.url,
-                    headers={"X-API-Key": house.key},
+                    headers={"X-API-Key": harness.key},
                     limits=httpx.Limits(max_connections=CALLERS),
                     timeout=60,
                     trust_env=False,
@@ -53,5 +53,5 @@ async def test_1000_callers_of_4_services_cause_one_refresh(
         assert await chain.refreshes() == 1
         assert len(tokens) == SERVICES * CALLERS
         assert len(set(tokens)) == 1
-        assert await house.whose(tokens[0]) == chain.account
+        assert await harness.whose(tokens[0]) == chain.account
         assert len(await chain.events("token.read")) == SERVICES * CALLERS, "every read is in the audit"

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import APP, House, open_house
+from tests.e2e.harness import APP, ServiceHarness, open_harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -19,9 +19,9 @@ STAGES = [
 SCOPES = ["tweet.read", "users.read", "offline.access"]
 
 
-async def assert_stored(house: House, account: str, app: str = APP) -> None:
+async def assert_stored(harness: ServiceHarness, account: str, app: str = APP) -> None:
     """Encrypted in the row, and working once opened."""
-    row, tokens = await house.credential(account, app), await house.tokens(account, app)
+    row, tokens = await harness.credential(account, app), await harness.tokens(account, app)
     assert row is not None
     assert row.scopes == list(tokens.scopes)
     for sealed, secret in (
@@ -31,44 +31,44 @@ async def assert_stored(house: House, account: str, app: str = APP) -> None:
         assert sealed is not None
         assert secret is not None
         assert secret.get_secret_value() not in sealed
-    assert await house.whose(tokens.access_token.get_secret_value()) == account
+    assert await harness.whose(tokens.access_token.get_secret_value()) == account
 
 
-async def test_the_answer_comes_at_once_and_the_tokens_follow(house: House, account: str):
-    answer = await house.post(account, request_id="happy-1")
+async def test_the_answer_comes_at_once_and_the_tokens_follow(harness: ServiceHarness, account: str):
+    answer = await harness.post(account, request_id="happy-1")
     body = answer.json()
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/authorize/{body['data']['session_id']}"
     assert answer.headers["x-request-id"] == body["request_id"] == "happy-1"
     assert (body["success"], body["error"], body["error_code"]) == (True, None, None)
     assert body["data"]["status"] in ("pending", "in_progress")
-    assert body["data"]["profile_id"] == await house.profile_id(account)
+    assert body["data"]["profile_id"] == await harness.profile_id(account)
 
-    session = await house.ended(body["data"]["session_id"])
+    session = await harness.ended(body["data"]["session_id"])
     assert session["status"] == "completed"
     assert list(session["stage_seconds"]) == STAGES
     assert sorted(session["stage_seconds"].values()) == list(session["stage_seconds"].values())
     assert (session["scopes"], session["missing_scopes"]) == (SCOPES, [])
     assert (session["attempts"], session["error_code"], session["request_id"]) == (1, None, "happy-1")
-    await assert_stored(house, account)
-    await house.nothing_left(account)
+    await assert_stored(harness, account)
+    await harness.nothing_left(account)
 
 
-async def test_prefer_wait_answers_with_the_end(house: House, account: str):
-    answer = await house.post(account, wait=40)
+async def test_prefer_wait_answers_with_the_end(harness: ServiceHarness, account: str):
+    answer = await harness.post(account, wait=40)
     assert answer.status_code == 202
     assert answer.json()["data"]["status"] == "completed"
 
 
-async def test_a_handle_is_taken_as_people_write_it(house: House, account: str):
-    answer = await house.post(f"@{account.upper()}", wait=40)
+async def test_a_handle_is_taken_as_people_write_it(harness: ServiceHarness, account: str):
+    answer = await harness.post(f"@{account.upper()}", wait=40)
     assert answer.json()["data"]["account_id"] == account
     assert answer.json()["data"]["status"] == "completed"
 
 
-async def test_every_stage_is_an_event_under_the_same_request_id(house: House, account: str):
-    session = await house.authorize(account, request_id="events-1")
-    events = await house.events(session["session_id"])
+async def test_every_stage_is_an_event_under_the_same_request_id(harness: ServiceHarness, account: str):
+    session = await harness.authorize(account, request_id="events-1")
+    events = await harness.events(session["session_id"])
     assert [event.data["stage"] for event in events if event.event_type == "authorization.stage"] == STAGES[
         :-1
     ]
@@ -81,44 +81,46 @@ async def test_every_stage_is_an_event_under_the_same_request_id(house: House, a
     assert {event.request_id for event in events} == {"events-1"}
 
 
-async def test_a_smaller_grant_is_recorded(house: House, account: str):
-    await house.admin.set_fault(
+async def test_a_smaller_grant_is_recorded(harness: ServiceHarness, account: str):
+    await harness.admin.set_fault(
         "provider.authorize", "smaller_scope", account=account, scope="tweet.read users.read"
     )
-    session = await house.authorize(account)
+    session = await harness.authorize(account)
     assert session["status"] == "completed"
     assert session["scopes"] == ["tweet.read", "users.read"]
     assert session["missing_scopes"] == ["offline.access"]
-    row = await house.credential(account)
+    row = await harness.credential(account)
     assert row is not None
     assert (row.scopes, row.refresh_token) == (["tweet.read", "users.read"], None)
 
 
-async def test_a_second_authorization_replaces_the_tokens(house: House, account: str):
-    await house.authorize(account)
-    first = (await house.tokens(account)).access_token.get_secret_value()
-    assert (await house.authorize(account))["status"] == "completed"
-    row = await house.credential(account)
+async def test_a_second_authorization_replaces_the_tokens(harness: ServiceHarness, account: str):
+    await harness.authorize(account)
+    first = (await harness.tokens(account)).access_token.get_secret_value()
+    assert (await harness.authorize(account))["status"] == "completed"
+    row = await harness.credential(account)
     assert row is not None
     assert row.version == 2
-    assert await house.whose(first) is None
-    await assert_stored(house, account)
+    assert await harness.whose(first) is None
+    await assert_stored(harness, account)
 
 
-async def test_a_public_client_with_a_callback_page(house: House, account: str):
-    assert (await house.authorize(account, "AIOTT2"))["status"] == "completed"
-    await assert_stored(house, account, "AIOTT2")
+async def test_a_public_client_with_a_callback_page(harness: ServiceHarness, account: str):
+    assert (await harness.authorize(account, "AIOTT2"))["status"] == "completed"
+    await assert_stored(harness, account, "AIOTT2")
 
 
 @pytest.mark.parametrize("app", ["AIOTT2", "AIOTT3"])
-async def test_a_callback_page_that_never_answers_is_not_waited_for(house: House, account: str, app: str):
-    await house.admin.set_fault("provider.authorize", "callback_hang", account=account)
-    session = await house.authorize(account, app)
+async def test_a_callback_page_that_never_answers_is_not_waited_for(
+    harness: ServiceHarness, account: str, app: str
+):
+    await harness.admin.set_fault("provider.authorize", "callback_hang", account=account)
+    session = await harness.authorize(account, app)
     assert session["status"] == "completed"
     times = session["stage_seconds"]
     assert times["code_received"] - times["consent_given"] < 2
-    await assert_stored(house, account, app)
-    await house.nothing_left(account)
+    await assert_stored(harness, account, app)
+    await harness.nothing_left(account)
 
 
 @pytest.mark.parametrize(
@@ -135,19 +137,19 @@ async def test_no_redirect_uri_needs_a_listener(folder, redirect_uri: str):
     arguments = ("--aiott1-redirect-uri", redirect_uri)
     async with (
         SandboxProcess(accounts=1, data_dir=folder / "redirects", arguments=arguments) as sandbox,
-        open_house(sandbox, folder) as house,
+        open_harness(sandbox, folder) as harness,
     ):
-        session = await house.authorize("sandbox_001")
+        session = await harness.authorize("sandbox_001")
         assert (session["status"], session["error"]) == ("completed", None)
-        await assert_stored(house, "sandbox_001")
+        await assert_stored(harness, "sandbox_001")
 
 
 async def test_the_same_on_postgresql(sandbox: SandboxProcess, folder, account: str, postgresql_url: str):
-    async with open_house(sandbox, folder, database_url=postgresql_url) as house:
-        sessions = await asyncio.gather(*(house.authorize(account, app) for app in ("AIOTT1", "AIOTT2")))
+    async with open_harness(sandbox, folder, database_url=postgresql_url) as harness:
+        sessions = await asyncio.gather(*(harness.authorize(account, app) for app in ("AIOTT1", "AIOTT2")))
         assert [db["status"] for db in sessions] == ["completed", "completed"]
         assert [list(db["stage_seconds"]) for db in sessions] == [STAGES, STAGES]
-        await assert_stored(house, account)
-        await house.nothing_left(account)
-        async with house._reading() as db:
+        await assert_stored(harness, account)
+        await harness.nothing_left(account)
+        async with harness._reading() as db:
             assert "PostgreSQL" in await db.scalar(text("select version()"))

@@ -9,24 +9,28 @@ import pytest
 import pytest_asyncio
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import APP, House, open_house
+from tests.e2e.harness import APP, ServiceHarness, open_harness
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def retrying(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
-    async with open_house(sandbox, folder, max_attempts=2, retry_wait=0.05) as house:
-        yield house
+async def retrying(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
+    async with open_harness(sandbox, folder, max_attempts=2, retry_wait=0.05) as harness:
+        yield harness
 
 
-async def call(house: House, path: str, *, key: str | None = None, **body: object) -> httpx.Response:
+async def call(
+    harness: ServiceHarness, path: str, *, key: str | None = None, **body: object
+) -> httpx.Response:
     headers = {"Idempotency-Key": key} if key else {}
-    return await house._call("POST", path, headers=headers, json=body)
+    return await harness._call("POST", path, headers=headers, json=body)
 
 
-async def test_a_cancelled_session_stops_its_browser_and_can_be_tried_again(retrying: House, account: str):
+async def test_a_cancelled_session_stops_its_browser_and_can_be_tried_again(
+    retrying: ServiceHarness, account: str
+):
     await retrying.admin.set_fault("provider.consent", "hang", account=account)
     session_id = await retrying.ask(account)
     await retrying.reached(session_id, "consent_given")
@@ -51,14 +55,16 @@ async def test_a_cancelled_session_stops_its_browser_and_can_be_tried_again(retr
     await retrying.nothing_left(account)
 
 
-async def test_a_failure_that_passes_costs_one_attempt(retrying: House, account: str):
+async def test_a_failure_that_passes_costs_one_attempt(retrying: ServiceHarness, account: str):
     await retrying.admin.set_fault("local.start", "status", status=500, account=account, times=1)
     session = await retrying.authorize(account)
     assert (session["status"], session["error_code"]) == ("completed", None)
     assert [attempt["error_code"] for attempt in session["attempt_list"]] == ["GOLOGIN_API_ERROR", None]
 
 
-async def test_a_failure_that_stays_ends_the_session_after_the_last_attempt(retrying: House, account: str):
+async def test_a_failure_that_stays_ends_the_session_after_the_last_attempt(
+    retrying: ServiceHarness, account: str
+):
     await retrying.admin.set_fault("local.start", "status", status=500, account=account)
     session = await retrying.authorize(account)
     assert (session["status"], session["error_code"], session["attempts"]) == (
@@ -68,7 +74,7 @@ async def test_a_failure_that_stays_ends_the_session_after_the_last_attempt(retr
     )
 
 
-async def test_the_same_key_gives_the_same_session_over_http(retrying: House, account: str):
+async def test_the_same_key_gives_the_same_session_over_http(retrying: ServiceHarness, account: str):
     body = {"account_id": account, "api_app": APP}
     first = await call(retrying, "/authorize", key=f"key-{account}", **body)
     second = await call(retrying, "/authorize", key=f"key-{account}", **body)
@@ -80,7 +86,7 @@ async def test_the_same_key_gives_the_same_session_over_http(retrying: House, ac
     assert (await retrying.ended(first.json()["data"]["session_id"]))["status"] == "completed"
 
 
-async def test_a_caller_may_want_it_sooner_than_the_settings(retrying: House, account: str):
+async def test_a_caller_may_want_it_sooner_than_the_settings(retrying: ServiceHarness, account: str):
     await retrying.admin.set_fault("provider.consent", "hang", account=account)
     answer = await call(
         retrying, "/authorize", account_id=account, api_app=APP, timeout_seconds=2, force=True

@@ -2,19 +2,19 @@
 
 import pytest
 
-from tests.e2e.house import House
+from tests.e2e.harness import ServiceHarness
 from tests.fixtures.oauth1 import APP, whose
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_the_same_path_ends_with_a_token_and_its_secret(house: House, account: str):
-    session = await house.authorize(account, APP)
+async def test_the_same_path_ends_with_a_token_and_its_secret(harness: ServiceHarness, account: str):
+    session = await harness.authorize(account, APP)
     assert (session["status"], session["error"]) == ("completed", None)
     assert (session["scopes"], session["missing_scopes"]) == ([], [])
-    tokens = await house.tokens(account, APP)
-    assert await whose(house.sandbox.info, tokens) == account
-    await house.nothing_left(account)
+    tokens = await harness.tokens(account, APP)
+    assert await whose(harness.sandbox.info, tokens) == account
+    await harness.nothing_left(account)
 
 
 @pytest.mark.parametrize(
@@ -25,21 +25,25 @@ async def test_the_same_path_ends_with_a_token_and_its_secret(house: House, acco
         ("wrong_account_unseen", "failed", "ACCOUNT_MISMATCH"),
     ],
 )
-async def test_what_may_come_instead(house: House, account: str, fault: str, status: str, code: str):
-    await house.admin.set_fault("provider.oauth1_authorize", fault, account=account)
-    session = await house.authorize(account, APP)
+async def test_what_may_come_instead(
+    harness: ServiceHarness, account: str, fault: str, status: str, code: str
+):
+    await harness.admin.set_fault("provider.oauth1_authorize", fault, account=account)
+    session = await harness.authorize(account, APP)
     assert (session["status"], session["error_code"]) == (status, code)
-    assert await house.credential(account, APP) is None
+    assert await harness.credential(account, APP) is None
     if code == "ACCOUNT_MISMATCH":
-        grants = await house.admin.grants(session["error"].split("@")[1].split(",")[0])
+        grants = await harness.admin.grants(session["error"].split("@")[1].split(",")[0])
         assert [grant.usable for grant in grants if grant.app == APP] == [False]
-    await house.nothing_left(account)
+    await harness.nothing_left(account)
 
 
-async def test_an_app_that_gets_no_request_token_is_to_blame(house: House, account: str):
+async def test_an_app_that_gets_no_request_token_is_to_blame(harness: ServiceHarness, account: str):
     refusal = {"errors": [{"code": 32, "message": "Could not authenticate you."}]}
-    await house.admin.set_fault("provider.oauth1_request_token", "status", status=401, body=refusal, times=1)
-    session = await house.authorize(account, APP)
+    await harness.admin.set_fault(
+        "provider.oauth1_request_token", "status", status=401, body=refusal, times=1
+    )
+    session = await harness.authorize(account, APP)
     assert (session["status"], session["error_code"]) == ("failed", "INVALID_CLIENT")
     assert "Could not authenticate you" in session["error"]
-    await house.nothing_left(account)
+    await harness.nothing_left(account)

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from sandbox.process import SandboxProcess
 from sandbox.state import SandboxSettings
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.fixtures.plainbook import providers_file
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -28,7 +28,9 @@ async def accounts() -> list[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def plain_house(sandbox: SandboxProcess, folder: Path, accounts: list[str]) -> AsyncIterator[House]:
+async def plain_house(
+    sandbox: SandboxProcess, folder: Path, accounts: list[str]
+) -> AsyncIterator[ServiceHarness]:
     """A service with apps of X and of Plainbook."""
     for account in accounts:
         await sandbox.admin.add_profile(account)
@@ -40,12 +42,12 @@ async def plain_house(sandbox: SandboxProcess, folder: Path, accounts: list[str]
         "oauth_apps": json.dumps(apps),
         "profile_rule_pattern": r"^(?P<account>\S+)$",
     }
-    async with open_house(sandbox, folder, **changes) as house:
-        yield house
+    async with open_harness(sandbox, folder, **changes) as harness:
+        yield harness
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def house(plain_house: House) -> AsyncIterator[House]:
+async def harness(plain_house: ServiceHarness) -> AsyncIterator[ServiceHarness]:
     yield plain_house
     await plain_house.admin.change_settings(**SandboxSettings().model_dump())
 
@@ -55,41 +57,43 @@ def account(accounts: list[str]) -> str:
     return accounts.pop()
 
 
-async def login_of(house: House, access_token: str) -> str:
+async def login_of(harness: ServiceHarness, access_token: str) -> str:
     async with httpx.AsyncClient(trust_env=False) as http:
         headers = {"Authorization": f"Bearer {access_token}"}
-        answer = await http.get(f"{house.sandbox.info.plainbook_url}/me", headers=headers)
+        answer = await http.get(f"{harness.sandbox.info.plainbook_url}/me", headers=headers)
     return str(answer.raise_for_status().json()["user"]["login"])
 
 
-async def assert_completed(house: House, account: str) -> None:
-    session = await house.authorize(account, APP)
+async def assert_completed(harness: ServiceHarness, account: str) -> None:
+    session = await harness.authorize(account, APP)
     assert (session["status"], session["error"]) == ("completed", None)
     assert (session["scopes"], session["missing_scopes"]) == (["profile", "posts", "offline"], [])
-    tokens = await house.tokens(account, APP)
-    assert await login_of(house, tokens.access_token.get_secret_value()) == account
+    tokens = await harness.tokens(account, APP)
+    assert await login_of(harness, tokens.access_token.get_secret_value()) == account
     assert tokens.refresh_token is not None
-    await house.nothing_left(account)
+    await harness.nothing_left(account)
 
 
-async def test_the_account_is_chosen_behind_a_banner_and_the_form_is_sent(house: House, account: str):
-    await assert_completed(house, account)
+async def test_the_account_is_chosen_behind_a_banner_and_the_form_is_sent(
+    harness: ServiceHarness, account: str
+):
+    await assert_completed(harness, account)
 
 
 @pytest.mark.parametrize(("banner", "chooser"), [(False, False), (False, True), (True, False)])
-async def test_with_less_in_the_way(house: House, account: str, banner: bool, chooser: bool):
-    await house.admin.change_settings(plainbook_banner=banner, plainbook_chooser=chooser)
-    await assert_completed(house, account)
+async def test_with_less_in_the_way(harness: ServiceHarness, account: str, banner: bool, chooser: bool):
+    await harness.admin.change_settings(plainbook_banner=banner, plainbook_chooser=chooser)
+    await assert_completed(harness, account)
 
 
-async def test_x_and_the_other_provider_side_by_side(house: House, unused_accounts: Iterator[str]):
+async def test_x_and_the_other_provider_side_by_side(harness: ServiceHarness, unused_accounts: Iterator[str]):
     account = next(unused_accounts)
-    first = await house.ask(account, APP)
-    second = await house.ask(account, "AIOTT1")
-    assert [(await house.ended(each))["status"] for each in (first, second)] == ["completed", "completed"]
-    tokens = await house.tokens(account, APP)
-    assert await login_of(house, tokens.access_token.get_secret_value()) == account
-    assert await house.whose((await house.tokens(account)).access_token.get_secret_value()) == account
+    first = await harness.ask(account, APP)
+    second = await harness.ask(account, "AIOTT1")
+    assert [(await harness.ended(each))["status"] for each in (first, second)] == ["completed", "completed"]
+    tokens = await harness.tokens(account, APP)
+    assert await login_of(harness, tokens.access_token.get_secret_value()) == account
+    assert await harness.whose((await harness.tokens(account)).access_token.get_secret_value()) == account
 
 
 @pytest.mark.parametrize(
@@ -103,17 +107,19 @@ async def test_x_and_the_other_provider_side_by_side(house: House, unused_accoun
         ("wrong_issuer", "failed", "ISSUER_MISMATCH"),
     ],
 )
-async def test_what_the_page_may_say_instead(house: House, account: str, fault: str, status: str, code: str):
-    await house.admin.set_fault("plainbook.authorize", fault, account=account)
-    session = await house.authorize(account, APP)
+async def test_what_the_page_may_say_instead(
+    harness: ServiceHarness, account: str, fault: str, status: str, code: str
+):
+    await harness.admin.set_fault("plainbook.authorize", fault, account=account)
+    session = await harness.authorize(account, APP)
     assert (session["status"], session["error_code"]) == (status, code)
-    assert await house.credential(account, APP) is None
-    await house.nothing_left(account)
+    assert await harness.credential(account, APP) is None
+    await harness.nothing_left(account)
 
 
-async def test_an_error_of_its_api_is_called_by_its_name(house: House, account: str):
-    await house.admin.set_fault("plainbook.me", "status", account=account, status=503)
-    session = await house.authorize(account, APP)
+async def test_an_error_of_its_api_is_called_by_its_name(harness: ServiceHarness, account: str):
+    await harness.admin.set_fault("plainbook.me", "status", account=account, status=503)
+    session = await harness.authorize(account, APP)
     assert session["error_code"] == "TWITTER_API_ERROR", session
     assert session["error"].startswith("Plainbook API error (503)")
-    assert [grant.usable for grant in await house.admin.grants(account)] == [False]
+    assert [grant.usable for grant in await harness.admin.grants(account)] == [False]

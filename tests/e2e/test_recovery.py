@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from app.models import utc_now
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.own_postgresql import OwnPostgresql, own_postgresql, runtime_folder
 from tests.e2e.watcher import watched_browsers
 from tests.fixtures.waiting import eventually
@@ -55,29 +55,31 @@ POINTS = [
 ]
 
 
-async def asked_at(house: House, endpoint: str, account: str, *, times: int = 1) -> None:
+async def asked_at(harness: ServiceHarness, endpoint: str, account: str, *, times: int = 1) -> None:
     """The service has called there, and perhaps waits for the answer."""
 
     async def seen() -> bool:
-        return len(await house.admin.requests(endpoint=endpoint, account=account)) >= times
+        return len(await harness.admin.requests(endpoint=endpoint, account=account)) >= times
 
     await eventually(seen, RECOVERY)
 
 
-async def assert_done(house: House, session_id: str, account: str, *, attempts: int | None = None) -> None:
+async def assert_done(
+    harness: ServiceHarness, session_id: str, account: str, *, attempts: int | None = None
+) -> None:
     """Completed, by that many attempts, one set of tokens, which work; nothing runs on."""
     async with asyncio.timeout(RECOVERY):
-        session = await house.ended(session_id)
+        session = await harness.ended(session_id)
     assert session["status"] == "completed", session
     assert attempts in (None, session["attempts"])
-    await house.nothing_left(account)
-    credential = await house.credential(account)
+    await harness.nothing_left(account)
+    credential = await harness.credential(account)
     assert credential is not None
     assert credential.version == 1
-    tokens = await house.tokens(account)
-    assert await house.whose(tokens.access_token.get_secret_value()) == account
-    assert [grant.usable for grant in await house.admin.grants(account)].count(True) == 1
-    types = [event.event_type for event in await house.events(session_id)]
+    tokens = await harness.tokens(account)
+    assert await harness.whose(tokens.access_token.get_secret_value()) == account
+    assert [grant.usable for grant in await harness.admin.grants(account)].count(True) == 1
+    types = [event.event_type for event in await harness.events(session_id)]
     assert types.count("authorization.completed") == 1
 
 
@@ -90,20 +92,20 @@ async def test_killed_at_any_point_it_is_completed_once(
     sandbox: SandboxProcess, folder: Path, account: str, point: Point
 ):
     changes = SHORT | (UNHEARD_START if point.endpoint == "local.start" else {})
-    async with open_house(sandbox, folder, **changes) as house:
-        reused = (await house.admin.stats()).codes_reused
-        profile_id = await house.profile_id(account)
-        await house.admin.set_fault(point.endpoint, point.kind, account=account)
-        async with watched_browsers(sandbox.pid, house.profile_folder(profile_id)) as seen:
-            session_id = await house.ask(account)
-            await house.reached(session_id, point.stage)
-            await asked_at(house, point.endpoint, account)
-            await house.service.kill()
-            await house.admin.clear_faults(account)
-            await house.service.start()
-            await assert_done(house, session_id, account, attempts=point.attempts)
+    async with open_harness(sandbox, folder, **changes) as harness:
+        reused = (await harness.admin.stats()).codes_reused
+        profile_id = await harness.profile_id(account)
+        await harness.admin.set_fault(point.endpoint, point.kind, account=account)
+        async with watched_browsers(sandbox.pid, harness.profile_folder(profile_id)) as seen:
+            session_id = await harness.ask(account)
+            await harness.reached(session_id, point.stage)
+            await asked_at(harness, point.endpoint, account)
+            await harness.service.kill()
+            await harness.admin.clear_faults(account)
+            await harness.service.start()
+            await assert_done(harness, session_id, account, attempts=point.attempts)
         assert seen.most_of_one_profile == 1
-        assert (await house.admin.stats()).codes_reused == reused
+        assert (await harness.admin.stats()).codes_reused == reused
 
 
 # The database goes away
@@ -118,25 +120,25 @@ async def postgresql() -> AsyncIterator[OwnPostgresql]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def over_postgresql(
     sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory, postgresql: OwnPostgresql
-) -> AsyncIterator[House]:
+) -> AsyncIterator[ServiceHarness]:
     parent = tmp_path_factory.mktemp("recovery")
-    async with open_house(
+    async with open_harness(
         sandbox, parent, database_url=postgresql.url, max_attempts=3, retry_wait=0.1
-    ) as house:
-        yield house
+    ) as harness:
+        yield harness
 
 
 @asynccontextmanager
-async def away(house: House, postgresql: OwnPostgresql) -> AsyncIterator[None]:
+async def away(harness: ServiceHarness, postgresql: OwnPostgresql) -> AsyncIterator[None]:
     """The database is killed, and started again at the end, but not before the service has met its absence."""
-    known = len(house.service.log_lines())
+    known = len(harness.service.log_lines())
     await postgresql.kill()
     try:
         yield
 
         async def met() -> bool:
             words = ("database.unavailable", "call.retried", "authorization.stage_not_recorded")
-            return any(line["event"] in words for line in house.service.log_lines()[known:])
+            return any(line["event"] in words for line in harness.service.log_lines()[known:])
 
         await eventually(met, RECOVERY)
     finally:
@@ -144,41 +146,41 @@ async def away(house: House, postgresql: OwnPostgresql) -> AsyncIterator[None]:
 
 
 async def test_the_database_is_away_when_a_session_is_due(
-    over_postgresql: House, postgresql: OwnPostgresql, account: str
+    over_postgresql: ServiceHarness, postgresql: OwnPostgresql, account: str
 ):
-    house = over_postgresql
+    harness = over_postgresql
     due = utc_now() + timedelta(seconds=1.5)
-    session_id = await house.ask(account, not_before=due.isoformat())
-    async with away(house, postgresql):
-        refused = await house.post(account)
+    session_id = await harness.ask(account, not_before=due.isoformat())
+    async with away(harness, postgresql):
+        refused = await harness.post(account)
         assert (refused.status_code, refused.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
         assert int(refused.headers["Retry-After"]) > 0
         await asyncio.sleep((due - utc_now()).total_seconds())
-    await assert_done(house, session_id, account, attempts=1)
+    await assert_done(harness, session_id, account, attempts=1)
 
 
 async def test_the_database_is_away_while_stages_are_reached(
-    over_postgresql: House, postgresql: OwnPostgresql, account: str
+    over_postgresql: ServiceHarness, postgresql: OwnPostgresql, account: str
 ):
-    house = over_postgresql
-    await house.admin.set_fault("provider.consent", "delay", account=account, seconds=1)
-    session_id = await house.ask(account)
-    await asked_at(house, "provider.consent", account)
-    async with away(house, postgresql):
-        await asked_at(house, "provider.token", account)
-    await assert_done(house, session_id, account, attempts=1)
+    harness = over_postgresql
+    await harness.admin.set_fault("provider.consent", "delay", account=account, seconds=1)
+    session_id = await harness.ask(account)
+    await asked_at(harness, "provider.consent", account)
+    async with away(harness, postgresql):
+        await asked_at(harness, "provider.token", account)
+    await assert_done(harness, session_id, account, attempts=1)
 
 
 async def test_the_database_is_away_when_the_tokens_are_to_be_stored(
-    over_postgresql: House, postgresql: OwnPostgresql, account: str
+    over_postgresql: ServiceHarness, postgresql: OwnPostgresql, account: str
 ):
     """They are in memory only, and the code is spent: they are kept until they can be stored."""
-    house = over_postgresql
-    await house.admin.set_fault("provider.me", "delay", account=account, seconds=1)
-    session_id = await house.ask(account)
-    await asked_at(house, "provider.me", account)
-    async with away(house, postgresql):
+    harness = over_postgresql
+    await harness.admin.set_fault("provider.me", "delay", account=account, seconds=1)
+    session_id = await harness.ask(account)
+    await asked_at(harness, "provider.me", account)
+    async with away(harness, postgresql):
         pass
-    await assert_done(house, session_id, account, attempts=1)
-    assert await house.admin.requests(endpoint="provider.revoke", account=account) == []
-    assert len(await house.admin.requests(endpoint="provider.token", account=account)) == 1
+    await assert_done(harness, session_id, account, attempts=1)
+    assert await harness.admin.requests(endpoint="provider.revoke", account=account) == []
+    assert len(await harness.admin.requests(endpoint="provider.token", account=account)) == 1

@@ -22,7 +22,7 @@ from app.utils.exceptions import ReauthorizationRequiredException
 from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Command, Commands, commands
-from tests.e2e.house import House, environment_for
+from tests.e2e.harness import ServiceHarness, environment_for
 from tests.fixtures.tokens import Chain
 from tests.fixtures.waiting import eventually
 
@@ -68,7 +68,9 @@ class Killed:
 
 
 @asynccontextmanager
-async def surroundings(folder: Path, database_url: str) -> AsyncIterator[tuple[House, Context, Commands]]:
+async def surroundings(
+    folder: Path, database_url: str
+) -> AsyncIterator[tuple[ServiceHarness, Context, Commands]]:
     """The house's service is not started."""
     changes = {
         "repair_interval": 0.2,
@@ -78,13 +80,15 @@ async def surroundings(folder: Path, database_url: str) -> AsyncIterator[tuple[H
     }
     async with SandboxProcess(accounts=KILLS, data_dir=folder / "profiles") as sandbox:
         environment = environment_for(sandbox, folder, database_url=database_url, **changes)
-        house = House(sandbox, ServiceProcess(folder, environment), environment, folder)
-        async with open_context(house.settings) as context, commands(folder / "killed") as run:
+        harness = ServiceHarness(sandbox, ServiceProcess(folder, environment), environment, folder)
+        async with open_context(harness.settings) as context, commands(folder / "killed") as run:
             await context.fleet.gologin.sync_profiles()
-            yield house, context, run
+            yield harness, context, run
 
 
-async def kill_at(step: Step, chain: Chain, house: House, run: Commands, earlier: Sequence[Killed]) -> None:
+async def kill_at(
+    step: Step, chain: Chain, harness: ServiceHarness, run: Commands, earlier: Sequence[Killed]
+) -> None:
     """A new process, which first gets for earlier accounts what can be got without a browser."""
     if step.revoked:
         await chain.admin.revoke_grants(chain.account)
@@ -93,7 +97,7 @@ async def kill_at(step: Step, chain: Chain, house: House, run: Commands, earlier
         await chain.admin.set_fault("provider.token", kind, account=chain.account, times=1, **details)
     watched = {"KILL_POINT": step.point, "KILL_ACCOUNT": chain.account}
     command = await run.start(
-        "serve", environment=house.environment | KILLED | watched, prelude="tests.fixtures.kill_points"
+        "serve", environment=harness.environment | KILLED | watched, prelude="tests.fixtures.kill_points"
     )
     try:
         await eventually(lambda: are_settled([each for each in earlier if not each.step.repaired]), 60)
@@ -117,13 +121,13 @@ async def are_settled(killed: Sequence[Killed]) -> bool:
     return all(row.status is CredentialStatus.ACTIVE and row.version == 2 for row in rows)
 
 
-async def mend(house: House, killed: Sequence[Killed]) -> None:
+async def repair(harness: ServiceHarness, killed: Sequence[Killed]) -> None:
     """The service does it all, in real browsers."""
-    await house.service.start()
+    await harness.service.start()
     try:
         await eventually(lambda: are_settled(killed), 60 + 5 * KILLS)
     finally:
-        await house.service.stop()
+        await harness.service.stop()
 
 
 async def mend_without_browser(context: Context, killed: Sequence[Killed]) -> None:
@@ -142,7 +146,7 @@ async def mend_without_browser(context: Context, killed: Sequence[Killed]) -> No
     await repair.run_once()
     for each in repaired:
         with pytest.raises(ReauthorizationRequiredException) as caught:
-            await each.chain.hand_out()
+            await each.chain.get_access_token()
         assert caught.value.data["session_id"], each.step
         await each.chain.authorize()
     assert await are_settled(killed)
@@ -156,7 +160,7 @@ async def judge(one: Killed) -> None:
     assert broken == ([AMBIGUOUS] if one.step.repaired else []), point
     assert len(await chain.events("credential.recovered")) == len(broken), point
     for force, version in ((False, 2), (True, 3)):  # the chain goes on
-        handed = await chain.hand_out(force=force)
+        handed = await chain.get_access_token(force=force)
         assert handed.row.version == version, point
         assert (await chain.who(handed.access_token)).username == chain.account, point
     assert await chain.usable_grants() == 1, point
@@ -168,16 +172,16 @@ async def judge(one: Killed) -> None:
 )
 async def test_no_chain_is_broken_silently(tmp_path: Path, database_url: str):
     killed: list[Killed] = []
-    async with surroundings(tmp_path, database_url) as (house, context, run):
-        for step, account in zip(cycle(STEPS), house.sandbox.info.accounts, strict=False):
-            chain = Chain(context, house.admin, account)
+    async with surroundings(tmp_path, database_url) as (harness, context, run):
+        for step, account in zip(cycle(STEPS), harness.sandbox.info.accounts, strict=False):
+            chain = Chain(context, harness.admin, account)
             await chain.authorize()
-            await kill_at(step, chain, house, run, killed)
+            await kill_at(step, chain, harness, run, killed)
             killed.append(Killed(step, chain))
-        await (mend(house, killed) if AT_LENGTH else mend_without_browser(context, killed))
+        await (repair(harness, killed) if AT_LENGTH else mend_without_browser(context, killed))
         for one in killed:
             await judge(one)
-        assert (await house.admin.stats()).refresh_tokens_reused_by_account == {}
+        assert (await harness.admin.stats()).refresh_tokens_reused_by_account == {}
     print(f"\n{table(killed)}")
 
 

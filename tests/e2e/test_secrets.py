@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from app.models import ApiKey
 from sandbox.process import SandboxProcess
-from tests.e2e.house import APP, House, open_house
+from tests.e2e.harness import APP, ServiceHarness, open_harness
 
 # One group: one run of all that can go right or wrong is looked at by every test.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("secrets")]
@@ -38,7 +38,7 @@ KEYS = {"timestamp", "level", "logger", "event", "service", "environment"}
 
 @dataclass(frozen=True)
 class Run:
-    house: House
+    harness: ServiceHarness
     sessions: list[dict[str, Any]]
     api_key: str
     cookies: list[str]
@@ -47,35 +47,35 @@ class Run:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def run(sandbox: SandboxProcess, folder: Path, unused_accounts) -> AsyncIterator[Run]:
     """Every kind of end, at the most talkative log level, and a service that runs still."""
-    async with open_house(sandbox, folder, log_level="DEBUG", max_concurrent_profiles=4) as house:
-        api_key = await house.service.run("keys", "create", "a caller")
-        house.key = api_key
+    async with open_harness(sandbox, folder, log_level="DEBUG", max_concurrent_profiles=4) as harness:
+        api_key = await harness.service.run("keys", "create", "a caller")
+        harness.key = api_key
         asked: dict[str, str] = {}
         for app in ("AIOTT1", "AIOTT2", "AIOTT3", "AIOTT4"):
             account = next(unused_accounts)
-            asked[await house.ask(account, app, request_id=f"run-{app}")] = account
+            asked[await harness.ask(account, app, request_id=f"run-{app}")] = account
         for number, (endpoint, kind, details) in enumerate(FAULTS):
             account = next(unused_accounts)
-            await house.admin.set_fault(endpoint, kind, account=account, **details)
+            await harness.admin.set_fault(endpoint, kind, account=account, **details)
             if endpoint == "provider.revoke":
-                await house.admin.set_fault("provider.me", "wrong_account", account=account)
+                await harness.admin.set_fault("provider.me", "wrong_account", account=account)
             app = "AIOTT4" if "oauth1" in endpoint else APP
-            asked[await house.ask(account, app, request_id=f"run-{number}")] = account
-        sessions = [await house.ended(session_id) for session_id in asked]
+            asked[await harness.ask(account, app, request_id=f"run-{number}")] = account
+        sessions = [await harness.ended(session_id) for session_id in asked]
         for account in asked.values():
-            await house.nothing_left(account)
-        cookies = [next(iter((await house.admin.sign_in(account)).values())) for account in asked.values()]
-        yield Run(house, sessions, api_key, cookies)
+            await harness.nothing_left(account)
+        cookies = [next(iter((await harness.admin.sign_in(account)).values())) for account in asked.values()]
+        yield Run(harness, sessions, api_key, cookies)
 
 
-def files_of(house: House) -> dict[str, bytes]:
+def files_of(harness: ServiceHarness) -> dict[str, bytes]:
     """All that the service has written anywhere."""
-    return {path.name: path.read_bytes() for path in house.folder.rglob("*") if path.is_file()}
+    return {path.name: path.read_bytes() for path in harness.folder.rglob("*") if path.is_file()}
 
 
 async def secrets_of(run: Run) -> dict[str, str]:
-    environment, info = run.house.environment, run.house.sandbox.info
-    issued = await run.house.admin.issued()
+    environment, info = run.harness.environment, run.harness.sandbox.info
+    issued = await run.harness.admin.issued()
     lists = issued.model_dump() | {"cookie": run.cookies}
     single = {
         "API key": run.api_key,
@@ -104,7 +104,7 @@ async def test_the_run_went_as_meant(run: Run):
 
 
 async def test_no_secret_is_written_anywhere(run: Run):
-    secrets, files = await secrets_of(run), files_of(run.house)
+    secrets, files = await secrets_of(run), files_of(run.harness)
     assert {"service.db", "service.log"} <= files.keys()
     assert all(len(secret) > 10 for secret in secrets.values())
     assert len(secrets) > 50
@@ -119,12 +119,12 @@ async def test_no_secret_is_written_anywhere(run: Run):
 
 async def test_no_secret_is_answered(run: Run):
     secrets = await secrets_of(run)
-    answers = json.dumps([await run.house.session(session["session_id"]) for session in run.sessions])
+    answers = json.dumps([await run.harness.session(session["session_id"]) for session in run.sessions])
     assert [name for name, secret in secrets.items() if secret in answers] == []
 
 
 async def test_every_line_is_json_with_the_same_keys(run: Run):
-    lines = run.house.service.log_path.read_text().splitlines()
+    lines = run.harness.service.log_path.read_text().splitlines()
     parsed = [json.loads(line) for line in lines]
     assert len(parsed) > 100
     for line in parsed:
@@ -139,7 +139,7 @@ async def test_every_line_is_json_with_the_same_keys(run: Run):
 async def test_every_line_about_an_authorization_carries_its_request_id(run: Run):
     of_session = {session["session_id"]: session for session in run.sessions}
     of_account = {session["account_id"]: session for session in run.sessions}
-    lines = run.house.service.log_lines()
+    lines = run.harness.service.log_lines()
     about = [line for line in lines if "session_id" in line or "account_id" in line or "profile_id" in line]
     assert len(about) > 5 * len(run.sessions)
     for line in about:
@@ -150,7 +150,7 @@ async def test_every_line_about_an_authorization_carries_its_request_id(run: Run
 
 
 async def test_one_request_id_leads_from_the_post_to_the_end(run: Run):
-    lines = run.house.service.log_lines()
+    lines = run.harness.service.log_lines()
     for session in run.sessions:
         mine = [line["event"] for line in lines if line.get("request_id") == session["request_id"]]
         assert mine.count("http.request") == 1
@@ -163,5 +163,5 @@ async def test_one_request_id_leads_from_the_post_to_the_end(run: Run):
 
 
 async def test_only_hashes_of_keys_are_stored(run: Run):
-    assert await run.house.count(ApiKey) == 1
-    assert run.api_key.encode() not in b"".join(files_of(run.house).values())
+    assert await run.harness.count(ApiKey) == 1
+    assert run.api_key.encode() not in b"".join(files_of(run.harness).values())

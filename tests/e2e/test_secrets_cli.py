@@ -105,7 +105,7 @@ async def test_a_rotation_that_is_killed_half_way_is_resumed(
     doctor = await run("doctor", ENCRYPTION_KEYS=key_list("new"))
     assert doctor.code == 0, doctor.text
     assert f"key new: {2 * ROWS} stored values" in doctor.output
-    handed = await service.tokens.credentials.hand_out("filled_00007", APP, min_ttl=0, actor="tests")
+    handed = await service.tokens.credentials.get_access_token("filled_00007", APP, min_ttl=0, actor="tests")
     assert handed.access_token.get_secret_value() == access_token("filled_00007")
 
 
@@ -201,7 +201,7 @@ async def test_tokens_are_imported_and_accounts_exported(
     assert (anna.provider_user_id, anna.scopes, anna.version) == ("42", ["tweet.read", "users.read"], 1)
     assert anna.token_expires_at > anna.refresh_due_at > utc_now() >= berta.refresh_due_at
     assert (clara.token_expires_at, clara.refresh_due_at) == (None, None)
-    handed = await service.tokens.credentials.hand_out("clara", APP, min_ttl=0, actor="tests")
+    handed = await service.tokens.credentials.get_access_token("clara", APP, min_ttl=0, actor="tests")
     assert handed.oauth_token_secret is not None
     assert handed.oauth_token_secret.get_secret_value() == "s3cret-secret"
     file.write_text("\n".join([*lines[:2], "berta,AIOTT1,s3cret-newer,,,,,"]))

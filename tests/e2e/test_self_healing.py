@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from app.models import AuthorizationSession, Event, WorkerRun
 from sandbox.process import SandboxProcess
-from tests.e2e.house import APP, House, open_house
+from tests.e2e.harness import APP, ServiceHarness, open_harness
 from tests.fixtures.waiting import eventually
 
 pytestmark = [
@@ -23,30 +23,30 @@ A_DAY = 2
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def healing(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[House]:
+async def healing(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
     # Attempts are for a browser that does not come up on a busy machine.
     changes = {"repair_interval": 0.1, "repair_per_day": A_DAY, "max_attempts": 5, "retry_wait": 0.1}
-    async with open_house(sandbox, folder, **changes) as house:
-        yield house
+    async with open_harness(sandbox, folder, **changes) as harness:
+        yield harness
 
 
-async def call(house: House, method: str, account: str, action: str) -> dict[str, Any]:
-    answer = await house._call(method, f"/accounts/{account}/{action}", params={"api_app": APP})
+async def call(harness: ServiceHarness, method: str, account: str, action: str) -> dict[str, Any]:
+    answer = await harness._call(method, f"/accounts/{account}/{action}", params={"api_app": APP})
     body: dict[str, Any] = answer.json()
     return body
 
 
-async def revoked_by_its_owner(house: House, account: str) -> None:
-    session = await house.authorize(account)
+async def revoked_by_its_owner(harness: ServiceHarness, account: str) -> None:
+    session = await harness.authorize(account)
     assert session["status"] == "completed", session
-    await house.admin.revoke_grants(account)
+    await harness.admin.revoke_grants(account)
 
 
-async def session_of_repair(house: House, account: str) -> str:
+async def session_of_repair(harness: ServiceHarness, account: str) -> str:
     """As the hand-out names it."""
 
     async def named() -> str | None:
-        body = await call(house, "GET", account, "token")
+        body = await call(harness, "GET", account, "token")
         assert body["error_code"] == "REAUTHORIZATION_REQUIRED", body
         found: str | None = body["data"]["session_id"]
         return found
@@ -54,25 +54,25 @@ async def session_of_repair(house: House, account: str) -> str:
     return str(await eventually(named, 60))
 
 
-async def repairs_of(house: House, account: str) -> list[AuthorizationSession]:
+async def repairs_of(harness: ServiceHarness, account: str) -> list[AuthorizationSession]:
     query = select(AuthorizationSession).where(
         AuthorizationSession.twitter_username == account, AuthorizationSession.requested_by == "self-healing"
     )
-    async with house._reading() as db:
+    async with harness._reading() as db:
         return list(await db.scalars(query))
 
 
-async def event_types(house: House, account: str) -> list[str]:
+async def event_types(harness: ServiceHarness, account: str) -> list[str]:
     query = select(Event.event_type).where(Event.account_id == account).order_by(Event.id)
-    async with house._reading() as db:
+    async with harness._reading() as db:
         return list(await db.scalars(query))
 
 
-async def next_look(house: House) -> None:
+async def next_look(harness: ServiceHarness) -> None:
     """A further look for broken accounts has ended."""
 
     async def last() -> Any:
-        async with house._reading() as db:
+        async with harness._reading() as db:
             return await db.scalar(select(WorkerRun.last_success_at).where(WorkerRun.name == "repair"))
 
     known = await last()
@@ -83,7 +83,7 @@ async def next_look(house: House) -> None:
     await eventually(is_later, 60)
 
 
-async def test_a_revoked_chain_mends_itself(healing: House, account: str):
+async def test_a_revoked_chain_mends_itself(healing: ServiceHarness, account: str):
     await revoked_by_its_owner(healing, account)
     await healing.admin.set_fault("local.start", "delay", account=account, seconds=4, times=1)
     assert (await call(healing, "POST", account, "verify"))["error_code"] == "REAUTHORIZATION_REQUIRED"
@@ -98,7 +98,7 @@ async def test_a_revoked_chain_mends_itself(healing: House, account: str):
     await healing.nothing_left(account)
 
 
-async def test_a_person_is_asked_once_where_it_fails(healing: House, account: str):
+async def test_a_person_is_asked_once_where_it_fails(healing: ServiceHarness, account: str):
     """The next session of its own would come a day later."""
     await revoked_by_its_owner(healing, account)
     await healing.admin.set_fault("provider.authorize", "signed_out", account=account)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, open_house
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.processes import children_named, is_alive
 from tests.e2e.watcher import watched_browsers
 from tests.fixtures.waiting import eventually
@@ -23,9 +23,9 @@ EXIT_MARGIN = 2
 """Seconds for a loaded machine, on top of the grace period."""
 
 
-async def end(house: House, number: signal.Signals) -> tuple[int, float]:
+async def end(harness: ServiceHarness, number: signal.Signals) -> tuple[int, float]:
     """Sends the signal to the service alone; its exit code, and the seconds it took."""
-    process = house.service._process
+    process = harness.service._process
     assert process is not None
     began = time.monotonic()
     process.send_signal(number)
@@ -36,65 +36,65 @@ async def end(house: House, number: signal.Signals) -> tuple[int, float]:
 @asynccontextmanager
 async def hanging(
     sandbox: SandboxProcess, folder: Path, account: str, *, where: str = "provider.consent", **changes
-) -> AsyncIterator[tuple[House, str]]:
+) -> AsyncIterator[tuple[ServiceHarness, str]]:
     """A service with one authorization that hangs where the fault is, and its id."""
     stage = {"provider.consent": "consent_given", "provider.authorize": "browser_attached"}.get(where)
-    async with open_house(
+    async with open_harness(
         sandbox, folder, **({"shutdown_grace": GRACE, "max_attempts": 3} | changes)
-    ) as house:
-        await house.admin.set_fault(where, "hang", account=account)
-        session_id = await house.ask(account)
-        await house.reached(session_id, stage or "profile_starting")
-        yield house, session_id
+    ) as harness:
+        await harness.admin.set_fault(where, "hang", account=account)
+        session_id = await harness.ask(account)
+        await harness.reached(session_id, stage or "profile_starting")
+        yield harness, session_id
 
 
-def assert_no_traces(house: House, drivers: list[int]) -> None:
+def assert_no_traces(harness: ServiceHarness, drivers: list[int]) -> None:
     assert [pid for pid in drivers if is_alive(pid)] == []
-    assert list(house.temp_dir.iterdir()) == []
+    assert list(harness.temp_dir.iterdir()) == []
     assert [
-        line["event"] for line in house.service.log_lines() if line["level"] in ("error", "critical")
+        line["event"] for line in harness.service.log_lines() if line["level"] in ("error", "critical")
     ] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_idle_it_exits_at_once(sandbox: SandboxProcess, folder: Path, number: signal.Signals):
-    async with open_house(sandbox, folder) as house:
-        code, seconds = await end(house, number)
+    async with open_harness(sandbox, folder) as harness:
+        code, seconds = await end(harness, number)
         assert code == 0
         assert seconds < 3
-        assert_no_traces(house, [])
+        assert_no_traces(harness, [])
 
 
 async def test_a_caller_who_waits_is_answered(sandbox: SandboxProcess, folder: Path, account: str):
-    async with hanging(sandbox, folder, account) as (house, session_id):
-        waiting = asyncio.create_task(house.session(session_id, wait=50))
-        await eventually(lambda: _logged(house, "provider.consent", account))
+    async with hanging(sandbox, folder, account) as (harness, session_id):
+        waiting = asyncio.create_task(harness.session(session_id, wait=50))
+        await eventually(lambda: _logged(harness, "provider.consent", account))
         await asyncio.wait([waiting], timeout=0.3)
         assert not waiting.done()
-        stopping = asyncio.create_task(end(house, signal.SIGTERM))
+        stopping = asyncio.create_task(end(harness, signal.SIGTERM))
         assert (await asyncio.wait_for(waiting, GRACE))["status"] == "in_progress"
         assert (await stopping)[0] == 0
 
 
-async def _logged(house: House, endpoint: str, account: str) -> bool:
-    return bool(await house.admin.requests(endpoint=endpoint, account=account))
+async def _logged(harness: ServiceHarness, endpoint: str, account: str) -> bool:
+    return bool(await harness.admin.requests(endpoint=endpoint, account=account))
 
 
 async def test_what_can_finish_in_the_grace_period_finishes(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
-    async with open_house(sandbox, folder) as house:
-        await house.admin.set_fault("provider.consent", "delay", account=account, seconds=1.5)
-        session_id = await house.ask(account)
-        await house.reached(session_id, "consent_given")
-        drivers = children_named(house.service.pid, "chromedriver")
-        code, seconds = await end(house, signal.SIGTERM)
+    async with open_harness(sandbox, folder) as harness:
+        await harness.admin.set_fault("provider.consent", "delay", account=account, seconds=1.5)
+        session_id = await harness.ask(account)
+        await harness.reached(session_id, "consent_given")
+        drivers = children_named(harness.service.pid, "chromedriver")
+        code, seconds = await end(harness, signal.SIGTERM)
         assert (code, len(drivers)) == (0, 1)
         assert seconds < 10
-        assert (await house.row(session_id)).status == "completed"
-        assert await house.credential(account) is not None
-        await house.nothing_left(account)
-        assert_no_traces(house, drivers)
+        assert (await harness.row(session_id)).status == "completed"
+        assert await harness.credential(account) is not None
+        await harness.nothing_left(account)
+        assert_no_traces(harness, drivers)
 
 
 @pytest.mark.parametrize(
@@ -111,51 +111,51 @@ async def test_what_hangs_is_put_back_and_goes_on_after_the_restart(
 ):
     """A profile whose start was not answered is free when its browser cannot come up any more, all others at once."""
     changes = {"profile_start_timeout": 10} if where == "local.start" else {}
-    async with hanging(sandbox, folder, account, where=where, **changes) as (house, session_id):
-        drivers = children_named(house.service.pid, "chromedriver")
-        code, seconds = await end(house, number)
+    async with hanging(sandbox, folder, account, where=where, **changes) as (harness, session_id):
+        drivers = children_named(harness.service.pid, "chromedriver")
+        code, seconds = await end(harness, number)
         assert code == 0
         assert seconds < GRACE + EXIT_MARGIN
-        row = await house.row(session_id)
+        row = await harness.row(session_id)
         assert (row.status, row.stage, row.lease_token, row.error_code) == ("pending", None, None, None)
-        profile_id = await house.profile_id(account)
-        assert await house.browser_is_gone(profile_id)
-        assert await house.profile_is_free(profile_id) is (where != "local.start")
-        assert_no_traces(house, drivers)
+        profile_id = await harness.profile_id(account)
+        assert await harness.browser_is_gone(profile_id)
+        assert await harness.profile_is_free(profile_id) is (where != "local.start")
+        assert_no_traces(harness, drivers)
 
-        await house.admin.clear_faults(account)
-        await house.service.start()
-        session = await house.ended(session_id)
+        await harness.admin.clear_faults(account)
+        await harness.service.start()
+        session = await harness.ended(session_id)
         assert (session["status"], session["attempts"]) == ("completed", 1)
-        await house.nothing_left(account)
+        await harness.nothing_left(account)
 
 
 @pytest.mark.long
 async def test_waiting_sessions_survive_a_stop(sandbox: SandboxProcess, folder: Path, unused_accounts):
     first, second = next(unused_accounts), next(unused_accounts)
-    async with hanging(sandbox, folder, first, max_concurrent_profiles=1) as (house, _):
-        waiting = await house.ask(second)
-        assert (await end(house, signal.SIGTERM))[0] == 0
-        assert ((await house.row(waiting)).status, (await house.row(waiting)).attempts) == ("pending", 0)
-        await house.admin.clear_faults(first)
-        await house.service.start()
-        assert (await house.ended(waiting))["status"] == "completed"
+    async with hanging(sandbox, folder, first, max_concurrent_profiles=1) as (harness, _):
+        waiting = await harness.ask(second)
+        assert (await end(harness, signal.SIGTERM))[0] == 0
+        assert ((await harness.row(waiting)).status, (await harness.row(waiting)).attempts) == ("pending", 0)
+        await harness.admin.clear_faults(first)
+        await harness.service.start()
+        assert (await harness.ended(waiting))["status"] == "completed"
 
 
 async def test_killed_in_the_middle_the_session_is_completed_by_the_next_process(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
-    async with hanging(sandbox, folder, account, lease_seconds=3) as (house, session_id):
-        profile_id = await house.profile_id(account)
-        orphans = children_named(house.service.pid, "chromedriver")
+    async with hanging(sandbox, folder, account, lease_seconds=3) as (harness, session_id):
+        profile_id = await harness.profile_id(account)
+        orphans = children_named(harness.service.pid, "chromedriver")
         try:
-            async with watched_browsers(sandbox.pid, house.profile_folder(profile_id)) as seen:
-                await house.service.kill()
-                assert (await house.row(session_id)).status == "in_progress"
-                await house.admin.clear_faults(account)
-                await house.service.start()
-                session = await house.ended(session_id)
-                await house.nothing_left(account)
+            async with watched_browsers(sandbox.pid, harness.profile_folder(profile_id)) as seen:
+                await harness.service.kill()
+                assert (await harness.row(session_id)).status == "in_progress"
+                await harness.admin.clear_faults(account)
+                await harness.service.start()
+                session = await harness.ended(session_id)
+                await harness.nothing_left(account)
             assert (session["status"], session["attempts"]) == ("completed", 2)
             assert seen.most_of_one_profile == 1
         finally:
@@ -167,13 +167,13 @@ async def test_interrupted_too_often_it_is_not_tried_again(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
     changes = {"lease_seconds": 2, "max_attempts": 1}
-    async with hanging(sandbox, folder, account, **changes) as (house, session_id):
-        orphans = children_named(house.service.pid, "chromedriver")
-        await house.service.kill()
+    async with hanging(sandbox, folder, account, **changes) as (harness, session_id):
+        orphans = children_named(harness.service.pid, "chromedriver")
+        await harness.service.kill()
         for pid in filter(is_alive, orphans):
             os.kill(pid, signal.SIGKILL)
-        await house.service.start()
-        session = await house.ended(session_id)
+        await harness.service.start()
+        session = await harness.ended(session_id)
         assert (session["status"], session["error_code"]) == ("failed", "ATTEMPTS_EXHAUSTED")
 
 
@@ -183,12 +183,12 @@ async def test_interrupted_too_often_it_is_not_tried_again(
 async def test_a_killed_chromedriver_fails_its_session_and_is_replaced(
     sandbox: SandboxProcess, folder: Path, account: str, unused_accounts, where: str
 ):
-    async with hanging(sandbox, folder, account, where=where, max_attempts=1) as (house, session_id):
-        (driver,) = children_named(house.service.pid, "chromedriver")
+    async with hanging(sandbox, folder, account, where=where, max_attempts=1) as (harness, session_id):
+        (driver,) = children_named(harness.service.pid, "chromedriver")
         os.kill(driver, signal.SIGKILL)
-        session = await house.ended(session_id)
+        session = await harness.ended(session_id)
         assert (session["status"], session["error_code"]) == ("failed", "BROWSER_CRASHED")
-        await house.nothing_left(account)
-        assert (await house.authorize(next(unused_accounts)))["status"] == "completed"
-        (replacement,) = children_named(house.service.pid, "chromedriver")
+        await harness.nothing_left(account)
+        assert (await harness.authorize(next(unused_accounts)))["status"] == "completed"
+        (replacement,) = children_named(harness.service.pid, "chromedriver")
         assert replacement != driver

@@ -9,7 +9,7 @@ import pytest
 
 from sandbox.demo.service_process import ServiceError, ServiceProcess
 from sandbox.process import SandboxProcess
-from tests.e2e.house import environment_for, open_house
+from tests.e2e.harness import environment_for, open_harness
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -29,13 +29,13 @@ async def test_a_port_in_use_is_told_before_anybody_is_called(sandbox: SandboxPr
 async def test_a_second_service_on_one_sqlite_file_is_refused_until_the_first_has_gone(
     sandbox: SandboxProcess, folder: Path
 ):
-    async with open_house(sandbox, folder) as house:
-        second = ServiceProcess(house.folder / "second", house.environment)
-        (house.folder / "second").mkdir()
+    async with open_harness(sandbox, folder) as harness:
+        second = ServiceProcess(harness.folder / "second", harness.environment)
+        (harness.folder / "second").mkdir()
         with pytest.raises(ServiceError, match=r"DATABASE_URL: another service runs on .*service\.db"):
             await second.start()
-        assert "ok" in await house.service.run("doctor")  # commands work beside it
-        await house.service.kill()
+        assert "ok" in await harness.service.run("doctor")  # commands work beside it
+        await harness.service.kill()
         await second.start()
         assert await second.stop() == 0
 

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, environment_for, open_house
+from tests.e2e.harness import ServiceHarness, environment_for, open_harness
 from tests.e2e.test_recovery import asked_at, assert_done
 from tests.e2e.watcher import watched_browsers
 from tests.fixtures.waiting import eventually
@@ -27,9 +27,9 @@ POSTS = 30
 
 
 @contextmanager
-def full_disk(house: House) -> Iterator[None]:
+def full_disk(harness: ServiceHarness) -> Iterator[None]:
     """The service may write no file beyond two megabytes, and the database's log is longer than that already."""
-    path = make_url(house.environment["DATABASE_URL"]).database
+    path = make_url(harness.environment["DATABASE_URL"]).database
     with closing(sqlite3.connect(str(path), isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute(
@@ -38,11 +38,11 @@ def full_disk(house: House) -> Iterator[None]:
         with closing(sqlite3.connect(str(path), isolation_level=None)) as writer:
             writer.execute("CREATE TABLE filler (filler BLOB)")
             writer.execute("INSERT INTO filler VALUES (zeroblob(?))", [4 * MEGABYTE])
-            before = limited(house.service, 2 * MEGABYTE)
+            before = limited(harness.service, 2 * MEGABYTE)
             try:
                 yield
             finally:
-                limited(house.service, before)
+                limited(harness.service, before)
 
 
 def limited(process: ServiceProcess, size: int) -> int:
@@ -52,45 +52,45 @@ def limited(process: ServiceProcess, size: int) -> int:
     return soft
 
 
-def lines(house: House, event: str) -> list[dict[str, Any]]:
-    return [line for line in house.service.log_lines() if line["event"] == event]
+def lines(harness: ServiceHarness, event: str) -> list[dict[str, Any]]:
+    return [line for line in harness.service.log_lines() if line["event"] == event]
 
 
 async def test_a_full_disk_is_told_and_nothing_is_lost(
     sandbox: SandboxProcess, folder: Path, account: str, unused_accounts: Iterator[str]
 ):
-    async with open_house(sandbox, folder, monitor_interval=1) as house:
-        await house.admin.set_fault("provider.token", "delay", account=account, seconds=1)
-        running = await house.ask(account)
-        await asked_at(house, "provider.token", account)
+    async with open_harness(sandbox, folder, monitor_interval=1) as harness:
+        await harness.admin.set_fault("provider.token", "delay", account=account, seconds=1)
+        running = await harness.ask(account)
+        await asked_at(harness, "provider.token", account)
         others = [next(unused_accounts) for _ in range(3)]
-        with full_disk(house):
+        with full_disk(harness):
             for number in range(POSTS):
-                answer = await house.post(others[number % 3])
+                answer = await harness.post(others[number % 3])
                 assert (answer.status_code, answer.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
                 assert "disk" in answer.json()["error"]
                 assert int(answer.headers["Retry-After"]) > 0
-            assert (await readiness(house))[0] == 503
-            assert "disk" in (await readiness(house))[1][0]
-            await eventually(lambda: tokens_are_kept(house))
-            assert (await house.session(running))["status"] == "in_progress"  # it reads on
-        assert await readiness(house) == (200, [])
-        assert 1 <= len(lines(house, "database.unavailable")) < POSTS / 2
-        assert lines(house, "http.crashed") == []
-        await assert_done(house, running, account, attempts=1)
+            assert (await readiness(harness))[0] == 503
+            assert "disk" in (await readiness(harness))[1][0]
+            await eventually(lambda: tokens_are_kept(harness))
+            assert (await harness.session(running))["status"] == "in_progress"  # it reads on
+        assert await readiness(harness) == (200, [])
+        assert 1 <= len(lines(harness, "database.unavailable")) < POSTS / 2
+        assert lines(harness, "http.crashed") == []
+        await assert_done(harness, running, account, attempts=1)
         for other in others:
-            assert (await house.authorize(other))["status"] == "completed"
+            assert (await harness.authorize(other))["status"] == "completed"
 
 
-async def readiness(house: House) -> tuple[int, list[str]]:
+async def readiness(harness: ServiceHarness) -> tuple[int, list[str]]:
     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
-        answer = await http.get(f"{house.service.url}/health/ready")
+        answer = await http.get(f"{harness.service.url}/health/ready")
     return answer.status_code, answer.json()["data"]["reasons"]
 
 
-async def tokens_are_kept(house: House) -> bool:
+async def tokens_are_kept(harness: ServiceHarness) -> bool:
     """The authorization has come to where its tokens are stored, and tries again."""
-    return bool(lines(house, "call.retried"))
+    return bool(lines(harness, "call.retried"))
 
 
 # A proxy in the environment
@@ -120,11 +120,11 @@ async def test_a_proxy_of_the_environment_sees_nothing_of_this_machine(
         names = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy")
         proxies = {name: url for each in names for name in (each, each.upper())}
         async with ServiceProcess(own, environment | proxies) as service:
-            house = House(sandbox, service, environment, own)
-            await house.ready()
-            session = await house.authorize(account)
+            harness = ServiceHarness(sandbox, service, environment, own)
+            await harness.ready()
+            session = await harness.authorize(account)
             assert (session["status"], session["error"]) == ("completed", None), session
-            asked = await service.run("events", "--url", service.url, "--key", house.key, "--limit", "1")
+            asked = await service.run("events", "--url", service.url, "--key", harness.key, "--limit", "1")
             assert "event_type" in asked
         assert heard == []
 
@@ -139,9 +139,9 @@ TIMES = {
 }
 
 
-def shift_all_times(house: House, by: timedelta) -> None:
+def shift_all_times(harness: ServiceHarness, by: timedelta) -> None:
     """What a jump of the clock the other way looks like in the database."""
-    path = make_url(house.environment["DATABASE_URL"]).database
+    path = make_url(harness.environment["DATABASE_URL"]).database
     with closing(sqlite3.connect(str(path), timeout=15)) as connection, connection:
         for table, columns in TIMES.items():
             for column in columns:
@@ -160,14 +160,14 @@ async def test_a_clock_that_jumps_leaves_no_session_stuck_or_doubled(
     """Leases seem to have run out an hour ago, or to last an hour: a heartbeat or a new attempt sets it right."""
     waiting_account = next(unused_accounts)
     changes: dict[str, Any] = {"lease_seconds": 3, "max_attempts": 3, "retry_wait": 0.1}
-    async with open_house(sandbox, folder, max_concurrent_profiles=1, **changes) as house:
-        await house.admin.set_fault("provider.consent", "delay", account=account, seconds=3)
-        profile = house.profile_folder(await house.profile_id(account))
+    async with open_harness(sandbox, folder, max_concurrent_profiles=1, **changes) as harness:
+        await harness.admin.set_fault("provider.consent", "delay", account=account, seconds=3)
+        profile = harness.profile_folder(await harness.profile_id(account))
         async with watched_browsers(sandbox.pid, profile) as seen:
-            running = await house.ask(account)
-            await asked_at(house, "provider.consent", account)
-            waiting = await house.ask(waiting_account)
-            await asyncio.to_thread(shift_all_times, house, timedelta(hours=-hours))
-            await assert_done(house, running, account)
-            await assert_done(house, waiting, waiting_account)
+            running = await harness.ask(account)
+            await asked_at(harness, "provider.consent", account)
+            waiting = await harness.ask(waiting_account)
+            await asyncio.to_thread(shift_all_times, harness, timedelta(hours=-hours))
+            await assert_done(harness, running, account)
+            await assert_done(harness, waiting, waiting_account)
         assert seen.most_of_one_profile == 1

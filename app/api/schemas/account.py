@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.schemas.paging import PageQuery
 from app.models import Credential, CredentialStatus
 from app.services.tokens.accounts import AccountFilter, SortField
-from app.services.tokens.service import HandedToken
+from app.services.tokens.service import IssuedToken
 
 
 class ApiAppQuery(BaseModel):
@@ -39,7 +39,7 @@ class TokenResponse(BaseModel):
     expires_at: datetime | None = Field(description="null: unknown, or it does not expire")
 
     @classmethod
-    def from_handed(cls, handed: HandedToken) -> "TokenResponse":
+    def from_handed(cls, handed: IssuedToken) -> "TokenResponse":
         row, secret = handed.row, handed.oauth_token_secret
         return cls(
             account_id=row.account_id,

@@ -10,7 +10,7 @@ from app.api.schemas.common import AccountId, Moment
 from app.api.schemas.paging import PageQuery
 from app.models import AuthorizationAttempt, AuthorizationSession, ConsentMode, SessionStage, SessionStatus
 from app.services.authorizations.queries import SessionFilter
-from app.services.authorizations.service import Order, SessionView
+from app.services.authorizations.service import AuthorizationCommand, SessionView
 
 StepSeconds = Annotated[float | None, Field(ge=0.5, le=3600, strict=True)]
 
@@ -49,9 +49,11 @@ class AuthorizeRequest(BaseModel):
         default_factory=StageTimeouts, description="Of single steps; each at most what the settings allow"
     )
 
-    def order(self) -> Order:
+    def order(self) -> AuthorizationCommand:
         values = self.model_dump(exclude={"action", "stage_timeouts"})
-        return Order(**values, stage_timeouts=self.stage_timeouts.model_dump(exclude_none=True))
+        return AuthorizationCommand(
+            **values, stage_timeouts=self.stage_timeouts.model_dump(exclude_none=True)
+        )
 
 
 class AttemptResponse(BaseModel):

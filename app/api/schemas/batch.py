@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.api.schemas.common import Moment
 from app.models import Batch, BatchStatus, SessionStatus
 from app.services.batches import rows as batch_rows
-from app.services.batches.creation import BatchOrder
+from app.services.batches.creation import BatchCommand
 from app.services.batches.queries import BatchView, RowResult
 from app.services.batches.rows import RowDefaults
 from app.utils.exceptions import InvalidRequestException, UnsupportedMediaTypeException
@@ -75,7 +75,7 @@ REQUEST_BODY: Final[dict[str, Any]] = {
 """Body in the API's description: it is read by `read_batch`, row by row."""
 
 
-def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_rows: int) -> BatchOrder:
+def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_rows: int) -> BatchCommand:
     """Bad rows are kept with their reason.
 
     Raises `RequestValidationError`, `InvalidRequestException`, `UnsupportedMediaTypeException`.
@@ -114,8 +114,8 @@ def _validated(model: type[Model], values: Any) -> Model:
         raise RequestValidationError(error.errors()) from None
 
 
-def _order(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDefaults) -> BatchOrder:
-    return BatchOrder(
+def _order(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDefaults) -> BatchCommand:
+    return BatchCommand(
         rows=rows,
         max_running=pace.max_running,
         stop_percent=pace.stop_percent,

@@ -14,7 +14,7 @@ from app.services.events.filters import EventFilter
 from app.services.events.order import Position
 from app.services.events.queries import COUNT_LIMIT
 from app.services.events.streams import EventStreams, Reader
-from app.services.shared.access import Reach
+from app.services.shared.access import AccessScope
 from app.utils.exceptions import UnknownEventIdException
 
 _POSITION: Final = re.compile(r"(\d{1,19})-(\d{1,19})")
@@ -47,7 +47,7 @@ class EventStreamQuery(BaseModel):
         description="Part of the type, an id, the actor or the data",
     )
 
-    def filter(self, reach: Reach) -> EventFilter:
+    def filter(self, reach: AccessScope) -> EventFilter:
         return EventFilter(**self.model_dump(include=_FILTERS), reach=reach)
 
     def filters(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from app.api.schemas.paging import PageQuery
 from app.models import ApiKey
 from app.services.keys.service import MadeKey, Scope
 from app.services.keys.status import KeyFilter, KeyStatus, status_of
-from app.services.shared.access import MAX_ACCOUNT_PATTERNS, Reach
+from app.services.shared.access import MAX_ACCOUNT_PATTERNS, AccessScope
 from app.utils.handles import APP_NAME, normalize_pattern
 
 _DAY = 86_400
@@ -46,8 +46,8 @@ class CreateKeyRequest(BaseModel):
         default=None, ge=1, le=10_000, description="null: as the settings say"
     )
 
-    def reach(self) -> Reach:
-        return Reach.of(self.api_apps, self.account_patterns)
+    def reach(self) -> AccessScope:
+        return AccessScope.of(self.api_apps, self.account_patterns)
 
 
 class RotateKeyRequest(BaseModel):

@@ -12,7 +12,7 @@ from app.clients.webhooks import WebhookAnswer
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookStatus
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS
 from app.services.webhooks.queries import WebhookView
-from app.services.webhooks.service import WebhookOrder
+from app.services.webhooks.service import WebhookChange
 
 Url = Annotated[str, Field(min_length=1, max_length=2048, description="https; its host must be public")]
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f]*$", description="For people")]
@@ -53,8 +53,8 @@ class CreateWebhookRequest(BaseModel):
         default=None, description="Left out: as the API key has it"
     )
 
-    def order(self) -> WebhookOrder:
-        return WebhookOrder(**self.model_dump())
+    def order(self) -> WebhookChange:
+        return WebhookChange(**self.model_dump())
 
 
 class UpdateWebhookRequest(BaseModel):
@@ -71,8 +71,8 @@ class UpdateWebhookRequest(BaseModel):
     api_apps: ApiApps | None = None
     account_patterns: AccountPatterns | None = None
 
-    def order(self) -> WebhookOrder:
-        return WebhookOrder(**self.model_dump())
+    def order(self) -> WebhookChange:
+        return WebhookChange(**self.model_dump())
 
 
 class RotateWebhookRequest(BaseModel):

@@ -8,7 +8,7 @@ from sqlalchemy.orm import undefer
 
 from app.models import AuthorizationSession, Evidence
 from app.services.interfaces import PageEvidence
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundException
 
 
@@ -30,7 +30,7 @@ def record(db: AsyncSession, row: AuthorizationSession, seen: PageEvidence) -> N
 
 
 async def of_session(
-    db: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING
+    db: AsyncSession, session_id: str, *, reach: AccessScope = EVERYTHING
 ) -> Sequence[tuple[Evidence, bool]]:
     """Return the evidence of all attempts, each with whether it has a screenshot. Raises `SessionNotFoundException`."""
     await _require_session(db, session_id, reach)
@@ -43,7 +43,7 @@ async def of_session(
 
 
 async def screenshot(
-    db: AsyncSession, session_id: str, *, attempt: int | None = None, reach: Reach = EVERYTHING
+    db: AsyncSession, session_id: str, *, attempt: int | None = None, reach: AccessScope = EVERYTHING
 ) -> tuple[int, bytes]:
     """The attempt's number and its JPEG; of the last attempt that has one unless `attempt` is given.
 
@@ -60,7 +60,7 @@ async def screenshot(
     return row.attempt, row.screenshot
 
 
-async def _require_session(db: AsyncSession, session_id: str, reach: Reach) -> None:
+async def _require_session(db: AsyncSession, session_id: str, reach: AccessScope) -> None:
     in_reach = reach.condition(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
     mine = AuthorizationSession.session_id == session_id
     if await db.scalar(select(AuthorizationSession.id).where(mine, in_reach)) is None:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import AuthorizationSession, SessionStatus
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import Page, PageRequest, page_of
 
 Conditions = list[ColumnElement[bool]]
@@ -33,7 +33,7 @@ class SessionFilter:
 
 
 async def page(
-    db: AsyncSession, wanted: SessionFilter, request: PageRequest, *, reach: Reach = EVERYTHING
+    db: AsyncSession, wanted: SessionFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
 ) -> Page[AuthorizationSession]:
     """Return a page in the order of the requests. A filter without an index looks at some rows at a time."""
     row = AuthorizationSession

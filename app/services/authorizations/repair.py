@@ -20,7 +20,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorizations.service import AuthorizationService, Order
+from app.services.authorizations.service import AuthorizationCommand, AuthorizationService
 from app.services.keys.names import REPAIRER_NAME
 from app.services.keys.service import Caller, Scope
 from app.services.oauth.app_state import is_limited
@@ -116,7 +116,7 @@ class TokenRepair:
         )
 
     async def _repair(self, account_id: str, api_app: str) -> bool:
-        order = Order(account_id=account_id, api_app=api_app, priority=_PRIORITY)
+        order = AuthorizationCommand(account_id=account_id, api_app=api_app, priority=_PRIORITY)
         try:
             async with self._database.transaction() as db:
                 placed = await self._authorizations.request(db, order, caller=REPAIRER)

@@ -28,7 +28,7 @@ from app.services.events import recorder
 from app.services.gologin_service import GoLoginService
 from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
 from app.services.oauth.app_state import AppStates, is_limited
-from app.services.queue.jobs import JobQueue, Waiting
+from app.services.queue.jobs import JobQueue, QueuedSession
 from app.services.shared.isolation import isolate_rows
 from app.services.shared.leases import renew_lease, take_lease
 from app.services.tokens.service import CredentialService
@@ -43,7 +43,7 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 from app.utils.logger import get_logger
-from app.utils.retry import through_outage
+from app.utils.retry import retry_while_unavailable
 from app.utils.waits import CallLimit, bounded_wait
 
 _DELIVERY_WINDOW: Final = 1000
@@ -99,7 +99,7 @@ class SessionRuns:
                 *await db.scalars(_due_next(_DELIVERY_WINDOW, awaits_person=False)),
                 *await db.scalars(_due_next(_ATTENDED_WINDOW, awaits_person=True)),
             ]
-        await self._queue.submit_all([Waiting.of(row) for row in rows])
+        await self._queue.submit_all([QueuedSession.of(row) for row in rows])
         return len(rows)
 
     async def claim(self, session_id: str) -> AuthorizationJob | None:
@@ -163,7 +163,7 @@ class SessionRuns:
 
         Raises `LeaseLostException`: nothing is stored; `DatabaseUnavailableException`: that is not known.
         """
-        await through_outage(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
+        await retry_while_unavailable(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
 
     async def note_limits(self, job: AuthorizationJob, user: ProviderUser) -> None:
         """Note the limits of the app and the account, after `complete`. Never raises: the tokens are stored."""
@@ -203,7 +203,9 @@ class SessionRuns:
 
         Raises `LeaseLostException`, `DatabaseUnavailableException`.
         """
-        again_in = await through_outage(lambda: self._fail(job, error, evidence), seconds=self._limits.lease)
+        again_in = await retry_while_unavailable(
+            lambda: self._fail(job, error, evidence), seconds=self._limits.lease
+        )
         await self._note_limit(job, error.limit if isinstance(error, TwitterAPIException) else None)
         return again_in
 
@@ -218,7 +220,7 @@ class SessionRuns:
                 evidence_service.record(db, row, evidence)
             if error.kind is FailureKind.APP:
                 await self._apps.failed(db, job.api_app, error)
-            if error.kind is FailureKind.PASSING and row.attempts < row.attempts_allowed:
+            if error.kind is FailureKind.TRANSIENT and row.attempts < row.attempts_allowed:
                 wait = transitions.wait_before_retry(row.attempts, first=self._limits.retry_wait)
                 wait = max(wait, error.retry_after or 0.0)
                 self._put_back(db, row, wait=wait, reason=error.error_code)

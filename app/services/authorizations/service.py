@@ -32,8 +32,8 @@ from app.services.gologin_service import GoLoginService
 from app.services.interfaces import OAuthServiceProtocol
 from app.services.keys.service import Caller
 from app.services.oauth.app_state import AppStates
-from app.services.queue.jobs import JobQueue, Waiting
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.queue.jobs import JobQueue, QueuedSession
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.utils.exceptions import (
     AttentionNotNeededException,
     BatchEndingException,
@@ -45,7 +45,7 @@ from app.utils.exceptions import (
     TooManyWaitingException,
 )
 from app.utils.request_id import accept_request_id, current_request_id
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 
 _OTHER_PROCESS_POLL: Final = 1.0
 """Seconds between two looks at a session that another process may end; one that ends here is told at once."""
@@ -53,7 +53,7 @@ _RETRY_WHEN_FULL: Final = 30.0
 
 
 @dataclass(frozen=True)
-class Order:
+class AuthorizationCommand:
     """A caller's request for an authorization."""
 
     account_id: str
@@ -74,7 +74,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Placed:
+class SubmitResult:
     session_id: str
     is_new: bool
     """False: an earlier request made it."""
@@ -91,7 +91,7 @@ class SessionView:
 
 
 @dataclass(frozen=True)
-class OrderLimits:
+class RequestLimits:
     lifetime: float
     """Seconds a session may wait for its start, unless it says otherwise."""
     max_attempts: int
@@ -114,7 +114,7 @@ class AuthorizationService:
         on_session_ended: SessionHook,
         queue: JobQueue,
         waiters: SessionWaiters,
-        limits: OrderLimits,
+        limits: RequestLimits,
         consent: ConsentMode,
     ) -> None:
         self._database = database
@@ -128,8 +128,13 @@ class AuthorizationService:
         self._consent = consent
 
     async def request(
-        self, db: AsyncSession, order: Order, *, caller: Caller, idempotency_key: str | None = None
-    ) -> Placed:
+        self,
+        db: AsyncSession,
+        order: AuthorizationCommand,
+        *,
+        caller: Caller,
+        idempotency_key: str | None = None,
+    ) -> SubmitResult:
         """Make a session in the caller's transaction, or find the one that this request has made already.
 
         The same key gives the same session for 24 hours; without one, an open session of the account and app is
@@ -145,18 +150,20 @@ class AuthorizationService:
                 db, caller=caller.name, key=idempotency_key, request=order, made_id=session_id
             )
             if earlier is not None:
-                return Placed(earlier, is_new=False)
+                return SubmitResult(earlier, is_new=False)
         row = await self._new_row(db, order, caller, session_id)
         existing = await self._insert(db, row)
         if existing is not None:
             if idempotency_key is not None:
                 await idempotency.point_at(db, session_id, existing)
-            return Placed(existing, is_new=False)
+            return SubmitResult(existing, is_new=False)
         recorder.record_for(db, EventType.AUTHORIZATION_REQUESTED, row, actor=caller.name)
-        after_commit(db, lambda: self._queue.submit(Waiting.of(row)))
-        return Placed(session_id, is_new=True)
+        after_commit(db, lambda: self._queue.submit(QueuedSession.of(row)))
+        return SubmitResult(session_id, is_new=True)
 
-    async def view(self, db: AsyncSession, session_id: str, *, reach: Reach = EVERYTHING) -> SessionView:
+    async def view(
+        self, db: AsyncSession, session_id: str, *, reach: AccessScope = EVERYTHING
+    ) -> SessionView:
         """Raises `SessionNotFoundException`, also for one outside of the reach; so do the others below."""
         row = await db.scalar(_by_id(session_id, reach))
         if row is None:
@@ -169,7 +176,7 @@ class AuthorizationService:
         return SessionView(row, attempts.all(), await _queue_position(db, row))
 
     async def wait_for_end(
-        self, session_id: str, *, seconds: float, reach: Reach = EVERYTHING
+        self, session_id: str, *, seconds: float, reach: AccessScope = EVERYTHING
     ) -> SessionView:
         """The session when it has ended, or as it is after `seconds` or when the service stops.
 
@@ -184,10 +191,10 @@ class AuthorizationService:
                 left = deadline - loop.time()
                 if view.row.status.is_final or left <= 0 or self._waiters.is_closing:
                     return view
-                await happens_within(ended, min(left, _OTHER_PROCESS_POLL))
+                await wait_for_event(ended, min(left, _OTHER_PROCESS_POLL))
 
     async def cancel(
-        self, db: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, reach: AccessScope = EVERYTHING
     ) -> None:
         """End the session now; whoever runs it finds its lease gone within a second and stops the browser.
 
@@ -202,7 +209,7 @@ class AuthorizationService:
         self._on_session_ended(db, row)
 
     async def retry(
-        self, db: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, reach: AccessScope = EVERYTHING
     ) -> None:
         """Let a session that ended without tokens wait for its start again, with as many attempts as a new one.
 
@@ -214,7 +221,7 @@ class AuthorizationService:
         await self._start_again(db, row, actor=actor)
 
     async def resume(
-        self, db: AsyncSession, session_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, reach: AccessScope = EVERYTHING
     ) -> None:
         """A person is there now: a session that needs attention waits for its start again, and then for the person.
 
@@ -235,7 +242,7 @@ class AuthorizationService:
     ) -> None:
         if (open_one := await _open_session(db, row)) is not None and not row.is_forced:
             raise InvalidRequestException(f"Another session of the account is open: {open_one}")
-        await self._apps.refuse_paused(db, row.api_app)
+        await self._apps.ensure_not_paused(db, row.api_app)
         await _refuse_ending_batch(db, row)
         self.put_back(db, row, actor=actor, awaits_person=awaits_person)
         try:
@@ -244,7 +251,7 @@ class AuthorizationService:
             raise InvalidRequestException(
                 "Another session of the account was opened just now; look at that one"
             ) from None
-        after_commit(db, lambda: self._queue.submit(Waiting.of(row)))
+        after_commit(db, lambda: self._queue.submit(QueuedSession.of(row)))
 
     def put_back(
         self, db: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
@@ -258,18 +265,18 @@ class AuthorizationService:
         transitions.move(db, row, SessionStatus.PENDING, event=event, actor=actor)
 
     async def _new_row(
-        self, db: AsyncSession, order: Order, caller: Caller, session_id: str
+        self, db: AsyncSession, order: AuthorizationCommand, caller: Caller, session_id: str
     ) -> AuthorizationSession:
         app = self._oauth.app(order.api_app)
         if problem := self._oauth.handle_problem(order.api_app, order.account_id):
             raise InvalidRequestException(f"account_id: {problem}")
         profile = await self._gologin.get_profile_for_account(db, order.account_id, order.api_app)
-        await self._apps.refuse_paused(db, order.api_app)
+        await self._apps.ensure_not_paused(db, order.api_app)
         await self.refuse_when_full(db)
         return self.row_for(order, app, profile.profile_id, caller, session_id)
 
     def row_for(
-        self, order: Order, app: OAuthApp, profile_id: str, caller: Caller, session_id: str
+        self, order: AuthorizationCommand, app: OAuthApp, profile_id: str, caller: Caller, session_id: str
     ) -> AuthorizationSession:
         """A session as the order wants it, not inserted yet. Raises `InvalidRequestException`."""
         now = utc_now()
@@ -342,12 +349,12 @@ def values_of(row: AuthorizationSession) -> dict[str, Any]:
     return {c.key: value for c in columns if (value := getattr(row, c.key)) is not None}
 
 
-def _by_id(session_id: str, reach: Reach) -> Any:
+def _by_id(session_id: str, reach: AccessScope) -> Any:
     in_reach = reach.condition(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
     return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, in_reach)
 
 
-async def _locked(db: AsyncSession, session_id: str, reach: Reach) -> AuthorizationSession:
+async def _locked(db: AsyncSession, session_id: str, reach: AccessScope) -> AuthorizationSession:
     row: AuthorizationSession | None = await db.scalar(_by_id(session_id, reach).with_for_update())
     if row is None:
         raise SessionNotFoundException(session_id)

@@ -11,7 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, EventType, Profile, utc_now
 from app.services.authorizations import transitions
-from app.services.authorizations.service import AuthorizationService, Order, insert_unless_open, values_of
+from app.services.authorizations.service import (
+    AuthorizationCommand,
+    AuthorizationService,
+    insert_unless_open,
+    values_of,
+)
 from app.services.batches.rows import WantedRow
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol
@@ -33,7 +38,7 @@ _Place = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class BatchOrder:
+class BatchCommand:
     """A caller's request for a batch; None: the settings' value."""
 
     rows: Sequence[WantedRow]
@@ -55,7 +60,7 @@ class BatchMaking:
         oauth: OAuthServiceProtocol,
         directory: ProfileDirectory,
         apps: AppStates,
-        order: BatchOrder,
+        order: BatchCommand,
         caller: Caller,
         batch_id: str,
     ) -> None:
@@ -129,7 +134,7 @@ class BatchMaking:
             new = await self._insert(db, new)
 
     def _session(self, row: WantedRow, profile: Profile) -> AuthorizationSession:
-        order = Order(
+        order = AuthorizationCommand(
             row.account_id,
             row.api_app,
             priority=row.priority,

@@ -28,7 +28,7 @@ from app.models import (
 from app.services.authorizations import transitions
 from app.services.authorizations.waiters import SessionWaiters
 from app.services.events import recorder
-from app.services.queue.jobs import JobQueue, Waiting
+from app.services.queue.jobs import JobQueue, QueuedSession
 from app.services.shared.isolation import change_sessions
 from app.utils.logger import get_logger
 
@@ -70,7 +70,7 @@ class BatchPacing:
             # Its log lines carry no ids of the session that happened to end.
             self._pacing = asyncio.create_task(self._pace_due(), context=Context())
 
-    async def look_after(self) -> None:
+    async def reconcile(self) -> None:
         """Look at all open batches; one that cannot be looked at keeps nothing else back."""
         async with self._database.reading() as db:
             open_ones = select(Batch.batch_id).where(Batch.completed_at.is_(None)).order_by(Batch.id)
@@ -156,7 +156,7 @@ class BatchPacing:
         after_commit(db, lambda: self._submit(released))
 
     def _submit(self, rows: Sequence[AuthorizationSession]) -> None:
-        self._queue.submit(*map(Waiting.of, rows))
+        self._queue.submit(*map(QueuedSession.of, rows))
 
     async def _cancel_some(self, db: AsyncSession, batch: Batch) -> int:
         """Cancel some sessions: the waiting of a stopped batch, all of a cancelled one. Return their number."""

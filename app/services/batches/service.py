@@ -21,7 +21,7 @@ from app.models import (
 )
 from app.services.authorizations import idempotency
 from app.services.authorizations.service import AuthorizationService
-from app.services.batches.creation import BatchMaking, BatchOrder
+from app.services.batches.creation import BatchCommand, BatchMaking
 from app.services.batches.pacing import BatchPacing
 from app.services.batches.queries import seen_by
 from app.services.events import recorder
@@ -80,7 +80,7 @@ class BatchService:
     async def request(
         self,
         db: AsyncSession,
-        order: BatchOrder,
+        order: BatchCommand,
         *,
         caller: Caller,
         idempotency_key: str | None = None,
@@ -170,7 +170,7 @@ class BatchService:
         if not rows:
             raise NothingToRetryException(batch_id)
         for api_app in {row.api_app for row in rows}:
-            await self._apps.refuse_paused(db, api_app)
+            await self._apps.ensure_not_paused(db, api_app)
         await self._authorizations.refuse_when_full(db, coming=len(rows))
         for row in rows:
             self._authorizations.put_back(db, row, actor=caller.name)
@@ -195,7 +195,7 @@ class BatchService:
         return len(rows)
 
     async def _insert(
-        self, db: AsyncSession, order: BatchOrder, caller: Caller, batch_id: str, source_hash: str | None
+        self, db: AsyncSession, order: BatchCommand, caller: Caller, batch_id: str, source_hash: str | None
     ) -> str | None:
         """Insert the batch's own row, unless the source has made one: the id of that one."""
         limits = self._limits
@@ -217,7 +217,7 @@ class BatchService:
         return existing
 
 
-def _refuse_out_of_reach(order: BatchOrder, caller: Caller) -> None:
+def _refuse_out_of_reach(order: BatchCommand, caller: Caller) -> None:
     places = [(row.account_id, row.api_app) for row in order.rows if row.error is None]
     if places and not any(caller.reach.covers(*place) for place in places):
         caller.reach.require(*places[0])

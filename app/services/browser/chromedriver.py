@@ -16,7 +16,7 @@ from typing import Final
 from app.utils.exceptions import ChromeDriverException
 from app.utils.logger import get_logger
 from app.utils.processes import dies_with_parent, is_running
-from app.utils.tasks import uninterrupted
+from app.utils.tasks import run_shielded
 
 _STARTED: Final = re.compile(rb"started successfully on port (\d+)")
 _VERSION: Final = re.compile(r"ChromeDriver (\d+)\.")
@@ -107,7 +107,7 @@ class ChromeDrivers:
             return
         del self._drivers[major]
         log.warning("chromedriver.ended", major=major, pid=driver.process.pid)
-        await uninterrupted(_end(driver))
+        await run_shielded(_end(driver))
 
     async def _executable(self, major: int) -> str:
         """The configured driver or the one on PATH when its version fits, else one that Selenium Manager has."""
@@ -145,7 +145,7 @@ class ChromeDrivers:
         raise ChromeDriverException(f"{executable} did not start in {_START_ATTEMPTS} attempts")
 
 
-def remove_left_over_folders() -> int:
+def remove_orphaned_folders() -> int:
     """Remove the temporary folders of processes that have died without doing so; how many there were."""
     removed = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):

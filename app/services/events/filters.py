@@ -11,7 +11,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.models import Event
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 
 _TEXT_COLUMNS: Final = ("event_type", "account_id", "session_id", "profile_id", "actor", "request_id")
 _SELECTIVE: Final = ("session_id", "request_id", "account_id", "actor", "event_type")
@@ -37,7 +37,7 @@ class EventFilter:
     """Not itself."""
     text: str | None = None
     """Part of the type, an id, the actor or the data, in any case of A to Z."""
-    reach: Reach = EVERYTHING
+    reach: AccessScope = EVERYTHING
 
     def matches(self, event: Event) -> bool:
         return (

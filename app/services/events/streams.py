@@ -26,7 +26,7 @@ from app.utils.exceptions import (
     TooManyStreamsException,
     UnknownEventIdException,
 )
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 
 _BATCH: Final = 100
 """Events that are told at once."""
@@ -140,7 +140,7 @@ class EventStreams:
                 yield batch
                 beat_at = monotonic() + self.limits.heartbeat
             elif not has_moved:
-                await happens_within(news, max(0.0, min(beat_at, check_at, ends_at) - monotonic()))
+                await wait_for_event(news, max(0.0, min(beat_at, check_at, ends_at) - monotonic()))
             await asyncio.sleep(0)  # a long way to catch up leaves room for the others
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from app.services.events import order, recorder
 from app.services.events.order import Position
 from app.utils.exceptions import DatabaseUnavailableException
 from app.utils.logger import get_logger
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 
 BEGINNING: Final = Position(0, 0)
 _PAGE: Final = 500
@@ -124,7 +124,7 @@ class EventTail:
             except Exception:
                 log.exception("events.tail_failed")
                 pause = _RETRY
-            await happens_within(self._due, pause)
+            await wait_for_event(self._due, pause)
 
     async def _read(self) -> bool:
         """Take one page in; whether there may be another."""

@@ -20,7 +20,7 @@ from app.services.events import recorder
 from app.services.keys.names import BOOTSTRAP_NAME, COMMAND_LINE_NAME, is_fit
 from app.services.keys.secrets import NO_HASH, hash_of, new_key, prefix_of
 from app.services.keys.status import KeyFilter, KeyStatus, is_to_come, status_of
-from app.services.shared.access import EVERYTHING, MAX_ACCOUNT_PATTERNS, Reach
+from app.services.shared.access import EVERYTHING, MAX_ACCOUNT_PATTERNS, AccessScope
 from app.services.shared.paging import Page, PageRequest, page_of
 from app.utils.exceptions import (
     AuthenticationException,
@@ -57,7 +57,7 @@ class Caller:
 
     name: str
     scopes: frozenset[str]
-    reach: Reach = EVERYTHING
+    reach: AccessScope = EVERYTHING
     rate_limit_per_minute: int | None = None
     """None: the limit of the settings."""
     expires_at: datetime | None = None
@@ -109,7 +109,7 @@ class KeyService:
         *,
         name: str,
         scopes: frozenset[Scope],
-        reach: Reach = EVERYTHING,
+        reach: AccessScope = EVERYTHING,
         expires_at: datetime | None = None,
         rate_limit_per_minute: int | None = None,
         caller: Caller,
@@ -223,7 +223,7 @@ class KeyService:
         """Wait for what is being written; the database's own deadlines end that."""
         await asyncio.gather(*self._noting.values())
 
-    def _checked(self, name: str, reach: Reach, expires_at: datetime | None) -> Reach:
+    def _checked(self, name: str, reach: AccessScope, expires_at: datetime | None) -> AccessScope:
         """The reach as it is stored. Raises `InvalidRequestException`, `UnknownApiAppException`."""
         if not is_fit(name):
             raise InvalidRequestException(f"An API key cannot be named {name!r}; choose another name")
@@ -234,7 +234,9 @@ class KeyService:
         if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
             raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
         try:
-            return Reach.of(reach.api_apps, [normalize_pattern(each) for each in reach.account_patterns])
+            return AccessScope.of(
+                reach.api_apps, [normalize_pattern(each) for each in reach.account_patterns]
+            )
         except ValueError as error:
             raise InvalidRequestException(f"account_patterns: {error}") from None
 
@@ -274,8 +276,8 @@ class KeyService:
             log.warning("api_key.use_not_noted", error=type(error).__name__)
 
 
-def _reach_of(row: ApiKey) -> Reach:
-    return Reach.of(row.api_apps, row.account_patterns)
+def _reach_of(row: ApiKey) -> AccessScope:
+    return AccessScope.of(row.api_apps, row.account_patterns)
 
 
 def _managed_by(caller: Caller) -> ColumnElement[bool]:

@@ -24,7 +24,7 @@ from app.models import (
     utc_now,
 )
 from app.services.events import recorder
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.utils.exceptions import (
     AppException,
     AppLimitedException,
@@ -55,7 +55,7 @@ class AppStates:
         self._names = names
         self._pause_after = pause_after
 
-    async def refuse_paused(self, db: AsyncSession, api_app: str) -> None:
+    async def ensure_not_paused(self, db: AsyncSession, api_app: str) -> None:
         """Raises `AppPausedException`."""
         reason = await db.scalar(
             select(AppState.reason).where(AppState.api_app == api_app, AppState.paused_at.is_not(None))
@@ -63,9 +63,9 @@ class AppStates:
         if reason is not None:
             raise AppPausedException(api_app, reason)
 
-    async def refuse_stopped(self, db: AsyncSession, api_app: str) -> None:
+    async def ensure_callable(self, db: AsyncSession, api_app: str) -> None:
         """Raises `AppPausedException`, or `AppLimitedException` while the provider limits the app's rate."""
-        await self.refuse_paused(db, api_app)
+        await self.ensure_not_paused(db, api_app)
         until = await db.scalar(select(AppState.limited_until).where(AppState.api_app == api_app))
         if until is not None and (left := (until - utc_now()).total_seconds()) > 0:
             raise AppLimitedException(api_app, bounded_wait(left))
@@ -75,12 +75,12 @@ class AppStates:
         query = select(AppState.api_app, AppState.resumed_at).where(AppState.resumed_at.is_not(None))
         return {api_app: at for api_app, at in await db.execute(query) if at is not None}
 
-    async def paused(self, db: AsyncSession, *, reach: Reach = EVERYTHING) -> list[AppState]:
+    async def paused(self, db: AsyncSession, *, reach: AccessScope = EVERYTHING) -> list[AppState]:
         in_reach = reach.condition(null(), AppState.api_app)
         paused = select(AppState).where(AppState.paused_at.is_not(None), in_reach)
         return list(await db.scalars(paused.order_by(AppState.api_app)))
 
-    async def stopped(self, db: AsyncSession, *, reach: Reach = EVERYTHING) -> list[AppState]:
+    async def stopped(self, db: AsyncSession, *, reach: AccessScope = EVERYTHING) -> list[AppState]:
         """Apps that are paused, and those whose rate the provider limits."""
         in_reach = reach.condition(null(), AppState.api_app)
         is_stopped = AppState.paused_at.is_not(None) | (AppState.limited_until > utc_now())
@@ -153,7 +153,7 @@ class AppStates:
         )
 
     async def resume(
-        self, db: AsyncSession, api_app: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
     ) -> Resumed:
         """Let the app's sessions and refreshes start again, those also that wait for the end of a limit.
 

@@ -39,7 +39,7 @@ class _Told:
         return _TO_FIND_OUT if self.is_over() else min(self.rate_limit.remaining, 1)
 
 
-class CallBudgets:
+class ProviderRateLimits:
     """`apps`: the names of those that call."""
 
     def __init__(self, *, apps: Iterable[str]) -> None:
@@ -96,7 +96,7 @@ class CallBudgets:
             return None
         return bounded_wait(told.rate_limit.reset - time.time())
 
-    def refuse_spent(self, api_app: str) -> None:
+    def ensure_not_spent(self, api_app: str) -> None:
         """Raises `AppLimitedException`."""
         if (left := self.spent_for(api_app)) is not None:
             raise AppLimitedException(api_app, left)

@@ -27,14 +27,14 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Turn:
+class JobLease:
     """The right to do one iteration, for as long as the lease is kept."""
 
     lease_token: str
     claimed_at: datetime
 
 
-class WorkerRuns:
+class PeriodicRuns:
     """`owner`: this process's name in the leases; `lease_seconds`: how long a silent process keeps its turn."""
 
     def __init__(self, *, database: Database, owner: str, lease_seconds: float) -> None:
@@ -53,7 +53,7 @@ class WorkerRuns:
         last = (await self.schedule(name)).last_success
         return (utc_now() - last).total_seconds() if last else None
 
-    async def claim(self, name: str, *, even_if_not_due: bool = False) -> Turn | None:
+    async def claim(self, name: str, *, force: bool = False) -> JobLease | None:
         """The turn; None when another process has it, or had it lately."""
         token = new_lease_token()
         claim = (
@@ -65,19 +65,19 @@ class WorkerRuns:
             )
             .returning(WorkerRun.next_run_at)
         )
-        if not even_if_not_due:
+        if not force:
             claim = claim.where(WorkerRun.next_run_at <= database_time())
         async with self._database.transaction() as db:
             row = insert_or_update(db, WorkerRun).values(name=name, next_run_at=database_time())
             await db.execute(row.on_conflict_do_nothing())
             claimed_at = await db.scalar(claim)
-        return Turn(token, claimed_at) if claimed_at else None
+        return JobLease(token, claimed_at) if claimed_at else None
 
-    async def renew(self, name: str, turn: Turn) -> bool:
+    async def renew(self, name: str, turn: JobLease) -> bool:
         """Keep the turn; False when it is lost."""
         return await renew_lease(self._database, WorkerRun, *_held(name, turn), seconds=self.lease_seconds)
 
-    async def finish(self, name: str, turn: Turn, *, succeeded: bool, next_in: float) -> None:
+    async def finish(self, name: str, turn: JobLease, *, succeeded: bool, next_in: float) -> None:
         """Give the turn back; the next one is due in `next_in` seconds, or at once if it was asked for meanwhile."""
         was_asked_for = WorkerRun.next_run_at != turn.claimed_at
         values = {
@@ -93,5 +93,5 @@ class WorkerRuns:
         await db.execute(update(WorkerRun).where(WorkerRun.name == name).values(next_run_at=database_time()))
 
 
-def _held(name: str, turn: Turn) -> tuple[ColumnElement[bool], ...]:
+def _held(name: str, turn: JobLease) -> tuple[ColumnElement[bool], ...]:
     return WorkerRun.name == name, WorkerRun.lease_token == turn.lease_token

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models import EventType, Profile
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import Page, PageRequest, page_of
 from app.utils.exceptions import (
     AppException,
@@ -76,7 +76,7 @@ class ProfileDirectory:
         account_id: str,
         *,
         api_app: str | None = None,
-        reach: Reach = EVERYTHING,
+        reach: AccessScope = EVERYTHING,
     ) -> Sequence[Profile]:
         """The account's active profiles, for the app or for any, the one to use first. Raises `OutOfReachException`."""
         reach.require_account(account_id)
@@ -86,7 +86,7 @@ class ProfileDirectory:
         profiles = (await db.scalars(query.order_by(Profile.id))).all()
         return sorted(profiles, key=_rank)
 
-    async def get(self, db: AsyncSession, profile_id: str, *, reach: Reach = EVERYTHING) -> Profile:
+    async def get(self, db: AsyncSession, profile_id: str, *, reach: AccessScope = EVERYTHING) -> Profile:
         """Raises `UnknownProfileException`, also for one outside of the reach; so do the others below."""
         profile: Profile | None = await db.scalar(
             select(Profile).where(Profile.profile_id == profile_id, _in(reach))
@@ -101,7 +101,7 @@ class ProfileDirectory:
         wanted: ProfileFilter,
         request: PageRequest,
         *,
-        reach: Reach = EVERYTHING,
+        reach: AccessScope = EVERYTHING,
     ) -> Page[Profile]:
         """`request.sort`: one of `SortField`."""
         query = select(Profile).where(_in(reach))
@@ -115,7 +115,7 @@ class ProfileDirectory:
         account_id: str,
         api_app: str | None,
         actor: str,
-        reach: Reach = EVERYTHING,
+        reach: AccessScope = EVERYTHING,
     ) -> Profile:
         """Say by hand whose profile it is; a link of a profile that is gone gives way.
 
@@ -150,7 +150,7 @@ class ProfileDirectory:
         return profile
 
     async def unlink(
-        self, db: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, profile_id: str, *, actor: str, reach: AccessScope = EVERYTHING
     ) -> Profile:
         """Let the rule decide the profile's account again. Raises `UnknownProfileException`."""
         profile = await self.get(db, profile_id, reach=reach)
@@ -167,7 +167,7 @@ class ProfileDirectory:
         return profile
 
     async def release(
-        self, db: AsyncSession, profile_id: str, *, actor: str, reach: Reach = EVERYTHING
+        self, db: AsyncSession, profile_id: str, *, actor: str, reach: AccessScope = EVERYTHING
     ) -> Profile:
         """End the quarantine: an operator has seen that no browser of the profile runs.
 
@@ -190,7 +190,7 @@ class ProfileDirectory:
         profile.twitter_username, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
 
 
-def _in(reach: Reach) -> ColumnElement[bool]:
+def _in(reach: AccessScope) -> ColumnElement[bool]:
     return reach.condition(Profile.twitter_username, Profile.api_app)
 
 

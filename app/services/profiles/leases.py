@@ -27,7 +27,7 @@ from app.utils.exceptions import (
     ProfileQuarantinedException,
 )
 from app.utils.logger import get_logger
-from app.utils.tasks import uninterrupted
+from app.utils.tasks import run_shielded
 
 _FLEET_LOCK: Final = 0x60106140
 """PostgreSQL's advisory lock under which the running profiles of the fleet are counted."""
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class LeftOver:
+class OrphanedProfile:
     """A profile whose runner has died; its browser may still run. It is ours to stop, under `lease_token`."""
 
     profile_id: str
@@ -108,7 +108,7 @@ class ProfileLeases:
             async with kept_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
                 yield token
         finally:
-            await uninterrupted(self._end(profile_id, token))
+            await run_shielded(self._end(profile_id, token))
 
     def expect_late_browser(self, token: str) -> None:
         """The start under this lease was not answered and may go on: the profile is not free before its grace is over.
@@ -118,14 +118,14 @@ class ProfileLeases:
         self._late.add(token)
 
     @asynccontextmanager
-    async def kept(self, left_over: LeftOver) -> AsyncIterator[None]:
+    async def kept(self, left_over: OrphanedProfile) -> AsyncIterator[None]:
         """Keep what was taken over while its browser is stopped, and give it back."""
         profile_id, token = left_over.profile_id, left_over.lease_token
         try:
             async with kept_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
                 yield
         finally:
-            await uninterrupted(self.give_back(profile_id, token))
+            await run_shielded(self.give_back(profile_id, token))
 
     async def note_browser(self, profile_id: str, token: str, ws_url: str) -> bool:
         """Write down which browser runs under the lease; False when the lease is lost."""
@@ -151,7 +151,7 @@ class ProfileLeases:
             recorder.record(db, EventType.PROFILE_QUARANTINED, profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)
 
-    async def take_over_expired(self) -> list[LeftOver]:
+    async def take_over_expired(self) -> list[OrphanedProfile]:
         """Leases whose processes have died, now ours: stop each browser, then `give_back`."""
         is_expired = (
             Profile.in_use,
@@ -160,7 +160,7 @@ class ProfileLeases:
             | (Profile.lease_expires_at < database_time(plus=-self._foreign_grace)),
             Profile.ws_url.is_not(None) | (Profile.lease_expires_at < database_time(plus=-self._start_grace)),
         )
-        taken: list[LeftOver] = []
+        taken: list[OrphanedProfile] = []
 
         async def take(ids: Sequence[int]) -> int:
             query = select(Profile).where(Profile.id.in_(ids), *is_expired)
@@ -244,6 +244,6 @@ async def _running(db: AsyncSession) -> int:
     return await db.scalar(select(_running_query())) or 0
 
 
-def _left_over(profile: Profile) -> LeftOver:
+def _left_over(profile: Profile) -> OrphanedProfile:
     assert profile.lease_token is not None
-    return LeftOver(profile.profile_id, profile.ws_url, profile.lease_token)
+    return OrphanedProfile(profile.profile_id, profile.ws_url, profile.lease_token)

@@ -34,7 +34,7 @@ class BreakerState:
     reason: str | None = None
 
 
-class CloudGate:
+class RequestBudget:
     """A token bucket and a breaker in one row of the database.
 
     Args:
@@ -48,14 +48,14 @@ class CloudGate:
         self._burst = max(1, int(budget * _BURST_SHARE))
         self._spacing = window * _SLACK / max(1, budget - self._burst)
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         """Wait for the call's place in the budget. Raises `GoLoginBreakerOpenException`."""
         if (wait := await self._reserve()) > 0:
             await asyncio.sleep(wait)
             if (await self.state()).is_open:
                 raise GoLoginBreakerOpenException
 
-    async def trip(self, reason: str) -> None:
+    async def open_breaker(self, reason: str) -> None:
         """Open the breaker; only the first one of the fleet says so."""
         async with self._database.transaction() as db:
             opened = await db.execute(

@@ -15,7 +15,7 @@ from app.models import AuthorizationSession, ConsentMode, utc_now
 from app.services.queue.engines import Engine, Manager, MemoryEngine, PostgresqlEngine
 from app.utils.backoff import retry_delay
 from app.utils.logger import get_logger
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 
 _AUTHORIZE: Final = "authorize"
 _ATTEND: Final = "attend"
@@ -34,7 +34,7 @@ Handler = Callable[[str], Awaitable[float | None]]
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QueuedSession:
     """A session that waits for its start."""
 
     session_id: str
@@ -45,7 +45,7 @@ class Waiting:
     """A person takes part."""
 
     @classmethod
-    def of(cls, row: AuthorizationSession) -> "Waiting":
+    def of(cls, row: AuthorizationSession) -> "QueuedSession":
         is_attended = row.consent == ConsentMode.ATTENDED or bool(row.awaits_person)
         return cls(row.session_id, row.queue_rank, row.not_before, is_attended)
 
@@ -95,7 +95,7 @@ class JobQueue:
         """No outage is known."""
         return not self._is_away
 
-    def submit(self, *waiting: Waiting) -> None:
+    def submit(self, *waiting: QueuedSession) -> None:
         """Deliver sessions' ids when their time has come; one that is waiting already is not doubled.
 
         A failure is logged: the row is delivered by the next look.
@@ -104,7 +104,7 @@ class JobQueue:
         self._submitting.add(task)
         task.add_done_callback(self._submitting.discard)
 
-    async def submit_all(self, waiting: Sequence[Waiting]) -> None:
+    async def submit_all(self, waiting: Sequence[QueuedSession]) -> None:
         """The same for many, and a failure is raised."""
         if not waiting:
             return
@@ -134,7 +134,7 @@ class JobQueue:
                 self._went_away(error)
                 attempt = 1 if loop.time() - began > _LONGEST_WAIT else attempt + 1
                 wait = retry_delay(attempt, base=_FIRST_WAIT, ceiling=_LONGEST_WAIT)
-                await happens_within(self._stopping, wait)
+                await wait_for_event(self._stopping, wait)
         if self._detached:
             await asyncio.wait(self._detached)
 
@@ -205,7 +205,7 @@ class JobQueue:
         busy = len(manager.job_context) + len(self._detached)
         return busy < self._slots and asyncio.get_running_loop().time() >= self._paused_until
 
-    async def _try_to_submit(self, waiting: Sequence[Waiting]) -> None:
+    async def _try_to_submit(self, waiting: Sequence[QueuedSession]) -> None:
         try:
             await self.submit_all(waiting)
         except Exception as error:

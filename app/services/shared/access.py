@@ -15,21 +15,21 @@ _ESCAPE: Final = "\\"
 
 
 @dataclass(frozen=True)
-class Reach:
+class AccessScope:
     """Account patterns are handles with ``*`` for any characters; empty: all."""
 
     api_apps: frozenset[str] = frozenset()
     account_patterns: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, api_apps: Iterable[str], account_patterns: Iterable[str]) -> "Reach":
+    def of(cls, api_apps: Iterable[str], account_patterns: Iterable[str]) -> "AccessScope":
         return cls(frozenset(api_apps), tuple(account_patterns))
 
     def covers(self, account_id: str | None, api_app: str | None) -> bool:
         """Return whether a resource is covered; one without an account or app only where these are unrestricted."""
         return self._covers_app(api_app) and self._covers_account(account_id)
 
-    def includes(self, other: "Reach") -> bool:
+    def includes(self, other: "AccessScope") -> bool:
         """Return whether all that `other` covers is covered here, too."""
         has_apps = not self.api_apps or bool(other.api_apps and other.api_apps <= self.api_apps)
         has_accounts = not self.account_patterns or bool(
@@ -44,7 +44,7 @@ class Reach:
         if not self.covers(account_id, api_app):
             raise OutOfReachException(account_id, api_app)
 
-    def require_all_of(self, other: "Reach") -> None:
+    def require_all_of(self, other: "AccessScope") -> None:
         """Refuse a request that names more than is covered here. Raises `OutOfReachException`."""
         if not self.includes(other):
             accounts = " or ".join(other.account_patterns) or "all accounts"
@@ -79,7 +79,7 @@ class Reach:
         )
 
 
-EVERYTHING: Final = Reach()
+EVERYTHING: Final = AccessScope()
 
 
 def _like(pattern: str) -> str:

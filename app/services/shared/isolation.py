@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.models import AuthorizationSession
 from app.utils.exceptions import DatabaseUnavailableException
 from app.utils.logger import get_logger
-from app.utils.outages import outage_of
+from app.utils.outages import unavailable_reason
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ async def for_each(rows: Iterable[T], work: Callable[[T], Awaitable[int]], *, st
         except DatabaseUnavailableException:
             raise
         except Exception as error:
-            if isinstance(error, SQLAlchemyError) and outage_of(error) is not None:
+            if isinstance(error, SQLAlchemyError) and unavailable_reason(error) is not None:
                 raise  # inside a caller's transaction, which gives it its name
             log.error("maintenance.row_failed", step=step, row=str(row), exc_info=error)
             failed.append(row)

@@ -16,7 +16,7 @@ from app.database import Database, affected_rows, database_time
 from app.models.base import Lease
 from app.utils.exceptions import DatabaseUnavailableException, LeaseLostException
 from app.utils.logger import get_logger
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 
 NO_LEASE: Final[Mapping[str, Any]] = {"lease_token": None, "lease_owner": None, "lease_expires_at": None}
 """Columns of a row that nobody holds."""
@@ -102,7 +102,7 @@ async def _beat(
     last_success = loop.time()
     held = True
     while held:
-        if await happens_within(over, seconds / _BEATS_PER_LEASE):
+        if await wait_for_event(over, seconds / _BEATS_PER_LEASE):
             return
         try:
             async with asyncio.timeout_at(last_success + seconds):

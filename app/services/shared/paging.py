@@ -75,7 +75,7 @@ async def page_of(
     always has a value. Then no more than `SCAN_LIMIT` of its rows are looked at, from where the page begins.
     Two statements; with `after` one; with `within` one more.
     """
-    order = _Order(model, wanted.sort, descending=wanted.descending)
+    order = _SortOrder(model, wanted.sort, descending=wanted.descending)
     after, size = wanted.after, wanted.size
     if after is not None:
         query = query.where(order.follows(after))
@@ -101,7 +101,7 @@ async def count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_al
     return Total(min(number, limit), is_exact=is_all and number <= limit)
 
 
-class _Order:
+class _SortOrder:
     """Total: by a column, then by the id in the same direction, so that one index can serve both."""
 
     def __init__(self, model: type[DeclarativeBase], column: str, *, descending: bool) -> None:

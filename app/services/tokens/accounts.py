@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import Credential, CredentialStatus
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import Page, PageRequest, page_of
 
 _BATCH: Final = 500
@@ -26,7 +26,9 @@ class AccountFilter:
     text: str | None = None
 
 
-async def of_account(db: AsyncSession, account_id: str, *, reach: Reach = EVERYTHING) -> Sequence[Credential]:
+async def of_account(
+    db: AsyncSession, account_id: str, *, reach: AccessScope = EVERYTHING
+) -> Sequence[Credential]:
     """One row for each app. Raises `OutOfReachException`."""
     reach.require_account(account_id)
     mine = (Credential.account_id == account_id, _in(reach))
@@ -35,14 +37,14 @@ async def of_account(db: AsyncSession, account_id: str, *, reach: Reach = EVERYT
 
 
 async def page(
-    db: AsyncSession, wanted: AccountFilter, request: PageRequest, *, reach: Reach = EVERYTHING
+    db: AsyncSession, wanted: AccountFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
 ) -> Page[Credential]:
     """`request.sort`: one of `SortField`."""
     query = select(Credential).where(_in(reach))
     return await page_of(db, _filtered(query, wanted), Credential, request)
 
 
-def _in(reach: Reach) -> ColumnElement[bool]:
+def _in(reach: AccessScope) -> ColumnElement[bool]:
     return reach.condition(Credential.account_id, Credential.api_app)
 
 

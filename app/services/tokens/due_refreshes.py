@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import database_time
 from app.models import AppState, Credential, CredentialStatus, Event, EventType, utc_now
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.shared.leases import has_no_lease
 
 _ENDS: Final = (
@@ -21,7 +21,7 @@ _ENDS: Final = (
 """Events of a call of the token endpoint that has ended."""
 
 
-async def room_for_calls(db: AsyncSession, budgets: CallBudgets) -> dict[str, int]:
+async def room_for_calls(db: AsyncSession, budgets: ProviderRateLimits) -> dict[str, int]:
     """Refreshes that may begin now, of the apps whose calls are limited, or may be for all we know."""
     used: Counter[str] = Counter()
     if since := budgets.told_since():

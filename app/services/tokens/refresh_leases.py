@@ -21,7 +21,7 @@ from app.models import Credential, CredentialStatus, EventType, utc_now
 from app.services.events import recorder
 from app.services.interfaces import TokenSet
 from app.services.oauth.app_state import AppStates
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.shared.group_commit import GroupCommit
 from app.services.shared.isolation import UsableRows
 from app.services.shared.leases import clear_lease, has_no_lease, lease_columns, new_lease_token
@@ -84,7 +84,7 @@ class RefreshLeases:
         database: Database,
         vault: CredentialVault,
         apps: AppStates,
-        budgets: CallBudgets,
+        budgets: ProviderRateLimits,
         times: RefreshTimes,
         default_life: Callable[[str], float],
         owner: str,

@@ -9,7 +9,7 @@ from app.database import Database
 from app.models import utc_now
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
 from app.services.oauth.app_state import AppStates
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.tokens.refresh_leases import AMBIGUOUS, RefreshLeases
 from app.services.tokens.refresh_results import HeldRefresh
 from app.services.tokens.spill import TokenSpill
@@ -22,8 +22,8 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 from app.utils.logger import get_logger
-from app.utils.retry import through_outage
-from app.utils.tasks import uninterrupted
+from app.utils.retry import retry_while_unavailable
+from app.utils.tasks import run_shielded
 
 log = get_logger(__name__)
 
@@ -38,7 +38,7 @@ class TokenRefresher:
         leases: RefreshLeases,
         oauth: OAuthServiceProtocol,
         apps: AppStates,
-        budgets: CallBudgets,
+        budgets: ProviderRateLimits,
         spill: TokenSpill,
         save_for: float,
     ) -> None:
@@ -71,7 +71,7 @@ class TokenRefresher:
 
     async def finish(self, held: HeldRefresh) -> AppException | None:
         """A refresh whose right is taken, to its end; what went wrong. Not interrupted: it spends the token."""
-        return await uninterrupted(self._finish(held))
+        return await run_shielded(self._finish(held))
 
     async def pick_up_spilled(self) -> int:
         """Save what could not be saved before, here or in an earlier process; how many token sets.
@@ -103,8 +103,8 @@ class TokenRefresher:
         try:
             async with self._database.reading() as db:
                 self._budgets.forget(await self._apps.resumed(db))
-                await self._apps.refuse_stopped(db, api_app)
-            self._budgets.refuse_spent(api_app)
+                await self._apps.ensure_callable(db, api_app)
+            self._budgets.ensure_not_spent(api_app)
         except AppException as error:
             return error
         try:
@@ -118,7 +118,7 @@ class TokenRefresher:
             tokens = await self._oauth.refresh_access_token(held.api_app, held.refresh_token)
         except AppException as error:
             # Unless this is written, the next one who comes must take the chain for ambiguous.
-            await through_outage(partial(self._failed, held, error), seconds=self._save_for)
+            await retry_while_unavailable(partial(self._failed, held, error), seconds=self._save_for)
             return error
         await self._save(held, tokens, utc_now())
         return None
@@ -169,7 +169,7 @@ class TokenRefresher:
                 self._log_not_saved(held, error)
                 raise
             again = partial(self._save_once, held, tokens, answered_at)
-            await through_outage(again, seconds=self._save_for)
+            await retry_while_unavailable(again, seconds=self._save_for)
             if spilled is not None:
                 await self._spill.remove(spilled)
 

@@ -24,7 +24,7 @@ from app.models import (
 )
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.group_commit import GroupCommit
 from app.services.shared.isolation import for_each, isolate_rows
 from app.services.shared.leases import take_lease
@@ -55,7 +55,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class HandedToken:
+class IssuedToken:
     """An access token that a caller may use now."""
 
     row: Credential
@@ -129,16 +129,16 @@ class CredentialService:
         """Once the tokens of an authorization are stored: note the limit that their answer has told."""
         await self._leases.note_success(api_app)
 
-    async def hand_out(
+    async def get_access_token(
         self,
         account_id: str,
         api_app: str,
         *,
         min_ttl: float,
         actor: str,
-        reach: Reach = EVERYTHING,
+        reach: AccessScope = EVERYTHING,
         force: bool = False,
-    ) -> HandedToken:
+    ) -> IssuedToken:
         """A token that lives for `min_ttl` seconds, refreshed first when needed, or when `force` says so.
 
         Any number of callers in any number of processes cause one refresh; all get its result. When it cannot be
@@ -148,12 +148,12 @@ class CredentialService:
         and whatever the refresh came upon.
         """
         reach.require(account_id, api_app)
-        row = await self._fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
+        row = await self._ensure_fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
         read = recorder.new_event(
             EventType.TOKEN_READ, account_id=account_id, api_app=api_app, actor=actor, version=row.version
         )
         await self._reads.add(read)  # a read that is not in the audit does not happen
-        return HandedToken(row, self._vault.access_token(row), self._vault.token(row, "oauth_token_secret"))
+        return IssuedToken(row, self._vault.access_token(row), self._vault.token(row, "oauth_token_secret"))
 
     async def close(self) -> None:
         """Once the audit has every read, also of callers who have left. A refresh that is under way goes on."""
@@ -161,28 +161,30 @@ class CredentialService:
         await self._reads.wait_for_all()
 
     async def verify(
-        self, account_id: str, api_app: str, *, actor: str, reach: Reach = EVERYTHING
+        self, account_id: str, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
     ) -> ProviderUser:
-        """Ask the provider who the token speaks for. Raises what `hand_out` does, and `TwitterAPIException`.
+        """Ask the provider who the token speaks for. Raises what `get_access_token` does, and `TwitterAPIException`.
 
         A token that is refused before its time, as one that its owner has revoked, is refreshed once: that tells
         whether the chain lives. Where the new one is refused, too, the account must be authorized anew.
         """
         reach.require(account_id, api_app)
-        row = await self._fresh(account_id, api_app, self._fresh_for)
+        row = await self._ensure_fresh(account_id, api_app, self._fresh_for)
         try:
             user = await self._who(row)
         except TwitterAPIException as error:
             if not _may_be_refused(error, row):
                 raise
-            row = await self._fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
+            row = await self._ensure_fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
             user = await self._who_of_new(row)
         await self._reads.add(
             recorder.new_event(EventType.TOKEN_VERIFIED, account_id=account_id, api_app=api_app, actor=actor)
         )
         return user
 
-    async def revoke(self, account_id: str, api_app: str, *, actor: str, reach: Reach = EVERYTHING) -> bool:
+    async def revoke(
+        self, account_id: str, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
+    ) -> bool:
         """Forget the tokens once the provider has revoked them; False when it did not answer: it is tried again.
 
         Raises `OutOfReachException`, `TokenNotFoundException`.
@@ -238,7 +240,7 @@ class CredentialService:
             "updated_at": now,
         }
 
-    async def _living(self, account_id: str, api_app: str) -> Credential:
+    async def _load_active(self, account_id: str, api_app: str) -> Credential:
         async with self._database.reading() as db:
             row: Credential | None = await db.scalar(_by_place(account_id, api_app))
             if row is None:
@@ -251,7 +253,7 @@ class CredentialService:
                 )
         return row
 
-    async def _fresh(
+    async def _ensure_fresh(
         self,
         account_id: str,
         api_app: str,
@@ -261,17 +263,17 @@ class CredentialService:
         in_place_of: int | None = None,
     ) -> Credential:
         """`in_place_of`: a version that the provider refused."""
-        first = await self._living(account_id, api_app)
+        first = await self._load_active(account_id, api_app)
         if in_place_of not in (None, first.version) or (not force and _lives_for(first, min_ttl)):
             return first
         if first.refresh_token is None:
             if in_place_of is None and _lives_for(first, 0):
-                return _despite(None, first, force=force)
+                return _fallback_or_raise(None, first, force=force)
             return await self._reauthorized(first, REFUSED if in_place_of else EXPIRED)
         row, error = await self._renewals.shared(
             (account_id, api_app, first.version, force), lambda: self._renewed(first, force=force)
         )
-        return row if row.version != first.version else _despite(error, row, force=force)
+        return row if row.version != first.version else _fallback_or_raise(error, row, force=force)
 
     async def _renewed(self, first: Credential, *, force: bool) -> tuple[Credential, AppException | None]:
         """The row when its tokens are newer than `first`, in whichever process; else as it is, and what went wrong."""
@@ -280,7 +282,7 @@ class CredentialService:
             error = await self._refresher.refresh(
                 first.account_id, first.api_app, version=first.version, force=force
             )
-            row = await self._living(first.account_id, first.api_app)
+            row = await self._load_active(first.account_id, first.api_app)
             if row.version != first.version or error is not None or time.monotonic() > give_up_at:
                 return row, error
             await asyncio.sleep(_OTHER_PROCESS_POLL)
@@ -291,7 +293,7 @@ class CredentialService:
         Only once somebody asks: an account that nobody uses needs no browser every two hours.
         """
         await self._leases.end_unrefreshable(row, code)
-        return await self._living(row.account_id, row.api_app)
+        return await self._load_active(row.account_id, row.api_app)
 
     async def _who(self, row: Credential) -> ProviderUser:
         access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
@@ -367,7 +369,7 @@ def _lives_for(row: Credential, seconds: float) -> bool:
     return row.token_expires_at is None or _left(row.token_expires_at) > seconds
 
 
-def _despite(error: AppException | None, row: Credential, *, force: bool) -> Credential:
+def _fallback_or_raise(error: AppException | None, row: Credential, *, force: bool) -> Credential:
     if force and error is not None:
         raise error
     if not force and _lives_for(row, 0):

@@ -275,7 +275,7 @@ async def _park_unsent(
 async def _complete(db: AsyncSession, row: WebhookDelivery, status: DeliveryStatus) -> None:
     row.status, row.completed_at, row.next_attempt_at = status, utc_now(), None
     await db.flush()
-    await ordering.move_up(db, row)
+    await ordering.advance(db, row)
 
 
 def _pause(db: AsyncSession, endpoint: WebhookEndpoint, reason: str) -> None:

@@ -103,7 +103,7 @@ async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable
     columns = [WebhookDelivery.endpoint_row_id, WebhookDelivery.event_id]
     is_free = has_no_lease(WebhookDelivery)  # what is being sent is told anyway
     await db.execute(insert.on_conflict_do_update(index_elements=columns, set_=again, where=is_free))
-    await ordering.take_places(db, endpoint.id, [event.id for event in events])
+    await ordering.enqueue(db, endpoint.id, [event.id for event in events])
 
 
 async def _note_lost(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:

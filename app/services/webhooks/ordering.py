@@ -14,10 +14,10 @@ from sqlalchemy.orm import aliased
 
 from app.database import database_time
 from app.models import DeliveryStatus, WebhookDelivery, WebhookEndpoint
-from app.services.shared.access import Reach
+from app.services.shared.access import AccessScope
 
 
-class Told(Protocol):
+class EventRef(Protocol):
     """An event, or its delivery."""
 
     @property
@@ -28,18 +28,18 @@ class Told(Protocol):
     def api_app(self) -> str | None: ...
 
 
-def reach_of(endpoint: WebhookEndpoint) -> Reach:
-    return Reach.of(endpoint.api_apps, endpoint.account_patterns)
+def reach_of(endpoint: WebhookEndpoint) -> AccessScope:
+    return AccessScope.of(endpoint.api_apps, endpoint.account_patterns)
 
 
-def wants(endpoint: WebhookEndpoint, event: Told) -> bool:
+def wants(endpoint: WebhookEndpoint, event: EventRef) -> bool:
     patterns = endpoint.event_types or ["*"]
     return reach_of(endpoint).covers(event.account_id, event.api_app) and any(
         fnmatchcase(event.event_type, pattern) for pattern in patterns
     )
 
 
-async def take_places(db: AsyncSession, endpoint_row_id: int, event_ids: Collection[int]) -> None:
+async def enqueue(db: AsyncSession, endpoint_row_id: int, event_ids: Collection[int]) -> None:
     """Place deliveries that were just made, or made pending again: the first of each account is due now.
 
     One behind it that had its turn waits again.
@@ -59,7 +59,7 @@ async def take_places(db: AsyncSession, endpoint_row_id: int, event_ids: Collect
     await _set_time(db, *pending, *behind, time=null())
 
 
-async def mend(db: AsyncSession, endpoint_row_id: int) -> None:
+async def repair(db: AsyncSession, endpoint_row_id: int) -> None:
     """Lines whose first one has no time go on: the one that was before it may have been deleted."""
     await _begin_lines(db, endpoint_row_id, _pending(endpoint_row_id))
 
@@ -70,7 +70,7 @@ async def try_again(db: AsyncSession, row: WebhookDelivery, *, wait: float) -> N
     await _set_time(db, WebhookDelivery.id == row.id, time=later)
 
 
-async def move_up(db: AsyncSession, done: WebhookDelivery) -> None:
+async def advance(db: AsyncSession, done: WebhookDelivery) -> None:
     """The next one of its account is due."""
     following = (
         select(WebhookDelivery.id)

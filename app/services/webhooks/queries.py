@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookEndpoint
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import Page, PageRequest, page_of
 from app.services.webhooks.ordering import reach_of
 from app.services.webhooks.service import is_there
@@ -30,7 +30,7 @@ async def view(db: AsyncSession, row: WebhookEndpoint) -> WebhookView:
     return (await _views(db, [row]))[0]
 
 
-async def all_within(db: AsyncSession, reach: Reach) -> list[WebhookView]:
+async def all_within(db: AsyncSession, reach: AccessScope) -> list[WebhookView]:
     """The oldest first; there are `WEBHOOK_MAX_ENDPOINTS` at most."""
     rows = (await db.scalars(select(WebhookEndpoint).where(is_there()).order_by(WebhookEndpoint.id))).all()
     return await _views(db, [row for row in rows if reach.includes(reach_of(row))])
@@ -39,7 +39,7 @@ async def all_within(db: AsyncSession, reach: Reach) -> list[WebhookView]:
 async def page_of_deliveries(
     db: AsyncSession,
     endpoint: WebhookEndpoint,
-    reach: Reach,
+    reach: AccessScope,
     request: PageRequest,
     *,
     status: DeliveryStatus | None,
@@ -54,7 +54,7 @@ async def page_of_deliveries(
 
 
 async def delivery(
-    db: AsyncSession, endpoint: WebhookEndpoint, reach: Reach, delivery_id: int
+    db: AsyncSession, endpoint: WebhookEndpoint, reach: AccessScope, delivery_id: int
 ) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
     """Return a delivery with its attempts, the first one first. Raises `DeliveryNotFoundException`."""
     is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _in_reach(reach))
@@ -66,7 +66,7 @@ async def delivery(
     return row, (await db.scalars(attempts.order_by(WebhookAttempt.id))).all()
 
 
-def _in_reach(reach: Reach) -> ColumnElement[bool]:
+def _in_reach(reach: AccessScope) -> ColumnElement[bool]:
     return reach.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
 
 

@@ -25,7 +25,7 @@ from app.services.events import order as event_order
 from app.services.events import recorder, types
 from app.services.events.order import Position
 from app.services.keys.service import Caller
-from app.services.shared.access import MAX_ACCOUNT_PATTERNS, Reach
+from app.services.shared.access import MAX_ACCOUNT_PATTERNS, AccessScope
 from app.services.webhooks import ordering
 from app.services.webhooks.message import signed_headers, trial_message
 from app.services.webhooks.ordering import reach_of
@@ -43,7 +43,7 @@ _NAME: Final = re.compile(r"[^\x00-\x1f]{0,100}")
 
 
 @dataclass(frozen=True)
-class WebhookOrder:
+class WebhookChange:
     """Changes to a webhook; None: unchanged, or of a new webhook the value of its key."""
 
     name: str | None = None
@@ -85,7 +85,7 @@ class WebhookService:
         self._vault = vault
         self._max_endpoints = max_endpoints
 
-    async def create(self, order: WebhookOrder, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
+    async def create(self, order: WebhookChange, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
         """Create an endpoint for events recorded from now on; return it with its secret, which is shown once.
 
         Raises `WebhookUrlRefusedException`, `TooManyWebhooksException`, `InvalidRequestException`,
@@ -114,7 +114,7 @@ class WebhookService:
     async def get(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         return await self._found(db, endpoint_id, caller)
 
-    async def update(self, endpoint_id: str, order: WebhookOrder, caller: Caller) -> WebhookEndpoint:
+    async def update(self, endpoint_id: str, order: WebhookChange, caller: Caller) -> WebhookEndpoint:
         """Change a webhook. Pending deliveries go to the new URL; those that it is not for any more are parked.
 
         Raises `WebhookUrlRefusedException`, `InvalidRequestException`, `OutOfReachException`.
@@ -162,7 +162,7 @@ class WebhookService:
     async def resume(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         """Go on, attempts counted anew. What waits for another one is tried at once, also when it was not paused."""
         row = await self._found(db, endpoint_id, caller, to_change=True)
-        await ordering.mend(db, row.id)
+        await ordering.repair(db, row.id)
         waiting = update(WebhookDelivery).where(
             WebhookDelivery.endpoint_row_id == row.id,
             WebhookDelivery.status == DeliveryStatus.PENDING,
@@ -243,7 +243,7 @@ def _check_words(wanted: dict[str, Any]) -> None:
         )
 
 
-def _check_reach(reach: Reach, caller: Caller) -> None:
+def _check_reach(reach: AccessScope, caller: Caller) -> None:
     """Raises `InvalidRequestException`, `OutOfReachException`."""
     if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
         raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")

@@ -26,13 +26,13 @@ from app.utils.exceptions import (
     ProfileInUseException,
 )
 from app.utils.logger import get_logger
-from app.utils.tasks import uninterrupted, unless
+from app.utils.tasks import run_shielded, run_until
 
 _BUSY: Final = (ProfileInUseException, ConcurrentProfileLimitException)
 _BUSY_RETRY: Final = 1.0
 """Seconds until a session is looked at again whose profile runs for another one, or for which the fleet is full."""
 _LOOKS_PER_LEASE: Final = 4
-_LEFT_OVERS_AT_STOP: Final = 1.0
+_ORPHANS_AT_STOP: Final = 1.0
 """Seconds for a left-over whose stop is under way when the service ends; another process takes it over."""
 _STOPPING_SHARE: Final = 1 / 2
 """Share of the grace period that is kept for stopping the browsers of those that did not finish in time."""
@@ -106,18 +106,18 @@ class AuthorizationWorker(Worker):
     async def run(self) -> None:
         delivery = asyncio.create_task(self._queue.run(self.authorize))
         watch = asyncio.create_task(self._watch_leases())
-        left_overs = asyncio.create_task(self._stop_left_overs())
+        orphans = asyncio.create_task(self._stop_orphans())
         try:
             while not self._stop.is_set():
-                await unless(self._stop, self._look_after_waiting())
+                await run_until(self._stop, self._reconcile())
                 await self._pause(self._lease_seconds / _LOOKS_PER_LEASE)
                 if delivery.done():
                     delivery.result()
         finally:
             await self._drain(delivery)
-            for task in (watch, left_overs):
+            for task in (watch, orphans):
                 task.cancel()
-            await asyncio.wait([watch, left_overs], timeout=_LEFT_OVERS_AT_STOP)
+            await asyncio.wait([watch, orphans], timeout=_ORPHANS_AT_STOP)
 
     def stop(self) -> None:
         """Deliver nothing more from now on."""
@@ -145,7 +145,7 @@ class AuthorizationWorker(Worker):
             api_app=job.api_app,
         ):
             # A task of its own, so that it can be interrupted without its delivery.
-            run.task = asyncio.create_task(self._to_its_end(run))
+            run.task = asyncio.create_task(self._run_to_end(run))
         self._running[job.lease_token] = run
         try:
             await asyncio.wait([run.task])
@@ -153,13 +153,13 @@ class AuthorizationWorker(Worker):
             del self._running[job.lease_token]
         return None if run.task.cancelled() else run.task.result()
 
-    async def _to_its_end(self, run: "_Run") -> float | None:
+    async def _run_to_end(self, run: "_Run") -> float | None:
         job = run.job
         log.info("authorization.started")
         try:
             await self._attempt(run)
         except asyncio.CancelledError:
-            await uninterrupted(self._release(job, reason="service_stopping"))
+            await run_shielded(self._release(job, reason="service_stopping"))
             raise
         except _BUSY as error:  # another session was first between our look and our try
             await self._release(job, reason=error.error_code)
@@ -223,20 +223,20 @@ class AuthorizationWorker(Worker):
                     if not self._running[lease_token].is_ending:
                         self._running[lease_token].interrupt()
 
-    async def _stop_left_overs(self) -> None:
+    async def _stop_orphans(self) -> None:
         """Stop orphaned browsers, beside the other work: a browser that does not go takes its time."""
         while True:
             try:
-                await self._gologin.stop_left_overs()
+                await self._gologin.stop_orphans()
             except Exception as error:
                 self._failed(error, step="stop_left_overs")
             else:
                 self._succeeded(step="stop_left_overs")
             await asyncio.sleep(self._lease_seconds / _LOOKS_PER_LEASE)
 
-    async def _look_after_waiting(self) -> None:
+    async def _reconcile(self) -> None:
         try:
-            await self._batches.look_after()
+            await self._batches.reconcile()
         except Exception as error:  # sessions wait for no batch but their own
             log.error("batch.not_looked_after", exc_info=error)
         steps = {

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import after_commit
 from app.models import utc_now
-from app.services.operations.worker_runs import Schedule, Turn, WorkerRuns
+from app.services.operations.worker_runs import JobLease, PeriodicRuns, Schedule
 from app.services.shared.leases import kept_alive
 from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
-from app.utils.tasks import happens_within, uninterrupted
+from app.utils.tasks import run_shielded, wait_for_event
 
 _LOOK_EVERY: Final = 5.0
 """Seconds between two looks at whose turn it is: another process may have asked for it."""
@@ -64,7 +64,7 @@ class Worker(ABC):
         """Look at once whether there is something to do. A wake before the pause is not lost."""
         self._wake.set()
 
-    async def _seen_to(self, work: Callable[[], Awaitable[int]], *, step: str = "") -> int:
+    async def _run_guarded(self, work: Callable[[], Awaitable[int]], *, step: str = "") -> int:
         """Run `work`, recording success or failure in `status`; return its count, 0 on failure."""
         try:
             done = await work()
@@ -93,7 +93,7 @@ class Worker(ABC):
 
     async def _pause(self, seconds: float) -> None:
         """Wait for the stop or a wake, at most `seconds`."""
-        if await happens_within(self._wake, seconds) and not self._stop.is_set():
+        if await wait_for_event(self._wake, seconds) and not self._stop.is_set():
             self._wake.clear()
 
 
@@ -107,7 +107,7 @@ class PeriodicWorker(Worker):
     def __init__(
         self,
         *,
-        runs: WorkerRuns,
+        runs: PeriodicRuns,
         interval: float,
         retry_interval: float | None = None,
         turn: str | None = None,
@@ -125,13 +125,13 @@ class PeriodicWorker(Worker):
 
     async def run_once(self) -> bool:
         """One iteration now, due or not; False when another process is at it. Raises what the work raises."""
-        turn = await self._runs.claim(self._turn, even_if_not_due=True)
+        turn = await self._runs.claim(self._turn, force=True)
         if turn is None:
             return False
         await self._in_turn(turn)
         return True
 
-    async def request_turn(self, db: AsyncSession) -> None:
+    async def request_run(self, db: AsyncSession) -> None:
         """Once the caller's transaction has committed: be due now, in whichever process looks first."""
         await self._runs.make_due(db, self._turn)
         after_commit(db, self.wake)
@@ -164,7 +164,7 @@ class PeriodicWorker(Worker):
         self.status.next_run, self.status.last_success = schedule.next_run, schedule.last_success
         return schedule
 
-    async def _in_turn(self, turn: Turn) -> None:
+    async def _in_turn(self, turn: JobLease) -> None:
         """The work under the turn's lease; the next turn is due in `interval`, sooner after a failure."""
         next_in, succeeded = self._retry_in(), False
         try:
@@ -178,7 +178,7 @@ class PeriodicWorker(Worker):
             next_in = 0.0  # stopped in the middle: whoever is next may go on at once
             raise
         finally:
-            await uninterrupted(self._runs.finish(self._turn, turn, succeeded=succeeded, next_in=next_in))
+            await run_shielded(self._runs.finish(self._turn, turn, succeeded=succeeded, next_in=next_in))
 
     def _retry_in(self) -> float:
         attempt = self.status.consecutive_failures + 1

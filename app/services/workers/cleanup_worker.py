@@ -3,10 +3,10 @@
 import asyncio
 
 from app.services.authorizations.runs import SessionRuns
-from app.services.browser.chromedriver import remove_left_over_folders
+from app.services.browser.chromedriver import remove_orphaned_folders
 from app.services.gologin_service import GoLoginService
 from app.services.operations.retention import Retention
-from app.services.operations.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import PeriodicRuns
 from app.services.shared.isolation import run_steps
 from app.services.workers.base import PeriodicWorker
 from app.utils.logger import get_logger
@@ -25,7 +25,7 @@ class CleanupWorker(PeriodicWorker):
         sessions: SessionRuns,
         gologin: GoLoginService,
         retention: Retention,
-        runs: WorkerRuns,
+        runs: PeriodicRuns,
         interval: float,
     ) -> None:
         super().__init__(runs=runs, interval=interval)
@@ -37,8 +37,8 @@ class CleanupWorker(PeriodicWorker):
         done = await run_steps(
             {
                 "sessions_timed_out": self._sessions.end_overdue,
-                "left_over_browsers": self._gologin.stop_left_overs,
-                "left_over_folders": lambda: asyncio.to_thread(remove_left_over_folders),
+                "left_over_browsers": self._gologin.stop_orphans,
+                "left_over_folders": lambda: asyncio.to_thread(remove_orphaned_folders),
                 "deleted": self._retention.delete_old,
             }
         )

@@ -7,8 +7,8 @@ from app.database import Database
 from app.services.gologin_service import GoLoginService
 from app.services.operations.alarms import AlarmService, Reading
 from app.services.operations.counts import count_fleet
-from app.services.operations.worker_runs import WorkerRuns
-from app.services.profiles.request_budget import CloudGate
+from app.services.operations.worker_runs import PeriodicRuns
+from app.services.profiles.request_budget import RequestBudget
 from app.services.shared.isolation import run_steps
 from app.services.workers.base import PeriodicWorker
 from app.utils.logger import get_logger
@@ -39,12 +39,12 @@ class MonitorWorker(PeriodicWorker):
         *,
         database: Database,
         gologin: GoLoginService,
-        gate: CloudGate,
+        gate: RequestBudget,
         alarms: AlarmService,
         loop_lag: LoopLag,
         thresholds: Thresholds,
         machine: str,
-        runs: WorkerRuns,
+        runs: PeriodicRuns,
         interval: float,
     ) -> None:
         super().__init__(runs=runs, interval=interval, turn=f"{self.name}:{machine}")

@@ -9,7 +9,7 @@ from app.services.tokens.refresher import TokenRefresher
 from app.services.tokens.service import CredentialService
 from app.services.workers.base import Worker
 from app.utils.logger import get_logger
-from app.utils.tasks import happens_within, unless
+from app.utils.tasks import run_until, wait_for_event
 
 _LOOK_EVERY: Final = 1.0
 _REVOKE_BATCH: Final = 20
@@ -38,13 +38,13 @@ class TokenRefreshWorker(Worker):
         self._in_flight: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        await self._seen_to(
+        await self._run_guarded(
             self._pick_up, step="pick_up"
         )  # first: else what was saved there is taken for ambiguous
-        tidying = asyncio.create_task(self._keep_tidy())
+        tidying = asyncio.create_task(self._keep_house())
         try:
             while not self._stop.is_set():
-                if not await self._seen_to(self.run_once):
+                if not await self._run_guarded(self.run_once):
                     await self._pause(_LOOK_EVERY)
             await self.finish_started()  # each has the call's deadline
             await tidying  # it sees the stop, too; cancelled in the middle of a query it would log an error
@@ -54,7 +54,7 @@ class TokenRefreshWorker(Worker):
 
     async def run_once(self) -> int:
         """Take as many as are due and as there is room for; how many were taken. They end by themselves."""
-        await unless(self._stop, self._until_there_is_room())
+        await run_until(self._stop, self._until_there_is_room())
         if self._stop.is_set():
             return 0
         due = await self._leases.take_due(self._concurrency - len(self._in_flight))
@@ -84,11 +84,11 @@ class TokenRefreshWorker(Worker):
         else:
             self._succeeded(step="refresh")
 
-    async def _keep_tidy(self) -> None:
+    async def _keep_house(self) -> None:
         """Revoke and tidy up, beside the refreshes, which do not wait for a provider that does not revoke."""
-        while not await happens_within(self._stop, _LOOK_EVERY):
-            await self._seen_to(self._pick_up, step="pick_up")
-            await self._seen_to(lambda: self._credentials.revoke_due(_REVOKE_BATCH), step="revoke")
+        while not await wait_for_event(self._stop, _LOOK_EVERY):
+            await self._run_guarded(self._pick_up, step="pick_up")
+            await self._run_guarded(lambda: self._credentials.revoke_due(_REVOKE_BATCH), step="revoke")
 
     async def _pick_up(self) -> int:
         if count := await self._refresher.pick_up_spilled():

@@ -1,7 +1,7 @@
 """Has broken accounts authorised anew."""
 
 from app.services.authorizations.repair import TokenRepair
-from app.services.operations.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import PeriodicRuns
 from app.services.workers.base import PeriodicWorker
 from app.utils.logger import get_logger
 
@@ -13,7 +13,7 @@ class TokenRepairWorker(PeriodicWorker):
 
     name = "repair"
 
-    def __init__(self, *, repair: TokenRepair, runs: WorkerRuns, interval: float) -> None:
+    def __init__(self, *, repair: TokenRepair, runs: PeriodicRuns, interval: float) -> None:
         super().__init__(runs=runs, interval=interval)
         self._repair = repair
 

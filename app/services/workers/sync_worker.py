@@ -4,7 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import ProfileSync
 from app.services.gologin_service import GoLoginService
-from app.services.operations.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import PeriodicRuns
 from app.services.profiles.sync import ProfileSyncService
 from app.services.workers.base import PeriodicWorker
 
@@ -20,7 +20,7 @@ class ProfileSyncWorker(PeriodicWorker):
         *,
         gologin: GoLoginService,
         syncs: ProfileSyncService,
-        runs: WorkerRuns,
+        runs: PeriodicRuns,
         interval: float,
         retry_interval: float,
     ) -> None:
@@ -33,7 +33,7 @@ class ProfileSyncWorker(PeriodicWorker):
     ) -> ProfileSync:
         """Ask for a pass in the caller's transaction; it starts once that has committed."""
         sync = await self._syncs.request(db, requested_by=requested_by, allow_mass_removal=allow_mass_removal)
-        await self.request_turn(db)
+        await self.request_run(db)
         return sync
 
     async def _work(self) -> None:

@@ -10,7 +10,7 @@ from app.services.webhooks.deliveries import Claim, WebhookDeliveries
 from app.services.webhooks.fanout import WebhookFanout
 from app.services.webhooks.message import signed_headers
 from app.services.workers.base import Worker
-from app.utils.tasks import happens_within
+from app.utils.tasks import wait_for_event
 
 _LOOK_EVERY: Final = 1.0
 """Seconds; also until an endpoint that fails is tried again with whatever else is due for it."""
@@ -37,8 +37,8 @@ class WebhookWorker(Worker):
     async def run(self) -> None:
         try:
             while not self._stop.is_set():
-                looked_at = await self._seen_to(self.run_once)
-                await happens_within(self._stop, _LOOK_AT_MOST_EVERY)
+                looked_at = await self._run_guarded(self.run_once)
+                await wait_for_event(self._stop, _LOOK_AT_MOST_EVERY)
                 if not looked_at:
                     await self._pause(_LOOK_EVERY)
             await self.finish_started()  # each has the attempt's deadline
@@ -103,7 +103,7 @@ class WebhookWorker(Worker):
             return
         self._succeeded(step="apply")
         if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
-            await happens_within(self._stop, _LOOK_EVERY)
+            await wait_for_event(self._stop, _LOOK_EVERY)
 
     def _is_lost(self, task: Sending) -> bool:
         error = task.exception()

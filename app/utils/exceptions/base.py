@@ -14,7 +14,7 @@ class FailureKind(StrEnum):
     """The account's: a person must act; no retry."""
     APP = "app"
     """The OAuth app's: its settings must be mended; no retry, and after some in a row the app is paused."""
-    PASSING = "passing"
+    TRANSIENT = "passing"
     """Nobody's: it is tried again."""
     UNEXPECTED = "unexpected"
     """A defect of ours; no retry."""
@@ -51,5 +51,5 @@ class InfrastructureException(AppException):
     """Something the service depends on is the reason."""
 
     status_code = 502
-    kind = FailureKind.PASSING
+    kind = FailureKind.TRANSIENT
     retryable = True

@@ -137,7 +137,7 @@ class ConsentUnavailableException(DomainException):
     """The provider's authorization endpoint says that it cannot answer now (RFC 6749, 4.1.2.1)."""
 
     error_code = ErrorCode.CONSENT_UNAVAILABLE
-    kind = FailureKind.PASSING
+    kind = FailureKind.TRANSIENT
     status_code = 502
     retryable = True
 
@@ -147,7 +147,7 @@ class ConsentUnavailableException(DomainException):
 
 class ConsentButtonNotFoundException(DomainException):
     error_code = ErrorCode.CONSENT_BUTTON_NOT_FOUND
-    kind = FailureKind.PASSING
+    kind = FailureKind.TRANSIENT
     status_code = 502
     retryable = True
 
@@ -175,7 +175,7 @@ class UnknownPageException(DomainException):
     """The page shows nothing that the provider's rules know: nothing was pressed."""
 
     error_code = ErrorCode.UNKNOWN_PAGE
-    kind = FailureKind.PASSING
+    kind = FailureKind.TRANSIENT
     status_code = 502
     retryable = True
 
@@ -200,7 +200,7 @@ class StateMismatchException(DomainException):
     """The callback's ``state`` is not the one sent (RFC 6749, 10.12): the callback is not ours and is refused."""
 
     error_code = ErrorCode.STATE_MISMATCH
-    kind = FailureKind.PASSING
+    kind = FailureKind.TRANSIENT
     status_code = 409
 
     def __init__(self) -> None:
@@ -234,7 +234,7 @@ class ProfileNetworkException(DomainException):
 
     error_code = ErrorCode.PROFILE_NETWORK_ERROR
     status_code = 502
-    kind = FailureKind.PASSING
+    kind = FailureKind.TRANSIENT
     retryable = True
 
     def __init__(self, code: str) -> None:

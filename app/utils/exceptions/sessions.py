@@ -151,7 +151,7 @@ class AppLimitedException(DomainException):
     """The provider limits the app's rate; nothing of it is called before that is over."""
 
     error_code = ErrorCode.APP_LIMITED
-    kind = FailureKind.PASSING
+    kind = FailureKind.TRANSIENT
     status_code = 429
     retryable = True
 

@@ -17,7 +17,7 @@ import httpx
 
 from app.utils.processes import dies_with_parent
 from sandbox.devtools import command
-from tests.e2e.house import House
+from tests.e2e.harness import ServiceHarness
 from tests.fixtures.waiting import eventually
 
 HERE = Path(__file__).parent
@@ -45,11 +45,11 @@ class ForeignProvider:
         found: dict[str, int] = (await self.call("counts")).json()
         return found
 
-    async def sign_in(self, house: House, account: str) -> None:
+    async def sign_in(self, harness: ServiceHarness, account: str) -> None:
         """In the account's profile, which then stops as GoLogin itself stops it."""
-        profile = {"profileId": await house.profile_id(account)}
+        profile = {"profileId": await harness.profile_id(account)}
         async with httpx.AsyncClient(
-            base_url=house.sandbox.info.gologin_local_url, trust_env=False, timeout=60
+            base_url=harness.sandbox.info.gologin_local_url, trust_env=False, timeout=60
         ) as http:
 
             async def started() -> str | None:

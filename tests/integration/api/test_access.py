@@ -18,7 +18,7 @@ from app.main import create_app
 from app.models import ApiKey, Evidence, ProfileSync, WebhookDelivery, WebhookEndpoint, utc_now
 from app.services.events import recorder
 from app.services.keys.service import Caller, Scope
-from app.services.shared.access import Reach
+from app.services.shared.access import AccessScope
 from app.services.webhooks.vault import new_secret
 from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.batches import place_batch, wanted
@@ -26,7 +26,7 @@ from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.routes import APP, HOOK, NOBODY, OTHER_APP, ROUTES, WITHIN_BODY, Access, filled
 from tests.fixtures.settings import MakeSettings
 
-WITHIN = Reach.of([APP], ["anna_*"])
+WITHIN = AccessScope.of([APP], ["anna_*"])
 """Of all that there is in this file."""
 MAKER = Caller("within admin", frozenset({Scope.ADMIN}), WITHIN)
 _APPS = {
@@ -206,8 +206,8 @@ async def all_keys(api: Api) -> dict[str, dict[str, str]]:
         "expired": await api.key(*everything, name="expired", expires_at=utc_now() + timedelta(hours=1)),
         "revoked": await api.key(*everything, name="revoked"),
         "rotated away": await api.key(*everything, name="rotated away"),
-        "other app": await api.key(*everything, name="other app", reach=Reach.of([OTHER_APP], [])),
-        "other account": await api.key(*everything, name="other account", reach=Reach.of([], ["bob"])),
+        "other app": await api.key(*everything, name="other app", reach=AccessScope.of([OTHER_APP], [])),
+        "other account": await api.key(*everything, name="other account", reach=AccessScope.of([], ["bob"])),
     }
     for scope in Scope:
         keys[scope] = await api.key(scope, name=f"all {scope}")
@@ -233,9 +233,9 @@ LISTS: list[tuple[str, Callable[[Any], Any]]] = [
 
 async def test_a_list_holds_what_is_in_reach(quiet_api: Api):
     things = [await make_things(quiet_api, number) for number in (1, 2)]
-    anna = Reach.of([APP], ["anna_1*"])
+    anna = AccessScope.of([APP], ["anna_1*"])
     headers = await quiet_api.key(Scope.AUTHORIZE, Scope.PROFILES, name="anna", reach=anna)
-    elsewhere = await quiet_api.key(*Scope, name="elsewhere", reach=Reach.of([OTHER_APP], []))
+    elsewhere = await quiet_api.key(*Scope, name="elsewhere", reach=AccessScope.of([OTHER_APP], []))
     for path, name in LISTS:
         everything = (await quiet_api.client.get(path)).json()
         mine = (await quiet_api.client.get(path, headers=headers)).json()
@@ -253,8 +253,11 @@ async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
             recorder.record(db, "batch.completed", account_id=account, api_app=app, number=account)
     keys = [
         (await quiet_api.key(*Scope, name="all"), {"anna_1", "anna_2", "anna_3"}),
-        (await quiet_api.key(*Scope, name="anna", reach=Reach.of([APP], ["anna_1", "anna_3"])), {"anna_1"}),
-        (await quiet_api.key(*Scope, name="elsewhere", reach=Reach.of([OTHER_APP], ["bob"])), set()),
+        (
+            await quiet_api.key(*Scope, name="anna", reach=AccessScope.of([APP], ["anna_1", "anna_3"])),
+            {"anna_1"},
+        ),
+        (await quiet_api.key(*Scope, name="elsewhere", reach=AccessScope.of([OTHER_APP], ["bob"])), set()),
     ]
     for path in ("/events", "/events/export?format=ndjson", "/events/export?format=csv", "/events/stream"):
         for headers, seen in keys:
@@ -274,8 +277,8 @@ async def told(api: Api, path: str, headers: dict[str, str], *, until: set[str])
 
 async def test_webhooks_and_keys_are_listed_as_far_as_a_key_reaches(quiet_api: Api):
     await make_things(quiet_api, 1)
-    anna = await quiet_api.key(*Scope, name="anna", reach=Reach.of([APP], ["anna_1*"]))
-    elsewhere = await quiet_api.key(*Scope, name="elsewhere", reach=Reach.of([OTHER_APP], []))
+    anna = await quiet_api.key(*Scope, name="anna", reach=AccessScope.of([APP], ["anna_1*"]))
+    elsewhere = await quiet_api.key(*Scope, name="elsewhere", reach=AccessScope.of([OTHER_APP], []))
     made = await quiet_api.client.post("/webhooks", json={"url": HOOK}, headers=anna)
     own = {"name": "of anna", "scopes": ["events"], "api_apps": [APP], "account_patterns": ["anna_1"]}
     await quiet_api.client.post("/keys", json=own, headers=anna)

@@ -83,7 +83,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
     async with database.reading() as db:
         rows = list(await db.scalars(select(AuthorizationSession).order_by(AuthorizationSession.id)))
     assert len(rows) == 2
-    await context.sessions.pacing.look_after()
+    await context.sessions.pacing.reconcile()
     for row in rows:
         await end(context, row)
     assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True, True]
@@ -101,7 +101,7 @@ async def test_a_batch_is_followed_by_its_id(
     file.write_text("")
     options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), batch_id=placed.batch_id)
     waiting = asyncio.create_task(authorize_file(desk, options, out=console, err=console))
-    await context.sessions.pacing.look_after()
+    await context.sessions.pacing.reconcile()
     for row in await under_way(database, placed.batch_id):
         await end(context, row)
     await context.sessions.pacing.pace(placed.batch_id)

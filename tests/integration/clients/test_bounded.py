@@ -29,10 +29,10 @@ from tests.fixtures.scripted import Slow, scripted
 
 
 class OpenGate:
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         pass
 
-    async def trip(self, reason: str) -> None:
+    async def open_breaker(self, reason: str) -> None:
         raise AssertionError(reason)
 
 

@@ -15,7 +15,7 @@ from app.clients.gologin import GoLoginClient
 from app.clients.profile_browser import BrowserProfile
 from app.database import Database
 from app.models import Event
-from app.services.profiles.request_budget import CloudGate
+from app.services.profiles.request_budget import RequestBudget
 from app.utils.exceptions import GoLoginAPIException, GoLoginBreakerOpenException
 from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
@@ -69,7 +69,7 @@ async def counted(sent: list[str]) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def make(counted: httpx.AsyncClient, info: SandboxInfo) -> MakeClient:
-    def made(gate: CloudGate, *, timeout: float = 20, **changes: str) -> GoLoginClient:
+    def made(gate: RequestBudget, *, timeout: float = 20, **changes: str) -> GoLoginClient:
         addresses = {
             "api_url": info.gologin_api_url,
             "api_token": info.gologin_api_token,
@@ -83,15 +83,15 @@ def make(counted: httpx.AsyncClient, info: SandboxInfo) -> MakeClient:
 
 
 @pytest.fixture
-async def gate(sqlite_url: str) -> AsyncIterator[CloudGate]:
+async def gate(sqlite_url: str) -> AsyncIterator[RequestBudget]:
     """For the tests that are not about it: nobody waits for a place."""
     database = Database(sqlite_url, pool_size=2)
-    yield CloudGate(database=database, budget=1_000_000)
+    yield RequestBudget(database=database, budget=1_000_000)
     await database.close()
 
 
 @pytest.fixture
-def client(make: MakeClient, gate: CloudGate) -> GoLoginClient:
+def client(make: MakeClient, gate: RequestBudget) -> GoLoginClient:
     return make(gate)
 
 
@@ -164,7 +164,7 @@ class TestErrorFacts:
         assert len(sent) == 1
 
     @pytest.mark.parametrize("call", CLOUD)
-    async def test_401_a_bad_token(self, make: MakeClient, gate: CloudGate, sent: list[str], call: str):
+    async def test_401_a_bad_token(self, make: MakeClient, gate: RequestBudget, sent: list[str], call: str):
         error = await failure(call, make(gate, api_token="wrong-token-value"))
         assert (error.status, error.retryable, words(error)) == (401, False, "Unauthorized")
         assert len(sent) == 1
@@ -259,7 +259,7 @@ class TestErrorFacts:
         )
 
     async def test_a_429_of_the_desktop_app_is_no_sign_of_the_clouds(
-        self, client: GoLoginClient, gate: CloudGate, admin: SandboxAdmin, sent: list[str]
+        self, client: GoLoginClient, gate: RequestBudget, admin: SandboxAdmin, sent: list[str]
     ):
         await admin.set_fault("local.start", "rate_limited")
         assert (await failure("start", client)).retryable is False
@@ -294,7 +294,7 @@ class TestBrokenAnswers:
     async def test_an_answer_that_is_none(
         self,
         client: GoLoginClient,
-        gate: CloudGate,
+        gate: RequestBudget,
         admin: SandboxAdmin,
         profile: ProfileInfo,
         sent: list[str],
@@ -315,7 +315,7 @@ class TestBrokenAnswers:
 
     @pytest.mark.parametrize("call", CALLS)
     async def test_a_hang_is_given_up(
-        self, make: MakeClient, gate: CloudGate, admin: SandboxAdmin, sent: list[str], call: str
+        self, make: MakeClient, gate: RequestBudget, admin: SandboxAdmin, sent: list[str], call: str
     ):
         await admin.set_fault(ENDPOINTS[call], "hang")
         error = await failure(call, make(gate, timeout=0.3))
@@ -324,14 +324,14 @@ class TestBrokenAnswers:
         assert len(sent) == (3 if call in CLOUD else 1)
 
     @pytest.mark.parametrize("call", CALLS)
-    async def test_nobody_listens(self, make: MakeClient, gate: CloudGate, sent: list[str], call: str):
+    async def test_nobody_listens(self, make: MakeClient, gate: RequestBudget, sent: list[str], call: str):
         error = await failure(call, make(gate, api_url=NOBODY, local_url=NOBODY))
         assert (error.status, error.retryable) == ("unreachable", True)
         assert ("the cloud API" if call in CLOUD else "running and signed in") in error.message
         assert len(sent) == (3 if call in CLOUD else 1)
 
     async def test_an_answer_that_comes_in_drops_is_given_up(
-        self, make: MakeClient, gate: CloudGate, sent: list[str]
+        self, make: MakeClient, gate: RequestBudget, sent: list[str]
     ):
         """Each drop comes within the timeout, the whole never."""
 
@@ -390,7 +390,7 @@ class TestWords:
         await admin.set_fault("gologin.list", "empty_body", status=400)
         assert words(await failure("list", client)) == "no message"
 
-    async def test_bytes_that_are_no_text(self, make: MakeClient, gate: CloudGate):
+    async def test_bytes_that_are_no_text(self, make: MakeClient, gate: RequestBudget):
         async def garbage(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             body = bytes(range(128, 256)) * 10
             head = (
@@ -449,7 +449,7 @@ class TestBreaker:
         call: str,
         sign: str,
     ):
-        gate = CloudGate(database=database, budget=1_000_000)
+        gate = RequestBudget(database=database, budget=1_000_000)
         client = make(gate)
         await admin.clear_stats()
         await admin.set_fault(ENDPOINTS[call], **SIGNS[sign])
@@ -472,7 +472,7 @@ class TestBreaker:
         await client.stop_profile(profile.id)
 
     async def test_profiles_still_run(
-        self, client: GoLoginClient, gate: CloudGate, admin: SandboxAdmin, profile: ProfileInfo
+        self, client: GoLoginClient, gate: RequestBudget, admin: SandboxAdmin, profile: ProfileInfo
     ):
         await admin.set_fault("gologin.user", "html_1015")
         await failure("user", client)
@@ -485,7 +485,7 @@ class TestBreaker:
     async def test_many_at_once_are_told_once(
         self, make: MakeClient, database: Database, admin: SandboxAdmin, sent: list[str]
     ):
-        client = make(CloudGate(database=database, budget=1_000_000))
+        client = make(RequestBudget(database=database, budget=1_000_000))
         await admin.set_fault("gologin.list", "rate_limited")
         results = await asyncio.gather(
             *(client.list_profiles(page) for page in range(1, 9)), return_exceptions=True
@@ -508,7 +508,7 @@ class TestBreaker:
         assert len(sent) == 2
 
     async def test_a_429_revokes_the_token_and_only_one_call_was_too_many(
-        self, client: GoLoginClient, gate: CloudGate, admin: SandboxAdmin, sent: list[str]
+        self, client: GoLoginClient, gate: RequestBudget, admin: SandboxAdmin, sent: list[str]
     ):
         """The stand-in's own limit, which counts the calls of the tests before, too."""
         await admin.change_settings(gologin_rate_limit=1)
@@ -521,7 +521,7 @@ class TestBreaker:
         assert (await gate.state()).is_open
 
     async def test_a_profile_may_be_called_like_the_error(
-        self, client: GoLoginClient, gate: CloudGate, admin: SandboxAdmin, profile: ProfileInfo
+        self, client: GoLoginClient, gate: RequestBudget, admin: SandboxAdmin, profile: ProfileInfo
     ):
         name = "error code: 1015 (Error 1015)"
         await admin.rename_profile(profile.account, name)
@@ -533,7 +533,7 @@ class TestBreaker:
         assert not (await gate.state()).is_open
 
     async def test_json_about_it_does_not_open_the_breaker(
-        self, client: GoLoginClient, gate: CloudGate, admin: SandboxAdmin
+        self, client: GoLoginClient, gate: RequestBudget, admin: SandboxAdmin
     ):
         body = {"statusCode": 400, "message": "profile 'error code: 1015' is not yours"}
         await admin.set_fault("gologin.user", "status", status=400, body=body)
@@ -542,7 +542,7 @@ class TestBreaker:
 
     @pytest.mark.parametrize("text", ["Error 10150", "error 101", "terror code 9 of 1015", "1015"])
     async def test_other_pages_do_not_open_the_breaker(
-        self, client: GoLoginClient, gate: CloudGate, admin: SandboxAdmin, text: str
+        self, client: GoLoginClient, gate: RequestBudget, admin: SandboxAdmin, text: str
     ):
         await admin.set_fault("gologin.user", "status", status=403, body=f"<p>{text}</p>")
         assert words(await failure("user", client)) == text
@@ -552,14 +552,14 @@ class TestBreaker:
         self, make: MakeClient, database: Database, admin: SandboxAdmin
     ):
         """Cancelled while the sign is being written down."""
-        gate = CloudGate(database=database, budget=1_000_000)
+        gate = RequestBudget(database=database, budget=1_000_000)
         tripping, go_on = asyncio.Event(), asyncio.Event()
 
-        class Slow(CloudGate):
-            async def trip(self, reason: str) -> None:
+        class Slow(RequestBudget):
+            async def open_breaker(self, reason: str) -> None:
                 tripping.set()
                 await go_on.wait()
-                await super().trip(reason)
+                await super().open_breaker(reason)
 
         await admin.set_fault("gologin.user", "rate_limited")
         task = asyncio.create_task(make(Slow(database=database, budget=1_000_000)).check_token())

@@ -142,7 +142,7 @@ async def test_each_step_of_the_look_after_waiting_sessions_fails_alone(
     for name in steps:
         monkeypatch.setattr(SessionRuns, name, step(name))
     worker = context.workers.named("authorization")
-    await worker._look_after_waiting()
+    await worker._reconcile()
     assert done == [name for name in steps if name != failing]
     assert worker.status.last_error == "OverflowError"
     assert worker.status.consecutive_failures == 1
@@ -162,10 +162,10 @@ async def test_a_batch_that_cannot_be_looked_after_keeps_no_session_back(
 
     done: list[int] = []
     deliver = context.sessions.runs.deliver_waiting
-    monkeypatch.setattr(context.sessions.pacing, "look_after", failing)
+    monkeypatch.setattr(context.sessions.pacing, "reconcile", failing)
     monkeypatch.setattr(context.sessions.runs, "deliver_waiting", delivered)
     worker = context.workers.named("authorization")
-    await worker._look_after_waiting()
+    await worker._reconcile()
     assert done == [1]
     assert logged(caplog, "batch.not_looked_after")
 

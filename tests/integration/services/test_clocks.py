@@ -104,7 +104,7 @@ async def test_a_workers_turn_is_not_taken_over_by_a_clock_ahead(
         held = await turns.claim("sync")
         assert held is not None
         set_clock(MINUTE)
-        assert await others.claim("sync", even_if_not_due=True) is None
+        assert await others.claim("sync", force=True) is None
         await turns.finish("sync", held, succeeded=True, next_in=30)
         assert await others.claim("sync") is None, "not due yet"
 

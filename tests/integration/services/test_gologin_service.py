@@ -194,7 +194,7 @@ async def test_the_browser_of_a_process_that_died_is_stopped_before_its_profile_
     with pytest.raises(ProfileInUseException):
         async with gologin.running_profile(known, report=ignore):
             pass
-    assert await gologin.stop_left_overs() == 1
+    assert await gologin.stop_orphans() == 1
     assert await all_given_back(sandbox_context, database, admin, known)
     async with gologin.running_profile(known, report=ignore):
         pass
@@ -247,7 +247,7 @@ async def freed_by_the_sweep(context: Context, database: Database, admin: Sandbo
     """Not before the grace of a late browser is over; its slot is free at once."""
     assert (context.fleet.gologin.running_profiles, context.fleet.gologin._slots.locked()) == (0, False)
     assert not await is_free(database, known)
-    await eventually(context.fleet.gologin.stop_left_overs)
+    await eventually(context.fleet.gologin.stop_orphans)
     assert await all_given_back(context, database, admin, known)
 
 

@@ -47,7 +47,7 @@ def open_with(sandbox_settings: MakeSettings, info: SandboxInfo) -> OpenWith:
 
 
 async def test_stored_encrypted_and_handed_out_with_its_secret(chain: Chain, info: SandboxInfo):
-    row, handed = await chain.living_row(), await chain.hand_out(min_ttl=3600)
+    row, handed = await chain.living_row(), await chain.get_access_token(min_ttl=3600)
     assert (row.scopes, row.token_expires_at, row.refresh_due_at, row.refresh_token) == ([], None, None, None)
     assert handed.oauth_token_secret is not None
     for secret, column in (
@@ -62,7 +62,7 @@ async def test_stored_encrypted_and_handed_out_with_its_secret(chain: Chain, inf
 
 async def test_it_is_never_refreshed_and_says_so(chain: Chain):
     with pytest.raises(TokenNotRefreshableException, match="does not expire"):
-        await chain.hand_out(force=True)
+        await chain.get_access_token(force=True)
     assert (await chain.living_row()).version == 1
     assert await chain.context.workers.named("refresh")._leases.take_due(1) == []
 
@@ -82,7 +82,7 @@ async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Cha
     )
     assert [event.data["reason"] for event in await chain.events("credential.broken")] == ["TOKEN_REFUSED"]
     with pytest.raises(ReauthorizationRequiredException):
-        await chain.hand_out()
+        await chain.get_access_token()
     await chain.authorize()
     assert (await chain.verify()).username == chain.account
     assert len(await chain.events("credential.recovered")) == 1
@@ -117,7 +117,7 @@ async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain, alrea
     assert await chain.revoke()
     assert (await chain.row(), await chain.usable_grants()) == (None, 0)
     with pytest.raises(TokenNotFoundException):
-        await chain.hand_out()
+        await chain.get_access_token()
 
 
 async def test_a_verifier_works_once(chain: Chain):

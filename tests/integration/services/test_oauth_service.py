@@ -13,7 +13,7 @@ from app.services.browser.consent_tab import parse_callback
 from app.services.interfaces import TokenSet
 from app.services.oauth.provider import OAuthProvider
 from app.services.oauth.provider_file import load_providers
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.oauth_service import OAuthService
 from app.utils.exceptions import InvalidClientException, InvalidGrantException, TwitterAPIException
 from sandbox.admin import ProfileInfo
@@ -45,7 +45,7 @@ def service(http: httpx.AsyncClient, info: SandboxInfo, providers: dict[str, OAu
         apps=apps,
         providers=providers,
         client=OAuthProviderClient(http=http, timeout=10),
-        budgets=CallBudgets(apps=apps),
+        budgets=ProviderRateLimits(apps=apps),
     )
 
 
@@ -165,7 +165,7 @@ async def test_the_secret_goes_where_the_provider_wants_it(
         apps={"PLAIN1": service.app("PLAIN1")},
         providers={"plainbook": by_header},
         client=OAuthProviderClient(http=http, timeout=10),
-        budgets=CallBudgets(apps=["PLAIN1"]),
+        budgets=ProviderRateLimits(apps=["PLAIN1"]),
     )
     with pytest.raises(InvalidClientException):
         await other.refresh_access_token("PLAIN1", NEVER)
@@ -244,7 +244,7 @@ async def test_without_a_revocation_endpoint_nothing_is_sent(
         apps={"PLAIN1": service.app("PLAIN1")},
         providers={"plainbook": replace(providers["plainbook"], revoke_url="")},
         client=OAuthProviderClient(http=http, timeout=10),
-        budgets=CallBudgets(apps=["PLAIN1"]),
+        budgets=ProviderRateLimits(apps=["PLAIN1"]),
     )
     await other.revoke_token("PLAIN1", SecretStr("clear-token"))
     assert await admin.requests() == []

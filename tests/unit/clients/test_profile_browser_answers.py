@@ -114,10 +114,10 @@ STATUSES = st.sampled_from((200, 204, 302, 400, 401, 403, 404, 418, 429, 500, 50
 class Gate:
     is_open: bool = True
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         pass
 
-    async def trip(self, reason: str) -> None:
+    async def open_breaker(self, reason: str) -> None:
         self.is_open = False
 
 

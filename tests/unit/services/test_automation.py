@@ -52,8 +52,8 @@ def parse(**query: str) -> str:
 @pytest.mark.parametrize(
     ("error", "expected", "kind"),
     [
-        ("temporarily_unavailable", ConsentUnavailableException, FailureKind.PASSING),
-        ("server_error", ConsentUnavailableException, FailureKind.PASSING),
+        ("temporarily_unavailable", ConsentUnavailableException, FailureKind.TRANSIENT),
+        ("server_error", ConsentUnavailableException, FailureKind.TRANSIENT),
         ("access_denied", ConsentDeclinedException, FailureKind.ACCOUNT),
         ("login_required", LoginRequiredException, FailureKind.ACCOUNT),
         ("account_selection_required", LoginRequiredException, FailureKind.ACCOUNT),

@@ -11,7 +11,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from app.clients.oauth_provider import OAuthProviderClient
 from app.config import OAuthApp
 from app.services.oauth.provider import ConsentPageRules, OAuthProvider, x_provider
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.oauth_service import OAuthService, _challenge
 from app.utils.exceptions import UnknownApiAppException
 
@@ -45,7 +45,10 @@ def service(http: httpx.AsyncClient) -> OAuthService:
         "OTHER2": OAuthApp(**own, scopes=("submit",)),
     }
     return OAuthService(
-        apps=apps, providers={"x": provider, "other": OTHER}, client=client, budgets=CallBudgets(apps=apps)
+        apps=apps,
+        providers={"x": provider, "other": OTHER},
+        client=client,
+        budgets=ProviderRateLimits(apps=apps),
     )
 
 
@@ -107,7 +110,7 @@ async def test_no_scope_is_asked_for_where_neither_names_one(http: httpx.AsyncCl
         apps={"A": app},
         providers={"other": provider},
         client=OAuthProviderClient(http=http, timeout=1),
-        budgets=CallBudgets(apps="A"),
+        budgets=ProviderRateLimits(apps="A"),
     )
     assert "scope" not in parse_qs(urlsplit((await service.generate_auth_url("A")).url).query)
 

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from app.utils.tasks import SingleFlight, happens_within, uninterrupted
+from app.utils.tasks import SingleFlight, run_shielded, wait_for_event
 
 
 @pytest.mark.parametrize("ticks", range(5))
 async def test_a_cancellation_that_comes_with_the_event_is_not_lost(ticks: int):
     event = asyncio.Event()
-    task = asyncio.create_task(happens_within(event, 60))
+    task = asyncio.create_task(wait_for_event(event, 60))
     while not event._waiters:
         await asyncio.sleep(0)
     event.set()
@@ -23,17 +23,17 @@ async def test_a_cancellation_that_comes_with_the_event_is_not_lost(ticks: int):
 
 async def test_an_event_happens_in_time_or_not():
     event = asyncio.Event()
-    assert not await happens_within(event, 0)
-    assert not await happens_within(event, 0.001)
+    assert not await wait_for_event(event, 0)
+    assert not await wait_for_event(event, 0.001)
     event.set()
-    assert await happens_within(event, 0)
+    assert await wait_for_event(event, 0)
 
 
 async def test_the_result_is_passed_on():
     async def work() -> int:
         return 7
 
-    assert await uninterrupted(work()) == 7
+    assert await run_shielded(work()) == 7
 
 
 async def test_an_error_is_passed_on():
@@ -41,7 +41,7 @@ async def test_an_error_is_passed_on():
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await uninterrupted(work())
+        await run_shielded(work())
 
 
 async def test_cancelled_twice_the_work_still_ends_and_the_cancellation_goes_on():
@@ -52,7 +52,7 @@ async def test_cancelled_twice_the_work_still_ends_and_the_cancellation_goes_on(
         await go_on.wait()
         done.set()
 
-    task = asyncio.create_task(uninterrupted(work()))
+    task = asyncio.create_task(run_shielded(work()))
     await started.wait()
     for _ in range(2):
         task.cancel()
@@ -72,7 +72,7 @@ async def test_a_cancellation_is_not_replaced_by_an_error_of_the_work():
         await go_on.wait()
         raise KeyError("x")
 
-    task = asyncio.create_task(uninterrupted(work()))
+    task = asyncio.create_task(run_shielded(work()))
     await started.wait()
     task.cancel()
     await asyncio.sleep(0)

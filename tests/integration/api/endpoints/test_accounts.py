@@ -115,7 +115,7 @@ async def test_a_longer_life_may_be_asked_for(quiet_api: Api, account: Chain):
 
 
 async def test_lists_and_views_never_show_a_token(quiet_api: Api, account: Chain):
-    await account.hand_out(force=True)
+    await account.get_access_token(force=True)
     secrets = (await account.admin.issued()).all()
     listed = await quiet_api.client.get("/accounts", params={"text": account.account})
     viewed = await quiet_api.client.get(f"/accounts/{account.account}")

@@ -38,8 +38,8 @@ async def test_nothing_to_close_is_a_success_and_no_event(api: Api, database: Da
 
 
 async def test_who_opened_it_is_shown_until_it_is_closed(api: Api, database: Database):
-    await api.context.fleet.gate.enter()
-    await api.context.fleet.gate.trip("HTTP 429 for GET /user")
+    await api.context.fleet.gate.acquire()
+    await api.context.fleet.gate.open_breaker("HTTP 429 for GET /user")
     data = answered(await api.client.get("/gologin/breaker"))
     assert (data["is_open"], data["reason"]) == (True, "HTTP 429 for GET /user")
     ready = await api.client.get("/health/ready")

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app.database import Database
 from app.models import Event, Profile, WorkerRun, utc_now
 from app.services.keys.service import Scope
-from app.services.operations.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import PeriodicRuns
 from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
@@ -348,9 +348,9 @@ class TestSync:
         }
 
     @pytest.fixture
-    def elsewhere(self, database: Database) -> WorkerRuns:
+    def elsewhere(self, database: Database) -> PeriodicRuns:
         """Another process on the same database."""
-        return WorkerRuns(database=database, owner="elsewhere:1", lease_seconds=600)
+        return PeriodicRuns(database=database, owner="elsewhere:1", lease_seconds=600)
 
     async def ended(self, api: Api, sync_id: str) -> Any:
         async def look() -> Any:
@@ -404,7 +404,7 @@ class TestSync:
         assert second["created_at"] <= second["started_at"] <= second["completed_at"]
 
     async def test_who_asks_while_one_waits_gets_the_same(
-        self, open_api: OpenApi, addresses: dict[str, Any], elsewhere: WorkerRuns
+        self, open_api: OpenApi, addresses: dict[str, Any], elsewhere: PeriodicRuns
     ):
         """It waits because another process is in the middle of one."""
         turn = await elsewhere.claim("sync")
@@ -441,7 +441,7 @@ class TestSync:
             assert listed.json()["total"] == 150
 
     async def test_the_confirmation_is_for_one_pass(
-        self, open_api: OpenApi, addresses: dict[str, Any], database: Database, elsewhere: WorkerRuns
+        self, open_api: OpenApi, addresses: dict[str, Any], database: Database, elsewhere: PeriodicRuns
     ):
         """And whoever confirms does so for those who have asked already."""
         turn = await elsewhere.claim("sync")

@@ -12,8 +12,8 @@ from sqlalchemy import select
 from app.models import Event, EventType
 from app.services.events import recorder
 from app.services.keys.service import Caller, Scope
-from app.services.shared.access import Reach
-from app.services.webhooks.service import WebhookOrder
+from app.services.shared.access import AccessScope
+from app.services.webhooks.service import WebhookChange
 from app.utils.exceptions import OutOfReachException, WebhookNotFoundException
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.receiver import Receiver, reply, running_receiver
@@ -174,17 +174,17 @@ async def test_a_webhook_that_is_not_there(api: Api, receiver: Receiver):
 
 async def test_a_key_that_is_for_some_accounts_makes_and_sees_no_more(api: Api, receiver: Receiver):
     webhooks, database = api.context.events.webhooks, api.context.database
-    team = Caller("team", frozenset({Scope.WEBHOOKS}), Reach.of(["X"], ["team_*"]))
-    everything, _ = await webhooks.create(WebhookOrder(url=receiver.url()), Caller("all", frozenset()))
-    mine, _ = await webhooks.create(WebhookOrder(url=receiver.url()), team)
+    team = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.of(["X"], ["team_*"]))
+    everything, _ = await webhooks.create(WebhookChange(url=receiver.url()), Caller("all", frozenset()))
+    mine, _ = await webhooks.create(WebhookChange(url=receiver.url()), team)
     assert (mine.api_apps, mine.account_patterns) == (["X"], ["team_*"])
-    order = WebhookOrder(url=receiver.url(), account_patterns=["team_a*"])
+    order = WebhookChange(url=receiver.url(), account_patterns=["team_a*"])
     assert (await webhooks.create(order, team))[0].account_patterns == ["team_a*"]
     for wider in ({"account_patterns": ["tea*"]}, {"account_patterns": []}, {"api_apps": ["X", "Y"]}):
         with pytest.raises(OutOfReachException):
-            await webhooks.create(WebhookOrder(url=receiver.url(), **wider), team)
+            await webhooks.create(WebhookChange(url=receiver.url(), **wider), team)
         with pytest.raises(OutOfReachException):
-            await webhooks.update(mine.endpoint_id, WebhookOrder(**wider), team)
+            await webhooks.update(mine.endpoint_id, WebhookChange(**wider), team)
     async with database.reading() as db:
         with pytest.raises(WebhookNotFoundException):
             await webhooks.get(db, everything.endpoint_id, team)

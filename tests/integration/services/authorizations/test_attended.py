@@ -17,7 +17,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorizations.service import Order
+from app.services.authorizations.service import AuthorizationCommand
 from app.utils.exceptions import (
     AppException,
     AttentionNotNeededException,
@@ -36,7 +36,7 @@ ATTENDED, AUTOMATIC = ConsentMode.ATTENDED, ConsentMode.AUTOMATIC
 async def place(context: Context, **order: object) -> str:
     async with context.database.transaction() as db:
         placed = await context.sessions.authorizations.request(
-            db, Order("alice", "AIOTT1", **order), caller=CALLER
+            db, AuthorizationCommand("alice", "AIOTT1", **order), caller=CALLER
         )
     return placed.session_id
 

@@ -48,7 +48,7 @@ async def test_a_broken_account_gets_one_session_and_its_callers_the_id(
     (made,) = await sessions(context)
     assert (made.twitter_username, made.priority, made.requested_by) == ("alice", 0, "self-healing")
     with pytest.raises(ReauthorizationRequiredException, match=made.session_id) as caught:
-        await chain.hand_out()
+        await chain.get_access_token()
     assert caught.value.data == {"session_id": made.session_id}
 
 
@@ -203,7 +203,7 @@ async def test_what_cannot_be_refreshed_is_authorised_anew_once_somebody_asks_fo
             await repair(context)
             assert len(await sessions(context)) == before, "nobody uses it"
             with pytest.raises(ReauthorizationRequiredException):
-                await chain.hand_out()
+                await chain.get_access_token()
             await repair(context)
             assert len(await sessions(context)) == count
             await end_sessions(context)
@@ -216,7 +216,7 @@ async def test_new_tokens_of_a_repair_are_told(context: Context, add_profile: Ad
     await chain.store(new_tokens())
     (recovered,) = await chain.events("credential.recovered")
     assert recovered.data["version"] == 2
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
     assert (REPAIRER.name, REPAIRER.kind) == ("self-healing", ActorKind.SELF_HEALING)
 
 

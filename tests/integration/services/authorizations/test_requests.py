@@ -16,7 +16,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorizations.service import Order, Placed
+from app.services.authorizations.service import AuthorizationCommand, SubmitResult
 from app.services.authorizations.transitions import TRANSITIONS, move
 from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import (
@@ -34,7 +34,7 @@ from app.utils.exceptions import (
 from tests.fixtures.factories import CALLER, new_profile, new_session
 from tests.fixtures.services import OpenContext
 
-ORDER = Order("alice", "AIOTT1")
+ORDER = AuthorizationCommand("alice", "AIOTT1")
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ async def service(context: Context, database: Database) -> Context:
 
 
 async def place(
-    context: Context, order: Order = ORDER, key: str | None = None, caller: Caller = CALLER
-) -> Placed:
+    context: Context, order: AuthorizationCommand = ORDER, key: str | None = None, caller: Caller = CALLER
+) -> SubmitResult:
     async with context.database.transaction() as db:
         return await context.sessions.authorizations.request(db, order, caller=caller, idempotency_key=key)
 
@@ -83,7 +83,7 @@ async def test_a_hundred_at_once_make_one_session(service: Context, database: Da
 
 async def test_an_open_session_is_given_back_and_an_ended_one_is_not(service: Context):
     first = await place(service)
-    assert await place(service) == Placed(first.session_id, is_new=False)
+    assert await place(service) == SubmitResult(first.session_id, is_new=False)
     async with service.database.transaction() as db:
         await service.sessions.authorizations.cancel(db, first.session_id, actor="tests")
     assert (await place(service)).is_new
@@ -91,9 +91,9 @@ async def test_an_open_session_is_given_back_and_an_ended_one_is_not(service: Co
 
 async def test_forced_it_is_made_beside_the_open_one(service: Context, database: Database):
     first = await place(service)
-    forced = await place(service, Order("alice", "AIOTT1", force=True))
+    forced = await place(service, AuthorizationCommand("alice", "AIOTT1", force=True))
     assert forced.is_new
-    assert await place(service) == Placed(first.session_id, is_new=False)
+    assert await place(service) == SubmitResult(first.session_id, is_new=False)
     assert await count(database) == 2
 
 
@@ -101,28 +101,28 @@ async def test_another_app_is_another_session(service: Context, database: Databa
     apps = dict.fromkeys(("AIOTT1", "AIOTT2"), service.settings.oauth_apps["AIOTT1"])
     service.tokens.oauth._apps = apps
     assert (await place(service)).is_new
-    assert (await place(service, Order("alice", "AIOTT2"))).is_new
+    assert (await place(service, AuthorizationCommand("alice", "AIOTT2"))).is_new
 
 
 async def test_a_key_gives_the_same_session_after_its_end_too(service: Context):
     first = await place(service, key="k-1")
     async with service.database.transaction() as db:
         await service.sessions.authorizations.cancel(db, first.session_id, actor="tests")
-    assert await place(service, key="k-1") == Placed(first.session_id, is_new=False)
+    assert await place(service, key="k-1") == SubmitResult(first.session_id, is_new=False)
     assert (await place(service, key="k-2")).is_new
 
 
 async def test_a_key_with_another_body_is_refused_and_leaves_nothing(service: Context, database: Database):
     await place(service, key="k-1")
     with pytest.raises(IdempotencyConflictException):
-        await place(service, Order("alice", "AIOTT1", priority=9), key="k-1")
+        await place(service, AuthorizationCommand("alice", "AIOTT1", priority=9), key="k-1")
     assert await count(database) == 1
 
 
 async def test_a_key_belongs_to_its_caller_and_lasts_a_day(service: Context, database: Database):
     first = await place(service, key="k-1")
     other = Caller("other", frozenset({Scope.AUTHORIZE}))
-    forced = Order("alice", "AIOTT1", force=True)
+    forced = AuthorizationCommand("alice", "AIOTT1", force=True)
     assert (await place(service, forced, key="k-1", caller=other)).is_new
     async with database.transaction() as db:
         await db.execute(update(IdempotencyKey).values(expires_at=utc_now() - timedelta(seconds=1)))
@@ -133,13 +133,13 @@ async def test_a_key_belongs_to_its_caller_and_lasts_a_day(service: Context, dat
 
 async def test_a_key_whose_request_found_an_open_session_stands_for_that(service: Context):
     first = await place(service)
-    assert await place(service, key="k-1") == Placed(first.session_id, is_new=False)
-    assert await place(service, key="k-1") == Placed(first.session_id, is_new=False)
+    assert await place(service, key="k-1") == SubmitResult(first.session_id, is_new=False)
+    assert await place(service, key="k-1") == SubmitResult(first.session_id, is_new=False)
 
 
 async def test_a_refused_request_keeps_its_key_free(service: Context):
     with pytest.raises(InvalidRequestException):
-        await place(service, Order("alice", "AIOTT1", expires_at=utc_now()), key="k-1")
+        await place(service, AuthorizationCommand("alice", "AIOTT1", expires_at=utc_now()), key="k-1")
     assert (await place(service, key="k-1")).is_new
 
 
@@ -148,14 +148,16 @@ async def test_with_too_many_waiting_it_is_refused(open_services: OpenContext, d
         db.add_all(new_profile(twitter_username=f"a{number}") for number in range(3))
     async with open_services(max_waiting=2) as context:
         for number in range(2):
-            await place(context, Order(f"a{number}", "AIOTT1"))
+            await place(context, AuthorizationCommand(f"a{number}", "AIOTT1"))
         with pytest.raises(TooManyWaitingException) as refused:
-            await place(context, Order("a2", "AIOTT1"))
+            await place(context, AuthorizationCommand("a2", "AIOTT1"))
     assert refused.value.retry_after
 
 
 async def test_a_session_is_not_claimed_before_its_time(service: Context, database: Database):
-    placed = await place(service, Order("alice", "AIOTT1", not_before=utc_now() + timedelta(hours=1)))
+    placed = await place(
+        service, AuthorizationCommand("alice", "AIOTT1", not_before=utc_now() + timedelta(hours=1))
+    )
     assert await service.sessions.runs.claim(placed.session_id) is None
     async with database.transaction() as db:
         await db.execute(update(AuthorizationSession).values(not_before=utc_now()))
@@ -291,4 +293,4 @@ async def test_a_key_of_an_earlier_release_finds_what_it_has_made(service: Conte
     placed = await place(service, key="k")
     async with service.database.transaction() as db:
         await db.execute(update(IdempotencyKey).values(body_hash="0" * 64))
-    assert await place(service, key="k") == Placed(placed.session_id, is_new=False)
+    assert await place(service, key="k") == SubmitResult(placed.session_id, is_new=False)

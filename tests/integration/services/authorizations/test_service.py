@@ -13,9 +13,9 @@ from app.clients.oauth_provider import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, SessionStage, SessionStatus, utc_now
-from app.services.authorizations.service import Order
+from app.services.authorizations.service import AuthorizationCommand
 from app.services.interfaces import AuthorizationJob
-from app.services.queue.jobs import Waiting
+from app.services.queue.jobs import QueuedSession
 from app.utils.exceptions import (
     AccountMismatchException,
     AppException,
@@ -68,7 +68,7 @@ async def delivered(context: Context) -> list[str]:
     async def handle(session_id: str) -> None:
         handled.append(session_id)
 
-    await context.sessions.runs._queue.submit_all([Waiting("the end", 2e9, None)])
+    await context.sessions.runs._queue.submit_all([QueuedSession("the end", 2e9, None)])
     running = asyncio.create_task(context.sessions.runs._queue.run(handle))
     await eventually(lambda: "the end" in handled)
     context.sessions.runs._queue.stop()
@@ -100,7 +100,7 @@ class TestRequest:
         with structlog.contextvars.bound_contextvars(request_id="r-1"):
             async with database.transaction() as db:
                 made = await context.sessions.authorizations.request(
-                    db, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
+                    db, AuthorizationCommand(profile.twitter_username, "AIOTT1"), caller=CALLER
                 )
         row = await read(database, made.session_id)
         assert (row.status, row.profile_id, row.request_id) == (
@@ -120,7 +120,7 @@ class TestRequest:
         with pytest.raises(RuntimeError):
             async with database.transaction() as db:
                 await context.sessions.authorizations.request(
-                    db, Order(profile.twitter_username, "AIOTT1"), caller=CALLER
+                    db, AuthorizationCommand(profile.twitter_username, "AIOTT1"), caller=CALLER
                 )
                 raise RuntimeError
         assert await count(database, AuthorizationSession) == 0
@@ -143,7 +143,9 @@ class TestRequest:
         await add_profile(twitter_username="alice")
         with pytest.raises(error):
             async with database.transaction() as db:
-                await context.sessions.authorizations.request(db, Order(account, app), caller=CALLER)
+                await context.sessions.authorizations.request(
+                    db, AuthorizationCommand(account, app), caller=CALLER
+                )
 
     async def test_the_profile_made_for_the_app_comes_first(
         self, context: Context, database: Database, add_profile: AddRow

@@ -15,7 +15,7 @@ from app.clients.oauth_provider import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationAttempt, AuthorizationSession, Event, SessionStatus, utc_now
-from app.services.authorizations.service import Order
+from app.services.authorizations.service import AuthorizationCommand
 from app.services.interfaces import AuthorizationJob
 from app.utils.exceptions import (
     BrowserCrashedException,
@@ -62,7 +62,7 @@ class Stage:
             db.add(new_profile(twitter_username=account))
         for force in (False, True):
             async with self.database.transaction() as db:
-                order = Order(account, "AIOTT1", force=force)
+                order = AuthorizationCommand(account, "AIOTT1", force=force)
                 placed = await self.processes[0].sessions.authorizations.request(db, order, caller=CALLER)
             self.sessions.append(placed.session_id)
 

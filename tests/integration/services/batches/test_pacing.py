@@ -82,7 +82,7 @@ async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
     await end(context, (await under_way(database, batch_id))[0])
     assert await under_way(database, batch_id) == []
     async with open_services() as other:
-        await other.sessions.pacing.look_after()
+        await other.sessions.pacing.reconcile()
         assert await other.sessions.runs.deliver_waiting() == 1
     assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a001"]
 
@@ -96,7 +96,7 @@ async def test_a_batch_that_cannot_be_looked_at_keeps_nothing_else_back(
         raise RuntimeError("broken")
 
     monkeypatch.setattr(pacing, "_complete", fail)
-    await context.sessions.pacing.look_after()
+    await context.sessions.pacing.reconcile()
     assert await context.sessions.runs.deliver_waiting() == 1
     assert {line["batch_id"] for line in logged(caplog, "batch.not_paced")} == {batch_id}
 
@@ -230,7 +230,7 @@ async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
     await context.sessions.pacing._step(batch_id)  # and the process dies
     assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 2
     async with open_services() as other:
-        await other.sessions.pacing.look_after()
+        await other.sessions.pacing.reconcile()
     assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 9
     assert (await read_batch(database, batch_id)).completed_at is not None
 

@@ -19,7 +19,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorizations.service import Order
+from app.services.authorizations.service import AuthorizationCommand
 from app.services.batches import creation, queries
 from app.services.batches.queries import RowResult
 from app.services.batches.rows import WantedRow
@@ -79,7 +79,9 @@ async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, da
         db.add_all([new_profile(twitter_username="twice"), new_profile(twitter_username="twice")])
         db.add(new_profile(twitter_username="broken", quarantined_at=utc_now()))
         db.add(AppState(api_app="PAUSED", paused_at=utc_now(), reason="INVALID_CLIENT 5 times in a row"))
-        open_one = await context.sessions.authorizations.request(db, Order("bob", "AIOTT1"), caller=CALLER)
+        open_one = await context.sessions.authorizations.request(
+            db, AuthorizationCommand("bob", "AIOTT1"), caller=CALLER
+        )
     context.tokens.oauth._apps = dict.fromkeys(("AIOTT1", "PAUSED"), context.settings.oauth_apps["AIOTT1"])
     rows = [
         *wanted("alice", "bob", "nobody", "twice", "broken", "alice", "nobody"),
@@ -220,7 +222,9 @@ async def test_a_batch_tried_again_runs_again(context: Context, database: Databa
         await context.sessions.batches.cancel(db, batch_id, caller=CALLER)
     await context.sessions.pacing.pace(batch_id)
     async with database.transaction() as db:
-        other = await context.sessions.authorizations.request(db, Order("a003", "AIOTT1"), caller=CALLER)
+        other = await context.sessions.authorizations.request(
+            db, AuthorizationCommand("a003", "AIOTT1"), caller=CALLER
+        )
     async with database.transaction() as db:
         assert await context.sessions.batches.retry(db, batch_id, caller=CALLER) == 1
     batch = await read_batch(database, batch_id)
@@ -255,7 +259,7 @@ async def test_a_session_of_a_batch_that_was_cancelled_can_be_tried_again_alone(
     await context.sessions.pacing.pace(batch_id)
     async with database.transaction() as db:
         await context.sessions.authorizations.retry(db, held.session_id, actor="anna")
-    await context.sessions.pacing.look_after()
+    await context.sessions.pacing.reconcile()
     await end(context, held)
     assert [row.status.value for row in await sessions_of(database, batch_id)].count("completed") == 1
 

@@ -14,7 +14,7 @@ from app.services.events import order, queries
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
 from app.services.events.queries import Place
-from app.services.shared.access import Reach
+from app.services.shared.access import AccessScope
 from tests.fixtures.events import add_events
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -66,7 +66,7 @@ def any_filter(dice: random.Random) -> EventFilter:
     if dice.random() < 0.4:
         apps = dice.sample(["AIOTT1", "AIOTT2", "AIOTT3"], dice.randint(0, 2))
         patterns = dice.sample(["alice", "alice*", "b*b", "*", "*_2", "bob%"], dice.randint(0, 2))
-        wanted["reach"] = Reach.of(apps, patterns)
+        wanted["reach"] = AccessScope.of(apps, patterns)
     return EventFilter(**wanted)
 
 

@@ -14,7 +14,7 @@ from app.database import Database
 from app.models import ApiKey, Event, utc_now
 from app.services.keys.service import COMMAND_LINE, Caller, KeyService, MadeKey, Scope
 from app.services.keys.status import KeyFilter, KeyStatus
-from app.services.shared.access import Reach
+from app.services.shared.access import AccessScope
 from app.services.shared.paging import PageRequest
 from app.utils.exceptions import (
     AuthenticationException,
@@ -31,7 +31,7 @@ from tests.fixtures.logs import logged
 AUTHORIZE = frozenset({Scope.AUTHORIZE})
 ADMIN = frozenset({Scope.ADMIN})
 HOUR = timedelta(hours=1)
-SHOPS = Reach.of(["AIOTT1"], ["shop_*"])
+SHOPS = AccessScope.of(["AIOTT1"], ["shop_*"])
 LIMITED = Caller("limited", ADMIN, SHOPS)
 """An admin of some accounts in one app."""
 
@@ -160,16 +160,16 @@ class TestMaking:
 
     async def test_an_app_must_be_a_configured_one(self, context: Context):
         with pytest.raises(UnknownApiAppException, match="'NOPE'"):
-            await make(context, reach=Reach.of(["NOPE"], []))
+            await make(context, reach=AccessScope.of(["NOPE"], []))
 
     async def test_account_patterns_are_handles_with_stars(self, context: Context):
-        made = await make(context, reach=Reach.of([], ["@Shop_*", "a.b@c"]))
+        made = await make(context, reach=AccessScope.of([], ["@Shop_*", "a.b@c"]))
         assert made.row.account_patterns == ["shop_*", "a.b@c"]
         for bad in ("", "shop%", "[a-z]*", "a?c", "*" * 65):
             with pytest.raises(InvalidRequestException, match="account_patterns: must be"):
-                await make(context, "bad", reach=Reach.of([], [bad]))
+                await make(context, "bad", reach=AccessScope.of([], [bad]))
         with pytest.raises(InvalidRequestException, match="account_patterns: at most 20"):
-            await make(context, "bad", reach=Reach.of([], [f"a_{number}" for number in range(21)]))
+            await make(context, "bad", reach=AccessScope.of([], [f"a_{number}" for number in range(21)]))
 
     async def test_an_expiry_in_the_past_is_refused(self, context: Context):
         with pytest.raises(InvalidRequestException, match="expires_at"):
@@ -244,14 +244,14 @@ class TestRotation:
 
 class TestNoEscalation:
     @pytest.mark.parametrize("reach", [
-        Reach(),
-        Reach.of(["AIOTT1"], []),
-        Reach.of([], ["shop_*"]),
-        Reach.of(["AIOTT1", "AIOTT2"], ["shop_1"]),
-        Reach.of(["AIOTT1"], ["shop_1", "sho*"]),
-        Reach.of(["AIOTT1"], ["*"]),
+        AccessScope(),
+        AccessScope.of(["AIOTT1"], []),
+        AccessScope.of([], ["shop_*"]),
+        AccessScope.of(["AIOTT1", "AIOTT2"], ["shop_1"]),
+        AccessScope.of(["AIOTT1"], ["shop_1", "sho*"]),
+        AccessScope.of(["AIOTT1"], ["*"]),
     ])  # fmt: skip
-    async def test_a_restricted_key_makes_none_with_more_reach(self, context: Context, reach: Reach):
+    async def test_a_restricted_key_makes_none_with_more_reach(self, context: Context, reach: AccessScope):
         context.keys._api_apps = ("AIOTT1", "AIOTT2")
         with pytest.raises(KeyEscalationException):
             await make(context, reach=reach, caller=LIMITED)
@@ -309,7 +309,7 @@ class TestNoEscalation:
     async def test_a_restricted_key_manages_what_it_made_and_itself(self, context: Context):
         itself = await make(context, "limited", scopes=ADMIN, reach=SHOPS)
         stronger = await make(context, "stronger", scopes=ADMIN)
-        own = await make(context, "own", reach=Reach.of(["AIOTT1"], ["shop_1*"]), caller=LIMITED)
+        own = await make(context, "own", reach=AccessScope.of(["AIOTT1"], ["shop_1*"]), caller=LIMITED)
         assert await names(context, LIMITED) == ["limited", "own"]
         for call in (
             lambda: rotate(context, stronger, HOUR, LIMITED),

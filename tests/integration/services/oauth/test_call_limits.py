@@ -15,7 +15,7 @@ from app.database import Database
 from app.models import AccountLimit, AppState, Credential, CredentialStatus, utc_now
 from app.services.browser.consent_tab import parse_callback
 from app.services.oauth.app_state import AppStates, Resumed
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.utils.exceptions import TokenExpiredException, TwitterAPIException
 from app.utils.waits import CallLimit, Limited
 from sandbox.admin_client import SandboxAdmin
@@ -59,7 +59,7 @@ async def refuse_refresh(chain: Chain, **headers: str) -> None:
         "provider.token", "status", status=429, headers=named, times=1, account=chain.account
     )
     await chain.make_due()
-    assert (await chain.hand_out()).row.version == 1
+    assert (await chain.get_access_token()).row.version == 1
 
 
 async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and_resume_lifts_it(
@@ -84,12 +84,12 @@ async def test_resume_lifts_a_limit_that_other_processes_have_in_memory(
 ):
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
     await chain.make_due(lives_for=-1)
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
     await chain.admin.change_settings(token_rate_limits={})
     async with open_context(sandbox_settings()) as other:
         await resume(other, chain.app)
     await chain.make_due(lives_for=-1)
-    assert (await chain.hand_out()).row.version == 3
+    assert (await chain.get_access_token()).row.version == 3
     await chain.make_due(lives_for=-1)
     assert await chain.context.workers.named("refresh").run_once() == 1
     await chain.context.workers.named("refresh").finish_started()
@@ -100,10 +100,10 @@ async def test_a_limit_that_is_learned_after_the_resume_counts(chain: Chain):
     await resume(chain.context, chain.app)
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
     await chain.make_due(lives_for=-1)
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
     await chain.make_due(lives_for=-1)
     with pytest.raises(TokenExpiredException, match="limits the rate"):
-        await chain.hand_out()
+        await chain.get_access_token()
 
 
 @pytest.mark.parametrize("name", ["user", "app"])
@@ -268,14 +268,14 @@ async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: 
     await chain.admin.set_fault("provider.token", "status", status=503, headers=headers, times=1)
     await chain.make_due()
     with pytest.raises(TwitterAPIException, match="503") as caught:
-        await chain.hand_out(force=True)
+        await chain.get_access_token(force=True)
     assert caught.value.retry_after is None
     state = await chain.app_state()
     assert state is None or state.limited_until is None
 
 
 def test_a_later_answer_counts_though_its_window_is_shorter():
-    budgets, now = CallBudgets(apps=["A"]), time.time()
+    budgets, now = ProviderRateLimits(apps=["A"]), time.time()
     budgets.answered("A", RateLimit(10, now + 80_000), asked_at=now - 1)
     budgets.answered("A", RateLimit(0, now + 600), asked_at=now)
     assert budgets.spent_for("A") == pytest.approx(600, abs=60)

@@ -65,14 +65,14 @@ async def test_the_last_call_of_a_window_stops_the_app_in_all_processes(
 ):
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
     await chain.make_due(lives_for=-1)
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
     limited_for = (await chain.app_state()).limited_until - utc_now()
     assert timedelta(seconds=590) < limited_for < timedelta(seconds=602)
     await chain.make_due(lives_for=-1)
     async with open_context(sandbox_settings()) as other:
         for context in (chain.context, other):
             with pytest.raises(TokenExpiredException, match="limits the rate"):
-                await chain.hand_out(by=context)
+                await chain.get_access_token(by=context)
             assert await context.workers.named("refresh").run_once() == 0
     assert (await chain.calls(), await chain.refreshes()) == (2, 1), "the exchange and one refresh"
 

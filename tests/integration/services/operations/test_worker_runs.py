@@ -8,11 +8,11 @@ from sqlalchemy import update
 
 from app.database import Database
 from app.models import WorkerRun, utc_now
-from app.services.operations.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import PeriodicRuns
 
 
-def runs_of(database: Database, owner: str, *, lease_seconds: float = 20.0) -> WorkerRuns:
-    return WorkerRuns(database=database, owner=owner, lease_seconds=lease_seconds)
+def runs_of(database: Database, owner: str, *, lease_seconds: float = 20.0) -> PeriodicRuns:
+    return PeriodicRuns(database=database, owner=owner, lease_seconds=lease_seconds)
 
 
 async def test_of_many_that_claim_at_once_one_has_the_turn(database: Database):
@@ -26,7 +26,7 @@ async def test_after_a_turn_nobody_is_due_until_the_interval_has_passed(database
     await first.finish("sync", turn, succeeded=True, next_in=900)
     assert await second.claim("sync") is None
     assert (await second.schedule("sync")).last_success is not None
-    assert await second.claim("sync", even_if_not_due=True) is not None
+    assert await second.claim("sync", force=True) is not None
 
 
 async def test_the_turn_of_a_dead_process_is_taken_over_and_its_result_dropped(database: Database):

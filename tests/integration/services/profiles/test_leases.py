@@ -131,8 +131,8 @@ async def test_a_browser_that_may_still_come_up_is_waited_for(
     profile_id = await add_left_over(database, "here:7", seconds_ago=seconds_ago)
     async with database.transaction() as db:
         await db.execute(update(Profile).values(ws_url=None))
-    left_overs = await leases_of(database).take_over_expired()
-    assert [each.profile_id for each in left_overs] == [profile_id] * taken
+    orphans = await leases_of(database).take_over_expired()
+    assert [each.profile_id for each in orphans] == [profile_id] * taken
 
 
 async def test_a_machine_whose_name_begins_alike_is_another_one(database: Database):

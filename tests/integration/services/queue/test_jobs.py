@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from app.database import Database
 from app.models import utc_now
-from app.services.queue.jobs import Handler, JobQueue, Waiting
+from app.services.queue.jobs import Handler, JobQueue, QueuedSession
 from tests.fixtures.logs import logged
 from tests.fixtures.waiting import eventually
 
@@ -50,9 +50,11 @@ async def delivering(queue: JobQueue, handle: Handler) -> AsyncIterator[None]:
             await running
 
 
-def waiting(*ids: tuple[str, int], is_attended: bool = False) -> list[Waiting]:
+def waiting(*ids: tuple[str, int], is_attended: bool = False) -> list[QueuedSession]:
     """Pairs of an id and how urgent it is."""
-    return [Waiting(session_id, 1.7e9 - 600 * urgency, None, is_attended) for session_id, urgency in ids]
+    return [
+        QueuedSession(session_id, 1.7e9 - 600 * urgency, None, is_attended) for session_id, urgency in ids
+    ]
 
 
 class Held:
@@ -193,7 +195,7 @@ async def test_one_that_has_a_time_comes_then_and_not_before(new_queue: NewQueue
     queue = new_queue()
     handled, handle = collector()
     soon = utc_now() + timedelta(seconds=0.6)
-    await queue.submit_all([Waiting("later", 1.6e9, soon), *waiting(("now", 1))])
+    await queue.submit_all([QueuedSession("later", 1.6e9, soon), *waiting(("now", 1))])
     async with delivering(queue, handle):
         await eventually(lambda: len(handled) == 2)
     assert handled == ["now", "later"]
@@ -204,8 +206,8 @@ async def test_one_that_was_left_for_later_does_not_hide_that_it_is_wanted_now(n
     """A session in its back-off, cancelled and tried again."""
     queue = new_queue()
     handled, handle = collector()
-    await queue.submit_all([Waiting("a", 1.6e9, utc_now() + timedelta(hours=1))])
-    await queue.submit_all([Waiting("a", 1.6e9, None)])
+    await queue.submit_all([QueuedSession("a", 1.6e9, utc_now() + timedelta(hours=1))])
+    await queue.submit_all([QueuedSession("a", 1.6e9, None)])
     async with delivering(queue, handle):
         await eventually(lambda: handled == ["a"])
 

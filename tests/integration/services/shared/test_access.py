@@ -6,7 +6,7 @@ from sqlalchemy import select
 from app.database import Database
 from app.models import Event, EventType
 from app.services.events import recorder
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 
 PLACES = [
     (account, app)
@@ -21,8 +21,8 @@ async def test_a_query_finds_what_is_covered(database: Database, apps: list[str]
     async with database.transaction() as db:
         for account, app in PLACES:
             recorder.record(db, EventType.BATCH_COMPLETED, account_id=account, api_app=app)
-    reaches = [EVERYTHING, Reach.of(apps, PATTERNS[1:3]), Reach.of(apps, ["anna", "shop_"])]
-    reaches += [Reach.of(apps, [each]) for each in PATTERNS]
+    reaches = [EVERYTHING, AccessScope.of(apps, PATTERNS[1:3]), AccessScope.of(apps, ["anna", "shop_"])]
+    reaches += [AccessScope.of(apps, [each]) for each in PATTERNS]
     async with database.reading() as db:
         for reach in reaches:
             found = select(Event.account_id, Event.api_app).where(

@@ -77,7 +77,7 @@ async def test_no_optional_field_or_header_costs_the_tokens(
     chain = await refreshable(context)
     before = (await chain.living_row()).version
     answering(context, 200, {**optional, "access_token": "new-a", "refresh_token": "new-r"}, headers)
-    handed = await chain.hand_out(force=True)
+    handed = await chain.get_access_token(force=True)
     assert handed.access_token == SecretStr("new-a")
     row = await chain.living_row()
     assert (row.version, row.spending_version, row.status) == (before + 1, None, CredentialStatus.ACTIVE)
@@ -97,7 +97,7 @@ async def test_no_headers_of_a_refusal_cost_the_tokens(
     before = await chain.tokens()
     answering(context, status, {"title": "later"}, headers)
     with pytest.raises(AppException):
-        await chain.hand_out(force=True)
+        await chain.get_access_token(force=True)
     row = await chain.living_row()
     assert (row.spending_version, row.lease_token, row.status) == (None, None, CredentialStatus.ACTIVE)
     assert (await chain.tokens()).refresh_token == before.refresh_token
@@ -113,6 +113,6 @@ async def test_an_arbitrary_answer_ends_in_an_error_of_ours_or_in_tokens(
     chain = await refreshable(context)
     answering(context, status, fields, headers)
     with pytest.raises(AppException):
-        await chain.hand_out(force=True)
+        await chain.get_access_token(force=True)
     assert (await chain.living_row()).lease_token is None
     assert await limit_is_bounded(context)

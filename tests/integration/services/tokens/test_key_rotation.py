@@ -84,11 +84,11 @@ async def test_two_key_lists_side_by_side_read_each_others_values(
     """A rolling deploy: each refreshes what the other has written."""
     for version, process in enumerate((after, before, after), start=2):
         for reader in (before, after):
-            assert (await chain.hand_out(by=reader)).row.version == version - 1
-        assert (await chain.hand_out(by=process, force=True)).row.version == version
+            assert (await chain.get_access_token(by=reader)).row.version == version - 1
+        assert (await chain.get_access_token(by=process, force=True)).row.version == version
     row = await chain.living_row()
     assert row.access_token.startswith("new:")
-    assert (await chain.who((await chain.hand_out(by=before)).access_token)).username == chain.account
+    assert (await chain.who((await chain.get_access_token(by=before)).access_token)).username == chain.account
 
 
 async def test_rotation_changes_the_values_and_nothing_else(before: Context, after: Context):
@@ -154,7 +154,7 @@ async def test_a_value_copied_to_another_row_is_found_and_left(before: Context, 
             update(Credential).where(Credential.account_id == third).values(access_token="not-encrypted")
         )
     with pytest.raises(DecryptionException):
-        await before.tokens.credentials.hand_out(third, APP, min_ttl=0, actor="tests")
+        await before.tokens.credentials.get_access_token(third, APP, min_ttl=0, actor="tests")
     report = await rotate(after)
     assert (report.rotated, report.left, report.is_complete) == (1, 0, False)
     assert report.unreadable == [(second, APP), (third, APP)]
@@ -185,14 +185,16 @@ async def test_a_token_refreshed_meanwhile_is_not_overwritten(
 
     async def refreshed_first(*arguments):
         if not written:
-            await chain.hand_out(force=True)
+            await chain.get_access_token(force=True)
         written.append(await write(*arguments))
         return written[-1]
 
     monkeypatch.setattr(key_rotation, "_write", refreshed_first)
     report = await rotate(after)
     assert (written, report.rotated, report.is_complete) == ([0, 1], 1, True)
-    assert (await chain.hand_out(force=True, by=after)).row.version == 3, "the refresh token is the latest"
+    assert (await chain.get_access_token(force=True, by=after)).row.version == 3, (
+        "the refresh token is the latest"
+    )
     assert await chain.usable_grants() == 1
 
 
@@ -202,7 +204,7 @@ async def test_who_writes_by_the_old_key_again_and_again_is_told_of(
     count = key_rotation.count_outdated
 
     async def refreshed_first(*arguments):
-        await chain.hand_out(force=True)
+        await chain.get_access_token(force=True)
         return await count(*arguments)
 
     monkeypatch.setattr(key_rotation, "count_outdated", refreshed_first)
@@ -229,7 +231,7 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
     async def read(context: Context, step: int) -> None:
         for position in itertools.count(step, 7):
             account = accounts[position % len(accounts)]
-            handed = await context.tokens.credentials.hand_out(account, APP, min_ttl=0, actor="tests")
+            handed = await context.tokens.credentials.get_access_token(account, APP, min_ttl=0, actor="tests")
             assert handed.access_token.get_secret_value() == access_token(account)
             done["reads"] += 1
             if stop.is_set():
@@ -237,7 +239,7 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
 
     async def refresh(one: Chain, process: Context) -> None:
         while not stop.is_set():
-            await one.hand_out(force=True, by=process)
+            await one.get_access_token(force=True, by=process)
             done["refreshes"] += 1
 
     async with asyncio.TaskGroup() as group:
@@ -256,7 +258,7 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
         300 + len(chains)
     )
     for one in chains:
-        token = (await one.hand_out(force=True, by=before)).access_token
+        token = (await one.get_access_token(force=True, by=before)).access_token
         assert (await one.who(token)).username == one.account
     async with after.database.reading() as db:
         broken = await db.scalar(

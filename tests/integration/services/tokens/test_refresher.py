@@ -31,7 +31,7 @@ from tests.fixtures.waiting import eventually
 
 
 async def test_a_fresh_token_is_handed_out_without_a_call(chain: Chain):
-    handed = await chain.hand_out()
+    handed = await chain.get_access_token()
     assert (await chain.who(handed.access_token)).username == chain.account
     assert (await chain.refreshes(), handed.row.version) == (0, 1)
     (read,) = await chain.events("token.read")
@@ -40,7 +40,7 @@ async def test_a_fresh_token_is_handed_out_without_a_call(chain: Chain):
 
 async def test_a_due_token_is_refreshed_once_and_works(chain: Chain):
     await chain.make_due()
-    handed = [await chain.hand_out(), await chain.hand_out()]
+    handed = [await chain.get_access_token(), await chain.get_access_token()]
     assert (await chain.who(handed[0].access_token)).username == chain.account
     assert handed[0].access_token == handed[1].access_token
     assert await chain.refreshes() == 1
@@ -53,13 +53,13 @@ async def test_a_due_token_is_refreshed_once_and_works(chain: Chain):
 
 async def test_who_asks_for_a_longer_life_gets_it(chain: Chain):
     await chain.change(token_expires_at=utc_now() + timedelta(seconds=300))
-    assert (await chain.hand_out(min_ttl=100)).row.version == 1
-    assert (await chain.hand_out(min_ttl=600)).row.version == 2
+    assert (await chain.get_access_token(min_ttl=100)).row.version == 1
+    assert (await chain.get_access_token(min_ttl=600)).row.version == 2
     assert await chain.refreshes() == 1
 
 
 async def test_a_forced_refresh_brings_a_new_one_however_fresh_the_old_is(chain: Chain):
-    assert (await chain.hand_out(force=True)).row.version == 2
+    assert (await chain.get_access_token(force=True)).row.version == 2
     assert await chain.refreshes() == 1
 
 
@@ -68,7 +68,7 @@ async def test_100_callers_in_two_processes_cause_one_refresh(chain: Chain, sand
     async with open_context(sandbox_settings()) as other:
         await chain.make_due(lives_for=-1)
         handed = await asyncio.gather(
-            *(chain.hand_out(by=process) for _ in range(50) for process in (chain.context, other))
+            *(chain.get_access_token(by=process) for _ in range(50) for process in (chain.context, other))
         )
     assert await chain.refreshes() == 1
     assert len({one.access_token.get_secret_value() for one in handed}) == 1
@@ -78,10 +78,10 @@ async def test_100_callers_in_two_processes_cause_one_refresh(chain: Chain, sand
 async def test_a_caller_who_leaves_takes_no_refresh_with_him(chain: Chain):
     await chain.admin.set_fault("provider.token", "delay", seconds=0.3, times=1, account=chain.account)
     await chain.make_due()
-    first = asyncio.create_task(chain.hand_out())
+    first = asyncio.create_task(chain.get_access_token())
     await eventually(chain.is_spending)
     first.cancel()
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
     assert await chain.refreshes() == 1
 
 
@@ -90,12 +90,12 @@ async def test_the_wait_for_another_process_has_an_end(chain: Chain, sandbox_set
     later = utc_now() + timedelta(hours=1)
     await chain.change(spending_version=1, lease_token="of-another-process", lease_expires_at=later)
     async with open_context(sandbox_settings(lease_seconds=0.2, oauth_api_timeout=0.2)) as process:
-        assert (await chain.hand_out(by=process)).row.version == 1
+        assert (await chain.get_access_token(by=process)).row.version == 1
         await chain.change(token_expires_at=utc_now())
         with pytest.raises(TokenExpiredException, match="another process is at it"):
-            await chain.hand_out(by=process)
+            await chain.get_access_token(by=process)
         with pytest.raises(TokenExpiredException, match="another process is at it"):
-            await chain.hand_out(force=True, by=process)
+            await chain.get_access_token(force=True, by=process)
     assert await chain.refreshes() == 0
 
 
@@ -105,7 +105,7 @@ async def test_a_marker_without_a_result_is_never_spent_again(chain: Chain):
     await chain.change(spending_version=1, lease_token="of-a-dead-process", lease_expires_at=gone)
     for _ in range(2):
         with pytest.raises(ReauthorizationRequiredException):
-            await chain.hand_out()
+            await chain.get_access_token()
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.REAUTHORIZATION_REQUIRED, AMBIGUOUS)
     assert row.refresh_due_at is None
@@ -118,14 +118,14 @@ async def test_a_marker_without_a_result_is_never_spent_again(chain: Chain):
 async def test_what_the_account_cannot_help_keeps_its_token(chain: Chain, status: int):
     await chain.admin.set_fault("provider.token", "status", status=status, times=2, account=chain.account)
     await chain.make_due()
-    assert (await chain.hand_out()).row.version == 1, "it lives for some seconds more"
+    assert (await chain.get_access_token()).row.version == 1, "it lives for some seconds more"
     await chain.change(token_expires_at=utc_now() - timedelta(seconds=1))
     with pytest.raises(TokenExpiredException, match="could not be refreshed now"):
-        await chain.hand_out()
+        await chain.get_access_token()
     row = await chain.living_row()
     assert (row.status, row.spending_version, row.lease_token) == (CredentialStatus.ACTIVE, None, None)
     assert (row.refresh_failures, row.refresh_due_at > utc_now()) == (2, True)
-    assert (await chain.hand_out()).row.refresh_failures == 0
+    assert (await chain.get_access_token()).row.refresh_failures == 0
     assert await chain.refreshes() == 1
 
 
@@ -133,9 +133,9 @@ async def test_an_error_page_that_hides_a_rotation_ends_in_a_new_authorization(c
     """It keeps the token, as any 5xx does; the second try costs nothing that was not lost."""
     await chain.admin.set_fault("provider.token", "html_after", times=1, account=chain.account)
     await chain.make_due()
-    assert (await chain.hand_out()).row.refresh_error_code == "TWITTER_API_ERROR"
+    assert (await chain.get_access_token()).row.refresh_error_code == "TWITTER_API_ERROR"
     with pytest.raises(ReauthorizationRequiredException):
-        await chain.hand_out()
+        await chain.get_access_token()
     assert (await chain.living_row()).refresh_error_code == "INVALID_GRANT"
     stats = await chain.admin.stats()
     assert stats.refresh_tokens_reused_by_account[chain.account] == 1
@@ -144,15 +144,15 @@ async def test_an_error_page_that_hides_a_rotation_ends_in_a_new_authorization(c
 async def test_a_rate_limit_stops_the_calls_of_the_app(chain: Chain):
     await chain.admin.set_fault("provider.token", "rate_limited", seconds=600, times=1, account=chain.account)
     await chain.make_due()
-    assert (await chain.hand_out()).row.version == 1
+    assert (await chain.get_access_token()).row.version == 1
     state = await chain.app_state()
     assert timedelta(seconds=500) < state.limited_until - utc_now() < timedelta(seconds=601)
     await chain.make_due(lives_for=-1)
     with pytest.raises(TokenExpiredException, match="limits the rate") as caught:
-        await chain.hand_out()
+        await chain.get_access_token()
     assert 500 < caught.value.retry_after <= 600
     with pytest.raises(AppLimitedException):
-        await chain.hand_out(force=True)
+        await chain.get_access_token(force=True)
     worker = chain.context.workers.named("refresh")
     assert await worker.run_once() == 0
     assert (await chain.calls(), await chain.refreshes()) == (2, 0), "the exchange and one try"
@@ -167,7 +167,7 @@ async def test_a_spent_token_breaks_the_chain(chain: Chain):
     await chain.admin.revoke_grants(chain.account)
     await chain.make_due()
     with pytest.raises(ReauthorizationRequiredException) as caught:
-        await chain.hand_out()
+        await chain.get_access_token()
     assert caught.value.data == {"session_id": None}
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (
@@ -176,7 +176,7 @@ async def test_a_spent_token_breaks_the_chain(chain: Chain):
     )
     assert len(await chain.events("credential.broken")) == 1
     await chain.authorize()
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
     assert len(await chain.events("credential.recovered")) == 1
 
 
@@ -188,16 +188,16 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
     async with open_context(sandbox_settings(oauth_apps=apps, app_pause_after=2)) as misconfigured:
         for _ in range(2):
             await chain.make_due()
-            assert (await chain.hand_out(by=misconfigured)).row.version == 1
+            assert (await chain.get_access_token(by=misconfigured)).row.version == 1
         assert (await chain.app_state()).paused_at is not None
         with pytest.raises(AppPausedException):
-            await chain.hand_out(force=True, by=misconfigured)
+            await chain.get_access_token(force=True, by=misconfigured)
         assert await misconfigured.workers.named("refresh").run_once() == 0
     row = await chain.living_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "INVALID_CLIENT")
     async with chain.context.database.transaction() as db:
         assert (await chain.context.tokens.apps.resume(db, chain.app, actor="tests")).was_paused
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
 
 
 UNKNOWN = {"error": "something_else", "error_description": "No."}
@@ -209,7 +209,7 @@ async def refused(chain: Chain, times: int, **fault: Any) -> Credential:
         await chain.make_due()
         await chain.admin.set_fault("provider.token", "status", account=chain.account, times=1, **answer)
         with suppress(ReauthorizationRequiredException):
-            await chain.hand_out()
+            await chain.get_access_token()
     return await chain.living_row()
 
 
@@ -236,7 +236,7 @@ async def test_a_refusal_for_an_unknown_reason_counts_as_a_dead_token_after_some
 async def test_a_refresh_that_succeeds_ends_the_row_of_refusals(chain: Chain):
     await refused(chain, 2)
     await chain.make_due()
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
     row = await chain.living_row()
     assert (row.refresh_refusals, row.refused_since) == (0, None)
 
@@ -254,7 +254,7 @@ async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_t
 async def test_failures_of_the_app_count_in_a_row(chain: Chain):
     async with chain.context.database.transaction() as db:
         await chain.context.tokens.apps.failed(db, chain.app, UnknownApiAppException("x", []))
-    await chain.hand_out(force=True)
+    await chain.get_access_token(force=True)
     assert (await chain.app_state()).failures_in_a_row == 0
 
 
@@ -266,7 +266,7 @@ async def test_an_answer_that_is_lost_is_ambiguous(chain: Chain, sandbox_setting
     async with open_context(sandbox_settings(oauth_api_timeout=timeout)) as process:
         for _ in range(2):
             with pytest.raises(ReauthorizationRequiredException):
-                await chain.hand_out(by=process)
+                await chain.get_access_token(by=process)
     assert await chain.refreshes() == (0 if kind == "drop" else 1)
     assert await chain.calls() == 2, "the exchange and one try"
     assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
@@ -275,8 +275,8 @@ async def test_an_answer_that_is_lost_is_ambiguous(chain: Chain, sandbox_setting
 async def test_a_provider_that_was_never_reached_has_not_acted(chain: Chain, sandbox_settings: MakeSettings):
     await chain.make_due()
     async with open_context(sandbox_settings(x_api_url="http://127.0.0.1:9")) as process:
-        assert (await chain.hand_out(by=process)).row.version == 1
-    assert (await chain.hand_out()).row.version == 2
+        assert (await chain.get_access_token(by=process)).row.version == 1
+    assert (await chain.get_access_token()).row.version == 2
 
 
 async def test_an_app_that_is_gone_from_the_settings_breaks_no_chain(chain: Chain):
@@ -309,7 +309,7 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
         before = await chain.tokens()
         for version in (2, 3):
             await chain.make_due()
-            assert (await chain.hand_out()).row.version == version
+            assert (await chain.get_access_token()).row.version == version
         after = await chain.tokens()
     assert (after.refresh_token, after.access_token != before.access_token) == (before.refresh_token, True)
 
@@ -333,13 +333,13 @@ async def test_an_account_is_not_refreshed_all_the_time_whatever_the_answers_say
     await chain.change(refresh_due_at=past, token_expires_at=past)
     assert await worker.run_once() == 0
     with pytest.raises(TokenExpiredException, match="was refreshed just now") as caught:
-        await chain.hand_out()
+        await chain.get_access_token()
     assert 50 < caught.value.retry_after <= 60
     assert (await chain.calls(), await chain.refreshes()) == (2, 1), "the exchange and one refresh"
 
-    assert (await chain.hand_out(force=True)).row.version == 3
+    assert (await chain.get_access_token(force=True)).row.version == 3
     await chain.change(token_expires_at=utc_now() + timedelta(seconds=5))
-    assert (await chain.hand_out()).row.version == 3, "one that still works is better than none"
+    assert (await chain.get_access_token()).row.version == 3, "one that still works is better than none"
 
 
 async def test_an_account_is_refreshed_again_after_the_interval(chain: Chain, sandbox_settings: MakeSettings):
@@ -348,7 +348,7 @@ async def test_an_account_is_refreshed_again_after_the_interval(chain: Chain, sa
             await chain.make_due(lives_for=-1)
             await chain.change(refreshed_at=utc_now() + refreshed_at)
             version = (await chain.living_row()).version
-            assert (await chain.hand_out(by=process)).row.version == version + 1
+            assert (await chain.get_access_token(by=process)).row.version == version + 1
             await chain.make_due(lives_for=-1)
             await chain.change(refreshed_at=utc_now() + refreshed_at)
             assert await process.workers.named("refresh").run_once() == 1
@@ -363,7 +363,7 @@ async def test_a_lost_answer_is_found_within_the_interval(chain: Chain, taken_by
     if taken_by == "worker":
         assert await chain.context.workers.named("refresh").run_once() == 0
     with pytest.raises(ReauthorizationRequiredException):
-        await chain.hand_out()
+        await chain.get_access_token()
 
 
 async def test_a_lifetime_that_is_not_named_is_the_providers_default(chain: Chain):
@@ -371,7 +371,7 @@ async def test_a_lifetime_that_is_not_named_is_the_providers_default(chain: Chai
         "provider.token", "alter", body={"expires_in": None}, times=1, account=chain.account
     )
     await chain.make_due(lives_for=-1)
-    row = (await chain.hand_out()).row
+    row = (await chain.get_access_token()).row
     assert (row.version, row.token_expires_at) == (2, None)
     left = (row.refresh_due_at - utc_now()).total_seconds()
     assert 7200 - 900 - 1800 - 5 < left <= 7200 - 900, "X's two hours, less the margin"
@@ -383,7 +383,7 @@ async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(chain: Ch
         "provider.token", "alter", body={"refresh_token": None}, times=1, account=chain.account
     )
     await chain.make_due(lives_for=-1)
-    row = (await chain.hand_out()).row
+    row = (await chain.get_access_token()).row
     assert (row.version, (await chain.tokens()).refresh_token) == (2, before)
     assert row.refresh_due_at is not None
 
@@ -394,7 +394,7 @@ async def test_tokens_that_cannot_be_used_are_revoked_and_the_account_authorised
     )
     await chain.make_due(lives_for=-1)
     with pytest.raises(ReauthorizationRequiredException):
-        await chain.hand_out()
+        await chain.get_access_token()
     assert (await chain.living_row()).version == 1, "nothing of it is handed out as a bearer token"
     assert await chain.usable_grants() == 0
 
@@ -403,7 +403,7 @@ async def test_a_forgotten_account_has_no_token(chain: Chain, sandbox_context: C
     async with sandbox_context.database.transaction() as db:
         await db.execute(delete(Credential))
     with pytest.raises(TokenNotFoundException):
-        await chain.hand_out()
+        await chain.get_access_token()
 
 
 async def test_1000_callers_in_four_processes_cause_one_refresh(chain: Chain, sandbox_settings: MakeSettings):
@@ -415,7 +415,7 @@ async def test_1000_callers_in_four_processes_cause_one_refresh(chain: Chain, sa
             for _ in range(4)
         ]
         handed = await asyncio.gather(
-            *(chain.hand_out(by=process) for _ in range(250) for process in processes)
+            *(chain.get_access_token(by=process) for _ in range(250) for process in processes)
         )
     assert await chain.refreshes() == 1
     assert len({one.access_token.get_secret_value() for one in handed}) == 1

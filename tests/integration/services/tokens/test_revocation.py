@@ -25,7 +25,7 @@ async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain):
     with pytest.raises(TwitterAPIException, match="401"):
         await chain.who(tokens.access_token)
     with pytest.raises(TokenNotFoundException):
-        await chain.hand_out()
+        await chain.get_access_token()
     with pytest.raises(TokenNotFoundException):
         await chain.revoke()
     assert len(await chain.events("credential.revoked")) == 1
@@ -40,9 +40,9 @@ async def test_without_an_answer_it_is_tried_again_until_there_is_one(
         row = await chain.living_row()
         assert (row.status, row.lease_token) == (CredentialStatus.REVOKING, None)
         with pytest.raises(TokenRevokedException):
-            await chain.hand_out()
+            await chain.get_access_token()
         with pytest.raises(TokenRevokedException):
-            await chain.hand_out(force=True)
+            await chain.get_access_token(force=True)
         assert await process.tokens.credentials.revoke_due(10) == 0, "not yet"
         await due_again(chain)
         assert await process.tokens.credentials.revoke_due(10) == 0, "no answer"
@@ -66,7 +66,7 @@ async def test_of_two_processes_one_asks_again(chain: Chain, sandbox_settings: M
 async def test_a_refresh_in_flight_while_it_is_revoked_leaves_nothing_usable(chain: Chain):
     await chain.make_due()
     await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
-    asking = asyncio.create_task(chain.hand_out())
+    asking = asyncio.create_task(chain.get_access_token())
     await eventually(chain.is_spending)
     revoked = await chain.revoke()
     with pytest.raises((TokenNotFoundException, TokenRevokedException)):
@@ -95,7 +95,7 @@ async def test_a_new_authorization_ends_the_revocation(chain: Chain):
     await chain.authorize()
     await due_again(chain)
     assert await chain.context.tokens.credentials.revoke_due(10) == 0
-    assert (await chain.hand_out()).row.status is CredentialStatus.ACTIVE
+    assert (await chain.get_access_token()).row.status is CredentialStatus.ACTIVE
 
 
 async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):

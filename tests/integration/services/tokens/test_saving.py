@@ -15,7 +15,7 @@ from sqlalchemy import delete
 from app.context import Context, open_context
 from app.models import Credential, CredentialStatus, utc_now
 from app.services.oauth.app_state import AppStates
-from app.services.oauth.rate_limits import CallBudgets
+from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.tokens.refresh_leases import AMBIGUOUS, RefreshLeases
 from app.services.tokens.refresh_results import HeldRefresh
 from app.services.workers.refresh_worker import TokenRefreshWorker
@@ -88,7 +88,7 @@ async def test_a_save_that_fails_a_few_times_loses_nothing(
     await chain.make_due(lives_for=-1)
     refuse_saves(2)
     async with open_context(sandbox_settings(token_spill_folder=tmp_path / "spilled")) as patient:
-        handed = await chain.hand_out(by=patient)
+        handed = await chain.get_access_token(by=patient)
     assert (await chain.who(handed.access_token)).username == chain.account
     assert (await chain.refreshes(), spilled(tmp_path)) == (1, [])
 
@@ -100,7 +100,7 @@ async def test_a_folder_that_cannot_be_written_keeps_no_save_from_memory(
     await chain.make_due(lives_for=-1)
     refuse_saves(2)
     async with open_context(sandbox_settings(token_spill_folder=tmp_path / "file" / "folder")) as process:
-        assert (await chain.hand_out(by=process)).row.version == 2
+        assert (await chain.get_access_token(by=process)).row.version == 2
     assert await chain.refreshes() == 1
 
 
@@ -111,7 +111,7 @@ async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
     before = (await chain.tokens()).refresh_token
     refuse_saves(10**6)
     with pytest.raises(DatabaseUnavailableException):
-        await chain.hand_out(by=process)
+        await chain.get_access_token(by=process)
     (file,) = spilled(tmp_path)
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     issued = (await chain.admin.issued()).all()
@@ -128,7 +128,7 @@ async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
     tokens = await chain.tokens()
     assert (await chain.who(tokens.access_token)).username == chain.account
     assert (tokens.refresh_token != before, await chain.refreshes()) == (True, 1)
-    assert (await chain.hand_out(force=True)).row.version == 3, "the chain goes on"
+    assert (await chain.get_access_token(force=True)).row.version == 3, "the chain goes on"
 
 
 async def test_what_was_spilled_heals_a_chain_taken_for_broken(
@@ -137,15 +137,15 @@ async def test_what_was_spilled_heals_a_chain_taken_for_broken(
     await chain.make_due(lives_for=-1)
     refuse_saves(10**6)
     with pytest.raises(DatabaseUnavailableException):
-        await chain.hand_out(by=process)
+        await chain.get_access_token(by=process)
     await chain.change(lease_expires_at=utc_now() - timedelta(seconds=1))
     with pytest.raises(ReauthorizationRequiredException):
-        await chain.hand_out()
+        await chain.get_access_token()
     assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
     refuse_saves(0)
     async with running(process.workers.named("refresh")):
         await eventually(lambda: not spilled(tmp_path))
-    assert (await chain.who((await chain.hand_out()).access_token)).username == chain.account
+    assert (await chain.who((await chain.get_access_token()).access_token)).username == chain.account
     assert await chain.refreshes() == 1
 
 
@@ -206,8 +206,8 @@ async def test_a_failure_is_written_through_an_outage(chain: Chain, monkeypatch:
     monkeypatch.setattr(RefreshLeases, "give_back", failing)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
     await chain.make_due()
-    assert (await chain.hand_out()).row.spending_version is None
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.spending_version is None
+    assert (await chain.get_access_token()).row.version == 2
 
 
 async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):
@@ -243,7 +243,7 @@ async def test_an_odd_answer_costs_no_tokens(chain: Chain, fields: dict[str, Any
         "provider.token", "alter", body=fields, headers=headers, times=1, account=chain.account
     )
     await chain.make_due(lives_for=-1)
-    handed = await chain.hand_out()
+    handed = await chain.get_access_token()
     assert (await chain.who(handed.access_token)).username == chain.account
     row = await chain.living_row()
     assert (row.version, row.spending_version, row.status) == (2, None, CredentialStatus.ACTIVE)
@@ -269,7 +269,7 @@ async def test_a_refusal_with_odd_headers_keeps_the_tokens(chain: Chain, headers
         "provider.token", "status", status=429, headers=headers, times=1, account=chain.account
     )
     await chain.make_due()
-    assert (await chain.hand_out()).row.version == 1
+    assert (await chain.get_access_token()).row.version == 1
     row = await chain.living_row()
     assert (row.status, row.spending_version, row.lease_token) == (CredentialStatus.ACTIVE, None, None)
     hour = utc_now() + timedelta(seconds=3601)
@@ -282,7 +282,7 @@ async def test_a_deep_answer_is_ambiguous_and_no_exception(chain: Chain):
     await chain.admin.set_fault("provider.token", "status", status=200, body=body, times=1)
     await chain.make_due()
     with pytest.raises(ReauthorizationRequiredException):
-        await chain.hand_out()
+        await chain.get_access_token()
     assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
 
 
@@ -294,7 +294,7 @@ async def test_books_that_cannot_be_kept_cost_no_tokens(
 
     monkeypatch.setattr(AppStates, "succeeded", failing)
     await chain.make_due(lives_for=-1)
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
     assert [line["api_app"] for line in log_lines() if line["event"] == "app.not_noted"] == [chain.app]
 
 
@@ -307,16 +307,16 @@ async def test_books_of_a_refusal_that_cannot_be_kept_leave_no_marker(
     monkeypatch.setattr(AppStates, "limited", failing)
     await chain.admin.set_fault("provider.token", "rate_limited", times=1, account=chain.account)
     await chain.make_due()
-    assert (await chain.hand_out()).row.spending_version is None
+    assert (await chain.get_access_token()).row.spending_version is None
 
 
 async def test_a_limit_that_cannot_be_noted_costs_no_tokens(chain: Chain, monkeypatch: pytest.MonkeyPatch):
     def failing(*values: Any, **named: Any) -> None:
         raise OverflowError
 
-    monkeypatch.setattr(CallBudgets, "answered", failing)
+    monkeypatch.setattr(ProviderRateLimits, "answered", failing)
     await chain.make_due(lives_for=-1)
-    assert (await chain.hand_out()).row.version == 2
+    assert (await chain.get_access_token()).row.version == 2
 
 
 async def test_any_error_between_answer_and_save_keeps_the_tokens_on_the_disk(
@@ -330,7 +330,7 @@ async def test_any_error_between_answer_and_save_keeps_the_tokens_on_the_disk(
 
         patch.setattr(RefreshLeases, "save", failing)
         with pytest.raises(OverflowError):
-            await chain.hand_out(by=process)
+            await chain.get_access_token(by=process)
         assert len(spilled(tmp_path)) == 1
         refresher = process.workers.named("refresh")._refresher
         for _ in range(2):
@@ -366,4 +366,4 @@ async def test_a_thousand_failures_in_a_row_still_have_a_next_try(chain: Chain):
     await chain.change(refresh_failures=5000)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
     await chain.make_due()
-    assert (await chain.hand_out()).row.refresh_failures == 5001
+    assert (await chain.get_access_token()).row.refresh_failures == 5001

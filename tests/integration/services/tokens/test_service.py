@@ -13,7 +13,7 @@ from app.database import Database
 from app.models import Credential, CredentialStatus, Event, utc_now
 from app.services.interfaces import TokenSet
 from app.services.tokens.refresh_leases import EXPIRED
-from app.services.tokens.service import CredentialService, HandedToken
+from app.services.tokens.service import CredentialService, IssuedToken
 from app.services.tokens.vault import CredentialVault
 from app.utils.crypto import generate_key
 from app.utils.exceptions import (
@@ -53,8 +53,10 @@ async def store(
         )
 
 
-async def hand_out(service: CredentialService, min_ttl: float = 0, *, force: bool = False) -> HandedToken:
-    return await service.hand_out("alice", "AIOTT1", min_ttl=min_ttl, actor="tests", force=force)
+async def get_access_token(
+    service: CredentialService, min_ttl: float = 0, *, force: bool = False
+) -> IssuedToken:
+    return await service.get_access_token("alice", "AIOTT1", min_ttl=min_ttl, actor="tests", force=force)
 
 
 async def load(database: Database, vault: CredentialVault, account: str = "alice") -> TokenSet:
@@ -150,12 +152,12 @@ async def test_a_rotated_key_opens_what_the_old_one_sealed(
     with pytest.raises(DecryptionException):
         await load(database, vault)
     with pytest.raises(DecryptionException):
-        await hand_out(service)
+        await get_access_token(service)
 
 
 async def test_without_tokens_there_is_nothing_to_hand_out(service: CredentialService):
     with pytest.raises(TokenNotFoundException, match="@alice"):
-        await hand_out(service)
+        await get_access_token(service)
 
 
 async def test_an_expired_token_that_cannot_be_refreshed_needs_a_new_authorization(
@@ -166,7 +168,7 @@ async def test_an_expired_token_that_cannot_be_refreshed_needs_a_new_authorizati
         await db.execute(update(Credential).values(token_expires_at=utc_now() - timedelta(seconds=1)))
     for _ in range(2):
         with pytest.raises(ReauthorizationRequiredException):
-            await hand_out(service)
+            await get_access_token(service)
     async with database.reading() as db:
         row = (await db.scalars(select(Credential))).one()
         (broken,) = await db.scalars(select(Event).where(Event.event_type == "credential.broken"))
@@ -178,10 +180,10 @@ async def test_a_token_that_cannot_be_refreshed_is_handed_out_to_its_end(
     database: Database, service: CredentialService
 ):
     await store(database, service, refresh_token=None, expires_in=20)
-    handed = await hand_out(service, min_ttl=600)
+    handed = await get_access_token(service, min_ttl=600)
     assert handed.access_token.get_secret_value() == "clear-access-token"
     with pytest.raises(TokenExpiredException):
-        await hand_out(service, force=True)
+        await get_access_token(service, force=True)
     async with database.reading() as db:
         assert (await db.scalars(select(Credential))).one().refresh_due_at is None
 
@@ -191,7 +193,7 @@ async def test_a_token_without_a_known_end_is_handed_out_and_refreshed_if_it_can
     database: Database, service: CredentialService, refresh_token: SecretStr | None
 ):
     await store(database, service, expires_in=None, refresh_token=refresh_token)
-    row = (await hand_out(service, min_ttl=3600)).row
+    row = (await get_access_token(service, min_ttl=3600)).row
     assert (row.token_expires_at, row.refresh_due_at is None) == (None, refresh_token is None)
     if row.refresh_due_at is not None:
         assert utc_now() < row.refresh_due_at < utc_now() + timedelta(seconds=7200)
@@ -202,7 +204,7 @@ async def test_a_lifetime_of_nothing_is_not_one_without_an_end(
 ):
     await store(database, service, refresh_token=None, expires_in=0)
     with pytest.raises(ReauthorizationRequiredException):
-        await hand_out(service)
+        await get_access_token(service)
 
 
 async def test_two_stores_at_once_lose_no_version(

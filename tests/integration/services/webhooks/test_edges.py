@@ -22,7 +22,7 @@ from app.models import (
     utc_now,
 )
 from app.services.webhooks.deliveries import Claim
-from app.services.webhooks.service import WebhookOrder
+from app.services.webhooks.service import WebhookChange
 from app.services.workers import webhook_worker
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
@@ -109,7 +109,7 @@ async def test_what_comes_late_of_an_endpoint_as_it_was_says_nothing_of_it_as_it
     await taken_up(context, 1)
     row_id, (claim,) = await claimed(context)
     if change == "move":
-        await context.events.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
+        await context.events.webhooks.update(endpoint_id, WebhookChange(url=receiver.url("/new")), ME)
     else:
         for action in (context.events.webhooks.pause, context.events.webhooks.resume):
             async with context.database.transaction() as db:
@@ -124,8 +124,8 @@ async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: C
     endpoint_id = await add_webhook(context, receiver)
     async with context.database.transaction() as db:
         await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
-    assert (await context.events.webhooks.update(endpoint_id, WebhookOrder(name="same"), ME)).failing_since
-    moved = await context.events.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/new")), ME)
+    assert (await context.events.webhooks.update(endpoint_id, WebhookChange(name="same"), ME)).failing_since
+    moved = await context.events.webhooks.update(endpoint_id, WebhookChange(url=receiver.url("/new")), ME)
     assert moved.failing_since is None
 
 

@@ -9,7 +9,7 @@ from app.models import WebhookEndpoint
 from app.services.keys.service import Caller, Scope
 from app.services.webhooks import key_rotation
 from app.services.webhooks.key_rotation import WebhookSecrets
-from app.services.webhooks.service import WebhookOrder
+from app.services.webhooks.service import WebhookChange
 from app.services.webhooks.vault import WebhookVault
 from tests.fixtures.key_lists import key_list
 from tests.fixtures.settings import MakeSettings
@@ -25,7 +25,7 @@ def vault_of(context: Context) -> WebhookVault:
 async def test_both_secrets_are_by_the_new_key_and_open_still(sandbox_settings: MakeSettings):
     changes = {"webhook_allow_private_addresses": True}
     async with open_context(sandbox_settings(encryption_keys=key_list("old", "new"), **changes)) as before:
-        order = WebhookOrder(url="http://127.0.0.1:9/hook")
+        order = WebhookChange(url="http://127.0.0.1:9/hook")
         row, first = await before.events.webhooks.create(order, CALLER)
         second = await before.events.webhooks.rotate(row.endpoint_id, CALLER, overlap=timedelta(days=1))
         broken, _ = await before.events.webhooks.create(order, CALLER)

@@ -20,10 +20,10 @@ from app.models import (
 from app.services.events import recorder
 from app.services.keys.service import Caller, Scope
 from app.services.operations.retention import Retention, RetentionDays
-from app.services.shared.access import Reach
+from app.services.shared.access import AccessScope
 from app.services.shared.paging import PageRequest
 from app.services.webhooks import fanout, queries
-from app.services.webhooks.service import WebhookOrder
+from app.services.webhooks.service import WebhookChange
 from app.services.workers import webhook_worker
 from app.utils.exceptions import DeliveryNotFoundException
 from tests.fixtures.events import add_events
@@ -45,7 +45,7 @@ from tests.fixtures.webhooks import (
     working,
 )
 
-TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), Reach.of([], ["team_*"]))
+TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.of([], ["team_*"]))
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +162,7 @@ async def test_a_change_holds_for_whatever_is_not_being_sent(
     async with working(context):
         await eventually(lambda: len(receiver.arrived) == 1)
         if change == "move":
-            await context.events.webhooks.update(endpoint_id, WebhookOrder(url=receiver.url("/moved")), ME)
+            await context.events.webhooks.update(endpoint_id, WebhookChange(url=receiver.url("/moved")), ME)
             await until_done(context.database, 4)
         else:
             async with context.database.transaction() as db:
@@ -173,10 +173,10 @@ async def test_a_change_holds_for_whatever_is_not_being_sent(
 
 
 @pytest.mark.parametrize(
-    "narrower", [WebhookOrder(account_patterns=["team_*"]), WebhookOrder(event_types=["app.*"])]
+    "narrower", [WebhookChange(account_patterns=["team_*"]), WebhookChange(event_types=["app.*"])]
 )
 async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_shown(
-    context: Context, receiver: Receiver, narrower: WebhookOrder
+    context: Context, receiver: Receiver, narrower: WebhookChange
 ):
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, *range(6), account="anna")
@@ -281,7 +281,7 @@ async def test_a_webhook_is_changed_by_those_who_change_it_alone(context: Contex
     seen = await one(context.database, select(WebhookEndpoint))
     assert seen.after_event_id != made.after_event_id
     assert seen.updated_at == made.updated_at
-    await context.events.webhooks.update(endpoint_id, WebhookOrder(name="other"), ME)
+    await context.events.webhooks.update(endpoint_id, WebhookChange(name="other"), ME)
     assert (await one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
 
 

@@ -18,7 +18,7 @@ from app.models import (
     utc_now,
 )
 from app.services.webhooks import fanout
-from app.services.webhooks.service import WebhookOrder
+from app.services.webhooks.service import WebhookChange
 from app.services.workers import webhook_worker
 from app.utils.exceptions import (
     InvalidRequestException,
@@ -184,7 +184,7 @@ async def test_a_name_that_comes_to_lead_inside_is_refused_at_the_delivery(
     async with open_services(**FAST | {"webhook_allow_private_addresses": False}) as context:
         monkeypatch.setattr(context.events.webhooks._client, "_resolve", resolve)
         url = f"http://hooks.example.test:{receiver.port}/"
-        row, _ = await context.events.webhooks.create(WebhookOrder(url=url, event_types=[TYPE]), ME)
+        row, _ = await context.events.webhooks.create(WebhookChange(url=url, event_types=[TYPE]), ME)
         await happen(context.database, 1, 2)
         async with working(context):
             await until_done(context.database, 2)
@@ -202,9 +202,9 @@ async def test_a_name_that_comes_to_lead_inside_is_refused_at_the_delivery(
         assert receiver.arrived[0].headers["host"] == f"hooks.example.test:{receiver.port}"
         addresses["hooks.example.test"] = ["127.0.0.3"]
         with pytest.raises(WebhookUrlRefusedException):
-            await context.events.webhooks.create(WebhookOrder(url=url), ME)
+            await context.events.webhooks.create(WebhookChange(url=url), ME)
         with pytest.raises(WebhookUrlRefusedException):
-            await context.events.webhooks.update(row.endpoint_id, WebhookOrder(url=url), ME)
+            await context.events.webhooks.update(row.endpoint_id, WebhookChange(url=url), ME)
 
 
 async def test_a_deleted_webhook_is_told_of_nothing_and_forgotten(context: Context, receiver: Receiver):
@@ -238,7 +238,7 @@ async def test_one_has_only_so_many_patterns(context: Context, receiver: Receive
         await add_webhook(context, receiver, account_patterns=patterns)
     endpoint_id = await add_webhook(context, receiver, account_patterns=patterns[:20])
     with pytest.raises(InvalidRequestException, match="at most 20"):
-        await context.events.webhooks.update(endpoint_id, WebhookOrder(account_patterns=patterns), ME)
+        await context.events.webhooks.update(endpoint_id, WebhookChange(account_patterns=patterns), ME)
 
 
 async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receiver: Receiver):

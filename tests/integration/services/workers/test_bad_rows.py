@@ -154,7 +154,7 @@ async def test_a_failing_step_of_the_cleanup_stops_no_other(
 
     cleanup = context.workers.named("cleanup")
     monkeypatch.setattr(cleanup._sessions, "end_overdue", fail)
-    monkeypatch.setattr(cleanup._gologin, "stop_left_overs", fail)
+    monkeypatch.setattr(cleanup._gologin, "stop_orphans", fail)
     monkeypatch.setattr(cleanup._retention, "_delete_events", fail)
     with pytest.raises(ValueError, match="a step fails"):
         await cleanup.run_once()
@@ -179,12 +179,12 @@ async def test_the_other_sessions_of_a_batch_are_released_and_cancelled(context:
     await refuse_changes(context.database, rows[BAD])
     async with context.database.transaction() as db:
         await db.execute(update(Batch).values(max_running=4))
-    await context.sessions.pacing.look_after()
+    await context.sessions.pacing.reconcile()
     held = await sessions_of(context.database, batch_id, held=True)
     assert [row.id for row in held] == [rows[BAD].id]
     async with context.database.transaction() as db:
         await db.execute(update(Batch).values(status=BatchStatus.CANCELLED, reason="over"))
-    await context.sessions.pacing.look_after()
+    await context.sessions.pacing.reconcile()
     assert await statuses(context, others(rows)) == [SessionStatus.CANCELLED] * 4
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from app.database import Database
-from app.services.operations.worker_runs import WorkerRuns
+from app.services.operations.worker_runs import PeriodicRuns
 from app.services.workers.base import PeriodicWorker, Worker, WorkerGroup
 from app.utils.exceptions import GoLoginAPIException
 from tests.fixtures.logs import logged
@@ -20,7 +20,7 @@ class Counting(PeriodicWorker):
 
     def __init__(
         self,
-        runs: WorkerRuns,
+        runs: PeriodicRuns,
         *errors: Exception,
         interval: float = 0.001,
         retry_interval: float | None = None,
@@ -40,7 +40,7 @@ NewWorker = Callable[..., Counting]
 
 @pytest.fixture
 def new_worker(database: Database) -> NewWorker:
-    runs = WorkerRuns(database=database, owner="here:1", lease_seconds=20)
+    runs = PeriodicRuns(database=database, owner="here:1", lease_seconds=20)
     return lambda *errors, **intervals: Counting(runs, *errors, **intervals)
 
 
@@ -115,7 +115,7 @@ async def test_a_turn_that_was_asked_for_is_taken_at_once(new_worker: NewWorker,
     group.start()
     await eventually(lambda: worker.count == 1)
     async with database.transaction() as db:
-        await worker.request_turn(db)
+        await worker.request_run(db)
     await eventually(lambda: worker.count == 2)
     await group.stop(grace=5)
 
@@ -124,7 +124,7 @@ async def test_by_hand_it_runs_due_or_not_but_never_beside_another(new_worker: N
     first, second = new_worker(interval=3600), new_worker(interval=3600)
     assert await first.run_once()
     assert await second.run_once()
-    turn = await first._runs.claim("counting", even_if_not_due=True)
+    turn = await first._runs.claim("counting", force=True)
     assert not await second.run_once()
     await first._runs.finish("counting", turn, succeeded=True, next_in=0)
     assert await second.run_once()

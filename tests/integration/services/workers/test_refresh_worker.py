@@ -80,7 +80,7 @@ async def test_a_process_that_closes_waits_for_the_refreshes_of_its_callers(
     await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
     await chain.make_due()
     async with open_context(sandbox_settings()) as process:
-        asking = asyncio.create_task(chain.hand_out(by=process))
+        asking = asyncio.create_task(chain.get_access_token(by=process))
         await eventually(chain.is_spending)
         asking.cancel()
     row = await chain.living_row()

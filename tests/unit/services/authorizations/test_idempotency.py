@@ -10,22 +10,22 @@ import pytest
 from app.cli.following import source_of
 from app.models import ConsentMode
 from app.services.authorizations.idempotency import fingerprint
-from app.services.authorizations.service import Order
-from app.services.batches.creation import BatchOrder
+from app.services.authorizations.service import AuthorizationCommand
+from app.services.batches.creation import BatchCommand
 from app.services.batches.rows import WantedRow
 
-ORDER = Order("alice", "AIOTT1", stage_timeouts={"a": 1.0, "b": 2.0})
-BATCH = BatchOrder([WantedRow(1, "alice", "AIOTT1"), WantedRow(2, "=x", "AIOTT1", error="first words")])
+ORDER = AuthorizationCommand("alice", "AIOTT1", stage_timeouts={"a": 1.0, "b": 2.0})
+BATCH = BatchCommand([WantedRow(1, "alice", "AIOTT1"), WantedRow(2, "=x", "AIOTT1", error="first words")])
 AT = datetime(2026, 11, 21, 8, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class LaterOrder(Order):
+class LaterOrder(AuthorizationCommand):
     colour: str | None = None
 
 
 @dataclass(frozen=True)
-class LaterBatch(BatchOrder):
+class LaterBatch(BatchCommand):
     colours: tuple[str, ...] = ()
 
 
@@ -74,7 +74,7 @@ def test_every_field_is_told_apart(changes: dict[str, Any]):
 
 
 def test_a_fingerprint_fits_its_column_and_stays_what_it_is():
-    assert fingerprint(Order("alice", "AIOTT1")) == (
+    assert fingerprint(AuthorizationCommand("alice", "AIOTT1")) == (
         "2:" + hashlib.sha256(b'{"account_id":"alice","api_app":"AIOTT1"}').hexdigest()[:62]
     )
 

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import column
 
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.utils.exceptions import OutOfReachException
 from app.utils.handles import normalize_pattern
 
-APPS = Reach.of(["A1"], [])
-SHOPS = Reach.of([], ["shop_*", "anna"])
+APPS = AccessScope.of(["A1"], [])
+SHOPS = AccessScope.of([], ["shop_*", "anna"])
 
 handles = st.text("ab_*", min_size=1, max_size=5)
 accounts = st.text("ab_", min_size=1, max_size=6)
@@ -31,10 +31,10 @@ accounts = st.text("ab_", min_size=1, max_size=6)
         (SHOPS, "anna", "A1", True),
         (SHOPS, "anna1", "A1", False),
         (SHOPS, None, "A1", False),
-        (Reach.of(["A1"], ["anna"]), "anna", "A2", False),
+        (AccessScope.of(["A1"], ["anna"]), "anna", "A2", False),
     ],
 )
-def test_what_is_covered(reach: Reach, account: str | None, app: str | None, covered: bool):
+def test_what_is_covered(reach: AccessScope, account: str | None, app: str | None, covered: bool):
     assert reach.covers(account, app) is covered
 
 
@@ -50,11 +50,11 @@ def test_what_is_named_and_not_covered_is_refused_with_its_name():
 
 
 def test_a_reach_that_is_named_and_goes_further_is_refused():
-    within = Reach.of(["A1"], ["shop_*"])
-    within.require_all_of(Reach.of(["A1"], ["shop_1"]))
+    within = AccessScope.of(["A1"], ["shop_*"])
+    within.require_all_of(AccessScope.of(["A1"], ["shop_1"]))
     for other, named in (
-        (Reach.of(["A1"], ["bob", "carl"]), "not for bob or carl in A1"),
-        (Reach.of([], ["shop_1"]), "not for shop_1 in all apps"),
+        (AccessScope.of(["A1"], ["bob", "carl"]), "not for bob or carl in A1"),
+        (AccessScope.of([], ["shop_1"]), "not for shop_1 in all apps"),
         (EVERYTHING, "not for all accounts in all apps"),
     ):
         with pytest.raises(OutOfReachException, match=f"{named}$"):
@@ -62,7 +62,7 @@ def test_a_reach_that_is_named_and_goes_further_is_refused():
 
 
 def test_names_without_a_star_are_looked_for_at_once():
-    reach = Reach.of([], ["anna", "bob", "shop_*", "*_x"])
+    reach = AccessScope.of([], ["anna", "bob", "shop_*", "*_x"])
     query = str(reach.condition(column("account_id"), column("api_app")))
     assert (query.count(" IN "), query.count(" LIKE ")) == (1, 2)
 
@@ -73,22 +73,22 @@ def test_names_without_a_star_are_looked_for_at_once():
         (EVERYTHING, SHOPS, True),
         (SHOPS, EVERYTHING, False),
         (APPS, APPS, True),
-        (APPS, Reach.of(["A1", "A2"], []), False),
+        (APPS, AccessScope.of(["A1", "A2"], []), False),
         (SHOPS, APPS, False),
-        (SHOPS, Reach.of(["A1"], ["shop_1", "shop_2*"]), True),
-        (SHOPS, Reach.of([], ["shop*"]), False),
-        (SHOPS, Reach.of([], ["shop_*", "bob"]), False),
-        (Reach.of([], ["a*b"]), Reach.of([], ["a*c*b"]), True),
-        (Reach.of([], ["a*b"]), Reach.of([], ["a*b*"]), False),
+        (SHOPS, AccessScope.of(["A1"], ["shop_1", "shop_2*"]), True),
+        (SHOPS, AccessScope.of([], ["shop*"]), False),
+        (SHOPS, AccessScope.of([], ["shop_*", "bob"]), False),
+        (AccessScope.of([], ["a*b"]), AccessScope.of([], ["a*c*b"]), True),
+        (AccessScope.of([], ["a*b"]), AccessScope.of([], ["a*b*"]), False),
     ],
 )
-def test_what_is_included(outer: Reach, inner: Reach, included: bool):
+def test_what_is_included(outer: AccessScope, inner: AccessScope, included: bool):
     assert outer.includes(inner) is included
 
 
 @given(st.lists(handles, max_size=3), st.lists(handles, max_size=3), accounts)
 def test_whatever_is_included_covers_no_more(outer: list[str], inner: list[str], account: str):
-    wide, narrow = Reach.of([], outer), Reach.of([], inner)
+    wide, narrow = AccessScope.of([], outer), AccessScope.of([], inner)
     if wide.includes(narrow) and narrow.covers(account, "A1"):
         assert wide.covers(account, "A1")
 

@@ -11,16 +11,16 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.config import Settings
 from app.models import Event
-from app.services.shared.access import EVERYTHING, Reach
+from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.webhooks.deliveries import next_wait
 from app.services.webhooks.message import message_of, signed_headers
-from app.services.webhooks.service import WebhookOrder
+from app.services.webhooks.service import WebhookChange
 from app.services.webhooks.vault import new_secret
 from app.utils.exceptions import InvalidRequestException
 
 WAITS = Settings.model_fields["webhook_retry_waits"].default
 PATTERNS = st.lists(st.text("ab*", min_size=1, max_size=4), max_size=3).map(tuple)
-REACHES = st.builds(Reach, st.frozensets(st.sampled_from("XY"), max_size=2), PATTERNS)
+REACHES = st.builds(AccessScope, st.frozensets(st.sampled_from("XY"), max_size=2), PATTERNS)
 
 
 def test_a_delivery_is_tried_for_about_a_day_and_then_no_more():
@@ -40,7 +40,9 @@ def test_an_endpoint_may_ask_for_more_time_within_bounds(asked: float | None, le
 
 
 @given(REACHES, REACHES, st.text("ab", max_size=5), st.sampled_from("XYZ"))
-def test_what_reaches_no_further_covers_nothing_more(outer: Reach, inner: Reach, account: str, app: str):
+def test_what_reaches_no_further_covers_nothing_more(
+    outer: AccessScope, inner: AccessScope, account: str, app: str
+):
     if outer.includes(inner) and inner.covers(account, app):
         assert outer.covers(account, app)
     assert outer.includes(outer)
@@ -58,11 +60,11 @@ def test_what_reaches_no_further_covers_nothing_more(outer: Reach, inner: Reach,
 def test_whoever_asks_cannot_order_what_is_never_told(wrong: dict[str, Any]):
     (field,) = wrong
     with pytest.raises(InvalidRequestException, match=field):
-        WebhookOrder(**wrong).values()
+        WebhookChange(**wrong).values()
 
 
 def test_an_order_is_kept_as_it_is_looked_for():
-    order = WebhookOrder(name="", event_types=["app.*"], account_patterns=["@Team_*"], api_apps=["X-1"])
+    order = WebhookChange(name="", event_types=["app.*"], account_patterns=["@Team_*"], api_apps=["X-1"])
     assert order.values() == {
         "name": "", "event_types": ["app.*"], "account_patterns": ["team_*"], "api_apps": ["X-1"]
     }  # fmt: skip

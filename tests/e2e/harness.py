@@ -29,7 +29,7 @@ DEFAULTS = {"rate_limit_per_minute": 100_000, "shutdown_grace": 15, "max_attempt
 """The deadlines stay the long ones of the service, so that a busy machine fails no test; a test shortens its own."""
 
 
-class House:
+class ServiceHarness:
     """One service over one sandbox, with a client that has the service's bootstrap key."""
 
     def __init__(
@@ -196,7 +196,9 @@ def environment_for(sandbox: SandboxProcess, folder: Path, **changes: Any) -> di
 
 
 @asynccontextmanager
-async def open_house(sandbox: SandboxProcess, parent: Path, **changes: Any) -> AsyncIterator[House]:
+async def open_harness(
+    sandbox: SandboxProcess, parent: Path, **changes: Any
+) -> AsyncIterator[ServiceHarness]:
     """A service with a database of its own; killed at the end if it does not stop."""
     folder = parent / f"service-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
@@ -205,9 +207,9 @@ async def open_house(sandbox: SandboxProcess, parent: Path, **changes: Any) -> A
     await _migrate(service, folder / "service.db", parent / "migrated.db")
     await service.start()
     try:
-        house = House(sandbox, service, environment, folder)
-        await house.ready()
-        yield house
+        harness = ServiceHarness(sandbox, service, environment, folder)
+        await harness.ready()
+        yield harness
     finally:
         await service.stop()
 

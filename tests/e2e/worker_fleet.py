@@ -10,23 +10,23 @@ from typing import Any
 from app.models import Profile
 from sandbox.demo.service_process import ServiceProcess, WorkerProcess
 from sandbox.process import SandboxProcess
-from tests.e2e.house import House, environment_for
+from tests.e2e.harness import ServiceHarness, environment_for
 from tests.fixtures.waiting import eventually
 
 SLOTS = 2
 
 
 @dataclass
-class Crew:
-    house: House
+class WorkerFleet:
+    harness: ServiceHarness
     """Its service answers the API only."""
     workers: list[WorkerProcess]
 
-    async def hire(self, stack: AsyncExitStack, **changes: Any) -> WorkerProcess:
-        folder = self.house.folder / f"worker-{len(self.workers)}"
+    async def start_worker(self, stack: AsyncExitStack, **changes: Any) -> WorkerProcess:
+        folder = self.harness.folder / f"worker-{len(self.workers)}"
         folder.mkdir()
         different = {name.upper(): str(value) for name, value in changes.items()}
-        worker = WorkerProcess(folder, self.house.environment | different)
+        worker = WorkerProcess(folder, self.harness.environment | different)
         await worker.start()
         stack.push_async_callback(worker.stop)
         self.workers.append(worker)
@@ -36,7 +36,7 @@ class Crew:
 @asynccontextmanager
 async def open_crew(
     sandbox: SandboxProcess, parent: Path, url: str, *, workers: int, **changes: Any
-) -> AsyncIterator[Crew]:
+) -> AsyncIterator[WorkerFleet]:
     """`url`: a migrated PostgreSQL database. Ready when the first sync has brought the profiles."""
     folder = parent / f"crew-{secrets.token_hex(4)}"
     own = {"database_url": url, "serve_workers": False, "max_concurrent_profiles": SLOTS, "max_attempts": 5}
@@ -45,10 +45,10 @@ async def open_crew(
     async with AsyncExitStack() as stack:
         await service.start()
         stack.push_async_callback(service.stop)
-        crew = Crew(House(sandbox, service, environment, folder), [])
+        crew = WorkerFleet(ServiceHarness(sandbox, service, environment, folder), [])
         for _ in range(workers):
-            await crew.hire(stack)
-        await eventually(lambda: crew.house.count(Profile))
+            await crew.start_worker(stack)
+        await eventually(lambda: crew.harness.count(Profile))
         yield crew
 
 
