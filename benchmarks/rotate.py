@@ -97,7 +97,11 @@ async def fill(context: Context, accounts: int) -> float:
     """Seconds."""
     began = perf_counter()
     store = TokenImport(
-        database=context.database, credentials=context.tokens.credentials, api_apps=[APP], replace=False
+        database=context.database,
+        credentials=context.tokens.credentials,
+        api_apps=[APP],
+        handle_problem=context.tokens.oauth.handle_problem,
+        replace=False,
     )
     entries = (
         (
