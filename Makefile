@@ -65,8 +65,8 @@ fuzz: $(DEV) ## Send N=2000 generated requests to each of both databases, with a
 coverage: $(DEV) $(BROWSER) $(NODE) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
-.PHONY: check check-format check-lint check-types check-imports check-openapi check-requirements check-reference check-docs check-docker check-compose check-migrations
-check: check-format check-lint check-types check-imports check-openapi check-requirements check-reference check-docs check-docker check-compose check-migrations ## Run what CI runs besides the tests
+.PHONY: check check-format check-lint check-types check-docstrings check-imports check-openapi check-requirements check-reference check-docs check-docker check-compose check-migrations
+check: check-format check-lint check-types check-docstrings check-imports check-openapi check-requirements check-reference check-docs check-docker check-compose check-migrations ## Run what CI runs besides the tests
 	@echo "check: everything passed"
 
 check-format: $(DEV)
@@ -80,6 +80,10 @@ check-lint: $(DEV)
 check-types: $(DEV)
 	@echo "== types (mypy, strict)"
 	@$(PY) -m mypy
+
+check-docstrings: $(DEV)
+	@echo "== docstrings start with what the thing is or does"
+	@$(PY) -m scripts.check_docstrings
 
 check-imports: $(DEV)
 	@echo "== imports point one way (import-linter)"

@@ -53,7 +53,7 @@ class Reads:
 
 
 class Readers:
-    """So many at once, until they are stopped."""
+    """Concurrent readers, until they are stopped."""
 
     def __init__(self, context: Context, accounts: int, readers: int) -> None:
         self._context, self._accounts, self._readers = context, accounts, readers
@@ -122,7 +122,7 @@ async def fill(context: Context, accounts: int) -> float:
 
 
 async def rotate(environment: dict[str, str], context: Context, *, kill_at: int | None = None) -> str:
-    """What the command said; nothing when it was killed, with `kill_at` rows rotated."""
+    """Return the command's output; nothing when it was killed, with `kill_at` rows rotated."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app", "secrets", "rotate", stdout=PIPE, env=os.environ | environment
     )

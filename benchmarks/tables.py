@@ -119,7 +119,7 @@ def as_sqlite(value: Any) -> Any:
 
 
 async def settle(database: Database) -> None:
-    """What autovacuum does in time."""
+    """Do what autovacuum does in time."""
     if not database.is_sqlite:
         async with await database.open_connection("benchmark") as raw:
             await raw.execute("VACUUM ANALYZE events")

@@ -1,4 +1,4 @@
-"""What the benchmarks of tokens share: a context of the service over the sandbox, and accounts with real tokens."""
+"""Parts of the benchmarks of tokens: a context of the service over the sandbox, and accounts with real tokens."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ _CHUNK = 2000
 
 @asynccontextmanager
 async def opened(sandbox: SandboxProcess, folder: Path, **changes: object) -> AsyncIterator[Context]:
-    """On a database that is migrated first."""
+    """Open a context on a database that is migrated first."""
     environment = settings_for(sandbox.info, folder=folder, **changes)
     settings = load_settings(env_file=None, **{name.lower(): value for name, value in environment.items()})
     database = Database(settings.database_url.get_secret_value(), pool_size=1)

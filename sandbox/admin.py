@@ -74,7 +74,7 @@ async def health() -> dict[str, str]:
 
 @router.get("/info")
 async def info(world: WorldDep) -> SandboxInfo:
-    """What was printed at the start, with the accounts of now: enough for a client that did not start it."""
+    """Return the announcement of the start with the current accounts: enough for a client that did not start it."""
     accounts = [profile.account for profile in world.profiles.all()]
     return world.info.model_copy(update={"accounts": accounts})
 
@@ -87,7 +87,7 @@ async def issued(world: WorldDep) -> Issued:
 
 @router.get("/grants")
 async def grants(world: WorldDep, account: str | None = None) -> list[GrantState]:
-    """What accounts have given to apps, and whether a token of it still works."""
+    """Return the grants of accounts to apps, and whether a token of each still works."""
     return [
         grant for state in (world.oauth, world.oauth1, world.plainbook) for grant in state.grants(account)
     ]

@@ -135,7 +135,7 @@ def _addresses(ws_url: str) -> dict[str, Any]:
 
 
 def _row(profile: Profile, world: World) -> dict[str, Any]:
-    """With the proxy's password in clear, as GoLogin's rows have it."""
+    """Return a profile's row, with the proxy's password in clear, as GoLogin's rows have it."""
     return {
         "user_id": profile.id,
         "serial_number": "1",

@@ -1,4 +1,4 @@
-"""What a sandbox run is given (`SandboxConfig`) and what it tells its starter (`SandboxInfo`)."""
+"""Configuration of a sandbox run (`SandboxConfig`) and its announcement (`SandboxInfo`)."""
 
 from pathlib import Path
 from typing import Literal

@@ -141,7 +141,7 @@ SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
 
 
 class FaultSpec(BaseModel):
-    """What to break: `kind` at `endpoint`, for one account or all, `times` times or for ever."""
+    """Fault to inject: `kind` at `endpoint`, for one account or all, `times` times or for ever."""
 
     model_config = ConfigDict(extra="forbid")
 

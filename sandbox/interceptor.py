@@ -133,7 +133,7 @@ class _Exchange:
         await self.raw_send(message)
 
     async def body(self) -> str:
-        """Of the request; once."""
+        """Read the request's body, once."""
         message = await self.receive()
         return bytes(message.get("body", b"")).decode(errors="replace")
 

@@ -46,7 +46,7 @@ class Issued(BaseModel):
     """OAuth 1.0a's, of request tokens and of access tokens; its verifiers are among the codes."""
 
     def all(self) -> list[str]:
-        """Without the empty ones: a caller may have left out its state or verifier."""
+        """Return all that are not empty: a caller may have left out its state or verifier."""
         lists: dict[str, list[str]] = self.model_dump()
         return [secret for secrets_of_kind in lists.values() for secret in secrets_of_kind if secret]
 
@@ -98,7 +98,7 @@ class Code:
 
 @dataclass(slots=True)
 class Grant:
-    """What an account gave to an app: the current tokens of one chain of refreshes."""
+    """Grant of an account to an app: the current tokens of one chain of refreshes."""
 
     client_id: str
     account: str
@@ -121,13 +121,13 @@ class OAuthState:
     rotates: bool = True
     """A refresh replaces the refresh token, too."""
     offline_scope: str = "offline.access"
-    """Without it there is no refresh token."""
+    """Scope without which there is no refresh token."""
     secret_in_body: bool = False
-    """In place of the Basic header (RFC 6749, 2.3.1)."""
+    """Take the secret in the body in place of the Basic header (RFC 6749, 2.3.1)."""
     issued: Issued = field(default_factory=Issued)
     codes_reused: int = 0
     refresh_tokens_reused: Counter[str] = field(default_factory=Counter)
-    """By account."""
+    """Number of reused refresh tokens by account."""
     _tickets: dict[str, Ticket] = field(default_factory=dict)
     _codes: dict[str, Code] = field(default_factory=dict)
     _access: dict[str, Grant] = field(default_factory=dict)

@@ -68,19 +68,19 @@ class RequestToken:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(20))
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     signed_in: str | None = None
-    """Whose browser session the page was made for."""
+    """Account of the browser session that the page was made for."""
     shown: str = ""
-    """As whom the page grants."""
+    """Account as which the page grants."""
     form_token: str = ""
     twist: str | None = None
     answered: bool = False
     verifier: str | None = None
-    """None: not granted, or exchanged already."""
+    """Verifier; None: not granted, or exchanged already."""
 
 
 @dataclass(slots=True)
 class AccessToken:
-    """What an account gave to an app, until it is invalidated."""
+    """Access token of an account for an app, until it is invalidated."""
 
     app_name: str
     client_id: str

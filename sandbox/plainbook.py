@@ -55,7 +55,7 @@ def create_plainbook(world: World) -> FastAPI:
 
 
 def identify(request: Request, body: bytes, world: World) -> Call | None:
-    """Of a request to the server that Plainbook is mounted on; None: not for Plainbook."""
+    """Return the endpoint of a request to the server that Plainbook is mounted on; None: not for Plainbook."""
     endpoint = _ENDPOINTS.get((request.method, request.url.path.removeprefix(MOUNTED_AT)))
     if endpoint is None or not request.url.path.startswith(MOUNTED_AT):
         return None
@@ -65,7 +65,7 @@ def identify(request: Request, body: bytes, world: World) -> Call | None:
 
 
 async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> Response:
-    """Which account, then the consent; what is wrong with the request is told in a page."""
+    """Ask for the account, then for the consent; a faulty request is told in a page."""
     try:
         asked = world.plainbook.check_authorize(request.query_params)
     except AuthorizeRequestError as problem:
@@ -88,7 +88,7 @@ async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> 
 
 
 async def consent_page(ticket: str, account: str, signed_in: SignedInDep, world: WorldDep) -> Response:
-    """For the account that was chosen."""
+    """Show the consent page for the account that was chosen."""
     opened = world.plainbook.ticket(ticket, signed_in)
     if account not in (opened.signed_in, *_decoys(opened.signed_in)):
         raise OAuthError("This account is not signed in.", status=403)
@@ -193,7 +193,7 @@ def _declined(ticket: Ticket) -> str:
 
 
 def _location(ticket: Ticket, **answer: str) -> str:
-    """With the issuer's name (RFC 9207)."""
+    """Return the callback's address with the issuer's name (RFC 9207)."""
     uri = ticket.request.redirect_uri
     issuer = "https://another.example" if ticket.twist == "wrong_issuer" else ISSUER
     answer |= {"state": ticket.request.state, "iss": issuer}

@@ -99,12 +99,12 @@ def bearer_token(request: Request) -> str:
 
 
 def is_signed(request: Request) -> bool:
-    """By OAuth 1.0a, rightly or not."""
+    """Return whether a request is signed by OAuth 1.0a, rightly or not."""
     return request.headers.get("authorization", "").lower().startswith("oauth ")
 
 
 def signed_call(request: Request) -> SignedCall:
-    """For a call without a body. Raises `OAuth1Error`."""
+    """Check the signature of a call without a body. Raises `OAuth1Error`."""
     authorization = request.headers.get("authorization", "")
     return SignedCall(request.method, str(request.url), authorization=authorization)
 

@@ -82,7 +82,7 @@ async def consent(form: FormDep, account: SignedInDep, world: WorldDep) -> Respo
 
 
 def add_oauth1(app: FastAPI) -> None:
-    """To the provider's server."""
+    """Add the routes of OAuth 1.0a to the provider's server."""
     app.include_router(router)
     app.add_exception_handler(OAuth1Error, _show_error)
 

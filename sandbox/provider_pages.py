@@ -41,7 +41,7 @@ _REDIRECTS = {
 _SECOND_PAGE = "second_page"
 _PROXY_PAGE = "/proxy/plan"
 PRESSED_BY_MISTAKE = "/pressed"
-"""Where the forms of pages that are no consent lead: nobody may ever ask for it."""
+"""Target of the forms of pages that are no consent: nobody may ever ask for it."""
 _SUBMIT = (
     '<form method="post" action="${to}"><input name="answer"><input type="submit" value="${label}"></form>'
 )
@@ -71,7 +71,7 @@ SignedInDep = Annotated[str | None, Depends(_signed_in)]
 
 
 class Decision(BaseModel):
-    """What the consent page's script posts after a click."""
+    """Body that the consent page's script posts after a click."""
 
     ticket: str
     decision: Literal["authorize", "decline"]
@@ -93,7 +93,7 @@ async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> 
 
 @router.get(_CONSENT_API)
 async def consent_data(ticket: str, account: SignedInDep, world: WorldDep) -> dict[str, Any]:
-    """What the consent page shows: who is signed in, which app asks, for what."""
+    """Return the data of the consent page: the account that is signed in, the app, the scopes."""
     shown = world.oauth.ticket(ticket, account)
     shortest, longest = world.settings.consent_delay_ms
     await wait_for_event(world.stopping, random.uniform(shortest, longest) / 1000)
@@ -130,7 +130,7 @@ async def consent(body: Decision, account: SignedInDep, world: WorldDep) -> dict
 
 @router.get(CALLBACK)
 async def callback(request: Request, account: SignedInDep, world: WorldDep) -> Response:
-    """Where AIOTT2's redirect ends; never answers while the account has the fault `callback_hang`."""
+    """End of AIOTT2's redirect; never answers while the account has the fault `callback_hang`."""
     if world.faults.take(Endpoint.AUTHORIZE, account, {"callback_hang"}):
         await until_gone(request.receive, world.stopping)
     return _notice("You're connected", "You can close this page and go back to the app.")
@@ -138,7 +138,7 @@ async def callback(request: Request, account: SignedInDep, world: WorldDep) -> R
 
 @router.get(HANGING_CALLBACK)
 async def hanging_callback(request: Request, world: WorldDep) -> Response:
-    """Where AIOTT3's redirect ends: accepted, never answered."""
+    """End of AIOTT3's redirect: accepted, never answered."""
     await until_gone(request.receive, world.stopping)
     return Response(status_code=503)
 
@@ -198,7 +198,7 @@ _ENDPOINTS = {
 
 
 def _page_instead(fault: Fault | None, request: Request) -> Response | None:
-    """What a fault shows in place of the consent page; None if it changes only what happens there."""
+    """Return the page that a fault shows in place of the consent page; None if it changes only what happens there."""
     if fault is None:
         return None
     if fault.kind in _REDIRECTS:

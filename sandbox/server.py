@@ -232,7 +232,7 @@ def _cookie(provider_url: str, value: str) -> CookieParam:
 
 
 def _apps(world: World) -> list[ASGIApp]:
-    """In the order of the fields of `_Sockets`."""
+    """Return the apps in the order of the fields of `_Sockets`."""
     return [
         Interceptor(gologin_cloud.create_gologin_cloud(world), world=world, identify=gologin_cloud.identify),
         Interceptor(gologin_local.create_gologin_local(world), world=world, identify=gologin_local.identify),

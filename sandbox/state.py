@@ -119,7 +119,7 @@ class Profiles:
 
 
 class Sessions:
-    """Who is signed in at the provider: the value of `SESSION_COOKIE` → account.
+    """Accounts that are signed in at the provider: the value of `SESSION_COOKIE` → account.
 
     One value per account and run.
     """

@@ -1,4 +1,4 @@
-"""What the stand-ins were asked: counts, and the last requests without any secret."""
+"""Traffic of the stand-ins: counts, and the last requests without any secret."""
 
 import math
 import time
@@ -47,7 +47,7 @@ class RateWindow:
 
     @property
     def headers(self) -> dict[str, str]:
-        """As X sends them with every answer."""
+        """Return the headers that X sends with every answer."""
         return {
             "x-rate-limit-limit": str(self.limit),
             "x-rate-limit-remaining": str(max(0, self.limit - self.calls)),

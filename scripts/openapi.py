@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
 
 
 def described() -> str:
-    """Of the defaults: no setting changes what the API is."""
+    """Describe the API with default settings: no setting changes it."""
     document = create_app(Settings.model_construct()).openapi()
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 

@@ -180,7 +180,7 @@ def _share_refusals(operations: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _all_codes() -> dict[str, Any]:
-    """Also those that only a session carries, or the log."""
+    """Return all codes, also those that only a session carries, or the log."""
     known: list[type[AppException]] = [AppException]
     for each in known:  # grows meanwhile
         known += each.__subclasses__()

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class APIResponse(BaseModel, Generic[T]):
-    """What every call answers; `error` and `error_code` are null on success, `data` on failure."""
+    """Envelope of every answer; `error` and `error_code` are null on success, `data` on failure."""
 
     success: bool
     data: T | None = None
@@ -26,7 +26,7 @@ class APIResponse(BaseModel, Generic[T]):
 
 
 class ErrorResponse(BaseModel):
-    """What every call answers when it is refused or has failed."""
+    """Envelope of every refusal and failure."""
 
     success: Literal[False] = False
     data: dict[str, Any] | None = Field(

@@ -26,7 +26,7 @@ P = ParamSpec("P")
 
 
 def asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """typer accepts `async def` commands and never runs them."""
+    """Typer accepts `async def` commands and never runs them."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

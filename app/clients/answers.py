@@ -1,5 +1,6 @@
 """Answers of others as values, read without an exception whatever the bytes are, and sentences that tell what is wrong
-with them without a value."""
+with them without a value.
+"""
 
 import json
 from typing import Any, Final

@@ -31,7 +31,7 @@ class ApiKey(Timestamps, Base):
     account_patterns: Mapped[list[str]] = mapped_column(default=list)
     """The accounts it is for, with ``*`` for any characters; empty: all."""
     rate_limit_per_minute: Mapped[int | None]
-    """None: the limit of the settings."""
+    """Requests a minute; None: the limit of the settings."""
     created_by: Mapped[str] = mapped_column(String(128))
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""What the demo proves: each stored token works for its account, and no secret lies in clear in database or log."""
+"""Proofs of the demo: each stored token works for its account, and no secret lies in clear in database or log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

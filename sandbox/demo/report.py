@@ -1,4 +1,4 @@
-"""What the demo shows: live progress while it runs, then a table and what was proven."""
+"""Output of the demo: live progress while it runs, then a table and the proofs."""
 
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,7 +24,7 @@ _COLOURS: Final = {"completed": "green", "in_progress": "cyan", "pending": "dim"
 
 @dataclass
 class Health:
-    """What a caller of `/health` met during the run."""
+    """Answers of `/health` during the run."""
 
     answers: int = 0
     slowest_ms: float = 0.0

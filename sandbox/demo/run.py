@@ -43,7 +43,7 @@ class DemoOptions:
 
 
 async def run_demo(options: DemoOptions) -> bool:
-    """Whether every account was authorised and every proof held."""
+    """Run the demo; return whether every account was authorised and every proof held."""
     folder = _new_folder(options.folder)
     async with _sandbox(options, folder) as (info, admin):
         console.print(f"Sandbox: GoLogin at {info.gologin_api_url}, provider at {info.provider_url}")
@@ -164,7 +164,7 @@ def _settings(environment: Mapping[str, str]) -> Any:
 
 
 def _known_secrets(settings: Mapping[str, str], info: SandboxInfo, key: str) -> dict[str, str]:
-    """What must be found nowhere, by what it is."""
+    """Return the secrets that must be found nowhere, by kind."""
     apps = {
         f"client secret of {name}": app.client_secret for name, app in info.apps.items() if app.client_secret
     }

@@ -58,7 +58,7 @@ class ServiceProcess:
     url: str
     command: ClassVar[str] = "serve"
     first_line: ClassVar[str] = "service.listening"
-    """What it logs when it is up."""
+    """Event of the log when the service is up."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self._folder = folder
@@ -76,7 +76,7 @@ class ServiceProcess:
         return self._folder / "service.log"
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """What the service has logged so far."""
+        """Return the lines that the service has logged so far."""
         if not self.log_path.exists():
             return []
         lines = self.log_path.read_text(errors="replace").splitlines()

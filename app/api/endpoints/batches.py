@@ -111,7 +111,7 @@ async def list_batches(
 
 @router.get("/batches/{batch_id}", operation_id="getBatch", responses=errors(BatchNotFoundException))
 async def get_batch(batch_id: str, caller: AuthorizeCallerDep, db: ReadDbDep) -> APIResponse[BatchResponse]:
-    """Its status, counts and the time it still needs."""
+    """Return a batch's status, counts and the time it still needs."""
     return success_response(BatchResponse.from_view(await queries.view_batch(db, batch_id, caller=caller)))
 
 

@@ -103,13 +103,13 @@ def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None, *, rea
 
 
 async def _export_counted(caller: EventsCallerDep, context: ContextDep) -> AsyncIterator[None]:
-    """For as long as the answer is under way."""
+    """Count the export for as long as the answer is under way."""
     with context.events.exports.opened(caller.name):
         yield
 
 
 class _WholeOrBrokenOff(StreamingResponse):
-    """Its end is not sent when there is more: the server then closes the connection, and the client notices."""
+    """Response whose end is not sent when rows are missing: its connection is closed, which the client notices."""
 
     async def stream_response(self, send: Send) -> None:
         try:
@@ -139,7 +139,7 @@ async def export_events(
     caller: EventsCallerDep,
     context: ContextDep,
 ) -> StreamingResponse:
-    """As CSV or as a JSON object a line; a file that ends early is broken off, not ended."""
+    """Export events as CSV or as a JSON object a line; a file that ends early is broken off, not ended."""
     async with context.database.transaction() as db:
         recorder.record(
             db, EventType.EVENTS_EXPORTED, actor=caller.name, format=query.format, filters=query.filters()
@@ -152,7 +152,7 @@ async def export_events(
 
 
 def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[], Awaitable[bool]]:
-    """Whether the key still may what it might when the request came."""
+    """Return whether the key still has the rights of the request's begin."""
 
     async def may_read() -> bool:
         async with context.database.reading() as db:
@@ -174,7 +174,7 @@ async def _opened_reader(
         str | None, Header(alias="Last-Event-ID", description="Go on after this one", max_length=64)
     ] = None,
 ) -> AsyncIterator[Reader]:
-    """For as long as the answer is under way."""
+    """Open a reader for as long as the answer is under way."""
     may_read = _may_read(request, caller, context)
     reader = Reader(key_name=caller.name, wanted=query.filter(caller.reach), may_read=may_read)
     async with context.events.streams.opened(reader, last=read_position(last_event_id)):
@@ -208,7 +208,7 @@ async def stream_events(
 async def get_stream_stats(
     _caller: FleetAdminCallerDep, context: ContextDep
 ) -> APIResponse[StreamStatsResponse]:
-    """Who reads the stream of this process, and what it has told since it began."""
+    """Return the readers of this process's event stream, and its totals."""
     return success_response(StreamStatsResponse.from_streams(context.events.streams))
 
 

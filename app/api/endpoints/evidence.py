@@ -1,4 +1,4 @@
-"""What the browser showed when an attempt failed."""
+"""Evidence of failed attempts."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/authorize", tags=["evidence"], route_class=KeyFirstR
 async def get_evidence(
     session_id: str, caller: EvidenceCallerDep, db: ReadDbDep
 ) -> APIResponse[list[EvidenceResponse]]:
-    """Of each attempt that failed in the browser: address, title, test ids, console errors."""
+    """Return the evidence of each attempt that failed in the browser: address, title, test ids, console errors."""
     found = await evidence.of_session(db, session_id, reach=caller.reach)
     return success_response(
         [EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in found]

@@ -12,7 +12,7 @@ router = APIRouter(prefix="/gologin", tags=["gologin"], route_class=KeyFirstRout
 
 @router.get("/breaker", operation_id="getBreaker", responses=errors())
 async def get_breaker(_caller: FleetAdminCallerDep, context: ContextDep) -> APIResponse[BreakerResponse]:
-    """Whether calls to GoLogin's cloud API are stopped, since when and why."""
+    """Return whether calls to GoLogin's cloud API are stopped, since when and why."""
     return success_response(BreakerResponse.from_state(await context.fleet.gate.state()))
 
 

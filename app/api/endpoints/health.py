@@ -19,7 +19,7 @@ from app.api.schemas.health import (
 from app.context import Context
 
 _MAX_FAILURES: Final = 3
-"""Of a worker in a row; fewer may pass."""
+"""Failures of a worker in a row that make the process not ready; fewer may be transient."""
 
 router = APIRouter(prefix="/health", tags=["health"])
 

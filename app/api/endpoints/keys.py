@@ -50,7 +50,7 @@ async def list_keys(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[KeyResponse]:
-    """By name, the revoked ones, too; a restricted key sees itself and those that it has made."""
+    """List keys by name, revoked ones too; a restricted key sees itself and those that it has made."""
     wanted = query.wanted(context.cursors, caller, of="keys", sort="name")
     page = await context.keys.page(db, query.filter(), wanted, caller=caller)
     rows = [KeyResponse.from_row(row) for row in page.rows]
@@ -61,7 +61,7 @@ async def list_keys(
 async def get_key(
     key_id: str, caller: AdminCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[KeyResponse]:
-    """What it may, for whom, until when, and when it was last used."""
+    """Return a key's scopes, access, expiry and last use."""
     return success_response(KeyResponse.from_row(await context.keys.get(db, key_id, caller=caller)))
 
 

@@ -71,7 +71,7 @@ async def list_syncs(
 async def get_sync(
     sync_id: str, _caller: FleetProfilesCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[SyncResponse]:
-    """How far a sync is, and what it found."""
+    """Return a sync's progress and result."""
     return success_response(SyncResponse.from_row(await context.fleet.syncs.get(db, sync_id)))
 
 
@@ -124,7 +124,7 @@ async def link_profile(
 async def unlink_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
-    """Whose profile it is follows from the rule of the settings again."""
+    """Unlink a profile: the rule of the settings decides its account again."""
     row = await context.fleet.directory.unlink(db, profile_id, actor=caller.name, reach=caller.reach)
     return success_response(ProfileResponse.from_row(row))
 

@@ -59,7 +59,7 @@ async def create_webhook(
 
 @router.get("", operation_id="listWebhooks", responses=errors())
 async def list_webhooks(caller: WebhooksCallerDep, db: ReadDbDep) -> APIResponse[list[WebhookResponse]]:
-    """Those that reach no further than the API key, the oldest first."""
+    """List the webhooks that reach no further than the API key, the oldest first."""
     views = await queries.all_within(db, caller.reach)
     return success_response([WebhookResponse.from_view(view) for view in views])
 
@@ -68,7 +68,7 @@ async def list_webhooks(caller: WebhooksCallerDep, db: ReadDbDep) -> APIResponse
 async def get_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[WebhookResponse]:
-    """With how many deliveries wait, and were given up."""
+    """Return a webhook with the numbers of pending and parked deliveries."""
     row = await context.events.webhooks.get(db, webhook_id, caller)
     return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
@@ -169,7 +169,7 @@ async def list_deliveries(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[DeliveryResponse]:
-    """Those of the newest events first."""
+    """List deliveries, those of the newest events first."""
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
     name = f"deliveries of {endpoint.endpoint_id}"
     wanted = query.wanted(context.cursors, caller, of=name, sort="event_id", descending=True)

@@ -105,7 +105,7 @@ class AccountResponse(BaseModel):
 
 
 class VerifiedResponse(BaseModel):
-    """Who the provider says the token speaks for."""
+    """Account that the provider names for the token."""
 
     provider_user_id: str
     username: str

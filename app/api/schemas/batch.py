@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class BatchDefaults(BaseModel):
-    """For all rows that do not say."""
+    """Defaults of rows that name no value of their own."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,7 +38,7 @@ class BatchDefaults(BaseModel):
 
 
 class BatchPace(BaseModel):
-    """What is left out is as the settings say."""
+    """Pace of a batch; the settings apply to omitted fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -127,7 +127,7 @@ def _order(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDef
 
 
 class ResultListQuery(BaseModel):
-    """There are so few rows that no cursor is needed."""
+    """Page of a batch's results, which are few: no cursor is needed."""
 
     model_config = ConfigDict(extra="forbid")
 

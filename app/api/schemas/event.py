@@ -1,4 +1,4 @@
-"""What comes in and what goes out of `/events`."""
+"""Requests and responses of `/events`."""
 
 import re
 from dataclasses import fields
@@ -25,7 +25,7 @@ _Id = Annotated[str | None, Field(max_length=128)]
 
 
 class EventStreamQuery(BaseModel):
-    """What is left out does not matter."""
+    """Filters of the stream; an omitted one matches all."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,7 +51,7 @@ class EventStreamQuery(BaseModel):
         return EventFilter(**self.model_dump(include=_FILTERS), reach=reach)
 
     def filters(self) -> dict[str, Any]:
-        """Those that are given, as JSON."""
+        """Filters that are given, as JSON."""
         return self.model_dump(mode="json", include=_FILTERS, exclude_none=True)
 
 
@@ -91,7 +91,7 @@ class EventExportQuery(EventQuery):
 
 
 class EventResponse(BaseModel):
-    """What happened, to what, by whom, under which request id."""
+    """One event: its type, subject, actor and request id."""
 
     id: int
     event_type: str = Field(
@@ -152,7 +152,7 @@ class StreamStatsResponse(BaseModel):
 
 
 def write_position(position: Position) -> str:
-    """As the stream's `id`."""
+    """Return a position as the stream's `id`."""
     return f"{position.xact_id}-{position.event_id}"
 
 

@@ -8,7 +8,7 @@ from app.models import Evidence
 
 
 class EvidenceResponse(BaseModel):
-    """Of one attempt; what may be a secret is masked."""
+    """Evidence of one attempt; possible secrets are masked."""
 
     attempt: int
     taken_at: datetime

@@ -41,7 +41,7 @@ class WorkerHealth(BaseModel):
 
 
 class LoopLagHealth(BaseModel):
-    """How late the event loop runs its timers, over the last 6,000 ticks."""
+    """Lag of the event loop's timers over the last 6,000 ticks."""
 
     samples: int
     p50_ms: float

@@ -58,7 +58,7 @@ class CreateWebhookRequest(BaseModel):
 
 
 class UpdateWebhookRequest(BaseModel):
-    """What is left out stays as it is."""
+    """Changes to a webhook; omitted fields stay unchanged."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -47,7 +47,8 @@ async def page(
 
 def _conditions(wanted: SessionFilter) -> tuple[Conditions, Conditions]:
     """Return the conditions that one index serves, and the rest. Each of the first three leaves few rows; of the others
-    each has an index of its own, in the order of the list."""
+    each has an index of its own, in the order of the list.
+    """
     row = AuthorizationSession
     few = _given(
         {

@@ -1,4 +1,4 @@
-"""Which events somebody wants and may see: said to the database, and of an event at hand, with the same meaning."""
+"""Filters of events and access to them, for the database and for an event at hand, with the same meaning."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Conditions = list[ColumnElement[bool]]
 
 @dataclass(frozen=True)
 class EventFilter:
-    """None or empty: whatever."""
+    """Filter of events; None and empty match all."""
 
     event_type: str | None = None
     """One type, or with a ``*`` at its end all that begin so."""
@@ -34,7 +34,7 @@ class EventFilter:
     request_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
-    """Not itself."""
+    """Exclusive end."""
     text: str | None = None
     """Part of the type, an id, the actor or the data, in any case of A to Z."""
     reach: AccessScope = EVERYTHING
@@ -54,7 +54,7 @@ class EventFilter:
         return self.indexed() + self.rest()
 
     def indexed(self) -> Conditions:
-        """Those that one index answers together with the order by time."""
+        """Return the conditions that one index serves together with the order by time."""
         found: Conditions = []
         if (column := self._key()) is not None:
             found.append(getattr(Event, column) == self._equal()[column])
@@ -65,7 +65,7 @@ class EventFilter:
         return found
 
     def rest(self) -> Conditions:
-        """Those for which each row has to be looked at."""
+        """Return the conditions for which each row has to be looked at."""
         key = self._key()
         found = [getattr(Event, column) == value for column, value in self._equal().items() if column != key]
         if self._type_prefix is not None:
@@ -132,7 +132,7 @@ def _has_text(event: Event, text: str) -> bool:
 
 
 def _as_stored(text: str) -> str:
-    """As it stands inside a JSON string."""
+    """Return a text as it stands inside a JSON string."""
     return json.dumps(text)[1:-1]
 
 

@@ -14,7 +14,7 @@ from app.utils.request_id import current_request_id
 _OWN_ACTORS: Final = {kind.value: kind for kind in ActorKind if kind is not ActorKind.KEY}
 
 RECORDED: Final = "events"
-"""What `Database.listen` calls a commit with new events."""
+"""Topic of `Database.listen` for commits with new events."""
 
 
 def new_event(
@@ -47,7 +47,7 @@ def new_event(
 
 
 def _kind_and_id(actor: str) -> dict[str, str | None]:
-    """Not by the name alone: an old key may have one that is reserved today."""
+    """Return the actor's kind and id. The name alone does not tell: an old key may have one that is reserved today."""
     bound = structlog.contextvars.get_contextvars()
     if bound.get("key") == actor and (key_id := bound.get("key_id")) is not None:
         return {"actor_kind": ActorKind.KEY, "actor_id": key_id}

@@ -84,7 +84,7 @@ class StreamTotals:
     cut_off: int = 0
     told: int = 0
     told_from_history: int = 0
-    """Those that were read from the database, because the tail did not reach back."""
+    """Events that were read from the database, because the tail did not reach back."""
 
 
 class EventStreams:

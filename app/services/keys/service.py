@@ -59,9 +59,9 @@ class Caller:
     scopes: frozenset[str]
     reach: AccessScope = EVERYTHING
     rate_limit_per_minute: int | None = None
-    """None: the limit of the settings."""
+    """Requests a minute; None: the limit of the settings."""
     expires_at: datetime | None = None
-    """None: the key does not expire."""
+    """Expiry; None: the key does not expire."""
     kind: ActorKind = field(default=ActorKind.KEY, compare=False)
     key_id: str | None = field(default=None, compare=False)
     """Id of the API key; None for other callers."""

@@ -54,7 +54,8 @@ class RetentionDays:
 
 class Retention:
     """Deletes what is older than the settings allow, the oldest evidence above `max_evidence_bytes`, and the oldest
-    events above `max_events`."""
+    events above `max_events`.
+    """
 
     def __init__(
         self, *, database: Database, days: RetentionDays, max_evidence_bytes: int, max_events: int
