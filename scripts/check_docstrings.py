@@ -11,57 +11,9 @@ from typing import Final
 
 FOLDERS: Final = ("app", "sandbox", "scripts", "benchmarks")
 FRAGMENTS: Final = frozenset(
-    [
-        "After",
-        "Also",
-        "As",
-        "At",
-        "Because",
-        "Before",
-        "Beside",
-        "Between",
-        "Beyond",
-        "By",
-        "Else",
-        "For",
-        "From",
-        "Here",
-        "How",
-        "In",
-        "Its",
-        "Like",
-        "May",
-        "Must",
-        "None",
-        "Not",
-        "Of",
-        "On",
-        "Only",
-        "So",
-        "That",
-        "There",
-        "These",
-        "They",
-        "Those",
-        "To",
-        "Under",
-        "Unless",
-        "Until",
-        "What",
-        "Whatever",
-        "When",
-        "Where",
-        "Whether",
-        "Which",
-        "While",
-        "Who",
-        "Whoever",
-        "Whose",
-        "Why",
-        "With",
-        "Within",
-        "Without",
-    ]
+    """After Also As At Because Before Beside Between Beyond By Else For From Here How In Its Like May Must None Not Of
+    On Only So That There These They Those To Under Unless Until What Whatever When Where Whether Which While Who
+    Whoever Whose Why With Within Without""".split()  # noqa: SIM905
 )
 
 
