@@ -101,6 +101,7 @@ check-reference: $(DEV)
 	@echo "== generated pages are what the code says"
 	@$(PY) -m scripts.settings_reference --check
 	@$(PY) -m scripts.cli_reference --check
+	@$(PY) -m scripts.reference --check
 
 check-docs: $(DEV)
 	@echo "== documentation: the site builds, no link is broken"
@@ -135,6 +136,7 @@ requirements: $(DEV) ## Compile requirements.txt and requirements-dev.txt from p
 reference: $(DEV) ## Write .env.example and the generated pages of docs/ anew
 	@$(PY) -m scripts.settings_reference
 	@$(PY) -m scripts.cli_reference
+	@$(PY) -m scripts.reference
 
 .PHONY: docs
 docs: $(DEV) ## Build the documentation as a site in site/; fails on a broken link
