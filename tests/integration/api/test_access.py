@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from app.api.dependencies import KeyFirstRoute
 from app.main import create_app
-from app.models import ApiKey, Evidence, ProfileSync, WebhookDelivery, WebhookEndpoint, utc_now
+from app.models import ApiKey, EventType, Evidence, ProfileSync, WebhookDelivery, WebhookEndpoint, utc_now
 from app.services.events import recorder
 from app.services.keys.service import Caller, Scope
 from app.services.shared.access import AccessScope
@@ -250,7 +250,7 @@ async def test_a_list_holds_what_is_in_reach(quiet_api: Api):
 async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
     async with quiet_api.context.database.transaction() as db:
         for account, app in (("anna_1", APP), ("anna_2", APP), ("anna_3", OTHER_APP), (None, None)):
-            recorder.record(db, "batch.completed", account_id=account, api_app=app, number=account)
+            recorder.record(db, EventType.BATCH_COMPLETED, account_id=account, api_app=app, number=account)
     keys = [
         (await quiet_api.key(*Scope, name="all"), {"anna_1", "anna_2", "anna_3"}),
         (
