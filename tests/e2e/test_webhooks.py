@@ -127,7 +127,7 @@ async def test_the_commands_do_what_they_say(sqlite_url: str, tmp_path: Path):
             assert ended.code == code, ended.text
             return ended.output.strip()
 
-        made = ("--name", "crm", "--event-type", "a.*", "--account", "@Team_*", "--api-app", "X")
+        made = ("--name", "crm", "--event-type", "authorization.*", "--account", "@Team_*", "--api-app", "X")
         webhook_id, secret = (await done("create", receiver.url(), *made)).splitlines()
         receiver.secrets["/"] = secret
         assert (await done("test", webhook_id)).startswith("200 in ")
@@ -142,7 +142,7 @@ async def test_the_commands_do_what_they_say(sqlite_url: str, tmp_path: Path):
         for line in (
             "status: paused by cli",
             "accounts: team_*",
-            "event types: a.*",
+            "event types: authorization.*",
             "apps: X",
             "pending: 0",
         ):

@@ -61,7 +61,10 @@ def move(
         row.completed_at, row.is_held = utc_now(), False
     if to is SessionStatus.PENDING:
         row.stage, row.started_at, row.completed_at = None, None, None
-    recorder.record_for(db, event or EventType(f"authorization.{to}"), row, **data)
+    if event is None:
+        is_start = to is SessionStatus.IN_PROGRESS
+        event = EventType.AUTHORIZATION_STARTED if is_start else EventType(f"authorization.{to}")
+    recorder.record_for(db, event, row, **data)
 
 
 def begin_attempt(db: AsyncSession, row: AuthorizationSession) -> None:
