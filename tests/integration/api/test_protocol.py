@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -327,24 +328,32 @@ async def test_who_takes_nothing_more_is_cut_off(service: Served, connected: lis
     assert taken < size
 
 
-async def test_an_idle_connection_is_kept_as_long_as_the_setting_says(
+def test_an_idle_connection_is_kept_as_long_as_the_setting_says(
     make_settings: MakeSettings, sqlite_url: str, no_retries: None, monkeypatch: pytest.MonkeyPatch
 ):
-    """The loop's clock is put on in place of waiting; what is due by then comes before the next request is read."""
-    loop = asyncio.get_running_loop()
-    clock, later = loop.time, 0.0
-    monkeypatch.setattr(loop, "time", lambda: clock() + later)
-    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with served(settings_of(make_settings, sqlite_url, keep_alive_seconds=3600)) as service:
-        reader, writer = await asyncio.open_connection(service.host, service.port)
-        for seconds in (0.0, 3000.0, 6000.0):
-            later = seconds
-            await asyncio.sleep(0)
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200 ")
-            await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
-        later = 10_000.0
-        async with asyncio.timeout(60):
-            assert await reader.read() == b""
-        writer.close()
+    """The loop's clock is put on in place of waiting; what is due by then comes before the next request is read.
+
+    It is a loop of its own: the timers of others would wait until the right clock comes to the one that was put on.
+    """
+
+    async def visit() -> None:
+        loop = asyncio.get_running_loop()
+        clock, later = loop.time, 0.0
+        monkeypatch.setattr(loop, "time", lambda: clock() + later)
+        request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        async with served(settings_of(make_settings, sqlite_url, keep_alive_seconds=3600)) as service:
+            reader, writer = await asyncio.open_connection(service.host, service.port)
+            for seconds in (0.0, 3000.0, 6000.0):
+                later = seconds
+                await asyncio.sleep(0)
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 ")
+                await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
+            later = 10_000.0
+            async with asyncio.timeout(60):
+                assert await reader.read() == b""
+            writer.close()
+
+    with ThreadPoolExecutor(1) as own_thread:
+        own_thread.submit(asyncio.run, visit()).result()
