@@ -260,9 +260,7 @@ async def test_a_tab_that_was_not_handed_over_is_closed(visit: Callable[..., Vis
     visiting.request.report = fail
     with pytest.raises(RuntimeError, match="nobody hears"):
         await visiting.code()
-    async with asyncio.timeout(60):
-        while len(await _pages(browser)) > 1:
-            await asyncio.sleep(0.02)
+    await _one_page_is_left(browser)
 
 
 async def test_a_callback_by_form_post_gives_its_code(visit: Callable[..., Visit], site: Site):
@@ -841,9 +839,7 @@ async def test_a_consent_in_a_new_window_of_the_provider_is_followed(
             assert await visit("/opens", page=rules).code() == "the-code"
             assert site.visited.count("/popup") <= 1
             assert not any(path.startswith("/callback") for path in site.visited)
-            async with asyncio.timeout(60):
-                while len(await _pages(browser)) > 1:
-                    await asyncio.sleep(0.02)
+            await _one_page_is_left(browser)
 
 
 async def test_pages_without_an_end_are_pressed_five_times_and_no_page_twice(
@@ -870,9 +866,8 @@ async def test_a_link_in_the_label_of_a_checkbox_is_not_pressed(visit: Callable[
         "<input type=checkbox style='opacity:0;position:absolute'>"
         f"<a href=/terms>The terms of use</a></label><fieldset disabled>{GRANT}</fieldset>"
     )
-    rules = replace(RULES, checkboxes=("input[type=checkbox]",))
     with pytest.raises(ConsentButtonNotFoundException):
-        await visit("/consent", page=rules, timeouts=SOON).code()
+        await visit("/consent", page=WITH_BOX, timeouts=SOON).code()
     assert site.visited == ["/consent"]
 
 
@@ -904,6 +899,12 @@ async def _person(browser: RunningBrowser, script: str, *, at: str) -> None:
 
 async def _tab(browser: RunningBrowser, url: str) -> str | None:
     return next((page["targetId"] for page in await _pages(browser) if page["url"].rstrip("?") == url), None)
+
+
+async def _one_page_is_left(browser: RunningBrowser) -> None:
+    async with asyncio.timeout(60):
+        while len(await _pages(browser)) > 1:
+            await asyncio.sleep(0.02)
 
 
 async def _pages(browser: RunningBrowser) -> list[dict[str, Any]]:
