@@ -40,7 +40,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -225,7 +224,7 @@ class Database:
 
         The pool itself would keep these, and nobody would close them: a task that was cancelled may still roll back.
         """
-        event.listen(self.engine.sync_engine, "checkin", _close_given_back)
+        event.listen(self.engine.sync_engine, "checkin", lambda _connection, record: record.close())
         await self.engine.dispose()
 
     @contextmanager
@@ -414,10 +413,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _close_given_back(_connection: Any, record: ConnectionPoolEntry) -> None:
-    record.close()
 
 
 def _begin(connection: Connection) -> None:

@@ -131,6 +131,8 @@ class DevToolsClient:
 class _Page:
     """A tab or window that is watched."""
 
+    session: str
+    """Id of the protocol's session with it."""
     url: str = ""
     """Address of its last request for a document."""
     document: str | None = None
@@ -235,10 +237,8 @@ class RedirectWatcher:
 
     def ask(self, method: str, *, seconds: float, **params: Any) -> dict[str, Any] | None:
         """The result of a command; None when the page refuses it, does not answer within `seconds` or has gone."""
-        for session, target_id in list(self._targets.items()):
-            if target_id == self.front:
-                return self._ask(session, method, seconds, params)
-        return None
+        page = self._pages.get(self.front)
+        return self._ask(page.session, method, seconds, params) if page else None
 
     def close_tab(self) -> None:
         """Close the tab and its windows while their requests are watched, so that a callback never leaves the browser.
@@ -263,7 +263,7 @@ class RedirectWatcher:
         session = (attached or {}).get("sessionId")
         if session is None or self._ask(session, "Fetch.enable", self._timeout, _DOCUMENTS) is None:
             raise ConnectionError("the browser opens no tab that can be watched")
-        self._pages[self.target_id], self._targets[session] = _Page(), self.target_id
+        self._pages[self.target_id], self._targets[session] = _Page(session), self.target_id
         self._watch(session)
         self._command(None, "Target.setAutoAttach", _NEW_PAGES)
 
@@ -322,8 +322,8 @@ class RedirectWatcher:
         target_id = target["targetId"]
         if target_id == self.target_id:
             return
-        if target.get("openerId") in self._targets.values() and len(self._pages) <= _MAX_WINDOWS:
-            self._pages[target_id], self._targets[session] = _Page(), target_id
+        if target.get("openerId") in self._pages and len(self._pages) <= _MAX_WINDOWS:
+            self._pages[target_id], self._targets[session] = _Page(session), target_id
             self._command(session, "Fetch.enable", _DOCUMENTS)
             self._watch(session)
         else:
@@ -337,7 +337,7 @@ class RedirectWatcher:
         self._pages.pop(target_id, None)
         if target_id == self.target_id:
             self._caught.put(None)
-        if not self._targets:
+        if not self._pages:
             self._socket.close()
         self._detached.set()
 

@@ -872,9 +872,8 @@ async def test_a_link_in_the_label_of_a_checkbox_is_not_pressed(visit: Callable[
         "<input type=checkbox style='opacity:0;position:absolute'>"
         f"<a href=/terms>The terms of use</a></label><fieldset disabled>{GRANT}</fieldset>"
     )
-    rules = replace(RULES, checkboxes=("input[type=checkbox]",))
     with pytest.raises(ConsentButtonNotFoundException):
-        await visit("/consent", page=rules, timeouts=SOON).code()
+        await visit("/consent", page=WITH_BOX, timeouts=SOON).code()
     assert site.visited == ["/consent"]
 
 

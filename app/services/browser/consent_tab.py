@@ -364,9 +364,8 @@ class ConsentTab:
         except TimeoutException as error:
             self._check_stop()  # it may have been the whole attempt's deadline
             raise AuthorizationTimeoutException(self._timeouts.page_load) from error
-        if (
-            code := self._watcher.network_error_of(self._tab)
-        ) is not None:  # the driver does not tell of all of them
+        # The driver does not tell of all of them.
+        if (code := self._watcher.network_error_of(self._tab)) is not None:
             raise ProfileNetworkException(code)
 
     @contextmanager
@@ -442,9 +441,8 @@ class ConsentTab:
             raise self._dialog(error) from error
         is_inner = self._in_frame or self._window != self._tab
         if is_inner and isinstance(error, (NoSuchWindowException, NoSuchFrameException)):
-            return PageState(
-                PageKind.UNKNOWN
-            )  # frame or window have gone; without the tab the next look fails, too
+            # Frame or window have gone; without the tab the next look fails, too.
+            return PageState(PageKind.UNKNOWN)
         if isinstance(error, WebDriverException) and is_dead(error):
             raise error
         if (refused := _REFUSED_SELECTOR.search(str(error))) is not None:

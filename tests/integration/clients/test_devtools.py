@@ -123,9 +123,7 @@ async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_brows
     def watch(url: str) -> tuple[str | None, str | None]:
         with RedirectWatcher(ws_url=ws_url, redirect_uri=f"{url}/callback", timeout=10) as watcher:
             _go(address, watcher.target_id, f"{url}/page")
-            ends = monotonic() + 60
-            while "framed" not in httpx.get(f"http://{address}/json/list", trust_env=False).text:
-                assert monotonic() < ends
+            _until(lambda: "framed" in httpx.get(f"http://{address}/json/list", trust_env=False).text)
             of_frame = watcher.wait(0)
             _go(address, watcher.target_id, f"{url}/callback?code=of-tab")
             return of_frame, watcher.wait(10)
@@ -146,31 +144,40 @@ async def test_a_windows_redirect_is_caught_after_its_tab_has_gone(ws_url: str, 
         targets = httpx.get(f"http://{address}/json/list", trust_env=False, timeout=10).json()
         return {target["id"] for target in targets if target["type"] == "page"}
 
-    def until(is_so: Callable[[], bool]) -> None:
-        ends = monotonic() + 60
-        while not is_so():
-            assert monotonic() < ends
+    def watch() -> str | None:
+        before = pages()
+        with RedirectWatcher(ws_url=ws_url, redirect_uri=redirect, timeout=10) as watcher:
+            _go(address, watcher.target_id, f"{info.provider_url}/somewhere")
+            _do(
+                address,
+                watcher.target_id,
+                "Runtime.evaluate",
+                expression="open('about:blank')",
+                userGesture=True,
+            )
+            _until(lambda: len(pages() - before) == 2)
+            (window,) = pages() - before - {watcher.target_id}
+            _go(address, window, f"http://{NOWHERE}/")
+            _until(lambda: watcher.network_error_of(window) is not None)
+            assert watcher.network_error_of(watcher.target_id) is None
+            _do(address, watcher.target_id, "Page.close")
+            with pytest.raises(ConnectionError):
+                watcher.wait(60)
+            assert pages() - before == {window}
+            _go(address, window, f"{redirect}?code=1")
+            _until(lambda: watcher.redirect is not None)
+            watcher.close_tab()
+            _until(lambda: pages() == before)
+        return watcher.redirect
 
-    before = pages()
-    with RedirectWatcher(ws_url=ws_url, redirect_uri=redirect, timeout=10) as watcher:
-        _go(address, watcher.target_id, f"{info.provider_url}/somewhere")
-        _do(
-            address, watcher.target_id, "Runtime.evaluate", expression="open('about:blank')", userGesture=True
-        )
-        until(lambda: len(pages() - before) == 2)
-        (window,) = pages() - before - {watcher.target_id}
-        _go(address, window, f"http://{NOWHERE}/")
-        until(lambda: watcher.network_error_of(window) is not None)
-        assert watcher.network_error_of(watcher.target_id) is None
-        _do(address, watcher.target_id, "Page.close")
-        with pytest.raises(ConnectionError):
-            watcher.wait(60)
-        assert pages() - before == {window}
-        _go(address, window, f"{redirect}?code=1")
-        until(lambda: watcher.redirect is not None)
-        watcher.close_tab()
-        until(lambda: pages() == before)
-    assert watcher.redirect == f"{redirect}?code=1"
+    assert await asyncio.to_thread(watch) == f"{redirect}?code=1"
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    """Blocking, as a thread that watches is."""
+    ends = monotonic() + 60
+    while not is_so():
+        assert monotonic() < ends
 
 
 def _go(address: str, target: str, url: str) -> None:

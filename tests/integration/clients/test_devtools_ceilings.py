@@ -76,6 +76,20 @@ async def browser(method: str, answer: Callable[[int], str]) -> AsyncIterator[Br
         yield scripted
 
 
+async def search_for_hung_tabs(scripted: Browser) -> str | int:
+    """Return what the browser saw `after` its answer, while an attach would be under way."""
+    loop = asyncio.get_running_loop()
+
+    async def after() -> str | int:
+        return await asyncio.wait_for(scripted.after, DEADLINE)
+
+    def attach() -> str | int:
+        with closing_hung_tabs(scripted.url, timeout=DEADLINE):
+            return asyncio.run_coroutine_threadsafe(after(), loop).result(DEADLINE)
+
+    return await asyncio.to_thread(attach)
+
+
 async def test_a_redirect_in_a_message_above_the_ceiling_is_not_caught():
     paused = {
         "method": "Fetch.requestPaused",
@@ -107,41 +121,17 @@ async def test_a_tab_that_cannot_be_watched_is_closed():
 
 
 async def test_a_tab_that_closes_before_it_is_asked_ends_no_search_for_hung_tabs():
-    def attach(url: str, ended: Callable[[], object]) -> object:
-        with closing_hung_tabs(url, timeout=DEADLINE):
-            return ended()
-
-    loop = asyncio.get_running_loop()
     async with browser("Target.attachToTarget", refusal) as scripted:
-
-        async def after() -> str | int:
-            return await asyncio.wait_for(scripted.after, DEADLINE)
-
-        def ended() -> object:
-            return asyncio.run_coroutine_threadsafe(after(), loop).result(DEADLINE)
-
-        assert await asyncio.to_thread(attach, scripted.url, ended) == "Target.getTargets"
+        assert await search_for_hung_tabs(scripted) == "Target.getTargets"
 
 
 async def test_a_list_of_tabs_above_the_ceiling_ends_the_search_with_a_log_line(log_lines: LogLines):
     def answer(number: int) -> str:
         return too_long({"id": number, "result": {"targetInfos": []}}, hung_tabs._MAX_MESSAGE)
 
-    def attach(url: str, ended: Callable[[], object]) -> object:
-        with closing_hung_tabs(url, timeout=DEADLINE):
-            return ended()
-
     structlog.contextvars.bind_contextvars(session_id="s-1")
-    loop = asyncio.get_running_loop()
     async with browser("Target.getTargets", answer) as scripted:
-
-        async def after() -> str | int:
-            return await asyncio.wait_for(scripted.after, DEADLINE)
-
-        def ended() -> object:
-            return asyncio.run_coroutine_threadsafe(after(), loop).result(DEADLINE)
-
-        assert await asyncio.to_thread(attach, scripted.url, ended) == CloseCode.MESSAGE_TOO_BIG
+        assert await search_for_hung_tabs(scripted) == CloseCode.MESSAGE_TOO_BIG
     assert [(line["event"], line["error"], line["session_id"]) for line in log_lines()] == [
         ("browser.tabs_not_seen", "ConnectionClosedError", "s-1")
     ]

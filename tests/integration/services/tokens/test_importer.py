@@ -8,11 +8,11 @@ from sqlalchemy import text
 
 from app.database import Database
 from app.models import Credential, utc_now
-from app.services.tokens.importer import TokenImport, csv_entries
+from app.services.tokens.importer import csv_entries
 from app.utils.exceptions import InvalidRequestException
 from tests.fixtures.batches import count
 from tests.fixtures.factories import new_tokens
-from tests.fixtures.key_lists import APP, fill, store
+from tests.fixtures.key_lists import APP, fill, store, token_import
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
 
@@ -73,13 +73,6 @@ async def test_an_account_that_is_there_twice_is_a_bad_line(open_services: OpenC
 async def test_entries_before_one_that_cannot_be_read_are_stored(open_services: OpenContext):
     lines = ["account_id,api_app,access_token\n", f"anna,{APP},a\n", "x" * 200_000]
     async with open_services() as context:
-        importer = TokenImport(
-            database=context.database,
-            credentials=context.tokens.credentials,
-            api_apps=[APP],
-            handle_problem=context.tokens.oauth.handle_problem,
-            replace=False,
-        )
         with pytest.raises(InvalidRequestException, match=r"after line 2: .*; 1 stored before it"):
-            await importer.run(csv_entries(lines), actor="tests")
+            await token_import(context).run(csv_entries(lines), actor="tests")
         assert await count(context.database, Credential) == 1
