@@ -29,7 +29,7 @@ class Profile(Timestamps, Lease, Base):
     profile_id: Mapped[str] = mapped_column(String(64), unique=True)
     profile_name: Mapped[str] = mapped_column(Text)
     """Name in GoLogin, trimmed; neither short nor unique."""
-    twitter_username: Mapped[str | None] = mapped_column(String(64))
+    account_id: Mapped[str | None] = mapped_column("twitter_username", String(64))
     """Lower case, without ``@``."""
     api_app: Mapped[str | None] = mapped_column(String(64))
     """The one OAuth app this profile is for; None: any."""

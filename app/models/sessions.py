@@ -48,7 +48,7 @@ class AuthorizationSession(Timestamps, Lease, Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     session_id: Mapped[str] = mapped_column(String(36), unique=True)
     profile_id: Mapped[str] = mapped_column(String(64), index=True)
-    twitter_username: Mapped[str] = mapped_column(String(64))
+    account_id: Mapped[str] = mapped_column("twitter_username", String(64))
     api_app: Mapped[str] = mapped_column(String(64))
     scopes: Mapped[list[str]]
     """Asked for, and after completion those granted."""

@@ -56,7 +56,7 @@ async def session_of_repair(harness: ServiceHarness, account: str) -> str:
 
 async def repairs_of(harness: ServiceHarness, account: str) -> list[AuthorizationSession]:
     query = select(AuthorizationSession).where(
-        AuthorizationSession.twitter_username == account, AuthorizationSession.requested_by == "self-healing"
+        AuthorizationSession.account_id == account, AuthorizationSession.requested_by == "self-healing"
     )
     async with harness._reading() as db:
         return list(await db.scalars(query))

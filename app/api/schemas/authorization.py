@@ -148,7 +148,7 @@ class SessionListQuery(PageQuery):
         return SessionFilter(**{field.name: getattr(self, field.name) for field in fields(SessionFilter)})
 
 
-_RENAMED: Final = {"account_id": "twitter_username", "stage_seconds": "stage_times", "error": "error_message"}
+_RENAMED: Final = {"stage_seconds": "stage_times", "error": "error_message"}
 
 
 def _values(row: AuthorizationSession) -> dict[str, Any]:

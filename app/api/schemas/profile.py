@@ -62,8 +62,9 @@ class ProfileResponse(BaseModel):
 
     @classmethod
     def from_row(cls, row: Profile) -> "ProfileResponse":
-        values = {name: getattr(row, name) for name in cls.model_fields if name != "metadata"}
-        return cls(metadata=row.profile_metadata, **values)
+        renamed = {"twitter_username": row.account_id, "metadata": row.profile_metadata}
+        rest = {name: getattr(row, name) for name in cls.model_fields if name not in renamed}
+        return cls(**renamed, **rest)
 
 
 class LinkRequest(BaseModel):

@@ -61,7 +61,7 @@ async def screenshot(
 
 
 async def _require_session(db: AsyncSession, session_id: str, reach: AccessScope) -> None:
-    in_reach = reach.condition(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+    in_reach = reach.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
     mine = AuthorizationSession.session_id == session_id
     if await db.scalar(select(AuthorizationSession.id).where(mine, in_reach)) is None:
         raise SessionNotFoundException(session_id)

@@ -39,7 +39,7 @@ async def page(
     row = AuthorizationSession
     indexed, rest = _conditions(wanted)
     if reach != EVERYTHING:
-        rest = [*rest, reach.condition(row.twitter_username, row.api_app)]
+        rest = [*rest, reach.condition(row.account_id, row.api_app)]
     within = select(row).where(*indexed, *_times(wanted))
     in_time = replace(request, sort="created_at")
     return await page_of(db, within.where(*rest), row, in_time, within=within if rest else None)
@@ -54,7 +54,7 @@ def _conditions(wanted: SessionFilter) -> tuple[Conditions, Conditions]:
         {
             row.request_id: wanted.request_id,
             row.batch_id: wanted.batch_id,
-            row.twitter_username: wanted.account_id,
+            row.account_id: wanted.account_id,
         }
     )
     many = _given(

@@ -84,13 +84,13 @@ class TokenRepair:
         whose last session ended without tokens just now, or with what a person must do within the last day.
         """
         sessions = select(AuthorizationSession.id).where(
-            AuthorizationSession.twitter_username == Credential.account_id,
+            AuthorizationSession.account_id == Credential.account_id,
             AuthorizationSession.api_app == Credential.api_app,
         )
         tried = (
             select(func.count(AuthorizationSession.id))
             .where(
-                AuthorizationSession.twitter_username == Credential.account_id,
+                AuthorizationSession.account_id == Credential.account_id,
                 AuthorizationSession.api_app == Credential.api_app,
                 AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
                 AuthorizationSession.created_at > utc_now() - timedelta(days=1),
@@ -157,7 +157,7 @@ def _keeps_off() -> ColumnElement[bool]:
     authorized_since = (
         select(later.id)
         .where(
-            later.twitter_username == AuthorizationSession.twitter_username,
+            later.account_id == AuthorizationSession.account_id,
             later.api_app == AuthorizationSession.api_app,
             later.status == SessionStatus.COMPLETED,
             later.completed_at > AuthorizationSession.completed_at,

@@ -394,7 +394,7 @@ def _may_start() -> ColumnElement[bool]:
     paused = select(AppState.api_app).where(
         AppState.api_app == AuthorizationSession.api_app, AppState.paused_at.is_not(None)
     )
-    limited = is_limited(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+    limited = is_limited(AuthorizationSession.account_id, AuthorizationSession.api_app)
     return ~paused.exists() & ~limited
 
 
@@ -438,7 +438,7 @@ def _job(row: AuthorizationSession) -> AuthorizationJob:
     return AuthorizationJob(
         session_id=row.session_id,
         profile_id=row.profile_id,
-        account_id=row.twitter_username,
+        account_id=row.account_id,
         api_app=row.api_app,
         request_id=row.request_id,
         lease_token=row.lease_token,

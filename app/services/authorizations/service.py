@@ -287,7 +287,7 @@ class AuthorizationService:
         row = AuthorizationSession(
             session_id=session_id,
             profile_id=profile_id,
-            twitter_username=order.account_id,
+            account_id=order.account_id,
             api_app=order.api_app,
             scopes=list(app.scopes),
             missing_scopes=[],
@@ -344,13 +344,13 @@ def insert_unless_open(db: AsyncSession) -> Any:
 
 
 def values_of(row: AuthorizationSession) -> dict[str, Any]:
-    """Return the values that are set, by column."""
-    columns = AuthorizationSession.__table__.columns
-    return {c.key: value for c in columns if (value := getattr(row, c.key)) is not None}
+    """Return the values that are set, by attribute."""
+    names = AuthorizationSession.__mapper__.columns.keys()
+    return {name: value for name in names if (value := getattr(row, name)) is not None}
 
 
 def _by_id(session_id: str, reach: AccessScope) -> Any:
-    in_reach = reach.condition(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+    in_reach = reach.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
     return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, in_reach)
 
 
@@ -365,7 +365,7 @@ async def _open_session(db: AsyncSession, row: AuthorizationSession) -> str | No
     """Id of the open, not forced session of the row's account and app."""
     found: str | None = await db.scalar(
         select(AuthorizationSession.session_id).where(
-            AuthorizationSession.twitter_username == row.twitter_username,
+            AuthorizationSession.account_id == row.account_id,
             AuthorizationSession.api_app == row.api_app,
             AuthorizationSession.status.in_(OPEN_STATUSES),
             ~AuthorizationSession.is_forced,

@@ -213,7 +213,7 @@ class BatchMaking:
 
 
 def _place(row: AuthorizationSession) -> _Place:
-    return row.twitter_username, row.api_app
+    return row.account_id, row.api_app
 
 
 async def _open_sessions(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[_Place, str]:
@@ -221,9 +221,9 @@ async def _open_sessions(db: AsyncSession, rows: Sequence[AuthorizationSession])
     if not rows:
         return {}
     query = select(
-        AuthorizationSession.twitter_username, AuthorizationSession.api_app, AuthorizationSession.session_id
+        AuthorizationSession.account_id, AuthorizationSession.api_app, AuthorizationSession.session_id
     ).where(
-        AuthorizationSession.twitter_username.in_({row.twitter_username for row in rows}),
+        AuthorizationSession.account_id.in_({row.account_id for row in rows}),
         AuthorizationSession.status.in_(OPEN_STATUSES),
         ~AuthorizationSession.is_forced,
     )

@@ -158,13 +158,13 @@ class BatchService:
                 AuthorizationSession.batch_id == batch_id,
                 AuthorizationSession.status.in_(wanted),
                 ~exists().where(
-                    other.twitter_username == AuthorizationSession.twitter_username,
+                    other.account_id == AuthorizationSession.account_id,
                     other.api_app == AuthorizationSession.api_app,
                     other.status.in_(OPEN_STATUSES),
                     ~other.is_forced,
                 ),
             )
-            .order_by(AuthorizationSession.twitter_username, AuthorizationSession.api_app)
+            .order_by(AuthorizationSession.account_id, AuthorizationSession.api_app)
         )
         rows = (await db.scalars(query.with_for_update(of=AuthorizationSession))).all()
         if not rows:

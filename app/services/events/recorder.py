@@ -72,7 +72,7 @@ def record_for(db: AsyncSession, event_type: EventType, row: AuthorizationSessio
         db,
         event_type,
         actor=data.pop("actor", "service"),
-        account_id=row.twitter_username,
+        account_id=row.account_id,
         api_app=row.api_app,
         session_id=row.session_id,
         profile_id=row.profile_id,
@@ -89,7 +89,7 @@ async def record_for_all(
         new_event(
             event_type,
             actor=actor,
-            account_id=row.twitter_username,
+            account_id=row.account_id,
             api_app=row.api_app,
             session_id=row.session_id,
             profile_id=row.profile_id,

@@ -1,7 +1,7 @@
 """Directory of profiles and their accounts: by a link made by hand, else by the rule of the settings."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Select, or_, select, update
@@ -57,10 +57,10 @@ class ProfileDirectory:
     ) -> dict[tuple[str, str], Profile | AppException]:
         """`for_account` of many accounts and apps with one query: the profile of each, or what it would raise."""
         accounts = {account_id for account_id, _ in places}
-        query = select(Profile).where(Profile.twitter_username.in_(accounts), Profile.is_active)
+        query = select(Profile).where(Profile.account_id.in_(accounts), Profile.is_active)
         of_account: dict[str | None, list[Profile]] = {}
         for profile in await db.scalars(query.order_by(Profile.id)):
-            of_account.setdefault(profile.twitter_username, []).append(profile)
+            of_account.setdefault(profile.account_id, []).append(profile)
         chosen: dict[tuple[str, str], Profile | AppException] = {}
         for account_id, api_app in places:
             fitting = [each for each in of_account.get(account_id, ()) if each.api_app in (api_app, None)]
@@ -80,7 +80,7 @@ class ProfileDirectory:
     ) -> Sequence[Profile]:
         """The account's active profiles, for the app or for any, the one to use first. Raises `OutOfReachException`."""
         reach.require_account(account_id)
-        query = select(Profile).where(Profile.twitter_username == account_id, Profile.is_active, _in(reach))
+        query = select(Profile).where(Profile.account_id == account_id, Profile.is_active, _in(reach))
         if api_app is not None:
             query = query.where(or_(Profile.api_app == api_app, Profile.api_app.is_(None)))
         profiles = (await db.scalars(query.order_by(Profile.id))).all()
@@ -105,6 +105,8 @@ class ProfileDirectory:
     ) -> Page[Profile]:
         """`request.sort`: one of `SortField`."""
         query = select(Profile).where(_in(reach))
+        if request.sort == "twitter_username":
+            request = replace(request, sort="account_id")
         return await page_of(db, _filtered(query, wanted), Profile, request)
 
     async def link(
@@ -125,7 +127,7 @@ class ProfileDirectory:
         profile = await self.get(db, profile_id, reach=reach)
         same_place = (
             Profile.is_linked,
-            Profile.twitter_username == account_id,
+            Profile.account_id == account_id,
             Profile.api_app == api_app if api_app is not None else Profile.api_app.is_(None),
             Profile.profile_id != profile_id,
         )
@@ -134,7 +136,7 @@ class ProfileDirectory:
                 raise ProfileConflictException(account_id, [other.profile_id, profile_id])
             self._unlink(other)
         await db.flush()
-        profile.twitter_username, profile.api_app, profile.is_linked = account_id, api_app, True
+        profile.account_id, profile.api_app, profile.is_linked = account_id, api_app, True
         try:
             await db.flush()
         except IntegrityError:  # another transaction linked one meanwhile
@@ -159,7 +161,7 @@ class ProfileDirectory:
                 db,
                 EventType.PROFILE_UNLINKED,
                 actor=actor,
-                account_id=profile.twitter_username,
+                account_id=profile.account_id,
                 api_app=profile.api_app,
                 profile_id=profile_id,
             )
@@ -187,11 +189,11 @@ class ProfileDirectory:
 
     def _unlink(self, profile: Profile) -> None:
         owner = self._rule.owner_of(profile.profile_name, profile.profile_metadata)
-        profile.twitter_username, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
+        profile.account_id, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
 
 
 def _in(reach: AccessScope) -> ColumnElement[bool]:
-    return reach.condition(Profile.twitter_username, Profile.api_app)
+    return reach.condition(Profile.account_id, Profile.api_app)
 
 
 def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:
@@ -212,7 +214,7 @@ def _rank(profile: Profile) -> tuple[bool, bool]:
 
 def _filtered(query: Select[Any], wanted: ProfileFilter) -> Select[Any]:
     exact = {
-        Profile.twitter_username: wanted.account_id,
+        Profile.account_id: wanted.account_id,
         Profile.api_app: wanted.api_app,
         Profile.is_active: wanted.is_active,
         Profile.in_use: wanted.in_use,
@@ -224,7 +226,7 @@ def _filtered(query: Select[Any], wanted: ProfileFilter) -> Select[Any]:
         query = query.where(Profile.quarantined_at.is_not(None) == wanted.is_quarantined)
     if wanted.text:
         part = f"%{_escaped(wanted.text)}%"
-        columns = (Profile.profile_name, Profile.twitter_username, Profile.profile_id)
+        columns = (Profile.profile_name, Profile.account_id, Profile.profile_id)
         query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
     return query
 

@@ -59,8 +59,8 @@ async def export_links(database: Database, file: TextIO, *, everything: bool = F
     """Write the links made by hand, or `everything` that has an account; rows written."""
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
-    query = select(Profile.id, Profile.profile_id, Profile.twitter_username, Profile.api_app)
-    query = query.where(Profile.twitter_username.is_not(None) if everything else Profile.is_linked)
+    query = select(Profile.id, Profile.profile_id, Profile.account_id, Profile.api_app)
+    query = query.where(Profile.account_id.is_not(None) if everything else Profile.is_linked)
     last = written = 0
     while True:
         async with database.reading() as db:
@@ -68,7 +68,7 @@ async def export_links(database: Database, file: TextIO, *, everything: bool = F
         if not rows:
             return written
         for row in rows:
-            cells = (row.profile_id, row.twitter_username, row.api_app or "")
+            cells = (row.profile_id, row.account_id, row.api_app or "")
             writer.writerow(map(neutralised, cells))
         last, written = rows[-1].id, written + len(rows)
 

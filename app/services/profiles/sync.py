@@ -37,7 +37,7 @@ _FEW: Final = 100
 _MAX_GONE_SHARE: Final = 0.5
 """Share of the active profiles; beyond it a wrong API token is likelier than that they all were deleted."""
 _PERIODIC: Final = "service"
-_OURS: Final = ("twitter_username", "api_app")
+_OURS: Final = ("account_id", "api_app")
 """Columns that the rule fills, unless the profile is linked by hand."""
 
 _COUNTS: Final = ("pages", "seen", "created", "updated", "returned", "gone", "conflicts")
@@ -212,7 +212,7 @@ class ProfileSyncService:
         return {
             "profile_id": row.id,
             "profile_name": row.name,
-            "twitter_username": owner.account_id,
+            "account_id": owner.account_id,
             "api_app": owner.api_app,
             "metadata": metadata,
         }
@@ -348,9 +348,9 @@ async def _upsert(db: AsyncSession, rows: list[dict[str, Any]]) -> dict[str, int
     insert = insert_or_update(db, Profile).values([{**row, **fixed, **new} for row in rows])
     incoming = insert.excluded
     update_set = {name: incoming[name] for name in ("profile_name", "metadata", *fixed)}
-    update_set |= {
-        name: case((Profile.is_linked, Profile.__table__.c[name]), else_=incoming[name]) for name in _OURS
-    }
+    for name in _OURS:
+        column = Profile.__mapper__.columns[name]
+        update_set[column.name] = case((Profile.is_linked, column), else_=incoming[column.name])
     statement = insert.on_conflict_do_update(index_elements=[Profile.profile_id], set_=update_set)
     result = await db.execute(statement.returning(Profile.profile_id, Profile.id))
     return dict(result.all())
@@ -362,18 +362,16 @@ async def _count_conflicts(db: AsyncSession) -> int:
     has_link = select(linked.id).where(
         linked.is_linked,
         linked.is_active,
-        linked.twitter_username == Profile.twitter_username,
+        linked.account_id == Profile.account_id,
         linked.api_app.is_(None) | (linked.api_app == Profile.api_app),
     )
     accounts = (
-        select(Profile.twitter_username)
-        .where(
-            Profile.is_active, ~Profile.is_linked, Profile.twitter_username.is_not(None), ~has_link.exists()
-        )
-        .group_by(Profile.twitter_username, Profile.api_app)
+        select(Profile.account_id)
+        .where(Profile.is_active, ~Profile.is_linked, Profile.account_id.is_not(None), ~has_link.exists())
+        .group_by(Profile.account_id, Profile.api_app)
         .having(func.count() > 1)
     )
-    names = list(await db.scalars(accounts.order_by(Profile.twitter_username)))
+    names = list(await db.scalars(accounts.order_by(Profile.account_id)))
     if names:
         recorder.record(db, EventType.PROFILES_CONFLICT, accounts=names[:100], count=len(names))
         log.warning("profiles.conflict", accounts=names[:10], count=len(names))

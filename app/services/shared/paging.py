@@ -46,7 +46,7 @@ class PageRequest:
     """Number of the page, from 1; ignored with `after`."""
     size: int = 50
     sort: str = "id"
-    """The name of a column."""
+    """The name of the model's attribute."""
     descending: bool = False
     after: Position | None = None
 
@@ -104,10 +104,10 @@ async def count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_al
 class _SortOrder:
     """Total: by a column, then by the id in the same direction, so that one index can serve both."""
 
-    def __init__(self, model: type[DeclarativeBase], column: str, *, descending: bool) -> None:
-        columns = model.__table__.c
-        self._name = column
-        self._column, self._id = columns[column], columns["id"]
+    def __init__(self, model: type[DeclarativeBase], attribute: str, *, descending: bool) -> None:
+        columns = model.__mapper__.columns
+        self._name = attribute
+        self._column, self._id = columns[attribute], columns["id"]
         self._descending = descending
 
     @property

@@ -397,7 +397,7 @@ async def _running_repair(db: AsyncSession, account_id: str, api_app: str) -> st
     repair: str | None = await db.scalar(
         select(AuthorizationSession.session_id)
         .where(
-            AuthorizationSession.twitter_username == account_id,
+            AuthorizationSession.account_id == account_id,
             AuthorizationSession.api_app == api_app,
             AuthorizationSession.status.in_(OPEN_STATUSES),
         )

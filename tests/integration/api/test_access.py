@@ -85,7 +85,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
     account = f"anna_{number}"
     context = api.context
     profiles = [
-        new_profile(twitter_username=name, api_app=APP, is_linked=True)
+        new_profile(account_id=name, api_app=APP, is_linked=True)
         for name in (account, f"{account}_new", f"{account}_batch")
     ]
     row = new_session(profiles[0])

@@ -197,7 +197,7 @@ async def fill_by_services(context: Context) -> None:
 
 
 async def fill(database: Database) -> None:
-    profile = new_profile(profile_id=KNOWN["profile_id"], twitter_username=KNOWN["account_id"])
+    profile = new_profile(profile_id=KNOWN["profile_id"], account_id=KNOWN["account_id"])
     ended = {"status": SessionStatus.FAILED, "error_code": "AUTH_TIMEOUT", "completed_at": utc_now()}
     async with database.transaction() as db:
         db.add_all(

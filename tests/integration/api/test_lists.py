@@ -27,11 +27,11 @@ def page_of(response: httpx.Response) -> dict[str, Any]:
 @pytest.fixture
 async def three(add: AddRow) -> list[str]:
     """The ids of three sessions, the newest first."""
-    now, alice = utc_now(), new_profile(twitter_username="alice")
+    now, alice = utc_now(), new_profile(account_id="alice")
     rows = [
         new_session(alice, status=SessionStatus.COMPLETED, created_at=now, completed_at=now, batch_id="b-1"),
         new_session(
-            new_profile(twitter_username="bob"),
+            new_profile(account_id="bob"),
             created_at=now - timedelta(hours=1),
             status=SessionStatus.FAILED,
             error_code="AUTH_TIMEOUT",

@@ -38,8 +38,8 @@ def limit_size(context: Context) -> Callable[[int], None]:
 
 async def test_a_full_disk_is_named_and_nothing_is_lost(open_api: OpenApi, add_profile: AddRow):
     for number in range(40):
-        await add_profile(twitter_username=f"a{number}", profile_metadata={"notes": "x" * 2000})
-    await add_profile(twitter_username="alice")
+        await add_profile(account_id=f"a{number}", profile_metadata={"notes": "x" * 2000})
+    await add_profile(account_id="alice")
     with structlog.testing.capture_logs() as lines:
         async with open_api() as api:
             kept = answered(await api.client.post("/authorize", json=BODY), 202)["session_id"]

@@ -48,7 +48,7 @@ async def row_of(context: Context, session_id: str) -> AuthorizationSession:
 
 async def asked_for(context: Context, account_id: str) -> AuthorizationSession:
     """The account's first session, when there is one."""
-    query = select(AuthorizationSession).where(AuthorizationSession.twitter_username == account_id)
+    query = select(AuthorizationSession).where(AuthorizationSession.account_id == account_id)
 
     async def look() -> AuthorizationSession | None:
         async with context.database.reading() as db:

@@ -41,7 +41,7 @@ def _no_waiting():
 async def known(database: Database, profile: ProfileInfo) -> str:
     """Id of a profile that both GoLogin and the table know."""
     async with database.transaction() as db:
-        db.add(new_profile(profile_id=profile.id, twitter_username=profile.account))
+        db.add(new_profile(profile_id=profile.id, account_id=profile.account))
     return profile.id
 
 

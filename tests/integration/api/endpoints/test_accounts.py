@@ -184,7 +184,7 @@ async def test_a_broken_chain_names_the_session_of_its_repair(
     answer = await call(quiet_api, method, path, account.account)
     assert (answer.status_code, answer.json()["error_code"]) == (409, "REAUTHORIZATION_REQUIRED")
     assert answer.json()["data"] == {"session_id": None}
-    repair = new_session(await add_profile(twitter_username=account.account))
+    repair = new_session(await add_profile(account_id=account.account))
     await add(repair)
     answer = await call(quiet_api, method, path, account.account)
     assert answer.json()["data"] == {"session_id": repair.session_id}

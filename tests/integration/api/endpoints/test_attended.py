@@ -14,7 +14,7 @@ BODY = {"account_id": "alice", "api_app": "AIOTT1"}
 @pytest.fixture
 async def quiet_api(open_api: OpenApi, add_profile: AddRow):
     """Its workers have stopped: a test runs the sessions itself."""
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     async with open_api() as api:
         await api.context.workers.stop(grace=5)
         yield api

@@ -22,7 +22,7 @@ ENVELOPE = {"success", "data", "error", "error_code", "request_id", "timestamp"}
 
 @pytest.fixture(autouse=True)
 async def alice(add_profile: AddRow) -> Any:
-    return await add_profile(twitter_username="alice")
+    return await add_profile(account_id="alice")
 
 
 async def written(database: Database) -> tuple[int, int]:

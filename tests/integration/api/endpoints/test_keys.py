@@ -146,7 +146,7 @@ async def test_a_limited_app_is_listed_with_its_limit_and_resumed(api: Api):
 async def test_a_batch_takes_the_rows_in_reach_and_says_why_not_the_others(api: Api, database: Database):
     await api.context.workers.stop(grace=5)
     async with database.transaction() as db:
-        db.add_all(new_profile(twitter_username=name) for name in ("shop_1", "anna"))
+        db.add_all(new_profile(account_id=name) for name in ("shop_1", "anna"))
     headers = await api.key(Scope.AUTHORIZE, reach=AccessScope.of(["AIOTT1"], ["shop_*"]))
     rows = [{"account_id": name, "api_app": "AIOTT1"} for name in ("shop_1", "anna")]
     placed = answered(await api.client.post("/authorize/batch", json=rows, headers=headers), 202)

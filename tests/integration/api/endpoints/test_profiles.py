@@ -72,7 +72,7 @@ class TestList:
                 "updated_at": began + timedelta(hours=10 - hour),
             }
             await add_profile(
-                profile_id=f"id-{name}", profile_name=name.upper(), twitter_username=name, **times | values
+                profile_id=f"id-{name}", profile_name=name.upper(), account_id=name, **times | values
             )
 
         await add("dora", 2, quarantined_at=utc_now(), quarantine_reason="It did not stop")
@@ -170,7 +170,7 @@ class TestOne:
     async def test_all_that_is_known(self, api: Api, add_profile: AddRow):
         row = await add_profile(
             profile_name="Anna's",
-            twitter_username="anna",
+            account_id="anna",
             profile_metadata={"notes": "n", "tags": ["t"]},
             quarantined_at=utc_now(),
             quarantine_reason="It did not stop",
@@ -202,7 +202,7 @@ class TestOne:
 class TestOfAnAccount:
     async def test_the_first_is_the_one_to_use(self, api: Api, add_profile: AddRow):
         async def add(profile_id: str, **values: Any) -> None:
-            await add_profile(profile_id=profile_id, twitter_username="anna", **values)
+            await add_profile(profile_id=profile_id, account_id="anna", **values)
 
         await add("rule")
         await add("rule-app", api_app="AIOTT1")
@@ -210,7 +210,7 @@ class TestOfAnAccount:
         await add("link-app", is_linked=True, api_app="AIOTT1")
         await add("link-other-app", is_linked=True, api_app="AIOTT2")
         await add("gone", is_active=False)
-        await add_profile(profile_id="bobs", twitter_username="bob")
+        await add_profile(profile_id="bobs", account_id="bob")
 
         async def found(account: str, **query: str) -> list[str]:
             response = await api.client.get(f"/profiles/by-account/{account}", params=query)
@@ -231,7 +231,7 @@ class TestLinks:
     @pytest.fixture
     async def profile_id(self, add_profile: AddRow) -> str:
         """By the rule it is bob's."""
-        return (await add_profile(profile_name="bob", twitter_username="bob")).profile_id
+        return (await add_profile(profile_name="bob", account_id="bob")).profile_id
 
     async def link(self, api: Api, profile_id: str, account: str, app: str | None = None) -> Any:
         body = {"twitter_username": account} | ({"api_app": app} if app else {})
@@ -274,7 +274,7 @@ class TestLinks:
         assert len(linked) == 1
 
     async def test_a_profile_that_is_gone_gives_way(self, api: Api, add_profile: AddRow, profile_id: str):
-        gone = await add_profile(twitter_username="anna", is_linked=True, is_active=False)
+        gone = await add_profile(account_id="anna", is_linked=True, is_active=False)
         assert answered(await self.link(api, profile_id, "anna"))["is_linked"]
         assert not answered(await api.client.get(f"/profiles/{gone.profile_id}"))["is_linked"]
 
@@ -305,7 +305,7 @@ class TestAuthorize:
         return await api.client.post("/authorize", json={"account_id": "anna", "api_app": "AIOTT1"})
 
     async def test_two_profiles_are_a_conflict_until_one_is_linked(self, api: Api, add_profile: AddRow):
-        ids = [(await add_profile(twitter_username="anna")).profile_id for _ in range(2)]
+        ids = [(await add_profile(account_id="anna")).profile_id for _ in range(2)]
         sentence = refused(await self.ask(api), 409, "PROFILE_CONFLICT")
         assert all(profile_id in sentence for profile_id in ids)
         await api.client.put(f"/profiles/{ids[1]}/account", json={"twitter_username": "anna"})
@@ -315,7 +315,7 @@ class TestAuthorize:
         self, api: Api, database: Database, add_profile: AddRow
     ):
         row = await add_profile(
-            twitter_username="anna", quarantined_at=utc_now(), quarantine_reason="It did not stop"
+            account_id="anna", quarantined_at=utc_now(), quarantine_reason="It did not stop"
         )
         url = f"/profiles/{row.profile_id}/release"
         assert url in refused(await self.ask(api), 409, "PROFILE_QUARANTINED")
@@ -326,7 +326,7 @@ class TestAuthorize:
         assert await events(database, "profile.released") == [("bootstrap", row.profile_id, None)]
 
     async def test_an_inactive_one_is_none(self, api: Api, add_profile: AddRow):
-        await add_profile(twitter_username="anna", is_active=False)
+        await add_profile(account_id="anna", is_active=False)
         refused(await self.ask(api), 404, "PROFILE_NOT_FOUND")
 
     async def test_these_answers_are_documented(self, api: Api):

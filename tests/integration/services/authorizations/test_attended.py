@@ -61,7 +61,7 @@ async def read(database: Database, session_id: str) -> AuthorizationSession:
 @pytest.fixture
 async def service(context: Context, database: Database) -> Context:
     async with database.transaction() as db:
-        db.add(new_profile(twitter_username="alice"))
+        db.add(new_profile(account_id="alice"))
     return context
 
 
@@ -86,7 +86,7 @@ async def test_the_request_says_it_then_the_app_then_the_setting(
 ):
     own = OAuthApp(client_id="c", redirect_uri="http://127.0.0.1:1/cb", consent=app)
     async with database.transaction() as db:
-        db.add(new_profile(twitter_username="alice"))
+        db.add(new_profile(account_id="alice"))
     async with open_services(consent_mode=setting, oauth_apps={"AIOTT1": own.model_dump()}) as context:
         row = await read(database, await place(context, consent=asked))
         assert (row.consent, row.awaits_person) == (expected, expected is ATTENDED)

@@ -41,12 +41,12 @@ async def repair(context: Context) -> None:
 async def test_a_broken_account_gets_one_session_and_its_callers_the_id(
     context: Context, add_profile: AddRow
 ):
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     chain = await broken(context, "alice")
     for _ in range(2):
         await repair(context)
     (made,) = await sessions(context)
-    assert (made.twitter_username, made.priority, made.requested_by) == ("alice", 0, "self-healing")
+    assert (made.account_id, made.priority, made.requested_by) == ("alice", 0, "self-healing")
     with pytest.raises(ReauthorizationRequiredException, match=made.session_id) as caught:
         await chain.get_access_token()
     assert caught.value.data == {"session_id": made.session_id}
@@ -55,14 +55,14 @@ async def test_a_broken_account_gets_one_session_and_its_callers_the_id(
 async def test_an_account_whose_session_is_open_gets_no_second(
     context: Context, add_profile: AddRow, add_session: AddRow
 ):
-    mine = await add_session(await add_profile(twitter_username="alice"))
+    mine = await add_session(await add_profile(account_id="alice"))
     await broken(context, "alice")
     await repair(context)
     assert [row.session_id for row in await sessions(context)] == [mine.session_id]
 
 
 async def test_a_whole_account_is_left_alone(context: Context, add_profile: AddRow):
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     chain = await broken(context, "alice")
     await chain.change(status=CredentialStatus.ACTIVE)
     await repair(context)
@@ -70,7 +70,7 @@ async def test_a_whole_account_is_left_alone(context: Context, add_profile: AddR
 
 
 async def test_at_most_so_many_a_day(open_services: OpenContext, add_profile: AddRow):
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     async with open_services(repair_per_day=2) as context:
         await broken(context, "alice")
         for _ in range(4):
@@ -87,13 +87,13 @@ async def test_at_most_so_many_a_day(open_services: OpenContext, add_profile: Ad
 async def test_at_most_so_many_at_once(open_services: OpenContext, add_profile: AddRow):
     async with open_services(repair_at_once=2) as context:
         for account in ("a", "b", "c"):
-            await add_profile(twitter_username=account)
+            await add_profile(account_id=account)
             await broken(context, account)
         await repair(context)
         assert len(await sessions(context)) == 2
         await end_sessions(context)
         await repair(context)
-        assert {row.twitter_username for row in await sessions(context)} >= {"a", "b"}
+        assert {row.account_id for row in await sessions(context)} >= {"a", "b"}
         assert len(await sessions(context)) == 4
 
 
@@ -123,7 +123,7 @@ FAILED, ATTENTION, CANCELLED = SessionStatus.FAILED, SessionStatus.NEEDS_ATTENTI
 async def test_self_healing_keeps_off_what_has_just_failed_and_for_a_day_what_needs_a_person(
     context: Context, add_profile: AddRow, code: str, status: SessionStatus, hours: float, of_a_caller: bool
 ):
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     await broken(context, "alice")
     await repair(context)
     if of_a_caller:
@@ -140,7 +140,7 @@ async def test_self_healing_keeps_off_what_has_just_failed_and_for_a_day_what_ne
 async def test_self_healing_starts_again_after_an_authorization_in_between(
     context: Context, add_profile: AddRow, add_session: AddRow
 ):
-    profile = await add_profile(twitter_username="alice")
+    profile = await add_profile(account_id="alice")
     await add_session(
         profile, status=ATTENTION, error_code="ACCOUNT_LOCKED", completed_at=utc_now() - timedelta(hours=2)
     )
@@ -154,7 +154,7 @@ async def test_self_healing_starts_again_after_an_authorization_in_between(
 async def test_only_for_the_apps_of_the_settings(
     open_services: OpenContext, add_profile: AddRow, apps: list[str]
 ):
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     async with open_services(repair_apps=apps) as context:
         await broken(context, "alice")
         await repair(context)
@@ -162,7 +162,7 @@ async def test_only_for_the_apps_of_the_settings(
 
 
 async def test_not_for_a_paused_app(open_services: OpenContext, add_profile: AddRow):
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     async with open_services(app_pause_after=1) as context:
         await broken(context, "alice")
         async with context.database.transaction() as db:
@@ -176,25 +176,25 @@ async def test_accounts_without_a_profile_do_not_stand_before_the_others(
 ):
     async with open_services(repair_at_once=1) as context:
         lost = await broken(context, "lost")
-        await add_profile(twitter_username="alice")
+        await add_profile(account_id="alice")
         await broken(context, "alice")
         await repair(context)
         assert (await lost.living_row()).refresh_due_at > utc_now()
         await repair(context)
-        assert [row.twitter_username for row in await sessions(context)] == ["alice"]
-        await add_profile(twitter_username="lost")
+        assert [row.account_id for row in await sessions(context)] == ["alice"]
+        await add_profile(account_id="lost")
         await end_sessions(context)
         await lost.change(
             refresh_due_at=utc_now() - timedelta(seconds=1), updated_at=utc_now() - timedelta(1)
         )
         await repair(context)
-        assert [row.twitter_username for row in await sessions(context)] == ["alice", "lost"]
+        assert [row.account_id for row in await sessions(context)] == ["alice", "lost"]
 
 
 async def test_what_cannot_be_refreshed_is_authorised_anew_once_somebody_asks_for_it(
     open_services: OpenContext, add_profile: AddRow
 ):
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     async with open_services(repair_per_day=2) as context:
         chain = Chain(context, None, "alice")
         for count in (1, 2, 2):
@@ -210,7 +210,7 @@ async def test_what_cannot_be_refreshed_is_authorised_anew_once_somebody_asks_fo
 
 
 async def test_new_tokens_of_a_repair_are_told(context: Context, add_profile: AddRow):
-    await add_profile(twitter_username="alice")
+    await add_profile(account_id="alice")
     chain = await broken(context, "alice")
     await repair(context)
     await chain.store(new_tokens())
@@ -224,13 +224,13 @@ async def test_sessions_of_a_key_that_is_named_like_self_healing_are_not_its_own
     open_services: OpenContext, add_profile: AddRow, add_session: AddRow
 ):
     """Such a key may stand in an old database; its waiting sessions must not take self-healing's places."""
-    waiting = await add_profile(twitter_username="waiting")
+    waiting = await add_profile(account_id="waiting")
     await add_session(waiting, requested_by="self-healing")
     await add_session(
-        await add_profile(twitter_username="alice"), requested_by="self-healing", status=SessionStatus.FAILED
+        await add_profile(account_id="alice"), requested_by="self-healing", status=SessionStatus.FAILED
     )
     async with open_services(repair_at_once=1, repair_per_day=1) as context:
         await broken(context, "alice")
         await repair(context)
         made = (await sessions(context))[-1]
-    assert (made.twitter_username, made.requested_by_kind) == ("alice", ActorKind.SELF_HEALING)
+    assert (made.account_id, made.requested_by_kind) == ("alice", ActorKind.SELF_HEALING)

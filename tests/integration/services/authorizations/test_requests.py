@@ -40,7 +40,7 @@ ORDER = AuthorizationCommand("alice", "AIOTT1")
 @pytest.fixture
 async def service(context: Context, database: Database) -> Context:
     async with database.transaction() as db:
-        db.add(new_profile(twitter_username="alice"))
+        db.add(new_profile(account_id="alice"))
     return context
 
 
@@ -145,7 +145,7 @@ async def test_a_refused_request_keeps_its_key_free(service: Context):
 
 async def test_with_too_many_waiting_it_is_refused(open_services: OpenContext, database: Database):
     async with database.transaction() as db:
-        db.add_all(new_profile(twitter_username=f"a{number}") for number in range(3))
+        db.add_all(new_profile(account_id=f"a{number}") for number in range(3))
     async with open_services(max_waiting=2) as context:
         for number in range(2):
             await place(context, AuthorizationCommand(f"a{number}", "AIOTT1"))
@@ -192,7 +192,7 @@ async def test_an_app_that_fails_by_its_own_fault_is_paused_until_resumed(
     open_services: OpenContext, database: Database
 ):
     async with database.transaction() as db:
-        db.add(new_profile(twitter_username="alice"))
+        db.add(new_profile(account_id="alice"))
     async with open_services(app_pause_after=2) as context:
         for _ in range(2):
             waiting = await ended(context, InvalidClientException(401, "no"))

@@ -100,7 +100,7 @@ class TestRequest:
         with structlog.contextvars.bound_contextvars(request_id="r-1"):
             async with database.transaction() as db:
                 made = await context.sessions.authorizations.request(
-                    db, AuthorizationCommand(profile.twitter_username, "AIOTT1"), caller=CALLER
+                    db, AuthorizationCommand(profile.account_id, "AIOTT1"), caller=CALLER
                 )
         row = await read(database, made.session_id)
         assert (row.status, row.profile_id, row.request_id) == (
@@ -120,7 +120,7 @@ class TestRequest:
         with pytest.raises(RuntimeError):
             async with database.transaction() as db:
                 await context.sessions.authorizations.request(
-                    db, AuthorizationCommand(profile.twitter_username, "AIOTT1"), caller=CALLER
+                    db, AuthorizationCommand(profile.account_id, "AIOTT1"), caller=CALLER
                 )
                 raise RuntimeError
         assert await count(database, AuthorizationSession) == 0
@@ -140,7 +140,7 @@ class TestRequest:
         app: str,
         error: type[AppException],
     ):
-        await add_profile(twitter_username="alice")
+        await add_profile(account_id="alice")
         with pytest.raises(error):
             async with database.transaction() as db:
                 await context.sessions.authorizations.request(
@@ -150,10 +150,10 @@ class TestRequest:
     async def test_the_profile_made_for_the_app_comes_first(
         self, context: Context, database: Database, add_profile: AddRow
     ):
-        await add_profile(twitter_username="alice", api_app="AIOTT2")
-        await add_profile(twitter_username="alice", api_app="AIOTT1", is_active=False)
-        await add_profile(twitter_username="alice")
-        wanted = await add_profile(twitter_username="alice", api_app="AIOTT1")
+        await add_profile(account_id="alice", api_app="AIOTT2")
+        await add_profile(account_id="alice", api_app="AIOTT1", is_active=False)
+        await add_profile(account_id="alice")
+        wanted = await add_profile(account_id="alice", api_app="AIOTT1")
         async with database.reading() as db:
             found = await context.fleet.gologin.get_profile_for_account(db, "alice", "AIOTT1")
         assert found.profile_id == wanted.profile_id
@@ -161,8 +161,8 @@ class TestRequest:
     async def test_a_profile_of_another_app_or_gone_is_not_taken(
         self, context: Context, database: Database, add_profile: AddRow
     ):
-        await add_profile(twitter_username="alice", api_app="AIOTT2")
-        await add_profile(twitter_username="alice", is_active=False)
+        await add_profile(account_id="alice", api_app="AIOTT2")
+        await add_profile(account_id="alice", is_active=False)
         async with database.reading() as db:
             with pytest.raises(ProfileNotFoundException):
                 await context.fleet.gologin.get_profile_for_account(db, "alice", "AIOTT1")

@@ -59,7 +59,7 @@ class Stage:
     async def prepare(self) -> None:
         account = f"t{next(_numbers)}"
         async with self.database.transaction() as db:
-            db.add(new_profile(twitter_username=account))
+            db.add(new_profile(account_id=account))
         for force in (False, True):
             async with self.database.transaction() as db:
                 order = AuthorizationCommand(account, "AIOTT1", force=force)

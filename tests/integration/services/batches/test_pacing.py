@@ -35,7 +35,7 @@ async def test_a_wave_is_released_and_each_end_releases_the_next(context: Contex
     batch_id = await new_batch(context, 5, max_running=2)
     for expected in (["a000", "a001"], ["a001", "a002"], ["a002", "a003"], ["a003", "a004"], ["a004"]):
         rows = await under_way(database, batch_id)
-        assert [row.twitter_username for row in rows] == expected
+        assert [row.account_id for row in rows] == expected
         await end(context, rows[0])
         await context.sessions.pacing.pace(batch_id)
     batch = await read_batch(database, batch_id)
@@ -84,7 +84,7 @@ async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
     async with open_services() as other:
         await other.sessions.pacing.reconcile()
         assert await other.sessions.runs.deliver_waiting() == 1
-    assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a001"]
+    assert [row.account_id for row in await under_way(database, batch_id)] == ["a001"]
 
 
 async def test_a_batch_that_cannot_be_looked_at_keeps_nothing_else_back(
@@ -125,7 +125,7 @@ async def test_held_ones_that_were_cancelled_or_have_expired_leave_no_gap(
             .values(expires_at=utc_now() - timedelta(seconds=1))
         )
     await context.sessions.pacing.pace(batch_id)
-    assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a000", "a001", "a004"]
+    assert [row.account_id for row in await under_way(database, batch_id)] == ["a000", "a001", "a004"]
     assert await context.sessions.runs.end_overdue() == 2
     await context.sessions.pacing.pace(batch_id)
     for _ in range(3):
@@ -252,6 +252,6 @@ async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, d
 async def test_a_batch_of_which_all_was_open_already_is_complete(context: Context, database: Database):
     first = await new_batch(context, 2)
     rows = await sessions_of(database, first)
-    placed = await place_batch(context, wanted(*(row.twitter_username for row in rows)))
+    placed = await place_batch(context, wanted(*(row.account_id for row in rows)))
     await context.sessions.pacing.pace(placed.batch_id)
     assert (await read_batch(database, placed.batch_id)).status is BatchStatus.COMPLETED

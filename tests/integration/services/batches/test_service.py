@@ -62,7 +62,7 @@ async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Conte
     await add_accounts(database, ["zoe", "bob"])
     placed = await place_batch(context, wanted("zoe", "bob"), max_running=1)
     rows = await sessions_of(database, placed.batch_id)
-    assert [row.twitter_username for row in rows] == ["zoe", "bob"], "in the order of the rows"
+    assert [row.account_id for row in rows] == ["zoe", "bob"], "in the order of the rows"
     assert {(row.status, row.requested_by, row.attempts_allowed) for row in rows} == {
         (SessionStatus.PENDING, CALLER.name, 3)
     }
@@ -76,8 +76,8 @@ async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Conte
 async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, database: Database):
     await add_accounts(database, ["alice", "bob", "carol"])
     async with database.transaction() as db:
-        db.add_all([new_profile(twitter_username="twice"), new_profile(twitter_username="twice")])
-        db.add(new_profile(twitter_username="broken", quarantined_at=utc_now()))
+        db.add_all([new_profile(account_id="twice"), new_profile(account_id="twice")])
+        db.add(new_profile(account_id="broken", quarantined_at=utc_now()))
         db.add(AppState(api_app="PAUSED", paused_at=utc_now(), reason="INVALID_CLIENT 5 times in a row"))
         open_one = await context.sessions.authorizations.request(
             db, AuthorizationCommand("bob", "AIOTT1"), caller=CALLER
@@ -122,7 +122,7 @@ async def test_a_batch_of_several_chunks(
     await add_accounts(database, accounts)
     placed = await place_batch(context, wanted(*reversed(accounts)))
     rows = await sessions_of(database, placed.batch_id)
-    assert [row.twitter_username for row in rows] == accounts[::-1]
+    assert [row.account_id for row in rows] == accounts[::-1]
     assert all(one.queue_rank < other.queue_rank for one, other in pairwise(rows))
     assert [each.session_id for each in await results_of(context, placed.batch_id)] == [
         row.session_id for row in rows

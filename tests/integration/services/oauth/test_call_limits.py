@@ -115,14 +115,14 @@ async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
     with pytest.raises(TwitterAPIException) as caught:
         await chain.who(token)
     runs = chain.context.sessions.runs
-    first = await add_session(twitter_username=chain.account)
+    first = await add_session(account_id=chain.account)
     job = await runs.claim(first.session_id)
     wait = await runs.fail(job, caught.value)
     assert 49_000 < wait <= 50_000
 
-    again = await add_session(twitter_username=chain.account, is_forced=True)
+    again = await add_session(account_id=chain.account, is_forced=True)
     other = await add_session()
-    other_app = await add_session(twitter_username=chain.account, api_app="AIOTT2")
+    other_app = await add_session(account_id=chain.account, api_app="AIOTT2")
     assert await runs.claim(again.session_id) is None
     assert (await runs.claim(other.session_id) is None) is (name == "app")
     assert await runs.claim(other_app.session_id) is not None
@@ -139,7 +139,7 @@ async def test_the_last_answer_of_who_am_i_begins_no_further_consent(chain: Chai
     """The account is verified; its session is stored all the same."""
     await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
     await chain.verify()
-    again = await add_session(twitter_username=chain.account)
+    again = await add_session(account_id=chain.account)
     assert await chain.context.sessions.runs.claim(again.session_id) is None
 
 
@@ -147,10 +147,10 @@ async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(chain
     await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
     user = await chain.who((await chain.tokens()).access_token)
     runs = chain.context.sessions.runs
-    job = await runs.claim((await add_session(twitter_username=chain.account)).session_id)
+    job = await runs.claim((await add_session(account_id=chain.account)).session_id)
     await runs.complete(job, user, new_tokens())
     await runs.note_limits(job, user)
-    again = await add_session(twitter_username=chain.account)
+    again = await add_session(account_id=chain.account)
     assert await runs.claim(again.session_id) is None
 
 
@@ -160,7 +160,7 @@ async def test_the_last_call_of_the_token_endpoint_begins_no_further_consent(
     """Its code could not be exchanged."""
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
     runs = chain.context.sessions.runs
-    job = await runs.claim((await add_session(twitter_username=chain.account)).session_id)
+    job = await runs.claim((await add_session(account_id=chain.account)).session_id)
     request = await chain.context.tokens.oauth.generate_auth_url(chain.app)
     code = parse_callback(await chain.admin.give_consent(request.url, chain.account), request, chain.account)
     tokens = await chain.context.tokens.oauth.exchange_code_for_tokens(
@@ -179,7 +179,7 @@ async def test_a_limit_that_has_ended_stops_nothing_and_is_forgotten(
     context: Context, database: Database, add_session: AddRow
 ):
     row = await add_session()
-    await note(context, row.twitter_username, OF_ACCOUNT._replace(seconds=-1))
+    await note(context, row.account_id, OF_ACCOUNT._replace(seconds=-1))
     assert await context.sessions.runs.claim(row.session_id) is not None
     await note(context, "another", OF_ACCOUNT)
     async with database.reading() as db:

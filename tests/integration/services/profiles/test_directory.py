@@ -56,8 +56,8 @@ async def link(
 
 
 async def test_a_link_wins_over_the_rule(database: Database, directory: ProfileDirectory):
-    await add(database, twitter_username="anna")
-    other = await add(database, twitter_username=None, profile_name="something else")
+    await add(database, account_id="anna")
+    other = await add(database, account_id=None, profile_name="something else")
     await link(database, directory, other, "anna")
     assert await used(database, directory, "anna") == other
 
@@ -73,7 +73,7 @@ async def test_a_profile_for_the_app_wins_over_one_for_any(database: Database, d
 async def test_two_by_the_rule_are_a_conflict_that_a_link_settles(
     database: Database, directory: ProfileDirectory
 ):
-    first, second = await add(database, twitter_username="anna"), await add(database, twitter_username="anna")
+    first, second = await add(database, account_id="anna"), await add(database, account_id="anna")
     with pytest.raises(ProfileConflictException, match=first):
         await used(database, directory, "anna")
     await link(database, directory, second, "anna")
@@ -117,7 +117,7 @@ async def test_the_link_of_a_profile_that_is_gone_gives_way(database: Database, 
 async def test_without_its_link_a_profile_follows_the_rule_again(
     database: Database, directory: ProfileDirectory
 ):
-    profile_id = await add(database, profile_name="@Berta", twitter_username="berta")
+    profile_id = await add(database, profile_name="@Berta", account_id="berta")
     await link(database, directory, profile_id, "anna")
     with pytest.raises(ProfileNotFoundException):
         await used(database, directory, "berta")
@@ -130,7 +130,7 @@ async def test_a_quarantined_profile_is_refused_until_it_is_released(
     database: Database, directory: ProfileDirectory
 ):
     profile_id = await add(
-        database, twitter_username="anna", quarantined_at=utc_now(), quarantine_reason="it runs on"
+        database, account_id="anna", quarantined_at=utc_now(), quarantine_reason="it runs on"
     )
     with pytest.raises(ProfileQuarantinedException):
         await used(database, directory, "anna")
@@ -161,9 +161,9 @@ async def test_an_unknown_profile_is_told(database: Database, directory: Profile
 async def test_the_list_is_filtered(
     database: Database, directory: ProfileDirectory, wanted: ProfileFilter, names: list[str]
 ):
-    await add(database, profile_name="a_1", twitter_username="anna")
-    await add(database, profile_name="b%2", twitter_username=None, in_use=True, api_app="AIOTT2")
-    await add(database, profile_name="c", twitter_username=None, is_active=False, quarantined_at=utc_now())
+    await add(database, profile_name="a_1", account_id="anna")
+    await add(database, profile_name="b%2", account_id=None, in_use=True, api_app="AIOTT2")
+    await add(database, profile_name="c", account_id=None, is_active=False, quarantined_at=utc_now())
     async with database.reading() as db:
         page = await directory.page(db, wanted, PageRequest(sort="profile_name"))
     assert ([row.profile_name for row in page.rows], page.total) == (names, Total(len(names)))

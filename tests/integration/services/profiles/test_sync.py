@@ -57,7 +57,7 @@ async def test_a_profile_is_found_by_its_account(
 ):
     await sandbox_context.fleet.gologin.sync_profiles()
     row = await find(database, profile.id)
-    assert (row.twitter_username, row.is_active, row.in_use) == (profile.account, True, False)
+    assert (row.account_id, row.is_active, row.in_use) == (profile.account, True, False)
     assert row.last_synced is not None
 
 
@@ -87,7 +87,7 @@ async def test_a_renamed_profile_belongs_to_its_new_account(
     await admin.rename_profile(profile.account, "  @New_Name  ")
     await sandbox_context.fleet.gologin.sync_profiles()
     row = await find(database, profile.id)
-    assert (row.profile_name, row.twitter_username) == ("@New_Name", "new_name")
+    assert (row.profile_name, row.account_id) == ("@New_Name", "new_name")
 
 
 async def test_a_profile_that_is_gone_becomes_inactive_and_comes_back(

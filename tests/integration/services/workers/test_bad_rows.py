@@ -232,12 +232,12 @@ async def test_the_other_accounts_are_repaired(sandbox_context: Context, admin: 
     """The bad account has no profile, and cannot be put off either."""
     chains = await due_chains(sandbox_context, admin, COUNT)
     async with sandbox_context.database.transaction() as db:
-        db.add_all(new_profile(twitter_username=chain.account) for chain in others(chains))
+        db.add_all(new_profile(account_id=chain.account) for chain in others(chains))
         broken = {"status": CredentialStatus.REAUTHORIZATION_REQUIRED, "refresh_due_at": None}
         await db.execute(update(Credential).values(**broken))
     await refuse_changes(sandbox_context.database, await chains[BAD].living_row())
     await sandbox_context.workers.named("repair").run_once()
-    repaired = await every(sandbox_context.database, select(AuthorizationSession.twitter_username))
+    repaired = await every(sandbox_context.database, select(AuthorizationSession.account_id))
     assert set(repaired) == {chain.account for chain in others(chains)}
 
 
