@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sandbox.browsers import Browser
 from sandbox.config import SandboxInfo
 from sandbox.faults import GENERAL_KINDS, SPECIAL_KINDS, Endpoint, Fault, FaultSpec
-from sandbox.oauth import GrantState, Issued
+from sandbox.oauth import GrantState, IssuedSecrets
+from sandbox.sandbox_state import SandboxState, StateDep
 from sandbox.state import SESSION_COOKIE, Profile, SandboxSettings
 from sandbox.traffic import RequestRecord, Stats
-from sandbox.world import World, WorldDep
 
 router = APIRouter()
 
@@ -73,34 +73,36 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/info")
-async def info(world: WorldDep) -> SandboxInfo:
+async def info(sandbox: StateDep) -> SandboxInfo:
     """Return the announcement of the start with the current accounts: enough for a client that did not start it."""
-    accounts = [profile.account for profile in world.profiles.all()]
-    return world.info.model_copy(update={"accounts": accounts})
+    accounts = [profile.account for profile in sandbox.profiles.all()]
+    return sandbox.info.model_copy(update={"accounts": accounts})
 
 
 @router.get("/issued")
-async def issued(world: WorldDep) -> Issued:
+async def issued(sandbox: StateDep) -> IssuedSecrets:
     """Every secret of an authorization that the provider has made or seen, to look for where none may be."""
-    return world.oauth.issued
+    return sandbox.oauth.issued
 
 
 @router.get("/grants")
-async def grants(world: WorldDep, account: str | None = None) -> list[GrantState]:
+async def grants(sandbox: StateDep, account: str | None = None) -> list[GrantState]:
     """Return the grants of accounts to apps, and whether a token of each still works."""
     return [
-        grant for state in (world.oauth, world.oauth1, world.plainbook) for grant in state.grants(account)
+        grant
+        for state in (sandbox.oauth, sandbox.oauth1, sandbox.plainbook)
+        for grant in state.grants(account)
     ]
 
 
 @router.post("/grants", status_code=201)
-async def give_grants(spec: GrantSpec, world: WorldDep) -> list[GrantTokens]:
+async def give_grants(spec: GrantSpec, sandbox: StateDep) -> list[GrantTokens]:
     """Grants without a consent page: what tests and benchmarks of thousands of accounts begin with."""
-    app = world.info.apps.get(spec.app)
+    app = sandbox.info.apps.get(spec.app)
     if app is None:
         raise HTTPException(404, "no such app")
-    scope, lifetime = " ".join(app.scopes), world.settings.access_token_seconds
-    grants = [world.oauth.give(app.client_id, account, scope, lifetime) for account in spec.accounts]
+    scope, lifetime = " ".join(app.scopes), sandbox.settings.access_token_seconds
+    grants = [sandbox.oauth.give(app.client_id, account, scope, lifetime) for account in spec.accounts]
     return [
         GrantTokens(account=each.account, access_token=each.access_token, refresh_token=each.refresh_token)
         for each in grants
@@ -108,13 +110,13 @@ async def give_grants(spec: GrantSpec, world: WorldDep) -> list[GrantTokens]:
 
 
 @router.post("/faults", status_code=201)
-async def add_fault(spec: FaultSpec, world: WorldDep) -> Fault:
-    return world.faults.add(spec)
+async def add_fault(spec: FaultSpec, sandbox: StateDep) -> Fault:
+    return sandbox.faults.add(spec)
 
 
 @router.get("/faults")
-async def list_faults(world: WorldDep) -> list[Fault]:
-    return world.faults.all()
+async def list_faults(sandbox: StateDep) -> list[Fault]:
+    return sandbox.faults.all()
 
 
 @router.get("/faults/kinds")
@@ -124,125 +126,125 @@ async def fault_kinds() -> dict[Endpoint, dict[str, str]]:
 
 
 @router.delete("/faults")
-async def clear_faults(world: WorldDep, account: str | None = None) -> dict[str, int]:
-    return {"removed": world.faults.clear(account)}
+async def clear_faults(sandbox: StateDep, account: str | None = None) -> dict[str, int]:
+    return {"removed": sandbox.faults.clear(account)}
 
 
 @router.get("/browsers")
-async def browsers(world: WorldDep) -> list[BrowserInfo]:
-    return [_browser_info(browser) for browser in world.browsers.running()]
+async def browsers(sandbox: StateDep) -> list[BrowserInfo]:
+    return [_browser_info(browser) for browser in sandbox.browsers.running()]
 
 
 @router.post("/browsers/{profile_id}/kill", status_code=204)
-async def kill_browser(profile_id: str, world: WorldDep) -> None:
+async def kill_browser(profile_id: str, sandbox: StateDep) -> None:
     """SIGKILLs the browser's process group; answers when it is gone."""
-    account = next((b.account for b in world.browsers.running() if b.profile_id == profile_id), None)
+    account = next((b.account for b in sandbox.browsers.running() if b.profile_id == profile_id), None)
     if account is None:
         raise HTTPException(404, "no browser of this profile is running")
-    await world.browsers.kill(account)
+    await sandbox.browsers.kill(account)
 
 
 @router.get("/stats")
-async def stats(world: WorldDep) -> Stats:
-    traffic = world.traffic
+async def stats(sandbox: StateDep) -> Stats:
+    traffic = sandbox.traffic
     return Stats(
         requests=traffic.by_endpoint.total(),
         by_endpoint=dict(traffic.by_endpoint),
         by_account=dict(traffic.by_account),
         refreshes_by_account=dict(traffic.refreshes),
-        codes_reused=world.oauth.codes_reused,
-        refresh_tokens_reused_by_account=dict(world.oauth.refresh_tokens_reused),
-        browsers_running=len(world.browsers.running()),
-        browsers_max=world.browsers.most_at_once,
+        codes_reused=sandbox.oauth.codes_reused,
+        refresh_tokens_reused_by_account=dict(sandbox.oauth.refresh_tokens_reused),
+        browsers_running=len(sandbox.browsers.running()),
+        browsers_max=sandbox.browsers.most_at_once,
     )
 
 
 @router.delete("/stats", status_code=204)
-async def clear_stats(world: WorldDep) -> None:
+async def clear_stats(sandbox: StateDep) -> None:
     """Sets every count to zero and forgets the request log; `browsers_max` starts from what runs now."""
-    world.traffic.clear()
-    world.browsers.most_at_once = len(world.browsers.running())
+    sandbox.traffic.clear()
+    sandbox.browsers.most_at_once = len(sandbox.browsers.running())
 
 
 @router.get("/requests")
 async def requests(
-    world: WorldDep,
+    sandbox: StateDep,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     endpoint: Endpoint | None = None,
     account: str | None = None,
 ) -> list[RequestRecord]:
-    return world.traffic.last(limit, endpoint=endpoint, account=account)
+    return sandbox.traffic.last(limit, endpoint=endpoint, account=account)
 
 
 @router.get("/settings")
-async def get_settings(world: WorldDep) -> SandboxSettings:
-    return world.settings
+async def get_settings(sandbox: StateDep) -> SandboxSettings:
+    return sandbox.settings
 
 
 @router.put("/settings")
-async def change_settings(changes: SandboxSettings, world: WorldDep) -> SandboxSettings:
+async def change_settings(changes: SandboxSettings, sandbox: StateDep) -> SandboxSettings:
     """Changes the settings that are given and leaves the others; rate limits that are given begin anew."""
-    world.settings = world.settings.model_copy(update=changes.model_dump(exclude_unset=True))
+    sandbox.settings = sandbox.settings.model_copy(update=changes.model_dump(exclude_unset=True))
     if "token_rate_limits" in changes.model_fields_set:
-        world.traffic.token_windows.clear()
-    return world.settings
+        sandbox.traffic.token_windows.clear()
+    return sandbox.settings
 
 
 @router.get("/profiles/{account}")
-async def get_profile(account: str, world: WorldDep) -> ProfileInfo:
-    return _profile_info(world.profiles.of(account))
+async def get_profile(account: str, sandbox: StateDep) -> ProfileInfo:
+    return _profile_info(sandbox.profiles.of(account))
 
 
 @router.post("/profiles", status_code=201)
-async def add_profile(spec: ProfileSpec, world: WorldDep) -> ProfileInfo:
+async def add_profile(spec: ProfileSpec, sandbox: StateDep) -> ProfileInfo:
     """Adds an account with its profile; replaces the profile of an account that has one."""
-    return _profile_info(world.profiles.add(spec.account, name=spec.name))
+    return _profile_info(sandbox.profiles.add(spec.account, name=spec.name))
 
 
 @router.put("/profiles")
-async def reset_profiles(count: ProfileCount, world: WorldDep) -> dict[str, int]:
+async def reset_profiles(count: ProfileCount, sandbox: StateDep) -> dict[str, int]:
     """Replaces all profiles with `sandbox_001` to `sandbox_N`."""
-    world.profiles.reset(count.accounts)
-    return {"accounts": len(world.profiles.all())}
+    sandbox.profiles.reset(count.accounts)
+    return {"accounts": len(sandbox.profiles.all())}
 
 
 @router.patch("/profiles/{account}")
-async def rename_profile(account: str, change: ProfileName, world: WorldDep) -> ProfileInfo:
+async def rename_profile(account: str, change: ProfileName, sandbox: StateDep) -> ProfileInfo:
     """Changes the name in GoLogin's list; the signed-in account stays."""
-    profile = world.profiles.of(account)
+    profile = sandbox.profiles.of(account)
     if profile is not None:
         profile.name = change.name
     return _profile_info(profile)
 
 
 @router.post("/profiles/{account}/replace", status_code=201)
-async def replace_profile(account: str, world: WorldDep) -> ProfileInfo:
+async def replace_profile(account: str, sandbox: StateDep) -> ProfileInfo:
     """Puts a new profile with another id in place of the account's profile."""
-    _profile_info(world.profiles.of(account))
-    return _profile_info(world.profiles.replace(account))
+    _profile_info(sandbox.profiles.of(account))
+    return _profile_info(sandbox.profiles.replace(account))
 
 
 @router.delete("/profiles/{account}", status_code=204)
-async def remove_profile(account: str, world: WorldDep) -> None:
-    _profile_info(world.profiles.remove(account))
+async def remove_profile(account: str, sandbox: StateDep) -> None:
+    _profile_info(sandbox.profiles.remove(account))
 
 
 @router.post("/accounts/{account}/cookies")
-async def sign_in(account: str, world: WorldDep) -> dict[str, str]:
+async def sign_in(account: str, sandbox: StateDep) -> dict[str, str]:
     """The cookies of a browser that is signed in at the provider as this account."""
-    return {SESSION_COOKIE: world.sessions.cookie_value(account)}
+    return {SESSION_COOKIE: sandbox.sessions.cookie_value(account)}
 
 
 @router.post("/accounts/{account}/revoke")
-async def revoke_grants(account: str, world: WorldDep) -> dict[str, int]:
+async def revoke_grants(account: str, sandbox: StateDep) -> dict[str, int]:
     """Ends all grants of the account, as its owner could in the provider's settings."""
-    states = (world.oauth, world.oauth1, world.plainbook)
+    states = (sandbox.oauth, sandbox.oauth1, sandbox.plainbook)
     return {"revoked": sum(state.revoke_grants(account) for state in states)}
 
 
-def create_admin(world: World) -> FastAPI:
+def create_admin(sandbox: SandboxState) -> FastAPI:
     app = FastAPI(title="Sandbox admin")
-    app.state.world = world
+    app.state.sandbox = sandbox
     app.include_router(router)
     return app
 

@@ -11,7 +11,7 @@ import httpx
 from sandbox.admin import BrowserInfo, GrantTokens, ProfileInfo
 from sandbox.config import SandboxInfo
 from sandbox.faults import Endpoint, Fault
-from sandbox.oauth import GrantState, Issued
+from sandbox.oauth import GrantState, IssuedSecrets
 from sandbox.state import SandboxSettings
 from sandbox.traffic import RequestRecord, Stats
 
@@ -42,9 +42,9 @@ class SandboxAdmin:
     async def info(self) -> SandboxInfo:
         return SandboxInfo.model_validate(await self._call("GET", "/info"))
 
-    async def issued(self) -> Issued:
+    async def issued(self) -> IssuedSecrets:
         """Every code, token, verifier and state that the provider has made or seen."""
-        return Issued.model_validate(await self._call("GET", "/issued"))
+        return IssuedSecrets.model_validate(await self._call("GET", "/issued"))
 
     async def grants(self, account: str | None = None) -> list[GrantState]:
         """The account's grants, or all, oldest first."""

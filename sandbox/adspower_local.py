@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse
 
 from sandbox.browsers import DEAD_PROXY, BrowserStartError
 from sandbox.faults import ADSPOWER_TOO_MANY, Call, Endpoint
+from sandbox.sandbox_state import SandboxState, StateDep
 from sandbox.state import Profile
-from sandbox.world import World, WorldDep
 
 MAX_PAGE_SIZE: Final = 100
 
@@ -35,11 +35,11 @@ class AdsPowerError(Exception):
         self.message = message
 
 
-async def _check_pace(request: Request, world: WorldDep) -> None:
+async def _check_pace(request: Request, sandbox: StateDep) -> None:
     """A call that follows the one before too soon is refused, and counts as the one before all the same."""
     now, before = time.monotonic(), request.app.state.last_call
     request.app.state.last_call = now
-    if before is not None and now - before < world.settings.adspower_spacing_ms / 1000:
+    if before is not None and now - before < sandbox.settings.adspower_spacing_ms / 1000:
         raise AdsPowerError(ADSPOWER_TOO_MANY)
 
 
@@ -48,27 +48,27 @@ router = APIRouter(dependencies=[Depends(_check_pace)])
 
 @router.get("/api/v1/user/list")
 async def list_users(
-    world: WorldDep,
+    sandbox: StateDep,
     page: Annotated[int, Query(ge=1)] = 1,
     page_size: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 1,
     user_id: str = "",
 ) -> dict[str, Any]:
     """Pages are 1-based, with one row unless told; a page after the last one is empty."""
-    found = list(world.profiles.all())
+    found = list(sandbox.profiles.all())
     if user_id:
         found = [profile for profile in found if profile.id == user_id]
     first = (page - 1) * page_size
-    rows = [_row(profile, world) for profile in found[first : first + page_size]]
+    rows = [_row(profile, sandbox) for profile in found[first : first + page_size]]
     return _success({"list": rows, "page": page, "page_size": page_size})
 
 
 @router.get("/api/v1/browser/start")
-async def start_browser(world: WorldDep, user_id: str = "") -> dict[str, Any]:
+async def start_browser(sandbox: StateDep, user_id: str = "") -> dict[str, Any]:
     """Answers when the browser is up; with the same addresses when it runs already."""
-    profile = world.profiles.get(user_id)
+    profile = sandbox.profiles.get(user_id)
     if profile is None:
         raise AdsPowerError("user account does not exist")
-    fault = world.faults.take(
+    fault = sandbox.faults.take(
         Endpoint.ADSPOWER_START,
         profile.account,
         {"no_ws_url", "start_then_kill", "odd_address", "dead_proxy"},
@@ -77,28 +77,28 @@ async def start_browser(world: WorldDep, user_id: str = "") -> dict[str, Any]:
         return _success({})
     flags = DEAD_PROXY if fault is not None and fault.kind == "dead_proxy" else ()
     try:
-        ws_url = await world.browsers.start(profile, flags=flags)
+        ws_url = await sandbox.browsers.start(profile, flags=flags)
     except (BrowserStartError, TimeoutError) as error:
         raise AdsPowerError(f"failed to start the browser: {error}") from error
     if fault is not None and fault.kind == "odd_address":
         return _success({"ws": {"selenium": fault.body}})
     if fault is not None and fault.kind == "start_then_kill":
-        await world.browsers.kill(profile.account, after=fault.seconds or 0.0)
+        await sandbox.browsers.kill(profile.account, after=fault.seconds or 0.0)
     return _success(_addresses(ws_url))
 
 
 @router.get("/api/v1/browser/stop")
-async def stop_browser(world: WorldDep, user_id: str = "") -> dict[str, Any]:
+async def stop_browser(sandbox: StateDep, user_id: str = "") -> dict[str, Any]:
     """Answers when the browser is gone."""
-    if not any(browser.profile_id == user_id for browser in world.browsers.running()):
+    if not any(browser.profile_id == user_id for browser in sandbox.browsers.running()):
         raise AdsPowerError("User_id is not open")
-    await world.browsers.stop(user_id)
+    await sandbox.browsers.stop(user_id)
     return _success({})
 
 
-def create_adspower_local(world: World) -> FastAPI:
+def create_adspower_local(sandbox: SandboxState) -> FastAPI:
     app = FastAPI(openapi_url=None)
-    app.state.world = world
+    app.state.sandbox = sandbox
     app.state.last_call = None
     app.include_router(router)
     app.add_api_route("/status", _status)
@@ -107,12 +107,12 @@ def create_adspower_local(world: World) -> FastAPI:
     return app
 
 
-def identify(request: Request, body: bytes, world: World) -> Call | None:
+def identify(request: Request, body: bytes, sandbox: SandboxState) -> Call | None:
     """Endpoint and account of a call, the latter from the query."""
     endpoint = ENDPOINTS.get(request.url.path)
     if endpoint is None:
         return None
-    profile = world.profiles.get(request.query_params.get("user_id", ""))
+    profile = sandbox.profiles.get(request.query_params.get("user_id", ""))
     return Call(endpoint, profile.account if profile else None)
 
 
@@ -134,7 +134,7 @@ def _addresses(ws_url: str) -> dict[str, Any]:
     }
 
 
-def _row(profile: Profile, world: World) -> dict[str, Any]:
+def _row(profile: Profile, sandbox: SandboxState) -> dict[str, Any]:
     """Return a profile's row, with the proxy's password in clear, as GoLogin's rows have it."""
     return {
         "user_id": profile.id,
@@ -151,7 +151,7 @@ def _row(profile: Profile, world: World) -> dict[str, Any]:
             "proxy_host": "proxy.sandbox.invalid",
             "proxy_port": "8080",
             "proxy_user": f"proxy-{profile.account}",
-            "proxy_password": f"{world.proxy_secret}-{profile.id[:8]}",
+            "proxy_password": f"{sandbox.proxy_secret}-{profile.id[:8]}",
         },
     }
 

@@ -11,8 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from sandbox.faults import Call, Endpoint
+from sandbox.sandbox_state import SandboxState, StateDep
 from sandbox.state import Profile
-from sandbox.world import World, WorldDep
 
 ROWS_A_PAGE = 30
 RATE_WINDOW = 60.0  # seconds
@@ -45,13 +45,13 @@ class RateLimiter:
         return limit is None or len(self._calls) <= limit
 
 
-async def _check_access(request: Request, world: WorldDep) -> None:
-    expected = f"Bearer {world.gologin_token}"
-    if request.headers.get("authorization") != expected or world.settings.gologin_token_revoked:
+async def _check_access(request: Request, sandbox: StateDep) -> None:
+    expected = f"Bearer {sandbox.gologin_token}"
+    if request.headers.get("authorization") != expected or sandbox.settings.gologin_token_revoked:
         raise GoLoginError(401, "Unauthorized")
     limiter: RateLimiter = request.app.state.limiter
-    if not limiter.allows(world.settings.gologin_rate_limit):
-        world.settings.gologin_token_revoked = True
+    if not limiter.allows(sandbox.settings.gologin_rate_limit):
+        sandbox.settings.gologin_token_revoked = True
         raise GoLoginError(429, "Too Many Requests")
 
 
@@ -60,13 +60,13 @@ router = APIRouter(dependencies=[Depends(_check_access)])
 
 @router.get("/browser/v2")
 async def list_profiles(
-    world: WorldDep, page: Annotated[int, Query(ge=1)] = 1, search: str = ""
+    sandbox: StateDep, page: Annotated[int, Query(ge=1)] = 1, search: str = ""
 ) -> dict[str, Any]:
     """Pages are 1-based; a page after the last one is empty."""
-    found = world.profiles.search(search.strip())
+    found = sandbox.profiles.search(search.strip())
     first = (page - 1) * ROWS_A_PAGE
     return {
-        "profiles": [_row(profile, world) for profile in found[first : first + ROWS_A_PAGE]],
+        "profiles": [_row(profile, sandbox) for profile in found[first : first + ROWS_A_PAGE]],
         "allProfilesCount": len(found),
         "currentOrbitaMajorV": 142,
         "isFolderDeleted": False,
@@ -74,9 +74,9 @@ async def list_profiles(
 
 
 @router.get("/browser/{profile_id}")
-async def get_profile(profile_id: str, world: WorldDep) -> dict[str, Any]:
+async def get_profile(profile_id: str, sandbox: StateDep) -> dict[str, Any]:
     """The row of the list and a little more."""
-    profile = world.profiles.get(profile_id)
+    profile = sandbox.profiles.get(profile_id)
     if profile is None:
         raise GoLoginError(404, "Profile deleted or not found")
     navigator = {
@@ -85,7 +85,7 @@ async def get_profile(profile_id: str, world: WorldDep) -> dict[str, Any]:
         "language": "en-US",
         "platform": "Linux",
     }
-    return {**_row(profile, world), "navigator": navigator, "startUrl": "", "autoLang": True}
+    return {**_row(profile, sandbox), "navigator": navigator, "startUrl": "", "autoLang": True}
 
 
 @router.get("/user")
@@ -98,9 +98,9 @@ async def get_user() -> dict[str, Any]:
     }
 
 
-def create_gologin_cloud(world: World) -> FastAPI:
+def create_gologin_cloud(sandbox: SandboxState) -> FastAPI:
     app = FastAPI(openapi_url=None)
-    app.state.world = world
+    app.state.sandbox = sandbox
     app.state.limiter = RateLimiter()
     app.include_router(router)
     app.add_exception_handler(GoLoginError, _show_error)
@@ -108,7 +108,7 @@ def create_gologin_cloud(world: World) -> FastAPI:
     return app
 
 
-def identify(request: Request, body: bytes, world: World) -> Call | None:
+def identify(request: Request, body: bytes, sandbox: SandboxState) -> Call | None:
     """Endpoint and account of a cloud call; the list and the user belong to no account."""
     path = request.url.path
     if path == "/browser/v2":
@@ -116,12 +116,12 @@ def identify(request: Request, body: bytes, world: World) -> Call | None:
     if path == "/user":
         return Call(Endpoint.GOLOGIN_USER, None)
     if path.startswith("/browser/"):
-        profile = world.profiles.get(path.removeprefix("/browser/"))
+        profile = sandbox.profiles.get(path.removeprefix("/browser/"))
         return Call(Endpoint.GOLOGIN_PROFILE, profile.account if profile else None)
     return None
 
 
-def _row(profile: Profile, world: World) -> dict[str, Any]:
+def _row(profile: Profile, sandbox: SandboxState) -> dict[str, Any]:
     created = profile.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {
         "id": profile.id,
@@ -131,7 +131,7 @@ def _row(profile: Profile, world: World) -> dict[str, Any]:
         "browserType": "chrome",
         "folders": [],
         "tags": [{"_id": "64a000000000000000000001", "title": "sandbox", "color": "blue", "field": "tags"}],
-        "proxy": _proxy(profile, world.proxy_secret),
+        "proxy": _proxy(profile, sandbox.proxy_secret),
         "proxyEnabled": True,
         "timezone": {"id": "Etc/UTC"},
         "canBeRunning": True,

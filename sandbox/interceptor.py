@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.utils.tasks import wait_for_event
 from sandbox.faults import GENERAL_KINDS, Call, Fault, canned_response, echo_response
+from sandbox.sandbox_state import SandboxState
 from sandbox.traffic import RequestRecord
-from sandbox.world import World
 
-Identify = Callable[[Request, bytes, World], Call | None]
+Identify = Callable[[Request, bytes, SandboxState], Call | None]
 
 _SILENT = {"hang", "drop"}
 _SILENT_AFTER = {"hang_after", "drop_after", "start_hang_running"}
@@ -31,9 +31,9 @@ class Interceptor:
     `identify` names the endpoint and account of a request; None: no business of faults.
     """
 
-    def __init__(self, app: ASGIApp, *, world: World, identify: Identify) -> None:
+    def __init__(self, app: ASGIApp, *, sandbox: SandboxState, identify: Identify) -> None:
         self._app = app
-        self._world = world
+        self._sandbox = sandbox
         self._identify = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +41,7 @@ class Interceptor:
             await self._app(scope, receive, send)
             return
         body = await _read_body(receive)
-        call = self._identify(Request(scope), body, self._world)
+        call = self._identify(Request(scope), body, self._sandbox)
         exchange = _Exchange(scope, _replay(body, receive), send)
         if call is None:
             await self._app(scope, exchange.receive, exchange.send)
@@ -49,12 +49,12 @@ class Interceptor:
         await self._handle(call, exchange)
 
     async def _handle(self, call: Call, exchange: "_Exchange") -> None:
-        record = self._world.traffic.begin(exchange.scope["method"], call)
+        record = self._sandbox.traffic.begin(exchange.scope["method"], call)
         started = time.perf_counter()
         exchange.record = record
         try:
             await self._slow_down(call, record)
-            fault = self._world.faults.take(call.endpoint, call.account, _ANSWERS)
+            fault = self._sandbox.faults.take(call.endpoint, call.account, _ANSWERS)
             if fault is None:
                 await self._app(exchange.scope, exchange.receive, exchange.send)
             else:
@@ -64,24 +64,24 @@ class Interceptor:
             record.seconds = time.perf_counter() - started
 
     async def _slow_down(self, call: Call, record: RequestRecord) -> None:
-        world = self._world
-        delay = world.faults.take(call.endpoint, call.account, {"delay"})
-        seconds = world.settings.latency_ms / 1000
+        sandbox = self._sandbox
+        delay = sandbox.faults.take(call.endpoint, call.account, {"delay"})
+        seconds = sandbox.settings.latency_ms / 1000
         if delay is not None:
             record.fault = delay.kind
             seconds += 1.0 if delay.seconds is None else delay.seconds
         if seconds:
-            await wait_for_event(world.stopping, seconds)
-        kill = world.faults.take(call.endpoint, call.account, {"kill_browser"})
+            await wait_for_event(sandbox.stopping, seconds)
+        kill = sandbox.faults.take(call.endpoint, call.account, {"kill_browser"})
         if kill is not None and call.account is not None:
             record.fault = kill.kind
-            await world.browsers.kill(call.account, after=kill.seconds or 0.0)
+            await sandbox.browsers.kill(call.account, after=kill.seconds or 0.0)
 
     async def _misbehave(self, fault: Fault, exchange: "_Exchange") -> None:
         if fault.kind in _UNHEARD:
             await self._app(exchange.scope, exchange.receive, _swallow)
         if "hang" in fault.kind:
-            await until_gone(exchange.receive, self._world.stopping)
+            await until_gone(exchange.receive, self._sandbox.stopping)
         if fault.kind in _SILENT | _SILENT_AFTER:
             await exchange.abort()
         elif fault.kind == "echo":

@@ -33,7 +33,7 @@ class AuthorizeRequestError(Exception):
     """The authorize URL is wrong; the message says what, for the error page."""
 
 
-class Issued(BaseModel):
+class IssuedSecrets(BaseModel):
     """Every secret of all authorizations so far, also the spent and the refused ones."""
 
     codes: list[str] = []
@@ -80,7 +80,7 @@ class Ticket:
     request: AuthorizeRequest
     signed_in: str
     shown: str
-    twist: str | None = None
+    fault: str | None = None
     granted_scope: str | None = None
     used: bool = False
 
@@ -124,7 +124,7 @@ class OAuthState:
     """Scope without which there is no refresh token."""
     secret_in_body: bool = False
     """Take the secret in the body in place of the Basic header (RFC 6749, 2.3.1)."""
-    issued: Issued = field(default_factory=Issued)
+    issued: IssuedSecrets = field(default_factory=IssuedSecrets)
     codes_reused: int = 0
     refresh_tokens_reused: Counter[str] = field(default_factory=Counter)
     """Number of reused refresh tokens by account."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from oauthlib.oauth1.rfc5849.signature import collect_parameters, verify_hmac_sha1
 
 from sandbox.config import AppInfo
-from sandbox.oauth import GrantState, Issued, OAuthError
+from sandbox.oauth import GrantState, IssuedSecrets, OAuthError
 
 CLOCK_SKEW = 300  # seconds that a call's timestamp may be off
 
@@ -72,7 +72,7 @@ class RequestToken:
     shown: str = ""
     """Account as which the page grants."""
     form_token: str = ""
-    twist: str | None = None
+    fault: str | None = None
     answered: bool = False
     verifier: str | None = None
     """Verifier; None: not granted, or exchanged already."""
@@ -95,7 +95,7 @@ class OAuth1State:
     """Issues and checks everything OAuth 1.0a. `clock` is unix time."""
 
     apps: Mapping[str, AppInfo]
-    issued: Issued
+    issued: IssuedSecrets
     clock: Callable[[], float] = time.time
     _requests: dict[str, RequestToken] = field(default_factory=dict)
     _access: dict[str, AccessToken] = field(default_factory=dict)

@@ -14,8 +14,8 @@ from sandbox.faults import SPECIAL_KINDS, Call, Endpoint
 from sandbox.oauth import AuthorizeRequestError, Grant, OAuthError, Ticket
 from sandbox.provider_api import account_of_call, bearer_token, parse_form
 from sandbox.provider_pages import SignedInDep
+from sandbox.sandbox_state import SandboxState, StateDep
 from sandbox.state import SESSION_COOKIE, user_id_of
-from sandbox.world import World, WorldDep
 
 MOUNTED_AT = "/plainbook"
 SCOPES = ("profile", "posts", "offline")
@@ -40,9 +40,9 @@ _ENDPOINTS = {
 _API = (Endpoint.PLAINBOOK_TOKEN, Endpoint.PLAINBOOK_REVOKE, Endpoint.PLAINBOOK_ME)
 
 
-def create_plainbook(world: World) -> FastAPI:
+def create_plainbook(sandbox: SandboxState) -> FastAPI:
     app = FastAPI(openapi_url=None)
-    app.state.world = world
+    app.state.sandbox = sandbox
     app.add_exception_handler(OAuthError, _show_error)
     app.get("/authorize", response_model=None)(authorize)
     app.get("/consent", response_model=None)(consent_page)
@@ -54,58 +54,58 @@ def create_plainbook(world: World) -> FastAPI:
     return app
 
 
-def identify(request: Request, body: bytes, world: World) -> Call | None:
+def identify(request: Request, body: bytes, sandbox: SandboxState) -> Call | None:
     """Return the endpoint of a request to the server that Plainbook is mounted on; None: not for Plainbook."""
     endpoint = _ENDPOINTS.get((request.method, request.url.path.removeprefix(MOUNTED_AT)))
     if endpoint is None or not request.url.path.startswith(MOUNTED_AT):
         return None
     if endpoint not in _API:
-        return Call(endpoint, world.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
-    return Call(endpoint, account_of_call(request, body, world.plainbook))
+        return Call(endpoint, sandbox.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
+    return Call(endpoint, account_of_call(request, body, sandbox.plainbook))
 
 
-async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> Response:
+async def authorize(request: Request, account: SignedInDep, sandbox: StateDep) -> Response:
     """Ask for the account, then for the consent; a faulty request is told in a page."""
     try:
-        asked = world.plainbook.check_authorize(request.query_params)
+        asked = sandbox.plainbook.check_authorize(request.query_params)
     except AuthorizeRequestError as problem:
         return _page("Sorry", f'<p class="error">{html.escape(str(problem))}</p>')
     kinds = SPECIAL_KINDS[Endpoint.PLAINBOOK_AUTHORIZE].keys() - {"kill_browser"}
-    fault = world.faults.take(Endpoint.PLAINBOOK_AUTHORIZE, account, kinds)
+    fault = sandbox.faults.take(Endpoint.PLAINBOOK_AUTHORIZE, account, kinds)
     kind = fault.kind if fault else None
     if account is None or kind == "signed_out":
         return RedirectResponse(f"{MOUNTED_AT}/login", 302)
     if kind == "error_page":
         return _page("Sorry", "<p>Plainbook is having a break.</p>")
-    ticket = world.plainbook.open_ticket(asked, signed_in=account, shown=account)
-    ticket.twist = kind
-    banner = _BANNER if world.settings.plainbook_banner else ""
-    if not world.settings.plainbook_chooser:
+    ticket = sandbox.plainbook.open_ticket(asked, signed_in=account, shown=account)
+    ticket.fault = kind
+    banner = _BANNER if sandbox.settings.plainbook_banner else ""
+    if not sandbox.settings.plainbook_chooser:
         return _consent_page(ticket, banner)
     return _chooser(
         ticket, _decoys(account) if kind == "not_listed" else [*_decoys(account), account], banner
     )
 
 
-async def consent_page(ticket: str, account: str, signed_in: SignedInDep, world: WorldDep) -> Response:
+async def consent_page(ticket: str, account: str, signed_in: SignedInDep, sandbox: StateDep) -> Response:
     """Show the consent page for the account that was chosen."""
-    opened = world.plainbook.ticket(ticket, signed_in)
+    opened = sandbox.plainbook.ticket(ticket, signed_in)
     if account not in (opened.signed_in, *_decoys(opened.signed_in)):
         raise OAuthError("This account is not signed in.", status=403)
     opened.shown = account
     return _consent_page(opened)
 
 
-async def consent(request: Request, signed_in: SignedInDep, world: WorldDep) -> Response:
+async def consent(request: Request, signed_in: SignedInDep, sandbox: StateDep) -> Response:
     """The decision, once."""
     form = parse_form(await request.body())
-    opened = world.plainbook.ticket(form.get("ticket", ""), signed_in)
-    world.plainbook.use_ticket(opened)
-    if form.get("decision") != "allow" or opened.twist == "declined":
+    opened = sandbox.plainbook.ticket(form.get("ticket", ""), signed_in)
+    sandbox.plainbook.use_ticket(opened)
+    if form.get("decision") != "allow" or opened.fault == "declined":
         return RedirectResponse(_declined(opened), 303)
-    if opened.twist == "callback_error":
+    if opened.fault == "callback_error":
         return RedirectResponse(_location(opened, error="temporarily_unavailable"), 303)
-    code = world.plainbook.issue_code(opened, world.settings.code_seconds)
+    code = sandbox.plainbook.issue_code(opened, sandbox.settings.code_seconds)
     return RedirectResponse(_location(opened, code=code), 303)
 
 
@@ -113,29 +113,29 @@ async def login_page() -> Response:
     return _page("Log in", _LOGIN)
 
 
-async def token(request: Request, world: WorldDep) -> JSONResponse:
+async def token(request: Request, sandbox: StateDep) -> JSONResponse:
     """RFC 6749, 4.1.3 and 6."""
     form = parse_form(await request.body())
-    client_id = world.plainbook.authenticate(request.headers.get("authorization"), form)
+    client_id = sandbox.plainbook.authenticate(request.headers.get("authorization"), form)
     if form.get("grant_type") == "authorization_code":
-        grant = world.plainbook.exchange(client_id, form, TOKEN_SECONDS)
+        grant = sandbox.plainbook.exchange(client_id, form, TOKEN_SECONDS)
     elif form.get("grant_type") == "refresh_token":
-        grant = world.plainbook.refresh(client_id, form, TOKEN_SECONDS)
+        grant = sandbox.plainbook.refresh(client_id, form, TOKEN_SECONDS)
     else:
         raise OAuthError("No such grant_type.", error="unsupported_grant_type")
     return JSONResponse(_token_body(grant, is_first=form["grant_type"] == "authorization_code"))
 
 
-async def revoke(request: Request, world: WorldDep) -> JSONResponse:
+async def revoke(request: Request, sandbox: StateDep) -> JSONResponse:
     """RFC 7009."""
     form = parse_form(await request.body())
-    client_id = world.plainbook.authenticate(request.headers.get("authorization"), form)
-    world.plainbook.revoke(client_id, form.get("token", ""))
+    client_id = sandbox.plainbook.authenticate(request.headers.get("authorization"), form)
+    sandbox.plainbook.revoke(client_id, form.get("token", ""))
     return JSONResponse({})
 
 
-async def me(request: Request, world: WorldDep) -> JSONResponse:
-    grant = world.plainbook.grant_of_access_token(bearer_token(request))
+async def me(request: Request, sandbox: StateDep) -> JSONResponse:
+    grant = sandbox.plainbook.grant_of_access_token(bearer_token(request))
     if grant is None or not grant.may("profile"):
         return JSONResponse({"error": "invalid_token"}, 401)
     return JSONResponse({"user": {"login": grant.account, "uid": int(user_id_of(grant.account))}})
@@ -195,7 +195,7 @@ def _declined(ticket: Ticket) -> str:
 def _location(ticket: Ticket, **answer: str) -> str:
     """Return the callback's address with the issuer's name (RFC 9207)."""
     uri = ticket.request.redirect_uri
-    issuer = "https://another.example" if ticket.twist == "wrong_issuer" else ISSUER
+    issuer = "https://another.example" if ticket.fault == "wrong_issuer" else ISSUER
     answer |= {"state": ticket.request.state, "iss": issuer}
     return f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}"
 

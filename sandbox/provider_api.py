@@ -9,9 +9,9 @@ from fastapi.responses import JSONResponse
 from sandbox.faults import Endpoint
 from sandbox.oauth import Grant, OAuthError, OAuthState
 from sandbox.oauth1 import OAuth1Error, SignedCall
+from sandbox.sandbox_state import SandboxState, StateDep
 from sandbox.state import user_id_of
 from sandbox.traffic import RateWindow
-from sandbox.world import World, WorldDep
 
 router = APIRouter()
 
@@ -32,45 +32,45 @@ FormDep = Annotated[dict[str, str], Depends(_form)]
 
 
 @router.post("/2/oauth2/token")
-async def token(request: Request, form: FormDep, world: WorldDep) -> JSONResponse:
+async def token(request: Request, form: FormDep, sandbox: StateDep) -> JSONResponse:
     """RFC 6749 sections 4.1.3 and 6, with PKCE (RFC 7636) and rotating refresh tokens."""
-    client_id = world.oauth.authenticate(request.headers.get("authorization"), form)
-    window = _rate_window(world, client_id)
+    client_id = sandbox.oauth.authenticate(request.headers.get("authorization"), form)
+    window = _rate_window(sandbox, client_id)
     rate_headers = window.headers if window else {}
     if window and window.calls > window.limit:
         return JSONResponse(_TOO_MANY, 429, headers=rate_headers)
     _require(form, "grant_type")
-    lifetime = world.settings.access_token_seconds
+    lifetime = sandbox.settings.access_token_seconds
     if form["grant_type"] == "authorization_code":
         _require(form, "code", "redirect_uri", "code_verifier")
-        grant = world.oauth.exchange(client_id, form, lifetime)
+        grant = sandbox.oauth.exchange(client_id, form, lifetime)
     elif form["grant_type"] == "refresh_token":
         _require(form, "refresh_token")
-        grant = world.oauth.refresh(client_id, form, lifetime)
-        world.traffic.refreshes[grant.account] += 1
+        grant = sandbox.oauth.refresh(client_id, form, lifetime)
+        sandbox.traffic.refreshes[grant.account] += 1
     else:
         raise OAuthError("Value passed for the grant_type was invalid.", error="unsupported_grant_type")
     return JSONResponse(_token_body(grant, lifetime), headers=_NO_CACHE | rate_headers)
 
 
 @router.post("/2/oauth2/revoke")
-async def revoke(request: Request, form: FormDep, world: WorldDep) -> JSONResponse:
+async def revoke(request: Request, form: FormDep, sandbox: StateDep) -> JSONResponse:
     """RFC 7009."""
-    client_id = world.oauth.authenticate(request.headers.get("authorization"), form)
+    client_id = sandbox.oauth.authenticate(request.headers.get("authorization"), form)
     _require(form, "token")
-    world.oauth.revoke(client_id, form["token"])
+    sandbox.oauth.revoke(client_id, form["token"])
     return JSONResponse({"revoked": True})
 
 
 @router.get("/2/users/me")
-async def users_me(request: Request, world: WorldDep) -> JSONResponse:
+async def users_me(request: Request, sandbox: StateDep) -> JSONResponse:
     """The account behind an access token that may read tweets and users, or that signs by OAuth 1.0a."""
-    account = _signer(request, world) if is_signed(request) else _bearer(request, world)
+    account = _signer(request, sandbox) if is_signed(request) else _bearer(request, sandbox)
     if account is None:
         problem = {"title": "Unauthorized", "type": "about:blank", "status": 401, "detail": "Unauthorized"}
         return JSONResponse(problem, 401)
-    if world.faults.take(Endpoint.ME, account, {"wrong_account"}):
-        account = world.profiles.other_account(account)
+    if sandbox.faults.take(Endpoint.ME, account, {"wrong_account"}):
+        account = sandbox.profiles.other_account(account)
     return JSONResponse(
         {"data": {"id": user_id_of(account), "name": display_name(account), "username": account}}
     )
@@ -113,24 +113,24 @@ def display_name(account: str) -> str:
     return account.replace("_", " ").title()
 
 
-def _bearer(request: Request, world: World) -> str | None:
-    grant = world.oauth.grant_of_access_token(bearer_token(request))
+def _bearer(request: Request, sandbox: SandboxState) -> str | None:
+    grant = sandbox.oauth.grant_of_access_token(bearer_token(request))
     return grant.account if grant is not None and grant.may("users.read", "tweet.read") else None
 
 
-def _signer(request: Request, world: World) -> str | None:
+def _signer(request: Request, sandbox: SandboxState) -> str | None:
     try:
-        return world.oauth1.access(signed_call(request)).account
+        return sandbox.oauth1.access(signed_call(request)).account
     except OAuth1Error:
         return None
 
 
-def _rate_window(world: World, client_id: str) -> RateWindow | None:
-    name = next(name for name, app in world.info.apps.items() if app.client_id == client_id)
-    limit = world.settings.token_rate_limits.get(name)
+def _rate_window(sandbox: SandboxState, client_id: str) -> RateWindow | None:
+    name = next(name for name, app in sandbox.info.apps.items() if app.client_id == client_id)
+    limit = sandbox.settings.token_rate_limits.get(name)
     if limit is None:
         return None
-    return world.traffic.token_windows.count(name, limit, world.settings.token_rate_window)
+    return sandbox.traffic.token_windows.count(name, limit, sandbox.settings.token_rate_window)
 
 
 def _require(form: dict[str, str], *names: str) -> None:

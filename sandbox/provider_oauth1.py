@@ -11,8 +11,8 @@ from sandbox.faults import SPECIAL_KINDS, Call, Endpoint
 from sandbox.oauth1 import OAuth1Error, RequestToken, SignedCall
 from sandbox.provider_api import FormDep, is_signed, signed_call
 from sandbox.provider_pages import SignedInDep
+from sandbox.sandbox_state import SandboxState, StateDep
 from sandbox.state import SESSION_COOKIE, user_id_of
-from sandbox.world import World, WorldDep
 
 _AUTHORIZE: Final = "/oauth/authorize"
 _PAGES: Final = {
@@ -37,48 +37,48 @@ SignedDep = Annotated[SignedCall, Depends(signed_call)]
 
 
 @router.post("/oauth/request_token")
-async def request_token(call: SignedDep, world: WorldDep) -> PlainTextResponse:
-    made = world.oauth1.request_token(call)
+async def request_token(call: SignedDep, sandbox: StateDep) -> PlainTextResponse:
+    made = sandbox.oauth1.request_token(call)
     return _form(oauth_token=made.token, oauth_token_secret=made.secret, oauth_callback_confirmed="true")
 
 
 @router.post("/oauth/access_token")
-async def access_token(call: SignedDep, world: WorldDep) -> PlainTextResponse:
-    made = world.oauth1.access_token(call)
+async def access_token(call: SignedDep, sandbox: StateDep) -> PlainTextResponse:
+    made = sandbox.oauth1.access_token(call)
     user = {"user_id": user_id_of(made.account), "screen_name": made.account}
     return _form(oauth_token=made.token, oauth_token_secret=made.secret, **user)
 
 
 @router.post("/1.1/oauth/invalidate_token")
-async def invalidate_token(call: SignedDep, world: WorldDep) -> dict[str, str]:
-    held = world.oauth1.access(call)
+async def invalidate_token(call: SignedDep, sandbox: StateDep) -> dict[str, str]:
+    held = sandbox.oauth1.access(call)
     held.alive = False
     return {"access_token": held.token}
 
 
 @router.get(_AUTHORIZE, response_model=None)
-async def authorize(account: SignedInDep, world: WorldDep, oauth_token: str = "") -> Response:
+async def authorize(account: SignedInDep, sandbox: StateDep, oauth_token: str = "") -> Response:
     """The consent page, which does not tell who is signed in; one who is not is asked to by the same button."""
-    fault = world.faults.take(Endpoint.OAUTH1_AUTHORIZE, account, _PAGE_FAULTS)
+    fault = sandbox.faults.take(Endpoint.OAUTH1_AUTHORIZE, account, _PAGE_FAULTS)
     kind = fault.kind if fault else None
     if account is None or kind == "signed_out":
         return _page("Authorize an app to access your account?", _LOGIN)
-    shown = world.profiles.other_account(account) if kind == "wrong_account_unseen" else account
-    asked = world.oauth1.show(oauth_token, signed_in=account, shown=shown)
+    shown = sandbox.profiles.other_account(account) if kind == "wrong_account_unseen" else account
+    asked = sandbox.oauth1.show(oauth_token, signed_in=account, shown=shown)
     if asked is None:
         return _page("Whoa there!", "<p>There is no request token for this page.</p>")
-    asked.twist = kind
+    asked.fault = kind
     return _consent_page(asked)
 
 
 @router.post(_AUTHORIZE, response_model=None)
-async def consent(form: FormDep, account: SignedInDep, world: WorldDep) -> Response:
+async def consent(form: FormDep, account: SignedInDep, sandbox: StateDep) -> Response:
     """The decision, once."""
-    asked = world.oauth1.answer(form.get("oauth_token", ""), form.get("authenticity_token", ""), account)
-    if "cancel" in form or asked.twist == "declined":
+    asked = sandbox.oauth1.answer(form.get("oauth_token", ""), form.get("authenticity_token", ""), account)
+    if "cancel" in form or asked.fault == "declined":
         return _redirect(asked, denied=asked.token)
-    token = asked.token[::-1] if asked.twist == "wrong_token" else asked.token
-    return _redirect(asked, oauth_token=token, oauth_verifier=world.oauth1.grant(asked))
+    token = asked.token[::-1] if asked.fault == "wrong_token" else asked.token
+    return _redirect(asked, oauth_token=token, oauth_verifier=sandbox.oauth1.grant(asked))
 
 
 def add_oauth1(app: FastAPI) -> None:
@@ -87,20 +87,20 @@ def add_oauth1(app: FastAPI) -> None:
     app.add_exception_handler(OAuth1Error, _show_error)
 
 
-def identify(request: Request, _body: bytes, world: World) -> Call | None:
+def identify(request: Request, _body: bytes, sandbox: SandboxState) -> Call | None:
     """The account: of pages from the cookie, of signed calls from the token; None: no call of OAuth 1.0a."""
     place = (request.method, request.url.path)
     if (page := _PAGES.get(place)) is not None:
-        return Call(page, world.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
+        return Call(page, sandbox.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
     endpoint = _SIGNED.get(place)
     if endpoint is None or (endpoint is Endpoint.ME and not is_signed(request)):
         return None
-    return Call(endpoint, _account_of(request, world))
+    return Call(endpoint, _account_of(request, sandbox))
 
 
-def _account_of(request: Request, world: World) -> str | None:
+def _account_of(request: Request, sandbox: SandboxState) -> str | None:
     try:
-        return world.oauth1.account_of(signed_call(request).token)
+        return sandbox.oauth1.account_of(signed_call(request).token)
     except OAuth1Error:
         return None
 

@@ -19,8 +19,8 @@ from sandbox import provider_api
 from sandbox.faults import SPECIAL_KINDS, Call, Endpoint, Fault
 from sandbox.interceptor import until_gone
 from sandbox.oauth import AuthorizeRequest, AuthorizeRequestError, OAuthError, Ticket
+from sandbox.sandbox_state import SandboxState, StateDep
 from sandbox.state import SESSION_COOKIE
-from sandbox.world import World, WorldDep
 
 PAGES = Path(__file__).parent / "pages"
 CALLBACK = "/callback"
@@ -62,9 +62,9 @@ router = APIRouter()
 
 
 async def _signed_in(
-    world: WorldDep, cookie: Annotated[str | None, Cookie(alias=SESSION_COOKIE)] = None
+    sandbox: StateDep, cookie: Annotated[str | None, Cookie(alias=SESSION_COOKIE)] = None
 ) -> str | None:
-    return world.sessions.account_of(cookie)
+    return sandbox.sessions.account_of(cookie)
 
 
 SignedInDep = Annotated[str | None, Depends(_signed_in)]
@@ -78,41 +78,41 @@ class Decision(BaseModel):
 
 
 @router.get("/i/oauth2/authorize", response_model=None)
-async def authorize(request: Request, account: SignedInDep, world: WorldDep) -> Response:
+async def authorize(request: Request, account: SignedInDep, sandbox: StateDep) -> Response:
     """The consent page's empty shell, or what stands in its way; errors are 200 too, as in X's own SPA."""
     try:
-        asked = world.oauth.check_authorize(request.query_params)
+        asked = sandbox.oauth.check_authorize(request.query_params)
     except AuthorizeRequestError as problem:
         return _error_page(f"({problem})")
     if account is None:
         return _log_in_page()
     faults = _PAGE_FAULTS - ({"two_pages"} if _SECOND_PAGE in request.query_params else set())
-    fault = world.faults.take(Endpoint.AUTHORIZE, account, faults)
-    return _page_instead(fault, request) or _consent_page(asked, account, fault, world)
+    fault = sandbox.faults.take(Endpoint.AUTHORIZE, account, faults)
+    return _page_instead(fault, request) or _consent_page(asked, account, fault, sandbox)
 
 
 @router.get(_CONSENT_API)
-async def consent_data(ticket: str, account: SignedInDep, world: WorldDep) -> dict[str, Any]:
+async def consent_data(ticket: str, account: SignedInDep, sandbox: StateDep) -> dict[str, Any]:
     """Return the data of the consent page: the account that is signed in, the app, the scopes."""
-    shown = world.oauth.ticket(ticket, account)
-    shortest, longest = world.settings.consent_delay_ms
-    await wait_for_event(world.stopping, random.uniform(shortest, longest) / 1000)
+    shown = sandbox.oauth.ticket(ticket, account)
+    shortest, longest = sandbox.settings.consent_delay_ms
+    await wait_for_event(sandbox.stopping, random.uniform(shortest, longest) / 1000)
     return {
-        "ready": shown.twist != "button_never_enabled",
-        "covered": shown.twist == "covered_button",
+        "ready": shown.fault != "button_never_enabled",
+        "covered": shown.fault == "covered_button",
         "app": shown.request.app_name,
-        "handle": None if shown.twist == "wrong_account_unseen" else shown.shown,
+        "handle": None if shown.fault == "wrong_account_unseen" else shown.shown,
         "name": provider_api.display_name(shown.shown),
         "permissions": [_SCOPE_TEXTS.get(scope, scope) for scope in shown.request.scope.split()],
     }
 
 
 @router.post(_CONSENT_API)
-async def consent(body: Decision, account: SignedInDep, world: WorldDep) -> dict[str, str]:
+async def consent(body: Decision, account: SignedInDep, sandbox: StateDep) -> dict[str, str]:
     """Takes the decision, once, and tells the page where to go."""
-    ticket = world.oauth.ticket(body.ticket, account)
-    world.oauth.use_ticket(ticket)
-    if ticket.twist == "two_pages":
+    ticket = sandbox.oauth.ticket(body.ticket, account)
+    sandbox.oauth.use_ticket(ticket)
+    if ticket.fault == "two_pages":
         asked = asdict(ticket.request) | {
             "response_type": "code",
             "code_challenge_method": "S256",
@@ -120,26 +120,26 @@ async def consent(body: Decision, account: SignedInDep, world: WorldDep) -> dict
         }
         return {"location": f"/i/oauth2/authorize?{urlencode(asked)}"}
     state = ticket.request.state
-    if body.decision == "decline" or ticket.twist == "declined":
+    if body.decision == "decline" or ticket.fault == "declined":
         return {"location": _location(ticket, {"error": "access_denied", "state": state})}
-    if ticket.twist == "wrong_state":
+    if ticket.fault == "wrong_state":
         state = f"{state[::-1]}x"
-    code = world.oauth.issue_code(ticket, world.settings.code_seconds)
+    code = sandbox.oauth.issue_code(ticket, sandbox.settings.code_seconds)
     return {"location": _location(ticket, {"state": state, "code": code})}
 
 
 @router.get(CALLBACK)
-async def callback(request: Request, account: SignedInDep, world: WorldDep) -> Response:
+async def callback(request: Request, account: SignedInDep, sandbox: StateDep) -> Response:
     """End of AIOTT2's redirect; never answers while the account has the fault `callback_hang`."""
-    if world.faults.take(Endpoint.AUTHORIZE, account, {"callback_hang"}):
-        await until_gone(request.receive, world.stopping)
+    if sandbox.faults.take(Endpoint.AUTHORIZE, account, {"callback_hang"}):
+        await until_gone(request.receive, sandbox.stopping)
     return _notice("You're connected", "You can close this page and go back to the app.")
 
 
 @router.get(HANGING_CALLBACK)
-async def hanging_callback(request: Request, world: WorldDep) -> Response:
+async def hanging_callback(request: Request, sandbox: StateDep) -> Response:
     """End of AIOTT3's redirect: accepted, never answered."""
-    await until_gone(request.receive, world.stopping)
+    await until_gone(request.receive, sandbox.stopping)
     return Response(status_code=503)
 
 
@@ -167,24 +167,24 @@ async def asset(name: Literal["consent.js", "style.css"]) -> FileResponse:
     return FileResponse(PAGES / name)
 
 
-def create_provider(world: World) -> FastAPI:
+def create_provider(sandbox: SandboxState) -> FastAPI:
     """The web site and the API on one server; the real one has a host for each."""
     app = FastAPI(openapi_url=None)
-    app.state.world = world
+    app.state.sandbox = sandbox
     app.include_router(router)
     app.include_router(provider_api.router)
     app.add_exception_handler(OAuthError, provider_api.show_oauth_error)
     return app
 
 
-def identify(request: Request, body: bytes, world: World) -> Call | None:
+def identify(request: Request, body: bytes, sandbox: SandboxState) -> Call | None:
     """Endpoint and account: the latter from the cookie on pages, from the token or code in API calls."""
     endpoint = _ENDPOINTS.get((request.method, request.url.path))
     if endpoint is None:
         return None
     if endpoint in (Endpoint.TOKEN, Endpoint.REVOKE, Endpoint.ME):
-        return Call(endpoint, provider_api.account_of_call(request, body, world.oauth))
-    return Call(endpoint, world.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
+        return Call(endpoint, provider_api.account_of_call(request, body, sandbox.oauth))
+    return Call(endpoint, sandbox.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
 
 
 _ENDPOINTS = {
@@ -219,12 +219,14 @@ def _page_instead(fault: Fault | None, request: Request) -> Response | None:
     return pages.get(fault.kind)
 
 
-def _consent_page(asked: AuthorizeRequest, account: str, fault: Fault | None, world: World) -> Response:
+def _consent_page(
+    asked: AuthorizeRequest, account: str, fault: Fault | None, sandbox: SandboxState
+) -> Response:
     kind = fault.kind if fault else None
     wrong = kind in ("wrong_account", "wrong_account_unseen")
-    shown = world.profiles.other_account(account) if wrong else account
-    ticket = world.oauth.open_ticket(asked, signed_in=account, shown=shown)
-    ticket.twist = kind
+    shown = sandbox.profiles.other_account(account) if wrong else account
+    ticket = sandbox.oauth.open_ticket(asked, signed_in=account, shown=shown)
+    ticket.fault = kind
     if fault is not None and kind == "smaller_scope":
         ticket.granted_scope = fault.scope or _without_offline_access(asked.scope)
     return _html("consent.html", ticket=ticket.id, api=_CONSENT_API)

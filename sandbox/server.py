@@ -23,8 +23,8 @@ from sandbox.faults import Call
 from sandbox.interceptor import Interceptor
 from sandbox.oauth import OAuthState
 from sandbox.oauth1 import OAuth1State
+from sandbox.sandbox_state import SandboxState
 from sandbox.state import SESSION_COOKIE, Profiles, Sessions
-from sandbox.world import World
 
 GRACE = 2  # seconds that requests under way get at the end; those that hang on purpose are released at once
 KEEP_ALIVE = 75  # seconds; longer than any client keeps an idle connection
@@ -83,12 +83,12 @@ async def run(config: SandboxConfig) -> None:
     stop = _stop_on_signals()
     with _sockets(config) as sockets, _data_dir(config) as data_dir:
         info = _describe(config, sockets)
-        world = _build_world(config, info, data_dir)
-        async with _serving(_apps(world), sockets):
+        sandbox = _build_world(config, info, data_dir)
+        async with _serving(_apps(sandbox), sockets):
             print(info.model_dump_json(), flush=True)
             await stop.wait()
-            world.stopping.set()
-            await world.browsers.close()
+            sandbox.stopping.set()
+            await sandbox.browsers.close()
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -190,14 +190,14 @@ def _oauth_apps(config: SandboxConfig, provider_url: str, closed_url: str) -> di
     return apps
 
 
-def _build_world(config: SandboxConfig, info: SandboxInfo, data_dir: Path) -> World:
+def _build_world(config: SandboxConfig, info: SandboxInfo, data_dir: Path) -> SandboxState:
     sessions = Sessions()
     oauth = OAuthState(_apps_of_kind("oauth2", info))
 
     def cookies_for(account: str) -> Sequence[CookieParam]:
         return [_cookie(info.provider_url, sessions.cookie_value(account))]
 
-    return World(
+    return SandboxState(
         info=info,
         gologin_token=info.gologin_api_token,
         proxy_secret=f"proxy-password-{secrets.token_hex(8)}",
@@ -231,29 +231,33 @@ def _cookie(provider_url: str, value: str) -> CookieParam:
     return {"name": SESSION_COOKIE, "value": value, "url": provider_url, "httpOnly": True, "expires": expires}
 
 
-def _apps(world: World) -> list[ASGIApp]:
+def _apps(sandbox: SandboxState) -> list[ASGIApp]:
     """Return the apps in the order of the fields of `_Sockets`."""
     return [
-        Interceptor(gologin_cloud.create_gologin_cloud(world), world=world, identify=gologin_cloud.identify),
-        Interceptor(gologin_local.create_gologin_local(world), world=world, identify=gologin_local.identify),
         Interceptor(
-            adspower_local.create_adspower_local(world), world=world, identify=adspower_local.identify
+            gologin_cloud.create_gologin_cloud(sandbox), sandbox=sandbox, identify=gologin_cloud.identify
         ),
-        Interceptor(_providers(world), world=world, identify=_identify_provider_call),
-        create_admin(world),
+        Interceptor(
+            gologin_local.create_gologin_local(sandbox), sandbox=sandbox, identify=gologin_local.identify
+        ),
+        Interceptor(
+            adspower_local.create_adspower_local(sandbox), sandbox=sandbox, identify=adspower_local.identify
+        ),
+        Interceptor(_providers(sandbox), sandbox=sandbox, identify=_identify_provider_call),
+        create_admin(sandbox),
     ]
 
 
-def _providers(world: World) -> ASGIApp:
-    app = provider_pages.create_provider(world)
+def _providers(sandbox: SandboxState) -> ASGIApp:
+    app = provider_pages.create_provider(sandbox)
     provider_oauth1.add_oauth1(app)
-    app.mount(plainbook.MOUNTED_AT, plainbook.create_plainbook(world))
+    app.mount(plainbook.MOUNTED_AT, plainbook.create_plainbook(sandbox))
     return app
 
 
-def _identify_provider_call(request: Request, body: bytes, world: World) -> Call | None:
+def _identify_provider_call(request: Request, body: bytes, sandbox: SandboxState) -> Call | None:
     identifiers = (plainbook.identify, provider_oauth1.identify, provider_pages.identify)
-    return next(filter(None, (identify(request, body, world) for identify in identifiers)), None)
+    return next(filter(None, (identify(request, body, sandbox) for identify in identifiers)), None)
 
 
 @contextlib.asynccontextmanager

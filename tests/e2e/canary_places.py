@@ -12,7 +12,7 @@ import psutil
 from sqlalchemy import Connection, MetaData, select
 
 from app.database import Database
-from sandbox.oauth import Issued
+from sandbox.oauth import IssuedSecrets
 from tests.e2e.canary import Canaries, LeakLog
 from tests.e2e.canary_walk import COMMANDS, RouteSweep
 from tests.e2e.harness import WAIT
@@ -78,7 +78,7 @@ async def watching_children(walk: RouteSweep) -> AsyncIterator[None]:
     assert "chromedriver" in seen
 
 
-def plant_issued(canaries: Canaries, before: Issued, after: Issued) -> None:
+def plant_issued(canaries: Canaries, before: IssuedSecrets, after: IssuedSecrets) -> None:
     """All that the provider has made or seen meanwhile."""
     names = {
         "codes": "authorization code",

@@ -16,7 +16,7 @@ from sandbox.traffic import Traffic
 
 
 @dataclass(slots=True)
-class World:
+class SandboxState:
     """The state behind all servers of one sandbox; `stopping` releases everything that hangs on purpose."""
 
     info: SandboxInfo
@@ -34,8 +34,8 @@ class World:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def _world(request: Request) -> World:
-    return cast(World, request.app.state.world)
+async def _sandbox_state(request: Request) -> SandboxState:
+    return cast(SandboxState, request.app.state.sandbox)
 
 
-WorldDep = Annotated[World, Depends(_world)]
+StateDep = Annotated[SandboxState, Depends(_sandbox_state)]
