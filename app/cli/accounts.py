@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
+from app.cli.shared import asynchronous, counted, echo, echo_err, new_file, settings
 from app.context import open_context
 from app.services.shared import import_files
 from app.services.tokens import accounts_csv, importer
@@ -48,8 +48,8 @@ async def import_tokens(
         with counted("Importing", total) as progress:
             report = await store.run(entries, actor="cli", progress=progress)
     for told in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
-        tell(f"{'entry' if _is_json(file) else 'line'} {told.line}: {told.reason}")
-    say(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
+        echo_err(f"{'entry' if _is_json(file) else 'line'} {told.line}: {told.reason}")
+    echo(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
     raise typer.Exit(1 if report.bad_lines else 0)
 
 
@@ -62,7 +62,7 @@ async def export_accounts(
     with new_file(file) as stream:
         async with open_context(settings()) as context:
             written = await accounts_csv.export(context.database, stream)
-    say(f"{written} written to {file}")
+    echo(f"{written} written to {file}")
 
 
 def _entries(content: bytes, file: Path) -> tuple[Iterable[Entry], int]:

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.shared import asynchronous, counted, say, settings, tell_accounts
+from app.cli.shared import asynchronous, counted, echo, echo_accounts, settings
 from app.config import Settings, SettingsError
 from app.database import Database
 from app.services.oauth.provider_file import load_providers
@@ -42,7 +42,7 @@ async def doctor() -> None:
     problems = 0
     async for finding in _examine():
         problems += not finding.is_ok
-        say(f"{'ok' if finding.is_ok else 'PROBLEM':8}{finding.text}")
+        echo(f"{'ok' if finding.is_ok else 'PROBLEM':8}{finding.text}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -116,7 +116,7 @@ async def _examine_database(database: Database) -> AsyncIterator[Finding]:
 async def _audit(database: Database, vault: CredentialVault) -> AuditReport:
     with counted("Opening", await key_audit.count_rows(database)) as progress:
         report = await key_audit.audit(database, vault, progress=progress)
-    tell_accounts("opened by no key", report.unreadable)
+    echo_accounts("opened by no key", report.unreadable)
     return report
 
 

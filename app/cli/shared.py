@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from app.config import Settings, load_settings
 from app.utils.foreign_text import visible
+from app.utils.handles import normalize_handle
 from app.utils.logger import setup_logging
 
 OUT: Final = Console(markup=False, emoji=False)
@@ -43,22 +44,30 @@ def settings(log_stream: TextIO = sys.stderr) -> Settings:
     return loaded
 
 
-def tell(line: str) -> None:
+def echo_err(line: str) -> None:
     """Print to standard error, without markup; terminal controls in it are escaped."""
     ERR.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def say(line: str) -> None:
+def echo(line: str) -> None:
     """Print to standard output, plain for scripts; terminal controls in it are escaped."""
     print(visible(line), flush=True)
 
 
-def tell_accounts(what: str, accounts: Sequence[tuple[str, str]]) -> None:
+def echo_accounts(what: str, accounts: Sequence[tuple[str, str]]) -> None:
     """A line for each account and app, up to a hundred."""
     for account_id, api_app in accounts[:_LISTED]:
-        tell(f"{account_id} in {api_app}: {what}")
+        echo_err(f"{account_id} in {api_app}: {what}")
     if len(accounts) > _LISTED:
-        tell(f"... and {len(accounts) - _LISTED} more")
+        echo_err(f"... and {len(accounts) - _LISTED} more")
+
+
+def check_handle(value: str | None) -> str | None:
+    """Return a handle as it is stored. Raises `typer.BadParameter`."""
+    try:
+        return normalize_handle(value) if value is not None else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.following import source_of
+from app.cli.batch_watch import source_of
 from app.models import ConsentMode
 from app.services.authorizations.idempotency import fingerprint
 from app.services.authorizations.service import AuthorizationCommand
