@@ -71,7 +71,7 @@ def describe(
 
 
 def main() -> None:
-    """Run the command; what the user can mend ends in one readable line per mistake, without a trace."""
+    """Run the command; a mistake that the user can fix ends in one readable line, without a trace."""
     try:
         cli()
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""`accounts`: tokens taken over from elsewhere, and a list of the accounts that have some."""
+"""`accounts`: import tokens, and list the accounts that have some."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,8 +47,8 @@ async def import_tokens(
             entries, total = _entries(import_files.read_import(stream), file)
         with counted("Importing", total) as progress:
             report = await store.run(entries, actor="cli", progress=progress)
-    for told in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
-        echo_err(f"{'entry' if _is_json(file) else 'line'} {told.line}: {told.reason}")
+    for problem in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
+        echo_err(f"{'entry' if _is_json(file) else 'line'} {problem.line}: {problem.reason}")
     echo(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
     raise typer.Exit(1 if report.bad_lines else 0)
 
@@ -66,7 +66,7 @@ async def export_accounts(
 
 
 def _entries(content: bytes, file: Path) -> tuple[Iterable[Entry], int]:
-    """And about how many there are."""
+    """Return the entries of a file, and about how many there are."""
     if _is_json(file):
         entries = importer.json_entries(content)
         return entries, len(entries)

@@ -37,7 +37,7 @@ _POLL: Final = 0.5
 _SERVICE_POLL: Final = 2.0
 """Seconds; a key has 100 requests a minute, for its other users, too."""
 _QUIET: Final = 20.0
-"""Seconds without a start until the user is told that nobody works."""
+"""Seconds without a start until the user gets the advice."""
 _LOCAL_ADVICE: Final = "does a service or a worker run? --work does the work in this process."
 _SERVICE_ADVICE: Final = "do the service's workers run? Its GET /health/ready says so."
 
@@ -76,7 +76,7 @@ async def authorize_file(
             async with _working(backend, options, is_quiet=err.is_terminal):
                 batch = await _follow(backend, batch_id, stopping, progress, options)
         if batch is None:
-            _tell_how_to_go_on(err, batch_id)
+            _print_how_to_continue(err, batch_id)
             return False
         results = [row async for row in backend.batch_results(batch_id)]
     write_results(options.results, results)
@@ -110,7 +110,7 @@ async def place_batch(
 
 
 def write_results(path: Path, results: Sequence[BatchRow]) -> None:
-    """The whole file or none of it."""
+    """Write a line for each row: the whole file or none of it."""
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f".{path.name}-", delete=False, encoding="utf-8", newline=""
     ) as file:
@@ -139,7 +139,7 @@ def _status(result: BatchRow) -> str:
 
 @contextmanager
 def _signalled() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C and SIGTERM set, in place of what they do otherwise."""
+    """Yield an event that Ctrl-C and SIGTERM set, instead of ending the process."""
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
@@ -159,7 +159,7 @@ async def _place(backend: AsyncClient, content: bytes, options: AuthorizeOptions
         "max_running": options.max_running,
         "stop_percent": options.stop_percent,
     }
-    source = source_of(content, given)
+    source = hash_source(content, given)
     named = cast(BatchOptions, {name: value for name, value in given.items() if value is not None})
     return await place_batch(backend, content, source=source, again=options.again, **named)
 
@@ -183,7 +183,7 @@ async def _working(backend: AsyncClient, options: AuthorizeOptions, *, is_quiet:
         await group.stop(grace=context.settings.shutdown_grace)
 
 
-def source_of(content: bytes, given: Mapping[str, object]) -> str:
+def hash_source(content: bytes, given: Mapping[str, object]) -> str:
     """Return the key of the batch that a file makes with these options; one that is None is not given.
 
     Batches are found by it for ever. So the first three options stand as the first release wrote them, and a later
@@ -213,11 +213,11 @@ async def _follow(
     progress: Progress,
     options: AuthorizeOptions,
 ) -> Batch | None:
-    """The batch when it has ended; None when the user does not want to wait."""
+    """Return the batch when it has ended; None when the user does not want to wait."""
     is_local = isinstance(backend, LocalClient)
     poll, advice = (_POLL, _LOCAL_ADVICE) if is_local else (_SERVICE_POLL, _SERVICE_ADVICE)
     task = progress.add_task("waiting")
-    ended, quiet_since, is_told = -1, monotonic(), options.work
+    ended, quiet_since, is_advised = -1, monotonic(), options.work
     while True:
         batch = await backend.batch(batch_id)
         done = batch.accepted - batch.open
@@ -226,8 +226,8 @@ async def _follow(
             return batch
         if batch.counts.get("in_progress") or done != ended:
             ended, quiet_since = done, monotonic()
-        elif not is_told and monotonic() - quiet_since > _QUIET:
-            is_told = True
+        elif not is_advised and monotonic() - quiet_since > _QUIET:
+            is_advised = True
             progress.console.print(f"Nothing has started for {_QUIET:g} s: {advice}", soft_wrap=True)
         if await wait_for_event(stopping, poll):
             return None
@@ -240,7 +240,7 @@ def _state(batch: Batch) -> str:
     return visible(", ".join(parts)) or "waiting"
 
 
-def _tell_how_to_go_on(err: Console, batch_id: str) -> None:
+def _print_how_to_continue(err: Console, batch_id: str) -> None:
     err.print(
         visible(
             f"The batch {batch_id} is not cancelled: a service or a worker goes on with it.\n"

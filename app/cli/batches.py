@@ -1,4 +1,4 @@
-"""`authorize`, `batches`: many accounts authorised together."""
+"""`authorize` and `batches`: create, follow and cancel a batch of authorizations."""
 
 from pathlib import Path
 from typing import Annotated

@@ -66,7 +66,7 @@ async def create_key(
 ) -> None:
     """Create an API key and print it. It cannot be shown again."""
     try:
-        wanted = CreateKeyRequest(
+        request = CreateKeyRequest(
             name=name,
             scopes=set(scope or [Scope.AUTHORIZE]),
             api_apps=app or [],
@@ -77,7 +77,7 @@ async def create_key(
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
     async with open_backend(url, key) as backend:
-        created = await backend.call("POST", "/keys", json=wanted.model_dump(mode="json"))
+        created = await backend.call("POST", "/keys", json=request.model_dump(mode="json"))
     echo(created["key"])  # plain, for scripts: nothing else goes to standard output
 
 

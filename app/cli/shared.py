@@ -1,4 +1,4 @@
-"""Parts of all commands: the settings with their logging, the two consoles, and `async def` commands."""
+"""Parts that commands share: the settings with their logging, the consoles, checks, and `async def` commands."""
 
 import asyncio
 import sys
@@ -19,7 +19,7 @@ from app.utils.logger import setup_logging
 
 OUT: Final = Console(markup=False, emoji=False)
 ERR: Final = Console(stderr=True, markup=False, emoji=False)
-"""Both take no text for markup: much of what they print was named by others."""
+"""Both consoles take no text for markup: much of what they print was named by others."""
 
 _LISTED: Final = 100
 
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 
 
 def asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Typer accepts `async def` commands and never runs them."""
+    """Run an `async def` command, which Typer accepts and never runs."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -37,7 +37,7 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
 
 
 def settings(log_stream: TextIO = sys.stderr) -> Settings:
-    """A command's own output is on standard output; logs go there only where they are the output."""
+    """Load the settings and set up logging: on standard error, as standard output is for the command's own output."""
     loaded = load_settings()
     loaded.know_secrets()
     setup_logging(level=loaded.log_level, environment=loaded.environment, stream=log_stream)
@@ -54,10 +54,10 @@ def echo(line: str) -> None:
     print(visible(line), flush=True)
 
 
-def echo_accounts(what: str, accounts: Sequence[tuple[str, str]]) -> None:
-    """A line for each account and app, up to a hundred."""
+def echo_accounts(problem: str, accounts: Sequence[tuple[str, str]]) -> None:
+    """Print a line to standard error for each account and app, up to a hundred."""
     for account_id, api_app in accounts[:_LISTED]:
-        echo_err(f"{account_id} in {api_app}: {what}")
+        echo_err(f"{account_id} in {api_app}: {problem}")
     if len(accounts) > _LISTED:
         echo_err(f"... and {len(accounts) - _LISTED} more")
 
@@ -72,14 +72,14 @@ def check_handle(value: str | None) -> str | None:
 
 @contextmanager
 def counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error; call what it gives with the number done."""
+    """Show a progress bar on standard error; yield the function that sets the number done."""
     with Progress(console=ERR, transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=done)
 
 
 def new_file(path: Path) -> TextIO:
-    """A CSV to write. Raises `typer.BadParameter`."""
+    """Open a CSV to write. Raises `typer.BadParameter`."""
     try:
         return path.open("w", encoding="utf-8", newline="")
     except OSError as error:

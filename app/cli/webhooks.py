@@ -1,4 +1,4 @@
-"""`webhooks`: who is told of events."""
+"""`webhooks`: the addresses that receive events."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -51,7 +51,7 @@ async def create_webhook(
 ) -> None:
     """Create a webhook and print its id and its secret. The secret cannot be shown again."""
     try:
-        wanted = CreateWebhookRequest(
+        request = CreateWebhookRequest(
             url=url,
             name=name,
             event_types=event_type or [],
@@ -61,7 +61,7 @@ async def create_webhook(
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
     async with open_backend(service_url, key) as backend:
-        created = await backend.call("POST", "/webhooks", json=wanted.model_dump(mode="json"))
+        created = await backend.call("POST", "/webhooks", json=request.model_dump(mode="json"))
     echo(created["id"])
     echo(created["secret"])
 
@@ -153,9 +153,9 @@ async def replay_webhook(
     """Send past events again, delivered or not: all since a time, or all from one event on."""
     if (since is None) == (event_id is None):
         raise typer.BadParameter("needs one of --since and --event-id")
-    wanted = ReplayWebhookRequest(since=since and since.replace(tzinfo=UTC), event_id=event_id)
+    request = ReplayWebhookRequest(since=since and since.replace(tzinfo=UTC), event_id=event_id)
     async with open_backend(url, key) as backend:
-        body = wanted.model_dump(mode="json")
+        body = request.model_dump(mode="json")
         begun = await backend.call("POST", _path(webhook_id, "/replay"), json=body)
     replay = ReplayedWebhookResponse.model_validate(begun)
     when = " once it is resumed" if replay.status is WebhookStatus.PAUSED else ""
