@@ -60,6 +60,10 @@ class KeyFirstRoute(APIRoute):
 
 async def _authenticate(request: Request) -> None:
     """Set `state.caller`. Every log line of the request names the key from the moment that it is known."""
+    local_caller: Caller | None = getattr(request.app.state, "local_caller", None)
+    if local_caller is not None:  # the application is called in its own process and never served
+        request.state.caller = local_caller
+        return
     context, key = get_context(request), await _api_key(request)
     failures: FailedAuthentications = request.app.state.failed_authentications
     address = client_address(request.scope)

@@ -12,16 +12,17 @@ from app.cli import (
     accounts,
     batches,
     doctor,
+    events,
     gologin,
     keys,
     profiles,
-    reading,
     secrets,
     service,
+    token,
     webhooks,
     worker,
 )
-from app.cli.shared import say, tell
+from app.cli.shared import echo, echo_err
 from app.client import ServiceError
 from app.config import SettingsError
 from app.utils.exceptions import AppException
@@ -37,7 +38,8 @@ _EPILOG: Final = (
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG)
 cli.add_typer(service.commands)
 cli.add_typer(batches.authorizing)
-cli.add_typer(reading.commands)
+cli.add_typer(token.commands)
+cli.add_typer(events.commands)
 cli.add_typer(doctor.commands)
 for _name, _module in {
     "keys": keys,
@@ -54,7 +56,7 @@ for _name, _module in {
 
 def _show_version(is_wanted: bool) -> None:
     if is_wanted:
-        say(f"gologin-automation {__version__}")
+        echo(f"gologin-automation {__version__}")
         raise typer.Exit
 
 
@@ -69,21 +71,21 @@ def describe(
 
 
 def main() -> None:
-    """Run the command; what the user can mend ends in one readable line per mistake, without a trace."""
+    """Run the command; a mistake that the user can fix ends in one readable line, without a trace."""
     try:
         cli()
     except SettingsError as error:
-        tell(f"Wrong settings:\n{error}")
+        echo_err(f"Wrong settings:\n{error}")
         sys.exit(_USAGE_ERROR)
     except AppException as error:
-        tell(error.message)
+        echo_err(error.message)
         sys.exit(1)
     except ServiceError as error:
-        tell(str(error))
+        echo_err(str(error))
         sys.exit(1)
     except DBAPIError as error:
-        tell(f"The database cannot be used: {' '.join(str(error.orig).split())}")
+        echo_err(f"The database cannot be used: {' '.join(str(error.orig).split())}")
         sys.exit(1)
     except Exception:  # its sentence may hold terminal controls of others, which Python prints as they are
-        tell(traceback.format_exc())
+        echo_err(traceback.format_exc())
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`accounts`: tokens taken over from elsewhere, and a list of the accounts that have some."""
+"""`accounts`: import tokens, and list the accounts that have some."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
+from app.cli.shared import asynchronous, counted, echo, echo_err, new_file, settings
 from app.context import open_context
 from app.services.shared import import_files
 from app.services.tokens import accounts_csv, importer
@@ -47,9 +47,9 @@ async def import_tokens(
             entries, total = _entries(import_files.read_import(stream), file)
         with counted("Importing", total) as progress:
             report = await store.run(entries, actor="cli", progress=progress)
-    for told in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
-        tell(f"{'entry' if _is_json(file) else 'line'} {told.line}: {told.reason}")
-    say(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
+    for problem in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
+        echo_err(f"{'entry' if _is_json(file) else 'line'} {problem.line}: {problem.reason}")
+    echo(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
     raise typer.Exit(1 if report.bad_lines else 0)
 
 
@@ -62,11 +62,11 @@ async def export_accounts(
     with new_file(file) as stream:
         async with open_context(settings()) as context:
             written = await accounts_csv.export(context.database, stream)
-    say(f"{written} written to {file}")
+    echo(f"{written} written to {file}")
 
 
 def _entries(content: bytes, file: Path) -> tuple[Iterable[Entry], int]:
-    """And about how many there are."""
+    """Return the entries of a file, and about how many there are."""
     if _is_json(file):
         entries = importer.json_entries(content)
         return entries, len(entries)

@@ -1,14 +1,13 @@
-"""`authorize`, `batches`: many accounts authorised together."""
+"""`authorize` and `batches`: create, follow and cancel a batch of authorizations."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.batch_desk import LocalBatches, RemoteBatches
-from app.cli.desk import KeyOption, UrlOption, desk
-from app.cli.following import AuthorizeOptions, authorize_file
-from app.cli.shared import ERR, OUT, asynchronous, say
+from app.cli.backend import KeyOption, UrlOption, check_id, open_backend
+from app.cli.batch_watch import AuthorizeOptions, authorize_file
+from app.cli.shared import ERR, OUT, asynchronous, echo
 
 authorizing = typer.Typer()
 commands = typer.Typer(no_args_is_help=True, help="Manage batches of authorizations.")
@@ -54,7 +53,8 @@ async def authorize(
         bool, typer.Option("--again", help="Create a new batch, even when this file already has one.")
     ] = False,
     batch: Annotated[
-        str | None, typer.Option(help="Id of an existing batch to follow; no batch is created.")
+        str | None,
+        typer.Option(help="Id of an existing batch to follow; no batch is created.", callback=check_id),
     ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
@@ -80,19 +80,21 @@ async def authorize(
         again=again,
         batch_id=batch,
     )
-    async with desk(url, key, LocalBatches, RemoteBatches) as batches:
-        is_done = await authorize_file(batches, options, out=OUT, err=ERR)
+    async with open_backend(url, key) as backend:
+        is_done = await authorize_file(backend, options, out=OUT, err=ERR)
     raise typer.Exit(0 if is_done else 1)
 
 
 @commands.command("cancel")
 @asynchronous
 async def cancel_batch(
-    batch_id: Annotated[str, typer.Argument(help="Id of the batch, as `authorize` shows it.")],
+    batch_id: Annotated[
+        str, typer.Argument(help="Id of the batch, as `authorize` shows it.", callback=check_id)
+    ],
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
     """Cancel a batch: waiting sessions end at once, running ones within two seconds."""
-    async with desk(url, key, LocalBatches, RemoteBatches) as batches:
-        await batches.cancel_batch(batch_id)
-    say(f"The batch {batch_id} is cancelled.")
+    async with open_backend(url, key) as backend:
+        await backend.cancel_batch(batch_id)
+    echo(f"The batch {batch_id} is cancelled.")

@@ -1,4 +1,4 @@
-"""`doctor`: what an operator wants to know first when something is wrong. It calls nothing but the database."""
+"""`doctor`: check the settings, the database, and all that is stored. It calls nothing but the database."""
 
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.shared import asynchronous, counted, say, settings, tell_accounts
+from app.cli.shared import asynchronous, counted, echo, echo_accounts, settings
 from app.config import Settings, SettingsError
 from app.database import Database
 from app.services.oauth.provider_file import load_providers
@@ -42,7 +42,7 @@ async def doctor() -> None:
     problems = 0
     async for finding in _examine():
         problems += not finding.is_ok
-        say(f"{'ok' if finding.is_ok else 'PROBLEM':8}{finding.text}")
+        echo(f"{'ok' if finding.is_ok else 'PROBLEM':8}{finding.text}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -64,7 +64,7 @@ async def _examine() -> AsyncIterator[Finding]:
 
 
 def _examine_modes(loaded: Settings) -> Iterator[Finding]:
-    """Files with secrets that other users of the machine may read or write."""
+    """Find files with secrets that other users of the machine may read or write."""
     paths = [Path(".env"), loaded.token_spill_folder]
     name = make_url(loaded.database_url.get_secret_value()).database
     if loaded.is_sqlite and name and Path(name).is_file():
@@ -81,19 +81,19 @@ def _examine_modes(loaded: Settings) -> Iterator[Finding]:
 async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
     folder = loaded.token_spill_folder
     spilled, unreadable = await TokenSpill(folder=folder, key_ring=loaded.key_ring).audit()
-    yield _of_spill(folder, spilled.total(), unreadable)
+    yield _report_spill(folder, spilled.total(), unreadable)
     database = Database(loaded.database_url.get_secret_value(), pool_size=loaded.database_pool_size)
     try:
         async for finding in _examine_database(database):
             yield finding
         vault = CredentialVault(key_ring=loaded.key_ring)
         report = await _audit(database, vault)
-        yield _of_tokens(report)
+        yield _report_tokens(report)
         webhooks = await key_rotation.audit(database, WebhookVault(key_ring=loaded.key_ring))
-        yield _of_webhooks(webhooks)
+        yield _report_webhooks(webhooks)
         report.values.update(webhooks.values)
         for key_id in vault.key_ids:
-            yield _of_key(
+            yield _report_key(
                 key_id, report.values[key_id], spilled[key_id], writes=key_id == vault.writing_key_id
             )
     except AppException as error:
@@ -105,7 +105,7 @@ async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
 
 
 async def _examine_database(database: Database) -> AsyncIterator[Finding]:
-    """Raises what is wrong."""
+    """Raises `AppException`, `DBAPIError`."""
     async with database.reading() as db:
         await db.execute(text("SELECT 1"))
     yield Finding(True, "database: it answers")
@@ -116,11 +116,11 @@ async def _examine_database(database: Database) -> AsyncIterator[Finding]:
 async def _audit(database: Database, vault: CredentialVault) -> AuditReport:
     with counted("Opening", await key_audit.count_rows(database)) as progress:
         report = await key_audit.audit(database, vault, progress=progress)
-    tell_accounts("opened by no key", report.unreadable)
+    echo_accounts("opened by no key", report.unreadable)
     return report
 
 
-def _of_tokens(report: AuditReport) -> Finding:
+def _report_tokens(report: AuditReport) -> Finding:
     if not report.unreadable:
         return Finding(True, f"stored tokens: all {report.values.total()} open")
     missing = ", ".join(sorted(report.missing_key_ids))
@@ -130,7 +130,7 @@ def _of_tokens(report: AuditReport) -> Finding:
     return Finding(False, f"stored tokens: of {len(report.unreadable)} accounts opened by no key; {advice}")
 
 
-def _of_webhooks(webhooks: WebhookSecrets) -> Finding:
+def _report_webhooks(webhooks: WebhookSecrets) -> Finding:
     if not webhooks.unreadable:
         return Finding(True, f"webhook secrets: all {webhooks.values.total()} open")
     ids = ", ".join(webhooks.unreadable)
@@ -138,7 +138,7 @@ def _of_webhooks(webhooks: WebhookSecrets) -> Finding:
     return Finding(False, f"webhook secrets: opened by no key: {ids}; {advice}")
 
 
-def _of_key(key_id: str, stored: int, spilled: int, *, writes: bool) -> Finding:
+def _report_key(key_id: str, stored: int, spilled: int, *, writes: bool) -> Finding:
     if writes:
         advice = "it writes"
     elif stored:
@@ -150,7 +150,7 @@ def _of_key(key_id: str, stored: int, spilled: int, *, writes: bool) -> Finding:
     return Finding(True, f"key {key_id}: {stored} stored values, {spilled} spilled files; {advice}")
 
 
-def _of_spill(folder: Path, count: int, unreadable: Sequence[Path]) -> Finding:
+def _report_spill(folder: Path, count: int, unreadable: Sequence[Path]) -> Finding:
     if unreadable:
         names = ", ".join(path.name for path in unreadable)
         advice = (

@@ -2,7 +2,7 @@
 
 import sys
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
@@ -10,16 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from app.api.schemas.key import CreateKeyRequest, KeyResponse
-from app.cli.desk import KeyOption, UrlOption, desk
-from app.cli.key_desk import LocalKeys, RemoteKeys
-from app.cli.shared import asynchronous, say
+from app.cli.backend import KeyOption, UrlOption, open_backend
+from app.cli.shared import asynchronous, echo
+from app.client import AsyncClient
 from app.models import utc_now
 from app.services.keys.service import Scope
 from app.services.keys.status import KeyStatus
+from app.utils.exceptions import KeyNotFoundException
 from app.utils.foreign_text import visible
 
 _DAY = 86_400
 _WIDE = 1_000
+_PAGE_SIZE: Final = 500
 
 commands = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke the callers' API keys.")
 
@@ -64,7 +66,7 @@ async def create_key(
 ) -> None:
     """Create an API key and print it. It cannot be shown again."""
     try:
-        wanted = CreateKeyRequest(
+        request = CreateKeyRequest(
             name=name,
             scopes=set(scope or [Scope.AUTHORIZE]),
             api_apps=app or [],
@@ -74,8 +76,9 @@ async def create_key(
         )
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
-    async with desk(url, key, LocalKeys, RemoteKeys) as keys:
-        say(await keys.create(wanted))  # plain, for scripts: nothing else goes to standard output
+    async with open_backend(url, key) as backend:
+        created = await backend.call("POST", "/keys", json=request.model_dump(mode="json"))
+    echo(created["key"])  # plain, for scripts: nothing else goes to standard output
 
 
 @commands.command("list")
@@ -88,8 +91,8 @@ async def list_keys(
     key: KeyOption = None,
 ) -> None:
     """List the keys with their scopes, restrictions, expiry and last use, never the key itself."""
-    async with desk(url, key, LocalKeys, RemoteKeys) as keys:
-        rows = await keys.listed(status)
+    async with open_backend(url, key) as backend:
+        rows = await read_keys(backend, status=status)
     table = Table(
         "name", "prefix", "status", "scopes", "apps", "accounts", "a minute", "expires", "last used"
     )
@@ -116,17 +119,39 @@ async def rotate_key(
     key: KeyOption = None,
 ) -> None:
     """Replace a key by a new one of the same caller and print it. It cannot be shown again."""
-    async with desk(url, key, LocalKeys, RemoteKeys) as keys:
-        say(await keys.rotate(name, overlap=overlap, force=force))
+    async with open_backend(url, key) as backend:
+        path = f"/keys/{await _find_key_id(backend, name)}/rotate"
+        rotated = await backend.call("POST", path, json={"overlap": overlap, "force": force})
+    echo(rotated["key"])
 
 
 @commands.command("revoke")
 @asynchronous
 async def revoke_key(name: NameArgument, url: UrlOption = None, key: KeyOption = None) -> None:
     """Revoke a key at once and for good."""
-    async with desk(url, key, LocalKeys, RemoteKeys) as keys:
-        await keys.revoke(name)
-    say(f"The key {name} is revoked.")
+    async with open_backend(url, key) as backend:
+        await backend.call("DELETE", f"/keys/{await _find_key_id(backend, name)}")
+    echo(f"The key {name} is revoked.")
+
+
+async def read_keys(backend: AsyncClient, **filters: Any) -> list[KeyResponse]:
+    """Return all keys that match `status` and `text`, by name."""
+    rows: list[dict[str, Any]] = []
+    while len(rows) % _PAGE_SIZE == 0:
+        params = {**filters, "page": len(rows) // _PAGE_SIZE + 1, "page_size": _PAGE_SIZE}
+        page = await backend.call("GET", "/keys", params=params)
+        rows += page
+        if not page:
+            break
+    return [KeyResponse.model_validate(row) for row in rows]
+
+
+async def _find_key_id(backend: AsyncClient, name: str) -> str:
+    """Raises `KeyNotFoundException`."""
+    for row in await read_keys(backend, text=name):
+        if row.name == name:
+            return row.key_id
+    raise KeyNotFoundException(name)
 
 
 def _cells(row: KeyResponse) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.shared import asynchronous, counted, new_file, say, settings, tell
+from app.cli.shared import asynchronous, counted, echo, echo_err, new_file, settings
 from app.context import open_context
 from app.services.profiles import links_csv
 from app.services.shared import import_files
@@ -44,8 +44,8 @@ async def import_links(
                 progress=progress,
             )
     for bad in report.bad_lines:
-        tell(f"line {bad.line}: {bad.reason}")
-    say(f"{report.linked} linked, {len(report.bad_lines)} bad lines")
+        echo_err(f"line {bad.line}: {bad.reason}")
+    echo(f"{report.linked} linked, {len(report.bad_lines)} bad lines")
     raise typer.Exit(1 if report.bad_lines else 0)
 
 
@@ -64,4 +64,4 @@ async def export_links(
     with new_file(file) as stream:
         async with open_context(settings()) as context:
             written = await links_csv.export_links(context.database, stream, everything=everything)
-    say(f"{written} written to {file}")
+    echo(f"{written} written to {file}")

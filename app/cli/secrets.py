@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.shared import asynchronous, counted, settings, tell, tell_accounts
+from app.cli.shared import asynchronous, counted, echo_accounts, echo_err, settings
 from app.context import open_context
 from app.services.tokens import key_rotation
 from app.services.webhooks import key_rotation as webhook_secrets
@@ -39,11 +39,11 @@ async def rotate() -> None:
         webhooks = await webhook_secrets.rotate(
             context.database, WebhookVault(key_ring=context.settings.key_ring)
         )
-    tell_accounts("opened by no key, left as it is", report.unreadable)
+    echo_accounts("opened by no key, left as it is", report.unreadable)
     for webhook_id in webhooks.unreadable:
-        tell(f"webhook {webhook_id}: its secret is opened by no key, left as it is")
+        echo_err(f"webhook {webhook_id}: its secret is opened by no key, left as it is")
     if report.left:
-        tell(
+        echo_err(
             "Another process writes by another key; give all the same first of ENCRYPTION_KEYS, then run again."
         )
     print(

@@ -1,4 +1,4 @@
-"""`webhooks`: who is told of events."""
+"""`webhooks`: the addresses that receive events."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -6,15 +6,23 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from app.api.schemas.webhook import CreateWebhookRequest, ReplayWebhookRequest, WebhookResponse
-from app.cli.desk import KeyOption, UrlOption, desk
-from app.cli.shared import asynchronous, say
-from app.cli.webhook_desk import LocalWebhooks, RemoteWebhooks
+from app.api.schemas.webhook import (
+    CreateWebhookRequest,
+    ReplayedWebhookResponse,
+    ReplayWebhookRequest,
+    TestedWebhookResponse,
+    WebhookResponse,
+)
+from app.cli.backend import KeyOption, UrlOption, check_id, open_backend
+from app.cli.shared import asynchronous, echo
+from app.client.exchange import segment
 from app.models import WebhookStatus
 
 commands = typer.Typer(no_args_is_help=True, help="Manage webhooks, the addresses that receive events.")
 
-WebhookId = Annotated[str, typer.Argument(help="Id of the webhook, as `webhooks list` shows it.")]
+WebhookId = Annotated[
+    str, typer.Argument(help="Id of the webhook, as `webhooks list` shows it.", callback=check_id)
+]
 
 
 @commands.command("create")
@@ -43,7 +51,7 @@ async def create_webhook(
 ) -> None:
     """Create a webhook and print its id and its secret. The secret cannot be shown again."""
     try:
-        wanted = CreateWebhookRequest(
+        request = CreateWebhookRequest(
             url=url,
             name=name,
             event_types=event_type or [],
@@ -52,31 +60,31 @@ async def create_webhook(
         )
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
-    async with desk(service_url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        webhook_id, secret = await webhooks.create(wanted)
-    say(webhook_id)
-    say(secret)
+    async with open_backend(service_url, key) as backend:
+        created = await backend.call("POST", "/webhooks", json=request.model_dump(mode="json"))
+    echo(created["id"])
+    echo(created["secret"])
 
 
 @commands.command("list")
 @asynchronous
 async def list_webhooks(url: UrlOption = None, key: KeyOption = None) -> None:
     """List the webhooks with their number of pending and parked deliveries."""
-    async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        found = await webhooks.listed()
-    for each in found:
+    async with open_backend(url, key) as backend:
+        rows = await backend.call("GET", "/webhooks")
+    for each in map(WebhookResponse.model_validate, rows):
         counts = f"{each.pending} pending, {each.parked} parked"
-        say(f"{each.id}  {each.status}  {counts}  {each.url}  {each.name}".rstrip())
+        echo(f"{each.id}  {each.status}  {counts}  {each.url}  {each.name}".rstrip())
 
 
 @commands.command("show")
 @asynchronous
 async def show_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
     """Show one webhook, a line for each field."""
-    async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        found = await webhooks.get(webhook_id)
-    for name, value in _lines(found).items():
-        say(f"{name}: {value}")
+    async with open_backend(url, key) as backend:
+        row = await backend.call("GET", _path(webhook_id))
+    for name, value in _lines(WebhookResponse.model_validate(row)).items():
+        echo(f"{name}: {value}")
 
 
 @commands.command("rotate")
@@ -96,35 +104,38 @@ async def rotate_webhook(
     key: KeyOption = None,
 ) -> None:
     """Replace the secret by a new one and print it. It cannot be shown again."""
-    async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        say(await webhooks.rotate(webhook_id, overlap=round(hours * 3600), force=force))
+    async with open_backend(url, key) as backend:
+        body = {"overlap_seconds": round(hours * 3600), "force": force}
+        rotated = await backend.call("POST", _path(webhook_id, "/rotate"), json=body)
+    echo(rotated["secret"])
 
 
 @commands.command("pause")
 @asynchronous
 async def pause_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
     """Send nothing until the webhook is resumed. Its events wait, and are lost only when retention deletes them."""
-    async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        await webhooks.pause(webhook_id)
-    say(f"The webhook {webhook_id} is paused.")
+    async with open_backend(url, key) as backend:
+        await backend.call("POST", _path(webhook_id, "/pause"))
+    echo(f"The webhook {webhook_id} is paused.")
 
 
 @commands.command("resume")
 @asynchronous
 async def resume_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
     """Resume a paused webhook, and send at once all deliveries that wait for another attempt."""
-    async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        await webhooks.resume(webhook_id)
-    say(f"The webhook {webhook_id} is active.")
+    async with open_backend(url, key) as backend:
+        await backend.call("POST", _path(webhook_id, "/resume"))
+    echo(f"The webhook {webhook_id} is active.")
 
 
 @commands.command("test")
 @asynchronous
 async def try_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
     """Send the event `webhook.test` now. Exit code 1 when the receiver does not accept it."""
-    async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        answer = await webhooks.test(webhook_id)
-    say(f"{answer.status_code or answer.error} in {answer.milliseconds} ms")
+    async with open_backend(url, key) as backend:
+        tested = await backend.call("POST", _path(webhook_id, "/test"))
+    answer = TestedWebhookResponse.model_validate(tested)
+    echo(f"{answer.status_code or answer.error} in {answer.milliseconds} ms")
     raise typer.Exit(0 if answer.delivered else 1)
 
 
@@ -142,21 +153,27 @@ async def replay_webhook(
     """Send past events again, delivered or not: all since a time, or all from one event on."""
     if (since is None) == (event_id is None):
         raise typer.BadParameter("needs one of --since and --event-id")
-    wanted = ReplayWebhookRequest(since=since and since.replace(tzinfo=UTC), event_id=event_id)
-    async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        begun = await webhooks.replay(webhook_id, wanted)
-    when = " once it is resumed" if begun.status is WebhookStatus.PAUSED else ""
-    first = begun.from_event_id
-    say(f"Sending from event {first} on{when}." if first else "Nothing to send again.")
+    request = ReplayWebhookRequest(since=since and since.replace(tzinfo=UTC), event_id=event_id)
+    async with open_backend(url, key) as backend:
+        body = request.model_dump(mode="json")
+        begun = await backend.call("POST", _path(webhook_id, "/replay"), json=body)
+    replay = ReplayedWebhookResponse.model_validate(begun)
+    when = " once it is resumed" if replay.status is WebhookStatus.PAUSED else ""
+    first = replay.from_event_id
+    echo(f"Sending from event {first} on{when}." if first else "Nothing to send again.")
 
 
 @commands.command("delete")
 @asynchronous
 async def delete_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
     """Delete a webhook with its secret and its deliveries."""
-    async with desk(url, key, LocalWebhooks, RemoteWebhooks) as webhooks:
-        await webhooks.delete(webhook_id)
-    say(f"The webhook {webhook_id} is deleted.")
+    async with open_backend(url, key) as backend:
+        await backend.call("DELETE", _path(webhook_id))
+    echo(f"The webhook {webhook_id} is deleted.")
+
+
+def _path(webhook_id: str, action: str = "") -> str:
+    return f"/webhooks/{segment(webhook_id)}{action}"
 
 
 def _lines(found: WebhookResponse) -> dict[str, object]:

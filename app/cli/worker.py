@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import main as web
-from app.cli.shared import asynchronous, settings, tell
+from app.cli.shared import asynchronous, echo_err, settings
 from app.context import open_context
 from app.services.workers.base import PeriodicWorker
 
@@ -33,5 +33,5 @@ async def run_worker_once(
             known = [each.name for each in context.workers.workers if isinstance(each, PeriodicWorker)]
             raise typer.BadParameter(f"there is no such worker; there are: {', '.join(known)}")
         if not await found.run_once():
-            tell(f"Another process runs '{name}' now; try again when it has ended.")
+            echo_err(f"Another process runs '{name}' now; try again when it has ended.")
             raise typer.Exit(1)

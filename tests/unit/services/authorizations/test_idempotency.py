@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.following import source_of
+from app.cli.batch_watch import hash_source
 from app.models import ConsentMode
 from app.services.authorizations.idempotency import fingerprint
 from app.services.authorizations.service import AuthorizationCommand
@@ -82,5 +82,5 @@ def test_a_fingerprint_fits_its_column_and_stays_what_it_is():
 def test_the_key_of_a_file_stays_when_an_option_is_added():
     given = {"api_app": "AIOTT1", "max_running": None, "stop_percent": 5}
     first = hashlib.sha256(b"file('AIOTT1', None, 5)").hexdigest()
-    assert source_of(b"file", given) == source_of(b"file", {"colour": None, **given}) == first
-    assert source_of(b"file", {"colour": "red", **given}) != first
+    assert hash_source(b"file", given) == hash_source(b"file", {"colour": None, **given}) == first
+    assert hash_source(b"file", {"colour": "red", **given}) != first

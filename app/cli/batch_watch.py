@@ -1,35 +1,45 @@
-"""`python -m app authorize accounts.csv`: a batch made, or found again, followed to its end, and reported."""
+"""Follow a batch for `authorize`: create it, or find it again, watch it to its end, and report."""
 
 import asyncio
 import csv
 import hashlib
 import json
 import signal
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final, cast
+from typing import Final, Unpack, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from app.cli.batch_desk import BatchDesk
-from app.client import Batch, BatchRow
+from app.cli.backend import LocalClient
+from app.client import AsyncClient, Batch, BatchRow
 from app.client.options import BatchOptions
-from app.services.batches.service import PlacedBatch
+from app.services.batches import rows as batch_rows
+from app.services.batches.creation import BatchCommand
+from app.services.batches.rows import RowDefaults
+from app.services.keys.service import COMMAND_LINE
+from app.services.workers.base import WorkerGroup
 from app.utils.foreign_text import neutralised, visible
+from app.utils.logger import setup_logging
 from app.utils.tasks import wait_for_event
 
 COLUMNS: Final = ("row", "account_id", "api_app", "session_id", "existing", "status", "error_code", "error")
 
 _FIRST_OPTIONS: Final = ("api_app", "max_running", "stop_percent")
 _POLL: Final = 0.5
+_SERVICE_POLL: Final = 2.0
+"""Seconds; a key has 100 requests a minute, for its other users, too."""
 _QUIET: Final = 20.0
-"""Seconds without a start until the user is told that nobody works."""
+"""Seconds without a start until the user gets the advice."""
+_LOCAL_ADVICE: Final = "does a service or a worker run? --work does the work in this process."
+_SERVICE_ADVICE: Final = "do the service's workers run? Its GET /health/ready says so."
 
 
 @dataclass(frozen=True)
@@ -49,31 +59,58 @@ class AuthorizeOptions:
     """Make none, and follow this one."""
 
 
-async def authorize_file(desk: BatchDesk, options: AuthorizeOptions, *, out: Console, err: Console) -> bool:
+async def authorize_file(
+    backend: AsyncClient, options: AuthorizeOptions, *, out: Console, err: Console
+) -> bool:
     """Authorize a file; return whether every row was authorised. A signal ends the following, not the batch.
 
     Raises `InvalidRequestException`, `BatchEmptyException` and what else a batch is refused for, or `ServiceError`.
     """
     content = options.file.read_bytes()
     with _signalled() as stopping:
-        placed = await _place(desk, content, options)
+        batch_id, is_new = await _place(backend, content, options)
         with _progress(err) as progress:
             progress.console.print(
-                visible(_of_batch(placed, options)), markup=False, highlight=False, soft_wrap=True
+                visible(_title(batch_id, is_new, options)), markup=False, highlight=False, soft_wrap=True
             )
-            async with desk.working(is_wanted=options.work, quietly=err.is_terminal):
-                batch = await _follow(desk, placed.batch_id, stopping, progress, options)
+            async with _working(backend, options, is_quiet=err.is_terminal):
+                batch = await _follow(backend, batch_id, stopping, progress, options)
         if batch is None:
-            _tell_how_to_go_on(err, placed.batch_id)
+            _print_how_to_continue(err, batch_id)
             return False
-        results = [row async for row in desk.batch_results(placed.batch_id)]
+        results = [row async for row in backend.batch_results(batch_id)]
     write_results(options.results, results)
     _print_summary(out, batch, results, options.results)
     return all(result.status == "completed" for result in results)
 
 
+async def place_batch(
+    backend: AsyncClient, content: bytes, *, source: str, again: bool, **options: Unpack[BatchOptions]
+) -> tuple[str, bool]:
+    """Create the batch of a CSV, or find the one of the same `source`; return its id, and whether it is new.
+
+    The database knows a source for ever, and forgets it with `again`; a service for 24 hours, the life of an
+    idempotency key, and one that was made `again` not at all.
+    """
+    if not isinstance(backend, LocalClient):
+        made = await backend.make_batch(content, idempotency_key=None if again else source, **options)
+        return made.batch_id, not made.existing
+    context = backend.context
+    defaults, max_rows = RowDefaults(options.get("api_app")), context.settings.max_batch_rows
+    command = BatchCommand(
+        batch_rows.from_csv(content, defaults, max_rows=max_rows),
+        max_running=options.get("max_running"),
+        stop_percent=options.get("stop_percent"),
+    )
+    async with context.database.transaction() as db:
+        if again:
+            await context.sessions.batches.forget_source(db, source, caller=COMMAND_LINE)
+        placed = await context.sessions.batches.request(db, command, caller=COMMAND_LINE, source_hash=source)
+    return placed.batch_id, placed.is_new
+
+
 def write_results(path: Path, results: Sequence[BatchRow]) -> None:
-    """The whole file or none of it."""
+    """Write a line for each row: the whole file or none of it."""
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f".{path.name}-", delete=False, encoding="utf-8", newline=""
     ) as file:
@@ -102,7 +139,7 @@ def _status(result: BatchRow) -> str:
 
 @contextmanager
 def _signalled() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C and SIGTERM set, in place of what they do otherwise."""
+    """Yield an event that Ctrl-C and SIGTERM set, instead of ending the process."""
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
@@ -113,21 +150,40 @@ def _signalled() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def _place(desk: BatchDesk, content: bytes, options: AuthorizeOptions) -> PlacedBatch:
-    """The same file with the same options is the same batch."""
+async def _place(backend: AsyncClient, content: bytes, options: AuthorizeOptions) -> tuple[str, bool]:
+    """Return the batch's id, and whether it is new: the same file with the same options is the same batch."""
     if options.batch_id is not None:
-        return PlacedBatch(options.batch_id, is_new=False)
+        return options.batch_id, False
     given = {
         "api_app": options.api_app,
         "max_running": options.max_running,
         "stop_percent": options.stop_percent,
     }
-    source = source_of(content, given)
+    source = hash_source(content, given)
     named = cast(BatchOptions, {name: value for name, value in given.items() if value is not None})
-    return await desk.place(content, source=source, again=options.again, **named)
+    return await place_batch(backend, content, source=source, again=options.again, **named)
 
 
-def source_of(content: bytes, given: Mapping[str, object]) -> str:
+@asynccontextmanager
+async def _working(backend: AsyncClient, options: AuthorizeOptions, *, is_quiet: bool) -> AsyncIterator[None]:
+    """Run the authorization worker in this process for `--work`; at the end its running sessions may finish."""
+    if not isinstance(backend, LocalClient):
+        yield
+        return
+    context = backend.context
+    if is_quiet:
+        # `sys.stderr` is rich's stand-in now, which writes above the bar; the usual lines would drown it.
+        setup_logging(level="WARNING", environment=context.settings.environment, stream=sys.stderr)
+    worker = context.workers.named("authorization")
+    group = WorkerGroup([worker] if options.work and worker is not None else [])
+    group.start()
+    try:
+        yield
+    finally:
+        await group.stop(grace=context.settings.shutdown_grace)
+
+
+def hash_source(content: bytes, given: Mapping[str, object]) -> str:
     """Return the key of the batch that a file makes with these options; one that is None is not given.
 
     Batches are found by it for ever. So the first three options stand as the first release wrote them, and a later
@@ -139,10 +195,10 @@ def source_of(content: bytes, given: Mapping[str, object]) -> str:
     return hashlib.sha256(content + f"{first!r}{more}".encode()).hexdigest()
 
 
-def _of_batch(placed: PlacedBatch, options: AuthorizeOptions) -> str:
-    if placed.is_new or options.batch_id is not None:
-        return f"Batch {placed.batch_id} of {options.file}"
-    return f"Batch {placed.batch_id}: {options.file} made it earlier; --again makes a new one"
+def _title(batch_id: str, is_new: bool, options: AuthorizeOptions) -> str:
+    if is_new or options.batch_id is not None:
+        return f"Batch {batch_id} of {options.file}"
+    return f"Batch {batch_id}: {options.file} made it earlier; --again makes a new one"
 
 
 def _progress(err: Console) -> Progress:
@@ -151,23 +207,29 @@ def _progress(err: Console) -> Progress:
 
 
 async def _follow(
-    desk: BatchDesk, batch_id: str, stopping: asyncio.Event, progress: Progress, options: AuthorizeOptions
+    backend: AsyncClient,
+    batch_id: str,
+    stopping: asyncio.Event,
+    progress: Progress,
+    options: AuthorizeOptions,
 ) -> Batch | None:
-    """The batch when it has ended; None when the user does not want to wait."""
+    """Return the batch when it has ended; None when the user does not want to wait."""
+    is_local = isinstance(backend, LocalClient)
+    poll, advice = (_POLL, _LOCAL_ADVICE) if is_local else (_SERVICE_POLL, _SERVICE_ADVICE)
     task = progress.add_task("waiting")
-    ended, quiet_since, is_told = -1, monotonic(), options.work
+    ended, quiet_since, is_advised = -1, monotonic(), options.work
     while True:
-        batch = await desk.batch(batch_id)
+        batch = await backend.batch(batch_id)
         done = batch.accepted - batch.open
         progress.update(task, total=batch.accepted, completed=done, description=_state(batch))
         if batch.is_ended:
             return batch
         if batch.counts.get("in_progress") or done != ended:
             ended, quiet_since = done, monotonic()
-        elif not is_told and monotonic() - quiet_since > _QUIET:
-            is_told = True
-            progress.console.print(f"Nothing has started for {_QUIET:g} s: {desk.advice}", soft_wrap=True)
-        if await wait_for_event(stopping, max(_POLL, desk.poll)):
+        elif not is_advised and monotonic() - quiet_since > _QUIET:
+            is_advised = True
+            progress.console.print(f"Nothing has started for {_QUIET:g} s: {advice}", soft_wrap=True)
+        if await wait_for_event(stopping, poll):
             return None
 
 
@@ -178,7 +240,7 @@ def _state(batch: Batch) -> str:
     return visible(", ".join(parts)) or "waiting"
 
 
-def _tell_how_to_go_on(err: Console, batch_id: str) -> None:
+def _print_how_to_continue(err: Console, batch_id: str) -> None:
     err.print(
         visible(
             f"The batch {batch_id} is not cancelled: a service or a worker goes on with it.\n"

@@ -12,10 +12,11 @@ from rich.console import Console
 from sqlalchemy import select
 
 from app import client
-from app.cli import following
-from app.cli.batch_desk import LocalBatches
-from app.cli.following import AuthorizeOptions, authorize_file, write_results
+from app.cli import batch_watch
+from app.cli.backend import LocalClient
+from app.cli.batch_watch import AuthorizeOptions, authorize_file, place_batch, write_results
 from app.client import BatchRow
+from app.client.options import BatchOptions
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchStatus, utc_now
@@ -26,10 +27,10 @@ from tests.fixtures.waiting import eventually
 
 
 @pytest_asyncio.fixture
-async def desk(open_services: OpenContext) -> AsyncIterator[LocalBatches]:
+async def backend(open_services: OpenContext) -> AsyncIterator[LocalClient]:
     """A process of its own."""
-    async with open_services() as context:
-        yield LocalBatches(context)
+    async with open_services() as context, LocalClient(context) as local:
+        yield local
 
 
 @pytest.fixture
@@ -40,16 +41,16 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_one_who_waits_for_nobody_is_told(
-    desk: LocalBatches, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+    backend: LocalClient, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """And goes on waiting; then another process does the work."""
-    monkeypatch.setattr(following, "_QUIET", 0.1)
-    monkeypatch.setattr(following, "_POLL", 0.02)
+    monkeypatch.setattr(batch_watch, "_QUIET", 0.1)
+    monkeypatch.setattr(batch_watch, "_POLL", 0.02)
     await add_accounts(database, ["alice", "bob"])
     out, said = io.StringIO(), io.StringIO()
     options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), api_app="AIOTT1")
     waiting = asyncio.create_task(
-        authorize_file(desk, options, out=Console(file=out), err=Console(file=said, width=200))
+        authorize_file(backend, options, out=Console(file=out), err=Console(file=said, width=200))
     )
     await eventually(lambda: "--work does the work in this process" in said.getvalue(), seconds=60)
     batch_id = said.getvalue().split()[1]
@@ -63,10 +64,10 @@ async def test_one_who_waits_for_nobody_is_told(
 
 
 async def test_an_account_that_was_open_already_is_waited_for(
-    desk: LocalBatches, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+    backend: LocalClient, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """The second file's batch has no session of its own."""
-    monkeypatch.setattr(following, "_POLL", 0.02)
+    monkeypatch.setattr(batch_watch, "_POLL", 0.02)
     await add_accounts(database, ["alice", "bob"])
     other = file.with_name("other.csv")
     other.write_text("account_id\nbob\nalice\n")
@@ -74,7 +75,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
     for path in (file, other):
         options = AuthorizeOptions(file=path, results=path.with_suffix(".out"), api_app="AIOTT1")
         console = Console(file=io.StringIO())
-        waiting.append(asyncio.create_task(authorize_file(desk, options, out=console, err=console)))
+        waiting.append(asyncio.create_task(authorize_file(backend, options, out=console, err=console)))
 
     async def are_placed() -> bool:
         return await count(database, Batch) == 2
@@ -90,23 +91,24 @@ async def test_an_account_that_was_open_already_is_waited_for(
 
 
 async def test_a_batch_is_followed_by_its_id(
-    desk: LocalBatches, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
+    backend: LocalClient, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """Whatever has become of its file, and of later batches of it."""
-    monkeypatch.setattr(following, "_POLL", 0.02)
+    monkeypatch.setattr(batch_watch, "_POLL", 0.02)
     await add_accounts(database, ["alice", "bob"])
     console = Console(file=(said := io.StringIO()), width=200)
-    placed = await desk.place(file.read_bytes(), source="s", again=False, api_app="AIOTT1")
-    await desk.place(file.read_bytes(), source="s", again=True, api_app="AIOTT1")
+    content, named = file.read_bytes(), BatchOptions(api_app="AIOTT1")
+    batch_id, _ = await place_batch(backend, content, source="s", again=False, **named)
+    await place_batch(backend, content, source="s", again=True, **named)
     file.write_text("")
-    options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), batch_id=placed.batch_id)
-    waiting = asyncio.create_task(authorize_file(desk, options, out=console, err=console))
+    options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), batch_id=batch_id)
+    waiting = asyncio.create_task(authorize_file(backend, options, out=console, err=console))
     await context.sessions.pacing.reconcile()
-    for row in await under_way(database, placed.batch_id):
+    for row in await under_way(database, batch_id):
         await end(context, row)
-    await context.sessions.pacing.pace(placed.batch_id)
+    await context.sessions.pacing.pace(batch_id)
     assert await asyncio.wait_for(waiting, 60)
-    assert f"Batch {placed.batch_id}: completed" in said.getvalue()
+    assert f"Batch {batch_id}: completed" in said.getvalue()
     assert await count(database, Batch) == 2
 
 
@@ -132,7 +134,7 @@ def test_results_are_written_as_a_table(tmp_path: Path):
     write_results(path, [result(1, existing=True), rejected, result(3, status=None)])
     with path.open(newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
-    assert tuple(header) == following.COLUMNS
+    assert tuple(header) == batch_watch.COLUMNS
     assert [line[5] for line in lines] == ["completed", "rejected", "forgotten"]
     assert lines[0][4] == "yes"
     assert lines[1][7] == 'say "a, b"\nagain'
@@ -145,7 +147,7 @@ def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monke
     def fail(_result: BatchRow) -> list[str]:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(following, "_line", fail)
+    monkeypatch.setattr(batch_watch, "_line", fail)
     with pytest.raises(OSError, match="full"):
         write_results(path, [result(1)])
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("results.csv", "old")]
@@ -169,5 +171,5 @@ def test_what_a_service_answers_controls_no_terminal(tmp_path: Path):
         max_running=1, stop_percent=1, stop_window=1, requested_by="a", created_at=now, started_at=now,
         completed_at=now, counts={}, eta_seconds=None,
     )  # fmt: skip
-    following._print_summary(out=Console(file=out), batch=batch, results=[], path=tmp_path)
+    batch_watch._print_summary(out=Console(file=out), batch=batch, results=[], path=tmp_path)
     assert r"([/x]\x1b[2J[link=http://evil]a)" in out.getvalue()
