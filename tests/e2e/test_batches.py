@@ -158,7 +158,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.long
-async def test_a_file_is_authorised_in_this_process(
+async def test_command_authorises_a_file_in_its_own_process(
     runner: Commands, synced: dict[str, str], tmp_path: Path, own: SandboxProcess
 ):
     good, bad = own.info.accounts[0], own.info.accounts[1]
@@ -196,7 +196,7 @@ async def test_a_file_is_authorised_in_this_process(
         await database.close()
 
 
-async def test_after_ctrl_c_a_second_run_goes_on(
+async def test_second_run_continues_after_ctrl_c(
     runner: Commands, synced: dict[str, str], tmp_path: Path, own: SandboxProcess
 ):
     accounts = list(islice(own.info.accounts, 6))
@@ -266,7 +266,7 @@ async def test_a_batch_is_cancelled_by_command(
     assert "4 BATCH_CANCELLED" in ended.output
 
 
-async def test_files_that_cannot_be_used(runner: Commands, synced: dict[str, str], tmp_path: Path):
+async def test_unusable_files_are_refused(runner: Commands, synced: dict[str, str], tmp_path: Path):
     empty = write(tmp_path / "empty.csv", [])
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("id;app\n")

@@ -83,7 +83,7 @@ async def next_look(harness: ServiceHarness) -> None:
     await eventually(is_later, 60)
 
 
-async def test_a_revoked_chain_mends_itself(healing: ServiceHarness, account: str):
+async def test_revoked_chain_is_repaired(healing: ServiceHarness, account: str):
     await revoked_by_its_owner(healing, account)
     await healing.admin.set_fault("local.start", "delay", account=account, seconds=4, times=1)
     assert (await call(healing, "POST", account, "verify"))["error_code"] == "REAUTHORIZATION_REQUIRED"
@@ -98,7 +98,7 @@ async def test_a_revoked_chain_mends_itself(healing: ServiceHarness, account: st
     await healing.nothing_left(account)
 
 
-async def test_a_person_is_asked_once_where_it_fails(healing: ServiceHarness, account: str):
+async def test_failed_repair_asks_for_a_person_once(healing: ServiceHarness, account: str):
     """The next session of its own would come a day later."""
     await revoked_by_its_owner(healing, account)
     await healing.admin.set_fault("provider.authorize", "signed_out", account=account)

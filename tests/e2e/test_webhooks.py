@@ -118,7 +118,7 @@ async def call(
     return answer.json()["data"]
 
 
-async def test_the_commands_do_what_they_say(sqlite_url: str, tmp_path: Path):
+async def test_webhook_commands_work(sqlite_url: str, tmp_path: Path):
     environment = settings_of(sqlite_url)
     async with running_receiver() as receiver, commands(tmp_path / "cli") as run:
 

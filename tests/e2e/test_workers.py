@@ -108,7 +108,7 @@ async def test_three_workers_complete_eighteen_sessions_each_once(
     assert seen.most_of_one_profile == 1
 
 
-async def test_what_a_killed_worker_ran_ends_elsewhere(
+async def test_session_of_a_killed_worker_ends_elsewhere(
     crowd: SandboxProcess, folder: Path, accounts: list[str], postgresql_url: str
 ):
     mine = take(accounts, 6)
@@ -155,7 +155,7 @@ async def test_a_worker_that_is_asked_to_stop_ends_what_it_runs_and_takes_nothin
 
 
 @pytest.mark.long
-async def test_the_most_urgent_come_first(
+async def test_most_urgent_sessions_run_first(
     crowd: SandboxProcess, folder: Path, accounts: list[str], postgresql_url: str
 ):
     mine = take(accounts, 4)

@@ -166,7 +166,7 @@ def test_every_route_has_an_entry(routes: dict[str, Any]):
     assert all(isinstance(routes[name], KeyFirstRoute) for name in ROUTES)
 
 
-async def test_every_route_with_every_kind_of_key(quiet_api: Api, routes: dict[str, Any]):
+async def test_every_route_answers_each_kind_of_key_as_its_entry_says(quiet_api: Api, routes: dict[str, Any]):
     """In one test, as it is a thousand requests to one application."""
     del quiet_api.client.headers["X-API-Key"]
     keys = await all_keys(quiet_api)
@@ -231,7 +231,7 @@ LISTS: list[tuple[str, Callable[[Any], Any]]] = [
 ]
 
 
-async def test_a_list_holds_what_is_in_reach(quiet_api: Api):
+async def test_list_holds_the_rows_within_the_keys_scope(quiet_api: Api):
     things = [await make_things(quiet_api, number) for number in (1, 2)]
     anna = AccessScope.of([APP], ["anna_1*"])
     headers = await quiet_api.key(Scope.AUTHORIZE, Scope.PROFILES, name="anna", reach=anna)

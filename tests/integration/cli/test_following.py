@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def test_one_who_waits_for_nobody_is_told(
+async def test_caller_without_a_running_worker_is_warned(
     desk: LocalBatches, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """And goes on waiting; then another process does the work."""
@@ -162,7 +162,7 @@ def test_results_hold_no_formulas_and_are_read_again_as_they_were(tmp_path: Path
     assert [row.account_id for row in again] == [each.strip() for each in bad]
 
 
-def test_what_a_service_answers_controls_no_terminal(tmp_path: Path):
+def test_answers_of_a_service_control_no_terminal(tmp_path: Path):
     out, now = io.StringIO(), utc_now()
     batch = client.Batch(
         batch_id="b", status="stopped", reason="[/x]\x1b[2J[link=http://evil]a", accepted=0, rejected=0,

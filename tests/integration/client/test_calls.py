@@ -86,9 +86,7 @@ async def test_a_session_is_waited_for(caller: Caller, context: Context, anna: s
     assert await caller.do("session", asked.session_id) == done
 
 
-async def test_a_session_that_fails_is_told_and_can_be_tried_again(
-    caller: Caller, context: Context, anna: str
-):
+async def test_failed_session_is_reported_and_can_be_tried_again(caller: Caller, context: Context, anna: str):
     waiting = asyncio.create_task(caller.do("authorize_and_wait", anna, APP))
     asked = await asked_for(context, anna)
     await end(context, asked, HumanCheckException(anna))
@@ -155,7 +153,7 @@ async def test_a_token_is_asked_for_once_until_it_is_forgotten(
     assert len(await chain.events("token.read")) == 3
 
 
-async def test_a_token_that_there_is_not_costs_nobody_else_the_time(caller: Caller):
+async def test_missing_token_does_not_delay_other_callers(caller: Caller):
     found = await asyncio.gather(
         *(caller.do("token", "nobody", APP) for _ in range(5)), return_exceptions=True
     )
@@ -222,7 +220,7 @@ async def test_refusals_say_what_to_do(caller: Caller, service: Served):
             assert "not-the-key" not in repr(refused.value)
 
 
-async def test_any_other_route_can_be_called(caller: Caller):
+async def test_caller_can_call_any_other_route(caller: Caller):
     name = secrets.token_hex(4)
     made = await caller.do("call", "POST", "/keys", json={"name": name, "scopes": ["events"]})
     (listed,) = await caller.do("call", "GET", "/keys", params={"text": name})

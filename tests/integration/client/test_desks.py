@@ -55,7 +55,7 @@ async def webhooks(
         yield remote
 
 
-async def test_a_key_from_its_making_to_its_end(
+async def test_key_lives_from_creation_to_revocation(
     keys: LocalKeys | RemoteKeys, context: Context, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(key_desk, "_PAGE", 1)
@@ -92,7 +92,7 @@ async def test_a_restricted_key_makes_a_webhook_of_its_own_reach(
     await LocalWebhooks(context).delete(webhook_id)
 
 
-async def test_a_webhook_from_its_making_to_its_end(
+async def test_webhook_lives_from_creation_to_deletion(
     webhooks: LocalWebhooks | RemoteWebhooks, context: Context
 ):
     async with running_receiver() as receiver:

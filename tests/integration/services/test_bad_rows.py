@@ -55,7 +55,7 @@ async def test_a_time_that_python_cannot_hold_is_read_as_the_last_or_first(
     assert found == read
 
 
-async def test_sessions_with_a_start_in_the_year_58879_keep_no_other_back(
+async def test_sessions_with_a_start_in_the_year_58879_do_not_block_others(
     database: Database, context: Context, add_session: AddRow
 ):
     """As an older version left them: PostgreSQL's own date, SQLite's none."""
@@ -76,7 +76,7 @@ async def test_sessions_with_a_start_in_the_year_58879_keep_no_other_back(
 
 
 @pytest.mark.parametrize("step", ["recover_lost", "end_expired"])
-async def test_a_row_that_cannot_be_changed_keeps_no_other_back(
+async def test_row_that_cannot_be_changed_does_not_block_others(
     database: Database,
     context: Context,
     add_session: AddRow,
@@ -123,7 +123,7 @@ async def test_an_outage_is_not_taken_for_a_bad_row(
 
 
 @pytest.mark.parametrize("failing", ["end_expired", "recover_lost", "deliver_waiting"])
-async def test_each_step_of_the_look_after_waiting_sessions_fails_alone(
+async def test_each_step_of_the_reconciliation_fails_alone(
     context: Context, monkeypatch: pytest.MonkeyPatch, failing: str
 ):
     done: list[str] = []
@@ -148,7 +148,7 @@ async def test_each_step_of_the_look_after_waiting_sessions_fails_alone(
     assert worker.status.consecutive_failures == 1
 
 
-async def test_a_batch_that_cannot_be_looked_after_keeps_no_session_back(
+async def test_batch_that_cannot_be_reconciled_does_not_block_sessions(
     context: Context, add_session: AddRow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     await add_session()
@@ -170,7 +170,7 @@ async def test_a_batch_that_cannot_be_looked_after_keeps_no_session_back(
     assert logged(caplog, "batch.not_looked_after")
 
 
-async def test_a_credential_that_cannot_be_taken_keeps_no_other_back(
+async def test_credential_that_cannot_be_taken_does_not_block_others(
     sandbox_context: Context, admin: SandboxAdmin, monkeypatch: pytest.MonkeyPatch
 ):
     chains = await due_chains(sandbox_context, admin, 3)

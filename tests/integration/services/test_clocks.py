@@ -39,7 +39,7 @@ async def seconds_left(database: Database, table: type[AuthorizationSession] | t
 
 
 @pytest.mark.parametrize("plus", [0.0, 20.0, -0.00001, 90_000.5])
-async def test_the_database_tells_the_time(database: Database, add_session: AddRow, plus: float):
+async def test_database_clock_decides(database: Database, add_session: AddRow, plus: float):
     await add_session(not_before=utc_now() + timedelta(seconds=plus))
     of_row = AuthorizationSession.not_before
     async with database.reading() as db:
@@ -70,7 +70,7 @@ async def test_a_claim_lives_in_the_eyes_of_a_clock_that_differs(
     assert 10 < await seconds_left(database, AuthorizationSession) <= 20
 
 
-async def test_nor_is_one_lost_that_a_clock_behind_has_made(
+async def test_claim_made_by_a_clock_behind_is_not_lost(
     open_services: OpenContext, database: Database, add_session: AddRow, set_clock: SetClock
 ):
     row = await add_session()

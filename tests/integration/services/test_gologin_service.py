@@ -70,7 +70,7 @@ def ignore(_stage: SessionStage) -> None:
     pass
 
 
-async def test_it_runs_under_a_lease_and_is_stopped_at_the_end(
+async def test_profile_runs_under_a_lease_and_is_stopped_at_the_end(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):
     stages: list[SessionStage] = []
@@ -100,7 +100,7 @@ async def test_a_cookie_that_was_set_just_before_the_end_is_kept(
     assert cookie["value"] in [each["value"] for each in found if each["name"] == cookie["name"]]
 
 
-async def test_an_error_in_the_middle_stops_it(
+async def test_error_in_the_middle_stops_the_profile(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
 ):
     with pytest.raises(KeyError):
@@ -109,7 +109,7 @@ async def test_an_error_in_the_middle_stops_it(
     assert await all_given_back(sandbox_context, database, admin, known)
 
 
-async def test_a_cancellation_stops_it(
+async def test_cancellation_stops_the_profile(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
 ):
     entered = asyncio.Event()
@@ -136,7 +136,7 @@ async def test_a_browser_that_died_is_stopped_all_the_same(
     assert await all_given_back(sandbox_context, database, admin, known)
 
 
-async def test_one_more_than_the_slots_waits_and_says_so(
+async def test_profile_without_a_free_slot_waits_and_reports_it(
     sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str, second: str
 ):
     waits, stages = asyncio.Event(), []
@@ -348,9 +348,7 @@ async def test_a_browser_with_an_unusable_address_that_cannot_be_stopped_is_quar
     assert row.quarantined_at is not None
 
 
-async def test_a_refused_start_says_it_in_gologins_words(
-    sandbox_context: Context, admin: SandboxAdmin, known: str
-):
+async def test_refused_start_has_gologins_message(sandbox_context: Context, admin: SandboxAdmin, known: str):
     body = {"status": "error", "message": "Profile is running on another device"}
     await admin.set_fault("local.start", "status", status=200, body=body)
     with pytest.raises(GoLoginAPIException, match="Profile is running on another device"):

@@ -46,7 +46,9 @@ def open_with(sandbox_settings: MakeSettings, info: SandboxInfo) -> OpenWith:
     return lambda **changes: open_context(sandbox_settings(oauth_apps={APP: app | changes}))
 
 
-async def test_stored_encrypted_and_handed_out_with_its_secret(chain: Chain, info: SandboxInfo):
+async def test_oauth1_token_is_stored_encrypted_and_handed_out_with_its_secret(
+    chain: Chain, info: SandboxInfo
+):
     row, handed = await chain.living_row(), await chain.get_access_token(min_ttl=3600)
     assert (row.scopes, row.token_expires_at, row.refresh_due_at, row.refresh_token) == ([], None, None, None)
     assert handed.oauth_token_secret is not None
@@ -60,7 +62,7 @@ async def test_stored_encrypted_and_handed_out_with_its_secret(chain: Chain, inf
     assert await whose(info, tokens) == chain.account
 
 
-async def test_it_is_never_refreshed_and_says_so(chain: Chain):
+async def test_oauth1_token_is_never_refreshed(chain: Chain):
     with pytest.raises(TokenNotRefreshableException, match="does not expire"):
         await chain.get_access_token(force=True)
     assert (await chain.living_row()).version == 1
@@ -104,14 +106,14 @@ async def test_a_wrong_secret_of_the_app_breaks_no_account(chain: Chain, open_wi
     assert await chain.usable_grants() == 1
 
 
-async def test_an_app_that_changed_its_kind_is_told(chain: Chain, open_with: OpenWith):
+async def test_app_that_changed_its_kind_is_reported(chain: Chain, open_with: OpenWith):
     async with open_with(kind="oauth2") as context:
         with pytest.raises(UnknownApiAppException):
             await chain.verify(by=context)
 
 
 @pytest.mark.parametrize("already_gone", [False, True])
-async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain, already_gone: bool):
+async def test_revoked_token_is_gone_at_the_provider_and_forgotten(chain: Chain, already_gone: bool):
     if already_gone:
         await chain.admin.revoke_grants(chain.account)
     assert await chain.revoke()

@@ -108,7 +108,7 @@ def test_a_callback_with_another_state_is_refused_whatever_it_says(query: dict[s
 
 
 @given(st.text().filter(lambda text: text != "the-state"))
-def test_no_other_state_is_taken(state: str):
+def test_other_state_is_refused(state: str):
     try:
         query = urlencode({"state": state, "code": "c"})
     except UnicodeEncodeError:
@@ -125,7 +125,7 @@ def test_the_state_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     assert compared == [(b"the-state", b"the-state")]
 
 
-def test_a_declined_consent():
+def test_declined_consent_is_recognised():
     with pytest.raises(ConsentDeclinedException, match="@alice"):
         parse(state="the-state", error="access_denied")
 
@@ -136,12 +136,12 @@ def test_an_error_of_the_provider_is_named():
 
 
 @pytest.mark.parametrize("query", [{}, {"code": ""}])
-def test_a_callback_without_a_code(query: dict[str, str]):
+def test_callback_without_a_code_is_refused(query: dict[str, str]):
     with pytest.raises(ConsentPageException, match="no code"):
         parse(state="the-state", **query)
 
 
-def test_no_half_of_a_secret_is_left_where_the_words_are_cut():
+def test_cut_message_holds_no_part_of_a_secret():
     with pytest.raises(ConsentPageException) as refused:
         parse(state="the-state", error="x" * 290 + " 0a1b2c3d4e5f6071829304a5b6c7")
     assert "0a1b" not in refused.value.message
@@ -169,7 +169,7 @@ def test_oauth1s_verifier_is_taken():
     ],
     ids=str,
 )
-def test_what_oauth1s_callback_may_say_instead(query: dict[str, str], ours: type[Exception]):
+def test_oauth1_callback_without_a_verifier_is_an_error(query: dict[str, str], ours: type[Exception]):
     with pytest.raises(ours):
         parse_oauth1(**query)
 
@@ -186,7 +186,7 @@ def test_what_oauth1s_callback_may_say_instead(query: dict[str, str], ours: type
         (WebDriverException(None), False),
     ],
 )
-def test_which_errors_mean_that_the_browser_is_gone(error: WebDriverException, dead: bool):
+def test_errors_of_a_dead_browser_are_recognised(error: WebDriverException, dead: bool):
     assert is_dead(error) is dead
 
 
@@ -207,7 +207,7 @@ def test_which_errors_mean_that_the_browser_is_gone(error: WebDriverException, d
         (ConsentDeclinedException("alice"), ConsentDeclinedException),
     ],
 )
-def test_what_the_drivers_death_is_called(error: Exception, ours: type[Exception]):
+def test_death_of_the_driver_has_its_own_error(error: Exception, ours: type[Exception]):
     class Controller:
         @contextmanager
         def connect_to_profile(self, request: Any) -> Iterator[None]:

@@ -4,7 +4,7 @@ from app.utils.moving_window import MovingWindow
 from tests.fixtures.clocks import Clock
 
 
-def test_what_is_a_minute_old_does_not_count():
+def test_entry_of_a_minute_ago_does_not_count():
     clock = Clock()
     window = MovingWindow(clock=clock)
     for seconds in (0, 20, 0):
@@ -19,7 +19,7 @@ def test_what_is_a_minute_old_does_not_count():
     assert not window._times
 
 
-def test_it_remembers_only_so_many_names_those_of_late():
+def test_window_remembers_a_limited_number_of_recent_names():
     window = MovingWindow(max_names=10)
     for number in range(100):
         window.add(f"{number}")

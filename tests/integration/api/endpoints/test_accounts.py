@@ -155,7 +155,7 @@ async def test_accounts_are_listed_by_filter_order_and_page(quiet_api: Api):
     assert "sort" in refused(answer, 422, "INVALID_REQUEST")
 
 
-async def test_who_am_i(quiet_api: Api, account: Chain):
+async def test_verify_reports_whose_token_it_is(quiet_api: Api, account: Chain):
     data = answered(await call(quiet_api, "POST", "/accounts/{}/verify", account.account))
     assert (data["username"], data["is_same_account"]) == (account.account, True)
     await account.admin.set_fault("provider.me", "wrong_account", times=1, account=account.account)
@@ -192,7 +192,7 @@ async def test_a_broken_chain_names_the_session_of_its_repair(
 
 
 @pytest.mark.parametrize(("method", "path"), ABOUT_A_TOKEN[:3])
-async def test_what_is_being_revoked_is_not_handed_out(
+async def test_token_that_is_being_revoked_is_not_handed_out(
     quiet_api: Api, account: Chain, method: str, path: str
 ):
     await account.admin.set_fault("provider.revoke", "drop", account=account.account)
@@ -204,7 +204,7 @@ async def test_what_is_being_revoked_is_not_handed_out(
     assert (data, await account.usable_grants()) == ({"status": "revoked"}, 0)
 
 
-async def test_an_expired_token_that_cannot_be_refreshed_now(quiet_api: Api, account: Chain):
+async def test_expired_token_that_cannot_be_refreshed_now_is_refused(quiet_api: Api, account: Chain):
     await account.admin.set_fault("provider.token", "rate_limited", seconds=100, account=account.account)
     await account.make_due(lives_for=-1)
     answer = await call(quiet_api, "GET", "/accounts/{}/token", account.account)

@@ -69,7 +69,7 @@ async def test_a_whole_account_is_left_alone(context: Context, add_profile: AddR
     assert await sessions(context) == []
 
 
-async def test_at_most_so_many_a_day(open_services: OpenContext, add_profile: AddRow):
+async def test_repairs_of_a_day_have_a_limit(open_services: OpenContext, add_profile: AddRow):
     await add_profile(twitter_username="alice")
     async with open_services(repair_per_day=2) as context:
         await broken(context, "alice")
@@ -84,7 +84,7 @@ async def test_at_most_so_many_a_day(open_services: OpenContext, add_profile: Ad
         assert len(await sessions(context)) == 3
 
 
-async def test_at_most_so_many_at_once(open_services: OpenContext, add_profile: AddRow):
+async def test_repairs_at_once_have_a_limit(open_services: OpenContext, add_profile: AddRow):
     async with open_services(repair_at_once=2) as context:
         for account in ("a", "b", "c"):
             await add_profile(twitter_username=account)
@@ -151,7 +151,7 @@ async def test_self_healing_starts_again_after_an_authorization_in_between(
 
 
 @pytest.mark.parametrize("apps", [[], ["OTHER"]])
-async def test_only_for_the_apps_of_the_settings(
+async def test_repair_is_only_for_the_apps_of_the_settings(
     open_services: OpenContext, add_profile: AddRow, apps: list[str]
 ):
     await add_profile(twitter_username="alice")
@@ -161,7 +161,7 @@ async def test_only_for_the_apps_of_the_settings(
         assert await sessions(context) == []
 
 
-async def test_not_for_a_paused_app(open_services: OpenContext, add_profile: AddRow):
+async def test_repair_is_not_for_a_paused_app(open_services: OpenContext, add_profile: AddRow):
     await add_profile(twitter_username="alice")
     async with open_services(app_pause_after=1) as context:
         await broken(context, "alice")
@@ -191,7 +191,7 @@ async def test_accounts_without_a_profile_do_not_stand_before_the_others(
         assert [row.twitter_username for row in await sessions(context)] == ["alice", "lost"]
 
 
-async def test_what_cannot_be_refreshed_is_authorised_anew_once_somebody_asks_for_it(
+async def test_token_that_cannot_be_refreshed_is_authorised_anew_on_request(
     open_services: OpenContext, add_profile: AddRow
 ):
     await add_profile(twitter_username="alice")
@@ -209,7 +209,7 @@ async def test_what_cannot_be_refreshed_is_authorised_anew_once_somebody_asks_fo
             await end_sessions(context)
 
 
-async def test_new_tokens_of_a_repair_are_told(context: Context, add_profile: AddRow):
+async def test_repair_reports_its_new_tokens(context: Context, add_profile: AddRow):
     await add_profile(twitter_username="alice")
     chain = await broken(context, "alice")
     await repair(context)

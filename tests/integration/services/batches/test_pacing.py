@@ -44,7 +44,7 @@ async def test_a_wave_is_released_and_each_end_releases_the_next(context: Contex
     assert completed.data["counts"] == {"completed": 5}
 
 
-async def test_held_ones_are_not_claimed(context: Context, database: Database):
+async def test_held_sessions_are_not_claimed(context: Context, database: Database):
     batch_id = await new_batch(context, 2, max_running=1)
     (held,) = await sessions_of(database, batch_id, held=True)
     assert await context.sessions.runs.claim(held.session_id) is None
@@ -61,7 +61,9 @@ async def test_an_end_wakes_the_batch_by_itself(context: Context, database: Data
     assert (await read_batch(database, batch_id)).status is BatchStatus.COMPLETED
 
 
-async def test_two_ends_at_once_release_two(open_services: OpenContext, context: Context, database: Database):
+async def test_two_simultaneous_ends_release_two_sessions(
+    open_services: OpenContext, context: Context, database: Database
+):
     """Seen by two processes, each of which looks several times."""
     batch_id = await new_batch(context, 12, max_running=4)
     async with open_services() as other:
@@ -87,7 +89,7 @@ async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
     assert [row.twitter_username for row in await under_way(database, batch_id)] == ["a001"]
 
 
-async def test_a_batch_that_cannot_be_looked_at_keeps_nothing_else_back(
+async def test_batch_that_cannot_be_paced_does_not_block_others(
     context: Context, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     batch_id = await new_batch(context, 2, max_running=1)
@@ -101,7 +103,7 @@ async def test_a_batch_that_cannot_be_looked_at_keeps_nothing_else_back(
     assert {line["batch_id"] for line in logged(caplog, "batch.not_paced")} == {batch_id}
 
 
-async def test_what_waits_for_its_next_attempt_keeps_its_place(context: Context, database: Database):
+async def test_session_that_waits_for_its_next_attempt_keeps_its_place(context: Context, database: Database):
     batch_id = await new_batch(context, 3, max_running=1)
     (row,) = await under_way(database, batch_id)
     await end(context, row, BrowserCrashedException())
@@ -110,7 +112,7 @@ async def test_what_waits_for_its_next_attempt_keeps_its_place(context: Context,
     assert (waiting.session_id, waiting.attempts) == (row.session_id, 1)
 
 
-async def test_held_ones_that_were_cancelled_or_have_expired_leave_no_gap(
+async def test_held_sessions_that_were_cancelled_or_have_expired_leave_no_gap(
     context: Context, database: Database
 ):
     batch_id = await new_batch(context, 6, max_running=2)
@@ -139,7 +141,7 @@ async def test_held_ones_that_were_cancelled_or_have_expired_leave_no_gap(
     )
 
 
-async def test_too_many_failures_among_the_last_ones_stop_it(context: Context, database: Database):
+async def test_too_many_recent_failures_stop_the_batch(context: Context, database: Database):
     batch_id = await new_batch(context, 20, max_running=6, stop_percent=50, stop_window=4)
     errors = [None, None, None, ConsentDeclinedException("x"), LoginRequiredException("x")]
     for error in errors:  # two of the last four: not more than half
@@ -184,7 +186,7 @@ async def test_cancelled_sessions_do_not_count_for_the_stop(context: Context, da
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
 
 
-async def test_it_stops_once_however_many_see_it(
+async def test_batch_stops_once_however_many_processes_see_its_failures(
     open_services: OpenContext, context: Context, database: Database
 ):
     batch_id = await new_batch(context, 30, max_running=8, stop_percent=50, stop_window=8)
@@ -249,7 +251,7 @@ async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, d
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
 
 
-async def test_a_batch_of_which_all_was_open_already_is_complete(context: Context, database: Database):
+async def test_batch_of_open_sessions_alone_is_complete(context: Context, database: Database):
     first = await new_batch(context, 2)
     rows = await sessions_of(database, first)
     placed = await place_batch(context, wanted(*(row.twitter_username for row in rows)))

@@ -73,7 +73,7 @@ async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Conte
     )  # fmt: skip
 
 
-async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, database: Database):
+async def test_bad_row_does_not_block_others(context: Context, database: Database):
     await add_accounts(database, ["alice", "bob", "carol"])
     async with database.transaction() as db:
         db.add_all([new_profile(twitter_username="twice"), new_profile(twitter_username="twice")])
@@ -114,7 +114,7 @@ async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, da
     assert view.counts["pending"] == 3, "rows, not sessions"
 
 
-async def test_a_batch_of_several_chunks(
+async def test_batch_of_several_chunks_is_created_whole(
     context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(creation, "_CHUNK", 4)
@@ -138,13 +138,13 @@ async def test_a_batch_without_a_good_row_leaves_nothing(context: Context, datab
         assert await count(database, table) == 0
 
 
-async def test_too_many_rows_say_to_split(open_services: OpenContext):
+async def test_batch_of_too_many_rows_is_refused_with_advice_to_split(open_services: OpenContext):
     async with open_services(max_batch_rows=2) as context:
         with pytest.raises(InvalidRequestException, match="2 rows at most, this one has 3; split it"):
             await place_batch(context, wanted("a", "b", "c"))
 
 
-async def test_no_room_for_all_of_it(open_services: OpenContext, database: Database):
+async def test_batch_without_room_for_all_rows_is_refused(open_services: OpenContext, database: Database):
     await add_accounts(database, names(3))
     async with open_services(max_waiting=2) as context:
         with pytest.raises(TooManyWaitingException):
@@ -153,7 +153,9 @@ async def test_no_room_for_all_of_it(open_services: OpenContext, database: Datab
         assert (await place_batch(context, wanted(*names(2)))).is_new
 
 
-async def test_of_many_at_once_with_a_key_one_makes_the_batch(context: Context, database: Database):
+async def test_one_of_many_simultaneous_requests_with_a_key_makes_the_batch(
+    context: Context, database: Database
+):
     await add_accounts(database, names(5))
     placed = await asyncio.gather(*(place_batch(context, wanted(*names(5)), key="k") for _ in range(8)))
     assert len({each.batch_id for each in placed}) == 1
@@ -163,7 +165,9 @@ async def test_of_many_at_once_with_a_key_one_makes_the_batch(context: Context, 
         await place_batch(context, wanted(*names(4)), key="k")
 
 
-async def test_of_many_at_once_from_a_source_one_makes_the_batch(context: Context, database: Database):
+async def test_one_of_many_simultaneous_requests_from_a_source_makes_the_batch(
+    context: Context, database: Database
+):
     await add_accounts(database, names(5))
     placed = await asyncio.gather(*(place_batch(context, wanted(*names(5)), source="f") for _ in range(8)))
     assert len({each.batch_id for each in placed}) == 1
@@ -242,7 +246,7 @@ async def test_a_batch_tried_again_runs_again(context: Context, database: Databa
     assert len(await under_way(database, batch_id)) == 3
 
 
-async def test_an_unknown_batch(context: Context):
+async def test_unknown_batch_is_not_found(context: Context):
     async with context.database.transaction() as db:
         for call in (context.sessions.batches.cancel, context.sessions.batches.retry):
             with pytest.raises(BatchNotFoundException):
@@ -264,7 +268,7 @@ async def test_a_session_of_a_batch_that_was_cancelled_can_be_tried_again_alone(
     assert [row.status.value for row in await sessions_of(database, batch_id)].count("completed") == 1
 
 
-async def test_the_time_it_still_needs(context: Context, database: Database):
+async def test_remaining_time_is_estimated(context: Context, database: Database):
     batch_id = await new_batch(context, 4, max_running=4)
 
     async def eta() -> float | None:

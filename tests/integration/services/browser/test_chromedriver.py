@@ -35,7 +35,7 @@ def pid_of(drivers: ChromeDrivers, major: int) -> int:
     return drivers._drivers[major].process.pid
 
 
-async def test_it_is_started_once(drivers: ChromeDrivers, major: int):
+async def test_chromedriver_is_started_once(drivers: ChromeDrivers, major: int):
     urls = await asyncio.gather(*(drivers.url_for(major) for _ in range(5)))
     assert len(set(urls)) == 1
     await drivers.replace_hung(major)
@@ -43,7 +43,7 @@ async def test_it_is_started_once(drivers: ChromeDrivers, major: int):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGSTOP, signal.SIGKILL])
-async def test_one_that_hangs_or_has_died_is_replaced(
+async def test_hung_or_dead_chromedriver_is_replaced(
     drivers: ChromeDrivers, major: int, sign: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ):
     first = await drivers.url_for(major)
@@ -70,6 +70,6 @@ async def test_selenium_manager_that_hangs_is_ended(tmp_path: Path, monkeypatch:
     await drivers.close()
 
 
-async def test_what_selenium_manager_finds_is_taken(monkeypatch: pytest.MonkeyPatch):
+async def test_path_found_by_selenium_manager_is_used(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(chromedriver, "_MANAGER", "import sys; print('/a/driver', sys.argv[4])")
     assert await chromedriver._from_selenium_manager(156) == "/a/driver 156"

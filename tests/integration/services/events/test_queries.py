@@ -153,7 +153,7 @@ async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
     assert costs == {4}
 
 
-async def test_what_comes_after_an_event_is_searched_in_an_index(database: Database):
+async def test_events_after_a_position_are_searched_in_an_index(database: Database):
     """With a word more in the condition SQLite would walk through the whole of it."""
     if not database.is_sqlite:
         pytest.skip("PostgreSQL decides by the size of the table")

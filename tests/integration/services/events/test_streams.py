@@ -55,7 +55,7 @@ def position(event: Event) -> Position:
     return Position(event.xact_id, event.id)
 
 
-async def test_what_gets_its_id_early_and_commits_late_is_not_missed(postgresql_url: str):
+async def test_event_with_an_early_id_and_a_late_commit_is_not_missed(postgresql_url: str):
     database = Database(postgresql_url)
     streams = streams_of(database)
     async with following(streams) as reader:
@@ -71,9 +71,7 @@ async def test_what_gets_its_id_early_and_commits_late_is_not_missed(postgresql_
 
 
 @pytest.mark.parametrize("keep", [3, 2_000])
-async def test_readers_miss_nothing_and_are_told_nothing_twice(
-    database: Database, monkeypatch: pytest.MonkeyPatch, keep: int
-):
+async def test_readers_get_each_event_once(database: Database, monkeypatch: pytest.MonkeyPatch, keep: int):
     """Many write at once; one reader stays, one comes again and again, one looks for a few among the many."""
     monkeypatch.setattr(event_streams, "_BATCH", 7)
     monkeypatch.setattr(event_streams, "_SCAN", 11)
@@ -131,7 +129,7 @@ async def test_an_event_of_this_process_wakes_its_readers(
         assert (await found)[0].event.data == {"number": 7}
 
 
-async def test_an_event_of_another_process_is_told(open_services: OpenContext):
+async def test_event_of_another_process_is_delivered(open_services: OpenContext):
     async with (
         open_services() as here,
         open_services() as elsewhere,
@@ -153,7 +151,7 @@ async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database:
                     break
 
 
-async def test_who_was_away_for_too_long_is_told_of_the_gap(database: Database):
+async def test_reader_that_was_away_for_too_long_gets_a_gap(database: Database):
     streams = streams_of(database)
     await add_events(database, *({} for _ in range(10)))
     async with following(streams, last=BEGINNING) as reader:
@@ -170,7 +168,7 @@ async def test_who_was_away_for_too_long_is_told_of_the_gap(database: Database):
             ]
 
 
-async def test_a_reader_is_told_of_routine_events_that_were_evicted_after_its_last_one(database: Database):
+async def test_reader_gets_a_gap_for_routine_events_evicted_after_its_last_one(database: Database):
     """Older events of other types stay, among them the last one that it was told."""
     streams = streams_of(database)
     types = ["api_key.created", "credential.refreshed", "api_key.revoked", "api_key.created"]
@@ -185,7 +183,7 @@ async def test_a_reader_is_told_of_routine_events_that_were_evicted_after_its_la
             assert (reader.gap is not None) is has_gap
 
 
-async def test_who_is_overtaken_by_the_retention_while_it_catches_up_is_told_of_the_gap(
+async def test_reader_overtaken_by_the_retention_while_it_catches_up_gets_a_gap(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(event_streams, "_SCAN", 2)
@@ -276,7 +274,7 @@ async def test_a_stream_ends(database: Database, reason: str):
     assert reader.ended == reason
 
 
-async def test_nobody_follows_and_nothing_is_read(context: Context):
+async def test_tail_without_followers_reads_nothing(context: Context):
     tail = context.events.streams._tail
     async with following(context.events.streams) as reader:
         await eventually(lambda: tail.after(reader.position, 1) is not None)
@@ -286,7 +284,7 @@ async def test_nobody_follows_and_nothing_is_read(context: Context):
 
 
 @pytest.mark.parametrize("ticks", range(6))
-async def test_who_leaves_just_after_an_event_leaves_no_tail_behind(sqlite_url: str, ticks: int):
+async def test_reader_that_leaves_just_after_an_event_leaves_no_tail_behind(sqlite_url: str, ticks: int):
     """It would go on beside the next one, and each event be told twice."""
     database = Database(sqlite_url)
     tail = EventTail(database=database)
@@ -301,7 +299,7 @@ async def test_who_leaves_just_after_an_event_leaves_no_tail_behind(sqlite_url: 
     await database.close()
 
 
-async def test_a_tail_that_was_stopped_takes_nothing_in(database: Database, monkeypatch: pytest.MonkeyPatch):
+async def test_stopped_tail_takes_no_events(database: Database, monkeypatch: pytest.MonkeyPatch):
     """Whatever has lost the cancellation, as the pool of connections may."""
     is_reading, page_after = asyncio.Event(), event_tail.page_after
 
@@ -323,7 +321,7 @@ async def test_a_tail_that_was_stopped_takes_nothing_in(database: Database, monk
     assert (tail.kept, tail._kept_after) == (0, None)
 
 
-async def test_a_restored_dump_is_noticed_at_the_start_and_mended_by_hand(
+async def test_restored_dump_is_noticed_at_the_start_and_repaired_by_hand(
     postgresql_url: str, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
 ):
     database = Database(postgresql_url)

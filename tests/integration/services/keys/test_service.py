@@ -98,7 +98,7 @@ class TestAuthentication:
         caller = await authenticate(context, await create(context, scopes=ADMIN))
         assert all(caller.may(scope) for scope in Scope)
 
-    async def test_neither_the_row_nor_the_event_tells_the_key(self, context: Context, database: Database):
+    async def test_row_and_event_do_not_reveal_the_key(self, context: Context, database: Database):
         made = await make(context)
         keys = [made.key.get_secret_value(), await rotate(context, made, HOUR)]
         async with database.reading() as db:
@@ -137,7 +137,7 @@ class TestAuthentication:
         caller = await authenticate(context, context.settings.api_key.get_secret_value())
         assert caller == Caller("bootstrap", frozenset(Scope))
 
-    async def test_no_key_is_nobody_even_where_the_bootstrap_key_is_empty(self, context: Context):
+    async def test_empty_key_is_refused_even_where_the_bootstrap_key_is_empty(self, context: Context):
         keys = KeyService(
             database=context.database, bootstrap_key=SecretStr(""), api_apps=(), rate_limit_per_minute=100
         )
@@ -154,7 +154,7 @@ class TestMaking:
             await make(context)
 
     @pytest.mark.parametrize("name", ["bootstrap", "CLI", "service", "", "  ", " x", "a\nb", "x" * 101])
-    async def test_a_name_that_cannot_be(self, context: Context, name: str):
+    async def test_invalid_name_is_refused(self, context: Context, name: str):
         with pytest.raises(InvalidRequestException, match="choose another name"):
             await make(context, name)
 
@@ -196,7 +196,7 @@ class TestRotation:
         await refuse(context, old, "replaced by a rotation")
         assert await authenticate(context, new)
 
-    async def test_without_an_overlap_the_old_key_ends_at_once(self, context: Context):
+    async def test_old_key_without_an_overlap_ends_at_once(self, context: Context):
         made = await make(context)
         new = await rotate(context, made, timedelta())
         await refuse(context, made.key.get_secret_value())
@@ -323,7 +323,7 @@ class TestNoEscalation:
 
 
 class TestLastUse:
-    async def test_it_is_written_at_most_once_a_minute(self, context: Context):
+    async def test_last_use_is_written_at_most_once_a_minute(self, context: Context):
         key = await create(context)
 
         async def used_at() -> Any:

@@ -46,9 +46,7 @@ async def answers(admin: SandboxAdmin) -> Counter[int | None]:
     return Counter(one.status for one in await admin.requests(endpoint="provider.token", limit=10_000))
 
 
-async def test_an_app_keeps_its_limit_and_delays_no_other(
-    sandbox_settings: MakeSettings, admin: SandboxAdmin
-):
+async def test_app_keeps_its_limit_and_delays_no_other(sandbox_settings: MakeSettings, admin: SandboxAdmin):
     await admin.clear_stats()
     await admin.change_settings(token_rate_limits={"AIOTT1": LIMIT}, token_rate_window=1, latency_ms=20)
     async with refreshing(sandbox_settings(), admin, processes=1) as context, asyncio.timeout(60):

@@ -27,7 +27,7 @@ from tests.fixtures.factories import new_profile, new_session
 DAYS = RetentionDays(sessions=30, events=30, evidence=14, webhooks=30)
 
 
-async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: pytest.MonkeyPatch):
+async def test_only_old_ended_sessions_are_deleted(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retention, "_BATCH", 3)
     old, new = utc_now() - timedelta(days=31), utc_now() - timedelta(days=29)
     async with database.transaction() as db:
@@ -80,7 +80,7 @@ async def left(database: Database, model: type) -> set[str]:
         return set(await db.scalars(select(model.session_id)))
 
 
-async def test_what_belongs_to_a_session_goes_with_it(database: Database, monkeypatch: pytest.MonkeyPatch):
+async def test_rows_of_a_session_are_deleted_with_it(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retention, "_BATCH", 2)
     old = utc_now() - timedelta(days=31)
     async with database.transaction() as db:
@@ -114,7 +114,7 @@ async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
     assert await left(database, IdempotencyKey) == {"valid"}
 
 
-async def test_what_is_renewed_while_it_is_waited_for_stays(database: Database):
+async def test_row_that_is_renewed_while_the_deletion_waits_stays(database: Database):
     async with database.transaction() as db:
         db.add(IdempotencyKey(caller="a", key_hash="k", body_hash="b", session_id="s", expires_at=utc_now()))
     keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000)

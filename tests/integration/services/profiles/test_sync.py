@@ -167,7 +167,7 @@ async def test_an_api_that_does_not_answer_is_given_up(sandbox_settings: MakeSet
             await context.fleet.gologin.sync_profiles()
 
 
-async def test_a_wrong_token_is_told_without_it(sandbox_settings: MakeSettings):
+async def test_wrong_token_is_reported_without_its_value(sandbox_settings: MakeSettings):
     async with open_context(sandbox_settings(gologin_api_token="wrong-token-value")) as context:
         with pytest.raises(GoLoginAPIException, match=r"\(401\)") as caught:
             await context.fleet.gologin.sync_profiles()

@@ -197,7 +197,7 @@ async def test_a_profile_that_moved_to_a_page_that_was_read_is_not_lost(
     assert await ids(database, ~Profile.is_active) == {profile_id_of(account(n)) for n in (10, 200)}
 
 
-async def test_many_that_moved_are_looked_for_in_a_second_pass(
+async def test_many_moved_profiles_are_searched_in_a_second_pass(
     context: Context, database: Database, admin: SandboxAdmin, monkeypatch: pytest.MonkeyPatch
 ):
     """As many again move in that one, over the same place, and must be met all the same."""

@@ -84,7 +84,7 @@ def collector() -> tuple[list[str], Handler]:
     return handled, handle
 
 
-async def test_higher_priorities_come_first_and_equals_in_their_order(new_queue: NewQueue):
+async def test_jobs_of_higher_priority_come_first_and_equals_in_their_order(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     await queue.submit_all(waiting(("low", 1), ("middle-1", 5), ("high", 9), ("middle-2", 5)))
@@ -93,7 +93,7 @@ async def test_higher_priorities_come_first_and_equals_in_their_order(new_queue:
     assert handled == ["high", "middle-1", "middle-2", "low"]
 
 
-async def test_one_that_waits_already_is_not_doubled(new_queue: NewQueue):
+async def test_waiting_job_is_not_doubled(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     await queue.submit_all(waiting(("a", 5), ("b", 5)))
@@ -103,7 +103,7 @@ async def test_one_that_waits_already_is_not_doubled(new_queue: NewQueue):
     assert handled == ["a", "b", "last"]
 
 
-async def test_one_that_was_delivered_can_come_again(new_queue: NewQueue):
+async def test_delivered_job_can_be_submitted_again(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     async with delivering(queue, handle):
@@ -130,7 +130,7 @@ async def test_a_handler_that_asks_for_it_is_called_again(new_queue: NewQueue):
     assert handled == ["a"] * 3
 
 
-async def test_no_more_than_the_limit_at_once(new_queue: NewQueue):
+async def test_queue_runs_no_more_than_the_limit_at_once(new_queue: NewQueue):
     queue, held = new_queue(2), Held()
     await queue.submit_all(waiting(*((str(number), 5) for number in range(5))))
     async with delivering(queue, held):
@@ -141,7 +141,7 @@ async def test_no_more_than_the_limit_at_once(new_queue: NewQueue):
         await eventually(lambda: len(held.ended) == 5)
 
 
-async def test_a_handler_that_fails_stops_nobody_else(new_queue: NewQueue):
+async def test_failing_handler_stops_no_other(new_queue: NewQueue):
     queue = new_queue()
     handled: list[str] = []
 
@@ -156,7 +156,7 @@ async def test_a_handler_that_fails_stops_nobody_else(new_queue: NewQueue):
     assert handled == ["bad", "good"]
 
 
-async def test_stopped_it_delivers_nothing_more_and_waits_for_what_runs(new_queue: NewQueue):
+async def test_stopped_queue_delivers_nothing_more_and_waits_for_running_handlers(new_queue: NewQueue):
     queue = new_queue()
     started, go_on = asyncio.Event(), asyncio.Event()
     ended: list[str] = []
@@ -187,11 +187,11 @@ async def test_a_stop_before_the_start_is_not_lost(new_queue: NewQueue):
     assert handled == []
 
 
-async def test_nothing_to_submit_is_fine(new_queue: NewQueue):
+async def test_empty_submit_succeeds(new_queue: NewQueue):
     await new_queue().submit_all([])
 
 
-async def test_one_that_has_a_time_comes_then_and_not_before(new_queue: NewQueue):
+async def test_scheduled_job_is_delivered_at_its_time(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     soon = utc_now() + timedelta(seconds=0.6)
@@ -202,7 +202,7 @@ async def test_one_that_has_a_time_comes_then_and_not_before(new_queue: NewQueue
     assert utc_now() >= soon - timedelta(milliseconds=50)
 
 
-async def test_one_that_was_left_for_later_does_not_hide_that_it_is_wanted_now(new_queue: NewQueue):
+async def test_scheduled_job_does_not_suppress_an_immediate_one(new_queue: NewQueue):
     """A session in its back-off, cancelled and tried again."""
     queue = new_queue()
     handled, handle = collector()
@@ -225,7 +225,7 @@ async def test_sessions_with_a_person_have_a_limit_of_their_own_and_take_a_slot(
     assert held.ended.index("person-2") > held.ended.index("person-1")
 
 
-async def test_one_slot_is_one_for_both_kinds(new_queue: NewQueue):
+async def test_attended_and_automatic_sessions_share_one_slot(new_queue: NewQueue):
     queue, held = new_queue(1), Held()
     await queue.submit_all(waiting(("person", 9), is_attended=True))
     await queue.submit_all(waiting(("alone", 5)))
@@ -237,7 +237,7 @@ async def test_one_slot_is_one_for_both_kinds(new_queue: NewQueue):
         await eventually(lambda: len(held.ended) == 2)
 
 
-async def test_paused_it_takes_nothing_new_for_a_while(new_queue: NewQueue):
+async def test_paused_queue_takes_nothing_new_for_a_while(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     queue.pause(0.5)
@@ -301,7 +301,7 @@ async def cut(database: Database, which: str = "") -> int:
 
 
 @pytest.mark.parametrize(("which", "count"), [("", 2), ("listening", 1), ("working", 1)])
-async def test_after_a_cut_what_runs_goes_on_and_new_work_comes(
+async def test_queue_keeps_running_jobs_and_takes_new_ones_after_a_cut(
     postgresql: Database, caplog: pytest.LogCaptureFixture, which: str, count: int
 ):
     queue, held = shared(postgresql, slots=2), Held()
@@ -320,7 +320,7 @@ async def test_after_a_cut_what_runs_goes_on_and_new_work_comes(
     assert len(logged(caplog, "queue.disconnected")) == 1
 
 
-async def test_a_stop_in_an_outage_waits_for_what_runs(postgresql: Database):
+async def test_stop_in_an_outage_waits_for_running_handlers(postgresql: Database):
     queue, held = shared(postgresql), Held()
     running = asyncio.create_task(queue.run(held))
     await queue.submit_all(waiting(("a", 5)))
@@ -336,7 +336,7 @@ async def test_a_stop_in_an_outage_waits_for_what_runs(postgresql: Database):
     assert held.ended == ["a"]
 
 
-async def test_a_submit_that_fails_is_told_and_nothing_more(
+async def test_failing_submit_is_logged_and_nothing_more(
     postgresql: Database, caplog: pytest.LogCaptureFixture
 ):
     async with postgresql.transaction() as db:

@@ -71,7 +71,9 @@ def ids(rows: Sequence[AuthorizationSession]) -> list[str]:
 
 
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
-async def test_by_cursor_as_by_number(database: Database, chance: random.Random, descending: bool):
+async def test_pages_by_cursor_equal_pages_by_number(
+    database: Database, chance: random.Random, descending: bool
+):
     for sort in SORTS:
         size = chance.randrange(3, 14)
         by_number = PageRequest(sort=sort, descending=descending, size=size)
@@ -85,7 +87,7 @@ async def test_by_cursor_as_by_number(database: Database, chance: random.Random,
 
 
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
-async def test_those_without_a_value_come_last(database: Database, chance: random.Random, descending: bool):
+async def test_rows_without_a_value_come_last(database: Database, chance: random.Random, descending: bool):
     found = await page(database, PageRequest(sort="completed_at", descending=descending, size=100))
     values = [row.completed_at for row in found.rows]
     there = [value for value in values if value is not None]
@@ -132,7 +134,7 @@ async def test_a_page_costs_two_statements_and_one_behind_a_cursor(database: Dat
 
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 7, 8, 39, 40, 41])
-async def test_what_no_index_finds_is_found_a_few_rows_at_a_time(
+async def test_search_without_an_index_reads_a_few_rows_at_a_time(
     database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch, descending: bool, limit: int
 ):
     monkeypatch.setattr(paging, "SCAN_LIMIT", limit)
@@ -149,7 +151,7 @@ async def test_what_no_index_finds_is_found_a_few_rows_at_a_time(
         assert len(pages) <= 40 / limit + 40 / 5 + 1
 
 
-async def test_rows_beyond_those_that_are_looked_at_are_not_read(
+async def test_rows_beyond_the_scan_limit_are_not_read(
     database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
@@ -168,7 +170,7 @@ async def test_rows_are_counted_up_to_a_limit(
         assert found.end.total == total
 
 
-async def test_an_empty_list_and_a_page_beyond_the_end(database: Database):
+async def test_empty_list_and_page_beyond_the_end_have_no_rows(database: Database):
     assert await page(database, PageRequest()) == Page([], Total(0), 1, None)
     await add_some(database, random.Random(1), 1)
     beyond = await page(database, PageRequest(number=1_000_000, size=500))

@@ -90,9 +90,7 @@ async def test_no_optional_field_or_header_costs_the_tokens(
 
 @MANY
 @given(headers=HEADERS, status=st.sampled_from([429, 500, 503]))
-async def test_no_headers_of_a_refusal_cost_the_tokens(
-    context: Context, headers: dict[str, str], status: int
-):
+async def test_headers_of_a_refusal_cost_no_tokens(context: Context, headers: dict[str, str], status: int):
     chain = await refreshable(context)
     before = await chain.tokens()
     answering(context, status, {"title": "later"}, headers)

@@ -120,7 +120,7 @@ async def test_rotation_changes_the_values_and_nothing_else(before: Context, aft
     assert (await rotate(after)).rotated == 0
 
 
-async def test_key_ids_that_differ_by_case_alone(open_services: OpenContext):
+async def test_key_ids_that_differ_by_case_alone_are_distinct(open_services: OpenContext):
     async with open_services(encryption_keys=key_list("K1", "k1")) as first:
         await fill(first, 3)
         assert (await rotate(first)).rotated == 0
@@ -198,7 +198,7 @@ async def test_a_token_refreshed_meanwhile_is_not_overwritten(
     assert await chain.usable_grants() == 1
 
 
-async def test_who_writes_by_the_old_key_again_and_again_is_told_of(
+async def test_rows_that_keep_being_written_with_the_old_key_are_reported(
     chain: Chain, after: Context, monkeypatch: pytest.MonkeyPatch
 ):
     count = key_rotation.count_outdated

@@ -51,7 +51,7 @@ async def test_a_due_token_is_refreshed_once_and_works(chain: Chain):
     assert [event.data["version"] for event in await chain.events("credential.refreshed")] == [2]
 
 
-async def test_who_asks_for_a_longer_life_gets_it(chain: Chain):
+async def test_caller_that_asks_for_a_longer_life_gets_it(chain: Chain):
     await chain.change(token_expires_at=utc_now() + timedelta(seconds=300))
     assert (await chain.get_access_token(min_ttl=100)).row.version == 1
     assert (await chain.get_access_token(min_ttl=600)).row.version == 2
@@ -115,7 +115,7 @@ async def test_a_marker_without_a_result_is_never_spent_again(chain: Chain):
 
 
 @pytest.mark.parametrize("status", [500, 503, 402])
-async def test_what_the_account_cannot_help_keeps_its_token(chain: Chain, status: int):
+async def test_failure_of_the_provider_keeps_the_token(chain: Chain, status: int):
     await chain.admin.set_fault("provider.token", "status", status=status, times=2, account=chain.account)
     await chain.make_due()
     assert (await chain.get_access_token()).row.version == 1, "it lives for some seconds more"
@@ -315,7 +315,7 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
 
 
 @pytest.mark.parametrize("expires_in", [1, 0, -5, "0"])
-async def test_an_account_is_not_refreshed_all_the_time_whatever_the_answers_say(
+async def test_refreshes_of_an_account_have_an_interval_whatever_the_answers_say(
     chain: Chain, expires_in: object
 ):
     """Each refresh spends a refresh token."""

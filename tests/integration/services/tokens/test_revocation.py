@@ -18,7 +18,7 @@ async def due_again(chain: Chain) -> None:
     await chain.change(refresh_due_at=utc_now() - timedelta(seconds=1))
 
 
-async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain):
+async def test_revoked_token_is_gone_at_the_provider_and_forgotten(chain: Chain):
     tokens = await chain.tokens()
     assert await chain.revoke()
     assert (await chain.row(), await chain.usable_grants()) == (None, 0)
@@ -31,7 +31,7 @@ async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain):
     assert len(await chain.events("credential.revoked")) == 1
 
 
-async def test_without_an_answer_it_is_tried_again_until_there_is_one(
+async def test_revocation_without_an_answer_is_repeated_until_there_is_one(
     chain: Chain, sandbox_settings: MakeSettings
 ):
     await chain.admin.set_fault("provider.revoke", "drop", account=chain.account)
@@ -52,7 +52,7 @@ async def test_without_an_answer_it_is_tried_again_until_there_is_one(
     assert (await chain.row(), await chain.usable_grants()) == (None, 0)
 
 
-async def test_of_two_processes_one_asks_again(chain: Chain, sandbox_settings: MakeSettings):
+async def test_one_of_two_processes_repeats_the_revocation(chain: Chain, sandbox_settings: MakeSettings):
     await chain.change(status=CredentialStatus.REVOKING)
     await due_again(chain)
     async with open_context(sandbox_settings()) as other:

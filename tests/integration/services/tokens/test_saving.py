@@ -131,7 +131,7 @@ async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
     assert (await chain.get_access_token(force=True)).row.version == 3, "the chain goes on"
 
 
-async def test_what_was_spilled_heals_a_chain_taken_for_broken(
+async def test_spilled_tokens_repair_a_chain_taken_for_broken(
     chain: Chain, process: Context, refuse_saves: Refuse, tmp_path: Path
 ):
     await chain.make_due(lives_for=-1)
@@ -149,7 +149,7 @@ async def test_what_was_spilled_heals_a_chain_taken_for_broken(
     assert await chain.refreshes() == 1
 
 
-async def test_a_file_that_no_key_opens_stays_and_is_told(
+async def test_file_that_no_key_opens_stays_and_is_reported(
     process: Context, tmp_path: Path, log_lines: LogLines
 ):
     folder = tmp_path / "spilled"
@@ -286,7 +286,7 @@ async def test_a_deep_answer_is_ambiguous_and_no_exception(chain: Chain):
     assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
 
 
-async def test_books_that_cannot_be_kept_cost_no_tokens(
+async def test_app_state_that_cannot_be_written_costs_no_tokens(
     chain: Chain, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
 ):
     async def failing(*values: Any) -> None:
@@ -298,7 +298,7 @@ async def test_books_that_cannot_be_kept_cost_no_tokens(
     assert [line["api_app"] for line in log_lines() if line["event"] == "app.not_noted"] == [chain.app]
 
 
-async def test_books_of_a_refusal_that_cannot_be_kept_leave_no_marker(
+async def test_app_state_of_a_refusal_that_cannot_be_written_leaves_no_marker(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ):
     async def failing(*values: Any, **named: Any) -> None:
@@ -341,7 +341,7 @@ async def test_any_error_between_answer_and_save_keeps_the_tokens_on_the_disk(
     assert (await chain.who((await chain.tokens()).access_token)).username == chain.account
 
 
-async def test_a_spilled_file_that_cannot_be_saved_keeps_no_other_back(
+async def test_spilled_file_that_cannot_be_saved_does_not_block_others(
     chain: Chain, process: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     refresher = process.workers.named("refresh")._refresher

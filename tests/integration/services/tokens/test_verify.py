@@ -105,7 +105,7 @@ async def test_a_new_token_is_asked_about_a_second_time(chain: Chain, monkeypatc
     assert (user.username, await chain.calls("provider.me")) == (chain.account, 2)
 
 
-async def test_verify_tells_why_a_refused_token_was_not_refreshed(chain: Chain):
+async def test_verify_names_the_reason_why_a_refused_token_was_not_refreshed(chain: Chain):
     await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
     with pytest.raises(TwitterAPIException, match="503"):

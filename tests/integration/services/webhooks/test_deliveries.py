@@ -65,9 +65,7 @@ async def context(open_services: OpenContext, waits: list[float]) -> AsyncIterat
         yield opened
 
 
-async def test_events_are_told_once_in_their_order_and_only_those_that_are_wanted(
-    context: Context, receiver: Receiver
-):
+async def test_events_are_delivered_once_in_order_and_filtered(context: Context, receiver: Receiver):
     async def is_settled() -> bool:
         async with context.database.reading() as db:
             return (await order.newest(db)).event_id > 0
@@ -122,7 +120,7 @@ async def test_faults_of_every_kind_lose_nothing_and_keep_the_order(context: Con
     assert len({one.headers["webhook-id"] for one in receiver.arrived}) == 18
 
 
-async def test_no_answer_and_an_endless_body_end_at_the_deadline(
+async def test_missing_answer_and_endless_body_end_at_the_deadline(
     open_services: OpenContext, receiver: Receiver
 ):
     answers = iter([None, STALLED])
@@ -173,7 +171,7 @@ async def test_a_delivery_that_fails_holds_back_its_account_and_no_other(
 
 
 @pytest.mark.parametrize("waits", [[0.01, 0.01]])
-async def test_what_fails_to_the_end_is_parked_shown_and_holds_nothing_back(
+async def test_delivery_that_always_fails_is_parked_and_does_not_block_others(
     context: Context, receiver: Receiver
 ):
     receiver.answer = lambda got: reply(500 if got.number == 1 else 200)
@@ -189,7 +187,7 @@ async def test_what_fails_to_the_end_is_parked_shown_and_holds_nothing_back(
     assert len(await every(context.database, select(WebhookAttempt))) == 5
 
 
-async def test_what_is_older_than_the_events_are_kept_is_parked(context: Context, receiver: Receiver):
+async def test_delivery_whose_event_was_deleted_is_parked(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     await happen(context.database, 1, 2)
     await taken_up(context, 2)
@@ -204,7 +202,7 @@ async def test_what_is_older_than_the_events_are_kept_is_parked(context: Context
     assert "the event was deleted" in unsent.error
 
 
-async def test_while_an_endpoint_fails_it_is_tried_with_one_delivery(context: Context, receiver: Receiver):
+async def test_failing_endpoint_is_tried_with_one_delivery(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     for account in "abcdefgh":
         await happen(context.database, 1, account=account)
@@ -221,7 +219,7 @@ async def test_while_an_endpoint_fails_it_is_tried_with_one_delivery(context: Co
     assert len(await deliveries.claim(webhook_id, under_way=1) or []) == deliveries.limits.concurrency - 1
 
 
-async def test_one_slow_endpoint_delays_no_other(open_services: OpenContext):
+async def test_slow_endpoint_delays_no_other(open_services: OpenContext):
     async with (
         running_receiver() as slow,
         running_receiver() as fast,

@@ -79,7 +79,9 @@ def statements_of(database: Database) -> Iterator[list[tuple[str, Any]]]:
 
 
 @pytest.mark.parametrize("by", ["resume", "event"])
-async def test_a_line_whose_first_one_was_deleted_goes_on(context: Context, receiver: Receiver, by: str):
+async def test_queue_of_an_account_continues_after_its_first_delivery_was_deleted(
+    context: Context, receiver: Receiver, by: str
+):
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, 1, 2, 3)
     await happen(context.database, 1, account="berta")
@@ -101,7 +103,7 @@ async def test_a_line_whose_first_one_was_deleted_goes_on(context: Context, rece
 
 @pytest.mark.parametrize("change", ["move", "pause"])
 @pytest.mark.parametrize("status", [410, 500])
-async def test_what_comes_late_of_an_endpoint_as_it_was_says_nothing_of_it_as_it_is(
+async def test_late_result_of_a_changed_endpoint_is_dropped(
     context: Context, receiver: Receiver, change: str, status: int
 ):
     endpoint_id = await add_webhook(context, receiver)
@@ -129,7 +131,7 @@ async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: C
     assert moved.failing_since is None
 
 
-async def test_what_an_endpoint_refuses_holds_back_its_account_alone(
+async def test_refused_delivery_holds_back_its_account_alone(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 600.0)  # a pause would be seen
@@ -177,9 +179,7 @@ async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiv
 
 
 @pytest.mark.parametrize("trouble", ["error", "lock"])
-async def test_the_trouble_of_one_endpoint_holds_up_no_other(
-    context: Context, receiver: Receiver, trouble: str
-):
+async def test_trouble_of_one_endpoint_delays_no_other(context: Context, receiver: Receiver, trouble: str):
     database = context.database
     if trouble == "lock" and database.is_sqlite:
         pytest.skip("one writes at a time")
@@ -198,7 +198,7 @@ async def test_the_trouble_of_one_endpoint_holds_up_no_other(
     await taken_up(context, 2)
 
 
-async def test_with_all_slots_full_the_database_is_left_alone(context: Context, receiver: Receiver):
+async def test_claim_without_a_free_slot_asks_no_query(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     await happen(context.database, 1)
     await taken_up(context, 1)
@@ -210,7 +210,7 @@ async def test_with_all_slots_full_the_database_is_left_alone(context: Context, 
     assert statements == []
 
 
-async def test_no_query_reads_what_it_does_not_need(context: Context, receiver: Receiver):
+async def test_queries_read_only_the_needed_rows(context: Context, receiver: Receiver):
     """A replay would hold SQLite's one write lock for as long as it reads."""
     if not context.database.is_sqlite:
         pytest.skip("goes by its statistics")
@@ -235,7 +235,7 @@ async def test_no_query_reads_what_it_does_not_need(context: Context, receiver: 
     assert [plan for plan in plans if re.search(costly, plan)] == []
 
 
-async def test_failing_changes_no_time_of_change(context: Context, receiver: Receiver):
+async def test_failure_does_not_change_the_update_time(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     made = (await one(context.database, select(WebhookEndpoint))).updated_at
     await happen(context.database, 1)

@@ -22,7 +22,7 @@ def vault_of(context: Context) -> WebhookVault:
     return WebhookVault(key_ring=context.settings.key_ring)
 
 
-async def test_both_secrets_are_by_the_new_key_and_open_still(sandbox_settings: MakeSettings):
+async def test_both_secrets_are_encrypted_with_the_new_key_and_still_open(sandbox_settings: MakeSettings):
     changes = {"webhook_allow_private_addresses": True}
     async with open_context(sandbox_settings(encryption_keys=key_list("old", "new"), **changes)) as before:
         order = WebhookChange(url="http://127.0.0.1:9/hook")

@@ -74,7 +74,7 @@ async def context(open_services: OpenContext, changes: dict[str, Any]) -> AsyncI
 
 
 @pytest.mark.parametrize("batch", [500, 1])
-async def test_what_an_older_transaction_writes_later_is_told_later(
+async def test_late_event_of_an_older_transaction_is_delivered_later(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, batch: int
 ):
     database = context.database
@@ -95,7 +95,7 @@ async def test_what_an_older_transaction_writes_later_is_told_later(
     assert receiver.numbers("anna") == [1, 2]
 
 
-async def test_what_is_tried_while_an_earlier_one_is_replayed_waits_for_it(
+async def test_delivery_waits_for_the_replay_of_an_earlier_one(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     worker, endpoint_id = worker_of(context), await add_webhook(context, receiver)
@@ -119,7 +119,7 @@ async def test_what_is_tried_while_an_earlier_one_is_replayed_waits_for_it(
 
 
 @pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
-async def test_events_of_no_account_wait_for_nothing(context: Context, receiver: Receiver):
+async def test_events_without_an_account_wait_for_nothing(context: Context, receiver: Receiver):
     receiver.answer = lambda got: reply(500 if got.number == 1 else 200)
     await add_webhook(context, receiver)
     await happen(context.database, 1, 2, 3, account=None)
@@ -130,7 +130,7 @@ async def test_events_of_no_account_wait_for_nothing(context: Context, receiver:
 
 
 @pytest.mark.parametrize("changes", [{"webhook_timeout": 60, "webhook_concurrency": 2}])
-async def test_one_slow_account_delays_no_other(
+async def test_slow_account_delays_no_other(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 1.0)  # too long to wait for it at each delivery
@@ -150,7 +150,7 @@ async def test_one_slow_account_delays_no_other(
 
 @pytest.mark.parametrize("changes", [{"webhook_timeout": 0.5, "webhook_concurrency": 1}])
 @pytest.mark.parametrize("change", ["delete", "pause", "move"])
-async def test_a_change_holds_for_whatever_is_not_being_sent(
+async def test_change_applies_to_every_delivery_that_is_not_being_sent(
     context: Context, receiver: Receiver, change: str
 ):
     endpoint_id = await add_webhook(context, receiver)
@@ -175,7 +175,7 @@ async def test_a_change_holds_for_whatever_is_not_being_sent(
 @pytest.mark.parametrize(
     "narrower", [WebhookChange(account_patterns=["team_*"]), WebhookChange(event_types=["app.*"])]
 )
-async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_shown(
+async def test_narrowed_webhook_neither_sends_nor_shows_events_outside_its_filter(
     context: Context, receiver: Receiver, narrower: WebhookChange
 ):
     endpoint_id = await add_webhook(context, receiver)
@@ -220,7 +220,7 @@ async def test_a_resumed_webhook_begins_all_attempts_anew(context: Context, rece
     assert receiver.numbers("anna") == [1, 2]
 
 
-async def test_events_that_are_deleted_before_they_could_be_told_are_missed_loudly(
+async def test_events_deleted_before_their_delivery_are_reported_as_missed(
     context: Context, receiver: Receiver
 ):
     endpoint_id = await add_webhook(context, receiver)
@@ -245,7 +245,7 @@ async def test_events_that_are_deleted_before_they_could_be_told_are_missed_loud
     )
 
 
-async def test_evicted_routine_events_are_missed_loudly_and_once(context: Context, receiver: Receiver):
+async def test_evicted_routine_events_are_reported_as_missed_once(context: Context, receiver: Receiver):
     """Older events of other types stay, so that the oldest one tells nothing of the gap."""
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, 1)
@@ -273,7 +273,7 @@ async def test_evicted_routine_events_are_missed_loudly_and_once(context: Contex
     assert (lost["from_event_id"], lost["to_event_id"]) == (seen + 1, mark["to_event_id"])
 
 
-async def test_a_webhook_is_changed_by_those_who_change_it_alone(context: Context, receiver: Receiver):
+async def test_only_an_update_changes_the_update_time(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
     made = await one(context.database, select(WebhookEndpoint))
     await happen(context.database, 1)

@@ -172,7 +172,7 @@ async def test_a_rotated_secret_and_the_one_before_are_both_valid_for_a_while(
     assert "whsec" not in str([event.data for event in events])
 
 
-async def test_a_name_that_comes_to_lead_inside_is_refused_at_the_delivery(
+async def test_name_that_comes_to_lead_to_a_private_address_is_refused_at_the_delivery(
     open_services: OpenContext, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     addresses = {"hooks.example.test": ["127.0.0.1"]}
@@ -207,7 +207,7 @@ async def test_a_name_that_comes_to_lead_inside_is_refused_at_the_delivery(
             await context.events.webhooks.update(row.endpoint_id, WebhookChange(url=url), ME)
 
 
-async def test_a_deleted_webhook_is_told_of_nothing_and_forgotten(context: Context, receiver: Receiver):
+async def test_deleted_webhook_gets_nothing_and_is_forgotten(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, 1)
     await taken_up(context, 1)
@@ -225,14 +225,14 @@ async def test_a_deleted_webhook_is_told_of_nothing_and_forgotten(context: Conte
     assert await every(context.database, select(WebhookEndpoint)) == []
 
 
-async def test_there_are_only_so_many(open_services: OpenContext, receiver: Receiver):
+async def test_number_of_webhooks_has_a_limit(open_services: OpenContext, receiver: Receiver):
     async with open_services(**FAST | {"webhook_max_endpoints": 1}) as context:
         await add_webhook(context, receiver)
         with pytest.raises(TooManyWebhooksException):
             await add_webhook(context, receiver)
 
 
-async def test_one_has_only_so_many_patterns(context: Context, receiver: Receiver):
+async def test_number_of_patterns_of_a_webhook_has_a_limit(context: Context, receiver: Receiver):
     patterns = [f"a_{number}" for number in range(21)]
     with pytest.raises(InvalidRequestException, match="at most 20"):
         await add_webhook(context, receiver, account_patterns=patterns)

@@ -241,7 +241,7 @@ async def test_the_other_accounts_are_repaired(sandbox_context: Context, admin: 
     assert set(repaired) == {chain.account for chain in others(chains)}
 
 
-async def test_the_other_alarms_are_told(context: Context):
+async def test_the_other_alarms_are_recorded(context: Context):
     async with context.database.transaction() as db:
         names = ("too_many_waiting", "too_many_failures", "quarantined_profiles", "waiting_too_long")
         rows = [Alarm(name=name, is_active=True, changed_at=PAST, detail="") for name in names]

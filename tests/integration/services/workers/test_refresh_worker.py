@@ -15,7 +15,7 @@ async def versions(chains: list[Chain]) -> list[int]:
     return [(await chain.living_row()).version for chain in chains]
 
 
-async def test_what_is_due_is_refreshed_and_nothing_else(chain: Chain, admin: SandboxAdmin):
+async def test_worker_refreshes_only_due_tokens(chain: Chain, admin: SandboxAdmin):
     due = await due_chains(chain.context, admin, 3)
     worker = chain.context.workers.named("refresh")
     assert await worker.run_once() == 3
@@ -30,7 +30,7 @@ async def test_a_due_row_without_a_refresh_token_is_left_alone(chain: Chain):
     assert await chain.context.workers.named("refresh").run_once() == 0
 
 
-async def test_as_many_at_once_as_are_allowed(
+async def test_worker_refreshes_as_many_at_once_as_allowed(
     sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
 ):
     due = await due_chains(sandbox_context, admin, 5)
@@ -46,7 +46,7 @@ async def test_as_many_at_once_as_are_allowed(
     assert await versions(due) == [2] * 5
 
 
-async def test_over_two_processes_each_account_is_refreshed_once(
+async def test_two_processes_refresh_each_account_once(
     sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
 ):
     due = await due_chains(sandbox_context, admin, 12)
@@ -87,7 +87,7 @@ async def test_a_process_that_closes_waits_for_the_refreshes_of_its_callers(
     assert (row.version, row.spending_version) == (2, None)
 
 
-async def test_many_do_not_come_due_together(chain: Chain):
+async def test_many_tokens_do_not_come_due_together(chain: Chain):
     dues = set()
     for _ in range(20):
         await chain.store(new_tokens())

@@ -17,7 +17,7 @@ from tests.fixtures.waiting import eventually
 ALICE, BOB = Caller("alice", frozenset()), Caller("bob", frozenset())
 
 
-async def test_one_more_than_the_limit_is_refused_with_the_wait():
+async def test_request_over_the_limit_is_refused_with_the_wait():
     limiter = RateLimiter(per_minute=3)
     left = [(await limiter.count(ALICE)).remaining for _ in range(3)]
     assert left == [2, 1, 0]

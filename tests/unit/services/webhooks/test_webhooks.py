@@ -40,9 +40,7 @@ def test_an_endpoint_may_ask_for_more_time_within_bounds(asked: float | None, le
 
 
 @given(REACHES, REACHES, st.text("ab", max_size=5), st.sampled_from("XYZ"))
-def test_what_reaches_no_further_covers_nothing_more(
-    outer: AccessScope, inner: AccessScope, account: str, app: str
-):
+def test_included_filter_covers_nothing_more(outer: AccessScope, inner: AccessScope, account: str, app: str):
     if outer.includes(inner) and inner.covers(account, app):
         assert outer.covers(account, app)
     assert outer.includes(outer)
@@ -57,13 +55,13 @@ def test_what_reaches_no_further_covers_nothing_more(
         {"name": "a" * 101},
     ],
 )  # fmt: skip
-def test_whoever_asks_cannot_order_what_is_never_told(wrong: dict[str, Any]):
+def test_invalid_change_is_refused_with_its_field(wrong: dict[str, Any]):
     (field,) = wrong
     with pytest.raises(InvalidRequestException, match=field):
         WebhookChange(**wrong).values()
 
 
-def test_an_order_is_kept_as_it_is_looked_for():
+def test_change_is_stored_in_normal_form():
     order = WebhookChange(name="", event_types=["app.*"], account_patterns=["@Team_*"], api_apps=["X-1"])
     assert order.values() == {
         "name": "", "event_types": ["app.*"], "account_patterns": ["team_*"], "api_apps": ["X-1"]
