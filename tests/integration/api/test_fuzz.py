@@ -90,7 +90,7 @@ async def test_every_answer_is_a_documented_one(
     )
     async with served(settings) as service:
         service.app.state.failed_authentications = FailedAuthentications(per_minute=1_000_000)
-        service.app.state.context.events.webhooks._client._resolve = everywhere_is_here
+        service.app.state.context.events.webhook_client.resolve = everywhere_is_here
         await fill_by_services(service.app.state.context)
         await asyncio.to_thread(fuzz, service, headers={"X-API-Key": API_KEY}, cases=CASES or SHORT)
         await asyncio.to_thread(fuzz, service, headers={}, cases=CASES or SHORT // 3)

@@ -19,7 +19,7 @@ from app.models import (
     utc_now,
 )
 from app.services.events import order, recorder
-from app.services.workers import webhook_worker
+from app.services.webhooks.fanout import WebhookFanout
 from tests.fixtures.receiver import STALLED, Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
@@ -28,6 +28,7 @@ from tests.fixtures.webhooks import (
     ME,
     TYPE,
     add_webhook,
+    answered,
     count_of,
     every,
     failing_at_first,
@@ -35,15 +36,8 @@ from tests.fixtures.webhooks import (
     one,
     taken_up,
     until_done,
-    worker_of,
     working,
 )
-
-
-@pytest.fixture(autouse=True)
-def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_LOOK_EVERY", "_LOOK_AT_MOST_EVERY"):
-        monkeypatch.setattr(webhook_worker, name, 0.01)
 
 
 @pytest_asyncio.fixture
@@ -99,7 +93,7 @@ async def test_an_event_that_commits_late_is_not_left_out(open_services: OpenCon
             recorder.record(late, TYPE, account_id="late", number=1)
             await late.flush()  # it has its id
             await happen(database, 1, account="soon")
-            await worker_of(context)._fanout.run_once()
+            await WebhookFanout(database=database).run_once()
             assert await every(database, select(WebhookDelivery)) == []
         async with working(context):
             await until_done(database, 2)
@@ -207,7 +201,7 @@ async def test_failing_endpoint_is_tried_with_one_delivery(context: Context, rec
     for account in "abcdefgh":
         await happen(context.database, 1, account=account)
     await taken_up(context, 8)
-    deliveries = worker_of(context)._deliveries
+    deliveries = context.events.deliveries
     (webhook_id,) = await deliveries.due_endpoints()
     async with context.database.transaction() as db:
         await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
@@ -230,15 +224,12 @@ async def test_slow_endpoint_delays_no_other(open_services: OpenContext):
         await add_webhook(context, fast)
         for account in "abcdef":
             await happen(context.database, *range(5), account=account)
-        async with working(context):
+        async with working(context, drain=False):  # the slow one's deadline would be waited for
             await eventually(lambda: len(fast.taken) == 30, 30)
             await eventually(lambda: len(slow.arrived) == 2)
             await happen(context.database, 5, account="a")
             await eventually(lambda: len(fast.taken) == 31)
             assert len(slow.arrived) == 2, "as many at once as an endpoint may have"
-            slow.answer = lambda _: reply()
-            for task in worker_of(context)._under_way.values():
-                task.cancel()  # else its deadline is waited for
 
 
 async def test_two_processes_share_the_work_and_keep_the_order(
@@ -260,20 +251,20 @@ async def test_two_processes_share_the_work_and_keep_the_order(
 async def test_a_lease_that_was_lost_changes_nothing(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     await happen(context.database, 1)
-    worker = worker_of(context)
+    deliveries = context.events.deliveries
     await taken_up(context, 1)
-    (webhook_id,) = await worker._deliveries.due_endpoints()
-    (claim,) = await worker._deliveries.claim(webhook_id, under_way=0) or []
-    assert await worker._deliveries.claim(webhook_id, under_way=0) is None, "it is claimed"
-    assert await worker._deliveries.due_endpoints() == []
+    (webhook_id,) = await deliveries.due_endpoints()
+    (claim,) = await deliveries.claim(webhook_id, under_way=0) or []
+    assert await deliveries.claim(webhook_id, under_way=0) is None, "it is claimed"
+    assert await deliveries.due_endpoints() == []
     async with context.database.transaction() as db:
         await db.execute(update(WebhookDelivery).values(lease_expires_at=utc_now() - timedelta(seconds=1)))
-    (again,) = await worker._deliveries.claim(webhook_id, under_way=0) or []
-    _, answer = await worker._send(again)
-    assert not await worker._deliveries.renew(claim)
-    assert await worker._deliveries.renew(again)
-    await worker._deliveries.apply(webhook_id, [(claim, answer)])
+    (again,) = await deliveries.claim(webhook_id, under_way=0) or []
+    answer = answered(200)
+    assert not await deliveries.renew(claim)
+    assert await deliveries.renew(again)
+    await deliveries.apply(webhook_id, [(claim, answer)])
     assert await count_of(context.database, DeliveryStatus.PENDING) == 1
-    await worker._deliveries.apply(webhook_id, [(again, answer)])
+    await deliveries.apply(webhook_id, [(again, answer)])
     assert await count_of(context.database, DeliveryStatus.DELIVERED) == 1
     assert len(await every(context.database, select(WebhookAttempt))) == 1

@@ -10,7 +10,6 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import delete, event, select, update
 
-from app.clients.webhooks import WebhookAnswer
 from app.context import Context
 from app.database import Database
 from app.models import (
@@ -23,20 +22,19 @@ from app.models import (
 )
 from app.services.webhooks.deliveries import Claim
 from app.services.webhooks.service import WebhookChange
-from app.services.workers import webhook_worker
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.webhooks import (
     FAST,
     ME,
     add_webhook,
+    answered,
     count_of,
     every,
     happen,
     one,
     taken_up,
     until_done,
-    worker_of,
     working,
 )
 
@@ -54,12 +52,8 @@ async def context(open_services: OpenContext) -> AsyncIterator[Context]:
         yield opened
 
 
-def answered(status: int) -> WebhookAnswer:
-    return WebhookAnswer(started_at=utc_now(), milliseconds=1, status_code=status)
-
-
 async def claimed(context: Context) -> tuple[int, list[Claim]]:
-    deliveries = worker_of(context)._deliveries
+    deliveries = context.events.deliveries
     (row_id,) = await deliveries.due_endpoints()
     return row_id, await deliveries.claim(row_id, under_way=0) or []
 
@@ -116,7 +110,7 @@ async def test_late_result_of_a_changed_endpoint_is_dropped(
         for action in (context.events.webhooks.pause, context.events.webhooks.resume):
             async with context.database.transaction() as db:
                 await action(db, endpoint_id, ME)
-    await worker_of(context)._deliveries.apply(row_id, [(claim, answered(status))])
+    await context.events.deliveries.apply(row_id, [(claim, answered(status))])
     row = await one(context.database, select(WebhookEndpoint))
     assert (row.status, row.failing_since) == (WebhookStatus.ACTIVE, None)
     assert (await one(context.database, select(WebhookAttempt))).status_code == status
@@ -131,10 +125,7 @@ async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: C
     assert moved.failing_since is None
 
 
-async def test_refused_delivery_holds_back_its_account_alone(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 600.0)  # a pause would be seen
+async def test_refused_delivery_holds_back_its_account_alone(context: Context, receiver: Receiver):
     receiver.answer = lambda got: reply(400 if str(got.account).startswith("bad") else 200)
     await add_webhook(context, receiver)
     for number in range(12):
@@ -144,7 +135,7 @@ async def test_refused_delivery_holds_back_its_account_alone(
         await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
     await happen(context.database, 1, account="good")
     await taken_up(context, 25)
-    async with working(context):
+    async with working(context, look_every=600.0):  # a pause would be seen
         await until_done(context.database, 1)
     assert len(receiver.arrived) == 13
 
@@ -154,7 +145,7 @@ async def test_an_endpoint_that_refuses_everything_is_paused_in_the_end(context:
     await happen(context.database, 1)
     await taken_up(context, 1)
     row_id, (claim,) = await claimed(context)
-    deliveries = worker_of(context)._deliveries
+    deliveries = context.events.deliveries
     began = utc_now() - deliveries.limits.pause_after
     async with context.database.transaction() as db:
         await db.execute(
@@ -172,7 +163,7 @@ async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiv
     async with context.database.transaction() as db:
         await context.events.webhooks.replay(db, endpoint_id, ME, since=1)
     await taken_up(context, 2)
-    await worker_of(context)._deliveries.apply(row_id, [(claim, answered(200))])
+    await context.events.deliveries.apply(row_id, [(claim, answered(200))])
     assert await count_of(context.database, DeliveryStatus.DELIVERED) == 1
     assert (await one(context.database, select(WebhookAttempt))).status_code == 200
     assert len((await claimed(context))[1]) == 1
@@ -202,7 +193,7 @@ async def test_claim_without_a_free_slot_asks_no_query(context: Context, receive
     await add_webhook(context, receiver)
     await happen(context.database, 1)
     await taken_up(context, 1)
-    deliveries = worker_of(context)._deliveries
+    deliveries = context.events.deliveries
     (row_id,) = await deliveries.due_endpoints()
     with statements_of(context.database) as statements:
         assert await deliveries.claim(row_id, under_way=deliveries.limits.concurrency) is None
@@ -243,6 +234,6 @@ async def test_failure_does_not_change_the_update_time(context: Context, receive
     await taken_up(context, 2)
     row_id, claims = await claimed(context)
     for claim, status in zip(claims, (500, 200), strict=True):
-        await worker_of(context)._deliveries.apply(row_id, [(claim, answered(status))])
+        await context.events.deliveries.apply(row_id, [(claim, answered(status))])
         row = await one(context.database, select(WebhookEndpoint))
         assert (row.failing_since is None, row.updated_at) == (status == 200, made)

@@ -22,9 +22,9 @@ from app.services.keys.service import Caller, Scope
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.shared.access import AccessScope
 from app.services.shared.paging import PageRequest
-from app.services.webhooks import fanout, queries
+from app.services.webhooks import queries
+from app.services.webhooks.fanout import WebhookFanout
 from app.services.webhooks.service import WebhookChange
-from app.services.workers import webhook_worker
 from app.utils.exceptions import DeliveryNotFoundException
 from tests.fixtures.events import add_events
 from tests.fixtures.receiver import Receiver, reply, running_receiver
@@ -35,23 +35,17 @@ from tests.fixtures.webhooks import (
     ME,
     TYPE,
     add_webhook,
+    answered,
     count_of,
     every,
     happen,
     one,
     taken_up,
     until_done,
-    worker_of,
     working,
 )
 
 TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.of([], ["team_*"]))
-
-
-@pytest.fixture(autouse=True)
-def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_LOOK_EVERY", "_LOOK_AT_MOST_EVERY"):
-        monkeypatch.setattr(webhook_worker, name, 0.01)
 
 
 @pytest_asyncio.fixture
@@ -75,45 +69,39 @@ async def context(open_services: OpenContext, changes: dict[str, Any]) -> AsyncI
 
 @pytest.mark.parametrize("batch", [500, 1])
 async def test_late_event_of_an_older_transaction_is_delivered_later(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, batch: int
+    context: Context, receiver: Receiver, batch: int
 ):
     database = context.database
     if database.is_sqlite:
         pytest.skip("one writes at a time")
-    monkeypatch.setattr(fanout, "_BATCH", batch)
     await add_webhook(context, receiver)
     async with database.transaction() as older:
         recorder.record(older, TYPE, account_id="berta", number=1)
         await older.flush()
         await happen(database, 1, account="anna")
         recorder.record(older, TYPE, account_id="anna", number=2)
-    await taken_up(context, 3)
+    await taken_up(context, 3, batch_size=batch)
     due = select(WebhookDelivery.account_id).where(WebhookDelivery.next_attempt_at.is_not(None))
     assert sorted(await every(database, due)) == ["anna", "berta"]
-    async with working(context):
+    async with working(context, batch_size=batch):
         await until_done(database, 3)
     assert receiver.numbers("anna") == [1, 2]
 
 
-async def test_delivery_waits_for_the_replay_of_an_earlier_one(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-):
-    worker, endpoint_id = worker_of(context), await add_webhook(context, receiver)
-    receiver.answer = lambda got: reply(500 if got.number == 2 else 200)
+async def test_delivery_waits_for_the_replay_of_an_earlier_one(context: Context, receiver: Receiver):
+    deliveries, endpoint_id = context.events.deliveries, await add_webhook(context, receiver)
     await happen(context.database, 1)
     async with working(context):
         await until_done(context.database, 1)
     await happen(context.database, 2)
     await taken_up(context, 2)
-    (row_id,) = await worker._deliveries.due_endpoints()
-    (claim,) = await worker._deliveries.claim(row_id, under_way=0) or []
-    result = await worker._send(claim)
+    (row_id,) = await deliveries.due_endpoints()
+    (claim,) = await deliveries.claim(row_id, under_way=0) or []
     first, _ = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
-    monkeypatch.setattr(fanout, "_BATCH", 1)
     async with context.database.transaction() as db:
         await context.events.webhooks.replay(db, endpoint_id, ME, since=first)
-    await worker._fanout.run_once()
-    await worker._deliveries.apply(row_id, [result])
+    await WebhookFanout(database=context.database, batch_size=1).run_once()
+    await deliveries.apply(row_id, [(claim, answered(500))])
     due = select(WebhookDelivery.event_id).where(WebhookDelivery.next_attempt_at.is_not(None))
     assert await every(context.database, due) == [first]
 
@@ -130,22 +118,18 @@ async def test_events_without_an_account_wait_for_nothing(context: Context, rece
 
 
 @pytest.mark.parametrize("changes", [{"webhook_timeout": 60, "webhook_concurrency": 2}])
-async def test_slow_account_delays_no_other(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 1.0)  # too long to wait for it at each delivery
+async def test_slow_account_delays_no_other(context: Context, receiver: Receiver):
+    too_long_for_each_delivery = 1.0
     receiver.answer = lambda got: None if got.account == "slow" else reply()
     await add_webhook(context, receiver)
     await happen(context.database, 1, 2, account="slow")
     for number in range(40):
         await happen(context.database, 1, account=f"a{number}")
-    async with working(context):
+    async with working(context, look_every=too_long_for_each_delivery, drain=False):
         await eventually(lambda: len(receiver.taken) == 40, 30)
         await happen(context.database, 2, account="a1")
         await eventually(lambda: len(receiver.taken) == 41, 30)
         assert len(receiver.arrived) == 42
-        for task in worker_of(context)._under_way.values():
-            task.cancel()  # else its deadline is waited for
 
 
 @pytest.mark.parametrize("changes", [{"webhook_timeout": 0.5, "webhook_concurrency": 1}])
@@ -159,7 +143,7 @@ async def test_change_applies_to_every_delivery_that_is_not_being_sent(
     for account in "abcd":
         await happen(context.database, 1, account=account)
     await taken_up(context, 4)
-    async with working(context):
+    async with working(context) as worker:
         await eventually(lambda: len(receiver.arrived) == 1)
         if change == "move":
             await context.events.webhooks.update(endpoint_id, WebhookChange(url=receiver.url("/moved")), ME)
@@ -167,7 +151,7 @@ async def test_change_applies_to_every_delivery_that_is_not_being_sent(
         else:
             async with context.database.transaction() as db:
                 await getattr(context.events.webhooks, change)(db, endpoint_id, ME)
-            await eventually(lambda: not worker_of(context)._under_way)
+            await worker.finish_started()
     paths = [got.path for got in receiver.arrived]
     assert paths == ["/"] + ["/moved"] * (4 if change == "move" else 0)
 

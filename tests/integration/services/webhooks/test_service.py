@@ -17,9 +17,8 @@ from app.models import (
     WebhookStatus,
     utc_now,
 )
-from app.services.webhooks import fanout
 from app.services.webhooks.service import WebhookChange
-from app.services.workers import webhook_worker
+from app.services.workers.cleanup_worker import CleanupWorker
 from app.utils.exceptions import (
     InvalidRequestException,
     RotationUnderWayException,
@@ -38,18 +37,12 @@ from tests.fixtures.webhooks import (
     count_of,
     every,
     happen,
+    new_worker,
     one,
     taken_up,
     until_done,
-    worker_of,
     working,
 )
-
-
-@pytest.fixture(autouse=True)
-def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_LOOK_EVERY", "_LOOK_AT_MOST_EVERY"):
-        monkeypatch.setattr(webhook_worker, name, 0.01)
 
 
 @pytest_asyncio.fixture
@@ -65,10 +58,7 @@ async def context(open_services: OpenContext) -> AsyncIterator[Context]:
         yield opened
 
 
-async def test_a_replay_sends_everything_since_again_and_only_once_more(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(fanout, "_BATCH", 4)
+async def test_a_replay_sends_everything_since_again_and_only_once_more(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
     await happen(context.database, *range(10))
     await happen(context.database, *range(10), account="berta")
@@ -77,16 +67,15 @@ async def test_a_replay_sends_everything_since_again_and_only_once_more(
         async with context.database.transaction() as db:
             return (await context.events.webhooks.replay(db, endpoint_id, ME, since=since)).from_event_id
 
-    async with working(context):
+    async with working(context, batch_size=4):
         await until_done(context.database, 20)
     event_ids = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
     async with context.database.transaction() as db:  # as the retention does
         await db.execute(delete(WebhookDelivery).where(WebhookDelivery.event_id == event_ids[5]))
-    worker_of(context)._stop.clear()
     for _ in range(2):
         assert await replay(event_ids[3]) == event_ids[3]
     assert await replay(utc_now() + timedelta(days=1)) is None
-    async with working(context):
+    async with working(context, batch_size=4):
         await eventually(lambda: len(receiver.taken) == 20 + 17, 60)
         assert receiver.numbers("anna") == [*range(10), *range(3, 10)]
         assert receiver.numbers("berta") == [*range(10), *range(10)]
@@ -110,9 +99,10 @@ async def test_a_paused_endpoint_gets_everything_once_it_is_resumed(context: Con
         replay = await context.events.webhooks.replay(db, endpoint_id, ME, since=1)
     assert replay.status is WebhookStatus.PAUSED, "nothing is sent yet"
     await happen(context.database, 2)
-    worker = worker_of(context)
+    worker = new_worker(context)
     assert await worker.run_once() == 0
-    assert not worker._under_way
+    await worker.finish_started()
+    assert receiver.arrived == []
     async with context.database.transaction() as db:
         await context.events.webhooks.resume(db, endpoint_id, ME)
     async with working(context):
@@ -182,7 +172,7 @@ async def test_name_that_comes_to_lead_to_a_private_address_is_refused_at_the_de
 
     monkeypatch.setattr("app.clients.addresses.is_public", lambda address: address == "127.0.0.1")
     async with open_services(**FAST | {"webhook_allow_private_addresses": False}) as context:
-        monkeypatch.setattr(context.events.webhooks._client, "_resolve", resolve)
+        monkeypatch.setattr(context.events.webhook_client, "resolve", resolve)
         url = f"http://hooks.example.test:{receiver.port}/"
         row, _ = await context.events.webhooks.create(WebhookChange(url=url, event_types=[TYPE]), ME)
         await happen(context.database, 1, 2)
@@ -215,13 +205,14 @@ async def test_deleted_webhook_gets_nothing_and_is_forgotten(context: Context, r
         await context.events.webhooks.delete(db, endpoint_id, ME)
     row = await one(context.database, select(WebhookEndpoint))
     assert (row.secret, row.url) == ("", "")
-    assert await worker_of(context)._deliveries.due_endpoints() == []
+    assert await context.events.deliveries.due_endpoints() == []
     async with context.database.reading() as db:
         with pytest.raises(WebhookNotFoundException):
             await context.events.webhooks.get(db, endpoint_id, ME)
     cleanup = context.workers.named("cleanup")
-    deleted = await cleanup._retention.delete_old()  # type: ignore[union-attr]
-    assert deleted["deliveries_deleted"] == 1
+    assert isinstance(cleanup, CleanupWorker)
+    assert await cleanup.run_once()
+    assert await every(context.database, select(WebhookDelivery)) == []
     assert await every(context.database, select(WebhookEndpoint)) == []
 
 
@@ -247,7 +238,7 @@ async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receive
         for account in "abcd":
             await happen(context.database, 1, account=account)
         await taken_up(context, 4)
-        worker = worker_of(context)
+        worker = new_worker(context)
 
         def answer(_: Received) -> bytes:
             worker.stop()
@@ -283,7 +274,8 @@ async def test_a_secret_that_no_key_opens_pauses_its_webhook_with_an_event(
 
 
 async def test_a_commit_wakes_the_worker(context: Context):
-    worker = worker_of(context)
+    worker = context.workers.named("webhooks")
+    assert worker is not None
     worker._wake.clear()
     await happen(context.database, 1)
     assert worker._wake.is_set()

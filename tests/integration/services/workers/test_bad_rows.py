@@ -37,7 +37,7 @@ from tests.fixtures.receiver import Receiver, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.tokens import due_chains
 from tests.fixtures.waiting import eventually
-from tests.fixtures.webhooks import FAST, add_webhook, every, happen, taken_up, working
+from tests.fixtures.webhooks import FAST, add_webhook, answered, every, happen, taken_up, working
 
 PAST: Final = utc_now() - timedelta(days=400)
 COUNT: Final = 5
@@ -290,12 +290,11 @@ async def test_the_other_results_of_deliveries_are_kept(open_services: OpenConte
             await happen(context.database, 1, account=account)
         await taken_up(context, COUNT)
         rows = await every(context.database, select(WebhookDelivery).order_by(WebhookDelivery.id))
-        deliveries = context.workers.named("webhooks")._deliveries
+        deliveries = context.events.deliveries
         claims = await deliveries.claim(rows[0].endpoint_row_id, under_way=0)
         assert len(claims) == COUNT
         await refuse_changes(context.database, rows[BAD])
-        worker = context.workers.named("webhooks")
-        await deliveries.apply(rows[0].endpoint_row_id, [await worker._send(claim) for claim in claims])
+        await deliveries.apply(rows[0].endpoint_row_id, [(claim, answered(200)) for claim in claims])
         delivered = select(WebhookDelivery.id).where(WebhookDelivery.status == DeliveryStatus.DELIVERED)
         assert set(await every(context.database, delivered)) == {row.id for row in others(rows)}
 
