@@ -12,15 +12,14 @@ import pytest
 from sqlalchemy import delete, select, text
 
 from app.api.endpoints.events import _blocks
-from app.context import Context, open_context
+from app.context import open_context
 from app.database import Database
 from app.models import Event, EventType
 from app.services.events import recorder
-from app.services.events import streams as event_streams
 from app.services.events import tail as event_tail
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
-from app.services.events.streams import EventStreams, Reader, StreamLimits
+from app.services.events.streams import EventStreams, Gap, Reader, StreamLimits
 from app.services.events.tail import BEGINNING, EventTail, check_order
 from app.services.operations.retention import Retention, RetentionDays
 from app.utils.exceptions import TooManyStreamsException, UnknownEventIdException
@@ -33,10 +32,20 @@ from tests.fixtures.waiting import eventually
 RUNBOOK = Path(__file__).resolve().parents[4] / "docs" / "backup-restore-upgrade.md"
 
 
-def streams_of(database: Database, *, keep: int = 2_000, **changes: float) -> EventStreams:
+def streams_of(
+    database: Database,
+    tail: EventTail | None = None,
+    *,
+    sizes: dict[str, int] | None = None,
+    **changes: float,
+) -> EventStreams:
+    """`sizes`: arguments of `EventStreams`; `changes`: limits."""
     limits = {"readers": 100, "readers_per_key": 100, "lifetime": 60, "heartbeat": 10} | changes
     return EventStreams(
-        database=database, tail=EventTail(database=database, keep=keep), limits=StreamLimits(**limits)
+        database=database,
+        tail=tail or EventTail(database=database),
+        limits=StreamLimits(**limits),
+        **sizes or {},
     )
 
 
@@ -71,12 +80,11 @@ async def test_event_with_an_early_id_and_a_late_commit_is_not_missed(postgresql
 
 
 @pytest.mark.parametrize("keep", [3, 2_000])
-async def test_readers_get_each_event_once(database: Database, monkeypatch: pytest.MonkeyPatch, keep: int):
+async def test_readers_get_each_event_once(database: Database, keep: int):
     """Many write at once; one reader stays, one comes again and again, one looks for a few among the many."""
-    monkeypatch.setattr(event_streams, "_BATCH", 7)
-    monkeypatch.setattr(event_streams, "_SCAN", 11)
-    monkeypatch.setattr(event_tail, "_PAGE", 5)
-    streams, dice, count = streams_of(database, keep=keep), random.Random(1), 150
+    tail = EventTail(database=database, keep=keep, page_size=5)
+    streams = streams_of(database, tail, sizes={"batch_size": 7, "scan_limit": 11})
+    dice, count = random.Random(1), 150
 
     async def writer(first: int) -> None:
         for number in range(first, count, 3):
@@ -115,14 +123,12 @@ async def test_readers_get_each_event_once(database: Database, monkeypatch: pyte
     assert numbers(chosen) == [number for number in numbers(stayed) if number % 10 == 3]
 
 
-async def test_an_event_of_this_process_wakes_its_readers(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(event_tail, "_OTHERS_POLL", 1_000.0)
-    streams = streams_of(database, heartbeat=1_000, lifetime=1_000)
+async def test_an_event_of_this_process_wakes_its_readers(database: Database):
+    tail = EventTail(database=database, poll_interval=1_000.0)
+    streams = streams_of(database, tail, heartbeat=1_000, lifetime=1_000)
     async with following(streams) as reader:
         found = asyncio.create_task(anext(streams.tell(reader)))
-        await eventually(lambda: streams._tail.after(reader.position, 1) is not None)
+        await eventually(lambda: tail.after(reader.position, 1) is not None)
         await record(database, 7)
         while not (await asyncio.wait([found], timeout=0.5))[0]:
             await record(database, 8)  # an older transaction of another test held back the first one
@@ -162,7 +168,7 @@ async def test_reader_that_was_away_for_too_long_gets_a_gap(database: Database):
     assert (await retention.delete_old())["events_deleted"] == 6
     for last, rest in ((events[5], 4), (events[6], 3)):
         async with following(streams, last=position(last)) as reader:
-            assert reader.gap == (event_streams.Gap(events[6].occurred_at) if rest == 4 else None)
+            assert reader.gap == (Gap(events[6].occurred_at) if rest == 4 else None)
             assert [event.id for event in await told(streams, reader, rest)] == [
                 event.id for event in events[-rest:]
             ]
@@ -183,11 +189,8 @@ async def test_reader_gets_a_gap_for_routine_events_evicted_after_its_last_one(d
             assert (reader.gap is not None) is has_gap
 
 
-async def test_reader_overtaken_by_the_retention_while_it_catches_up_gets_a_gap(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(event_streams, "_SCAN", 2)
-    streams = streams_of(database, keep=1)
+async def test_reader_overtaken_by_the_retention_while_it_catches_up_gets_a_gap(database: Database):
+    streams = streams_of(database, EventTail(database=database, keep=1), sizes={"scan_limit": 2})
     await add_events(database, *({} for _ in range(10)))
     async with following(streams, last=BEGINNING) as reader:
         blocks = _blocks(streams, reader)
@@ -274,11 +277,11 @@ async def test_a_stream_ends(database: Database, reason: str):
     assert reader.ended == reason
 
 
-async def test_tail_without_followers_reads_nothing(context: Context):
-    tail = context.events.streams._tail
-    async with following(context.events.streams) as reader:
+async def test_tail_without_followers_reads_nothing(database: Database):
+    tail = EventTail(database=database)
+    async with following(streams_of(database, tail)) as reader:
         await eventually(lambda: tail.after(reader.position, 1) is not None)
-        await record(context.database, 1)
+        await record(database, 1)
         await eventually(lambda: tail.kept == 1)
     assert (tail.kept, tail._task) == (0, None)
 
