@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import answer_of
-from app.api.http import rate_limit
 from app.api.http.rate_limit import RateLimiter
 from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import RateLimitException
@@ -138,8 +137,8 @@ async def test_caller_who_fails_behind_a_trusted_proxy_does_not_shut_out_others(
 
 
 @asynccontextmanager
-async def limiter(uri: str) -> AsyncIterator[RateLimiter]:
-    opened = RateLimiter(per_minute=3, storage_uri=uri)
+async def limiter(uri: str, **times: float) -> AsyncIterator[RateLimiter]:
+    opened = RateLimiter(per_minute=3, storage_uri=uri, **times)
     try:
         yield opened
     finally:
@@ -158,13 +157,12 @@ async def test_processes_that_share_a_redis_share_the_count(tmp_path: Path):
 
 
 async def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(rate_limit, "_STORAGE_RETRY", 0.0)
-    monkeypatch.setattr(rate_limit, "_STORAGE_TIMEOUT", 5.0)  # the machine may be busy
     with redis_server(tmp_path) as redis:
         await redis.start()
-        async with limiter(redis.uri) as one:
+        # The timeout: the machine may be busy.
+        async with limiter(redis.uri, storage_retry=0.0, storage_timeout=5.0) as one:
             for _ in range(4):
                 last = await one.count(ALICE)
             assert last.is_exceeded

@@ -9,7 +9,9 @@ from sqlalchemy import update
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, BatchStatus, SessionStatus, utc_now
+from app.services.authorizations.waiters import SessionWaiters
 from app.services.batches import pacing
+from app.services.batches.pacing import BatchPacing
 from app.utils.exceptions import (
     BrowserCrashedException,
     ConsentDeclinedException,
@@ -29,6 +31,7 @@ from tests.fixtures.batches import (
 from tests.fixtures.factories import CALLER
 from tests.fixtures.logs import logged
 from tests.fixtures.services import OpenContext
+from tests.fixtures.waiting import eventually
 
 
 async def test_a_wave_is_released_and_each_end_releases_the_next(context: Context, database: Database):
@@ -53,11 +56,15 @@ async def test_held_sessions_are_not_claimed(context: Context, database: Databas
 
 async def test_an_end_wakes_the_batch_by_itself(context: Context, database: Database):
     batch_id = await new_batch(context, 3, max_running=1)
+
+    async def has_moved_on() -> bool:
+        is_complete = (await read_batch(database, batch_id)).completed_at is not None
+        return is_complete or bool(await under_way(database, batch_id))
+
     for _ in range(3):
         (row,) = await under_way(database, batch_id)
         await end(context, row, ConsentDeclinedException("x"))
-        assert context.sessions.pacing._pacing is not None
-        await asyncio.wait_for(context.sessions.pacing._pacing, 20)
+        await eventually(has_moved_on)
     assert (await read_batch(database, batch_id)).status is BatchStatus.COMPLETED
 
 
@@ -224,12 +231,14 @@ async def test_an_app_that_is_paused_stops_the_batch(open_services: OpenContext,
 async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
     open_services: OpenContext, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pacing, "_CANCELLED_AT_ONCE", 2)
     monkeypatch.setattr(context.sessions.pacing, "wake", lambda batch_id: None)
     batch_id = await new_batch(context, 9, max_running=1)
     async with database.transaction() as db:
         await context.sessions.batches.cancel(db, batch_id, caller=CALLER)
-    await context.sessions.pacing._step(batch_id)  # and the process dies
+    dying = BatchPacing(
+        database=database, queue=context.sessions.queue, waiters=SessionWaiters(), cancelled_at_once=2
+    )
+    await dying.step(batch_id)
     assert len(await sessions_of(database, batch_id, SessionStatus.CANCELLED)) == 2
     async with open_services() as other:
         await other.sessions.pacing.reconcile()

@@ -1,6 +1,7 @@
 """A batch is made whole or not at all; each row has its result; the same request is the same batch."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -20,7 +21,7 @@ from app.models import (
     utc_now,
 )
 from app.services.authorizations.service import AuthorizationCommand
-from app.services.batches import creation, queries
+from app.services.batches import queries
 from app.services.batches.queries import RowResult
 from app.services.batches.rows import WantedRow
 from app.services.keys.service import Caller, Scope
@@ -114,10 +115,8 @@ async def test_bad_row_does_not_block_others(context: Context, database: Databas
     assert view.counts["pending"] == 3, "rows, not sessions"
 
 
-async def test_batch_of_several_chunks_is_created_whole(
-    context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(creation, "_CHUNK", 4)
+async def test_batch_of_several_chunks_is_created_whole(context: Context, database: Database):
+    context.sessions.batches.limits = replace(context.sessions.batches.limits, chunk_size=4)
     accounts = names(11)
     await add_accounts(database, accounts)
     placed = await place_batch(context, wanted(*reversed(accounts)))
@@ -181,11 +180,9 @@ async def test_one_of_many_simultaneous_requests_from_a_source_makes_the_batch(
     assert {each.existing for each in await results_of(context, again.batch_id)} == {True}
 
 
-async def test_batches_of_the_same_accounts_at_once_share_them(
-    context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
-):
+async def test_batches_of_the_same_accounts_at_once_share_them(context: Context, database: Database):
     """In whatever order their rows are: neither waits for the other for ever."""
-    monkeypatch.setattr(creation, "_CHUNK", 2)
+    context.sessions.batches.limits = replace(context.sessions.batches.limits, chunk_size=2)
     accounts = names(40)
     await add_accounts(database, accounts)
     orders = [accounts, accounts[::-1], accounts[20:] + accounts[:20], accounts[::2] + accounts[1::2]]

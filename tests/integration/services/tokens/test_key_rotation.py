@@ -12,7 +12,6 @@ from sqlalchemy import func, select, update
 
 from app.context import Context, open_context
 from app.models import Credential, Event
-from app.services.tokens import accounts as account_list
 from app.services.tokens import key_audit, key_rotation
 from app.services.tokens.key_rotation import RotationReport
 from app.utils.exceptions import DecryptionException
@@ -60,13 +59,8 @@ async def chains(admin: SandboxAdmin, chain: Chain) -> AsyncIterator[list[Chain]
         await admin.remove_profile(profile.account)
 
 
-@pytest.fixture(autouse=True)
-def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account_list, "_BATCH", 20)
-
-
 async def rotate(context: Context) -> RotationReport:
-    return await key_rotation.rotate(context.database, context.tokens.vault, actor="tests")
+    return await key_rotation.rotate(context.database, context.tokens.vault, actor="tests", batch_size=20)
 
 
 async def rows_of(context: Context) -> Sequence[Credential]:
@@ -96,7 +90,7 @@ async def test_rotation_changes_the_values_and_nothing_else(before: Context, aft
     rows = await rows_of(before)
     done: list[int] = []
     report = await key_rotation.rotate(
-        after.database, after.tokens.vault, actor="tests", progress=done.append
+        after.database, after.tokens.vault, actor="tests", progress=done.append, batch_size=20
     )
     assert (report.rotated, report.left, report.is_complete, done) == (45, 0, True, [20, 40, 45])
     changed = await rows_of(after)

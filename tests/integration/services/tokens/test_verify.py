@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from app.models import CredentialStatus
-from app.services import oauth_service
 from app.services.tokens.refresh_leases import REFUSED
 from app.utils.exceptions import ReauthorizationRequiredException, TwitterAPIException
 from tests.fixtures.tokens import Chain
@@ -46,7 +45,7 @@ async def test_a_refusal_that_comes_late_refreshes_nothing_again(chain: Chain):
 
 
 async def test_newer_tokens_and_a_revocation_are_not_taken_for_broken(chain: Chain):
-    leases = chain.context.workers.named("refresh")._leases
+    leases = chain.context.tokens.leases
     old = await chain.living_row()
     await chain.store(await chain.tokens())
     await leases.end_unrefreshable(old, REFUSED)
@@ -79,10 +78,8 @@ async def test_a_refusal_that_is_not_the_tokens_breaks_nothing(chain: Chain, sta
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_token_that_is_refused_after_a_refresh_as_well_is_broken(
-    chain: Chain, status: int, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(oauth_service, "_SECOND_TRY", 0.01)
+async def test_a_token_that_is_refused_after_a_refresh_as_well_is_broken(chain: Chain, status: int):
+    chain.context.tokens.oauth.recheck_wait = 0.01
     await chain.admin.set_fault("provider.me", "status", status=status, account=chain.account)
     with pytest.raises(ReauthorizationRequiredException):
         await chain.verify()
@@ -97,8 +94,8 @@ async def test_a_refusal_that_a_refresh_ends_breaks_nothing(chain: Chain, status
     assert (await chain.living_row()).version == 2
 
 
-async def test_a_new_token_is_asked_about_a_second_time(chain: Chain, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(oauth_service, "_SECOND_TRY", 0.01)
+async def test_a_new_token_is_asked_about_a_second_time(chain: Chain):
+    chain.context.tokens.oauth.recheck_wait = 0.01
     await chain.admin.set_fault("provider.me", "status", status=401, account=chain.account, times=1)
     tokens = await chain.tokens()
     user = await chain.context.tokens.oauth.verify_credentials(chain.app, tokens.access_token, is_new=True)
