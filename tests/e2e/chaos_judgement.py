@@ -132,13 +132,13 @@ async def _left_behind(
 
 
 async def _slots(harness: ServiceHarness) -> list[str]:
-    report = (await harness._call("GET", "/health/ready")).json()["data"]
+    report = (await harness.call("GET", "/health/ready")).json()["data"]
     running = report["running_profiles"]
     return ([f"{running} slots"] if running else []) + ([] if report["ready"] else ["not ready"])
 
 
 async def _held_profiles(harness: ServiceHarness) -> list[str]:
-    async with harness._reading() as db:
+    async with harness.reading() as db:
         held = select(Profile.profile_id).where(
             Profile.in_use | Profile.lease_token.is_not(None) | Profile.quarantined_at.is_not(None)
         )

@@ -34,7 +34,8 @@ class Child:
     async def line(self) -> str:
         """The next line that it prints."""
         assert self._process.stdout is not None
-        found = (await asyncio.wait_for(self._process.stdout.readline(), TIMEOUT)).decode()
+        async with asyncio.timeout(TIMEOUT):
+            found = (await self._process.stdout.readline()).decode()
         assert found, "the child has ended; its problems are in the test's captured output"
         return found.strip()
 
@@ -46,7 +47,8 @@ class Child:
         """End it by closing its standard input; what it printed until then."""
         assert self._process.stdin is not None
         self._process.stdin.close()  # communicate() leaves it open when there is nothing to send
-        output, _ = await asyncio.wait_for(self._process.communicate(), TIMEOUT)
+        async with asyncio.timeout(TIMEOUT):
+            output, _ = await self._process.communicate()
         assert self._process.returncode == 0
         return output.decode().splitlines()
 

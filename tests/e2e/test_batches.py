@@ -50,7 +50,7 @@ async def _nothing_left(own: SandboxProcess) -> AsyncIterator[None]:
 
 
 async def call(harness: ServiceHarness, method: str, path: str, **request: Any) -> dict[str, Any]:
-    answer = (await harness._call(method, path, **request)).json()
+    answer = (await harness.call(method, path, **request)).json()
     assert answer["success"], answer
     data: dict[str, Any] = answer["data"]
     return data
@@ -58,7 +58,7 @@ async def call(harness: ServiceHarness, method: str, path: str, **request: Any) 
 
 async def codes(harness: ServiceHarness, batch_id: str) -> dict[str, str | None]:
     """By account."""
-    answer = (await harness._call("GET", f"/batches/{batch_id}/results")).json()
+    answer = (await harness.call("GET", f"/batches/{batch_id}/results")).json()
     assert answer["total"] == len(answer["data"])
     return {each["account_id"]: each["error_code"] for each in answer["data"]}
 

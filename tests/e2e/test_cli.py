@@ -53,7 +53,8 @@ class Shell:
             cwd=self.folder, env=self.environment | settings, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
         )  # fmt: skip
         try:
-            output, problems = await asyncio.wait_for(process.communicate(), TIMEOUT)
+            async with asyncio.timeout(TIMEOUT):
+                output, problems = await process.communicate()
         except BaseException:
             process.kill()
             await process.wait()
@@ -309,10 +310,12 @@ async def test_the_sandbox_command_announces_itself(shell: Shell):
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        async with asyncio.timeout(20):
+            line = await process.stdout.readline()
         assert b'"sandbox_001"' in line
         process.terminate()
-        await asyncio.wait_for(process.communicate(), 20)
+        async with asyncio.timeout(20):
+            await process.communicate()
         assert process.returncode == 0
     finally:
         if process.returncode is None:

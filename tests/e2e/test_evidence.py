@@ -24,7 +24,7 @@ async def watched(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Servic
 
 
 async def get(harness: ServiceHarness, path: str) -> httpx.Response:
-    answer = await harness._call("GET", path)
+    answer = await harness.call("GET", path)
     assert answer.status_code == 200, answer.text
     return answer
 

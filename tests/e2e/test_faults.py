@@ -314,7 +314,7 @@ async def test_a_limit_of_who_am_i_costs_one_consent_and_keeps_nobody_else_back(
         await eventually(refused, WAIT)
         other = await harness.authorize(next(unused_accounts))
         assert other["status"] == "completed"
-        listed = (await harness._call("GET", "/authorize")).json()
+        listed = (await harness.call("GET", "/authorize")).json()
         (row,) = [row for row in listed["data"] if row["session_id"] == waiting]
         wait = (datetime.fromisoformat(row["not_before"]) - datetime.now(UTC)).total_seconds()
         assert 3000 < wait <= 3600

@@ -215,7 +215,7 @@ async def gone(pids: list[int]) -> bool:
 
 
 async def call(harness: ServiceHarness, method: str, path: str) -> dict[str, object]:
-    answer = await harness._call(method, path)
+    answer = await harness.call(method, path)
     assert answer.status_code == 200, answer.text
     found: dict[str, object] = answer.json()["data"]
     return found

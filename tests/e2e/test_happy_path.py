@@ -153,5 +153,5 @@ async def test_authorization_completes_on_postgresql(
         assert [list(db["stage_seconds"]) for db in sessions] == [STAGES, STAGES]
         await assert_stored(harness, account)
         await harness.nothing_left(account)
-        async with harness._reading() as db:
+        async with harness.reading() as db:
             assert "PostgreSQL" in await db.scalar(text("select version()"))

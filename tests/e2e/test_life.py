@@ -25,7 +25,7 @@ async def call(
     harness: ServiceHarness, path: str, *, key: str | None = None, **body: object
 ) -> httpx.Response:
     headers = {"Idempotency-Key": key} if key else {}
-    return await harness._call("POST", path, headers=headers, json=body)
+    return await harness.call("POST", path, headers=headers, json=body)
 
 
 async def test_a_cancelled_session_stops_its_browser_and_can_be_tried_again(

@@ -31,7 +31,7 @@ async def healing(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Servic
 
 
 async def call(harness: ServiceHarness, method: str, account: str, action: str) -> dict[str, Any]:
-    answer = await harness._call(method, f"/accounts/{account}/{action}", params={"api_app": APP})
+    answer = await harness.call(method, f"/accounts/{account}/{action}", params={"api_app": APP})
     body: dict[str, Any] = answer.json()
     return body
 
@@ -58,13 +58,13 @@ async def repairs_of(harness: ServiceHarness, account: str) -> list[Authorizatio
     query = select(AuthorizationSession).where(
         AuthorizationSession.twitter_username == account, AuthorizationSession.requested_by == "self-healing"
     )
-    async with harness._reading() as db:
+    async with harness.reading() as db:
         return list(await db.scalars(query))
 
 
 async def event_types(harness: ServiceHarness, account: str) -> list[str]:
     query = select(Event.event_type).where(Event.account_id == account).order_by(Event.id)
-    async with harness._reading() as db:
+    async with harness.reading() as db:
         return list(await db.scalars(query))
 
 
@@ -72,7 +72,7 @@ async def next_look(harness: ServiceHarness) -> None:
     """A further look for broken accounts has ended."""
 
     async def last() -> Any:
-        async with harness._reading() as db:
+        async with harness.reading() as db:
             return await db.scalar(select(WorkerRun.last_success_at).where(WorkerRun.name == "repair"))
 
     known = await last()

@@ -25,11 +25,12 @@ EXIT_MARGIN = 2
 
 async def end(harness: ServiceHarness, number: signal.Signals) -> tuple[int, float]:
     """Sends the signal to the service alone; its exit code, and the seconds it took."""
-    process = harness.service._process
+    process = harness.service.process
     assert process is not None
     began = time.monotonic()
     process.send_signal(number)
-    code = await asyncio.wait_for(process.wait(), 30)
+    async with asyncio.timeout(30):
+        code = await process.wait()
     return code, time.monotonic() - began
 
 
@@ -72,7 +73,8 @@ async def test_waiting_caller_is_answered_at_a_stop(sandbox: SandboxProcess, fol
         await asyncio.wait([waiting], timeout=0.3)
         assert not waiting.done()
         stopping = asyncio.create_task(end(harness, signal.SIGTERM))
-        assert (await asyncio.wait_for(waiting, GRACE))["status"] == "in_progress"
+        async with asyncio.timeout(GRACE):
+            assert (await waiting)["status"] == "in_progress"
         assert (await stopping)[0] == 0
 
 

@@ -19,7 +19,7 @@ from app.models import ApiKey, EventType, Evidence, ProfileSync, WebhookDelivery
 from app.services.events import recorder
 from app.services.keys.service import Caller, Scope
 from app.services.shared.access import AccessScope
-from app.services.webhooks.vault import new_secret
+from app.services.webhooks.vault import WebhookVault, new_secret
 from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.batches import place_batch, wanted
 from tests.fixtures.factories import new_profile, new_session, new_tokens
@@ -113,7 +113,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             url=HOOK,
             event_types=[],
             **WITHIN_BODY,
-            secret=context.events.webhooks._vault.seal(f"hook-{number}", new_secret()),
+            secret=WebhookVault(key_ring=context.settings.key_ring).seal(f"hook-{number}", new_secret()),
             after_xact_id=0,
             after_event_id=0,
             created_by="tests",

@@ -57,7 +57,8 @@ async def test_caller_without_a_running_worker_is_warned(
     for row in await under_way(database, batch_id):
         await end(context, row)
     await context.sessions.pacing.pace(batch_id)
-    assert await asyncio.wait_for(waiting, 60)
+    async with asyncio.timeout(60):
+        assert await waiting
     assert said.getvalue().count("--work") == 1
     assert "2 completed" in out.getvalue()
 
@@ -86,7 +87,8 @@ async def test_an_account_that_was_open_already_is_waited_for(
     await context.sessions.pacing.reconcile()
     for row in rows:
         await end(context, row)
-    assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True, True]
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*waiting) == [True, True]
 
 
 async def test_a_batch_is_followed_by_its_id(
@@ -105,7 +107,8 @@ async def test_a_batch_is_followed_by_its_id(
     for row in await under_way(database, placed.batch_id):
         await end(context, row)
     await context.sessions.pacing.pace(placed.batch_id)
-    assert await asyncio.wait_for(waiting, 60)
+    async with asyncio.timeout(60):
+        assert await waiting
     assert f"Batch {placed.batch_id}: completed" in said.getvalue()
     assert await count(database, Batch) == 2
 

@@ -142,7 +142,7 @@ async def test_each_step_of_the_reconciliation_fails_alone(
     for name in steps:
         monkeypatch.setattr(SessionRuns, name, step(name))
     worker = context.workers.named("authorization")
-    await worker._reconcile()
+    await worker.reconcile()
     assert done == [name for name in steps if name != failing]
     assert worker.status.last_error == "OverflowError"
     assert worker.status.consecutive_failures == 1
@@ -165,7 +165,7 @@ async def test_batch_that_cannot_be_reconciled_does_not_block_sessions(
     monkeypatch.setattr(context.sessions.pacing, "reconcile", failing)
     monkeypatch.setattr(context.sessions.runs, "deliver_waiting", delivered)
     worker = context.workers.named("authorization")
-    await worker._reconcile()
+    await worker.reconcile()
     assert done == [1]
     assert logged(caplog, "batch.not_looked_after")
 
@@ -183,7 +183,7 @@ async def test_credential_that_cannot_be_taken_does_not_block_others(
         return read(row)
 
     monkeypatch.setattr(sandbox_context.tokens.vault, "refresh_token", failing)
-    taken = await sandbox_context.workers.named("refresh")._leases.take_due(10)
+    taken = await sandbox_context.tokens.leases.take_due(10)
     assert {held.account_id for held in taken} == {chains[0].account, chains[2].account}
     row = await chains[1].living_row()
     assert (row.refresh_error_code, row.refresh_due_at > utc_now()) == ("INTERNAL_ERROR", True)

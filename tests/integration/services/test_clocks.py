@@ -10,6 +10,7 @@ from sqlalchemy import select
 from app import models
 from app.database import Database, database_time
 from app.models import AuthorizationSession, Profile, SessionStatus, utc_now
+from app.services.operations.worker_runs import PeriodicRuns
 from tests.fixtures.factories import AddRow
 from tests.fixtures.services import OpenContext
 
@@ -87,11 +88,11 @@ async def test_a_profile_is_not_taken_over_by_a_clock_ahead(
 ):
     profile = await add_profile()
     async with open_services(profile_start_timeout=1) as here, open_services() as there:
-        leases = here.fleet.gologin._leases
+        leases = here.fleet.leases
         async with leases.held(profile.profile_id) as token:
             await leases.note_browser(profile.profile_id, token, "ws://127.0.0.1:1/devtools/browser/x")
             set_clock(MINUTE)
-            assert await there.fleet.gologin._leases.take_over_expired() == []
+            assert await there.fleet.leases.take_over_expired() == []
             assert await leases._renew(profile.profile_id, token)
             assert 10 < await seconds_left(database, Profile) <= 20
 
@@ -100,7 +101,10 @@ async def test_a_workers_turn_is_not_taken_over_by_a_clock_ahead(
     open_services: OpenContext, database: Database, set_clock: SetClock
 ):
     async with open_services() as here, open_services() as there:
-        turns, others = here.sync_worker._runs, there.sync_worker._runs
+        turns, others = (
+            PeriodicRuns(database=each.database, owner=owner, lease_seconds=20)
+            for each, owner in ((here, "here"), (there, "there"))
+        )
         held = await turns.claim("sync")
         assert held is not None
         set_clock(MINUTE)

@@ -152,12 +152,14 @@ async def test_profile_without_a_free_slot_waits_and_reports_it(
     async with open_context(sandbox_settings(max_concurrent_profiles=1)) as context:
         async with context.fleet.gologin.running_profile(known, report=ignore):
             task = asyncio.create_task(run_second(context))
-            await asyncio.wait_for(waits.wait(), 10)
+            async with asyncio.timeout(10):
+                await waits.wait()
             assert stages == [SessionStage.WAITING_FOR_SLOT]
             with pytest.raises(ConcurrentProfileLimitException):
                 async with context.fleet.gologin.running_profile(second, report=ignore, wait=False):
                     pass
-        assert await asyncio.wait_for(task, 30) == 1
+        async with asyncio.timeout(30):
+            assert await task == 1
         assert stages == [SessionStage.WAITING_FOR_SLOT, SessionStage.PROFILE_STARTING]
         assert await all_given_back(context, database, admin, second)
 
@@ -209,7 +211,8 @@ async def test_a_lost_lease_stops_the_browser_and_leaves_the_new_holders_lease(
                 async with database.transaction() as db:
                     row = await db.scalar(select(Profile).where(Profile.profile_id == known))
                     row.lease_token = "of-another-process"
-                await asyncio.wait_for(asyncio.Event().wait(), 20)
+                async with asyncio.timeout(20):
+                    await asyncio.Event().wait()
     assert await running(admin, known) == []
     async with database.reading() as db:
         assert await db.scalar(select(Profile.lease_token)) == "of-another-process"
@@ -292,7 +295,8 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
                 pass
 
         task = asyncio.create_task(work())
-        await asyncio.wait_for(starting.wait(), 20)
+        async with asyncio.timeout(20):
+            await starting.wait()
         await eventually(lambda: admin.requests(endpoint="local.start"))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -66,7 +66,7 @@ async def test_oauth1_token_is_never_refreshed(chain: Chain):
     with pytest.raises(TokenNotRefreshableException, match="does not expire"):
         await chain.get_access_token(force=True)
     assert (await chain.living_row()).version == 1
-    assert await chain.context.workers.named("refresh")._leases.take_due(1) == []
+    assert await chain.context.tokens.leases.take_due(1) == []
 
 
 async def test_verify_is_signed(chain: Chain):
@@ -93,7 +93,7 @@ async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Cha
 async def test_an_answer_about_the_token_before_breaks_no_newer_one(chain: Chain):
     old = await chain.living_row()
     await chain.authorize()
-    await chain.context.tokens.credentials._leases.end_unrefreshable(old, "TOKEN_REFUSED")
+    await chain.context.tokens.leases.end_unrefreshable(old, "TOKEN_REFUSED")
     assert (await chain.living_row()).status is CredentialStatus.ACTIVE
 
 

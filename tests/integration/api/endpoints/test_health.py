@@ -35,7 +35,7 @@ async def test_service_is_ready_when_all_workers_live(api: Api):
 
 async def test_service_is_not_ready_when_a_worker_died(api: Api):
     group = api.context.workers
-    task = next(task for task, worker in group._tasks.items() if worker.name == "monitor")
+    task = next(task for task in asyncio.all_tasks() if task.get_name() == "worker-monitor")
     task.cancel()
     await asyncio.wait([task])
     await eventually(lambda: not group.all_alive)

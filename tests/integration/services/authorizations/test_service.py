@@ -68,10 +68,10 @@ async def delivered(context: Context) -> list[str]:
     async def handle(session_id: str) -> None:
         handled.append(session_id)
 
-    await context.sessions.runs._queue.submit_all([QueuedSession("the end", 2e9, None)])
-    running = asyncio.create_task(context.sessions.runs._queue.run(handle))
+    await context.sessions.queue.submit_all([QueuedSession("the end", 2e9, None)])
+    running = asyncio.create_task(context.sessions.queue.run(handle))
     await eventually(lambda: "the end" in handled)
-    context.sessions.runs._queue.stop()
+    context.sessions.queue.stop()
     await running
     return handled[:-1]
 
@@ -465,7 +465,7 @@ class TestWaiting:
             return view.row.status
 
         task = asyncio.create_task(wait())
-        await eventually(lambda: session_id in context.sessions.authorizations._waiters._waiting)
+        await eventually(lambda: session_id in context.sessions.waiters)
         return task
 
     async def test_waiters_are_woken_by_the_end(self, context: Context, add_session: AddRow):
@@ -474,7 +474,7 @@ class TestWaiting:
         await context.sessions.runs.complete(job, ALICE, new_tokens())
         async with asyncio.timeout(60):
             assert await asyncio.gather(*waiters) == [SessionStatus.COMPLETED] * 3
-        assert len(context.sessions.authorizations._waiters) == 0
+        assert len(context.sessions.waiters) == 0
 
     async def test_an_end_in_another_process_is_seen(
         self, context: Context, open_services: OpenContext, add_session: AddRow
@@ -495,12 +495,12 @@ class TestWaiting:
         waiter = await self.waiting(context, (await add_session()).session_id)
         waiter.cancel()
         await asyncio.wait([waiter])
-        assert len(context.sessions.authorizations._waiters) == 0
+        assert len(context.sessions.waiters) == 0
 
     async def test_unknown_session_has_no_waiter(self, context: Context):
         with pytest.raises(SessionNotFoundException):
             await context.sessions.authorizations.wait_for_end("unknown", seconds=60)
-        assert len(context.sessions.authorizations._waiters) == 0
+        assert len(context.sessions.waiters) == 0
 
 
 def _refuse_completion(database: Database) -> list[str]:

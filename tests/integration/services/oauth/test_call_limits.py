@@ -253,7 +253,7 @@ async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Cont
 
 async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
     """Its only call was an exchange whose session failed."""
-    budgets = context.tokens.credentials._leases._budgets
+    budgets = context.tokens.budgets
     budgets.answered("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
     assert budgets.spent_for("AIOTT1") is not None
     await resume(context, "AIOTT1")

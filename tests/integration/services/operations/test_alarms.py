@@ -94,7 +94,7 @@ async def test_a_leaked_slot_is_an_alarm_on_the_second_look(database: Database, 
 
 async def test_an_open_breaker_is_an_alarm(database: Database, open_services: OpenContext):
     async with open_services() as context:
-        await context.fleet.gate._reserve()
+        await context.fleet.gate.acquire()
         await context.fleet.gate.open_breaker("HTTP 429")
         await context.workers.named("monitor").run_once()
     assert await told(database) == [("alarm.raised", "gologin_breaker_open")]

@@ -73,7 +73,8 @@ async def test_one_of_many_simultaneous_processes_gets_the_lease(database: Datab
             return False
 
     asked = [asyncio.create_task(ask(f"here:{number}")) for number in range(8)]
-    await asyncio.wait_for(entered.acquire(), 10)
+    async with asyncio.timeout(10):
+        await entered.acquire()
     await eventually(lambda: sum(task.done() for task in asked) == 7)
     leave.set()
     assert sum(await asyncio.gather(*asked)) == 1

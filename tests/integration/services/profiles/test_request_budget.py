@@ -73,7 +73,8 @@ async def test_a_caller_that_waits_for_its_place_does_not_go_once_the_breaker_is
     await asyncio.sleep(0)
     await gate.open_breaker("HTTP 429")
     with pytest.raises(GoLoginBreakerOpenException):
-        await asyncio.wait_for(waiting, 10)
+        async with asyncio.timeout(10):
+            await waiting
 
 
 async def test_open_breaker_is_recorded_once_and_closed_by_hand(database: Database):

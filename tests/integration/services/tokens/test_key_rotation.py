@@ -212,7 +212,8 @@ async def test_a_row_that_somebody_holds_is_not_waited_for(before: Context, afte
     held = select(Credential).where(Credential.account_id == accounts[7]).with_for_update()
     async with before.database.transaction() as db:
         await db.scalar(held)
-        report = await asyncio.wait_for(rotate(after), 30)
+        async with asyncio.timeout(30):
+            report = await rotate(after)
     assert (report.rotated, report.left) == (49, 1)
     assert (await rotate(after)).rotated == 1
 

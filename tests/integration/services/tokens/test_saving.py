@@ -23,7 +23,7 @@ from app.utils.exceptions import DatabaseUnavailableException, ReauthorizationRe
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.logs import LogLines
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import Chain, spill_of
 from tests.fixtures.waiting import eventually
 
 Refuse = Callable[[int], None]
@@ -72,13 +72,13 @@ async def running(worker: TokenRefreshWorker):
 async def taken(chain: Chain) -> HeldRefresh:
     """The right to refresh the account, as a process has it before the call."""
     await chain.make_due()
-    (held,) = await chain.context.workers.named("refresh")._leases.take_due(10)
+    (held,) = await chain.context.tokens.leases.take_due(10)
     return held
 
 
 async def late_result(chain: Chain, held: HeldRefresh) -> None:
     """What a process does with the tokens that its call brought."""
-    refresher = chain.context.workers.named("refresh")._refresher
+    refresher = chain.context.tokens.refresher
     await refresher._save(held, new_tokens(), utc_now())
 
 
@@ -187,7 +187,7 @@ async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain
 async def test_a_lost_lease_changes_nothing_any_more(chain: Chain):
     held = await taken(chain)
     await chain.authorize()
-    leases: RefreshLeases = chain.context.workers.named("refresh")._leases
+    leases: RefreshLeases = chain.context.tokens.leases
     assert not await leases.break_chain(held, "INVALID_GRANT")
     await leases.give_back(held, DatabaseUnavailableException("x"))
     row = await chain.living_row()
@@ -332,7 +332,7 @@ async def test_any_error_between_answer_and_save_keeps_the_tokens_on_the_disk(
         with pytest.raises(OverflowError):
             await chain.get_access_token(by=process)
         assert len(spilled(tmp_path)) == 1
-        refresher = process.workers.named("refresh")._refresher
+        refresher = process.tokens.refresher
         for _ in range(2):
             assert await refresher.pick_up_spilled() == 0
         assert len([line for line in log_lines() if line["event"] == "credential.not_saved"]) == 1
@@ -344,11 +344,11 @@ async def test_any_error_between_answer_and_save_keeps_the_tokens_on_the_disk(
 async def test_spilled_file_that_cannot_be_saved_does_not_block_others(
     chain: Chain, process: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    refresher = process.workers.named("refresh")._refresher
+    refresher, spill = process.tokens.refresher, spill_of(process)
     held = await taken(chain)
     bad = replace(held, account_id="bad")
-    await refresher._spill.write(bad, new_tokens(), answered_at=utc_now())
-    await refresher._spill.write(held, new_tokens(), answered_at=utc_now())
+    await spill.write(bad, new_tokens(), answered_at=utc_now())
+    await spill.write(held, new_tokens(), answered_at=utc_now())
     save = RefreshLeases.save
 
     async def refusing(self: RefreshLeases, held: HeldRefresh, *values: Any, **named: Any) -> bool:

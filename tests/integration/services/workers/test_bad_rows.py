@@ -35,7 +35,7 @@ from tests.fixtures.batches import new_batch, sessions_of
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.receiver import Receiver, running_receiver
 from tests.fixtures.services import OpenContext
-from tests.fixtures.tokens import due_chains
+from tests.fixtures.tokens import due_chains, spill_of
 from tests.fixtures.waiting import eventually
 from tests.fixtures.webhooks import FAST, add_webhook, answered, every, happen, taken_up, working
 
@@ -153,8 +153,8 @@ async def test_a_failing_step_of_the_cleanup_stops_no_other(
         raise ValueError("a step fails")
 
     cleanup = context.workers.named("cleanup")
-    monkeypatch.setattr(cleanup._sessions, "end_overdue", fail)
-    monkeypatch.setattr(cleanup._gologin, "stop_orphans", fail)
+    monkeypatch.setattr(context.sessions.runs, "end_overdue", fail)
+    monkeypatch.setattr(context.fleet.gologin, "stop_orphans", fail)
     monkeypatch.setattr(cleanup._retention, "_delete_events", fail)
     with pytest.raises(ValueError, match="a step fails"):
         await cleanup.run_once()
@@ -200,7 +200,7 @@ async def test_the_other_tokens_are_refreshed(sandbox_context: Context, admin: S
 
 async def test_the_other_spilled_tokens_are_picked_up(sandbox_context: Context, admin: SandboxAdmin):
     chains = await due_chains(sandbox_context, admin, COUNT)
-    refresher = sandbox_context.workers.named("refresh")._refresher
+    refresher, spill = sandbox_context.tokens.refresher, spill_of(sandbox_context)
     for chain in chains:
         row = await chain.living_row()
         held = HeldRefresh(
@@ -212,11 +212,11 @@ async def test_the_other_spilled_tokens_are_picked_up(sandbox_context: Context, 
             refresh_token=new_tokens().refresh_token,
             row_made_at=row.created_at,
         )
-        await refresher._spill.write(held, new_tokens(), answered_at=utc_now())
+        await spill.write(held, new_tokens(), answered_at=utc_now())
     await refuse_changes(sandbox_context.database, await chains[BAD].living_row())
     assert await refresher.pick_up_spilled() == 4
     assert [(await chain.living_row()).version for chain in others(chains)] == [2] * 4
-    assert len(await refresher._spill.read_all()) == 1, "what is not saved is kept"
+    assert len(await spill.read_all()) == 1, "what is not saved is kept"
 
 
 async def test_the_other_revocations_are_made(sandbox_context: Context, admin: SandboxAdmin):

@@ -39,8 +39,12 @@ NewWorker = Callable[..., Counting]
 
 
 @pytest.fixture
-def new_worker(database: Database) -> NewWorker:
-    runs = PeriodicRuns(database=database, owner="here:1", lease_seconds=20)
+def runs(database: Database) -> PeriodicRuns:
+    return PeriodicRuns(database=database, owner="here:1", lease_seconds=20)
+
+
+@pytest.fixture
+def new_worker(runs: PeriodicRuns) -> NewWorker:
     return lambda *errors, **intervals: Counting(runs, *errors, **intervals)
 
 
@@ -120,13 +124,15 @@ async def test_a_turn_that_was_asked_for_is_taken_at_once(new_worker: NewWorker,
     await group.stop(grace=5)
 
 
-async def test_run_by_hand_ignores_the_schedule_but_not_another_run(new_worker: NewWorker):
+async def test_run_by_hand_ignores_the_schedule_but_not_another_run(
+    new_worker: NewWorker, runs: PeriodicRuns
+):
     first, second = new_worker(interval=3600), new_worker(interval=3600)
     assert await first.run_once()
     assert await second.run_once()
-    turn = await first._runs.claim("counting", force=True)
+    turn = await runs.claim("counting", force=True)
     assert not await second.run_once()
-    await first._runs.finish("counting", turn, succeeded=True, next_in=0)
+    await runs.finish("counting", turn, succeeded=True, next_in=0)
     assert await second.run_once()
 
 

@@ -39,9 +39,9 @@ async def test_worker_refreshes_as_many_at_once_as_allowed(
     async with open_context(sandbox_settings(refresh_concurrency=3)) as process:
         worker = process.workers.named("refresh")
         assert await worker.run_once() == 3
-        assert len(worker._in_flight) == 3
+        assert worker.in_flight == 3
         while await worker.run_once():
-            assert len(worker._in_flight) <= 3
+            assert worker.in_flight <= 3
         await worker.finish_started()
     assert await versions(due) == [2] * 5
 
@@ -66,7 +66,7 @@ async def test_a_stop_waits_for_what_is_in_flight_and_takes_no_more(
     async with open_context(sandbox_settings(refresh_concurrency=1)) as process:
         worker = process.workers.named("refresh")
         task = asyncio.create_task(worker.run())
-        await eventually(lambda: worker._in_flight)
+        await eventually(lambda: worker.in_flight)
         worker.stop()
         await task
     assert sorted(await versions(due)) == [1, 2]
