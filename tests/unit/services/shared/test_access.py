@@ -100,3 +100,17 @@ def test_a_pattern_is_written_as_handles_are():
     for bad in ("", "@", "a b", "a%", "a?", "[ab]", "x" * 65):
         with pytest.raises(ValueError, match="must be an account's handle"):
             normalize_pattern(bad)
+
+
+PATTERNS = st.lists(st.text("ab*", min_size=1, max_size=4), max_size=3).map(tuple)
+REACHES = st.builds(AccessScope, st.frozensets(st.sampled_from("XY"), max_size=2), PATTERNS)
+
+
+@given(REACHES, REACHES, st.text("ab", max_size=5), st.sampled_from("XYZ"))
+def test_included_scope_covers_nothing_more_in_any_app(
+    outer: AccessScope, inner: AccessScope, account: str, app: str
+):
+    if outer.includes(inner) and inner.covers(account, app):
+        assert outer.covers(account, app)
+    assert outer.includes(outer)
+    assert EVERYTHING.includes(outer)
