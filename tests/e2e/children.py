@@ -72,7 +72,7 @@ async def child(
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     code: int
     output: str
     problems: str
@@ -94,9 +94,11 @@ class Command:
         """SIGKILL; it is not reaped before `ended()`, so the id is its own."""
         os.kill(self.pid, signal.SIGKILL)
 
-    async def ended(self) -> Ended:
+    async def ended(self) -> CommandResult:
         code = int(await self._forker.line())
-        return Ended(code, (self._folder / "output").read_text(), (self._folder / "problems").read_text())
+        return CommandResult(
+            code, (self._folder / "output").read_text(), (self._folder / "problems").read_text()
+        )
 
 
 class Commands:
@@ -122,7 +124,7 @@ class Commands:
         self._forker.tell(json.dumps(task))
         return Command(int(await self._forker.line()), self._forker, self._folder)
 
-    async def __call__(self, *arguments: str, environment: Mapping[str, str]) -> Ended:
+    async def __call__(self, *arguments: str, environment: Mapping[str, str]) -> CommandResult:
         command = await self.start(*arguments, environment=environment)
         ended = await command.ended()
         assert "Traceback" not in ended.text

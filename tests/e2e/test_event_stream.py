@@ -85,7 +85,7 @@ async def test_readers_get_each_event_once_while_one_stalls_and_one_reconnects(
         again = StreamReader(service.url, KEY)
         stalled = StalledReader(service.url, KEY)
         following = [asyncio.create_task(reader.follow(until=EVENTS)) for reader in staying]
-        coming = asyncio.create_task(again.come_again(until=EVENTS, every=1.0 if IS_LONG else 0.2))
+        coming = asyncio.create_task(again.reconnect_often(until=EVENTS, every=1.0 if IS_LONG else 0.2))
 
         async def all_there() -> bool:
             return len((await stats(service))["readers"]) == READERS + 1

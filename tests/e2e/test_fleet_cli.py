@@ -15,13 +15,13 @@ from app.services.shared.import_files import MAX_IMPORT_BYTES
 from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 from sandbox.state import profile_id_of
-from tests.e2e.children import Commands, Ended, commands
+from tests.e2e.children import CommandResult, Commands, commands
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ACCOUNTS = 35
-Run = Callable[..., Awaitable[Ended]]
+Run = Callable[..., Awaitable[CommandResult]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

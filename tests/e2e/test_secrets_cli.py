@@ -16,7 +16,7 @@ from app.models import Credential, Event, utc_now
 from app.services.shared.import_files import MAX_IMPORT_BYTES
 from app.services.tokens.refresh_results import HeldRefresh
 from app.services.tokens.spill import TokenSpill
-from tests.e2e.children import Commands, Ended, commands
+from tests.e2e.children import CommandResult, Commands, commands
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.key_lists import APP, access_token, fill, key_list
 from tests.fixtures.services import OpenContext
@@ -30,7 +30,7 @@ OAUTH_APPS = {APP: {"client_id": "id", "redirect_uri": "http://127.0.0.1/callbac
 UNUSED = "unused: once no process writes by it, it may leave ENCRYPTION_KEYS"
 ROWS = 5000
 """Ten batches of a rotation."""
-Run = Callable[..., Awaitable[Ended]]
+Run = Callable[..., Awaitable[CommandResult]]
 
 
 @pytest_asyncio.fixture
@@ -73,7 +73,7 @@ async def rows_of(database: Database) -> dict[str, Credential]:
         return {row.account_id: row for row in await db.scalars(select(Credential))}
 
 
-def told(ended: Ended) -> list[str]:
+def told(ended: CommandResult) -> list[str]:
     """What the lines on standard error are about; the progress bar leaves an empty one."""
     return [line.split(":")[0] for line in ended.problems.splitlines() if line]
 

@@ -1,4 +1,4 @@
-"""A chain that its owner has revoked mends itself, in a real browser; a person is asked only where that fails."""
+"""A chain that its owner has revoked is repaired in a real browser; a person is asked only where that fails."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

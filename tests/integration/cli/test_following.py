@@ -20,7 +20,7 @@ from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchStatus, utc_now
 from app.services.batches.rows import RowDefaults, from_csv
-from tests.fixtures.batches import add_accounts, count, end, read_batch, under_way
+from tests.fixtures.batches import add_accounts, count_rows, end_session, read_batch, under_way
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
 
@@ -55,7 +55,7 @@ async def test_caller_without_a_running_worker_is_warned(
     batch_id = said.getvalue().split()[1]
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
     for row in await under_way(database, batch_id):
-        await end(context, row)
+        await end_session(context, row)
     await context.sessions.pacing.pace(batch_id)
     async with asyncio.timeout(60):
         assert await waiting
@@ -78,7 +78,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
         waiting.append(asyncio.create_task(authorize_file(desk, options, out=console, err=console)))
 
     async def are_placed() -> bool:
-        return await count(database, Batch) == 2
+        return await count_rows(database, Batch) == 2
 
     await eventually(are_placed)
     async with database.reading() as db:
@@ -86,7 +86,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
     assert len(rows) == 2
     await context.sessions.pacing.reconcile()
     for row in rows:
-        await end(context, row)
+        await end_session(context, row)
     async with asyncio.timeout(60):
         assert await asyncio.gather(*waiting) == [True, True]
 
@@ -105,12 +105,12 @@ async def test_a_batch_is_followed_by_its_id(
     waiting = asyncio.create_task(authorize_file(desk, options, out=console, err=console))
     await context.sessions.pacing.reconcile()
     for row in await under_way(database, placed.batch_id):
-        await end(context, row)
+        await end_session(context, row)
     await context.sessions.pacing.pace(placed.batch_id)
     async with asyncio.timeout(60):
         assert await waiting
     assert f"Batch {placed.batch_id}: completed" in said.getvalue()
-    assert await count(database, Batch) == 2
+    assert await count_rows(database, Batch) == 2
 
 
 def result(number: int, **values: object) -> BatchRow:

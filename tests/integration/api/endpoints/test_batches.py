@@ -14,7 +14,14 @@ from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchRow
 from app.services.keys.service import Scope
 from tests.fixtures.api import Api, OpenApi, answered, refused
-from tests.fixtures.batches import add_accounts, count, names, place_batch, read_batch, wanted
+from tests.fixtures.batches import (
+    account_names,
+    add_accounts,
+    count_rows,
+    place_batch,
+    read_batch,
+    wanted_rows,
+)
 from tests.fixtures.waiting import eventually
 
 URL = "/authorize/batch"
@@ -151,7 +158,7 @@ async def test_invalid_batch_is_refused(api: Api, database: Database, body: Any,
     sentence = refused(await api.client.post(URL, json=body), 422, "INVALID_REQUEST")
     assert said in sentence
     assert "s3cret" not in sentence
-    assert await count(database, Batch) == 0
+    assert await count_rows(database, Batch) == 0
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ async def test_invalid_batch_is_refused(api: Api, database: Database, body: Any,
 async def test_unreadable_csv_is_refused(api: Api, database: Database, content: bytes, query: str, said: str):
     response = await api.client.post(f"{URL}?{query}", content=content, headers=CSV)
     assert said in refused(response, 422, "INVALID_REQUEST")
-    assert await count(database, Batch) == 0
+    assert await count_rows(database, Batch) == 0
 
 
 @pytest.mark.parametrize(
@@ -186,7 +193,7 @@ async def test_batch_without_a_good_row_is_refused(api: Api, database: Database)
     assert "account: nobody" in sentence
     refused(await api.client.post(URL, json=[]), 422, "BATCH_EMPTY")
     refused(await api.client.post(URL, content=b"account_id,api_app\n", headers=CSV), 422, "BATCH_EMPTY")
-    assert (await count(database, Batch), await count(database, BatchRow)) == (0, 0)
+    assert (await count_rows(database, Batch), await count_rows(database, BatchRow)) == (0, 0)
 
 
 async def test_batch_of_too_many_rows_is_refused(open_api: OpenApi):
@@ -248,13 +255,13 @@ async def test_requests_with_the_same_key_make_one_batch(api: Api, database: Dat
     refused(await post("alice"), 409, "IDEMPOTENCY_CONFLICT")
     response = await api.client.post("/authorize", json=row(), headers={"Idempotency-Key": "k-1"})
     refused(response, 409, "IDEMPOTENCY_CONFLICT")
-    assert (await count(database, Batch), await count(database, AuthorizationSession)) == (1, 2)
+    assert (await count_rows(database, Batch), await count_rows(database, AuthorizationSession)) == (1, 2)
 
 
 async def test_a_whole_batch_is_cancelled(api: Api, database: Database):
-    accounts = names(300)
+    accounts = account_names(300)
     await add_accounts(database, accounts)
-    placed = await place_batch(api.context, wanted(*accounts))
+    placed = await place_batch(api.context, wanted_rows(*accounts))
     data = answered(await api.client.post(f"/batches/{placed.batch_id}/cancel"))
     assert data["status"] == "cancelled"
     assert data["completed_at"]

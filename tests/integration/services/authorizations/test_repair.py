@@ -11,13 +11,13 @@ from app.services.authorizations.repair import REPAIRER
 from app.utils.exceptions import ReauthorizationRequiredException
 from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.services import OpenContext
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 
 BROKEN = CredentialStatus.REAUTHORIZATION_REQUIRED
 
 
-async def broken(context: Context, account: str) -> Chain:
-    chain = Chain(context, None, account)
+async def broken(context: Context, account: str) -> TokenChain:
+    chain = TokenChain(context, None, account)
     await chain.store(new_tokens())
     await chain.change(status=BROKEN, refresh_due_at=None)
     return chain
@@ -179,7 +179,7 @@ async def test_accounts_without_a_profile_do_not_stand_before_the_others(
         await add_profile(twitter_username="alice")
         await broken(context, "alice")
         await repair(context)
-        assert (await lost.living_row()).refresh_due_at > utc_now()
+        assert (await lost.active_row()).refresh_due_at > utc_now()
         await repair(context)
         assert [row.twitter_username for row in await sessions(context)] == ["alice"]
         await add_profile(twitter_username="lost")
@@ -196,7 +196,7 @@ async def test_token_that_cannot_be_refreshed_is_authorised_anew_on_request(
 ):
     await add_profile(twitter_username="alice")
     async with open_services(repair_per_day=2) as context:
-        chain = Chain(context, None, "alice")
+        chain = TokenChain(context, None, "alice")
         for count in (1, 2, 2):
             await chain.store(new_tokens(refresh_token=None, expires_in=0))
             before = len(await sessions(context))

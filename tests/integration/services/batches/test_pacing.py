@@ -19,14 +19,14 @@ from app.utils.exceptions import (
     LoginRequiredException,
 )
 from tests.fixtures.batches import (
-    end,
+    end_session,
     events_of,
     new_batch,
     place_batch,
     read_batch,
     sessions_of,
     under_way,
-    wanted,
+    wanted_rows,
 )
 from tests.fixtures.factories import CALLER
 from tests.fixtures.logs import logged
@@ -39,7 +39,7 @@ async def test_a_wave_is_released_and_each_end_releases_the_next(context: Contex
     for expected in (["a000", "a001"], ["a001", "a002"], ["a002", "a003"], ["a003", "a004"], ["a004"]):
         rows = await under_way(database, batch_id)
         assert [row.twitter_username for row in rows] == expected
-        await end(context, rows[0])
+        await end_session(context, rows[0])
         await context.sessions.pacing.pace(batch_id)
     batch = await read_batch(database, batch_id)
     assert batch.status is BatchStatus.COMPLETED
@@ -63,7 +63,7 @@ async def test_an_end_wakes_the_batch_by_itself(context: Context, database: Data
 
     for _ in range(3):
         (row,) = await under_way(database, batch_id)
-        await end(context, row, ConsentDeclinedException("x"))
+        await end_session(context, row, ConsentDeclinedException("x"))
         await eventually(has_moved_on)
     assert (await read_batch(database, batch_id)).status is BatchStatus.COMPLETED
 
@@ -75,7 +75,7 @@ async def test_two_simultaneous_ends_release_two_sessions(
     batch_id = await new_batch(context, 12, max_running=4)
     async with open_services() as other:
         rows = await under_way(database, batch_id)
-        await asyncio.gather(end(context, rows[0]), end(other, rows[1]))
+        await asyncio.gather(end_session(context, rows[0]), end_session(other, rows[1]))
         await asyncio.gather(
             *(each.sessions.pacing.pace(batch_id) for each in (context, other) for _ in range(4))
         )
@@ -88,7 +88,7 @@ async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
 ):
     batch_id = await new_batch(context, 3, max_running=1)
     monkeypatch.setattr(context.sessions.pacing, "wake", lambda batch_id: None)
-    await end(context, (await under_way(database, batch_id))[0])
+    await end_session(context, (await under_way(database, batch_id))[0])
     assert await under_way(database, batch_id) == []
     async with open_services() as other:
         await other.sessions.pacing.reconcile()
@@ -113,7 +113,7 @@ async def test_batch_that_cannot_be_paced_does_not_block_others(
 async def test_session_that_waits_for_its_next_attempt_keeps_its_place(context: Context, database: Database):
     batch_id = await new_batch(context, 3, max_running=1)
     (row,) = await under_way(database, batch_id)
-    await end(context, row, BrowserCrashedException())
+    await end_session(context, row, BrowserCrashedException())
     await context.sessions.pacing.pace(batch_id)
     (waiting,) = await under_way(database, batch_id)
     assert (waiting.session_id, waiting.attempts) == (row.session_id, 1)
@@ -138,7 +138,7 @@ async def test_held_sessions_that_were_cancelled_or_have_expired_leave_no_gap(
     assert await context.sessions.runs.end_overdue() == 2
     await context.sessions.pacing.pace(batch_id)
     for _ in range(3):
-        await end(context, (await under_way(database, batch_id))[0])
+        await end_session(context, (await under_way(database, batch_id))[0])
         await context.sessions.pacing.pace(batch_id)
     batch = await read_batch(database, batch_id)
     (completed,) = await events_of(database, "batch.completed")
@@ -152,12 +152,12 @@ async def test_too_many_recent_failures_stop_the_batch(context: Context, databas
     batch_id = await new_batch(context, 20, max_running=6, stop_percent=50, stop_window=4)
     errors = [None, None, None, ConsentDeclinedException("x"), LoginRequiredException("x")]
     for error in errors:  # two of the last four: not more than half
-        await end(context, (await under_way(database, batch_id))[0], error)
+        await end_session(context, (await under_way(database, batch_id))[0], error)
         await context.sessions.pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
     running = (await under_way(database, batch_id))[:2]
     jobs = [await context.sessions.runs.claim(row.session_id) for row in running]
-    await end(context, (await under_way(database, batch_id))[2], ConsentDeclinedException("x"))
+    await end_session(context, (await under_way(database, batch_id))[2], ConsentDeclinedException("x"))
     await context.sessions.pacing.pace(batch_id)
 
     batch = await read_batch(database, batch_id)
@@ -186,9 +186,9 @@ async def test_cancelled_sessions_do_not_count_for_the_stop(context: Context, da
     async with database.transaction() as db:
         for row in rows[:3]:
             await context.sessions.authorizations.cancel(db, row.session_id, actor="anna")
-    await end(context, rows[3])
+    await end_session(context, rows[3])
     await context.sessions.pacing.pace(batch_id)
-    await end(context, rows[4])
+    await end_session(context, rows[4])
     await context.sessions.pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
 
@@ -201,7 +201,7 @@ async def test_batch_stops_once_however_many_processes_see_its_failures(
         rows = await under_way(database, batch_id)
         await asyncio.gather(
             *(
-                end((context, other)[number % 2], row, ConsentDeclinedException("x"))
+                end_session((context, other)[number % 2], row, ConsentDeclinedException("x"))
                 for number, row in enumerate(rows)
             )
         )
@@ -219,7 +219,7 @@ async def test_an_app_that_is_paused_stops_the_batch(open_services: OpenContext,
         batch_id = await new_batch(context, 6, max_running=2)
         for _ in range(2):
             (row, *_) = await under_way(database, batch_id)
-            await end(context, row, InvalidClientException(401, "no"))
+            await end_session(context, row, InvalidClientException(401, "no"))
             await context.sessions.pacing.pace(batch_id)
     batch = await read_batch(database, batch_id)
     assert batch.status is BatchStatus.STOPPED
@@ -249,13 +249,13 @@ async def test_a_stop_that_was_cut_off_goes_on_elsewhere(
 async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, database: Database):
     batch_id = await new_batch(context, 6, max_running=2, stop_percent=50, stop_window=2)
     for row in await under_way(database, batch_id):
-        await end(context, row, LoginRequiredException("x"))
+        await end_session(context, row, LoginRequiredException("x"))
     await context.sessions.pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.STOPPED
     async with database.transaction() as db:
         await context.sessions.batches.retry(db, batch_id, caller=CALLER)
     await context.sessions.pacing.pace(batch_id)
-    await end(context, (await under_way(database, batch_id))[0])
+    await end_session(context, (await under_way(database, batch_id))[0])
     await context.sessions.pacing.pace(batch_id)
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
 
@@ -263,6 +263,6 @@ async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, d
 async def test_batch_of_open_sessions_alone_is_complete(context: Context, database: Database):
     first = await new_batch(context, 2)
     rows = await sessions_of(database, first)
-    placed = await place_batch(context, wanted(*(row.twitter_username for row in rows)))
+    placed = await place_batch(context, wanted_rows(*(row.twitter_username for row in rows)))
     await context.sessions.pacing.pace(placed.batch_id)
     assert (await read_batch(database, placed.batch_id)).status is BatchStatus.COMPLETED

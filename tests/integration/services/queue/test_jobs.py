@@ -58,7 +58,7 @@ def waiting(*ids: tuple[str, int], is_attended: bool = False) -> list[QueuedSess
 
 
 class Held:
-    """A handler whose sessions go on until they are let go."""
+    """A handler whose sessions go on until they are released."""
 
     def __init__(self) -> None:
         self.running: list[str] = []
@@ -71,7 +71,7 @@ class Held:
         self.running.remove(session_id)
         self.ended.append(session_id)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._go_on.set()
 
 
@@ -137,7 +137,7 @@ async def test_queue_runs_no_more_than_the_limit_at_once(new_queue: NewQueue):
         await eventually(lambda: len(held.running) == 2)
         await asyncio.sleep(0.6)  # two looks for more
         assert held.running == ["0", "1"]
-        held.let_go()
+        held.release()
         await eventually(lambda: len(held.ended) == 5)
 
 
@@ -220,7 +220,7 @@ async def test_sessions_with_a_person_have_a_limit_of_their_own_and_take_a_slot(
         await eventually(lambda: len(held.running) == 3)
         await asyncio.sleep(0.6)  # two looks for more
         assert sorted(held.running) == ["alone-0", "alone-1", "person-1"]
-        held.let_go()
+        held.release()
         await eventually(lambda: len(held.ended) == 5)
     assert held.ended.index("person-2") > held.ended.index("person-1")
 
@@ -233,7 +233,7 @@ async def test_attended_and_automatic_sessions_share_one_slot(new_queue: NewQueu
         await eventually(lambda: held.running)
         await asyncio.sleep(0.6)  # two looks for more
         assert held.running == ["person"]
-        held.let_go()
+        held.release()
         await eventually(lambda: len(held.ended) == 2)
 
 
@@ -272,8 +272,8 @@ async def test_a_full_process_takes_no_job_from_an_idle_one(postgresql: Database
         await shared(postgresql).submit_all(waiting(("second", 5), ("third", 4)))
         await stack.enter_async_context(delivering(shared(postgresql, slots=2), idle))
         await eventually(lambda: len(idle.running) == 2)
-        full.let_go()
-        idle.let_go()
+        full.release()
+        idle.release()
     assert (full.ended, sorted(idle.ended)) == (["first"], ["second", "third"])
 
 
@@ -287,7 +287,7 @@ async def test_the_limit_of_sessions_with_a_person_is_one_for_all_processes(post
         await eventually(lambda: len(held.running) == 2)
         await asyncio.sleep(0.6)  # two looks for more
         assert len(held.running) == 2
-        held.let_go()
+        held.release()
         await eventually(lambda: len(held.ended) == 6)
 
 
@@ -315,7 +315,7 @@ async def test_queue_keeps_running_jobs_and_takes_new_ones_after_a_cut(
         await eventually(lambda: held.running == ["before", "after"])
         await asyncio.sleep(0.6)  # two looks for more
         assert held.running == ["before", "after"], "one that goes on without its job keeps its slot"
-        held.let_go()
+        held.release()
         await eventually(lambda: "no room" in held.ended)
     assert len(logged(caplog, "queue.disconnected")) == 1
 
@@ -330,7 +330,7 @@ async def test_stop_in_an_outage_waits_for_running_handlers(postgresql: Database
     queue.stop()
     await asyncio.sleep(0)
     assert not running.done()
-    held.let_go()
+    held.release()
     async with asyncio.timeout(60):
         await running
     assert held.ended == ["a"]

@@ -185,7 +185,7 @@ async def test_credential_that_cannot_be_taken_does_not_block_others(
     monkeypatch.setattr(sandbox_context.tokens.vault, "refresh_token", failing)
     taken = await sandbox_context.tokens.leases.take_due(10)
     assert {held.account_id for held in taken} == {chains[0].account, chains[2].account}
-    row = await chains[1].living_row()
+    row = await chains[1].active_row()
     assert (row.refresh_error_code, row.refresh_due_at > utc_now()) == ("INTERNAL_ERROR", True)
 
 

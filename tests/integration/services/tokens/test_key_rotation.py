@@ -20,7 +20,7 @@ from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.key_lists import APP, access_token, fill, key_list
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
 BEFORE, AFTER = key_list("old", "new"), key_list("new", "old")
@@ -41,14 +41,14 @@ async def after(sandbox_settings: MakeSettings) -> AsyncIterator[Context]:
 
 
 @pytest_asyncio.fixture
-async def chain(before: Context, admin: SandboxAdmin, profile: ProfileInfo) -> Chain:
-    made = Chain(before, admin, profile.account)
+async def chain(before: Context, admin: SandboxAdmin, profile: ProfileInfo) -> TokenChain:
+    made = TokenChain(before, admin, profile.account)
     await made.authorize()
     return made
 
 
 @pytest_asyncio.fixture
-async def chains(admin: SandboxAdmin, chain: Chain) -> AsyncIterator[list[Chain]]:
+async def chains(admin: SandboxAdmin, chain: TokenChain) -> AsyncIterator[list[TokenChain]]:
     """Five accounts."""
     more = [await admin.add_profile(f"{chain.account}_{number}"[:15]) for number in range(4)]
     found = [chain, *(replace(chain, account=profile.account) for profile in more)]
@@ -73,14 +73,14 @@ async def key_ids(context: Context) -> set[str]:
 
 
 async def test_two_key_lists_side_by_side_read_each_others_values(
-    chain: Chain, before: Context, after: Context
+    chain: TokenChain, before: Context, after: Context
 ):
     """A rolling deploy: each refreshes what the other has written."""
     for version, process in enumerate((after, before, after), start=2):
         for reader in (before, after):
             assert (await chain.get_access_token(by=reader)).row.version == version - 1
         assert (await chain.get_access_token(by=process, force=True)).row.version == version
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert row.access_token.startswith("new:")
     assert (await chain.who((await chain.get_access_token(by=before)).access_token)).username == chain.account
 
@@ -171,7 +171,7 @@ async def test_a_key_that_is_gone_is_named(open_services: OpenContext, after: Co
 
 
 async def test_a_token_refreshed_meanwhile_is_not_overwritten(
-    chain: Chain, after: Context, monkeypatch: pytest.MonkeyPatch
+    chain: TokenChain, after: Context, monkeypatch: pytest.MonkeyPatch
 ):
     """Between the read and the write of its batch, by a process that writes by the old key."""
     write = key_rotation._write
@@ -193,7 +193,7 @@ async def test_a_token_refreshed_meanwhile_is_not_overwritten(
 
 
 async def test_rows_that_keep_being_written_with_the_old_key_are_reported(
-    chain: Chain, after: Context, monkeypatch: pytest.MonkeyPatch
+    chain: TokenChain, after: Context, monkeypatch: pytest.MonkeyPatch
 ):
     count = key_rotation.count_outdated
 
@@ -218,7 +218,9 @@ async def test_a_row_that_somebody_holds_is_not_waited_for(before: Context, afte
     assert (await rotate(after)).rotated == 1
 
 
-async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Context, chains: list[Chain]):
+async def test_rotation_under_hand_outs_and_refreshes(
+    before: Context, after: Context, chains: list[TokenChain]
+):
     """Two processes with different key lists go on all the time."""
     accounts = await fill(before, 300)
     stop, done = asyncio.Event(), Counter[str]()
@@ -232,7 +234,7 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
             if stop.is_set():
                 return
 
-    async def refresh(one: Chain, process: Context) -> None:
+    async def refresh(one: TokenChain, process: Context) -> None:
         while not stop.is_set():
             await one.get_access_token(force=True, by=process)
             done["refreshes"] += 1

@@ -29,13 +29,13 @@ from tests.fixtures.webhooks import (
     ME,
     add_webhook,
     answered,
-    count_of,
-    every,
-    happen,
-    one,
-    taken_up,
-    until_done,
-    working,
+    count_deliveries,
+    fetch_all,
+    fetch_one,
+    record_events,
+    running_worker,
+    wait_for_fanout,
+    wait_until_delivered,
 )
 
 
@@ -77,22 +77,24 @@ async def test_queue_of_an_account_continues_after_its_first_delivery_was_delete
     context: Context, receiver: Receiver, by: str
 ):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1, 2, 3)
-    await happen(context.database, 1, account="berta")
-    await taken_up(context, 4)
+    await record_events(context.database, 1, 2, 3)
+    await record_events(context.database, 1, account="berta")
+    await wait_for_fanout(context, 4)
     first = (WebhookDelivery.account_id == "anna", WebhookDelivery.next_attempt_at.is_not(None))
     async with context.database.transaction() as db:
         await db.execute(delete(WebhookDelivery).where(*first))
         if by == "resume":
             await context.events.webhooks.resume(db, endpoint_id, ME)
     if by == "event":
-        await happen(context.database, 4)
-        await taken_up(context, 4)
+        await record_events(context.database, 4)
+        await wait_for_fanout(context, 4)
     _, claims = await claimed(context)
     assert sorted(claim.message.body.count('"account_id":"anna"') for claim in claims) == [0, 1]
     due = select(WebhookDelivery).where(*first)
     pending = select(WebhookDelivery.event_id).where(WebhookDelivery.account_id == "anna")
-    assert (await one(context.database, due)).event_id == min(await every(context.database, pending))
+    assert (await fetch_one(context.database, due)).event_id == min(
+        await fetch_all(context.database, pending)
+    )
 
 
 @pytest.mark.parametrize("change", ["move", "pause"])
@@ -101,8 +103,8 @@ async def test_late_result_of_a_changed_endpoint_is_dropped(
     context: Context, receiver: Receiver, change: str, status: int
 ):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
     row_id, (claim,) = await claimed(context)
     if change == "move":
         await context.events.webhooks.update(endpoint_id, WebhookChange(url=receiver.url("/new")), ME)
@@ -111,9 +113,9 @@ async def test_late_result_of_a_changed_endpoint_is_dropped(
             async with context.database.transaction() as db:
                 await action(db, endpoint_id, ME)
     await context.events.deliveries.apply(row_id, [(claim, answered(status))])
-    row = await one(context.database, select(WebhookEndpoint))
+    row = await fetch_one(context.database, select(WebhookEndpoint))
     assert (row.status, row.failing_since) == (WebhookStatus.ACTIVE, None)
-    assert (await one(context.database, select(WebhookAttempt))).status_code == status
+    assert (await fetch_one(context.database, select(WebhookAttempt))).status_code == status
 
 
 async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: Context, receiver: Receiver):
@@ -129,21 +131,21 @@ async def test_refused_delivery_holds_back_its_account_alone(context: Context, r
     receiver.answer = lambda got: reply(400 if str(got.account).startswith("bad") else 200)
     await add_webhook(context, receiver)
     for number in range(12):
-        await happen(context.database, 1, 2, account=f"bad{number}")
-    await taken_up(context, 24)
+        await record_events(context.database, 1, 2, account=f"bad{number}")
+    await wait_for_fanout(context, 24)
     async with context.database.transaction() as db:
         await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
-    await happen(context.database, 1, account="good")
-    await taken_up(context, 25)
-    async with working(context, look_every=600.0):  # a pause would be seen
-        await until_done(context.database, 1)
+    await record_events(context.database, 1, account="good")
+    await wait_for_fanout(context, 25)
+    async with running_worker(context, look_every=600.0):  # a pause would be seen
+        await wait_until_delivered(context.database, 1)
     assert len(receiver.arrived) == 13
 
 
 async def test_an_endpoint_that_refuses_everything_is_paused_in_the_end(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
     row_id, (claim,) = await claimed(context)
     deliveries = context.events.deliveries
     began = utc_now() - deliveries.limits.pause_after
@@ -152,20 +154,20 @@ async def test_an_endpoint_that_refuses_everything_is_paused_in_the_end(context:
             update(WebhookEndpoint).values(failing_since=began, updated_at=claim.endpoint_changed_at)
         )
     await deliveries.apply(row_id, [(claim, answered(404))])
-    assert (await one(context.database, select(WebhookEndpoint))).status is WebhookStatus.PAUSED
+    assert (await fetch_one(context.database, select(WebhookEndpoint))).status is WebhookStatus.PAUSED
 
 
 async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1, 2)
-    await taken_up(context, 2)
+    await record_events(context.database, 1, 2)
+    await wait_for_fanout(context, 2)
     row_id, (claim,) = await claimed(context)
     async with context.database.transaction() as db:
         await context.events.webhooks.replay(db, endpoint_id, ME, since=1)
-    await taken_up(context, 2)
+    await wait_for_fanout(context, 2)
     await context.events.deliveries.apply(row_id, [(claim, answered(200))])
-    assert await count_of(context.database, DeliveryStatus.DELIVERED) == 1
-    assert (await one(context.database, select(WebhookAttempt))).status_code == 200
+    assert await count_deliveries(context.database, DeliveryStatus.DELIVERED) == 1
+    assert (await fetch_one(context.database, select(WebhookAttempt))).status_code == 200
     assert len((await claimed(context))[1]) == 1
 
 
@@ -176,23 +178,23 @@ async def test_trouble_of_one_endpoint_delays_no_other(context: Context, receive
         pytest.skip("one writes at a time")
     await add_webhook(context, receiver)
     await add_webhook(context, receiver, "/b")
-    first = WebhookEndpoint.id == (await every(database, select(WebhookEndpoint.id)))[0]
-    await happen(database, 1)
+    first = WebhookEndpoint.id == (await fetch_all(database, select(WebhookEndpoint.id)))[0]
+    await record_events(database, 1)
     if trouble == "error":
         async with database.transaction() as db:
             await db.execute(update(WebhookEndpoint).where(first).values(event_types=[1]))
-        await taken_up(context, 1)
+        await wait_for_fanout(context, 1)
         return
     async with database.transaction() as db, asyncio.timeout(60):
         await db.execute(select(WebhookEndpoint).where(first).with_for_update())
-        await taken_up(context, 1)
-    await taken_up(context, 2)
+        await wait_for_fanout(context, 1)
+    await wait_for_fanout(context, 2)
 
 
 async def test_claim_without_a_free_slot_asks_no_query(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
     deliveries = context.events.deliveries
     (row_id,) = await deliveries.due_endpoints()
     with statements_of(context.database) as statements:
@@ -206,9 +208,9 @@ async def test_queries_read_only_the_needed_rows(context: Context, receiver: Rec
     if not context.database.is_sqlite:
         pytest.skip("goes by its statistics")
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1, 2)
+    await record_events(context.database, 1, 2)
     with statements_of(context.database) as of_fanout:
-        await taken_up(context, 2)
+        await wait_for_fanout(context, 2)
     with statements_of(context.database) as of_replay:
         for since in (1, utc_now()):
             async with context.database.transaction() as db:
@@ -228,12 +230,12 @@ async def test_queries_read_only_the_needed_rows(context: Context, receiver: Rec
 
 async def test_failure_does_not_change_the_update_time(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
-    made = (await one(context.database, select(WebhookEndpoint))).updated_at
-    await happen(context.database, 1)
-    await happen(context.database, 1, account="berta")
-    await taken_up(context, 2)
+    made = (await fetch_one(context.database, select(WebhookEndpoint))).updated_at
+    await record_events(context.database, 1)
+    await record_events(context.database, 1, account="berta")
+    await wait_for_fanout(context, 2)
     row_id, claims = await claimed(context)
     for claim, status in zip(claims, (500, 200), strict=True):
         await context.events.deliveries.apply(row_id, [(claim, answered(status))])
-        row = await one(context.database, select(WebhookEndpoint))
+        row = await fetch_one(context.database, select(WebhookEndpoint))
         assert (row.failing_since is None, row.updated_at) == (status == 200, made)

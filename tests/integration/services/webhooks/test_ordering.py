@@ -36,13 +36,13 @@ from tests.fixtures.webhooks import (
     TYPE,
     add_webhook,
     answered,
-    count_of,
-    every,
-    happen,
-    one,
-    taken_up,
-    until_done,
-    working,
+    count_deliveries,
+    fetch_all,
+    fetch_one,
+    record_events,
+    running_worker,
+    wait_for_fanout,
+    wait_until_delivered,
 )
 
 TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.of([], ["team_*"]))
@@ -78,42 +78,42 @@ async def test_late_event_of_an_older_transaction_is_delivered_later(
     async with database.transaction() as older:
         recorder.record(older, TYPE, account_id="berta", number=1)
         await older.flush()
-        await happen(database, 1, account="anna")
+        await record_events(database, 1, account="anna")
         recorder.record(older, TYPE, account_id="anna", number=2)
-    await taken_up(context, 3, batch_size=batch)
+    await wait_for_fanout(context, 3, batch_size=batch)
     due = select(WebhookDelivery.account_id).where(WebhookDelivery.next_attempt_at.is_not(None))
-    assert sorted(await every(database, due)) == ["anna", "berta"]
-    async with working(context, batch_size=batch):
-        await until_done(database, 3)
+    assert sorted(await fetch_all(database, due)) == ["anna", "berta"]
+    async with running_worker(context, batch_size=batch):
+        await wait_until_delivered(database, 3)
     assert receiver.numbers("anna") == [1, 2]
 
 
 async def test_delivery_waits_for_the_replay_of_an_earlier_one(context: Context, receiver: Receiver):
     deliveries, endpoint_id = context.events.deliveries, await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    async with working(context):
-        await until_done(context.database, 1)
-    await happen(context.database, 2)
-    await taken_up(context, 2)
+    await record_events(context.database, 1)
+    async with running_worker(context):
+        await wait_until_delivered(context.database, 1)
+    await record_events(context.database, 2)
+    await wait_for_fanout(context, 2)
     (row_id,) = await deliveries.due_endpoints()
     (claim,) = await deliveries.claim(row_id, under_way=0) or []
-    first, _ = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
+    first, _ = await fetch_all(context.database, select(Event.id).where(Event.event_type == TYPE))
     async with context.database.transaction() as db:
         await context.events.webhooks.replay(db, endpoint_id, ME, since=first)
     await WebhookFanout(database=context.database, batch_size=1).run_once()
     await deliveries.apply(row_id, [(claim, answered(500))])
     due = select(WebhookDelivery.event_id).where(WebhookDelivery.next_attempt_at.is_not(None))
-    assert await every(context.database, due) == [first]
+    assert await fetch_all(context.database, due) == [first]
 
 
 @pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
 async def test_events_without_an_account_wait_for_nothing(context: Context, receiver: Receiver):
     receiver.answer = lambda got: reply(500 if got.number == 1 else 200)
     await add_webhook(context, receiver)
-    await happen(context.database, 1, 2, 3, account=None)
-    await taken_up(context, 3)
-    async with working(context):
-        await until_done(context.database, 2)
+    await record_events(context.database, 1, 2, 3, account=None)
+    await wait_for_fanout(context, 3)
+    async with running_worker(context):
+        await wait_until_delivered(context.database, 2)
     assert {got.number for got in receiver.taken} == {2, 3}
 
 
@@ -122,12 +122,12 @@ async def test_slow_account_delays_no_other(context: Context, receiver: Receiver
     too_long_for_each_delivery = 1.0
     receiver.answer = lambda got: None if got.account == "slow" else reply()
     await add_webhook(context, receiver)
-    await happen(context.database, 1, 2, account="slow")
+    await record_events(context.database, 1, 2, account="slow")
     for number in range(40):
-        await happen(context.database, 1, account=f"a{number}")
-    async with working(context, look_every=too_long_for_each_delivery, drain=False):
+        await record_events(context.database, 1, account=f"a{number}")
+    async with running_worker(context, look_every=too_long_for_each_delivery, drain=False):
         await eventually(lambda: len(receiver.taken) == 40, 30)
-        await happen(context.database, 2, account="a1")
+        await record_events(context.database, 2, account="a1")
         await eventually(lambda: len(receiver.taken) == 41, 30)
         assert len(receiver.arrived) == 42
 
@@ -141,13 +141,13 @@ async def test_change_applies_to_every_delivery_that_is_not_being_sent(
     receiver.secrets["/moved"] = receiver.secrets["/"]
     receiver.answer = lambda got: None if got.path == "/" else reply()
     for account in "abcd":
-        await happen(context.database, 1, account=account)
-    await taken_up(context, 4)
-    async with working(context) as worker:
+        await record_events(context.database, 1, account=account)
+    await wait_for_fanout(context, 4)
+    async with running_worker(context) as worker:
         await eventually(lambda: len(receiver.arrived) == 1)
         if change == "move":
             await context.events.webhooks.update(endpoint_id, WebhookChange(url=receiver.url("/moved")), ME)
-            await until_done(context.database, 4)
+            await wait_until_delivered(context.database, 4)
         else:
             async with context.database.transaction() as db:
                 await getattr(context.events.webhooks, change)(db, endpoint_id, ME)
@@ -163,13 +163,13 @@ async def test_narrowed_webhook_neither_sends_nor_shows_events_outside_its_filte
     context: Context, receiver: Receiver, narrower: WebhookChange
 ):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, *range(6), account="anna")
-    await taken_up(context, 6)
+    await record_events(context.database, *range(6), account="anna")
+    await wait_for_fanout(context, 6)
     row = await context.events.webhooks.update(endpoint_id, narrower, ME)
-    async with working(context):
+    async with running_worker(context):
         await eventually(lambda: _all_parked(context, 6))
     assert receiver.arrived == []
-    errors = await every(context.database, select(WebhookAttempt.error))
+    errors = await fetch_all(context.database, select(WebhookAttempt.error))
     assert len(errors) == 6
     assert set(errors) == {"Not sent: the webhook is no longer for this type, app or account"}
     wanted = PageRequest(sort="event_id", descending=True)
@@ -182,14 +182,14 @@ async def test_narrowed_webhook_neither_sends_nor_shows_events_outside_its_filte
 
 
 async def _all_parked(context: Context, count: int) -> bool:
-    return await count_of(context.database, DeliveryStatus.PARKED) == count
+    return await count_deliveries(context.database, DeliveryStatus.PARKED) == count
 
 
 async def test_a_resumed_webhook_begins_all_attempts_anew(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1, 2)
-    await happen(context.database, 1, account="berta")
-    await taken_up(context, 3)
+    await record_events(context.database, 1, 2)
+    await record_events(context.database, 1, account="berta")
+    await wait_for_fanout(context, 3)
     times = (utc_now() - timedelta(hours=1), utc_now() + timedelta(hours=1))
     async with context.database.transaction() as db:
         for account, time in zip(("anna", "berta"), times, strict=True):
@@ -198,9 +198,9 @@ async def test_a_resumed_webhook_begins_all_attempts_anew(context: Context, rece
         await context.events.webhooks.pause(db, endpoint_id, ME)
     async with context.database.transaction() as db:
         await context.events.webhooks.resume(db, endpoint_id, ME)
-    assert set(await every(context.database, select(WebhookDelivery.attempts))) == {0}
-    async with working(context):
-        await until_done(context.database, 3)
+    assert set(await fetch_all(context.database, select(WebhookDelivery.attempts))) == {0}
+    async with running_worker(context):
+        await wait_until_delivered(context.database, 3)
     assert receiver.numbers("anna") == [1, 2]
 
 
@@ -208,20 +208,22 @@ async def test_events_deleted_before_their_delivery_are_reported_as_missed(
     context: Context, receiver: Receiver
 ):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    seen = (await fetch_one(context.database, select(WebhookEndpoint))).after_event_id
     async with context.database.transaction() as db:
         await context.events.webhooks.pause(db, endpoint_id, ME)
-    await happen(context.database, 2, 3, 4)
+    await record_events(context.database, 2, 3, 4)
     async with context.database.transaction() as db:  # as the retention does
         kept = await db.scalar(select(func.max(Event.id))) or 0
         await db.execute(delete(Event).where(Event.id < kept))
         await context.events.webhooks.resume(db, endpoint_id, ME)
-    await taken_up(context, 2)
-    await happen(context.database, 5)
-    await taken_up(context, 3)
-    lost = await one(context.database, select(Event.data).where(Event.event_type == "webhook.events_lost"))
+    await wait_for_fanout(context, 2)
+    await record_events(context.database, 5)
+    await wait_for_fanout(context, 3)
+    lost = await fetch_one(
+        context.database, select(Event.data).where(Event.event_type == "webhook.events_lost")
+    )
     assert (lost["webhook_id"], lost["from_event_id"], lost["to_event_id"]) == (
         endpoint_id,
         seen + 1,
@@ -232,9 +234,9 @@ async def test_events_deleted_before_their_delivery_are_reported_as_missed(
 async def test_evicted_routine_events_are_reported_as_missed_once(context: Context, receiver: Receiver):
     """Older events of other types stay, so that the oldest one tells nothing of the gap."""
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    seen = (await fetch_one(context.database, select(WebhookEndpoint))).after_event_id
     async with context.database.transaction() as db:
         await context.events.webhooks.pause(db, endpoint_id, ME)
     await add_events(
@@ -243,30 +245,32 @@ async def test_evicted_routine_events_are_reported_as_missed_once(context: Conte
     retention = Retention(
         database=context.database,
         days=RetentionDays(sessions=1, events=1, evidence=1, webhooks=1),
-        max_events=await one(context.database, select(func.count()).select_from(Event)) - 1,
+        max_events=await fetch_one(context.database, select(func.count()).select_from(Event)) - 1,
         max_evidence_bytes=1,
     )
     assert (await retention.delete_old())["events_deleted"] == 1
-    mark = await one(context.database, select(Event.data).where(Event.event_type == "events.evicted"))
+    mark = await fetch_one(context.database, select(Event.data).where(Event.event_type == "events.evicted"))
     async with context.database.transaction() as db:
         await context.events.webhooks.resume(db, endpoint_id, ME)
     for number in (2, 3):
-        await happen(context.database, number)
-        await taken_up(context, number)
-    lost = await one(context.database, select(Event.data).where(Event.event_type == "webhook.events_lost"))
+        await record_events(context.database, number)
+        await wait_for_fanout(context, number)
+    lost = await fetch_one(
+        context.database, select(Event.data).where(Event.event_type == "webhook.events_lost")
+    )
     assert (lost["from_event_id"], lost["to_event_id"]) == (seen + 1, mark["to_event_id"])
 
 
 async def test_only_an_update_changes_the_update_time(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
-    made = await one(context.database, select(WebhookEndpoint))
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    seen = await one(context.database, select(WebhookEndpoint))
+    made = await fetch_one(context.database, select(WebhookEndpoint))
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    seen = await fetch_one(context.database, select(WebhookEndpoint))
     assert seen.after_event_id != made.after_event_id
     assert seen.updated_at == made.updated_at
     await context.events.webhooks.update(endpoint_id, WebhookChange(name="other"), ME)
-    assert (await one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
+    assert (await fetch_one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
 
 
 @pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
@@ -279,11 +283,11 @@ async def test_a_process_whose_clock_is_ahead_delays_nothing(
         )
     receiver.answer = lambda _: reply(500)
     await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    row = await one(context.database, select(WebhookDelivery))
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    row = await fetch_one(context.database, select(WebhookDelivery))
     assert row.next_attempt_at < utc_now() + timedelta(hours=1)
-    async with working(context):
-        await eventually(lambda: every(context.database, select(WebhookAttempt)))
-    row = await one(context.database, select(WebhookDelivery))
+    async with running_worker(context):
+        await eventually(lambda: fetch_all(context.database, select(WebhookAttempt)))
+    row = await fetch_one(context.database, select(WebhookDelivery))
     assert utc_now() < row.next_attempt_at < utc_now() + timedelta(hours=1)
