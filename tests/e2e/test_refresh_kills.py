@@ -140,7 +140,7 @@ async def repair_without_browser(context: Context, killed: Sequence[Killed]) -> 
         rows = [await each.chain.active_row() for each in repaired]
         return all(row.status is CredentialStatus.REAUTHORIZATION_REQUIRED for row in rows)
 
-    await refresh._pick_up()
+    await context.tokens.refresher.pick_up_spilled()
     await eventually(are_broken, 60)
     await refresh.finish_started()
     await repair.run_once()

@@ -190,7 +190,7 @@ async def test_the_service_reads_within_ceilings(sandbox_context: Any):
     """The client that everything of the service shares."""
     clients = (
         sandbox_context.tokens.oauth._client,
-        sandbox_context.fleet.gologin._client,
+        sandbox_context.fleet.client,
         sandbox_context.fleet.gologin._devtools,
     )
     assert {type(client._http._transport) for client in clients} == {BoundedTransport}

@@ -62,7 +62,7 @@ async def is_free(database: Database, profile_id: str) -> bool:
 
 
 async def all_given_back(context: Context, database: Database, admin: SandboxAdmin, profile_id: str) -> bool:
-    nothing_runs = context.fleet.gologin.running_profiles == 0 and not context.fleet.gologin._slots.locked()
+    nothing_runs = context.fleet.gologin.running_profiles == 0 and not context.fleet.gologin.is_full
     return nothing_runs and await is_free(database, profile_id) and await running(admin, profile_id) == []
 
 
@@ -248,7 +248,7 @@ async def test_a_start_that_fails_is_stopped_again(
 
 async def freed_by_the_sweep(context: Context, database: Database, admin: SandboxAdmin, known: str) -> None:
     """Not before the grace of a late browser is over; its slot is free at once."""
-    assert (context.fleet.gologin.running_profiles, context.fleet.gologin._slots.locked()) == (0, False)
+    assert (context.fleet.gologin.running_profiles, context.fleet.gologin.is_full) == (0, False)
     assert not await is_free(database, known)
     await eventually(context.fleet.gologin.stop_orphans)
     assert await all_given_back(context, database, admin, known)

@@ -16,7 +16,7 @@ def test_entry_of_a_minute_ago_does_not_count():
     clock.now += 20
     assert (window.count("a"), window.until_less("a")) == (0, 0)
     assert (window.count("b"), window.until_less("b")) == (0, 0)
-    assert not window._times
+    assert window.size == 0
 
 
 def test_window_remembers_a_limited_number_of_recent_names():
@@ -24,6 +24,6 @@ def test_window_remembers_a_limited_number_of_recent_names():
     for number in range(100):
         window.add(f"{number}")
         window.add("often")
-    assert len(window._times) == 10
+    assert window.size == 10
     assert window.count("often") == 100
     assert (window.count("90"), window.count("91")) == (0, 1)

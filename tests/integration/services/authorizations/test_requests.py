@@ -99,11 +99,11 @@ async def test_forced_request_makes_a_session_beside_the_open_one(service: Conte
     assert await count(database) == 2
 
 
-async def test_request_for_another_app_makes_another_session(service: Context, database: Database):
+async def test_request_for_another_app_makes_another_session(service: Context, open_services: OpenContext):
     apps = dict.fromkeys(("AIOTT1", "AIOTT2"), service.settings.oauth_apps["AIOTT1"])
-    service.tokens.oauth._apps = apps
-    assert (await place(service)).is_new
-    assert (await place(service, AuthorizationCommand("alice", "AIOTT2"))).is_new
+    async with open_services(oauth_apps=apps) as context:
+        assert (await place(context)).is_new
+        assert (await place(context, AuthorizationCommand("alice", "AIOTT2"))).is_new
 
 
 async def test_a_key_gives_the_same_session_after_its_end_too(service: Context):

@@ -1,6 +1,7 @@
 """A batch is made whole or not at all; each row has its result; the same request is the same batch."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -8,6 +9,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import update
 
+from app.config import Settings
 from app.context import Context
 from app.database import Database
 from app.models import (
@@ -74,7 +76,15 @@ async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Conte
     )  # fmt: skip
 
 
-async def test_bad_row_does_not_block_others(context: Context, database: Database):
+@pytest.fixture
+async def two_apps(open_services: OpenContext, settings: Settings) -> AsyncIterator[Context]:
+    apps = dict.fromkeys(("AIOTT1", "PAUSED"), settings.oauth_apps["AIOTT1"])
+    async with open_services(oauth_apps=apps) as context:
+        yield context
+
+
+async def test_bad_row_does_not_block_others(two_apps: Context, database: Database):
+    context = two_apps
     await add_accounts(database, ["alice", "bob", "carol"])
     async with database.transaction() as db:
         db.add_all([new_profile(twitter_username="twice"), new_profile(twitter_username="twice")])
@@ -83,7 +93,6 @@ async def test_bad_row_does_not_block_others(context: Context, database: Databas
         open_one = await context.sessions.authorizations.request(
             db, AuthorizationCommand("bob", "AIOTT1"), caller=CALLER
         )
-    context.tokens.oauth._apps = dict.fromkeys(("AIOTT1", "PAUSED"), context.settings.oauth_apps["AIOTT1"])
     rows = [
         *wanted_rows("alice", "bob", "nobody", "twice", "broken", "alice", "nobody"),
         WantedRow(8, "carol", "PAUSED"),

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, text, update
 
+from app.config import Settings
 from app.context import Context
 from app.database import Database
 from app.models import ApiKey, Event, utc_now
@@ -27,6 +28,7 @@ from app.utils.exceptions import (
     UnknownApiAppException,
 )
 from tests.fixtures.logs import logged
+from tests.fixtures.services import OpenContext
 
 AUTHORIZE = frozenset({Scope.AUTHORIZE})
 ADMIN = frozenset({Scope.ADMIN})
@@ -251,10 +253,13 @@ class TestNoEscalation:
         AccessScope.of(["AIOTT1"], ["shop_1", "sho*"]),
         AccessScope.of(["AIOTT1"], ["*"]),
     ])  # fmt: skip
-    async def test_a_restricted_key_makes_none_with_more_reach(self, context: Context, reach: AccessScope):
-        context.keys._api_apps = ("AIOTT1", "AIOTT2")
-        with pytest.raises(KeyEscalationException):
-            await make(context, reach=reach, caller=LIMITED)
+    async def test_a_restricted_key_makes_none_with_more_reach(
+        self, open_services: OpenContext, settings: Settings, reach: AccessScope
+    ):
+        apps = dict.fromkeys(("AIOTT1", "AIOTT2"), settings.oauth_apps["AIOTT1"])
+        async with open_services(oauth_apps=apps) as context:
+            with pytest.raises(KeyEscalationException):
+                await make(context, reach=reach, caller=LIMITED)
 
     async def test_a_key_makes_none_with_more_scopes(self, context: Context):
         caller = Caller("half", frozenset({Scope.AUTHORIZE, Scope.EVIDENCE}))

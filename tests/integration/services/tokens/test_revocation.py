@@ -80,13 +80,12 @@ async def test_tokens_that_come_after_the_revocation_are_revoked_too(
 ):
     """The provider took the spent token's revocation for nothing; the answer of the refresh came after."""
     await chain.make_due()
-    worker = sandbox_context.workers.named("refresh")
-    (held,) = await worker._leases.take_due(1)
+    (held,) = await sandbox_context.tokens.leases.take_due(1)
     tokens = await sandbox_context.tokens.oauth.refresh_access_token(chain.app, held.refresh_token)
     await chain.change(refresh_token=None)
     assert await chain.revoke()
     assert await chain.usable_grants() == 1
-    await worker._refresher._save(held, tokens, utc_now())
+    await sandbox_context.tokens.refresher.save(held, tokens, utc_now())
     assert (await chain.row(), await chain.usable_grants()) == (None, 0)
 
 

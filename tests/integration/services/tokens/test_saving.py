@@ -79,7 +79,7 @@ async def taken(chain: TokenChain) -> HeldRefresh:
 async def late_result(chain: TokenChain, held: HeldRefresh) -> None:
     """What a process does with the tokens that its call brought."""
     refresher = chain.context.tokens.refresher
-    await refresher._save(held, new_tokens(), utc_now())
+    await refresher.save(held, new_tokens(), utc_now())
 
 
 async def test_a_save_that_fails_a_few_times_loses_nothing(
