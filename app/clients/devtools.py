@@ -31,7 +31,7 @@ from app.utils.exceptions import SeleniumConnectionException
 
 _VERSION_TIMEOUT: Final = 2.0
 _MAJOR: Final = re.compile(r"(?:Headless)?Chrome/(\d{1,9})\.")
-_MAX_MESSAGE: Final = 32 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 """Bytes; a screenshot of a large window takes 10 MB, in base64."""
 _PERCENT_CODE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _NETWORK_ERROR: Final = re.compile(r"net::(ERR_[A-Z0-9_]+)")
@@ -114,7 +114,7 @@ class DevToolsClient:
         pid: int | None = None
         try:
             async with connect_async(
-                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=_MAX_MESSAGE, proxy=None
+                ws_url, open_timeout=timeout, close_timeout=0.1, max_size=MAX_MESSAGE_BYTES, proxy=None
             ) as socket:
                 pid = await process_of(socket, ws_url)
                 await socket.send(json.dumps({"id": 2, "method": "Browser.close"}))
@@ -179,7 +179,7 @@ class RedirectWatcher:
             self._ws_url,
             open_timeout=self._timeout,
             close_timeout=0.1,
-            max_size=_MAX_MESSAGE,
+            max_size=MAX_MESSAGE_BYTES,
             compression=None,
             proxy=None,
             legacy=True,  # the connection outlives this method

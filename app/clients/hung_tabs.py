@@ -28,7 +28,7 @@ _CLOSE_TIMEOUT: Final = 5.0
 _ROUND_SECONDS: Final = 0.5
 """Seconds between two rounds over the tabs."""
 _MAX_TABS: Final = 50
-_MAX_MESSAGE: Final = 4 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 log = get_logger(__name__)
 
@@ -47,7 +47,7 @@ def closing_hung_tabs(ws_url: str, *, timeout: float) -> Iterator[None]:
                     ws_url,
                     open_timeout=timeout,
                     close_timeout=0.1,
-                    max_size=_MAX_MESSAGE,
+                    max_size=MAX_MESSAGE_BYTES,
                     compression=None,
                     proxy=None,
                     ping_interval=None,

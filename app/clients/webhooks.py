@@ -100,7 +100,7 @@ class WebhookClient:
         self._timeout = timeout
         self._allow_private = allow_private
         self._schemes = ("https", "http") if allow_http or allow_private else ("https",)
-        self._resolve = resolve
+        self.resolve = resolve
 
     async def check(self, url: str) -> None:
         """Raises `WebhookUrlRefusedException` for one that may not be, or cannot be, spoken to."""
@@ -152,7 +152,7 @@ class WebhookClient:
     async def _addresses(self, url: httpx.URL) -> list[str]:
         """Return the addresses of the URL's host: all of them public, unless others are allowed."""
         try:
-            found = await self._resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
+            found = await self.resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
         except (OSError, UnicodeError):
             raise WebhookUrlRefusedException(f"has a host that cannot be found: {url.host}") from None
         if not self._allow_private and not all(map(addresses.is_public, found)):

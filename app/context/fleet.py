@@ -21,6 +21,8 @@ from app.services.profiles.sync import ProfileSyncService
 @dataclass(frozen=True)
 class Fleet:
     gate: RequestBudget
+    client: ProfileBrowserClient
+    leases: ProfileLeases
     directory: ProfileDirectory
     syncs: ProfileSyncService
     gologin: GoLoginService
@@ -32,17 +34,18 @@ def build_fleet(settings: Settings, database: Database, http: httpx.AsyncClient,
     directory = ProfileDirectory(rule=rule)
     client = _profile_browser(settings, http, gate)
     syncs = ProfileSyncService(database=database, client=client, rule=rule)
+    leases = _profile_leases(settings, database, owner)
     gologin = GoLoginService(
         client=client,
         devtools=DevToolsClient(http=http),
-        leases=_profile_leases(settings, database, owner),
+        leases=leases,
         directory=directory,
         sync=syncs,
         limits=ProfileRunLimits(
             max_concurrent=settings.max_concurrent_profiles, start_timeout=settings.profile_start_timeout
         ),
     )
-    return Fleet(gate, directory, syncs, gologin)
+    return Fleet(gate, client, leases, directory, syncs, gologin)
 
 
 def _profile_browser(

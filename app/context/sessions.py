@@ -22,6 +22,7 @@ from app.services.queue.jobs import JobQueue
 @dataclass(frozen=True)
 class Sessions:
     queue: JobQueue
+    waiters: SessionWaiters
     pacing: BatchPacing
     authorizations: AuthorizationService
     batches: BatchService
@@ -68,7 +69,8 @@ def build_sessions(
         owner=owner,
     )
     batches = _batches(settings, authorizations, fleet, tokens, pacing)
-    return Sessions(queue, pacing, authorizations, batches, runs, _automator(settings, fleet, tokens, stack))
+    automator = _automator(settings, fleet, tokens, stack)
+    return Sessions(queue, waiters, pacing, authorizations, batches, runs, automator)
 
 
 def _queue(settings: Settings, database: Database) -> JobQueue:

@@ -27,6 +27,7 @@ _FRESH_FOR: Final = 30.0
 class Tokens:
     oauth: OAuthService
     apps: AppStates
+    budgets: ProviderRateLimits
     vault: CredentialVault
     leases: RefreshLeases
     refresher: TokenRefresher
@@ -75,7 +76,7 @@ def build_tokens(
         wait_for=times.lease + settings.oauth_api_timeout,
     )
     stack.push_async_callback(credentials.close)
-    return Tokens(oauth, apps, vault, leases, refresher, credentials)
+    return Tokens(oauth, apps, budgets, vault, leases, refresher, credentials)
 
 
 def _refresh_times(settings: Settings) -> RefreshTimes:

@@ -70,6 +70,11 @@ class GoLoginService:
         return len(self._running)
 
     @property
+    def is_full(self) -> bool:
+        """True when every slot of this machine is taken."""
+        return self._slots.locked()
+
+    @property
     def max_concurrent_profiles(self) -> int:
         return self._limits.max_concurrent
 
@@ -108,7 +113,7 @@ class GoLoginService:
         Waits for a slot (`wait=False`: raises `ConcurrentProfileLimitException` instead). Raises
         `ProfileInUseException`, `ProfileQuarantinedException`, `GoLoginAPIException`, `SeleniumConnectionException`.
         """
-        if self._slots.locked():
+        if self.is_full:
             if not wait:
                 raise ConcurrentProfileLimitException(self._limits.max_concurrent)
             report(SessionStage.WAITING_FOR_SLOT)

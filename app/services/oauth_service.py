@@ -24,7 +24,7 @@ from app.utils.logger import get_logger
 _VERIFIER_BYTES: Final = 64
 """86 characters of base64url: within the 43-128 of RFC 7636, 4.1."""
 _UNKNOWN_APP_LIFE: Final = 3600.0
-_SECOND_TRY: Final = 1.0
+_RECHECK_WAIT: Final = 1.0
 """Seconds after a refusal of a new token."""
 
 log = get_logger(__name__)
@@ -43,12 +43,14 @@ class OAuthService:
         providers: Mapping[str, OAuthProvider],
         client: OAuthProviderClient,
         budgets: ProviderRateLimits,
+        recheck_wait: float = _RECHECK_WAIT,
     ) -> None:
         self._apps = {name: _with_scopes(app, providers[app.provider]) for name, app in apps.items()}
         self._providers = providers
         self._client = client
         self._oauth1 = OAuth1ProviderClient(provider=client)
         self._budgets = budgets
+        self.recheck_wait = recheck_wait
 
     def app(self, api_app: str) -> OAuthApp:
         """Raises `UnknownApiAppException`."""
@@ -147,7 +149,7 @@ class OAuthService:
         except InvalidGrantException:
             if not is_new:
                 raise
-        await asyncio.sleep(_SECOND_TRY)
+        await asyncio.sleep(self.recheck_wait)
         return await self._who(api_app, access_token, oauth_token_secret)
 
     async def _who(

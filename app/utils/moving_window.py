@@ -16,6 +16,11 @@ class MovingWindow:
         self._clock = clock
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
+    @property
+    def size(self) -> int:
+        """Number of names that are remembered."""
+        return len(self._times)
+
     def count(self, name: str) -> int:
         """Return the count of the last minute."""
         times = self._times.get(name)

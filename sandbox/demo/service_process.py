@@ -64,12 +64,12 @@ class ServiceProcess:
         self._folder = folder
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         self._environment = {**kept, **settings, "PYTHONPATH": str(_ROOT)}
-        self._process: Process | None = None
+        self.process: Process | None = None
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        assert self.process is not None
+        return self.process.pid
 
     @property
     def log_path(self) -> Path:
@@ -113,7 +113,7 @@ class ServiceProcess:
         """Return when it is up."""
         known = len(self.log_lines())
         with self.log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            self.process = await asyncio.create_subprocess_exec(
                 *dies_with_parent("TERM"), sys.executable, "-m", "app", self.command,
                 cwd=self._folder, env=self._environment, stdin=DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
@@ -122,33 +122,33 @@ class ServiceProcess:
             async with asyncio.timeout(_START_TIMEOUT):
                 self.url = await self._listening(known)
         except BaseException:
-            await _kill(self._process)
+            await _kill(self.process)
             raise
 
     async def stop(self, *, timeout: float = 40.0) -> int:
         """SIGTERM; its exit code. Killed after `timeout` seconds."""
-        assert self._process is not None
+        assert self.process is not None
         with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(timeout):
-                return await self._process.wait()
+                return await self.process.wait()
         except TimeoutError:
-            await _kill(self._process)
+            await _kill(self.process)
             raise ServiceError(f"the service did not stop within {timeout:g} s after SIGTERM") from None
 
     async def kill(self) -> None:
         """SIGKILL, as a crash would."""
-        assert self._process is not None
-        await _kill(self._process)
+        assert self.process is not None
+        await _kill(self.process)
 
     async def _listening(self, known_lines: int) -> str:
-        assert self._process is not None
+        assert self.process is not None
         while True:
             for line in self.log_lines()[known_lines:]:
                 if line.get("event") == self.first_line:
                     return f"http://{line['host']}:{line['port']}" if "port" in line else ""
-            if self._process.returncode is not None:
+            if self.process.returncode is not None:
                 tail = self.log_path.read_text(errors="replace")[-_LOG_TAIL:]
                 raise ServiceError(f"the service did not start:\n{tail}")
             await asyncio.sleep(_POLL)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, MetaData, select
 from app.database import Database
 from sandbox.oauth import IssuedSecrets
 from tests.e2e.canary import Canaries, LeakLog
-from tests.e2e.canary_walk import COMMANDS, RouteSweep
+from tests.e2e.canary_sweep import COMMANDS, RouteSweep
 from tests.e2e.harness import WAIT
 
 _IN_COLUMNS: Final = {"webhook_endpoints.url": {"webhook URL"}}
@@ -26,17 +26,17 @@ _IN_FILES: Final = {
 
 
 @asynccontextmanager
-async def listening(walk: RouteSweep) -> AsyncIterator[None]:
+async def listening(sweep: RouteSweep) -> AsyncIterator[None]:
     """The event stream of all that happens meanwhile."""
 
     async def read() -> None:
-        headers = {"X-API-Key": walk.harness.key}
+        headers = {"X-API-Key": sweep.harness.key}
         async with (
-            httpx.AsyncClient(base_url=walk.harness.service.url, trust_env=False, timeout=WAIT) as http,
+            httpx.AsyncClient(base_url=sweep.harness.service.url, trust_env=False, timeout=WAIT) as http,
             http.stream("GET", "/events/stream", headers=headers) as answer,
         ):
             async for line in answer.aiter_lines():
-                walk.ledger.write("the event stream", line)
+                sweep.leak_log.write("the event stream", line)
                 told.append(line)
 
     told: list[str] = []
@@ -51,20 +51,20 @@ async def listening(walk: RouteSweep) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def watching_children(walk: RouteSweep) -> AsyncIterator[None]:
+async def watching_children(sweep: RouteSweep) -> AsyncIterator[None]:
     """The command lines of the service and all its children, and the children's environments."""
 
     async def watch() -> None:
-        service = psutil.Process(walk.harness.service.pid)
+        service = psutil.Process(sweep.harness.service.pid)
         while True:
-            walk.ledger.write("the service's command line", "\0".join(service.cmdline()))
+            sweep.leak_log.write("the service's command line", "\0".join(service.cmdline()))
             for child in service.children(recursive=True):
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     seen.add(child.name())
                     line = child.cmdline()
-                    walk.ledger.write(f"the command line of {child.name()}", line)
+                    sweep.leak_log.write(f"the command line of {child.name()}", line)
                     if "--port=0" in line:  # not a fork that is still to become the driver
-                        walk.ledger.write(f"the environment of {child.name()}", child.environ())
+                        sweep.leak_log.write(f"the environment of {child.name()}", child.environ())
             await asyncio.sleep(0.1)
 
     seen: set[str] = set()
@@ -95,9 +95,9 @@ def plant_issued(canaries: Canaries, before: IssuedSecrets, after: IssuedSecrets
         canaries.plant(names[field], *filter(None, new))
 
 
-async def look_at_tables(walk: RouteSweep) -> None:
+async def look_at_tables(sweep: RouteSweep) -> None:
     """Every column of every table, those of the job queue included; a webhook's address is where it belongs."""
-    database = Database(walk.harness.environment["DATABASE_URL"], pool_size=1)
+    database = Database(sweep.harness.environment["DATABASE_URL"], pool_size=1)
     metadata = MetaData()
 
     def look(connection: Connection) -> None:
@@ -107,7 +107,7 @@ async def look_at_tables(walk: RouteSweep) -> None:
                 for column, value in row.items():
                     place = f"{table.name}.{column}"
                     shown = value if isinstance(value, bytes) else json.dumps(value, default=str)
-                    walk.ledger.write(place, shown, allowed=_IN_COLUMNS.get(place, ()))
+                    sweep.leak_log.write(place, shown, allowed=_IN_COLUMNS.get(place, ()))
 
     try:
         async with database.engine.connect() as connection:
@@ -117,10 +117,10 @@ async def look_at_tables(walk: RouteSweep) -> None:
     assert {"credentials", "events", "webhook_attempts", "evidence"} <= metadata.tables.keys()
 
 
-def look_at_files(ledger: LeakLog, *folders: Path) -> None:
+def look_at_files(leak_log: LeakLog, *folders: Path) -> None:
     """Their bytes and their names: logs, temporary files, exports, spilled tokens; the database as it lies on disk."""
     paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert {"service.log", "accounts.csv", "profiles.csv"} <= {path.name for path in paths}
     for path in paths:
-        ledger.write("the name of a file", path.name)
-        ledger.write(path.name, path.read_bytes(), allowed=_IN_FILES.get(path.name, ()))
+        leak_log.write("the name of a file", path.name)
+        leak_log.write(path.name, path.read_bytes(), allowed=_IN_FILES.get(path.name, ()))

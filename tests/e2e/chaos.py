@@ -1,4 +1,4 @@
-"""Everything that can die dies, at random moments, while sessions are asked for; then what became of each is judged.
+"""Everything that can die dies, at random moments, while sessions are asked for; then the end of each is checked.
 
 `make chaos N=200 SEED=1` runs it at length, the suite shortly: both through `test_chaos.py`.
 """
@@ -90,7 +90,7 @@ LASTING: Final[dict[str, str]] = {
 
 
 @dataclass
-class Asked:
+class RequestedSession:
     account: str
     fits: set[str | None] = field(default_factory=lambda: {None})
     """The error codes with which it may end; None: completed."""
@@ -101,9 +101,9 @@ class Asked:
 
 @dataclass
 class Record:
-    """What was done, for the judgement and the table."""
+    """What was done, for the checks and the table."""
 
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[RequestedSession] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     struck_at: list[tuple[str, float]] = field(default_factory=list)
     """What interrupts sessions, and its unix time."""
@@ -151,7 +151,7 @@ class Chaos:
 
     async def _one(self, account: str, gate: asyncio.Semaphore) -> None:
         async with gate:
-            asked = Asked(account)
+            asked = RequestedSession(account)
             self.record.asked.append(asked)
             await self._set_faults(asked)
             await self._post(asked)
@@ -159,7 +159,7 @@ class Chaos:
                 await asyncio.sleep(0.1)
             await self._house.admin.clear_faults(account)
 
-    async def _set_faults(self, asked: Asked) -> None:
+    async def _set_faults(self, asked: RequestedSession) -> None:
         dice = self._random.random()
         if dice < 0.12:
             kind = self._random.choice(sorted(LASTING))
@@ -173,7 +173,7 @@ class Chaos:
                 )
                 self.record.done[f"fault {endpoint} {kind}"] += 1
 
-    async def _post(self, asked: Asked) -> None:
+    async def _post(self, asked: RequestedSession) -> None:
         """As a caller should: the same request under the same key until it is answered."""
         headers = {"Idempotency-Key": f"chaos-{asked.account}"}
         body = {"account_id": asked.account, "api_app": APP}

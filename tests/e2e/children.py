@@ -34,7 +34,8 @@ class Child:
     async def line(self) -> str:
         """The next line that it prints."""
         assert self._process.stdout is not None
-        found = (await asyncio.wait_for(self._process.stdout.readline(), TIMEOUT)).decode()
+        async with asyncio.timeout(TIMEOUT):
+            found = (await self._process.stdout.readline()).decode()
         assert found, "the child has ended; its problems are in the test's captured output"
         return found.strip()
 
@@ -46,7 +47,8 @@ class Child:
         """End it by closing its standard input; what it printed until then."""
         assert self._process.stdin is not None
         self._process.stdin.close()  # communicate() leaves it open when there is nothing to send
-        output, _ = await asyncio.wait_for(self._process.communicate(), TIMEOUT)
+        async with asyncio.timeout(TIMEOUT):
+            output, _ = await self._process.communicate()
         assert self._process.returncode == 0
         return output.decode().splitlines()
 
@@ -70,7 +72,7 @@ async def child(
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     code: int
     output: str
     problems: str
@@ -92,9 +94,11 @@ class Command:
         """SIGKILL; it is not reaped before `ended()`, so the id is its own."""
         os.kill(self.pid, signal.SIGKILL)
 
-    async def ended(self) -> Ended:
+    async def ended(self) -> CommandResult:
         code = int(await self._forker.line())
-        return Ended(code, (self._folder / "output").read_text(), (self._folder / "problems").read_text())
+        return CommandResult(
+            code, (self._folder / "output").read_text(), (self._folder / "problems").read_text()
+        )
 
 
 class Commands:
@@ -120,7 +124,7 @@ class Commands:
         self._forker.tell(json.dumps(task))
         return Command(int(await self._forker.line()), self._forker, self._folder)
 
-    async def __call__(self, *arguments: str, environment: Mapping[str, str]) -> Ended:
+    async def __call__(self, *arguments: str, environment: Mapping[str, str]) -> CommandResult:
         command = await self.start(*arguments, environment=environment)
         ended = await command.ended()
         assert "Traceback" not in ended.text

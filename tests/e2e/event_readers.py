@@ -40,7 +40,7 @@ class StreamReader:
                 if len(self.numbers) >= until or time.monotonic() - began > seconds:
                     return
 
-    async def come_again(self, *, until: int, every: float) -> int:
+    async def reconnect_often(self, *, until: int, every: float) -> int:
         """A new connection every so many seconds; how many it were."""
         connections = 0
         async with asyncio.timeout(LONGEST):

@@ -62,7 +62,7 @@ class ServiceHarness:
     ) -> httpx.Response:
         headers = {"Prefer": f"wait={wait}"} if wait else {}
         headers |= {"X-Request-ID": request_id} if request_id else {}
-        return await self._call(
+        return await self.call(
             "POST", "/authorize", headers=headers, json={"account_id": account, "api_app": app, **more}
         )
 
@@ -80,7 +80,7 @@ class ServiceHarness:
 
     async def session(self, session_id: str, *, wait: int = 0) -> dict[str, Any]:
         headers = {"Prefer": f"wait={wait}"} if wait else {}
-        answer = await self._call("GET", f"/authorize/{session_id}", headers=headers)
+        answer = await self.call("GET", f"/authorize/{session_id}", headers=headers)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()["data"]
         return found
@@ -104,12 +104,12 @@ class ServiceHarness:
         """The workers run and the first sync has brought the profiles."""
 
         async def synced() -> bool:
-            report = (await self._call("GET", "/health/ready")).json()["data"]
+            report = (await self.call("GET", "/health/ready")).json()["data"]
             return any(worker["name"] == "sync" and worker["last_success"] for worker in report["workers"])
 
         await eventually(synced)
 
-    async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+    async def call(self, method: str, path: str, **request: Any) -> httpx.Response:
         headers = {"X-API-Key": self.key, **request.pop("headers", {})}
         async with httpx.AsyncClient(base_url=self.service.url, trust_env=False, timeout=WAIT + 10) as http:
             return await http.request(method, path, headers=headers, **request)
@@ -119,36 +119,36 @@ class ServiceHarness:
     async def row(self, session_id: str) -> AuthorizationSession:
         """The session's row; works while the service is down."""
         query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id)
-        async with self._reading() as db:
+        async with self.reading() as db:
             return (await db.scalars(query)).one()
 
     async def credential(self, account: str, app: str = APP) -> Credential | None:
         query = select(Credential).where(Credential.account_id == account, Credential.api_app == app)
-        async with self._reading() as db:
+        async with self.reading() as db:
             found: Credential | None = await db.scalar(query)
             return found
 
     async def tokens(self, account: str, app: str = APP) -> TokenSet:
         """The stored tokens, opened with the settings' key."""
-        async with self._reading() as db:
+        async with self.reading() as db:
             return await CredentialVault(key_ring=self.settings.key_ring).tokens_of(db, account, app)
 
     async def profile_is_free(self, profile_id: str) -> bool:
-        async with self._reading() as db:
+        async with self.reading() as db:
             row = (await db.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
         return not row.in_use and row.lease_token is None
 
     async def events(self, session_id: str) -> list[Event]:
         query = select(Event).where(Event.session_id == session_id).order_by(Event.id)
-        async with self._reading() as db:
+        async with self.reading() as db:
             return list(await db.scalars(query))
 
     async def count(self, table: type[Any]) -> int:
-        async with self._reading() as db:
+        async with self.reading() as db:
             return int(await db.scalar(select(func.count()).select_from(table)) or 0)
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Any]:
+    async def reading(self) -> AsyncIterator[Any]:
         database = Database(self.environment["DATABASE_URL"], pool_size=1)
         try:
             async with database.reading() as db:

@@ -50,7 +50,7 @@ async def _nothing_left(own: SandboxProcess) -> AsyncIterator[None]:
 
 
 async def call(harness: ServiceHarness, method: str, path: str, **request: Any) -> dict[str, Any]:
-    answer = (await harness._call(method, path, **request)).json()
+    answer = (await harness.call(method, path, **request)).json()
     assert answer["success"], answer
     data: dict[str, Any] = answer["data"]
     return data
@@ -58,7 +58,7 @@ async def call(harness: ServiceHarness, method: str, path: str, **request: Any) 
 
 async def codes(harness: ServiceHarness, batch_id: str) -> dict[str, str | None]:
     """By account."""
-    answer = (await harness._call("GET", f"/batches/{batch_id}/results")).json()
+    answer = (await harness.call("GET", f"/batches/{batch_id}/results")).json()
     assert answer["total"] == len(answer["data"])
     return {each["account_id"]: each["error_code"] for each in answer["data"]}
 
@@ -158,7 +158,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.long
-async def test_a_file_is_authorised_in_this_process(
+async def test_command_authorises_a_file_in_its_own_process(
     runner: Commands, synced: dict[str, str], tmp_path: Path, own: SandboxProcess
 ):
     good, bad = own.info.accounts[0], own.info.accounts[1]
@@ -196,7 +196,7 @@ async def test_a_file_is_authorised_in_this_process(
         await database.close()
 
 
-async def test_after_ctrl_c_a_second_run_goes_on(
+async def test_second_run_continues_after_ctrl_c(
     runner: Commands, synced: dict[str, str], tmp_path: Path, own: SandboxProcess
 ):
     accounts = list(islice(own.info.accounts, 6))
@@ -266,7 +266,7 @@ async def test_a_batch_is_cancelled_by_command(
     assert "4 BATCH_CANCELLED" in ended.output
 
 
-async def test_files_that_cannot_be_used(runner: Commands, synced: dict[str, str], tmp_path: Path):
+async def test_unusable_files_are_refused(runner: Commands, synced: dict[str, str], tmp_path: Path):
     empty = write(tmp_path / "empty.csv", [])
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("id;app\n")

@@ -23,7 +23,7 @@ from tests.e2e.canary_places import (
     plant_issued,
     watching_children,
 )
-from tests.e2e.canary_walk import COMMANDS, ONCE, RouteSweep
+from tests.e2e.canary_sweep import COMMANDS, ONCE, RouteSweep
 from tests.e2e.children import commands
 from tests.e2e.harness import open_harness
 from tests.fixtures.receiver import Received, Receiver, reply, running_receiver
@@ -85,11 +85,11 @@ async def opened(
         running_receiver() as receiver,
     ):
         canaries.plant("bootstrap key", harness.key)
-        walk = RouteSweep(harness, run, LeakLog(canaries))
+        sweep = RouteSweep(harness, run, LeakLog(canaries))
         try:
-            yield walk, receiver
+            yield sweep, receiver
         finally:
-            await walk.close()
+            await sweep.close()
 
 
 @pytest.mark.parametrize(
@@ -99,43 +99,45 @@ async def test_no_secret_leaves_its_place(
     sandbox: SandboxProcess, folder: Path, database_url: str, tmp_path: Path, unused_accounts: Iterator[str]
 ):
     before = await sandbox.admin.issued()
-    async with opened(sandbox, folder, database_url, tmp_path / "commands") as (walk, receiver):
-        await refused_starts(walk)
-        async with listening(walk), watching_children(walk):
-            await webhooks_fail(walk, receiver)
-            await authorizations(walk, unused_accounts)
-        await callers_keys(walk)
-        await gologin_refuses(walk)
-        await tokens_come_and_go(walk, tmp_path, next(unused_accounts))
-        walk.values["new_account"] = next(unused_accounts)
-        walk.values["new_name"] = "made on the walk"
-        await walk.every_route()
-        await other_commands(walk, tmp_path)
-        plant_issued(walk.canaries, before, await sandbox.admin.issued())
-        await look_at_tables(walk)
-        look_at_files(walk.ledger, walk.harness.folder, tmp_path)
-        await walk.harness.service.stop()  # closes the database: the write-ahead log is written back
-        look_at_files(walk.ledger, walk.harness.folder, tmp_path)
-        assert walk.ledger.read() == []
+    async with opened(sandbox, folder, database_url, tmp_path / "commands") as (sweep, receiver):
+        await refused_starts(sweep)
+        async with listening(sweep), watching_children(sweep):
+            await webhooks_fail(sweep, receiver)
+            await authorizations(sweep, unused_accounts)
+        await callers_keys(sweep)
+        await gologin_refuses(sweep)
+        await tokens_come_and_go(sweep, tmp_path, next(unused_accounts))
+        sweep.values["new_account"] = next(unused_accounts)
+        sweep.values["new_name"] = "made on the sweep"
+        await sweep.every_route()
+        await other_commands(sweep, tmp_path)
+        plant_issued(sweep.canaries, before, await sandbox.admin.issued())
+        await look_at_tables(sweep)
+        look_at_files(sweep.leak_log, sweep.harness.folder, tmp_path)
+        await sweep.harness.service.stop()  # closes the database: the write-ahead log is written back
+        look_at_files(sweep.leak_log, sweep.harness.folder, tmp_path)
+        assert sweep.leak_log.read() == []
         everything = {(f"output of {name}", kind) for name, kinds in COMMANDS.items() for kind in kinds}
         routes = {(name, kind) for name, kinds in ONCE.items() for kind in kinds}
-        seen = walk.ledger.shown | {(place.partition(" (")[0], kind) for place, kind in walk.ledger.shown}
+        seen = sweep.leak_log.shown | {
+            (place.partition(" (")[0], kind) for place, kind in sweep.leak_log.shown
+        }
         assert (everything | routes) - seen == set(), "the search does not find what is there"
 
 
-async def refused_starts(walk: RouteSweep) -> None:
+async def refused_starts(sweep: RouteSweep) -> None:
     """Settings that cannot be, each with a secret in it; of a new secret setting it must be said here what it holds."""
     unreachable, wrong = password(), password()
-    walk.canaries.plant("PostgreSQL password", unreachable)
-    walk.canaries.plant("wrong setting", wrong)
+    sweep.canaries.plant("PostgreSQL password", unreachable)
+    sweep.canaries.plant("wrong setting", wrong)
     postgresql = f"postgresql+psycopg://user:{quote(unreachable, safe='')}@127.0.0.1:9/none"
     wanted = set(secret_fields(Settings))
     names = {name.partition(".")[0] for name in wanted}
-    given = {name: walk.harness.environment.get(name.upper(), "change-me") for name in names}
+    given = {name: sweep.harness.environment.get(name.upper(), "change-me") for name in names}
     settings = load_settings(env_file=None, **given | {"database_url": postgresql})
-    assert set(planted_fields(settings, walk.canaries)) == wanted, "plant a canary in each secret setting"
+    assert set(planted_fields(settings, sweep.canaries)) == wanted, "plant a canary in each secret setting"
     for command in ("serve", "doctor"):
-        await walk.command(command, code=1, DATABASE_URL=postgresql)
+        await sweep.command(command, code=1, DATABASE_URL=postgresql)
     impossible = {
         "DATABASE_URL": f"postgresql+psycopg://user:unquoted@{wrong}@127.0.0.1:9/none",
         "RATE_LIMIT_STORAGE": f"redis://:{wrong}@127.0.0.1:9/0",
@@ -143,42 +145,42 @@ async def refused_starts(walk: RouteSweep) -> None:
         "OAUTH_APPS": f'{{"A": {{"client_id": "a", "client_secret": ["{wrong}"]}}}}',
         "PORT": wrong,
     }
-    told = (await walk.ended("serve", code=2, **impossible)).problems
+    told = (await sweep.ended("serve", code=2, **impossible)).problems
     assert all(setting in told for setting in impossible), told
-    await walk.command("doctor", code=1, OAUTH_APPS=f'{{"A": {{"client_secret": "{wrong}"')
-    await walk.command("serve", code=2, ENVIRONMENT="production", API_KEY="change-me")
+    await sweep.command("doctor", code=1, OAUTH_APPS=f'{{"A": {{"client_secret": "{wrong}"')
+    await sweep.command("serve", code=2, ENVIRONMENT="production", API_KEY="change-me")
 
 
-async def webhooks_fail(walk: RouteSweep, receiver: Receiver) -> None:
+async def webhooks_fail(sweep: RouteSweep, receiver: Receiver) -> None:
     """An endpoint that quotes what it was sent in answers, or in what is none."""
     secret = password()
-    walk.canaries.plant("webhook URL", secret)
+    sweep.canaries.plant("webhook URL", secret)
     path = f"/hook?token={quote(secret, safe='')}"
 
     def quoting(received: Received) -> bytes:
-        walk.ledger.write("a delivery", json.dumps([received.headers, received.body]))
+        sweep.leak_log.write("a delivery", json.dumps([received.headers, received.body]))
         quoted = json.dumps([received.path, secret, received.headers]).encode()
         first = (reply(500, quoted), quoted + b"\r\n\r\n") * 4
         return dict(enumerate(first)).get(len(receiver.arrived), reply(200, quoted))
 
     receiver.answer = quoting
-    made = await walk.data("createWebhook", "POST", "/webhooks", json={"url": receiver.url(path)})
-    walk.canaries.plant("webhook secret", made["secret"])
-    walk.values["webhook_id"] = made["id"]
+    made = await sweep.data("createWebhook", "POST", "/webhooks", json={"url": receiver.url(path)})
+    sweep.canaries.plant("webhook secret", made["secret"])
+    sweep.values["webhook_id"] = made["id"]
     where = f"/webhooks/{made['id']}"
     userinfo = password()
-    walk.canaries.plant("password in a URL", userinfo)
+    sweep.canaries.plant("password in a URL", userinfo)
     for url in (f"http://user:{quote(userinfo, safe='')}@127.0.0.1/", f"http://user:{userinfo}@127.0.0.1/"):
-        assert (await walk.call("createWebhook", "POST", "/webhooks", json={"url": url})).status_code == 422
+        assert (await sweep.call("createWebhook", "POST", "/webhooks", json={"url": url})).status_code == 422
     for _ in range(3):
-        await walk.call("testWebhook", "POST", f"{where}/test")
+        await sweep.call("testWebhook", "POST", f"{where}/test")
 
 
-async def authorizations(walk: RouteSweep, accounts: Iterator[str]) -> None:
+async def authorizations(sweep: RouteSweep, accounts: Iterator[str]) -> None:
     """Good ones in every app, and those whose failure could quote a secret."""
-    admin, harness = walk.harness.admin, walk.harness
+    admin, harness = sweep.harness.admin, sweep.harness
     page = password()
-    walk.canaries.plant("secret in a page", page)
+    sweep.canaries.plant("secret in a page", page)
     proxy = f"socks5://proxy-sandbox_001:proxy-password-{page[2:10]}@proxy.invalid:1080"
     console = [
         f"password={page}",
@@ -205,37 +207,37 @@ async def authorizations(walk: RouteSweep, accounts: Iterator[str]) -> None:
     for session_id, _account, app, kind, code in asked:
         ended = await harness.ended(session_id)
         assert ended["error_code"] == code, (kind, app, ended)
-        await walk.call("getAuthorization", "GET", f"/authorize/{session_id}")
-        await walk.call("getAuthorizationEvidence", "GET", f"/authorize/{session_id}/evidence")
-        walk.values.update({"session_id": session_id} if kind == "leaky_page" else {})
+        await sweep.call("getAuthorization", "GET", f"/authorize/{session_id}")
+        await sweep.call("getAuthorizationEvidence", "GET", f"/authorize/{session_id}/evidence")
+        sweep.values.update({"session_id": session_id} if kind == "leaky_page" else {})
     session_id, account, *_ = asked[0]
-    walk.values |= {
+    sweep.values |= {
         "account_id": account,
         "profile_id": await harness.profile_id(account),
         "api_app": "AIOTT1",
     }
     for _session, account, app, *_ in asked[:3]:
         where = f"/accounts/{account}"
-        await walk.data("getToken", "GET", f"{where}/token", params={"api_app": app})
+        await sweep.data("getToken", "GET", f"{where}/token", params={"api_app": app})
         if app == "AIOTT2":
             await admin.set_fault("provider.token", "echo", account=account, times=1)
-        await walk.call("refreshToken", "POST", f"{where}/refresh", params={"api_app": app})
+        await sweep.call("refreshToken", "POST", f"{where}/refresh", params={"api_app": app})
 
 
-async def callers_keys(walk: RouteSweep) -> None:
+async def callers_keys(sweep: RouteSweep) -> None:
     """Of every state, and each used at the end."""
-    walk.values["key_id"], used = await walk.new_key("used")
-    expired = (await walk.new_key("expired", expires_at=(utc_now() + timedelta(seconds=0.5)).isoformat()))[1]
-    rotated_id, rotated = await walk.new_key("rotated")
-    revoked_id, revoked = await walk.new_key("revoked")
-    made = await walk.data("rotateKey", "POST", f"/keys/{rotated_id}/rotate", json={"overlap": 0})
-    walk.canaries.plant("API key", made["key"])
-    await walk.data("revokeKey", "DELETE", f"/keys/{revoked_id}")
+    sweep.values["key_id"], used = await sweep.new_key("used")
+    expired = (await sweep.new_key("expired", expires_at=(utc_now() + timedelta(seconds=0.5)).isoformat()))[1]
+    rotated_id, rotated = await sweep.new_key("rotated")
+    revoked_id, revoked = await sweep.new_key("revoked")
+    made = await sweep.data("rotateKey", "POST", f"/keys/{rotated_id}/rotate", json={"overlap": 0})
+    sweep.canaries.plant("API key", made["key"])
+    await sweep.data("revokeKey", "DELETE", f"/keys/{revoked_id}")
     wrong, odd = api_key(), password()
-    walk.canaries.plant("wrong API key", wrong, odd)
+    sweep.canaries.plant("wrong API key", wrong, odd)
 
     async def status(key: str) -> int:
-        return (await walk.call("listEvents", "GET", "/events", headers={"X-API-Key": key})).status_code
+        return (await sweep.call("listEvents", "GET", "/events", headers={"X-API-Key": key})).status_code
 
     async def has_expired() -> bool:
         return await status(expired) == 401
@@ -245,25 +247,25 @@ async def callers_keys(walk: RouteSweep) -> None:
     assert {await status(key) for key in (rotated, revoked, wrong, odd, used[:-1])} == {401}
 
 
-async def gologin_refuses(walk: RouteSweep) -> None:
+async def gologin_refuses(sweep: RouteSweep) -> None:
     """With words that quote its token, and as one that has been revoked."""
-    admin = walk.harness.admin
-    sync = await walk.data("syncProfiles", "POST", "/profiles/sync")
-    walk.values["sync_id"] = sync["sync_id"]
+    admin = sweep.harness.admin
+    sync = await sweep.data("syncProfiles", "POST", "/profiles/sync")
+    sweep.values["sync_id"] = sync["sync_id"]
     await admin.set_fault("gologin.user", "echo", status=403, times=1)
     try:
-        await walk.command("gologin", "check", code=1)
+        await sweep.command("gologin", "check", code=1)
         await admin.change_settings(gologin_token_revoked=True)
-        await walk.command("worker", "run-once", "sync", code=None)
+        await sweep.command("worker", "run-once", "sync", code=None)
     finally:
         await admin.change_settings(gologin_token_revoked=False)
         await admin.clear_faults()
 
 
-async def tokens_come_and_go(walk: RouteSweep, folder: Path, account: str) -> None:
+async def tokens_come_and_go(sweep: RouteSweep, folder: Path, account: str) -> None:
     """Imported, with lines that are wrong, and encrypted by the other key while the service runs."""
     tokens = [password() for _ in range(5)]
-    walk.canaries.plant("imported token", *tokens)
+    sweep.canaries.plant("imported token", *tokens)
     lines = [
         "account_id,api_app,access_token,refresh_token",
         f"{account},AIOTT1,{tokens[0]},{tokens[1]}",
@@ -272,38 +274,38 @@ async def tokens_come_and_go(walk: RouteSweep, folder: Path, account: str) -> No
     ]
     file = folder / "tokens.csv"
     file.write_text("\n".join(lines))
-    await walk.command("accounts", "import", str(file), code=1)
+    await sweep.command("accounts", "import", str(file), code=1)
     file.unlink()
-    await walk.command("accounts", "export", str(folder / "accounts.csv"))
-    await walk.command("profiles", "export", "--all", str(folder / "profiles.csv"))
-    keys = ",".join(reversed(walk.harness.environment["ENCRYPTION_KEYS"].split(",")))
-    await walk.command("secrets", "rotate", ENCRYPTION_KEYS=keys)
+    await sweep.command("accounts", "export", str(folder / "accounts.csv"))
+    await sweep.command("profiles", "export", "--all", str(folder / "profiles.csv"))
+    keys = ",".join(reversed(sweep.harness.environment["ENCRYPTION_KEYS"].split(",")))
+    await sweep.command("secrets", "rotate", ENCRYPTION_KEYS=keys)
     later = {"not_before": (utc_now() + timedelta(hours=1)).isoformat()}
     order = {"rows": [{"account_id": account, "api_app": "AIOTT1"}], "defaults": later}
-    batch = await walk.data("authorizeBatch", "POST", "/authorize/batch", json=order)
-    walk.values["batch_id"] = batch["batch_id"]
+    batch = await sweep.data("authorizeBatch", "POST", "/authorize/batch", json=order)
+    sweep.values["batch_id"] = batch["batch_id"]
 
     async def delivered() -> Any:
-        where = f"/webhooks/{walk.values['webhook_id']}/deliveries"
-        found = await walk.data("listDeliveries", "GET", where, params={"status": "delivered"})
+        where = f"/webhooks/{sweep.values['webhook_id']}/deliveries"
+        found = await sweep.data("listDeliveries", "GET", where, params={"status": "delivered"})
         return found and str(found[0]["id"])
 
-    walk.values["delivery_id"] = await eventually(delivered)
+    sweep.values["delivery_id"] = await eventually(delivered)
 
 
-async def other_commands(walk: RouteSweep, folder: Path) -> None:
-    walk.canaries.plant("API key", (await walk.command("keys", "create", "by command")).strip())
-    walk.canaries.plant("API key", (await walk.command("keys", "rotate", "by command")).strip())
-    await walk.command("keys", "list")
-    await walk.command("keys", "revoke", "by command")
+async def other_commands(sweep: RouteSweep, folder: Path) -> None:
+    sweep.canaries.plant("API key", (await sweep.command("keys", "create", "by command")).strip())
+    sweep.canaries.plant("API key", (await sweep.command("keys", "rotate", "by command")).strip())
+    await sweep.command("keys", "list")
+    await sweep.command("keys", "revoke", "by command")
     secret = password()
-    walk.canaries.plant("webhook URL", secret)
-    webhook, signing = (await walk.command("webhooks", "create", f"http://127.0.0.1:9/?t={secret}")).split()
-    again = await walk.command("webhooks", "rotate", webhook)
-    walk.canaries.plant("webhook secret", signing, again.strip())
-    await walk.command("webhooks", "list")
-    await walk.command("webhooks", "show", webhook)
-    await walk.command("webhooks", "test", webhook, code=1)
-    await walk.command("doctor")
+    sweep.canaries.plant("webhook URL", secret)
+    webhook, signing = (await sweep.command("webhooks", "create", f"http://127.0.0.1:9/?t={secret}")).split()
+    again = await sweep.command("webhooks", "rotate", webhook)
+    sweep.canaries.plant("webhook secret", signing, again.strip())
+    await sweep.command("webhooks", "list")
+    await sweep.command("webhooks", "show", webhook)
+    await sweep.command("webhooks", "test", webhook, code=1)
+    await sweep.command("doctor")
     for form in ("csv", "ndjson"):
-        await walk.call("exportEvents", "GET", "/events/export", params={"format": form})
+        await sweep.call("exportEvents", "GET", "/events/export", params={"format": form})

@@ -12,7 +12,7 @@ from app.models import Profile
 from sandbox.demo.service_process import ServiceProcess, WorkerProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.chaos import SETTINGS, Chaos
-from tests.e2e.chaos_judgement import judge, table
+from tests.e2e.chaos_checks import find_problems, table
 from tests.e2e.harness import ServiceHarness, environment_for, open_harness
 from tests.e2e.own_postgresql import OwnPostgresql, own_postgresql, runtime_folder
 from tests.fixtures.waiting import eventually
@@ -76,6 +76,6 @@ async def test_no_authorization_is_lost_doubled_or_stuck(tmp_path: Path, kind: s
     async with surroundings(kind, tmp_path) as (harness, processes, server):
         chaos = Chaos(harness, processes, seed=SEED, postgresql=server)
         record = await chaos.run(harness.sandbox.info.accounts)
-        problems, found = await judge(harness, processes, record)
+        problems, found = await find_problems(harness, processes, record)
         print(f"\nchaos on {kind}, seed {SEED}\n{table(record, found)}")
         assert problems == []

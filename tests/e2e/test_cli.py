@@ -53,7 +53,8 @@ class Shell:
             cwd=self.folder, env=self.environment | settings, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
         )  # fmt: skip
         try:
-            output, problems = await asyncio.wait_for(process.communicate(), TIMEOUT)
+            async with asyncio.timeout(TIMEOUT):
+                output, problems = await process.communicate()
         except BaseException:
             process.kill()
             await process.wait()
@@ -93,7 +94,7 @@ async def keys_in(shell: Shell) -> list[ApiKey]:
         (("secrets", "--help"), ["generate", "rotate"]),
     ],
 )
-async def test_help(shell: Shell, arguments: tuple[str, ...], expected: list[str]):
+async def test_every_command_has_help(shell: Shell, arguments: tuple[str, ...], expected: list[str]):
     result = await shell(*arguments)
     assert result.code == 0
     assert [word for word in expected if word not in result.output] == []
@@ -144,7 +145,7 @@ async def test_a_key_may_only_authorize_by_default_and_never_expires(migrated: S
         (" ", "cannot be named"),
     ],
 )
-async def test_a_name_that_cannot_be_taken(migrated: Shell, name: str, sentence: str):
+async def test_invalid_key_name_is_refused(migrated: Shell, name: str, sentence: str):
     await migrated("keys", "create", "billing")
     result = await migrated("keys", "create", name)
     assert (result.code, result.output) == (1, "")
@@ -166,7 +167,7 @@ async def test_an_encryption_key_can_be_used_at_once(migrated: Shell):
     assert (await migrated("keys", "create", "billing", ENCRYPTION_KEYS=made)).code == 0
 
 
-async def test_one_line_for_each_wrong_setting(migrated: Shell):
+async def test_each_wrong_setting_is_reported_on_one_line(migrated: Shell):
     wrong = {
         "PORT": "99999",
         "LOG_LEVEL": "LOUD",
@@ -183,20 +184,20 @@ async def test_one_line_for_each_wrong_setting(migrated: Shell):
 
 
 @pytest.mark.parametrize("value", ["{not json", '{"AIOTT1": {"client_id": "x"}}', '{"AIOTT1": 1}', "[]"])
-async def test_unreadable_oauth_apps(migrated: Shell, value: str):
+async def test_unreadable_oauth_apps_are_refused(migrated: Shell, value: str):
     result = await migrated("serve", OAUTH_APPS=value)
     assert result.code == 2
     assert "OAUTH_APPS" in result.problems.upper()
 
 
-async def test_a_misspelt_setting(migrated: Shell):
+async def test_misspelt_setting_is_refused(migrated: Shell):
     result = await migrated("serve", GOLOGIN_API_TOKN="x", DATABASE_POOL="5")
     assert result.code == 2
     assert "GOLOGIN_API_TOKN: no such setting" in result.problems
     assert "DATABASE_POOL: no such setting" in result.problems
 
 
-async def test_a_misspelt_setting_in_the_file(migrated: Shell):
+async def test_misspelt_setting_in_the_file_is_refused(migrated: Shell):
     (migrated.folder / ".env").write_text("PROT=8000\n")
     result = await migrated("serve")
     assert result.code == 2
@@ -219,7 +220,7 @@ async def test_a_schema_that_is_missing_says_how_to_migrate(shell: Shell, argume
 
 
 @pytest.mark.parametrize("arguments", [("serve",), ("migrate",), ("keys", "create", "billing")])
-async def test_a_database_that_cannot_be_reached(shell: Shell, arguments: tuple[str, ...]):
+async def test_unreachable_database_is_reported(shell: Shell, arguments: tuple[str, ...]):
     url = "postgresql+psycopg://user:hidden-password@127.0.0.1:1/none"
     result = await shell(*arguments, DATABASE_URL=url)
     assert (result.code, result.output) == (1, "")
@@ -232,7 +233,7 @@ async def test_migrating_twice_changes_nothing(shell: Shell):
     assert (await shell("keys", "create", "billing")).code == 0
 
 
-async def test_a_port_that_is_taken(migrated: Shell):
+async def test_port_in_use_is_reported(migrated: Shell):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -309,10 +310,12 @@ async def test_the_sandbox_command_announces_itself(shell: Shell):
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        async with asyncio.timeout(20):
+            line = await process.stdout.readline()
         assert b'"sandbox_001"' in line
         process.terminate()
-        await asyncio.wait_for(process.communicate(), 20)
+        async with asyncio.timeout(20):
+            await process.communicate()
         assert process.returncode == 0
     finally:
         if process.returncode is None:

@@ -31,7 +31,7 @@ async def looks(harness: ServiceHarness, session_ids: list[str]) -> list[dict[st
     return list(await asyncio.gather(*(harness.session(session_id) for session_id in session_ids)))
 
 
-async def test_twelve_at_once_never_run_more_than_ten_browsers(patient: ServiceHarness, unused_accounts):
+async def test_twelve_sessions_never_run_more_than_ten_browsers(patient: ServiceHarness, unused_accounts):
     accounts = [next(unused_accounts) for _ in range(SESSIONS)]
     for account in accounts:  # long enough that the first ten all run at the same time
         await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=4)
@@ -54,7 +54,7 @@ async def test_twelve_at_once_never_run_more_than_ten_browsers(patient: ServiceH
         await patient.nothing_left(account)
 
 
-async def test_the_same_profile_twice_runs_one_after_the_other(patient: ServiceHarness, account: str):
+async def test_two_sessions_of_a_profile_run_one_after_the_other(patient: ServiceHarness, account: str):
     await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=1)
     folder = patient.profile_folder(await patient.profile_id(account))
     async with watched_browsers(patient.sandbox.pid, folder) as seen:

@@ -312,7 +312,7 @@ async def test_a_network_error_of_the_profiles_browser_has_its_own_code(
     assert (caught.value.error_code, caught.value.retryable) == ("PROFILE_NETWORK_ERROR", retryable)
 
 
-async def test_a_network_error_after_the_click_is_told_as_one(visit: Callable[..., Visit], site: Site):
+async def test_network_error_after_the_click_is_reported_as_one(visit: Callable[..., Visit], site: Site):
     async with _broken_server("closed", Path()) as url:
         site.pages["/leads-nowhere"] = f"<button id=agree onclick=\"location='{url}'\">Agree</button>"
         soon = replace(TIMEOUTS, callback=1)
@@ -352,7 +352,7 @@ async def test_a_mismatch_names_the_accounts_that_are_offered(visit: Callable[..
         await visit("/others").code()
 
 
-async def test_a_selector_that_the_browser_refuses_is_told(visit: Callable[..., Visit]):
+async def test_selector_that_the_browser_refuses_is_reported(visit: Callable[..., Visit]):
     rules = replace(RULES, error_details=("p:contains('x')",))
     with pytest.raises(ProviderRulesException, match="p:contains"):
         await visit("/plain", page=rules).code()
@@ -438,7 +438,7 @@ WITH_BOX = replace(RULES, checkboxes=("input[type=checkbox]",))
 
 
 @pytest.mark.parametrize("is_attended", [False, True])
-async def test_nobody_at_the_window_ends_the_wait(
+async def test_wait_ends_when_no_person_comes(
     visit: Callable[..., Visit], site: Site, subtests: pytest.Subtests, is_attended: bool
 ):
     soon = replace(TIMEOUTS, person=1.5)
@@ -459,7 +459,7 @@ async def test_nobody_at_the_window_ends_the_wait(
     assert "/granted" not in site.visited
 
 
-async def test_after_a_person_has_signed_in_the_service_goes_on_by_itself(
+async def test_service_continues_by_itself_after_a_person_has_signed_in(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site, subtests: pytest.Subtests
 ):
     """Whether nobody was signed in, or another account. One browser for all of them."""
@@ -486,7 +486,7 @@ async def test_a_person_who_is_led_home_is_brought_back_to_the_consent(
     assert await running == "the-code"
 
 
-async def test_what_a_person_types_is_not_sent_and_a_mistake_of_theirs_is_not_the_end(
+async def test_service_does_not_send_what_a_person_types_and_survives_their_mistake(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site
 ):
     """A page of the login that the rules do not know, with a button of the fallback's kind."""
@@ -692,7 +692,7 @@ OF_ANOTHER_HOST = {
 
 
 @pytest.mark.timeout(300)
-async def test_nothing_is_pressed_outside_the_consent_page(
+async def test_service_presses_nothing_outside_the_consent_page(
     visit_x: Callable[..., Visit], site: Site, subtests: pytest.Subtests
 ):
     """One browser for all of them."""
@@ -790,7 +790,7 @@ DESCRIBED_PAGES = {
 }
 
 
-async def test_what_the_rules_describe_leads_to_the_code(
+async def test_pages_described_by_the_rules_lead_to_the_code(
     visit: Callable[..., Visit], site: Site, subtests: pytest.Subtests
 ):
     site.pages |= DESCRIBED_PAGES

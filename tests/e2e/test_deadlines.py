@@ -114,7 +114,7 @@ async def test_a_cancelled_session_does_not_wait_for_a_driver_that_hangs(
 ):
     session_id = await at_the_callback(patient, account)
     stop_driver(patient)
-    answer = await patient._call("POST", f"/authorize/{session_id}/cancel")
+    answer = await patient.call("POST", f"/authorize/{session_id}/cancel")
     assert answer.status_code == 200
 
     async def free() -> bool:

@@ -76,7 +76,7 @@ async def stats(service: ServiceProcess) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
 )
-async def test_none_is_missed_or_told_twice_while_one_stalls_and_one_comes_again(
+async def test_readers_get_each_event_once_while_one_stalls_and_one_reconnects(
     tmp_path: Path, database_url: str
 ):
     async with served(tmp_path, database_url) as service:
@@ -85,7 +85,7 @@ async def test_none_is_missed_or_told_twice_while_one_stalls_and_one_comes_again
         again = StreamReader(service.url, KEY)
         stalled = StalledReader(service.url, KEY)
         following = [asyncio.create_task(reader.follow(until=EVENTS)) for reader in staying]
-        coming = asyncio.create_task(again.come_again(until=EVENTS, every=1.0 if IS_LONG else 0.2))
+        coming = asyncio.create_task(again.reconnect_often(until=EVENTS, every=1.0 if IS_LONG else 0.2))
 
         async def all_there() -> bool:
             return len((await stats(service))["readers"]) == READERS + 1

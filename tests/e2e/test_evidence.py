@@ -24,7 +24,7 @@ async def watched(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Servic
 
 
 async def get(harness: ServiceHarness, path: str) -> httpx.Response:
-    answer = await harness._call("GET", path)
+    answer = await harness.call("GET", path)
     assert answer.status_code == 200, answer.text
     return answer
 
@@ -50,7 +50,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("kind", SEEN)
-async def test_the_page_at_which_it_failed(watched: ServiceHarness, account: str, kind: str):
+async def test_evidence_shows_the_page_that_failed(watched: ServiceHarness, account: str, kind: str):
     code, path, test_id = SEEN[kind]
     await watched.admin.set_fault("provider.authorize", kind, account=account)
     session = await watched.authorize(account)
@@ -73,7 +73,7 @@ async def test_the_page_at_which_it_failed(watched: ServiceHarness, account: str
         ("provider.consent_data", "kill_browser"),
     ],
 )
-async def test_without_a_browser_there_is_none(
+async def test_failure_without_a_browser_leaves_no_evidence(
     watched: ServiceHarness, account: str, endpoint: str, kind: str
 ):
     await watched.admin.set_fault(endpoint, kind, account=account)
@@ -82,7 +82,7 @@ async def test_without_a_browser_there_is_none(
     assert await evidence(watched, session) == []
 
 
-async def test_a_page_in_an_endless_script(watched: ServiceHarness, account: str):
+async def test_page_in_an_endless_script_leaves_evidence(watched: ServiceHarness, account: str):
     """It answers nothing, and tells its address all the same."""
     await watched.admin.set_fault("provider.authorize", "endless_script", account=account)
     session = await watched.authorize(account)
@@ -93,7 +93,7 @@ async def test_a_page_in_an_endless_script(watched: ServiceHarness, account: str
     await watched.nothing_left(account)
 
 
-async def test_no_secret_is_kept(watched: ServiceHarness, account: str, unused_accounts):
+async def test_evidence_holds_no_secret(watched: ServiceHarness, account: str, unused_accounts):
     """Planted where a page can show them: in its title, console, address and a password field."""
     app_secret = next(app.client_secret for app in watched.sandbox.info.apps.values() if app.client_secret)
     planted = {"access": secrets.token_urlsafe(48), "password": f"correct horse {secrets.token_hex(4)}"}

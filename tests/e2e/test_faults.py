@@ -191,7 +191,7 @@ async def test_a_fault_ends_with_its_own_error(harness: ServiceHarness, account:
     [pytest.param(case, marks=[pytest.mark.long] if case.is_long else []) for case in CASES if case.deadline],
     ids=str,
 )
-async def test_what_hangs_ends_at_its_deadline(
+async def test_hanging_step_ends_at_its_deadline(
     sandbox: SandboxProcess, folder: Path, account: str, case: Case
 ):
     """Only the deadline in question is short: all others would be an error of the test."""
@@ -224,7 +224,7 @@ async def grants_of_x(harness: ServiceHarness) -> list[GrantState]:
     return [grant for grant in await harness.admin.grants() if grant.app == APP]
 
 
-async def test_after_a_fault_the_account_can_be_authorised(harness: ServiceHarness, account: str):
+async def test_account_can_be_authorised_after_a_fault(harness: ServiceHarness, account: str):
     await harness.admin.set_fault("provider.consent", "kill_browser", account=account, times=1)
     assert (await harness.authorize(account))["error_code"] == "BROWSER_CRASHED"
     assert (await harness.authorize(account))["status"] == "completed"
@@ -268,7 +268,7 @@ async def test_a_consent_of_two_pages_is_pressed_on_both(harness: ServiceHarness
     assert len(await harness.admin.requests(endpoint="provider.consent", account=account)) == 2
 
 
-async def test_a_browser_killed_from_outside_in_the_middle(harness: ServiceHarness, account: str):
+async def test_browser_killed_from_outside_fails_its_session(harness: ServiceHarness, account: str):
     await harness.admin.set_fault("provider.consent", "hang", account=account)
     session_id = await harness.ask(account)
     await harness.reached(session_id, "consent_given")
@@ -277,7 +277,7 @@ async def test_a_browser_killed_from_outside_in_the_middle(harness: ServiceHarne
     await harness.nothing_left(account)
 
 
-async def test_many_different_faults_at_once_do_not_meet(harness: ServiceHarness, unused_accounts):
+async def test_different_faults_at_once_do_not_affect_each_other(harness: ServiceHarness, unused_accounts):
     """One driver serves them all: a dying browser must not hurt its neighbours."""
     kinds = ["kill_browser", "signed_out", "declined", "wrong_state", "error_page"]
     accounts = [next(unused_accounts) for _ in range(2 * len(kinds))]
@@ -314,7 +314,7 @@ async def test_a_limit_of_who_am_i_costs_one_consent_and_keeps_nobody_else_back(
         await eventually(refused, WAIT)
         other = await harness.authorize(next(unused_accounts))
         assert other["status"] == "completed"
-        listed = (await harness._call("GET", "/authorize")).json()
+        listed = (await harness.call("GET", "/authorize")).json()
         (row,) = [row for row in listed["data"] if row["session_id"] == waiting]
         wait = (datetime.fromisoformat(row["not_before"]) - datetime.now(UTC)).total_seconds()
         assert 3000 < wait <= 3600

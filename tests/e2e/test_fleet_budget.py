@@ -59,7 +59,7 @@ async def test_three_processes_together_never_exceed_the_budget_in_any_window_an
     assert most_in_a_window(times) >= 0.8 * BUDGET
 
 
-async def test_one_process_trips_the_breaker_and_all_stop_until_it_is_closed(postgresql_url: str):
+async def test_breaker_opened_by_one_process_stops_all_until_it_is_closed(postgresql_url: str):
     database = Database(postgresql_url, pool_size=1)
     try:
         async with callers(postgresql_url) as children:

@@ -15,13 +15,13 @@ from app.services.shared.import_files import MAX_IMPORT_BYTES
 from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 from sandbox.state import profile_id_of
-from tests.e2e.children import Commands, Ended, commands
+from tests.e2e.children import CommandResult, Commands, commands
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ACCOUNTS = 35
-Run = Callable[..., Awaitable[Ended]]
+Run = Callable[..., Awaitable[CommandResult]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -74,7 +74,7 @@ def id_of(number: int) -> str:
 # worker run-once
 
 
-async def test_a_sync(run: Run, database: Database):
+async def test_sync_command_reads_the_fleet(run: Run, database: Database):
     for _ in range(2):  # due or not
         ended = await run("worker", "run-once", "sync")
         assert (ended.code, ended.output) == (0, "")
@@ -84,13 +84,13 @@ async def test_a_sync(run: Run, database: Database):
 
 
 @pytest.mark.parametrize(("name", "event"), [("cleanup", "cleanup.done"), ("monitor", "monitor.snapshot")])
-async def test_the_other_workers(run: Run, name: str, event: str):
+async def test_other_workers_run_once_by_command(run: Run, name: str, event: str):
     ended = await run("worker", "run-once", name)
     assert (ended.code, ended.output) == (0, "")
     assert f'"event": "{event}"' in ended.problems
 
 
-async def test_an_unknown_worker(run: Run):
+async def test_unknown_worker_is_refused(run: Run):
     for name in ("synch", "authorization"):
         ended = await run("worker", "run-once", name)
         assert (ended.code, ended.output) == (2, "")
@@ -98,14 +98,14 @@ async def test_an_unknown_worker(run: Run):
         assert "sync, cleanup, repair, monitor" in unboxed
 
 
-async def test_a_sync_that_gologin_refuses(run: Run, quiet: SandboxProcess):
+async def test_sync_that_gologin_refuses_fails(run: Run, quiet: SandboxProcess):
     await quiet.admin.set_fault("gologin.list", "status", status=401)
     ended = await run("worker", "run-once", "sync")
     assert (ended.code, ended.output) == (1, "")
     assert ended.problems.splitlines()[-1].startswith("GoLogin API error (401)")
 
 
-async def test_another_process_is_at_it(
+async def test_sync_is_refused_while_another_process_runs_one(
     runner: Commands,
     run: Run,
     environment: dict[str, str],
@@ -172,7 +172,7 @@ async def test_links_are_imported_and_exported(run: Run, database: Database, tmp
     assert await count(database, Profile.is_linked) == 2
 
 
-async def test_a_file_that_cannot_be_imported(run: Run, tmp_path: Path):
+async def test_unusable_links_file_is_refused(run: Run, tmp_path: Path):
     missing = await run("profiles", "import", tmp_path / "none.csv")
     assert (missing.code, missing.output) == (2, "")
     (tmp_path / "other.csv").write_text("id;handle\n")
@@ -194,7 +194,7 @@ async def test_a_file_that_cannot_be_imported(run: Run, tmp_path: Path):
     assert "64 MB at most" in large.problems
 
 
-async def test_an_export_to_where_nothing_can_be_written(run: Run, tmp_path: Path):
+async def test_export_to_an_unwritable_place_is_refused(run: Run, tmp_path: Path):
     ended = await run("profiles", "export", tmp_path / "no-such-folder" / "out.csv")
     assert (ended.code, ended.output) == (2, "")
     assert "cannot be written" in ended.problems
@@ -203,7 +203,7 @@ async def test_an_export_to_where_nothing_can_be_written(run: Run, tmp_path: Pat
 # gologin check, gologin close-breaker
 
 
-async def test_a_token_that_works(run: Run):
+async def test_working_gologin_token_is_confirmed(run: Run):
     ended = await run("gologin", "check")
     assert (ended.code, ended.output) == (0, "GoLogin accepts the API token.\n")
 
@@ -215,7 +215,7 @@ async def test_a_token_that_works(run: Run):
         ({"GOLOGIN_API_URL": "http://127.0.0.1:1"}, "cannot be reached"),
     ],
 )
-async def test_a_token_that_does_not_work(run: Run, changes: dict[str, str], said: str):
+async def test_wrong_gologin_token_is_reported(run: Run, changes: dict[str, str], said: str):
     ended = await run("gologin", "check", **changes)
     assert (ended.code, ended.output) == (1, "")
     assert said in ended.problems.splitlines()[-1]

@@ -158,7 +158,7 @@ def driver_folders(harness: ServiceHarness) -> list[str]:
         pytest.param(("local.start", "start_hang_running"), id="during the start"),
     ],
 )
-async def test_what_a_killed_service_ran_is_stopped_and_freed_after_its_restart(
+async def test_restarted_service_stops_and_frees_the_profile_of_its_killed_predecessor(
     sandbox: SandboxProcess, folder: Path, account: str, fault: tuple[str, str]
 ):
     changes = {"lease_seconds": LEASE, "profile_start_timeout": START, "max_attempts": 1}
@@ -176,7 +176,7 @@ async def test_what_a_killed_service_ran_is_stopped_and_freed_after_its_restart(
         assert driver_folders(harness) == [of_the_living]
 
 
-async def test_another_process_of_the_machine_does_it_when_the_killed_one_stays_away(
+async def test_another_process_of_the_machine_frees_the_profile_of_a_killed_one(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
     async with open_harness(sandbox, folder, lease_seconds=LEASE, max_attempts=1) as harness:
@@ -186,7 +186,7 @@ async def test_another_process_of_the_machine_does_it_when_the_killed_one_stays_
 
 
 @pytest.mark.long
-async def test_another_machine_leaves_it_alone_until_its_own_process_is_back(
+async def test_another_machine_leaves_the_profile_alone_until_its_own_process_is_back(
     sandbox: SandboxProcess, folder: Path, account: str, postgresql_url: str
 ):
     async with open_harness(
@@ -215,7 +215,7 @@ async def gone(pids: list[int]) -> bool:
 
 
 async def call(harness: ServiceHarness, method: str, path: str) -> dict[str, object]:
-    answer = await harness._call(method, path)
+    answer = await harness.call(method, path)
     assert answer.status_code == 200, answer.text
     found: dict[str, object] = answer.json()["data"]
     return found

@@ -152,7 +152,7 @@ async def test_a_sync_asked_of_one_service_is_made_once(
 
         await eventually(all_done)  # the first pass of the two may still run
         known = len(await passes(postgresql_url))
-        asked = await harness._call("POST", "/profiles/sync")
+        asked = await harness.call("POST", "/profiles/sync")
         assert asked.status_code == 202
         await eventually(all_done)
         made = await passes(postgresql_url)

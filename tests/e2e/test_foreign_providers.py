@@ -147,11 +147,11 @@ async def test_account_lives_through_refresh_owner_revocation_and_revoke(
     await provider.call("revoke", account=account)
     assert await who(harness, provider, account) in (401, 403)
     await make_due(harness, account, app)
-    answer = await harness._call("GET", f"/accounts/{account}/token", params={"api_app": app})
+    answer = await harness.call("GET", f"/accounts/{account}/token", params={"api_app": app})
     assert answer.json()["error_code"] == "REAUTHORIZATION_REQUIRED"
 
     async def repaired() -> bool:
-        answer = await harness._call("GET", f"/accounts/{account}/token", params={"api_app": app})
+        answer = await harness.call("GET", f"/accounts/{account}/token", params={"api_app": app})
         return answer.status_code == 200
 
     await eventually(repaired, 60)
@@ -159,7 +159,7 @@ async def test_account_lives_through_refresh_owner_revocation_and_revoke(
     await harness.nothing_left(account)
 
     token = (await harness.tokens(account, app)).access_token.get_secret_value()
-    answer = await harness._call("DELETE", f"/accounts/{account}/token", params={"api_app": app})
+    answer = await harness.call("DELETE", f"/accounts/{account}/token", params={"api_app": app})
     assert answer.is_success, answer.text
     async with httpx.AsyncClient(trust_env=False) as http:
         gone = await http.get(f"{provider.url}/me", headers={"Authorization": f"Bearer {token}"})

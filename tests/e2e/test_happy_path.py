@@ -54,7 +54,7 @@ async def test_the_answer_comes_at_once_and_the_tokens_follow(harness: ServiceHa
     await harness.nothing_left(account)
 
 
-async def test_prefer_wait_answers_with_the_end(harness: ServiceHarness, account: str):
+async def test_request_with_prefer_wait_is_answered_at_the_end(harness: ServiceHarness, account: str):
     answer = await harness.post(account, wait=40)
     assert answer.status_code == 202
     assert answer.json()["data"]["status"] == "completed"
@@ -105,7 +105,7 @@ async def test_a_second_authorization_replaces_the_tokens(harness: ServiceHarnes
     await assert_stored(harness, account)
 
 
-async def test_a_public_client_with_a_callback_page(harness: ServiceHarness, account: str):
+async def test_public_client_with_a_callback_page_gets_its_tokens(harness: ServiceHarness, account: str):
     assert (await harness.authorize(account, "AIOTT2"))["status"] == "completed"
     await assert_stored(harness, account, "AIOTT2")
 
@@ -144,12 +144,14 @@ async def test_no_redirect_uri_needs_a_listener(folder, redirect_uri: str):
         await assert_stored(harness, "sandbox_001")
 
 
-async def test_the_same_on_postgresql(sandbox: SandboxProcess, folder, account: str, postgresql_url: str):
+async def test_authorization_completes_on_postgresql(
+    sandbox: SandboxProcess, folder, account: str, postgresql_url: str
+):
     async with open_harness(sandbox, folder, database_url=postgresql_url) as harness:
         sessions = await asyncio.gather(*(harness.authorize(account, app) for app in ("AIOTT1", "AIOTT2")))
         assert [db["status"] for db in sessions] == ["completed", "completed"]
         assert [list(db["stage_seconds"]) for db in sessions] == [STAGES, STAGES]
         await assert_stored(harness, account)
         await harness.nothing_left(account)
-        async with harness._reading() as db:
+        async with harness.reading() as db:
             assert "PostgreSQL" in await db.scalar(text("select version()"))

@@ -25,7 +25,7 @@ async def call(
     harness: ServiceHarness, path: str, *, key: str | None = None, **body: object
 ) -> httpx.Response:
     headers = {"Idempotency-Key": key} if key else {}
-    return await harness._call("POST", path, headers=headers, json=body)
+    return await harness.call("POST", path, headers=headers, json=body)
 
 
 async def test_a_cancelled_session_stops_its_browser_and_can_be_tried_again(
@@ -55,14 +55,14 @@ async def test_a_cancelled_session_stops_its_browser_and_can_be_tried_again(
     await retrying.nothing_left(account)
 
 
-async def test_a_failure_that_passes_costs_one_attempt(retrying: ServiceHarness, account: str):
+async def test_transient_failure_costs_one_attempt(retrying: ServiceHarness, account: str):
     await retrying.admin.set_fault("local.start", "status", status=500, account=account, times=1)
     session = await retrying.authorize(account)
     assert (session["status"], session["error_code"]) == ("completed", None)
     assert [attempt["error_code"] for attempt in session["attempt_list"]] == ["GOLOGIN_API_ERROR", None]
 
 
-async def test_a_failure_that_stays_ends_the_session_after_the_last_attempt(
+async def test_lasting_failure_ends_the_session_after_the_last_attempt(
     retrying: ServiceHarness, account: str
 ):
     await retrying.admin.set_fault("local.start", "status", status=500, account=account)

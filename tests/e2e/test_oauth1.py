@@ -8,7 +8,7 @@ from tests.fixtures.oauth1 import APP, whose
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_the_same_path_ends_with_a_token_and_its_secret(harness: ServiceHarness, account: str):
+async def test_oauth1_authorization_ends_with_a_token_and_its_secret(harness: ServiceHarness, account: str):
     session = await harness.authorize(account, APP)
     assert (session["status"], session["error"]) == ("completed", None)
     assert (session["scopes"], session["missing_scopes"]) == ([], [])
@@ -25,7 +25,7 @@ async def test_the_same_path_ends_with_a_token_and_its_secret(harness: ServiceHa
         ("wrong_account_unseen", "failed", "ACCOUNT_MISMATCH"),
     ],
 )
-async def test_what_may_come_instead(
+async def test_fault_of_the_oauth1_page_ends_the_session_with_its_code(
     harness: ServiceHarness, account: str, fault: str, status: str, code: str
 ):
     await harness.admin.set_fault("provider.oauth1_authorize", fault, account=account)

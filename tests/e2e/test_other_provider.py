@@ -74,19 +74,23 @@ async def assert_completed(harness: ServiceHarness, account: str) -> None:
     await harness.nothing_left(account)
 
 
-async def test_the_account_is_chosen_behind_a_banner_and_the_form_is_sent(
+async def test_service_chooses_the_account_behind_a_banner_and_sends_the_form(
     harness: ServiceHarness, account: str
 ):
     await assert_completed(harness, account)
 
 
 @pytest.mark.parametrize(("banner", "chooser"), [(False, False), (False, True), (True, False)])
-async def test_with_less_in_the_way(harness: ServiceHarness, account: str, banner: bool, chooser: bool):
+async def test_authorization_completes_without_banner_or_chooser(
+    harness: ServiceHarness, account: str, banner: bool, chooser: bool
+):
     await harness.admin.change_settings(plainbook_banner=banner, plainbook_chooser=chooser)
     await assert_completed(harness, account)
 
 
-async def test_x_and_the_other_provider_side_by_side(harness: ServiceHarness, unused_accounts: Iterator[str]):
+async def test_x_and_the_other_provider_work_side_by_side(
+    harness: ServiceHarness, unused_accounts: Iterator[str]
+):
     account = next(unused_accounts)
     first = await harness.ask(account, APP)
     second = await harness.ask(account, "AIOTT1")
@@ -107,7 +111,7 @@ async def test_x_and_the_other_provider_side_by_side(harness: ServiceHarness, un
         ("wrong_issuer", "failed", "ISSUER_MISMATCH"),
     ],
 )
-async def test_what_the_page_may_say_instead(
+async def test_fault_of_the_providers_page_ends_the_session_with_its_code(
     harness: ServiceHarness, account: str, fault: str, status: str, code: str
 ):
     await harness.admin.set_fault("plainbook.authorize", fault, account=account)

@@ -88,7 +88,7 @@ async def assert_done(
     [pytest.param(point, marks=[pytest.mark.long] if point.is_long else []) for point in POINTS],
     ids=str,
 )
-async def test_killed_at_any_point_it_is_completed_once(
+async def test_session_of_a_service_killed_at_any_point_is_completed_once(
     sandbox: SandboxProcess, folder: Path, account: str, point: Point
 ):
     changes = SHORT | (UNHEARD_START if point.endpoint == "local.start" else {})
@@ -145,7 +145,7 @@ async def away(harness: ServiceHarness, postgresql: OwnPostgresql) -> AsyncItera
         await postgresql.start()
 
 
-async def test_the_database_is_away_when_a_session_is_due(
+async def test_session_that_is_due_survives_a_database_outage(
     over_postgresql: ServiceHarness, postgresql: OwnPostgresql, account: str
 ):
     harness = over_postgresql
@@ -159,7 +159,7 @@ async def test_the_database_is_away_when_a_session_is_due(
     await assert_done(harness, session_id, account, attempts=1)
 
 
-async def test_the_database_is_away_while_stages_are_reached(
+async def test_stages_survive_a_database_outage(
     over_postgresql: ServiceHarness, postgresql: OwnPostgresql, account: str
 ):
     harness = over_postgresql
@@ -171,7 +171,7 @@ async def test_the_database_is_away_while_stages_are_reached(
     await assert_done(harness, session_id, account, attempts=1)
 
 
-async def test_the_database_is_away_when_the_tokens_are_to_be_stored(
+async def test_tokens_survive_a_database_outage(
     over_postgresql: ServiceHarness, postgresql: OwnPostgresql, account: str
 ):
     """They are in memory only, and the code is spent: they are kept until they can be stored."""

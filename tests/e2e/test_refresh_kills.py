@@ -23,7 +23,7 @@ from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Command, Commands, commands
 from tests.e2e.harness import ServiceHarness, environment_for
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
 
@@ -64,7 +64,7 @@ KILLED: Final = {"LEASE_SECONDS": "1", "OAUTH_API_TIMEOUT": "5", "REPAIR_APPS": 
 @dataclass
 class Killed:
     step: Step
-    chain: Chain
+    chain: TokenChain
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ async def surroundings(
 
 
 async def kill_at(
-    step: Step, chain: Chain, harness: ServiceHarness, run: Commands, earlier: Sequence[Killed]
+    step: Step, chain: TokenChain, harness: ServiceHarness, run: Commands, earlier: Sequence[Killed]
 ) -> None:
     """A new process, which first gets for earlier accounts what can be got without a browser."""
     if step.revoked:
@@ -108,7 +108,7 @@ async def kill_at(
     assert (await command.ended()).code == -9
 
 
-async def is_there(step: Step, chain: Chain, command: Command) -> bool:
+async def is_there(step: Step, chain: TokenChain, command: Command) -> bool:
     if step.point == "asked":
         return await chain.calls() == 2  # the code's exchange, and this one
     if step.point == "rotated":
@@ -117,7 +117,7 @@ async def is_there(step: Step, chain: Chain, command: Command) -> bool:
 
 
 async def are_settled(killed: Sequence[Killed]) -> bool:
-    rows = [await each.chain.living_row() for each in killed]
+    rows = [await each.chain.active_row() for each in killed]
     return all(row.status is CredentialStatus.ACTIVE and row.version == 2 for row in rows)
 
 
@@ -130,17 +130,17 @@ async def repair(harness: ServiceHarness, killed: Sequence[Killed]) -> None:
         await harness.service.stop()
 
 
-async def mend_without_browser(context: Context, killed: Sequence[Killed]) -> None:
-    """The service's workers find what must be mended; the authorizations that they ask for are given by HTTP."""
+async def repair_without_browser(context: Context, killed: Sequence[Killed]) -> None:
+    """The service's workers find what must be repaired; the authorizations that they ask for are given by HTTP."""
     refresh, repair = context.workers.named("refresh"), context.workers.named("repair")
     repaired = [each for each in killed if each.step.repaired]
 
     async def are_broken() -> bool:
         await refresh.run_once()
-        rows = [await each.chain.living_row() for each in repaired]
+        rows = [await each.chain.active_row() for each in repaired]
         return all(row.status is CredentialStatus.REAUTHORIZATION_REQUIRED for row in rows)
 
-    await refresh._pick_up()
+    await context.tokens.refresher.pick_up_spilled()
     await eventually(are_broken, 60)
     await refresh.finish_started()
     await repair.run_once()
@@ -152,9 +152,9 @@ async def mend_without_browser(context: Context, killed: Sequence[Killed]) -> No
     assert await are_settled(killed)
 
 
-async def judge(one: Killed) -> None:
+async def check_outcome(one: Killed) -> None:
     chain, point = one.chain, one.step.point
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.spending_version, row.lease_token) == (None, None), point
     broken = [event.data["reason"] for event in await chain.events("credential.broken")]
     assert broken == ([AMBIGUOUS] if one.step.repaired else []), point
@@ -174,19 +174,19 @@ async def test_no_chain_is_broken_silently(tmp_path: Path, database_url: str):
     killed: list[Killed] = []
     async with surroundings(tmp_path, database_url) as (harness, context, run):
         for step, account in zip(cycle(STEPS), harness.sandbox.info.accounts, strict=False):
-            chain = Chain(context, harness.admin, account)
+            chain = TokenChain(context, harness.admin, account)
             await chain.authorize()
             await kill_at(step, chain, harness, run, killed)
             killed.append(Killed(step, chain))
-        await (repair(harness, killed) if AT_LENGTH else mend_without_browser(context, killed))
+        await (repair(harness, killed) if AT_LENGTH else repair_without_browser(context, killed))
         for one in killed:
-            await judge(one)
+            await check_outcome(one)
         assert (await harness.admin.stats()).refresh_tokens_reused_by_account == {}
     print(f"\n{table(killed)}")
 
 
 def table(killed: Sequence[Killed]) -> str:
-    """Of those that passed the judgement."""
+    """Return the table of the kills that passed the checks."""
     lines = []
     for step in STEPS:
         count = sum(one.step is step for one in killed)

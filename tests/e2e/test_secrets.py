@@ -92,7 +92,7 @@ async def secrets_of(run: Run) -> dict[str, str]:
     return single | {f"{kind} {n}": value for kind, values in lists.items() for n, value in enumerate(values)}
 
 
-async def test_the_run_went_as_meant(run: Run):
+async def test_run_has_the_expected_sessions(run: Run):
     codes = [session["error_code"] for session in run.sessions]
     assert codes == [
         *(None, None, None, None, None),
@@ -149,7 +149,7 @@ async def test_every_line_about_an_authorization_carries_its_request_id(run: Run
         assert line["profile_id"] == session["profile_id"], line
 
 
-async def test_one_request_id_leads_from_the_post_to_the_end(run: Run):
+async def test_request_id_leads_from_the_post_to_the_end(run: Run):
     lines = run.harness.service.log_lines()
     for session in run.sessions:
         mine = [line["event"] for line in lines if line.get("request_id") == session["request_id"]]

@@ -16,7 +16,7 @@ from app.models import Credential, Event, utc_now
 from app.services.shared.import_files import MAX_IMPORT_BYTES
 from app.services.tokens.refresh_results import HeldRefresh
 from app.services.tokens.spill import TokenSpill
-from tests.e2e.children import Commands, Ended, commands
+from tests.e2e.children import CommandResult, Commands, commands
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.key_lists import APP, access_token, fill, key_list
 from tests.fixtures.services import OpenContext
@@ -30,7 +30,7 @@ OAUTH_APPS = {APP: {"client_id": "id", "redirect_uri": "http://127.0.0.1/callbac
 UNUSED = "unused: once no process writes by it, it may leave ENCRYPTION_KEYS"
 ROWS = 5000
 """Ten batches of a rotation."""
-Run = Callable[..., Awaitable[Ended]]
+Run = Callable[..., Awaitable[CommandResult]]
 
 
 @pytest_asyncio.fixture
@@ -73,7 +73,7 @@ async def rows_of(database: Database) -> dict[str, Credential]:
         return {row.account_id: row for row in await db.scalars(select(Credential))}
 
 
-def told(ended: Ended) -> list[str]:
+def told(ended: CommandResult) -> list[str]:
     """What the lines on standard error are about; the progress bar leaves an empty one."""
     return [line.split(":")[0] for line in ended.problems.splitlines() if line]
 
@@ -109,7 +109,7 @@ async def test_a_rotation_that_is_killed_half_way_is_resumed(
     assert handed.access_token.get_secret_value() == access_token("filled_00007")
 
 
-async def test_what_no_key_opens_is_told_with_the_way_out(
+async def test_values_that_no_key_opens_are_reported_with_the_remedy(
     run: Run, service: Context, database: Database, make_settings: MakeSettings, tmp_path: Path
 ):
     await fill(service, 2)
@@ -143,7 +143,7 @@ async def test_what_no_key_opens_is_told_with_the_way_out(
     assert "ok      key K1: 0 stored values, 0 spilled files; it writes" in doctor.output
 
 
-async def test_the_doctor_of_a_service_without_tokens(run: Run):
+async def test_doctor_examines_a_service_without_tokens(run: Run):
     doctor = await run("doctor")
     assert doctor.code == 0
     assert doctor.output.splitlines() == [
@@ -168,7 +168,7 @@ async def test_the_doctor_of_a_service_without_tokens(run: Run):
         ({"DATABASE_URL": "postgresql+psycopg://u:s3cret@127.0.0.1:1/none"}, "PROBLEM database: "),
     ],
 )
-async def test_the_doctor_where_nothing_else_starts(run: Run, changes: dict[str, str], problem: str):
+async def test_doctor_runs_where_nothing_else_starts(run: Run, changes: dict[str, str], problem: str):
     doctor = await run("doctor", **changes)
     assert doctor.code == 1
     assert problem in doctor.output
@@ -246,7 +246,7 @@ async def test_tokens_are_imported_from_json(run: Run, database: Database, tmp_p
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_tokens_that_cannot_be_imported(run: Run, database: Database, tmp_path: Path):
+async def test_unusable_token_files_are_refused(run: Run, database: Database, tmp_path: Path):
     file, header = tmp_path / "tokens.csv", "account_id,api_app,access_token\n"
     file.write_text(f"{header}an\0na,{APP},a\nberta\r,{APP},b\n", newline="")
     odd = await run("accounts", "import", file)

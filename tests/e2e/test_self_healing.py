@@ -1,4 +1,4 @@
-"""A chain that its owner has revoked mends itself, in a real browser; a person is asked only where that fails."""
+"""A chain that its owner has revoked is repaired in a real browser; a person is asked only where that fails."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,7 +31,7 @@ async def healing(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Servic
 
 
 async def call(harness: ServiceHarness, method: str, account: str, action: str) -> dict[str, Any]:
-    answer = await harness._call(method, f"/accounts/{account}/{action}", params={"api_app": APP})
+    answer = await harness.call(method, f"/accounts/{account}/{action}", params={"api_app": APP})
     body: dict[str, Any] = answer.json()
     return body
 
@@ -58,13 +58,13 @@ async def repairs_of(harness: ServiceHarness, account: str) -> list[Authorizatio
     query = select(AuthorizationSession).where(
         AuthorizationSession.account_id == account, AuthorizationSession.requested_by == "self-healing"
     )
-    async with harness._reading() as db:
+    async with harness.reading() as db:
         return list(await db.scalars(query))
 
 
 async def event_types(harness: ServiceHarness, account: str) -> list[str]:
     query = select(Event.event_type).where(Event.account_id == account).order_by(Event.id)
-    async with harness._reading() as db:
+    async with harness.reading() as db:
         return list(await db.scalars(query))
 
 
@@ -72,7 +72,7 @@ async def next_look(harness: ServiceHarness) -> None:
     """A further look for broken accounts has ended."""
 
     async def last() -> Any:
-        async with harness._reading() as db:
+        async with harness.reading() as db:
             return await db.scalar(select(WorkerRun.last_success_at).where(WorkerRun.name == "repair"))
 
     known = await last()
@@ -83,7 +83,7 @@ async def next_look(harness: ServiceHarness) -> None:
     await eventually(is_later, 60)
 
 
-async def test_a_revoked_chain_mends_itself(healing: ServiceHarness, account: str):
+async def test_revoked_chain_is_repaired(healing: ServiceHarness, account: str):
     await revoked_by_its_owner(healing, account)
     await healing.admin.set_fault("local.start", "delay", account=account, seconds=4, times=1)
     assert (await call(healing, "POST", account, "verify"))["error_code"] == "REAUTHORIZATION_REQUIRED"
@@ -98,7 +98,7 @@ async def test_a_revoked_chain_mends_itself(healing: ServiceHarness, account: st
     await healing.nothing_left(account)
 
 
-async def test_a_person_is_asked_once_where_it_fails(healing: ServiceHarness, account: str):
+async def test_failed_repair_asks_for_a_person_once(healing: ServiceHarness, account: str):
     """The next session of its own would come a day later."""
     await revoked_by_its_owner(healing, account)
     await healing.admin.set_fault("provider.authorize", "signed_out", account=account)

@@ -25,11 +25,12 @@ EXIT_MARGIN = 2
 
 async def end(harness: ServiceHarness, number: signal.Signals) -> tuple[int, float]:
     """Sends the signal to the service alone; its exit code, and the seconds it took."""
-    process = harness.service._process
+    process = harness.service.process
     assert process is not None
     began = time.monotonic()
     process.send_signal(number)
-    code = await asyncio.wait_for(process.wait(), 30)
+    async with asyncio.timeout(30):
+        code = await process.wait()
     return code, time.monotonic() - began
 
 
@@ -57,7 +58,7 @@ def assert_no_traces(harness: ServiceHarness, drivers: list[int]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_idle_it_exits_at_once(sandbox: SandboxProcess, folder: Path, number: signal.Signals):
+async def test_idle_service_exits_at_once(sandbox: SandboxProcess, folder: Path, number: signal.Signals):
     async with open_harness(sandbox, folder) as harness:
         code, seconds = await end(harness, number)
         assert code == 0
@@ -65,14 +66,15 @@ async def test_idle_it_exits_at_once(sandbox: SandboxProcess, folder: Path, numb
         assert_no_traces(harness, [])
 
 
-async def test_a_caller_who_waits_is_answered(sandbox: SandboxProcess, folder: Path, account: str):
+async def test_waiting_caller_is_answered_at_a_stop(sandbox: SandboxProcess, folder: Path, account: str):
     async with hanging(sandbox, folder, account) as (harness, session_id):
         waiting = asyncio.create_task(harness.session(session_id, wait=50))
         await eventually(lambda: _logged(harness, "provider.consent", account))
         await asyncio.wait([waiting], timeout=0.3)
         assert not waiting.done()
         stopping = asyncio.create_task(end(harness, signal.SIGTERM))
-        assert (await asyncio.wait_for(waiting, GRACE))["status"] == "in_progress"
+        async with asyncio.timeout(GRACE):
+            assert (await waiting)["status"] == "in_progress"
         assert (await stopping)[0] == 0
 
 
@@ -80,7 +82,7 @@ async def _logged(harness: ServiceHarness, endpoint: str, account: str) -> bool:
     return bool(await harness.admin.requests(endpoint=endpoint, account=account))
 
 
-async def test_what_can_finish_in_the_grace_period_finishes(
+async def test_session_that_can_finish_in_the_grace_period_finishes(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
     async with open_harness(sandbox, folder) as harness:
@@ -106,7 +108,7 @@ async def test_what_can_finish_in_the_grace_period_finishes(
         pytest.param(signal.SIGINT, "provider.consent", marks=pytest.mark.long),
     ],
 )
-async def test_what_hangs_is_put_back_and_goes_on_after_the_restart(
+async def test_hanging_session_is_released_and_continues_after_the_restart(
     sandbox: SandboxProcess, folder: Path, account: str, number: signal.Signals, where: str
 ):
     """A profile whose start was not answered is free when its browser cannot come up any more, all others at once."""
@@ -142,7 +144,7 @@ async def test_waiting_sessions_survive_a_stop(sandbox: SandboxProcess, folder: 
         assert (await harness.ended(waiting))["status"] == "completed"
 
 
-async def test_killed_in_the_middle_the_session_is_completed_by_the_next_process(
+async def test_session_of_a_killed_process_is_completed_by_the_next_one(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
     async with hanging(sandbox, folder, account, lease_seconds=3) as (harness, session_id):
@@ -163,7 +165,7 @@ async def test_killed_in_the_middle_the_session_is_completed_by_the_next_process
                 os.kill(pid, signal.SIGKILL)
 
 
-async def test_interrupted_too_often_it_is_not_tried_again(
+async def test_session_that_was_interrupted_too_often_is_not_tried_again(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
     changes = {"lease_seconds": 2, "max_attempts": 1}

@@ -14,7 +14,7 @@ from tests.e2e.harness import environment_for, open_harness
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_port_in_use_is_told_before_anybody_is_called(sandbox: SandboxProcess, folder: Path):
+async def test_port_in_use_is_reported_before_any_call(sandbox: SandboxProcess, folder: Path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         own = folder / "port-in-use"
@@ -40,7 +40,7 @@ async def test_a_second_service_on_one_sqlite_file_is_refused_until_the_first_ha
         assert await second.stop() == 0
 
 
-async def test_what_a_service_writes_is_its_users_alone(sandbox: SandboxProcess, folder: Path):
+async def test_files_of_a_service_are_readable_by_its_user_alone(sandbox: SandboxProcess, folder: Path):
     """At the usual umask of 022, which the children inherit."""
     before = os.umask(0o022)
     try:

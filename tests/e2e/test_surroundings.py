@@ -56,7 +56,7 @@ def lines(harness: ServiceHarness, event: str) -> list[dict[str, Any]]:
     return [line for line in harness.service.log_lines() if line["event"] == event]
 
 
-async def test_a_full_disk_is_told_and_nothing_is_lost(
+async def test_full_disk_is_reported_and_nothing_is_lost(
     sandbox: SandboxProcess, folder: Path, account: str, unused_accounts: Iterator[str]
 ):
     async with open_harness(sandbox, folder, monitor_interval=1) as harness:

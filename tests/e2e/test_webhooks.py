@@ -51,7 +51,7 @@ async def test_no_event_is_lost_or_overtaken_when_the_service_is_killed(database
         def answer(received: Received) -> bytes | None:
             if left and len(receiver.taken) + 1 >= left[0]:
                 left.pop(0)
-                service._process.kill()  # type: ignore[union-attr]
+                service.process.kill()  # type: ignore[union-attr]
                 return reply()
             tries = [one.headers["webhook-id"] for one in receiver.arrived].count(
                 received.headers["webhook-id"]
@@ -96,8 +96,8 @@ async def test_no_event_is_lost_or_overtaken_when_the_service_is_killed(database
 
 
 async def dead(service: ServiceProcess) -> bool:
-    assert service._process is not None
-    return service._process.returncode is not None
+    assert service.process is not None
+    return service.process.returncode is not None
 
 
 async def happen(database: Database, numbers: range) -> None:
@@ -118,7 +118,7 @@ async def call(
     return answer.json()["data"]
 
 
-async def test_the_commands_do_what_they_say(sqlite_url: str, tmp_path: Path):
+async def test_webhook_commands_work(sqlite_url: str, tmp_path: Path):
     environment = settings_of(sqlite_url)
     async with running_receiver() as receiver, commands(tmp_path / "cli") as run:
 

@@ -17,7 +17,7 @@ from sandbox.process import SandboxProcess
 from tests.e2e.harness import ServiceHarness
 from tests.e2e.processes import children_named, is_alive
 from tests.e2e.watcher import watched_browsers
-from tests.e2e.worker_fleet import SLOTS, WorkerFleet, most_at_once, open_crew
+from tests.e2e.worker_fleet import SLOTS, WorkerFleet, max_sessions_at_once, open_worker_fleet
 from tests.fixtures import postgresql
 from tests.fixtures.migration import migrate
 from tests.fixtures.waiting import eventually
@@ -93,42 +93,42 @@ async def test_three_workers_complete_eighteen_sessions_each_once(
 ):
     mine = take(accounts, 18)
     async with (
-        open_crew(crowd, folder, postgresql_url, workers=3) as crew,
+        open_worker_fleet(crowd, folder, postgresql_url, workers=3) as fleet,
         watched_browsers(crowd.pid, str(crowd.data_dir)) as seen,
     ):
-        ended = await all_ended(crew.harness, list(await asyncio.gather(*map(crew.harness.ask, mine))))
+        ended = await all_ended(fleet.harness, list(await asyncio.gather(*map(fleet.harness.ask, mine))))
         assert [(one["status"], one["attempts"]) for one in ended] == [("completed", 1)] * 18
         for account in mine:
             assert len(await crowd.admin.grants(account)) == 1
             assert len(await crowd.admin.requests(endpoint="provider.token", account=account)) == 1
-            await crew.harness.nothing_left(account)
-        assert [most_at_once(worker) for worker in crew.workers] == [SLOTS] * 3
-        assert most_at_once(crew.harness.service) == 0
+            await fleet.harness.nothing_left(account)
+        assert [max_sessions_at_once(worker) for worker in fleet.workers] == [SLOTS] * 3
+        assert max_sessions_at_once(fleet.harness.service) == 0
     assert seen.most <= 3 * SLOTS
     assert seen.most_of_one_profile == 1
 
 
-async def test_what_a_killed_worker_ran_ends_elsewhere(
+async def test_session_of_a_killed_worker_ends_elsewhere(
     crowd: SandboxProcess, folder: Path, accounts: list[str], postgresql_url: str
 ):
     mine = take(accounts, 6)
     async with (
-        open_crew(
+        open_worker_fleet(
             crowd, folder, postgresql_url, workers=2, lease_seconds=3, profile_start_timeout=15
-        ) as crew,
+        ) as fleet,
         watched_browsers(crowd.pid, str(crowd.data_dir)) as seen,
     ):
-        await slow_down(crew.harness, mine, 3)
-        session_ids = list(await asyncio.gather(*map(crew.harness.ask, mine)))
-        interrupted = await running(crew.workers[0], SLOTS)
-        await kill(crew.workers[0])
-        ended = await all_ended(crew.harness, session_ids)
+        await slow_down(fleet.harness, mine, 3)
+        session_ids = list(await asyncio.gather(*map(fleet.harness.ask, mine)))
+        interrupted = await running(fleet.workers[0], SLOTS)
+        await kill(fleet.workers[0])
+        ended = await all_ended(fleet.harness, session_ids)
         assert {one["status"] for one in ended} == {"completed"}
         attempts = {one["session_id"]: one["attempts"] for one in ended}
         assert [attempts[session_id] for session_id in interrupted] == [2] * SLOTS
         assert sum(attempts.values()) == len(mine) + SLOTS
         for account in mine:
-            await crew.harness.nothing_left(account)
+            await fleet.harness.nothing_left(account)
     assert seen.most_of_one_profile == 1
 
 
@@ -138,36 +138,39 @@ async def test_a_worker_that_is_asked_to_stop_ends_what_it_runs_and_takes_nothin
 ):
     mine, patient = take(accounts, 4), {"shutdown_grace": 120}
     async with (
-        open_crew(crowd, folder, postgresql_url, workers=1, **patient) as crew,
+        open_worker_fleet(crowd, folder, postgresql_url, workers=1, **patient) as fleet,
         AsyncExitStack() as stack,
     ):
-        await slow_down(crew.harness, mine, 1.5)
-        session_ids = list(await asyncio.gather(*map(crew.harness.ask, mine)))
-        first = crew.workers[0]
+        await slow_down(fleet.harness, mine, 1.5)
+        session_ids = list(await asyncio.gather(*map(fleet.harness.ask, mine)))
+        first = fleet.workers[0]
         drained = await running(first, SLOTS)
         assert await first.stop(timeout=130) == 0
-        rows = {session_id: await crew.harness.row(session_id) for session_id in session_ids}
+        rows = {session_id: await fleet.harness.row(session_id) for session_id in session_ids}
         assert sorted(each for each in session_ids if rows[each].status == "completed") == drained
         waiting = {(row.status, row.attempts) for row in rows.values() if row.status != "completed"}
         assert waiting == {("pending", 0)}
-        await crew.start_worker(stack)
-        assert {one["status"] for one in await all_ended(crew.harness, session_ids)} == {"completed"}
+        await fleet.start_worker(stack)
+        assert {one["status"] for one in await all_ended(fleet.harness, session_ids)} == {"completed"}
 
 
 @pytest.mark.long
-async def test_the_most_urgent_come_first(
+async def test_most_urgent_sessions_run_first(
     crowd: SandboxProcess, folder: Path, accounts: list[str], postgresql_url: str
 ):
     mine = take(accounts, 4)
-    async with open_crew(crowd, folder, postgresql_url, workers=1) as crew, AsyncExitStack() as stack:
-        await crew.workers[0].stop()
+    async with (
+        open_worker_fleet(crowd, folder, postgresql_url, workers=1) as fleet,
+        AsyncExitStack() as stack,
+    ):
+        await fleet.workers[0].stop()
         ranks = [1, 9, 5, 9]
         session_ids = [
-            await crew.harness.ask(account, priority=priority)
+            await fleet.harness.ask(account, priority=priority)
             for account, priority in zip(mine, ranks, strict=True)
         ]
-        await crew.start_worker(stack, max_concurrent_profiles=1)
-        ended = await all_ended(crew.harness, session_ids)
+        await fleet.start_worker(stack, max_concurrent_profiles=1)
+        ended = await all_ended(fleet.harness, session_ids)
     in_order = sorted(ended, key=lambda one: one["attempt_list"][0]["started_at"])
     assert [session_ids.index(one["session_id"]) for one in in_order] == [1, 3, 2, 0]
 
@@ -179,21 +182,21 @@ async def test_all_sessions_end_through_a_restart_of_postgresql(
     mine, later = take(accounts, 8), take(accounts, 2)
     url = postgresql.url_of(own_server, "postgres")
     migrate(url)
-    async with open_crew(crowd, folder, url, workers=2, lease_seconds=6, retry_wait=0.5) as crew:
-        await slow_down(crew.harness, mine, 2)
-        session_ids = list(await asyncio.gather(*map(crew.harness.ask, mine)))
-        for worker in crew.workers:
+    async with open_worker_fleet(crowd, folder, url, workers=2, lease_seconds=6, retry_wait=0.5) as fleet:
+        await slow_down(fleet.harness, mine, 2)
+        session_ids = list(await asyncio.gather(*map(fleet.harness.ask, mine)))
+        for worker in fleet.workers:
             await running(worker, SLOTS)
         await asyncio.to_thread(restart, own_server)
-        new = [await asks(crew, account) for account in later]
-        ended = await all_ended(crew.harness, session_ids + new)
+        new = [await asks(fleet, account) for account in later]
+        ended = await all_ended(fleet.harness, session_ids + new)
         assert {one["status"] for one in ended} == {"completed"}
-        for worker in crew.workers:
+        for worker in fleet.workers:
             events = [line["event"] for line in worker.log_lines()]
             assert events.count("queue.disconnected") == events.count("queue.connected") == 1
             assert "worker.died" not in events
         for account in mine + later:
-            await crew.harness.nothing_left(account)
+            await fleet.harness.nothing_left(account)
 
 
 def restart(server: PostgresServer) -> None:
@@ -201,11 +204,11 @@ def restart(server: PostgresServer) -> None:
     server.start()
 
 
-async def asks(crew: WorkerFleet, account: str) -> str:
+async def asks(fleet: WorkerFleet, account: str) -> str:
     """As a caller does who tries again after a 5xx."""
 
     async def accepted() -> str | None:
-        answer = await crew.harness.post(account)
+        answer = await fleet.harness.post(account)
         return str(answer.json()["data"]["session_id"]) if answer.status_code in (200, 202) else None
 
     return await eventually(accepted) or ""

@@ -13,7 +13,7 @@ EVERY = 0.01
 
 
 @dataclass
-class Seen:
+class SeenBrowsers:
     samples: int = 0
     most: int = 0
     """Browsers at one moment."""
@@ -21,9 +21,9 @@ class Seen:
 
 
 @asynccontextmanager
-async def watched_browsers(starter: int, marker: str) -> AsyncIterator[Seen]:
+async def watched_browsers(starter: int, marker: str) -> AsyncIterator[SeenBrowsers]:
     """Browsers of process `starter` whose profile folder's path contains `marker`, looked at while the block runs."""
-    seen, stop = Seen(), threading.Event()
+    seen, stop = SeenBrowsers(), threading.Event()
     thread = threading.Thread(target=_watch, args=(starter, marker, seen, stop))
     thread.start()
     try:
@@ -33,7 +33,7 @@ async def watched_browsers(starter: int, marker: str) -> AsyncIterator[Seen]:
         await asyncio.to_thread(thread.join)
 
 
-def _watch(starter: int, marker: str, seen: Seen, stop: threading.Event) -> None:
+def _watch(starter: int, marker: str, seen: SeenBrowsers, stop: threading.Event) -> None:
     while not stop.wait(EVERY):
         running = running_profiles(starter, marker)
         seen.samples += 1

@@ -34,25 +34,25 @@ class WorkerFleet:
 
 
 @asynccontextmanager
-async def open_crew(
+async def open_worker_fleet(
     sandbox: SandboxProcess, parent: Path, url: str, *, workers: int, **changes: Any
 ) -> AsyncIterator[WorkerFleet]:
     """`url`: a migrated PostgreSQL database. Ready when the first sync has brought the profiles."""
-    folder = parent / f"crew-{secrets.token_hex(4)}"
+    folder = parent / f"fleet-{secrets.token_hex(4)}"
     own = {"database_url": url, "serve_workers": False, "max_concurrent_profiles": SLOTS, "max_attempts": 5}
     environment = environment_for(sandbox, folder, **own | changes)
     service = ServiceProcess(folder, environment)
     async with AsyncExitStack() as stack:
         await service.start()
         stack.push_async_callback(service.stop)
-        crew = WorkerFleet(ServiceHarness(sandbox, service, environment, folder), [])
+        fleet = WorkerFleet(ServiceHarness(sandbox, service, environment, folder), [])
         for _ in range(workers):
-            await crew.start_worker(stack)
-        await eventually(lambda: crew.harness.count(Profile))
-        yield crew
+            await fleet.start_worker(stack)
+        await eventually(lambda: fleet.harness.count(Profile))
+        yield fleet
 
 
-def most_at_once(worker: ServiceProcess) -> int:
+def max_sessions_at_once(worker: ServiceProcess) -> int:
     """Sessions that it ran at one moment, by its log."""
     change = {"authorization.started": 1, "authorization.completed": -1, "authorization.failed": -1}
     running = most = 0

@@ -154,13 +154,13 @@ async def test_a_naive_datetime_is_refused(database: Database):
             db.add(new_profile(last_synced=datetime(2026, 1, 1)))  # noqa: DTZ001
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
+def test_folder_that_cannot_be_created_is_reported(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DatabaseUnavailableException, match="cannot be made: Not a directory"):
         Database(f"sqlite+aiosqlite:///{tmp_path}/file/folder/service.db")
 
 
-async def test_listeners_are_told_once_of_a_commit_and_not_of_a_rollback(database: Database):
+async def test_listeners_are_called_once_for_a_commit_and_not_for_a_rollback(database: Database):
     heard: list[str] = []
     for topic in ("a", "b"):
         database.listen(topic, lambda topic=topic: heard.append(topic))

@@ -96,7 +96,9 @@ def _names(connection: Connection) -> list[str]:
     return list(connection.scalars(text("SELECT name FROM api_keys ORDER BY name")))
 
 
-async def test_009_tells_the_service_from_a_key_of_its_name(database_url: str, database: Database):
+async def test_step_to_009_distinguishes_the_service_from_a_key_of_its_name(
+    database_url: str, database: Database
+):
     async with database.transaction() as db:
         for name in ("billing", "self-healing"):
             db.add(ApiKey(name=name, key_id=f"id of {name}", prefix=name, **PLAIN))
@@ -136,7 +138,7 @@ async def test_009_tells_the_service_from_a_key_of_its_name(database_url: str, d
         }
 
 
-async def test_009_leaves_the_service_its_own_sessions(database_url: str, database: Database):
+async def test_step_to_009_leaves_the_service_its_own_sessions(database_url: str, database: Database):
     async with database.transaction() as db:
         profile = new_profile()
         db.add(profile)
@@ -154,7 +156,7 @@ class _KilledError(Exception):
     pass
 
 
-async def test_009_is_started_again_after_a_kill_between_statements(database_url: str, database: Database):
+async def test_step_to_009_is_repeated_after_a_kill_between_statements(database_url: str, database: Database):
     """Each try ends one statement later than the one before; what earlier ones committed stays."""
     ids = list(range(1, 100_000, 10_000))  # of ten batches
     async with database.transaction() as db:

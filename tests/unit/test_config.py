@@ -69,7 +69,7 @@ def test_the_example_shows_the_defaults():
         ("trusted_proxies", ["10.0.0.1/8"], "value is not a valid IPv4 or IPv6 network"),
     ],
 )
-def test_who_is_believed_must_be_spelt_exactly(name: str, value: list[str], problem: str):
+def test_trusted_addresses_must_be_spelt_exactly(name: str, value: list[str], problem: str):
     (line,) = refused(**{name: value})
     assert line.startswith(name.upper())
     assert problem in line
@@ -81,7 +81,7 @@ def test_the_docs_are_on_in_development_alone():
     assert load_settings(None, **REAL, docs_enabled=True).shows_docs
 
 
-def test_one_readable_line_for_each_wrong_setting(tmp_path: Path):
+def test_each_wrong_setting_has_one_readable_line(tmp_path: Path):
     lines = refused(
         env(
             tmp_path,
@@ -110,14 +110,14 @@ def test_one_readable_line_for_each_wrong_setting(tmp_path: Path):
         ("", "'id:key' pairs"),
     ],
 )
-def test_encryption_keys_that_cannot_be_used(value: str, problem: str):
+def test_unusable_encryption_keys_are_refused(value: str, problem: str):
     (line,) = refused(encryption_keys=value)
     assert re.search(f"^ENCRYPTION_KEYS: .*({problem})", line)
     assert "s3cret" not in line
 
 
 @pytest.mark.parametrize("text", ['{"A": s3cret', "s3cret", '"s3cret"'])
-def test_apps_that_are_not_json(tmp_path: Path, text: str):
+def test_apps_that_are_not_json_are_refused(tmp_path: Path, text: str):
     (line,) = refused(env(tmp_path, f"OAUTH_APPS={text}"))
     assert "oauth_apps" in line.lower()
     assert "s3cret" not in line
@@ -167,12 +167,12 @@ def test_an_app_of_oauth1_signs_with_its_secret_and_has_no_scopes(
     assert "s3cret" not in line
 
 
-def test_an_unknown_name_in_the_file_is_told(tmp_path: Path):
+def test_unknown_name_in_the_file_is_reported(tmp_path: Path):
     (line,) = refused(env(tmp_path, "MAX_CONCURENT_PROFILES=3"))
     assert line.startswith("MAX_CONCURENT_PROFILES: no such setting")
 
 
-def test_a_misspelt_environment_variable_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_misspelt_environment_variable_is_reported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GOLOGIN_API_TOKN", "s3cret")
     (line,) = refused()
     assert line.startswith("GOLOGIN_API_TOKN: no such setting")
@@ -209,18 +209,18 @@ def test_real_values_start_in_production():
         ("encryption_keys", f"k1:{KEY},{DEVELOPMENT_KEYS}"),
     ],
 )
-def test_one_placeholder_left_is_enough_to_be_refused(name: str, value: str):
+def test_single_placeholder_is_refused(name: str, value: str):
     (line,) = refused(**REAL | {name: value})
     assert name.upper() in line
 
 
-def test_another_profile_browser_needs_no_token_of_gologins():
+def test_adspower_needs_no_gologin_token():
     own = REAL | {"gologin_api_token": "change-me", "profile_browser": "adspower"}
     assert load_settings(None, **own).environment == "production"
 
 
 @pytest.mark.parametrize("placeholder", [{"client_id": "change-me"}, {"client_secret": "change-me"}], ids=str)
-def test_one_placeholder_in_an_app_is_enough(placeholder: dict[str, str]):
+def test_single_placeholder_in_an_app_is_refused(placeholder: dict[str, str]):
     app = {"client_id": "id", "client_secret": "s", "redirect_uri": "https://example.org/cb"} | placeholder
     (line,) = refused(**REAL | {"oauth_apps": {"A": app}})
     assert "OAUTH_APPS.A" in line

@@ -32,7 +32,7 @@ _LOOK_UPS: Final = 2
 """Look-ups at once for all addresses that failed too often: they take no more of the database's connections."""
 _LOOK_UPS_OF_ONE: Final = 8
 """Look-ups at once for one other address, before it takes turns, too: fewer than the database has connections."""
-_LONGEST_TURN: Final = 5.0
+_TURN_TIMEOUT: Final = 5.0
 """Seconds to wait for one's turn."""
 
 QUOTA_HEADERS: Final = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
@@ -63,11 +63,21 @@ class RateLimiter:
     answer each process counts for itself, so that nobody is refused for that.
     """
 
-    def __init__(self, *, per_minute: int, storage_uri: str = "memory://") -> None:
+    def __init__(
+        self,
+        *,
+        per_minute: int,
+        storage_uri: str = "memory://",
+        storage_timeout: float = _STORAGE_TIMEOUT,
+        storage_retry: float = _STORAGE_RETRY,
+    ) -> None:
         self._per_minute = per_minute
+        self._storage_timeout = storage_timeout
+        self._storage_retry = storage_retry
         # Not the memory of `limits`: after each request it looks through all keys, in a thread for each.
         self._own = MovingWindow()
-        self._connections = None if storage_uri.startswith("memory:") else _connections(storage_uri)
+        is_own = storage_uri.startswith("memory:")
+        self._connections = None if is_own else _connections(storage_uri, storage_timeout)
         self._shared = _window(storage_uri, self._connections) if self._connections else None
         self._away_until: float | None = None
 
@@ -76,7 +86,7 @@ class RateLimiter:
         limit = caller.rate_limit_per_minute or self._per_minute
         if self._shared is not None and (self._away_until or 0.0) <= time.monotonic():
             try:
-                async with asyncio.timeout(_STORAGE_TIMEOUT):
+                async with asyncio.timeout(self._storage_timeout):
                     quota = await _count_shared(self._shared, caller.name, limit)
             except (StorageError, OSError) as error:
                 self._went_away(error)
@@ -92,7 +102,7 @@ class RateLimiter:
     def _went_away(self, error: Exception) -> None:
         if self._away_until is None:
             log.error("rate_limit.storage_away", error=type(error.__cause__ or error).__name__)
-        self._away_until = time.monotonic() + _STORAGE_RETRY
+        self._away_until = time.monotonic() + self._storage_retry
 
     def _came_back(self) -> None:
         if self._away_until is not None:
@@ -106,8 +116,11 @@ class FailedAuthentications:
     A valid key passes from any address: others may send from there, too (a proxy, a NAT).
     """
 
-    def __init__(self, *, per_minute: int, window: MovingWindow | None = None) -> None:
+    def __init__(
+        self, *, per_minute: int, window: MovingWindow | None = None, turn_timeout: float = _TURN_TIMEOUT
+    ) -> None:
         self._per_minute = per_minute
+        self._turn_timeout = turn_timeout
         self._window = window or MovingWindow()
         self._look_ups = asyncio.Semaphore(_LOOK_UPS)
         self._under_way: Counter[str] = Counter()
@@ -126,7 +139,7 @@ class FailedAuthentications:
                 yield
             return
         try:
-            async with asyncio.timeout(_LONGEST_TURN):
+            async with asyncio.timeout(self._turn_timeout):
                 await self._look_ups.acquire()
         except TimeoutError:
             raise self._refusal(network) from None
@@ -195,13 +208,13 @@ async def _count_shared(window: MovingWindowRateLimiter, name: str, limit: int) 
     return Quota(limit, max(stats.remaining, 0), reset, is_exceeded=not is_allowed)
 
 
-def _connections(uri: str) -> BlockingConnectionPool:
+def _connections(uri: str, timeout: float) -> BlockingConnectionPool:
     return BlockingConnectionPool.from_url(
         uri,
         max_connections=_MAX_CONNECTIONS,
-        timeout=_STORAGE_TIMEOUT,
-        socket_connect_timeout=_STORAGE_TIMEOUT,
-        socket_timeout=_STORAGE_TIMEOUT,
+        timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_timeout=timeout,
     )
 
 

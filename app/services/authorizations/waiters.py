@@ -34,5 +34,8 @@ class SessionWaiters:
         for session_id in list(self._waiting):
             self.tell(session_id)
 
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._waiting
+
     def __len__(self) -> int:
         return len(self._waiting)

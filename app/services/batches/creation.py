@@ -31,7 +31,8 @@ from app.utils.exceptions import (
     OutOfReachException,
 )
 
-_CHUNK: Final = 500
+CHUNK_SIZE: Final = 500
+"""Rows of one statement."""
 
 _Place = tuple[str, str]
 """Account and app: one open session each."""
@@ -63,6 +64,7 @@ class BatchMaking:
         order: BatchCommand,
         caller: Caller,
         batch_id: str,
+        chunk_size: int = CHUNK_SIZE,
     ) -> None:
         self._authorizations = authorizations
         self._oauth = oauth
@@ -71,6 +73,7 @@ class BatchMaking:
         self._order = order
         self._caller = caller
         self._batch_id = batch_id
+        self._chunk_size = chunk_size
         self._now = utc_now()
         self._results: dict[int, dict[str, Any]] = {}
         self._first: dict[_Place, WantedRow] = {}
@@ -84,8 +87,8 @@ class BatchMaking:
         await self._authorizations.refuse_when_full(db, coming=len(self._first))
         # In one order everywhere: two batches of the same accounts wait for each other, but never in a circle.
         places = sorted(self._first)
-        for start in range(0, len(places), _CHUNK):
-            await self._make(db, places[start : start + _CHUNK])
+        for start in range(0, len(places), self._chunk_size):
+            await self._make(db, places[start : start + self._chunk_size])
         for row in again:
             self._note_like_first(row)
         await self._store_results(db)

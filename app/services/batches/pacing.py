@@ -50,8 +50,16 @@ log = get_logger(__name__)
 class BatchPacing:
     """Releases, stops and completes batches; any process may do so at any time."""
 
-    def __init__(self, *, database: Database, queue: JobQueue, waiters: SessionWaiters) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        queue: JobQueue,
+        waiters: SessionWaiters,
+        cancelled_at_once: int = _CANCELLED_AT_ONCE,
+    ) -> None:
         self._database = database
+        self._cancelled_at_once = cancelled_at_once
         self._queue = queue
         self._waiters = waiters
         self._due: set[str] = set()
@@ -80,7 +88,7 @@ class BatchPacing:
 
     async def pace(self, batch_id: str) -> None:
         """Do what is due: stop the batch, release or cancel sessions, note its end."""
-        while not self._is_closing and await self._step(batch_id):
+        while not self._is_closing and await self.step(batch_id):
             pass
 
     async def close(self) -> None:
@@ -99,8 +107,8 @@ class BatchPacing:
         except Exception as error:  # the next look makes up for it
             log.error("batch.not_paced", batch_id=batch_id, exc_info=error)
 
-    async def _step(self, batch_id: str) -> bool:
-        """One transaction; whether there may be more to do."""
+    async def step(self, batch_id: str) -> bool:
+        """Do what is due in one transaction; return whether there may be more to do."""
         query = select(Batch).where(Batch.batch_id == batch_id, Batch.completed_at.is_(None))
         async with self._database.transaction() as db:
             batch = await db.scalar(query.with_for_update())
@@ -167,7 +175,7 @@ class BatchPacing:
             select(AuthorizationSession)
             .where(AuthorizationSession.batch_id == batch.batch_id, AuthorizationSession.status.in_(ending))
             .order_by(AuthorizationSession.id)
-            .limit(_CANCELLED_AT_ONCE)
+            .limit(self._cancelled_at_once)
         )
 
         async def cancel(row: AuthorizationSession) -> None:

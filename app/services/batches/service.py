@@ -21,7 +21,7 @@ from app.models import (
 )
 from app.services.authorizations import idempotency
 from app.services.authorizations.service import AuthorizationService
-from app.services.batches.creation import BatchCommand, BatchMaking
+from app.services.batches.creation import CHUNK_SIZE, BatchCommand, BatchMaking
 from app.services.batches.pacing import BatchPacing
 from app.services.batches.queries import seen_by
 from app.services.events import recorder
@@ -55,6 +55,8 @@ class BatchLimits:
     stop_percent: int
     stop_window: int
     max_rows: int
+    chunk_size: int = CHUNK_SIZE
+    """Rows that are created by one statement."""
 
 
 class BatchService:
@@ -75,7 +77,7 @@ class BatchService:
         self._directory = directory
         self._apps = apps
         self._pacing = pacing
-        self._limits = limits
+        self.limits = limits
 
     async def request(
         self,
@@ -92,9 +94,9 @@ class BatchService:
         `IdempotencyConflictException`, `TooManyWaitingException`, `BatchEmptyException`, and `OutOfReachException`
         when none is in the caller's reach.
         """
-        if len(order.rows) > self._limits.max_rows:
+        if len(order.rows) > self.limits.max_rows:
             raise InvalidRequestException(
-                f"A batch has {self._limits.max_rows} rows at most, this one has {len(order.rows)}; split it"
+                f"A batch has {self.limits.max_rows} rows at most, this one has {len(order.rows)}; split it"
             )
         _refuse_out_of_reach(order, caller)
         batch_id = str(uuid.uuid4())
@@ -118,6 +120,7 @@ class BatchService:
             order=order,
             caller=caller,
             batch_id=batch_id,
+            chunk_size=self.limits.chunk_size,
         )
         await making.run(db)
         after_commit(db, lambda: self._pacing.wake(batch_id))
@@ -198,7 +201,7 @@ class BatchService:
         self, db: AsyncSession, order: BatchCommand, caller: Caller, batch_id: str, source_hash: str | None
     ) -> str | None:
         """Insert the batch's own row, unless the source has made one: the id of that one."""
-        limits = self._limits
+        limits = self.limits
         values = {
             "batch_id": batch_id,
             "requested_by": caller.name,

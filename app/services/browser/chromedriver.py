@@ -50,10 +50,10 @@ class _Driver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def answers(self) -> bool:
+    async def answers(self, *, timeout: float) -> bool:
         """A driver that is stopped or hangs accepts connections all the same."""
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 try:
                     writer.write(b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
@@ -67,11 +67,25 @@ class _Driver:
 class ChromeDrivers:
     """Starts drivers when they are first needed and again when one has died or hangs; `close()` ends them all.
 
-    `path`: the driver of the settings; None finds one on PATH, else Selenium Manager's.
+    Args:
+        path: the driver of the settings; None finds one on PATH, else Selenium Manager's.
+        answer_timeout: seconds for a driver's own status.
+        manager: a program in Python that prints the path of a driver for the arguments of Selenium Manager.
+        manager_timeout: seconds for that program.
     """
 
-    def __init__(self, *, path: Path | None) -> None:
+    def __init__(
+        self,
+        *,
+        path: Path | None,
+        answer_timeout: float = _ANSWER_TIMEOUT,
+        manager: str = _MANAGER,
+        manager_timeout: float = _MANAGER_TIMEOUT,
+    ) -> None:
         self._configured = path
+        self._answer_timeout = answer_timeout
+        self._manager = manager
+        self._manager_timeout = manager_timeout
         self._drivers: dict[int, _Driver] = {}
         self._lock = asyncio.Lock()
         self._temp = tempfile.TemporaryDirectory(
@@ -103,7 +117,7 @@ class ChromeDrivers:
 
     async def _end_hung(self, major: int) -> None:
         driver = self._drivers.get(major)
-        if driver is None or await driver.answers():
+        if driver is None or await driver.answers(timeout=self._answer_timeout):
             return
         del self._drivers[major]
         log.warning("chromedriver.ended", major=major, pid=driver.process.pid)
@@ -119,7 +133,20 @@ class ChromeDrivers:
             raise ChromeDriverException(
                 f"CHROMEDRIVER_PATH is a driver for version {found}, the browser is {major}"
             )
-        return await _from_selenium_manager(major)
+        return await self._from_selenium_manager(major)
+
+    async def _from_selenium_manager(self, major: int) -> str:
+        """Ask Selenium Manager in a process of its own, which can be ended when its download hangs."""
+        arguments = ("--browser", "chrome", "--browser-version", str(major), "--avoid-stats")
+        try:
+            output = await _output(self._manager_timeout, sys.executable, "-c", self._manager, *arguments)
+        except (OSError, TimeoutError):
+            output = b""
+        if not (path := output.decode(errors="replace").strip()):
+            raise ChromeDriverException(
+                f"No chromedriver for Chromium {major}: install it, or set CHROMEDRIVER_PATH"
+            )
+        return path
 
     async def _start(self, executable: str) -> _Driver:
         for _ in range(_START_ATTEMPTS):
@@ -200,20 +227,6 @@ async def _major_version(executable: str) -> int | None:
         return None
     match = _VERSION.search(output.decode(errors="replace"))
     return int(match[1]) if match else None
-
-
-async def _from_selenium_manager(major: int) -> str:
-    """Ask Selenium Manager in a process of its own, which can be ended when its download hangs."""
-    arguments = ("--browser", "chrome", "--browser-version", str(major), "--avoid-stats")
-    try:
-        output = await _output(_MANAGER_TIMEOUT, sys.executable, "-c", _MANAGER, *arguments)
-    except (OSError, TimeoutError):
-        output = b""
-    if not (path := output.decode(errors="replace").strip()):
-        raise ChromeDriverException(
-            f"No chromedriver for Chromium {major}: install it, or set CHROMEDRIVER_PATH"
-        )
-    return path
 
 
 async def _output(timeout: float, *command: str) -> bytes:

@@ -17,7 +17,7 @@ COUNT_LIMIT: Final = 10_000
 """Events are counted up to here, and pages end with that of the last one counted."""
 _SCAN_LIMIT: Final = 50_000
 """Events that one query looks at when no index tells which ones fit."""
-_EXPORT_PAGE: Final = 1_000
+EXPORT_PAGE_SIZE: Final = 1_000
 _LATEST_FIRST: Final = (Event.occurred_at.desc(), Event.id.desc())
 
 
@@ -35,29 +35,45 @@ class EventRows:
     """Position of the next page; None when there is none. A short page may have a next one: its scan had a limit."""
 
 
-async def rows_before(db: AsyncSession, wanted: EventFilter, place: Place | None, *, limit: int) -> EventRows:
+async def rows_before(
+    db: AsyncSession,
+    wanted: EventFilter,
+    place: Place | None,
+    *,
+    limit: int,
+    scan_limit: int = _SCAN_LIMIT,
+) -> EventRows:
     """The latest of the events before `place`; None: of all. Two queries at most."""
-    return await _rows(db, wanted, place, offset=0, limit=limit)
+    return await _rows(db, wanted, place, offset=0, limit=limit, scan_limit=scan_limit)
 
 
 async def page(db: AsyncSession, wanted: EventFilter, *, page: int, page_size: int) -> EventRows:
     """Page `page` (from 1). Two queries at most."""
-    return await _rows(db, wanted, None, offset=(page - 1) * page_size, limit=page_size)
+    offset = (page - 1) * page_size
+    return await _rows(db, wanted, None, offset=offset, limit=page_size, scan_limit=_SCAN_LIMIT)
 
 
-async def count(db: AsyncSession, wanted: EventFilter) -> Total:
-    """Up to `COUNT_LIMIT`, among those that one query looks at. Two queries at most."""
-    floor = await _floor(db, wanted, None)
+async def count(
+    db: AsyncSession, wanted: EventFilter, *, limit: int = COUNT_LIMIT, scan_limit: int = _SCAN_LIMIT
+) -> Total:
+    """Up to `limit`, among those that one query looks at. Two queries at most."""
+    floor = await _floor(db, wanted, None, scan_limit)
     query = select(Event).where(*wanted.conditions(), *_since(floor))
-    return await count_up_to(db, query, COUNT_LIMIT, is_all=floor is None)
+    return await count_up_to(db, query, limit, is_all=floor is None)
 
 
-async def export(database: Database, wanted: EventFilter) -> AsyncIterator[Sequence[Event]]:
+async def export(
+    database: Database,
+    wanted: EventFilter,
+    *,
+    page_size: int = EXPORT_PAGE_SIZE,
+    scan_limit: int = _SCAN_LIMIT,
+) -> AsyncIterator[Sequence[Event]]:
     """All of them, the latest first, in parts that fit into memory; no transaction is open between two."""
     place: Place | None = None
     while True:
         async with database.reading() as db:
-            found = await rows_before(db, wanted, place, limit=_EXPORT_PAGE)
+            found = await rows_before(db, wanted, place, limit=page_size, scan_limit=scan_limit)
         yield found.rows
         if found.next is None:
             return
@@ -65,9 +81,9 @@ async def export(database: Database, wanted: EventFilter) -> AsyncIterator[Seque
 
 
 async def _rows(
-    db: AsyncSession, wanted: EventFilter, place: Place | None, *, offset: int, limit: int
+    db: AsyncSession, wanted: EventFilter, place: Place | None, *, offset: int, limit: int, scan_limit: int
 ) -> EventRows:
-    floor = await _floor(db, wanted, place)
+    floor = await _floor(db, wanted, place, scan_limit)
     query = (
         select(Event)
         .where(*wanted.conditions(), *_before(place), *_since(floor))
@@ -82,7 +98,9 @@ async def _rows(
     return EventRows(rows, Place(floor, 0) if floor is not None else None)
 
 
-async def _floor(db: AsyncSession, wanted: EventFilter, place: Place | None) -> datetime | None:
+async def _floor(
+    db: AsyncSession, wanted: EventFilter, place: Place | None, scan_limit: int
+) -> datetime | None:
     """The time of the oldest event that may be looked at; None: all may, they are few or an index has them."""
     if not wanted.rest():
         return None
@@ -90,7 +108,7 @@ async def _floor(db: AsyncSession, wanted: EventFilter, place: Place | None) -> 
         select(Event.occurred_at)
         .where(*wanted.indexed(), *_before(place))
         .order_by(Event.occurred_at.desc())
-        .offset(_SCAN_LIMIT)
+        .offset(scan_limit)
         .limit(1)
     )
     floor: datetime | None = await db.scalar(query)

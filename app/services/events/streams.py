@@ -28,9 +28,9 @@ from app.utils.exceptions import (
 )
 from app.utils.tasks import wait_for_event
 
-_BATCH: Final = 100
+_BATCH_SIZE: Final = 100
 """Events that are told at once."""
-_SCAN: Final = 10_000
+_SCAN_LIMIT: Final = 10_000
 """Events that one query looks at when older ones are told."""
 _HISTORIANS: Final = 4
 """Readers that ask for older events at the same time: other callers need the database, too."""
@@ -90,10 +90,20 @@ class StreamTotals:
 class EventStreams:
     """All readers of this process."""
 
-    def __init__(self, *, database: Database, tail: EventTail, limits: StreamLimits) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        tail: EventTail,
+        limits: StreamLimits,
+        batch_size: int = _BATCH_SIZE,
+        scan_limit: int = _SCAN_LIMIT,
+    ) -> None:
         self._database = database
         self._tail = tail
         self.limits = limits
+        self._batch_size = batch_size
+        self._scan_limit = scan_limit
         self.readers: list[Reader] = []
         self.totals = StreamTotals()
         self._history = asyncio.Semaphore(_HISTORIANS)
@@ -177,7 +187,7 @@ class EventStreams:
 
     async def _next(self, reader: Reader) -> tuple[Batch, bool]:
         """Return those of the next events that the reader wants, and whether there were any."""
-        kept = self._tail.after(reader.position, _BATCH)
+        kept = self._tail.after(reader.position, self._batch_size)
         if kept is None:
             return await self._from_history(reader)
         if kept:
@@ -187,15 +197,15 @@ class EventStreams:
     async def _from_history(self, reader: Reader) -> tuple[Batch, bool]:
         try:
             async with self._history, self._database.reading() as db:
-                until = await _scan_end(db, reader.position)
+                until = await _scan_end(db, reader.position, limit=self._scan_limit)
                 if until is None:
                     return [], False
-                batch = await _between(db, reader.position, until, reader.wanted)
+                batch = await _between(db, reader.position, until, reader.wanted, limit=self._batch_size)
                 reader.gap = await _gap_after(db, reader.position) or reader.gap  # after what was read
         except DatabaseUnavailableException:  # which has logged it
             await asyncio.sleep(_RETRY)
             return [], True
-        reader.position = batch[-1].position if len(batch) == _BATCH else until
+        reader.position = batch[-1].position if len(batch) == self._batch_size else until
         self.totals.told_from_history += len(batch)
         return batch, True
 
@@ -216,18 +226,18 @@ async def _gap_after(db: AsyncSession, last: Position) -> Gap | None:
     return Gap(await db.scalar(select(Event.occurred_at).order_by(*order.ORDER).limit(1)))
 
 
-async def _scan_end(db: AsyncSession, position: Position) -> Position | None:
+async def _scan_end(db: AsyncSession, position: Position, *, limit: int) -> Position | None:
     """Return the end of the range that one query may look at; None when nothing has happened since."""
     some = select(*order.ORDER).where(order.after(position), order.settled(db))
-    within = some.order_by(*order.ORDER).limit(_SCAN).subquery()
+    within = some.order_by(*order.ORDER).limit(limit).subquery()
     last = select(within.c.xact_id, within.c.id).order_by(within.c.xact_id.desc(), within.c.id.desc())
     row = (await db.execute(last.limit(1))).first()
     return Position(*row) if row is not None else None
 
 
 async def _between(
-    db: AsyncSession, position: Position, until: Position, wanted: EventFilter
+    db: AsyncSession, position: Position, until: Position, wanted: EventFilter, *, limit: int
 ) -> list[StreamedEvent]:
     place = (order.after(position), order.up_to(until))
-    query = select(Event).where(*place, *wanted.conditions()).order_by(*order.ORDER).limit(_BATCH)
+    query = select(Event).where(*place, *wanted.conditions()).order_by(*order.ORDER).limit(limit)
     return [StreamedEvent.of(event) for event in await db.scalars(query)]

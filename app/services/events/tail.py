@@ -20,7 +20,7 @@ from app.utils.logger import get_logger
 from app.utils.tasks import wait_for_event
 
 BEGINNING: Final = Position(0, 0)
-_PAGE: Final = 500
+_PAGE_SIZE: Final = 500
 _OTHERS_POLL: Final = 0.5
 """Seconds between two looks for what other processes have written."""
 _RETRY: Final = 1.0
@@ -60,9 +60,18 @@ class EventTail:
     Keeps the last events, `keep` to twice as many, once for all readers; who needs older ones asks the database.
     """
 
-    def __init__(self, *, database: Database, keep: int = 2_000) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        keep: int = 2_000,
+        page_size: int = _PAGE_SIZE,
+        poll_interval: float = _OTHERS_POLL,
+    ) -> None:
         self._database = database
         self._keep = keep
+        self._page_size = page_size
+        self._poll_interval = poll_interval
         self._kept: list[StreamedEvent] = []
         self._kept_after: Position | None = None
         self._head = BEGINNING
@@ -115,7 +124,7 @@ class EventTail:
     async def _run(self) -> None:
         while self._is_current:
             self._due.clear()
-            pause = _OTHERS_POLL
+            pause = self._poll_interval
             try:
                 while await self._read():
                     pass
@@ -130,7 +139,7 @@ class EventTail:
         """Take one page in; whether there may be another."""
         async with self._database.reading() as db:
             newest = await order.newest(db) if self._kept_after is None else None
-            rows = await page_after(db, newest or self._head, limit=_PAGE)
+            rows = await page_after(db, newest or self._head, limit=self._page_size)
         if not self._is_current:
             return False
         if newest is not None:
@@ -141,7 +150,7 @@ class EventTail:
             self._head = self._kept[-1].position
             self._trim()
             self.announce()
-        return len(rows) == _PAGE
+        return len(rows) == self._page_size
 
     def _trim(self) -> None:
         """Seldom: moving the rest costs as much as what is kept."""

@@ -28,7 +28,8 @@ from app.models import (
 from app.services.events import order, recorder
 from app.services.shared.isolation import for_each, isolate_rows, run_steps
 
-_BATCH: Final = 1000
+_BATCH_SIZE: Final = 1000
+"""Rows of one transaction."""
 _ROUTINE: Final = (
     EventType.CREDENTIAL_REFRESHED,
     EventType.CREDENTIAL_REFRESH_FAILED,
@@ -58,12 +59,19 @@ class Retention:
     """
 
     def __init__(
-        self, *, database: Database, days: RetentionDays, max_evidence_bytes: int, max_events: int
+        self,
+        *,
+        database: Database,
+        days: RetentionDays,
+        max_evidence_bytes: int,
+        max_events: int,
+        batch_size: int = _BATCH_SIZE,
     ) -> None:
         self._database = database
         self._days = days
         self._max_events = max_events
         self._max_evidence_bytes = max_evidence_bytes
+        self._batch_size = batch_size
 
     async def delete_old(self) -> dict[str, int]:
         """Rows deleted, by what they were. Raises what the first failing step raises, after all the others have run."""
@@ -101,7 +109,7 @@ class Retention:
             query = select(func.count()).select_from(Event).where(Event.id < first_kept)
             excess = await db.scalar(query) or 0
         deleted = 0
-        while left := min(excess - deleted, _BATCH):
+        while left := min(excess - deleted, self._batch_size):
             oldest = select(Event.id).order_by(Event.xact_id, Event.id).limit(left)
             gone = await self._delete_events_of(_oldest_routine_events(left), are_evicted=True)
             gone = gone or await self._delete_events_of(oldest, are_evicted=False)
@@ -181,7 +189,7 @@ class Retention:
 
         deleted = await self._delete(Evidence, Evidence.taken_at < _days_ago(self._days.evidence))
         failed: list[int] = []
-        while len(failed) < _BATCH and (ids := await self._oldest_excess_evidence(failed)):
+        while len(failed) < self._batch_size and (ids := await self._oldest_excess_evidence(failed)):
             done = await isolate_rows(ids, delete_some, step="delete_evidence")
             deleted += done.count
             failed += done.failed
@@ -193,7 +201,7 @@ class Retention:
             select(Evidence.id, Evidence.size_bytes)
             .where(Evidence.id.not_in(failed))
             .order_by(Evidence.taken_at, Evidence.id)
-            .limit(_BATCH)
+            .limit(self._batch_size)
         )
         async with self._database.reading() as db:
             total = await db.scalar(select(func.sum(Evidence.size_bytes))) or 0
@@ -225,14 +233,18 @@ class Retention:
         """Call `delete_some`, one transaction, with the ids of a batch of old rows, until one batch is not full."""
         deleted, failed = 0, list[int]()
         while True:
-            old = select(model.id).where(is_old, model.id.not_in(failed)).limit(_BATCH)
+            old = select(model.id).where(is_old, model.id.not_in(failed)).limit(self._batch_size)
             async with self._database.reading() as db:
                 ids = (await db.scalars(old)).all()
             done = await isolate_rows(ids, delete_some, step=f"delete_{model.__tablename__}")
             deleted += done.count
             failed += done.failed
             # Without any progress, other processes hold all of these rows, and see to them.
-            if len(ids) < _BATCH or not (done.count or done.failed) or len(failed) >= _BATCH:
+            if (
+                len(ids) < self._batch_size
+                or not (done.count or done.failed)
+                or len(failed) >= self._batch_size
+            ):
                 return deleted
 
 

@@ -32,7 +32,7 @@ from app.utils.request_id import current_request_id
 
 _CHUNK: Final = 500
 """Rows of one statement over the whole table."""
-_FEW: Final = 100
+_MAX_GONE: Final = 100
 """Profiles that may go at once without an operator's leave."""
 _MAX_GONE_SHARE: Final = 0.5
 """Share of the active profiles; beyond it a wrong API token is likelier than that they all were deleted."""
@@ -88,8 +88,16 @@ class _Seen:
 class ProfileSyncService:
     """One pass at a time: the worker's turn sees to it."""
 
-    def __init__(self, *, database: Database, client: ProfileBrowserClient, rule: AccountRule) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        client: ProfileBrowserClient,
+        rule: AccountRule,
+        max_gone: int = _MAX_GONE,
+    ) -> None:
         self._database = database
+        self._max_gone = max_gone
         self._client = client
         self._rule = rule
 
@@ -242,7 +250,7 @@ class ProfileSyncService:
         one that was. So each is asked for by itself, or the list is read again, whichever costs fewer calls; from its
         end, because who moves up then moves towards the pages not yet read.
         """
-        if len(unseen) <= max(result.pages, _FEW):
+        if len(unseen) <= max(result.pages, self._max_gone):
             return [
                 row_id for row_id, profile_id in unseen if not await self._client.profile_exists(profile_id)
             ]
@@ -254,7 +262,7 @@ class ProfileSyncService:
     async def _refuse_mass_removal(self, gone: int, allowed: bool) -> None:
         async with self._database.reading() as db:
             active = await db.scalar(select(func.count()).where(Profile.is_active)) or 0
-        if gone > max(_FEW, active * _MAX_GONE_SHARE) and not allowed:
+        if gone > max(self._max_gone, active * _MAX_GONE_SHARE) and not allowed:
             raise SyncRefusedException(gone, active)
 
     async def _begin(self) -> ProfileSync:

@@ -68,21 +68,23 @@ async def page_of(
     wanted: PageRequest,
     *,
     within: Select[M] | None = None,
+    scan_limit: int = SCAN_LIMIT,
+    count_limit: int = COUNT_LIMIT,
 ) -> Page[M]:
     """One page of a query for rows of `model`: sorted, those without a value last, equal ones by their ids.
 
     `within`: the query with only those of its conditions that an index serves in the wanted order, of a column that
-    always has a value. Then no more than `SCAN_LIMIT` of its rows are looked at, from where the page begins.
+    always has a value. Then no more than `scan_limit` of its rows are looked at, from where the page begins.
     Two statements; with `after` one; with `within` one more.
     """
     order = _SortOrder(model, wanted.sort, descending=wanted.descending)
     after, size = wanted.after, wanted.size
     if after is not None:
         query = query.where(order.follows(after))
-    last = None if within is None else await order.last_to_look_at(db, within, after)
+    last = None if within is None else await order.last_to_look_at(db, within, after, scan_limit)
     if last is not None:
         query = query.where(order.goes_to(last))
-    total = await count_up_to(db, query, COUNT_LIMIT, is_all=last is None) if after is None else after.total
+    total = await count_up_to(db, query, count_limit, is_all=last is None) if after is None else after.total
     number = wanted.number if after is None else after.page + 1
     page = query.order_by(*order.by).limit(size + 1)
     found = (await db.scalars(page.offset((number - 1) * size) if after is None else page)).all()
@@ -133,13 +135,13 @@ class _SortOrder:
         return Position(value.isoformat() if isinstance(value, datetime) else value, row.id)
 
     async def last_to_look_at(
-        self, db: AsyncSession, within: Select[Any], after: Position | None
+        self, db: AsyncSession, within: Select[Any], after: Position | None, limit: int
     ) -> Position | None:
-        """The row at which a look at `SCAN_LIMIT` rows ends; None: there are not so many."""
+        """The row at which a look at `limit` rows ends; None: there are not so many."""
         rows = within.with_only_columns(self._column, self._id).order_by(*self.by)
         if after is not None:
             rows = rows.where(self.follows(after))
-        row = (await db.execute(rows.offset(SCAN_LIMIT - 1).limit(1))).first()
+        row = (await db.execute(rows.offset(limit - 1).limit(1))).first()
         return None if row is None else self.position_of(row)
 
     def _place(self, position: Position) -> Any:

@@ -12,7 +12,7 @@ from app.models import Credential, CredentialStatus
 from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import Page, PageRequest, page_of
 
-_BATCH: Final = 500
+BATCH_SIZE: Final = 500
 
 SortField = Literal["account_id", "token_expires_at", "refreshed_at", "updated_at"]
 
@@ -49,14 +49,14 @@ def _in(reach: AccessScope) -> ColumnElement[bool]:
 
 
 async def batches(
-    database: Database, condition: ColumnElement[bool] | None = None
+    database: Database, condition: ColumnElement[bool] | None = None, *, size: int = BATCH_SIZE
 ) -> AsyncIterator[Sequence[Credential]]:
     """Every row, or those of a condition, in the order of their ids; no transaction is open between two batches."""
     query = select(Credential).where(true() if condition is None else condition).order_by(Credential.id)
     last = 0
     while True:
         async with database.reading() as db:
-            rows = (await db.scalars(query.where(Credential.id > last).limit(_BATCH))).all()
+            rows = (await db.scalars(query.where(Credential.id > last).limit(size))).all()
         if not rows:
             return
         yield rows

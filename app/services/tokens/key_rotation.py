@@ -54,11 +54,12 @@ async def rotate(
     *,
     actor: str,
     progress: Callable[[int], None] = lambda _done: None,
+    batch_size: int = accounts.BATCH_SIZE,
 ) -> RotationReport:
     """Encrypt anew what another than the writing key wrote; `progress` gets the rows done."""
     report = RotationReport(vault.writing_key_id)
     for _ in range(_PASSES):
-        await _pass_over(database, vault, report, progress)
+        await _pass_over(database, vault, report, progress, batch_size)
         report.left = max(0, await count_outdated(database, vault) - len(report.unreadable))
         if not report.left:
             break
@@ -67,10 +68,14 @@ async def rotate(
 
 
 async def _pass_over(
-    database: Database, vault: CredentialVault, report: RotationReport, progress: Callable[[int], None]
+    database: Database,
+    vault: CredentialVault,
+    report: RotationReport,
+    progress: Callable[[int], None],
+    batch_size: int,
 ) -> None:
     report.unreadable = []
-    async for rows in accounts.batches(database, vault.is_outdated()):
+    async for rows in accounts.batches(database, vault.is_outdated(), size=batch_size):
         changes = _changes(vault, rows, report)
         began = time.monotonic()
         if changes:

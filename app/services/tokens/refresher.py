@@ -120,7 +120,7 @@ class TokenRefresher:
             # Unless this is written, the next one who comes must take the chain for ambiguous.
             await retry_while_unavailable(partial(self._failed, held, error), seconds=self._save_for)
             return error
-        await self._save(held, tokens, utc_now())
+        await self.save(held, tokens, utc_now())
         return None
 
     async def _failed(self, held: HeldRefresh, error: AppException) -> None:
@@ -156,7 +156,7 @@ class TokenRefresher:
         except Exception as problem:
             log.error("app.not_noted", api_app=api_app, exc_info=problem)
 
-    async def _save(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
+    async def save(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
         """Save new tokens before anything else. What the database refuses is spilled to disk, then tried again.
 
         After an outage here; after any other error, which is raised, from the disk.

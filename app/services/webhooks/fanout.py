@@ -19,7 +19,8 @@ from app.services.webhooks import ordering
 from app.utils.exceptions import DatabaseUnavailableException
 from app.utils.logger import get_logger
 
-_BATCH: Final = 500
+_BATCH_SIZE: Final = 500
+"""Events of one transaction."""
 
 EventRow = Row[int, int, str, str | None, str | None]
 _COLUMNS: Final = (Event.xact_id, Event.id, Event.event_type, Event.account_id, Event.api_app)
@@ -30,8 +31,9 @@ log = get_logger(__name__)
 class WebhookFanout:
     """Any number of processes may run it at once."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, batch_size: int = _BATCH_SIZE) -> None:
         self._database = database
+        self._batch_size = batch_size
 
     async def run_once(self) -> int:
         """A batch for every active endpoint that has not seen all events; how many events were looked at."""
@@ -66,7 +68,7 @@ class WebhookFanout:
             endpoint = await db.scalar(query.with_for_update(skip_locked=True))
             if endpoint is None:  # or in use: it has its turn in the next round
                 return 0
-            events = await _events_after(db, endpoint)
+            events = await _events_after(db, endpoint, limit=self._batch_size)
             if wanted := [event for event in events if ordering.wants(endpoint, event)]:
                 await _enqueue(db, endpoint, wanted)
             if events:
@@ -75,10 +77,10 @@ class WebhookFanout:
         return len(events)
 
 
-async def _events_after(db: AsyncSession, endpoint: WebhookEndpoint) -> Sequence[EventRow]:
+async def _events_after(db: AsyncSession, endpoint: WebhookEndpoint, *, limit: int) -> Sequence[EventRow]:
     after = order.after(Position(endpoint.after_xact_id, endpoint.after_event_id))
     query = select(*_COLUMNS).where(after, order.settled(db))
-    return (await db.execute(query.order_by(*order.ORDER).limit(_BATCH))).all()
+    return (await db.execute(query.order_by(*order.ORDER).limit(limit))).all()
 
 
 async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable[EventRow]) -> None:

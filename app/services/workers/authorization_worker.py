@@ -109,7 +109,7 @@ class AuthorizationWorker(Worker):
         orphans = asyncio.create_task(self._stop_orphans())
         try:
             while not self._stop.is_set():
-                await run_until(self._stop, self._reconcile())
+                await run_until(self._stop, self.reconcile())
                 await self._pause(self._lease_seconds / _LOOKS_PER_LEASE)
                 if delivery.done():
                     delivery.result()
@@ -234,7 +234,7 @@ class AuthorizationWorker(Worker):
                 self._succeeded(step="stop_left_overs")
             await asyncio.sleep(self._lease_seconds / _LOOKS_PER_LEASE)
 
-    async def _reconcile(self) -> None:
+    async def reconcile(self) -> None:
         try:
             await self._batches.reconcile()
         except Exception as error:  # sessions wait for no batch but their own

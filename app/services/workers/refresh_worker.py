@@ -64,6 +64,11 @@ class TokenRefreshWorker(Worker):
             task.add_done_callback(self._ended)
         return len(due)
 
+    @property
+    def in_flight(self) -> int:
+        """Refreshes that have begun and not ended."""
+        return len(self._in_flight)
+
     async def finish_started(self) -> None:
         if self._in_flight:
             await asyncio.wait(self._in_flight)

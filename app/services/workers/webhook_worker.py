@@ -26,21 +26,29 @@ class WebhookWorker(Worker):
     name = "webhooks"
 
     def __init__(
-        self, *, fanout: WebhookFanout, deliveries: WebhookDeliveries, client: WebhookClient
+        self,
+        *,
+        fanout: WebhookFanout,
+        deliveries: WebhookDeliveries,
+        client: WebhookClient,
+        look_every: float = _LOOK_EVERY,
+        look_at_most_every: float = _LOOK_AT_MOST_EVERY,
     ) -> None:
         super().__init__()
         self._fanout = fanout
         self._deliveries = deliveries
         self._client = client
+        self._look_every = look_every
+        self._look_at_most_every = look_at_most_every
         self._under_way: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         try:
             while not self._stop.is_set():
                 looked_at = await self._run_guarded(self.run_once)
-                await wait_for_event(self._stop, _LOOK_AT_MOST_EVERY)
+                await wait_for_event(self._stop, self._look_at_most_every)
                 if not looked_at:
-                    await self._pause(_LOOK_EVERY)
+                    await self._pause(self._look_every)
             await self.finish_started()  # each has the attempt's deadline
         finally:
             await _cancelled(self._under_way.values())
@@ -68,7 +76,7 @@ class WebhookWorker(Worker):
                     return
                 if sending:
                     done, sending = await asyncio.wait(
-                        sending, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
+                        sending, timeout=self._look_every, return_when=asyncio.FIRST_COMPLETED
                     )
                     await self._apply(endpoint_row_id, done)
         finally:
@@ -103,7 +111,7 @@ class WebhookWorker(Worker):
             return
         self._succeeded(step="apply")
         if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
-            await wait_for_event(self._stop, _LOOK_EVERY)
+            await wait_for_event(self._stop, self._look_every)
 
     def _is_lost(self, task: Sending) -> bool:
         error = task.exception()

@@ -19,9 +19,9 @@ from app.models import ApiKey, EventType, Evidence, ProfileSync, WebhookDelivery
 from app.services.events import recorder
 from app.services.keys.service import Caller, Scope
 from app.services.shared.access import AccessScope
-from app.services.webhooks.vault import new_secret
+from app.services.webhooks.vault import WebhookVault, new_secret
 from tests.fixtures.api import Api, OpenApi
-from tests.fixtures.batches import place_batch, wanted
+from tests.fixtures.batches import place_batch, wanted_rows
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.routes import APP, HOOK, NOBODY, OTHER_APP, ROUTES, WITHIN_BODY, Access, filled
 from tests.fixtures.settings import MakeSettings
@@ -113,7 +113,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             url=HOOK,
             event_types=[],
             **WITHIN_BODY,
-            secret=context.events.webhooks._vault.seal(f"hook-{number}", new_secret()),
+            secret=WebhookVault(key_ring=context.settings.key_ring).seal(f"hook-{number}", new_secret()),
             after_xact_id=0,
             after_event_id=0,
             created_by="tests",
@@ -124,7 +124,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             endpoint_row_id=hook.id, event_id=1, event_type="batch.completed", account_id=account, api_app=APP
         )
         db.add(delivery)
-    batch = await place_batch(context, wanted(f"{account}_batch"))
+    batch = await place_batch(context, wanted_rows(f"{account}_batch"))
     return {
         "account_id": account,
         "new_account": f"{account}_new",
@@ -166,7 +166,7 @@ def test_every_route_has_an_entry(routes: dict[str, Any]):
     assert all(isinstance(routes[name], KeyFirstRoute) for name in ROUTES)
 
 
-async def test_every_route_with_every_kind_of_key(quiet_api: Api, routes: dict[str, Any]):
+async def test_every_route_answers_each_kind_of_key_as_its_entry_says(quiet_api: Api, routes: dict[str, Any]):
     """In one test, as it is a thousand requests to one application."""
     del quiet_api.client.headers["X-API-Key"]
     keys = await all_keys(quiet_api)
@@ -231,7 +231,7 @@ LISTS: list[tuple[str, Callable[[Any], Any]]] = [
 ]
 
 
-async def test_a_list_holds_what_is_in_reach(quiet_api: Api):
+async def test_list_holds_the_rows_within_the_keys_scope(quiet_api: Api):
     things = [await make_things(quiet_api, number) for number in (1, 2)]
     anna = AccessScope.of([APP], ["anna_1*"])
     headers = await quiet_api.key(Scope.AUTHORIZE, Scope.PROFILES, name="anna", reach=anna)

@@ -37,7 +37,7 @@ from app.models import (
     utc_now,
 )
 from app.services.keys.service import COMMAND_LINE, Scope
-from app.services.webhooks.vault import new_secret
+from app.services.webhooks.vault import WebhookVault, new_secret
 from tests.fixtures.api import API_KEY, NO_PLACE
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.serving import Served, served
@@ -90,7 +90,7 @@ async def test_every_answer_is_a_documented_one(
     )
     async with served(settings) as service:
         service.app.state.failed_authentications = FailedAuthentications(per_minute=1_000_000)
-        service.app.state.context.events.webhooks._client._resolve = everywhere_is_here
+        service.app.state.context.events.webhook_client.resolve = everywhere_is_here
         await fill_by_services(service.app.state.context)
         await asyncio.to_thread(fuzz, service, headers={"X-API-Key": API_KEY}, cases=CASES or SHORT)
         await asyncio.to_thread(fuzz, service, headers={}, cases=CASES or SHORT // 3)
@@ -170,7 +170,7 @@ async def fill_by_services(context: Context) -> None:
             event_types=[],
             api_apps=[],
             account_patterns=[],
-            secret=context.events.webhooks._vault.seal(KNOWN["webhook_id"], new_secret()),
+            secret=WebhookVault(key_ring=context.settings.key_ring).seal(KNOWN["webhook_id"], new_secret()),
             after_xact_id=0,
             after_event_id=0,
             created_by="tests",

@@ -8,7 +8,7 @@ from app.config import OAuthApp
 from app.database import Database
 from app.models import Credential
 from tests.fixtures.api import OpenApi, answered, refused
-from tests.fixtures.batches import add_accounts, count
+from tests.fixtures.batches import add_accounts, count_rows
 from tests.fixtures.key_lists import APP, store
 
 SENTENCE = "account_id: must be a handle of Digits, by the provider's handle_rule: [0-9]{1,20}"
@@ -40,5 +40,5 @@ async def test_a_handle_that_the_provider_cannot_have_is_refused(
         ]
         report = await store(api.context, ["ann", "123"])
         assert [(line.line, line.reason) for line in report.bad_lines] == [(1, SENTENCE)]
-        assert (report.stored, await count(database, Credential)) == (1, 1)
+        assert (report.stored, await count_rows(database, Credential)) == (1, 1)
         api.context.begin_shutdown()

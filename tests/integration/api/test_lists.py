@@ -133,7 +133,7 @@ async def test_a_cursor_outlives_a_change_of_the_encryption_keys(open_api: OpenA
         refused(await api.client.get("/authorize", params={"cursor": cursor}), 422, "INVALID_CURSOR")
 
 
-async def test_what_a_list_does_not_know_is_refused(api: Api):
+async def test_unknown_query_of_a_list_is_refused(api: Api):
     for path in LISTS:
         for query, words in (
             ({"page": 0}, "query.page: Input should be greater than or equal to 1"),

@@ -70,7 +70,7 @@ async def test_a_full_disk_is_named_and_nothing_is_lost(open_api: OpenApi, add_p
     assert not [line for line in lines if line["event"] == "http.crashed"]
 
 
-async def test_while_its_connections_are_busy_it_says_when_to_come_back(
+async def test_service_without_a_free_connection_answers_with_retry_after(
     open_api: OpenApi, monkeypatch: pytest.MonkeyPatch
 ):
     async with open_api(database_pool_size=1) as api:

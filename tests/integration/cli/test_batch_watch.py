@@ -21,7 +21,7 @@ from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchStatus, utc_now
 from app.services.batches.rows import RowDefaults, from_csv
-from tests.fixtures.batches import add_accounts, count, end, read_batch, under_way
+from tests.fixtures.batches import add_accounts, count_rows, end_session, read_batch, under_way
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
 
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def test_one_who_waits_for_nobody_is_told(
+async def test_caller_without_a_running_worker_is_warned(
     backend: LocalClient, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """And goes on waiting; then another process does the work."""
@@ -56,9 +56,10 @@ async def test_one_who_waits_for_nobody_is_told(
     batch_id = said.getvalue().split()[1]
     assert (await read_batch(database, batch_id)).status is BatchStatus.RUNNING
     for row in await under_way(database, batch_id):
-        await end(context, row)
+        await end_session(context, row)
     await context.sessions.pacing.pace(batch_id)
-    assert await asyncio.wait_for(waiting, 60)
+    async with asyncio.timeout(60):
+        assert await waiting
     assert said.getvalue().count("--work") == 1
     assert "2 completed" in out.getvalue()
 
@@ -78,7 +79,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
         waiting.append(asyncio.create_task(authorize_file(backend, options, out=console, err=console)))
 
     async def are_placed() -> bool:
-        return await count(database, Batch) == 2
+        return await count_rows(database, Batch) == 2
 
     await eventually(are_placed)
     async with database.reading() as db:
@@ -86,8 +87,9 @@ async def test_an_account_that_was_open_already_is_waited_for(
     assert len(rows) == 2
     await context.sessions.pacing.reconcile()
     for row in rows:
-        await end(context, row)
-    assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True, True]
+        await end_session(context, row)
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*waiting) == [True, True]
 
 
 async def test_a_batch_is_followed_by_its_id(
@@ -105,11 +107,12 @@ async def test_a_batch_is_followed_by_its_id(
     waiting = asyncio.create_task(authorize_file(backend, options, out=console, err=console))
     await context.sessions.pacing.reconcile()
     for row in await under_way(database, batch_id):
-        await end(context, row)
+        await end_session(context, row)
     await context.sessions.pacing.pace(batch_id)
-    assert await asyncio.wait_for(waiting, 60)
+    async with asyncio.timeout(60):
+        assert await waiting
     assert f"Batch {batch_id}: completed" in said.getvalue()
-    assert await count(database, Batch) == 2
+    assert await count_rows(database, Batch) == 2
 
 
 def result(number: int, **values: object) -> BatchRow:
@@ -164,7 +167,7 @@ def test_results_hold_no_formulas_and_are_read_again_as_they_were(tmp_path: Path
     assert [row.account_id for row in again] == [each.strip() for each in bad]
 
 
-def test_what_a_service_answers_controls_no_terminal(tmp_path: Path):
+def test_answers_of_a_service_control_no_terminal(tmp_path: Path):
     out, now = io.StringIO(), utc_now()
     batch = client.Batch(
         batch_id="b", status="stopped", reason="[/x]\x1b[2J[link=http://evil]a", accepted=0, rejected=0,

@@ -40,7 +40,7 @@ def caller_of(settings_of_commands: MakeSettings, key: str) -> Caller:
     return asyncio.run(authenticate())
 
 
-def test_a_key_from_its_making_to_its_end(settings_of_commands: MakeSettings):
+def test_key_lives_from_creation_to_revocation(settings_of_commands: MakeSettings):
     restrictions = ("--app", "AIOTT1", "--account", "shop_*", "--account", "@Anna", "--rate-limit", "7")
     first = run(
         "create", "billing", "--scope", "tokens:read", "--scope", "events", *restrictions, "--days", "9"

@@ -16,11 +16,11 @@ from app.utils.exceptions import HumanCheckException
 from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.api import API_KEY
-from tests.fixtures.batches import add_accounts, end
+from tests.fixtures.batches import add_accounts, end_session
 from tests.fixtures.callers import KINDS, Caller, calling
 from tests.fixtures.events import record
 from tests.fixtures.serving import Served
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
 APP = "AIOTT1"
@@ -74,7 +74,7 @@ async def test_a_session_is_waited_for(caller: Caller, context: Context, anna: s
     again = await caller.do("authorize", anna, APP)
     assert (again.session_id, again.existing) == (asked.session_id, True)
     waiting = await soon(caller.do("authorize_and_wait", anna, APP))
-    await end(context, await row_of(context, asked.session_id))
+    await end_session(context, await row_of(context, asked.session_id))
     done = await waiting
     assert (done.session_id, done.status, done.is_ended, done.attempts) == (
         asked.session_id,
@@ -86,12 +86,10 @@ async def test_a_session_is_waited_for(caller: Caller, context: Context, anna: s
     assert await caller.do("session", asked.session_id) == done
 
 
-async def test_a_session_that_fails_is_told_and_can_be_tried_again(
-    caller: Caller, context: Context, anna: str
-):
+async def test_failed_session_is_reported_and_can_be_tried_again(caller: Caller, context: Context, anna: str):
     waiting = asyncio.create_task(caller.do("authorize_and_wait", anna, APP))
     asked = await asked_for(context, anna)
-    await end(context, asked, HumanCheckException(anna))
+    await end_session(context, asked, HumanCheckException(anna))
     with pytest.raises(AuthorizationFailed, match="HUMAN_CHECK_REQUIRED: ") as failed:
         await waiting
     assert (failed.value.session.status, failed.value.request_id) == ("needs_attention", asked.request_id)
@@ -116,7 +114,7 @@ async def test_a_batch_is_waited_for(
     await context.sessions.pacing.pace(placed.batch_id)
     waiting = await soon(caller.do("wait_for_batch", placed.batch_id))
     for session_id in {row.session_id for row in placed.rows if row.session_id}:
-        await end(context, await row_of(context, session_id))
+        await end_session(context, await row_of(context, session_id))
     await context.sessions.pacing.pace(placed.batch_id)
     batch = await waiting
     assert (batch.status, batch.open, batch.counts["completed"]) == ("completed", 0, 3)
@@ -137,7 +135,7 @@ async def test_a_token_is_asked_for_once_until_it_is_forgotten(
     caller: Caller, context: Context, admin: SandboxAdmin, profile: ProfileInfo
 ):
     """Twenty at once, whichever way they spell the account."""
-    chain = Chain(context, admin, profile.account)
+    chain = TokenChain(context, admin, profile.account)
     kept = await chain.authorize()
     spelt = [profile.account, f"@{profile.account.upper()}"]
     tokens = await asyncio.gather(*(caller.do("token", spelt[number % 2], APP) for number in range(20)))
@@ -155,7 +153,7 @@ async def test_a_token_is_asked_for_once_until_it_is_forgotten(
     assert len(await chain.events("token.read")) == 3
 
 
-async def test_a_token_that_there_is_not_costs_nobody_else_the_time(caller: Caller):
+async def test_missing_token_does_not_delay_other_callers(caller: Caller):
     found = await asyncio.gather(
         *(caller.do("token", "nobody", APP) for _ in range(5)), return_exceptions=True
     )
@@ -222,7 +220,7 @@ async def test_refusals_say_what_to_do(caller: Caller, service: Served):
             assert "not-the-key" not in repr(refused.value)
 
 
-async def test_any_other_route_can_be_called(caller: Caller):
+async def test_caller_can_call_any_other_route(caller: Caller):
     name = secrets.token_hex(4)
     made = await caller.do("call", "POST", "/keys", json={"name": name, "scopes": ["events"]})
     (listed,) = await caller.do("call", "GET", "/keys", params={"text": name})

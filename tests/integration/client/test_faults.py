@@ -47,7 +47,7 @@ async def test_retry_after_is_waited_for(kind: str, status: int):
     assert first.headers["x-api-key"] == KEY
 
 
-async def test_a_retry_after_beyond_the_deadline_is_told_at_once(kind: str):
+async def test_retry_after_beyond_the_deadline_is_raised_at_once(kind: str):
     busy = envelope(None, 429, code="RATE_LIMITED", Retry_After=60)
     async with talking(kind, busy) as (server, caller):
         with pytest.raises(ServiceError, match="RATE_LIMITED") as limited:
@@ -55,7 +55,7 @@ async def test_a_retry_after_beyond_the_deadline_is_told_at_once(kind: str):
         assert (limited.value.retry_after, len(server.heard)) == (60, 1)
 
 
-async def test_what_may_be_repeated_is_repeated_and_nothing_else(kind: str):
+async def test_client_repeats_only_repeatable_calls(kind: str):
     html = b"HTTP/1.1 502 Such\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"
     async with talking(kind, AWAY, html, b"nonsense", b"", envelope(BATCH)) as (server, caller):
         await caller.do("batch", "b")
@@ -83,7 +83,7 @@ async def test_a_service_that_is_away_or_slow_ends_at_the_deadline(kind: str):
         assert (error.__cause__, error.__context__) == (None, None)
 
 
-async def test_another_server_is_not_believed(kind: str):
+async def test_answer_of_another_server_is_refused(kind: str):
     wrong = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]"
     async with talking(kind, wrong, envelope({"batch_id": 1})) as (server, caller):
         for _ in range(2):
@@ -165,14 +165,14 @@ async def test_a_stream_that_is_cut_off_goes_on_where_it_was(kind: str):
     assert {each.path for each in server.heard} == {"/events/stream?event_type=t"}
 
 
-async def test_another_answer_than_an_event_stream_is_not_asked_for_again(kind: str):
+async def test_answer_that_is_no_event_stream_is_not_requested_again(kind: str):
     async with talking(kind, envelope([])) as (server, caller):
         with pytest.raises(ServiceError, match="UNEXPECTED_ANSWER"):
             await caller.some("stream_events", 1)
         assert len(server.heard) == 1
 
 
-async def test_missing_events_are_told_unless_that_is_accepted(kind: str):
+async def test_missing_events_are_raised_unless_the_caller_accepts_them(kind: str):
     gap = 'id: 1-3\n: connected\n\nevent: gap\ndata: {"oldest_kept": "2026-11-21T08:00:00Z"}\n\n'
     async with talking(kind, stream(gap, event(9))) as (_, caller):
         with pytest.raises(EventsMissed) as missed:

@@ -78,7 +78,7 @@ async def test_the_list_ends_with_an_empty_page(client: AdsPowerClient, profile:
     assert "proxy-password" not in repr(pages)
 
 
-async def test_several_pages(client: AdsPowerClient, admin: SandboxAdmin):
+async def test_list_has_several_pages(client: AdsPowerClient, admin: SandboxAdmin):
     await admin.reset_profiles(130)
     try:
         sizes = [len((await client.list_profiles(page)).profiles) for page in (1, 2, 3)]
@@ -110,7 +110,7 @@ async def test_a_browser_is_started_and_stopped(
     assert await running(admin, profile.id) == []
 
 
-async def test_stopping_what_does_not_run_is_a_success(client: AdsPowerClient, profile: ProfileInfo):
+async def test_stop_of_a_stopped_profile_succeeds(client: AdsPowerClient, profile: ProfileInfo):
     await client.stop_profile(profile.id)
     await client.stop_profile("unknown")
 
@@ -154,7 +154,7 @@ BROKEN: Final[dict[str, tuple[dict[str, Any], object, bool]]] = {
 
 @pytest.mark.parametrize("case", BROKEN)
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_broken_answer(
+async def test_broken_answer_is_an_error(
     client: AdsPowerClient, sent: list[str], admin: SandboxAdmin, profile: ProfileInfo, call: str, case: str
 ):
     fault, status, retryable = BROKEN[case]
@@ -181,7 +181,7 @@ async def test_an_app_that_hangs_is_given_up(
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_an_app_that_does_not_run(counted: httpx.AsyncClient, sent: list[str], call: str):
+async def test_app_that_does_not_run_is_an_error(counted: httpx.AsyncClient, sent: list[str], call: str):
     with pytest.raises(AdsPowerAPIException, match="is it running") as caught:
         await CALLS[call](make(counted, NOBODY), "any")
     assert (caught.value.status, caught.value.retryable) == ("unreachable", True)
@@ -201,7 +201,7 @@ async def test_an_app_that_does_not_run(counted: httpx.AsyncClient, sent: list[s
         ({"code": 0, "data": {"ws": {}}}, "ws.selenium: field required, and nothing came"),
     ],
 )
-async def test_an_unexpected_answer_is_told_by_field_and_type(
+async def test_unexpected_answer_is_described_by_field_and_type(
     client: AdsPowerClient, admin: SandboxAdmin, body: Any, problem: str
 ):
     await admin.set_fault("adspower.start", "status", status=200, body=body)
@@ -211,7 +211,7 @@ async def test_an_unexpected_answer_is_told_by_field_and_type(
     assert "s3cret" not in caught.value.message
 
 
-async def test_its_words_are_cut_and_have_no_tag(client: AdsPowerClient, admin: SandboxAdmin):
+async def test_message_of_the_app_is_cut_and_has_no_tag(client: AdsPowerClient, admin: SandboxAdmin):
     body = {"code": -1, "msg": "<b>no</b> " + "x" * 1000}
     await admin.set_fault("adspower.start", "status", status=200, body=body)
     with pytest.raises(AdsPowerAPIException) as caught:
@@ -221,7 +221,7 @@ async def test_its_words_are_cut_and_have_no_tag(client: AdsPowerClient, admin: 
     assert words.startswith("no xxx")
 
 
-async def test_rows_that_say_less_or_other_things(client: AdsPowerClient, admin: SandboxAdmin):
+async def test_incomplete_rows_are_tolerated(client: AdsPowerClient, admin: SandboxAdmin):
     rows = [
         {"user_id": "a"},
         {"user_id": "b", "name": 5, "remark": None, "group_name": ["x"], "new_field": {}},
@@ -238,7 +238,7 @@ async def test_rows_that_say_less_or_other_things(client: AdsPowerClient, admin:
     ]
 
 
-async def test_it_never_calls_faster_than_the_app_allows(
+async def test_client_never_calls_faster_than_the_app_allows(
     counted: httpx.AsyncClient, info: SandboxInfo, admin: SandboxAdmin
 ):
     await admin.change_settings(adspower_spacing_ms=100)
@@ -249,7 +249,9 @@ async def test_it_never_calls_faster_than_the_app_allows(
     assert all(later.at - sooner.at >= 0.2 for sooner, later in itertools.pairwise(records))
 
 
-async def test_too_fast_is_asked_again(client: AdsPowerClient, admin: SandboxAdmin, sent: list[str]):
+async def test_call_refused_as_too_fast_is_repeated(
+    client: AdsPowerClient, admin: SandboxAdmin, sent: list[str]
+):
     await admin.set_fault("adspower.list", "rate_limited", times=2)
     assert (await client.list_profiles(1)).profiles
     assert len(sent) == 3

@@ -83,7 +83,7 @@ async def test_an_answer_within_its_ceiling_is_read(
 
 
 @pytest.mark.parametrize(("body", "encoding"), [(b"not gzip", "gzip"), (b"{}", "br"), (b"{}", "gzip, gzip")])
-async def test_what_cannot_be_unpacked_is_refused(http: httpx.AsyncClient, body: bytes, encoding: str):
+async def test_answer_that_cannot_be_unpacked_is_refused(http: httpx.AsyncClient, body: bytes, encoding: str):
     async with scripted(answer(body, Content_Encoding=encoding)) as server:
         with pytest.raises(httpx.DecodingError):
             await http.get(server.url)
@@ -190,7 +190,7 @@ async def test_the_service_reads_within_ceilings(sandbox_context: Any):
     """The client that everything of the service shares."""
     clients = (
         sandbox_context.tokens.oauth._client,
-        sandbox_context.fleet.gologin._client,
+        sandbox_context.fleet.client,
         sandbox_context.fleet.gologin._devtools,
     )
     assert {type(client._http._transport) for client in clients} == {BoundedTransport}
@@ -211,7 +211,7 @@ async def test_a_refusal_is_cut_off_and_keeps_its_status(http: httpx.AsyncClient
     assert response.content == (b"" if encoding == "br" else body[:MAX_ANSWER])
 
 
-async def test_neither_a_charset_unpacks_a_text_nor_do_cookies_add_up(http: httpx.AsyncClient):
+async def test_charset_unpacks_no_text_and_cookies_are_not_kept(http: httpx.AsyncClient):
     packed = zlib.compress(b" " * 10_000_000)
     async with scripted(answer(packed, Content_Type="text/html; charset=zlib", Set_Cookie="a=b")) as server:
         response = await http.get(server.url)

@@ -64,7 +64,7 @@ async def client(*, most: int = 10, keep_idle: float = 60) -> AsyncIterator[http
         yield http
 
 
-async def test_one_after_the_other_use_one_connection():
+async def test_successive_requests_use_one_connection():
     async with running_site() as site, client() as http:
         for _ in range(5):
             assert (await http.get(site.url)).text == "ok"
@@ -72,7 +72,7 @@ async def test_one_after_the_other_use_one_connection():
     await eventually(lambda: site.open_now == 0)
 
 
-async def test_at_once_each_has_its_own_and_they_are_kept():
+async def test_simultaneous_requests_have_their_own_connections_and_keep_them():
     async with running_site() as site, client() as http:
         for _ in range(2):
             site.may_answer.clear()
@@ -83,7 +83,7 @@ async def test_at_once_each_has_its_own_and_they_are_kept():
         assert site.requests == dict.fromkeys(range(4), 2)
 
 
-async def test_no_more_than_allowed_and_a_wait_has_its_deadline():
+async def test_client_opens_no_more_connections_than_allowed_and_waits_until_its_deadline():
     async with running_site() as site, client(most=2) as http:
         site.may_answer.clear()
         asked = [asyncio.create_task(http.get(site.url)) for _ in range(2)]

@@ -35,23 +35,23 @@ async def ws_url(http: httpx.AsyncClient, info: SandboxInfo, profile: ProfileInf
     await http.post(f"{info.gologin_local_url}/browser/stop-profile", json=body)
 
 
-async def test_a_browser_tells_its_version_and_itself(client: DevToolsClient, ws_url: str):
+async def test_browser_reports_its_version_and_its_process(client: DevToolsClient, ws_url: str):
     version = await client.version(urlsplit(ws_url).netloc)
     assert version.major > 100
     assert urlsplit(version.ws_url).path == urlsplit(ws_url).path
 
 
-async def test_where_nobody_listens_there_is_no_browser(client: DevToolsClient):
+async def test_closed_port_is_no_browser(client: DevToolsClient):
     with pytest.raises(SeleniumConnectionException, match=r"on port 1$"):
         await client.version(NOWHERE)
 
 
-async def test_a_server_that_is_no_browser(client: DevToolsClient, info: SandboxInfo):
+async def test_server_that_is_no_browser_is_refused(client: DevToolsClient, info: SandboxInfo):
     with pytest.raises(SeleniumConnectionException):
         await client.version(urlsplit(info.provider_url).netloc)
 
 
-async def test_a_server_that_never_answers():
+async def test_server_that_never_answers_is_given_up():
     async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await gone.wait()
         writer.close()
@@ -82,7 +82,7 @@ async def test_a_closed_browser_is_gone(
     await eventually(is_gone)
 
 
-async def test_closing_what_is_gone_is_a_success(client: DevToolsClient):
+async def test_close_of_a_gone_browser_succeeds(client: DevToolsClient):
     assert await client.close_browser(f"ws://{NOWHERE}/devtools/browser/x", timeout=20)
 
 

@@ -81,7 +81,8 @@ async def search_for_hung_tabs(scripted: Browser) -> str | int:
     loop = asyncio.get_running_loop()
 
     async def after() -> str | int:
-        return await asyncio.wait_for(scripted.after, DEADLINE)
+        async with asyncio.timeout(DEADLINE):
+            return await scripted.after
 
     def attach() -> str | int:
         with closing_hung_tabs(scripted.url, timeout=DEADLINE):
@@ -103,9 +104,12 @@ async def test_a_redirect_in_a_message_above_the_ceiling_is_not_caught():
                 watcher.wait(DEADLINE)
             return watcher
 
-    async with browser("Target.setAutoAttach", lambda _: too_long(paused, devtools._MAX_MESSAGE)) as scripted:
+    async with browser(
+        "Target.setAutoAttach", lambda _: too_long(paused, devtools.MAX_MESSAGE_BYTES)
+    ) as scripted:
         watcher = await asyncio.to_thread(watch, scripted.url)
-        assert await asyncio.wait_for(scripted.after, DEADLINE) == CloseCode.MESSAGE_TOO_BIG
+        async with asyncio.timeout(DEADLINE):
+            assert await scripted.after == CloseCode.MESSAGE_TOO_BIG
     assert watcher.redirect is None
 
 
@@ -117,7 +121,8 @@ async def test_a_tab_that_cannot_be_watched_is_closed():
     async with browser("Fetch.enable", refusal) as scripted:
         with pytest.raises(ConnectionError, match="opens no tab"):
             await asyncio.to_thread(watch, scripted.url)
-        assert await asyncio.wait_for(scripted.after, DEADLINE) == "Target.closeTarget"
+        async with asyncio.timeout(DEADLINE):
+            assert await scripted.after == "Target.closeTarget"
 
 
 async def test_a_tab_that_closes_before_it_is_asked_ends_no_search_for_hung_tabs():
@@ -127,7 +132,7 @@ async def test_a_tab_that_closes_before_it_is_asked_ends_no_search_for_hung_tabs
 
 async def test_a_list_of_tabs_above_the_ceiling_ends_the_search_with_a_log_line(log_lines: LogLines):
     def answer(number: int) -> str:
-        return too_long({"id": number, "result": {"targetInfos": []}}, hung_tabs._MAX_MESSAGE)
+        return too_long({"id": number, "result": {"targetInfos": []}}, hung_tabs.MAX_MESSAGE_BYTES)
 
     structlog.contextvars.bind_contextvars(session_id="s-1")
     async with browser("Target.getTargets", answer) as scripted:
@@ -139,8 +144,9 @@ async def test_a_list_of_tabs_above_the_ceiling_ends_the_search_with_a_log_line(
 
 async def test_a_close_answered_above_the_ceiling_waits_for_the_browser_all_the_same(http: httpx.AsyncClient):
     def answer(number: int) -> str:
-        return too_long({"id": number, "result": {"processInfo": []}}, devtools._MAX_MESSAGE)
+        return too_long({"id": number, "result": {"processInfo": []}}, devtools.MAX_MESSAGE_BYTES)
 
     async with browser("SystemInfo.getProcessInfo", answer) as scripted:
         assert await DevToolsClient(http=http).close_browser(scripted.url, timeout=DEADLINE)
-        assert await asyncio.wait_for(scripted.after, DEADLINE) == CloseCode.MESSAGE_TOO_BIG
+        async with asyncio.timeout(DEADLINE):
+            assert await scripted.after == CloseCode.MESSAGE_TOO_BIG

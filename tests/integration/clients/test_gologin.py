@@ -151,27 +151,29 @@ class TestWhatWorks:
 class TestErrorFacts:
     """The rows of the error table."""
 
-    async def test_400_with_a_list_of_sentences(self, client: GoLoginClient, admin: SandboxAdmin):
+    async def test_400_with_a_list_of_sentences_joins_them(self, client: GoLoginClient, admin: SandboxAdmin):
         body = {"statusCode": 400, "error": "Bad Request", "message": ["page must be a number", "and small"]}
         await admin.set_fault("gologin.list", "status", status=400, body=body)
         error = await failure("list", client)
         assert (error.status, error.retryable) == (400, False)
         assert words(error) == "page must be a number; and small"
 
-    async def test_400_by_the_stand_in_itself(self, client: GoLoginClient, sent: list[str]):
+    async def test_400_of_the_stand_in_is_an_error(self, client: GoLoginClient, sent: list[str]):
         with pytest.raises(GoLoginAPIException, match=r"\(400\): page: Input should be greater"):
             await client.list_profiles(0)
         assert len(sent) == 1
 
     @pytest.mark.parametrize("call", CLOUD)
-    async def test_401_a_bad_token(self, make: MakeClient, gate: RequestBudget, sent: list[str], call: str):
+    async def test_401_means_a_bad_token(
+        self, make: MakeClient, gate: RequestBudget, sent: list[str], call: str
+    ):
         error = await failure(call, make(gate, api_token="wrong-token-value"))
         assert (error.status, error.retryable, words(error)) == (401, False, "Unauthorized")
         assert len(sent) == 1
         assert not (await gate.state()).is_open
 
     @pytest.mark.parametrize("call", CALLS)
-    async def test_403_a_limit_of_the_plan(
+    async def test_403_means_a_limit_of_the_plan(
         self, client: GoLoginClient, admin: SandboxAdmin, sent: list[str], call: str
     ):
         sentence = "You've reached max parallel cloud launches limit"
@@ -181,7 +183,7 @@ class TestErrorFacts:
         assert (error.status, error.retryable, words(error)) == (403, False, sentence)
         assert len(sent) == 1
 
-    async def test_404_a_deleted_profile(self, client: GoLoginClient, sent: list[str]):
+    async def test_404_means_a_deleted_profile(self, client: GoLoginClient, sent: list[str]):
         assert not await client.profile_exists("0" * 24)
         error = await failure("start", client)
         assert (error.status, error.retryable, words(error)) == (404, False, "Profile deleted or not found")
@@ -195,7 +197,7 @@ class TestErrorFacts:
 
     @pytest.mark.parametrize("status", [500, 502, 503, 504])
     @pytest.mark.parametrize("call", CALLS)
-    async def test_5xx(
+    async def test_5xx_is_a_transient_error(
         self, client: GoLoginClient, admin: SandboxAdmin, sent: list[str], call: str, status: int
     ):
         await admin.clear_stats()
@@ -221,7 +223,7 @@ class TestErrorFacts:
         assert len(sent) == 1
 
     @pytest.mark.parametrize("call", CLOUD)
-    async def test_a_passing_failure_is_asked_again(
+    async def test_transient_failure_is_repeated(
         self, client: GoLoginClient, admin: SandboxAdmin, profile: ProfileInfo, sent: list[str], call: str
     ):
         await admin.set_fault(ENDPOINTS[call], "status", status=503, times=1)
@@ -250,7 +252,7 @@ class TestErrorFacts:
         error = await failure("start", client)
         assert (error.status, error.retryable, len(sent)) == (200, False, 1)
 
-    async def test_no_ws_url_by_the_stand_in_itself(
+    async def test_start_of_the_stand_in_without_ws_url_is_a_failure(
         self, client: GoLoginClient, admin: SandboxAdmin, profile: ProfileInfo
     ):
         await admin.set_fault("local.start", "no_ws_url", account=profile.account)
@@ -282,7 +284,7 @@ DONE_BY_ITS_STATUS: Final = {"HTML 200", "truncated", "empty body"}
 
 
 class TestBrokenAnswers:
-    async def test_a_page_in_place_of_json_is_told_by_its_length(
+    async def test_page_in_place_of_json_is_described_by_its_length(
         self, client: GoLoginClient, admin: SandboxAdmin
     ):
         await admin.set_fault("local.start", "html", status=200)
@@ -291,7 +293,7 @@ class TestBrokenAnswers:
 
     @pytest.mark.parametrize("case", BROKEN)
     @pytest.mark.parametrize("call", CALLS)
-    async def test_an_answer_that_is_none(
+    async def test_broken_answer_is_an_error(
         self,
         client: GoLoginClient,
         gate: RequestBudget,
@@ -324,7 +326,9 @@ class TestBrokenAnswers:
         assert len(sent) == (3 if call in CLOUD else 1)
 
     @pytest.mark.parametrize("call", CALLS)
-    async def test_nobody_listens(self, make: MakeClient, gate: RequestBudget, sent: list[str], call: str):
+    async def test_closed_port_is_an_error(
+        self, make: MakeClient, gate: RequestBudget, sent: list[str], call: str
+    ):
         error = await failure(call, make(gate, api_url=NOBODY, local_url=NOBODY))
         assert (error.status, error.retryable) == ("unreachable", True)
         assert ("the cloud API" if call in CLOUD else "running and signed in") in error.message
@@ -378,7 +382,7 @@ class TestWords:
         ],
         ids=lambda value: str(value)[:30],
     )
-    async def test_of_any_shape(
+    async def test_message_of_any_shape_is_shown(
         self, client: GoLoginClient, admin: SandboxAdmin, body: object, expected: str | None
     ):
         await admin.set_fault("gologin.list", "status", status=400, body=body)
@@ -386,11 +390,11 @@ class TestWords:
             await client.list_profiles(1)
         assert words(caught.value) == (expected or body["message"])
 
-    async def test_none_at_all(self, client: GoLoginClient, admin: SandboxAdmin):
+    async def test_empty_answer_has_no_message(self, client: GoLoginClient, admin: SandboxAdmin):
         await admin.set_fault("gologin.list", "empty_body", status=400)
         assert words(await failure("list", client)) == "no message"
 
-    async def test_bytes_that_are_no_text(self, make: MakeClient, gate: RequestBudget):
+    async def test_bytes_that_are_no_text_are_tolerated(self, make: MakeClient, gate: RequestBudget):
         async def garbage(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             body = bytes(range(128, 256)) * 10
             head = (
@@ -482,7 +486,7 @@ class TestBreaker:
         assert await running(admin, profile.id) == []
         assert (await gate.state()).is_open
 
-    async def test_many_at_once_are_told_once(
+    async def test_simultaneous_signs_are_reported_once(
         self, make: MakeClient, database: Database, admin: SandboxAdmin, sent: list[str]
     ):
         client = make(RequestBudget(database=database, budget=1_000_000))
@@ -578,7 +582,7 @@ class TestTolerance:
         await admin.set_fault("gologin.list", "status", status=200, body={"profiles": list(rows), "new": 1})
         return (await client.list_profiles(1)).profiles
 
-    async def test_missing_fields(self, client: GoLoginClient, admin: SandboxAdmin):
+    async def test_missing_fields_are_tolerated(self, client: GoLoginClient, admin: SandboxAdmin):
         (row,) = await self.rows(client, admin, {"id": "a"})
         assert row.model_dump() == {
             "id": "a",
@@ -590,7 +594,7 @@ class TestTolerance:
             "can_be_running": None,
         }
 
-    async def test_fields_of_other_types(self, client: GoLoginClient, admin: SandboxAdmin):
+    async def test_fields_of_other_types_are_tolerated(self, client: GoLoginClient, admin: SandboxAdmin):
         strange = {
             "id": "a",
             "name": 5,
@@ -605,12 +609,14 @@ class TestTolerance:
         assert (row.name, row.notes, row.tags, row.os) == ("", None, (), None)
         assert (row.browser_type, row.can_be_running) == (None, None)
 
-    async def test_some_tags_are_none(self, client: GoLoginClient, admin: SandboxAdmin):
+    async def test_some_tags_are_ignored(self, client: GoLoginClient, admin: SandboxAdmin):
         tags = [None, "x", {}, {"title": 5}, {"title": "one"}, {"title": " two "}]
         (row,) = await self.rows(client, admin, {"id": "a", "tags": tags})
         assert row.tags == ("one", "two")
 
-    async def test_stray_spaces_and_what_no_database_takes(self, client: GoLoginClient, admin: SandboxAdmin):
+    async def test_stray_spaces_and_unstorable_characters_are_removed(
+        self, client: GoLoginClient, admin: SandboxAdmin
+    ):
         body = (
             '{"profiles": [{"id": "a", "name": " \\u0000@Anna\\ud83d \\n", "notes": "\\u0000x",'
             ' "tags": [{"title": "t\\u0000"}]}]}'
@@ -654,7 +660,7 @@ class TestTolerance:
         page = await client.list_profiles(1)
         assert (page.profiles, len(page.skipped)) == ([], 1)
 
-    async def test_another_profile_than_the_asked_one_says_nothing(
+    async def test_answer_about_another_profile_is_an_error(
         self, client: GoLoginClient, admin: SandboxAdmin, profile: ProfileInfo
     ):
         await admin.set_fault("gologin.profile", "status", status=200, body={"name": "no id"})

@@ -53,7 +53,7 @@ async def granted(
     return await client.access_token(app, request_token=asked, verifier=SecretStr(verifier))
 
 
-async def test_a_whole_life_of_a_token(client, app, admin, profile):
+async def test_token_lives_from_request_to_revocation(client, app, admin, profile):
     token = await granted(client, app, admin, profile.account)
     assert (await client.me(app, token)).username == profile.account
     await client.revoke(app, token)
@@ -67,7 +67,7 @@ async def test_a_whole_life_of_a_token(client, app, admin, profile):
     [{"client_secret": SecretStr("wrong")}, {"client_id": "x"}, {"redirect_uri": "http://127.0.0.1/x"}],
     ids=str,
 )
-async def test_without_an_account_any_refusal_is_the_apps_fault(client, app, wrong):
+async def test_refusal_without_an_account_is_the_apps_fault(client, app, wrong):
     with pytest.raises(InvalidClientException, match=r"Could not authenticate|Callback URL not") as caught:
         await client.request_token(replace(app, **wrong))
     assert (caught.value.kind, caught.value.retryable) == (FailureKind.APP, False)
@@ -151,7 +151,7 @@ async def test_a_provider_that_hangs_is_given_up(http, app, admin: SandboxAdmin)
         await hasty.request_token(app)
 
 
-def test_neither_token_nor_secret_is_shown(app: OAuth1App):
+def test_representation_shows_neither_token_nor_secret(app: OAuth1App):
     assert "clear-secret" not in repr(NEVER)
     assert app.client_secret.get_secret_value() not in repr(app)
 
@@ -174,7 +174,7 @@ def test_neither_token_nor_secret_is_shown(app: OAuth1App):
         ),
     ],
 )
-async def test_an_unexpected_answer_is_told_by_field_and_length(
+async def test_unexpected_answer_is_described_by_field_and_length(
     client: OAuth1ProviderClient, app: OAuth1App, body: str, expected: str
 ):
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

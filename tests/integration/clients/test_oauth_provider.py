@@ -178,7 +178,7 @@ async def test_a_provider_that_hangs_is_given_up(
         await refresh(OAuthProviderClient(http=http, timeout=0.1), info)
 
 
-async def test_who_am_i_of_an_unknown_token(client: OAuthProviderClient, x: OAuthProvider):
+async def test_who_am_i_of_an_unknown_token_is_refused(client: OAuthProviderClient, x: OAuthProvider):
     with pytest.raises(TwitterAPIException, match=r"\(401\)") as caught:
         await client.me(x, secrets.token_urlsafe())
     assert not caught.value.retryable

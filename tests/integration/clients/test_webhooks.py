@@ -88,7 +88,7 @@ async def test_an_address_that_does_not_answer_is_passed_over():
     assert answer.status_code == 200
 
 
-async def test_nobody_there_is_an_answer_without_status():
+async def test_closed_port_is_an_answer_without_status():
     async with client_of() as client:
         answer = await post(client, f"http://{NAME}:9/")
     assert (answer.status_code, answer.succeeded) == (None, False)
@@ -129,7 +129,7 @@ async def test_redirects_are_not_followed_cookies_not_kept_and_connections_not_s
         ("9" * 5000, MAX_WAIT, MAX_WAIT),
     ],
 )
-async def test_what_else_an_endpoint_may_ask_for(asked: str, least: float | None, most: float | None):
+async def test_endpoint_may_ask_for_a_later_retry(asked: str, least: float | None, most: float | None):
     async with running_receiver() as receiver, client_of() as client:
         receiver.answer = lambda _: reply(503, b"busy", Retry_After=asked)
         answer = await post(client, receiver.url())
@@ -149,7 +149,7 @@ async def test_what_else_an_endpoint_may_ask_for(asked: str, least: float | None
         "https://" + "a" * 2048,
     ],
 )  # fmt: skip
-async def test_what_is_no_url_of_a_webhook_is_refused(url: str):
+async def test_invalid_url_is_refused(url: str):
     async with client_of() as client:
         with pytest.raises(WebhookUrlRefusedException) as refused:
             await client.check(url)
@@ -158,7 +158,7 @@ async def test_what_is_no_url_of_a_webhook_is_refused(url: str):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::ffff:8.8.8.8", "fe80::1"])
-async def test_what_leads_inside_is_refused_unless_it_is_allowed(address: str):
+async def test_private_address_is_refused_unless_it_is_allowed(address: str):
     for addresses in ([address], ["1.1.1.1", address]):
         async with client_of(addresses, allow_private=False) as client:
             with pytest.raises(WebhookUrlRefusedException, match="not public"):

@@ -38,7 +38,7 @@ def adspower(http: httpx.AsyncClient, info: SandboxInfo) -> AdsPower:
     return AdsPower(http, info.adspower_url)
 
 
-async def test_it_tells_that_it_runs(adspower: AdsPower):
+async def test_status_says_that_the_app_runs(adspower: AdsPower):
     assert await adspower.get("/status") == {"code": 0, "msg": "success", "data": {}}
 
 
@@ -52,11 +52,11 @@ async def test_the_list_has_pages_and_ends_with_an_empty_one(adspower: AdsPower)
     assert len({row["user_id"] for row in rows}) == len(rows) >= 65
 
 
-async def test_a_page_has_one_row_unless_told(adspower: AdsPower):
+async def test_page_has_one_row_by_default(adspower: AdsPower):
     assert len((await adspower.list())["data"]["list"]) == 1
 
 
-async def test_one_profile_of_the_list(adspower: AdsPower, profile: ProfileInfo):
+async def test_list_finds_one_profile_by_id(adspower: AdsPower, profile: ProfileInfo):
     (row,) = (await adspower.list(user_id=profile.id))["data"]["list"]
     assert (row["user_id"], row["name"], row["remark"]) == (profile.id, profile.account, "")
     assert row["group_name"] == "sandbox"
@@ -64,7 +64,7 @@ async def test_one_profile_of_the_list(adspower: AdsPower, profile: ProfileInfo)
     assert (await adspower.list(user_id="unknown"))["data"]["list"] == []
 
 
-async def test_start_and_stop_a_browser(
+async def test_browser_is_started_and_stopped(
     adspower: AdsPower, http: httpx.AsyncClient, admin: SandboxAdmin, profile: ProfileInfo
 ):
     started = await adspower.start(profile.id)
@@ -125,7 +125,7 @@ async def test_no_address_starts_nothing(adspower: AdsPower, admin: SandboxAdmin
     assert await running(admin, profile.id) == []
 
 
-async def test_a_browser_that_dies_with_its_start(
+async def test_browser_that_dies_at_its_start_is_reported(
     adspower: AdsPower, admin: SandboxAdmin, profile: ProfileInfo
 ):
     await admin.set_fault("adspower.start", "start_then_kill", account=profile.account)
@@ -146,7 +146,7 @@ async def test_calls_are_counted_by_endpoint_and_account(
 
 
 @pytest.mark.parametrize(("kind", "code"), [("rate_limited", -1), ("status", -1)])
-async def test_its_faults_speak_its_language(
+async def test_faults_have_adspowers_shape(
     http: httpx.AsyncClient, info: SandboxInfo, admin: SandboxAdmin, kind: str, code: int
 ):
     await admin.set_fault("adspower.list", kind)

@@ -106,17 +106,17 @@ async def test_a_browser_that_dies_is_reaped_and_can_be_started_again(local: Loc
     assert (await local.start()).json()["wsUrl"] != first
 
 
-async def test_stop_of_one_that_never_ran(local: Local):
+async def test_stop_of_a_profile_that_never_ran_succeeds(local: Local):
     assert (await local.stop()).status_code == 204
 
 
-async def test_start_of_an_unknown_profile(http, info):
+async def test_start_of_an_unknown_profile_is_refused(http, info):
     body = {"profileId": "0" * 24, "sync": True}
     answer = await http.post(f"{info.gologin_local_url}/browser/start-profile", json=body)
     assert (answer.status_code, answer.text) == (404, "Profile deleted or not found")
 
 
-async def test_without_sync_the_answer_does_not_wait(local: Local):
+async def test_start_without_sync_does_not_wait(local: Local):
     assert (await local.start(sync=False)).json() == {"status": "success"}
 
     async def up() -> bool:
@@ -133,19 +133,19 @@ async def test_stop_during_a_start_wins(local: Local):
     assert await local.browsers() == []
 
 
-async def test_fault_no_ws_url(local: Local, admin: SandboxAdmin, profile):
+async def test_fault_no_ws_url_answers_without_an_address(local: Local, admin: SandboxAdmin, profile):
     await admin.set_fault("local.start", "no_ws_url", account=profile.account)
     assert (await local.start()).json() == {"status": "success"}
     assert await local.browsers() == []
 
 
-async def test_fault_start_then_kill(local: Local, admin: SandboxAdmin, profile):
+async def test_fault_start_then_kill_ends_the_browser(local: Local, admin: SandboxAdmin, profile):
     await admin.set_fault("local.start", "start_then_kill", account=profile.account)
     assert (await local.start()).json()["wsUrl"]
     assert await local.browsers() == []
 
 
-async def test_fault_start_hang_running(local: Local, admin: SandboxAdmin, profile):
+async def test_fault_start_hang_running_leaves_a_browser(local: Local, admin: SandboxAdmin, profile):
     await admin.set_fault("local.start", "start_hang_running", account=profile.account)
     waiting = asyncio.create_task(local.start())
     (browser,) = await eventually(local.browsers)
@@ -156,7 +156,9 @@ async def test_fault_start_hang_running(local: Local, admin: SandboxAdmin, profi
 
 
 @pytest.mark.parametrize("endpoint", ["provider.authorize", "provider.consent"])
-async def test_fault_kill_browser(local: Local, admin: SandboxAdmin, profile, authorize_url, endpoint):
+async def test_fault_kill_browser_ends_the_browser(
+    local: Local, admin: SandboxAdmin, profile, authorize_url, endpoint
+):
     await local.start()
     await admin.set_fault(endpoint, "kill_browser", account=profile.account)
     await admin.give_consent(authorize_url("AIOTT1"), profile.account)

@@ -46,7 +46,7 @@ async def test_a_wrong_authorize_url_shows_the_error_page(http, admin, profile, 
     assert 'data-testid="OAuth_Consent_Error_Detail"' in page.text
 
 
-async def test_signed_out_asks_to_log_in(http, authorize_url):
+async def test_page_for_a_signed_out_browser_asks_to_log_in(http, authorize_url):
     page = await http.get(authorize_url("AIOTT1"))
     assert 'data-testid="OAuth_Consent_Log_In_Button"' in page.text
 
@@ -82,7 +82,7 @@ async def test_a_page_can_be_answered_once_and_only_by_its_own_account(
     assert statuses == [403, 403, 200, 403]
 
 
-async def test_the_page_in_a_real_browser(
+async def test_page_works_in_a_real_browser(
     http, info, admin: SandboxAdmin, profile: ProfileInfo, authorize_url
 ):
     """Disabled until the data arrive, then a click, then the redirect: to an address where nothing listens."""

@@ -82,14 +82,14 @@ GENERAL = {
 
 
 @pytest.mark.parametrize("kind", GENERAL)
-async def test_general_answers(calls, admin: SandboxAdmin, profile, kind):
+async def test_general_faults_answer_as_described(calls, admin: SandboxAdmin, profile, kind):
     details, holds = GENERAL[kind]
     await admin.set_fault("gologin.profile", kind.split(" ")[0], account=profile.account, **details)
     assert holds(await calls[Endpoint.GOLOGIN_PROFILE]())
 
 
 @pytest.mark.parametrize("kind", ["drop", "drop_after"])
-async def test_a_dropped_connection(calls, admin: SandboxAdmin, profile, kind):
+async def test_dropped_connection_is_seen_by_the_client(calls, admin: SandboxAdmin, profile, kind):
     await admin.set_fault("gologin.profile", kind, account=profile.account, times=1)
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         await calls[Endpoint.GOLOGIN_PROFILE]()
@@ -154,7 +154,7 @@ PATHS = {"signed_out_redirect": "/i/flow/login", "locked": "/account/access"}
 
 
 @pytest.mark.parametrize("kind", PAGES)
-async def test_pages_in_place_of_consent(info, admin: SandboxAdmin, profile, authorize_url, kind):
+async def test_faults_show_pages_in_place_of_consent(info, admin: SandboxAdmin, profile, authorize_url, kind):
     await admin.set_fault("provider.authorize", kind, account=profile.account)
     cookies = await admin.sign_in(profile.account)
     async with httpx.AsyncClient(cookies=cookies, follow_redirects=True, trust_env=False) as browser:
@@ -169,13 +169,13 @@ async def redirect_query(admin: SandboxAdmin, url: str, account: str) -> dict[st
     return {name: values[0] for name, values in parse_qs(urlsplit(redirect).query).items()}
 
 
-async def test_declined_although_authorize_was_pressed(admin: SandboxAdmin, profile, authorize_url):
+async def test_fault_declines_although_authorize_was_pressed(admin: SandboxAdmin, profile, authorize_url):
     await admin.set_fault("provider.authorize", "declined", account=profile.account)
     answer = await redirect_query(admin, authorize_url("AIOTT1"), profile.account)
     assert answer == {"error": "access_denied", "state": "state-1"}
 
 
-async def test_wrong_state(admin: SandboxAdmin, profile, authorize_url):
+async def test_fault_answers_with_a_wrong_state(admin: SandboxAdmin, profile, authorize_url):
     await admin.set_fault("provider.authorize", "wrong_state", account=profile.account)
     answer = await redirect_query(admin, authorize_url("AIOTT1"), profile.account)
     assert answer["code"]
@@ -196,14 +196,18 @@ async def exchange(http: httpx.AsyncClient, info: SandboxInfo, code: str) -> dic
 @pytest.mark.parametrize(
     ("scope", "granted"), [(None, "tweet.read users.read"), ("users.read", "users.read")]
 )
-async def test_smaller_scope(http, info, admin: SandboxAdmin, profile, authorize_url, scope, granted):
+async def test_fault_grants_a_smaller_scope(
+    http, info, admin: SandboxAdmin, profile, authorize_url, scope, granted
+):
     await admin.set_fault("provider.authorize", "smaller_scope", account=profile.account, scope=scope)
     answer = await redirect_query(admin, authorize_url("AIOTT1"), profile.account)
     assert (await exchange(http, info, answer["code"]))["scope"] == granted
 
 
 @pytest.mark.parametrize("endpoint", ["provider.authorize", "provider.me"])
-async def test_wrong_account(http, info, admin: SandboxAdmin, profile, authorize_url, endpoint):
+async def test_fault_signs_in_a_wrong_account(
+    http, info, admin: SandboxAdmin, profile, authorize_url, endpoint
+):
     await admin.set_fault(endpoint, "wrong_account", account=profile.account)
     answer = await redirect_query(admin, authorize_url("AIOTT1"), profile.account)
     token = (await exchange(http, info, answer["code"]))["access_token"]

@@ -42,7 +42,7 @@ async def test_search_filters_by_name(http, info, bearer, profile: ProfileInfo):
     assert answer.json()["allProfilesCount"] == 1
 
 
-async def test_one_profile_and_the_user(http, info, bearer, profile: ProfileInfo):
+async def test_profile_and_user_are_shown(http, info, bearer, profile: ProfileInfo):
     found = await http.get(f"{info.gologin_api_url}/browser/{profile.id}", headers=bearer)
     assert found.json()["name"] == profile.account
     assert (await http.get(f"{info.gologin_api_url}/user", headers=bearer)).status_code == 200
@@ -84,7 +84,7 @@ async def test_profiles_can_be_renamed_replaced_and_removed(http, info, bearer, 
         assert answer.status_code == 404
 
 
-async def test_forty_thousand_profiles(http):
+async def test_sandbox_holds_forty_thousand_profiles(http):
     async with SandboxProcess(accounts=40_000) as sandbox:
         headers = {"authorization": f"Bearer {sandbox.info.gologin_api_token}"}
         last = await http.get(f"{sandbox.info.gologin_api_url}/browser/v2?page=1334", headers=headers)

@@ -30,7 +30,7 @@ def error_of(answer: httpx.Response) -> tuple[int, int]:
     return answer.status_code, answer.json()["errors"][0]["code"]
 
 
-async def test_from_the_request_token_to_the_invalidated_one(info, admin, profile: ProfileInfo):
+async def test_token_lives_from_request_to_invalidation(info, admin, profile: ProfileInfo):
     given = await authorize(info, admin, profile.account)
     assert given["screen_name"] == profile.account
     async with client(info, given["oauth_token"], given["oauth_token_secret"]) as caller:
@@ -120,13 +120,13 @@ async def test_a_request_token_is_spent_by_its_own_verifier_alone(info, admin, p
             await caller.fetch_access_token(url, verifier)
 
 
-async def test_declined_is_told_by_the_request_token(info, admin, profile: ProfileInfo):
+async def test_declined_consent_names_the_request_token(info, admin, profile: ProfileInfo):
     async with client(info) as caller:
         callback = await consent(admin, await authorize_url(caller, info), profile.account, cancel="Cancel")
         assert answer_in(callback) == {"kind": "oauth1", "denied": caller.token["oauth_token"]}
 
 
-async def test_the_page_is_answered_once_by_whom_it_was_shown_to(info, admin, profile: ProfileInfo):
+async def test_page_is_answered_once_by_the_account_that_saw_it(info, admin, profile: ProfileInfo):
     form_url = f"{info.provider_url}/oauth/authorize"
     async with client(info) as caller:
         url = await authorize_url(caller, info)

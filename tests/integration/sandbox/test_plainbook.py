@@ -63,13 +63,13 @@ async def who_am_i(info: SandboxInfo, access_token: str) -> httpx.Response:
         return await http.get(f"{info.plainbook_url}/me", headers=headers)
 
 
-async def test_it_is_announced(info: SandboxInfo, admin: SandboxAdmin):
+async def test_plainbook_is_announced(info: SandboxInfo, admin: SandboxAdmin):
     told = await admin.info()
     assert told.plainbook_url == info.plainbook_url == f"{info.provider_url}/plainbook"
     assert told.plainbook_app == info.plainbook_app
 
 
-async def test_tokens_of_an_hour_and_a_refresh_token_that_stays(client, browser, info, profile):
+async def test_tokens_live_an_hour_and_the_refresh_token_stays(client, browser, info, profile):
     token = await tokens_of(client, browser, info, profile.account)
     assert (token["expires_in"], token["scope"]) == (3600, "profile,posts,offline")
     first = token["refresh_token"]
@@ -123,7 +123,7 @@ async def test_a_decision_works_once_and_may_be_no(client, browser, info, profil
     assert [answer.status_code for answer in answers] == [303, 403]
 
 
-async def test_faults(client, browser, info, profile, admin: SandboxAdmin):
+async def test_plainbook_has_faults(client, browser, info, profile, admin: SandboxAdmin):
     url = authorize_url(client, info)
 
     async def shown(kind: str) -> httpx.Response:
@@ -139,14 +139,14 @@ async def test_faults(client, browser, info, profile, admin: SandboxAdmin):
 
 
 @pytest.mark.parametrize("part", ["client_id", "redirect_uri", "scope", "code_challenge_method"])
-async def test_a_wrong_request_is_told_in_a_page(client, browser, info, part: str):
+async def test_wrong_request_is_described_in_a_page(client, browser, info, part: str):
     url = httpx.URL(authorize_url(client, info)).copy_set_param(part, "<wrong>")
     page = await browser.get(url)
     assert '<p class="error">' in page.text
     assert "<wrong>" not in page.text
 
 
-async def test_somebody_signed_out_and_somebody_else(client, browser, info, profile):
+async def test_plainbook_asks_a_signed_out_or_wrong_account_to_log_in(client, browser, info, profile):
     url = authorize_url(client, info)
     ticket = ticket_in(await browser.get(url))
     async with httpx.AsyncClient(trust_env=False) as stranger:
@@ -157,7 +157,7 @@ async def test_somebody_signed_out_and_somebody_else(client, browser, info, prof
     assert page.status_code == 403
 
 
-async def test_its_grants_and_secrets_are_among_the_others(client, browser, info, profile, admin):
+async def test_plainbooks_grants_and_secrets_are_among_the_others(client, browser, info, profile, admin):
     token = await tokens_of(client, browser, info, profile.account)
     assert token["access_token"] in (await admin.issued()).access_tokens
     (grant,) = await admin.grants(profile.account)

@@ -44,20 +44,20 @@ async def test_a_stop_with_running_browsers_and_a_hanging_call_leaves_nothing(ht
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs Linux's parent-death signal")
-async def test_killed_without_warning_it_takes_its_browsers_along(http):
+async def test_killed_sandbox_takes_its_browsers_along(http):
     async with SandboxProcess(accounts=2) as sandbox:
         processes = await start_all(http, sandbox)
         os.kill(sandbox.pid, signal.SIGKILL)
         assert await all_gone(processes)
 
 
-async def test_a_child_that_cannot_start_tells_why():
+async def test_child_that_cannot_start_names_the_reason():
     with pytest.raises(SandboxStartError, match="--no-such-option"):
         async with SandboxProcess(arguments=("--no-such-option",)):
             pass
 
 
-async def test_fixed_values_for_a_deployment(monkeypatch: pytest.MonkeyPatch):
+async def test_sandbox_takes_fixed_values_for_a_deployment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SANDBOX_GOLOGIN_TOKEN", "fixed-token")
     monkeypatch.setenv("SANDBOX_AIOTT1_CLIENT_SECRET", "fixed-secret")
     arguments = ("--public-host", "localhost", "--aiott1-redirect-uri", "http://127.0.0.1:9/callback")

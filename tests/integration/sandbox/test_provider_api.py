@@ -53,7 +53,7 @@ class Client(AsyncOAuth2Client):
 
 
 @pytest.mark.parametrize("app_name", ["AIOTT1", "AIOTT2"])
-async def test_exchange_refresh_and_a_reuse_that_kills_the_chain(info, admin, profile: ProfileInfo, app_name):
+async def test_reused_refresh_token_kills_the_chain(info, admin, profile: ProfileInfo, app_name):
     async with Client(info, admin, app_name) as client:
         first = await client.authorize(profile.account)
         assert (first["token_type"], first["expires_in"]) == ("bearer", 7200)
@@ -117,7 +117,7 @@ async def test_a_code_expires(info, admin: SandboxAdmin, profile: ProfileInfo):
             await client.authorize(profile.account)
 
 
-async def test_an_access_token_expires_and_the_lifetime_is_told(
+async def test_access_token_expires_after_the_announced_lifetime(
     info, admin: SandboxAdmin, profile: ProfileInfo
 ):
     await admin.change_settings(access_token_seconds=0)
@@ -127,7 +127,7 @@ async def test_an_access_token_expires_and_the_lifetime_is_told(
         assert (await client.who_am_i(token["access_token"])).status_code == 401
 
 
-async def test_no_refresh_token_without_offline_access(info, admin, profile: ProfileInfo):
+async def test_grant_without_offline_access_has_no_refresh_token(info, admin, profile: ProfileInfo):
     async with Client(info, admin, "AIOTT1", scope="tweet.read users.read") as client:
         token = await client.authorize(profile.account)
         assert "refresh_token" not in token

@@ -62,7 +62,7 @@ async def is_free(database: Database, profile_id: str) -> bool:
 
 
 async def all_given_back(context: Context, database: Database, admin: SandboxAdmin, profile_id: str) -> bool:
-    nothing_runs = context.fleet.gologin.running_profiles == 0 and not context.fleet.gologin._slots.locked()
+    nothing_runs = context.fleet.gologin.running_profiles == 0 and not context.fleet.gologin.is_full
     return nothing_runs and await is_free(database, profile_id) and await running(admin, profile_id) == []
 
 
@@ -70,7 +70,7 @@ def ignore(_stage: SessionStage) -> None:
     pass
 
 
-async def test_it_runs_under_a_lease_and_is_stopped_at_the_end(
+async def test_profile_runs_under_a_lease_and_is_stopped_at_the_end(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):
     stages: list[SessionStage] = []
@@ -100,7 +100,7 @@ async def test_a_cookie_that_was_set_just_before_the_end_is_kept(
     assert cookie["value"] in [each["value"] for each in found if each["name"] == cookie["name"]]
 
 
-async def test_an_error_in_the_middle_stops_it(
+async def test_error_in_the_middle_stops_the_profile(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
 ):
     with pytest.raises(KeyError):
@@ -109,7 +109,7 @@ async def test_an_error_in_the_middle_stops_it(
     assert await all_given_back(sandbox_context, database, admin, known)
 
 
-async def test_a_cancellation_stops_it(
+async def test_cancellation_stops_the_profile(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, known: str
 ):
     entered = asyncio.Event()
@@ -136,7 +136,7 @@ async def test_a_browser_that_died_is_stopped_all_the_same(
     assert await all_given_back(sandbox_context, database, admin, known)
 
 
-async def test_one_more_than_the_slots_waits_and_says_so(
+async def test_profile_without_a_free_slot_waits_and_reports_it(
     sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str, second: str
 ):
     waits, stages = asyncio.Event(), []
@@ -152,12 +152,14 @@ async def test_one_more_than_the_slots_waits_and_says_so(
     async with open_context(sandbox_settings(max_concurrent_profiles=1)) as context:
         async with context.fleet.gologin.running_profile(known, report=ignore):
             task = asyncio.create_task(run_second(context))
-            await asyncio.wait_for(waits.wait(), 10)
+            async with asyncio.timeout(10):
+                await waits.wait()
             assert stages == [SessionStage.WAITING_FOR_SLOT]
             with pytest.raises(ConcurrentProfileLimitException):
                 async with context.fleet.gologin.running_profile(second, report=ignore, wait=False):
                     pass
-        assert await asyncio.wait_for(task, 30) == 1
+        async with asyncio.timeout(30):
+            assert await task == 1
         assert stages == [SessionStage.WAITING_FOR_SLOT, SessionStage.PROFILE_STARTING]
         assert await all_given_back(context, database, admin, second)
 
@@ -209,7 +211,8 @@ async def test_a_lost_lease_stops_the_browser_and_leaves_the_new_holders_lease(
                 async with database.transaction() as db:
                     row = await db.scalar(select(Profile).where(Profile.profile_id == known))
                     row.lease_token = "of-another-process"
-                await asyncio.wait_for(asyncio.Event().wait(), 20)
+                async with asyncio.timeout(20):
+                    await asyncio.Event().wait()
     assert await running(admin, known) == []
     async with database.reading() as db:
         assert await db.scalar(select(Profile.lease_token)) == "of-another-process"
@@ -245,7 +248,7 @@ async def test_a_start_that_fails_is_stopped_again(
 
 async def freed_by_the_sweep(context: Context, database: Database, admin: SandboxAdmin, known: str) -> None:
     """Not before the grace of a late browser is over; its slot is free at once."""
-    assert (context.fleet.gologin.running_profiles, context.fleet.gologin._slots.locked()) == (0, False)
+    assert (context.fleet.gologin.running_profiles, context.fleet.gologin.is_full) == (0, False)
     assert not await is_free(database, known)
     await eventually(context.fleet.gologin.stop_orphans)
     assert await all_given_back(context, database, admin, known)
@@ -292,7 +295,8 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
                 pass
 
         task = asyncio.create_task(work())
-        await asyncio.wait_for(starting.wait(), 20)
+        async with asyncio.timeout(20):
+            await starting.wait()
         await eventually(lambda: admin.requests(endpoint="local.start"))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -348,9 +352,7 @@ async def test_a_browser_with_an_unusable_address_that_cannot_be_stopped_is_quar
     assert row.quarantined_at is not None
 
 
-async def test_a_refused_start_says_it_in_gologins_words(
-    sandbox_context: Context, admin: SandboxAdmin, known: str
-):
+async def test_refused_start_has_gologins_message(sandbox_context: Context, admin: SandboxAdmin, known: str):
     body = {"status": "error", "message": "Profile is running on another device"}
     await admin.set_fault("local.start", "status", status=200, body=body)
     with pytest.raises(GoLoginAPIException, match="Profile is running on another device"):

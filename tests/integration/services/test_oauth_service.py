@@ -61,7 +61,7 @@ async def authorized(service: OAuthService, admin: SandboxAdmin, app: str, accou
 
 
 @pytest.mark.parametrize(("app", "rotates"), [("AIOTT1", True), ("PLAIN1", False)])
-async def test_a_whole_life_of_tokens(
+async def test_tokens_live_from_exchange_to_revocation(
     service: OAuthService, admin: SandboxAdmin, profile: ProfileInfo, app: str, rotates: bool
 ):
     first = await authorized(service, admin, app, profile.account)
@@ -103,7 +103,7 @@ async def test_a_form_is_a_token_answer(service: OAuthService, admin: SandboxAdm
     assert (tokens.expires_in, tokens.scopes) == (60, ("x", "y"))
 
 
-async def test_an_error_in_a_form_is_one(service: OAuthService, admin: SandboxAdmin):
+async def test_error_in_a_form_is_raised(service: OAuthService, admin: SandboxAdmin):
     headers = {"content-type": "application/x-www-form-urlencoded"}
     form = "error=invalid_grant&error_description=Too+old"
     await admin.set_fault("plainbook.token", "status", status=200, body=form, headers=headers, times=1)
@@ -182,7 +182,7 @@ async def test_the_secret_goes_where_the_provider_wants_it(
         ("unknown_word", TwitterAPIException),
     ],
 )
-async def test_an_error_under_http_200_is_one(
+async def test_error_under_http_200_is_raised(
     service: OAuthService, admin: SandboxAdmin, code: str, expected: type[Exception]
 ):
     await admin.set_fault("plainbook.token", "status", status=200, body={"error": code}, times=1)
@@ -232,7 +232,7 @@ async def test_a_path_may_go_through_a_list(
         await client.me(api, "token")
 
 
-async def test_without_a_revocation_endpoint_nothing_is_sent(
+async def test_revocation_without_an_endpoint_sends_nothing(
     http: httpx.AsyncClient,
     service: OAuthService,
     providers: dict[str, OAuthProvider],

@@ -29,7 +29,7 @@ def test_the_wait_that_is_asked_for_is_kept_up_to_the_limit(header: str, seconds
 @pytest.mark.parametrize(
     "header", [None, "", "wait", "wait=", "wait=-1", "wait=1.5", "wait=x", "await=30", "wait=1e3"]
 )
-def test_any_other_preference_is_no_wait(header: str | None):
+def test_other_preference_is_no_wait(header: str | None):
     assert _preferred_wait(context, header) == 0
 
 

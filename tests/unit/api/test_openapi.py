@@ -78,7 +78,7 @@ def test_exceptions_use_codes_of_the_enum(document: dict[str, Any]):
     assert set(document[CODES]) <= set(ErrorCode)
 
 
-def test_the_checked_in_one_is_what_the_code_says(capsys: pytest.CaptureFixture[str]):
+def test_checked_in_file_is_what_the_code_says(capsys: pytest.CaptureFixture[str]):
     assert openapi.main(["--check"]) == 0, capsys.readouterr().err
 
 

@@ -69,7 +69,7 @@ def test_every_class_is_compared():
         assert _fields_of(kind).keys() - _fields_of(answers.Event).keys() == added
 
 
-def test_what_is_new_in_an_answer_does_no_harm_and_what_is_missing_is_told():
+def test_new_field_is_ignored_and_missing_field_is_an_error():
     row = {"row": 1, "account_id": "anna", "api_app": "A", "existing": False, "of_tomorrow": 1}
     assert built(answers.BatchRow, row).error is None
     for broken in ({**row, "row": None}, {}, None, [row]):
@@ -77,7 +77,7 @@ def test_what_is_new_in_an_answer_does_no_harm_and_what_is_missing_is_told():
             built(answers.BatchRow, broken)
 
 
-def test_it_needs_httpx_and_nothing_else():
+def test_client_needs_httpx_and_nothing_else():
     needed = set()
     for file in (ROOT / "app" / "client").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -104,7 +104,7 @@ def test_a_service_that_goes_away_once_it_was_seen_is_a_wait_that_ends(
         ended(call(client, argument, timeout=5), clock, said(seen), said(None, 403, "FORBIDDEN"))
 
 
-def test_a_service_that_lets_nobody_wait_is_not_asked_all_the_time(client: Calls, clock: Clock):
+def test_service_without_waits_is_not_polled_without_pause(client: Calls, clock: Clock):
     flow, asked = Calls.wait(client, "s", timeout=1.5), 0
     with pytest.raises(WaitTimeout):
         step = next(flow)
@@ -116,7 +116,7 @@ def test_a_service_that_lets_nobody_wait_is_not_asked_all_the_time(client: Calls
     assert (asked, clock.now) == (3, 1.5)
 
 
-def test_what_was_asked_for_is_seen(client: Calls, clock: Clock):
+def test_timeout_carries_the_session_seen_last(client: Calls, clock: Clock):
     with pytest.raises(WaitTimeout) as late:
         ended(Calls.authorize_and_wait(client, "anna", "A", timeout=5), clock, said(SESSION), GONE)
     assert late.value.seen.session_id == SESSION["session_id"]
@@ -164,7 +164,7 @@ def test_a_failed_verification_forgets_the_token_too(client: Calls, clock: Clock
     assert asks(Calls.token(client, "anna", "A"))
 
 
-def test_all_who_wait_for_a_token_get_the_error_of_the_one_who_asks(client: Calls):
+def test_waiters_for_a_token_get_the_error_of_the_caller_that_asks(client: Calls):
     first, more = Calls.token(client, "anna", "A"), [Calls.token(client, "anna", "A") for _ in range(3)]
     demanding, modest = Calls.token(client, "anna", "A", min_ttl=9), Calls.token(client, "anna", "A")
     assert [asks(flow) for flow in (first, *more, demanding)] == [True, False, False, False, False]
@@ -181,7 +181,7 @@ def test_all_who_wait_for_a_token_get_the_error_of_the_one_who_asks(client: Call
     assert asks(modest), "who comes later asks anew"
 
 
-def test_an_error_of_one_who_asked_for_more_is_no_one_elses(client: Calls):
+def test_error_of_a_stricter_request_is_not_shared(client: Calls):
     demanding, modest = Calls.token(client, "anna", "A", min_ttl=9), Calls.token(client, "anna", "A")
     assert [asks(demanding), asks(modest)] == [True, False]
     with pytest.raises(ServiceError, match="TOKEN_EXPIRED"):
@@ -189,7 +189,7 @@ def test_an_error_of_one_who_asked_for_more_is_no_one_elses(client: Calls):
     assert asks(modest)
 
 
-def test_one_who_gives_up_asking_leaves_it_to_the_next(client: Calls):
+def test_caller_that_gives_up_leaves_the_request_to_the_next(client: Calls):
     first, second = Calls.token(client, "anna", "A"), Calls.token(client, "anna", "A")
     assert [asks(first), asks(second)] == [True, False]
     first.close()

@@ -75,7 +75,7 @@ def cases() -> dict[str, tuple[dict[str, str], bytes, bool]]:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_it_takes_what_the_library_takes(case: str):
+def test_verification_agrees_with_the_library(case: str):
     headers, body, is_good = cases()[case]
     assert (ours(NEW, headers, body), library(NEW, headers, body)) == (is_good, is_good)
 
@@ -120,13 +120,13 @@ def test_a_trial_is_an_event_too():
 @pytest.mark.parametrize(
     "body", [b"[]", b"null", b"{", b'{"type": 1}', b'{"type": "a", "timestamp": "x", "data": {"id": 1}}']
 )
-def test_what_is_signed_and_no_event_is_refused(body: bytes):
+def test_signed_body_that_is_no_event_is_refused(body: bytes):
     with pytest.raises(WebhookRefused, match="no event"):
         verify_webhook(NEW, signed(body=body), body)
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_not Base64 in any way: €"])
-def test_a_secret_that_is_none_is_not_shown(secret: Any):
+def test_invalid_secret_is_not_shown(secret: Any):
     with pytest.raises(ValueError, match="whsec_ and Base64") as caught:
         verify_webhook(secret, signed(), BODY)
     assert not secret or secret.removeprefix("whsec_") not in str(caught.value) or secret == "whsec_"

@@ -30,7 +30,7 @@ def of(networks: list[IPv4Network] | list[IPv6Network]) -> st.SearchStrategy[str
 
 
 @given(of(PRIVATE_V4) | of(PRIVATE_V6))
-def test_what_is_not_of_the_internet_is_refused(address: str):
+def test_private_address_is_not_public(address: str):
     assert not is_public(address)
 
 
@@ -40,7 +40,7 @@ def test_an_ipv4_address_is_judged_by_its_range(address: IPv4Address):
 
 
 @given(st.ip_addresses() | st.ip_addresses(network="2000::/3"))
-def test_what_the_standard_library_knows_as_special_is_refused_too(address: IPv4Address | IPv6Address):
+def test_special_address_of_the_standard_library_is_not_public(address: IPv4Address | IPv6Address):
     if not address.is_global or address.is_multicast or address.is_reserved:
         assert not is_public(str(address))
 
@@ -61,7 +61,7 @@ def test_machines_of_the_internet_are_public(address: str):
 @pytest.mark.parametrize(
     "address", ["fe80::1%lo", "2606:4700:4700::1111%lo", "192.0.0.192", "::ffff:1.1.1.1"]
 )
-def test_nothing_is_public_by_its_zone_or_its_notation(address: str):
+def test_zone_or_notation_makes_no_address_public(address: str):
     assert not is_public(address)
 
 

@@ -24,11 +24,11 @@ def test_the_preview_of_an_object_is_not_kept():
 
 
 @pytest.mark.parametrize("kind", ["log", "warning", "info", "debug"])
-def test_what_is_no_error_is_not_kept(kind: str):
+def test_message_that_is_no_error_is_not_kept(kind: str):
     assert error_line(called({"value": "x"}, kind=kind)) is None
 
 
-def test_an_exception_and_a_failed_load():
+def test_exception_and_failed_load_are_errors():
     details = {"text": "Uncaught", "exception": {"description": "Error: late"}, "url": "http://h/"}
     thrown = {"method": "Runtime.exceptionThrown", "params": {"exceptionDetails": details}}
     entry = {"level": "error", "text": "Failed to load resource", "url": "http://h/x"}

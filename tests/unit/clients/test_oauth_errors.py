@@ -151,7 +151,7 @@ def test_a_who_am_i_that_cannot_be_read_says_field_what_came_and_what_was_expect
     assert "secret-value" not in str(caught.value)
 
 
-def test_a_page_in_place_of_json_is_told_by_its_length():
+def test_page_in_place_of_json_is_described_by_its_length():
     with pytest.raises(
         TwitterAPIException, match="the body must be a JSON object, and text of length 6 came"
     ):

@@ -49,7 +49,7 @@ def test_an_address_on_an_allowed_host_is_taken(ws_url: str, hosts: tuple[str, .
         "",
     ],
 )
-def test_any_other_address_is_refused(ws_url: str) -> None:
+def test_address_on_another_host_is_refused(ws_url: str) -> None:
     with pytest.raises(ValueError, match="the browser's address"):
         checked_ws_url(ws_url, api_url="http://app.example:36912", hosts=())
 

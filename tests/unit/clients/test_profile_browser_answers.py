@@ -175,7 +175,7 @@ def assert_usable(result: object) -> None:
         assert isinstance(result, bool | None)
 
 
-async def judge(ask: Ask, client: ProfileBrowserClient, error: type[GoLoginAPIException]) -> None:
+async def check_answer(ask: Ask, client: ProfileBrowserClient, error: type[GoLoginAPIException]) -> None:
     try:
         assert_usable(await ask(client))
     except GoLoginAPIException as raised:
@@ -207,7 +207,7 @@ async def test_any_answer_of_gologin_is_usable_or_one_of_our_errors(
             api_timeout=5,
             stop_timeout=5,
         )
-        await judge(ask, client, GoLoginAPIException)
+        await check_answer(ask, client, GoLoginAPIException)
     if status == 429 and ask in (list_page, exists, check):
         assert not gate.is_open
 
@@ -222,7 +222,7 @@ async def test_any_answer_of_adspower_is_usable_or_one_of_our_errors(
         client = AdsPowerClient(
             http=http, base_url="http://127.0.0.1:50325", api_timeout=5, stop_timeout=5, spacing=0
         )
-        await judge(ask, client, AdsPowerAPIException)
+        await check_answer(ask, client, AdsPowerAPIException)
 
 
 @pytest.mark.parametrize("field", ["message", "error"])

@@ -101,7 +101,7 @@ def test_a_refusal_names_the_longest_limit_that_is_spent(
         (SHORT | USER_DAY, (0, 900)),
     ],
 )
-def test_the_calls_that_an_app_has_left(headers: dict[str, str], left: tuple[int, float] | None):
+def test_headers_give_the_calls_that_an_app_has_left(headers: dict[str, str], left: tuple[int, float] | None):
     read = rate_limit_in(Headers(headers), now=NOW)
     assert read == (left and RateLimit(left[0], NOW + left[1]))
 

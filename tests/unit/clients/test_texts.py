@@ -28,20 +28,20 @@ def test_no_part_of_a_secret_is_left_wherever_it_stands(before: int, after: str)
     assert len(words) <= 500
 
 
-def test_nothing_is_said_in_words():
+def test_empty_message_is_described_in_words():
     assert error_words(" <p></p> ", secret="") == "no message"
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_what_is_stored_can_be_stored(text: str):
+def test_stored_text_can_be_stored(text: str):
     kept = storable(text)
     assert "\x00" not in kept
     assert kept.encode().decode() == kept == kept.strip()
 
 
-def test_what_can_be_stored_stays():
+def test_storable_text_stays():
     assert storable(" 🦊 Ärger\n") == "🦊 Ärger"
 
 
-def test_what_is_stored_holds_nothing_that_no_reader_sees():
+def test_stored_text_holds_no_invisible_characters():
     assert storable("\ufeff Sh\u200bop\u202e 1\x00\ud800 ") == "Shop 1"

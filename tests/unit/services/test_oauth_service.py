@@ -52,7 +52,7 @@ def service(http: httpx.AsyncClient) -> OAuthService:
     )
 
 
-def test_the_challenge_of_the_rfcs_appendix_b():
+def test_challenge_is_that_of_the_rfcs_appendix_b():
     verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
     assert _challenge(verifier) == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 
@@ -99,11 +99,13 @@ async def test_another_providers_url_is_made_of_its_description(service: OAuthSe
         ("OTHER2", ("submit",)),
     ],
 )
-def test_an_apps_own_scopes_or_else_its_providers(service: OAuthService, app: str, scopes: tuple[str, ...]):
+def test_app_requests_its_own_scopes_or_else_its_providers(
+    service: OAuthService, app: str, scopes: tuple[str, ...]
+):
     assert service.app(app).scopes == scopes
 
 
-async def test_no_scope_is_asked_for_where_neither_names_one(http: httpx.AsyncClient):
+async def test_url_has_no_scope_where_neither_app_nor_provider_names_one(http: httpx.AsyncClient):
     app = OAuthApp(client_id="id", redirect_uri="http://localhost", provider="other")
     provider = replace(OTHER, default_scopes=())
     service = OAuthService(
@@ -132,7 +134,7 @@ async def test_state_and_verifier_are_new_each_time(service: OAuthService):
     assert len({request.code_verifier.get_secret_value() for request in requests}) == 20
 
 
-async def test_an_unknown_app_is_told_with_those_that_exist(service: OAuthService):
+async def test_unknown_app_is_refused_with_the_known_ones(service: OAuthService):
     known = "'NOPE'; the configured ones are: AIOTT1, AIOTT2, OTHER1, OTHER2"
     for call in (service.app, service.consent_page):
         with pytest.raises(UnknownApiAppException, match=known):

@@ -15,7 +15,7 @@ ring = KeyRing({"old": OLD})
 
 
 @given(st.text(), st.text(min_size=1))
-def test_what_was_sealed_opens(plaintext: str, place: str):
+def test_sealed_value_opens(plaintext: str, place: str):
     assert ring.decrypt(ring.encrypt(plaintext, associated_data=place), associated_data=place) == plaintext
 
 
@@ -81,7 +81,7 @@ def test_the_keys_are_known_by_their_ids_the_writing_one_first():
 
 
 @pytest.mark.parametrize("value", ["", "plain-token", f"{'x' * 33}:AAAA", "with space:AAAA", ":AAAA"])
-def test_what_looks_like_no_stored_value_has_no_key_id(value: str):
+def test_value_of_another_form_has_no_key_id(value: str):
     """It may be a token in clear, and is not shown."""
     assert key_id_of(value) is None
 

@@ -55,6 +55,6 @@ def test_a_changed_cursor_is_refused(data: st.DataObject):
 
 
 @given(st.text())
-def test_what_is_no_cursor_is_refused(text: str):
+def test_malformed_cursor_is_refused(text: str):
     with pytest.raises(InvalidCursorException):
         Cursors([OLD]).read(text, reader="team-a", of="events", filters=FILTERS)

@@ -44,7 +44,9 @@ def every_exception() -> list[type[AppException]]:
 
 
 @pytest.mark.parametrize(("error", "code", "status", "sentence"), CONTRACT, ids=[row[1] for row in CONTRACT])
-def test_the_contract(error: AppException, code: str, status: int, sentence: str):
+def test_errors_have_the_codes_and_statuses_of_the_contract(
+    error: AppException, code: str, status: int, sentence: str
+):
     assert (error.error_code, error.status_code) == (code, status)
     assert error.message.startswith(sentence)
     assert str(error) == error.message

@@ -17,7 +17,7 @@ def test_requests_patterns_and_profiles_give_the_same_account(value: str):
 @pytest.mark.parametrize(
     "value", ["", "@", "@@ann", "ann\x00l", "ann l", "a" * 65, "ünn", "\u212aann", "\uff41nn"]
 )
-def test_what_no_account_can_be_called_is_refused_and_no_look_alike_is_taken(value: str):
+def test_impossible_handle_and_look_alike_are_refused(value: str):
     with pytest.raises(ValueError, match="must be an account's handle"):
         normalize_handle(value)
     assert RULE.owner_of("", {"notes": f"account={value}"}) == NOBODY

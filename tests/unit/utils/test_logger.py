@@ -59,7 +59,7 @@ def test_a_value_whose_key_names_a_secret_is_masked(log_lines: LogLines, key: st
     assert only(log_lines())[key] == "[masked]"
 
 
-def test_what_only_sounds_secret_is_shown(log_lines: LogLines):
+def test_value_whose_key_only_sounds_secret_is_shown(log_lines: LogLines):
     get_logger("x").info("event", token_type="bearer", token_expires_at="2026", error_code="E")
     line = only(log_lines())
     assert (line["token_type"], line["token_expires_at"], line["error_code"]) == ("bearer", "2026", "E")

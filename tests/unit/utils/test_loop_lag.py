@@ -17,7 +17,7 @@ async def test_a_blocked_loop_is_seen():
     assert lag.snapshot().max_ms >= 45
 
 
-def test_nothing_measured_is_no_lag():
+def test_meter_without_measurements_has_no_lag():
     assert LoopLag(tick=1).snapshot().max_ms == 0
 
 

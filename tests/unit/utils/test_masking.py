@@ -68,7 +68,7 @@ def test_a_secret_without_a_name_is_known_by_its_look(length: int):
         "<a href='mailto:anna@example.com'>",
     ],
 )
-def test_what_an_operator_needs_stays(text: str):
+def test_text_that_an_operator_needs_stays(text: str):
     assert mask_text(text) == text
 
 

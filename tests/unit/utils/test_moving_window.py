@@ -4,7 +4,7 @@ from app.utils.moving_window import MovingWindow
 from tests.fixtures.clocks import Clock
 
 
-def test_what_is_a_minute_old_does_not_count():
+def test_entry_of_a_minute_ago_does_not_count():
     clock = Clock()
     window = MovingWindow(clock=clock)
     for seconds in (0, 20, 0):
@@ -16,14 +16,14 @@ def test_what_is_a_minute_old_does_not_count():
     clock.now += 20
     assert (window.count("a"), window.until_less("a")) == (0, 0)
     assert (window.count("b"), window.until_less("b")) == (0, 0)
-    assert not window._times
+    assert window.size == 0
 
 
-def test_it_remembers_only_so_many_names_those_of_late():
+def test_window_remembers_a_limited_number_of_recent_names():
     window = MovingWindow(max_names=10)
     for number in range(100):
         window.add(f"{number}")
         window.add("often")
-    assert len(window._times) == 10
+    assert window.size == 10
     assert window.count("often") == 100
     assert (window.count("90"), window.count("91")) == (0, 1)

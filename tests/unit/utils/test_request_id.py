@@ -20,12 +20,12 @@ def test_a_harmless_id_is_kept(value: str):
 @pytest.mark.parametrize(
     "value", [None, "", " ", "a b", "x" * 129, "a\n", "a\r\nX-Other: 1", '"', "é", "a/b"]
 )
-def test_any_other_is_replaced(value: str | None):
+def test_invalid_id_is_replaced(value: str | None):
     assert uuid.UUID(accept_request_id(value)).version == 4
 
 
 @given(st.text())
-def test_what_is_accepted_is_accepted_again(value: str):
+def test_accepted_id_is_accepted_again(value: str):
     accepted = accept_request_id(value)
     assert accept_request_id(accepted) == accepted
     assert accepted.isprintable()

@@ -50,7 +50,7 @@ async def test_the_last_error_is_raised_when_the_attempts_are_used_up():
 @pytest.mark.parametrize(
     "error", [GoLoginAPIException(401, "bad token", retryable=False), AppException(), ValueError("a bug")]
 )
-async def test_any_other_error_is_raised_at_once(error: Exception):
+async def test_other_error_is_raised_at_once(error: Exception):
     call = Call(error)
     with pytest.raises(type(error)):
         await call()

@@ -44,7 +44,7 @@ async def test_an_error_is_passed_on():
         await run_shielded(work())
 
 
-async def test_cancelled_twice_the_work_still_ends_and_the_cancellation_goes_on():
+async def test_work_cancelled_twice_still_ends_and_the_cancellation_continues():
     started, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -81,7 +81,7 @@ async def test_a_cancellation_is_not_replaced_by_an_error_of_the_work():
         await task
 
 
-async def test_work_that_many_ask_for_is_done_once_and_outlives_who_asked_first():
+async def test_shared_work_is_done_once_and_outlives_its_first_caller():
     flight: SingleFlight[str, int] = SingleFlight()
     begun, go_on = 0, asyncio.Event()
 

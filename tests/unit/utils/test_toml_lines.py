@@ -51,7 +51,7 @@ x = 2
     ],
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_where_a_key_stands(path: Path, line: int, newline: str):
+def test_key_lines_gives_the_line_of_each_key(path: Path, line: int, newline: str):
     text = TEXT.replace("\n", newline)
     tomllib.loads(text)
     assert line_of(key_lines(text), path) == line
@@ -64,5 +64,5 @@ def test_text_that_only_looks_like_a_key_is_none():
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only this", "x = 1"])
-def test_short_documents(text: str):
+def test_short_documents_are_read(text: str):
     assert key_lines(text)[()] == 1

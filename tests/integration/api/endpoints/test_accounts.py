@@ -12,7 +12,7 @@ from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_session, new_tokens
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 
 APP = {"api_app": "AIOTT1"}
 ROUTES = [
@@ -37,8 +37,8 @@ async def quiet_api(open_api: OpenApi, sandbox_settings) -> AsyncIterator[Api]:
 
 
 @pytest_asyncio.fixture
-async def account(quiet_api: Api, admin: SandboxAdmin, profile: ProfileInfo) -> Chain:
-    chain = Chain(quiet_api.context, admin, profile.account)
+async def account(quiet_api: Api, admin: SandboxAdmin, profile: ProfileInfo) -> TokenChain:
+    chain = TokenChain(quiet_api.context, admin, profile.account)
     await chain.authorize()
     return chain
 
@@ -52,7 +52,7 @@ async def call(api: Api, method: str, path: str, account: str, **more):
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 async def test_every_route_wants_its_scope(
-    quiet_api: Api, account: Chain, method: str, path: str, scope: Scope
+    quiet_api: Api, account: TokenChain, method: str, path: str, scope: Scope
 ):
     others = await quiet_api.key(*(set(Scope) - {scope, Scope.ADMIN}), name="others")
     mine = await quiet_api.key(scope, name="mine")
@@ -65,10 +65,10 @@ async def test_every_route_wants_its_scope(
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
 
 
-async def test_a_token_is_handed_out(quiet_api: Api, account: Chain):
+async def test_a_token_is_handed_out(quiet_api: Api, account: TokenChain):
     answer = await call(quiet_api, "GET", "/accounts/{}/token", f"@{account.account.upper()}")
     data = answered(answer)
-    tokens, row = await account.tokens(), await account.living_row()
+    tokens, row = await account.tokens(), await account.active_row()
     assert data == {
         "account_id": account.account,
         "api_app": "AIOTT1",
@@ -83,7 +83,9 @@ async def test_a_token_is_handed_out(quiet_api: Api, account: Chain):
     assert tokens.refresh_token.get_secret_value() not in answer.text
 
 
-async def test_a_token_of_oauth1_comes_with_its_secret_and_is_not_refreshed(quiet_api: Api, account: Chain):
+async def test_a_token_of_oauth1_comes_with_its_secret_and_is_not_refreshed(
+    quiet_api: Api, account: TokenChain
+):
     account.app = "AIOTT4"
     await account.authorize()
     place = {"params": {"api_app": account.app}}
@@ -102,7 +104,7 @@ async def test_a_token_of_oauth1_comes_with_its_secret_and_is_not_refreshed(quie
         assert not [secret for secret in (await account.admin.issued()).all() if secret in answer.text]
 
 
-async def test_a_longer_life_may_be_asked_for(quiet_api: Api, account: Chain):
+async def test_a_longer_life_may_be_asked_for(quiet_api: Api, account: TokenChain):
     await account.change(token_expires_at=utc_now() + timedelta(seconds=300))
     path = "/accounts/{}/token"
     answered(await call(quiet_api, "GET", path, account.account, params={"min_ttl": 100}))
@@ -114,7 +116,7 @@ async def test_a_longer_life_may_be_asked_for(quiet_api: Api, account: Chain):
         assert "min_ttl" in refused(answer, 422, "INVALID_REQUEST")
 
 
-async def test_lists_and_views_never_show_a_token(quiet_api: Api, account: Chain):
+async def test_lists_and_views_never_show_a_token(quiet_api: Api, account: TokenChain):
     await account.get_access_token(force=True)
     secrets = (await account.admin.issued()).all()
     listed = await quiet_api.client.get("/accounts", params={"text": account.account})
@@ -135,8 +137,8 @@ async def test_lists_and_views_never_show_a_token(quiet_api: Api, account: Chain
 
 async def test_accounts_are_listed_by_filter_order_and_page(quiet_api: Api):
     for name, app in (("bob", "AIOTT1"), ("alice", "AIOTT1"), ("alice", "AIOTT2")):
-        await Chain(quiet_api.context, None, name, app).store(new_tokens())
-    await Chain(quiet_api.context, None, "bob").change(status=CredentialStatus.REVOKING)
+        await TokenChain(quiet_api.context, None, name, app).store(new_tokens())
+    await TokenChain(quiet_api.context, None, "bob").change(status=CredentialStatus.REVOKING)
 
     async def names(**params: object) -> list[str]:
         answer = await quiet_api.client.get("/accounts", params=params)
@@ -155,7 +157,7 @@ async def test_accounts_are_listed_by_filter_order_and_page(quiet_api: Api):
     assert "sort" in refused(answer, 422, "INVALID_REQUEST")
 
 
-async def test_who_am_i(quiet_api: Api, account: Chain):
+async def test_verify_reports_whose_token_it_is(quiet_api: Api, account: TokenChain):
     data = answered(await call(quiet_api, "POST", "/accounts/{}/verify", account.account))
     assert (data["username"], data["is_same_account"]) == (account.account, True)
     await account.admin.set_fault("provider.me", "wrong_account", times=1, account=account.account)
@@ -178,7 +180,7 @@ async def test_the_app_must_be_named(quiet_api: Api, method: str, path: str):
 
 @pytest.mark.parametrize(("method", "path"), ABOUT_A_TOKEN[:3])
 async def test_a_broken_chain_names_the_session_of_its_repair(
-    quiet_api: Api, account: Chain, add_profile: AddRow, add: AddRow, method: str, path: str
+    quiet_api: Api, account: TokenChain, add_profile: AddRow, add: AddRow, method: str, path: str
 ):
     await account.change(status=CredentialStatus.REAUTHORIZATION_REQUIRED)
     answer = await call(quiet_api, method, path, account.account)
@@ -192,8 +194,8 @@ async def test_a_broken_chain_names_the_session_of_its_repair(
 
 
 @pytest.mark.parametrize(("method", "path"), ABOUT_A_TOKEN[:3])
-async def test_what_is_being_revoked_is_not_handed_out(
-    quiet_api: Api, account: Chain, method: str, path: str
+async def test_token_that_is_being_revoked_is_not_handed_out(
+    quiet_api: Api, account: TokenChain, method: str, path: str
 ):
     await account.admin.set_fault("provider.revoke", "drop", account=account.account)
     data = answered(await call(quiet_api, "DELETE", "/accounts/{}/token", account.account))
@@ -204,7 +206,7 @@ async def test_what_is_being_revoked_is_not_handed_out(
     assert (data, await account.usable_grants()) == ({"status": "revoked"}, 0)
 
 
-async def test_an_expired_token_that_cannot_be_refreshed_now(quiet_api: Api, account: Chain):
+async def test_expired_token_that_cannot_be_refreshed_now_is_refused(quiet_api: Api, account: TokenChain):
     await account.admin.set_fault("provider.token", "rate_limited", seconds=100, account=account.account)
     await account.make_due(lives_for=-1)
     answer = await call(quiet_api, "GET", "/accounts/{}/token", account.account)
@@ -214,7 +216,7 @@ async def test_an_expired_token_that_cannot_be_refreshed_now(quiet_api: Api, acc
     refused(answer, 429, "APP_LIMITED")
 
 
-async def test_a_refresh_that_fails_says_why(quiet_api: Api, account: Chain):
+async def test_a_refresh_that_fails_says_why(quiet_api: Api, account: TokenChain):
     await account.admin.set_fault("provider.token", "status", status=402, times=1, account=account.account)
     answer = await call(quiet_api, "POST", "/accounts/{}/refresh", account.account)
     refused(answer, 502, "CREDITS_DEPLETED")

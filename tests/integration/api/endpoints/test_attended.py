@@ -33,7 +33,7 @@ async def test_a_session_that_needs_attention_is_resumed(quiet_api: Api):
     refused(await quiet_api.client.post("/authorize/unknown/resume"), 404, "SESSION_NOT_FOUND")
 
 
-async def test_what_is_asked_for_reaches_the_job(quiet_api: Api):
+async def test_requested_consent_and_timeouts_reach_the_job(quiet_api: Api):
     steps = {"profile_start": 5, "attach": 0.5, "page_load": 2.5, "consent_button": 3, "callback": 4}
     body = BODY | {"consent": "attended", "stage_timeouts": steps}
     made = answered(await quiet_api.client.post("/authorize", json=body), 202)
@@ -55,5 +55,5 @@ async def test_what_is_asked_for_reaches_the_job(quiet_api: Api):
         {"stage_timeouts": 5},
     ],
 )
-async def test_anything_else_is_refused(quiet_api: Api, more: dict[str, Any]):
+async def test_unknown_consent_and_timeouts_are_refused(quiet_api: Api, more: dict[str, Any]):
     refused(await quiet_api.client.post("/authorize", json=BODY | more), 422, "INVALID_REQUEST")

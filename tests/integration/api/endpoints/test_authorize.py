@@ -111,7 +111,7 @@ async def test_an_account_is_found_however_it_is_spelt(api: Api, account_id: str
         ("s3cret", 422, "INVALID_REQUEST", "body: "),
     ],
 )
-async def test_a_body_that_says_something_wrong(
+async def test_invalid_body_is_refused(
     api: Api, database: Database, body: object, status: int, code: str, said: str
 ):
     sentence = refused(await api.client.post("/authorize", json=body), status, code)
@@ -123,7 +123,7 @@ async def test_a_body_that_says_something_wrong(
 @pytest.mark.parametrize(
     "content", [b"{", b"", b"not json s3cret", b'{"account_id": "alice",}', b"\xff\xfe", b"[" * 5000]
 )
-async def test_a_body_that_is_no_json(api: Api, database: Database, content: bytes):
+async def test_body_that_is_no_json_is_refused(api: Api, database: Database, content: bytes):
     response = await api.client.post(
         "/authorize", content=content, headers={"Content-Type": "application/json"}
     )
@@ -141,7 +141,7 @@ async def chunks(total: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["with-length", "chunked"])
-async def test_a_body_over_64_kib(api: Api, database: Database, announced: bool):
+async def test_body_over_64_kib_is_refused(api: Api, database: Database, announced: bool):
     content = b"".join([chunk async for chunk in chunks(64 * 1024)]) if announced else chunks(64 * 1024)
     response = await api.client.post(
         "/authorize", content=content, headers={"Content-Type": "application/json"}
@@ -152,7 +152,7 @@ async def test_a_body_over_64_kib(api: Api, database: Database, announced: bool)
 
 @pytest.mark.parametrize("key", [None, "", "wrong", "gla_00000000_wrong"])
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_no_or_a_wrong_key(api: Api, database: Database, key: str | None, method: str):
+async def test_missing_or_wrong_key_is_refused(api: Api, database: Database, key: str | None, method: str):
     del api.client.headers["X-API-Key"]
     headers = {} if key is None else {"X-API-Key": key}
     url = "/authorize" if method == "POST" else f"/authorize/{UNKNOWN}"
@@ -170,7 +170,7 @@ async def test_a_made_key_opens_and_signs_the_session(api: Api, database: Databa
         assert await db.scalar(query) == "own"
 
 
-async def test_an_expired_key(api: Api, database: Database):
+async def test_expired_key_is_refused(api: Api, database: Database):
     headers = await api.key(Scope.AUTHORIZE)
     async with database.transaction() as db:
         await db.execute(update(ApiKey).values(expires_at=utc_now() - timedelta(seconds=1)))
@@ -178,7 +178,7 @@ async def test_an_expired_key(api: Api, database: Database):
     assert await written(database) == (0, 0)
 
 
-async def test_a_key_without_the_scope(api: Api, database: Database):
+async def test_key_without_the_scope_is_refused(api: Api, database: Database):
     headers = await api.key(Scope.TOKENS_READ)
     for method, url in (("POST", "/authorize"), ("GET", f"/authorize/{UNKNOWN}")):
         response = await api.client.request(method, url, json=BODY, headers=headers)
@@ -187,21 +187,21 @@ async def test_a_key_without_the_scope(api: Api, database: Database):
 
 
 @pytest.mark.parametrize("session_id", [UNKNOWN, "x", "x" * 5000, "%01", "%F0%9F%98%80"])
-async def test_an_unknown_session(api: Api, session_id: str):
+async def test_unknown_session_is_not_found(api: Api, session_id: str):
     refused(await api.client.get(f"/authorize/{session_id}"), 404, "SESSION_NOT_FOUND")
 
 
-async def test_an_address_that_does_not_exist(api: Api):
+async def test_unknown_address_is_not_found(api: Api):
     assert "openapi.json" in refused(await api.client.get("/nowhere"), 404, "NOT_FOUND")
 
 
-async def test_a_method_that_does_not_exist(api: Api):
+async def test_unknown_method_is_refused(api: Api):
     response = await api.client.put("/authorize", json=BODY)
     refused(response, 405, "METHOD_NOT_ALLOWED")
     assert "POST" in response.headers["Allow"]
 
 
-async def test_one_request_more_than_the_limit(open_api: OpenApi, database: Database):
+async def test_request_over_the_limit_is_refused(open_api: OpenApi, database: Database):
     async with open_api(rate_limit_per_minute=2) as api:
         for _ in range(2):
             assert (await api.client.get(f"/authorize/{UNKNOWN}")).status_code == 404
@@ -214,7 +214,7 @@ async def test_one_request_more_than_the_limit(open_api: OpenApi, database: Data
 
 
 class TestRequestId:
-    async def test_the_callers_is_echoed_and_stored(self, api: Api, database: Database):
+    async def test_callers_request_id_is_echoed_and_stored(self, api: Api, database: Database):
         response = await api.client.post("/authorize", json=BODY, headers={"X-Request-ID": "order-7"})
         assert response.headers["X-Request-ID"] == "order-7"
         assert response.json()["request_id"] == "order-7"
@@ -223,7 +223,7 @@ class TestRequestId:
             query = select(Event.request_id).where(Event.event_type == "authorization.requested")
             assert await db.scalar(query) == "order-7"
 
-    async def test_the_worker_goes_on_under_it(self, api: Api, database: Database, caplog):
+    async def test_worker_continues_under_the_request_id(self, api: Api, database: Database, caplog):
         headers = {"X-Request-ID": "order-7", "Prefer": "wait=30"}
         await api.client.post("/authorize", json=BODY, headers=headers)
         lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
@@ -236,18 +236,20 @@ class TestRequestId:
             assert list(await db.scalars(query)) == ["order-7"]
 
     @pytest.mark.parametrize("sent", [None, "", "a b", "x" * 129, '"><script>'])
-    async def test_otherwise_one_is_minted(self, api: Api, sent: str | None):
+    async def test_service_mints_a_request_id_without_a_valid_one(self, api: Api, sent: str | None):
         headers = {} if sent is None else {"X-Request-ID": sent}
         response = await api.client.post("/authorize", json=BODY, headers=headers)
         minted = response.headers["X-Request-ID"]
         assert uuid.UUID(minted)
         assert response.json()["data"]["request_id"] == minted
 
-    async def test_it_is_echoed_on_a_refusal(self, api: Api):
+    async def test_request_id_is_echoed_on_a_refusal(self, api: Api):
         response = await api.client.post("/authorize", json={}, headers={"X-Request-ID": "order-7"})
         assert response.headers["X-Request-ID"] == response.json()["request_id"] == "order-7"
 
-    async def test_it_is_echoed_on_a_crash_that_shows_no_internals(self, api: Api, database: Database):
+    async def test_request_id_is_echoed_on_a_crash_that_shows_no_internals(
+        self, api: Api, database: Database
+    ):
         async with database.transaction() as db:
             await db.execute(text("DROP TABLE api_keys"))
         response = await api.client.post("/authorize", json=BODY, headers={"X-Request-ID": "order-7"})

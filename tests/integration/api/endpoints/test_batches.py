@@ -14,7 +14,14 @@ from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchRow
 from app.services.keys.service import Scope
 from tests.fixtures.api import Api, OpenApi, answered, refused
-from tests.fixtures.batches import add_accounts, count, names, place_batch, read_batch, wanted
+from tests.fixtures.batches import (
+    account_names,
+    add_accounts,
+    count_rows,
+    place_batch,
+    read_batch,
+    wanted_rows,
+)
 from tests.fixtures.waiting import eventually
 
 URL = "/authorize/batch"
@@ -68,7 +75,7 @@ async def test_a_list_is_accepted_and_each_row_has_its_answer(api: Api, database
     assert (shown["account_id"], shown["priority"]) == ("bob", 9)
 
 
-async def test_it_comes_to_its_end_by_itself(api: Api):
+async def test_batch_completes_by_itself(api: Api):
     """GoLogin cannot be reached, so each session fails, with its reason."""
     body = {"rows": [row(), row("bob"), row("carol")], "max_running": 1}
     batch_id = answered(await api.client.post(URL, json=body), 202)["batch_id"]
@@ -88,7 +95,7 @@ async def test_it_comes_to_its_end_by_itself(api: Api):
     assert (await ended(api, batch_id))["counts"]["failed"] == 3
 
 
-async def test_options_and_defaults(api: Api, database: Database):
+async def test_batch_has_options_with_defaults(api: Api, database: Database):
     defaults = {"api_app": "AIOTT1", "priority": 2, "timeout_seconds": 30}
     body = {"rows": [{"account_id": "alice"}], "defaults": defaults, "max_running": 3, "stop_percent": 0}
     data = answered(await api.client.post(URL, json=body | {"stop_window": 7}), 202)
@@ -96,7 +103,7 @@ async def test_options_and_defaults(api: Api, database: Database):
     assert answered(await api.client.get(f"/authorize/{data['rows'][0]['session_id']}"))["priority"] == 2
 
 
-async def test_a_csv(api: Api):
+async def test_csv_is_accepted(api: Api):
     content = (
         "\ufeffaccount_id,note,api_app,priority\n@Alice,x,AIOTT1,\nbob,,AIOTT1,9\ncarol,,AIOTT1,ten\n,,,\n"
     )
@@ -109,7 +116,7 @@ async def test_a_csv(api: Api):
     assert "priority" in data["rows"][2]["error"]
 
 
-async def test_a_csv_of_handles_alone(api: Api):
+async def test_csv_of_handles_alone_is_accepted(api: Api):
     response = await api.client.post(f"{URL}?api_app=AIOTT1", content=b"account_id\nalice\n", headers=CSV)
     assert outcome(answered(response, 202)) == [(1, "alice", None)]
 
@@ -124,7 +131,7 @@ async def test_a_csv_of_handles_alone(api: Api):
     ],
     ids=repr,
 )  # fmt: skip
-async def test_a_bad_row_keeps_no_other_back(api: Api, bad: Any):
+async def test_bad_row_does_not_block_others(api: Api, bad: Any):
     content = json.dumps([bad, row()])  # the client's own would not send half a character
     response = await api.client.post(URL, content=content, headers={"Content-Type": "application/json"})
     data = answered(response, 202)
@@ -147,11 +154,11 @@ async def test_a_bad_row_keeps_no_other_back(api: Api, bad: Any):
         (7, "body: "),
     ],
 )
-async def test_a_batch_that_says_something_wrong(api: Api, database: Database, body: Any, said: str):
+async def test_invalid_batch_is_refused(api: Api, database: Database, body: Any, said: str):
     sentence = refused(await api.client.post(URL, json=body), 422, "INVALID_REQUEST")
     assert said in sentence
     assert "s3cret" not in sentence
-    assert await count(database, Batch) == 0
+    assert await count_rows(database, Batch) == 0
 
 
 @pytest.mark.parametrize(
@@ -166,30 +173,30 @@ async def test_a_batch_that_says_something_wrong(api: Api, database: Database, b
         (b"account_id,api_app\nalice,AIOTT1\n", "colour=red", "colour"),
     ],
 )
-async def test_a_csv_that_is_none(api: Api, database: Database, content: bytes, query: str, said: str):
+async def test_unreadable_csv_is_refused(api: Api, database: Database, content: bytes, query: str, said: str):
     response = await api.client.post(f"{URL}?{query}", content=content, headers=CSV)
     assert said in refused(response, 422, "INVALID_REQUEST")
-    assert await count(database, Batch) == 0
+    assert await count_rows(database, Batch) == 0
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"account_id,api_app\nalice,A\n"]
 )
-async def test_a_body_that_is_no_json(api: Api, content: bytes):
+async def test_body_that_is_no_json_is_refused(api: Api, content: bytes):
     answer = await api.client.post(URL, content=content, headers={"Content-Type": "application/json"})
     assert "not valid JSON" in refused(answer, 422, "INVALID_REQUEST")
     refused(await api.client.post(URL, content=content), 415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-async def test_no_good_row(api: Api, database: Database):
+async def test_batch_without_a_good_row_is_refused(api: Api, database: Database):
     sentence = refused(await api.client.post(URL, json=[row("nobody"), row("x y")]), 422, "BATCH_EMPTY")
     assert "account: nobody" in sentence
     refused(await api.client.post(URL, json=[]), 422, "BATCH_EMPTY")
     refused(await api.client.post(URL, content=b"account_id,api_app\n", headers=CSV), 422, "BATCH_EMPTY")
-    assert (await count(database, Batch), await count(database, BatchRow)) == (0, 0)
+    assert (await count_rows(database, Batch), await count_rows(database, BatchRow)) == (0, 0)
 
 
-async def test_too_many_rows(open_api: OpenApi):
+async def test_batch_of_too_many_rows_is_refused(open_api: OpenApi):
     async with open_api(max_batch_rows=3) as api:
         answered(await api.client.post(URL, json=[row()] * 3), 202)
         sentence = refused(await api.client.post(URL, json=[row()] * 4), 422, "INVALID_REQUEST")
@@ -222,7 +229,7 @@ async def pieces(total: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["with-length", "chunked"])
-async def test_its_body_has_a_limit_of_its_own(open_api: OpenApi, announced: bool):
+async def test_body_of_a_batch_has_its_own_limit(open_api: OpenApi, announced: bool):
     async with open_api(max_body_bytes=1024, max_batch_bytes=8192) as api:
 
         async def send(url: str, total: int) -> httpx.Response:
@@ -234,7 +241,7 @@ async def test_its_body_has_a_limit_of_its_own(open_api: OpenApi, announced: boo
         refused(await send("/authorize", 4096), 413, "BODY_TOO_LARGE")
 
 
-async def test_the_same_key_is_the_same_batch_also_at_once(api: Api, database: Database):
+async def test_requests_with_the_same_key_make_one_batch(api: Api, database: Database):
     async def post(*accounts: str) -> httpx.Response:
         headers = {"Idempotency-Key": "k-1"}
         return await api.client.post(URL, json=[row(account) for account in accounts], headers=headers)
@@ -248,13 +255,13 @@ async def test_the_same_key_is_the_same_batch_also_at_once(api: Api, database: D
     refused(await post("alice"), 409, "IDEMPOTENCY_CONFLICT")
     response = await api.client.post("/authorize", json=row(), headers={"Idempotency-Key": "k-1"})
     refused(response, 409, "IDEMPOTENCY_CONFLICT")
-    assert (await count(database, Batch), await count(database, AuthorizationSession)) == (1, 2)
+    assert (await count_rows(database, Batch), await count_rows(database, AuthorizationSession)) == (1, 2)
 
 
 async def test_a_whole_batch_is_cancelled(api: Api, database: Database):
-    accounts = names(300)
+    accounts = account_names(300)
     await add_accounts(database, accounts)
-    placed = await place_batch(api.context, wanted(*accounts))
+    placed = await place_batch(api.context, wanted_rows(*accounts))
     data = answered(await api.client.post(f"/batches/{placed.batch_id}/cancel"))
     assert data["status"] == "cancelled"
     assert data["completed_at"]
@@ -263,7 +270,7 @@ async def test_a_whole_batch_is_cancelled(api: Api, database: Database):
     refused(await api.client.post(f"/batches/{placed.batch_id}/cancel"), 409, "BATCH_ENDED")
 
 
-async def test_who_may(api: Api):
+async def test_batches_need_the_authorize_scope(api: Api):
     calls = [("POST", URL), ("GET", "/batches"), ("GET", f"/batches/{UNKNOWN}")]
     calls += [("GET", f"/batches/{UNKNOWN}/results")]
     calls += [("POST", f"/batches/{UNKNOWN}/{what}") for what in ("cancel", "retry")]
@@ -278,11 +285,11 @@ async def test_who_may(api: Api):
             refused(response, 404, "BATCH_NOT_FOUND")
 
 
-async def test_pages_that_cannot_be(api: Api):
+async def test_invalid_pages_are_refused(api: Api):
     for query in ("page=0", "page_size=501", "size=3"):
         refused(await api.client.get(f"/batches?{query}"), 422, "INVALID_REQUEST")
 
 
-async def test_the_description_tells_of_both_bodies(api: Api):
+async def test_openapi_describes_both_bodies(api: Api):
     described = (await api.client.get("/openapi.json")).json()["paths"][URL]["post"]["requestBody"]
     assert set(described["content"]) == {"application/json", "text/csv"}

@@ -55,7 +55,7 @@ def seen(page: dict[str, Any]) -> list[int]:
     return [event["data"]["number"] for event in page["data"]]
 
 
-async def test_the_latest_come_first_page_by_page(events: Api):
+async def test_latest_events_come_first_page_by_page(events: Api):
     first, third = await listed(events, page_size=12), await listed(events, page_size=12, page=3)
     assert (seen(first), seen(third)) == (list(range(29, 17, -1)), list(range(5, -1, -1)))
     assert (first["total"], first["total_is_exact"], first["total_pages"]) == (30, True, 3)
@@ -79,7 +79,7 @@ async def test_a_cursor_goes_on_where_the_page_ended_whatever_came_since(events:
     )
 
 
-async def test_filters(events: Api):
+async def test_events_are_filtered(events: Api):
     by_number = (await listed(events, page_size=100))["data"]
     at_10 = next(event["occurred_at"] for event in by_number if event["data"]["number"] == 10)
     numbers = set(range(30))
@@ -95,7 +95,7 @@ async def test_filters(events: Api):
         assert set(seen(await listed(events, page_size=100, **query))) == expected, query
 
 
-async def test_what_makes_no_sense_is_refused(api: Api):
+async def test_invalid_filters_are_refused(api: Api):
     for query in (
         {"event_type": "a*b"},
         {"event_type": "token.rea"},
@@ -175,7 +175,7 @@ async def test_a_stream_ends_when_its_key_may_not_read_it_any_more(
             assert (await stream).text.endswith('event: end\ndata: {"reason": "access"}\n\n')
 
 
-async def test_export(events: Api):
+async def test_events_are_exported(events: Api):
     expected = (await listed(events, page_size=100, account_id="account_1"))["data"]
     query = {"event_type": "batch.*", "account_id": "account_1"}
     lines = (await events.client.get("/events/export", params=query)).text.splitlines()

@@ -30,7 +30,7 @@ async def quiet_api(open_api: OpenApi):
         yield api
 
 
-async def test_evidence_of_every_attempt(quiet_api: Api, add_session: AddRow):
+async def test_every_attempt_has_evidence(quiet_api: Api, add_session: AddRow):
     row = await add_session()
     dark = PageEvidence("about:", "", (), (), None)
     session_id = await failed(
@@ -65,7 +65,7 @@ async def test_evidence_of_every_attempt(quiet_api: Api, add_session: AddRow):
         refused(answer, 404, "SCREENSHOT_NOT_FOUND")
 
 
-async def test_what_does_not_exist(api: Api, add_session: AddRow):
+async def test_missing_evidence_is_not_found(api: Api, add_session: AddRow):
     row = await add_session()
     assert answered(await api.client.get(f"/authorize/{row.session_id}/evidence")) == []
     refused(await api.client.get(f"/authorize/{row.session_id}/screenshot"), 404, "SCREENSHOT_NOT_FOUND")
@@ -76,7 +76,7 @@ async def test_what_does_not_exist(api: Api, add_session: AddRow):
         refused(await api.client.get(f"/authorize/unknown/{what}"), 404, "SESSION_NOT_FOUND")
 
 
-async def test_a_scope_of_its_own(api: Api, add_session: AddRow):
+async def test_evidence_has_its_own_scope(api: Api, add_session: AddRow):
     row = await add_session()
     path = f"/authorize/{row.session_id}/evidence"
     others = await api.key(*(set(Scope) - {Scope.EVIDENCE, Scope.ADMIN}), name="others")

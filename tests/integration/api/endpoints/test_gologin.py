@@ -18,26 +18,26 @@ CLOSED = {"is_open": False, "opened_at": None, "reason": None}
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_no_key(api: Api, method: str, path: str):
+async def test_request_without_a_key_is_refused(api: Api, method: str, path: str):
     del api.client.headers["X-API-Key"]
     refused(await api.client.request(method, path), 401, "UNAUTHORIZED")
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_it_is_for_administrators(api: Api, method: str, path: str):
+async def test_breaker_is_for_administrators(api: Api, method: str, path: str):
     headers = await api.key(Scope.AUTHORIZE, Scope.PROFILES, Scope.TOKENS_READ)
     assert "'admin'" in refused(await api.client.request(method, path, headers=headers), 403, "FORBIDDEN")
     headers = await api.key(Scope.ADMIN, name="anna")
     assert answered(await api.client.request(method, path, headers=headers)) == CLOSED
 
 
-async def test_nothing_to_close_is_a_success_and_no_event(api: Api, database: Database):
+async def test_closing_a_closed_breaker_succeeds_without_an_event(api: Api, database: Database):
     assert answered(await api.client.post("/gologin/breaker/close")) == CLOSED
     async with database.reading() as db:
         assert list(await db.scalars(select(Event).where(Event.event_type.startswith("gologin.")))) == []
 
 
-async def test_who_opened_it_is_shown_until_it_is_closed(api: Api, database: Database):
+async def test_reason_of_an_open_breaker_is_shown_until_it_is_closed(api: Api, database: Database):
     await api.context.fleet.gate.acquire()
     await api.context.fleet.gate.open_breaker("HTTP 429 for GET /user")
     data = answered(await api.client.get("/gologin/breaker"))

@@ -21,7 +21,7 @@ async def test_health_needs_no_key_and_no_database(api: Api, database: Database)
     assert response.json()["data"] == {"status": "ok", "version": __version__}
 
 
-async def test_ready_when_all_workers_live(api: Api):
+async def test_service_is_ready_when_all_workers_live(api: Api):
     del api.client.headers["X-API-Key"]
     response = await api.client.get("/health/ready")
     data = response.json()["data"]
@@ -33,9 +33,9 @@ async def test_ready_when_all_workers_live(api: Api):
     assert (data["running_profiles"], data["max_concurrent_profiles"]) == (0, 10)
 
 
-async def test_not_ready_when_a_worker_died(api: Api):
+async def test_service_is_not_ready_when_a_worker_died(api: Api):
     group = api.context.workers
-    task = next(task for task, worker in group._tasks.items() if worker.name == "monitor")
+    task = next(task for task in asyncio.all_tasks() if task.get_name() == "worker-monitor")
     task.cancel()
     await asyncio.wait([task])
     await eventually(lambda: not group.all_alive)
@@ -54,7 +54,9 @@ async def test_a_worker_that_fails_is_alive_and_shows_why(api: Api):
     assert (shown["alive"], shown["last_error"]) == (True, "GOLOGIN_API_ERROR")
 
 
-async def test_not_ready_when_maintenance_fails_three_times_in_a_row(open_api: OpenApi, database_url: str):
+async def test_service_is_not_ready_when_maintenance_fails_three_times_in_a_row(
+    open_api: OpenApi, database_url: str
+):
     async with open_api(database_url=database_url) as api:
         async with api.context.database.transaction() as db:
             await db.execute(text("ALTER TABLE webhook_deliveries RENAME TO gone"))
@@ -78,9 +80,7 @@ async def test_not_ready_when_maintenance_fails_three_times_in_a_row(open_api: O
     ],
     ids=["read-only", "full"],
 )
-async def test_not_ready_when_a_sqlite_database_takes_no_writes_until_it_does_again(
-    sqlite_url: str, pragma: str, undone: str
-):
+async def test_service_is_not_ready_while_sqlite_takes_no_writes(sqlite_url: str, pragma: str, undone: str):
     """The one connection refuses writes, as SQLite does on a file that it may only read, and on a full disk."""
     database = Database(sqlite_url, pool_size=1)
     async with database.reading() as db:
@@ -97,7 +97,7 @@ async def test_not_ready_when_a_sqlite_database_takes_no_writes_until_it_does_ag
     await database.close()
 
 
-async def test_not_ready_when_postgresql_takes_no_writes(open_api: OpenApi, postgresql_url: str):
+async def test_service_is_not_ready_when_postgresql_takes_no_writes(open_api: OpenApi, postgresql_url: str):
     async with open_api(database_url=postgresql_url, serve_workers=False) as api:
         name = make_url(postgresql_url).database
         async with api.context.database.engine.connect() as connection:
@@ -131,7 +131,7 @@ async def test_an_api_without_workers_is_ready_by_itself(open_api: OpenApi, post
     assert (response.status_code, data["workers"], data["queue"]) == (200, [], None)
 
 
-async def test_the_answers_are_documented(api: Api):
+async def test_health_answers_are_documented(api: Api):
     paths = (await api.client.get("/openapi.json")).json()["paths"]
     assert set(paths["/authorize"]["post"]["responses"]) >= {
         "202",

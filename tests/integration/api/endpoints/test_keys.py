@@ -56,7 +56,7 @@ async def test_a_key_is_shown_once_and_listed_without_it(api: Api):
     assert key[12:] not in listed.text
 
 
-async def test_a_key_that_is_rotated_and_revoked(api: Api):
+async def test_key_is_rotated_and_revoked(api: Api):
     first = await made(api)
     path = f"/keys/{first['key_id']}"
     second = answered(await api.client.post(f"{path}/rotate"))
@@ -90,12 +90,12 @@ async def test_a_key_that_is_rotated_and_revoked(api: Api):
         ({"key": "my own"}, "INVALID_REQUEST"),
     ],
 )
-async def test_a_key_that_cannot_be(api: Api, values: dict[str, Any], code: str):
+async def test_invalid_key_is_refused(api: Api, values: dict[str, Any], code: str):
     refused(await api.client.post("/keys", json=BILLING | values), 422, code)
     assert (await api.client.get("/keys")).json()["total"] == 0
 
 
-async def test_a_key_that_is_restricted_makes_none_that_may_more(api: Api):
+async def test_restricted_key_makes_no_stronger_one(api: Api):
     within = {"scopes": ["admin"], "expires_at": "2090-01-01T00:00:00Z"}
     headers = {"X-API-Key": (await made(api, **within))["key"]}
     for values, words in (
@@ -109,7 +109,7 @@ async def test_a_key_that_is_restricted_makes_none_that_may_more(api: Api):
     answered(await api.client.post("/keys", json=BILLING | within | {"name": "same"}, headers=headers), 201)
 
 
-async def test_no_such_key(api: Api):
+async def test_unknown_key_is_not_found(api: Api):
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/rotate")):
         refused(await api.client.request(method, f"/keys/nobody{path}"), 404, "KEY_NOT_FOUND")
 
@@ -159,7 +159,7 @@ async def test_a_batch_takes_the_rows_in_reach_and_says_why_not_the_others(api: 
     refused(answer, 404, "BATCH_NOT_FOUND")
 
 
-async def test_who_asked_for_a_sync_is_on_record(api: Api, database: Database):
+async def test_requester_of_a_sync_is_recorded(api: Api, database: Database):
     headers = await api.key(Scope.PROFILES)
     await api.client.post("/profiles/sync", headers=headers)
     async with database.reading() as db:
@@ -167,7 +167,7 @@ async def test_who_asked_for_a_sync_is_on_record(api: Api, database: Database):
         assert await db.scalar(query) == "own"
 
 
-async def test_the_log_says_who_asked_and_why_it_was_refused(api: Api, caplog: pytest.LogCaptureFixture):
+async def test_log_names_the_caller_and_the_reason_of_a_refusal(api: Api, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
     reader = await api.key(Scope.TOKENS_READ, name="reader")
     await api.client.get("/keys", headers={"X-API-Key": "x"})

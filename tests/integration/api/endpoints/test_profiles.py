@@ -40,19 +40,19 @@ async def events(database: Database, kind: str) -> list[tuple[str, str | None, s
 
 
 class TestKeys:
-    async def test_no_key(self, api: Api):
+    async def test_request_without_a_key_is_refused(self, api: Api):
         del api.client.headers["X-API-Key"]
         for method, path in ROUTES:
             refused(await api.client.request(method, path, json={}), 401, "UNAUTHORIZED")
 
-    async def test_a_key_without_the_scope(self, api: Api):
+    async def test_key_without_the_scope_is_refused(self, api: Api):
         headers = await api.key(Scope.AUTHORIZE, Scope.TOKENS_READ)
         body = {"twitter_username": "anna"}
         for method, path in ROUTES:
             response = await api.client.request(method, path, json=body, headers=headers)
             assert "'profiles'" in refused(response, 403, "FORBIDDEN")
 
-    async def test_a_key_with_the_scope(self, api: Api):
+    async def test_key_with_the_scope_is_accepted(self, api: Api):
         for scope in (Scope.PROFILES, Scope.ADMIN):
             headers = await api.key(scope, name=scope)
             for method, path in ROUTES:
@@ -85,7 +85,7 @@ class TestList:
         assert response.status_code == 200, response.text
         return [row["profile_name"].lower() for row in response.json()["data"]]
 
-    async def test_the_envelope(self, api: Api):
+    async def test_list_has_the_envelope(self, api: Api):
         body = (await api.client.get("/profiles", params={"page_size": 3})).json()
         own = {"success", "data", "total", "page", "page_size", "total_pages"}
         assert body.keys() == own | {"total_is_exact", "next_cursor", "request_id", "timestamp"}
@@ -96,11 +96,11 @@ class TestList:
         pages = [await self.names(api, page=page, page_size=3) for page in (1, 2, 3)]
         assert pages == [["anna", "bob_1", "carl"], ["dora"], []]
 
-    async def test_an_empty_list(self, api: Api):
+    async def test_empty_list_has_no_pages(self, api: Api):
         body = (await api.client.get("/profiles", params={"account_id": "nobody"})).json()
         assert (body["data"], body["total"], body["total_pages"]) == ([], 0, 0)
 
-    async def test_filters(self, api: Api):
+    async def test_list_is_filtered(self, api: Api):
         expected: list[tuple[dict[str, str], list[str]]] = [
             ({"account_id": "anna"}, ["anna"]),
             ({"account_id": " @ANNA"}, ["anna"]),
@@ -123,7 +123,7 @@ class TestList:
         found = [(query, await self.names(api, **query)) for query, _ in expected]
         assert found == expected
 
-    async def test_orders(self, api: Api):
+    async def test_list_is_sorted(self, api: Api):
         ascending = {
             "profile_name": ["anna", "bob_1", "carl", "dora"],
             "twitter_username": ["anna", "bob_1", "carl", "dora"],
@@ -134,11 +134,11 @@ class TestList:
         descending = {sort: await self.names(api, sort=sort, order="desc") for sort in ascending}
         assert descending == {sort: names[::-1] for sort, names in ascending.items()}
 
-    async def test_what_has_no_value_comes_last_in_both_orders(self, api: Api):
+    async def test_profiles_without_a_value_come_last_in_both_orders(self, api: Api):
         assert await self.names(api, sort="last_synced") == ["anna", "dora", "carl", "bob_1"]
         assert await self.names(api, sort="last_synced", order="desc") == ["anna", "bob_1", "carl", "dora"]
 
-    async def test_what_cannot_be_asked(self, api: Api):
+    async def test_invalid_query_is_refused(self, api: Api):
         mistakes: list[tuple[dict[str, Any], str]] = [
             ({"page": 0}, "page: "),
             ({"page": 10**9}, "page: "),
@@ -155,7 +155,7 @@ class TestList:
             response = await api.client.get("/profiles", params=query)
             assert said in refused(response, 422, "INVALID_REQUEST")
 
-    async def test_a_nul(self, api: Api):
+    async def test_nul_in_a_query_is_refused(self, api: Api):
         for name in ("text", "api_app", "account_id", "sort"):
             response = await api.client.get("/profiles", params={name: f"a{NUL}b"})
             assert response.status_code in (404, 422)
@@ -167,7 +167,7 @@ class TestList:
 
 
 class TestOne:
-    async def test_all_that_is_known(self, api: Api, add_profile: AddRow):
+    async def test_profile_is_shown_with_all_its_fields(self, api: Api, add_profile: AddRow):
         row = await add_profile(
             profile_name="Anna's",
             account_id="anna",
@@ -191,7 +191,7 @@ class TestOne:
         assert "secret-token" not in response.text
 
     @pytest.mark.parametrize("profile_id", ["0" * 24, "x", "x" * 3000, "%F0%9F%98%80", "%00"])
-    async def test_an_unknown_one(self, api: Api, profile_id: str):
+    async def test_unknown_profile_is_not_found(self, api: Api, profile_id: str):
         refusal = (422, "INVALID_REQUEST") if profile_id == "%00" else (404, "UNKNOWN_PROFILE")
         body = {"twitter_username": "anna"}
         for method, path in (("GET", ""), ("PUT", "/account"), ("DELETE", "/account"), ("POST", "/release")):
@@ -200,7 +200,7 @@ class TestOne:
 
 
 class TestOfAnAccount:
-    async def test_the_first_is_the_one_to_use(self, api: Api, add_profile: AddRow):
+    async def test_first_profile_of_an_account_is_the_one_to_use(self, api: Api, add_profile: AddRow):
         async def add(profile_id: str, **values: Any) -> None:
             await add_profile(profile_id=profile_id, account_id="anna", **values)
 
@@ -222,7 +222,7 @@ class TestOfAnAccount:
         assert await found("anna", api_app="NONE") == ["link", "rule"]
         assert await found("nobody") == []
 
-    async def test_what_is_no_handle(self, api: Api):
+    async def test_invalid_handle_is_refused(self, api: Api):
         for account in ("a b", "@", "x" * 65, "x" * 200, "%F0%9F%98%80"):
             refused(await api.client.get(f"/profiles/by-account/{account}"), 422, "INVALID_REQUEST")
 
@@ -237,7 +237,7 @@ class TestLinks:
         body = {"twitter_username": account} | ({"api_app": app} if app else {})
         return await api.client.put(f"/profiles/{profile_id}/account", json=body)
 
-    async def test_a_link_and_its_end(self, api: Api, database: Database, profile_id: str):
+    async def test_profile_is_linked_and_unlinked(self, api: Api, database: Database, profile_id: str):
         headers = await api.key(Scope.PROFILES, name="anna's key")
         body = {"twitter_username": " @ANNA", "api_app": "AIOTT1"}
         url = f"/profiles/{profile_id}/account"
@@ -252,7 +252,7 @@ class TestLinks:
         assert answered(await api.client.delete(url))["is_linked"] is False
         assert await events(database, "profile.unlinked") == [("anna's key", profile_id, "anna")]
 
-    async def test_the_same_link_again(self, api: Api, profile_id: str):
+    async def test_repeated_link_changes_nothing(self, api: Api, profile_id: str):
         for _ in range(2):
             assert answered(await self.link(api, profile_id, "anna"))["is_linked"]
 
@@ -266,7 +266,7 @@ class TestLinks:
             assert not answered(await api.client.get(f"/profiles/{other}"))["is_linked"]
         answered(await self.link(api, other, "anna", "AIOTT2"))
 
-    async def test_of_two_at_once_one_wins(self, api: Api, add_profile: AddRow, profile_id: str):
+    async def test_one_of_two_simultaneous_links_wins(self, api: Api, add_profile: AddRow, profile_id: str):
         ids = [profile_id, *[(await add_profile()).profile_id for _ in range(4)]]
         answers = await asyncio.gather(*(self.link(api, each, "anna", "AIOTT1") for each in ids))
         assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
@@ -278,7 +278,7 @@ class TestLinks:
         assert answered(await self.link(api, profile_id, "anna"))["is_linked"]
         assert not answered(await api.client.get(f"/profiles/{gone.profile_id}"))["is_linked"]
 
-    async def test_a_body_that_says_something_wrong(self, api: Api, database: Database, profile_id: str):
+    async def test_invalid_body_is_refused(self, api: Api, database: Database, profile_id: str):
         mistakes: list[tuple[dict[str, Any], str]] = [
             ({}, "twitter_username: Field required"),
             ({"twitter_username": None}, "twitter_username: "),
@@ -311,7 +311,7 @@ class TestAuthorize:
         await api.client.put(f"/profiles/{ids[1]}/account", json={"twitter_username": "anna"})
         assert answered(await self.ask(api), 202)["profile_id"] == ids[1]
 
-    async def test_a_quarantined_one_is_refused_until_it_is_released(
+    async def test_quarantined_profile_is_refused_until_it_is_released(
         self, api: Api, database: Database, add_profile: AddRow
     ):
         row = await add_profile(
@@ -325,11 +325,11 @@ class TestAuthorize:
         answered(await api.client.post(url))
         assert await events(database, "profile.released") == [("bootstrap", row.profile_id, None)]
 
-    async def test_an_inactive_one_is_none(self, api: Api, add_profile: AddRow):
+    async def test_inactive_profile_is_not_used(self, api: Api, add_profile: AddRow):
         await add_profile(account_id="anna", is_active=False)
         refused(await self.ask(api), 404, "PROFILE_NOT_FOUND")
 
-    async def test_these_answers_are_documented(self, api: Api):
+    async def test_refusals_of_a_profile_are_documented(self, api: Api):
         paths = (await api.client.get("/openapi.json")).json()["paths"]
         described = paths["/authorize"]["post"]["x-error-codes"]["409"]
         assert "PROFILE_CONFLICT" in described
@@ -378,7 +378,7 @@ class TestSync:
 
         await eventually(is_given_back)
 
-    async def test_it_tells_what_it_found(
+    async def test_sync_reports_what_it_found(
         self, open_api: OpenApi, addresses: dict[str, Any], admin: SandboxAdmin, profile: ProfileInfo
     ):
         async with open_api(**addresses) as api:
@@ -403,7 +403,7 @@ class TestSync:
         assert 0 < second["seconds"] < 30
         assert second["created_at"] <= second["started_at"] <= second["completed_at"]
 
-    async def test_who_asks_while_one_waits_gets_the_same(
+    async def test_request_beside_a_waiting_sync_gets_the_same_sync(
         self, open_api: OpenApi, addresses: dict[str, Any], elsewhere: PeriodicRuns
     ):
         """It waits because another process is in the middle of one."""
@@ -461,7 +461,7 @@ class TestSync:
                 db.add_all(new_profile() for _ in range(150))
             assert (await self.sync(api))["error_code"] == "SYNC_MASS_REMOVAL"
 
-    async def test_a_failed_one_tells_why(
+    async def test_failed_sync_names_its_error(
         self, open_api: OpenApi, addresses: dict[str, Any], admin: SandboxAdmin
     ):
         async with open_api(**addresses) as api:
@@ -484,11 +484,11 @@ class TestSync:
         async with database.reading() as db:
             assert "proxy" not in str(list(await db.scalars(select(Profile.profile_metadata))))
 
-    async def test_an_unknown_one(self, api: Api):
+    async def test_unknown_sync_is_not_found(self, api: Api):
         for sync_id in ("x", "x" * 3000, "00000000-0000-4000-8000-000000000000"):
             refused(await api.client.get(f"/profiles/sync/{sync_id}"), 404, "SYNC_NOT_FOUND")
         refused(await api.client.get("/profiles/sync/%00"), 422, "INVALID_REQUEST")
 
-    async def test_a_body_that_says_something_wrong(self, api: Api):
+    async def test_invalid_body_of_a_sync_is_refused(self, api: Api):
         for body in ({"allow": True}, {"allow_mass_removal": "perhaps"}, [], "x"):
             refused(await api.client.post("/profiles/sync", json=body), 422, "INVALID_REQUEST")

@@ -69,7 +69,7 @@ async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(api: Api, re
     refused(await api.client.get(f"{HOOKS}/{other['id']}/deliveries", params=query), 422, "INVALID_CURSOR")
 
 
-async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
+async def test_webhook_lives_from_creation_to_deletion(api: Api, receiver: Receiver):
     made = await create(api, receiver, name="crm", event_types=["batch.*"], account_patterns=["@Team_*"])
     url = f"{HOOKS}/{made['id']}"
     assert (made["status"], made["account_patterns"], made["pending"]) == ("active", ["team_*"], 0)
@@ -134,7 +134,7 @@ async def test_from_the_first_test_to_the_end(api: Api, receiver: Receiver):
     )
 
 
-async def test_what_is_refused(api: Api):
+async def test_invalid_webhooks_are_refused(api: Api):
     for body, code in (
         ({}, "INVALID_REQUEST"),
         ({"url": "ftp://h/"}, "WEBHOOK_URL_REFUSED"),
@@ -160,7 +160,7 @@ async def test_addresses_inside_are_refused_by_default(open_api: OpenApi, receiv
         api.context.begin_shutdown()
 
 
-async def test_a_webhook_that_is_not_there(api: Api, receiver: Receiver):
+async def test_unknown_webhook_is_not_found(api: Api, receiver: Receiver):
     url = f"{HOOKS}/{uuid4()}"
     for method, path, body in (
         ("GET", "", None), ("PATCH", "", {}), ("DELETE", "", None), ("POST", "/rotate", None), ("POST", "/pause", None),

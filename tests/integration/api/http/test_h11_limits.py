@@ -91,7 +91,7 @@ async def exchange_continued(service: Served, head: bytes, body: bytes) -> bytes
         writer.close()
 
 
-async def test_what_is_too_large_or_no_http_is_refused_before_it_is_read(
+async def test_oversized_or_malformed_request_is_refused_before_it_is_read(
     service: Served, caplog: pytest.LogCaptureFixture
 ):
     start, end = b"GET /health HTTP/1.1\r\nHost: x\r\n", b"Connection: close\r\n\r\n"
@@ -121,7 +121,7 @@ async def test_what_is_too_large_or_no_http_is_refused_before_it_is_read(
     )
 
 
-async def test_what_is_large_but_not_too_large_is_taken(service: Served):
+async def test_large_request_within_the_limits_is_accepted(service: Served):
     """Bodies, and many requests on one connection, count for nothing."""
     head = b"POST /profiles/sync HTTP/1.1\r\nHost: x\r\nX-API-Key: " + API_KEY.encode() + b"\r\n"
     padding = b"X-A: " + b"a" * (MAX_HEADER_BYTES - 1_000) + b"\r\n"
@@ -161,7 +161,7 @@ async def test_trailers_are_no_headers(service: Served):
     assert headers["x-request-id"] != "of-the-trailer"
 
 
-async def test_an_address_in_absolute_form(service: Served):
+async def test_address_in_absolute_form_is_understood(service: Served):
     for address, expected in ((b"http://x/health?a=b", 200), (b"HTTPS://x", 404), (b"http://x?a", 404)):
         request = b"GET " + address + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         assert (await exchange(service, request))[0] == expected
@@ -291,7 +291,7 @@ async def asked_for(service: Served, size: int) -> AsyncIterator[socket.socket]:
         yield client
 
 
-async def test_a_little_that_is_not_taken_keeps_no_connection(
+async def test_client_that_leaves_a_small_answer_unread_is_cut_off(
     impatient: Served, connected: list[_TimedProtocol], caplog: pytest.LogCaptureFixture
 ):
     """Less than transports take before they say that it is too much."""
@@ -301,7 +301,7 @@ async def test_a_little_that_is_not_taken_keeps_no_connection(
         await eventually(lambda: connection not in connection.connections)
 
 
-async def test_who_takes_the_answer_slowly_gets_it(service: Served, connected: list[_TimedProtocol]):
+async def test_slow_client_gets_its_whole_answer(service: Served, connected: list[_TimedProtocol]):
     size, taken = 200_000, 0
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(60), asked_for(service, size) as client:
@@ -318,7 +318,7 @@ async def test_who_takes_the_answer_slowly_gets_it(service: Served, connected: l
     assert taken > size
 
 
-async def test_who_takes_nothing_more_is_cut_off(service: Served, connected: list[_TimedProtocol]):
+async def test_client_that_stops_reading_is_cut_off(service: Served, connected: list[_TimedProtocol]):
     size, taken = 200_000, 0
     async with asyncio.timeout(60), asked_for(service, size) as client:
         await eventually(lambda: connected and connected[0]._deadline)

@@ -61,7 +61,7 @@ async def test_a_broken_body_is_refused(sqlite_api: Api):
         assert words in refused(answer, status, code), body[:100]
 
 
-async def test_lone_surrogates_in_a_batch(sqlite_api: Api):
+async def test_lone_surrogates_in_a_batch_are_refused(sqlite_api: Api):
     for body in (b'{"rows": [], "\\ud800": 1}', b'{"rows": [], "defaults": {"\\ud800": 1}}'):
         answer = await sqlite_api.client.post("/authorize/batch", content=body, headers=JSON)
         assert "lone surrogates" in refused(answer, 422, "INVALID_REQUEST")
@@ -86,7 +86,7 @@ async def test_a_refusal_tells_field_problem_and_what_is_allowed(sqlite_api: Api
     assert "secret value" not in answer.text
 
 
-async def test_as_many_problems_as_somebody_reads(sqlite_api: Api):
+async def test_refusal_lists_at_most_twenty_problems(sqlite_api: Api):
     answer = await sqlite_api.client.post("/authorize", json={f"x{number}" * 20: 1 for number in range(400)})
     refused(answer, 422, "INVALID_REQUEST")
     assert len(answer.json()["data"]["problems"]) == 20
@@ -121,7 +121,7 @@ async def test_a_strange_address_is_answered(api: Api):
             refused(answer, 422 if code == "INVALID_REQUEST" else 404, code)
 
 
-async def test_a_method_that_an_address_does_not_take(sqlite_api: Api):
+async def test_unsupported_method_is_answered_with_the_allowed_ones(sqlite_api: Api):
     for method, path, allowed in (
         ("DELETE", "/authorize", "GET, HEAD, POST"),
         ("TRACE", "/authorize/batch", "POST"),
@@ -197,7 +197,7 @@ async def test_a_crash_is_answered_like_anything_else(
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-async def test_a_401_says_what_it_wants(sqlite_api: Api):
+async def test_401_names_the_required_header(sqlite_api: Api):
     answer = await sqlite_api.client.get("/accounts", headers={"X-API-Key": "no"})
     refused(answer, 401, "UNAUTHORIZED")
     assert answer.headers["WWW-Authenticate"] == 'ApiKey realm="GoLogin automation"'

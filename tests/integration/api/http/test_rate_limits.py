@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import answer_of
-from app.api.http import rate_limit
 from app.api.http.rate_limit import RateLimiter
 from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import RateLimitException
@@ -46,11 +45,11 @@ async def test_every_answer_to_a_key_tells_its_quota(open_api: OpenApi):
         assert quota(await api.client.get("/accounts")) == (4, 0), "one caller does not starve another"
 
 
-def test_nobody_is_told_to_come_back_in_no_time():
+def test_retry_after_is_at_least_one_second():
     assert answer_of(RateLimitException(1, retry_after=0.0)).headers["Retry-After"] == "1"
 
 
-async def test_nobody_has_no_quota(open_api: OpenApi):
+async def test_answer_without_a_key_has_no_quota(open_api: OpenApi):
     async with open_api() as api:
         response = await api.client.get("/accounts", headers={"X-API-Key": "x"})
         assert response.status_code == 401
@@ -58,7 +57,7 @@ async def test_nobody_has_no_quota(open_api: OpenApi):
         assert not {name.lower() for name in NAMES} & (set(response.headers) | set(health.headers))
 
 
-async def test_so_many_failures_at_once_are_answered_401_and_a_valid_key_always_passes(
+async def test_failures_over_the_budget_are_answered_429_and_a_valid_key_always_passes(
     open_sqlite_api: OpenApi,
 ):
     async with open_sqlite_api(auth_failures_per_minute=3) as api:
@@ -124,7 +123,7 @@ async def test_a_key_is_checked_and_counted_before_the_body_is_read(open_sqlite_
         refused(await api.client.post("/keys", content=unread()), 429, "RATE_LIMITED")
 
 
-async def test_behind_a_trusted_proxy_one_caller_who_fails_does_not_shut_out_the_others(open_api: OpenApi):
+async def test_caller_who_fails_behind_a_trusted_proxy_does_not_shut_out_others(open_api: OpenApi):
     async with open_api(auth_failures_per_minute=1, trusted_proxies=["127.0.0.0/8"]) as api:
         for address, key, status in (
             ("203.0.113.1", "x", 401),
@@ -138,8 +137,8 @@ async def test_behind_a_trusted_proxy_one_caller_who_fails_does_not_shut_out_the
 
 
 @asynccontextmanager
-async def limiter(uri: str) -> AsyncIterator[RateLimiter]:
-    opened = RateLimiter(per_minute=3, storage_uri=uri)
+async def limiter(uri: str, **times: float) -> AsyncIterator[RateLimiter]:
+    opened = RateLimiter(per_minute=3, storage_uri=uri, **times)
     try:
         yield opened
     finally:
@@ -158,13 +157,12 @@ async def test_processes_that_share_a_redis_share_the_count(tmp_path: Path):
 
 
 async def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(rate_limit, "_STORAGE_RETRY", 0.0)
-    monkeypatch.setattr(rate_limit, "_STORAGE_TIMEOUT", 5.0)  # the machine may be busy
     with redis_server(tmp_path) as redis:
         await redis.start()
-        async with limiter(redis.uri) as one:
+        # The timeout: the machine may be busy.
+        async with limiter(redis.uri, storage_retry=0.0, storage_timeout=5.0) as one:
             for _ in range(4):
                 last = await one.count(ALICE)
             assert last.is_exceeded

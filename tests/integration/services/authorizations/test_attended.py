@@ -76,7 +76,7 @@ async def service(context: Context, database: Database) -> Context:
         ("attended", "attended", AUTOMATIC, AUTOMATIC),
     ],
 )
-async def test_the_request_says_it_then_the_app_then_the_setting(
+async def test_consent_mode_comes_from_the_request_then_the_app_then_the_setting(
     open_services: OpenContext,
     database: Database,
     setting: str,
@@ -122,7 +122,7 @@ async def test_a_resumed_session_waits_for_the_person_in_an_attempt_of_its_own(
     assert "authorization.attention_awaited" in told
 
 
-async def test_what_may_pass_is_tried_again_with_the_person(service: Context, database: Database):
+async def test_transient_failure_is_tried_again_with_the_person(service: Context, database: Database):
     session_id = await place(service)
     await failed(service, session_id, LoginRequiredException("alice"))
     await resume(service, session_id)
@@ -141,7 +141,7 @@ async def test_a_retry_asks_for_nobody(service: Context, database: Database):
     assert not (await read(database, session_id)).awaits_person
 
 
-async def test_only_what_needs_attention_can_be_resumed(service: Context, database: Database):
+async def test_only_a_session_that_needs_attention_can_be_resumed(service: Context, database: Database):
     session_id = await place(service)
     with pytest.raises(AttentionNotNeededException, match="'pending'"):
         await resume(service, session_id)
@@ -153,7 +153,7 @@ async def test_only_what_needs_attention_can_be_resumed(service: Context, databa
     assert not (await read(database, session_id)).awaits_person
 
 
-async def test_not_beside_an_open_session_of_the_account(service: Context):
+async def test_session_is_not_resumed_beside_an_open_one_of_the_account(service: Context):
     session_id = await place(service)
     await failed(service, session_id, LoginRequiredException("alice"))
     await place(service)
@@ -161,7 +161,7 @@ async def test_not_beside_an_open_session_of_the_account(service: Context):
         await resume(service, session_id)
 
 
-async def test_of_many_who_resume_at_once_one_does(service: Context, database: Database):
+async def test_one_of_many_simultaneous_resumes_succeeds(service: Context, database: Database):
     session_id = await place(service)
     await failed(service, session_id, LoginRequiredException("alice"))
     results = await asyncio.gather(*(resume(service, session_id) for _ in range(8)), return_exceptions=True)

@@ -11,13 +11,13 @@ from app.services.authorizations.repair import REPAIRER
 from app.utils.exceptions import ReauthorizationRequiredException
 from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.services import OpenContext
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 
 BROKEN = CredentialStatus.REAUTHORIZATION_REQUIRED
 
 
-async def broken(context: Context, account: str) -> Chain:
-    chain = Chain(context, None, account)
+async def broken(context: Context, account: str) -> TokenChain:
+    chain = TokenChain(context, None, account)
     await chain.store(new_tokens())
     await chain.change(status=BROKEN, refresh_due_at=None)
     return chain
@@ -35,7 +35,7 @@ async def end_sessions(context: Context) -> None:
 
 
 async def repair(context: Context) -> None:
-    await context.workers.named("repair")._repair.run_once()
+    await context.workers.named("repair").run_once()
 
 
 async def test_a_broken_account_gets_one_session_and_its_callers_the_id(
@@ -69,7 +69,7 @@ async def test_a_whole_account_is_left_alone(context: Context, add_profile: AddR
     assert await sessions(context) == []
 
 
-async def test_at_most_so_many_a_day(open_services: OpenContext, add_profile: AddRow):
+async def test_repairs_of_a_day_have_a_limit(open_services: OpenContext, add_profile: AddRow):
     await add_profile(account_id="alice")
     async with open_services(repair_per_day=2) as context:
         await broken(context, "alice")
@@ -84,7 +84,7 @@ async def test_at_most_so_many_a_day(open_services: OpenContext, add_profile: Ad
         assert len(await sessions(context)) == 3
 
 
-async def test_at_most_so_many_at_once(open_services: OpenContext, add_profile: AddRow):
+async def test_repairs_at_once_have_a_limit(open_services: OpenContext, add_profile: AddRow):
     async with open_services(repair_at_once=2) as context:
         for account in ("a", "b", "c"):
             await add_profile(account_id=account)
@@ -151,7 +151,7 @@ async def test_self_healing_starts_again_after_an_authorization_in_between(
 
 
 @pytest.mark.parametrize("apps", [[], ["OTHER"]])
-async def test_only_for_the_apps_of_the_settings(
+async def test_repair_is_only_for_the_apps_of_the_settings(
     open_services: OpenContext, add_profile: AddRow, apps: list[str]
 ):
     await add_profile(account_id="alice")
@@ -161,7 +161,7 @@ async def test_only_for_the_apps_of_the_settings(
         assert await sessions(context) == []
 
 
-async def test_not_for_a_paused_app(open_services: OpenContext, add_profile: AddRow):
+async def test_repair_is_not_for_a_paused_app(open_services: OpenContext, add_profile: AddRow):
     await add_profile(account_id="alice")
     async with open_services(app_pause_after=1) as context:
         await broken(context, "alice")
@@ -179,7 +179,7 @@ async def test_accounts_without_a_profile_do_not_stand_before_the_others(
         await add_profile(account_id="alice")
         await broken(context, "alice")
         await repair(context)
-        assert (await lost.living_row()).refresh_due_at > utc_now()
+        assert (await lost.active_row()).refresh_due_at > utc_now()
         await repair(context)
         assert [row.account_id for row in await sessions(context)] == ["alice"]
         await add_profile(account_id="lost")
@@ -191,12 +191,12 @@ async def test_accounts_without_a_profile_do_not_stand_before_the_others(
         assert [row.account_id for row in await sessions(context)] == ["alice", "lost"]
 
 
-async def test_what_cannot_be_refreshed_is_authorised_anew_once_somebody_asks_for_it(
+async def test_token_that_cannot_be_refreshed_is_authorised_anew_on_request(
     open_services: OpenContext, add_profile: AddRow
 ):
     await add_profile(account_id="alice")
     async with open_services(repair_per_day=2) as context:
-        chain = Chain(context, None, "alice")
+        chain = TokenChain(context, None, "alice")
         for count in (1, 2, 2):
             await chain.store(new_tokens(refresh_token=None, expires_in=0))
             before = len(await sessions(context))
@@ -209,7 +209,7 @@ async def test_what_cannot_be_refreshed_is_authorised_anew_once_somebody_asks_fo
             await end_sessions(context)
 
 
-async def test_new_tokens_of_a_repair_are_told(context: Context, add_profile: AddRow):
+async def test_repair_reports_its_new_tokens(context: Context, add_profile: AddRow):
     await add_profile(account_id="alice")
     chain = await broken(context, "alice")
     await repair(context)

@@ -74,7 +74,9 @@ async def ended(context: Context, error: Exception) -> str:
 
 
 @pytest.mark.parametrize("key", [None, "k-1"])
-async def test_a_hundred_at_once_make_one_session(service: Context, database: Database, key: str | None):
+async def test_hundred_simultaneous_requests_make_one_session(
+    service: Context, database: Database, key: str | None
+):
     placed = await asyncio.gather(*(place(service, key=key) for _ in range(100)))
     assert len({each.session_id for each in placed}) == 1
     assert sum(each.is_new for each in placed) == 1
@@ -89,7 +91,7 @@ async def test_an_open_session_is_given_back_and_an_ended_one_is_not(service: Co
     assert (await place(service)).is_new
 
 
-async def test_forced_it_is_made_beside_the_open_one(service: Context, database: Database):
+async def test_forced_request_makes_a_session_beside_the_open_one(service: Context, database: Database):
     first = await place(service)
     forced = await place(service, AuthorizationCommand("alice", "AIOTT1", force=True))
     assert forced.is_new
@@ -97,11 +99,11 @@ async def test_forced_it_is_made_beside_the_open_one(service: Context, database:
     assert await count(database) == 2
 
 
-async def test_another_app_is_another_session(service: Context, database: Database):
+async def test_request_for_another_app_makes_another_session(service: Context, open_services: OpenContext):
     apps = dict.fromkeys(("AIOTT1", "AIOTT2"), service.settings.oauth_apps["AIOTT1"])
-    service.tokens.oauth._apps = apps
-    assert (await place(service)).is_new
-    assert (await place(service, AuthorizationCommand("alice", "AIOTT2"))).is_new
+    async with open_services(oauth_apps=apps) as context:
+        assert (await place(context)).is_new
+        assert (await place(context, AuthorizationCommand("alice", "AIOTT2"))).is_new
 
 
 async def test_a_key_gives_the_same_session_after_its_end_too(service: Context):
@@ -143,7 +145,7 @@ async def test_a_refused_request_keeps_its_key_free(service: Context):
     assert (await place(service, key="k-1")).is_new
 
 
-async def test_with_too_many_waiting_it_is_refused(open_services: OpenContext, database: Database):
+async def test_request_is_refused_with_too_many_waiting(open_services: OpenContext, database: Database):
     async with database.transaction() as db:
         db.add_all(new_profile(account_id=f"a{number}") for number in range(3))
     async with open_services(max_waiting=2) as context:
@@ -164,7 +166,9 @@ async def test_a_session_is_not_claimed_before_its_time(service: Context, databa
     assert await service.sessions.runs.claim(placed.session_id) is not None
 
 
-async def test_what_may_pass_is_tried_again_and_each_attempt_is_kept(service: Context, database: Database):
+async def test_transient_failure_is_tried_again_and_each_attempt_is_kept(
+    service: Context, database: Database
+):
     placed = await place(service)
     waits = []
     for _ in range(3):
@@ -183,7 +187,7 @@ async def test_what_may_pass_is_tried_again_and_each_attempt_is_kept(service: Co
     assert all(attempt.ended_at for attempt in view.attempts)
 
 
-async def test_what_needs_a_person_is_not_tried_again(service: Context, database: Database):
+async def test_session_that_needs_a_person_is_not_tried_again(service: Context, database: Database):
     session_id = await ended(service, LoginRequiredException("alice"))
     assert (await read(database, session_id)).status is SessionStatus.NEEDS_ATTENTION
 
@@ -252,7 +256,7 @@ async def test_an_interrupted_attempt_that_is_given_back_does_not_count(service:
 
 
 @pytest.mark.parametrize("old", SessionStatus)
-async def test_no_transition_but_those_of_the_table(database: Database, old: SessionStatus):
+async def test_only_transitions_of_the_table_are_made(database: Database, old: SessionStatus):
     for new in SessionStatus:
         profile = new_profile()
         row = new_session(profile, status=old)
@@ -266,7 +270,7 @@ async def test_no_transition_but_those_of_the_table(database: Database, old: Ses
                 move(db, row, new)
 
 
-async def test_of_all_that_would_end_it_at_once_one_does(service: Context, database: Database):
+async def test_one_of_many_simultaneous_ends_is_recorded(service: Context, database: Database):
     """A cancel, a failure, a completion's failure and the clean-up race; every event is of a true transition."""
     placed = await place(service)
     job = await service.sessions.runs.claim(placed.session_id)

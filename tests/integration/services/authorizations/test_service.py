@@ -68,10 +68,10 @@ async def delivered(context: Context) -> list[str]:
     async def handle(session_id: str) -> None:
         handled.append(session_id)
 
-    await context.sessions.runs._queue.submit_all([QueuedSession("the end", 2e9, None)])
-    running = asyncio.create_task(context.sessions.runs._queue.run(handle))
+    await context.sessions.queue.submit_all([QueuedSession("the end", 2e9, None)])
+    running = asyncio.create_task(context.sessions.queue.run(handle))
     await eventually(lambda: "the end" in handled)
-    context.sessions.runs._queue.stop()
+    context.sessions.queue.stop()
     await running
     return handled[:-1]
 
@@ -131,7 +131,7 @@ class TestRequest:
         ("account", "app", "error"),
         [("alice", "NOPE", UnknownApiAppException), ("nobody", "AIOTT1", ProfileNotFoundException)],
     )
-    async def test_what_does_not_exist_is_refused(
+    async def test_unknown_account_or_app_is_refused(
         self,
         context: Context,
         database: Database,
@@ -169,7 +169,9 @@ class TestRequest:
 
 
 class TestClaim:
-    async def test_it_is_taken_under_a_lease(self, context: Context, database: Database, add_session: AddRow):
+    async def test_session_is_claimed_under_a_lease(
+        self, context: Context, database: Database, add_session: AddRow
+    ):
         waiting = await add_session()
         job = await claim(context, waiting)
         row = await read(database, waiting.session_id)
@@ -178,7 +180,7 @@ class TestClaim:
         assert job.request_id == waiting.request_id
         assert await events(database, row.session_id) == ["authorization.started"]
 
-    async def test_of_many_claimers_in_two_processes_one_wins(
+    async def test_one_of_many_claimers_in_two_processes_wins(
         self, context: Context, open_services: OpenContext, database: Database, add_session: AddRow
     ):
         waiting = await add_session()
@@ -190,20 +192,20 @@ class TestClaim:
         assert row.attempts == 1
 
     @pytest.mark.parametrize("status", [s for s in SessionStatus if s is not SessionStatus.PENDING])
-    async def test_only_a_waiting_session_can_be_taken(
+    async def test_only_a_waiting_session_can_be_claimed(
         self, context: Context, add_session: AddRow, status: SessionStatus
     ):
         row = await add_session(status=status)
         assert await context.sessions.runs.claim(row.session_id) is None
 
-    async def test_one_that_has_expired_is_not_taken(self, context: Context, add_session: AddRow):
+    async def test_expired_session_is_not_claimed(self, context: Context, add_session: AddRow):
         row = await add_session(expires_at=utc_now() + IN_THE_PAST)
         assert await context.sessions.runs.claim(row.session_id) is None
 
-    async def test_one_that_does_not_exist_is_not_taken(self, context: Context):
+    async def test_unknown_session_is_not_claimed(self, context: Context):
         assert await context.sessions.runs.claim("unknown") is None
 
-    async def test_while_its_profile_runs_it_goes_on_waiting(
+    async def test_session_waits_while_its_profile_runs(
         self, context: Context, database: Database, add_profile: AddRow, add_session: AddRow
     ):
         profile = await add_profile(in_use=True, lease_expires_at=utc_now() + timedelta(minutes=1))
@@ -213,7 +215,7 @@ class TestClaim:
         row = await read(database, row.session_id)
         assert (row.status, row.attempts) == (SessionStatus.PENDING, 0)
 
-    async def test_a_left_over_of_a_dead_process_is_stopped_before_its_profile_runs_again(
+    async def test_orphan_of_a_dead_process_is_stopped_before_its_profile_runs_again(
         self, context: Context, add_profile: AddRow, add_session: AddRow
     ):
         profile = await add_profile(in_use=True, lease_expires_at=utc_now() + IN_THE_PAST)
@@ -229,7 +231,7 @@ class TestClaim:
 
 
 class TestUnderTheLease:
-    async def test_renewing_moves_the_expiry(self, context: Context, database: Database, add_session: AddRow):
+    async def test_renewal_moves_the_expiry(self, context: Context, database: Database, add_session: AddRow):
         job = await claim(context, await add_session())
         soon = utc_now() + timedelta(seconds=1)
         await change(database, job.session_id, lease_expires_at=soon)
@@ -248,7 +250,7 @@ class TestUnderTheLease:
         assert row.stage is SessionStage.BROWSER_ATTACHED
         assert row.stage_times == {"profile_starting": 1.0, "browser_attached": 2.5}
 
-    async def test_completed_it_has_its_tokens_and_no_lease(
+    async def test_completed_session_has_its_tokens_and_no_lease(
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
@@ -299,7 +301,7 @@ class TestUnderTheLease:
             (LoginRequiredException("alice"), SessionStatus.NEEDS_ATTENTION),
         ],
     )
-    async def test_failed_it_tells_why(
+    async def test_failed_session_names_its_error(
         self,
         context: Context,
         database: Database,
@@ -315,7 +317,7 @@ class TestUnderTheLease:
         assert row.lease_token is None
         assert (await events(database, job.session_id))[-1] == f"authorization.{status}"
 
-    async def test_given_back_it_can_be_taken_again(
+    async def test_released_session_can_be_claimed_again(
         self, context: Context, database: Database, add_session: AddRow
     ):
         job = await claim(context, await add_session())
@@ -327,13 +329,13 @@ class TestUnderTheLease:
 
 
 class TestALostLease:
-    async def test_it_cannot_be_renewed(self, context: Context, add_session: AddRow, lose_lease):
+    async def test_lost_lease_cannot_be_renewed(self, context: Context, add_session: AddRow, lose_lease):
         job = await claim(context, await add_session())
         await lose_lease(job)
         assert not await context.sessions.runs.renew(job)
 
     @pytest.mark.parametrize("result", ["complete", "fail", "release", "reached"])
-    async def test_a_result_under_it_changes_nothing(
+    async def test_result_under_a_lost_lease_changes_nothing(
         self, context: Context, database: Database, add_session: AddRow, lose_lease, result: str
     ):
         job = await claim(context, await add_session())
@@ -385,7 +387,7 @@ class TestRecovery:
         assert await context.sessions.runs.recover_lost() == 0
         assert (await read(database, job.session_id)).lease_token == job.lease_token
 
-    async def test_after_the_last_attempt_it_fails(
+    async def test_session_lost_in_its_last_attempt_fails(
         self, context: Context, database: Database, add_session: AddRow
     ):
         row = await add_session()
@@ -436,7 +438,7 @@ class TestRecovery:
 
 
 class TestView:
-    async def test_the_position_counts_those_that_come_first(
+    async def test_position_counts_the_sessions_that_come_first(
         self, context: Context, database: Database, add_session: AddRow
     ):
         first = await add_session(priority=5)
@@ -450,7 +452,7 @@ class TestView:
             ]
         assert [view.queue_position for view in views] == [1, 2, 3, None]
 
-    async def test_an_unknown_session(self, context: Context, database: Database):
+    async def test_unknown_session_is_not_found(self, context: Context, database: Database):
         async with database.reading() as db:
             with pytest.raises(SessionNotFoundException):
                 await context.sessions.authorizations.view(db, "unknown")
@@ -463,16 +465,16 @@ class TestWaiting:
             return view.row.status
 
         task = asyncio.create_task(wait())
-        await eventually(lambda: session_id in context.sessions.authorizations._waiters._waiting)
+        await eventually(lambda: session_id in context.sessions.waiters)
         return task
 
-    async def test_who_waits_is_told_of_the_end(self, context: Context, add_session: AddRow):
+    async def test_waiters_are_woken_by_the_end(self, context: Context, add_session: AddRow):
         job = await claim(context, await add_session())
         waiters = [await self.waiting(context, job.session_id) for _ in range(3)]
         await context.sessions.runs.complete(job, ALICE, new_tokens())
         async with asyncio.timeout(60):
             assert await asyncio.gather(*waiters) == [SessionStatus.COMPLETED] * 3
-        assert len(context.sessions.authorizations._waiters) == 0
+        assert len(context.sessions.waiters) == 0
 
     async def test_an_end_in_another_process_is_seen(
         self, context: Context, open_services: OpenContext, add_session: AddRow
@@ -483,22 +485,22 @@ class TestWaiting:
         async with asyncio.timeout(60):
             assert await waiter is SessionStatus.FAILED
 
-    async def test_when_the_service_stops_everybody_is_answered(self, context: Context, add_session: AddRow):
+    async def test_stop_of_the_service_answers_every_waiter(self, context: Context, add_session: AddRow):
         waiter = await self.waiting(context, (await add_session()).session_id)
         context.sessions.authorizations.release_waiters()
         async with asyncio.timeout(60):
             assert await waiter is SessionStatus.PENDING
 
-    async def test_who_left_is_forgotten(self, context: Context, add_session: AddRow):
+    async def test_cancelled_waiter_is_forgotten(self, context: Context, add_session: AddRow):
         waiter = await self.waiting(context, (await add_session()).session_id)
         waiter.cancel()
         await asyncio.wait([waiter])
-        assert len(context.sessions.authorizations._waiters) == 0
+        assert len(context.sessions.waiters) == 0
 
-    async def test_nobody_waits_for_what_does_not_exist(self, context: Context):
+    async def test_unknown_session_has_no_waiter(self, context: Context):
         with pytest.raises(SessionNotFoundException):
             await context.sessions.authorizations.wait_for_end("unknown", seconds=60)
-        assert len(context.sessions.authorizations._waiters) == 0
+        assert len(context.sessions.waiters) == 0
 
 
 def _refuse_completion(database: Database) -> list[str]:

@@ -216,7 +216,7 @@ async def test_every_schedule_leaves_a_history_that_can_be_true(
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_the_same_act_many_times_at_once_happens_once(processes: list[Context], action: str):
+async def test_simultaneous_repetitions_of_an_act_have_one_effect(processes: list[Context], action: str):
     """On a running session whose time is up in every way: the most that can happen."""
     stage = Stage(processes)
     await stage.prepare()
@@ -234,7 +234,7 @@ async def test_the_same_act_many_times_at_once_happens_once(processes: list[Cont
     assert len(path) - len(before) <= 1
 
 
-async def test_everybody_at_once(processes: list[Context]):
+async def test_simultaneous_actors_leave_a_true_history(processes: list[Context]):
     """All acts on one running session, in one wave, twenty times: one wins, and what follows is allowed."""
     for _ in range(20):
         stage = Stage(processes)

@@ -1,12 +1,15 @@
 """A batch is made whole or not at all; each row has its result; the same request is the same batch."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 from sqlalchemy import update
 
+from app.config import Settings
 from app.context import Context
 from app.database import Database
 from app.models import (
@@ -20,7 +23,7 @@ from app.models import (
     utc_now,
 )
 from app.services.authorizations.service import AuthorizationCommand
-from app.services.batches import creation, queries
+from app.services.batches import queries
 from app.services.batches.queries import RowResult
 from app.services.batches.rows import WantedRow
 from app.services.keys.service import Caller, Scope
@@ -35,17 +38,17 @@ from app.utils.exceptions import (
     TooManyWaitingException,
 )
 from tests.fixtures.batches import (
+    account_names,
     add_accounts,
-    count,
-    end,
+    count_rows,
+    end_session,
     events_of,
-    names,
     new_batch,
     place_batch,
     read_batch,
     sessions_of,
     under_way,
-    wanted,
+    wanted_rows,
 )
 from tests.fixtures.factories import CALLER, new_profile
 from tests.fixtures.services import OpenContext
@@ -60,7 +63,7 @@ async def results_of(context: Context, batch_id: str) -> list[RowResult]:
 
 async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Context, database: Database):
     await add_accounts(database, ["zoe", "bob"])
-    placed = await place_batch(context, wanted("zoe", "bob"), max_running=1)
+    placed = await place_batch(context, wanted_rows("zoe", "bob"), max_running=1)
     rows = await sessions_of(database, placed.batch_id)
     assert [row.account_id for row in rows] == ["zoe", "bob"], "in the order of the rows"
     assert {(row.status, row.requested_by, row.attempts_allowed) for row in rows} == {
@@ -73,7 +76,15 @@ async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Conte
     )  # fmt: skip
 
 
-async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, database: Database):
+@pytest.fixture
+async def two_apps(open_services: OpenContext, settings: Settings) -> AsyncIterator[Context]:
+    apps = dict.fromkeys(("AIOTT1", "PAUSED"), settings.oauth_apps["AIOTT1"])
+    async with open_services(oauth_apps=apps) as context:
+        yield context
+
+
+async def test_bad_row_does_not_block_others(two_apps: Context, database: Database):
+    context = two_apps
     await add_accounts(database, ["alice", "bob", "carol"])
     async with database.transaction() as db:
         db.add_all([new_profile(account_id="twice"), new_profile(account_id="twice")])
@@ -82,9 +93,8 @@ async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, da
         open_one = await context.sessions.authorizations.request(
             db, AuthorizationCommand("bob", "AIOTT1"), caller=CALLER
         )
-    context.tokens.oauth._apps = dict.fromkeys(("AIOTT1", "PAUSED"), context.settings.oauth_apps["AIOTT1"])
     rows = [
-        *wanted("alice", "bob", "nobody", "twice", "broken", "alice", "nobody"),
+        *wanted_rows("alice", "bob", "nobody", "twice", "broken", "alice", "nobody"),
         WantedRow(8, "carol", "PAUSED"),
         WantedRow(9, "carol", "NOPE"),
         WantedRow(10, "no handle", "AIOTT1", error="account_id: must be"),
@@ -114,13 +124,11 @@ async def test_what_is_wrong_with_a_row_keeps_no_other_back(context: Context, da
     assert view.counts["pending"] == 3, "rows, not sessions"
 
 
-async def test_a_batch_of_several_chunks(
-    context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(creation, "_CHUNK", 4)
-    accounts = names(11)
+async def test_batch_of_several_chunks_is_created_whole(context: Context, database: Database):
+    context.sessions.batches.limits = replace(context.sessions.batches.limits, chunk_size=4)
+    accounts = account_names(11)
     await add_accounts(database, accounts)
-    placed = await place_batch(context, wanted(*reversed(accounts)))
+    placed = await place_batch(context, wanted_rows(*reversed(accounts)))
     rows = await sessions_of(database, placed.batch_id)
     assert [row.account_id for row in rows] == accounts[::-1]
     assert all(one.queue_rank < other.queue_rank for one, other in pairwise(rows))
@@ -131,62 +139,68 @@ async def test_a_batch_of_several_chunks(
 
 async def test_a_batch_without_a_good_row_leaves_nothing(context: Context, database: Database):
     with pytest.raises(BatchEmptyException, match="No GoLogin profile found for account: nobody"):
-        await place_batch(context, wanted("nobody", "nobody_else"), key="k")
+        await place_batch(context, wanted_rows("nobody", "nobody_else"), key="k")
     with pytest.raises(BatchEmptyException):
         await place_batch(context, [])
     for table in (Batch, BatchRow, AuthorizationSession, Event):
-        assert await count(database, table) == 0
+        assert await count_rows(database, table) == 0
 
 
-async def test_too_many_rows_say_to_split(open_services: OpenContext):
+async def test_batch_of_too_many_rows_is_refused_with_advice_to_split(open_services: OpenContext):
     async with open_services(max_batch_rows=2) as context:
         with pytest.raises(InvalidRequestException, match="2 rows at most, this one has 3; split it"):
-            await place_batch(context, wanted("a", "b", "c"))
+            await place_batch(context, wanted_rows("a", "b", "c"))
 
 
-async def test_no_room_for_all_of_it(open_services: OpenContext, database: Database):
-    await add_accounts(database, names(3))
+async def test_batch_without_room_for_all_rows_is_refused(open_services: OpenContext, database: Database):
+    await add_accounts(database, account_names(3))
     async with open_services(max_waiting=2) as context:
         with pytest.raises(TooManyWaitingException):
-            await place_batch(context, wanted(*names(3)))
-        assert await count(database, Batch) == 0
-        assert (await place_batch(context, wanted(*names(2)))).is_new
+            await place_batch(context, wanted_rows(*account_names(3)))
+        assert await count_rows(database, Batch) == 0
+        assert (await place_batch(context, wanted_rows(*account_names(2)))).is_new
 
 
-async def test_of_many_at_once_with_a_key_one_makes_the_batch(context: Context, database: Database):
-    await add_accounts(database, names(5))
-    placed = await asyncio.gather(*(place_batch(context, wanted(*names(5)), key="k") for _ in range(8)))
+async def test_one_of_many_simultaneous_requests_with_a_key_makes_the_batch(
+    context: Context, database: Database
+):
+    await add_accounts(database, account_names(5))
+    placed = await asyncio.gather(
+        *(place_batch(context, wanted_rows(*account_names(5)), key="k") for _ in range(8))
+    )
     assert len({each.batch_id for each in placed}) == 1
     assert sum(each.is_new for each in placed) == 1
-    assert (await count(database, Batch), await count(database, AuthorizationSession)) == (1, 5)
+    assert (await count_rows(database, Batch), await count_rows(database, AuthorizationSession)) == (1, 5)
     with pytest.raises(IdempotencyConflictException):
-        await place_batch(context, wanted(*names(4)), key="k")
+        await place_batch(context, wanted_rows(*account_names(4)), key="k")
 
 
-async def test_of_many_at_once_from_a_source_one_makes_the_batch(context: Context, database: Database):
-    await add_accounts(database, names(5))
-    placed = await asyncio.gather(*(place_batch(context, wanted(*names(5)), source="f") for _ in range(8)))
+async def test_one_of_many_simultaneous_requests_from_a_source_makes_the_batch(
+    context: Context, database: Database
+):
+    await add_accounts(database, account_names(5))
+    placed = await asyncio.gather(
+        *(place_batch(context, wanted_rows(*account_names(5)), source="f") for _ in range(8))
+    )
     assert len({each.batch_id for each in placed}) == 1
-    assert await count(database, Batch) == 1
+    assert await count_rows(database, Batch) == 1
     other = Caller("other", frozenset({Scope.AUTHORIZE}))
-    assert (await place_batch(context, wanted(*names(5)), source="f", caller=other)).is_new
+    assert (await place_batch(context, wanted_rows(*account_names(5)), source="f", caller=other)).is_new
     async with database.transaction() as db:
         await context.sessions.batches.forget_source(db, "f", caller=CALLER)
-    again = await place_batch(context, wanted(*names(5)), source="f")
+    again = await place_batch(context, wanted_rows(*account_names(5)), source="f")
     assert again.is_new
     assert {each.existing for each in await results_of(context, again.batch_id)} == {True}
 
 
-async def test_batches_of_the_same_accounts_at_once_share_them(
-    context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
-):
+async def test_batches_of_the_same_accounts_at_once_share_them(context: Context, database: Database):
     """In whatever order their rows are: neither waits for the other for ever."""
-    monkeypatch.setattr(creation, "_CHUNK", 2)
-    accounts = names(40)
+    context.sessions.batches.limits = replace(context.sessions.batches.limits, chunk_size=2)
+    accounts = account_names(40)
     await add_accounts(database, accounts)
     orders = [accounts, accounts[::-1], accounts[20:] + accounts[:20], accounts[::2] + accounts[1::2]]
-    placed = await asyncio.gather(*(place_batch(context, wanted(*order)) for order in orders))
-    assert await count(database, AuthorizationSession) == 40
+    placed = await asyncio.gather(*(place_batch(context, wanted_rows(*order)) for order in orders))
+    assert await count_rows(database, AuthorizationSession) == 40
     for each in placed:
         assert all(result.session_id for result in await results_of(context, each.batch_id))
 
@@ -216,8 +230,8 @@ async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, da
 async def test_a_batch_tried_again_runs_again(context: Context, database: Database):
     batch_id = await new_batch(context, 4, max_running=4)
     rows = await under_way(database, batch_id)
-    await end(context, rows[0])
-    await end(context, rows[1], LoginRequiredException("a001"))
+    await end_session(context, rows[0])
+    await end_session(context, rows[1], LoginRequiredException("a001"))
     async with database.transaction() as db:
         await context.sessions.batches.cancel(db, batch_id, caller=CALLER)
     await context.sessions.pacing.pace(batch_id)
@@ -242,7 +256,7 @@ async def test_a_batch_tried_again_runs_again(context: Context, database: Databa
     assert len(await under_way(database, batch_id)) == 3
 
 
-async def test_an_unknown_batch(context: Context):
+async def test_unknown_batch_is_not_found(context: Context):
     async with context.database.transaction() as db:
         for call in (context.sessions.batches.cancel, context.sessions.batches.retry):
             with pytest.raises(BatchNotFoundException):
@@ -260,11 +274,11 @@ async def test_a_session_of_a_batch_that_was_cancelled_can_be_tried_again_alone(
     async with database.transaction() as db:
         await context.sessions.authorizations.retry(db, held.session_id, actor="anna")
     await context.sessions.pacing.reconcile()
-    await end(context, held)
+    await end_session(context, held)
     assert [row.status.value for row in await sessions_of(database, batch_id)].count("completed") == 1
 
 
-async def test_the_time_it_still_needs(context: Context, database: Database):
+async def test_remaining_time_is_estimated(context: Context, database: Database):
     batch_id = await new_batch(context, 4, max_running=4)
 
     async def eta() -> float | None:
@@ -274,7 +288,7 @@ async def test_the_time_it_still_needs(context: Context, database: Database):
     assert await eta() is None
     rows = await under_way(database, batch_id)
     for row in rows[:2]:
-        await end(context, row)
+        await end_session(context, row)
     began = utc_now() - timedelta(seconds=20)
     async with database.transaction() as db:
         for number, row in enumerate(rows[:2], start=1):
@@ -284,6 +298,6 @@ async def test_the_time_it_still_needs(context: Context, database: Database):
         await db.execute(update(Batch).values(started_at=began))
     assert await eta() == 10.0, "two took ten seconds, two are left"
     for row in rows[2:]:
-        await end(context, row)
+        await end_session(context, row)
     await context.sessions.pacing.pace(batch_id)
     assert await eta() is None

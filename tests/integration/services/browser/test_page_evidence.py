@@ -60,7 +60,7 @@ async def evidence_of(
     return await asyncio.to_thread(work)
 
 
-async def test_what_the_page_shows(tab: Tab):
+async def test_evidence_holds_what_the_page_shows(tab: Tab):
     seen = await evidence_of(
         tab,
         "<p data-testid=Shown>x<p data-testid=Shown>x<p data-testid=Gone hidden>x"
@@ -87,7 +87,7 @@ async def test_a_screenshot_that_is_too_large_is_left_out(tab: Tab):
 
 
 @pytest.mark.parametrize("field", ["type=password", "type=text autocomplete=current-password"])
-async def test_a_password_is_not_to_be_seen(tab: Tab, field: str):
+async def test_screenshot_hides_passwords(tab: Tab, field: str):
     """Not even how long it is: the picture is the same."""
     box = f"<input {field} style='width:600px;transition:color 60s' value='%s'>"
     pictures = [await evidence_of(tab, box % password) for password in ("x", "hunter2 and more")]
@@ -101,7 +101,7 @@ async def test_half_an_emoji_and_a_nul_can_be_stored(tab: Tab):
     assert (seen.title, seen.console) == ("A page", ("ab",))
 
 
-async def test_a_page_in_an_endless_script_tells_what_the_browser_knows(tab: Tab):
+async def test_page_in_an_endless_script_leaves_what_the_browser_knows(tab: Tab):
     def work() -> PageEvidence | None:
         with tab() as watcher:
             show(watcher, "Endless", "<script>console.error('before')</script>")
@@ -113,7 +113,7 @@ async def test_a_page_in_an_endless_script_tells_what_the_browser_knows(tab: Tab
     assert (seen.title, seen.console, seen.screenshot) == ("Endless", ("before",), None)
 
 
-async def test_a_dead_browser_has_none(tab: Tab, admin: SandboxAdmin, profile: ProfileInfo):
+async def test_dead_browser_has_no_evidence(tab: Tab, admin: SandboxAdmin, profile: ProfileInfo):
     with tab() as watcher:
         await admin.kill_browser(profile.id)
         assert (

@@ -84,10 +84,8 @@ async def test_a_filter_means_the_same_to_the_database_and_in_memory(database: D
     assert found_any > 60
 
 
-async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypatch: pytest.MonkeyPatch):
+async def test_pages_and_cursors_find_all_in_order(database: Database):
     """Also when many happened at the same time, and one query looks at a few events only."""
-    monkeypatch.setattr(queries, "_SCAN_LIMIT", 20)
-    monkeypatch.setattr(queries, "_EXPORT_PAGE", 9)
     dice = random.Random(3)
     await add_events(database, *(any_event(dice) for _ in range(250)))
     async with database.reading() as db:
@@ -99,12 +97,13 @@ async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypat
         place: Place | None = None
         while True:
             async with database.reading() as db:
-                part = await queries.rows_before(db, wanted, place, limit=7)
+                part = await queries.rows_before(db, wanted, place, limit=7, scan_limit=20)
             found += [event.id for event in part.rows]
             if (place := part.next) is None:
                 break
         assert found == expected, wanted
-        exported = [event.id async for rows in queries.export(database, wanted) for event in rows]
+        pages = queries.export(database, wanted, page_size=9, scan_limit=20)
+        exported = [event.id async for rows in pages for event in rows]
         assert exported == expected, wanted
         if not wanted.rest():
             async with database.reading() as db:
@@ -112,14 +111,12 @@ async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypat
             assert [event.id for event in second.rows] == expected[7:14]
 
 
-async def test_events_are_counted_up_to_a_limit(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(queries, "COUNT_LIMIT", 10)
-    monkeypatch.setattr(queries, "_SCAN_LIMIT", 12)
+async def test_events_are_counted_up_to_a_limit(database: Database):
     rows = [{"actor": "a" if number < 11 else "b"} for number in range(20)]
     await add_events(database, *rows)
     async with database.reading() as db:
         counts = [
-            await queries.count(db, wanted)
+            await queries.count(db, wanted, limit=10, scan_limit=12)
             for wanted in (
                 EventFilter(),
                 EventFilter(actor="a"),
@@ -153,7 +150,7 @@ async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
     assert costs == {4}
 
 
-async def test_what_comes_after_an_event_is_searched_in_an_index(database: Database):
+async def test_events_after_a_position_are_searched_in_an_index(database: Database):
     """With a word more in the condition SQLite would walk through the whole of it."""
     if not database.is_sqlite:
         pytest.skip("PostgreSQL decides by the size of the table")

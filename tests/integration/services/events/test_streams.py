@@ -12,19 +12,18 @@ import pytest
 from sqlalchemy import delete, select, text
 
 from app.api.endpoints.events import _blocks
-from app.context import Context, open_context
+from app.context import open_context
 from app.database import Database
 from app.models import Event, EventType
 from app.services.events import recorder
-from app.services.events import streams as event_streams
 from app.services.events import tail as event_tail
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
-from app.services.events.streams import EventStreams, Reader, StreamLimits
+from app.services.events.streams import EventStreams, Gap, Reader, StreamLimits
 from app.services.events.tail import BEGINNING, EventTail, check_order
 from app.services.operations.retention import Retention, RetentionDays
 from app.utils.exceptions import TooManyStreamsException, UnknownEventIdException
-from tests.fixtures.events import add_events, following, numbers, record, told
+from tests.fixtures.events import add_events, numbers, open_reader, read_events, record
 from tests.fixtures.logs import logged
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
@@ -33,10 +32,20 @@ from tests.fixtures.waiting import eventually
 RUNBOOK = Path(__file__).resolve().parents[4] / "docs" / "backup-restore-upgrade.md"
 
 
-def streams_of(database: Database, *, keep: int = 2_000, **changes: float) -> EventStreams:
+def streams_of(
+    database: Database,
+    tail: EventTail | None = None,
+    *,
+    sizes: dict[str, int] | None = None,
+    **changes: float,
+) -> EventStreams:
+    """`sizes`: arguments of `EventStreams`; `changes`: limits."""
     limits = {"readers": 100, "readers_per_key": 100, "lifetime": 60, "heartbeat": 10} | changes
     return EventStreams(
-        database=database, tail=EventTail(database=database, keep=keep), limits=StreamLimits(**limits)
+        database=database,
+        tail=tail or EventTail(database=database),
+        limits=StreamLimits(**limits),
+        **sizes or {},
     )
 
 
@@ -55,30 +64,27 @@ def position(event: Event) -> Position:
     return Position(event.xact_id, event.id)
 
 
-async def test_what_gets_its_id_early_and_commits_late_is_not_missed(postgresql_url: str):
+async def test_event_with_an_early_id_and_a_late_commit_is_not_missed(postgresql_url: str):
     database = Database(postgresql_url)
     streams = streams_of(database)
-    async with following(streams) as reader:
+    async with open_reader(streams) as reader:
         async with database.transaction() as slow:
             recorder.record(slow, EventType.BATCH_COMPLETED, number=1)
             await slow.flush()
             await record(database, 2)  # with a higher id, and committed before
-            async with following(streams, last=reader.position) as other:
+            async with open_reader(streams, last=reader.position) as other:
                 # Told of neither: the order is not known yet.
                 assert await streams._next(other) == ([], False)
-        assert numbers(await told(streams, reader, 2)) == [1, 2]
+        assert numbers(await read_events(streams, reader, 2)) == [1, 2]
     await database.close()
 
 
 @pytest.mark.parametrize("keep", [3, 2_000])
-async def test_readers_miss_nothing_and_are_told_nothing_twice(
-    database: Database, monkeypatch: pytest.MonkeyPatch, keep: int
-):
+async def test_readers_get_each_event_once(database: Database, keep: int):
     """Many write at once; one reader stays, one comes again and again, one looks for a few among the many."""
-    monkeypatch.setattr(event_streams, "_BATCH", 7)
-    monkeypatch.setattr(event_streams, "_SCAN", 11)
-    monkeypatch.setattr(event_tail, "_PAGE", 5)
-    streams, dice, count = streams_of(database, keep=keep), random.Random(1), 150
+    tail = EventTail(database=database, keep=keep, page_size=5)
+    streams = streams_of(database, tail, sizes={"batch_size": 7, "scan_limit": 11})
+    dice, count = random.Random(1), 150
 
     async def writer(first: int) -> None:
         for number in range(first, count, 3):
@@ -88,14 +94,14 @@ async def test_readers_miss_nothing_and_are_told_nothing_twice(
                 await asyncio.sleep(dice.random() / 200)
 
     async def staying() -> list[Event]:
-        async with following(streams, last=BEGINNING) as reader:
-            return await told(streams, reader, count)
+        async with open_reader(streams, last=BEGINNING) as reader:
+            return await read_events(streams, reader, count)
 
     async def coming_again() -> list[Event]:
         found: list[Event] = []
         while len(found) < count:
             last = position(found[-1]) if found else BEGINNING
-            async with following(streams, last=last) as reader:
+            async with open_reader(streams, last=last) as reader:
                 async for batch in streams.tell(reader):
                     found.extend(each.event for each in batch[: dice.randint(1, 7)])
                     if dice.random() < 0.3 or len(found) == count:
@@ -105,8 +111,8 @@ async def test_readers_miss_nothing_and_are_told_nothing_twice(
         return found
 
     async def choosy() -> list[Event]:
-        async with following(streams, last=BEGINNING, wanted=EventFilter(actor="a3")) as reader:
-            return await told(streams, reader, count // 10)
+        async with open_reader(streams, last=BEGINNING, wanted=EventFilter(actor="a3")) as reader:
+            return await read_events(streams, reader, count // 10)
 
     async with asyncio.timeout(60):
         *_, stayed, came, chosen = await asyncio.gather(
@@ -117,33 +123,31 @@ async def test_readers_miss_nothing_and_are_told_nothing_twice(
     assert numbers(chosen) == [number for number in numbers(stayed) if number % 10 == 3]
 
 
-async def test_an_event_of_this_process_wakes_its_readers(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(event_tail, "_OTHERS_POLL", 1_000.0)
-    streams = streams_of(database, heartbeat=1_000, lifetime=1_000)
-    async with following(streams) as reader:
+async def test_an_event_of_this_process_wakes_its_readers(database: Database):
+    tail = EventTail(database=database, poll_interval=1_000.0)
+    streams = streams_of(database, tail, heartbeat=1_000, lifetime=1_000)
+    async with open_reader(streams) as reader:
         found = asyncio.create_task(anext(streams.tell(reader)))
-        await eventually(lambda: streams._tail.after(reader.position, 1) is not None)
+        await eventually(lambda: tail.after(reader.position, 1) is not None)
         await record(database, 7)
         while not (await asyncio.wait([found], timeout=0.5))[0]:
             await record(database, 8)  # an older transaction of another test held back the first one
         assert (await found)[0].event.data == {"number": 7}
 
 
-async def test_an_event_of_another_process_is_told(open_services: OpenContext):
+async def test_event_of_another_process_is_delivered(open_services: OpenContext):
     async with (
         open_services() as here,
         open_services() as elsewhere,
-        following(here.events.streams) as reader,
+        open_reader(here.events.streams) as reader,
     ):
         await record(elsewhere.database, 7)
-        assert numbers(await told(here.events.streams, reader, 1)) == [7]
+        assert numbers(await read_events(here.events.streams, reader, 1)) == [7]
 
 
 async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database: Database):
     streams = streams_of(database, heartbeat=0.05)
-    async with following(streams, wanted=EventFilter(account_id="mine")) as reader:
+    async with open_reader(streams, wanted=EventFilter(account_id="mine")) as reader:
         began = reader.position
         await record(database, 1, account_id="other")
         async with asyncio.timeout(60):
@@ -153,45 +157,42 @@ async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database:
                     break
 
 
-async def test_who_was_away_for_too_long_is_told_of_the_gap(database: Database):
+async def test_reader_that_was_away_for_too_long_gets_a_gap(database: Database):
     streams = streams_of(database)
     await add_events(database, *({} for _ in range(10)))
-    async with following(streams, last=BEGINNING) as reader:
-        events = await told(streams, reader, 10)
+    async with open_reader(streams, last=BEGINNING) as reader:
+        events = await read_events(streams, reader, 10)
         assert reader.gap is None
     days = RetentionDays(sessions=1, events=1, evidence=1, webhooks=1)
     retention = Retention(database=database, days=days, max_events=4, max_evidence_bytes=1)
     assert (await retention.delete_old())["events_deleted"] == 6
     for last, rest in ((events[5], 4), (events[6], 3)):
-        async with following(streams, last=position(last)) as reader:
-            assert reader.gap == (event_streams.Gap(events[6].occurred_at) if rest == 4 else None)
-            assert [event.id for event in await told(streams, reader, rest)] == [
+        async with open_reader(streams, last=position(last)) as reader:
+            assert reader.gap == (Gap(events[6].occurred_at) if rest == 4 else None)
+            assert [event.id for event in await read_events(streams, reader, rest)] == [
                 event.id for event in events[-rest:]
             ]
 
 
-async def test_a_reader_is_told_of_routine_events_that_were_evicted_after_its_last_one(database: Database):
+async def test_reader_gets_a_gap_for_routine_events_evicted_after_its_last_one(database: Database):
     """Older events of other types stay, among them the last one that it was told."""
     streams = streams_of(database)
     types = ["api_key.created", "credential.refreshed", "api_key.revoked", "api_key.created"]
     await add_events(database, *({"event_type": event_type} for event_type in types))
-    async with following(streams, last=BEGINNING) as reader:
-        events = await told(streams, reader, 4)
+    async with open_reader(streams, last=BEGINNING) as reader:
+        events = await read_events(streams, reader, 4)
     days = RetentionDays(sessions=1, events=1, evidence=1, webhooks=1)
     retention = Retention(database=database, days=days, max_events=3, max_evidence_bytes=1)
     assert (await retention.delete_old())["events_deleted"] == 1
     for last, has_gap in ((events[0], True), (events[2], False)):
-        async with following(streams, last=position(last)) as reader:
+        async with open_reader(streams, last=position(last)) as reader:
             assert (reader.gap is not None) is has_gap
 
 
-async def test_who_is_overtaken_by_the_retention_while_it_catches_up_is_told_of_the_gap(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(event_streams, "_SCAN", 2)
-    streams = streams_of(database, keep=1)
+async def test_reader_overtaken_by_the_retention_while_it_catches_up_gets_a_gap(database: Database):
+    streams = streams_of(database, EventTail(database=database, keep=1), sizes={"scan_limit": 2})
     await add_events(database, *({} for _ in range(10)))
-    async with following(streams, last=BEGINNING) as reader:
+    async with open_reader(streams, last=BEGINNING) as reader:
         blocks = _blocks(streams, reader)
         assert b"gap" not in b"".join([await anext(blocks) for _ in range(3)])
         async with database.transaction() as db:  # as the retention does
@@ -210,17 +211,17 @@ async def test_a_restore_to_an_earlier_time_hides_no_new_event(sqlite_url: str, 
     await record(database, 3)
     await record(database, 4)
     streams = streams_of(database)
-    async with following(streams, last=BEGINNING) as reader:
-        lost = (await told(streams, reader, 5))[3:]
+    async with open_reader(streams, last=BEGINNING) as reader:
+        lost = (await read_events(streams, reader, 5))[3:]
     await database.close()
     database = Database(f"sqlite+aiosqlite:///{backup}")
     await after_restore(database, "-- SQLite")
     for number in (5, 6, 7):
         await record(database, number)
     streams = streams_of(database)
-    async with following(streams, last=position(lost[-1])) as reader:
+    async with open_reader(streams, last=position(lost[-1])) as reader:
         assert reader.gap is not None
-        marker, *new = await told(streams, reader, 4)
+        marker, *new = await read_events(streams, reader, 4)
     assert (marker.event_type, marker.data, numbers(new)) == ("database.restored", {}, [5, 6, 7])
     await database.close()
 
@@ -239,24 +240,24 @@ async def test_ids_go_on_far_ahead_after_a_restore_of_postgresql(postgresql_url:
 async def test_an_id_that_was_never_given_is_refused(database: Database):
     streams = streams_of(database)
     await record(database, 1)
-    async with following(streams) as reader:
+    async with open_reader(streams) as reader:
         latest = reader.position
     for unknown in (latest._replace(event_id=latest.event_id + 1), Position(2**62, 1)):
         with pytest.raises(UnknownEventIdException):
-            async with following(streams, last=unknown):
+            async with open_reader(streams, last=unknown):
                 pass
     assert streams.readers == []
 
 
 async def test_streams_are_limited_by_process_and_key(database: Database):
     streams = streams_of(database, readers=3, readers_per_key=2)
-    async with following(streams, key="a"), following(streams, key="b"):
-        async with following(streams, key="a"):
+    async with open_reader(streams, key="a"), open_reader(streams, key="b"):
+        async with open_reader(streams, key="a"):
             with pytest.raises(TooManyStreamsException, match="The service"):
-                await following(streams, key="c").__aenter__()
-        async with following(streams, key="b"):
+                await open_reader(streams, key="c").__aenter__()
+        async with open_reader(streams, key="b"):
             with pytest.raises(TooManyStreamsException, match="This API key"):
-                await following(streams, key="b").__aenter__()
+                await open_reader(streams, key="b").__aenter__()
     assert (streams.readers, streams.totals.refused, streams.totals.opened) == ([], 2, 4)
 
 
@@ -276,17 +277,17 @@ async def test_a_stream_ends(database: Database, reason: str):
     assert reader.ended == reason
 
 
-async def test_nobody_follows_and_nothing_is_read(context: Context):
-    tail = context.events.streams._tail
-    async with following(context.events.streams) as reader:
+async def test_tail_without_followers_reads_nothing(database: Database):
+    tail = EventTail(database=database)
+    async with open_reader(streams_of(database, tail)) as reader:
         await eventually(lambda: tail.after(reader.position, 1) is not None)
-        await record(context.database, 1)
+        await record(database, 1)
         await eventually(lambda: tail.kept == 1)
     assert (tail.kept, tail._task) == (0, None)
 
 
 @pytest.mark.parametrize("ticks", range(6))
-async def test_who_leaves_just_after_an_event_leaves_no_tail_behind(sqlite_url: str, ticks: int):
+async def test_reader_that_leaves_just_after_an_event_leaves_no_tail_behind(sqlite_url: str, ticks: int):
     """It would go on beside the next one, and each event be told twice."""
     database = Database(sqlite_url)
     tail = EventTail(database=database)
@@ -301,7 +302,7 @@ async def test_who_leaves_just_after_an_event_leaves_no_tail_behind(sqlite_url: 
     await database.close()
 
 
-async def test_a_tail_that_was_stopped_takes_nothing_in(database: Database, monkeypatch: pytest.MonkeyPatch):
+async def test_stopped_tail_takes_no_events(database: Database, monkeypatch: pytest.MonkeyPatch):
     """Whatever has lost the cancellation, as the pool of connections may."""
     is_reading, page_after = asyncio.Event(), event_tail.page_after
 
@@ -323,7 +324,7 @@ async def test_a_tail_that_was_stopped_takes_nothing_in(database: Database, monk
     assert (tail.kept, tail._kept_after) == (0, None)
 
 
-async def test_a_restored_dump_is_noticed_at_the_start_and_mended_by_hand(
+async def test_restored_dump_is_noticed_at_the_start_and_repaired_by_hand(
     postgresql_url: str, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
 ):
     database = Database(postgresql_url)
@@ -332,8 +333,8 @@ async def test_a_restored_dump_is_noticed_at_the_start_and_mended_by_hand(
         assert len(logged(caplog, "events.order_broken")) == 1
         await after_restore(database, "UPDATE")
         await record(database, 2)
-        async with following(context.events.streams, last=BEGINNING) as reader:
-            assert numbers(await told(context.events.streams, reader, 2)) == [1, 2]
+        async with open_reader(context.events.streams, last=BEGINNING) as reader:
+            assert numbers(await read_events(context.events.streams, reader, 2)) == [1, 2]
     caplog.clear()
     await check_order(database)
     await database.close()

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, text, update
 
+from app.config import Settings
 from app.context import Context
 from app.database import Database
 from app.models import ApiKey, Event, utc_now
@@ -27,6 +28,7 @@ from app.utils.exceptions import (
     UnknownApiAppException,
 )
 from tests.fixtures.logs import logged
+from tests.fixtures.services import OpenContext
 
 AUTHORIZE = frozenset({Scope.AUTHORIZE})
 ADMIN = frozenset({Scope.ADMIN})
@@ -98,7 +100,7 @@ class TestAuthentication:
         caller = await authenticate(context, await create(context, scopes=ADMIN))
         assert all(caller.may(scope) for scope in Scope)
 
-    async def test_neither_the_row_nor_the_event_tells_the_key(self, context: Context, database: Database):
+    async def test_row_and_event_do_not_reveal_the_key(self, context: Context, database: Database):
         made = await make(context)
         keys = [made.key.get_secret_value(), await rotate(context, made, HOUR)]
         async with database.reading() as db:
@@ -137,7 +139,7 @@ class TestAuthentication:
         caller = await authenticate(context, context.settings.api_key.get_secret_value())
         assert caller == Caller("bootstrap", frozenset(Scope))
 
-    async def test_no_key_is_nobody_even_where_the_bootstrap_key_is_empty(self, context: Context):
+    async def test_empty_key_is_refused_even_where_the_bootstrap_key_is_empty(self, context: Context):
         keys = KeyService(
             database=context.database, bootstrap_key=SecretStr(""), api_apps=(), rate_limit_per_minute=100
         )
@@ -154,7 +156,7 @@ class TestMaking:
             await make(context)
 
     @pytest.mark.parametrize("name", ["bootstrap", "CLI", "service", "", "  ", " x", "a\nb", "x" * 101])
-    async def test_a_name_that_cannot_be(self, context: Context, name: str):
+    async def test_invalid_name_is_refused(self, context: Context, name: str):
         with pytest.raises(InvalidRequestException, match="choose another name"):
             await make(context, name)
 
@@ -196,7 +198,7 @@ class TestRotation:
         await refuse(context, old, "replaced by a rotation")
         assert await authenticate(context, new)
 
-    async def test_without_an_overlap_the_old_key_ends_at_once(self, context: Context):
+    async def test_old_key_without_an_overlap_ends_at_once(self, context: Context):
         made = await make(context)
         new = await rotate(context, made, timedelta())
         await refuse(context, made.key.get_secret_value())
@@ -251,10 +253,13 @@ class TestNoEscalation:
         AccessScope.of(["AIOTT1"], ["shop_1", "sho*"]),
         AccessScope.of(["AIOTT1"], ["*"]),
     ])  # fmt: skip
-    async def test_a_restricted_key_makes_none_with_more_reach(self, context: Context, reach: AccessScope):
-        context.keys._api_apps = ("AIOTT1", "AIOTT2")
-        with pytest.raises(KeyEscalationException):
-            await make(context, reach=reach, caller=LIMITED)
+    async def test_a_restricted_key_makes_none_with_more_reach(
+        self, open_services: OpenContext, settings: Settings, reach: AccessScope
+    ):
+        apps = dict.fromkeys(("AIOTT1", "AIOTT2"), settings.oauth_apps["AIOTT1"])
+        async with open_services(oauth_apps=apps) as context:
+            with pytest.raises(KeyEscalationException):
+                await make(context, reach=reach, caller=LIMITED)
 
     async def test_a_key_makes_none_with_more_scopes(self, context: Context):
         caller = Caller("half", frozenset({Scope.AUTHORIZE, Scope.EVIDENCE}))
@@ -323,7 +328,7 @@ class TestNoEscalation:
 
 
 class TestLastUse:
-    async def test_it_is_written_at_most_once_a_minute(self, context: Context):
+    async def test_last_use_is_written_at_most_once_a_minute(self, context: Context):
         key = await create(context)
 
         async def used_at() -> Any:

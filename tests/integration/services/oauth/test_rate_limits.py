@@ -15,7 +15,7 @@ from app.models import Credential, utc_now
 from app.utils.exceptions import TokenExpiredException
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain, due_chains
+from tests.fixtures.tokens import TokenChain, due_chains
 
 LIMIT, ACCOUNTS = 30, 100
 OTHER_APP = "AIOTT3"
@@ -46,9 +46,7 @@ async def answers(admin: SandboxAdmin) -> Counter[int | None]:
     return Counter(one.status for one in await admin.requests(endpoint="provider.token", limit=10_000))
 
 
-async def test_an_app_keeps_its_limit_and_delays_no_other(
-    sandbox_settings: MakeSettings, admin: SandboxAdmin
-):
+async def test_app_keeps_its_limit_and_delays_no_other(sandbox_settings: MakeSettings, admin: SandboxAdmin):
     await admin.clear_stats()
     await admin.change_settings(token_rate_limits={"AIOTT1": LIMIT}, token_rate_window=1, latency_ms=20)
     async with refreshing(sandbox_settings(), admin, processes=1) as context, asyncio.timeout(60):
@@ -75,7 +73,7 @@ async def test_processes_that_count_at_the_same_time_have_few_calls_refused(
 
 
 async def test_the_last_call_of_a_window_stops_the_app_in_all_processes(
-    chain: Chain, sandbox_settings: MakeSettings
+    chain: TokenChain, sandbox_settings: MakeSettings
 ):
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
     await chain.make_due(lives_for=-1)

@@ -22,7 +22,7 @@ async def told(database: Database) -> list[tuple[str, str]]:
         return [(event.event_type, event.data["alarm"]) for event in events]
 
 
-async def test_a_change_is_told_once_and_a_state_not_at_all(database: Database):
+async def test_change_is_recorded_once_and_a_state_not_at_all(database: Database):
     alarms = AlarmService(database=database)
     for is_active in (False, True, True, False, False, True):
         await alarms.update({"slots": Reading(is_active, "3 of 2")})
@@ -34,7 +34,7 @@ async def test_a_change_is_told_once_and_a_state_not_at_all(database: Database):
     assert [alarm.name for alarm in await alarms.active()] == ["slots"]
 
 
-async def test_of_several_processes_one_tells(database: Database):
+async def test_one_of_several_processes_records_the_alarm(database: Database):
     reading = {"slots": Reading(True, "3 of 2")}
     await asyncio.gather(*(AlarmService(database=database).update(reading) for _ in range(5)))
     assert await told(database) == [("alarm.raised", "slots")]
@@ -94,7 +94,7 @@ async def test_a_leaked_slot_is_an_alarm_on_the_second_look(database: Database, 
 
 async def test_an_open_breaker_is_an_alarm(database: Database, open_services: OpenContext):
     async with open_services() as context:
-        await context.fleet.gate._reserve()
+        await context.fleet.gate.acquire()
         await context.fleet.gate.open_breaker("HTTP 429")
         await context.workers.named("monitor").run_once()
     assert await told(database) == [("alarm.raised", "gologin_breaker_open")]

@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from sqlalchemy import func, select, text, update
 
 from app.database import Database
@@ -19,7 +18,6 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.operations import retention
 from app.services.operations.retention import Retention, RetentionDays
 from tests.fixtures.events import add_events
 from tests.fixtures.factories import new_profile, new_session
@@ -27,8 +25,7 @@ from tests.fixtures.factories import new_profile, new_session
 DAYS = RetentionDays(sessions=30, events=30, evidence=14, webhooks=30)
 
 
-async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(retention, "_BATCH", 3)
+async def test_only_old_ended_sessions_are_deleted(database: Database):
     old, new = utc_now() - timedelta(days=31), utc_now() - timedelta(days=29)
     async with database.transaction() as db:
         profile = new_profile()
@@ -43,7 +40,7 @@ async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: 
             db.add(Batch(batch_id=batch_id, requested_by="a", completed_at=ended_at, **limits))
             db.add(BatchRow(batch_id=batch_id, number=1, account_id="a", api_app="AIOTT1"))
     deleted = await Retention(
-        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
+        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000, batch_size=3
     ).delete_old()
     assert (deleted["sessions_deleted"], deleted["syncs_deleted"], deleted["events_deleted"]) == (7, 0, 2)
     assert deleted["batches_deleted"] == 1
@@ -54,14 +51,13 @@ async def test_only_what_is_old_and_ended_goes(database: Database, monkeypatch: 
             assert set(await db.scalars(select(column))) == {"new", "open"}
 
 
-async def test_the_last_event_stays_whatever_its_age(database: Database, monkeypatch: pytest.MonkeyPatch):
+async def test_the_last_event_stays_whatever_its_age(database: Database):
     """SQLite would give its id again, and readers of the stream go by ids."""
-    monkeypatch.setattr(retention, "_BATCH", 4)
     await add_events(database, *({"occurred_at": utc_now() - timedelta(days=40)} for _ in range(10)))
-    keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=1)
+    keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=1, batch_size=4)
     assert (await keep.delete_old())["events_deleted"] == 9
     await add_events(database, *({} for _ in range(10)))
-    few = Retention(database=database, days=DAYS, max_events=3, max_evidence_bytes=1)
+    few = Retention(database=database, days=DAYS, max_events=3, max_evidence_bytes=1, batch_size=4)
     assert (await few.delete_old())["events_deleted"] == 8
     async with database.reading() as db:
         left = (await db.scalars(select(Event.id).order_by(Event.id))).all()
@@ -80,8 +76,7 @@ async def left(database: Database, model: type) -> set[str]:
         return set(await db.scalars(select(model.session_id)))
 
 
-async def test_what_belongs_to_a_session_goes_with_it(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(retention, "_BATCH", 2)
+async def test_rows_of_a_session_are_deleted_with_it(database: Database):
     old = utc_now() - timedelta(days=31)
     async with database.transaction() as db:
         profile = new_profile()
@@ -93,7 +88,7 @@ async def test_what_belongs_to_a_session_goes_with_it(database: Database, monkey
             db.add(AuthorizationAttempt(session_id=row.session_id, number=1))
             db.add(evidence(row.session_id))
     deleted = await Retention(
-        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
+        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000, batch_size=2
     ).delete_old()
     assert deleted["sessions_deleted"] == 3
     for model in (AuthorizationSession, AuthorizationAttempt, Evidence):
@@ -114,7 +109,7 @@ async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
     assert await left(database, IdempotencyKey) == {"valid"}
 
 
-async def test_what_is_renewed_while_it_is_waited_for_stays(database: Database):
+async def test_row_that_is_renewed_while_the_deletion_waits_stays(database: Database):
     async with database.transaction() as db:
         db.add(IdempotencyKey(caller="a", key_hash="k", body_hash="b", session_id="s", expires_at=utc_now()))
     keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000)
@@ -139,22 +134,18 @@ async def delete_waits(database: Database, deleting: asyncio.Task[Any]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_old_evidence_goes_and_then_the_oldest_that_is_too_much(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(retention, "_BATCH", 2)
+async def test_old_evidence_goes_and_then_the_oldest_that_is_too_much(database: Database):
     async with database.transaction() as db:
         db.add_all([evidence(f"old-{days}", days=days) for days in (15, 16, 17)])
         db.add_all([evidence(f"new-{days}", days=days, size=100) for days in range(9)])
     deleted = await Retention(
-        database=database, days=DAYS, max_events=100, max_evidence_bytes=450
+        database=database, days=DAYS, max_events=100, max_evidence_bytes=450, batch_size=2
     ).delete_old()
     assert deleted["evidence_deleted"] == 3 + 5
     assert await left(database, Evidence) == {f"new-{days}" for days in range(4)}
 
 
-async def test_routine_events_go_before_the_audit_trail(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(retention, "_BATCH", 4)
+async def test_routine_events_go_before_the_audit_trail(database: Database):
     start = utc_now() - timedelta(days=1)
     types = [
         "token.read",
@@ -173,7 +164,9 @@ async def test_routine_events_go_before_the_audit_trail(database: Database, monk
         marks = select(func.count()).where(Event.event_type == "events.evicted")
         async with database.reading() as db:
             max_events += await db.scalar(marks) or 0
-        keep = Retention(database=database, days=DAYS, max_events=max_events, max_evidence_bytes=1)
+        keep = Retention(
+            database=database, days=DAYS, max_events=max_events, max_evidence_bytes=1, batch_size=4
+        )
         await keep.delete_old()
         kept = select(Event.id).where(Event.event_type != "events.evicted").order_by(Event.id)
         async with database.reading() as db:

@@ -15,12 +15,12 @@ def runs_of(database: Database, owner: str, *, lease_seconds: float = 20.0) -> P
     return PeriodicRuns(database=database, owner=owner, lease_seconds=lease_seconds)
 
 
-async def test_of_many_that_claim_at_once_one_has_the_turn(database: Database):
+async def test_one_of_many_simultaneous_claims_gets_the_turn(database: Database):
     claims = await asyncio.gather(*(runs_of(database, f"p{number}").claim("sync") for number in range(8)))
     assert sum(claim is not None for claim in claims) == 1
 
 
-async def test_after_a_turn_nobody_is_due_until_the_interval_has_passed(database: Database):
+async def test_worker_is_not_due_until_the_interval_after_its_turn_has_passed(database: Database):
     first, second = runs_of(database, "a"), runs_of(database, "b")
     turn = await first.claim("sync")
     await first.finish("sync", turn, succeeded=True, next_in=900)
@@ -50,7 +50,7 @@ async def test_a_turn_asked_for_during_a_turn_is_not_lost(database: Database):
 
 
 @pytest.mark.parametrize("skew", [-1, 1])
-async def test_nor_one_asked_for_by_a_clock_that_differs(database: Database, skew: int):
+async def test_turn_requested_by_a_clock_that_differs_is_not_lost(database: Database, skew: int):
     """On one machine, too: the time is taken a little before it is written."""
     runs = runs_of(database, "a")
     turn = await runs.claim("sync")

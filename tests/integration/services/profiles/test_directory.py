@@ -70,7 +70,7 @@ async def test_a_profile_for_the_app_wins_over_one_for_any(database: Database, d
     assert await used(database, directory, "anna", "AIOTT1") == any_app
 
 
-async def test_two_by_the_rule_are_a_conflict_that_a_link_settles(
+async def test_two_profiles_by_the_rule_are_a_conflict_that_a_link_settles(
     database: Database, directory: ProfileDirectory
 ):
     first, second = await add(database, account_id="anna"), await add(database, account_id="anna")
@@ -92,7 +92,7 @@ async def test_a_second_link_in_the_same_place_is_refused(
 
 
 @pytest.mark.parametrize("app", [None, "AIOTT1"])
-async def test_of_two_links_at_once_one_is_refused(
+async def test_one_of_two_simultaneous_links_is_refused(
     database: Database, directory: ProfileDirectory, app: str | None
 ):
     ids = [await add(database) for _ in range(6)]
@@ -114,9 +114,7 @@ async def test_the_link_of_a_profile_that_is_gone_gives_way(database: Database, 
         assert not (await directory.get(db, gone)).is_linked
 
 
-async def test_without_its_link_a_profile_follows_the_rule_again(
-    database: Database, directory: ProfileDirectory
-):
+async def test_unlinked_profile_follows_the_rule_again(database: Database, directory: ProfileDirectory):
     profile_id = await add(database, profile_name="@Berta", account_id="berta")
     await link(database, directory, profile_id, "anna")
     with pytest.raises(ProfileNotFoundException):
@@ -139,7 +137,7 @@ async def test_a_quarantined_profile_is_refused_until_it_is_released(
     assert await used(database, directory, "anna") == profile_id
 
 
-async def test_an_unknown_profile_is_told(database: Database, directory: ProfileDirectory):
+async def test_unknown_profile_is_not_found(database: Database, directory: ProfileDirectory):
     with pytest.raises(UnknownProfileException):
         await link(database, directory, "f" * 24, "anna")
 

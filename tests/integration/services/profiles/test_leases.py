@@ -59,7 +59,7 @@ async def row_of(database: Database, profile_id: str) -> Profile:
         return (await db.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
 
 
-async def test_of_many_that_ask_at_once_one_gets_it(database: Database):
+async def test_one_of_many_simultaneous_processes_gets_the_lease(database: Database):
     profile_id = await add(database)
     entered, leave = asyncio.Semaphore(0), asyncio.Event()
 
@@ -73,7 +73,8 @@ async def test_of_many_that_ask_at_once_one_gets_it(database: Database):
             return False
 
     asked = [asyncio.create_task(ask(f"here:{number}")) for number in range(8)]
-    await asyncio.wait_for(entered.acquire(), 10)
+    async with asyncio.timeout(10):
+        await entered.acquire()
     await eventually(lambda: sum(task.done() for task in asked) == 7)
     leave.set()
     assert sum(await asyncio.gather(*asked)) == 1
@@ -117,7 +118,7 @@ async def test_an_expired_lease_is_not_free_but_taken_over(database: Database):
 
 
 @pytest.mark.parametrize(("seconds_ago", "taken"), [(599, 0), (601, 1)])
-async def test_another_machines_left_overs_are_left_to_it_for_a_while(
+async def test_another_machine_keeps_its_orphans_for_a_while(
     database: Database, seconds_ago: float, taken: int
 ):
     await add_left_over(database, "there:7", seconds_ago=seconds_ago)
@@ -140,7 +141,7 @@ async def test_a_machine_whose_name_begins_alike_is_another_one(database: Databa
     assert await leases_of(database, "here:1").take_over_expired() == []
 
 
-async def test_of_two_that_take_over_at_once_one_gets_it(database: Database):
+async def test_one_of_two_simultaneous_take_overs_succeeds(database: Database):
     await add_left_over(database, "here:7", seconds_ago=1)
     taken = await asyncio.gather(*(leases_of(database, f"here:{n}").take_over_expired() for n in range(4)))
     assert sum(len(each) for each in taken) == 1
@@ -162,7 +163,7 @@ async def test_a_quarantined_profile_is_not_started(database: Database):
         }
 
 
-async def test_only_our_own_leases_are_counted(database: Database):
+async def test_only_own_leases_are_counted(database: Database):
     await add_left_over(database, "there:7", seconds_ago=-60)
     leases = leases_of(database)
     async with leases.held(await add(database)):
@@ -170,7 +171,7 @@ async def test_only_our_own_leases_are_counted(database: Database):
     assert await leases.count_held() == 0
 
 
-async def test_who_lost_the_lease_changes_nothing_of_the_new_holder(database: Database):
+async def test_holder_of_a_lost_lease_changes_nothing_of_the_new_holder(database: Database):
     profile_id = await add(database)
     leases = leases_of(database)
     async with leases.held(profile_id) as token:

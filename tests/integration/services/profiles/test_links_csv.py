@@ -24,7 +24,7 @@ async def profiles(database: Database) -> list[str]:
     return [row.profile_id for row in rows]
 
 
-async def test_what_is_exported_can_be_imported(context: Context, database: Database, profiles: list[str]):
+async def test_exported_links_can_be_imported(context: Context, database: Database, profiles: list[str]):
     text = f"profile_id,twitter_username,api_app\n{profiles[0]},@Anna,AIOTT1\n{profiles[1]},berta,\n"
     report = await imported(context, text)
     assert (report.linked, report.bad_lines) == (2, [])

@@ -37,7 +37,7 @@ async def test_the_budget_holds_in_every_window_over_several_callers(database: D
     assert most_in_a_window(list(itertools.chain(*times)), 1.0) <= 20 + late
 
 
-async def test_a_few_calls_may_follow_each_other_at_once_after_a_pause(database: Database):
+async def test_burst_of_calls_is_allowed_after_a_pause(database: Database):
     gate = RequestBudget(database=database, budget=100, window=60)
     async with asyncio.timeout(60):
         await entries(gate, database, 10)
@@ -52,7 +52,7 @@ async def test_a_clock_that_jumped_back_costs_one_window_at_most(database: Datab
         await gate.acquire()
 
 
-async def test_a_tripped_breaker_lets_nobody_through_in_any_process(database: Database):
+async def test_open_breaker_lets_no_call_through_in_any_process(database: Database):
     first, second = (RequestBudget(database=database, budget=100) for _ in range(2))
     await first.acquire()
     await first.open_breaker("HTTP 429")
@@ -73,10 +73,11 @@ async def test_a_caller_that_waits_for_its_place_does_not_go_once_the_breaker_is
     await asyncio.sleep(0)
     await gate.open_breaker("HTTP 429")
     with pytest.raises(GoLoginBreakerOpenException):
-        await asyncio.wait_for(waiting, 10)
+        async with asyncio.timeout(10):
+            await waiting
 
 
-async def test_it_is_told_once_and_closed_by_hand(database: Database):
+async def test_open_breaker_is_recorded_once_and_closed_by_hand(database: Database):
     gate = RequestBudget(database=database, budget=100)
     await gate.acquire()
     await asyncio.gather(*(gate.open_breaker("HTTP 429") for _ in range(5)))

@@ -106,7 +106,7 @@ async def test_a_sync_keeps_the_lease_of_a_running_profile(
 ):
     gologin = sandbox_context.fleet.gologin
     await gologin.sync_profiles()
-    async with gologin._leases.held(profile.id):
+    async with sandbox_context.fleet.leases.held(profile.id):
         held = await find(database, profile.id)
         await gologin.sync_profiles()
         row = await find(database, profile.id)
@@ -167,7 +167,7 @@ async def test_an_api_that_does_not_answer_is_given_up(sandbox_settings: MakeSet
             await context.fleet.gologin.sync_profiles()
 
 
-async def test_a_wrong_token_is_told_without_it(sandbox_settings: MakeSettings):
+async def test_wrong_token_is_reported_without_its_value(sandbox_settings: MakeSettings):
     async with open_context(sandbox_settings(gologin_api_token="wrong-token-value")) as context:
         with pytest.raises(GoLoginAPIException, match=r"\(401\)") as caught:
             await context.fleet.gologin.sync_profiles()
@@ -187,12 +187,12 @@ async def test_a_list_that_breaks_off_takes_nothing_away(
     sandbox_context: Context, database: Database, pages_read: int
 ):
     await sandbox_context.fleet.gologin.sync_profiles()
-    whole = sandbox_context.fleet.syncs._client.list_profiles
+    whole = sandbox_context.fleet.client.list_profiles
 
     async def breaking_off(page: int) -> ProfilePage:
         return await whole(page) if page <= pages_read else ProfilePage(profiles=[], total=65)
 
-    sandbox_context.fleet.syncs._client.list_profiles = breaking_off
+    sandbox_context.fleet.client.list_profiles = breaking_off
     with pytest.raises(GoLoginAPIException, match=f"broke off after {pages_read * 30} of 65"):
         await sandbox_context.fleet.gologin.sync_profiles()
     assert await active(database) == 65

@@ -12,7 +12,8 @@ from app.clients.profile_browser import ProfileBrowserClient, ProfilePage
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Profile, utc_now
-from app.services.profiles import sync
+from app.services.profiles.account_rule import AccountRule
+from app.services.profiles.sync import ProfileSyncService
 from sandbox.admin_client import SandboxAdmin
 from sandbox.process import SandboxProcess
 from sandbox.state import profile_id_of
@@ -86,9 +87,10 @@ async def context(sandbox_settings: MakeSettings) -> AsyncIterator[Context]:
         yield opened
 
 
-def watch(context: Context, after_page: AfterPage) -> Watched:
-    context.fleet.syncs._client = watched = Watched(context.fleet.syncs._client, after_page)
-    return watched
+def watch(context: Context, after_page: AfterPage, **numbers: int) -> tuple[Watched, ProfileSyncService]:
+    watched = Watched(context.fleet.client, after_page)
+    rule = AccountRule(source=context.settings.profile_rule, pattern=context.settings.profile_rule_pattern)
+    return watched, ProfileSyncService(database=context.database, client=watched, rule=rule, **numbers)
 
 
 def account(number: int) -> str:
@@ -158,13 +160,14 @@ async def test_every_page_costs_the_same_statements_however_many_there_are(
     async def note(_call: int) -> None:
         marks.append(statements.all)
 
+    _, syncs = watch(context, note)
+
     async def costs(first_page: int = 2) -> set[int]:
         """Statements of each page from `first_page`; the first of all finds no row for the budget yet."""
         marks.clear()
-        await context.fleet.gologin.sync_profiles()
+        await syncs.run()
         return {after - before for before, after in itertools.pairwise(marks[first_page - 1 :])}
 
-    watch(context, note)
     await admin.reset_profiles(FEW)
     new, unchanged = await costs(), await costs()
     await admin.reset_profiles(MANY)
@@ -185,23 +188,22 @@ async def test_a_profile_that_moved_to_a_page_that_was_read_is_not_lost(
         if call == 3:
             await admin.remove_profile(account(10))
 
-    watched = watch(context, remove_an_early_one)
-    result = await context.fleet.gologin.sync_profiles()
+    watched, syncs = watch(context, remove_an_early_one)
+    result = await syncs.run()
     moved = profile_id_of(account(91))
     assert sorted(watched.asked_for) == sorted([moved, profile_id_of(account(200))])
     assert watched.pages == list(range(1, FIRST_PASS + 1)), "few are asked for by themselves"
     assert result.gone == 1
     assert await ids(database, ~Profile.is_active) == {profile_id_of(account(200))}
     # The one that went after it was seen is found gone by the next pass.
-    assert (await context.fleet.gologin.sync_profiles()).gone == 1
+    assert (await syncs.run()).gone == 1
     assert await ids(database, ~Profile.is_active) == {profile_id_of(account(n)) for n in (10, 200)}
 
 
-async def test_many_that_moved_are_looked_for_in_a_second_pass(
-    context: Context, database: Database, admin: SandboxAdmin, monkeypatch: pytest.MonkeyPatch
+async def test_many_moved_profiles_are_searched_in_a_second_pass(
+    context: Context, database: Database, admin: SandboxAdmin
 ):
     """As many again move in that one, over the same place, and must be met all the same."""
-    monkeypatch.setattr(sync, "_FEW", 0)
     await admin.reset_profiles(FEW)
     await context.fleet.gologin.sync_profiles()
     gone = [account(number) for number in range(250, 260)]
@@ -214,8 +216,8 @@ async def test_many_that_moved_are_looked_for_in_a_second_pass(
         for name in (await admin.info()).accounts[: removals.get(call, 0)]:
             await admin.remove_profile(name)
 
-    watched = watch(context, remove_early_ones)
-    result = await context.fleet.gologin.sync_profiles()
+    watched, syncs = watch(context, remove_early_ones, max_gone=0)
+    result = await syncs.run()
     assert watched.asked_for == []
     assert len(watched.pages) > FIRST_PASS, "many are looked for in the list"
     assert result.gone == len(gone)

@@ -58,7 +58,7 @@ def waiting(*ids: tuple[str, int], is_attended: bool = False) -> list[QueuedSess
 
 
 class Held:
-    """A handler whose sessions go on until they are let go."""
+    """A handler whose sessions go on until they are released."""
 
     def __init__(self) -> None:
         self.running: list[str] = []
@@ -71,7 +71,7 @@ class Held:
         self.running.remove(session_id)
         self.ended.append(session_id)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._go_on.set()
 
 
@@ -84,7 +84,7 @@ def collector() -> tuple[list[str], Handler]:
     return handled, handle
 
 
-async def test_higher_priorities_come_first_and_equals_in_their_order(new_queue: NewQueue):
+async def test_jobs_of_higher_priority_come_first_and_equals_in_their_order(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     await queue.submit_all(waiting(("low", 1), ("middle-1", 5), ("high", 9), ("middle-2", 5)))
@@ -93,7 +93,7 @@ async def test_higher_priorities_come_first_and_equals_in_their_order(new_queue:
     assert handled == ["high", "middle-1", "middle-2", "low"]
 
 
-async def test_one_that_waits_already_is_not_doubled(new_queue: NewQueue):
+async def test_waiting_job_is_not_doubled(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     await queue.submit_all(waiting(("a", 5), ("b", 5)))
@@ -103,7 +103,7 @@ async def test_one_that_waits_already_is_not_doubled(new_queue: NewQueue):
     assert handled == ["a", "b", "last"]
 
 
-async def test_one_that_was_delivered_can_come_again(new_queue: NewQueue):
+async def test_delivered_job_can_be_submitted_again(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     async with delivering(queue, handle):
@@ -130,18 +130,18 @@ async def test_a_handler_that_asks_for_it_is_called_again(new_queue: NewQueue):
     assert handled == ["a"] * 3
 
 
-async def test_no_more_than_the_limit_at_once(new_queue: NewQueue):
+async def test_queue_runs_no_more_than_the_limit_at_once(new_queue: NewQueue):
     queue, held = new_queue(2), Held()
     await queue.submit_all(waiting(*((str(number), 5) for number in range(5))))
     async with delivering(queue, held):
         await eventually(lambda: len(held.running) == 2)
         await asyncio.sleep(0.6)  # two looks for more
         assert held.running == ["0", "1"]
-        held.let_go()
+        held.release()
         await eventually(lambda: len(held.ended) == 5)
 
 
-async def test_a_handler_that_fails_stops_nobody_else(new_queue: NewQueue):
+async def test_failing_handler_stops_no_other(new_queue: NewQueue):
     queue = new_queue()
     handled: list[str] = []
 
@@ -156,7 +156,7 @@ async def test_a_handler_that_fails_stops_nobody_else(new_queue: NewQueue):
     assert handled == ["bad", "good"]
 
 
-async def test_stopped_it_delivers_nothing_more_and_waits_for_what_runs(new_queue: NewQueue):
+async def test_stopped_queue_delivers_nothing_more_and_waits_for_running_handlers(new_queue: NewQueue):
     queue = new_queue()
     started, go_on = asyncio.Event(), asyncio.Event()
     ended: list[str] = []
@@ -187,11 +187,11 @@ async def test_a_stop_before_the_start_is_not_lost(new_queue: NewQueue):
     assert handled == []
 
 
-async def test_nothing_to_submit_is_fine(new_queue: NewQueue):
+async def test_empty_submit_succeeds(new_queue: NewQueue):
     await new_queue().submit_all([])
 
 
-async def test_one_that_has_a_time_comes_then_and_not_before(new_queue: NewQueue):
+async def test_scheduled_job_is_delivered_at_its_time(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     soon = utc_now() + timedelta(seconds=0.6)
@@ -202,7 +202,7 @@ async def test_one_that_has_a_time_comes_then_and_not_before(new_queue: NewQueue
     assert utc_now() >= soon - timedelta(milliseconds=50)
 
 
-async def test_one_that_was_left_for_later_does_not_hide_that_it_is_wanted_now(new_queue: NewQueue):
+async def test_scheduled_job_does_not_suppress_an_immediate_one(new_queue: NewQueue):
     """A session in its back-off, cancelled and tried again."""
     queue = new_queue()
     handled, handle = collector()
@@ -220,12 +220,12 @@ async def test_sessions_with_a_person_have_a_limit_of_their_own_and_take_a_slot(
         await eventually(lambda: len(held.running) == 3)
         await asyncio.sleep(0.6)  # two looks for more
         assert sorted(held.running) == ["alone-0", "alone-1", "person-1"]
-        held.let_go()
+        held.release()
         await eventually(lambda: len(held.ended) == 5)
     assert held.ended.index("person-2") > held.ended.index("person-1")
 
 
-async def test_one_slot_is_one_for_both_kinds(new_queue: NewQueue):
+async def test_attended_and_automatic_sessions_share_one_slot(new_queue: NewQueue):
     queue, held = new_queue(1), Held()
     await queue.submit_all(waiting(("person", 9), is_attended=True))
     await queue.submit_all(waiting(("alone", 5)))
@@ -233,11 +233,11 @@ async def test_one_slot_is_one_for_both_kinds(new_queue: NewQueue):
         await eventually(lambda: held.running)
         await asyncio.sleep(0.6)  # two looks for more
         assert held.running == ["person"]
-        held.let_go()
+        held.release()
         await eventually(lambda: len(held.ended) == 2)
 
 
-async def test_paused_it_takes_nothing_new_for_a_while(new_queue: NewQueue):
+async def test_paused_queue_takes_nothing_new_for_a_while(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
     queue.pause(0.5)
@@ -272,8 +272,8 @@ async def test_a_full_process_takes_no_job_from_an_idle_one(postgresql: Database
         await shared(postgresql).submit_all(waiting(("second", 5), ("third", 4)))
         await stack.enter_async_context(delivering(shared(postgresql, slots=2), idle))
         await eventually(lambda: len(idle.running) == 2)
-        full.let_go()
-        idle.let_go()
+        full.release()
+        idle.release()
     assert (full.ended, sorted(idle.ended)) == (["first"], ["second", "third"])
 
 
@@ -287,7 +287,7 @@ async def test_the_limit_of_sessions_with_a_person_is_one_for_all_processes(post
         await eventually(lambda: len(held.running) == 2)
         await asyncio.sleep(0.6)  # two looks for more
         assert len(held.running) == 2
-        held.let_go()
+        held.release()
         await eventually(lambda: len(held.ended) == 6)
 
 
@@ -301,7 +301,7 @@ async def cut(database: Database, which: str = "") -> int:
 
 
 @pytest.mark.parametrize(("which", "count"), [("", 2), ("listening", 1), ("working", 1)])
-async def test_after_a_cut_what_runs_goes_on_and_new_work_comes(
+async def test_queue_keeps_running_jobs_and_takes_new_ones_after_a_cut(
     postgresql: Database, caplog: pytest.LogCaptureFixture, which: str, count: int
 ):
     queue, held = shared(postgresql, slots=2), Held()
@@ -315,12 +315,12 @@ async def test_after_a_cut_what_runs_goes_on_and_new_work_comes(
         await eventually(lambda: held.running == ["before", "after"])
         await asyncio.sleep(0.6)  # two looks for more
         assert held.running == ["before", "after"], "one that goes on without its job keeps its slot"
-        held.let_go()
+        held.release()
         await eventually(lambda: "no room" in held.ended)
     assert len(logged(caplog, "queue.disconnected")) == 1
 
 
-async def test_a_stop_in_an_outage_waits_for_what_runs(postgresql: Database):
+async def test_stop_in_an_outage_waits_for_running_handlers(postgresql: Database):
     queue, held = shared(postgresql), Held()
     running = asyncio.create_task(queue.run(held))
     await queue.submit_all(waiting(("a", 5)))
@@ -330,13 +330,13 @@ async def test_a_stop_in_an_outage_waits_for_what_runs(postgresql: Database):
     queue.stop()
     await asyncio.sleep(0)
     assert not running.done()
-    held.let_go()
+    held.release()
     async with asyncio.timeout(60):
         await running
     assert held.ended == ["a"]
 
 
-async def test_a_submit_that_fails_is_told_and_nothing_more(
+async def test_failing_submit_is_logged_and_nothing_more(
     postgresql: Database, caplog: pytest.LogCaptureFixture
 ):
     async with postgresql.transaction() as db:

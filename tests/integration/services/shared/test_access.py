@@ -17,7 +17,7 @@ PATTERNS = ["*", "anna", "shop_*", "*_*", "*1", "s*p*", r"a\*", "a.*@c", "", "sh
 
 
 @pytest.mark.parametrize("apps", [[], ["A1"], ["A1", "A3"]], ids=str)
-async def test_a_query_finds_what_is_covered(database: Database, apps: list[str]):
+async def test_query_finds_the_rows_that_the_scope_covers(database: Database, apps: list[str]):
     async with database.transaction() as db:
         for account, app in PLACES:
             recorder.record(db, EventType.BATCH_COMPLETED, account_id=account, api_app=app)

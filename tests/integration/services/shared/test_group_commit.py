@@ -62,7 +62,7 @@ async def test_a_caller_who_leaves_takes_his_item_not_along(database: Database):
     assert (await stored(database), leaving.cancelled()) == (2, True)
 
 
-async def test_an_outage_is_told_to_all_at_once_and_the_next_go_on(database: Database):
+async def test_outage_is_raised_to_all_callers_and_the_next_continue(database: Database):
     tries = 0
 
     async def write(_session: AsyncSession, items: Sequence[int]) -> Sequence[int]:

@@ -18,7 +18,7 @@ from app.models import AppState, CredentialStatus, utc_now
 from app.utils.exceptions import AppException
 from app.utils.waits import MAX_WAIT
 from tests.fixtures.factories import new_tokens
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.integers(10**17, 10**400),
@@ -53,9 +53,9 @@ def answering(context: Context, status: int, fields: Any, headers: dict[str, str
     context.tokens.oauth._client = OAuthProviderClient(http=httpx.AsyncClient(transport=transport), timeout=5)
 
 
-async def refreshable(context: Context) -> Chain:
+async def refreshable(context: Context) -> TokenChain:
     """An account that must be refreshed now, of an app that nothing limits."""
-    chain = Chain(context, None, "alice")  # type: ignore[arg-type] # there is no sandbox
+    chain = TokenChain(context, None, "alice")  # type: ignore[arg-type] # there is no sandbox
     async with context.database.transaction() as db:
         await context.tokens.apps.resume(db, chain.app, actor="tests")
     await chain.store(new_tokens())
@@ -75,11 +75,11 @@ async def test_no_optional_field_or_header_costs_the_tokens(
     context: Context, optional: dict[str, Any], headers: dict[str, str]
 ):
     chain = await refreshable(context)
-    before = (await chain.living_row()).version
+    before = (await chain.active_row()).version
     answering(context, 200, {**optional, "access_token": "new-a", "refresh_token": "new-r"}, headers)
     handed = await chain.get_access_token(force=True)
     assert handed.access_token == SecretStr("new-a")
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.version, row.spending_version, row.status) == (before + 1, None, CredentialStatus.ACTIVE)
     assert (await chain.tokens()).refresh_token == SecretStr("new-r")
     assert row.refresh_due_at > utc_now() + timedelta(seconds=50)
@@ -90,15 +90,13 @@ async def test_no_optional_field_or_header_costs_the_tokens(
 
 @MANY
 @given(headers=HEADERS, status=st.sampled_from([429, 500, 503]))
-async def test_no_headers_of_a_refusal_cost_the_tokens(
-    context: Context, headers: dict[str, str], status: int
-):
+async def test_headers_of_a_refusal_cost_no_tokens(context: Context, headers: dict[str, str], status: int):
     chain = await refreshable(context)
     before = await chain.tokens()
     answering(context, status, {"title": "later"}, headers)
     with pytest.raises(AppException):
         await chain.get_access_token(force=True)
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.spending_version, row.lease_token, row.status) == (None, None, CredentialStatus.ACTIVE)
     assert (await chain.tokens()).refresh_token == before.refresh_token
     assert utc_now() < row.refresh_due_at <= utc_now() + timedelta(seconds=MAX_WAIT)
@@ -114,5 +112,5 @@ async def test_an_arbitrary_answer_ends_in_an_error_of_ours_or_in_tokens(
     answering(context, status, fields, headers)
     with pytest.raises(AppException):
         await chain.get_access_token(force=True)
-    assert (await chain.living_row()).lease_token is None
+    assert (await chain.active_row()).lease_token is None
     assert await limit_is_bounded(context)

@@ -10,7 +10,7 @@ from app.database import Database
 from app.models import Credential, utc_now
 from app.services.tokens.importer import csv_entries
 from app.utils.exceptions import InvalidRequestException
-from tests.fixtures.batches import count
+from tests.fixtures.batches import count_rows
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.key_lists import APP, fill, store, token_import
 from tests.fixtures.services import OpenContext
@@ -23,7 +23,7 @@ async def test_two_imports_at_once_store_each_account_once(open_services: OpenCo
         reports = await asyncio.gather(store(first, accounts), store(second, accounts))
         assert sum(report.stored for report in reports) == 600
         assert sum(len(report.skipped) for report in reports) == 600
-        assert await count(first.database, Credential) == 600
+        assert await count_rows(first.database, Credential) == 600
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -75,4 +75,4 @@ async def test_entries_before_one_that_cannot_be_read_are_stored(open_services: 
     async with open_services() as context:
         with pytest.raises(InvalidRequestException, match=r"after line 2: .*; 1 stored before it"):
             await token_import(context).run(csv_entries(lines), actor="tests")
-        assert await count(context.database, Credential) == 1
+        assert await count_rows(context.database, Credential) == 1

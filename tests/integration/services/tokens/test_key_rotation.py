@@ -12,7 +12,6 @@ from sqlalchemy import func, select, update
 
 from app.context import Context, open_context
 from app.models import Credential, Event
-from app.services.tokens import accounts as account_list
 from app.services.tokens import key_audit, key_rotation
 from app.services.tokens.key_rotation import RotationReport
 from app.utils.exceptions import DecryptionException
@@ -21,7 +20,7 @@ from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.key_lists import APP, access_token, fill, key_list
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
 BEFORE, AFTER = key_list("old", "new"), key_list("new", "old")
@@ -42,14 +41,14 @@ async def after(sandbox_settings: MakeSettings) -> AsyncIterator[Context]:
 
 
 @pytest_asyncio.fixture
-async def chain(before: Context, admin: SandboxAdmin, profile: ProfileInfo) -> Chain:
-    made = Chain(before, admin, profile.account)
+async def chain(before: Context, admin: SandboxAdmin, profile: ProfileInfo) -> TokenChain:
+    made = TokenChain(before, admin, profile.account)
     await made.authorize()
     return made
 
 
 @pytest_asyncio.fixture
-async def chains(admin: SandboxAdmin, chain: Chain) -> AsyncIterator[list[Chain]]:
+async def chains(admin: SandboxAdmin, chain: TokenChain) -> AsyncIterator[list[TokenChain]]:
     """Five accounts."""
     more = [await admin.add_profile(f"{chain.account}_{number}"[:15]) for number in range(4)]
     found = [chain, *(replace(chain, account=profile.account) for profile in more)]
@@ -60,13 +59,8 @@ async def chains(admin: SandboxAdmin, chain: Chain) -> AsyncIterator[list[Chain]
         await admin.remove_profile(profile.account)
 
 
-@pytest.fixture(autouse=True)
-def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account_list, "_BATCH", 20)
-
-
 async def rotate(context: Context) -> RotationReport:
-    return await key_rotation.rotate(context.database, context.tokens.vault, actor="tests")
+    return await key_rotation.rotate(context.database, context.tokens.vault, actor="tests", batch_size=20)
 
 
 async def rows_of(context: Context) -> Sequence[Credential]:
@@ -79,14 +73,14 @@ async def key_ids(context: Context) -> set[str]:
 
 
 async def test_two_key_lists_side_by_side_read_each_others_values(
-    chain: Chain, before: Context, after: Context
+    chain: TokenChain, before: Context, after: Context
 ):
     """A rolling deploy: each refreshes what the other has written."""
     for version, process in enumerate((after, before, after), start=2):
         for reader in (before, after):
             assert (await chain.get_access_token(by=reader)).row.version == version - 1
         assert (await chain.get_access_token(by=process, force=True)).row.version == version
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert row.access_token.startswith("new:")
     assert (await chain.who((await chain.get_access_token(by=before)).access_token)).username == chain.account
 
@@ -96,7 +90,7 @@ async def test_rotation_changes_the_values_and_nothing_else(before: Context, aft
     rows = await rows_of(before)
     done: list[int] = []
     report = await key_rotation.rotate(
-        after.database, after.tokens.vault, actor="tests", progress=done.append
+        after.database, after.tokens.vault, actor="tests", progress=done.append, batch_size=20
     )
     assert (report.rotated, report.left, report.is_complete, done) == (45, 0, True, [20, 40, 45])
     changed = await rows_of(after)
@@ -120,7 +114,7 @@ async def test_rotation_changes_the_values_and_nothing_else(before: Context, aft
     assert (await rotate(after)).rotated == 0
 
 
-async def test_key_ids_that_differ_by_case_alone(open_services: OpenContext):
+async def test_key_ids_that_differ_by_case_alone_are_distinct(open_services: OpenContext):
     async with open_services(encryption_keys=key_list("K1", "k1")) as first:
         await fill(first, 3)
         assert (await rotate(first)).rotated == 0
@@ -177,7 +171,7 @@ async def test_a_key_that_is_gone_is_named(open_services: OpenContext, after: Co
 
 
 async def test_a_token_refreshed_meanwhile_is_not_overwritten(
-    chain: Chain, after: Context, monkeypatch: pytest.MonkeyPatch
+    chain: TokenChain, after: Context, monkeypatch: pytest.MonkeyPatch
 ):
     """Between the read and the write of its batch, by a process that writes by the old key."""
     write = key_rotation._write
@@ -198,8 +192,8 @@ async def test_a_token_refreshed_meanwhile_is_not_overwritten(
     assert await chain.usable_grants() == 1
 
 
-async def test_who_writes_by_the_old_key_again_and_again_is_told_of(
-    chain: Chain, after: Context, monkeypatch: pytest.MonkeyPatch
+async def test_rows_that_keep_being_written_with_the_old_key_are_reported(
+    chain: TokenChain, after: Context, monkeypatch: pytest.MonkeyPatch
 ):
     count = key_rotation.count_outdated
 
@@ -218,12 +212,15 @@ async def test_a_row_that_somebody_holds_is_not_waited_for(before: Context, afte
     held = select(Credential).where(Credential.account_id == accounts[7]).with_for_update()
     async with before.database.transaction() as db:
         await db.scalar(held)
-        report = await asyncio.wait_for(rotate(after), 30)
+        async with asyncio.timeout(30):
+            report = await rotate(after)
     assert (report.rotated, report.left) == (49, 1)
     assert (await rotate(after)).rotated == 1
 
 
-async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Context, chains: list[Chain]):
+async def test_rotation_under_hand_outs_and_refreshes(
+    before: Context, after: Context, chains: list[TokenChain]
+):
     """Two processes with different key lists go on all the time."""
     accounts = await fill(before, 300)
     stop, done = asyncio.Event(), Counter[str]()
@@ -237,7 +234,7 @@ async def test_rotation_under_hand_outs_and_refreshes(before: Context, after: Co
             if stop.is_set():
                 return
 
-    async def refresh(one: Chain, process: Context) -> None:
+    async def refresh(one: TokenChain, process: Context) -> None:
         while not stop.is_set():
             await one.get_access_token(force=True, by=process)
             done["refreshes"] += 1

@@ -26,11 +26,11 @@ from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
 from tests.fixtures.plainbook import consent, providers_file, signed_in
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
 
-async def test_a_fresh_token_is_handed_out_without_a_call(chain: Chain):
+async def test_a_fresh_token_is_handed_out_without_a_call(chain: TokenChain):
     handed = await chain.get_access_token()
     assert (await chain.who(handed.access_token)).username == chain.account
     assert (await chain.refreshes(), handed.row.version) == (0, 1)
@@ -38,32 +38,34 @@ async def test_a_fresh_token_is_handed_out_without_a_call(chain: Chain):
     assert (read.actor, read.data["version"]) == ("tests", 1)
 
 
-async def test_a_due_token_is_refreshed_once_and_works(chain: Chain):
+async def test_a_due_token_is_refreshed_once_and_works(chain: TokenChain):
     await chain.make_due()
     handed = [await chain.get_access_token(), await chain.get_access_token()]
     assert (await chain.who(handed[0].access_token)).username == chain.account
     assert handed[0].access_token == handed[1].access_token
     assert await chain.refreshes() == 1
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.version, row.spending_version, row.lease_token) == (2, None, None)
     assert row.refreshed_at is not None
     assert row.token_expires_at > row.refresh_due_at > utc_now()
     assert [event.data["version"] for event in await chain.events("credential.refreshed")] == [2]
 
 
-async def test_who_asks_for_a_longer_life_gets_it(chain: Chain):
+async def test_caller_that_asks_for_a_longer_life_gets_it(chain: TokenChain):
     await chain.change(token_expires_at=utc_now() + timedelta(seconds=300))
     assert (await chain.get_access_token(min_ttl=100)).row.version == 1
     assert (await chain.get_access_token(min_ttl=600)).row.version == 2
     assert await chain.refreshes() == 1
 
 
-async def test_a_forced_refresh_brings_a_new_one_however_fresh_the_old_is(chain: Chain):
+async def test_a_forced_refresh_brings_a_new_one_however_fresh_the_old_is(chain: TokenChain):
     assert (await chain.get_access_token(force=True)).row.version == 2
     assert await chain.refreshes() == 1
 
 
-async def test_100_callers_in_two_processes_cause_one_refresh(chain: Chain, sandbox_settings: MakeSettings):
+async def test_100_callers_in_two_processes_cause_one_refresh(
+    chain: TokenChain, sandbox_settings: MakeSettings
+):
     await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
     async with open_context(sandbox_settings()) as other:
         await chain.make_due(lives_for=-1)
@@ -75,7 +77,7 @@ async def test_100_callers_in_two_processes_cause_one_refresh(chain: Chain, sand
     assert (await chain.who(handed[0].access_token)).username == chain.account
 
 
-async def test_a_caller_who_leaves_takes_no_refresh_with_him(chain: Chain):
+async def test_a_caller_who_leaves_takes_no_refresh_with_him(chain: TokenChain):
     await chain.admin.set_fault("provider.token", "delay", seconds=0.3, times=1, account=chain.account)
     await chain.make_due()
     first = asyncio.create_task(chain.get_access_token())
@@ -85,7 +87,7 @@ async def test_a_caller_who_leaves_takes_no_refresh_with_him(chain: Chain):
     assert await chain.refreshes() == 1
 
 
-async def test_the_wait_for_another_process_has_an_end(chain: Chain, sandbox_settings: MakeSettings):
+async def test_the_wait_for_another_process_has_an_end(chain: TokenChain, sandbox_settings: MakeSettings):
     await chain.make_due(lives_for=20)
     later = utc_now() + timedelta(hours=1)
     await chain.change(spending_version=1, lease_token="of-another-process", lease_expires_at=later)
@@ -99,14 +101,14 @@ async def test_the_wait_for_another_process_has_an_end(chain: Chain, sandbox_set
     assert await chain.refreshes() == 0
 
 
-async def test_a_marker_without_a_result_is_never_spent_again(chain: Chain):
+async def test_a_marker_without_a_result_is_never_spent_again(chain: TokenChain):
     await chain.make_due()
     gone = utc_now() - timedelta(seconds=1)
     await chain.change(spending_version=1, lease_token="of-a-dead-process", lease_expires_at=gone)
     for _ in range(2):
         with pytest.raises(ReauthorizationRequiredException):
             await chain.get_access_token()
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.REAUTHORIZATION_REQUIRED, AMBIGUOUS)
     assert row.refresh_due_at is None
     assert await chain.refreshes() == 0
@@ -115,33 +117,33 @@ async def test_a_marker_without_a_result_is_never_spent_again(chain: Chain):
 
 
 @pytest.mark.parametrize("status", [500, 503, 402])
-async def test_what_the_account_cannot_help_keeps_its_token(chain: Chain, status: int):
+async def test_failure_of_the_provider_keeps_the_token(chain: TokenChain, status: int):
     await chain.admin.set_fault("provider.token", "status", status=status, times=2, account=chain.account)
     await chain.make_due()
     assert (await chain.get_access_token()).row.version == 1, "it lives for some seconds more"
     await chain.change(token_expires_at=utc_now() - timedelta(seconds=1))
     with pytest.raises(TokenExpiredException, match="could not be refreshed now"):
         await chain.get_access_token()
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.status, row.spending_version, row.lease_token) == (CredentialStatus.ACTIVE, None, None)
     assert (row.refresh_failures, row.refresh_due_at > utc_now()) == (2, True)
     assert (await chain.get_access_token()).row.refresh_failures == 0
     assert await chain.refreshes() == 1
 
 
-async def test_an_error_page_that_hides_a_rotation_ends_in_a_new_authorization(chain: Chain):
+async def test_an_error_page_that_hides_a_rotation_ends_in_a_new_authorization(chain: TokenChain):
     """It keeps the token, as any 5xx does; the second try costs nothing that was not lost."""
     await chain.admin.set_fault("provider.token", "html_after", times=1, account=chain.account)
     await chain.make_due()
     assert (await chain.get_access_token()).row.refresh_error_code == "TWITTER_API_ERROR"
     with pytest.raises(ReauthorizationRequiredException):
         await chain.get_access_token()
-    assert (await chain.living_row()).refresh_error_code == "INVALID_GRANT"
+    assert (await chain.active_row()).refresh_error_code == "INVALID_GRANT"
     stats = await chain.admin.stats()
     assert stats.refresh_tokens_reused_by_account[chain.account] == 1
 
 
-async def test_a_rate_limit_stops_the_calls_of_the_app(chain: Chain):
+async def test_a_rate_limit_stops_the_calls_of_the_app(chain: TokenChain):
     await chain.admin.set_fault("provider.token", "rate_limited", seconds=600, times=1, account=chain.account)
     await chain.make_due()
     assert (await chain.get_access_token()).row.version == 1
@@ -160,16 +162,16 @@ async def test_a_rate_limit_stops_the_calls_of_the_app(chain: Chain):
         await chain.context.tokens.apps.resume(db, chain.app, actor="tests")
     assert await worker.run_once() == 1
     await worker.finish_started()
-    assert (await chain.living_row()).version == 2
+    assert (await chain.active_row()).version == 2
 
 
-async def test_a_spent_token_breaks_the_chain(chain: Chain):
+async def test_a_spent_token_breaks_the_chain(chain: TokenChain):
     await chain.admin.revoke_grants(chain.account)
     await chain.make_due()
     with pytest.raises(ReauthorizationRequiredException) as caught:
         await chain.get_access_token()
     assert caught.value.data == {"session_id": None}
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.status, row.refresh_error_code) == (
         CredentialStatus.REAUTHORIZATION_REQUIRED,
         "INVALID_GRANT",
@@ -181,7 +183,7 @@ async def test_a_spent_token_breaks_the_chain(chain: Chain):
 
 
 async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
-    chain: Chain, sandbox_settings: MakeSettings
+    chain: TokenChain, sandbox_settings: MakeSettings
 ):
     apps = {name: app.model_dump() for name, app in chain.context.settings.oauth_apps.items()}
     apps[chain.app] = apps[chain.app] | {"client_secret": "wrong"}
@@ -193,7 +195,7 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
         with pytest.raises(AppPausedException):
             await chain.get_access_token(force=True, by=misconfigured)
         assert await misconfigured.workers.named("refresh").run_once() == 0
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "INVALID_CLIENT")
     async with chain.context.database.transaction() as db:
         assert (await chain.context.tokens.apps.resume(db, chain.app, actor="tests")).was_paused
@@ -203,18 +205,18 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
 UNKNOWN = {"error": "something_else", "error_description": "No."}
 
 
-async def refused(chain: Chain, times: int, **fault: Any) -> Credential:
+async def refused(chain: TokenChain, times: int, **fault: Any) -> Credential:
     answer = {"status": 400, "body": UNKNOWN} | fault
     for _ in range(times):
         await chain.make_due()
         await chain.admin.set_fault("provider.token", "status", account=chain.account, times=1, **answer)
         with suppress(ReauthorizationRequiredException):
             await chain.get_access_token()
-    return await chain.living_row()
+    return await chain.active_row()
 
 
 async def test_a_refusal_for_an_unknown_reason_counts_as_a_dead_token_after_some_in_a_row_over_a_day(
-    chain: Chain,
+    chain: TokenChain,
 ):
     row = await refused(chain, MAX_REFUSALS)
     assert (row.status, row.refresh_refusals) == (CredentialStatus.ACTIVE, MAX_REFUSALS), "within a day"
@@ -229,19 +231,19 @@ async def test_a_refusal_for_an_unknown_reason_counts_as_a_dead_token_after_some
         REFRESH_REFUSED,
     )
     await chain.authorize()
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.refresh_refusals, row.refused_since) == (0, None)
 
 
-async def test_a_refresh_that_succeeds_ends_the_row_of_refusals(chain: Chain):
+async def test_a_refresh_that_succeeds_ends_the_row_of_refusals(chain: TokenChain):
     await refused(chain, 2)
     await chain.make_due()
     assert (await chain.get_access_token()).row.version == 2
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.refresh_refusals, row.refused_since) == (0, None)
 
 
-async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_token(chain: Chain):
+async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_token(chain: TokenChain):
     await refused(chain, 1, status=403, body={"reason": "client-not-enrolled"})
     await refused(chain, 1, status=402)
     row = await refused(chain, 1, status=403, body={"errors": [{"code": 326, "message": "locked"}]})
@@ -251,7 +253,7 @@ async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_t
     assert state.failures_in_a_row == 2, "credits count as the app's, as everywhere else"
 
 
-async def test_failures_of_the_app_count_in_a_row(chain: Chain):
+async def test_failures_of_the_app_count_in_a_row(chain: TokenChain):
     async with chain.context.database.transaction() as db:
         await chain.context.tokens.apps.failed(db, chain.app, UnknownApiAppException("x", []))
     await chain.get_access_token(force=True)
@@ -259,7 +261,9 @@ async def test_failures_of_the_app_count_in_a_row(chain: Chain):
 
 
 @pytest.mark.parametrize("kind", ["hang_after", "drop_after", "truncated_json", "drop"])
-async def test_an_answer_that_is_lost_is_ambiguous(chain: Chain, sandbox_settings: MakeSettings, kind: str):
+async def test_an_answer_that_is_lost_is_ambiguous(
+    chain: TokenChain, sandbox_settings: MakeSettings, kind: str
+):
     await chain.admin.set_fault("provider.token", kind, times=1, account=chain.account)
     await chain.make_due()
     timeout = 1 if kind == "hang_after" else 15
@@ -269,24 +273,26 @@ async def test_an_answer_that_is_lost_is_ambiguous(chain: Chain, sandbox_setting
                 await chain.get_access_token(by=process)
     assert await chain.refreshes() == (0 if kind == "drop" else 1)
     assert await chain.calls() == 2, "the exchange and one try"
-    assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
+    assert (await chain.active_row()).refresh_error_code == AMBIGUOUS
 
 
-async def test_a_provider_that_was_never_reached_has_not_acted(chain: Chain, sandbox_settings: MakeSettings):
+async def test_a_provider_that_was_never_reached_has_not_acted(
+    chain: TokenChain, sandbox_settings: MakeSettings
+):
     await chain.make_due()
     async with open_context(sandbox_settings(x_api_url="http://127.0.0.1:9")) as process:
         assert (await chain.get_access_token(by=process)).row.version == 1
     assert (await chain.get_access_token()).row.version == 2
 
 
-async def test_an_app_that_is_gone_from_the_settings_breaks_no_chain(chain: Chain):
+async def test_an_app_that_is_gone_from_the_settings_breaks_no_chain(chain: TokenChain):
     gone = replace(chain, app="GONE1")
     await gone.store(await chain.tokens())
     await gone.make_due()
     worker = chain.context.workers.named("refresh")
     assert await worker.run_once() == 1
     await worker.finish_started()
-    row = await gone.living_row()
+    row = await gone.active_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "UNKNOWN_API_APP")
     assert (row.spending_version, row.refresh_due_at > utc_now()) == (None, True)
 
@@ -301,7 +307,7 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
     app = info.plainbook_app.model_dump() | {"provider": "plainbook"}
     settings = sandbox_settings(oauth_apps={"PLAIN1": app}, providers_file=providers_file(info, tmp_path))
     async with open_context(settings) as context:
-        chain = Chain(context, admin, profile.account, app="PLAIN1")
+        chain = TokenChain(context, admin, profile.account, app="PLAIN1")
         request = await context.tokens.oauth.generate_auth_url("PLAIN1")
         async with await signed_in(admin, chain.account) as browser:
             callback = (await consent(browser, request.url, chain.account)).headers["location"]
@@ -315,8 +321,8 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
 
 
 @pytest.mark.parametrize("expires_in", [1, 0, -5, "0"])
-async def test_an_account_is_not_refreshed_all_the_time_whatever_the_answers_say(
-    chain: Chain, expires_in: object
+async def test_refreshes_of_an_account_have_an_interval_whatever_the_answers_say(
+    chain: TokenChain, expires_in: object
 ):
     """Each refresh spends a refresh token."""
     body = {"expires_in": expires_in}
@@ -325,7 +331,7 @@ async def test_an_account_is_not_refreshed_all_the_time_whatever_the_answers_say
     worker = chain.context.workers.named("refresh")
     assert await worker.run_once() == 1
     await worker.finish_started()
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.version, row.refresh_due_at >= utc_now() + timedelta(seconds=50)) == (2, True)
     assert (row.token_expires_at is None) is (expires_in != 1), "0 or less is unknown"
 
@@ -342,12 +348,14 @@ async def test_an_account_is_not_refreshed_all_the_time_whatever_the_answers_say
     assert (await chain.get_access_token()).row.version == 3, "one that still works is better than none"
 
 
-async def test_an_account_is_refreshed_again_after_the_interval(chain: Chain, sandbox_settings: MakeSettings):
+async def test_an_account_is_refreshed_again_after_the_interval(
+    chain: TokenChain, sandbox_settings: MakeSettings
+):
     async with open_context(sandbox_settings(refresh_min_interval=100)) as process:
         for refreshed_at in (timedelta(seconds=-101), timedelta(days=1)):
             await chain.make_due(lives_for=-1)
             await chain.change(refreshed_at=utc_now() + refreshed_at)
-            version = (await chain.living_row()).version
+            version = (await chain.active_row()).version
             assert (await chain.get_access_token(by=process)).row.version == version + 1
             await chain.make_due(lives_for=-1)
             await chain.change(refreshed_at=utc_now() + refreshed_at)
@@ -356,7 +364,7 @@ async def test_an_account_is_refreshed_again_after_the_interval(chain: Chain, sa
 
 
 @pytest.mark.parametrize("taken_by", ["caller", "worker"])
-async def test_a_lost_answer_is_found_within_the_interval(chain: Chain, taken_by: str):
+async def test_a_lost_answer_is_found_within_the_interval(chain: TokenChain, taken_by: str):
     await chain.make_due(lives_for=-1)
     gone = utc_now() - timedelta(seconds=1)
     await chain.change(spending_version=1, lease_expires_at=gone, refreshed_at=gone)
@@ -366,7 +374,7 @@ async def test_a_lost_answer_is_found_within_the_interval(chain: Chain, taken_by
         await chain.get_access_token()
 
 
-async def test_a_lifetime_that_is_not_named_is_the_providers_default(chain: Chain):
+async def test_a_lifetime_that_is_not_named_is_the_providers_default(chain: TokenChain):
     await chain.admin.set_fault(
         "provider.token", "alter", body={"expires_in": None}, times=1, account=chain.account
     )
@@ -377,7 +385,7 @@ async def test_a_lifetime_that_is_not_named_is_the_providers_default(chain: Chai
     assert 7200 - 900 - 1800 - 5 < left <= 7200 - 900, "X's two hours, less the margin"
 
 
-async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(chain: Chain):
+async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(chain: TokenChain):
     before = (await chain.tokens()).refresh_token
     await chain.admin.set_fault(
         "provider.token", "alter", body={"refresh_token": None}, times=1, account=chain.account
@@ -388,25 +396,27 @@ async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(chain: Ch
     assert row.refresh_due_at is not None
 
 
-async def test_tokens_that_cannot_be_used_are_revoked_and_the_account_authorised_anew(chain: Chain):
+async def test_tokens_that_cannot_be_used_are_revoked_and_the_account_authorised_anew(chain: TokenChain):
     await chain.admin.set_fault(
         "provider.token", "alter", body={"token_type": "mac"}, times=1, account=chain.account
     )
     await chain.make_due(lives_for=-1)
     with pytest.raises(ReauthorizationRequiredException):
         await chain.get_access_token()
-    assert (await chain.living_row()).version == 1, "nothing of it is handed out as a bearer token"
+    assert (await chain.active_row()).version == 1, "nothing of it is handed out as a bearer token"
     assert await chain.usable_grants() == 0
 
 
-async def test_a_forgotten_account_has_no_token(chain: Chain, sandbox_context: Context):
+async def test_a_forgotten_account_has_no_token(chain: TokenChain, sandbox_context: Context):
     async with sandbox_context.database.transaction() as db:
         await db.execute(delete(Credential))
     with pytest.raises(TokenNotFoundException):
         await chain.get_access_token()
 
 
-async def test_1000_callers_in_four_processes_cause_one_refresh(chain: Chain, sandbox_settings: MakeSettings):
+async def test_1000_callers_in_four_processes_cause_one_refresh(
+    chain: TokenChain, sandbox_settings: MakeSettings
+):
     await chain.admin.set_fault("provider.token", "delay", seconds=0.3, times=1, account=chain.account)
     await chain.make_due(lives_for=-1)
     async with AsyncExitStack() as stack:

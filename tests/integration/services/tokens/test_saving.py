@@ -23,7 +23,7 @@ from app.utils.exceptions import DatabaseUnavailableException, ReauthorizationRe
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.logs import LogLines
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain, spill_of
 from tests.fixtures.waiting import eventually
 
 Refuse = Callable[[int], None]
@@ -50,7 +50,7 @@ def refuse_saves(monkeypatch: pytest.MonkeyPatch) -> Refuse:
 
 
 @pytest_asyncio.fixture
-async def process(chain: Chain, sandbox_settings: MakeSettings, tmp_path: Path):
+async def process(chain: TokenChain, sandbox_settings: MakeSettings, tmp_path: Path):
     """One that gives up a save after a short time, and spills to a folder of its own."""
     settings = sandbox_settings(lease_seconds=0.3, token_spill_folder=tmp_path / "spilled")
     async with open_context(settings) as opened:
@@ -69,21 +69,21 @@ async def running(worker: TokenRefreshWorker):
     await task
 
 
-async def taken(chain: Chain) -> HeldRefresh:
+async def taken(chain: TokenChain) -> HeldRefresh:
     """The right to refresh the account, as a process has it before the call."""
     await chain.make_due()
-    (held,) = await chain.context.workers.named("refresh")._leases.take_due(10)
+    (held,) = await chain.context.tokens.leases.take_due(10)
     return held
 
 
-async def late_result(chain: Chain, held: HeldRefresh) -> None:
+async def late_result(chain: TokenChain, held: HeldRefresh) -> None:
     """What a process does with the tokens that its call brought."""
-    refresher = chain.context.workers.named("refresh")._refresher
-    await refresher._save(held, new_tokens(), utc_now())
+    refresher = chain.context.tokens.refresher
+    await refresher.save(held, new_tokens(), utc_now())
 
 
 async def test_a_save_that_fails_a_few_times_loses_nothing(
-    chain: Chain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
+    chain: TokenChain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
 ):
     await chain.make_due(lives_for=-1)
     refuse_saves(2)
@@ -94,7 +94,7 @@ async def test_a_save_that_fails_a_few_times_loses_nothing(
 
 
 async def test_a_folder_that_cannot_be_written_keeps_no_save_from_memory(
-    chain: Chain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
+    chain: TokenChain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
 ):
     (tmp_path / "file").write_text("")
     await chain.make_due(lives_for=-1)
@@ -105,7 +105,7 @@ async def test_a_folder_that_cannot_be_written_keeps_no_save_from_memory(
 
 
 async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
-    chain: Chain, process: Context, refuse_saves: Refuse, tmp_path: Path
+    chain: TokenChain, process: Context, refuse_saves: Refuse, tmp_path: Path
 ):
     await chain.make_due(lives_for=-1)
     before = (await chain.tokens()).refresh_token
@@ -122,7 +122,7 @@ async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
     answered_at = utc_now()
     async with running(process.workers.named("refresh")):
         await eventually(lambda: not spilled(tmp_path))
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.version, row.spending_version, row.status) == (2, None, CredentialStatus.ACTIVE)
     assert row.token_expires_at < answered_at + timedelta(seconds=7200), "it lives from the answer on"
     tokens = await chain.tokens()
@@ -131,8 +131,8 @@ async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
     assert (await chain.get_access_token(force=True)).row.version == 3, "the chain goes on"
 
 
-async def test_what_was_spilled_heals_a_chain_taken_for_broken(
-    chain: Chain, process: Context, refuse_saves: Refuse, tmp_path: Path
+async def test_spilled_tokens_repair_a_chain_taken_for_broken(
+    chain: TokenChain, process: Context, refuse_saves: Refuse, tmp_path: Path
 ):
     await chain.make_due(lives_for=-1)
     refuse_saves(10**6)
@@ -141,7 +141,7 @@ async def test_what_was_spilled_heals_a_chain_taken_for_broken(
     await chain.change(lease_expires_at=utc_now() - timedelta(seconds=1))
     with pytest.raises(ReauthorizationRequiredException):
         await chain.get_access_token()
-    assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
+    assert (await chain.active_row()).refresh_error_code == AMBIGUOUS
     refuse_saves(0)
     async with running(process.workers.named("refresh")):
         await eventually(lambda: not spilled(tmp_path))
@@ -149,7 +149,7 @@ async def test_what_was_spilled_heals_a_chain_taken_for_broken(
     assert await chain.refreshes() == 1
 
 
-async def test_a_file_that_no_key_opens_stays_and_is_told(
+async def test_file_that_no_key_opens_stays_and_is_reported(
     process: Context, tmp_path: Path, log_lines: LogLines
 ):
     folder = tmp_path / "spilled"
@@ -163,17 +163,17 @@ async def test_a_file_that_no_key_opens_stays_and_is_told(
     assert [file.name for file in spilled(tmp_path)] == ["half.partial", "other.sealed"]
 
 
-async def test_a_result_older_than_newer_tokens_is_dropped(chain: Chain):
+async def test_a_result_older_than_newer_tokens_is_dropped(chain: TokenChain):
     held = await taken(chain)
     newer = await chain.authorize()
     await late_result(chain, held)
     tokens = await chain.tokens()
     assert (tokens.access_token, tokens.refresh_token) == (newer.access_token, newer.refresh_token)
-    assert (await chain.living_row()).version == 2
+    assert (await chain.active_row()).version == 2
     assert (await chain.who(tokens.access_token)).username == chain.account, "nothing of it was revoked"
 
 
-async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain: Chain):
+async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain: TokenChain):
     held = await taken(chain)
     async with chain.context.database.transaction() as db:
         await db.execute(delete(Credential))
@@ -181,20 +181,20 @@ async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain
     await chain.change(id=held.credential_id)
     await late_result(chain, held)
     assert (await chain.tokens()).access_token == newer.access_token
-    assert (await chain.living_row()).version == held.version == 1
+    assert (await chain.active_row()).version == held.version == 1
 
 
-async def test_a_lost_lease_changes_nothing_any_more(chain: Chain):
+async def test_a_lost_lease_changes_nothing_any_more(chain: TokenChain):
     held = await taken(chain)
     await chain.authorize()
-    leases: RefreshLeases = chain.context.workers.named("refresh")._leases
+    leases: RefreshLeases = chain.context.tokens.leases
     assert not await leases.break_chain(held, "INVALID_GRANT")
     await leases.give_back(held, DatabaseUnavailableException("x"))
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.status, row.refresh_failures) == (CredentialStatus.ACTIVE, 0)
 
 
-async def test_a_failure_is_written_through_an_outage(chain: Chain, monkeypatch: pytest.MonkeyPatch):
+async def test_a_failure_is_written_through_an_outage(chain: TokenChain, monkeypatch: pytest.MonkeyPatch):
     give_back: Callable[..., Awaitable[None]] = RefreshLeases.give_back
     failures = [DatabaseUnavailableException("x")] * 2
 
@@ -210,8 +210,8 @@ async def test_a_failure_is_written_through_an_outage(chain: Chain, monkeypatch:
     assert (await chain.get_access_token()).row.version == 2
 
 
-async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):
-    unreadable = Chain(chain.context, chain.admin, f"{chain.account}x")
+async def test_a_row_that_no_key_opens_stops_no_other(chain: TokenChain):
+    unreadable = TokenChain(chain.context, chain.admin, f"{chain.account}x")
     await unreadable.store(new_tokens())
     await unreadable.make_due()
     await unreadable.change(refresh_token="lost:AAAA")
@@ -219,8 +219,8 @@ async def test_a_row_that_no_key_opens_stops_no_other(chain: Chain):
     worker = chain.context.workers.named("refresh")
     assert await worker.run_once() == 1
     await worker.finish_started()
-    assert (await chain.living_row()).version == 2
-    row = await unreadable.living_row()
+    assert (await chain.active_row()).version == 2
+    row = await unreadable.active_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "DECRYPTION_FAILED")
     assert row.refresh_due_at > utc_now()
 
@@ -237,7 +237,9 @@ ODD_ANSWERS = [
 
 
 @pytest.mark.parametrize(("fields", "headers"), ODD_ANSWERS, ids=lambda value: str(value)[:40])
-async def test_an_odd_answer_costs_no_tokens(chain: Chain, fields: dict[str, Any], headers: dict[str, str]):
+async def test_an_odd_answer_costs_no_tokens(
+    chain: TokenChain, fields: dict[str, Any], headers: dict[str, str]
+):
     before = (await chain.tokens()).refresh_token
     await chain.admin.set_fault(
         "provider.token", "alter", body=fields, headers=headers, times=1, account=chain.account
@@ -245,7 +247,7 @@ async def test_an_odd_answer_costs_no_tokens(chain: Chain, fields: dict[str, Any
     await chain.make_due(lives_for=-1)
     handed = await chain.get_access_token()
     assert (await chain.who(handed.access_token)).username == chain.account
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.version, row.spending_version, row.status) == (2, None, CredentialStatus.ACTIVE)
     assert row.token_expires_at < utc_now() + timedelta(days=3651)
     assert (await chain.tokens()).refresh_token != before
@@ -264,30 +266,30 @@ async def test_an_odd_answer_costs_no_tokens(chain: Chain, fields: dict[str, Any
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_refusal_with_odd_headers_keeps_the_tokens(chain: Chain, headers: dict[str, str]):
+async def test_a_refusal_with_odd_headers_keeps_the_tokens(chain: TokenChain, headers: dict[str, str]):
     await chain.admin.set_fault(
         "provider.token", "status", status=429, headers=headers, times=1, account=chain.account
     )
     await chain.make_due()
     assert (await chain.get_access_token()).row.version == 1
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.status, row.spending_version, row.lease_token) == (CredentialStatus.ACTIVE, None, None)
     hour = utc_now() + timedelta(seconds=3601)
     assert utc_now() < row.refresh_due_at < hour
     assert utc_now() < (await chain.app_state()).limited_until < hour
 
 
-async def test_a_deep_answer_is_ambiguous_and_no_exception(chain: Chain):
+async def test_a_deep_answer_is_ambiguous_and_no_exception(chain: TokenChain):
     body = "[" * 200_000
     await chain.admin.set_fault("provider.token", "status", status=200, body=body, times=1)
     await chain.make_due()
     with pytest.raises(ReauthorizationRequiredException):
         await chain.get_access_token()
-    assert (await chain.living_row()).refresh_error_code == AMBIGUOUS
+    assert (await chain.active_row()).refresh_error_code == AMBIGUOUS
 
 
-async def test_books_that_cannot_be_kept_cost_no_tokens(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
+async def test_app_state_that_cannot_be_written_costs_no_tokens(
+    chain: TokenChain, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
 ):
     async def failing(*values: Any) -> None:
         raise OverflowError
@@ -298,8 +300,8 @@ async def test_books_that_cannot_be_kept_cost_no_tokens(
     assert [line["api_app"] for line in log_lines() if line["event"] == "app.not_noted"] == [chain.app]
 
 
-async def test_books_of_a_refusal_that_cannot_be_kept_leave_no_marker(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
+async def test_app_state_of_a_refusal_that_cannot_be_written_leaves_no_marker(
+    chain: TokenChain, monkeypatch: pytest.MonkeyPatch
 ):
     async def failing(*values: Any, **named: Any) -> None:
         raise OverflowError
@@ -310,7 +312,9 @@ async def test_books_of_a_refusal_that_cannot_be_kept_leave_no_marker(
     assert (await chain.get_access_token()).row.spending_version is None
 
 
-async def test_a_limit_that_cannot_be_noted_costs_no_tokens(chain: Chain, monkeypatch: pytest.MonkeyPatch):
+async def test_a_limit_that_cannot_be_noted_costs_no_tokens(
+    chain: TokenChain, monkeypatch: pytest.MonkeyPatch
+):
     def failing(*values: Any, **named: Any) -> None:
         raise OverflowError
 
@@ -320,7 +324,7 @@ async def test_a_limit_that_cannot_be_noted_costs_no_tokens(chain: Chain, monkey
 
 
 async def test_any_error_between_answer_and_save_keeps_the_tokens_on_the_disk(
-    chain: Chain, process: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, log_lines: LogLines
+    chain: TokenChain, process: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, log_lines: LogLines
 ):
     await chain.make_due(lives_for=-1)
     with monkeypatch.context() as patch:
@@ -332,23 +336,23 @@ async def test_any_error_between_answer_and_save_keeps_the_tokens_on_the_disk(
         with pytest.raises(OverflowError):
             await chain.get_access_token(by=process)
         assert len(spilled(tmp_path)) == 1
-        refresher = process.workers.named("refresh")._refresher
+        refresher = process.tokens.refresher
         for _ in range(2):
             assert await refresher.pick_up_spilled() == 0
         assert len([line for line in log_lines() if line["event"] == "credential.not_saved"]) == 1
     assert await refresher.pick_up_spilled() == 1
-    assert (await chain.living_row()).version == 2
+    assert (await chain.active_row()).version == 2
     assert (await chain.who((await chain.tokens()).access_token)).username == chain.account
 
 
-async def test_a_spilled_file_that_cannot_be_saved_keeps_no_other_back(
-    chain: Chain, process: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_spilled_file_that_cannot_be_saved_does_not_block_others(
+    chain: TokenChain, process: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    refresher = process.workers.named("refresh")._refresher
+    refresher, spill = process.tokens.refresher, spill_of(process)
     held = await taken(chain)
     bad = replace(held, account_id="bad")
-    await refresher._spill.write(bad, new_tokens(), answered_at=utc_now())
-    await refresher._spill.write(held, new_tokens(), answered_at=utc_now())
+    await spill.write(bad, new_tokens(), answered_at=utc_now())
+    await spill.write(held, new_tokens(), answered_at=utc_now())
     save = RefreshLeases.save
 
     async def refusing(self: RefreshLeases, held: HeldRefresh, *values: Any, **named: Any) -> bool:
@@ -359,10 +363,10 @@ async def test_a_spilled_file_that_cannot_be_saved_keeps_no_other_back(
     monkeypatch.setattr(RefreshLeases, "save", refusing)
     assert await refresher.pick_up_spilled() == 1
     assert len(spilled(tmp_path)) == 1
-    assert (await chain.living_row()).version == 2
+    assert (await chain.active_row()).version == 2
 
 
-async def test_a_thousand_failures_in_a_row_still_have_a_next_try(chain: Chain):
+async def test_a_thousand_failures_in_a_row_still_have_a_next_try(chain: TokenChain):
     await chain.change(refresh_failures=5000)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
     await chain.make_due()

@@ -155,7 +155,7 @@ async def test_a_rotated_key_opens_what_the_old_one_sealed(
         await get_access_token(service)
 
 
-async def test_without_tokens_there_is_nothing_to_hand_out(service: CredentialService):
+async def test_account_without_tokens_has_nothing_to_hand_out(service: CredentialService):
     with pytest.raises(TokenNotFoundException, match="@alice"):
         await get_access_token(service)
 
@@ -216,7 +216,7 @@ async def test_two_stores_at_once_lose_no_version(
         assert list(await db.scalars(select(Credential.version))) == [5]
 
 
-async def test_of_first_stores_at_once_none_is_lost(database: Database, service: CredentialService):
+async def test_simultaneous_first_stores_lose_no_version(database: Database, service: CredentialService):
     await asyncio.gather(*(store(database, service) for _ in range(4)))
     async with database.reading() as db:
         assert list(await db.scalars(select(Credential.version))) == [4]

@@ -10,7 +10,6 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import delete, event, select, update
 
-from app.clients.webhooks import WebhookAnswer
 from app.context import Context
 from app.database import Database
 from app.models import (
@@ -23,21 +22,20 @@ from app.models import (
 )
 from app.services.webhooks.deliveries import Claim
 from app.services.webhooks.service import WebhookChange
-from app.services.workers import webhook_worker
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.webhooks import (
     FAST,
     ME,
     add_webhook,
-    count_of,
-    every,
-    happen,
-    one,
-    taken_up,
-    until_done,
-    worker_of,
-    working,
+    answered,
+    count_deliveries,
+    fetch_all,
+    fetch_one,
+    record_events,
+    running_worker,
+    wait_for_fanout,
+    wait_until_delivered,
 )
 
 
@@ -54,12 +52,8 @@ async def context(open_services: OpenContext) -> AsyncIterator[Context]:
         yield opened
 
 
-def answered(status: int) -> WebhookAnswer:
-    return WebhookAnswer(started_at=utc_now(), milliseconds=1, status_code=status)
-
-
 async def claimed(context: Context) -> tuple[int, list[Claim]]:
-    deliveries = worker_of(context)._deliveries
+    deliveries = context.events.deliveries
     (row_id,) = await deliveries.due_endpoints()
     return row_id, await deliveries.claim(row_id, under_way=0) or []
 
@@ -79,34 +73,38 @@ def statements_of(database: Database) -> Iterator[list[tuple[str, Any]]]:
 
 
 @pytest.mark.parametrize("by", ["resume", "event"])
-async def test_a_line_whose_first_one_was_deleted_goes_on(context: Context, receiver: Receiver, by: str):
+async def test_queue_of_an_account_continues_after_its_first_delivery_was_deleted(
+    context: Context, receiver: Receiver, by: str
+):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1, 2, 3)
-    await happen(context.database, 1, account="berta")
-    await taken_up(context, 4)
+    await record_events(context.database, 1, 2, 3)
+    await record_events(context.database, 1, account="berta")
+    await wait_for_fanout(context, 4)
     first = (WebhookDelivery.account_id == "anna", WebhookDelivery.next_attempt_at.is_not(None))
     async with context.database.transaction() as db:
         await db.execute(delete(WebhookDelivery).where(*first))
         if by == "resume":
             await context.events.webhooks.resume(db, endpoint_id, ME)
     if by == "event":
-        await happen(context.database, 4)
-        await taken_up(context, 4)
+        await record_events(context.database, 4)
+        await wait_for_fanout(context, 4)
     _, claims = await claimed(context)
     assert sorted(claim.message.body.count('"account_id":"anna"') for claim in claims) == [0, 1]
     due = select(WebhookDelivery).where(*first)
     pending = select(WebhookDelivery.event_id).where(WebhookDelivery.account_id == "anna")
-    assert (await one(context.database, due)).event_id == min(await every(context.database, pending))
+    assert (await fetch_one(context.database, due)).event_id == min(
+        await fetch_all(context.database, pending)
+    )
 
 
 @pytest.mark.parametrize("change", ["move", "pause"])
 @pytest.mark.parametrize("status", [410, 500])
-async def test_what_comes_late_of_an_endpoint_as_it_was_says_nothing_of_it_as_it_is(
+async def test_late_result_of_a_changed_endpoint_is_dropped(
     context: Context, receiver: Receiver, change: str, status: int
 ):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
     row_id, (claim,) = await claimed(context)
     if change == "move":
         await context.events.webhooks.update(endpoint_id, WebhookChange(url=receiver.url("/new")), ME)
@@ -114,10 +112,10 @@ async def test_what_comes_late_of_an_endpoint_as_it_was_says_nothing_of_it_as_it
         for action in (context.events.webhooks.pause, context.events.webhooks.resume):
             async with context.database.transaction() as db:
                 await action(db, endpoint_id, ME)
-    await worker_of(context)._deliveries.apply(row_id, [(claim, answered(status))])
-    row = await one(context.database, select(WebhookEndpoint))
+    await context.events.deliveries.apply(row_id, [(claim, answered(status))])
+    row = await fetch_one(context.database, select(WebhookEndpoint))
     assert (row.status, row.failing_since) == (WebhookStatus.ACTIVE, None)
-    assert (await one(context.database, select(WebhookAttempt))).status_code == status
+    assert (await fetch_one(context.database, select(WebhookAttempt))).status_code == status
 
 
 async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: Context, receiver: Receiver):
@@ -129,80 +127,75 @@ async def test_a_new_url_does_not_inherit_the_failures_of_the_old_one(context: C
     assert moved.failing_since is None
 
 
-async def test_what_an_endpoint_refuses_holds_back_its_account_alone(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 600.0)  # a pause would be seen
+async def test_refused_delivery_holds_back_its_account_alone(context: Context, receiver: Receiver):
     receiver.answer = lambda got: reply(400 if str(got.account).startswith("bad") else 200)
     await add_webhook(context, receiver)
     for number in range(12):
-        await happen(context.database, 1, 2, account=f"bad{number}")
-    await taken_up(context, 24)
+        await record_events(context.database, 1, 2, account=f"bad{number}")
+    await wait_for_fanout(context, 24)
     async with context.database.transaction() as db:
         await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
-    await happen(context.database, 1, account="good")
-    await taken_up(context, 25)
-    async with working(context):
-        await until_done(context.database, 1)
+    await record_events(context.database, 1, account="good")
+    await wait_for_fanout(context, 25)
+    async with running_worker(context, look_every=600.0):  # a pause would be seen
+        await wait_until_delivered(context.database, 1)
     assert len(receiver.arrived) == 13
 
 
 async def test_an_endpoint_that_refuses_everything_is_paused_in_the_end(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
     row_id, (claim,) = await claimed(context)
-    deliveries = worker_of(context)._deliveries
+    deliveries = context.events.deliveries
     began = utc_now() - deliveries.limits.pause_after
     async with context.database.transaction() as db:
         await db.execute(
             update(WebhookEndpoint).values(failing_since=began, updated_at=claim.endpoint_changed_at)
         )
     await deliveries.apply(row_id, [(claim, answered(404))])
-    assert (await one(context.database, select(WebhookEndpoint))).status is WebhookStatus.PAUSED
+    assert (await fetch_one(context.database, select(WebhookEndpoint))).status is WebhookStatus.PAUSED
 
 
 async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1, 2)
-    await taken_up(context, 2)
+    await record_events(context.database, 1, 2)
+    await wait_for_fanout(context, 2)
     row_id, (claim,) = await claimed(context)
     async with context.database.transaction() as db:
         await context.events.webhooks.replay(db, endpoint_id, ME, since=1)
-    await taken_up(context, 2)
-    await worker_of(context)._deliveries.apply(row_id, [(claim, answered(200))])
-    assert await count_of(context.database, DeliveryStatus.DELIVERED) == 1
-    assert (await one(context.database, select(WebhookAttempt))).status_code == 200
+    await wait_for_fanout(context, 2)
+    await context.events.deliveries.apply(row_id, [(claim, answered(200))])
+    assert await count_deliveries(context.database, DeliveryStatus.DELIVERED) == 1
+    assert (await fetch_one(context.database, select(WebhookAttempt))).status_code == 200
     assert len((await claimed(context))[1]) == 1
 
 
 @pytest.mark.parametrize("trouble", ["error", "lock"])
-async def test_the_trouble_of_one_endpoint_holds_up_no_other(
-    context: Context, receiver: Receiver, trouble: str
-):
+async def test_trouble_of_one_endpoint_delays_no_other(context: Context, receiver: Receiver, trouble: str):
     database = context.database
     if trouble == "lock" and database.is_sqlite:
         pytest.skip("one writes at a time")
     await add_webhook(context, receiver)
     await add_webhook(context, receiver, "/b")
-    first = WebhookEndpoint.id == (await every(database, select(WebhookEndpoint.id)))[0]
-    await happen(database, 1)
+    first = WebhookEndpoint.id == (await fetch_all(database, select(WebhookEndpoint.id)))[0]
+    await record_events(database, 1)
     if trouble == "error":
         async with database.transaction() as db:
             await db.execute(update(WebhookEndpoint).where(first).values(event_types=[1]))
-        await taken_up(context, 1)
+        await wait_for_fanout(context, 1)
         return
     async with database.transaction() as db, asyncio.timeout(60):
         await db.execute(select(WebhookEndpoint).where(first).with_for_update())
-        await taken_up(context, 1)
-    await taken_up(context, 2)
+        await wait_for_fanout(context, 1)
+    await wait_for_fanout(context, 2)
 
 
-async def test_with_all_slots_full_the_database_is_left_alone(context: Context, receiver: Receiver):
+async def test_claim_without_a_free_slot_asks_no_query(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    deliveries = worker_of(context)._deliveries
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    deliveries = context.events.deliveries
     (row_id,) = await deliveries.due_endpoints()
     with statements_of(context.database) as statements:
         assert await deliveries.claim(row_id, under_way=deliveries.limits.concurrency) is None
@@ -210,14 +203,14 @@ async def test_with_all_slots_full_the_database_is_left_alone(context: Context, 
     assert statements == []
 
 
-async def test_no_query_reads_what_it_does_not_need(context: Context, receiver: Receiver):
+async def test_queries_read_only_the_needed_rows(context: Context, receiver: Receiver):
     """A replay would hold SQLite's one write lock for as long as it reads."""
     if not context.database.is_sqlite:
         pytest.skip("goes by its statistics")
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1, 2)
+    await record_events(context.database, 1, 2)
     with statements_of(context.database) as of_fanout:
-        await taken_up(context, 2)
+        await wait_for_fanout(context, 2)
     with statements_of(context.database) as of_replay:
         for since in (1, utc_now()):
             async with context.database.transaction() as db:
@@ -235,14 +228,14 @@ async def test_no_query_reads_what_it_does_not_need(context: Context, receiver: 
     assert [plan for plan in plans if re.search(costly, plan)] == []
 
 
-async def test_failing_changes_no_time_of_change(context: Context, receiver: Receiver):
+async def test_failure_does_not_change_the_update_time(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
-    made = (await one(context.database, select(WebhookEndpoint))).updated_at
-    await happen(context.database, 1)
-    await happen(context.database, 1, account="berta")
-    await taken_up(context, 2)
+    made = (await fetch_one(context.database, select(WebhookEndpoint))).updated_at
+    await record_events(context.database, 1)
+    await record_events(context.database, 1, account="berta")
+    await wait_for_fanout(context, 2)
     row_id, claims = await claimed(context)
     for claim, status in zip(claims, (500, 200), strict=True):
-        await worker_of(context)._deliveries.apply(row_id, [(claim, answered(status))])
-        row = await one(context.database, select(WebhookEndpoint))
+        await context.events.deliveries.apply(row_id, [(claim, answered(status))])
+        row = await fetch_one(context.database, select(WebhookEndpoint))
         assert (row.failing_since is None, row.updated_at) == (status == 200, made)

@@ -13,7 +13,7 @@ from app.services.webhooks.service import WebhookChange
 from app.services.webhooks.vault import WebhookVault
 from tests.fixtures.key_lists import key_list
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.webhooks import every
+from tests.fixtures.webhooks import fetch_all
 
 CALLER = Caller("tests", frozenset({Scope.WEBHOOKS}))
 
@@ -22,7 +22,7 @@ def vault_of(context: Context) -> WebhookVault:
     return WebhookVault(key_ring=context.settings.key_ring)
 
 
-async def test_both_secrets_are_by_the_new_key_and_open_still(sandbox_settings: MakeSettings):
+async def test_both_secrets_are_encrypted_with_the_new_key_and_still_open(sandbox_settings: MakeSettings):
     changes = {"webhook_allow_private_addresses": True}
     async with open_context(sandbox_settings(encryption_keys=key_list("old", "new"), **changes)) as before:
         order = WebhookChange(url="http://127.0.0.1:9/hook")
@@ -41,7 +41,7 @@ async def test_both_secrets_are_by_the_new_key_and_open_still(sandbox_settings: 
         assert (again.rotated, again.values) == (0, {"new": 2})
         assert await key_rotation.audit(after.database, vault_of(after)) == again
     async with open_context(sandbox_settings(encryption_keys=key_list("new"), **changes)) as alone:
-        rows = await every(alone.database, select(WebhookEndpoint).order_by(WebhookEndpoint.id))
+        rows = await fetch_all(alone.database, select(WebhookEndpoint).order_by(WebhookEndpoint.id))
         assert [each.secret.partition(":")[0] for each in rows] == ["new", "old"]
         (kept,) = [each for each in rows if each.endpoint_id == row.endpoint_id]
         assert vault_of(alone).open(kept) == [second, first]

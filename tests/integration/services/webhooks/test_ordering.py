@@ -22,9 +22,9 @@ from app.services.keys.service import Caller, Scope
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.shared.access import AccessScope
 from app.services.shared.paging import PageRequest
-from app.services.webhooks import fanout, queries
+from app.services.webhooks import queries
+from app.services.webhooks.fanout import WebhookFanout
 from app.services.webhooks.service import WebhookChange
-from app.services.workers import webhook_worker
 from app.utils.exceptions import DeliveryNotFoundException
 from tests.fixtures.events import add_events
 from tests.fixtures.receiver import Receiver, reply, running_receiver
@@ -35,23 +35,17 @@ from tests.fixtures.webhooks import (
     ME,
     TYPE,
     add_webhook,
-    count_of,
-    every,
-    happen,
-    one,
-    taken_up,
-    until_done,
-    worker_of,
-    working,
+    answered,
+    count_deliveries,
+    fetch_all,
+    fetch_one,
+    record_events,
+    running_worker,
+    wait_for_fanout,
+    wait_until_delivered,
 )
 
 TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.of([], ["team_*"]))
-
-
-@pytest.fixture(autouse=True)
-def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_LOOK_EVERY", "_LOOK_AT_MOST_EVERY"):
-        monkeypatch.setattr(webhook_worker, name, 0.01)
 
 
 @pytest_asyncio.fixture
@@ -74,100 +68,90 @@ async def context(open_services: OpenContext, changes: dict[str, Any]) -> AsyncI
 
 
 @pytest.mark.parametrize("batch", [500, 1])
-async def test_what_an_older_transaction_writes_later_is_told_later(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, batch: int
+async def test_late_event_of_an_older_transaction_is_delivered_later(
+    context: Context, receiver: Receiver, batch: int
 ):
     database = context.database
     if database.is_sqlite:
         pytest.skip("one writes at a time")
-    monkeypatch.setattr(fanout, "_BATCH", batch)
     await add_webhook(context, receiver)
     async with database.transaction() as older:
         recorder.record(older, TYPE, account_id="berta", number=1)
         await older.flush()
-        await happen(database, 1, account="anna")
+        await record_events(database, 1, account="anna")
         recorder.record(older, TYPE, account_id="anna", number=2)
-    await taken_up(context, 3)
+    await wait_for_fanout(context, 3, batch_size=batch)
     due = select(WebhookDelivery.account_id).where(WebhookDelivery.next_attempt_at.is_not(None))
-    assert sorted(await every(database, due)) == ["anna", "berta"]
-    async with working(context):
-        await until_done(database, 3)
+    assert sorted(await fetch_all(database, due)) == ["anna", "berta"]
+    async with running_worker(context, batch_size=batch):
+        await wait_until_delivered(database, 3)
     assert receiver.numbers("anna") == [1, 2]
 
 
-async def test_what_is_tried_while_an_earlier_one_is_replayed_waits_for_it(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-):
-    worker, endpoint_id = worker_of(context), await add_webhook(context, receiver)
-    receiver.answer = lambda got: reply(500 if got.number == 2 else 200)
-    await happen(context.database, 1)
-    async with working(context):
-        await until_done(context.database, 1)
-    await happen(context.database, 2)
-    await taken_up(context, 2)
-    (row_id,) = await worker._deliveries.due_endpoints()
-    (claim,) = await worker._deliveries.claim(row_id, under_way=0) or []
-    result = await worker._send(claim)
-    first, _ = await every(context.database, select(Event.id).where(Event.event_type == TYPE))
-    monkeypatch.setattr(fanout, "_BATCH", 1)
+async def test_delivery_waits_for_the_replay_of_an_earlier_one(context: Context, receiver: Receiver):
+    deliveries, endpoint_id = context.events.deliveries, await add_webhook(context, receiver)
+    await record_events(context.database, 1)
+    async with running_worker(context):
+        await wait_until_delivered(context.database, 1)
+    await record_events(context.database, 2)
+    await wait_for_fanout(context, 2)
+    (row_id,) = await deliveries.due_endpoints()
+    (claim,) = await deliveries.claim(row_id, under_way=0) or []
+    first, _ = await fetch_all(context.database, select(Event.id).where(Event.event_type == TYPE))
     async with context.database.transaction() as db:
         await context.events.webhooks.replay(db, endpoint_id, ME, since=first)
-    await worker._fanout.run_once()
-    await worker._deliveries.apply(row_id, [result])
+    await WebhookFanout(database=context.database, batch_size=1).run_once()
+    await deliveries.apply(row_id, [(claim, answered(500))])
     due = select(WebhookDelivery.event_id).where(WebhookDelivery.next_attempt_at.is_not(None))
-    assert await every(context.database, due) == [first]
+    assert await fetch_all(context.database, due) == [first]
 
 
 @pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
-async def test_events_of_no_account_wait_for_nothing(context: Context, receiver: Receiver):
+async def test_events_without_an_account_wait_for_nothing(context: Context, receiver: Receiver):
     receiver.answer = lambda got: reply(500 if got.number == 1 else 200)
     await add_webhook(context, receiver)
-    await happen(context.database, 1, 2, 3, account=None)
-    await taken_up(context, 3)
-    async with working(context):
-        await until_done(context.database, 2)
+    await record_events(context.database, 1, 2, 3, account=None)
+    await wait_for_fanout(context, 3)
+    async with running_worker(context):
+        await wait_until_delivered(context.database, 2)
     assert {got.number for got in receiver.taken} == {2, 3}
 
 
 @pytest.mark.parametrize("changes", [{"webhook_timeout": 60, "webhook_concurrency": 2}])
-async def test_one_slow_account_delays_no_other(
-    context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(webhook_worker, "_LOOK_EVERY", 1.0)  # too long to wait for it at each delivery
+async def test_slow_account_delays_no_other(context: Context, receiver: Receiver):
+    too_long_for_each_delivery = 1.0
     receiver.answer = lambda got: None if got.account == "slow" else reply()
     await add_webhook(context, receiver)
-    await happen(context.database, 1, 2, account="slow")
+    await record_events(context.database, 1, 2, account="slow")
     for number in range(40):
-        await happen(context.database, 1, account=f"a{number}")
-    async with working(context):
+        await record_events(context.database, 1, account=f"a{number}")
+    async with running_worker(context, look_every=too_long_for_each_delivery, drain=False):
         await eventually(lambda: len(receiver.taken) == 40, 30)
-        await happen(context.database, 2, account="a1")
+        await record_events(context.database, 2, account="a1")
         await eventually(lambda: len(receiver.taken) == 41, 30)
         assert len(receiver.arrived) == 42
-        for task in worker_of(context)._under_way.values():
-            task.cancel()  # else its deadline is waited for
 
 
 @pytest.mark.parametrize("changes", [{"webhook_timeout": 0.5, "webhook_concurrency": 1}])
 @pytest.mark.parametrize("change", ["delete", "pause", "move"])
-async def test_a_change_holds_for_whatever_is_not_being_sent(
+async def test_change_applies_to_every_delivery_that_is_not_being_sent(
     context: Context, receiver: Receiver, change: str
 ):
     endpoint_id = await add_webhook(context, receiver)
     receiver.secrets["/moved"] = receiver.secrets["/"]
     receiver.answer = lambda got: None if got.path == "/" else reply()
     for account in "abcd":
-        await happen(context.database, 1, account=account)
-    await taken_up(context, 4)
-    async with working(context):
+        await record_events(context.database, 1, account=account)
+    await wait_for_fanout(context, 4)
+    async with running_worker(context) as worker:
         await eventually(lambda: len(receiver.arrived) == 1)
         if change == "move":
             await context.events.webhooks.update(endpoint_id, WebhookChange(url=receiver.url("/moved")), ME)
-            await until_done(context.database, 4)
+            await wait_until_delivered(context.database, 4)
         else:
             async with context.database.transaction() as db:
                 await getattr(context.events.webhooks, change)(db, endpoint_id, ME)
-            await eventually(lambda: not worker_of(context)._under_way)
+            await worker.finish_started()
     paths = [got.path for got in receiver.arrived]
     assert paths == ["/"] + ["/moved"] * (4 if change == "move" else 0)
 
@@ -175,17 +159,17 @@ async def test_a_change_holds_for_whatever_is_not_being_sent(
 @pytest.mark.parametrize(
     "narrower", [WebhookChange(account_patterns=["team_*"]), WebhookChange(event_types=["app.*"])]
 )
-async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_shown(
+async def test_narrowed_webhook_neither_sends_nor_shows_events_outside_its_filter(
     context: Context, receiver: Receiver, narrower: WebhookChange
 ):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, *range(6), account="anna")
-    await taken_up(context, 6)
+    await record_events(context.database, *range(6), account="anna")
+    await wait_for_fanout(context, 6)
     row = await context.events.webhooks.update(endpoint_id, narrower, ME)
-    async with working(context):
+    async with running_worker(context):
         await eventually(lambda: _all_parked(context, 6))
     assert receiver.arrived == []
-    errors = await every(context.database, select(WebhookAttempt.error))
+    errors = await fetch_all(context.database, select(WebhookAttempt.error))
     assert len(errors) == 6
     assert set(errors) == {"Not sent: the webhook is no longer for this type, app or account"}
     wanted = PageRequest(sort="event_id", descending=True)
@@ -198,14 +182,14 @@ async def test_what_a_narrowed_webhook_is_not_for_any_more_is_neither_sent_nor_s
 
 
 async def _all_parked(context: Context, count: int) -> bool:
-    return await count_of(context.database, DeliveryStatus.PARKED) == count
+    return await count_deliveries(context.database, DeliveryStatus.PARKED) == count
 
 
 async def test_a_resumed_webhook_begins_all_attempts_anew(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1, 2)
-    await happen(context.database, 1, account="berta")
-    await taken_up(context, 3)
+    await record_events(context.database, 1, 2)
+    await record_events(context.database, 1, account="berta")
+    await wait_for_fanout(context, 3)
     times = (utc_now() - timedelta(hours=1), utc_now() + timedelta(hours=1))
     async with context.database.transaction() as db:
         for account, time in zip(("anna", "berta"), times, strict=True):
@@ -214,30 +198,32 @@ async def test_a_resumed_webhook_begins_all_attempts_anew(context: Context, rece
         await context.events.webhooks.pause(db, endpoint_id, ME)
     async with context.database.transaction() as db:
         await context.events.webhooks.resume(db, endpoint_id, ME)
-    assert set(await every(context.database, select(WebhookDelivery.attempts))) == {0}
-    async with working(context):
-        await until_done(context.database, 3)
+    assert set(await fetch_all(context.database, select(WebhookDelivery.attempts))) == {0}
+    async with running_worker(context):
+        await wait_until_delivered(context.database, 3)
     assert receiver.numbers("anna") == [1, 2]
 
 
-async def test_events_that_are_deleted_before_they_could_be_told_are_missed_loudly(
+async def test_events_deleted_before_their_delivery_are_reported_as_missed(
     context: Context, receiver: Receiver
 ):
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    seen = (await fetch_one(context.database, select(WebhookEndpoint))).after_event_id
     async with context.database.transaction() as db:
         await context.events.webhooks.pause(db, endpoint_id, ME)
-    await happen(context.database, 2, 3, 4)
+    await record_events(context.database, 2, 3, 4)
     async with context.database.transaction() as db:  # as the retention does
         kept = await db.scalar(select(func.max(Event.id))) or 0
         await db.execute(delete(Event).where(Event.id < kept))
         await context.events.webhooks.resume(db, endpoint_id, ME)
-    await taken_up(context, 2)
-    await happen(context.database, 5)
-    await taken_up(context, 3)
-    lost = await one(context.database, select(Event.data).where(Event.event_type == "webhook.events_lost"))
+    await wait_for_fanout(context, 2)
+    await record_events(context.database, 5)
+    await wait_for_fanout(context, 3)
+    lost = await fetch_one(
+        context.database, select(Event.data).where(Event.event_type == "webhook.events_lost")
+    )
     assert (lost["webhook_id"], lost["from_event_id"], lost["to_event_id"]) == (
         endpoint_id,
         seen + 1,
@@ -245,12 +231,12 @@ async def test_events_that_are_deleted_before_they_could_be_told_are_missed_loud
     )
 
 
-async def test_evicted_routine_events_are_missed_loudly_and_once(context: Context, receiver: Receiver):
+async def test_evicted_routine_events_are_reported_as_missed_once(context: Context, receiver: Receiver):
     """Older events of other types stay, so that the oldest one tells nothing of the gap."""
     endpoint_id = await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    seen = (await one(context.database, select(WebhookEndpoint))).after_event_id
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    seen = (await fetch_one(context.database, select(WebhookEndpoint))).after_event_id
     async with context.database.transaction() as db:
         await context.events.webhooks.pause(db, endpoint_id, ME)
     await add_events(
@@ -259,30 +245,32 @@ async def test_evicted_routine_events_are_missed_loudly_and_once(context: Contex
     retention = Retention(
         database=context.database,
         days=RetentionDays(sessions=1, events=1, evidence=1, webhooks=1),
-        max_events=await one(context.database, select(func.count()).select_from(Event)) - 1,
+        max_events=await fetch_one(context.database, select(func.count()).select_from(Event)) - 1,
         max_evidence_bytes=1,
     )
     assert (await retention.delete_old())["events_deleted"] == 1
-    mark = await one(context.database, select(Event.data).where(Event.event_type == "events.evicted"))
+    mark = await fetch_one(context.database, select(Event.data).where(Event.event_type == "events.evicted"))
     async with context.database.transaction() as db:
         await context.events.webhooks.resume(db, endpoint_id, ME)
     for number in (2, 3):
-        await happen(context.database, number)
-        await taken_up(context, number)
-    lost = await one(context.database, select(Event.data).where(Event.event_type == "webhook.events_lost"))
+        await record_events(context.database, number)
+        await wait_for_fanout(context, number)
+    lost = await fetch_one(
+        context.database, select(Event.data).where(Event.event_type == "webhook.events_lost")
+    )
     assert (lost["from_event_id"], lost["to_event_id"]) == (seen + 1, mark["to_event_id"])
 
 
-async def test_a_webhook_is_changed_by_those_who_change_it_alone(context: Context, receiver: Receiver):
+async def test_only_an_update_changes_the_update_time(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
-    made = await one(context.database, select(WebhookEndpoint))
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    seen = await one(context.database, select(WebhookEndpoint))
+    made = await fetch_one(context.database, select(WebhookEndpoint))
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    seen = await fetch_one(context.database, select(WebhookEndpoint))
     assert seen.after_event_id != made.after_event_id
     assert seen.updated_at == made.updated_at
     await context.events.webhooks.update(endpoint_id, WebhookChange(name="other"), ME)
-    assert (await one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
+    assert (await fetch_one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
 
 
 @pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
@@ -295,11 +283,11 @@ async def test_a_process_whose_clock_is_ahead_delays_nothing(
         )
     receiver.answer = lambda _: reply(500)
     await add_webhook(context, receiver)
-    await happen(context.database, 1)
-    await taken_up(context, 1)
-    row = await one(context.database, select(WebhookDelivery))
+    await record_events(context.database, 1)
+    await wait_for_fanout(context, 1)
+    row = await fetch_one(context.database, select(WebhookDelivery))
     assert row.next_attempt_at < utc_now() + timedelta(hours=1)
-    async with working(context):
-        await eventually(lambda: every(context.database, select(WebhookAttempt)))
-    row = await one(context.database, select(WebhookDelivery))
+    async with running_worker(context):
+        await eventually(lambda: fetch_all(context.database, select(WebhookAttempt)))
+    row = await fetch_one(context.database, select(WebhookDelivery))
     assert utc_now() < row.next_attempt_at < utc_now() + timedelta(hours=1)

@@ -35,9 +35,17 @@ from tests.fixtures.batches import new_batch, sessions_of
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.receiver import Receiver, running_receiver
 from tests.fixtures.services import OpenContext
-from tests.fixtures.tokens import due_chains
+from tests.fixtures.tokens import due_chains, spill_of
 from tests.fixtures.waiting import eventually
-from tests.fixtures.webhooks import FAST, add_webhook, every, happen, taken_up, working
+from tests.fixtures.webhooks import (
+    FAST,
+    add_webhook,
+    answered,
+    fetch_all,
+    record_events,
+    running_worker,
+    wait_for_fanout,
+)
 
 PAST: Final = utc_now() - timedelta(days=400)
 COUNT: Final = 5
@@ -101,21 +109,21 @@ async def test_cleanup_deletes_the_other_old_rows(context: Context, kind: str):
     async with context.database.transaction() as db:
         db.add(Event(event_type="x", actor="a"))  # the last event is kept, whatever its age
     await context.workers.named("cleanup").run_once()
-    left = await every(context.database, select(type(rows[0]).id))
+    left = await fetch_all(context.database, select(type(rows[0]).id))
     assert set(left) & {row.id for row in rows} == {rows[BAD].id}
 
 
 async def test_cleanup_deletes_the_other_old_sessions(context: Context):
     rows = await added_sessions(context, status=SessionStatus.COMPLETED, completed_at=PAST)
     await context.workers.named("cleanup").run_once()
-    assert await every(context.database, select(AuthorizationSession.id)) == [rows[BAD].id]
+    assert await fetch_all(context.database, select(AuthorizationSession.id)) == [rows[BAD].id]
 
 
 async def test_cleanup_deletes_the_other_evidence_that_is_too_much(open_services: OpenContext):
     async with open_services(evidence_max_total_mb=1) as context:
         rows = await added(context, [new_evidence(size=900_000) for _ in range(COUNT)])
         await context.workers.named("cleanup").run_once()
-        assert await every(context.database, select(Evidence.id)) == [rows[BAD].id]
+        assert await fetch_all(context.database, select(Evidence.id)) == [rows[BAD].id]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +145,7 @@ async def test_cleanup_frees_the_other_profiles_of_dead_processes(sandbox_contex
     lease = {"in_use": True, "lease_owner": "gone:1", "lease_token": "x", "ws_url": "ws://127.0.0.1:9/x"}
     rows = await added(sandbox_context, [new_profile(**lease, lease_expires_at=PAST) for _ in range(COUNT)])
     await sandbox_context.workers.named("cleanup").run_once()
-    in_use = await every(sandbox_context.database, select(Profile.id).where(Profile.in_use))
+    in_use = await fetch_all(sandbox_context.database, select(Profile.id).where(Profile.in_use))
     assert in_use == [rows[BAD].id]
 
 
@@ -153,12 +161,12 @@ async def test_a_failing_step_of_the_cleanup_stops_no_other(
         raise ValueError("a step fails")
 
     cleanup = context.workers.named("cleanup")
-    monkeypatch.setattr(cleanup._sessions, "end_overdue", fail)
-    monkeypatch.setattr(cleanup._gologin, "stop_orphans", fail)
+    monkeypatch.setattr(context.sessions.runs, "end_overdue", fail)
+    monkeypatch.setattr(context.fleet.gologin, "stop_orphans", fail)
     monkeypatch.setattr(cleanup._retention, "_delete_events", fail)
     with pytest.raises(ValueError, match="a step fails"):
         await cleanup.run_once()
-    assert await every(context.database, select(Evidence.id)) == []
+    assert await fetch_all(context.database, select(Evidence.id)) == []
 
 
 async def test_the_other_lost_sessions_are_put_back(context: Context):
@@ -190,19 +198,19 @@ async def test_the_other_sessions_of_a_batch_are_released_and_cancelled(context:
 
 async def test_the_other_tokens_are_refreshed(sandbox_context: Context, admin: SandboxAdmin):
     chains = await due_chains(sandbox_context, admin, COUNT)
-    await refuse_changes(sandbox_context.database, await chains[BAD].living_row())
+    await refuse_changes(sandbox_context.database, await chains[BAD].active_row())
     worker = sandbox_context.workers.named("refresh")
     await worker.run_once()
     await worker.finish_started()
-    assert [(await chain.living_row()).version for chain in others(chains)] == [2] * 4
+    assert [(await chain.active_row()).version for chain in others(chains)] == [2] * 4
     assert await chains[BAD].refreshes() == 0, "a token that cannot be marked is not spent"
 
 
 async def test_the_other_spilled_tokens_are_picked_up(sandbox_context: Context, admin: SandboxAdmin):
     chains = await due_chains(sandbox_context, admin, COUNT)
-    refresher = sandbox_context.workers.named("refresh")._refresher
+    refresher, spill = sandbox_context.tokens.refresher, spill_of(sandbox_context)
     for chain in chains:
-        row = await chain.living_row()
+        row = await chain.active_row()
         held = HeldRefresh(
             credential_id=row.id,
             account_id=row.account_id,
@@ -212,18 +220,18 @@ async def test_the_other_spilled_tokens_are_picked_up(sandbox_context: Context, 
             refresh_token=new_tokens().refresh_token,
             row_made_at=row.created_at,
         )
-        await refresher._spill.write(held, new_tokens(), answered_at=utc_now())
-    await refuse_changes(sandbox_context.database, await chains[BAD].living_row())
+        await spill.write(held, new_tokens(), answered_at=utc_now())
+    await refuse_changes(sandbox_context.database, await chains[BAD].active_row())
     assert await refresher.pick_up_spilled() == 4
-    assert [(await chain.living_row()).version for chain in others(chains)] == [2] * 4
-    assert len(await refresher._spill.read_all()) == 1, "what is not saved is kept"
+    assert [(await chain.active_row()).version for chain in others(chains)] == [2] * 4
+    assert len(await spill.read_all()) == 1, "what is not saved is kept"
 
 
 async def test_the_other_revocations_are_made(sandbox_context: Context, admin: SandboxAdmin):
     chains = await due_chains(sandbox_context, admin, COUNT)
     for chain in chains:
         await chain.change(status=CredentialStatus.REVOKING, refresh_due_at=PAST)
-    await refuse_changes(sandbox_context.database, await chains[BAD].living_row())
+    await refuse_changes(sandbox_context.database, await chains[BAD].active_row())
     assert await sandbox_context.tokens.credentials.revoke_due(20) == 4
     assert [await chain.row() for chain in others(chains)] == [None] * 4
 
@@ -235,13 +243,13 @@ async def test_the_other_accounts_are_repaired(sandbox_context: Context, admin: 
         db.add_all(new_profile(account_id=chain.account) for chain in others(chains))
         broken = {"status": CredentialStatus.REAUTHORIZATION_REQUIRED, "refresh_due_at": None}
         await db.execute(update(Credential).values(**broken))
-    await refuse_changes(sandbox_context.database, await chains[BAD].living_row())
+    await refuse_changes(sandbox_context.database, await chains[BAD].active_row())
     await sandbox_context.workers.named("repair").run_once()
-    repaired = await every(sandbox_context.database, select(AuthorizationSession.account_id))
+    repaired = await fetch_all(sandbox_context.database, select(AuthorizationSession.account_id))
     assert set(repaired) == {chain.account for chain in others(chains)}
 
 
-async def test_the_other_alarms_are_told(context: Context):
+async def test_the_other_alarms_are_recorded(context: Context):
     async with context.database.transaction() as db:
         names = ("too_many_waiting", "too_many_failures", "quarantined_profiles", "waiting_too_long")
         rows = [Alarm(name=name, is_active=True, changed_at=PAST, detail="") for name in names]
@@ -249,7 +257,9 @@ async def test_the_other_alarms_are_told(context: Context):
     await refuse_changes(context.database, rows[BAD], key="name")
     with pytest.raises(Exception, match="cannot be changed"):
         await context.workers.named("monitor").run_once()
-    active = await every(context.database, select(Alarm.name).where(Alarm.is_active, Alarm.name.in_(names)))
+    active = await fetch_all(
+        context.database, select(Alarm.name).where(Alarm.is_active, Alarm.name.in_(names))
+    )
     assert active == [names[BAD]]
 
 
@@ -266,18 +276,18 @@ async def test_the_other_deliveries_are_sent(
     async with open_services(**FAST | {"webhook_concurrency": concurrency}) as context:
         await add_webhook(context, receiver)
         for account in "abcde":
-            await happen(context.database, 1, account=account)
-        await taken_up(context, COUNT)
-        rows = await every(
+            await record_events(context.database, 1, account=account)
+        await wait_for_fanout(context, COUNT)
+        rows = await fetch_all(
             context.database, select(WebhookDelivery).order_by(WebhookDelivery.next_attempt_at)
         )
         await refuse_changes(context.database, rows[0])
 
         async def done() -> bool:
             pending = select(WebhookDelivery.id).where(WebhookDelivery.status == DeliveryStatus.PENDING)
-            return await every(context.database, pending) == [rows[0].id]
+            return await fetch_all(context.database, pending) == [rows[0].id]
 
-        async with working(context):
+        async with running_worker(context):
             await eventually(done)
         assert {received.account for received in receiver.taken} == {row.account_id for row in rows[1:]}
 
@@ -287,42 +297,41 @@ async def test_the_other_results_of_deliveries_are_kept(open_services: OpenConte
     async with open_services(**FAST | {"webhook_concurrency": COUNT}) as context:
         await add_webhook(context, receiver)
         for account in "abcde":
-            await happen(context.database, 1, account=account)
-        await taken_up(context, COUNT)
-        rows = await every(context.database, select(WebhookDelivery).order_by(WebhookDelivery.id))
-        deliveries = context.workers.named("webhooks")._deliveries
+            await record_events(context.database, 1, account=account)
+        await wait_for_fanout(context, COUNT)
+        rows = await fetch_all(context.database, select(WebhookDelivery).order_by(WebhookDelivery.id))
+        deliveries = context.events.deliveries
         claims = await deliveries.claim(rows[0].endpoint_row_id, under_way=0)
         assert len(claims) == COUNT
         await refuse_changes(context.database, rows[BAD])
-        worker = context.workers.named("webhooks")
-        await deliveries.apply(rows[0].endpoint_row_id, [await worker._send(claim) for claim in claims])
+        await deliveries.apply(rows[0].endpoint_row_id, [(claim, answered(200)) for claim in claims])
         delivered = select(WebhookDelivery.id).where(WebhookDelivery.status == DeliveryStatus.DELIVERED)
-        assert set(await every(context.database, delivered)) == {row.id for row in others(rows)}
+        assert set(await fetch_all(context.database, delivered)) == {row.id for row in others(rows)}
 
 
 async def test_cleanup_deletes_the_other_deliveries(open_services: OpenContext, receiver: Receiver):
     async with open_services(**FAST) as context:
         await add_webhook(context, receiver)
         for account in "abcde":
-            await happen(context.database, 1, account=account)
-        await taken_up(context, COUNT)
+            await record_events(context.database, 1, account=account)
+        await wait_for_fanout(context, COUNT)
         async with context.database.transaction() as db:
             await db.execute(update(WebhookDelivery).values(completed_at=PAST))
-        rows = await every(context.database, select(WebhookDelivery).order_by(WebhookDelivery.id))
+        rows = await fetch_all(context.database, select(WebhookDelivery).order_by(WebhookDelivery.id))
         await refuse_changes(context.database, rows[BAD])
         await context.workers.named("cleanup").run_once()
-        assert await every(context.database, select(WebhookDelivery.id)) == [rows[BAD].id]
+        assert await fetch_all(context.database, select(WebhookDelivery.id)) == [rows[BAD].id]
 
 
 async def test_the_other_profiles_are_synced(sandbox_context: Context):
     await sandbox_context.fleet.gologin.sync_profiles()
-    rows = await every(sandbox_context.database, select(Profile).order_by(Profile.id))
+    rows = await fetch_all(sandbox_context.database, select(Profile).order_by(Profile.id))
     async with sandbox_context.database.transaction() as db:
         await db.execute(update(Profile).values(profile_name="an old name"))
     await refuse_changes(sandbox_context.database, rows[BAD])
     result = await sandbox_context.fleet.gologin.sync_profiles()
     assert (result.updated, result.gone) == (len(rows) - 1, 0)
-    old = await every(
+    old = await fetch_all(
         sandbox_context.database, select(Profile.id).where(Profile.profile_name == "an old name")
     )
     assert old == [rows[BAD].id]

@@ -39,8 +39,12 @@ NewWorker = Callable[..., Counting]
 
 
 @pytest.fixture
-def new_worker(database: Database) -> NewWorker:
-    runs = PeriodicRuns(database=database, owner="here:1", lease_seconds=20)
+def runs(database: Database) -> PeriodicRuns:
+    return PeriodicRuns(database=database, owner="here:1", lease_seconds=20)
+
+
+@pytest.fixture
+def new_worker(runs: PeriodicRuns) -> NewWorker:
     return lambda *errors, **intervals: Counting(runs, *errors, **intervals)
 
 
@@ -60,7 +64,7 @@ class Dying(Worker):
         raise RuntimeError("gone")
 
 
-async def test_it_runs_again_and_again(new_worker: NewWorker):
+async def test_worker_runs_again_and_again(new_worker: NewWorker):
     worker = new_worker()
     group = WorkerGroup([worker])
     group.start()
@@ -120,17 +124,19 @@ async def test_a_turn_that_was_asked_for_is_taken_at_once(new_worker: NewWorker,
     await group.stop(grace=5)
 
 
-async def test_by_hand_it_runs_due_or_not_but_never_beside_another(new_worker: NewWorker):
+async def test_run_by_hand_ignores_the_schedule_but_not_another_run(
+    new_worker: NewWorker, runs: PeriodicRuns
+):
     first, second = new_worker(interval=3600), new_worker(interval=3600)
     assert await first.run_once()
     assert await second.run_once()
-    turn = await first._runs.claim("counting", force=True)
+    turn = await runs.claim("counting", force=True)
     assert not await second.run_once()
-    await first._runs.finish("counting", turn, succeeded=True, next_in=0)
+    await runs.finish("counting", turn, succeeded=True, next_in=0)
     assert await second.run_once()
 
 
-async def test_the_last_failure_is_told_by_its_code(new_worker: NewWorker):
+async def test_last_failure_is_shown_by_its_code(new_worker: NewWorker):
     worker = new_worker(GoLoginAPIException(500, "down"), interval=3600)
     group = WorkerGroup([worker])
     group.start()
@@ -150,7 +156,9 @@ async def test_a_worker_that_died_is_seen(new_worker: NewWorker, caplog):
     await group.stop(grace=5)
 
 
-async def test_who_does_not_leave_within_the_grace_is_cancelled_and_named(new_worker: NewWorker, caplog):
+async def test_worker_that_does_not_stop_within_the_grace_is_cancelled_and_named(
+    new_worker: NewWorker, caplog
+):
     group = WorkerGroup([new_worker(), Deaf()])
     group.start()
     async with asyncio.timeout(30):

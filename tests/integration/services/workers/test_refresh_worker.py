@@ -7,15 +7,15 @@ from app.models import utc_now
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.factories import new_tokens
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain, due_chains
+from tests.fixtures.tokens import TokenChain, due_chains
 from tests.fixtures.waiting import eventually
 
 
-async def versions(chains: list[Chain]) -> list[int]:
-    return [(await chain.living_row()).version for chain in chains]
+async def versions(chains: list[TokenChain]) -> list[int]:
+    return [(await chain.active_row()).version for chain in chains]
 
 
-async def test_what_is_due_is_refreshed_and_nothing_else(chain: Chain, admin: SandboxAdmin):
+async def test_worker_refreshes_only_due_tokens(chain: TokenChain, admin: SandboxAdmin):
     due = await due_chains(chain.context, admin, 3)
     worker = chain.context.workers.named("refresh")
     assert await worker.run_once() == 3
@@ -24,13 +24,13 @@ async def test_what_is_due_is_refreshed_and_nothing_else(chain: Chain, admin: Sa
     assert await worker.run_once() == 0
 
 
-async def test_a_due_row_without_a_refresh_token_is_left_alone(chain: Chain):
+async def test_a_due_row_without_a_refresh_token_is_left_alone(chain: TokenChain):
     await chain.store(new_tokens(refresh_token=None))
     await chain.make_due()
     assert await chain.context.workers.named("refresh").run_once() == 0
 
 
-async def test_as_many_at_once_as_are_allowed(
+async def test_worker_refreshes_as_many_at_once_as_allowed(
     sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
 ):
     due = await due_chains(sandbox_context, admin, 5)
@@ -39,14 +39,14 @@ async def test_as_many_at_once_as_are_allowed(
     async with open_context(sandbox_settings(refresh_concurrency=3)) as process:
         worker = process.workers.named("refresh")
         assert await worker.run_once() == 3
-        assert len(worker._in_flight) == 3
+        assert worker.in_flight == 3
         while await worker.run_once():
-            assert len(worker._in_flight) <= 3
+            assert worker.in_flight <= 3
         await worker.finish_started()
     assert await versions(due) == [2] * 5
 
 
-async def test_over_two_processes_each_account_is_refreshed_once(
+async def test_two_processes_refresh_each_account_once(
     sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
 ):
     due = await due_chains(sandbox_context, admin, 12)
@@ -66,16 +66,16 @@ async def test_a_stop_waits_for_what_is_in_flight_and_takes_no_more(
     async with open_context(sandbox_settings(refresh_concurrency=1)) as process:
         worker = process.workers.named("refresh")
         task = asyncio.create_task(worker.run())
-        await eventually(lambda: worker._in_flight)
+        await eventually(lambda: worker.in_flight)
         worker.stop()
         await task
     assert sorted(await versions(due)) == [1, 2]
-    rows = [await chain.living_row() for chain in due]
+    rows = [await chain.active_row() for chain in due]
     assert [row.lease_token for row in rows] == [None, None]
 
 
 async def test_a_process_that_closes_waits_for_the_refreshes_of_its_callers(
-    chain: Chain, sandbox_settings: MakeSettings
+    chain: TokenChain, sandbox_settings: MakeSettings
 ):
     await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
     await chain.make_due()
@@ -83,15 +83,15 @@ async def test_a_process_that_closes_waits_for_the_refreshes_of_its_callers(
         asking = asyncio.create_task(chain.get_access_token(by=process))
         await eventually(chain.is_spending)
         asking.cancel()
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.version, row.spending_version) == (2, None)
 
 
-async def test_many_do_not_come_due_together(chain: Chain):
+async def test_many_tokens_do_not_come_due_together(chain: TokenChain):
     dues = set()
     for _ in range(20):
         await chain.store(new_tokens())
-        row = await chain.living_row()
+        row = await chain.active_row()
         assert 7200 - 900 - 1800 - 5 < (row.refresh_due_at - utc_now()).total_seconds() <= 7200 - 900
         dues.add(round((row.token_expires_at - row.refresh_due_at).total_seconds()))
     assert len(dues) > 10

@@ -40,5 +40,5 @@ def test_the_right_most_untrusted_address_is_the_caller(
     assert address(peer, *forwarded) == expected
 
 
-def test_without_trusted_proxies_the_header_is_nothing() -> None:
+def test_header_without_trusted_proxies_is_ignored() -> None:
     assert address("10.0.0.1", "192.0.2.7", trusted=()) == "10.0.0.1"

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from app.api.http import rate_limit
 from app.api.http.rate_limit import FailedAuthentications, RateLimiter
 from app.services.keys.service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
@@ -17,7 +16,7 @@ from tests.fixtures.waiting import eventually
 ALICE, BOB = Caller("alice", frozenset()), Caller("bob", frozenset())
 
 
-async def test_one_more_than_the_limit_is_refused_with_the_wait():
+async def test_request_over_the_limit_is_refused_with_the_wait():
     limiter = RateLimiter(per_minute=3)
     left = [(await limiter.count(ALICE)).remaining for _ in range(3)]
     assert left == [2, 1, 0]
@@ -87,9 +86,8 @@ def test_a_client_is_an_address_or_a_network_of_ipv6(one: str, other: str, are_o
     assert is_refused(failures, other) is are_one
 
 
-async def test_addresses_over_the_limit_take_turns_and_no_other_waits(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rate_limit, "_LONGEST_TURN", 0.01)
-    failures = FailedAuthentications(per_minute=1)
+async def test_addresses_over_the_limit_take_turns_and_no_other_waits():
+    failures = FailedAuthentications(per_minute=1, turn_timeout=0.01)
     over = [f"192.0.2.{number}" for number in range(4)]
     for address in over:
         failures.add(address)

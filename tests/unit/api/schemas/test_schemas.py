@@ -10,17 +10,17 @@ from app.utils.handles import normalize_handle
 
 
 @pytest.mark.parametrize("given_as", ["alice", "@alice", "ALICE", "@Alice", "  @alice  "])
-def test_one_account_however_it_is_spelt(given_as: str):
+def test_spellings_of_an_account_are_one_account(given_as: str):
     assert AuthorizeRequest(account_id=given_as, api_app="A").account_id == "alice"
 
 
 @pytest.mark.parametrize("value", ["a" * 64, "@" + "a" * 64, "_", "0"])
-def test_the_longest_and_the_shortest(value: str):
+def test_longest_and_shortest_handles_are_accepted(value: str):
     assert normalize_handle(value) == value.removeprefix("@")
 
 
 @pytest.mark.parametrize("value", ["a-b", "a.b", "Anna.B+news@Example.org", "@a.b"])
-def test_other_providers_handles(value: str):
+def test_handles_of_other_providers_are_accepted(value: str):
     assert normalize_handle(value) == value.removeprefix("@").lower()
 
 
@@ -43,13 +43,13 @@ def test_other_providers_handles(value: str):
         "a:b",
     ],
 )
-def test_no_account(value: str):
+def test_invalid_account_is_refused(value: str):
     with pytest.raises(ValidationError):
         AuthorizeRequest(account_id=value, api_app="A")
 
 
 @given(st.text())
-def test_what_is_taken_is_taken_again_unchanged(value: str):
+def test_normalised_handle_is_stable(value: str):
     try:
         account = normalize_handle(value)
     except ValueError:
@@ -74,6 +74,6 @@ def test_the_action_is_accepted_and_ignored():
         {"account_id": "a", "api_app": "A", "unknown": 1},
     ],
 )
-def test_any_other_body_is_refused(body: dict[str, object]):
+def test_invalid_body_is_refused(body: dict[str, object]):
     with pytest.raises(ValidationError):
         AuthorizeRequest.model_validate(body)

@@ -69,7 +69,7 @@ def test_requests_that_say_the_same_have_one_fingerprint(one: Any, other: Any):
         {"stage_timeouts": {}},
     ],
 )
-def test_every_field_is_told_apart(changes: dict[str, Any]):
+def test_every_field_changes_the_fingerprint(changes: dict[str, Any]):
     assert fingerprint(replace(ORDER, **changes)) != fingerprint(ORDER)
 
 

@@ -13,7 +13,7 @@ PROFILE = new_profile()
 
 
 @given(st.integers(0, 9), st.integers(0, 9))
-def test_of_two_that_are_as_old_the_more_urgent_goes_first(one: int, other: int):
+def test_more_urgent_session_of_two_equally_old_ones_goes_first(one: int, other: int):
     now = utc_now()
     ranks = [queue_rank(new_session(PROFILE, priority=p, created_at=now)) for p in (one, other)]
     assert (ranks[0] < ranks[1]) == (one > other)

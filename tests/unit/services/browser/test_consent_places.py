@@ -70,7 +70,7 @@ def test_a_provider_may_lead_from_http_to_https(url: str, is_consent: bool):
 @pytest.mark.parametrize(
     "path", ["/account/login_challenge", "/account/suspended", "/logout", "/tos", "/home"]
 )
-def test_the_pages_of_x_that_are_no_consent(path: str):
+def test_pages_of_x_that_are_no_consent_are_recognised(path: str):
     page = x_provider(web_url="https://x.com", api_url="https://api.x.com").consent_page
     places = ConsentPlaces.from_rules("https://x.com/i/oauth2/authorize?state=s", page)
     assert places.is_consent_page("https://x.com/i/oauth2/authorize")

@@ -47,13 +47,13 @@ def problems(load: Load, text: str | bytes, **changes: Any) -> list[str]:
     return [re.sub(r"^.*/(providers\.toml:)", r"\1", line) for line in str(caught.value).splitlines()]
 
 
-def test_without_a_file_there_is_x(make_settings: MakeSettings):
+def test_x_is_the_only_provider_without_a_file(make_settings: MakeSettings):
     providers = load_providers(make_settings(x_api_url="https://api.example"))
     assert list(providers) == ["x"]
     assert providers["x"].token_url == "https://api.example/2/oauth2/token"
 
 
-def test_the_shortest_description(load: Load):
+def test_shortest_description_has_defaults(load: Load):
     plain = load(SHORTEST)["plain"]
     assert (plain.name, plain.revoke_url, plain.client_auth) == ("plain", "", "basic")
     assert (plain.default_scopes, plain.scope_separator, plain.extra_authorize_params) == ((), " ", {})
@@ -177,7 +177,7 @@ PAGE = "consent_page.consent_buttons = ['b']\nconsent_page."
         ),
     ],
 )
-def test_a_mistake_is_told_with_its_line(load: Load, text: str | bytes, expected: str):
+def test_mistake_is_reported_with_its_line(load: Load, text: str | bytes, expected: str):
     (line,) = problems(load, text)
     assert re.match(f"providers.toml:(?:{expected})", line)
 
@@ -239,31 +239,31 @@ def test_a_handle_must_match_its_providers_rule_as_a_whole(load: Load, rule: str
         r"a\:hover",
     ],
 )
-def test_selectors_as_pages_need_them(load: Load, selector: str):
+def test_selectors_that_pages_need_are_accepted(load: Load, selector: str):
     text = with_line(7, f"consent_page.consent_buttons = ['''{selector}''']")
     assert load(text)["plain"].consent_page.consent_buttons == (selector,)
 
 
 @pytest.mark.parametrize("pattern", [r"as ([\w.-]+)", r"(?:a|b)(\w+)(?=c)", r"(?<!x)(y)"])
-def test_patterns_that_javascript_reads_too(load: Load, pattern: str):
+def test_patterns_that_javascript_reads_too_are_accepted(load: Load, pattern: str):
     text = SHORTEST + f"consent_page.handle_pattern = '''{pattern}'''"
     assert load(text)["plain"].consent_page.handle_pattern == pattern
 
 
-def test_all_mistakes_at_once_in_their_order(load: Load):
+def test_all_mistakes_are_reported_in_their_order(load: Load):
     text = with_line(2, "authorize_url = 7") + "\npkce = 7\nunknown = 7\nname = 7\n[x]\n[empty]\n"
     found = [line.split(": ")[0] for line in problems(load, text)]
     assert found[:5] == [f"providers.toml:{number}" for number in (2, 8, 9, 10, 11)]
     assert set(found[5:]) == {"providers.toml:12"}
 
 
-def test_a_file_that_is_not_there(make_settings: MakeSettings, tmp_path: Path):
+def test_missing_file_is_reported(make_settings: MakeSettings, tmp_path: Path):
     for path in (tmp_path / "missing.toml", tmp_path):
         with pytest.raises(SettingsError, match=f"^PROVIDERS_FILE: {path} cannot be read: .+$"):
             load_providers(make_settings(providers_file=path))
 
 
-def test_an_app_of_an_unknown_provider(load: Load):
+def test_app_of_an_unknown_provider_is_refused(load: Load):
     apps = {
         name: {"client_id": "id", "redirect_uri": "https://a.example/cb", "provider": provider}
         for name, provider in {"A": "plain", "B": "s3cret", "C": "X"}.items()

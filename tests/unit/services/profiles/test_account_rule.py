@@ -25,7 +25,7 @@ def account_of(name: str) -> str | None:
         ("", None),
     ],
 )
-def test_by_default_the_name_is_the_handle(name: str, account: str | None):
+def test_default_rule_takes_the_name_as_handle(name: str, account: str | None):
     assert AccountRule(source="name", pattern=DEFAULT).owner_of(name, {}).account_id == account
 
 
@@ -43,7 +43,7 @@ def test_the_first_tag_that_matches_counts():
     assert rule.owner_of("n", {}) == NOBODY
 
 
-def test_without_a_rule_only_links_count():
+def test_no_rule_means_that_only_links_count():
     assert AccountRule(source="none", pattern=DEFAULT).owner_of("anna", {"tags": ["anna"]}) == NOBODY
 
 
@@ -61,5 +61,5 @@ def test_an_account_is_always_a_bare_lower_case_handle(name: str):
 @pytest.mark.parametrize(
     "name", ["", "@", "@@a", "two words", "a-b", "a@b", " a", "x" * 16, "ünicode", "Profile #1"]
 )
-def test_any_other_name_stands_for_none(name: str):
+def test_other_name_stands_for_no_account(name: str):
     assert account_of(name) is None

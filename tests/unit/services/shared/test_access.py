@@ -34,11 +34,13 @@ accounts = st.text("ab_", min_size=1, max_size=6)
         (AccessScope.of(["A1"], ["anna"]), "anna", "A2", False),
     ],
 )
-def test_what_is_covered(reach: AccessScope, account: str | None, app: str | None, covered: bool):
+def test_scope_covers_its_accounts_and_apps(
+    reach: AccessScope, account: str | None, app: str | None, covered: bool
+):
     assert reach.covers(account, app) is covered
 
 
-def test_what_is_named_and_not_covered_is_refused_with_its_name():
+def test_uncovered_account_or_app_is_refused_with_its_name():
     SHOPS.require("shop_1", "A1")
     SHOPS.require_account("anna")
     with pytest.raises(OutOfReachException, match="not for bob in A1"):
@@ -61,7 +63,7 @@ def test_a_reach_that_is_named_and_goes_further_is_refused():
             within.require_all_of(other)
 
 
-def test_names_without_a_star_are_looked_for_at_once():
+def test_names_without_a_star_are_looked_up_at_once():
     reach = AccessScope.of([], ["anna", "bob", "shop_*", "*_x"])
     query = str(reach.condition(column("account_id"), column("api_app")))
     assert (query.count(" IN "), query.count(" LIKE ")) == (1, 2)
@@ -82,12 +84,12 @@ def test_names_without_a_star_are_looked_for_at_once():
         (AccessScope.of([], ["a*b"]), AccessScope.of([], ["a*b*"]), False),
     ],
 )
-def test_what_is_included(outer: AccessScope, inner: AccessScope, included: bool):
+def test_scope_includes_narrower_ones(outer: AccessScope, inner: AccessScope, included: bool):
     assert outer.includes(inner) is included
 
 
 @given(st.lists(handles, max_size=3), st.lists(handles, max_size=3), accounts)
-def test_whatever_is_included_covers_no_more(outer: list[str], inner: list[str], account: str):
+def test_included_scope_covers_no_more(outer: list[str], inner: list[str], account: str):
     wide, narrow = AccessScope.of([], outer), AccessScope.of([], inner)
     if wide.includes(narrow) and narrow.covers(account, "A1"):
         assert wide.covers(account, "A1")
@@ -98,3 +100,17 @@ def test_a_pattern_is_written_as_handles_are():
     for bad in ("", "@", "a b", "a%", "a?", "[ab]", "x" * 65):
         with pytest.raises(ValueError, match="must be an account's handle"):
             normalize_pattern(bad)
+
+
+PATTERNS = st.lists(st.text("ab*", min_size=1, max_size=4), max_size=3).map(tuple)
+REACHES = st.builds(AccessScope, st.frozensets(st.sampled_from("XY"), max_size=2), PATTERNS)
+
+
+@given(REACHES, REACHES, st.text("ab", max_size=5), st.sampled_from("XYZ"))
+def test_included_scope_covers_nothing_more_in_any_app(
+    outer: AccessScope, inner: AccessScope, account: str, app: str
+):
+    if outer.includes(inner) and inner.covers(account, app):
+        assert outer.covers(account, app)
+    assert outer.includes(outer)
+    assert EVERYTHING.includes(outer)

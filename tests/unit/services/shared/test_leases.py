@@ -37,7 +37,7 @@ async def forever() -> None:
         await asyncio.Event().wait()
 
 
-async def test_it_is_renewed_while_the_work_goes_on():
+async def test_lease_is_renewed_while_the_work_goes_on():
     row = Row()
     async with kept_alive(row.renew, seconds=SECONDS):
         await row.renewals(5)
@@ -60,7 +60,7 @@ async def test_a_lost_lease_interrupts_the_work():
     assert row.count == 2
 
 
-async def test_one_failed_renewal_is_no_loss():
+async def test_single_failed_renewal_is_no_loss():
     row = Row(OSError(), True)
     async with kept_alive(row.renew, seconds=SECONDS):
         await row.renewals(5)

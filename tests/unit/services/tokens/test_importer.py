@@ -21,7 +21,7 @@ def checked(**values: Any) -> Any:
     return _checked(1, {name: value for name, value in (defaults | values).items() if value != ...}, APPS)
 
 
-def test_the_least_that_an_entry_holds():
+def test_entry_needs_account_app_and_access_token():
     wanted = checked()
     assert (wanted.account_id, wanted.api_app, wanted.provider_user_id) == ("alice", "AIOTT1", "")
     tokens = wanted.tokens
@@ -35,12 +35,12 @@ def test_a_set_that_can_be_refreshed_and_has_no_expiry_is_due_at_once():
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7200", 7200), (7200, 7200), (0, 0)])
-def test_seconds_from_now(value: str | int, seconds: int):
+def test_expiry_in_seconds_counts_from_now(value: str | int, seconds: int):
     assert checked(refresh_token="r", expires_in=value).tokens.expires_in == seconds
 
 
 @pytest.mark.parametrize("hours", [5, -5])
-def test_a_time(hours: int):
+def test_expiry_may_be_a_time(hours: int):
     at = (utc_now() + timedelta(hours=hours)).isoformat()
     seconds = checked(refresh_token="r", expires_at=at).tokens.expires_in
     assert abs(seconds - 3600 * hours) < 10
@@ -56,7 +56,7 @@ def test_a_time(hours: int):
         " tweet.read, offline.access; ",
     ],
 )
-def test_scopes_as_text_or_list(scopes: object):
+def test_scopes_are_text_or_list(scopes: object):
     assert checked(scopes=scopes).tokens.scopes == ("tweet.read", "offline.access")
 
 
@@ -99,13 +99,13 @@ def test_a_bad_entry_is_refused_without_being_quoted(values: dict[str, Any], sen
 
 
 @pytest.mark.parametrize("values", [None, SECRET, [SECRET], 7])
-def test_an_entry_that_is_no_object(values: Any):
+def test_entry_that_is_no_object_is_refused(values: Any):
     with pytest.raises(ValueError, match="must be an object"):
         _checked(1, values, APPS)
 
 
 @pytest.mark.parametrize("scopes", ["", " ", ",;", []])
-def test_scopes_without_a_name_are_none(scopes: object):
+def test_scopes_without_a_name_are_ignored(scopes: object):
     assert checked(scopes=scopes).tokens.scopes == ()
 
 
@@ -137,19 +137,19 @@ def test_csv_entries_have_the_numbers_of_their_lines():
         (f'account_id,api_app,access_token\nalice,AIOTT1,"{SECRET}"x\n', "cannot be read after line 1"),
     ],
 )
-def test_what_is_no_such_table(text: str, sentence: str):
+def test_file_that_is_no_token_table_is_refused(text: str, sentence: str):
     with pytest.raises(InvalidRequestException, match=sentence) as caught:
         list(csv_entries(io.StringIO(text)))
     assert SECRET not in caught.value.message
 
 
-def test_more_fields_than_the_header_has():
+def test_row_with_more_fields_than_the_header_is_refused():
     ((number, values),) = csv_entries(io.StringIO(f"{','.join(COLUMNS)}\n{'x,' * 20}{SECRET}\n"))
     with pytest.raises(ValueError, match="more than the known columns"):
         _checked(number, values, APPS)
 
 
-def test_bytes_that_are_no_text():
+def test_bytes_that_are_no_text_are_refused():
     lines = io.TextIOWrapper(
         io.BytesIO(b"account_id,api_app,access_token\nalice,AIOTT1,\xff\n"), encoding="utf-8"
     )
@@ -160,7 +160,7 @@ def test_bytes_that_are_no_text():
 @pytest.mark.parametrize(
     "text", [f'{{"account_id": "{SECRET}"}}', f'["{SECRET}"', "[" * 100_000, "7", f"[{'9' * 5000}]"]
 )
-def test_what_is_no_json_list(text: str):
+def test_file_that_is_no_json_list_is_refused(text: str):
     with pytest.raises(InvalidRequestException) as caught:
         json_entries(text.encode())
     assert SECRET not in caught.value.message

@@ -11,7 +11,7 @@ from app.models import AuthorizationAttempt, AuthorizationSession, Credential, E
 from app.services.tokens.vault import CredentialVault
 from app.utils.exceptions import AppException
 from sandbox.demo.service_process import ServiceProcess
-from tests.e2e.chaos import Asked, Record
+from tests.e2e.chaos import Record, RequestedSession
 from tests.e2e.harness import APP, ServiceHarness
 from tests.e2e.processes import children_named, is_alive, processes_with
 from tests.fixtures.histories import problems_of
@@ -20,7 +20,7 @@ from tests.fixtures.waiting import eventually
 _ACCEPTABLE_ANSWERS = ("200 None", "202 None", "503 DATABASE_UNAVAILABLE", "503 SERVICE_STOPPING")
 
 
-class Found:
+class DatabaseState:
     """Everything in the database, read once."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Found:
         self.credentials: dict[str, Credential] = {}
 
 
-async def read(database: Database) -> Found:
-    found = Found()
+async def read(database: Database) -> DatabaseState:
+    found = DatabaseState()
     async with database.reading() as db:
         for row in await db.scalars(select(AuthorizationSession)):
             found.sessions[row.session_id] = row
@@ -44,9 +44,9 @@ async def read(database: Database) -> Found:
     return found
 
 
-async def judge(
+async def find_problems(
     harness: ServiceHarness, processes: Sequence[ServiceProcess], record: Record
-) -> tuple[list[str], Found]:
+) -> tuple[list[str], DatabaseState]:
     """Every untruth found; none is what a test wants."""
     problems = await _left_behind(harness, processes, record)
     problems += [f"logged {line['event']}" for process in processes for line in _crashes(process)]
@@ -56,7 +56,10 @@ async def judge(
         problems += _unasked(record.asked, found)
         for asked in record.asked:
             name = f"{asked.account} ({asked.session_id})"
-            problems += [f"{name}: {problem}" for problem in await _of_one(harness, database, asked, found)]
+            problems += [
+                f"{name}: {problem}"
+                for problem in await _problems_of_session(harness, database, asked, found)
+            ]
     finally:
         await database.close()
     if reused := (await harness.admin.stats()).codes_reused:
@@ -64,7 +67,7 @@ async def judge(
     return problems, found
 
 
-def table(record: Record, found: Found) -> str:
+def table(record: Record, found: DatabaseState) -> str:
     """For people."""
     ends = Counter(
         f"{row.status} {row.error_code or ''}".strip()
@@ -88,7 +91,7 @@ def table(record: Record, found: Found) -> str:
     return "\n".join(f"{name:<40}{value:>12}" for name, value in rows)
 
 
-def _longest_recovery(record: Record, found: Found) -> tuple[float, str]:
+def _longest_recovery(record: Record, found: DatabaseState) -> tuple[float, str]:
     """From a blow to the next event of a session that it met in progress."""
     longest = (0.0, "nothing")
     for events in found.events.values():
@@ -132,13 +135,13 @@ async def _left_behind(
 
 
 async def _slots(harness: ServiceHarness) -> list[str]:
-    report = (await harness._call("GET", "/health/ready")).json()["data"]
+    report = (await harness.call("GET", "/health/ready")).json()["data"]
     running = report["running_profiles"]
     return ([f"{running} slots"] if running else []) + ([] if report["ready"] else ["not ready"])
 
 
 async def _held_profiles(harness: ServiceHarness) -> list[str]:
-    async with harness._reading() as db:
+    async with harness.reading() as db:
         held = select(Profile.profile_id).where(
             Profile.in_use | Profile.lease_token.is_not(None) | Profile.quarantined_at.is_not(None)
         )
@@ -150,12 +153,14 @@ def _crashes(process: ServiceProcess) -> list[dict[str, Any]]:
     return [line for line in process.log_lines() if line["event"] in crashed]
 
 
-def _unasked(asked: Sequence[Asked], found: Found) -> list[str]:
+def _unasked(asked: Sequence[RequestedSession], found: DatabaseState) -> list[str]:
     known = {each.session_id for each in asked}
     return [f"session {session_id} was never asked for" for session_id in found.sessions.keys() - known]
 
 
-async def _of_one(harness: ServiceHarness, database: Database, asked: Asked, found: Found) -> list[str]:
+async def _problems_of_session(
+    harness: ServiceHarness, database: Database, asked: RequestedSession, found: DatabaseState
+) -> list[str]:
     row = found.sessions.get(asked.session_id)
     if row is None:
         return ["was accepted and is lost"]
@@ -168,13 +173,15 @@ async def _of_one(harness: ServiceHarness, database: Database, asked: Asked, fou
         answer for answer in asked.answers if answer[0].isdigit() and answer not in _ACCEPTABLE_ANSWERS
     ]
     problems += [f"the POST was answered {answer}" for answer in strange]
-    return problems + await _of_tokens(harness, database, asked, row, found.credentials.get(asked.account))
+    return problems + await _problems_of_tokens(
+        harness, database, asked, row, found.credentials.get(asked.account)
+    )
 
 
-async def _of_tokens(
+async def _problems_of_tokens(
     harness: ServiceHarness,
     database: Database,
-    asked: Asked,
+    asked: RequestedSession,
     row: AuthorizationSession,
     credential: Credential | None,
 ) -> list[str]:

@@ -55,7 +55,7 @@ async def test_a_time_that_python_cannot_hold_is_read_as_the_last_or_first(
     assert found == read
 
 
-async def test_sessions_with_a_start_in_the_year_58879_keep_no_other_back(
+async def test_sessions_with_a_start_in_the_year_58879_do_not_block_others(
     database: Database, context: Context, add_session: AddRow
 ):
     """As an older version left them: PostgreSQL's own date, SQLite's none."""
@@ -76,7 +76,7 @@ async def test_sessions_with_a_start_in_the_year_58879_keep_no_other_back(
 
 
 @pytest.mark.parametrize("step", ["recover_lost", "end_expired"])
-async def test_a_row_that_cannot_be_changed_keeps_no_other_back(
+async def test_row_that_cannot_be_changed_does_not_block_others(
     database: Database,
     context: Context,
     add_session: AddRow,
@@ -123,7 +123,7 @@ async def test_an_outage_is_not_taken_for_a_bad_row(
 
 
 @pytest.mark.parametrize("failing", ["end_expired", "recover_lost", "deliver_waiting"])
-async def test_each_step_of_the_look_after_waiting_sessions_fails_alone(
+async def test_each_step_of_the_reconciliation_fails_alone(
     context: Context, monkeypatch: pytest.MonkeyPatch, failing: str
 ):
     done: list[str] = []
@@ -142,13 +142,13 @@ async def test_each_step_of_the_look_after_waiting_sessions_fails_alone(
     for name in steps:
         monkeypatch.setattr(SessionRuns, name, step(name))
     worker = context.workers.named("authorization")
-    await worker._reconcile()
+    await worker.reconcile()
     assert done == [name for name in steps if name != failing]
     assert worker.status.last_error == "OverflowError"
     assert worker.status.consecutive_failures == 1
 
 
-async def test_a_batch_that_cannot_be_looked_after_keeps_no_session_back(
+async def test_batch_that_cannot_be_reconciled_does_not_block_sessions(
     context: Context, add_session: AddRow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     await add_session()
@@ -165,12 +165,12 @@ async def test_a_batch_that_cannot_be_looked_after_keeps_no_session_back(
     monkeypatch.setattr(context.sessions.pacing, "reconcile", failing)
     monkeypatch.setattr(context.sessions.runs, "deliver_waiting", delivered)
     worker = context.workers.named("authorization")
-    await worker._reconcile()
+    await worker.reconcile()
     assert done == [1]
     assert logged(caplog, "batch.not_looked_after")
 
 
-async def test_a_credential_that_cannot_be_taken_keeps_no_other_back(
+async def test_credential_that_cannot_be_taken_does_not_block_others(
     sandbox_context: Context, admin: SandboxAdmin, monkeypatch: pytest.MonkeyPatch
 ):
     chains = await due_chains(sandbox_context, admin, 3)
@@ -183,9 +183,9 @@ async def test_a_credential_that_cannot_be_taken_keeps_no_other_back(
         return read(row)
 
     monkeypatch.setattr(sandbox_context.tokens.vault, "refresh_token", failing)
-    taken = await sandbox_context.workers.named("refresh")._leases.take_due(10)
+    taken = await sandbox_context.tokens.leases.take_due(10)
     assert {held.account_id for held in taken} == {chains[0].account, chains[2].account}
-    row = await chains[1].living_row()
+    row = await chains[1].active_row()
     assert (row.refresh_error_code, row.refresh_due_at > utc_now()) == ("INTERNAL_ERROR", True)
 
 

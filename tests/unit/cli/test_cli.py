@@ -39,7 +39,7 @@ def test_wrong_settings_are_one_line_each_and_no_trace(folder: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("restored_logging")
-def test_a_database_without_tables_is_told_with_the_way_out(folder: Path, monkeypatch, capsys):
+def test_database_without_tables_is_reported_with_the_remedy(folder: Path, monkeypatch, capsys):
     assert run(monkeypatch, "keys", "create", "name") == 1
     captured = capsys.readouterr()
     assert "run `python -m app migrate`" in captured.err
@@ -77,11 +77,11 @@ def test_an_encryption_key_that_is_made_can_be_used():
         ["unknown"],
     ],
 )
-def test_options_that_cannot_be_are_usage_errors(arguments: list[str]):
+def test_invalid_options_are_usage_errors(arguments: list[str]):
     assert runner.invoke(cli.cli, arguments).exit_code == 2
 
 
-def test_the_commands():
+def test_help_lists_the_commands():
     shown = runner.invoke(cli.cli, ["--help"]).stdout
     for command in (
         "serve",

@@ -1,4 +1,4 @@
-"""Every route and every command with secrets under way; whatever comes back goes into the ledger."""
+"""Every route and every command with secrets under way; whatever comes back goes into the leak_log."""
 
 import json
 import secrets
@@ -10,7 +10,7 @@ import httpx
 
 from app.services.keys.service import Scope
 from tests.e2e.canary import NOTHING, Canaries, LeakLog, api_key
-from tests.e2e.children import Commands, Ended
+from tests.e2e.children import CommandResult, Commands
 from tests.e2e.harness import WAIT, ServiceHarness
 from tests.fixtures.routes import ROUTES, Access, filled, listed
 
@@ -49,19 +49,19 @@ _REFUSED: Final = (401, 403, 404, 405, 422)
 
 
 class RouteSweep:
-    """Calls and commands, each with its entry in the ledger."""
+    """Calls and commands, each with its entry in the leak_log."""
 
-    def __init__(self, harness: ServiceHarness, run: Commands, ledger: LeakLog) -> None:
+    def __init__(self, harness: ServiceHarness, run: Commands, leak_log: LeakLog) -> None:
         self.harness = harness
         self.run = run
-        self.ledger = ledger
+        self.leak_log = leak_log
         self.values: dict[str, str] = {}
         """What the paths and bodies of routes name, by the names that `test_access` has for them."""
         self._http = httpx.AsyncClient(base_url=harness.service.url, trust_env=False, timeout=WAIT + 10)
 
     @property
     def canaries(self) -> Canaries:
-        return self.ledger.canaries
+        return self.leak_log.canaries
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -74,8 +74,10 @@ class RouteSweep:
             content = b"" if is_endless else await answer.aread()
         place = f"{name} ({answer.status_code})"
         allowed = ONCE.get(name, NOTHING) if answer.is_success else NOTHING
-        self.ledger.write(place, content, allowed=allowed)
-        self.ledger.write(f"headers of {place}", b"\n".join(b"%s: %s" % pair for pair in answer.headers.raw))
+        self.leak_log.write(place, content, allowed=allowed)
+        self.leak_log.write(
+            f"headers of {place}", b"\n".join(b"%s: %s" % pair for pair in answer.headers.raw)
+        )
         return answer
 
     async def data(self, name: str, method: str, path: str, **request: Any) -> Any:
@@ -87,13 +89,13 @@ class RouteSweep:
         """Its standard output."""
         return (await self.ended(*arguments, code=code, **changes)).output
 
-    async def ended(self, *arguments: str, code: int | None = 0, **changes: str) -> Ended:
+    async def ended(self, *arguments: str, code: int | None = 0, **changes: str) -> CommandResult:
         """`changes`: of the settings."""
         ended = await self.run(*arguments, environment=self.harness.environment | changes)
         assert code in (None, ended.code), (arguments, ended.text)
         name = " ".join(arguments[:2])
-        self.ledger.write(f"output of {name}", ended.output, allowed=COMMANDS.get(name, NOTHING))
-        self.ledger.write(f"standard error of {name}", ended.problems)
+        self.leak_log.write(f"output of {name}", ended.output, allowed=COMMANDS.get(name, NOTHING))
+        self.leak_log.write(f"standard error of {name}", ended.problems)
         return ended
 
     async def new_key(self, name: str, **more: Any) -> tuple[str, str]:

@@ -39,7 +39,7 @@ async def test_a_browser_runs_on_a_host_of_the_settings(
 ):
     settings = {"profile_browser": product, setting: app_url}
     async with asyncio.timeout(60), open_services(**settings, browser_hosts=(HOST,)) as context:
-        ws_url = await context.fleet.gologin._client.start_profile("id", timeout=30)
+        ws_url = await context.fleet.client.start_profile("id", timeout=30)
         assert urlsplit(ws_url).hostname == HOST
 
 
@@ -52,4 +52,4 @@ async def test_a_browser_runs_on_no_other_host(
         with pytest.raises(
             GoLoginAPIException, match=r"another host, 0\.0\.0\.0; BROWSER_HOSTS can allow it"
         ):
-            await context.fleet.gologin._client.start_profile("id", timeout=30)
+            await context.fleet.client.start_profile("id", timeout=30)

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from app import models
 from app.database import Database, database_time
 from app.models import AuthorizationSession, Profile, SessionStatus, utc_now
+from app.services.operations.worker_runs import PeriodicRuns
 from tests.fixtures.factories import AddRow
 from tests.fixtures.services import OpenContext
 
@@ -39,7 +40,7 @@ async def seconds_left(database: Database, table: type[AuthorizationSession] | t
 
 
 @pytest.mark.parametrize("plus", [0.0, 20.0, -0.00001, 90_000.5])
-async def test_the_database_tells_the_time(database: Database, add_session: AddRow, plus: float):
+async def test_database_clock_decides(database: Database, add_session: AddRow, plus: float):
     await add_session(not_before=utc_now() + timedelta(seconds=plus))
     of_row = AuthorizationSession.not_before
     async with database.reading() as db:
@@ -70,7 +71,7 @@ async def test_a_claim_lives_in_the_eyes_of_a_clock_that_differs(
     assert 10 < await seconds_left(database, AuthorizationSession) <= 20
 
 
-async def test_nor_is_one_lost_that_a_clock_behind_has_made(
+async def test_claim_made_by_a_clock_behind_is_not_lost(
     open_services: OpenContext, database: Database, add_session: AddRow, set_clock: SetClock
 ):
     row = await add_session()
@@ -87,11 +88,11 @@ async def test_a_profile_is_not_taken_over_by_a_clock_ahead(
 ):
     profile = await add_profile()
     async with open_services(profile_start_timeout=1) as here, open_services() as there:
-        leases = here.fleet.gologin._leases
+        leases = here.fleet.leases
         async with leases.held(profile.profile_id) as token:
             await leases.note_browser(profile.profile_id, token, "ws://127.0.0.1:1/devtools/browser/x")
             set_clock(MINUTE)
-            assert await there.fleet.gologin._leases.take_over_expired() == []
+            assert await there.fleet.leases.take_over_expired() == []
             assert await leases._renew(profile.profile_id, token)
             assert 10 < await seconds_left(database, Profile) <= 20
 
@@ -100,7 +101,10 @@ async def test_a_workers_turn_is_not_taken_over_by_a_clock_ahead(
     open_services: OpenContext, database: Database, set_clock: SetClock
 ):
     async with open_services() as here, open_services() as there:
-        turns, others = here.sync_worker._runs, there.sync_worker._runs
+        turns, others = (
+            PeriodicRuns(database=each.database, owner=owner, lease_seconds=20)
+            for each, owner in ((here, "here"), (there, "there"))
+        )
         held = await turns.claim("sync")
         assert held is not None
         set_clock(MINUTE)

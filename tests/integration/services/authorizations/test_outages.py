@@ -95,7 +95,7 @@ async def test_a_session_taken_over_during_the_outage_is_not_completed(
         assert await db.scalar(select(func.count()).select_from(Credential)) == 0
 
 
-async def test_one_completed_by_a_later_attempt_is_not_taken_for_ours(
+async def test_completion_by_a_later_attempt_is_not_taken_for_ours(
     context: Context, database: Database, add_session: AddRow
 ):
     job = await claimed(context, add_session, times=0)
@@ -108,7 +108,7 @@ async def test_one_completed_by_a_later_attempt_is_not_taken_for_ours(
         await context.sessions.runs.complete(job, ALICE, new_tokens())
 
 
-async def test_an_outage_longer_than_the_lease_says_that_the_outcome_is_not_known(
+async def test_outage_longer_than_the_lease_is_reported_as_an_unknown_outcome(
     open_services: OpenContext, add_session: AddRow
 ):
     async with open_services(lease_seconds=0.3) as context:

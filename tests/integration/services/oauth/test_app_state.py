@@ -21,7 +21,7 @@ from app.utils.waits import CallLimit, Limited
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 OF_ACCOUNT = CallLimit(50_000, Limited.ACCOUNT, "x-user-limit-24hour")
@@ -53,7 +53,7 @@ def day_limit(name: str) -> dict[str, str]:
     }
 
 
-async def refuse_refresh(chain: Chain, **headers: str) -> None:
+async def refuse_refresh(chain: TokenChain, **headers: str) -> None:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     await chain.admin.set_fault(
         "provider.token", "status", status=429, headers=named, times=1, account=chain.account
@@ -63,7 +63,7 @@ async def refuse_refresh(chain: Chain, **headers: str) -> None:
 
 
 async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and_resume_lifts_it(
-    chain: Chain,
+    chain: TokenChain,
 ):
     await refuse_refresh(chain, retry_after=str(int(time.time()) + 57 * 365 * 86_400))
     async with chain.context.database.reading() as db:
@@ -73,14 +73,14 @@ async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and
     worker = chain.context.workers.named("refresh")
     assert await worker.run_once() == 0
     assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
-    assert (await chain.living_row()).refresh_due_at <= utc_now(), "it does not wait for the end of the limit"
+    assert (await chain.active_row()).refresh_due_at <= utc_now(), "it does not wait for the end of the limit"
     assert await worker.run_once() == 1
     await worker.finish_started()
-    assert (await chain.living_row()).version == 2
+    assert (await chain.active_row()).version == 2
 
 
 async def test_resume_lifts_a_limit_that_other_processes_have_in_memory(
-    chain: Chain, sandbox_settings: MakeSettings
+    chain: TokenChain, sandbox_settings: MakeSettings
 ):
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
     await chain.make_due(lives_for=-1)
@@ -95,7 +95,7 @@ async def test_resume_lifts_a_limit_that_other_processes_have_in_memory(
     await chain.context.workers.named("refresh").finish_started()
 
 
-async def test_a_limit_that_is_learned_after_the_resume_counts(chain: Chain):
+async def test_a_limit_that_is_learned_after_the_resume_counts(chain: TokenChain):
     await refuse_refresh(chain, retry_after="600")
     await resume(chain.context, chain.app)
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
@@ -108,7 +108,7 @@ async def test_a_limit_that_is_learned_after_the_resume_counts(chain: Chain):
 
 @pytest.mark.parametrize("name", ["user", "app"])
 async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
-    chain: Chain, add_session: AddRow, database: Database, name: str
+    chain: TokenChain, add_session: AddRow, database: Database, name: str
 ):
     await chain.admin.set_fault("provider.me", "status", status=429, headers=day_limit(name), times=1)
     token = (await chain.tokens()).access_token
@@ -135,7 +135,7 @@ async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
     assert await runs.claim(again.session_id) is not None
 
 
-async def test_the_last_answer_of_who_am_i_begins_no_further_consent(chain: Chain, add_session: AddRow):
+async def test_the_last_answer_of_who_am_i_begins_no_further_consent(chain: TokenChain, add_session: AddRow):
     """The account is verified; its session is stored all the same."""
     await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
     await chain.verify()
@@ -143,7 +143,9 @@ async def test_the_last_answer_of_who_am_i_begins_no_further_consent(chain: Chai
     assert await chain.context.sessions.runs.claim(again.session_id) is None
 
 
-async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(chain: Chain, add_session: AddRow):
+async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(
+    chain: TokenChain, add_session: AddRow
+):
     await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
     user = await chain.who((await chain.tokens()).access_token)
     runs = chain.context.sessions.runs
@@ -155,7 +157,7 @@ async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(chain
 
 
 async def test_the_last_call_of_the_token_endpoint_begins_no_further_consent(
-    chain: Chain, add_session: AddRow
+    chain: TokenChain, add_session: AddRow
 ):
     """Its code could not be exchanged."""
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
@@ -188,7 +190,7 @@ async def test_a_limit_that_has_ended_stops_nothing_and_is_forgotten(
 
 @pytest.mark.parametrize("limit", [OF_ACCOUNT, OF_APP])
 async def test_a_broken_chain_is_not_repaired_before_who_am_i_can_be_asked(
-    sandbox_context: Context, admin: SandboxAdmin, chain: Chain, limit: CallLimit
+    sandbox_context: Context, admin: SandboxAdmin, chain: TokenChain, limit: CallLimit
 ):
     await chain.change(status=CredentialStatus.REAUTHORIZATION_REQUIRED, refresh_due_at=None)
     repair = sandbox_context.workers.named("repair")._repair
@@ -201,7 +203,7 @@ async def test_a_broken_chain_is_not_repaired_before_who_am_i_can_be_asked(
 
 
 async def test_limits_that_cannot_be_noted_change_no_end(
-    chain: Chain, add_session: AddRow, monkeypatch: pytest.MonkeyPatch
+    chain: TokenChain, add_session: AddRow, monkeypatch: pytest.MonkeyPatch
 ):
     async def failing(*values: Any) -> None:
         raise OverflowError
@@ -253,7 +255,7 @@ async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Cont
 
 async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
     """Its only call was an exchange whose session failed."""
-    budgets = context.tokens.credentials._leases._budgets
+    budgets = context.tokens.budgets
     budgets.answered("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
     assert budgets.spent_for("AIOTT1") is not None
     await resume(context, "AIOTT1")
@@ -262,7 +264,7 @@ async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(c
     assert budgets.spent_for("AIOTT1") is None
 
 
-async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: Chain):
+async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: TokenChain):
     """It says nothing of calls that are used up, whatever its other headers are."""
     headers = day_limit("app") | {"x-app-limit-24hour-remaining": "9000"}
     await chain.admin.set_fault("provider.token", "status", status=503, headers=headers, times=1)

@@ -25,13 +25,13 @@ from sandbox.config import SandboxInfo
 from tests.fixtures.logs import LogLines
 from tests.fixtures.oauth1 import APP, whose
 from tests.fixtures.settings import MakeSettings
-from tests.fixtures.tokens import Chain
+from tests.fixtures.tokens import TokenChain
 
 
 @pytest_asyncio.fixture
-async def chain(sandbox_context: Context, admin: SandboxAdmin, profile: ProfileInfo) -> Chain:
+async def chain(sandbox_context: Context, admin: SandboxAdmin, profile: ProfileInfo) -> TokenChain:
     """Authorised just now."""
-    made = Chain(sandbox_context, admin, profile.account, app=APP)
+    made = TokenChain(sandbox_context, admin, profile.account, app=APP)
     await made.authorize()
     return made
 
@@ -46,8 +46,10 @@ def open_with(sandbox_settings: MakeSettings, info: SandboxInfo) -> OpenWith:
     return lambda **changes: open_context(sandbox_settings(oauth_apps={APP: app | changes}))
 
 
-async def test_stored_encrypted_and_handed_out_with_its_secret(chain: Chain, info: SandboxInfo):
-    row, handed = await chain.living_row(), await chain.get_access_token(min_ttl=3600)
+async def test_oauth1_token_is_stored_encrypted_and_handed_out_with_its_secret(
+    chain: TokenChain, info: SandboxInfo
+):
+    row, handed = await chain.active_row(), await chain.get_access_token(min_ttl=3600)
     assert (row.scopes, row.token_expires_at, row.refresh_due_at, row.refresh_token) == ([], None, None, None)
     assert handed.oauth_token_secret is not None
     for secret, column in (
@@ -60,22 +62,22 @@ async def test_stored_encrypted_and_handed_out_with_its_secret(chain: Chain, inf
     assert await whose(info, tokens) == chain.account
 
 
-async def test_it_is_never_refreshed_and_says_so(chain: Chain):
+async def test_oauth1_token_is_never_refreshed(chain: TokenChain):
     with pytest.raises(TokenNotRefreshableException, match="does not expire"):
         await chain.get_access_token(force=True)
-    assert (await chain.living_row()).version == 1
-    assert await chain.context.workers.named("refresh")._leases.take_due(1) == []
+    assert (await chain.active_row()).version == 1
+    assert await chain.context.tokens.leases.take_due(1) == []
 
 
-async def test_verify_is_signed(chain: Chain):
+async def test_verify_is_signed(chain: TokenChain):
     assert (await chain.verify()).username == chain.account
 
 
-async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Chain):
+async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: TokenChain):
     await chain.admin.revoke_grants(chain.account)
     with pytest.raises(ReauthorizationRequiredException):
         await chain.verify()
-    row = await chain.living_row()
+    row = await chain.active_row()
     assert (row.status, row.refresh_error_code) == (
         CredentialStatus.REAUTHORIZATION_REQUIRED,
         "TOKEN_REFUSED",
@@ -88,30 +90,30 @@ async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Cha
     assert len(await chain.events("credential.recovered")) == 1
 
 
-async def test_an_answer_about_the_token_before_breaks_no_newer_one(chain: Chain):
-    old = await chain.living_row()
+async def test_an_answer_about_the_token_before_breaks_no_newer_one(chain: TokenChain):
+    old = await chain.active_row()
     await chain.authorize()
-    await chain.context.tokens.credentials._leases.end_unrefreshable(old, "TOKEN_REFUSED")
-    assert (await chain.living_row()).status is CredentialStatus.ACTIVE
+    await chain.context.tokens.leases.end_unrefreshable(old, "TOKEN_REFUSED")
+    assert (await chain.active_row()).status is CredentialStatus.ACTIVE
 
 
-async def test_a_wrong_secret_of_the_app_breaks_no_account(chain: Chain, open_with: OpenWith):
+async def test_a_wrong_secret_of_the_app_breaks_no_account(chain: TokenChain, open_with: OpenWith):
     async with open_with(client_secret="wrong") as context:
         with pytest.raises(InvalidClientException):
             await chain.verify(by=context)
         assert not await context.tokens.credentials.revoke(chain.account, APP, actor="tests")
-    assert (await chain.living_row()).refresh_error_code == "INVALID_CLIENT"
+    assert (await chain.active_row()).refresh_error_code == "INVALID_CLIENT"
     assert await chain.usable_grants() == 1
 
 
-async def test_an_app_that_changed_its_kind_is_told(chain: Chain, open_with: OpenWith):
+async def test_app_that_changed_its_kind_is_reported(chain: TokenChain, open_with: OpenWith):
     async with open_with(kind="oauth2") as context:
         with pytest.raises(UnknownApiAppException):
             await chain.verify(by=context)
 
 
 @pytest.mark.parametrize("already_gone", [False, True])
-async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain, already_gone: bool):
+async def test_revoked_token_is_gone_at_the_provider_and_forgotten(chain: TokenChain, already_gone: bool):
     if already_gone:
         await chain.admin.revoke_grants(chain.account)
     assert await chain.revoke()
@@ -120,7 +122,7 @@ async def test_revoked_is_gone_at_the_provider_and_forgotten(chain: Chain, alrea
         await chain.get_access_token()
 
 
-async def test_a_verifier_works_once(chain: Chain):
+async def test_a_verifier_works_once(chain: TokenChain):
     oauth = chain.context.tokens.oauth
     request = await oauth.generate_auth_url(APP)
     assert request.code_verifier is None
@@ -129,7 +131,7 @@ async def test_a_verifier_works_once(chain: Chain):
 
 
 async def test_signing_logs_nothing_at_any_level(
-    log_lines: LogLines, chain: Chain, caplog: pytest.LogCaptureFixture
+    log_lines: LogLines, chain: TokenChain, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level("DEBUG"):
         await chain.verify()
