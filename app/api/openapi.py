@@ -12,12 +12,12 @@ from app.api.http.rate_limit import QUOTA_HEADERS
 from app.models import EventType
 from app.utils.described_enum import DescribedEnum
 from app.utils.exceptions import (
-    AppException,
     BodyTooLargeException,
     ErrorCode,
     InvalidRequestException,
     UnsupportedMediaTypeException,
     UriTooLongException,
+    exceptions_by_code,
 )
 
 _DESCRIPTION: Final = """\
@@ -114,7 +114,10 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     used = {tag for operation in operations for tag in operation["tags"]}
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
     document["servers"] = [{"url": "/"}]
-    document[CODES] = _all_codes()
+    document[CODES] = {
+        code: {"status": exception.status_code, "retryable": exception.retryable}
+        for code, exception in exceptions_by_code().items()
+    }
     document["components"]["headers"] = _HEADERS
     document["components"]["schemas"] |= {enum.__name__: _schema(enum) for enum in (EventType, ErrorCode)}
     for operation in operations:
@@ -177,18 +180,6 @@ def _share_refusals(operations: Iterable[dict[str, Any]]) -> dict[str, Any]:
             operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}
         operation[CODES] = codes
     return dict(sorted(shared.items()))
-
-
-def _all_codes() -> dict[str, Any]:
-    """Return all codes, also those that only a session carries, or the log."""
-    known: list[type[AppException]] = [AppException]
-    for each in known:  # grows meanwhile
-        known += each.__subclasses__()
-    return {
-        each.error_code: {"status": each.status_code, "retryable": each.retryable}
-        for each in sorted(known, key=lambda each: each.error_code)
-        if "error_code" in vars(each)
-    }
 
 
 def _complete(operation: dict[str, Any]) -> None:
