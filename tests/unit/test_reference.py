@@ -1,5 +1,6 @@
 """The generated references of event types and error codes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from app.models import EventType
 from app.utils.exceptions import ErrorCode, exceptions_by_code
 from scripts import reference
+from scripts.generated import ROOT
 
 
 def rows(page: str) -> list[list[str]]:
@@ -58,3 +60,24 @@ def test_code_with_a_section_in_operations_leads_there(tmp_path: Path, monkeypat
 )
 def test_fault_says_what_must_change(code: ErrorCode, fault: str):
     assert reference.fault(exceptions_by_code()[code]) == fault
+
+
+def test_operations_have_a_section_for_each_error_that_is_not_the_requests():
+    of_requests = {code for code, each in exceptions_by_code().items() if reference.fault(each) == "request"}
+    assert set(ErrorCode) - of_requests - reference.runbook_anchors().keys() == set()
+
+
+def test_operations_have_a_section_for_each_alarm():
+    source = (ROOT / "app" / "services" / "workers" / "monitor_worker.py").read_text()
+    alarms = set(re.findall(r'"(\w+)": Reading\(|f"(\w+):', source))
+    assert {"waiting_too_long", "slot_leak"} <= {one or other for one, other in alarms}
+    assert {one or other for one, other in alarms} - reference.runbook_anchors().keys() == set()
+
+
+def test_operations_name_each_error_of_the_log():
+    logged: set[str] = set()
+    for path in (ROOT / "app").rglob("*.py"):
+        logged |= set(re.findall(r'log\.(?:error|exception|critical)\(\s*"([\w.]+)"', path.read_text()))
+    assert "worker.died" in logged
+    page = reference.OPERATIONS.read_text()
+    assert [line for line in sorted(logged) if line not in page] == []
