@@ -1,5 +1,6 @@
 """The README and the pages of `docs/`: links of the README, the site's navigation, generated pages."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
+from app.models.base import Base
 from scripts import cli_reference, settings_reference
 from scripts.generated import write_or_check
 
@@ -70,6 +72,28 @@ def test_paths_that_the_pages_name_exist():
     }
     assert found
     assert [path for path in sorted(found) if not (ROOT / path).exists()] == []
+
+
+def test_classes_that_the_glossary_names_exist():
+    """Classes are renamed, and the glossary goes on naming them by their old names."""
+    glossary = (DOCS / "concepts.md").read_text().partition("## Glossary")[2]
+    named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)`", glossary))
+    code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    assert "AccessScope" in named
+    assert named - set(re.findall(r"^class (\w+)", code, re.MULTILINE)) == set()
+
+
+def test_architecture_lists_every_table():
+    section = (DOCS / "architecture.md").read_text().partition("## The data")[2].partition("## ")[0]
+    assert Base.metadata.tables.keys() - set(re.findall(r"`(\w+)`", section)) == set()
+
+
+def test_page_of_the_api_lists_every_operation():
+    """The table of routes adds the scope that each needs, which openapi.json does not have."""
+    table = (DOCS / "api.md").read_text().partition("## Routes")[2]
+    listed = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", table, re.MULTILINE))
+    paths = json.loads((ROOT / "openapi.json").read_text())["paths"]
+    assert listed == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
 def test_the_reference_of_commands_is_what_the_code_says():
