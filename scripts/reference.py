@@ -21,7 +21,7 @@ from scripts.generated import ROOT, write_or_check
 EVENTS: Final = ROOT / "docs" / "events-reference.md"
 ERRORS: Final = ROOT / "docs" / "errors.md"
 OPERATIONS: Final = ROOT / "docs" / "operations.md"
-"""Its headings name the codes and log lines that they are about."""
+"""The page whose headings name the codes and log lines that they are about."""
 
 _EVENTS_HEAD: Final = """\
 # Events reference
