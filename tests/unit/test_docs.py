@@ -2,11 +2,14 @@
 
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from app.config import Settings
 from app.models.base import Base
@@ -94,6 +97,27 @@ def test_page_of_the_api_lists_every_operation():
     listed = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", table, re.MULTILINE))
     paths = json.loads((ROOT / "openapi.json").read_text())["paths"]
     assert listed == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def test_commands_that_the_pages_name_exist():
+    pages = [ROOT / "README.md", *(page for page in DOCS.glob("*.md") if page.name != "cli.md")]
+    named = {line for page in pages for line in re.findall(r"-m app ((?:[a-z-]+)[^`\n#]*)", page.read_text())}
+    assert any("keys create" in line for line in named)
+    assert [line for line in sorted(named) if not is_command(line)] == []
+
+
+def is_command(line: str) -> bool:
+    command, words = typer.main.get_command(cli_reference.cli), shlex.split(line)
+    while isinstance(command, TyperGroup) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    is_unknown = isinstance(command, TyperGroup) and bool(words) and not words[0].startswith("-")
+    return not is_unknown and {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("line", ["key create billing", "keys make billing", "keys create billing --day 1"])
+def test_unknown_command_or_option_is_found(line: str):
+    assert not is_command(line)
 
 
 def test_the_reference_of_commands_is_what_the_code_says():
