@@ -105,6 +105,7 @@ check-reference: $(DEV)
 
 check-docs: $(DEV)
 	@echo "== documentation: the site builds, no link is broken"
+	@$(PY) -m scripts.site_assets
 	@$(VENV)/bin/zensical build --strict >/dev/null
 
 check-docker: $(DEV)
@@ -141,6 +142,7 @@ reference: $(DEV) ## Write .env.example and the generated pages of docs/ anew
 .PHONY: docs
 docs: $(DEV) ## Build the documentation as a site in site/; fails on a broken link
 	@rm -rf site
+	@$(PY) -m scripts.site_assets
 	@$(VENV)/bin/zensical build --strict --clean
 
 .PHONY: fmt
@@ -154,7 +156,7 @@ venv: $(DEV) $(BROWSER) $(NODE) ## Set everything up: virtual environment, requi
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and demo data; .env and data/ stay
-	@rm -rf $(VENV) build dist tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov site .cache
+	@rm -rf $(VENV) build dist tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov site docs/vendor .cache
 	@find app sandbox tests alembic scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.txt

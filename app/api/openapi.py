@@ -12,43 +12,43 @@ from app.api.http.rate_limit import QUOTA_HEADERS
 from app.models import EventType
 from app.utils.described_enum import DescribedEnum
 from app.utils.exceptions import (
-    AppException,
     BodyTooLargeException,
     ErrorCode,
     InvalidRequestException,
     UnsupportedMediaTypeException,
     UriTooLongException,
+    exceptions_by_code,
 )
 
 _DESCRIPTION: Final = """\
 API tokens for accounts that are signed in inside GoLogin browser profiles.
 
-Every answer but an image, an export or a stream is one envelope. `success` tells how it went; on failure `error` is a
-sentence, and `error_code` one of the codes that the operation lists (`x-error-codes`) for the HTTP status; the schema
-`ErrorCode` describes them, and `EventType` the types of events. `request_id`
-is what you sent as `X-Request-ID`, or a new one: quote it to the operators. Answers to a known key say in
-`RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` how many requests it has in any minute, how many are
-left, and in how many seconds there are more.
+Every answer except an image, an export or a stream is one envelope. `success` says whether the request succeeded.
+After a failure `error` is a message, and `error_code` is one of the codes that the operation lists for the HTTP
+status (`x-error-codes`). The schema `ErrorCode` describes the codes, the schema `EventType` the types of events.
+`request_id` is the `X-Request-ID` of the request, or a new id: quote it to the operators. Answers to a valid key have
+the headers `RateLimit-Limit` (requests in any minute), `RateLimit-Remaining` (requests that are left) and
+`RateLimit-Reset` (seconds until more are allowed).
 
-Any request may also be refused with 404 `NOT_FOUND` or 405 `METHOD_NOT_ALLOWED` (no such route), and by the server
-before it is read: 400 `MALFORMED_REQUEST`, 408 `REQUEST_TIMEOUT`, 414 `URI_TOO_LONG` (8 KiB), 431 `HEADERS_TOO_LARGE`
-(32 KiB). `HEAD` works wherever `GET` does. Durations are seconds, times are UTC (RFC 3339), bodies are JSON in UTF-8
+Any request can also be refused with 404 `NOT_FOUND` or 405 `METHOD_NOT_ALLOWED` (no such route), and before it is
+read with 400 `MALFORMED_REQUEST`, 408 `REQUEST_TIMEOUT`, 414 `URI_TOO_LONG` (8 KiB) or 431 `HEADERS_TOO_LARGE` (32
+KiB). `HEAD` works wherever `GET` does. Durations are seconds, times are UTC (RFC 3339), bodies are JSON in UTF-8
 unless an operation says otherwise. `x-error-codes` of this document has every code, its HTTP status, and whether the
-same request may succeed later; a session may carry any.
+same request may succeed later. A session can carry any code.
 """
 
 _TAGS: Final = {
-    "authorization": "Ask for an account's authorization, see what became of it, cancel it, try it again.",
-    "batches": "Many accounts at once, at a pace.",
+    "authorization": "Request an account's authorization, read its result, cancel it, try it again.",
+    "batches": "Authorize many accounts at a limited pace.",
     "evidence": "What the browser showed when an attempt failed.",
-    "accounts": "The tokens of authorised accounts.",
-    "profiles": "GoLogin profiles: which there are, and whose they are.",
-    "apps": "OAuth apps that are paused because they failed by their own fault.",
+    "accounts": "The tokens of authorized accounts.",
+    "profiles": "GoLogin profiles, the accounts that they belong to, and syncs with GoLogin's list.",
+    "apps": "OAuth apps that are paused after failures of their own, or limited by the provider.",
     "gologin": "The breaker that guards GoLogin's cloud API.",
-    "keys": "API keys: made, shown once, replaced, revoked.",
-    "events": "What happened, to what, by whom: the audit trail and its live stream.",
-    "webhooks": "Where events are delivered to.",
-    "health": "Whether the process lives, and can do its work. No key is needed.",
+    "keys": "API keys: create, list, rotate, revoke.",
+    "events": "The audit trail of all changes, and its live stream.",
+    "webhooks": "Deliveries of events to other systems.",
+    "health": "Liveness and readiness of the process. No key is needed.",
 }
 
 LOCATION: Final = {"Location": {"$ref": "#/components/headers/Location"}}
@@ -56,19 +56,19 @@ LOCATION: Final = {"Location": {"$ref": "#/components/headers/Location"}}
 
 _HEADERS: Final = {
     "Location": {
-        "description": "Path of what was made, or was there already",
+        "description": "Path of the created or existing resource",
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "RateLimitLimit": {
-        "description": "Requests that the key has in any minute",
+        "description": "Requests that the key may send in any minute",
         "schema": {"type": "integer", "minimum": 1},
     },
     "RateLimitRemaining": {
-        "description": "How many of them are left",
+        "description": "Requests that are left",
         "schema": {"type": "integer", "minimum": 0},
     },
     "RateLimitReset": {
-        "description": "Seconds until there are more",
+        "description": "Seconds until more requests are allowed",
         "schema": {"type": "integer", "minimum": 0},
     },
     "RequestId": {
@@ -80,7 +80,7 @@ _HEADERS: Final = {
         "schema": {"type": "integer", "minimum": 1},
     },
     "WWWAuthenticate": {
-        "description": "That a key is wanted (RFC 9110, 11.6.1)",
+        "description": "The authentication that is required (RFC 9110, 11.6.1)",
         "schema": {"type": "string"},
     },
 }
@@ -97,7 +97,7 @@ _RATE_LIMITED: Final = "429"
 
 
 def describe(app: FastAPI) -> None:
-    """Let `app.openapi()` tell more; made once, when it is first asked for."""
+    """Complete the document of `app.openapi()`, once, at its first call."""
     plain = app.openapi
     app.description = _DESCRIPTION
 
@@ -114,7 +114,10 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     used = {tag for operation in operations for tag in operation["tags"]}
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
     document["servers"] = [{"url": "/"}]
-    document[CODES] = _all_codes()
+    document[CODES] = {
+        code: {"status": exception.status_code, "retryable": exception.retryable}
+        for code, exception in exceptions_by_code().items()
+    }
     document["components"]["headers"] = _HEADERS
     document["components"]["schemas"] |= {enum.__name__: _schema(enum) for enum in (EventType, ErrorCode)}
     for operation in operations:
@@ -177,18 +180,6 @@ def _share_refusals(operations: Iterable[dict[str, Any]]) -> dict[str, Any]:
             operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}
         operation[CODES] = codes
     return dict(sorted(shared.items()))
-
-
-def _all_codes() -> dict[str, Any]:
-    """Return all codes, also those that only a session carries, or the log."""
-    known: list[type[AppException]] = [AppException]
-    for each in known:  # grows meanwhile
-        known += each.__subclasses__()
-    return {
-        each.error_code: {"status": each.status_code, "retryable": each.retryable}
-        for each in sorted(known, key=lambda each: each.error_code)
-        if "error_code" in vars(each)
-    }
 
 
 def _complete(operation: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ class APIResponse(BaseModel, Generic[T]):
 
     success: bool
     data: T | None = None
-    error: str | None = Field(default=None, description="A sentence that says what went wrong and what to do")
+    error: str | None = Field(default=None, description="Message that says what went wrong and what to do")
     error_code: str | None = Field(default=None, description="Stable, for programs")
     request_id: str | None = Field(
         default=None, description="Quote it to the operators; every log line carries it"
@@ -31,10 +31,10 @@ class ErrorResponse(BaseModel):
     success: Literal[False] = False
     data: dict[str, Any] | None = Field(
         default=None,
-        description="What a program can use of it; of INVALID_REQUEST `problems`: "
+        description="Details for programs; with INVALID_REQUEST `problems`: "
         "a list of `field`, `problem` and `allowed`",
     )
-    error: str = Field(description="A sentence that says what went wrong and what to do")
+    error: str = Field(description="Message that says what went wrong and what to do")
     error_code: ErrorCode = Field(description="Stable, for programs")
     request_id: str | None = Field(description="Quote it to the operators; every log line carries it")
     timestamp: datetime = Field(default_factory=utc_now)
@@ -47,12 +47,12 @@ class PaginatedResponse(BaseModel, Generic[T]):
     data: list[T]
     total: int = Field(description="Rows on all pages, as far as they are counted")
     total_is_exact: bool = Field(default=True, description="false: there are more than `total`")
-    page: int = Field(description="From 1")
+    page: int = Field(description="Number of the page, from 1")
     page_size: int
     total_pages: int
     next_cursor: str | None = Field(
         default=None,
-        description="Send it as `cursor`, with the same filters and order, for what follows; null: nothing does",
+        description="Cursor of the next page, to be sent with the same filters and order; null: this page is the last",
     )
     request_id: str | None = Field(description="Quote it to the operators; every log line carries it")
     timestamp: datetime = Field(default_factory=utc_now)

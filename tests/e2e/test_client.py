@@ -52,7 +52,7 @@ async def test_the_examples_of_the_page_work(
     assert (place["session"].status, place["batch"].accepted, place["batch"].rejected) == ("completed", 2, 1)
     assert (place["done"].status, place["done"].counts["completed"]) == ("completed", 2)
     assert (place["answer"].status_code, place["answer"].json()["data"]["username"]) == (200, accounts[0])
-    assert place["told"].account_id
+    assert place["event"].account_id
     assert "PROFILE_NOT_FOUND" in capsys.readouterr().out
     await _deliver(place["hooks"], place["seen"], secret)
 

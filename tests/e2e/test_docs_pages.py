@@ -1,8 +1,11 @@
-"""The pages of the API in a real browser that reaches nothing but loopback."""
+"""The pages of the API, and the site's, in a real browser that reaches nothing but loopback."""
 
 import asyncio
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
@@ -11,6 +14,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from sandbox.browsers import find_chromium
+from scripts import site_assets
+from scripts.generated import ROOT
 from tests.fixtures.serving import served
 from tests.fixtures.settings import MakeSettings
 
@@ -19,6 +24,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 OPERATION = "List Authorizations"
 LOGO = "https://cdn.redoc.ly/redoc/logo-mini.svg"
 """ReDoc's own advertisement, the only thing from outside that a page asks for; the policy blocks it."""
+SEARCH = "search.js"
+"""The site's search, which works when the site is served, and not from the disk."""
 
 
 @pytest.fixture
@@ -49,6 +56,18 @@ async def test_page_shows_an_operation_without_the_internet(
         shown, complaints = await asyncio.to_thread(look, browser, service.url + path)
     assert OPERATION in shown
     assert [each for each in complaints if LOGO not in each] == []
+
+
+async def test_page_of_the_site_shows_an_operation_from_the_disk(browser: webdriver.Chrome, tmp_path: Path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    site_assets.main(tmp_path / "docs" / "vendor")
+    await asyncio.to_thread(
+        subprocess.run, ["zensical", "build", "--strict"], cwd=tmp_path, check=True, capture_output=True
+    )
+    shown, complaints = await asyncio.to_thread(look, browser, (tmp_path / "site" / "api.html").as_uri())
+    assert OPERATION in shown
+    assert [each for each in complaints if SEARCH not in each] == []
 
 
 def look(browser: webdriver.Chrome, url: str) -> tuple[str, list[str]]:

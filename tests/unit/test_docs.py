@@ -1,13 +1,18 @@
 """The README and the pages of `docs/`: links of the README, the site's navigation, generated pages."""
 
+import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from app.config import Settings
+from app.models.base import Base
 from scripts import cli_reference, settings_reference
 from scripts.generated import write_or_check
 
@@ -70,6 +75,49 @@ def test_paths_that_the_pages_name_exist():
     }
     assert found
     assert [path for path in sorted(found) if not (ROOT / path).exists()] == []
+
+
+def test_classes_that_the_glossary_names_exist():
+    """Classes are renamed, and the glossary goes on naming them by their old names."""
+    glossary = (DOCS / "concepts.md").read_text().partition("## Glossary")[2]
+    named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)`", glossary))
+    code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    assert "AccessScope" in named
+    assert named - set(re.findall(r"^class (\w+)", code, re.MULTILINE)) == set()
+
+
+def test_architecture_lists_every_table():
+    section = (DOCS / "architecture.md").read_text().partition("## The data")[2].partition("## ")[0]
+    assert Base.metadata.tables.keys() - set(re.findall(r"`(\w+)`", section)) == set()
+
+
+def test_page_of_the_api_lists_every_operation():
+    """The table of routes adds the scope that each needs, which openapi.json does not have."""
+    table = (DOCS / "api.md").read_text().partition("## Routes")[2]
+    listed = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", table, re.MULTILINE))
+    paths = json.loads((ROOT / "openapi.json").read_text())["paths"]
+    assert listed == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def test_commands_that_the_pages_name_exist():
+    pages = [ROOT / "README.md", *(page for page in DOCS.glob("*.md") if page.name != "cli.md")]
+    named = {line for page in pages for line in re.findall(r"-m app ((?:[a-z-]+)[^`\n#]*)", page.read_text())}
+    assert any("keys create" in line for line in named)
+    assert [line for line in sorted(named) if not is_command(line)] == []
+
+
+def is_command(line: str) -> bool:
+    command, words = typer.main.get_command(cli_reference.cli), shlex.split(line)
+    while isinstance(command, TyperGroup) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    is_unknown = isinstance(command, TyperGroup) and bool(words) and not words[0].startswith("-")
+    return not is_unknown and {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("line", ["key create billing", "keys make billing", "keys create billing --day 1"])
+def test_unknown_command_or_option_is_found(line: str):
+    assert not is_command(line)
 
 
 def test_the_reference_of_commands_is_what_the_code_says():

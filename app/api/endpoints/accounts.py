@@ -64,7 +64,7 @@ async def list_accounts(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[AccountResponse]:
-    """Accounts with tokens: status, expiry, last refresh, failures."""
+    """List accounts that have tokens, with status, expiry, last refresh and failures."""
     wanted = query.wanted(
         context.cursors, caller, of="accounts", sort=query.sort, descending=query.order == "desc"
     )
@@ -77,7 +77,7 @@ async def list_accounts(
 async def get_account(
     account_id: AccountId, caller: AuthorizeCallerDep, db: ReadDbDep
 ) -> APIResponse[list[AccountResponse]]:
-    """The account's token sets, one for each app."""
+    """List the account's token sets, one for each app."""
     rows = await accounts.of_account(db, account_id, reach=caller.reach)
     if not rows:
         raise TokenNotFoundException(account_id, "any app")
@@ -95,7 +95,7 @@ async def get_token(
     caller: TokensCallerDep,
     context: ContextDep,
 ) -> APIResponse[TokenResponse]:
-    """An access token that works now; refreshed first when it would not live for `min_ttl` seconds."""
+    """Return an access token that works now. A token that would not live for `min_ttl` seconds is refreshed first."""
     handed = await context.tokens.credentials.get_access_token(
         account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name, reach=caller.reach
     )
@@ -129,7 +129,9 @@ async def verify_token(
     caller: TokensCallerDep,
     context: ContextDep,
 ) -> APIResponse[VerifiedResponse]:
-    """Ask the provider who the account's token speaks for; one that it refuses is refreshed, and asked about again."""
+    """Ask the provider which account the token belongs to. A token that the provider refuses is refreshed, and
+    verified again.
+    """
     user = await context.tokens.credentials.verify(
         account_id, query.api_app, actor=caller.name, reach=caller.reach
     )
@@ -146,7 +148,9 @@ async def revoke_token(
     caller: TokensCallerDep,
     context: ContextDep,
 ) -> APIResponse[RevokedResponse]:
-    """Revoke at the provider, then forget; if the provider does not answer it is tried again until it does."""
+    """Revoke the tokens at the provider, then delete them. While the provider does not answer, the service asks
+    again.
+    """
     revoked = await context.tokens.credentials.revoke(
         account_id, query.api_app, actor=caller.name, reach=caller.reach
     )

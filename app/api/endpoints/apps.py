@@ -14,7 +14,9 @@ router = APIRouter(prefix="/apps", tags=["apps"], route_class=KeyFirstRoute)
 async def list_paused_apps(
     caller: AdminCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[list[PausedAppResponse]]:
-    """Apps whose sessions do not start: paused, since when and why; or limited, until when and by what."""
+    """List apps whose sessions do not start: paused ones with time and reason, limited ones with the end and name of
+    the limit.
+    """
     rows = await context.tokens.apps.stopped(db, reach=caller.reach)
     return success_response([PausedAppResponse.from_row(row) for row in rows])
 
@@ -23,7 +25,7 @@ async def list_paused_apps(
 async def resume_app(
     api_app: str, caller: AdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ResumedAppResponse]:
-    """Let the app's sessions start again, once its settings are mended, and lift its limits in all processes."""
+    """Let the app's sessions start again, and lift its limits in all processes. Correct its settings first."""
     resumed = await context.tokens.apps.resume(db, api_app, actor=caller.name, reach=caller.reach)
     return success_response(
         ResumedAppResponse(api_app=api_app, was_paused=resumed.was_paused, was_limited=resumed.was_limited)

@@ -88,7 +88,7 @@ async def list_authorizations(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[SessionSummary]:
-    """Authorization sessions, the newest first."""
+    """List authorization sessions, newest first."""
     wanted = query.wanted(context.cursors, caller, of="authorize", descending=query.order == "desc")
     page = await queries.page(db, query.filter(), wanted, reach=caller.reach)
     rows = [SessionSummary.from_row(row) for row in page.rows]
@@ -99,7 +99,7 @@ async def list_authorizations(
 async def get_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep
 ) -> APIResponse[SessionResponse]:
-    """The session's status, stage, timings, attempts and error; `Prefer: wait=30` waits for its end."""
+    """Return the session's status, stage, timings, attempts and error. `Prefer: wait=30` waits for its end."""
     view = await context.sessions.authorizations.wait_for_end(session_id, seconds=wait, reach=caller.reach)
     return success_response(SessionResponse.from_view(view))
 
@@ -112,7 +112,7 @@ async def get_authorization(
 async def cancel_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
-    """End the session now; a browser that runs for it stops within two seconds."""
+    """End the session now. A running browser stops within two seconds."""
     await context.sessions.authorizations.cancel(db, session_id, actor=caller.name, reach=caller.reach)
     await db.flush()
     return success_response(
@@ -131,7 +131,7 @@ async def cancel_authorization(
 async def retry_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
-    """Let a session that ended without tokens start again."""
+    """Start a session again that ended without tokens."""
     await context.sessions.authorizations.retry(db, session_id, actor=caller.name, reach=caller.reach)
     await db.flush()
     return success_response(
@@ -150,7 +150,9 @@ async def retry_authorization(
 async def resume_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
-    """A person is there: open the profile at the page that needs attention, and go on when they are done."""
+    """Open the profile at the page that needs attention, for a person who is at the machine. The session continues
+    when the person is done.
+    """
     await context.sessions.authorizations.resume(db, session_id, actor=caller.name, reach=caller.reach)
     await db.flush()
     return success_response(

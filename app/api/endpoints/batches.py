@@ -101,7 +101,7 @@ async def list_batches(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[BatchSummary]:
-    """The newest first."""
+    """List batches, newest first."""
     wanted = query.wanted(context.cursors, caller, of="batches", descending=True)
     page = await queries.page_of_batches(db, wanted, caller=caller)
     return query.answer(
@@ -124,7 +124,7 @@ async def list_batch_results(
     caller: AuthorizeCallerDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[RowResponse]:
-    """Row by row, in their order."""
+    """List the result of each row, in the order of the rows."""
     found, total = await queries.page_of_results(
         db, batch_id, page=query.page, page_size=query.page_size, caller=caller
     )
@@ -140,7 +140,7 @@ async def list_batch_results(
 async def cancel_batch(
     batch_id: str, caller: AuthorizeCallerDep, context: ContextDep
 ) -> APIResponse[BatchResponse]:
-    """End all its sessions now; browsers that run for it stop within two seconds."""
+    """End all sessions of the batch now. Running browsers stop within two seconds."""
     async with context.database.transaction() as db:
         await context.sessions.batches.cancel(db, batch_id, caller=caller)
     await context.sessions.pacing.pace(batch_id)
@@ -160,7 +160,7 @@ async def cancel_batch(
 async def retry_batch(
     batch_id: str, caller: AuthorizeCallerDep, context: ContextDep, body: RetryBatchRequest | None = None
 ) -> APIResponse[RetriedBatchResponse]:
-    """Let its sessions that ended without tokens start again."""
+    """Start the sessions of the batch again that ended without tokens."""
     wanted = body or RetryBatchRequest()
     async with context.database.transaction() as db:
         put_back = await context.sessions.batches.retry(

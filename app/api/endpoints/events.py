@@ -70,7 +70,7 @@ async def list_events(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[EventResponse]:
-    """The latest first. Pages end with that of the 10,000th event; `next_cursor` goes on to the end."""
+    """List events, latest first. Page numbers end with the 10,000th event; `next_cursor` leads to all events."""
     wanted = query.filter(caller.reach)
     found = await _found(db, context.cursors, query, wanted, reader=caller.name)
     count = await queries.count(db, wanted)
@@ -139,7 +139,7 @@ async def export_events(
     caller: EventsCallerDep,
     context: ContextDep,
 ) -> StreamingResponse:
-    """Export events as CSV or as a JSON object a line; a file that ends early is broken off, not ended."""
+    """Export events as CSV, or as one JSON object per line. The connection of an incomplete file is broken off."""
     async with context.database.transaction() as db:
         recorder.record(
             db, EventType.EVENTS_EXPORTED, actor=caller.name, format=query.format, filters=query.filters()
@@ -171,7 +171,12 @@ async def _opened_reader(
     context: ContextDep,
     query: Annotated[EventStreamQuery, Query()],
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", description="Go on after this one", max_length=64)
+        str | None,
+        Header(
+            alias="Last-Event-ID",
+            description="Last id that the client received; the stream continues after it",
+            max_length=64,
+        ),
     ] = None,
 ) -> AsyncIterator[Reader]:
     """Open a reader for as long as the answer is under way."""
@@ -196,10 +201,11 @@ async def _opened_reader(
 async def stream_events(
     reader: Annotated[Reader, Depends(_opened_reader)], context: ContextDep
 ) -> EventSourceResponse:
-    """Events as they happen (`text/event-stream`). Reconnect with `Last-Event-ID` and none is missed or told twice.
+    """Send events as they happen (`text/event-stream`). A client that reconnects with `Last-Event-ID` misses none
+    and receives none twice.
 
-    `event: gap` comes where events may have been deleted before they were told; `event: end` says why the server ends
-    it.
+    `event: gap` means that events may have been deleted before they were sent. `event: end` says why the server
+    ends the stream.
     """
     return EventSourceResponse(_blocks(context.events.streams, reader), headers=_UNBUFFERED)
 

@@ -43,10 +43,15 @@ async def get_screenshot(
     caller: EvidenceCallerDep,
     db: ReadDbDep,
     attempt: Annotated[
-        int | None, Query(ge=1, le=1_000_000, description="Default: the last that has one")
+        int | None,
+        Query(
+            ge=1,
+            le=1_000_000,
+            description="Number of the attempt; by default the last one that has a screenshot",
+        ),
     ] = None,
 ) -> Response:
-    """The page as it was when an attempt failed; what stood in input fields is not to be seen."""
+    """Return the page as a JPEG, as it was when an attempt failed. The content of input fields is masked."""
     number, image = await evidence.screenshot(db, session_id, attempt=attempt, reach=caller.reach)
     name = f'inline; filename="{session_id}-attempt-{number}.jpg"'
     return Response(image, media_type="image/jpeg", headers={"Content-Disposition": name})

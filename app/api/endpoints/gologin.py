@@ -20,6 +20,6 @@ async def get_breaker(_caller: FleetAdminCallerDep, context: ContextDep) -> APIR
 async def close_breaker(
     caller: FleetAdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[BreakerResponse]:
-    """Let calls through again, once you know that the API token of the settings works."""
+    """Allow calls again. Check first that the API token of the settings works."""
     await context.fleet.gate.close(db, actor=caller.name)
     return success_response(BreakerResponse(is_open=False, opened_at=None, reason=None))

@@ -26,7 +26,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 @router.get("", operation_id="health")
 async def health() -> APIResponse[HealthResponse]:
-    """A constant answer from a process that is alive."""
+    """Answer that the process lives: always the same answer."""
     return success_response(HealthResponse(version=__version__))
 
 
@@ -41,7 +41,7 @@ async def health() -> APIResponse[HealthResponse]:
     },
 )
 async def ready(context: ContextDep, response: Response) -> APIResponse[ReadinessResponse]:
-    """Workers, queue, database, slots and event loop; 503 when one is dead or does not answer."""
+    """Return the state of workers, queue, database, slots and event loop; 503 when one of them does not work."""
     report = await _report(context)
     if not report.ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE

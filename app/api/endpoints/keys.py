@@ -30,7 +30,7 @@ router = APIRouter(prefix="/keys", tags=["keys"], route_class=KeyFirstRoute)
 async def create_key(
     body: CreateKeyRequest, caller: AdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[MadeKeyResponse]:
-    """Make a key. The answer is the only one that shows it."""
+    """Create a key. No other answer shows it."""
     made = await context.keys.create(
         db,
         name=body.name,
@@ -50,7 +50,7 @@ async def list_keys(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[KeyResponse]:
-    """List keys by name, revoked ones too; a restricted key sees itself and those that it has made."""
+    """List keys by name, revoked ones included. A restricted key sees itself and the keys that it created."""
     wanted = query.wanted(context.cursors, caller, of="keys", sort="name")
     page = await context.keys.page(db, query.filter(), wanted, caller=caller)
     rows = [KeyResponse.from_row(row) for row in page.rows]
@@ -79,7 +79,7 @@ async def rotate_key(
     db: DbDep,
     body: RotateKeyRequest | None = None,
 ) -> APIResponse[MadeKeyResponse]:
-    """Another key for the same caller, shown once; the old one works on for `overlap` seconds, a day by default."""
+    """Create a successor of the key, shown once. The old key works for `overlap` more seconds, by default a day."""
     wanted = body or RotateKeyRequest()
     made = await context.keys.rotate(
         db, key_id, overlap=wanted.for_how_long, force=wanted.force, caller=caller
@@ -91,5 +91,5 @@ async def rotate_key(
 async def revoke_key(
     key_id: str, caller: AdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[KeyResponse]:
-    """End it for good, at once. It stays in the list, and its name is taken."""
+    """Revoke a key for good, at once. It stays in the list, and its name stays taken."""
     return success_response(KeyResponse.from_row(await context.keys.revoke(db, key_id, caller=caller)))

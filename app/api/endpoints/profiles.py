@@ -34,7 +34,7 @@ async def list_profiles(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[ProfileResponse]:
-    """Profiles as the last sync saw them."""
+    """List profiles as of the last sync."""
     wanted = query.wanted(
         context.cursors, caller, of="profiles", sort=query.sort, descending=query.order == "desc"
     )
@@ -47,7 +47,7 @@ async def list_profiles(
 async def sync_profiles(
     caller: FleetProfilesCallerDep, context: ContextDep, db: DbDep, body: SyncRequest | None = None
 ) -> APIResponse[SyncResponse]:
-    """Ask for a pass over GoLogin's list now; it starts when the one that runs has ended."""
+    """Start a sync with GoLogin's list now, or when the running one has ended."""
     allowed = body.allow_mass_removal if body else False
     sync = await context.sync_worker.request(db, requested_by=caller.name, allow_mass_removal=allowed)
     return success_response(SyncResponse.from_row(sync))
@@ -60,7 +60,7 @@ async def list_syncs(
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[SyncResponse]:
-    """Passes over GoLogin's list, the newest first."""
+    """List syncs with GoLogin's list, newest first."""
     wanted = query.wanted(context.cursors, caller, of="syncs", descending=True)
     page = await context.fleet.syncs.page(db, wanted)
     rows = [SyncResponse.from_row(row) for row in page.rows]
@@ -81,9 +81,9 @@ async def list_profiles_of_account(
     caller: ProfilesCallerDep,
     context: ContextDep,
     db: ReadDbDep,
-    api_app: Annotated[str | None, Query(description="Of those for the app, or for any")] = None,
+    api_app: Annotated[str | None, Query(description="Only profiles for this app, or for any app")] = None,
 ) -> APIResponse[list[ProfileResponse]]:
-    """The account's active profiles; the first is the one that an authorization uses."""
+    """List the account's active profiles. An authorization uses the first one."""
     rows = await context.fleet.directory.of_account(db, account_id, api_app=api_app, reach=caller.reach)
     return success_response([ProfileResponse.from_row(row) for row in rows])
 
@@ -92,7 +92,7 @@ async def list_profiles_of_account(
 async def get_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[ProfileResponse]:
-    """One profile, whether GoLogin still lists it or not."""
+    """Return a profile, also one that GoLogin no longer lists."""
     return success_response(
         ProfileResponse.from_row(await context.fleet.directory.get(db, profile_id, reach=caller.reach))
     )
@@ -106,7 +106,7 @@ async def get_profile(
 async def link_profile(
     profile_id: str, body: LinkRequest, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
-    """Say by hand whose profile it is; this wins over the rule of the settings."""
+    """Link a profile to an account. A link takes precedence over the rule of the settings."""
     row = await context.fleet.directory.link(
         db,
         profile_id,
@@ -135,6 +135,6 @@ async def unlink_profile(
 async def release_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
-    """End a quarantine, once you have seen that no browser of the profile runs."""
+    """End the profile's quarantine. Check first that no browser of the profile runs."""
     row = await context.fleet.directory.release(db, profile_id, actor=caller.name, reach=caller.reach)
     return success_response(ProfileResponse.from_row(row))

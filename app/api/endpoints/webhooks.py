@@ -51,7 +51,7 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=KeyFirstRo
 async def create_webhook(
     body: CreateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[CreatedWebhookResponse]:
-    """Be told of events from now on; the answer has the secret, once."""
+    """Create a webhook for events from now on. No other answer shows its secret."""
     row, secret = await context.events.webhooks.create(body.order(), caller)
     shown = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
     return success_response(CreatedWebhookResponse(**vars(shown), secret=secret.get_secret_value()))
@@ -59,7 +59,7 @@ async def create_webhook(
 
 @router.get("", operation_id="listWebhooks", responses=errors())
 async def list_webhooks(caller: WebhooksCallerDep, db: ReadDbDep) -> APIResponse[list[WebhookResponse]]:
-    """List the webhooks that reach no further than the API key, the oldest first."""
+    """List the webhooks that cover no more than the API key, oldest first."""
     views = await queries.all_within(db, caller.reach)
     return success_response([WebhookResponse.from_view(view) for view in views])
 
@@ -81,7 +81,7 @@ async def get_webhook(
 async def update_webhook(
     webhook_id: str, body: UpdateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[WebhookResponse]:
-    """Deliveries that wait go to the new URL; those of types, apps or accounts that it no longer has are parked."""
+    """Change a webhook. Waiting deliveries go to the new URL; those of removed types, apps or accounts are parked."""
     row = await context.events.webhooks.update(webhook_id, body.order(), caller)
     async with context.database.reading() as db:
         view = await queries.view(db, row)
@@ -92,7 +92,7 @@ async def update_webhook(
 async def delete_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[None]:
-    """Nothing is sent to it any more; its deliveries are forgotten, too."""
+    """Delete a webhook and its deliveries."""
     await context.events.webhooks.delete(db, webhook_id, caller)
     return success_response(None)
 
@@ -105,7 +105,7 @@ async def delete_webhook(
 async def rotate_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, body: RotateWebhookRequest | None = None
 ) -> APIResponse[RotatedWebhookResponse]:
-    """A new secret; for a day, or as asked, deliveries are signed with the old one as well."""
+    """Create a new secret. For `overlap_seconds`, by default a day, deliveries are signed with the old one as well."""
     wanted = body or RotateWebhookRequest()
     overlap = timedelta(seconds=wanted.overlap_seconds)
     secret = await context.events.webhooks.rotate(webhook_id, caller, overlap=overlap, force=wanted.force)
@@ -116,7 +116,7 @@ async def rotate_webhook(
 async def pause_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[WebhookResponse]:
-    """Send nothing until it is resumed; no event is lost that is not deleted meanwhile."""
+    """Stop deliveries until the webhook is resumed. Events that are kept until then are delivered."""
     row = await context.events.webhooks.pause(db, webhook_id, caller)
     return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
@@ -125,7 +125,9 @@ async def pause_webhook(
 async def resume_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[WebhookResponse]:
-    """Go on; what waits for another attempt is tried at once, also when it was not paused."""
+    """Continue deliveries. Those that wait for another attempt are tried at once, also when the webhook was not
+    paused.
+    """
     row = await context.events.webhooks.resume(db, webhook_id, caller)
     return success_response(WebhookResponse.from_view(await queries.view(db, row)))
 
@@ -134,7 +136,7 @@ async def resume_webhook(
 async def test_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[TestedWebhookResponse]:
-    """Send a `webhook.test` now and answer with what came back; also while it is paused."""
+    """Send a `webhook.test` now, also to a paused webhook, and return the receiver's answer."""
     answer = await context.events.webhooks.test(webhook_id, caller)
     return success_response(TestedWebhookResponse.of_answer(answer))
 
@@ -152,7 +154,9 @@ async def replay_webhook(
     context: ContextDep,
     db: DbDep,
 ) -> APIResponse[ReplayedWebhookResponse]:
-    """Send all events since a time or an event again, with their old ids; of a paused one once it is resumed."""
+    """Send all events since a time or an event again, with their old ids. A paused webhook receives them when it is
+    resumed.
+    """
     replay = await context.events.webhooks.replay(db, webhook_id, caller, since=body.begin)
     return success_response(ReplayedWebhookResponse(**vars(replay)))
 
@@ -190,7 +194,7 @@ async def get_delivery(
     context: ContextDep,
     db: ReadDbDep,
 ) -> APIResponse[DeliveryDetailResponse]:
-    """One delivery with every attempt and what was answered."""
+    """Return a delivery with each attempt and the receiver's answers."""
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
     row, attempts = await queries.delivery(db, endpoint, caller.reach, delivery_id)
     shown = DeliveryResponse.from_row(row)

@@ -22,7 +22,7 @@ class TokenQuery(ApiAppQuery):
         default=0,
         ge=0,
         le=3600,
-        description="Seconds that the token must live; refreshed first if it does not",
+        description="Seconds that the token must still live; otherwise it is refreshed first",
     )
 
 
@@ -57,7 +57,7 @@ class AccountListQuery(PageQuery):
     """Filters, order and page; what is left out does not matter."""
 
     api_app: str | None = Field(default=None, description="Name of an OAuth app")
-    status: CredentialStatus | None = Field(default=None, description="Of the token set")
+    status: CredentialStatus | None = Field(default=None, description="Status of the token set")
     text: str | None = Field(default=None, max_length=128, description="Part of the account's handle")
     sort: SortField = Field(default="account_id", description="Rows without a value come last")
     order: Literal["asc", "desc"] = "asc"
@@ -75,13 +75,15 @@ class AccountResponse(BaseModel):
     status: CredentialStatus
     scopes: list[str]
     expires_at: datetime | None = Field(
-        description="Of the access token; null: unknown, or it does not expire"
+        description="Expiry of the access token; null: unknown, or it does not expire"
     )
-    refreshed_at: datetime | None = Field(description="null: not since it was authorised")
+    refreshed_at: datetime | None = Field(description="Last refresh; null: none since the authorization")
     next_refresh_at: datetime | None
     failures: int = Field(description="Refreshes that failed in a row")
-    last_error_code: str | None = Field(description="Of the last failure; of a broken chain its reason")
-    session_id: str | None = Field(description="The authorization that brought it")
+    last_error_code: str | None = Field(
+        description="Error code of the last failure, or the reason why the token chain is broken"
+    )
+    session_id: str | None = Field(description="Authorization session that stored the tokens")
     created_at: datetime
     updated_at: datetime
 
@@ -114,5 +116,5 @@ class VerifiedResponse(BaseModel):
 
 class RevokedResponse(BaseModel):
     status: Literal["revoked", "revoking"] = Field(
-        description="revoking: the provider did not answer; it is tried again until it does"
+        description="`revoking`: the provider did not answer; the service asks again until it does"
     )

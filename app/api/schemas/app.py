@@ -14,10 +14,10 @@ class PausedAppResponse(BaseModel):
     """An OAuth app that is paused, or whose calls the provider limits."""
 
     api_app: str
-    paused_at: datetime | None = Field(description="null: it is not paused, only limited")
-    reason: str = Field(description="Of the pause")
-    limited_until: datetime | None = Field(description="null: the provider does not limit its calls")
-    limited_by: str | None = Field(description="The limit's name in the provider's headers")
+    paused_at: datetime | None = Field(description="Time of the pause; null: the app is limited only")
+    reason: str = Field(description="Reason of the pause")
+    limited_until: datetime | None = Field(description="End of the provider's limit; null: there is none")
+    limited_by: str | None = Field(description="Name of the limit in the provider's headers")
 
     @classmethod
     def from_row(cls, row: AppState) -> "PausedAppResponse":
@@ -34,4 +34,6 @@ class PausedAppResponse(BaseModel):
 class ResumedAppResponse(BaseModel):
     api_app: str
     was_paused: bool
-    was_limited: bool = Field(description="The app's calls, or those of accounts in it")
+    was_limited: bool = Field(
+        description="Whether the provider limited calls of the app, or of accounts in it"
+    )

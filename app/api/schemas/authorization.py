@@ -35,18 +35,31 @@ class AuthorizeRequest(BaseModel):
     account_id: AccountId
     api_app: str = Field(min_length=1, max_length=64, description="Name of a configured OAuth app")
     action: Literal["authorize"] | None = Field(default=None, description="Accepted and ignored")
-    priority: int = Field(default=5, ge=0, le=9, description="The higher, the sooner; age wins in the end")
-    not_before: Moment | None = Field(default=None, description="Do not start earlier")
-    expires_at: Moment | None = Field(default=None, description="Give up if it has not started by then")
-    timeout_seconds: float | None = Field(
-        default=None, ge=1, le=3600, description="For one attempt; at most what the settings allow"
+    priority: int = Field(
+        default=5,
+        ge=0,
+        le=9,
+        description="A higher priority starts earlier; a session that waits long enough starts in any case",
     )
-    force: bool = Field(default=False, description="Also when a session of this account and app is open")
+    not_before: Moment | None = Field(default=None, description="Earliest start")
+    expires_at: Moment | None = Field(
+        default=None, description="Latest start; after it the session ends as `timeout`"
+    )
+    timeout_seconds: float | None = Field(
+        default=None,
+        ge=1,
+        le=3600,
+        description="Limit of one attempt, in seconds; at most what the settings allow",
+    )
+    force: bool = Field(
+        default=False, description="Create a session even if one of this account and app is open"
+    )
     consent: ConsentMode | None = Field(
-        default=None, description="Who presses Authorize; default: as the app or the settings say"
+        default=None, description="Who presses Authorize; by default as the app or the settings say"
     )
     stage_timeouts: StageTimeouts = Field(
-        default_factory=StageTimeouts, description="Of single steps; each at most what the settings allow"
+        default_factory=StageTimeouts,
+        description="Limits of single steps, in seconds; each at most what the settings allow",
     )
 
     def order(self) -> AuthorizationCommand:
@@ -64,7 +77,7 @@ class AttemptResponse(BaseModel):
     error: str | None
     error_code: str | None
     started_at: datetime
-    seconds: float | None = Field(description="null while it runs")
+    seconds: float | None = Field(description="Duration; null while the attempt runs")
 
     @classmethod
     def from_row(cls, row: AuthorizationAttempt) -> "AttemptResponse":
@@ -87,20 +100,22 @@ class SessionSummary(BaseModel):
     profile_id: str
     account_id: str
     api_app: str
-    stage: SessionStage | None = Field(description="How far a session in progress is, or how far it came")
+    stage: SessionStage | None = Field(description="Last stage that the session reached")
     stage_seconds: dict[str, float] = Field(description="Seconds from the start until each stage was reached")
     priority: int
-    not_before: datetime | None = Field(description="It starts no earlier; after a failure, the next attempt")
+    not_before: datetime | None = Field(description="Earliest start; after a failure, of the next attempt")
     consent: ConsentMode = Field(description="Who presses Authorize: the service, or a person")
-    awaits_person: bool = Field(description="A page that asks for a person is waited for, it is not the end")
-    batch_id: str | None = Field(description="The batch that it belongs to")
+    awaits_person: bool = Field(
+        description="Whether the session waits for a person at a page that asks for one, instead of ending"
+    )
+    batch_id: str | None = Field(description="Batch that the session belongs to")
     attempts: int
-    scopes: list[str] = Field(description="Asked for; after completion those granted")
-    missing_scopes: list[str] = Field(description="Asked for and not granted")
+    scopes: list[str] = Field(description="Requested scopes; after completion the granted ones")
+    missing_scopes: list[str] = Field(description="Requested scopes that were not granted")
     error: str | None
     error_code: str | None
-    request_id: str = Field(description="Of the POST that made the session")
-    requested_by: str = Field(description="Name of the API key that asked for it")
+    request_id: str = Field(description="Request id of the POST that created the session")
+    requested_by: str = Field(description="Name of the API key that requested it")
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
@@ -115,10 +130,10 @@ class SessionResponse(SessionSummary):
     """An authorization session."""
 
     queue_position: int | None = Field(
-        description="1 is next; null unless the session waits for a profile slot"
+        description="Place in the queue, from 1; null unless the session waits for a slot"
     )
-    existing: bool = Field(default=False, description="An earlier request made it")
-    attempt_list: list[AttemptResponse] = Field(description="Each attempt with its own end")
+    existing: bool = Field(default=False, description="Whether an earlier request created it")
+    attempt_list: list[AttemptResponse] = Field(description="All attempts with their results, oldest first")
 
     @classmethod
     def from_view(cls, view: SessionView, *, existing: bool = False) -> "SessionResponse":
@@ -135,14 +150,16 @@ class SessionListQuery(PageQuery):
 
     account_id: AccountId | None = None
     api_app: str | None = Field(default=None, description="Name of an OAuth app")
-    status: SessionStatus | None = Field(default=None, description="How it stands")
-    error_code: str | None = Field(default=None, description="Of those that failed")
-    batch_id: str | None = Field(default=None, description="The batch that it belongs to")
-    request_id: str | None = Field(default=None, description="Of the POST that made it")
-    requested_by: str | None = Field(default=None, description="Name of the API key that asked for it")
-    since: Moment | None = Field(default=None, description="Asked for then or later")
-    until: Moment | None = Field(default=None, description="Asked for earlier")
-    order: Literal["asc", "desc"] = Field(default="desc", description="`desc`: the newest first")
+    status: SessionStatus | None = Field(default=None, description="Status")
+    error_code: str | None = Field(default=None, description="Error code of the session")
+    batch_id: str | None = Field(default=None, description="Batch that the session belongs to")
+    request_id: str | None = Field(
+        default=None, description="Request id of the POST that created the session"
+    )
+    requested_by: str | None = Field(default=None, description="Name of the API key that requested it")
+    since: Moment | None = Field(default=None, description="Requested at this time or later")
+    until: Moment | None = Field(default=None, description="Requested before this time")
+    order: Literal["asc", "desc"] = Field(default="desc", description="`desc`: newest first")
 
     def filter(self) -> SessionFilter:
         return SessionFilter(**{field.name: getattr(self, field.name) for field in fields(SessionFilter)})

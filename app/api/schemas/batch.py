@@ -32,9 +32,11 @@ class BatchDefaults(BaseModel):
 
     api_app: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     priority: int = Field(default=5, ge=0, le=9)
-    not_before: Moment | None = Field(default=None, description="Do not start earlier")
-    expires_at: Moment | None = Field(default=None, description="Give up what has not started by then")
-    timeout_seconds: float | None = Field(default=None, ge=1, le=3600, description="For one attempt")
+    not_before: Moment | None = Field(default=None, description="Earliest start")
+    expires_at: Moment | None = Field(default=None, description="Latest start")
+    timeout_seconds: float | None = Field(
+        default=None, ge=1, le=3600, description="Limit of one attempt, in seconds"
+    )
 
 
 class BatchPace(BaseModel):
@@ -42,15 +44,22 @@ class BatchPace(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_running: int | None = Field(default=None, ge=1, le=10_000, description="Sessions under way at once")
+    max_running: int | None = Field(default=None, ge=1, le=10_000, description="Sessions that run at once")
     stop_percent: int | None = Field(
-        default=None, ge=0, le=100, description="Stop when more than this share of the last ones failed"
+        default=None,
+        ge=0,
+        le=100,
+        description="Percentage of failed ones among the last `stop_window` ended sessions above which the batch stops",
     )
-    stop_window: int | None = Field(default=None, ge=1, le=10_000, description="How many the last ones are")
+    stop_window: int | None = Field(
+        default=None, ge=1, le=10_000, description="Ended sessions over which failures are counted"
+    )
 
 
 class BatchRequest(BatchPace):
-    rows: list[Any] = Field(description="{account_id, api_app, priority} each; a bad one keeps back no other")
+    rows: list[Any] = Field(
+        description="Objects with `account_id`, `api_app` and `priority`. An invalid row does not affect the others"
+    )
     defaults: BatchDefaults = BatchDefaults()
 
 
@@ -131,24 +140,24 @@ class ResultListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    page: int = Field(default=1, ge=1, le=1_000_000, description="From 1")
+    page: int = Field(default=1, ge=1, le=1_000_000, description="Number of the page, from 1")
     page_size: int = Field(default=50, ge=1, le=500, description="Rows on a page")
 
 
 class RetryBatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    needs_attention: bool = Field(default=False, description="Also those that needed a person")
+    needs_attention: bool = Field(default=False, description="Include the sessions that need a person")
 
 
 class RowResponse(BaseModel):
     """A row of the batch and what became of it."""
 
-    row: int = Field(description="From 1; a CSV's header does not count")
+    row: int = Field(description="Number of the row, from 1; a CSV's header does not count")
     account_id: str
     api_app: str
-    session_id: str | None = Field(description="null: it could not become a session")
-    existing: bool = Field(description="The session was open already, or an earlier row made it")
+    session_id: str | None = Field(description="null: the row could not become a session")
+    existing: bool = Field(description="Whether the session was open already, or an earlier row created it")
     status: SessionStatus | None
     error: str | None
     error_code: str | None
@@ -163,7 +172,7 @@ class BatchSummary(BaseModel):
 
     batch_id: str
     status: BatchStatus
-    reason: str | None = Field(description="Why it was stopped or cancelled")
+    reason: str | None = Field(description="Reason why the batch was stopped or cancelled")
     accepted: int = Field(description="Rows with a session")
     rejected: int = Field(description="Rows without one; their results say why")
     max_running: int
@@ -171,8 +180,8 @@ class BatchSummary(BaseModel):
     stop_window: int
     requested_by: str
     created_at: datetime
-    started_at: datetime = Field(description="When it was made or last tried again")
-    completed_at: datetime | None = Field(description="When the last of its own sessions had ended")
+    started_at: datetime = Field(description="Time of the creation or of the last retry")
+    completed_at: datetime | None = Field(description="End of the last session that the batch created")
 
     @classmethod
     def from_row(cls, row: Batch) -> "BatchSummary":
@@ -181,7 +190,9 @@ class BatchSummary(BaseModel):
 
 class BatchResponse(BatchSummary):
     counts: dict[SessionStatus, int] = Field(description="Rows by the status of their session")
-    eta_seconds: float | None = Field(description="Until all have ended; null before the first end")
+    eta_seconds: float | None = Field(
+        description="Estimated seconds until all sessions have ended; null before the first end"
+    )
 
     @classmethod
     def from_view(cls, view: BatchView) -> "BatchResponse":
@@ -190,7 +201,7 @@ class BatchResponse(BatchSummary):
 
 
 class PlacedBatchResponse(BatchResponse):
-    existing: bool = Field(description="An earlier request made it")
+    existing: bool = Field(description="Whether an earlier request created it")
     rows: list[RowResponse]
 
     @classmethod

@@ -37,9 +37,11 @@ class EventStreamQuery(BaseModel):
     )
     account_id: AccountId | None = None
     api_app: _Id = Field(default=None, description="Name of an OAuth app")
-    session_id: _Id = Field(default=None, description="Of an authorization session")
-    actor: _Id = Field(default=None, description="Name of an API key, or of what acts by itself")
-    request_id: _Id = Field(default=None, description="Of the request that it came of")
+    session_id: _Id = Field(default=None, description="Id of an authorization session")
+    actor: _Id = Field(
+        default=None, description="Name of an API key, or of a part of the service that acts by itself"
+    )
+    request_id: _Id = Field(default=None, description="Id of the request that caused the event")
     text: str | None = Field(
         default=None,
         min_length=1,
@@ -56,15 +58,17 @@ class EventStreamQuery(BaseModel):
 
 
 class EventQuery(EventStreamQuery):
-    since: Moment | None = Field(default=None, description="Happened then or later")
-    until: Moment | None = Field(default=None, description="Happened earlier")
+    since: Moment | None = Field(default=None, description="Recorded at this time or later")
+    until: Moment | None = Field(default=None, description="Recorded before this time")
 
 
 class EventListQuery(EventQuery):
     """Filters, and where to begin: at a page, or at the `next_cursor` of the last answer."""
 
     page_size: int = Field(default=50, ge=1, le=500, description="Rows on a page")
-    cursor: str | None = Field(default=None, max_length=512, description="Goes as deep as you like")
+    cursor: str | None = Field(
+        default=None, max_length=512, description="`next_cursor` of the last answer; reaches every event"
+    )
     page: int = Field(
         default=1,
         ge=1,
@@ -87,7 +91,9 @@ class EventListQuery(EventQuery):
 
 
 class EventExportQuery(EventQuery):
-    format: Literal["csv", "ndjson"] = Field(default="ndjson", description="`ndjson`: a JSON object a line")
+    format: Literal["csv", "ndjson"] = Field(
+        default="ndjson", description="`ndjson`: one JSON object per line"
+    )
 
 
 class EventResponse(BaseModel):
@@ -134,11 +140,11 @@ class StreamStatsResponse(BaseModel):
     max_readers: int
     max_readers_per_key: int
     kept: int = Field(description="Events in memory, for all readers together")
-    opened: int = Field(description="Streams, since the process began, as are the next ones")
-    refused: int = Field(description="Streams above a limit")
-    cut_off: int = Field(description="Readers that took nothing for too long")
-    told: int = Field(description="Events, each for each reader")
-    told_from_history: int = Field(description="Of those: read from the database")
+    opened: int = Field(description="Streams that were opened since the process started")
+    refused: int = Field(description="Streams that were refused above a limit, since the start")
+    cut_off: int = Field(description="Readers that were cut off because they took nothing, since the start")
+    told: int = Field(description="Events that were sent, counted for each reader, since the start")
+    told_from_history: int = Field(description="Those of them that were read from the database")
 
     @classmethod
     def from_streams(cls, streams: EventStreams) -> "StreamStatsResponse":

@@ -12,11 +12,11 @@ class EvidenceResponse(BaseModel):
 
     attempt: int
     taken_at: datetime
-    url: str = Field(description="Scheme, host and path")
+    url: str = Field(description="Address of the page: scheme, host and path")
     title: str
     test_ids: list[str] = Field(description="`data-testid` of the visible elements")
     console: list[str] = Field(description="The last errors of the page's console")
-    screenshot: str | None = Field(description="Where it is; null when none could be taken")
+    screenshot: str | None = Field(description="Path of the screenshot; null when none could be taken")
 
     @classmethod
     def from_row(cls, row: Evidence, *, has_screenshot: bool) -> "EvidenceResponse":

@@ -51,12 +51,14 @@ class LoopLagHealth(BaseModel):
 
 class ReadinessResponse(BaseModel):
     ready: bool
-    reasons: list[str] = Field(description="why it is not ready; empty when it is")
+    reasons: list[str] = Field(description="Reasons why the process is not ready; empty when it is")
     database: bool
-    queue: bool | None = Field(description="sessions come in; null in a process without workers")
+    queue: bool | None = Field(
+        description="Whether the queue delivers sessions; null in a process without workers"
+    )
     workers: list[WorkerHealth]
     running_profiles: int
     max_concurrent_profiles: int
     event_loop: LoopLagHealth
-    gologin_breaker: BreakerResponse | None = Field(description="null when the database is gone")
+    gologin_breaker: BreakerResponse | None = Field(description="null when the database does not answer")
     alarms: list[AlarmResponse]

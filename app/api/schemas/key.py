@@ -30,20 +30,20 @@ class CreateKeyRequest(BaseModel):
     name: str = Field(
         min_length=1,
         max_length=100,
-        description="Whose key it is; shown in sessions and events, taken for good",
+        description="Name of the key's owner, shown in sessions and events. A name is never given again",
     )
-    scopes: set[Scope] = Field(min_length=1, description="`admin` may do all")
+    scopes: set[Scope] = Field(min_length=1, description="`admin` allows everything")
     api_apps: list[ApiAppName] = Field(
-        default=[], max_length=100, description="The OAuth apps it is for; none: all"
+        default=[], max_length=100, description="OAuth apps that the key is restricted to; empty: all"
     )
     account_patterns: list[AccountPattern] = Field(
         default=[],
         max_length=MAX_ACCOUNT_PATTERNS,
-        description="The accounts it is for: handles, with `*` for any characters; none: all",
+        description="Accounts that the key is restricted to: handles, with `*` for any characters; empty: all",
     )
     expires_at: Moment | None = Field(default=None, description="null: it does not expire")
     rate_limit_per_minute: int | None = Field(
-        default=None, ge=1, le=10_000, description="null: as the settings say"
+        default=None, ge=1, le=10_000, description="Requests in any minute; null: as the settings say"
     )
 
     def reach(self) -> AccessScope:
@@ -54,11 +54,14 @@ class RotateKeyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap: int = Field(
-        default=_DAY, ge=0, le=30 * _DAY, description="Seconds for which the old key works, too; 0: no more"
+        default=_DAY,
+        ge=0,
+        le=30 * _DAY,
+        description="Seconds for which the old key still works; 0: it ends at once",
     )
     force: bool = Field(
         default=False,
-        description="Also while the overlap of the last rotation is under way: the key that it replaced ends at once",
+        description="Rotate even during the overlap of the last rotation; the key that it replaced then ends at once",
     )
 
     @property
@@ -69,7 +72,7 @@ class RotateKeyRequest(BaseModel):
 class KeyListQuery(PageQuery):
     """Filters and page; what is left out does not matter."""
 
-    status: KeyStatus | None = Field(default=None, description="How it stands")
+    status: KeyStatus | None = Field(default=None, description="Status")
     text: str | None = Field(default=None, max_length=100, description="Part of the name, in any case")
 
     def filter(self) -> KeyFilter:
@@ -81,19 +84,21 @@ class KeyResponse(BaseModel):
 
     key_id: str
     name: str
-    prefix: str = Field(description="What the key begins with")
+    prefix: str = Field(description="Beginning of the key")
     status: KeyStatus
     scopes: list[str]
-    api_apps: list[str] = Field(description="The OAuth apps it is for; none: all")
-    account_patterns: list[str] = Field(description="The accounts it is for; none: all")
-    rate_limit_per_minute: int | None = Field(description="null: as the settings say")
-    previous_prefix: str | None = Field(description="Of the key that the last rotation replaced")
-    previous_expires_at: datetime | None = Field(description="Until then that one works, too")
+    api_apps: list[str] = Field(description="OAuth apps that the key is restricted to; empty: all")
+    account_patterns: list[str] = Field(description="Accounts that the key is restricted to; empty: all")
+    rate_limit_per_minute: int | None = Field(description="Requests in any minute; null: as the settings say")
+    previous_prefix: str | None = Field(description="Prefix of the key that the last rotation replaced")
+    previous_expires_at: datetime | None = Field(
+        description="End of the time in which the replaced key works"
+    )
     created_by: str
     created_at: datetime
     expires_at: datetime | None = Field(description="null: it does not expire")
     revoked_at: datetime | None
-    last_used_at: datetime | None = Field(description="Exact to a minute")
+    last_used_at: datetime | None = Field(description="Last use, exact to a minute")
 
     @classmethod
     def from_row(cls, row: ApiKey) -> "KeyResponse":
@@ -102,7 +107,7 @@ class KeyResponse(BaseModel):
 
 
 class MadeKeyResponse(KeyResponse):
-    key: str = Field(description="It cannot be shown again")
+    key: str = Field(description="The key; no other answer shows it")
 
     @classmethod
     def from_made(cls, made: MadeKey) -> "MadeKeyResponse":

@@ -17,7 +17,9 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    page: int = Field(default=1, ge=1, le=1_000_000, description="From 1; does not count with `cursor`")
+    page: int = Field(
+        default=1, ge=1, le=1_000_000, description="Number of the page, from 1; ignored with `cursor`"
+    )
     page_size: int = Field(default=50, ge=1, le=500, description="Rows on a page")
     cursor: str | None = Field(
         default=None,

@@ -21,8 +21,8 @@ class ProfileListQuery(PageQuery):
 
     account_id: AccountId | None = None
     api_app: str | None = Field(default=None, description="Name of an OAuth app")
-    is_active: bool | None = Field(default=None, description="Whether GoLogin still lists it")
-    in_use: bool | None = Field(default=None, description="Whether its browser runs for us")
+    is_active: bool | None = Field(default=None, description="Whether GoLogin still lists the profile")
+    in_use: bool | None = Field(default=None, description="Whether the service runs its browser")
     is_quarantined: bool | None = Field(default=None, description="Whether its browser could not be stopped")
     text: str | None = Field(
         default=None, max_length=200, description="Part of the name, the account or the id, in any case"
@@ -46,17 +46,21 @@ class ProfileResponse(BaseModel):
 
     profile_id: str
     profile_name: str
-    twitter_username: str | None = Field(description="Whose it is; lower case, without @")
-    api_app: str | None = Field(description="The one OAuth app it is for; null: any")
-    is_linked: bool = Field(description="Set by hand; else it follows from the rule of the settings")
-    is_active: bool = Field(description="GoLogin still lists it")
+    twitter_username: str | None = Field(
+        description="Account that the profile belongs to, in lower case and without @"
+    )
+    api_app: str | None = Field(description="OAuth app that the profile is for; null: any")
+    is_linked: bool = Field(
+        description="Whether the account is linked; otherwise it follows from the rule of the settings"
+    )
+    is_active: bool = Field(description="Whether GoLogin still lists the profile")
     in_use: bool
-    lease_owner: str | None = Field(description="machine:process that runs it")
+    lease_owner: str | None = Field(description="`machine:process` that runs the profile")
     lease_expires_at: datetime | None
     quarantined_at: datetime | None
     quarantine_reason: str | None
-    metadata: dict[str, Any] = Field(description="What else GoLogin says of it; never a proxy's password")
-    last_synced: datetime | None = Field(description="When a sync last changed it")
+    metadata: dict[str, Any] = Field(description="Other data of GoLogin; never a proxy's password")
+    last_synced: datetime | None = Field(description="Time of the last change by a sync")
     created_at: datetime
     updated_at: datetime
 
@@ -77,7 +81,9 @@ class LinkRequest(BaseModel):
 class SyncRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    allow_mass_removal: bool = Field(default=False, description="Go on even if most of the profiles are gone")
+    allow_mass_removal: bool = Field(
+        default=False, description="Mark profiles as gone even if most of them are"
+    )
 
 
 class SyncResponse(BaseModel):
@@ -90,8 +96,8 @@ class SyncResponse(BaseModel):
     seen: int
     created: int
     updated: int
-    returned: int = Field(description="Were gone and are listed again")
-    gone: int = Field(description="Marked inactive")
+    returned: int = Field(description="Inactive profiles that are listed again")
+    gone: int = Field(description="Profiles that were marked inactive")
     conflicts: int = Field(description="Accounts to which the rule gives several profiles")
     seconds: float | None
     error: str | None

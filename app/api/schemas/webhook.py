@@ -14,7 +14,7 @@ from app.services.shared.access import MAX_ACCOUNT_PATTERNS
 from app.services.webhooks.queries import WebhookView
 from app.services.webhooks.service import WebhookChange
 
-Url = Annotated[str, Field(min_length=1, max_length=2048, description="https; its host must be public")]
+Url = Annotated[str, Field(min_length=1, max_length=2048, description="https address with a public host")]
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f]*$", description="For people")]
 EventTypes = Annotated[
     list[Annotated[str, Field(pattern=r"^[a-z0-9_.*]{1,64}$"), AfterValidator(known_type)]],
@@ -48,9 +48,9 @@ class CreateWebhookRequest(BaseModel):
     url: Url
     name: Name = ""
     event_types: EventTypes = []
-    api_apps: ApiApps | None = Field(default=None, description="Left out: as the API key has it")
+    api_apps: ApiApps | None = Field(default=None, description="By default the restriction of the API key")
     account_patterns: AccountPatterns | None = Field(
-        default=None, description="Left out: as the API key has it"
+        default=None, description="By default the restriction of the API key"
     )
 
     def order(self) -> WebhookChange:
@@ -79,11 +79,14 @@ class RotateWebhookRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap_seconds: int = Field(
-        default=86_400, ge=0, le=604_800, description="So long deliveries are signed with the old secret, too"
+        default=86_400,
+        ge=0,
+        le=604_800,
+        description="Seconds for which deliveries are signed with the old secret as well",
     )
     force: bool = Field(
         default=False,
-        description="Also while the last rotation's overlap is under way: the secret that it replaced ends at once",
+        description="Rotate even during the last rotation's overlap; the secret that it replaced then ends at once",
     )
 
 
@@ -111,7 +114,7 @@ class ReplayWebhookRequest(BaseModel):
 
 
 class DeliveryListQuery(PageQuery):
-    status: DeliveryStatus | None = Field(default=None, description="How it stands")
+    status: DeliveryStatus | None = Field(default=None, description="Status")
 
 
 class WebhookResponse(BaseModel):
@@ -123,8 +126,12 @@ class WebhookResponse(BaseModel):
     account_patterns: list[str]
     status: WebhookStatus
     pause_reason: str | None
-    failing_since: datetime | None = Field(description="Null: the last delivery succeeded")
-    previous_secret_expires_at: datetime | None = Field(description="Until then two secrets are valid")
+    failing_since: datetime | None = Field(
+        description="Start of the failures; null: the last delivery succeeded"
+    )
+    previous_secret_expires_at: datetime | None = Field(
+        description="End of the time in which two secrets are valid"
+    )
     pending: int = Field(description="Deliveries that are taken up and not done; counted to 10,000")
     parked: int = Field(
         description="Deliveries that were given up; counted to 10,000. "
@@ -165,15 +172,17 @@ class RotatedWebhookResponse(BaseModel):
 
 
 class ReplayedWebhookResponse(BaseModel):
-    from_event_id: int | None = Field(description="The first event that is sent again; null: there is none")
-    status: WebhookStatus = Field(description="Of the webhook. Paused: nothing is sent until it is resumed")
+    from_event_id: int | None = Field(description="First event that is sent again; null: there is none")
+    status: WebhookStatus = Field(
+        description="Status of the webhook. `paused`: nothing is sent until it is resumed"
+    )
 
 
 class DeliveryAttemptResponse(BaseModel):
     started_at: datetime
     milliseconds: int
     status_code: int | None
-    error: str | None = Field(description="Why there is no status")
+    error: str | None = Field(description="Reason why there is no status")
     answer: str | None = Field(description="The first 2,048 characters of the body, secrets masked")
 
     @classmethod
@@ -201,9 +210,9 @@ class DeliveryResponse(BaseModel):
     event_type: str
     account_id: str | None
     status: DeliveryStatus
-    attempts: int = Field(description="Since it was taken up, resumed or replayed")
+    attempts: int = Field(description="Attempts since the delivery was created, resumed or replayed")
     next_attempt_at: datetime | None = Field(
-        description="Null: it is done, or an earlier one of its account is not"
+        description="Null: the delivery has ended, or an earlier one of its account has not"
     )
     created_at: datetime
     completed_at: datetime | None
@@ -224,4 +233,4 @@ class DeliveryResponse(BaseModel):
 
 
 class DeliveryDetailResponse(DeliveryResponse):
-    attempt_list: list[DeliveryAttemptResponse] = Field(description="All there were, the first one first")
+    attempt_list: list[DeliveryAttemptResponse] = Field(description="All attempts, oldest first")

@@ -22,6 +22,7 @@ from app.utils.exceptions.base import (
     DomainException,
     FailureKind,
     InfrastructureException,
+    exceptions_by_code,
 )
 from app.utils.exceptions.codes import ErrorCode
 from app.utils.exceptions.consent import (
@@ -225,4 +226,5 @@ __all__ = [
     "WebhookNotFoundException",
     "WebhookUrlRefusedException",
     "WorkerDiedException",
+    "exceptions_by_code",
 ]

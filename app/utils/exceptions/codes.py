@@ -10,23 +10,35 @@ class ErrorCode(DescribedEnum):
 
     ACCOUNT_LOCKED = (
         "ACCOUNT_LOCKED",
-        "The provider locked or suspended the account. A person must unlock it.",
+        (
+            "The provider locked or suspended the account, as its page or its API says. A person must "
+            "unlock it, then resume the session."
+        ),
     )
-    ACCOUNT_MISMATCH = "ACCOUNT_MISMATCH", "Another account is signed in in the profile. Nothing was stored."
+    ACCOUNT_MISMATCH = (
+        "ACCOUNT_MISMATCH",
+        (
+            "Another account is signed in in the profile. Nothing was stored. Sign in the account that the "
+            "message names."
+        ),
+    )
     APP_LIMITED = "APP_LIMITED", "The provider limits the app's request rate. Try again after `Retry-After`."
     APP_PAUSED = (
         "APP_PAUSED",
         (
             "The OAuth app is paused after repeated failures caused by the app. Correct its settings, then "
-            "resume it."
+            "`POST /apps/{api_app}/resume`."
         ),
     )
-    ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED", "The session's work was interrupted too often."
+    ATTEMPTS_EXHAUSTED = (
+        "ATTEMPTS_EXHAUSTED",
+        "The session's work was interrupted in each of its attempts. Retry the session.",
+    )
     ATTENTION_NOT_NEEDED = (
         "ATTENTION_NOT_NEEDED",
         "Only a session with the status `needs_attention` can be resumed.",
     )
-    AUTH_TIMEOUT = "AUTH_TIMEOUT", "The authorization passed a deadline while it waited or ran."
+    AUTH_TIMEOUT = "AUTH_TIMEOUT", "A deadline passed while the session waited or ran. Retry the session."
     BATCH_CANCELLED = "BATCH_CANCELLED", "The session's batch was cancelled."
     BATCH_EMPTY = "BATCH_EMPTY", "No row of the batch can become a session. The message has the first reason."
     BATCH_ENDED = "BATCH_ENDED", "The batch has ended already and cannot be cancelled."
@@ -38,8 +50,14 @@ class ErrorCode(DescribedEnum):
         ),
     )
     BATCH_NOT_FOUND = "BATCH_NOT_FOUND", "No batch has this id."
-    BATCH_STOPPED = "BATCH_STOPPED", "The session's batch was stopped. The batch has the reason."
-    BODY_TOO_LARGE = "BODY_TOO_LARGE", "The request body is larger than the limit."
+    BATCH_STOPPED = (
+        "BATCH_STOPPED",
+        "The session's batch was stopped. `GET /batches/{batch_id}` has the reason.",
+    )
+    BODY_TOO_LARGE = (
+        "BODY_TOO_LARGE",
+        "The request body is larger than 64 KiB; the body of a batch, than 4 MiB.",
+    )
     BROWSER_CONNECTION_FAILED = (
         "BROWSER_CONNECTION_FAILED",
         "The profile's browser does not answer on its port.",
@@ -56,7 +74,10 @@ class ErrorCode(DescribedEnum):
     )
     CONSENT_BUTTON_NOT_FOUND = (
         "CONSENT_BUTTON_NOT_FOUND",
-        "The consent button could not be pressed in time. The message says why.",
+        (
+            "The consent button could not be pressed in time. The message says why, and names an element "
+            "that covers the button."
+        ),
     )
     CONSENT_DECLINED = "CONSENT_DECLINED", "The consent was declined on the provider's page."
     CONSENT_PAGE_ERROR = (
@@ -68,10 +89,7 @@ class ErrorCode(DescribedEnum):
     )
     CONSENT_UNAVAILABLE = (
         "CONSENT_UNAVAILABLE",
-        (
-            "The provider ended the consent with `server_error` or `temporarily_unavailable`. The service "
-            "tries again."
-        ),
+        "The provider ended the consent with `server_error` or `temporarily_unavailable`.",
     )
     CREDITS_DEPLETED = (
         "CREDITS_DEPLETED",
@@ -79,22 +97,34 @@ class ErrorCode(DescribedEnum):
     )
     CROSS_ORIGIN_REFUSED = (
         "CROSS_ORIGIN_REFUSED",
-        "The page's origin may not send this request. See `CORS_ORIGINS`.",
+        (
+            "A browser asked whether a page of another origin may send this request, and it may not. See "
+            "`CORS_ORIGINS`."
+        ),
     )
     DATABASE_UNAVAILABLE = (
         "DATABASE_UNAVAILABLE",
-        "The database does not answer, is locked, or is full. Try again after `Retry-After`.",
+        (
+            "The database does not answer, is locked, or is full; the message says which. Nothing was lost."
+            " Try again after `Retry-After`."
+        ),
     )
     DECRYPTION_FAILED = (
         "DECRYPTION_FAILED",
-        "A stored secret cannot be decrypted with any of `ENCRYPTION_KEYS`.",
+        (
+            "A stored token or webhook secret cannot be decrypted with any of `ENCRYPTION_KEYS`. Put the "
+            "missing key back."
+        ),
     )
     DELIVERY_NOT_FOUND = (
         "DELIVERY_NOT_FOUND",
         "The webhook has no delivery with this id, or its retention time is over.",
     )
     FORBIDDEN = "FORBIDDEN", "The API key lacks the scope that the message names."
-    GOLOGIN_API_ERROR = "GOLOGIN_API_ERROR", "GoLogin refused a call, did not answer, or is not running."
+    GOLOGIN_API_ERROR = (
+        "GOLOGIN_API_ERROR",
+        "GoLogin refused a call, did not answer in time, or is not running. The message has its answer.",
+    )
     GOLOGIN_BREAKER_OPEN = (
         "GOLOGIN_BREAKER_OPEN",
         (
@@ -107,12 +137,18 @@ class ErrorCode(DescribedEnum):
         "HUMAN_CHECK_REQUIRED",
         "The provider shows a human check. A person must pass it in the profile.",
     )
-    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT", "This `Idempotency-Key` was sent before with another body."
+    IDEMPOTENCY_CONFLICT = (
+        "IDEMPOTENCY_CONFLICT",
+        "This `Idempotency-Key` was sent before with another body. Use a new key for a new request.",
+    )
     INTERNAL_ERROR = "INTERNAL_ERROR", "An unexpected error occurred. The log has it under the request id."
     INTERRUPTED = "INTERRUPTED", "The work was interrupted, and another process continues it."
     INVALID_CLIENT = (
         "INVALID_CLIENT",
-        "The provider refused the app. Check its client id and secret, and its access to the API.",
+        (
+            "The provider refused the app. Check its client id and secret, and its access to the API (X: "
+            "`client-not-enrolled`)."
+        ),
     )
     INVALID_CURSOR = (
         "INVALID_CURSOR",
@@ -120,13 +156,16 @@ class ErrorCode(DescribedEnum):
     )
     INVALID_GRANT = (
         "INVALID_GRANT",
-        "The provider refused the authorization code, the refresh token or the access token.",
+        (
+            "The provider refused the authorization code (reused, expired, or of another redirect URI), the"
+            " refresh token (spent or revoked), the access token, or a verifier or token of OAuth 1.0a."
+        ),
     )
     INVALID_REQUEST = (
         "INVALID_REQUEST",
         (
-            "The request is not valid. The message and `data.problems` name each field, its problem and the "
-            "allowed values."
+            "The request is not valid. The message and `data.problems` name each field, its problem and the"
+            " allowed values."
         ),
     )
     ISSUER_MISMATCH = (
@@ -139,7 +178,10 @@ class ErrorCode(DescribedEnum):
     KEY_ENDED = "KEY_ENDED", "The API key is expired or revoked and cannot be rotated. Create a new one."
     KEY_ESCALATION = (
         "KEY_ESCALATION",
-        "An API key cannot create or rotate a key with more rights or a longer life than its own.",
+        (
+            "An API key cannot create or rotate a key with more rights or a longer life than its own. The "
+            "message says what to reduce."
+        ),
     )
     KEY_NAME_TAKEN = "KEY_NAME_TAKEN", "An API key of this name exists or was revoked. Choose another name."
     KEY_NOT_FOUND = "KEY_NOT_FOUND", "No API key has this id, or the calling key does not manage it."
@@ -150,16 +192,28 @@ class ErrorCode(DescribedEnum):
         "The request is not valid HTTP, or repeats a header that must occur once.",
     )
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED", "The address does not accept this method."
-    NOTHING_TO_RETRY = "NOTHING_TO_RETRY", "No session of the batch can be tried again."
+    NOTHING_TO_RETRY = (
+        "NOTHING_TO_RETRY",
+        (
+            "No session of the batch can be tried again. Those that need attention are included on request "
+            "only."
+        ),
+    )
     NOT_CONSENT_PAGE = (
         "NOT_CONSENT_PAGE",
         (
-            "The browser shows another page than the provider's consent page. Nothing was pressed; a person "
-            "must look at it."
+            "The browser shows another page than the provider's consent page, such as new terms or a page "
+            "of the proxy's seller. The message names it. Nothing was pressed; a person must look at it."
         ),
     )
     NOT_FOUND = "NOT_FOUND", "No route has this address."
-    OUT_OF_REACH = "OUT_OF_REACH", "The API key is restricted to other apps or accounts."
+    OUT_OF_REACH = (
+        "OUT_OF_REACH",
+        (
+            "The API key is restricted to other apps or accounts. A row of a batch and a webhook can have "
+            "this code too."
+        ),
+    )
     PAGE_DIALOG = (
         "PAGE_DIALOG",
         "The page opened a dialog. It was dismissed, and a person must give this consent.",
@@ -173,17 +227,26 @@ class ErrorCode(DescribedEnum):
     )
     PROFILE_CONFLICT = (
         "PROFILE_CONFLICT",
-        "More than one profile belongs to the account in one app. Link one of them, or unlink the other.",
+        ("More than one profile belongs to the account in one app. Link one of them, or unlink the other."),
     )
     PROFILE_IN_USE = "PROFILE_IN_USE", "The profile is running already. Sessions wait until it stops."
     PROFILE_NETWORK_ERROR = (
         "PROFILE_NETWORK_ERROR",
-        "The profile's browser cannot reach the provider. Usually the profile's proxy is the cause.",
+        (
+            "The profile's browser cannot reach the provider. The message has Chromium's `ERR_…`. Usually "
+            "the profile's proxy is the cause. A refused certificate is not tried again."
+        ),
     )
-    PROFILE_NOT_FOUND = "PROFILE_NOT_FOUND", "No active profile belongs to the account, as of the last sync."
+    PROFILE_NOT_FOUND = (
+        "PROFILE_NOT_FOUND",
+        (
+            "No active profile belongs to the account, as of the last sync. Name or link a profile, then "
+            "start a sync."
+        ),
+    )
     PROFILE_QUARANTINED = (
         "PROFILE_QUARANTINED",
-        "The profile's browser could not be stopped. Close it, then release the profile.",
+        ("The profile's browser could not be stopped. Close it, then `POST /profiles/{profile_id}/release`."),
     )
     PROVIDER_RULES_INVALID = (
         "PROVIDER_RULES_INVALID",
@@ -193,23 +256,29 @@ class ErrorCode(DescribedEnum):
     REAUTHORIZATION_REQUIRED = (
         "REAUTHORIZATION_REQUIRED",
         (
-            "The account's token chain is broken. `data.session_id` is the session that repairs it, if one "
-            "is open."
+            "The account's token chain is broken, or its OAuth 1.0a token ended. `data.session_id` is the "
+            "session that repairs it, if one is open."
         ),
     )
     REFRESHED_JUST_NOW = (
         "REFRESHED_JUST_NOW",
-        "The account was refreshed less than `REFRESH_MIN_INTERVAL` ago.",
+        (
+            "The account was refreshed less than `REFRESH_MIN_INTERVAL` ago. It occurs as the reason of "
+            "`TOKEN_EXPIRED`."
+        ),
     )
     REFRESH_AMBIGUOUS = (
         "REFRESH_AMBIGUOUS",
-        "The answer to the account's last refresh was lost, so the refresh token may be spent.",
+        (
+            "The answer to the account's last refresh was lost, so its refresh token may be spent. The "
+            "service authorizes the account again."
+        ),
     )
     REFRESH_REFUSED = (
         "REFRESH_REFUSED",
         (
-            "The provider refused the account's refresh repeatedly for an unknown reason. Add the "
-            "provider's words to `errors` of `PROVIDERS_FILE`."
+            "The provider refused the account's refresh at least 5 times in a row, over a day, for an "
+            "unknown reason. Add the provider's words to `errors` of `PROVIDERS_FILE`."
         ),
     )
     REQUEST_TIMEOUT = (
@@ -226,7 +295,10 @@ class ErrorCode(DescribedEnum):
     )
     SCREENSHOT_NOT_FOUND = (
         "SCREENSHOT_NOT_FOUND",
-        "The session has no screenshot, or its retention time is over.",
+        (
+            "The session has no screenshot: the attempt failed outside of the browser, the page did not "
+            "answer, or the retention time is over."
+        ),
     )
     SERVICE_STOPPING = "SERVICE_STOPPING", "The service is stopping. The session continues after the restart."
     SESSION_ENDED = "SESSION_ENDED", "The session has ended already and cannot be cancelled."
@@ -243,12 +315,15 @@ class ErrorCode(DescribedEnum):
     SYNC_NOT_FOUND = "SYNC_NOT_FOUND", "No profile sync has this id."
     TOKEN_EXPIRED = (
         "TOKEN_EXPIRED",
-        "The token is expired and cannot be refreshed now. Try again, or authorize the account again.",
+        (
+            "The token is expired and cannot be refreshed now: try again. Without a refresh token: "
+            "authorize the account again."
+        ),
     )
     TOKEN_NOT_FOUND = "TOKEN_NOT_FOUND", "The account has no tokens for the app. Authorize it."
     TOKEN_NOT_REFRESHABLE = (
         "TOKEN_NOT_REFRESHABLE",
-        "An OAuth 1.0a token does not expire and cannot be refreshed.",
+        "An OAuth 1.0a token does not expire and cannot be refreshed. Use it as it is.",
     )
     TOKEN_REFUSED = (
         "TOKEN_REFUSED",
@@ -260,15 +335,24 @@ class ErrorCode(DescribedEnum):
     TOKEN_REVOKED = "TOKEN_REVOKED", "The token is being revoked. `POST /authorize` creates a new one."
     TOO_MANY_EXPORTS = (
         "TOO_MANY_EXPORTS",
-        "Too many exports of the key or the process are running. Try again after `Retry-After`.",
+        (
+            "`EVENT_EXPORTS` exports, or as many as one key may have, are running. Try again after "
+            "`Retry-After`."
+        ),
     )
     TOO_MANY_FAILED_AUTHENTICATIONS = (
         "TOO_MANY_FAILED_AUTHENTICATIONS",
-        "Too many requests without a valid API key came from this address. Try again after `Retry-After`.",
+        (
+            "Too many requests without a valid API key came from this address. Correct the key and try "
+            "again after `Retry-After`."
+        ),
     )
     TOO_MANY_STREAMS = (
         "TOO_MANY_STREAMS",
-        "Too many event streams of the key or the process are open. Try again after `Retry-After`.",
+        (
+            "`EVENT_STREAM_READERS` event streams, or as many as one key may have, are open. Try again "
+            "after `Retry-After`."
+        ),
     )
     TOO_MANY_WAITING = (
         "TOO_MANY_WAITING",
@@ -277,28 +361,49 @@ class ErrorCode(DescribedEnum):
     TOO_MANY_WEBHOOKS = "TOO_MANY_WEBHOOKS", "`WEBHOOK_MAX_ENDPOINTS` webhooks exist. Delete one."
     TRANSITION_REFUSED = (
         "TRANSITION_REFUSED",
-        "A session cannot change its status in this way. This is a defect of the service.",
+        "A session cannot change its status in this way. This is a defect of the service: report it.",
     )
     TWITTER_API_ERROR = "TWITTER_API_ERROR", "The provider's API refused a call or did not answer."
-    UNAUTHORIZED = "UNAUTHORIZED", "The request has no valid API key."
+    UNAUTHORIZED = (
+        "UNAUTHORIZED",
+        (
+            "The request has no valid API key. The message says so when a complete key is expired, revoked "
+            "or replaced."
+        ),
+    )
     UNKNOWN_API_APP = (
         "UNKNOWN_API_APP",
         "The app is not in `OAUTH_APPS`. The message lists the configured apps.",
     )
     UNKNOWN_EVENT_ID = (
         "UNKNOWN_EVENT_ID",
-        "The stream never sent this `Last-Event-ID`, or the database was restored since. Connect without one.",
+        (
+            "The stream never sent this `Last-Event-ID`, or the database was restored since. Connect "
+            "without one."
+        ),
     )
     UNKNOWN_PAGE = (
         "UNKNOWN_PAGE",
-        "The page shows nothing that the provider's rules know. Nothing was pressed.",
+        "The page shows nothing that the provider's rules know. No consent was pressed.",
     )
     UNKNOWN_PROFILE = "UNKNOWN_PROFILE", "No profile has this id, as of the last sync."
-    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE", "The body's content type is not accepted here."
+    UNSUPPORTED_MEDIA_TYPE = (
+        "UNSUPPORTED_MEDIA_TYPE",
+        "The body's content type is not `application/json`; a batch may also be `text/csv`.",
+    )
     URI_TOO_LONG = "URI_TOO_LONG", "The request's address is longer than 8 KiB."
-    WEBHOOK_NOT_FOUND = "WEBHOOK_NOT_FOUND", "No webhook has this id, or it reaches further than the API key."
+    WEBHOOK_NOT_FOUND = (
+        "WEBHOOK_NOT_FOUND",
+        "No webhook has this id, or the webhook covers more apps or accounts than the API key.",
+    )
     WEBHOOK_URL_REFUSED = (
         "WEBHOOK_URL_REFUSED",
-        "The webhook's URL is not allowed or its host is not public. The message says why.",
+        (
+            "The webhook's URL is not https, has credentials or a fragment, or its host is not found or not"
+            " public. The message says which."
+        ),
     )
-    WORKER_DIED = "WORKER_DIED", "A worker ended with an error. The log line `worker.died` says why."
+    WORKER_DIED = (
+        "WORKER_DIED",
+        "A worker ended with an error, and so did the process. The log line `worker.died` says why.",
+    )
