@@ -15,6 +15,7 @@ from app.services.batches.creation import BatchCommand
 from app.services.batches.rows import RowDefaults
 from app.services.batches.service import PlacedBatch
 from app.services.keys.service import COMMAND_LINE
+from app.services.shared.paging import PageRequest
 from app.services.workers.base import WorkerGroup
 from app.utils.logger import setup_logging
 
@@ -73,10 +74,11 @@ class LocalBatches:
         page, total = 1, 1
         while (page - 1) * _PAGE < total:
             async with self._context.database.reading() as db:
-                rows, total = await queries.page_of_results(
-                    db, batch_id, page=page, page_size=_PAGE, caller=COMMAND_LINE
+                results = await queries.fetch_results(
+                    db, batch_id, PageRequest(page, _PAGE), caller=COMMAND_LINE
                 )
-            for row in rows:
+            total = results.total.number
+            for row in results.rows:
                 yield BatchRow(**vars(row))
             page += 1
 

@@ -35,7 +35,7 @@ class LocalKeys:
     async def listed(self, status: KeyStatus | None) -> list[KeyResponse]:
         async with self._database.reading() as db:
             wanted = PageRequest(size=_ALL, sort="name")
-            page = await self._keys.page(db, KeyFilter(status=status), wanted, caller=COMMAND_LINE)
+            page = await self._keys.fetch_page(db, KeyFilter(status=status), wanted, caller=COMMAND_LINE)
         return [KeyResponse.from_row(row) for row in page.rows]
 
     async def rotate(self, name: str, *, overlap: int, force: bool = False) -> str:

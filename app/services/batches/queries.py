@@ -1,6 +1,5 @@
 """Batches as their callers see them; reads only."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, SessionStatus
 from app.services.keys.service import Caller
 from app.services.shared.access import EVERYTHING
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest, Total, fetch_page
 from app.utils.exceptions import BatchNotFoundException
 
 _ETA_OVER: Final = 100
@@ -57,15 +56,18 @@ async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> Batc
     return await _view(db, await _batch(db, batch_id, caller))
 
 
-async def page_of_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
+async def fetch_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
     """Return a page of the batches that the caller may see."""
-    return await page_of(db, select(Batch).where(seen_by(caller)), Batch, request)
+    return await fetch_page(db, select(Batch).where(seen_by(caller)), Batch, request)
 
 
-async def page_of_results(
-    db: AsyncSession, batch_id: str, *, page: int, page_size: int, caller: Caller
-) -> tuple[Sequence[RowResult], int]:
-    """Return a page of results in the order of the rows, and their number. Raises `BatchNotFoundException`."""
+async def fetch_results(
+    db: AsyncSession, batch_id: str, request: PageRequest, *, caller: Caller
+) -> Page[RowResult]:
+    """Return a page of results in the order of the rows. Raises `BatchNotFoundException`.
+
+    They are few, and the batch knows their number: no cursor and no count.
+    """
     batch = await _batch(db, batch_id, caller)
     query = (
         select(
@@ -81,10 +83,11 @@ async def page_of_results(
         .outerjoin(AuthorizationSession, AuthorizationSession.session_id == BatchRow.session_id)
         .where(BatchRow.batch_id == batch_id)
         .order_by(BatchRow.number)
-        .limit(page_size)
-        .offset((page - 1) * page_size)
+        .limit(request.size)
+        .offset((request.number - 1) * request.size)
     )
-    return [RowResult(*row) for row in await db.execute(query)], batch.accepted + batch.rejected
+    rows = [RowResult(*row) for row in await db.execute(query)]
+    return Page(rows, Total(batch.accepted + batch.rejected), request.number)
 
 
 async def _batch(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:

@@ -20,8 +20,9 @@ from app.services.events import recorder
 from app.services.keys.names import BOOTSTRAP_NAME, COMMAND_LINE_NAME, is_fit
 from app.services.keys.secrets import NO_HASH, hash_of, new_key, prefix_of
 from app.services.keys.status import KeyFilter, KeyStatus, is_to_come, status_of
+from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, MAX_ACCOUNT_PATTERNS, AccessScope
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest
 from app.utils.exceptions import (
     AuthenticationException,
     DatabaseUnavailableException,
@@ -141,12 +142,12 @@ class KeyService:
         _record(db, EventType.API_KEY_CREATED, row, caller, **granted)
         return MadeKey(row, SecretStr(key))
 
-    async def page(
-        self, db: AsyncSession, wanted: KeyFilter, request: PageRequest, *, caller: Caller
+    async def fetch_page(
+        self, db: AsyncSession, filters: KeyFilter, request: PageRequest, *, caller: Caller
     ) -> Page[ApiKey]:
         """Return a page of the keys that the caller manages."""
-        query = select(ApiKey).where(_managed_by(caller), wanted.condition())
-        return await page_of(db, query, ApiKey, request)
+        query = select(ApiKey).where(_managed_by(caller), filters.condition())
+        return await paging.fetch_page(db, query, ApiKey, request)
 
     async def get(self, db: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
         """Raises `KeyNotFoundException`."""

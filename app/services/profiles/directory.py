@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models import EventType, Profile
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
+from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, AccessScope
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest
 from app.utils.exceptions import (
     AppException,
     ProfileConflictException,
@@ -95,17 +96,17 @@ class ProfileDirectory:
             raise UnknownProfileException(profile_id)
         return profile
 
-    async def page(
+    async def fetch_page(
         self,
         db: AsyncSession,
-        wanted: ProfileFilter,
+        filters: ProfileFilter,
         request: PageRequest,
         *,
         reach: AccessScope = EVERYTHING,
     ) -> Page[Profile]:
         """`request.sort`: one of `SortField`."""
         query = select(Profile).where(_in(reach))
-        return await page_of(db, _filtered(query, wanted), Profile, request)
+        return await paging.fetch_page(db, _filtered(query, filters), Profile, request)
 
     async def link(
         self,
@@ -210,20 +211,20 @@ def _rank(profile: Profile) -> tuple[bool, bool]:
     return (not profile.is_linked, profile.api_app is None)
 
 
-def _filtered(query: Select[Any], wanted: ProfileFilter) -> Select[Any]:
+def _filtered(query: Select[Any], filters: ProfileFilter) -> Select[Any]:
     exact = {
-        Profile.twitter_username: wanted.account_id,
-        Profile.api_app: wanted.api_app,
-        Profile.is_active: wanted.is_active,
-        Profile.in_use: wanted.in_use,
+        Profile.twitter_username: filters.account_id,
+        Profile.api_app: filters.api_app,
+        Profile.is_active: filters.is_active,
+        Profile.in_use: filters.in_use,
     }
     for column, value in exact.items():
         if value is not None:
             query = query.where(column == value)
-    if wanted.is_quarantined is not None:
-        query = query.where(Profile.quarantined_at.is_not(None) == wanted.is_quarantined)
-    if wanted.text:
-        part = f"%{_escaped(wanted.text)}%"
+    if filters.is_quarantined is not None:
+        query = query.where(Profile.quarantined_at.is_not(None) == filters.is_quarantined)
+    if filters.text:
+        part = f"%{_escaped(filters.text)}%"
         columns = (Profile.profile_name, Profile.twitter_username, Profile.profile_id)
         query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
     return query

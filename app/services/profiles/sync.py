@@ -17,8 +17,9 @@ from app.database import Database, affected_rows, insert_or_update
 from app.models import EventType, Profile, ProfileSync, SyncStatus, utc_now
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
+from app.services.shared import paging
 from app.services.shared.isolation import isolate_rows
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest
 from app.utils.exceptions import (
     AppException,
     ErrorCode,
@@ -119,8 +120,8 @@ class ProfileSyncService:
             raise SyncNotFoundException(sync_id)
         return row
 
-    async def page(self, db: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
-        return await page_of(db, select(ProfileSync), ProfileSync, request)
+    async def fetch_page(self, db: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
+        return await paging.fetch_page(db, select(ProfileSync), ProfileSync, request)
 
     async def run(self) -> SyncResult:
         """The pass that was asked for, or a periodic one.

@@ -1,6 +1,7 @@
 """Filters that mean the same to the database and in memory, and lists that go to the end with bounded queries."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,8 +14,9 @@ from app.models import Event
 from app.services.events import order, queries
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
-from app.services.events.queries import Place
+from app.services.shared import paging
 from app.services.shared.access import AccessScope
+from app.services.shared.paging import PageRequest
 from tests.fixtures.events import add_events
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -86,7 +88,7 @@ async def test_a_filter_means_the_same_to_the_database_and_in_memory(database: D
 
 async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypatch: pytest.MonkeyPatch):
     """Also when many happened at the same time, and one query looks at a few events only."""
-    monkeypatch.setattr(queries, "_SCAN_LIMIT", 20)
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 20)
     monkeypatch.setattr(queries, "_EXPORT_PAGE", 9)
     dice = random.Random(3)
     await add_events(database, *(any_event(dice) for _ in range(250)))
@@ -96,25 +98,26 @@ async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypat
         latest_first = sorted(events, key=lambda event: (event.occurred_at, event.id), reverse=True)
         expected = [event.id for event in latest_first if wanted.matches(event)]
         found: list[int] = []
-        place: Place | None = None
+        request = PageRequest(size=7)
         while True:
             async with database.reading() as db:
-                part = await queries.rows_before(db, wanted, place, limit=7)
-            found += [event.id for event in part.rows]
-            if (place := part.next) is None:
+                page = await queries.fetch_page(db, wanted, request)
+            found += [event.id for event in page.rows]
+            if page.end is None:
                 break
+            request = replace(request, after=page.end)
         assert found == expected, wanted
         exported = [event.id async for rows in queries.export(database, wanted) for event in rows]
         assert exported == expected, wanted
         if not wanted.rest():
             async with database.reading() as db:
-                second = await queries.page(db, wanted, page=2, page_size=7)
+                second = await queries.fetch_page(db, wanted, PageRequest(number=2, size=7))
             assert [event.id for event in second.rows] == expected[7:14]
 
 
 async def test_events_are_counted_up_to_a_limit(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(queries, "COUNT_LIMIT", 10)
-    monkeypatch.setattr(queries, "_SCAN_LIMIT", 12)
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 12)
     rows = [{"actor": "a" if number < 11 else "b"} for number in range(20)]
     await add_events(database, *rows)
     async with database.reading() as db:
@@ -147,7 +150,7 @@ async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
     for size in (1, 500):
         async with database.reading() as db:
             statements.clear()
-            await queries.page(db, EventFilter(text="alice"), page=1, page_size=size)
+            await queries.fetch_page(db, EventFilter(text="alice"), PageRequest(size=size))
             await queries.count(db, EventFilter(text="alice"))
             costs.add(len([each for each in statements if each.startswith("SELECT")]))
     assert costs == {4}

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, delete, event, select, true
 from app.database import Database
 from app.models import AuthorizationSession, SessionStatus
 from app.services.shared import paging
-from app.services.shared.paging import Page, PageRequest, Total, page_of
+from app.services.shared.paging import Page, PageRequest, Total, fetch_page
 from tests.fixtures.factories import new_profile, new_session
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -48,9 +48,9 @@ async def page(
 ) -> Page[AuthorizationSession]:
     """`rest`: conditions that no index serves."""
     row = AuthorizationSession
-    within = select(row)
+    indexed = select(row)
     async with database.reading() as db:
-        return await page_of(db, within.where(*rest), row, wanted, within=within if rest else None)
+        return await fetch_page(db, indexed.where(*rest), row, wanted, indexed=indexed if rest else None)
 
 
 async def walk(
