@@ -20,6 +20,8 @@ class ExportLimits:
     exports_per_key: int
     lifetime: float
     """Seconds, then it is broken off."""
+    page_size: int = queries.EXPORT_PAGE_SIZE
+    """Events of one part."""
 
 
 class ExportBrokenOff(Exception):
@@ -35,7 +37,7 @@ class EventExports:
 
     def __init__(self, *, database: Database, limits: ExportLimits) -> None:
         self._database = database
-        self._limits = limits
+        self.limits = limits
         self.running: list[str] = []
         """The names of their keys."""
 
@@ -53,8 +55,8 @@ class EventExports:
         self, wanted: EventFilter, may_read: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[Sequence[Event]]:
         """All that are wanted, the latest first. Raises `ExportBrokenOff`; `may_read` is asked before each part."""
-        ends_at = monotonic() + self._limits.lifetime
-        async for part in queries.export(self._database, wanted):
+        ends_at = monotonic() + self.limits.lifetime
+        async for part in queries.export(self._database, wanted, page_size=self.limits.page_size):
             if monotonic() >= ends_at:
                 raise ExportBrokenOff("lifetime")
             if not await may_read():
@@ -63,8 +65,8 @@ class EventExports:
 
     def _check_limits(self, key_name: str) -> None:
         for whose, number, limit in (
-            ("This API key", self.running.count(key_name), self._limits.exports_per_key),
-            ("The service", len(self.running), self._limits.exports),
+            ("This API key", self.running.count(key_name), self.limits.exports_per_key),
+            ("The service", len(self.running), self.limits.exports),
         ):
             if number >= limit:
                 raise TooManyExportsException(whose, limit)

@@ -11,38 +11,60 @@ from app.database import Database
 from app.models import Event
 from app.services.events.filters import EventFilter
 from app.services.shared import paging
-from app.services.shared.paging import Page, PageRequest, Total
+from app.services.shared.paging import SCAN_LIMIT, Page, PageRequest, Total
 
 COUNT_LIMIT: Final = 10_000
 """Events are counted up to here, and pages end with that of the last one counted."""
-_EXPORT_PAGE: Final = 1_000
+EXPORT_PAGE_SIZE: Final = 1_000
 _LATEST_FIRST: Final[dict[str, Any]] = {"sort": "occurred_at", "descending": True}
 
 
-async def fetch_page(db: AsyncSession, filters: EventFilter, request: PageRequest) -> Page[Event]:
+async def fetch_page(
+    db: AsyncSession, filters: EventFilter, request: PageRequest, *, scan_limit: int = SCAN_LIMIT
+) -> Page[Event]:
     """Return a page without its total, which `count` returns: new events change it. Two queries at most."""
     query, indexed = _select(filters)
-    request = replace(request, **_LATEST_FIRST)
     return await paging.fetch_page(
-        db, query, Event, request, indexed=indexed, index_has_id=False, is_counted=False
+        db,
+        query,
+        Event,
+        replace(request, **_LATEST_FIRST),
+        indexed=indexed,
+        index_has_id=False,
+        scan_limit=scan_limit,
+        count_limit=None,
     )
 
 
-async def count(db: AsyncSession, filters: EventFilter) -> Total:
-    """Count events up to `COUNT_LIMIT`, among those that one query looks at. Two queries at most."""
+async def count(
+    db: AsyncSession, filters: EventFilter, *, limit: int = COUNT_LIMIT, scan_limit: int = SCAN_LIMIT
+) -> Total:
+    """Count events up to `limit`, among those that one query looks at. Two queries at most."""
     query, indexed = _select(filters)
-    request = PageRequest(**_LATEST_FIRST)
     return await paging.count_rows(
-        db, query, Event, request, limit=COUNT_LIMIT, indexed=indexed, index_has_id=False
+        db,
+        query,
+        Event,
+        PageRequest(**_LATEST_FIRST),
+        limit=limit,
+        indexed=indexed,
+        index_has_id=False,
+        scan_limit=scan_limit,
     )
 
 
-async def export(database: Database, filters: EventFilter) -> AsyncIterator[Sequence[Event]]:
+async def export(
+    database: Database,
+    filters: EventFilter,
+    *,
+    page_size: int = EXPORT_PAGE_SIZE,
+    scan_limit: int = SCAN_LIMIT,
+) -> AsyncIterator[Sequence[Event]]:
     """All of them, the latest first, in parts that fit into memory; no transaction is open between two."""
-    request = PageRequest(size=_EXPORT_PAGE)
+    request = PageRequest(size=page_size)
     while True:
         async with database.reading() as db:
-            page = await fetch_page(db, filters, request)
+            page = await fetch_page(db, filters, request, scan_limit=scan_limit)
         yield page.rows
         if page.end is None:
             return

@@ -75,30 +75,34 @@ async def fetch_page(
     *,
     indexed: Select[M] | None = None,
     index_has_id: bool = True,
-    is_counted: bool = True,
+    scan_limit: int = SCAN_LIMIT,
+    count_limit: int | None = COUNT_LIMIT,
 ) -> Page[M]:
     """Return one page of a query for rows of `model`: sorted, those without a value last, equal ones by their ids.
 
     `indexed`: the query with only those of its conditions that an index serves in this order, of a column that always
-    has a value. Then no more than `SCAN_LIMIT` of its rows are looked at, from where the page begins. `index_has_id`:
+    has a value. Then no more than `scan_limit` of its rows are looked at, from where the page begins. `index_has_id`:
     False when the index ends with the sorted column; rows that are equal to the last one of a scan are then part of it.
+    `count_limit`: None when the rows are not counted.
     Two statements; with `after`, or not counted, one; with `indexed` one more.
     """
     order = _SortOrder(model, request)
     after, size = request.after, request.size
     if after is not None:
         query = query.where(order.follows(after))
-    end = None if indexed is None else await order.find_scan_end(db, indexed, after, has_id=index_has_id)
+    end = None
+    if indexed is not None:
+        end = await order.find_scan_end(db, indexed, after, limit=scan_limit, has_id=index_has_id)
     if end is not None:
         query = query.where(order.is_up_to(end))
     number, total = (request.number, NOT_COUNTED) if after is None else (after.page + 1, after.total)
-    if is_counted and after is None:
-        total = await _count_up_to(db, query, COUNT_LIMIT, is_all=end is None)
+    if after is None and count_limit is not None:
+        total = await _count_up_to(db, query, count_limit, is_all=end is None)
     page = query.order_by(*order.columns).limit(size + 1)
     found = (await db.scalars(page.offset((number - 1) * size) if after is None else page)).all()
     rows = found[:size]
     if len(found) > size:
-        end = order.position_of(rows[-1])
+        end = order.read_position(rows[-1])
     return Page(rows, total, number, None if end is None else replace(end, page=number, total=total))
 
 
@@ -111,13 +115,16 @@ async def count_rows(
     limit: int,
     indexed: Select[M] | None = None,
     index_has_id: bool = True,
+    scan_limit: int = SCAN_LIMIT,
 ) -> Total:
     """Return the total of a list up to `limit`, among the rows that its first page looks at; see `fetch_page`.
 
     One statement; with `indexed` two.
     """
     order = _SortOrder(model, request)
-    end = None if indexed is None else await order.find_scan_end(db, indexed, None, has_id=index_has_id)
+    end = None
+    if indexed is not None:
+        end = await order.find_scan_end(db, indexed, None, limit=scan_limit, has_id=index_has_id)
     if end is not None:
         query = query.where(order.is_up_to(end))
     return await _count_up_to(db, query, limit, is_all=end is None)
@@ -159,23 +166,23 @@ class _SortOrder:
             return self._compare(self._value(position), self._column, or_equal=True)
         return self._compare(self._values(position), tuple_(self._column, self._id), or_equal=True)
 
-    def position_of(self, row: Any) -> Position:
+    def read_position(self, row: Any) -> Position:
         value = getattr(row, self._name)
         return Position(value.isoformat() if isinstance(value, datetime) else value, row.id)
 
     async def find_scan_end(
-        self, db: AsyncSession, indexed: Select[Any], after: Position | None, *, has_id: bool
+        self, db: AsyncSession, indexed: Select[Any], after: Position | None, *, limit: int, has_id: bool
     ) -> Position | None:
-        """Return the row at which a look at `SCAN_LIMIT` rows ends; None: there are not so many."""
+        """Return the row at which a look at `limit` rows ends; None: there are not so many."""
         if after is not None:
             indexed = indexed.where(self.follows(after))
-        columns, offset = (self._column, self._id), SCAN_LIMIT - 1
+        columns, offset = (self._column, self._id), limit - 1
         if not has_id:
             # Not the ids: for them PostgreSQL would read each row, and sort.
-            columns, offset = (self._column, literal_column(str(_BELOW_ALL_IDS)).label("id")), SCAN_LIMIT
+            columns, offset = (self._column, literal_column(str(_BELOW_ALL_IDS)).label("id")), limit
         rows = indexed.with_only_columns(*columns).order_by(*(self.columns if has_id else self.columns[:1]))
         row = (await db.execute(rows.offset(offset).limit(1))).first()
-        return None if row is None else self.position_of(row)
+        return None if row is None else self.read_position(row)
 
     def _value(self, position: Position) -> Any:
         is_time = isinstance(self._column.type, UtcDateTime)

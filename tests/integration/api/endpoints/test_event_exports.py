@@ -5,13 +5,13 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from app.config import Settings
 from app.context import Context
-from app.services.events import queries
 from app.services.keys.service import COMMAND_LINE, Scope
 from app.utils.foreign_text import restored
 from tests.fixtures.api import API_KEY, NO_PLACE, OpenApi, refused
@@ -45,18 +45,15 @@ async def filled(settings: Settings) -> AsyncIterator[tuple[Served, Context]]:
     """A service with more events than the kernel keeps for a client that takes none."""
     async with served(settings) as service:
         context: Context = service.app.state.context
+        exports = context.events.exports
+        exports.limits = replace(exports.limits, page_size=100)
         await add_events(context.database, *({"data": {"padding": "x" * 10_000}} for _ in range(1_500)))
         yield service, context
         await eventually(lambda: not context.events.exports.running)
 
 
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "_EXPORT_PAGE", 100)
-
-
 async def test_an_export_is_broken_off_when_its_key_is_revoked(
-    make_settings: MakeSettings, sqlite_url: str, small_parts: None, caplog: pytest.LogCaptureFixture
+    make_settings: MakeSettings, sqlite_url: str, caplog: pytest.LogCaptureFixture
 ):
     async with (
         filled(make_settings(database_url=sqlite_url, **ALONE)) as (service, context),
@@ -81,7 +78,7 @@ async def test_an_export_is_broken_off_when_its_key_is_revoked(
 
 
 async def test_an_export_that_nobody_takes_is_cut_off(
-    make_settings: MakeSettings, sqlite_url: str, small_parts: None, caplog: pytest.LogCaptureFixture
+    make_settings: MakeSettings, sqlite_url: str, caplog: pytest.LogCaptureFixture
 ):
     settings = make_settings(database_url=sqlite_url, client_stall_timeout=0.5, **ALONE)
     async with filled(settings) as (service, context):

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from app.database import Database
-from app.services.events import queries
 from app.services.events.exports import EventExports, ExportBrokenOff, ExportLimits
 from app.services.events.filters import EventFilter
 from app.utils.exceptions import TooManyExportsException
@@ -31,7 +30,6 @@ async def test_exports_are_limited_by_process_and_key(sqlite_url: str):
 async def test_an_export_is_broken_off_between_two_parts(
     database: Database, monkeypatch: pytest.MonkeyPatch, reason: str
 ):
-    monkeypatch.setattr(queries, "_EXPORT_PAGE", 2)
     await add_events(database, *({} for _ in range(7)))
     clock, told, asked = [0.0], 0, 0
     monkeypatch.setattr("app.services.events.exports.monotonic", lambda: clock[0])
@@ -42,7 +40,7 @@ async def test_an_export_is_broken_off_between_two_parts(
         return reason != "access" or told < 4
 
     with pytest.raises(ExportBrokenOff, match=reason):
-        async for part in exports_of(database).parts(EventFilter(), may_read):
+        async for part in exports_of(database, page_size=2).parts(EventFilter(), may_read):
             told += len(part)
             if reason == "lifetime" and told == 4:
                 clock[0] = 60

@@ -14,7 +14,6 @@ from app.models import Event
 from app.services.events import order, queries
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
-from app.services.shared import paging
 from app.services.shared.access import AccessScope
 from app.services.shared.paging import PageRequest
 from tests.fixtures.events import add_events
@@ -86,10 +85,8 @@ async def test_a_filter_means_the_same_to_the_database_and_in_memory(database: D
     assert found_any > 60
 
 
-async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypatch: pytest.MonkeyPatch):
+async def test_pages_and_cursors_find_all_in_order(database: Database):
     """Also when many happened at the same time, and one query looks at a few events only."""
-    monkeypatch.setattr(paging, "SCAN_LIMIT", 20)
-    monkeypatch.setattr(queries, "_EXPORT_PAGE", 9)
     dice = random.Random(3)
     await add_events(database, *(any_event(dice) for _ in range(250)))
     async with database.reading() as db:
@@ -101,13 +98,14 @@ async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypat
         request = PageRequest(size=7)
         while True:
             async with database.reading() as db:
-                page = await queries.fetch_page(db, wanted, request)
+                page = await queries.fetch_page(db, wanted, request, scan_limit=20)
             found += [event.id for event in page.rows]
             if page.end is None:
                 break
             request = replace(request, after=page.end)
         assert found == expected, wanted
-        exported = [event.id async for rows in queries.export(database, wanted) for event in rows]
+        pages = queries.export(database, wanted, page_size=9, scan_limit=20)
+        exported = [event.id async for rows in pages for event in rows]
         assert exported == expected, wanted
         if not wanted.rest():
             async with database.reading() as db:
@@ -115,14 +113,12 @@ async def test_pages_and_cursors_find_all_in_order(database: Database, monkeypat
             assert [event.id for event in second.rows] == expected[7:14]
 
 
-async def test_events_are_counted_up_to_a_limit(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(queries, "COUNT_LIMIT", 10)
-    monkeypatch.setattr(paging, "SCAN_LIMIT", 12)
+async def test_events_are_counted_up_to_a_limit(database: Database):
     rows = [{"actor": "a" if number < 11 else "b"} for number in range(20)]
     await add_events(database, *rows)
     async with database.reading() as db:
         counts = [
-            await queries.count(db, wanted)
+            await queries.count(db, wanted, limit=10, scan_limit=12)
             for wanted in (
                 EventFilter(),
                 EventFilter(actor="a"),

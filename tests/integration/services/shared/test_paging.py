@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, delete, event, select, true
 
 from app.database import Database
 from app.models import AuthorizationSession, SessionStatus
-from app.services.shared import paging
 from app.services.shared.paging import Page, PageRequest, Total, fetch_page
 from tests.fixtures.factories import new_profile, new_session
 
@@ -44,21 +43,23 @@ async def add_some(database: Database, chance: random.Random, count: int) -> Non
 
 
 async def page(
-    database: Database, wanted: PageRequest, *rest: ColumnElement[bool]
+    database: Database, wanted: PageRequest, *rest: ColumnElement[bool], **limits: int
 ) -> Page[AuthorizationSession]:
     """`rest`: conditions that no index serves."""
     row = AuthorizationSession
     indexed = select(row)
     async with database.reading() as db:
-        return await fetch_page(db, indexed.where(*rest), row, wanted, indexed=indexed if rest else None)
+        return await fetch_page(
+            db, indexed.where(*rest), row, wanted, indexed=indexed if rest else None, **limits
+        )
 
 
 async def walk(
-    database: Database, first: PageRequest, *rest: ColumnElement[bool]
+    database: Database, first: PageRequest, *rest: ColumnElement[bool], **limits: int
 ) -> AsyncIterator[Page[AuthorizationSession]]:
     wanted = first
     while True:
-        found = await page(database, wanted, *rest)
+        found = await page(database, wanted, *rest, **limits)
         yield found
         if found.end is None:
             return
@@ -133,14 +134,13 @@ async def test_a_page_costs_two_statements_and_one_behind_a_cursor(database: Dat
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 7, 8, 39, 40, 41])
 async def test_what_no_index_finds_is_found_a_few_rows_at_a_time(
-    database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch, descending: bool, limit: int
+    database: Database, chance: random.Random, descending: bool, limit: int
 ):
-    monkeypatch.setattr(paging, "SCAN_LIMIT", limit)
     wanted = PageRequest(sort="created_at", descending=descending, size=5)
     everything = (await page(database, replace(wanted, size=500))).rows
     for priority in (0, 3):  # 3: none has it
         condition = AuthorizationSession.priority == priority
-        pages = [found async for found in walk(database, wanted, condition)]
+        pages = [found async for found in walk(database, wanted, condition, scan_limit=limit)]
         seen = [row for found in pages for row in found.rows]
         assert ids(seen) == [row.session_id for row in everything if row.priority == priority]
         looked_at = everything[:limit]
@@ -149,20 +149,14 @@ async def test_what_no_index_finds_is_found_a_few_rows_at_a_time(
         assert len(pages) <= 40 / limit + 40 / 5 + 1
 
 
-async def test_rows_beyond_those_that_are_looked_at_are_not_read(
-    database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
-    first = await page(database, PageRequest(sort="created_at", size=500), true())
+async def test_rows_beyond_those_that_are_looked_at_are_not_read(database: Database, chance: random.Random):
+    first = await page(database, PageRequest(sort="created_at", size=500), true(), scan_limit=10)
     assert (len(first.rows), first.total) == (10, Total(10, is_exact=False))
 
 
-async def test_rows_are_counted_up_to_a_limit(
-    database: Database, chance: random.Random, monkeypatch: pytest.MonkeyPatch
-):
+async def test_rows_are_counted_up_to_a_limit(database: Database, chance: random.Random):
     for limit, total in ((39, Total(39, is_exact=False)), (40, Total(40)), (41, Total(40))):
-        monkeypatch.setattr(paging, "COUNT_LIMIT", limit)
-        found = await page(database, PageRequest(size=5))
+        found = await page(database, PageRequest(size=5), count_limit=limit)
         assert found.total == total
         assert found.end is not None
         assert found.end.total == total
