@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Select, select, true
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
@@ -42,7 +42,13 @@ async def fetch_page(
 ) -> Page[Credential]:
     """`request.sort`: one of `SortField`."""
     query = select(Credential).where(_in(reach))
-    return await paging.fetch_page(db, _filtered(query, filters), Credential, request)
+    if filters.api_app is not None:
+        query = query.where(Credential.api_app == filters.api_app)
+    if filters.status is not None:
+        query = query.where(Credential.status == filters.status)
+    if filters.text:
+        query = query.where(Credential.account_id.contains(filters.text.lower(), autoescape=True))
+    return await paging.fetch_page(db, query, Credential, request)
 
 
 def _in(reach: AccessScope) -> ColumnElement[bool]:
@@ -62,13 +68,3 @@ async def batches(
             return
         yield rows
         last = rows[-1].id
-
-
-def _filtered(query: Select[Any], filters: AccountFilter) -> Select[Any]:
-    if filters.api_app is not None:
-        query = query.where(Credential.api_app == filters.api_app)
-    if filters.status is not None:
-        query = query.where(Credential.status == filters.status)
-    if filters.text:
-        query = query.where(Credential.account_id.contains(filters.text.lower(), autoescape=True))
-    return query

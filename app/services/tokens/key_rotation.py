@@ -8,9 +8,9 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Table, bindparam, func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
@@ -124,17 +124,13 @@ async def _record(database: Database, report: RotationReport, actor: str) -> Non
         )
 
 
-def _unchanged(table: Table) -> list[ColumnElement[bool]]:
-    return [table.c[name].is_not_distinct_from(bindparam(f"old_{name}")) for name in TOKEN_COLUMNS]
-
-
-def _replacement(table: Table) -> Any:
-    """Return the UPDATE of a row that still has the old values: newer tokens stay. `updated_at` is the token's."""
-    return (
-        table.update()
-        .where(table.c.id == bindparam("row_id"), *_unchanged(table))
-        .values(**{name: bindparam(name) for name in TOKEN_COLUMNS}, updated_at=table.c.updated_at)
+_TABLE: Final = Credential.metadata.tables[Credential.__tablename__]
+_REPLACE: Final = (
+    _TABLE.update()
+    .where(
+        _TABLE.c.id == bindparam("row_id"),
+        *(_TABLE.c[name].is_not_distinct_from(bindparam(f"old_{name}")) for name in TOKEN_COLUMNS),
     )
-
-
-_REPLACE: Final = _replacement(Credential.metadata.tables[Credential.__tablename__])
+    .values(**{name: bindparam(name) for name in TOKEN_COLUMNS}, updated_at=_TABLE.c.updated_at)
+)
+"""The UPDATE of a row that still has the old values: newer tokens stay. `updated_at` is the token's."""
