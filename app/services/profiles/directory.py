@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Select, or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -106,7 +106,22 @@ class ProfileDirectory:
     ) -> Page[Profile]:
         """`request.sort`: one of `SortField`."""
         query = select(Profile).where(_in(reach))
-        return await paging.fetch_page(db, _filtered(query, filters), Profile, request)
+        exact = {
+            Profile.twitter_username: filters.account_id,
+            Profile.api_app: filters.api_app,
+            Profile.is_active: filters.is_active,
+            Profile.in_use: filters.in_use,
+        }
+        for column, value in exact.items():
+            if value is not None:
+                query = query.where(column == value)
+        if filters.is_quarantined is not None:
+            query = query.where(Profile.quarantined_at.is_not(None) == filters.is_quarantined)
+        if filters.text:
+            part = f"%{_escaped(filters.text)}%"
+            columns = (Profile.profile_name, Profile.twitter_username, Profile.profile_id)
+            query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
+        return await paging.fetch_page(db, query, Profile, request)
 
     async def link(
         self,
@@ -209,25 +224,6 @@ def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:
 
 def _rank(profile: Profile) -> tuple[bool, bool]:
     return (not profile.is_linked, profile.api_app is None)
-
-
-def _filtered(query: Select[Any], filters: ProfileFilter) -> Select[Any]:
-    exact = {
-        Profile.twitter_username: filters.account_id,
-        Profile.api_app: filters.api_app,
-        Profile.is_active: filters.is_active,
-        Profile.in_use: filters.in_use,
-    }
-    for column, value in exact.items():
-        if value is not None:
-            query = query.where(column == value)
-    if filters.is_quarantined is not None:
-        query = query.where(Profile.quarantined_at.is_not(None) == filters.is_quarantined)
-    if filters.text:
-        part = f"%{_escaped(filters.text)}%"
-        columns = (Profile.profile_name, Profile.twitter_username, Profile.profile_id)
-        query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
-    return query
 
 
 def _escaped(text: str) -> str:
