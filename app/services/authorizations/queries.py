@@ -41,7 +41,11 @@ async def fetch_page(
     conditions, rest = _conditions(filters)
     if reach != EVERYTHING:
         rest = [*rest, reach.condition(row.twitter_username, row.api_app)]
-    indexed = select(row).where(*conditions, *_times(filters))
+    if filters.since is not None:
+        conditions.append(row.created_at >= filters.since)
+    if filters.until is not None:
+        conditions.append(row.created_at < filters.until)
+    indexed = select(row).where(*conditions)
     request = replace(request, sort="created_at")
     return await paging.fetch_page(db, indexed.where(*rest), row, request, indexed=indexed if rest else None)
 
@@ -71,9 +75,3 @@ def _conditions(filters: SessionFilter) -> tuple[Conditions, Conditions]:
 
 def _given(values: dict[Any, Any]) -> Conditions:
     return [column == value for column, value in values.items() if value is not None]
-
-
-def _times(filters: SessionFilter) -> Conditions:
-    created_at = AuthorizationSession.created_at
-    since = [] if filters.since is None else [created_at >= filters.since]
-    return since if filters.until is None else [*since, created_at < filters.until]

@@ -53,7 +53,18 @@ def seen_by(caller: Caller) -> ColumnElement[bool]:
 
 async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> BatchView:
     """Raises `BatchNotFoundException`, also for one that the caller may not see."""
-    return await _view(db, await _batch(db, batch_id, caller))
+    batch = await _batch(db, batch_id, caller)
+    query = (
+        select(AuthorizationSession.status, func.count())
+        .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
+        .where(BatchRow.batch_id == batch.batch_id)
+        .group_by(AuthorizationSession.status)
+    )
+    counts = dict.fromkeys((status.value for status in SessionStatus), 0)
+    counts |= {status.value: count for status, count in await db.execute(query)}
+    left = sum(counts[status] for status in OPEN_STATUSES)
+    seconds = await _seconds_per_session(db, batch) if left and batch.completed_at is None else None
+    return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
 
 
 async def fetch_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
@@ -95,20 +106,6 @@ async def _batch(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:
     if batch is None:
         raise BatchNotFoundException(batch_id)
     return batch
-
-
-async def _view(db: AsyncSession, batch: Batch) -> BatchView:
-    query = (
-        select(AuthorizationSession.status, func.count())
-        .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
-        .where(BatchRow.batch_id == batch.batch_id)
-        .group_by(AuthorizationSession.status)
-    )
-    counts = dict.fromkeys((status.value for status in SessionStatus), 0)
-    counts |= {status.value: count for status, count in await db.execute(query)}
-    left = sum(counts[status] for status in OPEN_STATUSES)
-    seconds = await _seconds_per_session(db, batch) if left and batch.completed_at is None else None
-    return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
 
 
 async def _seconds_per_session(db: AsyncSession, batch: Batch) -> float | None:
