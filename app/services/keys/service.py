@@ -248,15 +248,10 @@ class KeyService:
             raise KeyEscalationException("scopes, apps or accounts")
         if (end := caller.expires_at) and (row.expires_at is None or row.expires_at > end):
             raise KeyEscalationException(f"time: expires_at must be {end.isoformat()} or earlier")
-        most = self._most_requests(caller)
-        if most is not None and (row.rate_limit_per_minute or self._rate_limit) > most:
+        is_unlimited = caller.rate_limit_per_minute is None and caller.reach == EVERYTHING
+        most = caller.rate_limit_per_minute or self._rate_limit
+        if not is_unlimited and (row.rate_limit_per_minute or self._rate_limit) > most:
             raise KeyEscalationException(f"requests: rate_limit_per_minute must be given, and at most {most}")
-
-    def _most_requests(self, caller: Caller) -> int | None:
-        """Return the highest rate limit of a key that the caller makes; None: any, as the caller has no limit."""
-        if caller.rate_limit_per_minute is None and caller.reach == EVERYTHING:
-            return None
-        return caller.rate_limit_per_minute or self._rate_limit
 
     def _note_use(self, row: ApiKey) -> None:
         """Aside from the request, which neither waits for it nor fails with it."""
