@@ -24,7 +24,10 @@ class Cursors:
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = [_derived(key) for key in keys]
+        # Derived: a key that encrypts must sign nothing (RFC 5869).
+        self._keys = [
+            HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(key) for key in keys
+        ]
 
     def write(
         self, position: Sequence[Any], *, reader: str, list_name: str, filters: Mapping[str, Any]
@@ -50,11 +53,6 @@ class Cursors:
             raise InvalidCursorException
         position: list[Any] = json.loads(payload)
         return position
-
-
-def _derived(key: bytes) -> bytes:
-    """A key that encrypts must sign nothing (RFC 5869)."""
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(key)
 
 
 def _bound(reader: str, list_name: str, filters: Mapping[str, Any]) -> bytes:
