@@ -62,7 +62,18 @@ async def rotate(
         report.left = max(0, await count_outdated(database, vault) - len(report.unreadable))
         if not report.left:
             break
-    await _record(database, report, actor)
+    if report.rotated:
+        async with database.transaction() as db:
+            recorder.record(
+                db,
+                EventType.SECRETS_ROTATED,
+                actor=actor,
+                key_id=report.key_id,
+                old_key_ids=sorted(report.old_key_ids - {report.key_id}),
+                rotated=report.rotated,
+                unreadable=len(report.unreadable),
+                left=report.left,
+            )
     return report
 
 
@@ -106,22 +117,6 @@ async def _write(database: Database, changes: Mapping[int, Mapping[str, str | in
             return 0
         connection: AsyncConnection = await db.connection()
         return (await connection.execute(_REPLACE, [changes[row_id] for row_id in ids])).rowcount
-
-
-async def _record(database: Database, report: RotationReport, actor: str) -> None:
-    if not report.rotated:
-        return
-    async with database.transaction() as db:
-        recorder.record(
-            db,
-            EventType.SECRETS_ROTATED,
-            actor=actor,
-            key_id=report.key_id,
-            old_key_ids=sorted(report.old_key_ids - {report.key_id}),
-            rotated=report.rotated,
-            unreadable=len(report.unreadable),
-            left=report.left,
-        )
 
 
 _TABLE: Final = Credential.metadata.tables[Credential.__tablename__]
