@@ -531,7 +531,9 @@ class SettingsError(Exception):
 def load_settings(env_file: str | Path | None = ".env", **overrides: Any) -> Settings:
     """The settings of this process. Raises `SettingsError`."""
     if unknown := [
-        name for name in os.environ if name.upper().startswith(_OUR_PREFIXES) and not _is_setting(name)
+        name
+        for name in os.environ
+        if name.upper().startswith(_OUR_PREFIXES) and name.lower() not in Settings.model_fields
     ]:
         raise SettingsError(
             "\n".join(f"{name}: no such setting; see .env.example for the names" for name in unknown)
@@ -557,10 +559,6 @@ def _check_encoding(env_file: str | Path | None) -> None:
         raise SettingsError(f"{env_file} cannot be read: {error.strerror}") from None
     if "\0" in text:  # UTF-16 without a byte order mark reads as UTF-8 with NULs
         raise SettingsError(f"{env_file} is not UTF-8: save it in this encoding")
-
-
-def _is_setting(name: str) -> bool:
-    return name.lower() in Settings.model_fields
 
 
 def _readable(error: Any) -> str:

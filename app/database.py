@@ -146,7 +146,10 @@ class Database:
             async with self._sessions() as db, db.begin():
                 yield db
         for callback in db.info.pop(_AFTER_COMMIT, ()):
-            _run_hook(callback)
+            try:
+                callback()
+            except Exception:  # the change is committed: a failing hook must not tell the caller otherwise
+                log.exception("database.after_commit_failed")
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -168,7 +171,9 @@ class Database:
     async def check_schema(self) -> None:
         """Raises `SchemaOutOfDateException` when migrations are missing or the database is newer than the code."""
         async with self.engine.connect() as connection:
-            current = await connection.run_sync(_current_revision)
+            current = await connection.run_sync(
+                lambda each: MigrationContext.configure(each).get_current_revision()
+            )
         wanted = ScriptDirectory.from_config(alembic_config(self._url)).get_current_head()
         if current != wanted:
             raise SchemaOutOfDateException(current, wanted)
@@ -192,15 +197,12 @@ class Database:
                 return READ_ONLY if read_only == "on" else None
             await db.execute(text("SELECT 1"))
         if self._write_outage is not None:
-            await self._try_to_write()
+            # Only after a write has failed: a probe takes the lock, and pages of the file and of its log.
+            async with self.transaction() as db:
+                for statement in _PROBE:
+                    await db.execute(text(statement))
             self._write_outage = None
         return None
-
-    async def _try_to_write(self) -> None:
-        """Write a probe. Called only after a write has failed: it takes the lock, pages of the file and of its log."""
-        async with self.transaction() as db:
-            for statement in _PROBE:
-                await db.execute(text(statement))
 
     async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
         """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
@@ -327,14 +329,6 @@ def alembic_config(url: str) -> Config:
     return config
 
 
-def _run_hook(callback: Callable[[], object]) -> None:
-    """The change is committed: a failing hook must not tell the caller otherwise."""
-    try:
-        callback()
-    except Exception:
-        log.exception("database.after_commit_failed")
-
-
 def _create_engine(url: str, pool_size: int) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
@@ -418,7 +412,3 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     read_only = connection.get_execution_options().get(_READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-
-def _current_revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()

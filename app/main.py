@@ -136,7 +136,9 @@ def serve(settings: Settings) -> None:
 
     Raises `SchemaOutOfDateException`, `SettingsError`.
     """
-    _exit_on_signals()
+    # Before uvicorn listens to them, and after it has stopped: it then raises the signal again.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         # First of all: a service that cannot serve calls nobody and cleans nothing up.
         sockets = [stack.enter_context(each) for each in bound_sockets(settings.host, settings.port)]
@@ -252,9 +254,3 @@ async def _check_schema(settings: Settings) -> None:
         await database.check_schema()
     finally:
         await database.close()
-
-
-def _exit_on_signals() -> None:
-    """Exit on signals before uvicorn listens to them, and after it has stopped: it then raises the signal again."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))

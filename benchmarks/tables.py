@@ -32,7 +32,6 @@ from app.services.authorizations.queries import SessionFilter
 from app.services.events import order, queries
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
-from app.services.events.queries import Place
 from app.services.events.tail import page_after
 from app.services.operations.counts import count_fleet
 from app.services.operations.retention import Retention, RetentionDays
@@ -145,18 +144,20 @@ def measures(context: Context, events: int) -> Measures:
     def events_of(wanted: EventFilter) -> Callable[[], Awaitable[object]]:
         async def run() -> None:
             async with database.reading() as db:
-                await queries.page(db, wanted, page=1, page_size=50)
+                await queries.fetch_page(db, wanted, PageRequest())
                 await queries.count(db, wanted)
 
         return run
 
     async def last_page() -> None:
         async with database.reading() as db:
-            await queries.page(db, EventFilter(), page=200, page_size=50)
+            await queries.fetch_page(db, EventFilter(), PageRequest(number=200))
 
     async def deep() -> None:
         async with database.reading() as db:
-            await queries.rows_before(db, EventFilter(), Place(middle, 0), limit=50)
+            await queries.fetch_page(
+                db, EventFilter(), PageRequest(after=paging.Position(middle.isoformat(), 0))
+            )
 
     async def replay() -> None:
         async with database.reading() as db:
@@ -208,7 +209,7 @@ def session_measures(database: Database) -> Measures:
     ) -> Callable[[], Awaitable[object]]:
         async def run() -> None:
             async with database.reading() as db:
-                await session_list.page(db, wanted, request, reach=reach)
+                await session_list.fetch_page(db, wanted, request, reach=reach)
 
         return run
 

@@ -10,7 +10,8 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -65,8 +66,8 @@ def is_public(address: str) -> bool:
 
 async def resolve(host: str, port: int) -> list[str]:
     """Resolve a name with the system's resolver, in a thread of its own: a hung one delays no caller and no exit."""
-    if literal := _literal(host):
-        return [literal]
+    with suppress(ValueError):
+        return [str(ip_address(host))]
     answer: Future[list[str]] = Future()
     threading.Thread(target=_look_up, args=(host, port, answer), daemon=True).start()
     return await asyncio.wrap_future(answer)
@@ -80,11 +81,3 @@ def _look_up(host: str, port: int, answer: "Future[list[str]]") -> None:
         answer.set_exception(error)
     else:
         answer.set_result(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
-
-
-def _literal(host: str) -> str | None:
-    try:
-        parsed: IPv4Address | IPv6Address = ip_address(host)
-    except ValueError:
-        return None
-    return str(parsed)

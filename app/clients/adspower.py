@@ -110,7 +110,17 @@ class AdsPowerClient:
             rows, skipped = read_rows(_Profile, _parse(_List, answer).profiles, "user_id")
         except ValueError as error:
             raise AdsPowerAPIException(200, str(error), retryable=False) from None
-        return ProfilePage(profiles=[_profile(row) for row in rows], skipped=skipped)
+        profiles = [
+            BrowserProfile(
+                id=row.user_id,
+                name=row.name,
+                notes=row.remark or None,
+                tags=(row.group_name,) if row.group_name else (),
+                browser_type="adspower",
+            )
+            for row in rows
+        ]
+        return ProfilePage(profiles=profiles, skipped=skipped)
 
     @retry_idempotent()
     async def profile_exists(self, profile_id: str) -> bool:
@@ -200,13 +210,3 @@ def _parse(model: type[T], data: Any) -> T:
         return model.model_validate(data)
     except ValidationError as error:
         raise AdsPowerAPIException(200, misfits(error), retryable=False) from None
-
-
-def _profile(row: _Profile) -> BrowserProfile:
-    return BrowserProfile(
-        id=row.user_id,
-        name=row.name,
-        notes=row.remark or None,
-        tags=(row.group_name,) if row.group_name else (),
-        browser_type="adspower",
-    )

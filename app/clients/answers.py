@@ -3,6 +3,7 @@ with them without a value.
 """
 
 import json
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -36,7 +37,9 @@ def fields_in(content: bytes, content_type: str) -> dict[str, Any]:
     if isinstance(body, dict):
         return body
     if body is None and content_type.partition(";")[0].strip().lower() in _FORM_TYPES:
-        return _form_fields(content)
+        with suppress(ValueError):
+            text = content.decode("utf-8-sig", errors="replace").strip()
+            return dict(parse_qsl(text, max_num_fields=_MAX_FORM_FIELDS))
     return {}
 
 
@@ -55,14 +58,6 @@ def _is_deep(value: Any) -> bool:
 
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
-
-
-def _form_fields(content: bytes) -> dict[str, Any]:
-    text = content.decode("utf-8-sig", errors="replace").strip()
-    try:
-        return dict(parse_qsl(text, max_num_fields=_MAX_FORM_FIELDS))
-    except ValueError:
-        return {}
 
 
 def json_in(response: httpx.Response) -> Any:

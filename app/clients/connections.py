@@ -41,7 +41,8 @@ class StackedTransport(httpx.AsyncBaseTransport):
             self._room.release()
 
         try:
-            await self._close_old(waiting)
+            while waiting and monotonic() - waiting[0][0] > self._keep_idle:
+                await waiting.popleft()[1].aclose()
             response = await connection.handle_async_request(request)
         except BaseException:  # the pool of one has closed what it had: it makes another
             give_back()
@@ -62,10 +63,6 @@ class StackedTransport(httpx.AsyncBaseTransport):
                 await self._room.acquire()
         except TimeoutError as error:
             raise httpx.PoolTimeout("every connection is in use", request=request) from error
-
-    async def _close_old(self, waiting: _Idle) -> None:
-        while waiting and monotonic() - waiting[0][0] > self._keep_idle:
-            await waiting.popleft()[1].aclose()
 
     def _new(self) -> httpx.AsyncHTTPTransport:
         limits = httpx.Limits(

@@ -221,7 +221,10 @@ class GoLoginClient:
     def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
             return response
-        message = _error_message(response, secret=self._api_token)
+        # GoLogin's own words, else the whole text.
+        message = _refusal(response, secret=self._api_token) or error_words(
+            response.text, secret=self._api_token
+        )
         retryable = response.status_code in _RETRYABLE_STATUSES
         raise GoLoginAPIException(response.status_code, message, retryable=retryable)
 
@@ -245,11 +248,6 @@ def _parse(model: type[T], response: httpx.Response) -> T:
     if body is None:
         message = not_expected("the body", "JSON", body_kind(response))
     raise GoLoginAPIException(response.status_code, message, retryable=False)
-
-
-def _error_message(response: httpx.Response, *, secret: str) -> str:
-    """GoLogin's own words, else the whole text."""
-    return _refusal(response, secret=secret) or error_words(response.text, secret=secret)
 
 
 def _refusal(response: httpx.Response, *, secret: str) -> str:

@@ -108,7 +108,7 @@ def classified(
     """Return the error that a refusal means, also one that comes with status 200."""
     status = response.status_code
     codes, words = _said(json_in(response) or fields_of(response))
-    form = _form_sent(response.request)
+    form = parse_qs(response.request.content.decode(errors="replace"))
     message = mask_text(words[:_LOOKED_AT], known=_secrets_sent(response.request, form))[:_MAX_MESSAGE]
     if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS:
         # Whatever the body says: nothing was judged.
@@ -166,10 +166,6 @@ def _errors_in(body: Any) -> Iterator[dict[str, Any]]:
             yield inner
         if isinstance(errors := each.get("errors"), list):
             yield from (error for error in errors[:_MAX_ERRORS] if isinstance(error, dict))
-
-
-def _form_sent(request: httpx.Request) -> dict[str, list[str]]:
-    return parse_qs(request.content.decode(errors="replace"))
 
 
 def _secrets_sent(request: httpx.Request, form: Mapping[str, list[str]]) -> set[str]:

@@ -75,7 +75,9 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         await check_order(database)
         tls = httpx.create_ssl_context(trust_env=False)  # one: it takes 20 ms to make
         # No environment proxies: every address is one of ours or of the settings.
-        connections = StackedTransport(tls=tls, most=_most_connections(settings), keep_idle=_IDLE_CONNECTION)
+        # Every running profile may hold a connection to GoLogin, its browser and the provider at once.
+        most = 20 + settings.refresh_concurrency + 4 * settings.max_concurrent_profiles
+        connections = StackedTransport(tls=tls, most=most, keep_idle=_IDLE_CONNECTION)
         bounded = BoundedTransport(connections)
         http = await stack.enter_async_context(httpx.AsyncClient(transport=bounded, trust_env=False))
         transport = await stack.enter_async_context(new_transport(tls))
@@ -126,8 +128,3 @@ def _keys(settings: Settings, database: Database) -> KeyService:
         api_apps=settings.oauth_apps,
         rate_limit_per_minute=settings.rate_limit_per_minute,
     )
-
-
-def _most_connections(settings: Settings) -> int:
-    """Every running profile may hold a connection to GoLogin, its browser and the provider at once."""
-    return 20 + settings.refresh_concurrency + 4 * settings.max_concurrent_profiles

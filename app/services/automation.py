@@ -340,14 +340,10 @@ def obtain_code(
     ) as error:
         raise BrowserCrashedException from error
     except WebDriverException as error:
-        if (code := _network_error(error)) is not None:
+        own = "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None
+        if (code := network_error_in(str(error.msg)) or own) is not None:
             raise ProfileNetworkException(code) from error
         # A page's frames go when it navigates, too, but then the tab looks again.
         if is_dead(error) or "frame detached" in str(error.msg):
             raise BrowserCrashedException from error
         raise
-
-
-def _network_error(error: WebDriverException) -> str | None:
-    own = "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None
-    return network_error_in(str(error.msg)) or own

@@ -24,16 +24,21 @@ class Cursors:
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = [_derived(key) for key in keys]
+        # Derived: a key that encrypts must sign nothing (RFC 5869).
+        self._keys = [
+            HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(key) for key in keys
+        ]
 
-    def write(self, place: Sequence[str | int], *, reader: str, of: str, filters: Mapping[str, Any]) -> str:
-        """`place`: the values of the last row by which the list `of` is sorted."""
-        payload = json.dumps(list(place)).encode()
-        bound = _bound(reader, of, filters)
+    def write(
+        self, position: Sequence[Any], *, reader: str, list_name: str, filters: Mapping[str, Any]
+    ) -> str:
+        """`position`: what the list needs to go on, as JSON values."""
+        payload = json.dumps(list(position)).encode()
+        bound = _bound(reader, list_name, filters)
         return base64.urlsafe_b64encode(_mac(self._keys[0], payload, bound) + payload).decode()
 
-    def read(self, cursor: str, *, reader: str, of: str, filters: Mapping[str, Any]) -> list[Any]:
-        """The place. Raises `InvalidCursorException` for one that was made by nobody, or for another key or list."""
+    def read(self, cursor: str, *, reader: str, list_name: str, filters: Mapping[str, Any]) -> list[Any]:
+        """Return the position. Raises `InvalidCursorException` for one of nobody's, or of another key or list."""
         try:
             raw = base64.urlsafe_b64decode(cursor.encode())
         except ValueError:
@@ -43,20 +48,15 @@ class Cursors:
         ):  # the last letter's spare bits, too, are as we wrote them
             raise InvalidCursorException
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        bound = _bound(reader, of, filters)
+        bound = _bound(reader, list_name, filters)
         if not any(hmac.compare_digest(mac, _mac(key, payload, bound)) for key in self._keys):
             raise InvalidCursorException
-        place: list[Any] = json.loads(payload)
-        return place
+        position: list[Any] = json.loads(payload)
+        return position
 
 
-def _derived(key: bytes) -> bytes:
-    """A key that encrypts must sign nothing (RFC 5869)."""
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(key)
-
-
-def _bound(reader: str, of: str, filters: Mapping[str, Any]) -> bytes:
-    return json.dumps([reader, of, filters], sort_keys=True, default=str).encode()
+def _bound(reader: str, list_name: str, filters: Mapping[str, Any]) -> bytes:
+    return json.dumps([reader, list_name, filters], sort_keys=True, default=str).encode()
 
 
 def _mac(key: bytes, payload: bytes, bound: bytes) -> bytes:

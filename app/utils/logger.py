@@ -39,7 +39,7 @@ def setup_logging(*, level: str, environment: str, stream: TextIO | None = None)
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_service(environment),
+        lambda _logger, _method, event: {**event, "service": SERVICE_NAME, "environment": environment},
         _mask_secrets,
     ]
     structlog.configure(
@@ -103,13 +103,6 @@ def _log_retry(details: RetryDetails) -> None:
         wait_seconds=round(details.wait_for, 3),
         error=str(details.caused_by),
     )
-
-
-def _add_service(environment: str) -> structlog.typing.Processor:
-    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        return {**event, "service": SERVICE_NAME, "environment": environment}
-
-    return add
 
 
 def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

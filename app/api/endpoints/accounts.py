@@ -23,6 +23,7 @@ from app.api.schemas.account import (
     VerifiedResponse,
 )
 from app.api.schemas.common import AccountId
+from app.api.schemas.paging import Pager
 from app.services.tokens import accounts
 from app.utils.exceptions import (
     AccountRefusedException,
@@ -65,12 +66,10 @@ async def list_accounts(
     db: ReadDbDep,
 ) -> PaginatedResponse[AccountResponse]:
     """List accounts that have tokens, with status, expiry, last refresh and failures."""
-    wanted = query.wanted(
-        context.cursors, caller, of="accounts", sort=query.sort, descending=query.order == "desc"
-    )
-    page = await accounts.page(db, query.filter(), wanted, reach=caller.reach)
-    rows = [AccountResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, caller, of="accounts")
+    pager = Pager(query, context.cursors, caller, list_name="accounts")
+    request = pager.request(sort=query.sort, descending=query.order == "desc")
+    page = await accounts.fetch_page(db, query.filter(), request, reach=caller.reach)
+    return pager.answer(page, AccountResponse.from_row)
 
 
 @router.get("/{account_id}", operation_id="getAccount", responses=errors(TokenNotFoundException))

@@ -17,6 +17,7 @@ from app.api.errors import errors
 from app.api.openapi import LOCATION
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas.authorization import AuthorizeRequest, SessionListQuery, SessionResponse, SessionSummary
+from app.api.schemas.paging import Pager
 from app.services.authorizations import queries
 from app.utils.exceptions import (
     AppPausedException,
@@ -89,10 +90,10 @@ async def list_authorizations(
     db: ReadDbDep,
 ) -> PaginatedResponse[SessionSummary]:
     """List authorization sessions, newest first."""
-    wanted = query.wanted(context.cursors, caller, of="authorize", descending=query.order == "desc")
-    page = await queries.page(db, query.filter(), wanted, reach=caller.reach)
-    rows = [SessionSummary.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, caller, of="authorize")
+    pager = Pager(query, context.cursors, caller, list_name="authorize")
+    request = pager.request(descending=query.order == "desc")
+    page = await queries.fetch_page(db, query.filter(), request, reach=caller.reach)
+    return pager.answer(page, SessionSummary.from_row)
 
 
 @router.get("/{session_id}", operation_id="getAuthorization", responses=errors(SessionNotFoundException))

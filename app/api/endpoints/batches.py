@@ -26,8 +26,9 @@ from app.api.schemas.batch import (
     RowResponse,
     read_batch,
 )
-from app.api.schemas.paging import PageQuery
+from app.api.schemas.paging import PageQuery, Pager
 from app.services.batches import queries
+from app.services.shared.paging import PageRequest
 from app.utils.exceptions import (
     AppPausedException,
     BatchEmptyException,
@@ -87,10 +88,10 @@ async def authorize_batch(
         response.status_code = status.HTTP_200_OK
     async with context.database.reading() as db:
         view = await queries.view_batch(db, placed.batch_id, caller=caller)
-        rows, _ = await queries.page_of_results(
-            db, placed.batch_id, page=1, page_size=len(order.rows), caller=caller
+        page = await queries.fetch_results(
+            db, placed.batch_id, PageRequest(size=len(order.rows)), caller=caller
         )
-    results = [RowResponse.from_result(row) for row in rows]
+    results = [RowResponse.from_result(row) for row in page.rows]
     return success_response(PlacedBatchResponse.from_placed(view, results, existing=not placed.is_new))
 
 
@@ -102,11 +103,9 @@ async def list_batches(
     db: ReadDbDep,
 ) -> PaginatedResponse[BatchSummary]:
     """List batches, newest first."""
-    wanted = query.wanted(context.cursors, caller, of="batches", descending=True)
-    page = await queries.page_of_batches(db, wanted, caller=caller)
-    return query.answer(
-        page, [BatchSummary.from_row(row) for row in page.rows], context.cursors, caller, of="batches"
-    )
+    pager = Pager(query, context.cursors, caller, list_name="batches")
+    page = await queries.fetch_batches(db, pager.request(descending=True), caller=caller)
+    return pager.answer(page, BatchSummary.from_row)
 
 
 @router.get("/batches/{batch_id}", operation_id="getBatch", responses=errors(BatchNotFoundException))
@@ -125,11 +124,9 @@ async def list_batch_results(
     db: ReadDbDep,
 ) -> PaginatedResponse[RowResponse]:
     """List the result of each row, in the order of the rows."""
-    found, total = await queries.page_of_results(
-        db, batch_id, page=query.page, page_size=query.page_size, caller=caller
-    )
-    rows = [RowResponse.from_result(row) for row in found]
-    return paginated_response(rows, total=total, page=query.page, page_size=query.page_size)
+    page = await queries.fetch_results(db, batch_id, PageRequest(query.page, query.page_size), caller=caller)
+    rows = [RowResponse.from_result(row) for row in page.rows]
+    return paginated_response(rows, total=page.total.number, page=page.number, page_size=query.page_size)
 
 
 @router.post(

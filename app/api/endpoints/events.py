@@ -4,13 +4,12 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime
+from dataclasses import replace
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
-from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Send
 
 from app.api.dependencies import (
@@ -22,7 +21,7 @@ from app.api.dependencies import (
 )
 from app.api.errors import errors
 from app.api.http.stalled_clients import STALLED
-from app.api.responses import APIResponse, PaginatedResponse, paginated_response, success_response
+from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas.event import (
     EventExportQuery,
     EventListQuery,
@@ -32,16 +31,14 @@ from app.api.schemas.event import (
     read_position,
     write_position,
 )
+from app.api.schemas.paging import Pager
 from app.context import Context
 from app.models import Event, EventType
 from app.services.events import queries, recorder
 from app.services.events.exports import ExportBrokenOff
-from app.services.events.filters import EventFilter
-from app.services.events.queries import EventRows, Place
 from app.services.events.streams import EventStreams, Gap, Reader
 from app.services.events.tail import StreamedEvent
 from app.services.keys.service import Caller, Scope
-from app.utils.cursors import Cursors
 from app.utils.exceptions import (
     AuthenticationException,
     DatabaseUnavailableException,
@@ -55,7 +52,8 @@ from app.utils.logger import get_logger
 
 router = APIRouter(prefix="/events", tags=["events"], route_class=KeyFirstRoute)
 
-_LIST: Final = "events"
+_LIST: Final = "events by page"
+"""Cursors of the name `events` have another form, of an older version: they are refused."""
 _RETRY_MS: Final = 1_000
 _UNBUFFERED: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _COLUMNS: Final = tuple(EventResponse.model_fields)
@@ -71,35 +69,12 @@ async def list_events(
     db: ReadDbDep,
 ) -> PaginatedResponse[EventResponse]:
     """List events, latest first. Page numbers end with the 10,000th event; `next_cursor` leads to all events."""
-    wanted = query.filter(caller.reach)
-    found = await _found(db, context.cursors, query, wanted, reader=caller.name)
-    count = await queries.count(db, wanted)
-    answer = paginated_response(
-        [EventResponse.from_row(row) for row in found.rows],
-        total=count.number,
-        total_is_exact=count.is_exact,
-        page=query.page,
-        page_size=query.page_size,
-    )
-    answer.next_cursor = _cursor(context.cursors, query, found.next, reader=caller.name)
-    return answer
-
-
-async def _found(
-    db: AsyncSession, cursors: Cursors, query: EventListQuery, wanted: EventFilter, *, reader: str
-) -> EventRows:
-    if query.cursor is not None:
-        occurred_at, event_id = cursors.read(query.cursor, reader=reader, of=_LIST, filters=query.filters())
-        place = Place(datetime.fromisoformat(occurred_at), event_id)
-        return await queries.rows_before(db, wanted, place, limit=query.page_size)
-    return await queries.page(db, wanted, page=query.page, page_size=query.page_size)
-
-
-def _cursor(cursors: Cursors, query: EventListQuery, place: Place | None, *, reader: str) -> str | None:
-    if place is None:
-        return None
-    values: list[str | int] = [place.occurred_at.isoformat(), place.event_id]
-    return cursors.write(values, reader=reader, of=_LIST, filters=query.filters())
+    filters = query.filter(caller.reach)
+    pager = Pager(query, context.cursors, caller, list_name=_LIST)
+    page = await queries.fetch_page(db, filters, pager.request())
+    # Counted for each page, also behind a cursor: events are added all the time.
+    total = await queries.count(db, filters)
+    return pager.answer(replace(page, total=total, number=query.page), EventResponse.from_row)
 
 
 async def _export_counted(caller: EventsCallerDep, context: ContextDep) -> AsyncIterator[None]:

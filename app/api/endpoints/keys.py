@@ -8,6 +8,7 @@ from app.api.dependencies import AdminCallerDep, ContextDep, DbDep, KeyFirstRout
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas.key import CreateKeyRequest, KeyListQuery, KeyResponse, MadeKeyResponse, RotateKeyRequest
+from app.api.schemas.paging import Pager
 from app.utils.exceptions import (
     InvalidCursorException,
     KeyEndedException,
@@ -51,10 +52,9 @@ async def list_keys(
     db: ReadDbDep,
 ) -> PaginatedResponse[KeyResponse]:
     """List keys by name, revoked ones included. A restricted key sees itself and the keys that it created."""
-    wanted = query.wanted(context.cursors, caller, of="keys", sort="name")
-    page = await context.keys.page(db, query.filter(), wanted, caller=caller)
-    rows = [KeyResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, caller, of="keys")
+    pager = Pager(query, context.cursors, caller, list_name="keys")
+    page = await context.keys.fetch_page(db, query.filter(), pager.request(sort="name"), caller=caller)
+    return pager.answer(page, KeyResponse.from_row)
 
 
 @router.get("/{key_id}", operation_id="getKey", responses=errors(KeyNotFoundException))

@@ -15,7 +15,7 @@ from app.api.dependencies import (
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas.common import AccountId
-from app.api.schemas.paging import PageQuery
+from app.api.schemas.paging import PageQuery, Pager
 from app.api.schemas.profile import LinkRequest, ProfileListQuery, ProfileResponse, SyncRequest, SyncResponse
 from app.utils.exceptions import (
     InvalidCursorException,
@@ -35,12 +35,10 @@ async def list_profiles(
     db: ReadDbDep,
 ) -> PaginatedResponse[ProfileResponse]:
     """List profiles as of the last sync."""
-    wanted = query.wanted(
-        context.cursors, caller, of="profiles", sort=query.sort, descending=query.order == "desc"
-    )
-    page = await context.fleet.directory.page(db, query.filter(), wanted, reach=caller.reach)
-    rows = [ProfileResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, caller, of="profiles")
+    pager = Pager(query, context.cursors, caller, list_name="profiles")
+    request = pager.request(sort=query.sort, descending=query.order == "desc")
+    page = await context.fleet.directory.fetch_page(db, query.filter(), request, reach=caller.reach)
+    return pager.answer(page, ProfileResponse.from_row)
 
 
 @router.post("/sync", status_code=status.HTTP_202_ACCEPTED, operation_id="syncProfiles", responses=errors())
@@ -61,10 +59,9 @@ async def list_syncs(
     db: ReadDbDep,
 ) -> PaginatedResponse[SyncResponse]:
     """List syncs with GoLogin's list, newest first."""
-    wanted = query.wanted(context.cursors, caller, of="syncs", descending=True)
-    page = await context.fleet.syncs.page(db, wanted)
-    rows = [SyncResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, caller, of="syncs")
+    pager = Pager(query, context.cursors, caller, list_name="syncs")
+    page = await context.fleet.syncs.fetch_page(db, pager.request(descending=True))
+    return pager.answer(page, SyncResponse.from_row)
 
 
 @router.get("/sync/{sync_id}", operation_id="getSync", responses=errors(SyncNotFoundException))

@@ -14,6 +14,7 @@ from app.api.dependencies import (
 )
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
+from app.api.schemas.paging import Pager
 from app.api.schemas.webhook import (
     CreatedWebhookResponse,
     CreateWebhookRequest,
@@ -175,11 +176,10 @@ async def list_deliveries(
 ) -> PaginatedResponse[DeliveryResponse]:
     """List deliveries, those of the newest events first."""
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
-    name = f"deliveries of {endpoint.endpoint_id}"
-    wanted = query.wanted(context.cursors, caller, of=name, sort="event_id", descending=True)
-    page = await queries.page_of_deliveries(db, endpoint, caller.reach, wanted, status=query.status)
-    rows = [DeliveryResponse.from_row(row) for row in page.rows]
-    return query.answer(page, rows, context.cursors, caller, of=name)
+    pager = Pager(query, context.cursors, caller, list_name=f"deliveries of {endpoint.endpoint_id}")
+    request = pager.request(sort="event_id", descending=True)
+    page = await queries.fetch_deliveries(db, endpoint, caller.reach, request, status=query.status)
+    return pager.answer(page, DeliveryResponse.from_row)
 
 
 @router.get(

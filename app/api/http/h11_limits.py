@@ -51,7 +51,12 @@ class _LimitedConnection(h11.Connection):
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         """A client that is answered instead of told to continue may send no body: nothing tells what comes next."""
         if isinstance(event, h11.Response) and self.they_are_waiting_for_100_continue:
-            event = _closing(event)
+            event = h11.Response(
+                status_code=event.status_code,
+                headers=[*event.headers, (b"Connection", b"close")],
+                http_version=event.http_version,
+                reason=event.reason,
+            )
         return super().send_with_data_passthrough(event)
 
     def _check(self, request: h11.Request) -> None:
@@ -107,15 +112,6 @@ def _too_large(address: bytes) -> AppException:
     if len(address) > MAX_URI_BYTES:
         return UriTooLongException(MAX_URI_BYTES)
     return HeadersTooLargeException(MAX_HEADER_BYTES)
-
-
-def _closing(answer: h11.Response) -> h11.Response:
-    return h11.Response(
-        status_code=answer.status_code,
-        headers=[*answer.headers, (b"Connection", b"close")],
-        http_version=answer.http_version,
-        reason=answer.reason,
-    )
 
 
 def _in_origin_form(request: h11.Request) -> h11.Request:

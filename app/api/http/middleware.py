@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -87,6 +87,8 @@ class RequestIDMiddleware:
             await self._app(scope, receive, send_with_id)
         finally:
             milliseconds = round((perf_counter() - began) * 1000, 1)
+            code = scope.get("state", {}).get("error_code")
+            own = {} if code is None else {"error_code": code}
             log.info(
                 "http.request",
                 method=scope["method"],
@@ -94,13 +96,8 @@ class RequestIDMiddleware:
                 status=status,
                 ms=milliseconds,
                 client=client_address(scope),
-                **_why(scope.get("state", {})),
+                **own,
             )
-
-
-def _why(state: Mapping[str, Any]) -> dict[str, str]:
-    """The error's code; the context names the API key."""
-    return {"error_code": state["error_code"]} if "error_code" in state else {}
 
 
 class CrashMiddleware:

@@ -89,25 +89,19 @@ class RateLimiter:
                 async with asyncio.timeout(self._storage_timeout):
                     quota = await _count_shared(self._shared, caller.name, limit)
             except (StorageError, OSError) as error:
-                self._went_away(error)
+                if self._away_until is None:
+                    log.error("rate_limit.storage_away", error=type(error.__cause__ or error).__name__)
+                self._away_until = time.monotonic() + self._storage_retry
             else:
-                self._came_back()
+                if self._away_until is not None:
+                    log.info("rate_limit.storage_back")
+                self._away_until = None
                 return quota
         return _count_own(self._own, caller.name, limit)
 
     async def close(self) -> None:
         if self._connections is not None:
             await self._connections.aclose()
-
-    def _went_away(self, error: Exception) -> None:
-        if self._away_until is None:
-            log.error("rate_limit.storage_away", error=type(error.__cause__ or error).__name__)
-        self._away_until = time.monotonic() + self._storage_retry
-
-    def _came_back(self) -> None:
-        if self._away_until is not None:
-            log.info("rate_limit.storage_back")
-        self._away_until = None
 
 
 class FailedAuthentications:
@@ -161,12 +155,9 @@ class FailedAuthentications:
     def add(self, address: str) -> None:
         """Count a failure. Raises `AuthenticationLimitException` for one over the limit, which is not counted."""
         network = _network(address)
-        if self._is_over(network):
+        if self._window.count(network) >= self._per_minute:
             raise self._refusal(network)
         self._window.add(network)
-
-    def _is_over(self, network: str) -> bool:
-        return self._window.count(network) >= self._per_minute
 
     def _refusal(self, network: str) -> AuthenticationLimitException:
         return AuthenticationLimitException(retry_after=max(1.0, self._window.until_less(network)))

@@ -71,10 +71,7 @@ class _TimedProtocol(LimitedHttpProtocol):
     def _end_writing(self) -> None:
         if self.transport.get_write_buffer_size() < self._unsent:
             self._set_deadline()
-        else:
-            self._cut_off()
-
-    def _cut_off(self) -> None:
+            return
         path = None
         if self.scope is not None:  # as it is of one who was refused before the first request
             self.scope["state"][STALLED] = True

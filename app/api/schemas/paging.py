@@ -1,6 +1,7 @@
 """Paging of all lists: pages by number, and signed cursors."""
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +11,7 @@ from app.services.shared.paging import Page, PageRequest, Position, Total
 from app.utils.cursors import Cursors
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class PageQuery(BaseModel):
@@ -29,36 +31,57 @@ class PageQuery(BaseModel):
         "the same, and rows that come and go meanwhile move no other",
     )
 
-    def wanted(
-        self, cursors: Cursors, caller: Caller, *, of: str, sort: str = "id", descending: bool = False
-    ) -> PageRequest:
-        """`of`: the list's name. Raises `InvalidCursorException`."""
-        after = None
-        if self.cursor is not None:
-            page, total, is_exact, row_id, value = cursors.read(
-                self.cursor, reader=caller.name, of=of, filters=self._filters()
-            )
-            after = Position(value, row_id, page, Total(total, is_exact))
-        return PageRequest(self.page, self.page_size, sort, descending, after)
+    def filters(self) -> dict[str, Any]:
+        """Return filters and order, as JSON."""
+        return self.model_dump(
+            mode="json", include=set(type(self).model_fields) - set(PageQuery.model_fields)
+        )
 
-    def answer(
-        self, page: Page[Any], rows: list[T], cursors: Cursors, caller: Caller, *, of: str
-    ) -> PaginatedResponse[T]:
-        """`rows`: those of `page` as they are shown."""
+
+class CursorQuery(Protocol):
+    """Query of a list with cursors: a `PageQuery`, or one with other limits."""
+
+    page: int
+    page_size: int
+    cursor: str | None
+
+    def filters(self) -> dict[str, Any]: ...
+
+
+class Pager:
+    """Translates the query of a list into a page request, and the page into an answer with the next cursor.
+
+    A cursor is bound to the list's name, its filters and the caller.
+    """
+
+    def __init__(self, query: CursorQuery, cursors: Cursors, caller: Caller, *, list_name: str) -> None:
+        self._query = query
+        self._cursors = cursors
+        self._scope: dict[str, Any] = {
+            "reader": caller.name,
+            "list_name": list_name,
+            "filters": query.filters(),
+        }
+
+    def request(self, *, sort: str = "id", descending: bool = False) -> PageRequest:
+        """Raises `InvalidCursorException`."""
+        query, after = self._query, None
+        if query.cursor is not None:
+            page, total, is_exact, row_id, value = self._cursors.read(query.cursor, **self._scope)
+            after = Position(value, row_id, page, Total(total, is_exact))
+        return PageRequest(query.page, query.page_size, sort, descending, after)
+
+    def answer(self, page: Page[R], to_row: Callable[[R], T]) -> PaginatedResponse[T]:
+        """`to_row`: makes what is shown of a row."""
         total, cursor = page.total, None
         if page.end is not None:
-            place: list[Any] = [page.number, total.number, total.is_exact, page.end.row_id, page.end.value]
-            cursor = cursors.write(place, reader=caller.name, of=of, filters=self._filters())
+            position = [page.number, total.number, total.is_exact, page.end.row_id, page.end.value]
+            cursor = self._cursors.write(position, **self._scope)
         return paginated_response(
-            rows,
+            [to_row(row) for row in page.rows],
             total=total.number,
             total_is_exact=total.is_exact,
             page=page.number,
-            page_size=self.page_size,
+            page_size=self._query.page_size,
             next_cursor=cursor,
-        )
-
-    def _filters(self) -> dict[str, Any]:
-        return self.model_dump(
-            mode="json", include=set(type(self).model_fields) - set(PageQuery.model_fields)
         )

@@ -8,8 +8,9 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import AuthorizationSession, SessionStatus
+from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, AccessScope
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest
 
 Conditions = list[ColumnElement[bool]]
 
@@ -32,37 +33,41 @@ class SessionFilter:
     """Asked for earlier."""
 
 
-async def page(
-    db: AsyncSession, wanted: SessionFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
+async def fetch_page(
+    db: AsyncSession, filters: SessionFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
 ) -> Page[AuthorizationSession]:
     """Return a page in the order of the requests. A filter without an index looks at some rows at a time."""
     row = AuthorizationSession
-    indexed, rest = _conditions(wanted)
+    conditions, rest = _conditions(filters)
     if reach != EVERYTHING:
         rest = [*rest, reach.condition(row.account_id, row.api_app)]
-    within = select(row).where(*indexed, *_times(wanted))
-    in_time = replace(request, sort="created_at")
-    return await page_of(db, within.where(*rest), row, in_time, within=within if rest else None)
+    if filters.since is not None:
+        conditions.append(row.created_at >= filters.since)
+    if filters.until is not None:
+        conditions.append(row.created_at < filters.until)
+    indexed = select(row).where(*conditions)
+    request = replace(request, sort="created_at")
+    return await paging.fetch_page(db, indexed.where(*rest), row, request, indexed=indexed if rest else None)
 
 
-def _conditions(wanted: SessionFilter) -> tuple[Conditions, Conditions]:
+def _conditions(filters: SessionFilter) -> tuple[Conditions, Conditions]:
     """Return the conditions that one index serves, and the rest. Each of the first three leaves few rows; of the others
     each has an index of its own, in the order of the list.
     """
     row = AuthorizationSession
     few = _given(
         {
-            row.request_id: wanted.request_id,
-            row.batch_id: wanted.batch_id,
-            row.account_id: wanted.account_id,
+            row.request_id: filters.request_id,
+            row.batch_id: filters.batch_id,
+            row.account_id: filters.account_id,
         }
     )
     many = _given(
         {
-            row.error_code: wanted.error_code,
-            row.requested_by: wanted.requested_by,
-            row.status: wanted.status,
-            row.api_app: wanted.api_app,
+            row.error_code: filters.error_code,
+            row.requested_by: filters.requested_by,
+            row.status: filters.status,
+            row.api_app: filters.api_app,
         }
     )
     return ([*few, *many], []) if few else (many[:1], many[1:])
@@ -70,9 +75,3 @@ def _conditions(wanted: SessionFilter) -> tuple[Conditions, Conditions]:
 
 def _given(values: dict[Any, Any]) -> Conditions:
     return [column == value for column, value in values.items() if value is not None]
-
-
-def _times(wanted: SessionFilter) -> Conditions:
-    created_at = AuthorizationSession.created_at
-    since = [] if wanted.since is None else [created_at >= wanted.since]
-    return since if wanted.until is None else [*since, created_at < wanted.until]

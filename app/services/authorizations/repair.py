@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import ColumnElement, Select, and_, func, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.database import Database
@@ -74,8 +73,12 @@ class TokenRepair:
 
     async def run_once(self) -> int:
         """Make sessions for broken accounts that have none, as far as the limits allow; how many."""
+        open_repairs = select(func.count(AuthorizationSession.id)).where(
+            AuthorizationSession.status.in_(OPEN_STATUSES),
+            AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
+        )
         async with self._database.reading() as db:
-            room = self._limits.at_once - await _open_repairs(db)
+            room = self._limits.at_once - (await db.scalar(open_repairs) or 0)
             broken = (await db.execute(self._broken(room))).all() if room > 0 else []
         return (await for_each(broken, lambda row: self._repair(*row), step="repair")).count
 
@@ -177,11 +180,3 @@ def _keeps_off() -> ColumnElement[bool]:
         | (is_repair & (AuthorizationSession.completed_at > now - _FAILED_RETRY)),
         ~authorized_since,
     )
-
-
-async def _open_repairs(db: AsyncSession) -> int:
-    query = select(func.count(AuthorizationSession.id)).where(
-        AuthorizationSession.status.in_(OPEN_STATUSES),
-        AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING,
-    )
-    return await db.scalar(query) or 0

@@ -90,7 +90,9 @@ class BatchMaking:
         for start in range(0, len(places), self._chunk_size):
             await self._make(db, places[start : start + self._chunk_size])
         for row in again:
-            self._note_like_first(row)
+            first = self._results[self._first[row.account_id, row.api_app].number]
+            is_existing = first["session_id"] is not None
+            self._results[row.number] = first | {"number": row.number, "is_existing": is_existing}
         await self._store_results(db)
 
     async def _refused_apps(self, db: AsyncSession) -> dict[str, AppException]:
@@ -196,11 +198,6 @@ class BatchMaking:
             "error_code": error.error_code if error else None,
             "error_message": error.message if error else None,
         }
-
-    def _note_like_first(self, row: WantedRow) -> None:
-        first = self._results[self._first[row.account_id, row.api_app].number]
-        is_existing = first["session_id"] is not None
-        self._results[row.number] = first | {"number": row.number, "is_existing": is_existing}
 
     async def _store_results(self, db: AsyncSession) -> None:
         results = [self._results[row.number] for row in self._order.rows]

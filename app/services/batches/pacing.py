@@ -161,10 +161,7 @@ class BatchPacing:
 
         while waiting and len(released) < free:
             released += await change_sessions(db, [waiting.popleft()], release, step="release_session")
-        after_commit(db, lambda: self._submit(released))
-
-    def _submit(self, rows: Sequence[AuthorizationSession]) -> None:
-        self._queue.submit(*map(QueuedSession.of, rows))
+        after_commit(db, lambda: self._queue.submit(*map(QueuedSession.of, released)))
 
     async def _cancel_some(self, db: AsyncSession, batch: Batch) -> int:
         """Cancel some sessions: the waiting of a stopped batch, all of a cancelled one. Return their number."""

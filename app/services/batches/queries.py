@@ -1,6 +1,5 @@
 """Batches as their callers see them; reads only."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, SessionStatus
 from app.services.keys.service import Caller
 from app.services.shared.access import EVERYTHING
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest, Total, fetch_page
 from app.utils.exceptions import BatchNotFoundException
 
 _ETA_OVER: Final = 100
@@ -54,18 +53,32 @@ def seen_by(caller: Caller) -> ColumnElement[bool]:
 
 async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> BatchView:
     """Raises `BatchNotFoundException`, also for one that the caller may not see."""
-    return await _view(db, await _batch(db, batch_id, caller))
+    batch = await _batch(db, batch_id, caller)
+    query = (
+        select(AuthorizationSession.status, func.count())
+        .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
+        .where(BatchRow.batch_id == batch.batch_id)
+        .group_by(AuthorizationSession.status)
+    )
+    counts = dict.fromkeys((status.value for status in SessionStatus), 0)
+    counts |= {status.value: count for status, count in await db.execute(query)}
+    left = sum(counts[status] for status in OPEN_STATUSES)
+    seconds = await _seconds_per_session(db, batch) if left and batch.completed_at is None else None
+    return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
 
 
-async def page_of_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
+async def fetch_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
     """Return a page of the batches that the caller may see."""
-    return await page_of(db, select(Batch).where(seen_by(caller)), Batch, request)
+    return await fetch_page(db, select(Batch).where(seen_by(caller)), Batch, request)
 
 
-async def page_of_results(
-    db: AsyncSession, batch_id: str, *, page: int, page_size: int, caller: Caller
-) -> tuple[Sequence[RowResult], int]:
-    """Return a page of results in the order of the rows, and their number. Raises `BatchNotFoundException`."""
+async def fetch_results(
+    db: AsyncSession, batch_id: str, request: PageRequest, *, caller: Caller
+) -> Page[RowResult]:
+    """Return a page of results in the order of the rows. Raises `BatchNotFoundException`.
+
+    They are few, and the batch knows their number: no cursor and no count.
+    """
     batch = await _batch(db, batch_id, caller)
     query = (
         select(
@@ -81,10 +94,11 @@ async def page_of_results(
         .outerjoin(AuthorizationSession, AuthorizationSession.session_id == BatchRow.session_id)
         .where(BatchRow.batch_id == batch_id)
         .order_by(BatchRow.number)
-        .limit(page_size)
-        .offset((page - 1) * page_size)
+        .limit(request.size)
+        .offset((request.number - 1) * request.size)
     )
-    return [RowResult(*row) for row in await db.execute(query)], batch.accepted + batch.rejected
+    rows = [RowResult(*row) for row in await db.execute(query)]
+    return Page(rows, Total(batch.accepted + batch.rejected), request.number)
 
 
 async def _batch(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:
@@ -92,20 +106,6 @@ async def _batch(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:
     if batch is None:
         raise BatchNotFoundException(batch_id)
     return batch
-
-
-async def _view(db: AsyncSession, batch: Batch) -> BatchView:
-    query = (
-        select(AuthorizationSession.status, func.count())
-        .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
-        .where(BatchRow.batch_id == batch.batch_id)
-        .group_by(AuthorizationSession.status)
-    )
-    counts = dict.fromkeys((status.value for status in SessionStatus), 0)
-    counts |= {status.value: count for status, count in await db.execute(query)}
-    left = sum(counts[status] for status in OPEN_STATUSES)
-    seconds = await _seconds_per_session(db, batch) if left and batch.completed_at is None else None
-    return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
 
 
 async def _seconds_per_session(db: AsyncSession, batch: Batch) -> float | None:

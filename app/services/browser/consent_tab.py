@@ -557,7 +557,7 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
     if not hmac.compare_digest(
         query.get("state", "").encode(), authorization.state.get_secret_value().encode()
     ):
-        if _is_answer(parse_qs(urlsplit(url).fragment)):
+        if parse_qs(urlsplit(url).fragment).keys() & {"code", "access_token", "error"}:
             raise FragmentResponseException
         raise StateMismatchException
     if authorization.issuer and query.get("iss") != authorization.issuer:
@@ -580,10 +580,6 @@ def _callback_error(error: str, account_id: str) -> AppException:
             return HumanCheckException(account_id)
     words = mask_text(storable(error)) or "the callback carries no code"
     return ConsentPageException(words[:_LONGEST_DETAIL])
-
-
-def _is_answer(fragment: dict[str, list[str]]) -> bool:
-    return not fragment.keys().isdisjoint(("code", "access_token", "error"))
 
 
 def _in_words_of_oauth2(query: dict[str, str]) -> dict[str, str]:

@@ -52,22 +52,18 @@ def capture(
     if target is None:
         return None
     known = _known_secrets(authorization, tab.redirect)
-    look = _look(tab)
-    seen: dict[str, Any] = look or {}
+    answer = tab.ask("Runtime.evaluate", seconds=_LOOK_SECONDS, expression=_LOOK, returnByValue=True)
+    look = (answer or {}).get("result", {}).get("value")
+    has_answered = isinstance(look, dict)
+    seen: dict[str, Any] = look if has_answered else {}
     return PageEvidence(
         url=_text(_address(target.get("url", "")), known, _LONGEST_URL),
         title=_text(seen.get("title", target.get("title", "")), known, _LONGEST_TITLE),
         test_ids=tuple(_text(each, known, _LONGEST_TEST_ID) for each in seen.get("test_ids", ())),
         console=tuple(_text(line, known, _LONGEST_LINE) for line in list(tab.console_errors)),
         # A page that did not answer has not hidden its passwords.
-        screenshot=_screenshot(tab, deadline, max_bytes) if look is not None else None,
+        screenshot=_screenshot(tab, deadline, max_bytes) if has_answered else None,
     )
-
-
-def _look(tab: RedirectWatcher) -> dict[str, Any] | None:
-    answer = tab.ask("Runtime.evaluate", seconds=_LOOK_SECONDS, expression=_LOOK, returnByValue=True)
-    value = (answer or {}).get("result", {}).get("value")
-    return value if isinstance(value, dict) else None
 
 
 def _screenshot(tab: RedirectWatcher, deadline: float, max_bytes: int) -> bytes | None:

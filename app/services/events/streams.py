@@ -124,7 +124,12 @@ class EventStreams:
         self.readers.append(reader)
         try:
             with self._tail.followed():
-                await self._place(reader, last)
+                async with self._database.reading() as db:
+                    head = await order.newest(db)
+                    if last is not None and last > head:
+                        raise UnknownEventIdException
+                    reader.position = last or head
+                    reader.gap = await _gap_after(db, last) if last else None
                 self.totals.opened += 1
                 yield reader
         finally:
@@ -173,17 +178,10 @@ class EventStreams:
             return "shutdown"
         if monotonic() >= ends_at:
             return "lifetime"
-        return "access" if is_check_due and not await _still_may_read(reader) else None
-
-    async def _place(self, reader: Reader, last: Position | None) -> None:
-        async with self._database.reading() as db:
-            head = await order.newest(db)
-            if last is None:
-                reader.position = head
-                return
-            if last > head:
-                raise UnknownEventIdException
-            reader.position, reader.gap = last, await _gap_after(db, last)
+        try:
+            return "access" if is_check_due and not await reader.may_read() else None
+        except DatabaseUnavailableException:
+            return None  # there is nothing to be read, either
 
     async def _next(self, reader: Reader) -> tuple[Batch, bool]:
         """Return those of the next events that the reader wants, and whether there were any."""
@@ -208,13 +206,6 @@ class EventStreams:
         reader.position = batch[-1].position if len(batch) == self._batch_size else until
         self.totals.told_from_history += len(batch)
         return batch, True
-
-
-async def _still_may_read(reader: Reader) -> bool:
-    try:
-        return await reader.may_read()
-    except DatabaseUnavailableException:
-        return True  # there is nothing to be read, either
 
 
 async def _gap_after(db: AsyncSession, last: Position) -> Gap | None:

@@ -97,7 +97,9 @@ class EventTail:
         finally:
             self._followers -= 1
             if not self._followers:
-                self._stop()
+                if self._task is not None:
+                    self._task.cancel()
+                self._task, self._kept, self._kept_after = None, [], None
 
     def after(self, position: Position, limit: int) -> Sequence[StreamedEvent] | None:
         """The next events after `position`; None: they are not kept here, read them from the database."""
@@ -148,15 +150,11 @@ class EventTail:
         if rows:
             self._kept.extend(map(StreamedEvent.of, rows))
             self._head = self._kept[-1].position
-            self._trim()
+            if len(self._kept) >= 2 * self._keep:  # seldom: moving the rest costs as much as what is kept
+                self._kept_after = self._kept[-self._keep - 1].position
+                self._kept = self._kept[-self._keep :]
             self.announce()
         return len(rows) == self._page_size
-
-    def _trim(self) -> None:
-        """Seldom: moving the rest costs as much as what is kept."""
-        if len(self._kept) >= 2 * self._keep:
-            self._kept_after = self._kept[-self._keep - 1].position
-            self._kept = self._kept[-self._keep :]
 
 
 async def page_after(db: AsyncSession, position: Position, *, limit: int) -> Sequence[Event]:

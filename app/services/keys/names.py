@@ -35,10 +35,12 @@ _SAME_LOOK: Final = str.maketrans({"i": "l", "1": "l", "|": "l", "0": "o"})
 def is_fit(name: str) -> bool:
     """Return whether a key may have this name: printable, normalized, of one script, unlike reserved ones."""
     is_plain = name.isprintable() and 0 < len(name.strip()) == len(name) <= MAX_NAME
+    # The first word of a letter's Unicode name is its script, for which Python has no property.
+    scripts = {unicodedata.name(char, "UNNAMED").split()[0] for char in name if char.isalpha()}
     return (
         is_plain
         and unicodedata.is_normalized("NFKC", name)
-        and len(_scripts(name) - _EAST_ASIAN) <= 1
+        and len(scripts - _EAST_ASIAN) <= 1
         and skeleton(name) not in _RESERVED_SKELETONS
     )
 
@@ -49,11 +51,6 @@ def skeleton(name: str) -> str:
     plain = "".join(char for char in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(char))
     latin = "".join(map(_latin, plain.translate(_LOOK_ALIKES)))
     return "".join(char for char in latin.translate(_SAME_LOOK) if char.isalnum())
-
-
-def _scripts(name: str) -> set[str]:
-    """Return the scripts of a text by the first word of each letter's Unicode name; Python has no script property."""
-    return {unicodedata.name(char, "UNNAMED").split()[0] for char in name if char.isalpha()}
 
 
 def _latin(char: str) -> str:

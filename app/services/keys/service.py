@@ -20,8 +20,9 @@ from app.services.events import recorder
 from app.services.keys.names import BOOTSTRAP_NAME, COMMAND_LINE_NAME, is_fit
 from app.services.keys.secrets import NO_HASH, hash_of, new_key, prefix_of
 from app.services.keys.status import KeyFilter, KeyStatus, is_to_come, status_of
+from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, MAX_ACCOUNT_PATTERNS, AccessScope
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest
 from app.utils.exceptions import (
     AuthenticationException,
     DatabaseUnavailableException,
@@ -141,12 +142,12 @@ class KeyService:
         _record(db, EventType.API_KEY_CREATED, row, caller, **granted)
         return MadeKey(row, SecretStr(key))
 
-    async def page(
-        self, db: AsyncSession, wanted: KeyFilter, request: PageRequest, *, caller: Caller
+    async def fetch_page(
+        self, db: AsyncSession, filters: KeyFilter, request: PageRequest, *, caller: Caller
     ) -> Page[ApiKey]:
         """Return a page of the keys that the caller manages."""
-        query = select(ApiKey).where(_managed_by(caller), wanted.condition())
-        return await page_of(db, query, ApiKey, request)
+        query = select(ApiKey).where(_managed_by(caller), filters.condition())
+        return await paging.fetch_page(db, query, ApiKey, request)
 
     async def get(self, db: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
         """Raises `KeyNotFoundException`."""
@@ -247,15 +248,10 @@ class KeyService:
             raise KeyEscalationException("scopes, apps or accounts")
         if (end := caller.expires_at) and (row.expires_at is None or row.expires_at > end):
             raise KeyEscalationException(f"time: expires_at must be {end.isoformat()} or earlier")
-        most = self._most_requests(caller)
-        if most is not None and (row.rate_limit_per_minute or self._rate_limit) > most:
+        is_unlimited = caller.rate_limit_per_minute is None and caller.reach == EVERYTHING
+        most = caller.rate_limit_per_minute or self._rate_limit
+        if not is_unlimited and (row.rate_limit_per_minute or self._rate_limit) > most:
             raise KeyEscalationException(f"requests: rate_limit_per_minute must be given, and at most {most}")
-
-    def _most_requests(self, caller: Caller) -> int | None:
-        """Return the highest rate limit of a key that the caller makes; None: any, as the caller has no limit."""
-        if caller.rate_limit_per_minute is None and caller.reach == EVERYTHING:
-            return None
-        return caller.rate_limit_per_minute or self._rate_limit
 
     def _note_use(self, row: ApiKey) -> None:
         """Aside from the request, which neither waits for it nor fails with it."""

@@ -25,8 +25,15 @@ class KeyFilter:
 
     def condition(self) -> ColumnElement[bool]:
         """Return the condition for a query of keys."""
+        lives = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > utc_now())
+        # The same as `status_of`.
+        statuses = {
+            KeyStatus.REVOKED: ApiKey.revoked_at.is_not(None),
+            KeyStatus.EXPIRED: and_(ApiKey.revoked_at.is_(None), ~lives),
+            KeyStatus.ACTIVE: and_(ApiKey.revoked_at.is_(None), lives),
+        }
         return and_(
-            _is(self.status) if self.status is not None else true(),
+            statuses[self.status] if self.status is not None else true(),
             ApiKey.name.icontains(self.text, autoescape=True) if self.text else true(),
         )
 
@@ -40,13 +47,3 @@ def status_of(row: ApiKey) -> KeyStatus:
 
 def is_to_come(moment: datetime | None) -> bool:
     return moment is not None and moment > utc_now()
-
-
-def _is(status: KeyStatus) -> ColumnElement[bool]:
-    """The same as `status_of`, for a query."""
-    lives = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > utc_now())
-    return {
-        KeyStatus.REVOKED: ApiKey.revoked_at.is_not(None),
-        KeyStatus.EXPIRED: and_(ApiKey.revoked_at.is_(None), ~lives),
-        KeyStatus.ACTIVE: and_(ApiKey.revoked_at.is_(None), lives),
-    }[status]

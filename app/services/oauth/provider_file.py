@@ -60,7 +60,8 @@ def _read(path: Path, presets: Mapping[str, OAuthProvider]) -> dict[str, OAuthPr
         except ValidationError as error:
             for item in error.errors():
                 place = (name, *item["loc"])
-                problems.append((line_of(lines, place), f"{'.'.join(map(str, place))}: {_words(item)}"))
+                words = _WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+                problems.append((line_of(lines, place), f"{'.'.join(map(str, place))}: {words}"))
         except ValueError as error:
             problems.append((lines[(name,)], f"{name}: {error}"))
     if problems:
@@ -117,7 +118,3 @@ def _extended(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
 
 def _joined(own: Any, base: Any) -> Any:
     return [*own, *base] if isinstance(own, list) and isinstance(base, tuple) else own
-
-
-def _words(error: Any) -> str:
-    return _WORDS.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")

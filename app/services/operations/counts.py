@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Profile, SessionStatus, utc_now
@@ -38,21 +37,18 @@ async def count_fleet(database: Database) -> FleetCounts:
         )
         pending, oldest = (await db.execute(waiting)).one()
         running = await db.scalar(select(func.count()).where(_STATUS == SessionStatus.IN_PROGRESS)) or 0
+        failed = select(func.count()).where(
+            _STATUS.in_([SessionStatus.FAILED, SessionStatus.TIMEOUT]),
+            AuthorizationSession.completed_at > utc_now() - timedelta(hours=1),
+        )
+        failures = await db.scalar(failed) or 0
         tokens = await db.execute(select(Credential.status, func.count()).group_by(Credential.status))
         return FleetCounts(
             active_profiles=active,
             quarantined_profiles=quarantined,
             pending_authorizations=pending,
             running_authorizations=running,
-            failures_last_hour=await _failures(db),
+            failures_last_hour=failures,
             oldest_waiting_seconds=(utc_now() - oldest).total_seconds() if pending else 0.0,
             credentials={status.value: count for status, count in tokens},
         )
-
-
-async def _failures(db: AsyncSession) -> int:
-    query = select(func.count()).where(
-        _STATUS.in_([SessionStatus.FAILED, SessionStatus.TIMEOUT]),
-        AuthorizationSession.completed_at > utc_now() - timedelta(hours=1),
-    )
-    return await db.scalar(query) or 0

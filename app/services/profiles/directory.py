@@ -2,17 +2,18 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Select, or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import EventType, Profile
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
+from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, AccessScope
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest
 from app.utils.exceptions import (
     AppException,
     ProfileConflictException,
@@ -95,10 +96,10 @@ class ProfileDirectory:
             raise UnknownProfileException(profile_id)
         return profile
 
-    async def page(
+    async def fetch_page(
         self,
         db: AsyncSession,
-        wanted: ProfileFilter,
+        filters: ProfileFilter,
         request: PageRequest,
         *,
         reach: AccessScope = EVERYTHING,
@@ -107,7 +108,22 @@ class ProfileDirectory:
         query = select(Profile).where(_in(reach))
         if request.sort == "twitter_username":
             request = replace(request, sort="account_id")
-        return await page_of(db, _filtered(query, wanted), Profile, request)
+        exact = {
+            Profile.account_id: filters.account_id,
+            Profile.api_app: filters.api_app,
+            Profile.is_active: filters.is_active,
+            Profile.in_use: filters.in_use,
+        }
+        for column, value in exact.items():
+            if value is not None:
+                query = query.where(column == value)
+        if filters.is_quarantined is not None:
+            query = query.where(Profile.quarantined_at.is_not(None) == filters.is_quarantined)
+        if filters.text:
+            part = f"%{_escaped(filters.text)}%"
+            columns = (Profile.profile_name, Profile.account_id, Profile.profile_id)
+            query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
+        return await paging.fetch_page(db, query, Profile, request)
 
     async def link(
         self,
@@ -210,25 +226,6 @@ def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:
 
 def _rank(profile: Profile) -> tuple[bool, bool]:
     return (not profile.is_linked, profile.api_app is None)
-
-
-def _filtered(query: Select[Any], wanted: ProfileFilter) -> Select[Any]:
-    exact = {
-        Profile.account_id: wanted.account_id,
-        Profile.api_app: wanted.api_app,
-        Profile.is_active: wanted.is_active,
-        Profile.in_use: wanted.in_use,
-    }
-    for column, value in exact.items():
-        if value is not None:
-            query = query.where(column == value)
-    if wanted.is_quarantined is not None:
-        query = query.where(Profile.quarantined_at.is_not(None) == wanted.is_quarantined)
-    if wanted.text:
-        part = f"%{_escaped(wanted.text)}%"
-        columns = (Profile.profile_name, Profile.account_id, Profile.profile_id)
-        query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
-    return query
 
 
 def _escaped(text: str) -> str:

@@ -91,7 +91,10 @@ class ProfileLeases:
             raise ProfileQuarantinedException(profile_id)
         if row.in_use:
             raise ProfileInUseException(profile_id)
-        if self._fleet_limit is not None and await _running(db) >= self._fleet_limit:
+        if (
+            self._fleet_limit is not None
+            and (await db.scalar(select(_running_query())) or 0) >= self._fleet_limit
+        ):
             raise ConcurrentProfileLimitException(self._fleet_limit)
 
     @asynccontextmanager
@@ -164,6 +167,7 @@ class ProfileLeases:
 
         async def take(ids: Sequence[int]) -> int:
             query = select(Profile).where(Profile.id.in_(ids), *is_expired)
+            orphans = []
             async with self._database.transaction() as db:
                 profiles = (await db.scalars(query.with_for_update(skip_locked=True))).all()
                 for profile in profiles:
@@ -173,9 +177,10 @@ class ProfileLeases:
                         profile_id=profile.profile_id,
                         previous_owner=profile.lease_owner,
                     )
-                    take_lease(profile, owner=self._owner, seconds=self._lease_seconds)
-            taken.extend(map(_left_over, profiles))
-            return len(profiles)
+                    token = take_lease(profile, owner=self._owner, seconds=self._lease_seconds)
+                    orphans.append(OrphanedProfile(profile.profile_id, profile.ws_url, token))
+            taken.extend(orphans)
+            return len(orphans)
 
         async with self._database.reading() as db:
             ids = (await db.scalars(select(Profile.id).where(*is_expired))).all()
@@ -238,12 +243,3 @@ def _running_query() -> Any:
     # Expired ones count: their browsers may still run.
     running = Profile.__table__.alias("running")
     return select(func.count()).select_from(running).where(running.c.in_use).scalar_subquery()
-
-
-async def _running(db: AsyncSession) -> int:
-    return await db.scalar(select(_running_query())) or 0
-
-
-def _left_over(profile: Profile) -> OrphanedProfile:
-    assert profile.lease_token is not None
-    return OrphanedProfile(profile.profile_id, profile.ws_url, profile.lease_token)

@@ -110,13 +110,9 @@ class RequestBudget:
             )
             ahead = await db.scalar(statement)
             if ahead is None:
-                await _add_row(db)
+                row = insert_or_update(db, ApiGate).values(name=_NAME, next_free=0.0)
+                await db.execute(row.on_conflict_do_nothing())
                 ahead = await db.scalar(statement)
         if ahead is None:
             raise GoLoginBreakerOpenException
         return max(0.0, float(ahead) - self._spacing * self._burst)
-
-
-async def _add_row(db: AsyncSession) -> None:
-    row = insert_or_update(db, ApiGate).values(name=_NAME, next_free=0.0)
-    await db.execute(row.on_conflict_do_nothing())

@@ -17,8 +17,9 @@ from app.database import Database, affected_rows, insert_or_update
 from app.models import EventType, Profile, ProfileSync, SyncStatus, utc_now
 from app.services.events import recorder
 from app.services.profiles.account_rule import AccountRule
+from app.services.shared import paging
 from app.services.shared.isolation import isolate_rows
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest
 from app.utils.exceptions import (
     AppException,
     ErrorCode,
@@ -67,24 +68,6 @@ class SyncResult:
         return {name: getattr(self, name) for name in _COUNTS}
 
 
-class _Seen:
-    """Ids of rows, one bit each: 40,000 take 5 KB."""
-
-    def __init__(self) -> None:
-        self._bits = bytearray()
-        self.count = 0
-
-    def add(self, row_id: int) -> None:
-        if row_id in self:
-            return
-        self._bits.extend(bytes(max(0, row_id // 8 + 1 - len(self._bits))))
-        self._bits[row_id // 8] |= 1 << row_id % 8
-        self.count += 1
-
-    def __contains__(self, row_id: int) -> bool:
-        return row_id // 8 < len(self._bits) and bool(self._bits[row_id // 8] & 1 << row_id % 8)
-
-
 class ProfileSyncService:
     """One pass at a time: the worker's turn sees to it."""
 
@@ -127,8 +110,8 @@ class ProfileSyncService:
             raise SyncNotFoundException(sync_id)
         return row
 
-    async def page(self, db: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
-        return await page_of(db, select(ProfileSync), ProfileSync, request)
+    async def fetch_page(self, db: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
+        return await paging.fetch_page(db, select(ProfileSync), ProfileSync, request)
 
     async def run(self) -> SyncResult:
         """The pass that was asked for, or a periodic one.
@@ -138,28 +121,22 @@ class ProfileSyncService:
         """
         sync = await self._begin()
         began, result = monotonic(), SyncResult()
+        started_at = utc_now()
+        seen: set[int] = set()
         try:
-            gone = await self._pass(result, allow_mass_removal=sync.allow_mass_removal)
+            async for rows in self._pages(result):
+                result.pages += 1
+                await self._apply(rows, result, seen)
+            result.seen = len(seen)
+            unseen = await self._unseen(seen, started_at)
+            await self._refuse_mass_removal(len(unseen), sync.allow_mass_removal)
+            gone = await self._confirmed(unseen, result, seen)
         except (Exception, asyncio.CancelledError) as error:
             await self._fail(sync.sync_id, result, error)
             raise
         await self._complete(sync.sync_id, result, gone)
         log.info("profiles.synced", seconds=round(monotonic() - began, 3), **asdict(result))
         return result
-
-    async def _pass(self, result: SyncResult, *, allow_mass_removal: bool) -> list[int]:
-        """Apply every page; the ids of the rows whose profiles are gone."""
-        started_at, seen = utc_now(), _Seen()
-        await self._apply_pages(result, seen)
-        result.seen = seen.count
-        unseen = await self._unseen(seen, started_at)
-        await self._refuse_mass_removal(len(unseen), allow_mass_removal)
-        return await self._confirmed(unseen, result, seen)
-
-    async def _apply_pages(self, result: SyncResult, seen: _Seen) -> None:
-        async for rows in self._pages(result):
-            result.pages += 1
-            await self._apply(rows, result, seen)
 
     async def _pages(self, result: SyncResult) -> AsyncIterator[dict[str, BrowserProfile]]:
         """Yield pages until an empty one, which must not come before the list's own total says so.
@@ -175,14 +152,17 @@ class ProfileSyncService:
                 break
             rows_read += len(answer.profiles) + len(answer.skipped)
             if answer.skipped:
-                _note_skipped(answer.skipped, result)
+                names = answer.skipped[:_MAX_NAMED_ROWS]
+                log.warning("profiles.rows_skipped", rows=names, count=len(answer.skipped))
+                result.skipped += len(answer.skipped)
+                result.skipped_rows += names[: _MAX_NAMED_ROWS - len(result.skipped_rows)]
             yield {row.id: row for row in answer.profiles}
         if answer.total is not None and rows_read < answer.total:
             raise GoLoginAPIException(
                 "incomplete", f"the list broke off after {rows_read} of {answer.total} profiles"
             )
 
-    async def _apply(self, rows: Mapping[str, BrowserProfile], result: SyncResult, seen: _Seen) -> None:
+    async def _apply(self, rows: Mapping[str, BrowserProfile], result: SyncResult, seen: set[int]) -> None:
         """One read, and one write if anything is new or changed."""
         async with self._database.reading() as db:
             query = select(Profile).where(Profile.profile_id.in_(rows))
@@ -204,8 +184,7 @@ class ProfileSyncService:
             return len(upserted)
 
         await isolate_rows(changed, upsert, step="sync_profiles")
-        for row_id in ids.values():
-            seen.add(row_id)
+        seen.update(ids.values())
         created = len(written - known.keys())
         returned = sum(not known[profile_id].is_active for profile_id in written & known.keys())
         result.created += created
@@ -225,7 +204,7 @@ class ProfileSyncService:
             "metadata": metadata,
         }
 
-    async def _unseen(self, seen: _Seen, pass_started_at: datetime) -> list[tuple[int, str]]:
+    async def _unseen(self, seen: set[int], pass_started_at: datetime) -> list[tuple[int, str]]:
         """(row id, profile id) of the active profiles that the pass did not meet."""
         unseen: list[tuple[int, str]] = []
         last = 0
@@ -243,7 +222,9 @@ class ProfileSyncService:
             unseen += [(row_id, profile_id) for row_id, profile_id in rows if row_id not in seen]
             last = rows[-1][0]
 
-    async def _confirmed(self, unseen: list[tuple[int, str]], result: SyncResult, seen: _Seen) -> list[int]:
+    async def _confirmed(
+        self, unseen: list[tuple[int, str]], result: SyncResult, seen: set[int]
+    ) -> list[int]:
         """Return those that are gone indeed.
 
         A profile deleted during the pass moves all later ones up by one, and one of them from a page not yet read to
@@ -308,12 +289,6 @@ class ProfileSyncService:
         async with self._database.transaction() as db:
             await _end(db, sync_id, SyncStatus.FAILED, result, error_code=code, error_message=message)
             recorder.record(db, EventType.PROFILES_SYNC_FAILED, sync_id=sync_id, error_code=code)
-
-
-def _note_skipped(rows: Sequence[str], result: SyncResult) -> None:
-    log.warning("profiles.rows_skipped", rows=rows[:_MAX_NAMED_ROWS], count=len(rows))
-    result.skipped += len(rows)
-    result.skipped_rows += rows[: _MAX_NAMED_ROWS - len(result.skipped_rows)]
 
 
 def _first(status: SyncStatus) -> Any:

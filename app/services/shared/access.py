@@ -27,7 +27,8 @@ class AccessScope:
 
     def covers(self, account_id: str | None, api_app: str | None) -> bool:
         """Return whether a resource is covered; one without an account or app only where these are unrestricted."""
-        return self._covers_app(api_app) and self._covers_account(account_id)
+        has_app = not self.api_apps or api_app in self.api_apps
+        return has_app and self._covers_account(account_id)
 
     def includes(self, other: "AccessScope") -> bool:
         """Return whether all that `other` covers is covered here, too."""
@@ -57,20 +58,16 @@ class AccessScope:
 
     def condition(self, account_column: Any, app_column: Any) -> ColumnElement[bool]:
         """The same as `covers`, for a query."""
-        return and_(
-            app_column.in_(self.api_apps) if self.api_apps else true(),
-            self._names(account_column) if self.account_patterns else true(),
-        )
-
-    def _names(self, column: Any) -> ColumnElement[bool]:
         exact = [pattern for pattern in self.account_patterns if "*" not in pattern]
-        like = [
-            column.like(_like(pattern), escape=_ESCAPE) for pattern in self.account_patterns if "*" in pattern
+        accounts = [account_column.in_(exact)] if exact else []
+        accounts += [
+            account_column.like(_like(pattern), escape=_ESCAPE)
+            for pattern in self.account_patterns
+            if "*" in pattern
         ]
-        return or_(column.in_(exact), *like) if exact else or_(*like)
-
-    def _covers_app(self, api_app: str | None) -> bool:
-        return not self.api_apps or api_app in self.api_apps
+        return and_(
+            app_column.in_(self.api_apps) if self.api_apps else true(), or_(*accounts) if accounts else true()
+        )
 
     def _covers_account(self, account_id: str | None) -> bool:
         return not self.account_patterns or (

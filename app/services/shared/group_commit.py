@@ -59,18 +59,15 @@ class GroupCommit(Generic[T, R]):
             async with self._database.transaction() as db:
                 results = await self._write(db, [item for item, _ in group])
         except Exception as error:
-            await self._refused(group, error)
+            # One bad item must not fail the others: each by itself, unless the database is away for all.
+            if len(group) > 1 and not isinstance(error, DatabaseUnavailableException):
+                for one in group:
+                    await self._write_group([one])
+                return
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
             return
         for (_, future), result in zip(group, results, strict=True):
             if not future.done():  # its caller has left
                 future.set_result(result)
-
-    async def _refused(self, group: Sequence[tuple[T, asyncio.Future[R]]], error: Exception) -> None:
-        """One bad item must not fail the others: each by itself, unless the database is away for all."""
-        if len(group) > 1 and not isinstance(error, DatabaseUnavailableException):
-            for one in group:
-                await self._write_group([one])
-            return
-        for _, future in group:
-            if not future.done():
-                future.set_exception(error)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase
 from app.models.base import UtcDateTime
 
 M = TypeVar("M", bound=DeclarativeBase)
+R = TypeVar("R")
 
 COUNT_LIMIT: Final = 100_000
 """Rows are counted up to here."""
@@ -27,6 +28,11 @@ class Total:
     """False: at least so many."""
 
 
+NOT_COUNTED: Final = Total(0, is_exact=False)
+_BELOW_ALL_IDS: Final = 0
+"""`row_id` of a position behind all rows with its value, in a descending list."""
+
+
 @dataclass(frozen=True)
 class Position:
     """End of a page."""
@@ -36,7 +42,7 @@ class Position:
     row_id: int
     page: int = 1
     """Number of the page, from 1."""
-    total: Total = Total(0)
+    total: Total = NOT_COUNTED
     """Total that was counted for the first page."""
 
 
@@ -52,50 +58,80 @@ class PageRequest:
 
 
 @dataclass(frozen=True)
-class Page(Generic[M]):
-    rows: Sequence[M]
+class Page(Generic[R]):
+    rows: Sequence[R]
     total: Total
     """Rows on all pages."""
     number: int
-    end: Position | None
+    end: Position | None = None
     """End of the page; None when nothing follows. A short page may have a next one: its scan had a limit."""
 
 
-async def page_of(
+async def fetch_page(
     db: AsyncSession,
     query: Select[M],
     model: type[M],
-    wanted: PageRequest,
+    request: PageRequest,
     *,
-    within: Select[M] | None = None,
+    indexed: Select[M] | None = None,
+    index_has_id: bool = True,
     scan_limit: int = SCAN_LIMIT,
-    count_limit: int = COUNT_LIMIT,
+    count_limit: int | None = COUNT_LIMIT,
 ) -> Page[M]:
-    """One page of a query for rows of `model`: sorted, those without a value last, equal ones by their ids.
+    """Return one page of a query for rows of `model`: sorted, those without a value last, equal ones by their ids.
 
-    `within`: the query with only those of its conditions that an index serves in the wanted order, of a column that
-    always has a value. Then no more than `scan_limit` of its rows are looked at, from where the page begins.
-    Two statements; with `after` one; with `within` one more.
+    `indexed`: the query with only those of its conditions that an index serves in this order, of a column that always
+    has a value. Then no more than `scan_limit` of its rows are looked at, from where the page begins. `index_has_id`:
+    False when the index ends with the sorted column; rows that are equal to the last one of a scan are then part of it.
+    `count_limit`: None when the rows are not counted.
+    Two statements; with `after`, or not counted, one; with `indexed` one more.
     """
-    order = _SortOrder(model, wanted.sort, descending=wanted.descending)
-    after, size = wanted.after, wanted.size
+    order = _SortOrder(model, request)
+    after, size = request.after, request.size
     if after is not None:
         query = query.where(order.follows(after))
-    last = None if within is None else await order.last_to_look_at(db, within, after, scan_limit)
-    if last is not None:
-        query = query.where(order.goes_to(last))
-    total = await count_up_to(db, query, count_limit, is_all=last is None) if after is None else after.total
-    number = wanted.number if after is None else after.page + 1
-    page = query.order_by(*order.by).limit(size + 1)
+    end = None
+    if indexed is not None:
+        end = await order.find_scan_end(db, indexed, after, limit=scan_limit, has_id=index_has_id)
+    if end is not None:
+        query = query.where(order.is_up_to(end))
+    number, total = (request.number, NOT_COUNTED) if after is None else (after.page + 1, after.total)
+    if after is None and count_limit is not None:
+        total = await _count_up_to(db, query, count_limit, is_all=end is None)
+    page = query.order_by(*order.columns).limit(size + 1)
     found = (await db.scalars(page.offset((number - 1) * size) if after is None else page)).all()
     rows = found[:size]
     if len(found) > size:
-        last = order.position_of(rows[-1])
-    return Page(rows, total, number, None if last is None else replace(last, page=number, total=total))
+        end = order.read_position(rows[-1])
+    return Page(rows, total, number, None if end is None else replace(end, page=number, total=total))
 
 
-async def count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_all: bool) -> Total:
-    """The rows of a query, `limit` at most. `is_all`: it leaves out none that count."""
+async def count_rows(
+    db: AsyncSession,
+    query: Select[M],
+    model: type[M],
+    request: PageRequest,
+    *,
+    limit: int,
+    indexed: Select[M] | None = None,
+    index_has_id: bool = True,
+    scan_limit: int = SCAN_LIMIT,
+) -> Total:
+    """Return the total of a list up to `limit`, among the rows that its first page looks at; see `fetch_page`.
+
+    One statement; with `indexed` two.
+    """
+    order = _SortOrder(model, request)
+    end = None
+    if indexed is not None:
+        end = await order.find_scan_end(db, indexed, None, limit=scan_limit, has_id=index_has_id)
+    if end is not None:
+        query = query.where(order.is_up_to(end))
+    return await _count_up_to(db, query, limit, is_all=end is None)
+
+
+async def _count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_all: bool) -> Total:
+    """Count the rows of a query, `limit` at most. `is_all`: it leaves out none that count."""
     some: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(
         limit + 1
     )
@@ -106,50 +142,59 @@ async def count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_al
 class _SortOrder:
     """Total: by a column, then by the id in the same direction, so that one index can serve both."""
 
-    def __init__(self, model: type[DeclarativeBase], attribute: str, *, descending: bool) -> None:
+    def __init__(self, model: type[DeclarativeBase], request: PageRequest) -> None:
         columns = model.__mapper__.columns
-        self._name = attribute
-        self._column, self._id = columns[attribute], columns["id"]
-        self._descending = descending
-
-    @property
-    def by(self) -> tuple[Any, ...]:
+        self._name = request.sort
+        self._column, self._id = columns[request.sort], columns["id"]
+        self._descending = request.descending
         directed = [each.desc() if self._descending else each.asc() for each in (self._column, self._id)]
         # Where there is always a value the word would only keep PostgreSQL from using an index.
-        return (directed[0].nulls_last() if self._column.nullable else directed[0], directed[1])
+        first = directed[0].nulls_last() if self._column.nullable else directed[0]
+        self.columns: tuple[Any, ...] = (first, directed[1])
 
     def follows(self, position: Position) -> ColumnElement[bool]:
         """Return the condition of the rows that come after it."""
         if position.value is None:
-            return and_(self._column.is_(None), self._after(self._id, position.row_id))
-        later = self._after(tuple_(self._column, self._id), self._place(position))
+            return and_(self._column.is_(None), self._compare(self._id, position.row_id))
+        later = self._compare(tuple_(self._column, self._id), self._values(position))
         return or_(later, self._column.is_(None)) if self._column.nullable else later
 
-    def goes_to(self, position: Position) -> ColumnElement[bool]:
+    def is_up_to(self, position: Position) -> ColumnElement[bool]:
         """Return the condition of the rows up to it, where each has a value."""
         # Not the negation of `follows`: no planner would end its way through the index there.
-        return self._after(self._place(position), tuple_(self._column, self._id), or_equal=True)
+        if position.row_id == _BELOW_ALL_IDS:
+            return self._compare(self._value(position), self._column, or_equal=True)
+        return self._compare(self._values(position), tuple_(self._column, self._id), or_equal=True)
 
-    def position_of(self, row: Any) -> Position:
+    def read_position(self, row: Any) -> Position:
         value = getattr(row, self._name)
         return Position(value.isoformat() if isinstance(value, datetime) else value, row.id)
 
-    async def last_to_look_at(
-        self, db: AsyncSession, within: Select[Any], after: Position | None, limit: int
+    async def find_scan_end(
+        self, db: AsyncSession, indexed: Select[Any], after: Position | None, *, limit: int, has_id: bool
     ) -> Position | None:
-        """The row at which a look at `limit` rows ends; None: there are not so many."""
-        rows = within.with_only_columns(self._column, self._id).order_by(*self.by)
+        """Return the row at which a look at `limit` rows ends; None: there are not so many."""
         if after is not None:
-            rows = rows.where(self.follows(after))
-        row = (await db.execute(rows.offset(limit - 1).limit(1))).first()
-        return None if row is None else self.position_of(row)
+            indexed = indexed.where(self.follows(after))
+        columns: tuple[Any, Any] = (self._column, self._id)
+        offset = limit - 1
+        if not has_id:
+            # Not the ids: for them PostgreSQL would read each row, and sort.
+            columns, offset = (self._column, literal_column(str(_BELOW_ALL_IDS)).label("id")), limit
+        rows = indexed.with_only_columns(*columns).order_by(*(self.columns if has_id else self.columns[:1]))
+        row = (await db.execute(rows.offset(offset).limit(1))).first()
+        return None if row is None else self.read_position(row)
 
-    def _place(self, position: Position) -> Any:
+    def _value(self, position: Position) -> Any:
         is_time = isinstance(self._column.type, UtcDateTime)
         value = datetime.fromisoformat(position.value) if is_time else position.value
-        return tuple_(literal(value, self._column.type), literal(position.row_id, self._id.type))
+        return literal(value, self._column.type)
 
-    def _after(self, place: Any, value: Any, *, or_equal: bool = False) -> ColumnElement[bool]:
+    def _values(self, position: Position) -> Any:
+        return tuple_(self._value(position), literal(position.row_id, self._id.type))
+
+    def _compare(self, later: Any, earlier: Any, *, or_equal: bool = False) -> ColumnElement[bool]:
+        """Return the condition that `later` comes after `earlier` in this order."""
         compare = (le if or_equal else lt) if self._descending else (ge if or_equal else gt)
-        after: ColumnElement[bool] = compare(place, value)
-        return after
+        condition: ColumnElement[bool] = compare(later, earlier)
+        return condition

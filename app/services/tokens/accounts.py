@@ -2,15 +2,16 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Select, select, true
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import Credential, CredentialStatus
+from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, AccessScope
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest
 
 BATCH_SIZE: Final = 500
 
@@ -36,12 +37,18 @@ async def of_account(
     return rows.all()
 
 
-async def page(
-    db: AsyncSession, wanted: AccountFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
+async def fetch_page(
+    db: AsyncSession, filters: AccountFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
 ) -> Page[Credential]:
     """`request.sort`: one of `SortField`."""
     query = select(Credential).where(_in(reach))
-    return await page_of(db, _filtered(query, wanted), Credential, request)
+    if filters.api_app is not None:
+        query = query.where(Credential.api_app == filters.api_app)
+    if filters.status is not None:
+        query = query.where(Credential.status == filters.status)
+    if filters.text:
+        query = query.where(Credential.account_id.contains(filters.text.lower(), autoescape=True))
+    return await paging.fetch_page(db, query, Credential, request)
 
 
 def _in(reach: AccessScope) -> ColumnElement[bool]:
@@ -61,13 +68,3 @@ async def batches(
             return
         yield rows
         last = rows[-1].id
-
-
-def _filtered(query: Select[Any], wanted: AccountFilter) -> Select[Any]:
-    if wanted.api_app is not None:
-        query = query.where(Credential.api_app == wanted.api_app)
-    if wanted.status is not None:
-        query = query.where(Credential.status == wanted.status)
-    if wanted.text:
-        query = query.where(Credential.account_id.contains(wanted.text.lower(), autoescape=True))
-    return query

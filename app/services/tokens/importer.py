@@ -180,7 +180,18 @@ class TokenImport:
     async def _insert(self, db: AsyncSession, batch: Sequence[_Wanted]) -> Sequence[Credential]:
         """The rows that were stored. In the order of their places, so that two imports do not wait for each other."""
         now = utc_now()
-        values = [self._row(wanted, now) for wanted in sorted(batch, key=lambda each: each.place)]
+        values = [
+            {
+                **self._credentials.current_columns(wanted.account_id, wanted.api_app, wanted.tokens, now),
+                "account_id": wanted.account_id,
+                "api_app": wanted.api_app,
+                "provider_user_id": wanted.provider_user_id,
+                "session_id": None,
+                "version": 1,
+                "created_at": now,
+            }
+            for wanted in sorted(batch, key=lambda each: each.place)
+        ]
         insert = insert_or_update(db, Credential)
         place = [Credential.account_id, Credential.api_app]
         if self._replace:
@@ -192,17 +203,6 @@ class TokenImport:
             statement = insert.on_conflict_do_nothing(index_elements=place)
         rows = await db.scalars(statement.returning(Credential), values)
         return rows.all()
-
-    def _row(self, wanted: _Wanted, now: datetime) -> dict[str, Any]:
-        return {
-            **self._credentials.current_columns(wanted.account_id, wanted.api_app, wanted.tokens, now),
-            "account_id": wanted.account_id,
-            "api_app": wanted.api_app,
-            "provider_user_id": wanted.provider_user_id,
-            "session_id": None,
-            "version": 1,
-            "created_at": now,
-        }
 
 
 def _checked(number: int, values: Any, api_apps: Sequence[str]) -> _Wanted:

@@ -8,9 +8,9 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Table, bindparam, func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
@@ -63,7 +63,18 @@ async def rotate(
         report.left = max(0, await count_outdated(database, vault) - len(report.unreadable))
         if not report.left:
             break
-    await _record(database, report, actor)
+    if report.rotated:
+        async with database.transaction() as db:
+            recorder.record(
+                db,
+                EventType.SECRETS_ROTATED,
+                actor=actor,
+                key_id=report.key_id,
+                old_key_ids=sorted(report.old_key_ids - {report.key_id}),
+                rotated=report.rotated,
+                unreadable=len(report.unreadable),
+                left=report.left,
+            )
     return report
 
 
@@ -113,33 +124,13 @@ async def _write(database: Database, changes: Mapping[int, Mapping[str, str | in
         return (await connection.execute(_REPLACE, [changes[row_id] for row_id in ids])).rowcount
 
 
-async def _record(database: Database, report: RotationReport, actor: str) -> None:
-    if not report.rotated:
-        return
-    async with database.transaction() as db:
-        recorder.record(
-            db,
-            EventType.SECRETS_ROTATED,
-            actor=actor,
-            key_id=report.key_id,
-            old_key_ids=sorted(report.old_key_ids - {report.key_id}),
-            rotated=report.rotated,
-            unreadable=len(report.unreadable),
-            left=report.left,
-        )
-
-
-def _unchanged(table: Table) -> list[ColumnElement[bool]]:
-    return [table.c[name].is_not_distinct_from(bindparam(f"old_{name}")) for name in TOKEN_COLUMNS]
-
-
-def _replacement(table: Table) -> Any:
-    """Return the UPDATE of a row that still has the old values: newer tokens stay. `updated_at` is the token's."""
-    return (
-        table.update()
-        .where(table.c.id == bindparam("row_id"), *_unchanged(table))
-        .values(**{name: bindparam(name) for name in TOKEN_COLUMNS}, updated_at=table.c.updated_at)
+_TABLE: Final = Credential.metadata.tables[Credential.__tablename__]
+_REPLACE: Final = (
+    _TABLE.update()
+    .where(
+        _TABLE.c.id == bindparam("row_id"),
+        *(_TABLE.c[name].is_not_distinct_from(bindparam(f"old_{name}")) for name in TOKEN_COLUMNS),
     )
-
-
-_REPLACE: Final = _replacement(Credential.metadata.tables[Credential.__tablename__])
+    .values(**{name: bindparam(name) for name in TOKEN_COLUMNS}, updated_at=_TABLE.c.updated_at)
+)
+"""The UPDATE of a row that still has the old values: newer tokens stay. `updated_at` is the token's."""

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from pydantic import SecretStr
 from sqlalchemy import ColumnElement, Select, select, update
@@ -175,10 +175,13 @@ class RefreshLeases:
             "status": CredentialStatus.ACTIVE,
             "version": held.version + 1,
             "token_expires_at": expiry(answered_at, tokens.expires_in),
-            "refresh_due_at": self._due_after_refresh(answered_at, tokens, held.api_app),
             "refreshed_at": answered_at,
             **NO_FAILURES,
         }
+        due_at = self.due_at(answered_at, tokens, held.api_app)
+        values["refresh_due_at"] = due_at and max(
+            due_at, answered_at + timedelta(seconds=self._times.min_interval)
+        )
         event = recorder.new_event(
             EventType.CREDENTIAL_REFRESHED,
             account_id=held.account_id,
@@ -229,10 +232,11 @@ class RefreshLeases:
             row.refresh_error_code = error.error_code
             row.spending_version = None
             clear_lease(row)
-            self._record(
+            recorder.record(
                 db,
                 EventType.CREDENTIAL_REFRESH_FAILED,
-                held,
+                account_id=held.account_id,
+                api_app=held.api_app,
                 error_code=error.error_code,
                 failures=row.refresh_failures,
                 next_attempt_in=round(wait, 1),
@@ -268,10 +272,6 @@ class RefreshLeases:
         life = self._default_life(api_app) if tokens.expires_in is None else tokens.expires_in
         life = min(life, MAX_TOKEN_LIFE)
         return now + timedelta(seconds=life - min(early, life * _SHARE_OF_LIFE))
-
-    def _due_after_refresh(self, now: datetime, tokens: TokenSet, api_app: str) -> datetime | None:
-        due_at = self.due_at(now, tokens, api_app)
-        return due_at and max(due_at, now + timedelta(seconds=self._times.min_interval))
 
     def _too_soon(self, row: Credential) -> float:
         """Seconds until the account may be refreshed again; a time in the future is a clock's mistake."""
@@ -346,9 +346,6 @@ class RefreshLeases:
         )
         log.warning("credential.broken", account_id=row.account_id, api_app=row.api_app, reason=code)
 
-    def _record(self, db: AsyncSession, event: EventType, held: HeldRefresh, **data: Any) -> None:
-        recorder.record(db, event, account_id=held.account_id, api_app=held.api_app, **data)
-
 
 def _is_unknown_refusal(error: AppException) -> bool:
     """Return whether the provider refused the request for an unknown reason: not the app, account or token."""
@@ -366,13 +363,10 @@ def expiry(now: datetime, expires_in: int | None) -> datetime | None:
     return None if expires_in is None else now + timedelta(seconds=min(expires_in, MAX_TOKEN_LIFE))
 
 
-def _same_version(held: HeldRefresh) -> tuple[ColumnElement[bool], ...]:
-    return (
+def _held(held: HeldRefresh) -> Select[Credential]:
+    return select(Credential).where(
         Credential.id == held.credential_id,
         Credential.created_at == held.row_made_at,
         Credential.version == held.version,
+        Credential.lease_token == held.lease_token,
     )
-
-
-def _held(held: HeldRefresh) -> Select[Credential]:
-    return select(Credential).where(*_same_version(held), Credential.lease_token == held.lease_token)

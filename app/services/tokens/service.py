@@ -366,7 +366,7 @@ def _by_place(account_id: str, api_app: str) -> Select[Credential]:
 
 
 def _lives_for(row: Credential, seconds: float) -> bool:
-    return row.token_expires_at is None or _left(row.token_expires_at) > seconds
+    return row.token_expires_at is None or (row.token_expires_at - utc_now()).total_seconds() > seconds
 
 
 def _fallback_or_raise(error: AppException | None, row: Credential, *, force: bool) -> Credential:
@@ -387,10 +387,6 @@ def _may_be_refused(error: TwitterAPIException, row: Credential) -> bool:
     """Some providers answer 403 for a token that is revoked, and for much else: only a refresh tells."""
     is_unjudged = type(error) is TwitterAPIException and error.status == HTTPStatus.FORBIDDEN
     return isinstance(error, InvalidGrantException) or (is_unjudged and row.refresh_token is not None)
-
-
-def _left(expires_at: datetime) -> float:
-    return (expires_at - utc_now()).total_seconds()
 
 
 async def _running_repair(db: AsyncSession, account_id: str, api_app: str) -> str | None:

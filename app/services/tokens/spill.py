@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -86,28 +86,27 @@ class TokenSpill:
 
     def _read(self, path: Path) -> Spilled:
         text = self._key_ring.decrypt(path.read_text(encoding="ascii"), associated_data=_PLACE)
-        return _from_json(path, json.loads(text))
+        data = json.loads(text)
+        held, tokens = data["held"], data["tokens"]
+        for values, names in (
+            (held, ("refresh_token",)),
+            (tokens, ("access_token", "refresh_token", "oauth_token_secret")),
+        ):
+            for name in names:
+                values[name] = None if values[name] is None else SecretStr(values[name])
+        held["row_made_at"] = datetime.fromisoformat(held["row_made_at"])
+        tokens["scopes"] = tuple(tokens["scopes"])
+        return Spilled(
+            path, HeldRefresh(**held), TokenSet(**tokens), datetime.fromisoformat(data["answered_at"])
+        )
 
 
 def _to_json(held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> str:
-    def clear(value: Any) -> Any:
-        return value.get_secret_value() if isinstance(value, SecretStr) else value.isoformat()
-
     content = {"held": asdict(held), "tokens": asdict(tokens), "answered_at": answered_at}
-    return json.dumps(content, default=clear)
-
-
-def _from_json(path: Path, data: dict[str, Any]) -> Spilled:
-    held, tokens = data["held"], data["tokens"]
-    for values, names in (
-        (held, ("refresh_token",)),
-        (tokens, ("access_token", "refresh_token", "oauth_token_secret")),
-    ):
-        for name in names:
-            values[name] = None if values[name] is None else SecretStr(values[name])
-    held["row_made_at"] = datetime.fromisoformat(held["row_made_at"])
-    tokens["scopes"] = tuple(tokens["scopes"])
-    return Spilled(path, HeldRefresh(**held), TokenSet(**tokens), datetime.fromisoformat(data["answered_at"]))
+    return json.dumps(
+        content,
+        default=lambda each: each.get_secret_value() if isinstance(each, SecretStr) else each.isoformat(),
+    )
 
 
 def _write_durably(path: Path, text: str) -> None:

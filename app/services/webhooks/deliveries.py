@@ -140,18 +140,18 @@ class WebhookDeliveries:
             claims = []
             for row, event in due:
                 if event is None or not ordering.wants(endpoint, event):
-                    await _park_unsent(db, endpoint, row, _UNWANTED if event else _LOST)
-                else:
-                    message = message_of(endpoint.endpoint_id, event)
-                    claims.append(self._leased(endpoint, row, message, secrets))
+                    reason = _UNWANTED if event else _LOST
+                    db.add(WebhookAttempt(delivery_id=row.id, milliseconds=0, error=reason))
+                    clear_lease(row)
+                    await _park(db, endpoint, row)
+                    continue
+                token = take_lease(row, owner=self._owner, seconds=self.limits.lease)
+                message = message_of(endpoint.endpoint_id, event)
+                is_trial = endpoint.failing_since is not None
+                claims.append(
+                    Claim(row.id, token, endpoint.url, secrets, message, is_trial, endpoint.updated_at)
+                )
             return claims
-
-    def _leased(
-        self, endpoint: WebhookEndpoint, row: WebhookDelivery, message: Message, secrets: Sequence[SecretStr]
-    ) -> Claim:
-        token = take_lease(row, owner=self._owner, seconds=self.limits.lease)
-        is_trial = endpoint.failing_since is not None
-        return Claim(row.id, token, endpoint.url, secrets, message, is_trial, endpoint.updated_at)
 
     async def renew(self, claim: Claim) -> bool:
         """Keep the lease; False when it is lost."""
@@ -262,14 +262,6 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
 async def _park(db: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery) -> None:
     await _complete(db, row, DeliveryStatus.PARKED)
     log.warning("webhook.parked", webhook_id=endpoint.endpoint_id, delivery_id=row.id, event_id=row.event_id)
-
-
-async def _park_unsent(
-    db: AsyncSession, endpoint: WebhookEndpoint, row: WebhookDelivery, reason: str
-) -> None:
-    db.add(WebhookAttempt(delivery_id=row.id, milliseconds=0, error=reason))
-    clear_lease(row)
-    await _park(db, endpoint, row)
 
 
 async def _complete(db: AsyncSession, row: WebhookDelivery, status: DeliveryStatus) -> None:

@@ -73,7 +73,16 @@ class WebhookFanout:
                 await _enqueue(db, endpoint, wanted)
             if events:
                 await _note_lost(db, endpoint, events[-1])
-                await _move_to(db, endpoint, events[-1])
+                await db.execute(
+                    update(WebhookEndpoint)
+                    .where(WebhookEndpoint.id == endpoint.id)
+                    .values(
+                        after_xact_id=events[-1].xact_id,
+                        after_event_id=events[-1].id,
+                        updated_at=WebhookEndpoint.updated_at,  # nobody has changed it
+                    )
+                    .execution_options(synchronize_session=False)
+                )
         return len(events)
 
 
@@ -122,16 +131,3 @@ async def _note_lost(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow
         lost |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}
         recorder.record(db, EventType.WEBHOOK_EVENTS_LOST, **lost)
         log.error("webhook.events_lost", **lost)
-
-
-async def _move_to(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
-    await db.execute(
-        update(WebhookEndpoint)
-        .where(WebhookEndpoint.id == endpoint.id)
-        .values(
-            after_xact_id=last.xact_id,
-            after_event_id=last.id,
-            updated_at=WebhookEndpoint.updated_at,  # nobody has changed it
-        )
-        .execution_options(synchronize_session=False)
-    )

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from app.services.shared.access import EVERYTHING, AccessScope
-from app.services.shared.paging import Page, PageRequest, page_of
+from app.services.shared.paging import Page, PageRequest, fetch_page
 from app.services.webhooks.ordering import reach_of
 from app.services.webhooks.service import is_there
 from app.utils.exceptions import DeliveryNotFoundException
@@ -36,7 +36,7 @@ async def all_within(db: AsyncSession, reach: AccessScope) -> list[WebhookView]:
     return await _views(db, [row for row in rows if reach.includes(reach_of(row))])
 
 
-async def page_of_deliveries(
+async def fetch_deliveries(
     db: AsyncSession,
     endpoint: WebhookEndpoint,
     reach: AccessScope,
@@ -48,9 +48,9 @@ async def page_of_deliveries(
     of_endpoint = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
     if status is not None:
         of_endpoint = of_endpoint.where(WebhookDelivery.status == status)
-    within = None if reach == EVERYTHING else of_endpoint
+    indexed = None if reach == EVERYTHING else of_endpoint
     query = of_endpoint.where(_in_reach(reach))
-    return await page_of(db, query, WebhookDelivery, request, within=within)
+    return await fetch_page(db, query, WebhookDelivery, request, indexed=indexed)
 
 
 async def delivery(

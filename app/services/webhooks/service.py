@@ -96,7 +96,9 @@ class WebhookService:
         await self._client.check(order.url)
         endpoint_id, secret = str(uuid.uuid4()), new_secret()
         async with self._database.transaction() as db:
-            await self._check_room(db)
+            count = await db.scalar(select(func.count()).select_from(WebhookEndpoint).where(is_there()))
+            if (count or 0) >= self._max_endpoints:
+                raise TooManyWebhooksException(self._max_endpoints)
             position = await event_order.now(db)
             row = WebhookEndpoint(
                 **_defaults(caller) | wanted,
@@ -217,11 +219,6 @@ class WebhookService:
         if row is None or not caller.reach.includes(reach_of(row)):
             raise WebhookNotFoundException(endpoint_id)
         return row
-
-    async def _check_room(self, db: AsyncSession) -> None:
-        count = await db.scalar(select(func.count()).select_from(WebhookEndpoint).where(is_there()))
-        if (count or 0) >= self._max_endpoints:
-            raise TooManyWebhooksException(self._max_endpoints)
 
 
 def is_there() -> ColumnElement[bool]:

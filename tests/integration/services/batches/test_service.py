@@ -27,6 +27,7 @@ from app.services.batches import queries
 from app.services.batches.queries import RowResult
 from app.services.batches.rows import WantedRow
 from app.services.keys.service import Caller, Scope
+from app.services.shared.paging import PageRequest
 from app.utils.exceptions import (
     BatchEmptyException,
     BatchEndedException,
@@ -56,9 +57,9 @@ from tests.fixtures.services import OpenContext
 
 async def results_of(context: Context, batch_id: str) -> list[RowResult]:
     async with context.database.reading() as db:
-        rows, total = await queries.page_of_results(db, batch_id, page=1, page_size=1000, caller=CALLER)
-    assert total == len(rows)
-    return list(rows)
+        page = await queries.fetch_results(db, batch_id, PageRequest(size=1000), caller=CALLER)
+    assert page.total.number == len(page.rows)
+    return list(page.rows)
 
 
 async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Context, database: Database):

@@ -1,6 +1,7 @@
 """Filters that mean the same to the database and in memory, and lists that go to the end with bounded queries."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,8 +14,8 @@ from app.models import Event
 from app.services.events import order, queries
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
-from app.services.events.queries import Place
 from app.services.shared.access import AccessScope
+from app.services.shared.paging import PageRequest
 from tests.fixtures.events import add_events
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -94,20 +95,21 @@ async def test_pages_and_cursors_find_all_in_order(database: Database):
         latest_first = sorted(events, key=lambda event: (event.occurred_at, event.id), reverse=True)
         expected = [event.id for event in latest_first if wanted.matches(event)]
         found: list[int] = []
-        place: Place | None = None
+        request = PageRequest(size=7)
         while True:
             async with database.reading() as db:
-                part = await queries.rows_before(db, wanted, place, limit=7, scan_limit=20)
-            found += [event.id for event in part.rows]
-            if (place := part.next) is None:
+                page = await queries.fetch_page(db, wanted, request, scan_limit=20)
+            found += [event.id for event in page.rows]
+            if page.end is None:
                 break
+            request = replace(request, after=page.end)
         assert found == expected, wanted
         pages = queries.export(database, wanted, page_size=9, scan_limit=20)
         exported = [event.id async for rows in pages for event in rows]
         assert exported == expected, wanted
         if not wanted.rest():
             async with database.reading() as db:
-                second = await queries.page(db, wanted, page=2, page_size=7)
+                second = await queries.fetch_page(db, wanted, PageRequest(number=2, size=7))
             assert [event.id for event in second.rows] == expected[7:14]
 
 
@@ -144,7 +146,7 @@ async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
     for size in (1, 500):
         async with database.reading() as db:
             statements.clear()
-            await queries.page(db, EventFilter(text="alice"), page=1, page_size=size)
+            await queries.fetch_page(db, EventFilter(text="alice"), PageRequest(size=size))
             await queries.count(db, EventFilter(text="alice"))
             costs.add(len([each for each in statements if each.startswith("SELECT")]))
     assert costs == {4}

@@ -79,7 +79,7 @@ async def refuse(context: Context, key: str | None, reason: str = "Missing or un
 async def names(context: Context, caller: Caller = COMMAND_LINE, **wanted: Any) -> list[str]:
     async with context.database.reading() as db:
         request = PageRequest(size=100, sort="name")
-        page = await context.keys.page(db, KeyFilter(**wanted), request, caller=caller)
+        page = await context.keys.fetch_page(db, KeyFilter(**wanted), request, caller=caller)
     assert page.total.number == len(page.rows)
     return [row.name for row in page.rows]
 

@@ -163,7 +163,7 @@ async def test_the_list_is_filtered(
     await add(database, profile_name="b%2", account_id=None, in_use=True, api_app="AIOTT2")
     await add(database, profile_name="c", account_id=None, is_active=False, quarantined_at=utc_now())
     async with database.reading() as db:
-        page = await directory.page(db, wanted, PageRequest(sort="profile_name"))
+        page = await directory.fetch_page(db, wanted, PageRequest(sort="profile_name"))
     assert ([row.profile_name for row in page.rows], page.total) == (names, Total(len(names)))
 
 
@@ -176,7 +176,7 @@ async def test_pages_follow_each_other_in_the_order_asked_for(
     async with database.reading() as db:
         for number in (1, 2, 3):
             wanted = PageRequest(number, 2, sort="profile_name", descending=True)
-            page = await directory.page(db, ProfileFilter(), wanted)
+            page = await directory.fetch_page(db, ProfileFilter(), wanted)
             pages.append([row.profile_name for row in page.rows])
             assert page.total == Total(3)
     assert pages == [["c", "b"], ["a"], []]

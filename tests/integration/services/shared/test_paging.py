@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, delete, event, select, true
 
 from app.database import Database
 from app.models import AuthorizationSession, SessionStatus
-from app.services.shared.paging import Page, PageRequest, Total, page_of
+from app.services.shared.paging import Page, PageRequest, Total, fetch_page
 from tests.fixtures.factories import new_profile, new_session
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -47,9 +47,11 @@ async def page(
 ) -> Page[AuthorizationSession]:
     """`rest`: conditions that no index serves."""
     row = AuthorizationSession
-    within = select(row)
+    indexed = select(row)
     async with database.reading() as db:
-        return await page_of(db, within.where(*rest), row, wanted, within=within if rest else None, **limits)
+        return await fetch_page(
+            db, indexed.where(*rest), row, wanted, indexed=indexed if rest else None, **limits
+        )
 
 
 async def walk(
@@ -133,7 +135,7 @@ async def test_a_page_costs_two_statements_and_one_behind_a_cursor(database: Dat
 
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 7, 8, 39, 40, 41])
-async def test_search_without_an_index_reads_a_few_rows_at_a_time(
+async def test_what_no_index_finds_is_found_a_few_rows_at_a_time(
     database: Database, chance: random.Random, descending: bool, limit: int
 ):
     wanted = PageRequest(sort="created_at", descending=descending, size=5)
@@ -149,7 +151,7 @@ async def test_search_without_an_index_reads_a_few_rows_at_a_time(
         assert len(pages) <= 40 / limit + 40 / 5 + 1
 
 
-async def test_rows_beyond_the_scan_limit_are_not_read(database: Database, chance: random.Random):
+async def test_rows_beyond_those_that_are_looked_at_are_not_read(database: Database, chance: random.Random):
     first = await page(database, PageRequest(sort="created_at", size=500), true(), scan_limit=10)
     assert (len(first.rows), first.total) == (10, Total(10, is_exact=False))
 

@@ -174,8 +174,8 @@ async def test_narrowed_webhook_neither_sends_nor_shows_events_outside_its_filte
     assert set(errors) == {"Not sent: the webhook is no longer for this type, app or account"}
     wanted = PageRequest(sort="event_id", descending=True)
     async with context.database.reading() as db:
-        mine = await queries.page_of_deliveries(db, row, ME.reach, wanted, status=None)
-        theirs = await queries.page_of_deliveries(db, row, TEAM.reach, wanted, status=None)
+        mine = await queries.fetch_deliveries(db, row, ME.reach, wanted, status=None)
+        theirs = await queries.fetch_deliveries(db, row, TEAM.reach, wanted, status=None)
         assert (len(mine.rows), len(theirs.rows)) == (6, 0)
         with pytest.raises(DeliveryNotFoundException):
             await queries.delivery(db, row, TEAM.reach, mine.rows[0].id)
