@@ -35,7 +35,7 @@ PLACEHOLDER: Final = "change-me"
 _DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
 """The encryption key of `.env.example`: a real key of 32 bytes that everybody knows."""
 
-_SHORTEST_KEY: Final = 16
+_MIN_KEY_LENGTH: Final = 16
 _ENCODED: Final = "write other characters than letters and digits in its user and password as %XX"
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
@@ -454,8 +454,8 @@ class Settings(BaseSettings):
     @classmethod
     def _not_to_be_guessed(cls, value: SecretStr) -> SecretStr:
         key = value.get_secret_value()
-        if key != PLACEHOLDER and len(key) < _SHORTEST_KEY:
-            raise ValueError(f"must have at least {_SHORTEST_KEY} characters; it may do everything")
+        if key != PLACEHOLDER and len(key) < _MIN_KEY_LENGTH:
+            raise ValueError(f"must have at least {_MIN_KEY_LENGTH} characters; it may do everything")
         return value
 
     @field_validator("encryption_keys")

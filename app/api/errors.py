@@ -33,8 +33,8 @@ CODES: Final = "x-error-codes"
 _CHALLENGE: Final = 'ApiKey realm="GoLogin automation"'
 """Every 401 names what it wants (RFC 9110, 11.6.1); for a key in a header no scheme is registered."""
 
-_MOST_PROBLEMS: Final = 20
-_LONGEST_FIELD: Final = 128
+_MAX_PROBLEMS: Final = 20
+_MAX_FIELD_LENGTH: Final = 128
 
 _LIMITS: Final = {
     "greater_than_equal": "at least {ge}",
@@ -124,7 +124,7 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
     items = error.errors()
     if any(item["loc"] == ("body",) and isinstance(item.get("input"), bytes) for item in items):
         return await _handle_app_exception(request, UnsupportedMediaTypeException())
-    problems = [_problem(item) for item in items[:_MOST_PROBLEMS]]
+    problems = [_problem(item) for item in items[:_MAX_PROBLEMS]]
     refusal = InvalidRequestException("; ".join(_sentences(items, problems)))
     refusal.data = {"problems": problems}
     return await _handle_app_exception(request, refusal)
@@ -138,7 +138,7 @@ def _problem(item: Mapping[str, Any]) -> dict[str, str | None]:
     allowed = (_LIMITS | _KINDS).get(item["type"])
     return {
         # One that we do not know is named as the caller has named it.
-        "field": mask_own(place)[:_LONGEST_FIELD],
+        "field": mask_own(place)[:_MAX_FIELD_LENGTH],
         "problem": item["msg"].removeprefix("Value error, "),
         "allowed": allowed.format(**context) if allowed else None,
     }

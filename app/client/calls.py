@@ -21,7 +21,7 @@ from .tokens import Asked, Kept, Key, TokenCache
 T = TypeVar("T")
 S = TypeVar("S", Session, Batch)
 
-_BATCH: Final = 60.0
+_BATCH_TIMEOUT: Final = 60.0
 """Seconds for a new batch, which may have 10,000 rows."""
 _POLL: Final = 25.0
 """Seconds that the service is asked to wait for an end: less than proxies allow a request."""
@@ -116,14 +116,14 @@ class Calls:
         """`rows`: `account_id`, `api_app` and maybe `priority` each; or a CSV with these columns."""
         given = plain(options)
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        request = Request("POST", "/authorize/batch", headers=headers, seconds=_BATCH)
+        request = Request("POST", "/authorize/batch", headers=headers, seconds=_BATCH_TIMEOUT)
         if isinstance(rows, bytes):
             headers["Content-Type"] = "text/csv"
             request = replace(request, content=rows, params=given)
         else:
             pace = {name: given.pop(name) for name in _PACE & given.keys()}
             request = replace(request, json={"rows": list(map(dict, rows)), "defaults": given, **pace})
-        answer = yield from self._data(request, Deadline(max(self._timeout, _BATCH)))
+        answer = yield from self._data(request, Deadline(max(self._timeout, _BATCH_TIMEOUT)))
         return built(PlacedBatch, answer)
 
     @Call

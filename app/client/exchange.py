@@ -21,8 +21,8 @@ T = TypeVar("T")
 _CONNECT: Final = 5.0
 _TRY: Final = 30.0
 """Seconds that one try may take; the deadline is that of all of them."""
-_FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
-_LONGEST_RETRY_AFTER = 3600.0
+_FIRST_WAIT, _MAX_WAIT = 0.25, 8.0
+_MAX_RETRY_AFTER = 3600.0
 """Seconds: no proxy on the way makes a program wait for longer."""
 
 
@@ -101,7 +101,7 @@ def opened(answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
         status=answer.status,
         request_id=envelope.get("request_id"),
         data=envelope.get("data"),
-        retry_after=min(float(after), _LONGEST_RETRY_AFTER) if after.isdecimal() else None,
+        retry_after=min(float(after), _MAX_RETRY_AFTER) if after.isdecimal() else None,
     )
 
 
@@ -114,7 +114,7 @@ def wait_before_retry(error: ServiceError, tries: int, *, is_repeatable: bool = 
 
 
 def backoff(tries: int) -> float:
-    return float(min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(tries, 10))) * random.uniform(1.0, 1.5)  # noqa: S311
+    return float(min(_MAX_WAIT, _FIRST_WAIT * 2 ** min(tries, 10))) * random.uniform(1.0, 1.5)  # noqa: S311
 
 
 def lost(error: Exception) -> Answer:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import httpx
 from pydantic import ValidationError
 
-_LONGEST_INTEGER: Final = 1000
+_MAX_INTEGER_DIGITS: Final = 1000
 """Digits. Python refuses to read much longer ones, and one number must not cost the whole answer."""
 _MAX_DEPTH: Final = 100
 _MAX_FORM_FIELDS: Final = 100
@@ -57,7 +57,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
+    return int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float(digits)
 
 
 def json_in(response: httpx.Response) -> Any:

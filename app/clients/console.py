@@ -5,7 +5,7 @@ Source: https://chromedevtools.github.io/devtools-protocol/tot/Runtime/, https:/
 
 from typing import Any, Final
 
-_LONGEST: Final = 5000
+_MAX_LINE_LENGTH: Final = 5000
 """Characters of one line that are looked at."""
 
 
@@ -33,4 +33,4 @@ def _words(value: dict[str, Any]) -> str:
 def _cut(line: str) -> str:
     """Cut a line at a space: half a secret would not be known as one."""
     line = " ".join(line.split())
-    return line if len(line) <= _LONGEST else line[:_LONGEST].rpartition(" ")[0]
+    return line if len(line) <= _MAX_LINE_LENGTH else line[:_MAX_LINE_LENGTH].rpartition(" ")[0]

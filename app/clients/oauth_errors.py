@@ -28,7 +28,7 @@ from app.utils.exceptions import (
 from app.utils.masking import mask_text
 
 _MAX_MESSAGE: Final = 300
-_LOOKED_AT: Final = 20_000
+_MAX_SEARCHED: Final = 20_000
 """Characters; what comes later is not shown."""
 _MAX_ERRORS: Final = 10
 """Ceiling of errors that are read of a list."""
@@ -109,7 +109,7 @@ def classified(
     status = response.status_code
     codes, words = _said(json_in(response) or fields_of(response))
     form = parse_qs(response.request.content.decode(errors="replace"))
-    message = mask_text(words[:_LOOKED_AT], known=_secrets_sent(response.request, form))[:_MAX_MESSAGE]
+    message = mask_text(words[:_MAX_SEARCHED], known=_secrets_sent(response.request, form))[:_MAX_MESSAGE]
     if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS:
         # Whatever the body says: nothing was judged.
         return TwitterAPIException(status, message, provider=provider, retry_after=retry_after)

@@ -14,14 +14,14 @@ from app.utils.waits import MAX_WAIT, CallLimit, Limited
 
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds; also of the usual windows, of 15 minutes or so."""
-_SHORTEST_WAIT: Final = 1.0
+_MIN_WAIT: Final = 1.0
 _CLOCK_DIFFERENCE: Final = 86_400.0
 """Seconds: a time is believed to be over when it was at most so long ago."""
 _UNITS: Final = (1.0, 1e3, 1e6, 1e9)
 """Per second: of unix times in seconds, milliseconds, microseconds and nanoseconds."""
-_LONGEST_NUMBER: Final = 400
+_MAX_NUMBER_LENGTH: Final = 400
 """Characters; a longer number is as good as infinite."""
-_MOST_CALLS: Final = 10**9
+_MAX_CALLS: Final = 10**9
 
 
 class RateLimit(NamedTuple):
@@ -113,7 +113,7 @@ def refusal_limit(headers: Mapping[str, str], *, now: float, whose: Limited) -> 
         CallLimit(each.seconds, each.window.whose or whose, each.window.name) for each in told
     ]
     longest = max(limits, key=lambda limit: limit.seconds, default=None)
-    return longest and longest._replace(seconds=max(longest.seconds, _SHORTEST_WAIT))
+    return longest and longest._replace(seconds=max(longest.seconds, _MIN_WAIT))
 
 
 def _told(headers: Mapping[str, str], now: float) -> list[_Told]:
@@ -124,7 +124,7 @@ def _told(headers: Mapping[str, str], now: float) -> list[_Told]:
         seconds = seconds_until(reset, now=now, ceiling=window.ceiling)
         remaining = _number(headers.get(f"{window.name}-remaining", ""))
         if seconds is not None:
-            calls = None if remaining is None else int(min(max(remaining, 0), _MOST_CALLS))
+            calls = None if remaining is None else int(min(max(remaining, 0), _MAX_CALLS))
             found.append(_Told(window, calls, seconds))
     return found
 
@@ -132,7 +132,7 @@ def _told(headers: Mapping[str, str], now: float) -> list[_Told]:
 def _number(value: str) -> float | None:
     """A decimal number, however long; None when it is something else."""
     try:
-        number = float(value[:_LONGEST_NUMBER])
+        number = float(value[:_MAX_NUMBER_LENGTH])
     except ValueError:
         return None
     return None if math.isnan(number) else number
@@ -141,7 +141,7 @@ def _number(value: str) -> float | None:
 def _http_date(value: str) -> float | None:
     """Unix seconds."""
     try:
-        moment = parsedate_to_datetime(value[:_LONGEST_NUMBER])
+        moment = parsedate_to_datetime(value[:_MAX_NUMBER_LENGTH])
         return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

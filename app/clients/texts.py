@@ -8,7 +8,7 @@ from app.utils.masking import mask_text
 
 _MAX_WORDS: Final = 500
 _MAX_NAMED: Final = 100
-_LOOKED_AT: Final = 20_000
+_MAX_SEARCHED: Final = 20_000
 """Characters; an error's words come early in a page, and its scripts are long."""
 _TAGS: Final = re.compile(
     r"<(script|style)\b.*?(?:</\1>|\Z)|<[a-z/!][^>]*(?:>|\Z)", re.DOTALL | re.IGNORECASE
@@ -25,7 +25,7 @@ def error_words(text: str, *, secret: str = "") -> str:
     rest is cut off: half a secret is one, too.
     """
     # First: a secret with a NUL inside would be whole again once that is gone.
-    text = storable(text[:_LOOKED_AT])
+    text = storable(text[:_MAX_SEARCHED])
     return without_tags(mask_text(text, known=[secret]))[:_MAX_WORDS] or "no message"
 
 

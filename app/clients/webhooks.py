@@ -28,10 +28,10 @@ from app.utils.waits import MAX_WAIT
 _GONE: Final = 410
 _OF_THE_ENDPOINT: Final = (408, 410, 425, 429)
 """Statuses of the 4xx that blame the endpoint and not the delivery: it is slow, gone, or wants less."""
-_LONGEST_URL: Final = 2048
+_MAX_URL_LENGTH: Final = 2048
 _KEPT: Final = 2048
 """Characters of an answer."""
-_HEARD_BYTES: Final = _KEPT + _LONGEST_URL
+_HEARD_BYTES: Final = _KEPT + _MAX_URL_LENGTH
 """More than is kept: a secret that is cut in two would not be known as one."""
 _CONNECT_SHARE: Final = 0.3
 """Share of the deadline for one of several addresses of the name."""
@@ -133,8 +133,8 @@ class WebhookClient:
         )
 
     def _parsed(self, url: str) -> httpx.URL:
-        if len(url) > _LONGEST_URL:
-            raise WebhookUrlRefusedException(f"has more than {_LONGEST_URL} characters")
+        if len(url) > _MAX_URL_LENGTH:
+            raise WebhookUrlRefusedException(f"has more than {_MAX_URL_LENGTH} characters")
         try:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError):

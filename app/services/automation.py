@@ -55,7 +55,7 @@ from app.utils.logger import get_logger
 from app.utils.tasks import run_shielded
 
 _SCRIPT_MARGIN: Final = 5.0
-_SHORTEST_ATTACH: Final = 6.0
+_MIN_ATTACH_TIMEOUT: Final = 6.0
 _LEAVE_SECONDS: Final = 5.0
 """Seconds for the end of the driver's session, and for a thread whose browser has gone, each: a hung page must not
 keep its profile running."""
@@ -142,7 +142,7 @@ class BrowserController:
             remote_server_addr=request.driver_url,
             proxy=Proxy({"proxyType": ProxyType.DIRECT}),  # the driver is on this machine
             # A session that nobody waited for would stay in the driver; 5.3 seconds were seen under load.
-            timeout=int(max(request.timeouts.attach, _SHORTEST_ATTACH)),
+            timeout=int(max(request.timeouts.attach, _MIN_ATTACH_TIMEOUT)),
             # urllib3 would send a GET or DELETE four times, each with the whole timeout.
             init_args_for_pool_manager={"init_args_for_pool_manager": {"retries": False}},
         )

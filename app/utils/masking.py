@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 MASK: Final = "[masked]"
 
-_SHORTEST_KNOWN: Final = 6
+_MIN_SECRET_LENGTH: Final = 6
 """A shorter string stands in too many words to be replaced."""
 _SECRET_IN_URL: Final = re.compile(
     r"([?&](?:code|state|code_verifier|access_token|refresh_token|oauth_token|oauth_verifier|denied)=)[^&\\\s\"'<>]+"
@@ -50,7 +50,7 @@ _known: set[str] = set()
 def know_secrets(*secrets: str) -> None:
     """Mask these as `mask_own` does our own keys; one that is too short to tell from a word is left out."""
     for secret in secrets:
-        if len(secret) >= _SHORTEST_KNOWN:
+        if len(secret) >= _MIN_SECRET_LENGTH:
             _known.update((secret, json.dumps(secret)[1:-1], quote(secret, safe="")))
 
 
@@ -72,7 +72,7 @@ def mask_text(text: str, *, known: Iterable[str] = ()) -> str:
     URLs lose query and fragment. It rather masks too much: an id of 24 characters looks like a token.
     """
     for secret in sorted(known, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_KNOWN:
+        if len(secret) >= _MIN_SECRET_LENGTH:
             text = text.replace(secret, MASK)
     text = _USERINFO.sub(f"{MASK}@", mask_own(text))
     text = _QUERY.sub(lambda found: found[1] + (f"?{MASK}" if found[2] else ""), text)

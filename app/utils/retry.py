@@ -10,7 +10,7 @@ from app.utils.exceptions import AppException, DatabaseUnavailableException
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_LONGEST_WAIT: Final = 10.0
+_MAX_WAIT: Final = 10.0
 """Seconds: whoever asks for more is not waited for, because a browser slot may wait behind the call."""
 
 
@@ -46,4 +46,4 @@ def _delay_before_retry(error: Exception) -> bool | float:
         return False
     if error.retry_after is None:
         return True
-    return error.retry_after if error.retry_after <= _LONGEST_WAIT else False
+    return error.retry_after if error.retry_after <= _MAX_WAIT else False

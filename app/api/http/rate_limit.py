@@ -28,9 +28,9 @@ _STORAGE_TIMEOUT: Final = 0.25
 _STORAGE_RETRY: Final = 5.0
 _MAX_CONNECTIONS: Final = 20
 _STATE: Final = "quota"
-_LOOK_UPS: Final = 2
+_SHARED_LOOKUPS: Final = 2
 """Look-ups at once for all addresses that failed too often: they take no more of the database's connections."""
-_LOOK_UPS_OF_ONE: Final = 8
+_MAX_LOOKUPS_PER_ADDRESS: Final = 8
 """Look-ups at once for one other address, before it takes turns, too: fewer than the database has connections."""
 _TURN_TIMEOUT: Final = 5.0
 """Seconds to wait for one's turn."""
@@ -116,7 +116,7 @@ class FailedAuthentications:
         self._per_minute = per_minute
         self._turn_timeout = turn_timeout
         self._window = window or MovingWindow()
-        self._look_ups = asyncio.Semaphore(_LOOK_UPS)
+        self._look_ups = asyncio.Semaphore(_SHARED_LOOKUPS)
         self._under_way: Counter[str] = Counter()
         """Look-ups out of turn, of each network: any of them may fail."""
 
@@ -128,7 +128,7 @@ class FailedAuthentications:
         """
         network = _network(address)
         left = self._per_minute - self._window.count(network)
-        if self._under_way[network] < min(left, _LOOK_UPS_OF_ONE):
+        if self._under_way[network] < min(left, _MAX_LOOKUPS_PER_ADDRESS):
             with self._counted(network):
                 yield
             return

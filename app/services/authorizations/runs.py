@@ -51,7 +51,7 @@ _DELIVERY_WINDOW: Final = 1000
 
 _ATTENDED_WINDOW: Final = 50
 _DELIVERED_AHEAD: Final = 30.0
-_BATCH: Final = 200
+_PAGE_SIZE: Final = 200
 
 log = get_logger(__name__)
 
@@ -343,12 +343,12 @@ class SessionRuns:
         while True:
             found = select(AuthorizationSession.id).where(*condition, AuthorizationSession.id.not_in(failed))
             async with self._database.reading() as db:
-                ids = (await db.scalars(found.limit(_BATCH))).all()
+                ids = (await db.scalars(found.limit(_PAGE_SIZE))).all()
             done = await isolate_rows(ids, change_some, step=step)
             changed += done.count
             failed += done.failed
             # Without any progress, other processes hold all of these rows, and see to them.
-            if len(ids) < _BATCH or not (done.count or done.failed) or len(failed) >= _BATCH:
+            if len(ids) < _PAGE_SIZE or not (done.count or done.failed) or len(failed) >= _PAGE_SIZE:
                 return changed
 
     def _put_back(

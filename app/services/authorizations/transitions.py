@@ -35,7 +35,7 @@ TRANSITIONS: Final[Mapping[SessionStatus, frozenset[SessionStatus]]] = {
 
 _HEAD_START: Final = 600.0
 """Seconds by which one step of priority goes before what is as old."""
-_LONGEST_WAIT: Final = 900.0
+_MAX_RETRY_WAIT: Final = 900.0
 """Seconds between two attempts at most, before the jitter."""
 _JITTER: Final = 0.5
 
@@ -104,7 +104,7 @@ def queue_rank(row: AuthorizationSession) -> float:
 
 def wait_before_retry(attempts: int, *, first: float) -> float:
     """Return the seconds until the next attempt of a session after so many `attempts`."""
-    return retry_delay(attempts, base=first, ceiling=_LONGEST_WAIT, jitter=_JITTER)
+    return retry_delay(attempts, base=first, ceiling=_MAX_RETRY_WAIT, jitter=_JITTER)
 
 
 def status_after(error: AppException) -> SessionStatus:

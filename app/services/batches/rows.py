@@ -12,7 +12,7 @@ from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("account_id", "api_app", "priority")
 _MAX_DIGITS: Final = 9
-_LONGEST_ECHO: Final = 128
+_MAX_ECHO_LENGTH: Final = 128
 _DEFAULT_PRIORITY: Final = 5
 
 
@@ -105,4 +105,4 @@ def _priority(given: Mapping[str, Any], defaults: RowDefaults) -> int:
 def _printable(value: Any) -> str:
     """Short, and without what a database does not store."""
     text = value if isinstance(value, str) else ""
-    return text[:_LONGEST_ECHO].replace("\x00", "").encode(errors="replace").decode()
+    return text[:_MAX_ECHO_LENGTH].replace("\x00", "").encode(errors="replace").decode()

@@ -11,7 +11,7 @@ from app.services.browser.consent_places import ConsentPlaces
 from app.services.oauth.provider import ConsentPageRules
 from app.utils.handles import bare_handle
 
-_LOOKED_AT: Final = 5000
+_MAX_SEARCHED: Final = 5000
 """Characters of a page's text: secrets are looked for before it is cut."""
 _MAX_HANDLE: Final = 255
 
@@ -80,12 +80,12 @@ class PageState:
         return cls(
             kind=kind,
             handle=bare_handle(_text(found.get("handle"), _MAX_HANDLE)) or None,
-            detail=_text(found.get("detail"), _LOOKED_AT),
+            detail=_text(found.get("detail"), _MAX_SEARCHED),
             button=button,
             has_button=found.get("hasButton") is True,
-            reason=_text(found.get("reason"), _LOOKED_AT),
-            page=_text(found.get("page"), _LOOKED_AT),
-            mark=_text(found.get("mark"), _LOOKED_AT),
+            reason=_text(found.get("reason"), _MAX_SEARCHED),
+            page=_text(found.get("page"), _MAX_SEARCHED),
+            mark=_text(found.get("mark"), _MAX_SEARCHED),
             is_alone=found.get("isAlone") is True,
             is_elsewhere=found.get("elsewhere") is True,
             is_of_provider=found.get("ofProvider") is True,

@@ -68,10 +68,10 @@ _RETRY_SECONDS: Final = 0.1
 _MAX_CONSENT_PAGES: Final = 5
 """Pages of one consent on which a button is pressed."""
 _MAX_CHECKBOXES: Final = 10
-_MOST_BANNERS: Final = 3
-_MOST_REOPENED: Final = 3
+_MAX_BANNERS: Final = 3
+_MAX_REOPENED: Final = 3
 """Ceiling of returns for a person who is led home; a provider that leads there each time would never end."""
-_LONGEST_DETAIL: Final = 300
+_MAX_DETAIL_LENGTH: Final = 300
 """Characters of what a page says, secrets masked."""
 _REFUSED_SELECTOR: Final = re.compile(r"'Document': (.+ is not a valid (?:selector|XPath expression))")
 _COMMAND_MARGIN: Final = 10.0
@@ -220,7 +220,7 @@ class ConsentTab:
             self._press(state.button)  # it may go by itself
             self._redirected(_POLL_SECONDS)  # until it has faded
             self._banners += 1
-            if self._banners >= _MOST_BANNERS:
+            if self._banners >= _MAX_BANNERS:
                 self._ignored.add(PageKind.BANNER)
             return True
         if state.kind is PageKind.CHECKBOX and not self._request.is_attended:
@@ -277,7 +277,7 @@ class ConsentTab:
         ends = self._person_ends or self._await_person()
         if monotonic() >= ends:
             raise self._not_seen()
-        if state.kind is PageKind.HOME and self._reopened < _MOST_REOPENED:
+        if state.kind is PageKind.HOME and self._reopened < _MAX_REOPENED:
             self._reopened += 1
             with suppress(AuthorizationTimeoutException):  # the person's own time goes on
                 self._open_consent_page()  # signed in, but led away from the consent
@@ -486,7 +486,7 @@ class ConsentTab:
     def _masked(self, text: str) -> str:
         """Return a page's text fit for an error's sentence: a page may quote the request."""
         known = [self._request.authorization.state.get_secret_value()]
-        return mask_text(storable(text), known=known)[:_LONGEST_DETAIL]
+        return mask_text(storable(text), known=known)[:_MAX_DETAIL_LENGTH]
 
     def _not_shown(self, state: PageState) -> AppException:
         if state.is_hung:
@@ -579,7 +579,7 @@ def _callback_error(error: str, account_id: str) -> AppException:
         case "interaction_required":
             return HumanCheckException(account_id)
     words = mask_text(storable(error)) or "the callback carries no code"
-    return ConsentPageException(words[:_LONGEST_DETAIL])
+    return ConsentPageException(words[:_MAX_DETAIL_LENGTH])
 
 
 def _in_words_of_oauth2(query: dict[str, str]) -> dict[str, str]:

@@ -17,11 +17,11 @@ _LOOK_SECONDS: Final = 1.0
 _QUALITIES: Final = (60, 25)
 _SECRET_IN_REDIRECT: Final = ("code", "state", "oauth_token", "oauth_verifier", "denied")
 _SHOWN_PROTOCOLS: Final = ("http", "https")
-_LOOKED_AT: Final = 5000
-_LONGEST_TITLE: Final = 300
-_LONGEST_URL: Final = 1000
-_LONGEST_LINE: Final = 500
-_LONGEST_TEST_ID: Final = 100
+_MAX_SEARCHED: Final = 5000
+_MAX_TITLE_LENGTH: Final = 300
+_MAX_URL_LENGTH: Final = 1000
+_MAX_LINE_LENGTH: Final = 500
+_MAX_TEST_ID_LENGTH: Final = 100
 
 _LOOK: Final = r"""
 (() => {
@@ -57,10 +57,10 @@ def capture(
     has_answered = isinstance(look, dict)
     seen: dict[str, Any] = look if has_answered else {}
     return PageEvidence(
-        url=_text(_address(target.get("url", "")), known, _LONGEST_URL),
-        title=_text(seen.get("title", target.get("title", "")), known, _LONGEST_TITLE),
-        test_ids=tuple(_text(each, known, _LONGEST_TEST_ID) for each in seen.get("test_ids", ())),
-        console=tuple(_text(line, known, _LONGEST_LINE) for line in list(tab.console_errors)),
+        url=_text(_address(target.get("url", "")), known, _MAX_URL_LENGTH),
+        title=_text(seen.get("title", target.get("title", "")), known, _MAX_TITLE_LENGTH),
+        test_ids=tuple(_text(each, known, _MAX_TEST_ID_LENGTH) for each in seen.get("test_ids", ())),
+        console=tuple(_text(line, known, _MAX_LINE_LENGTH) for line in list(tab.console_errors)),
         # A page that did not answer has not hidden its passwords.
         screenshot=_screenshot(tab, deadline, max_bytes) if has_answered else None,
     )
@@ -96,4 +96,4 @@ def _address(url: str) -> str:
 
 
 def _text(value: Any, known: set[str], longest: int) -> str:
-    return mask_text(storable(str(value))[:_LOOKED_AT], known=known)[:longest]
+    return mask_text(storable(str(value))[:_MAX_SEARCHED], known=known)[:longest]

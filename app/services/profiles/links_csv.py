@@ -18,7 +18,7 @@ from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("profile_id", "twitter_username", "api_app")
 _REQUIRED: Final = COLUMNS[:2]
-_CHUNK: Final = 1000
+_PAGE_SIZE: Final = 1000
 
 
 @dataclass
@@ -64,7 +64,9 @@ async def export_links(database: Database, file: TextIO, *, everything: bool = F
     last = written = 0
     while True:
         async with database.reading() as db:
-            rows = (await db.execute(query.where(Profile.id > last).order_by(Profile.id).limit(_CHUNK))).all()
+            rows = (
+                await db.execute(query.where(Profile.id > last).order_by(Profile.id).limit(_PAGE_SIZE))
+            ).all()
         if not rows:
             return written
         for row in rows:

@@ -31,7 +31,7 @@ from app.utils.exceptions import (
 from app.utils.logger import get_logger
 from app.utils.request_id import current_request_id
 
-_CHUNK: Final = 500
+_PAGE_SIZE: Final = 500
 """Rows of one statement over the whole table."""
 _MAX_GONE: Final = 100
 """Profiles that may go at once without an operator's leave."""
@@ -213,7 +213,7 @@ class ProfileSyncService:
                 select(Profile.id, Profile.profile_id)
                 .where(Profile.is_active, Profile.created_at < pass_started_at, Profile.id > last)
                 .order_by(Profile.id)
-                .limit(_CHUNK)
+                .limit(_PAGE_SIZE)
             )
             async with self._database.reading() as db:
                 rows = (await db.execute(query)).all()
@@ -270,8 +270,8 @@ class ProfileSyncService:
         """Flags, counts and event in one transaction."""
         async with self._database.transaction() as db:
             await _keep_running(db, sync_id)
-            for first in range(0, len(gone), _CHUNK):
-                chunk = gone[first : first + _CHUNK]
+            for first in range(0, len(gone), _PAGE_SIZE):
+                chunk = gone[first : first + _PAGE_SIZE]
                 changed = await db.execute(
                     update(Profile).where(Profile.id.in_(chunk), Profile.is_active).values(is_active=False)
                 )

@@ -25,7 +25,7 @@ _RANK_ORIGIN: Final = 1_577_836_800
 _MAX_PRIORITY: Final = 2**31 - 1
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=0.25)
 """A wake-up can be missed; the job then waits this long."""
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 3.0
+_FIRST_WAIT, _MAX_WAIT = 0.2, 3.0
 """Seconds before the engine is connected again; doubled each time."""
 
 log = get_logger(__name__)
@@ -132,8 +132,8 @@ class JobQueue:
                     await self._deliver(queries, lost, handle)
             except Exception as error:
                 self._went_away(error)
-                attempt = 1 if loop.time() - began > _LONGEST_WAIT else attempt + 1
-                wait = retry_delay(attempt, base=_FIRST_WAIT, ceiling=_LONGEST_WAIT)
+                attempt = 1 if loop.time() - began > _MAX_WAIT else attempt + 1
+                wait = retry_delay(attempt, base=_FIRST_WAIT, ceiling=_MAX_WAIT)
                 await wait_for_event(self._stopping, wait)
         if self._detached:
             await asyncio.wait(self._detached)

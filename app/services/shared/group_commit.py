@@ -12,7 +12,7 @@ from app.utils.exceptions import DatabaseUnavailableException
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MOST: Final = 200
+_MAX_GROUP: Final = 200
 """Ceiling of writes in one transaction, so that it stays short."""
 
 
@@ -49,7 +49,7 @@ class GroupCommit(Generic[T, R]):
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+                group, self._waiting = self._waiting[:_MAX_GROUP], self._waiting[_MAX_GROUP:]
                 await self._write_group(group)
         finally:
             self._writing = None

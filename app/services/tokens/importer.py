@@ -36,7 +36,7 @@ COLUMNS: Final = (
 )
 _REQUIRED: Final = COLUMNS[:3]
 _EXPORTED: Final = frozenset(("account_id", "api_app", "provider_user_id"))
-_BATCH: Final = 500
+_INSERT_SIZE: Final = 500
 _MAX_BRACKETS: Final = 4
 """A row of JSON opens two at most, its own and that of its scopes; a token may hold some."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
@@ -45,7 +45,7 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 """RFC 6749, 3.3."""
 _USER_ID: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.:|-]{0,254})?")
 """Pattern of a user id. It is exported: a spreadsheet must not take it for a formula."""
-_LONGEST_LIFE: Final = 10 * 365 * 86_400
+_MAX_LIFE: Final = 10 * 365 * 86_400
 
 Entry = tuple[int, Any]
 """Number of the entry, as messages name it, and its value."""
@@ -145,7 +145,7 @@ class TokenImport:
                     report.bad_lines.append(BadLine(number, str(error)))
                     continue
                 waiting.append(wanted)
-                if len(waiting) == _BATCH:
+                if len(waiting) == _INSERT_SIZE:
                     batch, waiting = waiting, []
                     await self._store(batch, report, actor)
         except InvalidRequestException as error:
@@ -286,7 +286,7 @@ def _expires_in(values: Mapping[str, Any]) -> int | None:
         left = int((_time(at) - utc_now()).total_seconds())
     elif given is not None:
         left = _seconds(given)
-    if left is not None and abs(left) > _LONGEST_LIFE:
+    if left is not None and abs(left) > _MAX_LIFE:
         raise ValueError("expires_at, expires_in: more than ten years from now")
     return left
 

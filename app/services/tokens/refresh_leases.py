@@ -34,7 +34,7 @@ from app.utils.logger import get_logger
 from app.utils.waits import CallLimit, bounded_wait
 
 _TOO_MANY_REQUESTS: Final = 429
-_LONGEST_WAIT: Final = 3600.0
+_MAX_RETRY_WAIT: Final = 3600.0
 _CALLS_LEFT: Final = "no calls left"
 _JITTER: Final = 0.5
 _SHARE_OF_LIFE: Final = 0.5
@@ -284,7 +284,7 @@ class RefreshLeases:
         asked_for = error.retry_after or 0.0
         if asked_for and isinstance(error, TwitterAPIException) and error.status == _TOO_MANY_REQUESTS:
             return asked_for  # the app's calls were too many, not the account's
-        wait = retry_delay(failures, base=self._times.retry, ceiling=_LONGEST_WAIT, jitter=_JITTER)
+        wait = retry_delay(failures, base=self._times.retry, ceiling=_MAX_RETRY_WAIT, jitter=_JITTER)
         return max(wait, asked_for)
 
     async def _mark(self, db: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
@@ -313,7 +313,7 @@ class RefreshLeases:
                 exc_info=error if own is None else None,
             )
             row.refresh_error_code = (own or AppException).error_code
-            row.refresh_due_at = utc_now() + timedelta(seconds=_LONGEST_WAIT)
+            row.refresh_due_at = utc_now() + timedelta(seconds=_MAX_RETRY_WAIT)
             return None
 
     def _taken(

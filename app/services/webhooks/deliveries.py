@@ -38,7 +38,7 @@ from app.utils.logger import get_logger
 _MAX_FOUND: Final = 20
 """Deliveries that are claimed one by one at once, when one of them cannot be claimed."""
 _JITTER: Final = 0.2
-_LONGEST_RETRY_AFTER: Final = 3600.0
+_MAX_RETRY_AFTER: Final = 3600.0
 _LOST: Final = "Not sent: the event was deleted before (EVENT_RETENTION_DAYS, EVENT_RETENTION_COUNT)"
 _UNWANTED: Final = "Not sent: the webhook is no longer for this type, app or account"
 _UNREADABLE: Final = "its secret opens with none of ENCRYPTION_KEYS"
@@ -225,7 +225,7 @@ def next_wait(waits: Sequence[float], attempts: int, retry_after: float | None) 
     if attempts > len(waits):
         return None
     wait = jittered(waits[attempts - 1], _JITTER)
-    return max(wait, min(retry_after or 0.0, _LONGEST_RETRY_AFTER))
+    return max(wait, min(retry_after or 0.0, _MAX_RETRY_AFTER))
 
 
 async def _locked(db: AsyncSession, endpoint_row_id: int) -> WebhookEndpoint | None:

@@ -19,7 +19,7 @@ from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
 from app.utils.tasks import run_shielded, wait_for_event
 
-_LOOK_EVERY: Final = 5.0
+_POLL_INTERVAL: Final = 5.0
 """Seconds between two looks at whose turn it is: another process may have asked for it."""
 
 log = get_logger(__name__)
@@ -142,7 +142,7 @@ class PeriodicWorker(Worker):
                 pause = await self._if_due()
             except Exception as error:  # the database is away
                 self._failed(error)
-                pause = _LOOK_EVERY
+                pause = _POLL_INTERVAL
             await self._pause(pause)
 
     async def _if_due(self) -> float:
@@ -151,7 +151,7 @@ class PeriodicWorker(Worker):
             return self._until_next_look()
         turn = await self._runs.claim(self._turn)
         if turn is None:
-            return _LOOK_EVERY
+            return _POLL_INTERVAL
         try:
             await self._in_turn(turn)
         except Exception as error:
@@ -187,7 +187,7 @@ class PeriodicWorker(Worker):
     def _until_next_look(self) -> float:
         assert self.status.next_run is not None
         left = (self.status.next_run - utc_now()).total_seconds()
-        return min(max(left, 0.0), _LOOK_EVERY)
+        return min(max(left, 0.0), _POLL_INTERVAL)
 
 
 class WorkerGroup:

@@ -11,7 +11,7 @@ from app.services.workers.base import Worker
 from app.utils.logger import get_logger
 from app.utils.tasks import run_until, wait_for_event
 
-_LOOK_EVERY: Final = 1.0
+_POLL_INTERVAL: Final = 1.0
 _REVOKE_BATCH: Final = 20
 
 log = get_logger(__name__)
@@ -45,7 +45,7 @@ class TokenRefreshWorker(Worker):
         try:
             while not self._stop.is_set():
                 if not await self._run_guarded(self.run_once):
-                    await self._pause(_LOOK_EVERY)
+                    await self._pause(_POLL_INTERVAL)
             await self.finish_started()  # each has the call's deadline
             await tidying  # it sees the stop, too; cancelled in the middle of a query it would log an error
         finally:
@@ -91,7 +91,7 @@ class TokenRefreshWorker(Worker):
 
     async def _keep_house(self) -> None:
         """Revoke and tidy up, beside the refreshes, which do not wait for a provider that does not revoke."""
-        while not await wait_for_event(self._stop, _LOOK_EVERY):
+        while not await wait_for_event(self._stop, _POLL_INTERVAL):
             await self._run_guarded(self._pick_up, step="pick_up")
             await self._run_guarded(lambda: self._credentials.revoke_due(_REVOKE_BATCH), step="revoke")
 

@@ -12,9 +12,9 @@ from app.services.webhooks.message import signed_headers
 from app.services.workers.base import Worker
 from app.utils.tasks import wait_for_event
 
-_LOOK_EVERY: Final = 1.0
+_POLL_INTERVAL: Final = 1.0
 """Seconds; also until an endpoint that fails is tried again with whatever else is due for it."""
-_LOOK_AT_MOST_EVERY: Final = 0.2
+_MIN_POLL_INTERVAL: Final = 0.2
 """Seconds: commits in quick succession are looked at together."""
 
 Sending = asyncio.Task[tuple[Claim, WebhookAnswer]]
@@ -31,8 +31,8 @@ class WebhookWorker(Worker):
         fanout: WebhookFanout,
         deliveries: WebhookDeliveries,
         client: WebhookClient,
-        look_every: float = _LOOK_EVERY,
-        look_at_most_every: float = _LOOK_AT_MOST_EVERY,
+        look_every: float = _POLL_INTERVAL,
+        look_at_most_every: float = _MIN_POLL_INTERVAL,
     ) -> None:
         super().__init__()
         self._fanout = fanout
