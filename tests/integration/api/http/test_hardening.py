@@ -189,7 +189,7 @@ async def test_a_crash_is_answered_like_anything_else(
 ):
     origin = "https://tools.example.com"
     async with open_sqlite_api(cors_origins=[origin]) as api:
-        monkeypatch.setattr(api.context.keys, "page", None)
+        monkeypatch.setattr(api.context.keys, "fetch_page", None)
         answer = await api.client.get("/keys", headers={"Origin": origin})
     refused(answer, 500, "INTERNAL_ERROR")
     assert answer.headers["Access-Control-Allow-Origin"] == origin
