@@ -194,9 +194,9 @@ async def test_empty_submit_succeeds(new_queue: NewQueue):
 async def test_scheduled_job_is_delivered_at_its_time(new_queue: NewQueue):
     queue = new_queue()
     handled, handle = collector()
-    soon = utc_now() + timedelta(seconds=0.6)
-    await queue.submit_all([QueuedSession("later", 1.6e9, soon), *waiting(("now", 1))])
     async with delivering(queue, handle):
+        soon = utc_now() + timedelta(seconds=1.5)
+        await queue.submit_all([QueuedSession("later", 1.6e9, soon), *waiting(("now", 1))])
         await eventually(lambda: len(handled) == 2)
     assert handled == ["now", "later"]
     assert utc_now() >= soon - timedelta(milliseconds=50)
