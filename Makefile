@@ -156,7 +156,7 @@ venv: $(DEV) $(BROWSER) $(NODE) ## Set everything up: virtual environment, requi
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and demo data; .env and data/ stay
-	@rm -rf $(VENV) build dist tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov site docs/vendor .cache
+	@rm -rf $(VENV) build dist tests/e2e/foreign/oidc/node_modules .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov site docs/vendor docs/openapi.json .cache
 	@find app sandbox tests alembic scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.txt

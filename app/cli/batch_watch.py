@@ -43,7 +43,7 @@ _SERVICE_ADVICE: Final = "do the service's workers run? Its GET /health/ready sa
 
 
 @dataclass(frozen=True)
-class AuthorizeOptions:
+class BatchFileOptions:
     file: Path
     results: Path
     """File to which each row's result is written at the end."""
@@ -60,7 +60,7 @@ class AuthorizeOptions:
 
 
 async def authorize_file(
-    backend: AsyncClient, options: AuthorizeOptions, *, out: Console, err: Console
+    backend: AsyncClient, options: BatchFileOptions, *, out: Console, err: Console
 ) -> bool:
     """Authorize a file; return whether every row was authorised. A signal ends the following, not the batch.
 
@@ -150,7 +150,7 @@ def _signalled() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def _place(backend: AsyncClient, content: bytes, options: AuthorizeOptions) -> tuple[str, bool]:
+async def _place(backend: AsyncClient, content: bytes, options: BatchFileOptions) -> tuple[str, bool]:
     """Return the batch's id, and whether it is new: the same file with the same options is the same batch."""
     if options.batch_id is not None:
         return options.batch_id, False
@@ -165,7 +165,7 @@ async def _place(backend: AsyncClient, content: bytes, options: AuthorizeOptions
 
 
 @asynccontextmanager
-async def _working(backend: AsyncClient, options: AuthorizeOptions, *, is_quiet: bool) -> AsyncIterator[None]:
+async def _working(backend: AsyncClient, options: BatchFileOptions, *, is_quiet: bool) -> AsyncIterator[None]:
     """Run the authorization worker in this process for `--work`; at the end its running sessions may finish."""
     if not isinstance(backend, LocalClient):
         yield
@@ -195,7 +195,7 @@ def hash_source(content: bytes, given: Mapping[str, object]) -> str:
     return hashlib.sha256(content + f"{first!r}{more}".encode()).hexdigest()
 
 
-def _title(batch_id: str, is_new: bool, options: AuthorizeOptions) -> str:
+def _title(batch_id: str, is_new: bool, options: BatchFileOptions) -> str:
     if is_new or options.batch_id is not None:
         return f"Batch {batch_id} of {options.file}"
     return f"Batch {batch_id}: {options.file} made it earlier; --again makes a new one"
@@ -211,7 +211,7 @@ async def _follow(
     batch_id: str,
     stopping: asyncio.Event,
     progress: Progress,
-    options: AuthorizeOptions,
+    options: BatchFileOptions,
 ) -> Batch | None:
     """Return the batch when it has ended; None when the user does not want to wait."""
     is_local = isinstance(backend, LocalClient)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.backend import KeyOption, UrlOption, check_id, open_backend
-from app.cli.batch_watch import AuthorizeOptions, authorize_file
+from app.cli.batch_watch import BatchFileOptions, authorize_file
 from app.cli.shared import ERR, OUT, asynchronous, echo
 
 authorizing = typer.Typer()
@@ -70,7 +70,7 @@ async def authorize(
         raise typer.BadParameter("--work is for the database of the settings; a service has its own workers")
     if again and batch:
         raise typer.BadParameter("--again makes a new batch, --batch follows an old one")
-    options = AuthorizeOptions(
+    options = BatchFileOptions(
         file=file,
         results=target,
         api_app=api_app,

@@ -15,7 +15,7 @@ from app.cli.shared import asynchronous, check_handle, echo
 from app.client import Event, EventsMissed, StreamedEvent
 from app.client.options import StreamFilters
 from app.context import Context
-from app.services.events import types
+from app.services.events import type_patterns
 from app.services.events.filters import EventFilter
 from app.services.events.streams import Reader
 from app.services.keys.service import COMMAND_LINE
@@ -71,7 +71,7 @@ async def events(
 def _filters(event_type: str | None, account: str | None, api_app: str | None) -> StreamFilters:
     found: StreamFilters = {}
     if event_type:
-        if problem := types.find_problem(event_type):
+        if problem := type_patterns.find_problem(event_type):
             raise typer.BadParameter(problem, param_hint="--event-type")
         found["event_type"] = event_type
     if account:

@@ -40,7 +40,7 @@ class ApiKey(Timestamps, Base):
 
 
 class Event(Base):
-    """One event: its type, subject, actor and request id. Append-only; `event_service` is its only writer."""
+    """One event: its type, subject, actor and request id. Append-only; only `events.recorder` writes it."""
 
     __tablename__ = "events"
     __table_args__ = (

@@ -1,4 +1,7 @@
-"""The one place that retries: idempotent calls only, exponential with jitter, a total deadline."""
+"""The one place that repeats calls: idempotent ones only, exponential with jitter, a total deadline.
+
+Attempts of authorization sessions are no calls: `services/authorizations/runs.py` repeats them.
+"""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar

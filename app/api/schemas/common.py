@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from app.services.events.types import find_problem
+from app.services.events.type_patterns import find_problem
 from app.utils.handles import normalize_handle
 
 _FIRST_YEAR: Final = 1970

@@ -1,4 +1,4 @@
-"""The caller's side of a batch: made in one transaction, cancelled, tried again. Its pace is `batch_pacing`'s."""
+"""The caller's side of a batch: created in one transaction, cancelled, retried. `pacing` starts its sessions."""
 
 import uuid
 from dataclasses import dataclass

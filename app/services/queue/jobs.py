@@ -39,7 +39,7 @@ class QueuedSession:
 
     session_id: str
     rank: float
-    """The lowest goes first; see `session_life.queue_rank`."""
+    """The lowest goes first; see `transitions.queue_rank`."""
     not_before: datetime | None
     is_attended: bool = False
     """A person takes part."""

@@ -22,7 +22,7 @@ from app.models import (
     utc_now,
 )
 from app.services.events import order as event_order
-from app.services.events import recorder, types
+from app.services.events import recorder, type_patterns
 from app.services.events.order import Position
 from app.services.keys.service import Caller
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS, AccessScope
@@ -232,7 +232,7 @@ def _check_words(wanted: dict[str, Any]) -> None:
         raise InvalidRequestException(
             "event_types: must be of a to z, 0 to 9, _ and ., with * for any characters"
         )
-    if problem := next(filter(None, map(types.find_problem, wanted.get("event_types", ()))), None):
+    if problem := next(filter(None, map(type_patterns.find_problem, wanted.get("event_types", ()))), None):
         raise InvalidRequestException(f"event_types: {problem}")
     if not all(map(APP_NAME.fullmatch, wanted.get("api_apps", ()))):
         raise InvalidRequestException(

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from app import client
 from app.cli import batch_watch
 from app.cli.backend import LocalClient
-from app.cli.batch_watch import AuthorizeOptions, authorize_file, place_batch, write_results
+from app.cli.batch_watch import BatchFileOptions, authorize_file, place_batch, write_results
 from app.client import BatchRow
 from app.client.options import BatchOptions
 from app.context import Context
@@ -48,7 +48,7 @@ async def test_caller_without_a_running_worker_is_warned(
     monkeypatch.setattr(batch_watch, "_POLL", 0.02)
     await add_accounts(database, ["alice", "bob"])
     out, said = io.StringIO(), io.StringIO()
-    options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), api_app="AIOTT1")
+    options = BatchFileOptions(file=file, results=file.with_suffix(".out"), api_app="AIOTT1")
     waiting = asyncio.create_task(
         authorize_file(backend, options, out=Console(file=out), err=Console(file=said, width=200))
     )
@@ -74,7 +74,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
     other.write_text("account_id\nbob\nalice\n")
     waiting = []
     for path in (file, other):
-        options = AuthorizeOptions(file=path, results=path.with_suffix(".out"), api_app="AIOTT1")
+        options = BatchFileOptions(file=path, results=path.with_suffix(".out"), api_app="AIOTT1")
         console = Console(file=io.StringIO())
         waiting.append(asyncio.create_task(authorize_file(backend, options, out=console, err=console)))
 
@@ -103,7 +103,7 @@ async def test_a_batch_is_followed_by_its_id(
     batch_id, _ = await place_batch(backend, content, source="s", again=False, **named)
     await place_batch(backend, content, source="s", again=True, **named)
     file.write_text("")
-    options = AuthorizeOptions(file=file, results=file.with_suffix(".out"), batch_id=batch_id)
+    options = BatchFileOptions(file=file, results=file.with_suffix(".out"), batch_id=batch_id)
     waiting = asyncio.create_task(authorize_file(backend, options, out=console, err=console))
     await context.sessions.pacing.reconcile()
     for row in await under_way(database, batch_id):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.models import EventType, SessionStatus
-from app.services.events.types import find_problem
+from app.services.events.type_patterns import find_problem
 
 APP = Path(__file__).parents[4] / "app"
 
