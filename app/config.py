@@ -40,7 +40,6 @@ _ENCODED: Final = "write other characters than letters and digits in its user an
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 _OUR_PREFIXES: Final = (
-    "ADSPOWER_",
     "GOLOGIN_",
     "OAUTH_",
     "ENCRYPTION_",

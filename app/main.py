@@ -119,6 +119,8 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if hasattr(self._app.state, "local_caller"):
+            raise RuntimeError("an application with a local caller asks for no key: it must not be served")
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]

@@ -52,7 +52,8 @@ class PaginatedResponse(BaseModel, Generic[T]):
     total_pages: int
     next_cursor: str | None = Field(
         default=None,
-        description="Cursor of the next page, to be sent with the same filters and order; null: this page is the last",
+        description="Cursor of the next page, to be sent with the same filters and order; null: this page is the "
+        "last, or the list has page numbers only",
     )
     request_id: str | None = Field(description="Quote it to the operators; every log line carries it")
     timestamp: datetime = Field(default_factory=utc_now)

@@ -42,7 +42,8 @@ _TIMEOUT: Final = 15.0
 class LocalClient(AsyncClient):
     """The client of an API in this process: the caller is `cli`, with all rights and without rate limits.
 
-    Its calls raise `AppException` where those of another `AsyncClient` raise `ServiceError`.
+    Where the service raises an `AppException`, so do the calls. What is no valid request is a `ServiceError`, as it is
+    at a running service.
     """
 
     def __init__(self, context: Context) -> None:
@@ -74,11 +75,15 @@ async def open_backend(url: str | None, key: str | None) -> AsyncIterator[AsyncC
         except ServiceUnreachable:
             echo_err(f"No answer from {client!r}")
             raise
+        except UnicodeError as error:  # of a header or an address
+            raise typer.BadParameter(f"a value cannot be sent: {error}") from None
 
 
 def check_id(value: str | None) -> str | None:
     """Refuse an id that cannot be part of an address. Raises `typer.BadParameter`."""
     try:
+        if value == "":
+            raise ValueError("an id cannot be empty")
         Request("GET", f"/{segment(value or '')}")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

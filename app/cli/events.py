@@ -17,6 +17,7 @@ from app.client.options import StreamFilters
 from app.context import Context
 from app.services.events import type_patterns
 from app.services.events.filters import EventFilter
+from app.services.events.queries import export
 from app.services.events.streams import Reader
 from app.services.keys.service import COMMAND_LINE
 
@@ -62,6 +63,9 @@ async def events(
             await _print(follow_locally(backend.context, last_event_id, **filters), limit)
         elif follow:
             await _print(backend.stream_events(last_event_id=last_event_id, **filters), limit)
+        elif isinstance(backend, LocalClient):
+            start = since.replace(tzinfo=UTC) if since else None
+            await _print(list_locally(backend.context, EventFilter(since=start, **filters)), limit)
         elif since:
             await _print(backend.events(since=since.replace(tzinfo=UTC), **filters), limit)
         else:
@@ -93,6 +97,13 @@ async def _print(found: AsyncGenerator[Event | StreamedEvent, None], limit: int 
 
 def _line(event: Event) -> str:
     return json.dumps(asdict(event) | {"occurred_at": event.occurred_at.isoformat()}, separators=(",", ":"))
+
+
+async def list_locally(context: Context, filters: EventFilter) -> AsyncGenerator[Event, None]:
+    """Yield events, the latest first, as an export reads them: the list would count them anew for each page."""
+    async for rows in export(context.database, filters):
+        for row in rows:
+            yield Event(**vars(EventResponse.from_row(row)))
 
 
 async def follow_locally(

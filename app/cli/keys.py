@@ -135,7 +135,7 @@ async def revoke_key(name: NameArgument, url: UrlOption = None, key: KeyOption =
 
 
 async def read_keys(backend: AsyncClient, **filters: Any) -> list[KeyResponse]:
-    """Return all keys that match `status` and `text`, by name."""
+    """Return all keys that match `status` and `text`, by name; a key created meanwhile may repeat another one."""
     rows: list[dict[str, Any]] = []
     while len(rows) % _PAGE_SIZE == 0:
         params = {**filters, "page": len(rows) // _PAGE_SIZE + 1, "page_size": _PAGE_SIZE}

@@ -1,4 +1,4 @@
-"""Every route and every command with secrets under way; whatever comes back goes into the leak_log."""
+"""Every route and every command with secrets under way; whatever comes back goes into the leak log."""
 
 import json
 import secrets

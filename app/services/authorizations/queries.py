@@ -41,9 +41,11 @@ async def fetch_page(
     conditions, rest = _conditions(filters)
     if reach != EVERYTHING:
         rest = [*rest, reach.condition(row.account_id, row.api_app)]
-    if filters.since is not None:
+    # A position implies the time at which the list begins, and SQLite would walk through the index from there.
+    is_later = request.after is not None
+    if filters.since is not None and (request.descending or not is_later):
         conditions.append(row.created_at >= filters.since)
-    if filters.until is not None:
+    if filters.until is not None and not (request.descending and is_later):
         conditions.append(row.created_at < filters.until)
     indexed = select(row).where(*conditions)
     request = replace(request, sort="created_at")

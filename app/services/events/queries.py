@@ -23,6 +23,9 @@ async def fetch_page(
     db: AsyncSession, filters: EventFilter, request: PageRequest, *, scan_limit: int = SCAN_LIMIT
 ) -> Page[Event]:
     """Return a page without its total, which `count` returns: new events change it. Two queries at most."""
+    if request.after is not None:
+        # The position implies it, and SQLite would walk through the index from there.
+        filters = replace(filters, until=None)
     query, indexed = _select(filters)
     return await paging.fetch_page(
         db,

@@ -113,11 +113,6 @@ class EventTail:
         news, self.news = self.news, asyncio.Event()
         news.set()
 
-    def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        self._task, self._kept, self._kept_after = None, [], None
-
     @property
     def _is_current(self) -> bool:
         """True for the running task: on Python 3.11 a cancellation can get lost in `wait_for`, which the pool uses."""

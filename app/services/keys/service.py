@@ -153,13 +153,6 @@ class KeyService:
         """Raises `KeyNotFoundException`."""
         return await _found(db, key_id, caller)
 
-    async def named(self, db: AsyncSession, name: str) -> ApiKey:
-        """Raises `KeyNotFoundException`."""
-        row: ApiKey | None = await db.scalar(select(ApiKey).where(ApiKey.name == name))
-        if row is None:
-            raise KeyNotFoundException(name)
-        return row
-
     async def rotate(
         self, db: AsyncSession, key_id: str, *, overlap: timedelta, force: bool = False, caller: Caller
     ) -> MadeKey:

@@ -82,7 +82,8 @@ async def fetch_page(
 
     `indexed`: the query with only those of its conditions that an index serves in this order, of a column that always
     has a value. Then no more than `scan_limit` of its rows are looked at, from where the page begins. `index_has_id`:
-    False when the index ends with the sorted column; rows that are equal to the last one of a scan are then part of it.
+    False when the index ends with the sorted column, in descending order only; rows that are equal to the last one of a
+    scan are then part of it.
     `count_limit`: None when the rows are not counted.
     Two statements; with `after`, or not counted, one; with `indexed` one more.
     """
@@ -179,6 +180,8 @@ class _SortOrder:
         columns: tuple[Any, Any] = (self._column, self._id)
         offset = limit - 1
         if not has_id:
+            if not self._descending:
+                raise ValueError("an index without the id serves a descending order only")
             # Not the ids: for them PostgreSQL would read each row, and sort.
             columns, offset = (self._column, literal_column(str(_BELOW_ALL_IDS)).label("id")), limit
         rows = indexed.with_only_columns(*columns).order_by(*(self.columns if has_id else self.columns[:1]))

@@ -31,24 +31,24 @@ class WebhookWorker(Worker):
         fanout: WebhookFanout,
         deliveries: WebhookDeliveries,
         client: WebhookClient,
-        look_every: float = _POLL_INTERVAL,
-        look_at_most_every: float = _MIN_POLL_INTERVAL,
+        poll_interval: float = _POLL_INTERVAL,
+        min_poll_interval: float = _MIN_POLL_INTERVAL,
     ) -> None:
         super().__init__()
         self._fanout = fanout
         self._deliveries = deliveries
         self._client = client
-        self._look_every = look_every
-        self._look_at_most_every = look_at_most_every
+        self._poll_interval = poll_interval
+        self._min_poll_interval = min_poll_interval
         self._under_way: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         try:
             while not self._stop.is_set():
                 looked_at = await self._run_guarded(self.run_once)
-                await wait_for_event(self._stop, self._look_at_most_every)
+                await wait_for_event(self._stop, self._min_poll_interval)
                 if not looked_at:
-                    await self._pause(self._look_every)
+                    await self._pause(self._poll_interval)
             await self.finish_started()  # each has the attempt's deadline
         finally:
             await _cancelled(self._under_way.values())
@@ -76,7 +76,7 @@ class WebhookWorker(Worker):
                     return
                 if sending:
                     done, sending = await asyncio.wait(
-                        sending, timeout=self._look_every, return_when=asyncio.FIRST_COMPLETED
+                        sending, timeout=self._poll_interval, return_when=asyncio.FIRST_COMPLETED
                     )
                     await self._apply(endpoint_row_id, done)
         finally:
@@ -111,7 +111,7 @@ class WebhookWorker(Worker):
             return
         self._succeeded(step="apply")
         if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
-            await wait_for_event(self._stop, self._look_every)
+            await wait_for_event(self._stop, self._poll_interval)
 
     def _is_lost(self, task: Sending) -> bool:
         error = task.exception()

@@ -56,7 +56,7 @@ class ErrorCode(DescribedEnum):
     )
     BODY_TOO_LARGE = (
         "BODY_TOO_LARGE",
-        "The request body is larger than 64 KiB; the body of a batch, than 4 MiB.",
+        "The request body is larger than `MAX_BODY_BYTES`; the body of a batch, than `MAX_BATCH_BYTES`.",
     )
     BROWSER_CONNECTION_FAILED = (
         "BROWSER_CONNECTION_FAILED",

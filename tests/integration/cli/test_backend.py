@@ -10,17 +10,17 @@ from typer.testing import CliRunner
 
 from app.cli import backend, cli
 from app.cli.backend import LocalClient
+from app.cli.events import list_locally
 from app.cli.keys import create_key, read_keys
 from app.context import Context
 from app.models import ActorKind, Event
+from app.services.events.filters import EventFilter
+from app.services.events.queries import EXPORT_PAGE_SIZE
 from app.services.keys.service import KeyService
 from app.utils.exceptions import KeyNotFoundException
 from tests.fixtures.api import Api, refused
 from tests.fixtures.events import add_events
 from tests.fixtures.services import OpenContext
-
-PAGE = 500
-"""Events that a client reads at once."""
 
 
 async def test_a_local_command_is_the_actor_cli(context: Context, monkeypatch: pytest.MonkeyPatch):
@@ -38,20 +38,21 @@ async def test_a_local_call_has_no_rate_limit(open_services: OpenContext):
 
 
 async def test_local_events_are_read_page_by_page(context: Context):
-    await add_events(context.database, *({"data": {"number": number}} for number in range(2 * PAGE + 1)))
-    async with LocalClient(context) as local:
-        numbers = [event.data["number"] async for event in local.events()]
-    assert sorted(numbers) == list(range(2 * PAGE + 1))
+    await add_events(
+        context.database, *({"data": {"number": number}} for number in range(2 * EXPORT_PAGE_SIZE + 1))
+    )
+    numbers = [event.data["number"] async for event in list_locally(context, EventFilter())]
+    assert sorted(numbers) == list(range(2 * EXPORT_PAGE_SIZE + 1))
 
 
 async def test_a_local_call_ends_at_no_deadline(context: Context, monkeypatch: pytest.MonkeyPatch):
-    page = KeyService.page
+    page = KeyService.fetch_page
 
     async def slow_page(*arguments: Any, **options: Any) -> Any:
         await asyncio.sleep(0.3)
         return await page(*arguments, **options)
 
-    monkeypatch.setattr(KeyService, "page", slow_page)
+    monkeypatch.setattr(KeyService, "fetch_page", slow_page)
     async with LocalClient(context) as local:
         monkeypatch.setattr(local, "_timeout", 0.0)
         assert await read_keys(local) == []

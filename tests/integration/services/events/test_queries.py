@@ -10,7 +10,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import select, text
 
 from app.database import Database
-from app.models import Event
+from app.models import Event, utc_now
 from app.services.events import order, queries
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
@@ -150,6 +150,23 @@ async def test_a_list_costs_a_fixed_number_of_queries(database: Database):
             await queries.count(db, EventFilter(text="alice"))
             costs.add(len([each for each in statements if each.startswith("SELECT")]))
     assert costs == {4}
+
+
+async def test_a_page_behind_a_position_leaves_out_the_end_that_it_implies(database: Database):
+    """SQLite would begin at the end of the time and walk through the index to the position."""
+    await add_events(database, *({"account_id": "alice"} for _ in range(3)))
+    statements: list[str] = []
+    sqlalchemy_event.listen(
+        database.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    seen = []
+    for filters in (EventFilter(), EventFilter(until=utc_now() + timedelta(hours=1))):
+        async with database.reading() as db:
+            first = await queries.fetch_page(db, filters, PageRequest(size=2))
+            statements.clear()
+            await queries.fetch_page(db, filters, PageRequest(size=2, after=first.end))
+            seen.append([each for each in statements if each.startswith("SELECT")])
+    assert seen[0] == seen[1]
 
 
 async def test_events_after_a_position_are_searched_in_an_index(database: Database):

@@ -137,7 +137,7 @@ async def test_refused_delivery_holds_back_its_account_alone(context: Context, r
         await db.execute(update(WebhookEndpoint).values(failing_since=utc_now()))
     await record_events(context.database, 1, account="good")
     await wait_for_fanout(context, 25)
-    async with running_worker(context, look_every=600.0):  # a pause would be seen
+    async with running_worker(context, poll_interval=600.0):  # a pause would be seen
         await wait_until_delivered(context.database, 1)
     assert len(receiver.arrived) == 13
 

@@ -125,7 +125,7 @@ async def test_slow_account_delays_no_other(context: Context, receiver: Receiver
     await record_events(context.database, 1, 2, account="slow")
     for number in range(40):
         await record_events(context.database, 1, account=f"a{number}")
-    async with running_worker(context, look_every=too_long_for_each_delivery, drain=False):
+    async with running_worker(context, poll_interval=too_long_for_each_delivery, drain=False):
         await eventually(lambda: len(receiver.taken) == 40, 30)
         await record_events(context.database, 2, account="a1")
         await eventually(lambda: len(receiver.taken) == 41, 30)
