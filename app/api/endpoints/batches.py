@@ -72,7 +72,7 @@ async def authorize_batch(
 ) -> APIResponse[PlacedBatchResponse]:
     """Start the authorization of many accounts: a JSON list, or a CSV whose options are in the query."""
     # In a thread: whoever waits for another answer does not wait for these rows.
-    order = await asyncio.to_thread(
+    command = await asyncio.to_thread(
         read_batch,
         request.headers.get("Content-Type", ""),
         request.query_params,
@@ -81,7 +81,7 @@ async def authorize_batch(
     )
     async with context.database.transaction() as db:
         placed = await context.sessions.batches.request(
-            db, order, caller=caller, idempotency_key=idempotency_key
+            db, command, caller=caller, idempotency_key=idempotency_key
         )
     response.headers["Location"] = f"/batches/{placed.batch_id}"
     if not placed.is_new:
@@ -89,7 +89,7 @@ async def authorize_batch(
     async with context.database.reading() as db:
         view = await queries.view_batch(db, placed.batch_id, caller=caller)
         page = await queries.fetch_results(
-            db, placed.batch_id, PageRequest(size=len(order.rows)), caller=caller
+            db, placed.batch_id, PageRequest(size=len(command.rows)), caller=caller
         )
     results = [RowResponse.from_result(row) for row in page.rows]
     return success_response(PlacedBatchResponse.from_placed(view, results, existing=not placed.is_new))

@@ -69,7 +69,7 @@ async def list_events(
     db: ReadDbDep,
 ) -> PaginatedResponse[EventResponse]:
     """List events, latest first. Page numbers end with the 10,000th event; `next_cursor` leads to all events."""
-    filters = query.filter(caller.reach)
+    filters = query.filter(caller.access)
     pager = Pager(query, context.cursors, caller, list_name=_LIST)
     page = await queries.fetch_page(db, filters, pager.request())
     # Counted for each page, also behind a cursor: events are added all the time.
@@ -120,7 +120,7 @@ async def export_events(
             db, EventType.EVENTS_EXPORTED, actor=caller.name, format=query.format, filters=query.filters()
         )
     write = _csv_lines if query.format == "csv" else _json_lines
-    parts = context.events.exports.parts(query.filter(caller.reach), _may_read(request, caller, context))
+    parts = context.events.exports.parts(query.filter(caller.access), _may_read(request, caller, context))
     headers = {**_UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
     media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
     return _WholeOrBrokenOff(_written(parts, write), media_type=media_type, headers=headers)
@@ -135,7 +135,7 @@ def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[]
                 now = await context.keys.authenticate(db, request.headers.get("X-API-Key"))
             except AuthenticationException:
                 return False
-        return now.may(Scope.EVENTS) and now.reach == caller.reach
+        return now.may(Scope.EVENTS) and now.access == caller.access
 
     return may_read
 
@@ -156,7 +156,7 @@ async def _opened_reader(
 ) -> AsyncIterator[Reader]:
     """Open a reader for as long as the answer is under way."""
     may_read = _may_read(request, caller, context)
-    reader = Reader(key_name=caller.name, wanted=query.filter(caller.reach), may_read=may_read)
+    reader = Reader(key_name=caller.name, wanted=query.filter(caller.access), may_read=may_read)
     async with context.events.streams.opened(reader, last=read_position(last_event_id)):
         try:
             yield reader

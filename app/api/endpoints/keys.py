@@ -36,7 +36,7 @@ async def create_key(
         db,
         name=body.name,
         scopes=frozenset(body.scopes),
-        reach=body.reach(),
+        access=body.to_access(),
         expires_at=body.expires_at,
         rate_limit_per_minute=body.rate_limit_per_minute,
         caller=caller,

@@ -53,7 +53,7 @@ async def create_webhook(
     body: CreateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[CreatedWebhookResponse]:
     """Create a webhook for events from now on. No other answer shows its secret."""
-    row, secret = await context.events.webhooks.create(body.order(), caller)
+    row, secret = await context.events.webhooks.create(body.to_change(), caller)
     shown = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
     return success_response(CreatedWebhookResponse(**vars(shown), secret=secret.get_secret_value()))
 
@@ -61,7 +61,7 @@ async def create_webhook(
 @router.get("", operation_id="listWebhooks", responses=errors())
 async def list_webhooks(caller: WebhooksCallerDep, db: ReadDbDep) -> APIResponse[list[WebhookResponse]]:
     """List the webhooks that cover no more than the API key, oldest first."""
-    views = await queries.all_within(db, caller.reach)
+    views = await queries.all_within(db, caller.access)
     return success_response([WebhookResponse.from_view(view) for view in views])
 
 
@@ -83,7 +83,7 @@ async def update_webhook(
     webhook_id: str, body: UpdateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[WebhookResponse]:
     """Change a webhook. Waiting deliveries go to the new URL; those of removed types, apps or accounts are parked."""
-    row = await context.events.webhooks.update(webhook_id, body.order(), caller)
+    row = await context.events.webhooks.update(webhook_id, body.to_change(), caller)
     async with context.database.reading() as db:
         view = await queries.view(db, row)
     return success_response(WebhookResponse.from_view(view))
@@ -178,7 +178,7 @@ async def list_deliveries(
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
     pager = Pager(query, context.cursors, caller, list_name=f"deliveries of {endpoint.endpoint_id}")
     request = pager.request(sort="event_id", descending=True)
-    page = await queries.fetch_deliveries(db, endpoint, caller.reach, request, status=query.status)
+    page = await queries.fetch_deliveries(db, endpoint, caller.access, request, status=query.status)
     return pager.answer(page, DeliveryResponse.from_row)
 
 
@@ -196,7 +196,7 @@ async def get_delivery(
 ) -> APIResponse[DeliveryDetailResponse]:
     """Return a delivery with each attempt and the receiver's answers."""
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
-    row, attempts = await queries.delivery(db, endpoint, caller.reach, delivery_id)
+    row, attempts = await queries.delivery(db, endpoint, caller.access, delivery_id)
     shown = DeliveryResponse.from_row(row)
     attempt_list = [DeliveryAttemptResponse.of(attempt) for attempt in attempts]
     return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))

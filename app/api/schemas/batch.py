@@ -93,7 +93,7 @@ def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_
     if media_type == _CSV:
         options = _validated(CsvBatchRequest, dict(query))
         rows = batch_rows.from_csv(body, RowDefaults(options.api_app, options.priority), max_rows=max_rows)
-        return _order(rows, options, options)
+        return _command(rows, options, options)
     if media_type != _JSON:
         raise UnsupportedMediaTypeException(f"{_JSON} or {_CSV}")
     # Before they take memory and time.
@@ -105,7 +105,7 @@ def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_
     wanted = _validated(BatchRequest, _decoded(body))
     defaults = RowDefaults(wanted.defaults.api_app, wanted.defaults.priority)
     rows = batch_rows.from_objects(wanted.rows, defaults, max_rows=max_rows)
-    return _order(rows, wanted, wanted.defaults)
+    return _command(rows, wanted, wanted.defaults)
 
 
 def _decoded(body: bytes) -> Any:
@@ -123,7 +123,7 @@ def _validated(model: type[Model], values: Any) -> Model:
         raise RequestValidationError(error.errors()) from None
 
 
-def _order(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDefaults) -> BatchCommand:
+def _command(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDefaults) -> BatchCommand:
     return BatchCommand(
         rows=rows,
         max_running=pace.max_running,

@@ -46,8 +46,8 @@ class CreateKeyRequest(BaseModel):
         default=None, ge=1, le=10_000, description="Requests in any minute; null: as the settings say"
     )
 
-    def reach(self) -> AccessScope:
-        return AccessScope.of(self.api_apps, self.account_patterns)
+    def to_access(self) -> AccessScope:
+        return AccessScope.from_lists(self.api_apps, self.account_patterns)
 
 
 class RotateKeyRequest(BaseModel):

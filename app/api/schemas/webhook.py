@@ -53,7 +53,7 @@ class CreateWebhookRequest(BaseModel):
         default=None, description="By default the restriction of the API key"
     )
 
-    def order(self) -> WebhookChange:
+    def to_change(self) -> WebhookChange:
         return WebhookChange(**self.model_dump())
 
 
@@ -71,7 +71,7 @@ class UpdateWebhookRequest(BaseModel):
     api_apps: ApiApps | None = None
     account_patterns: AccountPatterns | None = None
 
-    def order(self) -> WebhookChange:
+    def to_change(self) -> WebhookChange:
         return WebhookChange(**self.model_dump())
 
 

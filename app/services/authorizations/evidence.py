@@ -30,10 +30,10 @@ def record(db: AsyncSession, row: AuthorizationSession, seen: PageEvidence) -> N
 
 
 async def of_session(
-    db: AsyncSession, session_id: str, *, reach: AccessScope = EVERYTHING
+    db: AsyncSession, session_id: str, *, access: AccessScope = EVERYTHING
 ) -> Sequence[tuple[Evidence, bool]]:
     """Return the evidence of all attempts, each with whether it has a screenshot. Raises `SessionNotFoundException`."""
-    await _require_session(db, session_id, reach)
+    await _require_session(db, session_id, access)
     query = (
         select(Evidence, Evidence.screenshot.is_not(None))
         .where(Evidence.session_id == session_id)
@@ -43,13 +43,13 @@ async def of_session(
 
 
 async def screenshot(
-    db: AsyncSession, session_id: str, *, attempt: int | None = None, reach: AccessScope = EVERYTHING
+    db: AsyncSession, session_id: str, *, attempt: int | None = None, access: AccessScope = EVERYTHING
 ) -> tuple[int, bytes]:
     """The attempt's number and its JPEG; of the last attempt that has one unless `attempt` is given.
 
     Raises `SessionNotFoundException`, `ScreenshotNotFoundException`.
     """
-    await _require_session(db, session_id, reach)
+    await _require_session(db, session_id, access)
     query = select(Evidence).where(Evidence.session_id == session_id, Evidence.screenshot.is_not(None))
     if attempt is not None:
         query = query.where(Evidence.attempt == attempt)
@@ -60,8 +60,8 @@ async def screenshot(
     return row.attempt, row.screenshot
 
 
-async def _require_session(db: AsyncSession, session_id: str, reach: AccessScope) -> None:
-    in_reach = reach.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
+async def _require_session(db: AsyncSession, session_id: str, access: AccessScope) -> None:
+    is_covered = access.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
     mine = AuthorizationSession.session_id == session_id
-    if await db.scalar(select(AuthorizationSession.id).where(mine, in_reach)) is None:
+    if await db.scalar(select(AuthorizationSession.id).where(mine, is_covered)) is None:
         raise SessionNotFoundException(session_id)

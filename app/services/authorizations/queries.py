@@ -34,13 +34,13 @@ class SessionFilter:
 
 
 async def fetch_page(
-    db: AsyncSession, filters: SessionFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
+    db: AsyncSession, filters: SessionFilter, request: PageRequest, *, access: AccessScope = EVERYTHING
 ) -> Page[AuthorizationSession]:
     """Return a page in the order of the requests. A filter without an index looks at some rows at a time."""
     row = AuthorizationSession
     conditions, rest = _conditions(filters)
-    if reach != EVERYTHING:
-        rest = [*rest, reach.condition(row.account_id, row.api_app)]
+    if access != EVERYTHING:
+        rest = [*rest, access.condition(row.account_id, row.api_app)]
     if filters.since is not None:
         conditions.append(row.created_at >= filters.since)
     if filters.until is not None:

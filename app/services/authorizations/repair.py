@@ -119,10 +119,10 @@ class TokenRepair:
         )
 
     async def _repair(self, account_id: str, api_app: str) -> bool:
-        order = AuthorizationCommand(account_id=account_id, api_app=api_app, priority=_PRIORITY)
+        command = AuthorizationCommand(account_id=account_id, api_app=api_app, priority=_PRIORITY)
         try:
             async with self._database.transaction() as db:
-                placed = await self._authorizations.request(db, order, caller=REPAIRER)
+                result = await self._authorizations.request(db, command, caller=REPAIRER)
         except DatabaseUnavailableException:
             raise
         except Exception as error:
@@ -136,9 +136,9 @@ class TokenRepair:
             )
             return False
         log.info(
-            "credential.repair_started", account_id=account_id, api_app=api_app, session_id=placed.session_id
+            "credential.repair_started", account_id=account_id, api_app=api_app, session_id=result.session_id
         )
-        return placed.is_new
+        return result.is_new
 
     async def _put_off(self, account_id: str, api_app: str) -> None:
         later = utc_now() + timedelta(seconds=_REFUSED_RETRY)

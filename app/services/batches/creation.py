@@ -61,7 +61,7 @@ class BatchMaking:
         oauth: OAuthServiceProtocol,
         directory: ProfileDirectory,
         apps: AppStates,
-        order: BatchCommand,
+        command: BatchCommand,
         caller: Caller,
         batch_id: str,
         chunk_size: int = CHUNK_SIZE,
@@ -70,7 +70,7 @@ class BatchMaking:
         self._oauth = oauth
         self._directory = directory
         self._apps = apps
-        self._order = order
+        self._command = command
         self._caller = caller
         self._batch_id = batch_id
         self._chunk_size = chunk_size
@@ -99,7 +99,7 @@ class BatchMaking:
         """Apps of the rows for which there can be no session, with the reason."""
         paused = {app.api_app: app.reason or "" for app in await self._apps.paused(db)}
         refused: dict[str, AppException] = {}
-        for api_app in {row.api_app for row in self._order.rows if row.error is None}:
+        for api_app in {row.api_app for row in self._command.rows if row.error is None}:
             try:
                 self._oauth.app(api_app)
                 if api_app in paused:
@@ -111,10 +111,10 @@ class BatchMaking:
     def _sort_out(self, refused: dict[str, AppException]) -> list[WantedRow]:
         """Note the bad rows, and the first good one of each place; the good ones of a place that had one before."""
         again = []
-        for row in self._order.rows:
+        for row in self._command.rows:
             if row.error is not None:
                 self._note(row, error=InvalidRequestException(row.error))
-            elif not self._caller.reach.covers(row.account_id, row.api_app):
+            elif not self._caller.access.covers(row.account_id, row.api_app):
                 self._note(row, error=OutOfReachException(row.account_id, row.api_app))
             elif row.api_app in refused:
                 self._note(row, error=refused[row.api_app])
@@ -139,16 +139,16 @@ class BatchMaking:
             new = await self._insert(db, new)
 
     def _session(self, row: WantedRow, profile: Profile) -> AuthorizationSession:
-        order = AuthorizationCommand(
+        command = AuthorizationCommand(
             row.account_id,
             row.api_app,
             priority=row.priority,
-            not_before=self._order.not_before,
-            expires_at=self._order.expires_at,
-            timeout_seconds=self._order.timeout_seconds,
+            not_before=self._command.not_before,
+            expires_at=self._command.expires_at,
+            timeout_seconds=self._command.timeout_seconds,
         )
         app = self._oauth.app(row.api_app)
-        made = self._authorizations.row_for(order, app, profile.profile_id, self._caller, str(uuid.uuid4()))
+        made = self._authorizations.row_for(command, app, profile.profile_id, self._caller, str(uuid.uuid4()))
         made.batch_id, made.is_held = self._batch_id, True
         made.created_at = self._now + timedelta(
             microseconds=row.number
@@ -200,7 +200,7 @@ class BatchMaking:
         }
 
     async def _store_results(self, db: AsyncSession) -> None:
-        results = [self._results[row.number] for row in self._order.rows]
+        results = [self._results[row.number] for row in self._command.rows]
         accepted = sum(result["session_id"] is not None for result in results)
         if not accepted:
             raise BatchEmptyException(results[0]["error_message"] if results else "it has no rows")

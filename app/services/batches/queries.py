@@ -42,12 +42,12 @@ class RowResult:
 
 
 def seen_by(caller: Caller) -> ColumnElement[bool]:
-    """Return the condition that the caller may see a `Batch`: its own, or one whose accounts are all in its reach."""
-    if caller.reach == EVERYTHING:
+    """Return the condition that the caller may see a `Batch`: its own, or one whose every account its access covers."""
+    if caller.access == EVERYTHING:
         return true()
-    in_reach = caller.reach.condition(BatchRow.account_id, BatchRow.api_app)
+    is_covered = caller.access.condition(BatchRow.account_id, BatchRow.api_app)
     return or_(
-        Batch.requested_by == caller.name, ~exists().where(BatchRow.batch_id == Batch.batch_id, ~in_reach)
+        Batch.requested_by == caller.name, ~exists().where(BatchRow.batch_id == Batch.batch_id, ~is_covered)
     )
 
 

@@ -82,7 +82,7 @@ class BatchService:
     async def request(
         self,
         db: AsyncSession,
-        order: BatchCommand,
+        command: BatchCommand,
         *,
         caller: Caller,
         idempotency_key: str | None = None,
@@ -92,32 +92,32 @@ class BatchService:
 
         Rows that cannot become a session are noted with the reason. Raises `InvalidRequestException`,
         `IdempotencyConflictException`, `TooManyWaitingException`, `BatchEmptyException`, and `OutOfReachException`
-        when none is in the caller's reach.
+        when the caller's access covers none.
         """
-        if len(order.rows) > self.limits.max_rows:
+        if len(command.rows) > self.limits.max_rows:
             raise InvalidRequestException(
-                f"A batch has {self.limits.max_rows} rows at most, this one has {len(order.rows)}; split it"
+                f"A batch has {self.limits.max_rows} rows at most, this one has {len(command.rows)}; split it"
             )
-        _refuse_out_of_reach(order, caller)
+        _refuse_uncovered(command, caller)
         batch_id = str(uuid.uuid4())
         if idempotency_key is not None:
             earlier = await idempotency.remember(
-                db, caller=caller.name, key=idempotency_key, request=order, made_id=batch_id
+                db, caller=caller.name, key=idempotency_key, request=command, made_id=batch_id
             )
             if earlier is not None:
                 return PlacedBatch(earlier, is_new=False)
-        existing = await self._insert(db, order, caller, batch_id, source_hash)
+        existing = await self._insert(db, command, caller, batch_id, source_hash)
         if existing is not None:
             return PlacedBatch(existing, is_new=False)
         recorder.record(
-            db, EventType.BATCH_REQUESTED, actor=caller.name, batch_id=batch_id, rows=len(order.rows)
+            db, EventType.BATCH_REQUESTED, actor=caller.name, batch_id=batch_id, rows=len(command.rows)
         )
         making = BatchMaking(
             authorizations=self._authorizations,
             oauth=self._oauth,
             directory=self._directory,
             apps=self._apps,
-            order=order,
+            command=command,
             caller=caller,
             batch_id=batch_id,
             chunk_size=self.limits.chunk_size,
@@ -198,7 +198,7 @@ class BatchService:
         return len(rows)
 
     async def _insert(
-        self, db: AsyncSession, order: BatchCommand, caller: Caller, batch_id: str, source_hash: str | None
+        self, db: AsyncSession, command: BatchCommand, caller: Caller, batch_id: str, source_hash: str | None
     ) -> str | None:
         """Insert the batch's own row, unless the source has made one: the id of that one."""
         limits = self.limits
@@ -207,9 +207,9 @@ class BatchService:
             "requested_by": caller.name,
             "request_id": accept_request_id(current_request_id()),
             "source_hash": source_hash,
-            "max_running": order.max_running or limits.max_running,
-            "stop_percent": limits.stop_percent if order.stop_percent is None else order.stop_percent,
-            "stop_window": order.stop_window or limits.stop_window,
+            "max_running": command.max_running or limits.max_running,
+            "stop_percent": limits.stop_percent if command.stop_percent is None else command.stop_percent,
+            "stop_window": command.stop_window or limits.stop_window,
         }
         # Of two at once the second waits here for the first one's commit.
         statement = insert_or_update(db, Batch).on_conflict_do_nothing().returning(Batch.id)
@@ -220,10 +220,10 @@ class BatchService:
         return existing
 
 
-def _refuse_out_of_reach(order: BatchCommand, caller: Caller) -> None:
-    places = [(row.account_id, row.api_app) for row in order.rows if row.error is None]
-    if places and not any(caller.reach.covers(*place) for place in places):
-        caller.reach.require(*places[0])
+def _refuse_uncovered(command: BatchCommand, caller: Caller) -> None:
+    places = [(row.account_id, row.api_app) for row in command.rows if row.error is None]
+    if places and not any(caller.access.covers(*place) for place in places):
+        caller.access.require(*places[0])
 
 
 async def _locked(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:

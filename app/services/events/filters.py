@@ -37,7 +37,7 @@ class EventFilter:
     """Exclusive end."""
     text: str | None = None
     """Part of the type, an id, the actor or the data, in any case of A to Z."""
-    reach: AccessScope = EVERYTHING
+    access: AccessScope = EVERYTHING
 
     def matches(self, event: Event) -> bool:
         return (
@@ -46,7 +46,7 @@ class EventFilter:
             and (self.since is None or event.occurred_at >= self.since)
             and (self.until is None or event.occurred_at < self.until)
             and (self.text is None or _has_text(event, self.text))
-            and self.reach.covers(event.account_id, event.api_app)
+            and self.access.covers(event.account_id, event.api_app)
         )
 
     def conditions(self) -> Conditions:
@@ -72,8 +72,8 @@ class EventFilter:
             found.append(Event.event_type.startswith(self._type_prefix, autoescape=True))
         if self.text is not None:
             found.append(_text_condition(self.text))
-        if self.reach != EVERYTHING:
-            found.append(self.reach.condition(Event.account_id, Event.api_app))
+        if self.access != EVERYTHING:
+            found.append(self.access.condition(Event.account_id, Event.api_app))
         return found
 
     @property

@@ -58,7 +58,7 @@ class Caller:
 
     name: str
     scopes: frozenset[str]
-    reach: AccessScope = EVERYTHING
+    access: AccessScope = EVERYTHING
     rate_limit_per_minute: int | None = None
     """Requests a minute; None: the limit of the settings."""
     expires_at: datetime | None = None
@@ -87,7 +87,7 @@ class KeyService:
     """`bootstrap_key`: the key of the settings, which works before any other exists. `api_apps`: the configured ones.
     `rate_limit_per_minute`: of keys that say nothing else.
 
-    A restricted caller (`Caller.reach`) manages the keys that it has made, and itself; others are not there for it.
+    A restricted caller (`Caller.access`) manages the keys that it has made, and itself; others are not there for it.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class KeyService:
         *,
         name: str,
         scopes: frozenset[Scope],
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
         expires_at: datetime | None = None,
         rate_limit_per_minute: int | None = None,
         caller: Caller,
@@ -118,7 +118,7 @@ class KeyService:
         """Raises `InvalidRequestException`, `KeyNameTakenException`, `UnknownApiAppException`, and
         `KeyEscalationException` for a key that may more, more often or for longer than the caller.
         """
-        reach = self._checked(name, reach, expires_at)
+        access = self._checked(name, access, expires_at)
         prefix, key = new_key()
         row = ApiKey(
             key_id=str(uuid.uuid4()),
@@ -126,8 +126,8 @@ class KeyService:
             prefix=prefix,
             key_hash=hash_of(key),
             scopes=sorted(scopes),
-            api_apps=sorted(reach.api_apps),
-            account_patterns=list(reach.account_patterns),
+            api_apps=sorted(access.api_apps),
+            account_patterns=list(access.account_patterns),
             rate_limit_per_minute=rate_limit_per_minute,
             created_by=caller.name,
             expires_at=expires_at,
@@ -218,25 +218,25 @@ class KeyService:
             raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
         self._note_use(row)
         scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
-        return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at, key_id=row.key_id)
+        return Caller(row.name, scopes, _key_access(row), limit, row.expires_at, key_id=row.key_id)
 
     async def close(self) -> None:
         """Wait for what is being written; the database's own deadlines end that."""
         await asyncio.gather(*self._noting.values())
 
-    def _checked(self, name: str, reach: AccessScope, expires_at: datetime | None) -> AccessScope:
-        """The reach as it is stored. Raises `InvalidRequestException`, `UnknownApiAppException`."""
+    def _checked(self, name: str, access: AccessScope, expires_at: datetime | None) -> AccessScope:
+        """Return the access scope as it is stored. Raises `InvalidRequestException`, `UnknownApiAppException`."""
         if not is_fit(name):
             raise InvalidRequestException(f"An API key cannot be named {name!r}; choose another name")
         if expires_at is not None and expires_at <= utc_now():
             raise InvalidRequestException("expires_at: must be in the future")
-        if unknown := reach.api_apps - set(self._api_apps):
+        if unknown := access.api_apps - set(self._api_apps):
             raise UnknownApiAppException(min(unknown), sorted(self._api_apps))
-        if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
+        if len(access.account_patterns) > MAX_ACCOUNT_PATTERNS:
             raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
         try:
-            return AccessScope.of(
-                reach.api_apps, [normalize_pattern(each) for each in reach.account_patterns]
+            return AccessScope.from_lists(
+                access.api_apps, [normalize_pattern(each) for each in access.account_patterns]
             )
         except ValueError as error:
             raise InvalidRequestException(f"account_patterns: {error}") from None
@@ -244,11 +244,11 @@ class KeyService:
     def _refuse_more(self, row: ApiKey, caller: Caller) -> None:
         """Raises `KeyEscalationException`; of keys that are there, too: a rotation shows them to the caller."""
         may_all = caller.may(Scope.ADMIN) or caller.scopes.issuperset(row.scopes)
-        if not may_all or not caller.reach.includes(_reach_of(row)):
+        if not may_all or not caller.access.includes(_key_access(row)):
             raise KeyEscalationException("scopes, apps or accounts")
         if (end := caller.expires_at) and (row.expires_at is None or row.expires_at > end):
             raise KeyEscalationException(f"time: expires_at must be {end.isoformat()} or earlier")
-        is_unlimited = caller.rate_limit_per_minute is None and caller.reach == EVERYTHING
+        is_unlimited = caller.rate_limit_per_minute is None and caller.access == EVERYTHING
         most = caller.rate_limit_per_minute or self._rate_limit
         if not is_unlimited and (row.rate_limit_per_minute or self._rate_limit) > most:
             raise KeyEscalationException(f"requests: rate_limit_per_minute must be given, and at most {most}")
@@ -272,12 +272,12 @@ class KeyService:
             log.warning("api_key.use_not_noted", error=type(error).__name__)
 
 
-def _reach_of(row: ApiKey) -> AccessScope:
-    return AccessScope.of(row.api_apps, row.account_patterns)
+def _key_access(row: ApiKey) -> AccessScope:
+    return AccessScope.from_lists(row.api_apps, row.account_patterns)
 
 
 def _managed_by(caller: Caller) -> ColumnElement[bool]:
-    if caller.reach == EVERYTHING:
+    if caller.access == EVERYTHING:
         return true()
     return or_(ApiKey.created_by == caller.name, ApiKey.name == caller.name)
 

@@ -75,16 +75,18 @@ class AppStates:
         query = select(AppState.api_app, AppState.resumed_at).where(AppState.resumed_at.is_not(None))
         return {api_app: at for api_app, at in await db.execute(query) if at is not None}
 
-    async def paused(self, db: AsyncSession, *, reach: AccessScope = EVERYTHING) -> list[AppState]:
-        in_reach = reach.condition(null(), AppState.api_app)
-        paused = select(AppState).where(AppState.paused_at.is_not(None), in_reach)
+    async def paused(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
+        is_covered = access.condition(null(), AppState.api_app)
+        paused = select(AppState).where(AppState.paused_at.is_not(None), is_covered)
         return list(await db.scalars(paused.order_by(AppState.api_app)))
 
-    async def stopped(self, db: AsyncSession, *, reach: AccessScope = EVERYTHING) -> list[AppState]:
+    async def stopped(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
         """Apps that are paused, and those whose rate the provider limits."""
-        in_reach = reach.condition(null(), AppState.api_app)
+        is_covered = access.condition(null(), AppState.api_app)
         is_stopped = AppState.paused_at.is_not(None) | (AppState.limited_until > utc_now())
-        return list(await db.scalars(select(AppState).where(is_stopped, in_reach).order_by(AppState.api_app)))
+        return list(
+            await db.scalars(select(AppState).where(is_stopped, is_covered).order_by(AppState.api_app))
+        )
 
     async def succeeded(self, db: AsyncSession, api_app: str) -> None:
         """The row is over; a pause that an operator has not ended stays."""
@@ -153,13 +155,13 @@ class AppStates:
         )
 
     async def resume(
-        self, db: AsyncSession, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, api_app: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> Resumed:
         """Let the app's sessions and refreshes start again, those also that wait for the end of a limit.
 
         Raises `OutOfReachException`.
         """
-        reach.require(None, api_app)
+        access.require(None, api_app)
         now = utc_now()
         row = await db.get(AppState, api_app, with_for_update=True)
         was_paused = row is not None and row.paused_at is not None

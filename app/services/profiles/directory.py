@@ -77,20 +77,22 @@ class ProfileDirectory:
         account_id: str,
         *,
         api_app: str | None = None,
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
     ) -> Sequence[Profile]:
         """The account's active profiles, for the app or for any, the one to use first. Raises `OutOfReachException`."""
-        reach.require_account(account_id)
-        query = select(Profile).where(Profile.account_id == account_id, Profile.is_active, _in(reach))
+        access.require_account(account_id)
+        query = select(Profile).where(
+            Profile.account_id == account_id, Profile.is_active, _is_covered(access)
+        )
         if api_app is not None:
             query = query.where(or_(Profile.api_app == api_app, Profile.api_app.is_(None)))
         profiles = (await db.scalars(query.order_by(Profile.id))).all()
         return sorted(profiles, key=_rank)
 
-    async def get(self, db: AsyncSession, profile_id: str, *, reach: AccessScope = EVERYTHING) -> Profile:
-        """Raises `UnknownProfileException`, also for one outside of the reach; so do the others below."""
+    async def get(self, db: AsyncSession, profile_id: str, *, access: AccessScope = EVERYTHING) -> Profile:
+        """Raises `UnknownProfileException`, also for a profile that `access` does not cover; so do those below."""
         profile: Profile | None = await db.scalar(
-            select(Profile).where(Profile.profile_id == profile_id, _in(reach))
+            select(Profile).where(Profile.profile_id == profile_id, _is_covered(access))
         )
         if profile is None:
             raise UnknownProfileException(profile_id)
@@ -102,10 +104,10 @@ class ProfileDirectory:
         filters: ProfileFilter,
         request: PageRequest,
         *,
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
     ) -> Page[Profile]:
         """`request.sort`: one of `SortField`."""
-        query = select(Profile).where(_in(reach))
+        query = select(Profile).where(_is_covered(access))
         if request.sort == "twitter_username":
             request = replace(request, sort="account_id")
         exact = {
@@ -133,14 +135,14 @@ class ProfileDirectory:
         account_id: str,
         api_app: str | None,
         actor: str,
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
     ) -> Profile:
         """Say by hand whose profile it is; a link of a profile that is gone gives way.
 
         Raises `OutOfReachException`, `UnknownProfileException`, `ProfileConflictException`.
         """
-        reach.require(account_id, api_app)
-        profile = await self.get(db, profile_id, reach=reach)
+        access.require(account_id, api_app)
+        profile = await self.get(db, profile_id, access=access)
         same_place = (
             Profile.is_linked,
             Profile.account_id == account_id,
@@ -168,10 +170,10 @@ class ProfileDirectory:
         return profile
 
     async def unlink(
-        self, db: AsyncSession, profile_id: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, profile_id: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> Profile:
         """Let the rule decide the profile's account again. Raises `UnknownProfileException`."""
-        profile = await self.get(db, profile_id, reach=reach)
+        profile = await self.get(db, profile_id, access=access)
         if profile.is_linked:
             recorder.record(
                 db,
@@ -185,13 +187,13 @@ class ProfileDirectory:
         return profile
 
     async def release(
-        self, db: AsyncSession, profile_id: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, profile_id: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> Profile:
         """End the quarantine: an operator has seen that no browser of the profile runs.
 
         Raises `UnknownProfileException`.
         """
-        profile = await self.get(db, profile_id, reach=reach)
+        profile = await self.get(db, profile_id, access=access)
         if profile.quarantined_at is not None:
             reason = profile.quarantine_reason
             await db.execute(
@@ -208,8 +210,8 @@ class ProfileDirectory:
         profile.account_id, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
 
 
-def _in(reach: AccessScope) -> ColumnElement[bool]:
-    return reach.condition(Profile.account_id, Profile.api_app)
+def _is_covered(access: AccessScope) -> ColumnElement[bool]:
+    return access.condition(Profile.account_id, Profile.api_app)
 
 
 def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:

@@ -136,7 +136,7 @@ class CredentialService:
         *,
         min_ttl: float,
         actor: str,
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
         force: bool = False,
     ) -> IssuedToken:
         """A token that lives for `min_ttl` seconds, refreshed first when needed, or when `force` says so.
@@ -147,7 +147,7 @@ class CredentialService:
         `ReauthorizationRequiredException`, `TokenExpiredException`, and with `force` `TokenNotRefreshableException`
         and whatever the refresh came upon.
         """
-        reach.require(account_id, api_app)
+        access.require(account_id, api_app)
         row = await self._ensure_fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
         read = recorder.new_event(
             EventType.TOKEN_READ, account_id=account_id, api_app=api_app, actor=actor, version=row.version
@@ -161,14 +161,14 @@ class CredentialService:
         await self._reads.wait_for_all()
 
     async def verify(
-        self, account_id: str, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, account_id: str, api_app: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> ProviderUser:
         """Ask the provider who the token speaks for. Raises what `get_access_token` does, and `TwitterAPIException`.
 
         A token that is refused before its time, as one that its owner has revoked, is refreshed once: that tells
         whether the chain lives. Where the new one is refused, too, the account must be authorized anew.
         """
-        reach.require(account_id, api_app)
+        access.require(account_id, api_app)
         row = await self._ensure_fresh(account_id, api_app, self._fresh_for)
         try:
             user = await self._who(row)
@@ -183,13 +183,13 @@ class CredentialService:
         return user
 
     async def revoke(
-        self, account_id: str, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, account_id: str, api_app: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> bool:
         """Forget the tokens once the provider has revoked them; False when it did not answer: it is tried again.
 
         Raises `OutOfReachException`, `TokenNotFoundException`.
         """
-        reach.require(account_id, api_app)
+        access.require(account_id, api_app)
         async with self._database.transaction() as db:
             row = await db.scalar(_by_place(account_id, api_app).with_for_update())
             if row is None:

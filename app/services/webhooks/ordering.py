@@ -28,13 +28,13 @@ class EventRef(Protocol):
     def api_app(self) -> str | None: ...
 
 
-def reach_of(endpoint: WebhookEndpoint) -> AccessScope:
-    return AccessScope.of(endpoint.api_apps, endpoint.account_patterns)
+def webhook_access(endpoint: WebhookEndpoint) -> AccessScope:
+    return AccessScope.from_lists(endpoint.api_apps, endpoint.account_patterns)
 
 
 def wants(endpoint: WebhookEndpoint, event: EventRef) -> bool:
     patterns = endpoint.event_types or ["*"]
-    return reach_of(endpoint).covers(event.account_id, event.api_app) and any(
+    return webhook_access(endpoint).covers(event.account_id, event.api_app) and any(
         fnmatchcase(event.event_type, pattern) for pattern in patterns
     )
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import Page, PageRequest, fetch_page
-from app.services.webhooks.ordering import reach_of
+from app.services.webhooks.ordering import webhook_access
 from app.services.webhooks.service import is_there
 from app.utils.exceptions import DeliveryNotFoundException
 
@@ -30,34 +30,34 @@ async def view(db: AsyncSession, row: WebhookEndpoint) -> WebhookView:
     return (await _views(db, [row]))[0]
 
 
-async def all_within(db: AsyncSession, reach: AccessScope) -> list[WebhookView]:
+async def all_within(db: AsyncSession, access: AccessScope) -> list[WebhookView]:
     """The oldest first; there are `WEBHOOK_MAX_ENDPOINTS` at most."""
     rows = (await db.scalars(select(WebhookEndpoint).where(is_there()).order_by(WebhookEndpoint.id))).all()
-    return await _views(db, [row for row in rows if reach.includes(reach_of(row))])
+    return await _views(db, [row for row in rows if access.includes(webhook_access(row))])
 
 
 async def fetch_deliveries(
     db: AsyncSession,
     endpoint: WebhookEndpoint,
-    reach: AccessScope,
+    access: AccessScope,
     request: PageRequest,
     *,
     status: DeliveryStatus | None,
 ) -> Page[WebhookDelivery]:
-    """Return a page of deliveries without those out of reach: the webhook may have been for more before."""
+    """Return a page of the deliveries that `access` covers: the webhook may have been for more before."""
     of_endpoint = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
     if status is not None:
         of_endpoint = of_endpoint.where(WebhookDelivery.status == status)
-    indexed = None if reach == EVERYTHING else of_endpoint
-    query = of_endpoint.where(_in_reach(reach))
+    indexed = None if access == EVERYTHING else of_endpoint
+    query = of_endpoint.where(_is_covered(access))
     return await fetch_page(db, query, WebhookDelivery, request, indexed=indexed)
 
 
 async def delivery(
-    db: AsyncSession, endpoint: WebhookEndpoint, reach: AccessScope, delivery_id: int
+    db: AsyncSession, endpoint: WebhookEndpoint, access: AccessScope, delivery_id: int
 ) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
     """Return a delivery with its attempts, the first one first. Raises `DeliveryNotFoundException`."""
-    is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _in_reach(reach))
+    is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _is_covered(access))
     query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *is_theirs)
     row = await db.scalar(query)
     if row is None:
@@ -66,8 +66,8 @@ async def delivery(
     return row, (await db.scalars(attempts.order_by(WebhookAttempt.id))).all()
 
 
-def _in_reach(reach: AccessScope) -> ColumnElement[bool]:
-    return reach.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
+def _is_covered(access: AccessScope) -> ColumnElement[bool]:
+    return access.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
 
 
 async def _views(db: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:

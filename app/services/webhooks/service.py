@@ -28,7 +28,7 @@ from app.services.keys.service import Caller
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS, AccessScope
 from app.services.webhooks import ordering
 from app.services.webhooks.message import signed_headers, trial_message
-from app.services.webhooks.ordering import reach_of
+from app.services.webhooks.ordering import webhook_access
 from app.services.webhooks.vault import WebhookVault, new_secret
 from app.utils.exceptions import (
     InvalidRequestException,
@@ -85,15 +85,15 @@ class WebhookService:
         self._vault = vault
         self._max_endpoints = max_endpoints
 
-    async def create(self, order: WebhookChange, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
+    async def create(self, change: WebhookChange, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
         """Create an endpoint for events recorded from now on; return it with its secret, which is shown once.
 
         Raises `WebhookUrlRefusedException`, `TooManyWebhooksException`, `InvalidRequestException`,
         `OutOfReachException`.
         """
-        assert order.url is not None
-        wanted = order.values()
-        await self._client.check(order.url)
+        assert change.url is not None
+        wanted = change.values()
+        await self._client.check(change.url)
         endpoint_id, secret = str(uuid.uuid4()), new_secret()
         async with self._database.transaction() as db:
             count = await db.scalar(select(func.count()).select_from(WebhookEndpoint).where(is_there()))
@@ -108,7 +108,7 @@ class WebhookService:
                 after_event_id=position.event_id,
                 created_by=caller.name,
             )
-            _check_reach(reach_of(row), caller)
+            _check_access(webhook_access(row), caller)
             db.add(row)
             _record(db, EventType.WEBHOOK_CREATED, row, caller, event_types=row.event_types)
         return row, secret
@@ -116,21 +116,21 @@ class WebhookService:
     async def get(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         return await self._found(db, endpoint_id, caller)
 
-    async def update(self, endpoint_id: str, order: WebhookChange, caller: Caller) -> WebhookEndpoint:
+    async def update(self, endpoint_id: str, change: WebhookChange, caller: Caller) -> WebhookEndpoint:
         """Change a webhook. Pending deliveries go to the new URL; those that it is not for any more are parked.
 
         Raises `WebhookUrlRefusedException`, `InvalidRequestException`, `OutOfReachException`.
         """
-        wanted = order.values()
-        if order.url is not None:
-            await self._client.check(order.url)
+        wanted = change.values()
+        if change.url is not None:
+            await self._client.check(change.url)
         async with self._database.transaction() as db:
             row = await self._found(db, endpoint_id, caller, to_change=True)
             if wanted.get("url", row.url) != row.url:
                 row.failing_since = None
             for name, value in wanted.items():
                 setattr(row, name, value)
-            _check_reach(reach_of(row), caller)
+            _check_access(webhook_access(row), caller)
             _record(db, EventType.WEBHOOK_UPDATED, row, caller, changed=sorted(wanted))
         return row
 
@@ -216,7 +216,7 @@ class WebhookService:
     ) -> WebhookEndpoint:
         query = select(WebhookEndpoint).where(WebhookEndpoint.endpoint_id == endpoint_id, is_there())
         row = await db.scalar(query.with_for_update() if to_change else query)
-        if row is None or not caller.reach.includes(reach_of(row)):
+        if row is None or not caller.access.includes(webhook_access(row)):
             raise WebhookNotFoundException(endpoint_id)
         return row
 
@@ -240,19 +240,19 @@ def _check_words(wanted: dict[str, Any]) -> None:
         )
 
 
-def _check_reach(reach: AccessScope, caller: Caller) -> None:
+def _check_access(access: AccessScope, caller: Caller) -> None:
     """Raises `InvalidRequestException`, `OutOfReachException`."""
-    if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
+    if len(access.account_patterns) > MAX_ACCOUNT_PATTERNS:
         raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
-    caller.reach.require_all_of(reach)
+    caller.access.require_all(access)
 
 
 def _defaults(caller: Caller) -> dict[str, Any]:
     return {
         "name": "",
         "event_types": [],
-        "api_apps": sorted(caller.reach.api_apps),
-        "account_patterns": list(caller.reach.account_patterns),
+        "api_apps": sorted(caller.access.api_apps),
+        "account_patterns": list(caller.access.account_patterns),
     }
 
 

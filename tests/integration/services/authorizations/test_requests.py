@@ -34,7 +34,7 @@ from app.utils.exceptions import (
 from tests.fixtures.factories import CALLER, new_profile, new_session
 from tests.fixtures.services import OpenContext
 
-ORDER = AuthorizationCommand("alice", "AIOTT1")
+COMMAND = AuthorizationCommand("alice", "AIOTT1")
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ async def service(context: Context, database: Database) -> Context:
 
 
 async def place(
-    context: Context, order: AuthorizationCommand = ORDER, key: str | None = None, caller: Caller = CALLER
+    context: Context, command: AuthorizationCommand = COMMAND, key: str | None = None, caller: Caller = CALLER
 ) -> SubmitResult:
     async with context.database.transaction() as db:
-        return await context.sessions.authorizations.request(db, order, caller=caller, idempotency_key=key)
+        return await context.sessions.authorizations.request(db, command, caller=caller, idempotency_key=key)
 
 
 async def read(database: Database, session_id: str) -> AuthorizationSession:

@@ -67,7 +67,7 @@ def any_filter(dice: random.Random) -> EventFilter:
     if dice.random() < 0.4:
         apps = dice.sample(["AIOTT1", "AIOTT2", "AIOTT3"], dice.randint(0, 2))
         patterns = dice.sample(["alice", "alice*", "b*b", "*", "*_2", "bob%"], dice.randint(0, 2))
-        wanted["reach"] = AccessScope.of(apps, patterns)
+        wanted["access"] = AccessScope.from_lists(apps, patterns)
     return EventFilter(**wanted)
 
 
