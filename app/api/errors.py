@@ -99,7 +99,7 @@ def error_responses(*exceptions: type[AppException]) -> Responses:
     }
 
 
-def answer_of(error: AppException, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def exception_response(error: AppException, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The envelope of `error`, with its status."""
     own: dict[str, str] = {}
     if error.retry_after is not None:
@@ -115,7 +115,7 @@ async def _handle_app_exception(request: Request, error: Exception) -> JSONRespo
     request.state.error_code = error.error_code
     if error.status_code >= 500:
         log.error("http.error", error_code=error.error_code, error=error.message)
-    return answer_of(error)
+    return exception_response(error)
 
 
 async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -162,7 +162,7 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
         return await _handle_app_exception(request, RouteNotFoundException())
     if error.status_code == 405:
         allowed = _allowed_methods(request, error)
-        return answer_of(MethodNotAllowedException(request.method, allowed), {"Allow": allowed})
+        return exception_response(MethodNotAllowedException(request.method, allowed), {"Allow": allowed})
     if error.status_code == 413:
         return JSONResponse(error_response(error.detail, BodyTooLargeException.error_code), 413)
     if error.status_code == 400:  # neither text nor numbers that Python reads, or nested too deep

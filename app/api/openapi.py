@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from app.api.errors import CODES, error_responses
-from app.api.examples import example_of
+from app.api.examples import build_example
 from app.api.http.rate_limit import QUOTA_HEADERS
 from app.models import EventType
 from app.utils.described_enum import DescribedEnum
@@ -133,14 +133,14 @@ def _add_examples(operations: Iterable[dict[str, Any]], schemas: dict[str, Any])
     for operation in operations:
         for media in operation.get("requestBody", {}).get("content", {}).values():
             if "example" not in media:
-                media["example"] = example_of(media["schema"], schemas)
+                media["example"] = build_example(media["schema"], schemas)
         for answer in operation["responses"].values():
             for media_type, media in answer.get("content", {}).items():
                 if "schema" not in media:
                     media["example"] = _TEXTS[media_type]
                     continue
                 name = media["schema"]["$ref"].rpartition("/")[2]
-                shared[name] = {"value": example_of(media["schema"], schemas)}
+                shared[name] = {"value": build_example(media["schema"], schemas)}
                 media["examples"] = {"answer": {"$ref": f"#/components/examples/{name}"}}
     return dict(sorted(shared.items()))
 

@@ -104,8 +104,8 @@ async def follow_locally(
     """
     position = read_position(last_event_id)
     while True:
-        reader = Reader(key_name=COMMAND_LINE.name, wanted=EventFilter(**filters), may_read=_always)
-        async with context.events.streams.opened(reader, last=position):
+        reader = Reader(key_name=COMMAND_LINE.name, filters=EventFilter(**filters), may_read=_always)
+        async with context.events.streams.open(reader, last=position):
             _check_gap(reader, last_event_id)
             async for batch in context.events.streams.tell(reader):
                 _check_gap(reader, last_event_id)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import body_kind, json_in, kind_of, misfits, not_expected
+from app.clients.answers import body_kind, describe_kind, json_in, misfits, not_expected
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import (
     BrowserProfile,
@@ -167,7 +167,7 @@ class AdsPowerClient:
         await self._wait_for_turn()
         answer = await self._get(f"{self._base_url}{path}", timeout, params)
         if not isinstance(answer, dict) or "code" not in answer:
-            expected = not_expected("the body", "an object with a code", kind_of(answer))
+            expected = not_expected("the body", "an object with a code", describe_kind(answer))
             raise AdsPowerAPIException("no code", expected, retryable=False)
         if answer["code"] != 0:
             message = error_words(str(answer.get("msg") or ""))

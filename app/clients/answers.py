@@ -85,7 +85,7 @@ def text_of(value: Any) -> str:
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
-def kind_of(value: Any) -> str:
+def describe_kind(value: Any) -> str:
     """Type and length of a value, which may be a secret itself."""
     match value:
         case None:
@@ -106,7 +106,7 @@ def kind_of(value: Any) -> str:
 def body_kind(response: httpx.Response) -> str:
     """The same of a whole answer."""
     body = json_in(response)
-    return kind_of(response.content if body is None else body)
+    return describe_kind(response.content if body is None else body)
 
 
 def not_expected(field: str, expected: str, came: str) -> str:
@@ -119,6 +119,6 @@ def misfits(error: ValidationError) -> str:
     problems = []
     for item in error.errors(include_url=False)[:3]:
         field = ".".join(map(str, item["loc"])) or "the body"
-        came = "nothing" if item["type"] == "missing" else kind_of(item["input"])
+        came = "nothing" if item["type"] == "missing" else describe_kind(item["input"])
         problems.append(f"{field}: {item['msg'][:1].lower()}{item['msg'][1:]}, and {came} came")
     return f"the answer is not what was expected: {'; '.join(problems)}"

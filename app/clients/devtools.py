@@ -25,7 +25,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from app.clients.answers import json_or_none
-from app.clients.browser_exit import SETTLE_SECONDS, process_of, wait_until_gone
+from app.clients.browser_exit import SETTLE_SECONDS, find_process, wait_until_gone
 from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
@@ -116,7 +116,7 @@ class DevToolsClient:
             async with connect_async(
                 ws_url, open_timeout=timeout, close_timeout=0.1, max_size=MAX_MESSAGE_BYTES, proxy=None
             ) as socket:
-                pid = await process_of(socket, ws_url)
+                pid = await find_process(socket, ws_url)
                 await socket.send(json.dumps({"id": 2, "method": "Browser.close"}))
                 async for _ in socket:
                     pass
@@ -230,7 +230,7 @@ class RedirectWatcher:
         self.front = next((found[-1] for found in fitting if found), self.target_id)
         return self.front
 
-    def network_error_of(self, target_id: str) -> str | None:
+    def find_network_error(self, target_id: str) -> str | None:
         """Chromium's code, such as ``ERR_CONNECTION_REFUSED``, while the page's last document could not be loaded."""
         page = self._pages.get(target_id)
         return page.network_error if page else None

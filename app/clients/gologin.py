@@ -19,9 +19,9 @@ from app.clients.profile_browser import (
     BrowserProfile,
     ProfilePage,
     checked_ws_url,
+    clean_tags,
     name_of,
     read_rows,
-    tags_of,
     text_of,
 )
 from app.clients.texts import error_words, without_tags
@@ -72,7 +72,7 @@ class GoLoginProfile(BrowserProfile):
     @classmethod
     def _titles(cls, value: Any) -> tuple[str, ...]:
         tags = [tag for tag in value if isinstance(tag, dict)] if isinstance(value, list) else []
-        return tags_of([tag.get("title") for tag in tags])
+        return clean_tags([tag.get("title") for tag in tags])
 
 
 class _Page(BaseModel):

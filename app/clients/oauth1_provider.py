@@ -14,7 +14,7 @@ from oauthlib.oauth1 import Client as Signer
 from pydantic import ConfigDict, SecretStr
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import kind_of, not_expected
+from app.clients.answers import describe_kind, not_expected
 from app.clients.oauth_errors import Refusals
 from app.clients.oauth_provider import (
     EndpointUrl,
@@ -75,7 +75,7 @@ class OAuth1ProviderClient:
         url = app.endpoints.request_token_url
         response = await self._provider.send(app.api, "POST", url, auth=signature, refusals=_APP_REFUSED)
         if (confirmed := _form(response).get("oauth_callback_confirmed")) != "true":
-            problem = not_expected("oauth_callback_confirmed", '"true"', kind_of(confirmed))
+            problem = not_expected("oauth_callback_confirmed", '"true"', describe_kind(confirmed))
             raise unexpected_answer(app.api, response, problem)
         return _token_in(app.api, response)
 
@@ -147,7 +147,7 @@ def _token_in(api: ProviderApi, response: httpx.Response) -> OAuth1Token:
     token, secret = answer.get("oauth_token"), answer.get("oauth_token_secret")
     if not token or not secret:
         field, value = ("oauth_token_secret", secret) if token else ("oauth_token", token)
-        raise unexpected_answer(api, response, not_expected(field, "text", kind_of(value)))
+        raise unexpected_answer(api, response, not_expected(field, "text", describe_kind(value)))
     return OAuth1Token(SecretStr(token), SecretStr(secret))
 
 

@@ -16,7 +16,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import body_kind, fields_of, json_in, kind_of, not_expected, text_of, value_at
+from app.clients.answers import body_kind, describe_kind, fields_of, json_in, not_expected, text_of, value_at
 from app.clients.bounded import AnswerTooLargeError
 from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classified, tells_error
 from app.clients.rate_limits import MAX_RETRY_AFTER, rate_limit_in, refusal_limit, seconds_until, spent_limit
@@ -208,8 +208,8 @@ class OAuthProviderClient:
             return response
         refusal = _classified(api, response, refusals)
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            whose = Limited.ACCOUNT if url == api.me_url else Limited.APP
-            refusal.limit = refusal_limit(response.headers, now=time.time(), whose=whose)
+            owner = Limited.ACCOUNT if url == api.me_url else Limited.APP
+            refusal.limit = refusal_limit(response.headers, now=time.time(), owner=owner)
         raise refusal
 
 
@@ -221,7 +221,7 @@ def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     found = {"id": value_at(body, api.user_id_path), "username": value_at(body, api.username_path)}
     try:
         user = ProviderUser.model_validate({name: text_of(value) for name, value in found.items()})
-        limit = spent_limit(response.headers, now=time.time(), whose=Limited.ACCOUNT)
+        limit = spent_limit(response.headers, now=time.time(), owner=Limited.ACCOUNT)
         return user.model_copy(update={"limit": limit})
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
@@ -229,7 +229,7 @@ def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     if body is None:
         raise unexpected_answer(api, response)
     expected = f"text or a whole number, {_MAX_ID} characters at most"
-    raise unexpected_answer(api, response, not_expected(path, expected, kind_of(found[name])))
+    raise unexpected_answer(api, response, not_expected(path, expected, describe_kind(found[name])))
 
 
 def _classified(
@@ -261,6 +261,6 @@ def _wait_asked_for(response: httpx.Response) -> float | None:
     """Seconds; at most the ceiling of the limit that asks for them. Only a 429 speaks of limits of calls."""
     now = time.time()
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        limit = refusal_limit(response.headers, now=now, whose=Limited.APP)
+        limit = refusal_limit(response.headers, now=now, owner=Limited.APP)
         return limit and limit.seconds
     return seconds_until(response.headers.get("retry-after", ""), now=now, ceiling=MAX_RETRY_AFTER)

@@ -101,7 +101,7 @@ def text_of(value: Any) -> str | None:
     return storable(value[:_MAX_TEXT]) if isinstance(value, str) else None
 
 
-def tags_of(values: list[Any]) -> tuple[str, ...]:
+def clean_tags(values: list[Any]) -> tuple[str, ...]:
     return tuple(name_of(value) for value in values[:_MAX_TAGS] if isinstance(value, str))
 
 

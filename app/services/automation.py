@@ -104,7 +104,7 @@ class BrowserController:
                     yield ConsentTab(driver=driver, watcher=watcher, request=request)
                 except Exception as error:
                     self._keep_evidence(watcher, request)
-                    code = watcher.network_error_of(watcher.front)
+                    code = watcher.find_network_error(watcher.front)
                     if isinstance(error, _NOTHING_SHOWN) and code is not None:
                         raise ProfileNetworkException(code) from error
                     raise
@@ -202,8 +202,8 @@ class ProfileAutomator:
 
     def _seconds_for(self, job: AuthorizationJob) -> float:
         """The caller may shorten the service's own work, not the time that a person has on top of it."""
-        own = min(self._timeout, job.timeout_seconds or self._timeout)
-        return own + self._timeouts.person if job.awaits_person else own
+        seconds = min(self._timeout, job.timeout_seconds or self._timeout)
+        return seconds + self._timeouts.person if job.awaits_person else seconds
 
     async def _request(
         self, job: AuthorizationJob, browser: RunningBrowser, sink: AttemptSink, deadline: float
@@ -215,7 +215,7 @@ class ProfileAutomator:
             authorization=await self._oauth.generate_auth_url(job.api_app),
             page=self._oauth.consent_page(job.api_app),
             sink=sink,
-            timeouts=self._timeouts.lowered(job.stage_timeouts),
+            timeouts=self._timeouts.cap(job.stage_timeouts),
             deadline=deadline,
             timeout=self._seconds_for(job),
             is_attended=job.consent is ConsentMode.ATTENDED,
@@ -258,8 +258,8 @@ class ProfileAutomator:
     ) -> SecretStr:
         """The code, while the thread still closes its tab. When nobody waits for it any more, the thread is ended."""
         try:
-            either: list[asyncio.Future[Any]] = [thread, handed_over]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            waits: list[asyncio.Future[Any]] = [thread, handed_over]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if not handed_over.done():
                 thread.result()  # raises, unless the code is on its way
             return await handed_over
@@ -340,8 +340,8 @@ def obtain_code(
     ) as error:
         raise BrowserCrashedException from error
     except WebDriverException as error:
-        own = "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None
-        if (code := network_error_in(str(error.msg)) or own) is not None:
+        fallback_code = "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None
+        if (code := network_error_in(str(error.msg)) or fallback_code) is not None:
             raise ProfileNetworkException(code) from error
         # A page's frames go when it navigates, too, but then the tab looks again.
         if is_dead(error) or "frame detached" in str(error.msg):

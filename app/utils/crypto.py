@@ -34,7 +34,7 @@ def decode_key(text: str) -> bytes:
     return key
 
 
-def key_id_of(value: str) -> str | None:
+def find_key_id(value: str) -> str | None:
     """The id of the key that wrote a stored value; None when it does not look like one, and may be anything."""
     match = _STORED.match(value)
     return match[1] if match else None
@@ -78,6 +78,6 @@ class KeyRing:
         if value is None:
             return None
         clear = self.decrypt(value, associated_data=associated_data)
-        if key_id_of(value) == self.writing_id:
+        if find_key_id(value) == self.writing_id:
             return value
         return self.encrypt(clear, associated_data=associated_data)

@@ -111,8 +111,8 @@ def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 
 def _masked(key: str, value: Any) -> Any:
     """Mask values by their names, at any depth."""
-    lowered = key.lower()
-    if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
+    name = key.lower()
+    if name not in _NOT_SECRET and any(word in name for word in _SECRET_WORDS):
         return MASK
     if isinstance(value, dict):
         return {inner: _masked(str(inner), each) for inner, each in value.items()}

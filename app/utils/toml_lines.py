@@ -22,7 +22,7 @@ def key_lines(text: str) -> dict[Path, int]:
     return lines
 
 
-def line_of(lines: Mapping[Path, int], path: Path) -> int:
+def find_line(lines: Mapping[Path, int], path: Path) -> int:
     """Return the line of the path, or of the nearest table above it: a key that is missing has none."""
     return next(lines[path[:length]] for length in range(len(path), -1, -1) if path[:length] in lines)
 

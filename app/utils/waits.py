@@ -25,6 +25,6 @@ class CallLimit(NamedTuple):
     """A provider answers no more calls for now."""
 
     seconds: float
-    whose: Limited
+    owner: Limited
     reason: str
     """The name of the limit in the provider's own headers."""

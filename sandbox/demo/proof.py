@@ -54,7 +54,7 @@ async def _try_token(context: Context, account: str, proof: Proof) -> dict[str, 
     """Ask the provider who the stored token is; returns the tokens in clear, to look for."""
     try:
         async with context.database.reading() as db:
-            tokens = await context.tokens.vault.tokens_of(db, account, "AIOTT1")
+            tokens = await context.tokens.vault.load_tokens(db, account, "AIOTT1")
             query = select(Credential.token_expires_at).where(Credential.account_id == account)
             expires_at = await db.scalar(query)
         user = await context.tokens.oauth.verify_credentials("AIOTT1", tokens.access_token)

@@ -77,7 +77,7 @@ async def get_account(
     account_id: AccountId, caller: AuthorizeCallerDep, db: ReadDbDep
 ) -> APIResponse[list[AccountResponse]]:
     """List the account's token sets, one for each app."""
-    rows = await accounts.of_account(db, account_id, access=caller.access)
+    rows = await accounts.list_for_account(db, account_id, access=caller.access)
     if not rows:
         raise TokenNotFoundException(account_id, "any app")
     return success_response([AccountResponse.from_row(row) for row in rows])
@@ -98,7 +98,7 @@ async def get_token(
     handed = await context.tokens.credentials.get_access_token(
         account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name, access=caller.access
     )
-    return success_response(TokenResponse.from_handed(handed))
+    return success_response(TokenResponse.from_token(handed))
 
 
 @router.post(

@@ -17,7 +17,7 @@ async def list_paused_apps(
     """List apps whose sessions do not start: paused ones with time and reason, limited ones with the end and name of
     the limit.
     """
-    rows = await context.tokens.apps.stopped(db, access=caller.access)
+    rows = await context.tokens.apps.list_stopped(db, access=caller.access)
     return success_response([PausedAppResponse.from_row(row) for row in rows])
 
 

@@ -79,7 +79,7 @@ async def list_events(
 
 async def _export_counted(caller: EventsCallerDep, context: ContextDep) -> AsyncIterator[None]:
     """Count the export for as long as the answer is under way."""
-    with context.events.exports.opened(caller.name):
+    with context.events.exports.open(caller.name):
         yield
 
 
@@ -156,8 +156,8 @@ async def _opened_reader(
 ) -> AsyncIterator[Reader]:
     """Open a reader for as long as the answer is under way."""
     may_read = _may_read(request, caller, context)
-    reader = Reader(key_name=caller.name, wanted=query.filter(caller.access), may_read=may_read)
-    async with context.events.streams.opened(reader, last=read_position(last_event_id)):
+    reader = Reader(key_name=caller.name, filters=query.filter(caller.access), may_read=may_read)
+    async with context.events.streams.open(reader, last=read_position(last_event_id)):
         try:
             yield reader
         finally:

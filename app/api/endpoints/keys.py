@@ -41,7 +41,7 @@ async def create_key(
         rate_limit_per_minute=body.rate_limit_per_minute,
         caller=caller,
     )
-    return success_response(MadeKeyResponse.from_made(made))
+    return success_response(MadeKeyResponse.from_key(made))
 
 
 @router.get("", operation_id="listKeys", responses=errors(InvalidCursorException))
@@ -82,9 +82,9 @@ async def rotate_key(
     """Create a successor of the key, shown once. The old key works for `overlap` more seconds, by default a day."""
     wanted = body or RotateKeyRequest()
     made = await context.keys.rotate(
-        db, key_id, overlap=wanted.for_how_long, force=wanted.force, caller=caller
+        db, key_id, overlap=wanted.overlap_duration, force=wanted.force, caller=caller
     )
-    return success_response(MadeKeyResponse.from_made(made))
+    return success_response(MadeKeyResponse.from_key(made))
 
 
 @router.delete("/{key_id}", operation_id="revokeKey", responses=errors(KeyNotFoundException))

@@ -81,7 +81,9 @@ async def list_profiles_of_account(
     api_app: Annotated[str | None, Query(description="Only profiles for this app, or for any app")] = None,
 ) -> APIResponse[list[ProfileResponse]]:
     """List the account's active profiles. An authorization uses the first one."""
-    rows = await context.fleet.directory.of_account(db, account_id, api_app=api_app, access=caller.access)
+    rows = await context.fleet.directory.list_for_account(
+        db, account_id, api_app=api_app, access=caller.access
+    )
     return success_response([ProfileResponse.from_row(row) for row in rows])
 
 

@@ -61,7 +61,7 @@ async def create_webhook(
 @router.get("", operation_id="listWebhooks", responses=errors())
 async def list_webhooks(caller: WebhooksCallerDep, db: ReadDbDep) -> APIResponse[list[WebhookResponse]]:
     """List the webhooks that cover no more than the API key, oldest first."""
-    views = await queries.all_within(db, caller.access)
+    views = await queries.fetch_all(db, caller.access)
     return success_response([WebhookResponse.from_view(view) for view in views])
 
 
@@ -139,7 +139,7 @@ async def test_webhook(
 ) -> APIResponse[TestedWebhookResponse]:
     """Send a `webhook.test` now, also to a paused webhook, and return the receiver's answer."""
     answer = await context.events.webhooks.test(webhook_id, caller)
-    return success_response(TestedWebhookResponse.of_answer(answer))
+    return success_response(TestedWebhookResponse.from_answer(answer))
 
 
 @router.post(
@@ -198,5 +198,5 @@ async def get_delivery(
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
     row, attempts = await queries.delivery(db, endpoint, caller.access, delivery_id)
     shown = DeliveryResponse.from_row(row)
-    attempt_list = [DeliveryAttemptResponse.of(attempt) for attempt in attempts]
+    attempt_list = [DeliveryAttemptResponse.from_attempt(attempt) for attempt in attempts]
     return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))

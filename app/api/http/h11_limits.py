@@ -7,7 +7,7 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from app.api.errors import answer_of
+from app.api.errors import exception_response
 from app.api.http.middleware import REQUEST_ID_HEADER, SECURITY_HEADERS
 from app.utils.exceptions import (
     AppException,
@@ -94,7 +94,7 @@ class LimitedHttpProtocol(H11Protocol):
         request_id = accept_request_id(None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             log.info("http.refused", status=error.status_code, error_code=error.error_code)
-            answer = answer_of(error, {"Connection": "close", REQUEST_ID_HEADER: request_id})
+            answer = exception_response(error, {"Connection": "close", REQUEST_ID_HEADER: request_id})
         headers = (*answer.raw_headers, *SECURITY_HEADERS)
         head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(b"HTTP/1.1 %d \r\n" % error.status_code + head + b"\r\n" + bytes(answer.body))

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import answer_of
+from app.api.errors import exception_response
 from app.api.http.client_address import client_address
 from app.utils.exceptions import (
     AppException,
@@ -123,7 +123,7 @@ class CrashMiddleware:
             log.exception("http.crashed", method=scope["method"], path=scope["path"])
             if is_answered:
                 raise  # it is under way: all that is left is to break it off
-            await answer_of(AppException())(scope, receive, send)
+            await exception_response(AppException())(scope, receive, send)
 
 
 class EnvelopeCORSMiddleware(CORSMiddleware):
@@ -133,7 +133,7 @@ class EnvelopeCORSMiddleware(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code == 200:
             return response
-        return answer_of(CrossOriginException(), {"Vary": response.headers["Vary"]})
+        return exception_response(CrossOriginException(), {"Vary": response.headers["Vary"]})
 
 
 class HeadMiddleware:
@@ -163,7 +163,7 @@ class NulMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
-            await answer_of(InvalidRequestException("An address holds no NUL character"))(
+            await exception_response(InvalidRequestException("An address holds no NUL character"))(
                 scope, receive, send
             )
             return
@@ -183,7 +183,7 @@ class SingleHeadersMiddleware:
         ):
             error = MalformedRequestException(f"{repeated}: comes more than once; send it once")
             scope.setdefault("state", {})["error_code"] = error.error_code
-            await answer_of(error)(scope, receive, send)
+            await exception_response(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

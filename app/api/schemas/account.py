@@ -39,7 +39,7 @@ class TokenResponse(BaseModel):
     expires_at: datetime | None = Field(description="null: unknown, or it does not expire")
 
     @classmethod
-    def from_handed(cls, handed: IssuedToken) -> "TokenResponse":
+    def from_token(cls, handed: IssuedToken) -> "TokenResponse":
         row, secret = handed.row, handed.oauth_token_secret
         return cls(
             account_id=row.account_id,

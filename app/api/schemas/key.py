@@ -9,7 +9,7 @@ from app.api.schemas.common import Moment
 from app.api.schemas.paging import PageQuery
 from app.models import ApiKey
 from app.services.keys.service import MadeKey, Scope
-from app.services.keys.status import KeyFilter, KeyStatus, status_of
+from app.services.keys.status import KeyFilter, KeyStatus, key_status
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS, AccessScope
 from app.utils.handles import APP_NAME, normalize_pattern
 
@@ -65,7 +65,7 @@ class RotateKeyRequest(BaseModel):
     )
 
     @property
-    def for_how_long(self) -> timedelta:
+    def overlap_duration(self) -> timedelta:
         return timedelta(seconds=self.overlap)
 
 
@@ -103,12 +103,12 @@ class KeyResponse(BaseModel):
     @classmethod
     def from_row(cls, row: ApiKey) -> "KeyResponse":
         own = KeyResponse.model_fields.keys() - {"status"}
-        return cls(status=status_of(row), **{name: getattr(row, name) for name in own})
+        return cls(status=key_status(row), **{name: getattr(row, name) for name in own})
 
 
 class MadeKeyResponse(KeyResponse):
     key: str = Field(description="The key; no other answer shows it")
 
     @classmethod
-    def from_made(cls, made: MadeKey) -> "MadeKeyResponse":
+    def from_key(cls, made: MadeKey) -> "MadeKeyResponse":
         return cls(**vars(KeyResponse.from_row(made.row)), key=made.key.get_secret_value())

@@ -79,10 +79,10 @@ class TokenRepair:
         )
         async with self._database.reading() as db:
             room = self._limits.at_once - (await db.scalar(open_repairs) or 0)
-            broken = (await db.execute(self._broken(room))).all() if room > 0 else []
+            broken = (await db.execute(self._broken_accounts(room))).all() if room > 0 else []
         return (await for_each(broken, lambda row: self._repair(*row), step="repair")).count
 
-    def _broken(self, limit: int) -> Select[str, str]:
+    def _broken_accounts(self, limit: int) -> Select[str, str]:
         """Accounts without an open session whose tries of the day are not used up, the longest broken first; not those
         whose last session ended without tokens just now, or with what a person must do within the last day.
         """
@@ -90,7 +90,7 @@ class TokenRepair:
             AuthorizationSession.account_id == Credential.account_id,
             AuthorizationSession.api_app == Credential.api_app,
         )
-        tried = (
+        repairs_today = (
             select(func.count(AuthorizationSession.id))
             .where(
                 AuthorizationSession.account_id == Credential.account_id,
@@ -110,8 +110,8 @@ class TokenRepair:
                 Credential.api_app.not_in(paused),
                 ~limited,
                 ~sessions.where(AuthorizationSession.status.in_(OPEN_STATUSES)).exists(),
-                tried < self._limits.a_day,
-                ~sessions.where(_keeps_off()).exists(),
+                repairs_today < self._limits.a_day,
+                ~sessions.where(_rules_out_repair()).exists(),
                 Credential.refresh_due_at.is_(None) | (Credential.refresh_due_at <= utc_now()),
             )
             .order_by(Credential.updated_at)
@@ -141,7 +141,7 @@ class TokenRepair:
         return result.is_new
 
     async def _put_off(self, account_id: str, api_app: str) -> None:
-        later = utc_now() + timedelta(seconds=_REFUSED_RETRY)
+        retry_at = utc_now() + timedelta(seconds=_REFUSED_RETRY)
         async with self._database.transaction() as db:
             await db.execute(
                 update(Credential)
@@ -150,20 +150,20 @@ class TokenRepair:
                     Credential.api_app == api_app,
                     Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
                 )
-                .values(refresh_due_at=later)
+                .values(refresh_due_at=retry_at)
             )
 
 
-def _keeps_off() -> ColumnElement[bool]:
+def _rules_out_repair() -> ColumnElement[bool]:
     """Return the condition of a session that rules out a repair: a late end without tokens, none with since."""
-    later = aliased(AuthorizationSession)
+    later_session = aliased(AuthorizationSession)
     authorized_since = (
-        select(later.id)
+        select(later_session.id)
         .where(
-            later.account_id == AuthorizationSession.account_id,
-            later.api_app == AuthorizationSession.api_app,
-            later.status == SessionStatus.COMPLETED,
-            later.completed_at > AuthorizationSession.completed_at,
+            later_session.account_id == AuthorizationSession.account_id,
+            later_session.api_app == AuthorizationSession.api_app,
+            later_session.status == SessionStatus.COMPLETED,
+            later_session.completed_at > AuthorizationSession.completed_at,
         )
         .exists()
     )

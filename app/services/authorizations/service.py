@@ -146,19 +146,19 @@ class AuthorizationService:
         caller.access.require(command.account_id, command.api_app)
         session_id = str(uuid.uuid4())
         if idempotency_key is not None:
-            earlier = await idempotency.remember(
+            earlier_id = await idempotency.remember(
                 db, caller=caller.name, key=idempotency_key, request=command, made_id=session_id
             )
-            if earlier is not None:
-                return SubmitResult(earlier, is_new=False)
+            if earlier_id is not None:
+                return SubmitResult(earlier_id, is_new=False)
         row = await self._new_row(db, command, caller, session_id)
-        existing = await self._insert(db, row)
-        if existing is not None:
+        existing_id = await self._insert(db, row)
+        if existing_id is not None:
             if idempotency_key is not None:
-                await idempotency.point_at(db, session_id, existing)
-            return SubmitResult(existing, is_new=False)
+                await idempotency.replace_made_id(db, session_id, existing_id)
+            return SubmitResult(existing_id, is_new=False)
         recorder.record_for(db, EventType.AUTHORIZATION_REQUESTED, row, actor=caller.name)
-        after_commit(db, lambda: self._queue.submit(QueuedSession.of(row)))
+        after_commit(db, lambda: self._queue.submit(QueuedSession.from_row(row)))
         return SubmitResult(session_id, is_new=True)
 
     async def view(
@@ -188,10 +188,10 @@ class AuthorizationService:
             while True:
                 async with self._database.reading() as db:
                     view = await self.view(db, session_id, access=access)
-                left = deadline - loop.time()
-                if view.row.status.is_final or left <= 0 or self._waiters.is_closing:
+                remaining = deadline - loop.time()
+                if view.row.status.is_final or remaining <= 0 or self._waiters.is_closing:
                     return view
-                await wait_for_event(ended, min(left, _OTHER_PROCESS_POLL))
+                await wait_for_event(ended, min(remaining, _OTHER_PROCESS_POLL))
 
     async def cancel(
         self, db: AsyncSession, session_id: str, *, actor: str, access: AccessScope = EVERYTHING
@@ -251,7 +251,7 @@ class AuthorizationService:
             raise InvalidRequestException(
                 "Another session of the account was opened just now; look at that one"
             ) from None
-        after_commit(db, lambda: self._queue.submit(QueuedSession.of(row)))
+        after_commit(db, lambda: self._queue.submit(QueuedSession.from_row(row)))
 
     def put_back(
         self, db: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
@@ -322,13 +322,13 @@ class AuthorizationService:
 
     async def _insert(self, db: AsyncSession, row: AuthorizationSession) -> str | None:
         """Insert it, unless a session of the account is open: the id of that one."""
-        insert = insert_unless_open(db).values(values_of(row))
+        insert = insert_unless_open(db).values(column_values(row))
         if await db.scalar(insert.returning(AuthorizationSession.id)) is not None:
             return None
-        existing = await _open_session(db, row)
-        if existing is None:  # it has ended since
+        existing_id = await _open_session(db, row)
+        if existing_id is None:  # it has ended since
             return await self._insert(db, row)
-        return existing
+        return existing_id
 
 
 _OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT is_forced")
@@ -336,14 +336,14 @@ _OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT
 
 
 def insert_unless_open(db: AsyncSession) -> Any:
-    """Insert sessions (see `values_of`) but those whose account has an open one."""
+    """Insert sessions (see `column_values`) but those whose account has an open one."""
     insert = insert_or_update(db, AuthorizationSession)
     return insert.on_conflict_do_nothing(
         index_elements=["twitter_username", "api_app"], index_where=_OPEN_AND_NOT_FORCED
     )
 
 
-def values_of(row: AuthorizationSession) -> dict[str, Any]:
+def column_values(row: AuthorizationSession) -> dict[str, Any]:
     """Return the values that are set, by attribute."""
     names = AuthorizationSession.__mapper__.columns.keys()
     return {name: value for name in names if (value := getattr(row, name)) is not None}
@@ -363,7 +363,7 @@ async def _locked(db: AsyncSession, session_id: str, access: AccessScope) -> Aut
 
 async def _open_session(db: AsyncSession, row: AuthorizationSession) -> str | None:
     """Id of the open, not forced session of the row's account and app."""
-    found: str | None = await db.scalar(
+    session_id: str | None = await db.scalar(
         select(AuthorizationSession.session_id).where(
             AuthorizationSession.account_id == row.account_id,
             AuthorizationSession.api_app == row.api_app,
@@ -371,7 +371,7 @@ async def _open_session(db: AsyncSession, row: AuthorizationSession) -> str | No
             ~AuthorizationSession.is_forced,
         )
     )
-    return found
+    return session_id
 
 
 async def _refuse_ending_batch(db: AsyncSession, row: AuthorizationSession) -> None:

@@ -147,13 +147,13 @@ class BatchPacing:
         free = batch.max_running - (await db.scalar(under_way) or 0)
         if free <= 0:
             return
-        held = (
+        held_ids = (
             select(AuthorizationSession)
             .where(of_batch, AuthorizationSession.is_held, waits)
             .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
             .limit(free + _SPARE)
         )
-        waiting = deque(await db.scalars(held.with_for_update()))
+        waiting = deque(await db.scalars(held_ids.with_for_update()))
         released: list[AuthorizationSession] = []
 
         async def release(row: AuthorizationSession) -> None:
@@ -161,7 +161,7 @@ class BatchPacing:
 
         while waiting and len(released) < free:
             released += await change_sessions(db, [waiting.popleft()], release, step="release_session")
-        after_commit(db, lambda: self._queue.submit(*map(QueuedSession.of, released)))
+        after_commit(db, lambda: self._queue.submit(*map(QueuedSession.from_row, released)))
 
     async def _cancel_some(self, db: AsyncSession, batch: Batch) -> int:
         """Cancel some sessions: the waiting of a stopped batch, all of a cancelled one. Return their number."""

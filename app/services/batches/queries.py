@@ -62,9 +62,9 @@ async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> Batc
     )
     counts = dict.fromkeys((status.value for status in SessionStatus), 0)
     counts |= {status.value: count for status, count in await db.execute(query)}
-    left = sum(counts[status] for status in OPEN_STATUSES)
-    seconds = await _seconds_per_session(db, batch) if left and batch.completed_at is None else None
-    return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
+    unfinished = sum(counts[status] for status in OPEN_STATUSES)
+    seconds = await _seconds_per_session(db, batch) if unfinished and batch.completed_at is None else None
+    return BatchView(batch, counts, None if seconds is None else round(seconds * unfinished, 1))
 
 
 async def fetch_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:

@@ -40,12 +40,12 @@ class RowDefaults:
 
 def from_objects(rows: Iterable[Any], defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
     """Return the rows of decoded JSON. Raises `InvalidRequestException` at the first row too many."""
-    wanted = []
+    rows = []
     for number, values in enumerate(rows, start=1):
         if number > max_rows:
             raise InvalidRequestException(f"A batch has {max_rows} rows at most, this one has more; split it")
-        wanted.append(_row(number, values, defaults))
-    return wanted
+        rows.append(_row(number, values, defaults))
+    return rows
 
 
 def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
@@ -68,14 +68,14 @@ def _csv_values(lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[st
 
 
 def _row(number: int, values: Any, defaults: RowDefaults) -> WantedRow:
-    given: Mapping[str, Any] = values if isinstance(values, dict) else {}
-    account_id, api_app = given.get("account_id"), given.get("api_app", defaults.api_app)
+    fields: Mapping[str, Any] = values if isinstance(values, dict) else {}
+    account_id, api_app = fields.get("account_id"), fields.get("api_app", defaults.api_app)
     try:
         if not isinstance(values, dict):
             raise ValueError("must be an object with account_id and api_app")
-        if unknown := given.keys() - COLUMNS:
+        if unknown := fields.keys() - COLUMNS:
             raise ValueError(f"unknown: {', '.join(sorted(map(_printable, unknown)))}")
-        return WantedRow(number, _handle(account_id), _app(api_app), _priority(given, defaults))
+        return WantedRow(number, _handle(account_id), _app(api_app), _priority(fields, defaults))
     except ValueError as error:
         return WantedRow(number, _printable(account_id), _printable(api_app), error=str(error))
 
@@ -95,8 +95,8 @@ def _app(value: Any) -> str:
     return value
 
 
-def _priority(given: Mapping[str, Any], defaults: RowDefaults) -> int:
-    value = given.get("priority", defaults.priority)
+def _priority(fields: Mapping[str, Any], defaults: RowDefaults) -> int:
+    value = fields.get("priority", defaults.priority)
     if type(value) is not int or not 0 <= value <= 9:
         raise ValueError("priority: must be a whole number from 0 to 9")
     return value

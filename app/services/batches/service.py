@@ -101,14 +101,14 @@ class BatchService:
         _refuse_uncovered(command, caller)
         batch_id = str(uuid.uuid4())
         if idempotency_key is not None:
-            earlier = await idempotency.remember(
+            earlier_id = await idempotency.remember(
                 db, caller=caller.name, key=idempotency_key, request=command, made_id=batch_id
             )
-            if earlier is not None:
-                return PlacedBatch(earlier, is_new=False)
-        existing = await self._insert(db, command, caller, batch_id, source_hash)
-        if existing is not None:
-            return PlacedBatch(existing, is_new=False)
+            if earlier_id is not None:
+                return PlacedBatch(earlier_id, is_new=False)
+        existing_id = await self._insert(db, command, caller, batch_id, source_hash)
+        if existing_id is not None:
+            return PlacedBatch(existing_id, is_new=False)
         recorder.record(
             db, EventType.BATCH_REQUESTED, actor=caller.name, batch_id=batch_id, rows=len(command.rows)
         )
@@ -128,8 +128,8 @@ class BatchService:
 
     async def forget_source(self, db: AsyncSession, source_hash: str, *, caller: Caller) -> None:
         """The next request of this source makes a new batch."""
-        mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
-        await db.execute(update(Batch).where(*mine).values(source_hash=None))
+        is_same_source = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
+        await db.execute(update(Batch).where(*is_same_source).values(source_hash=None))
 
     async def cancel(self, db: AsyncSession, batch_id: str, *, caller: Caller) -> None:
         """Let nothing more of it start; what runs finds out within two seconds. `BatchPacing.pace` does the rest.
@@ -153,13 +153,13 @@ class BatchService:
         Raises `BatchNotFoundException`, `NothingToRetryException`, `AppPausedException`, `TooManyWaitingException`.
         """
         batch = await _locked(db, batch_id, caller)
-        wanted = [*_WITHOUT_TOKENS, *([SessionStatus.NEEDS_ATTENTION] if needs_attention else [])]
+        statuses = [*_WITHOUT_TOKENS, *([SessionStatus.NEEDS_ATTENTION] if needs_attention else [])]
         other = aliased(AuthorizationSession)
         query = (
             select(AuthorizationSession)
             .where(
                 AuthorizationSession.batch_id == batch_id,
-                AuthorizationSession.status.in_(wanted),
+                AuthorizationSession.status.in_(statuses),
                 ~exists().where(
                     other.account_id == AuthorizationSession.account_id,
                     other.api_app == AuthorizationSession.api_app,
@@ -215,15 +215,15 @@ class BatchService:
         statement = insert_or_update(db, Batch).on_conflict_do_nothing().returning(Batch.id)
         if await db.scalar(statement.values(values)) is not None:
             return None
-        mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
-        existing: str = (await db.scalars(select(Batch.batch_id).where(*mine))).one()
-        return existing
+        is_same_source = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
+        existing_id: str = (await db.scalars(select(Batch.batch_id).where(*is_same_source))).one()
+        return existing_id
 
 
 def _refuse_uncovered(command: BatchCommand, caller: Caller) -> None:
-    places = [(row.account_id, row.api_app) for row in command.rows if row.error is None]
-    if places and not any(caller.access.covers(*place) for place in places):
-        caller.access.require(*places[0])
+    keys = [(row.account_id, row.api_app) for row in command.rows if row.error is None]
+    if keys and not any(caller.access.covers(*key) for key in keys):
+        caller.access.require(*keys[0])
 
 
 async def _locked(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:

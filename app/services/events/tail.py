@@ -36,7 +36,7 @@ class StreamedEvent:
     """Bytes as they are sent, kept by the first sender: all readers share them."""
 
     @classmethod
-    def of(cls, event: Event) -> "StreamedEvent":
+    def from_event(cls, event: Event) -> "StreamedEvent":
         return cls(event, Position(event.xact_id, event.id))
 
 
@@ -87,7 +87,7 @@ class EventTail:
         return len(self._kept)
 
     @contextmanager
-    def followed(self) -> Iterator[None]:
+    def follow(self) -> Iterator[None]:
         self._followers += 1
         if self._task is None:
             # Its log lines carry no ids of the request that happened to be the first.
@@ -148,7 +148,7 @@ class EventTail:
             self._head = self._kept_after = newest
             self.announce()
         if rows:
-            self._kept.extend(map(StreamedEvent.of, rows))
+            self._kept.extend(map(StreamedEvent.from_event, rows))
             self._head = self._kept[-1].position
             if len(self._kept) >= 2 * self._keep:  # seldom: moving the rest costs as much as what is kept
                 self._kept_after = self._kept[-self._keep - 1].position

@@ -18,8 +18,8 @@ from app.database import Database
 from app.models import ActorKind, ApiKey, EventType, utc_now
 from app.services.events import recorder
 from app.services.keys.names import BOOTSTRAP_NAME, COMMAND_LINE_NAME, is_fit
-from app.services.keys.secrets import NO_HASH, hash_of, new_key, prefix_of
-from app.services.keys.status import KeyFilter, KeyStatus, is_to_come, status_of
+from app.services.keys.secrets import NO_HASH, hash_key, key_prefix, new_key
+from app.services.keys.status import KeyFilter, KeyStatus, is_to_come, key_status
 from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, MAX_ACCOUNT_PATTERNS, AccessScope
 from app.services.shared.paging import Page, PageRequest
@@ -99,7 +99,7 @@ class KeyService:
         rate_limit_per_minute: int,
     ) -> None:
         self._database = database
-        self._bootstrap_hash = hash_of(bootstrap_key.get_secret_value())
+        self._bootstrap_hash = hash_key(bootstrap_key.get_secret_value())
         self._api_apps = api_apps
         self._rate_limit = rate_limit_per_minute
         self._noting: dict[int, asyncio.Task[None]] = {}
@@ -118,13 +118,13 @@ class KeyService:
         """Raises `InvalidRequestException`, `KeyNameTakenException`, `UnknownApiAppException`, and
         `KeyEscalationException` for a key that may more, more often or for longer than the caller.
         """
-        access = self._checked(name, access, expires_at)
+        access = self._validate(name, access, expires_at)
         prefix, key = new_key()
         row = ApiKey(
             key_id=str(uuid.uuid4()),
             name=name,
             prefix=prefix,
-            key_hash=hash_of(key),
+            key_hash=hash_key(key),
             scopes=sorted(scopes),
             api_apps=sorted(access.api_apps),
             account_patterns=list(access.account_patterns),
@@ -151,7 +151,7 @@ class KeyService:
 
     async def get(self, db: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
         """Raises `KeyNotFoundException`."""
-        return await _found(db, key_id, caller)
+        return await _get_key(db, key_id, caller)
 
     async def named(self, db: AsyncSession, name: str) -> ApiKey:
         """Raises `KeyNotFoundException`."""
@@ -169,8 +169,8 @@ class KeyService:
         lost would end the key that is in use. `force`: end it. Raises `KeyNotFoundException`, `KeyEndedException`,
         `RotationUnderWayException`, and `KeyEscalationException` for a key that may more than the caller.
         """
-        row = await _found(db, key_id, caller, lock=True)
-        if (status := status_of(row)) is not KeyStatus.ACTIVE:
+        row = await _get_key(db, key_id, caller, lock=True)
+        if (status := key_status(row)) is not KeyStatus.ACTIVE:
             raise KeyEndedException(row.name, status)
         self._refuse_more(row, caller)
         if row.previous_expires_at is not None and is_to_come(row.previous_expires_at) and not force:
@@ -180,7 +180,7 @@ class KeyService:
             row.previous_prefix, row.previous_hash = row.prefix, row.key_hash
             row.previous_expires_at = utc_now() + overlap
         row.prefix, key = new_key()
-        row.key_hash = hash_of(key)
+        row.key_hash = hash_key(key)
         _record(db, EventType.API_KEY_ROTATED, row, caller, overlap_seconds=overlap.total_seconds())
         return MadeKey(row, SecretStr(key))
 
@@ -189,7 +189,7 @@ class KeyService:
 
         Raises `KeyNotFoundException`.
         """
-        row = await _found(db, key_id, caller, lock=True)
+        row = await _get_key(db, key_id, caller, lock=True)
         if row.revoked_at is None:
             row.revoked_at = utc_now()
             row.previous_prefix = row.previous_hash = row.previous_expires_at = None
@@ -201,7 +201,7 @@ class KeyService:
 
         Whatever is wrong with it, the same work is done: one look-up, one hash, three comparisons.
         """
-        presented, prefix = hash_of(key or ""), prefix_of(key or "")
+        presented, prefix = hash_key(key or ""), key_prefix(key or "")
         row: ApiKey | None = await db.scalar(
             select(ApiKey).where(or_(ApiKey.prefix == prefix, ApiKey.previous_prefix == prefix))
         )
@@ -212,7 +212,7 @@ class KeyService:
             return Caller(BOOTSTRAP_NAME, frozenset(Scope), kind=ActorKind.BOOTSTRAP)
         if row is None or not (is_current or is_previous):
             raise AuthenticationException
-        if (status := status_of(row)) is not KeyStatus.ACTIVE:
+        if (status := key_status(row)) is not KeyStatus.ACTIVE:
             raise AuthenticationException(f"This API key is {status}", key_name=row.name)
         if not is_current and not is_to_come(row.previous_expires_at):
             raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
@@ -224,7 +224,7 @@ class KeyService:
         """Wait for what is being written; the database's own deadlines end that."""
         await asyncio.gather(*self._noting.values())
 
-    def _checked(self, name: str, access: AccessScope, expires_at: datetime | None) -> AccessScope:
+    def _validate(self, name: str, access: AccessScope, expires_at: datetime | None) -> AccessScope:
         """Return the access scope as it is stored. Raises `InvalidRequestException`, `UnknownApiAppException`."""
         if not is_fit(name):
             raise InvalidRequestException(f"An API key cannot be named {name!r}; choose another name")
@@ -249,9 +249,11 @@ class KeyService:
         if (end := caller.expires_at) and (row.expires_at is None or row.expires_at > end):
             raise KeyEscalationException(f"time: expires_at must be {end.isoformat()} or earlier")
         is_unlimited = caller.rate_limit_per_minute is None and caller.access == EVERYTHING
-        most = caller.rate_limit_per_minute or self._rate_limit
-        if not is_unlimited and (row.rate_limit_per_minute or self._rate_limit) > most:
-            raise KeyEscalationException(f"requests: rate_limit_per_minute must be given, and at most {most}")
+        ceiling = caller.rate_limit_per_minute or self._rate_limit
+        if not is_unlimited and (row.rate_limit_per_minute or self._rate_limit) > ceiling:
+            raise KeyEscalationException(
+                f"requests: rate_limit_per_minute must be given, and at most {ceiling}"
+            )
 
     def _note_use(self, row: ApiKey) -> None:
         """Aside from the request, which neither waits for it nor fails with it."""
@@ -282,7 +284,7 @@ def _managed_by(caller: Caller) -> ColumnElement[bool]:
     return or_(ApiKey.created_by == caller.name, ApiKey.name == caller.name)
 
 
-async def _found(db: AsyncSession, key_id: str, caller: Caller, *, lock: bool = False) -> ApiKey:
+async def _get_key(db: AsyncSession, key_id: str, caller: Caller, *, lock: bool = False) -> ApiKey:
     query = select(ApiKey).where(ApiKey.key_id == key_id, _managed_by(caller))
     row: ApiKey | None = await db.scalar(query.with_for_update() if lock else query)
     if row is None:

@@ -66,21 +66,21 @@ class AppStates:
     async def ensure_callable(self, db: AsyncSession, api_app: str) -> None:
         """Raises `AppPausedException`, or `AppLimitedException` while the provider limits the app's rate."""
         await self.ensure_not_paused(db, api_app)
-        until = await db.scalar(select(AppState.limited_until).where(AppState.api_app == api_app))
-        if until is not None and (left := (until - utc_now()).total_seconds()) > 0:
-            raise AppLimitedException(api_app, bounded_wait(left))
+        limited_until = await db.scalar(select(AppState.limited_until).where(AppState.api_app == api_app))
+        if limited_until is not None and (remaining := (limited_until - utc_now()).total_seconds()) > 0:
+            raise AppLimitedException(api_app, bounded_wait(remaining))
 
-    async def resumed(self, db: AsyncSession) -> dict[str, datetime]:
+    async def fetch_resume_times(self, db: AsyncSession) -> dict[str, datetime]:
         """Time at which an operator has lifted an app's limits, by app."""
         query = select(AppState.api_app, AppState.resumed_at).where(AppState.resumed_at.is_not(None))
         return {api_app: at for api_app, at in await db.execute(query) if at is not None}
 
-    async def paused(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
+    async def list_paused(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
         is_covered = access.condition(null(), AppState.api_app)
         paused = select(AppState).where(AppState.paused_at.is_not(None), is_covered)
         return list(await db.scalars(paused.order_by(AppState.api_app)))
 
-    async def stopped(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
+    async def list_stopped(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
         """Apps that are paused, and those whose rate the provider limits."""
         is_covered = access.condition(null(), AppState.api_app)
         is_stopped = AppState.paused_at.is_not(None) | (AppState.limited_until > utc_now())
@@ -88,7 +88,7 @@ class AppStates:
             await db.scalars(select(AppState).where(is_stopped, is_covered).order_by(AppState.api_app))
         )
 
-    async def succeeded(self, db: AsyncSession, api_app: str) -> None:
+    async def reset_failures(self, db: AsyncSession, api_app: str) -> None:
         """The row is over; a pause that an operator has not ended stays."""
         await db.execute(
             update(AppState)
@@ -96,7 +96,7 @@ class AppStates:
             .values(failures_in_a_row=0)
         )
 
-    async def failed(self, db: AsyncSession, api_app: str, error: AppException) -> None:
+    async def count_failure(self, db: AsyncSession, api_app: str, error: AppException) -> None:
         """Count a failure of the app itself, and pause it when there are too many in a row."""
         insert = insert_or_update(db, AppState).values(api_app=api_app, failures_in_a_row=1)
         counted = insert.on_conflict_do_update(
@@ -116,7 +116,7 @@ class AppStates:
             )
             log.error("app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
 
-    async def limited(
+    async def set_limit(
         self, db: AsyncSession, api_app: str, *, seconds: float, reason: str | None = None
     ) -> None:
         """The provider limits the app's rate: nothing of it is called before the seconds are over.
@@ -136,16 +136,16 @@ class AppStates:
 
     async def note_limit(self, db: AsyncSession, account_id: str, api_app: str, limit: CallLimit) -> None:
         """The provider answers no more calls of the account in the app, or of the whole app, for now."""
-        if limit.whose is Limited.APP:
-            await self.limited(db, api_app, seconds=limit.seconds, reason=limit.reason)
+        if limit.owner is Limited.APP:
+            await self.set_limit(db, api_app, seconds=limit.seconds, reason=limit.reason)
             return
         now, seconds = utc_now(), bounded_wait(limit.seconds)
         values = {"limited_until": now + timedelta(seconds=seconds), "limited_by": limit.reason}
         insert = insert_or_update(db, AccountLimit).values(account_id=account_id, api_app=api_app, **values)
-        place = [AccountLimit.account_id, AccountLimit.api_app]
+        columns = [AccountLimit.account_id, AccountLimit.api_app]
         await db.execute(delete(AccountLimit).where(AccountLimit.limited_until < now))
         is_longer = AccountLimit.limited_until < insert.excluded.limited_until
-        await db.execute(insert.on_conflict_do_update(index_elements=place, set_=values, where=is_longer))
+        await db.execute(insert.on_conflict_do_update(index_elements=columns, set_=values, where=is_longer))
         log.warning(
             "account.limited",
             account_id=account_id,

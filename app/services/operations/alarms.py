@@ -34,11 +34,11 @@ class AlarmService:
         """A change of state is one event and one log line; a state that stays is neither."""
         async with self._database.reading() as db:
             rows = await db.execute(select(Alarm.name, Alarm.is_active))
-            known = dict(rows.all())
+            open_alarms = dict(rows.all())
         changed = {
             name: partial(self._change, name, reading)
             for name, reading in readings.items()
-            if known.get(name, False) != reading.is_active
+            if open_alarms.get(name, False) != reading.is_active
         }
         (await run_steps(changed)).raise_failure()
 

@@ -46,32 +46,32 @@ class ProfileDirectory:
     def __init__(self, *, rule: AccountRule) -> None:
         self._rule = rule
 
-    async def for_account(self, db: AsyncSession, account_id: str, api_app: str) -> Profile:
+    async def get_for_account(self, db: AsyncSession, account_id: str, api_app: str) -> Profile:
         """The profile to authorise the account in: a link wins over the rule, one for the app over one for any.
 
         Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`.
         """
-        return _chosen(account_id, await self.of_account(db, account_id, api_app=api_app))
+        return _choose(account_id, await self.list_for_account(db, account_id, api_app=api_app))
 
-    async def for_accounts(
-        self, db: AsyncSession, places: Collection[tuple[str, str]]
+    async def get_for_accounts(
+        self, db: AsyncSession, keys: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], Profile | AppException]:
-        """`for_account` of many accounts and apps with one query: the profile of each, or what it would raise."""
-        accounts = {account_id for account_id, _ in places}
+        """`get_for_account` of many accounts and apps with one query: the profile of each, or what it would raise."""
+        accounts = {account_id for account_id, _ in keys}
         query = select(Profile).where(Profile.account_id.in_(accounts), Profile.is_active)
-        of_account: dict[str | None, list[Profile]] = {}
+        by_account: dict[str | None, list[Profile]] = {}
         for profile in await db.scalars(query.order_by(Profile.id)):
-            of_account.setdefault(profile.account_id, []).append(profile)
+            by_account.setdefault(profile.account_id, []).append(profile)
         chosen: dict[tuple[str, str], Profile | AppException] = {}
-        for account_id, api_app in places:
-            fitting = [each for each in of_account.get(account_id, ()) if each.api_app in (api_app, None)]
+        for account_id, api_app in keys:
+            fitting = [each for each in by_account.get(account_id, ()) if each.api_app in (api_app, None)]
             try:
-                chosen[account_id, api_app] = _chosen(account_id, sorted(fitting, key=_rank))
+                chosen[account_id, api_app] = _choose(account_id, sorted(fitting, key=_rank))
             except AppException as error:
                 chosen[account_id, api_app] = error
         return chosen
 
-    async def of_account(
+    async def list_for_account(
         self,
         db: AsyncSession,
         account_id: str,
@@ -122,7 +122,7 @@ class ProfileDirectory:
         if filters.is_quarantined is not None:
             query = query.where(Profile.quarantined_at.is_not(None) == filters.is_quarantined)
         if filters.text:
-            part = f"%{_escaped(filters.text)}%"
+            part = f"%{_escape(filters.text)}%"
             columns = (Profile.profile_name, Profile.account_id, Profile.profile_id)
             query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
         return await paging.fetch_page(db, query, Profile, request)
@@ -206,7 +206,7 @@ class ProfileDirectory:
         return profile
 
     def _unlink(self, profile: Profile) -> None:
-        owner = self._rule.owner_of(profile.profile_name, profile.profile_metadata)
+        owner = self._rule.find_owner(profile.profile_name, profile.profile_metadata)
         profile.account_id, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
 
 
@@ -214,11 +214,11 @@ def _is_covered(access: AccessScope) -> ColumnElement[bool]:
     return access.condition(Profile.account_id, Profile.api_app)
 
 
-def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:
+def _choose(account_id: str, profiles: Sequence[Profile]) -> Profile:
     """Return the account's profiles, the one to use first."""
-    if not found:
+    if not profiles:
         raise ProfileNotFoundException(account_id)
-    best = [profile for profile in found if _rank(profile) == _rank(found[0])]
+    best = [profile for profile in profiles if _rank(profile) == _rank(profiles[0])]
     if len(best) > 1:
         raise ProfileConflictException(account_id, [profile.profile_id for profile in best])
     if best[0].quarantined_at is not None:
@@ -230,7 +230,7 @@ def _rank(profile: Profile) -> tuple[bool, bool]:
     return (not profile.is_linked, profile.api_app is None)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     for character in (_LIKE_ESCAPE, "%", "_"):
         text = text.replace(character, _LIKE_ESCAPE + character)
     return text

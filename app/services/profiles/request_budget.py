@@ -108,11 +108,11 @@ class RequestBudget:
                 .values(next_free=next_free + self._spacing)
                 .returning(ApiGate.next_free - now)
             )
-            ahead = await db.scalar(statement)
-            if ahead is None:
+            delay = await db.scalar(statement)
+            if delay is None:
                 row = insert_or_update(db, ApiGate).values(name=_NAME, next_free=0.0)
                 await db.execute(row.on_conflict_do_nothing())
-                ahead = await db.scalar(statement)
-        if ahead is None:
+                delay = await db.scalar(statement)
+        if delay is None:
             raise GoLoginBreakerOpenException
-        return max(0.0, float(ahead) - self._spacing * self._burst)
+        return max(0.0, float(delay) - self._spacing * self._burst)

@@ -27,13 +27,13 @@ class AccountFilter:
     text: str | None = None
 
 
-async def of_account(
+async def list_for_account(
     db: AsyncSession, account_id: str, *, access: AccessScope = EVERYTHING
 ) -> Sequence[Credential]:
     """One row for each app. Raises `OutOfReachException`."""
     access.require_account(account_id)
-    mine = (Credential.account_id == account_id, _is_covered(access))
-    rows = await db.scalars(select(Credential).where(*mine).order_by(Credential.api_app))
+    conditions = (Credential.account_id == account_id, _is_covered(access))
+    rows = await db.scalars(select(Credential).where(*conditions).order_by(Credential.api_app))
     return rows.all()
 
 

@@ -18,7 +18,7 @@ from app.models import Credential, EventType
 from app.services.events import recorder
 from app.services.tokens import accounts
 from app.services.tokens.vault import TOKEN_COLUMNS, CredentialVault
-from app.utils.crypto import key_id_of
+from app.utils.crypto import find_key_id
 from app.utils.exceptions import DecryptionException
 
 _PASSES: Final = 5
@@ -108,7 +108,7 @@ def _changes(
             report.unreadable.append((row.account_id, row.api_app))
             continue
         old = {column: getattr(row, column) for column in TOKEN_COLUMNS}
-        report.old_key_ids |= {key_id for value in old.values() if value and (key_id := key_id_of(value))}
+        report.old_key_ids |= {key_id for value in old.values() if value and (key_id := find_key_id(value))}
         changes[row.id] = {"row_id": row.id, **new, **{f"old_{name}": value for name, value in old.items()}}
     return changes
 

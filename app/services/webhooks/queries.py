@@ -30,7 +30,7 @@ async def view(db: AsyncSession, row: WebhookEndpoint) -> WebhookView:
     return (await _views(db, [row]))[0]
 
 
-async def all_within(db: AsyncSession, access: AccessScope) -> list[WebhookView]:
+async def fetch_all(db: AsyncSession, access: AccessScope) -> list[WebhookView]:
     """The oldest first; there are `WEBHOOK_MAX_ENDPOINTS` at most."""
     rows = (await db.scalars(select(WebhookEndpoint).where(is_there()).order_by(WebhookEndpoint.id))).all()
     return await _views(db, [row for row in rows if access.includes(webhook_access(row))])
@@ -45,11 +45,11 @@ async def fetch_deliveries(
     status: DeliveryStatus | None,
 ) -> Page[WebhookDelivery]:
     """Return a page of the deliveries that `access` covers: the webhook may have been for more before."""
-    of_endpoint = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
+    deliveries = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
     if status is not None:
-        of_endpoint = of_endpoint.where(WebhookDelivery.status == status)
-    indexed = None if access == EVERYTHING else of_endpoint
-    query = of_endpoint.where(_is_covered(access))
+        deliveries = deliveries.where(WebhookDelivery.status == status)
+    indexed = None if access == EVERYTHING else deliveries
+    query = deliveries.where(_is_covered(access))
     return await fetch_page(db, query, WebhookDelivery, request, indexed=indexed)
 
 
@@ -57,8 +57,8 @@ async def delivery(
     db: AsyncSession, endpoint: WebhookEndpoint, access: AccessScope, delivery_id: int
 ) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
     """Return a delivery with its attempts, the first one first. Raises `DeliveryNotFoundException`."""
-    is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _is_covered(access))
-    query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *is_theirs)
+    conditions = (WebhookDelivery.endpoint_row_id == endpoint.id, _is_covered(access))
+    query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *conditions)
     row = await db.scalar(query)
     if row is None:
         raise DeliveryNotFoundException(endpoint.endpoint_id, delivery_id)
@@ -72,16 +72,16 @@ def _is_covered(access: AccessScope) -> ColumnElement[bool]:
 
 async def _views(db: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:
     counts = select(WebhookEndpoint.id, _count(DeliveryStatus.PENDING), _count(DeliveryStatus.PARKED))
-    found = await db.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
-    by_id = {row_id: (pending, parked) for row_id, pending, parked in found}
+    result = await db.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
+    by_id = {row_id: (pending, parked) for row_id, pending, parked in result}
     return [WebhookView(row, *by_id.get(row.id, (0, 0))) for row in rows]
 
 
 def _count(status: DeliveryStatus) -> ColumnElement[int]:
-    some = (
+    counted = (
         select(literal(1))
         .where(WebhookDelivery.endpoint_row_id == WebhookEndpoint.id, WebhookDelivery.status == status)
         .limit(_COUNTED)
         .correlate(WebhookEndpoint)
     )
-    return select(func.count()).select_from(some.subquery()).scalar_subquery()
+    return select(func.count()).select_from(counted.subquery()).scalar_subquery()

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import after_commit
 from app.models import utc_now
 from app.services.operations.worker_runs import JobLease, PeriodicRuns, Schedule
-from app.services.shared.leases import kept_alive
+from app.services.shared.leases import keep_alive
 from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
@@ -67,12 +67,12 @@ class Worker(ABC):
     async def _run_guarded(self, work: Callable[[], Awaitable[int]], *, step: str = "") -> int:
         """Run `work`, recording success or failure in `status`; return its count, 0 on failure."""
         try:
-            done = await work()
+            result = await work()
         except Exception as error:  # the database is away
             self._failed(error, step=step)
             return 0
         self._succeeded(step=step)
-        return done
+        return result
 
     def _succeeded(self, *, step: str = "") -> None:
         """`step`: of a worker with several; the success of one hides no failure of another."""
@@ -148,7 +148,7 @@ class PeriodicWorker(Worker):
     async def _if_due(self) -> float:
         """Work if it is time and our turn; seconds until the next look."""
         if (await self._schedule()).next_run > utc_now():
-            return self._until_next_look()
+            return self._seconds_until_next_look()
         turn = await self._runs.claim(self._turn)
         if turn is None:
             return _POLL_INTERVAL
@@ -157,7 +157,7 @@ class PeriodicWorker(Worker):
         except Exception as error:
             self._failed(error)
         await self._schedule()
-        return self._until_next_look()
+        return self._seconds_until_next_look()
 
     async def _schedule(self) -> Schedule:
         schedule = await self._runs.schedule(self._turn)
@@ -168,7 +168,7 @@ class PeriodicWorker(Worker):
         """The work under the turn's lease; the next turn is due in `interval`, sooner after a failure."""
         next_in, succeeded = self._retry_in(), False
         try:
-            async with kept_alive(
+            async with keep_alive(
                 lambda: self._runs.renew(self._turn, turn), seconds=self._runs.lease_seconds
             ):
                 await self._work()
@@ -184,10 +184,10 @@ class PeriodicWorker(Worker):
         attempt = self.status.consecutive_failures + 1
         return retry_delay(attempt, base=self._retry_interval, ceiling=self._interval)
 
-    def _until_next_look(self) -> float:
+    def _seconds_until_next_look(self) -> float:
         assert self.status.next_run is not None
-        left = (self.status.next_run - utc_now()).total_seconds()
-        return min(max(left, 0.0), _POLL_INTERVAL)
+        remaining = (self.status.next_run - utc_now()).total_seconds()
+        return min(max(remaining, 0.0), _POLL_INTERVAL)
 
 
 class WorkerGroup:

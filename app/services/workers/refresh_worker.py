@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from app.services.tokens.refresh_leases import RefreshLeases
-from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.refresh_results import RefreshClaim
 from app.services.tokens.refresher import TokenRefresher
 from app.services.tokens.service import CredentialService
 from app.services.workers.base import Worker
@@ -54,12 +54,12 @@ class TokenRefreshWorker(Worker):
 
     async def run_once(self) -> int:
         """Take as many as are due and as there is room for; how many were taken. They end by themselves."""
-        await run_until(self._stop, self._until_there_is_room())
+        await run_until(self._stop, self._wait_for_room())
         if self._stop.is_set():
             return 0
         due = await self._leases.take_due(self._concurrency - len(self._in_flight))
-        for held in due:
-            task = asyncio.create_task(self._refresh(held))
+        for claim in due:
+            task = asyncio.create_task(self._refresh(claim))
             self._in_flight.add(task)
             task.add_done_callback(self._ended)
         return len(due)
@@ -77,13 +77,13 @@ class TokenRefreshWorker(Worker):
         self._in_flight.discard(task)
         self.wake()  # an app whose budget was all in flight may have room again
 
-    async def _until_there_is_room(self) -> None:
+    async def _wait_for_room(self) -> None:
         while len(self._in_flight) >= self._concurrency:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _refresh(self, held: HeldRefresh) -> None:
+    async def _refresh(self, claim: RefreshClaim) -> None:
         try:
-            await self._refresher.finish(held)
+            await self._refresher.finish(claim)
         except Exception as error:
             self._failed(error, step="refresh")
         else:

@@ -82,7 +82,7 @@ APP_DAY = of_window("x-app-limit-24hour", 0, int(NOW + 60_000))
 def test_a_refusal_names_the_longest_limit_that_is_spent(
     headers: dict[str, str], limit: tuple[float, str, str] | None
 ):
-    read = refusal_limit(Headers(headers), now=NOW, whose=Limited.ACCOUNT)
+    read = refusal_limit(Headers(headers), now=NOW, owner=Limited.ACCOUNT)
     assert read == (limit and CallLimit(limit[0], Limited(limit[1]), limit[2]))
 
 
@@ -107,8 +107,8 @@ def test_headers_give_the_calls_that_an_app_has_left(headers: dict[str, str], le
 
 
 def test_an_answer_that_grants_its_call_names_the_limit_that_it_spent():
-    assert spent_limit(Headers(of_window("x-rate-limit", 1, NOW)), now=NOW, whose=Limited.APP) is None
-    read = spent_limit(Headers(SHORT | USER_DAY), now=NOW, whose=Limited.ACCOUNT)
+    assert spent_limit(Headers(of_window("x-rate-limit", 1, NOW)), now=NOW, owner=Limited.APP) is None
+    read = spent_limit(Headers(SHORT | USER_DAY), now=NOW, owner=Limited.ACCOUNT)
     assert read == CallLimit(50_000, Limited.ACCOUNT, "x-user-limit-24hour")
 
 
@@ -134,7 +134,7 @@ VALUES = st.one_of(
 def test_no_headers_raise_or_ask_for_a_wait_above_its_ceiling(
     headers: dict[str, str], now: float, whose: Limited
 ):
-    for limit in (refusal_limit(headers, now=now, whose=whose), spent_limit(headers, now=now, whose=whose)):
+    for limit in (refusal_limit(headers, now=now, owner=whose), spent_limit(headers, now=now, owner=whose)):
         if limit is not None:
             assert 0 < limit.seconds <= (DAY if limit.reason.endswith("24hour") else HOUR)
     left = rate_limit_in(headers, now=now)

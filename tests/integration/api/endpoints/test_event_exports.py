@@ -32,7 +32,7 @@ ALONE = {
 async def test_too_many_exports_are_refused(open_sqlite_api: OpenApi):
     async with open_sqlite_api(event_exports_per_key=1) as api:
         assert (await api.client.get("/events/export")).status_code == 200
-        with api.context.events.exports.opened("bootstrap"):
+        with api.context.events.exports.open("bootstrap"):
             response = await api.client.get("/events/export")
         refused(response, 429, "TOO_MANY_EXPORTS")
         assert response.headers["Retry-After"] == "30"

@@ -133,7 +133,7 @@ async def test_a_limited_app_is_listed_with_its_limit_and_resumed(api: Api):
     context = api.context
     for app, seconds in (("AIOTT1", 600), ("AIOTT2", -1)):
         async with context.database.transaction() as db:
-            await context.tokens.apps.limited(db, app, seconds=seconds, reason="x-rate-limit")
+            await context.tokens.apps.set_limit(db, app, seconds=seconds, reason="x-rate-limit")
     (listed,) = answered(await api.client.get("/apps/paused"))
     until = datetime.fromisoformat(listed.pop("limited_until"))
     assert timedelta(seconds=590) < until - utc_now() <= timedelta(seconds=600)

@@ -223,10 +223,10 @@ async def test_a_cancelled_session_ends_at_once_and_its_runner_has_lost_it(
 ):
     placed = await place(service)
     job = await service.sessions.runs.claim(placed.session_id)
-    assert await service.sessions.runs.lost([job]) == set()
+    assert await service.sessions.runs.find_lost([job]) == set()
     async with database.transaction() as db:
         await service.sessions.authorizations.cancel(db, placed.session_id, actor="anna")
-    assert await service.sessions.runs.lost([job]) == {job.lease_token}
+    assert await service.sessions.runs.find_lost([job]) == {job.lease_token}
     assert (await read(database, placed.session_id)).status is SessionStatus.CANCELLED
     async with database.transaction() as db:
         with pytest.raises(SessionEndedException):

@@ -170,7 +170,7 @@ async def test_too_many_recent_failures_stop_the_batch(context: Context, databas
     }  # fmt: skip
     cancelled = await sessions_of(database, batch_id, SessionStatus.CANCELLED)
     assert [row.error_code for row in cancelled] == ["BATCH_STOPPED"] * 12
-    assert await context.sessions.runs.lost(jobs) == set(), "what runs runs on"
+    assert await context.sessions.runs.find_lost(jobs) == set(), "what runs runs on"
     for job in jobs:
         await context.sessions.runs.fail(job, LoginRequiredException("x"))
         await context.sessions.pacing.pace(batch_id)

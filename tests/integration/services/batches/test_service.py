@@ -216,7 +216,7 @@ async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, da
     assert {(row.status, row.error_code, row.is_held) for row in rows} == {
         (SessionStatus.CANCELLED, "BATCH_CANCELLED", False)
     }
-    assert await context.sessions.runs.lost([job]) == {job.lease_token}
+    assert await context.sessions.runs.find_lost([job]) == {job.lease_token}
     batch = await read_batch(database, batch_id)
     assert (batch.status, batch.reason) == (BatchStatus.CANCELLED, f"asked for by {CALLER.name}")
     assert batch.completed_at is not None

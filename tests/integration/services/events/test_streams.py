@@ -269,8 +269,8 @@ async def test_a_stream_ends(database: Database, reason: str):
     async def may_read() -> bool:
         return False
 
-    reader = Reader(key_name="own", wanted=EventFilter(), may_read=may_read)
-    async with streams.opened(reader, last=None), asyncio.timeout(60):
+    reader = Reader(key_name="own", filters=EventFilter(), may_read=may_read)
+    async with streams.open(reader, last=None), asyncio.timeout(60):
         if reason == "shutdown":
             asyncio.get_running_loop().call_later(0.02, streams.close)
         assert not any([batch async for batch in streams.tell(reader)])
@@ -291,7 +291,7 @@ async def test_reader_that_leaves_just_after_an_event_leaves_no_tail_behind(sqli
     """It would go on beside the next one, and each event be told twice."""
     database = Database(sqlite_url)
     tail = EventTail(database=database)
-    with tail.followed():
+    with tail.follow():
         await eventually(lambda: tail._kept_after is not None and tail._due._waiters)
         task = tail._task
         tail._due.set()
@@ -316,7 +316,7 @@ async def test_stopped_tail_takes_no_events(database: Database, monkeypatch: pyt
     monkeypatch.setattr(event_tail, "page_after", losing)
     await record(database, 1)
     tail = EventTail(database=database)
-    with tail.followed():
+    with tail.follow():
         await is_reading.wait()
         task = tail._task
     assert task is not None

@@ -67,7 +67,7 @@ async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and
 ):
     await refuse_refresh(chain, retry_after=str(int(time.time()) + 57 * 365 * 86_400))
     async with chain.context.database.reading() as db:
-        (row,) = await chain.context.tokens.apps.stopped(db)
+        (row,) = await chain.context.tokens.apps.list_stopped(db)
     assert (row.api_app, row.limited_by, row.paused_at) == (chain.app, "retry-after", None)
     assert utc_now() + HOUR * 0.9 < row.limited_until <= utc_now() + HOUR
     worker = chain.context.workers.named("refresh")
@@ -241,7 +241,7 @@ async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
 ):
     for seconds in (50_000, 60, 60_000):
         await note(context, "anna", limit._replace(seconds=seconds))
-    model = AccountLimit if limit.whose is Limited.ACCOUNT else AppState
+    model = AccountLimit if limit.owner is Limited.ACCOUNT else AppState
     async with database.reading() as db:
         until = await db.scalar(select(model.limited_until))
     assert timedelta(seconds=59_000) < until - utc_now() <= timedelta(seconds=60_000)
@@ -256,12 +256,12 @@ async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Cont
 async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
     """Its only call was an exchange whose session failed."""
     budgets = context.tokens.budgets
-    budgets.answered("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
-    assert budgets.spent_for("AIOTT1") is not None
+    budgets.note_answer("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
+    assert budgets.seconds_until_reset("AIOTT1") is not None
     await resume(context, "AIOTT1")
     async with context.database.reading() as db:
-        budgets.forget(await context.tokens.apps.resumed(db))
-    assert budgets.spent_for("AIOTT1") is None
+        budgets.forget(await context.tokens.apps.fetch_resume_times(db))
+    assert budgets.seconds_until_reset("AIOTT1") is None
 
 
 async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: TokenChain):
@@ -278,8 +278,8 @@ async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: 
 
 def test_a_later_answer_counts_though_its_window_is_shorter():
     budgets, now = ProviderRateLimits(apps=["A"]), time.time()
-    budgets.answered("A", RateLimit(10, now + 80_000), asked_at=now - 1)
-    budgets.answered("A", RateLimit(0, now + 600), asked_at=now)
-    assert budgets.spent_for("A") == pytest.approx(600, abs=60)
-    budgets.answered("A", RateLimit(3, now + 600.5), asked_at=now)
-    assert budgets.spent_for("A") is not None, "it was overtaken"
+    budgets.note_answer("A", RateLimit(10, now + 80_000), asked_at=now - 1)
+    budgets.note_answer("A", RateLimit(0, now + 600), asked_at=now)
+    assert budgets.seconds_until_reset("A") == pytest.approx(600, abs=60)
+    budgets.note_answer("A", RateLimit(3, now + 600.5), asked_at=now)
+    assert budgets.seconds_until_reset("A") is not None, "it was overtaken"

@@ -198,7 +198,7 @@ async def test_no_wait_is_applied_above_its_ceiling(
     wait = await context.sessions.runs.fail(job, TwitterAPIException(429, "x", retry_after=asked))
     assert wait == MAX_WAIT
     async with database.transaction() as db:
-        await context.tokens.apps.limited(db, "AIOTT1", seconds=asked)
+        await context.tokens.apps.set_limit(db, "AIOTT1", seconds=asked)
     latest = utc_now() + timedelta(seconds=MAX_WAIT + 1)
     async with database.reading() as db:
         not_before = await db.scalar(select(AuthorizationSession.not_before))

@@ -255,7 +255,7 @@ async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_t
 
 async def test_failures_of_the_app_count_in_a_row(chain: TokenChain):
     async with chain.context.database.transaction() as db:
-        await chain.context.tokens.apps.failed(db, chain.app, UnknownApiAppException("x", []))
+        await chain.context.tokens.apps.count_failure(db, chain.app, UnknownApiAppException("x", []))
     await chain.get_access_token(force=True)
     assert (await chain.app_state()).failures_in_a_row == 0
 

@@ -28,7 +28,7 @@ from app.models import (
     WebhookDelivery,
     utc_now,
 )
-from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.refresh_results import RefreshClaim
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.bad_rows import refuse_changes
 from tests.fixtures.batches import new_batch, sessions_of
@@ -211,7 +211,7 @@ async def test_the_other_spilled_tokens_are_picked_up(sandbox_context: Context, 
     refresher, spill = sandbox_context.tokens.refresher, spill_of(sandbox_context)
     for chain in chains:
         row = await chain.active_row()
-        held = HeldRefresh(
+        held = RefreshClaim(
             credential_id=row.id,
             account_id=row.account_id,
             api_app=row.api_app,
