@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from .answers import WebhookEvent
 from .errors import ServiceError, WebhookRefused
-from .exchange import built
+from .exchange import build_value
 
 
 def verify_webhook(
@@ -56,7 +56,7 @@ def _signing_key(secret: str) -> bytes:
 def _webhook_event(webhook_id: str, content: bytes) -> WebhookEvent:
     try:
         body = json.loads(content)
-        own = {"event_type": body["type"], "occurred_at": body["timestamp"], "webhook_id": webhook_id}
-        return built(WebhookEvent, {**body["data"], **own, "id": body["data"]["id"] or 0})
+        own_fields = {"event_type": body["type"], "occurred_at": body["timestamp"], "webhook_id": webhook_id}
+        return build_value(WebhookEvent, {**body["data"], **own_fields, "id": body["data"]["id"] or 0})
     except (LookupError, TypeError, ValueError, ServiceError):
         raise WebhookRefused("It is signed, and is no event") from None
