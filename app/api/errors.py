@@ -101,13 +101,13 @@ def error_responses(*exceptions: type[AppException]) -> Responses:
 
 def exception_response(error: AppException, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The envelope of `error`, with its status."""
-    own: dict[str, str] = {}
+    own_headers: dict[str, str] = {}
     if error.retry_after is not None:
-        own["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        own_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status_code == AuthenticationException.status_code:
-        own["WWW-Authenticate"] = _CHALLENGE
+        own_headers["WWW-Authenticate"] = _CHALLENGE
     body = error_response(mask_own(error.message), error.error_code, error.data)
-    return JSONResponse(body, error.status_code, own | dict(headers or {}))
+    return JSONResponse(body, error.status_code, own_headers | dict(headers or {}))
 
 
 async def _handle_app_exception(request: Request, error: Exception) -> JSONResponse:
@@ -133,14 +133,14 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
 def _problem(item: Mapping[str, Any]) -> dict[str, str | None]:
     if item["type"] == "json_invalid":
         return {"field": "body", "problem": "The body is not valid JSON", "allowed": None}
-    place = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
+    location = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
     context = item.get("ctx", {})
-    allowed = (_LIMITS | _KINDS).get(item["type"])
+    template = (_LIMITS | _KINDS).get(item["type"])
     return {
         # One that we do not know is named as the caller has named it.
-        "field": mask_own(place)[:_MAX_FIELD_LENGTH],
+        "field": mask_own(location)[:_MAX_FIELD_LENGTH],
         "problem": item["msg"].removeprefix("Value error, "),
-        "allowed": allowed.format(**context) if allowed else None,
+        "allowed": template.format(**context) if template else None,
     }
 
 

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.shared import asynchronous, counted, echo, echo_accounts, settings
+from app.cli.shared import asynchronous, echo, echo_accounts, settings, show_progress
 from app.config import Settings, SettingsError
 from app.database import Database
 from app.services.oauth.provider_file import load_providers
@@ -114,7 +114,7 @@ async def _examine_database(database: Database) -> AsyncIterator[Finding]:
 
 
 async def _audit(database: Database, vault: CredentialVault) -> AuditReport:
-    with counted("Opening", await key_audit.count_rows(database)) as progress:
+    with show_progress("Opening", await key_audit.count_rows(database)) as progress:
         report = await key_audit.audit(database, vault, progress=progress)
     echo_accounts("opened by no key", report.unreadable)
     return report

@@ -71,7 +71,7 @@ def check_handle(value: str | None) -> str | None:
 
 
 @contextmanager
-def counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error; yield the function that sets the number done."""
     with Progress(console=ERR, transient=True) as progress:
         task = progress.add_task(title, total=total)

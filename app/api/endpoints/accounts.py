@@ -95,10 +95,10 @@ async def get_token(
     context: ContextDep,
 ) -> APIResponse[TokenResponse]:
     """Return an access token that works now. A token that would not live for `min_ttl` seconds is refreshed first."""
-    handed = await context.tokens.credentials.get_access_token(
+    token = await context.tokens.credentials.get_access_token(
         account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name, access=caller.access
     )
-    return success_response(TokenResponse.from_token(handed))
+    return success_response(TokenResponse.from_token(token))
 
 
 @router.post(
@@ -113,10 +113,10 @@ async def refresh_token(
     context: ContextDep,
 ) -> APIResponse[AccountResponse]:
     """Refresh the account's tokens now, however long they live."""
-    handed = await context.tokens.credentials.get_access_token(
+    token = await context.tokens.credentials.get_access_token(
         account_id, query.api_app, min_ttl=0, actor=caller.name, access=caller.access, force=True
     )
-    return success_response(AccountResponse.from_row(handed.row))
+    return success_response(AccountResponse.from_row(token.row))
 
 
 @router.post(

@@ -72,14 +72,14 @@ async def authorize(
 ) -> APIResponse[SessionResponse]:
     """Start the account's authorization. The answer comes at once; `Prefer: wait=30` waits for the end."""
     async with context.database.transaction() as db:
-        placed = await context.sessions.authorizations.request(
+        result = await context.sessions.authorizations.request(
             db, body.to_command(), caller=caller, idempotency_key=idempotency_key
         )
-    response.headers["Location"] = f"/authorize/{placed.session_id}"
-    if not placed.is_new:
+    response.headers["Location"] = f"/authorize/{result.session_id}"
+    if not result.is_new:
         response.status_code = status.HTTP_200_OK
-    view = await context.sessions.authorizations.wait_for_end(placed.session_id, seconds=wait)
-    return success_response(SessionResponse.from_view(view, existing=not placed.is_new))
+    view = await context.sessions.authorizations.wait_for_end(result.session_id, seconds=wait)
+    return success_response(SessionResponse.from_view(view, existing=not result.is_new))
 
 
 @router.get("", operation_id="listAuthorizations", responses=errors(InvalidCursorException))

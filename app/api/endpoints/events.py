@@ -123,7 +123,7 @@ async def export_events(
     parts = context.events.exports.parts(query.filter(caller.access), _may_read(request, caller, context))
     headers = {**_UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
     media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
-    return _WholeOrBrokenOff(_written(parts, write), media_type=media_type, headers=headers)
+    return _WholeOrBrokenOff(_write_parts(parts, write), media_type=media_type, headers=headers)
 
 
 def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[], Awaitable[bool]]:
@@ -140,7 +140,7 @@ def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[]
     return may_read
 
 
-async def _opened_reader(
+async def _open_reader(
     request: Request,
     caller: EventsCallerDep,
     context: ContextDep,
@@ -174,7 +174,7 @@ async def _opened_reader(
     },
 )
 async def stream_events(
-    reader: Annotated[Reader, Depends(_opened_reader)], context: ContextDep
+    reader: Annotated[Reader, Depends(_open_reader)], context: ContextDep
 ) -> EventSourceResponse:
     """Send events as they happen (`text/event-stream`). A client that reconnects with `Last-Event-ID` misses none
     and receives none twice.
@@ -226,7 +226,7 @@ def _notice(event: str, **data: str | None) -> bytes:
     return format_sse_event(event=event, data_str=json.dumps(data))
 
 
-async def _written(
+async def _write_parts(
     parts: AsyncIterator[Sequence[Event]], write: Callable[[Sequence[Event], bool], str]
 ) -> AsyncIterator[str]:
     is_first = True

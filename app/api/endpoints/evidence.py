@@ -23,10 +23,8 @@ async def get_evidence(
     session_id: str, caller: EvidenceCallerDep, db: ReadDbDep
 ) -> APIResponse[list[EvidenceResponse]]:
     """Return the evidence of each attempt that failed in the browser: address, title, test ids, console errors."""
-    found = await evidence.fetch_all(db, session_id, access=caller.access)
-    return success_response(
-        [EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in found]
-    )
+    rows = await evidence.fetch_all(db, session_id, access=caller.access)
+    return success_response([EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in rows])
 
 
 @router.get(

@@ -46,8 +46,10 @@ async def sync_profiles(
     caller: FleetProfilesCallerDep, context: ContextDep, db: DbDep, body: SyncRequest | None = None
 ) -> APIResponse[SyncResponse]:
     """Start a sync with GoLogin's list now, or when the running one has ended."""
-    allowed = body.allow_mass_removal if body else False
-    sync = await context.sync_worker.request(db, requested_by=caller.name, allow_mass_removal=allowed)
+    allow_mass_removal = body.allow_mass_removal if body else False
+    sync = await context.sync_worker.request(
+        db, requested_by=caller.name, allow_mass_removal=allow_mass_removal
+    )
     return success_response(SyncResponse.from_row(sync))
 
 

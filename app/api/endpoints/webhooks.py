@@ -54,8 +54,8 @@ async def create_webhook(
 ) -> APIResponse[CreatedWebhookResponse]:
     """Create a webhook for events from now on. No other answer shows its secret."""
     row, secret = await context.events.webhooks.create(body.to_change(), caller)
-    shown = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
-    return success_response(CreatedWebhookResponse(**vars(shown), secret=secret.get_secret_value()))
+    view = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
+    return success_response(CreatedWebhookResponse(**vars(view), secret=secret.get_secret_value()))
 
 
 @router.get("", operation_id="listWebhooks", responses=errors())
@@ -107,9 +107,9 @@ async def rotate_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, body: RotateWebhookRequest | None = None
 ) -> APIResponse[RotatedWebhookResponse]:
     """Create a new secret. For `overlap_seconds`, by default a day, deliveries are signed with the old one as well."""
-    wanted = body or RotateWebhookRequest()
-    overlap = timedelta(seconds=wanted.overlap_seconds)
-    secret = await context.events.webhooks.rotate(webhook_id, caller, overlap=overlap, force=wanted.force)
+    options = body or RotateWebhookRequest()
+    overlap = timedelta(seconds=options.overlap_seconds)
+    secret = await context.events.webhooks.rotate(webhook_id, caller, overlap=overlap, force=options.force)
     return success_response(RotatedWebhookResponse(secret=secret.get_secret_value()))
 
 
@@ -197,6 +197,6 @@ async def get_delivery(
     """Return a delivery with each attempt and the receiver's answers."""
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
     row, attempts = await queries.delivery(db, endpoint, caller.access, delivery_id)
-    shown = DeliveryResponse.from_row(row)
+    view = DeliveryResponse.from_row(row)
     attempt_list = [DeliveryAttemptResponse.from_attempt(attempt) for attempt in attempts]
-    return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))
+    return success_response(DeliveryDetailResponse(**vars(view), attempt_list=attempt_list))

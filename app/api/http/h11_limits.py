@@ -45,7 +45,7 @@ class _LimitedConnection(h11.Connection):
             raise
         if isinstance(event, h11.Request):
             self._check(event)
-            return _in_origin_form(event)
+            return _to_origin_form(event)
         return event
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
@@ -114,14 +114,14 @@ def _too_large(address: bytes) -> AppException:
     return HeadersTooLargeException(MAX_HEADER_BYTES)
 
 
-def _in_origin_form(request: h11.Request) -> h11.Request:
+def _to_origin_form(request: h11.Request) -> h11.Request:
     """Clients of proxies send the absolute form, which every server must take (RFC 9112, 3.2.2)."""
     if not (origin := _ORIGIN.match(request.target)):
         return request
-    rest = request.target[origin.end() :]
+    target = request.target[origin.end() :]
     return h11.Request(
         method=request.method,
-        target=rest if rest.startswith(b"/") else b"/" + rest,
+        target=target if target.startswith(b"/") else b"/" + target,
         headers=list(request.headers),
         http_version=request.http_version,
     )

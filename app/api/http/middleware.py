@@ -65,8 +65,8 @@ class RequestIDMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = Headers(scope=scope).getlist(REQUEST_ID_HEADER)
-        request_id = accept_request_id(sent[0] if len(sent) == 1 else None)
+        request_ids = Headers(scope=scope).getlist(REQUEST_ID_HEADER)
+        request_id = accept_request_id(request_ids[0] if len(request_ids) == 1 else None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._answer(scope, receive, send, request_id)
@@ -88,7 +88,7 @@ class RequestIDMiddleware:
         finally:
             milliseconds = round((perf_counter() - began) * 1000, 1)
             code = scope.get("state", {}).get("error_code")
-            own = {} if code is None else {"error_code": code}
+            fields = {} if code is None else {"error_code": code}
             log.info(
                 "http.request",
                 method=scope["method"],
@@ -96,7 +96,7 @@ class RequestIDMiddleware:
                 status=status,
                 ms=milliseconds,
                 client=client_address(scope),
-                **own,
+                **fields,
             )
 
 
@@ -205,11 +205,11 @@ class SecurityHeadersMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 is_docs = scope["path"] in DOCS_PATHS and message["status"] == 200
-                wanted = _OF_DOCS if is_docs else SECURITY_HEADERS
+                security_headers = _OF_DOCS if is_docs else SECURITY_HEADERS
                 present = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
-                    *(header for header in wanted if header[0] not in present),
+                    *(header for header in security_headers if header[0] not in present),
                 ]
             await send(message)
 

@@ -102,13 +102,13 @@ class KeyResponse(BaseModel):
 
     @classmethod
     def from_row(cls, row: ApiKey) -> "KeyResponse":
-        own = KeyResponse.model_fields.keys() - {"status"}
-        return cls(status=key_status(row), **{name: getattr(row, name) for name in own})
+        names = KeyResponse.model_fields.keys() - {"status"}
+        return cls(status=key_status(row), **{name: getattr(row, name) for name in names})
 
 
 class MadeKeyResponse(KeyResponse):
     key: str = Field(description="The key; no other answer shows it")
 
     @classmethod
-    def from_key(cls, made: MadeKey) -> "MadeKeyResponse":
-        return cls(**vars(KeyResponse.from_row(made.row)), key=made.key.get_secret_value())
+    def from_key(cls, new_key: MadeKey) -> "MadeKeyResponse":
+        return cls(**vars(KeyResponse.from_row(new_key.row)), key=new_key.key.get_secret_value())

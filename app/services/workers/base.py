@@ -199,7 +199,7 @@ class WorkerGroup:
         """Set when one has ended by an error: it does not come back."""
         self._tasks: dict[asyncio.Task[None], Worker] = {}
 
-    def named(self, name: str) -> Worker | None:
+    def get(self, name: str) -> Worker | None:
         return next((worker for worker in self.workers if worker.name == name), None)
 
     def start(self) -> None:
