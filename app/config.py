@@ -518,10 +518,10 @@ class Settings(BaseSettings):
         for name, app in self.oauth_apps.items():
             secret = app.client_secret.get_secret_value() if app.client_secret else ""
             secrets[f"OAUTH_APPS.{name}"] = SecretStr(f"{app.client_id} {secret}")
-        found = [name for name, secret in secrets.items() if PLACEHOLDER in secret.get_secret_value()]
+        names = [name for name, secret in secrets.items() if PLACEHOLDER in secret.get_secret_value()]
         if _DEVELOPMENT_KEY in self.encryption_keys.get_secret_value():
-            found.append("ENCRYPTION_KEYS")
-        return found
+            names.append("ENCRYPTION_KEYS")
+        return names
 
 
 class SettingsError(Exception):

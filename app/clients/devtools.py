@@ -227,7 +227,7 @@ class RedirectWatcher:
         """
         pages = [(target_id, page.url) for target_id, page in list(self._pages.items())]
         fitting = ([target_id for target_id, url in pages if accepts(url)] for accepts in is_preferred)
-        self.front = next((found[-1] for found in fitting if found), self.target_id)
+        self.front = next((target_ids[-1] for target_ids in fitting if target_ids), self.target_id)
         return self.front
 
     def find_network_error(self, target_id: str) -> str | None:
@@ -247,19 +247,19 @@ class RedirectWatcher:
         is committed at that moment, hence it is repeated.
         """
         ends = monotonic() + _CLOSE_TIMEOUT
-        while self._thread.is_alive() and (left := ends - monotonic()) > 0:
+        while self._thread.is_alive() and (remaining := ends - monotonic()) > 0:
             self._detached.clear()
             windows = [target_id for target_id in list(self._pages) if target_id != self.target_id]
             with suppress(WebSocketException, OSError):
                 for target_id in windows or [self.target_id]:
                     self._command(None, "Target.closeTarget", {"targetId": target_id})
-            self._detached.wait(min(left, _CLOSE_AGAIN))
+            self._detached.wait(min(remaining, _CLOSE_AGAIN))
 
     def _open_tab(self) -> None:
-        made = self._ask(None, "Target.createTarget", self._timeout, {"url": "about:blank"}) or {}
-        self.target_id = self.front = made.get("targetId", "")
+        target = self._ask(None, "Target.createTarget", self._timeout, {"url": "about:blank"}) or {}
+        self.target_id = self.front = target.get("targetId", "")
         attach = {"targetId": self.target_id, "flatten": True}
-        attached = self._ask(None, "Target.attachToTarget", self._timeout, attach) if made else None
+        attached = self._ask(None, "Target.attachToTarget", self._timeout, attach) if target else None
         session = (attached or {}).get("sessionId")
         if session is None or self._ask(session, "Fetch.enable", self._timeout, _DOCUMENTS) is None:
             raise ConnectionError("the browser opens no tab that can be watched")
@@ -400,8 +400,8 @@ def _with_fields(url: str, request: dict[str, Any]) -> str:
     body = body or request.get("postData", "")
     if not body or len(body) > _MAX_BODY:
         return url
-    before, _, fragment = url.partition("#")
-    joined = before + ("&" if "?" in before else "?") + body
+    base, _, fragment = url.partition("#")
+    joined = base + ("&" if "?" in base else "?") + body
     return f"{joined}#{fragment}" if fragment else joined
 
 

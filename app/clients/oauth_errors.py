@@ -16,7 +16,7 @@ import httpx
 from pydantic import AfterValidator, ConfigDict, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import fields_of, json_in, text_of
+from app.clients.answers import json_in, read_fields, to_text
 from app.clients.texts import storable
 from app.utils.exceptions import (
     AccountRefusedException,
@@ -107,9 +107,9 @@ def classified(
 ) -> TwitterAPIException:
     """Return the error that a refusal means, also one that comes with status 200."""
     status = response.status_code
-    codes, words = _said(json_in(response) or fields_of(response))
+    codes, words = _codes_and_message(json_in(response) or read_fields(response))
     form = parse_qs(response.request.content.decode(errors="replace"))
-    message = mask_text(words[:_MAX_SEARCHED], known=_secrets_sent(response.request, form))[:_MAX_MESSAGE]
+    message = mask_text(words[:_MAX_SEARCHED], known=_request_secrets(response.request, form))[:_MAX_MESSAGE]
     if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS:
         # Whatever the body says: nothing was judged.
         return TwitterAPIException(status, message, provider=provider, retry_after=retry_after)
@@ -138,22 +138,24 @@ def classified(
 
 def tells_error(response: httpx.Response) -> bool:
     """Return whether an answer with the status of a success is a refusal; never one that holds a token."""
-    body = fields_of(response)
+    body = read_fields(response)
     if body.get("access_token"):
         return False
     failed = body.get("ok") is False or body.get("success") is False
     return failed or bool(body.get("error")) or (bool(body.get("errors")) and "data" not in body)
 
 
-def _said(body: Any) -> tuple[frozenset[str], str]:
+def _codes_and_message(body: Any) -> tuple[frozenset[str], str]:
     """The codes of an error in lower case, and its message."""
     parts = list(_errors_in(body))
-    codes = [text for part in parts for name in _CODE_FIELDS if (text := storable(text_of(part.get(name))))]
+    codes = [text for part in parts for name in _CODE_FIELDS if (text := storable(to_text(part.get(name))))]
     texts = (part.get(name) for name in _TEXT_FIELDS for part in parts)
     words = next((text for each in texts if isinstance(each, str) and (text := storable(each))), "")
-    known = {code[:_MAX_CODE].lower() for code in codes}
-    known |= {code.rpartition("/")[2] for code in known}  # a problem's type is an address (RFC 9457)
-    return frozenset(known), words or next(iter(codes), "no message")
+    lower_codes = {code[:_MAX_CODE].lower() for code in codes}
+    lower_codes |= {
+        code.rpartition("/")[2] for code in lower_codes
+    }  # a problem's type is an address (RFC 9457)
+    return frozenset(lower_codes), words or next(iter(codes), "no message")
 
 
 def _errors_in(body: Any) -> Iterator[dict[str, Any]]:
@@ -168,12 +170,12 @@ def _errors_in(body: Any) -> Iterator[dict[str, Any]]:
             yield from (error for error in errors[:_MAX_ERRORS] if isinstance(error, dict))
 
 
-def _secrets_sent(request: httpx.Request, form: Mapping[str, list[str]]) -> set[str]:
+def _request_secrets(request: httpx.Request, form: Mapping[str, list[str]]) -> set[str]:
     """Return the secrets that a refusal may quote: those of the form and the Authorization header, in any spelling."""
-    sent = {value for name in _SECRET_FIELDS for value in form.get(name, ())}
+    secrets = {value for name in _SECRET_FIELDS for value in form.get(name, ())}
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme == "Basic":
-        sent.add(b64decode(credentials).decode().partition(":")[2])
-    sent.update(_QUOTED.findall(credentials) or [credentials])
-    plain = sent | {unquote(secret) for secret in sent} | {unquote_plus(secret) for secret in sent}
+        secrets.add(b64decode(credentials).decode().partition(":")[2])
+    secrets.update(_QUOTED.findall(credentials) or [credentials])
+    plain = secrets | {unquote(secret) for secret in secrets} | {unquote_plus(secret) for secret in secrets}
     return plain | {quote(secret, safe="") for secret in plain} | {quote_plus(secret) for secret in plain}

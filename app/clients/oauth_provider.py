@@ -16,7 +16,15 @@ import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import body_kind, describe_kind, fields_of, json_in, not_expected, text_of, value_at
+from app.clients.answers import (
+    body_kind,
+    describe_kind,
+    json_in,
+    not_expected,
+    read_fields,
+    to_text,
+    value_at,
+)
 from app.clients.bounded import AnswerTooLargeError
 from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classified, tells_error
 from app.clients.rate_limits import MAX_RETRY_AFTER, rate_limit_in, refusal_limit, seconds_until, spent_limit
@@ -118,7 +126,7 @@ class OAuthProviderClient:
         response = await self._post(api, api.token_url, client_id, client_secret, form)
         if tells_error(response):  # some say so with HTTP 200
             raise _classified(api, response)
-        fields = fields_of(response)
+        fields = read_fields(response)
         try:
             return token_response(fields, rate_limit_in(response.headers, now=time.time()))
         except UnusableAnswerError as error:
@@ -218,9 +226,9 @@ def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     if tells_error(response):
         raise _classified(api, response)
     body = json_in(response)
-    found = {"id": value_at(body, api.user_id_path), "username": value_at(body, api.username_path)}
+    values = {"id": value_at(body, api.user_id_path), "username": value_at(body, api.username_path)}
     try:
-        user = ProviderUser.model_validate({name: text_of(value) for name, value in found.items()})
+        user = ProviderUser.model_validate({name: to_text(value) for name, value in values.items()})
         limit = spent_limit(response.headers, now=time.time(), owner=Limited.ACCOUNT)
         return user.model_copy(update={"limit": limit})
     except ValidationError as error:
@@ -229,7 +237,7 @@ def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     if body is None:
         raise unexpected_answer(api, response)
     expected = f"text or a whole number, {_MAX_ID} characters at most"
-    raise unexpected_answer(api, response, not_expected(path, expected, describe_kind(found[name])))
+    raise unexpected_answer(api, response, not_expected(path, expected, describe_kind(values[name])))
 
 
 def _classified(

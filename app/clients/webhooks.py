@@ -106,33 +106,33 @@ class WebhookClient:
         """Raises `WebhookUrlRefusedException` for one that may not be, or cannot be, spoken to."""
         try:
             async with asyncio.timeout(self._timeout):
-                await self._addresses(self._parsed(url))
+                await self._addresses(self._parse(url))
         except TimeoutError:
             raise WebhookUrlRefusedException("has a host that could not be looked up in time") from None
 
     async def post(self, url: str, *, body: str, headers: Mapping[str, str]) -> WebhookAnswer:
         """One try. Whatever goes wrong outside is part of the answer; nothing is raised."""
         started_at, began = utc_now(), time.monotonic()
-        heard, error, sent = _Heard(), None, _secrets_sent(url, headers)
+        heard, error, secrets = _Heard(), None, _request_secrets(url, headers)
         try:
             async with asyncio.timeout(self._timeout):
-                await self._exchange(self._parsed(url), body, headers, heard)
+                await self._exchange(self._parse(url), body, headers, heard)
         except TimeoutError:
             error = f"No answer within {self._timeout:g} seconds"
         except WebhookUrlRefusedException as refused:
             error = refused.message
         except Exception as failed:  # what an endpoint sends, or its name leads to, may be anything
-            error = error_words(mask_text(f"{type(failed).__name__}: {failed}", known=sent))
+            error = error_words(mask_text(f"{type(failed).__name__}: {failed}", known=secrets))
         return WebhookAnswer(
             started_at=started_at,
             milliseconds=round((time.monotonic() - began) * 1000),
             status_code=heard.status_code,
             error=error if heard.status_code is None else None,  # a body may stop where it likes
-            answer=mask_text(storable(heard.body.decode(errors="replace")), known=sent)[:_KEPT] or None,
+            answer=mask_text(storable(heard.body.decode(errors="replace")), known=secrets)[:_KEPT] or None,
             retry_after=heard.retry_after,
         )
 
-    def _parsed(self, url: str) -> httpx.URL:
+    def _parse(self, url: str) -> httpx.URL:
         if len(url) > _MAX_URL_LENGTH:
             raise WebhookUrlRefusedException(f"has more than {_MAX_URL_LENGTH} characters")
         try:
@@ -152,22 +152,22 @@ class WebhookClient:
     async def _addresses(self, url: httpx.URL) -> list[str]:
         """Return the addresses of the URL's host: all of them public, unless others are allowed."""
         try:
-            found = await self.resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
+            ips = await self.resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
         except (OSError, UnicodeError):
             raise WebhookUrlRefusedException(f"has a host that cannot be found: {url.host}") from None
-        if not self._allow_private and not all(map(addresses.is_public, found)):
+        if not self._allow_private and not all(map(addresses.is_public, ips)):
             raise WebhookUrlRefusedException(
                 f"leads to an address that is not public: {url.host}; WEBHOOK_ALLOW_PRIVATE_ADDRESSES allows it"
             )
-        return found
+        return ips
 
     async def _exchange(self, url: httpx.URL, body: str, headers: Mapping[str, str], heard: _Heard) -> None:
-        found = await self._addresses(url)
-        for address in found[:-1]:
+        ips = await self._addresses(url)
+        for address in ips[:-1]:
             with suppress(httpx.ConnectError, httpx.ConnectTimeout):
                 await self._send(url, address, body, headers, heard)
                 return
-        await self._send(url, found[-1], body, headers, heard)
+        await self._send(url, ips[-1], body, headers, heard)
 
     async def _send(
         self, url: httpx.URL, address: str, body: str, headers: Mapping[str, str], heard: _Heard
@@ -200,7 +200,7 @@ def new_transport(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
 
 
-def _secrets_sent(url: str, headers: Mapping[str, str]) -> set[str]:
+def _request_secrets(url: str, headers: Mapping[str, str]) -> set[str]:
     """Return the secrets that an endpoint may quote: the values of its address's query, and the signatures."""
     values = {part.rpartition("=")[2] for part in url.partition("?")[2].split("&")}
     signatures = headers.get("webhook-signature", "").replace("v1,", "").split()

@@ -75,8 +75,8 @@ def mask_text(text: str, *, known: Iterable[str] = ()) -> str:
         if len(secret) >= _MIN_SECRET_LENGTH:
             text = text.replace(secret, MASK)
     text = _USERINFO.sub(f"{MASK}@", mask_own(text))
-    text = _QUERY.sub(lambda found: found[1] + (f"?{MASK}" if found[2] else ""), text)
+    text = _QUERY.sub(lambda match: match[1] + (f"?{MASK}" if match[2] else ""), text)
     text = _AFTER_PORT.sub(rf"\1:{MASK}", text)
     for pattern in (_AUTHORIZATION, _NAMED):
-        text = pattern.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
+        text = pattern.sub(lambda match: f"{match[1] or match[2]}{MASK}", text)
     return _RANDOM_LOOKING.sub(MASK, text)

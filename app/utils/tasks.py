@@ -65,7 +65,7 @@ class SingleFlight(Generic[K, T]):
         task = self._running.get(key)
         if task is None:
             task = self._running[key] = asyncio.create_task(work())
-            task.add_done_callback(lambda done: self._ended(key, done))
+            task.add_done_callback(lambda finished: self._ended(key, finished))
         return await asyncio.shield(task)
 
     async def cancel(self) -> None:

@@ -14,8 +14,8 @@ def key_lines(text: str) -> dict[Path, int]:
     for number, statement in _statements(text):
         parsed = tomllib.loads(statement)
         if statement.lstrip().startswith("["):
-            *above, table = _paths(parsed)
-            lines = dict.fromkeys(above, number) | lines | {table: number}
+            *parents, table = _paths(parsed)
+            lines = dict.fromkeys(parents, number) | lines | {table: number}
         else:
             for path in _paths(parsed):
                 lines.setdefault(table + path, number)

@@ -35,7 +35,7 @@ async def end_sessions(context: Context) -> None:
 
 
 async def repair(context: Context) -> None:
-    await context.workers.named("repair").run_once()
+    await context.workers.get("repair").run_once()
 
 
 async def test_a_broken_account_gets_one_session_and_its_callers_the_id(

@@ -70,7 +70,7 @@ async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and
         (row,) = await chain.context.tokens.apps.list_stopped(db)
     assert (row.api_app, row.limited_by, row.paused_at) == (chain.app, "retry-after", None)
     assert utc_now() + HOUR * 0.9 < row.limited_until <= utc_now() + HOUR
-    worker = chain.context.workers.named("refresh")
+    worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 0
     assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
     assert (await chain.active_row()).refresh_due_at <= utc_now(), "it does not wait for the end of the limit"
@@ -91,8 +91,8 @@ async def test_resume_lifts_a_limit_that_other_processes_have_in_memory(
     await chain.make_due(lives_for=-1)
     assert (await chain.get_access_token()).row.version == 3
     await chain.make_due(lives_for=-1)
-    assert await chain.context.workers.named("refresh").run_once() == 1
-    await chain.context.workers.named("refresh").finish_started()
+    assert await chain.context.workers.get("refresh").run_once() == 1
+    await chain.context.workers.get("refresh").finish_started()
 
 
 async def test_a_limit_that_is_learned_after_the_resume_counts(chain: TokenChain):
@@ -193,7 +193,7 @@ async def test_a_broken_chain_is_not_repaired_before_who_am_i_can_be_asked(
     sandbox_context: Context, admin: SandboxAdmin, chain: TokenChain, limit: CallLimit
 ):
     await chain.change(status=CredentialStatus.REAUTHORIZATION_REQUIRED, refresh_due_at=None)
-    repair = sandbox_context.workers.named("repair")._repair
+    repair = sandbox_context.workers.get("repair")._repair
     await note(sandbox_context, chain.account, limit)
     async with sandbox_context.database.reading() as db:
         assert (await db.execute(repair._broken(10))).all() == []

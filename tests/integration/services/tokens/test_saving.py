@@ -120,7 +120,7 @@ async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
 
     refuse_saves(0)
     answered_at = utc_now()
-    async with running(process.workers.named("refresh")):
+    async with running(process.workers.get("refresh")):
         await eventually(lambda: not spilled(tmp_path))
     row = await chain.active_row()
     assert (row.version, row.spending_version, row.status) == (2, None, CredentialStatus.ACTIVE)
@@ -143,7 +143,7 @@ async def test_spilled_tokens_repair_a_chain_taken_for_broken(
         await chain.get_access_token()
     assert (await chain.active_row()).refresh_error_code == AMBIGUOUS
     refuse_saves(0)
-    async with running(process.workers.named("refresh")):
+    async with running(process.workers.get("refresh")):
         await eventually(lambda: not spilled(tmp_path))
     assert (await chain.who((await chain.get_access_token()).access_token)).username == chain.account
     assert await chain.refreshes() == 1
@@ -156,7 +156,7 @@ async def test_file_that_no_key_opens_stays_and_is_reported(
     folder.mkdir()
     (folder / "other.sealed").write_text("lost:AAAA")
     (folder / "half.partial").write_text("dev:AA")
-    async with running(process.workers.named("refresh")):
+    async with running(process.workers.get("refresh")):
         await eventually(
             lambda: [line for line in log_lines() if line["event"] == "credential.spill_unreadable"]
         )
@@ -216,7 +216,7 @@ async def test_a_row_that_no_key_opens_stops_no_other(chain: TokenChain):
     await unreadable.make_due()
     await unreadable.change(refresh_token="lost:AAAA")
     await chain.make_due()
-    worker = chain.context.workers.named("refresh")
+    worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 1
     await worker.finish_started()
     assert (await chain.active_row()).version == 2
