@@ -58,14 +58,14 @@ class Profiles:
     def __init__(self, accounts: int = 0) -> None:
         self._by_id: dict[str, Profile] = {}
         self._by_account: dict[str, Profile] = {}
-        self._command: list[Profile] | None = None
+        self._order: list[Profile] | None = None
         self.reset(accounts)
 
     def reset(self, accounts: int) -> None:
         """Replaces everything with `sandbox_001 …`; some names carry a stray space, as GoLogin's do."""
         self._by_id.clear()
         self._by_account.clear()
-        self._command = None
+        self._order = None
         for number in range(1, accounts + 1):
             account = f"sandbox_{number:03d}"
             self.add(account, name=_with_stray_space(account, number))
@@ -75,7 +75,7 @@ class Profiles:
         self.remove(account)
         profile = Profile(id=profile_id_of(account, salt), account=account, name=name or account)
         self._by_id[profile.id] = self._by_account[account] = profile
-        self._command = None
+        self._order = None
         return profile
 
     def remove(self, account: str) -> Profile | None:
@@ -83,7 +83,7 @@ class Profiles:
         profile = self._by_account.pop(account, None)
         if profile is not None:
             del self._by_id[profile.id]
-            self._command = None
+            self._order = None
         return profile
 
     def replace(self, account: str) -> Profile:
@@ -96,13 +96,13 @@ class Profiles:
     def get(self, profile_id: str) -> Profile | None:
         return self._by_id.get(profile_id)
 
-    def of(self, account: str) -> Profile | None:
+    def find(self, account: str) -> Profile | None:
         return self._by_account.get(account)
 
     def all(self) -> Sequence[Profile]:
-        if self._command is None:
-            self._command = list(self._by_id.values())
-        return self._command
+        if self._order is None:
+            self._order = list(self._by_id.values())
+        return self._order
 
     def search(self, text: str) -> Sequence[Profile]:
         """Profiles whose name contains `text` in any case; all of them for an empty text."""

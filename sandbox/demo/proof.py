@@ -46,8 +46,8 @@ def _scan(folder: Path, secrets: Mapping[str, str], proof: Proof) -> None:
     for path in sorted(path for pattern in _SCANNED for path in folder.glob(pattern)):
         proof.scanned.append(path.name)
         content = path.read_bytes()
-        found = [name for name, secret in secrets.items() if secret.encode() in content]
-        proof.leaks += [f"{name} in {path.name}" for name in found]
+        names = [name for name, secret in secrets.items() if secret.encode() in content]
+        proof.leaks += [f"{name} in {path.name}" for name in names]
 
 
 async def _try_token(context: Context, account: str, proof: Proof) -> dict[str, str]:
@@ -64,7 +64,7 @@ async def _try_token(context: Context, account: str, proof: Proof) -> dict[str, 
     proof.works[account] = user.username.lower() == account
     if expires_at is not None:
         proof.expires_at[account] = expires_at
-    found = {f"access token of {account}": tokens.access_token.get_secret_value()}
+    secrets = {f"access token of {account}": tokens.access_token.get_secret_value()}
     if tokens.refresh_token is not None:
-        found[f"refresh token of {account}"] = tokens.refresh_token.get_secret_value()
-    return found
+        secrets[f"refresh token of {account}"] = tokens.refresh_token.get_secret_value()
+    return secrets
