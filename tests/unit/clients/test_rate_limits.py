@@ -132,9 +132,12 @@ VALUES = st.one_of(
 
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES), st.floats(0, 4e9), st.sampled_from(Limited))
 def test_no_headers_raise_or_ask_for_a_wait_above_its_ceiling(
-    headers: dict[str, str], now: float, whose: Limited
+    headers: dict[str, str], now: float, owner: Limited
 ):
-    for limit in (refusal_limit(headers, now=now, owner=whose), spent_limit(headers, now=now, owner=whose)):
+    for limit in (
+        refusal_limit(headers, now=now, owner=owner),
+        spent_limit(headers, now=now, owner=owner),
+    ):
         if limit is not None:
             assert 0 < limit.seconds <= (DAY if limit.reason.endswith("24hour") else HOUR)
     left = rate_limit_in(headers, now=now)

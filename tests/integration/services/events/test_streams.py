@@ -111,7 +111,7 @@ async def test_readers_get_each_event_once(database: Database, keep: int):
         return found
 
     async def choosy() -> list[Event]:
-        async with open_reader(streams, last=BEGINNING, wanted=EventFilter(actor="a3")) as reader:
+        async with open_reader(streams, last=BEGINNING, filters=EventFilter(actor="a3")) as reader:
             return await read_events(streams, reader, count // 10)
 
     async with asyncio.timeout(60):
@@ -147,7 +147,7 @@ async def test_event_of_another_process_is_delivered(open_services: OpenContext)
 
 async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database: Database):
     streams = streams_of(database, heartbeat=0.05)
-    async with open_reader(streams, wanted=EventFilter(account_id="mine")) as reader:
+    async with open_reader(streams, filters=EventFilter(account_id="mine")) as reader:
         began = reader.position
         await record(database, 1, account_id="other")
         async with asyncio.timeout(60):
