@@ -161,7 +161,7 @@ def measures(context: Context, events: int) -> Measures:
 
     async def replay() -> None:
         async with database.reading() as db:
-            await order.newest(db)
+            await order.newest_position(db)
             await page_after(db, Position(0, events - 500), limit=500)
 
     async def write() -> None:

@@ -26,7 +26,7 @@ from app.services.batches.creation import BatchCommand
 from app.services.batches.rows import RowDefaults
 from app.services.keys.service import COMMAND_LINE
 from app.services.workers.base import WorkerGroup
-from app.utils.foreign_text import neutralised, visible
+from app.utils.foreign_text import neutralise, visible
 from app.utils.logger import setup_logging
 from app.utils.tasks import wait_for_event
 
@@ -128,7 +128,7 @@ def write_results(path: Path, results: Sequence[BatchRow]) -> None:
 def _line(result: BatchRow) -> list[str]:
     values = asdict(result) | {"status": _status(result)}
     values["existing"] = "yes" if result.existing else ""
-    return ["" if values[name] is None else neutralised(str(values[name])) for name in COLUMNS]
+    return ["" if values[name] is None else neutralise(str(values[name])) for name in COLUMNS]
 
 
 def _status(result: BatchRow) -> str:

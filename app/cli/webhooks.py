@@ -61,9 +61,9 @@ async def create_webhook(
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
     async with open_backend(service_url, key) as backend:
-        created = await backend.call("POST", "/webhooks", json=request.model_dump(mode="json"))
-    echo(created["id"])
-    echo(created["secret"])
+        data = await backend.call("POST", "/webhooks", json=request.model_dump(mode="json"))
+    echo(data["id"])
+    echo(data["secret"])
 
 
 @commands.command("list")
@@ -106,8 +106,8 @@ async def rotate_webhook(
     """Replace the secret by a new one and print it. It cannot be shown again."""
     async with open_backend(url, key) as backend:
         body = {"overlap_seconds": round(hours * 3600), "force": force}
-        rotated = await backend.call("POST", _path(webhook_id, "/rotate"), json=body)
-    echo(rotated["secret"])
+        data = await backend.call("POST", _path(webhook_id, "/rotate"), json=body)
+    echo(data["secret"])
 
 
 @commands.command("pause")
@@ -133,8 +133,8 @@ async def resume_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyO
 async def try_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
     """Send the event `webhook.test` now. Exit code 1 when the receiver does not accept it."""
     async with open_backend(url, key) as backend:
-        tested = await backend.call("POST", _path(webhook_id, "/test"))
-    answer = TestedWebhookResponse.model_validate(tested)
+        data = await backend.call("POST", _path(webhook_id, "/test"))
+    answer = TestedWebhookResponse.model_validate(data)
     echo(f"{answer.status_code or answer.error} in {answer.milliseconds} ms")
     raise typer.Exit(0 if answer.delivered else 1)
 

@@ -267,14 +267,14 @@ class Calls:
     ) -> Flow[Session]:
         path = f"/authorize/{segment(session_id)}"
         while True:
-            began, wait = time.monotonic(), max(0, int(min(_POLL, deadline.remaining - 1)))
+            start, wait = time.monotonic(), max(0, int(min(_POLL, deadline.remaining - 1)))
             request = Request("GET", path, headers={"Prefer": f"wait={wait}"}, seconds=wait + 10.0)
             session = yield from self._fetch_state(Session, request, deadline, session)
             if session.is_ended:
                 return session
             if deadline.remaining <= 0:
                 raise WaitTimeout(session)
-            if time.monotonic() - began < 1:  # the service is stopping, or lets nobody wait
+            if time.monotonic() - start < 1:  # the service is stopping, or lets nobody wait
                 yield max(0.0, min(1.0, deadline.remaining))
 
     def _fetch_token(self, key: Key, request: TokenRequest, deadline: Deadline) -> Flow[Token]:

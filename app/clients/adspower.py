@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import body_kind, describe_kind, json_in, misfits, not_expected
+from app.clients.answers import body_kind, describe_kind, json_in, misfits, mismatch_text
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import (
     BrowserProfile,
@@ -167,7 +167,7 @@ class AdsPowerClient:
         await self._wait_for_turn()
         answer = await self._get(f"{self._base_url}{path}", timeout, params)
         if not isinstance(answer, dict) or "code" not in answer:
-            expected = not_expected("the body", "an object with a code", describe_kind(answer))
+            expected = mismatch_text("the body", "an object with a code", describe_kind(answer))
             raise AdsPowerAPIException("no code", expected, retryable=False)
         if answer["code"] != 0:
             message = error_words(str(answer.get("msg") or ""))
@@ -200,7 +200,7 @@ class AdsPowerClient:
             retryable = response.status_code >= 500
             raise AdsPowerAPIException(response.status_code, "the app refused the call", retryable=retryable)
         if (answer := json_in(response)) is None:
-            expected = not_expected("the body", "JSON", body_kind(response))
+            expected = mismatch_text("the body", "JSON", body_kind(response))
             raise AdsPowerAPIException(response.status_code, expected, retryable=False)
         return answer
 

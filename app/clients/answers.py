@@ -109,7 +109,7 @@ def body_kind(response: httpx.Response) -> str:
     return describe_kind(response.content if body is None else body)
 
 
-def not_expected(field: str, expected: str, actual: str) -> str:
+def mismatch_text(field: str, expected: str, actual: str) -> str:
     """The sentence of an error."""
     return f"the answer is not what was expected: {field} must be {expected}, and {actual} came"
 

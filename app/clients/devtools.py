@@ -226,8 +226,8 @@ class RedirectWatcher:
         tab itself.
         """
         pages = [(target_id, page.url) for target_id, page in list(self._pages.items())]
-        fitting = ([target_id for target_id, url in pages if accepts(url)] for accepts in is_preferred)
-        self.front = next((target_ids[-1] for target_ids in fitting if target_ids), self.target_id)
+        matches = ([target_id for target_id, url in pages if accepts(url)] for accepts in is_preferred)
+        self.front = next((target_ids[-1] for target_ids in matches if target_ids), self.target_id)
         return self.front
 
     def find_network_error(self, target_id: str) -> str | None:
@@ -259,8 +259,8 @@ class RedirectWatcher:
         target = self._ask(None, "Target.createTarget", self._timeout, {"url": "about:blank"}) or {}
         self.target_id = self.front = target.get("targetId", "")
         attach = {"targetId": self.target_id, "flatten": True}
-        attached = self._ask(None, "Target.attachToTarget", self._timeout, attach) if target else None
-        session = (attached or {}).get("sessionId")
+        answer = self._ask(None, "Target.attachToTarget", self._timeout, attach) if target else None
+        session = (answer or {}).get("sessionId")
         if session is None or self._ask(session, "Fetch.enable", self._timeout, _DOCUMENTS) is None:
             raise ConnectionError("the browser opens no tab that can be watched")
         self._pages[self.target_id], self._targets[session] = _Page(session), self.target_id

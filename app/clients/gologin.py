@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import body_kind, json_in, misfits, not_expected
+from app.clients.answers import body_kind, json_in, misfits, mismatch_text
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import (
     BrowserProfile,
@@ -246,7 +246,7 @@ def _parse(model: type[T], response: httpx.Response) -> T:
     except ValidationError as error:
         message = misfits(error)
     if body is None:
-        message = not_expected("the body", "JSON", body_kind(response))
+        message = mismatch_text("the body", "JSON", body_kind(response))
     raise GoLoginAPIException(response.status_code, message, retryable=False)
 
 

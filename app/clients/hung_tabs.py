@@ -93,9 +93,9 @@ class _Tabs:
         tabs = self._list()
         numbers = {}
         for target_id in tabs.keys() - self._sessions.keys():
-            attached = self._ask("Target.attachToTarget", targetId=target_id, flatten=True)
-            if attached is not None:
-                self._sessions[target_id] = attached["sessionId"]
+            answer = self._ask("Target.attachToTarget", targetId=target_id, flatten=True)
+            if answer is not None:
+                self._sessions[target_id] = answer["sessionId"]
         for target_id in tabs.keys() & self._sessions.keys():
             numbers[target_id] = self._send("Runtime.evaluate", self._sessions[target_id], expression="0")
         deadline = monotonic() + _ANSWER_TIMEOUT

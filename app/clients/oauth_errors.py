@@ -97,7 +97,7 @@ class ErrorRules:
     """Statuses by which who-am-I refuses an access token."""
 
 
-def classified(
+def classify_error(
     response: httpx.Response,
     *,
     provider: str,
@@ -152,9 +152,8 @@ def _codes_and_message(body: Any) -> tuple[frozenset[str], str]:
     texts = (part.get(name) for name in _TEXT_FIELDS for part in parts)
     words = next((text for each in texts if isinstance(each, str) and (text := storable(each))), "")
     lower_codes = {code[:_MAX_CODE].lower() for code in codes}
-    lower_codes |= {
-        code.rpartition("/")[2] for code in lower_codes
-    }  # a problem's type is an address (RFC 9457)
+    # A problem's type is an address (RFC 9457).
+    lower_codes |= {code.rpartition("/")[2] for code in lower_codes}
     return frozenset(lower_codes), words or next(iter(codes), "no message")
 
 

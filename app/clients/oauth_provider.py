@@ -20,13 +20,13 @@ from app.clients.answers import (
     body_kind,
     describe_kind,
     json_in,
-    not_expected,
+    mismatch_text,
     read_fields,
     to_text,
     value_at,
 )
 from app.clients.bounded import AnswerTooLargeError
-from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classified, tells_error
+from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classify_error, tells_error
 from app.clients.rate_limits import MAX_RETRY_AFTER, rate_limit_in, refusal_limit, seconds_until, spent_limit
 from app.clients.texts import storable
 from app.clients.token_answers import TokenResponse, UnusableAnswerError, token_response, tokens_in
@@ -125,7 +125,7 @@ class OAuthProviderClient:
         """
         response = await self._post(api, api.token_url, client_id, client_secret, form)
         if tells_error(response):  # some say so with HTTP 200
-            raise _classified(api, response)
+            raise _classify(api, response)
         fields = read_fields(response)
         try:
             return token_response(fields, rate_limit_in(response.headers, now=time.time()))
@@ -161,8 +161,8 @@ class OAuthProviderClient:
     @retry_idempotent(attempts=4, timeout=20)
     async def me(self, api: ProviderApi, access_token: str) -> ProviderUser:
         """The account that the token speaks for. Raises `InvalidGrantException` when the token is refused."""
-        refused = dict.fromkeys(api.errors.token_refused, InvalidGrantException)
-        return user_in(api, await self.send(api, "GET", api.me_url, bearer=access_token, refusals=refused))
+        refusals = dict.fromkeys(api.errors.token_refused, InvalidGrantException)
+        return user_in(api, await self.send(api, "GET", api.me_url, bearer=access_token, refusals=refusals))
 
     async def _post(
         self, api: ProviderApi, url: str, client_id: str, client_secret: str | None, form: dict[str, str]
@@ -214,7 +214,7 @@ class OAuthProviderClient:
             raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
         if response.is_success:
             return response
-        refusal = _classified(api, response, refusals)
+        refusal = _classify(api, response, refusals)
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             owner = Limited.ACCOUNT if url == api.me_url else Limited.APP
             refusal.limit = refusal_limit(response.headers, now=time.time(), owner=owner)
@@ -224,7 +224,7 @@ class OAuthProviderClient:
 def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     """The account in a who-am-I's answer. Raises `TwitterAPIException`."""
     if tells_error(response):
-        raise _classified(api, response)
+        raise _classify(api, response)
     body = json_in(response)
     values = {"id": value_at(body, api.user_id_path), "username": value_at(body, api.username_path)}
     try:
@@ -237,13 +237,13 @@ def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     if body is None:
         raise unexpected_answer(api, response)
     expected = f"text or a whole number, {_MAX_ID} characters at most"
-    raise unexpected_answer(api, response, not_expected(path, expected, describe_kind(values[name])))
+    raise unexpected_answer(api, response, mismatch_text(path, expected, describe_kind(values[name])))
 
 
-def _classified(
+def _classify(
     api: ProviderApi, response: httpx.Response, refusals: Refusals = NO_REFUSALS
 ) -> TwitterAPIException:
-    return classified(
+    return classify_error(
         response,
         provider=api.name,
         rules=api.errors,
@@ -258,7 +258,7 @@ def unexpected_answer(
     """Return the error of an unexpected answer. It quotes no value of the answer, which may hold tokens."""
     return TwitterAPIException(
         response.status_code,
-        problem or not_expected("the body", "a JSON object", body_kind(response)),
+        problem or mismatch_text("the body", "a JSON object", body_kind(response)),
         retryable=False,
         provider=api.name,
         may_have_acted=True,

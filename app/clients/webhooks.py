@@ -112,7 +112,7 @@ class WebhookClient:
 
     async def post(self, url: str, *, body: str, headers: Mapping[str, str]) -> WebhookAnswer:
         """One try. Whatever goes wrong outside is part of the answer; nothing is raised."""
-        started_at, began = utc_now(), time.monotonic()
+        started_at, start = utc_now(), time.monotonic()
         heard, error, secrets = _Heard(), None, _request_secrets(url, headers)
         try:
             async with asyncio.timeout(self._timeout):
@@ -125,7 +125,7 @@ class WebhookClient:
             error = error_words(mask_text(f"{type(failed).__name__}: {failed}", known=secrets))
         return WebhookAnswer(
             started_at=started_at,
-            milliseconds=round((time.monotonic() - began) * 1000),
+            milliseconds=round((time.monotonic() - start) * 1000),
             status_code=heard.status_code,
             error=error if heard.status_code is None else None,  # a body may stop where it likes
             answer=mask_text(storable(heard.body.decode(errors="replace")), known=secrets)[:_KEPT] or None,

@@ -223,9 +223,9 @@ class ProfileAutomator:
         )
 
     async def _authorize(self, job: AuthorizationJob, request: ConsentRequest) -> None:
-        handed_over: asyncio.Future[SecretStr] = asyncio.get_running_loop().create_future()
-        thread = self._start_thread(request, handed_over)
-        code = await self._code(request, thread, handed_over)
+        code_future: asyncio.Future[SecretStr] = asyncio.get_running_loop().create_future()
+        thread = self._start_thread(request, code_future)
+        code = await self._code(request, thread, code_future)
         try:
             # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
             await run_shielded(self._exchange(job, request, code))
@@ -233,14 +233,14 @@ class ProfileAutomator:
             await run_shielded(self._leave(request, thread))
 
     def _start_thread(
-        self, request: ConsentRequest, handed_over: "asyncio.Future[SecretStr]"
+        self, request: ConsentRequest, code_future: "asyncio.Future[SecretStr]"
     ) -> "asyncio.Future[None]":
         """The blocking part. It hands the code over as soon as it has it, and closes its tab afterwards."""
         loop = asyncio.get_running_loop()
 
         def set_result(code: SecretStr) -> None:
-            if not handed_over.done():
-                handed_over.set_result(code)
+            if not code_future.done():
+                code_future.set_result(code)
 
         def hand_over(code: SecretStr) -> None:
             loop.call_soon_threadsafe(set_result, code)
@@ -254,15 +254,15 @@ class ProfileAutomator:
         self,
         request: ConsentRequest,
         thread: "asyncio.Future[None]",
-        handed_over: "asyncio.Future[SecretStr]",
+        code_future: "asyncio.Future[SecretStr]",
     ) -> SecretStr:
         """The code, while the thread still closes its tab. When nobody waits for it any more, the thread is ended."""
         try:
-            waits: list[asyncio.Future[Any]] = [thread, handed_over]
+            waits: list[asyncio.Future[Any]] = [thread, code_future]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if not handed_over.done():
+            if not code_future.done():
                 thread.result()  # raises, unless the code is on its way
-            return await handed_over
+            return await code_future
         except asyncio.CancelledError:
             request.stop.set()
             await run_shielded(self._end(request, thread))

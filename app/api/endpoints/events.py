@@ -47,7 +47,7 @@ from app.utils.exceptions import (
     TooManyStreamsException,
     UnknownEventIdException,
 )
-from app.utils.foreign_text import neutralised
+from app.utils.foreign_text import neutralise
 from app.utils.logger import get_logger
 
 router = APIRouter(prefix="/events", tags=["events"], route_class=KeyFirstRoute)
@@ -248,5 +248,5 @@ def _csv_lines(rows: Sequence[Event], is_first: bool) -> str:
     for row in rows:
         values = EventResponse.from_row(row).model_dump(mode="json")
         cells = (*(values[name] for name in _COLUMNS[:-1]), json.dumps(values["data"]))
-        writer.writerow(map(neutralised, cells))
+        writer.writerow(map(neutralise, cells))
     return lines.getvalue()

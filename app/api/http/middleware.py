@@ -74,7 +74,7 @@ class RequestIDMiddleware:
                 structlog.contextvars.unbind_contextvars("key", "key_id")  # bound when the caller is known
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        began, status = perf_counter(), 0
+        start, status = perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -86,7 +86,7 @@ class RequestIDMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            milliseconds = round((perf_counter() - began) * 1000, 1)
+            milliseconds = round((perf_counter() - start) * 1000, 1)
             code = scope.get("state", {}).get("error_code")
             fields = {} if code is None else {"error_code": code}
             log.info(

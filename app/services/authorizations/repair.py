@@ -100,15 +100,15 @@ class TokenRepair:
             )
             .scalar_subquery()
         )
-        paused = select(AppState.api_app).where(AppState.paused_at.is_not(None))
-        limited = is_limited(Credential.account_id, Credential.api_app)
+        paused_apps = select(AppState.api_app).where(AppState.paused_at.is_not(None))
+        has_limit = is_limited(Credential.account_id, Credential.api_app)
         return (
             select(Credential.account_id, Credential.api_app)
             .where(
                 Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
                 Credential.api_app.in_(self._apps),
-                Credential.api_app.not_in(paused),
-                ~limited,
+                Credential.api_app.not_in(paused_apps),
+                ~has_limit,
                 ~sessions.where(AuthorizationSession.status.in_(OPEN_STATUSES)).exists(),
                 repairs_today < self._limits.a_day,
                 ~sessions.where(_rules_out_repair()).exists(),

@@ -290,13 +290,13 @@ class SessionRuns:
             return
         with suppress(ProfileQuarantinedException):  # it is claimed, and ends with that
             await self._gologin.check_free(db, profile_id)
-        claimed = select(AuthorizationSession.id).where(
+        other_run = select(AuthorizationSession.id).where(
             ~is_session,
             AuthorizationSession.profile_id == profile_id,
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
             AuthorizationSession.lease_expires_at > database_time(),
         )
-        if await db.scalar(claimed.limit(1)) is not None:
+        if await db.scalar(other_run.limit(1)) is not None:
             raise ProfileInUseException(profile_id)
 
     async def _recover(self, db: AsyncSession, row: AuthorizationSession) -> None:
@@ -393,11 +393,11 @@ def _next_due(limit: int, *, awaits_person: bool) -> Select[AuthorizationSession
 
 def _may_start() -> ColumnElement[bool]:
     """Nothing of a paused app is begun, and no consent that would be thrown away, as who-am-I cannot be asked."""
-    paused = select(AppState.api_app).where(
+    pause = select(AppState.api_app).where(
         AppState.api_app == AuthorizationSession.api_app, AppState.paused_at.is_not(None)
     )
-    limited = is_limited(AuthorizationSession.account_id, AuthorizationSession.api_app)
-    return ~paused.exists() & ~limited
+    has_limit = is_limited(AuthorizationSession.account_id, AuthorizationSession.api_app)
+    return ~pause.exists() & ~has_limit
 
 
 def _lease_guard(job: AuthorizationJob) -> tuple[Any, ...]:

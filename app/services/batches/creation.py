@@ -98,17 +98,17 @@ class BatchMaking:
     async def _refused_apps(self, db: AsyncSession) -> dict[str, AppException]:
         """Apps of the rows for which there can be no session, with the reason."""
         paused = {app.api_app: app.reason or "" for app in await self._apps.list_paused(db)}
-        refused: dict[str, AppException] = {}
+        refusals: dict[str, AppException] = {}
         for api_app in {row.api_app for row in self._command.rows if row.error is None}:
             try:
                 self._oauth.app(api_app)
                 if api_app in paused:
                     raise AppPausedException(api_app, paused[api_app])
             except AppException as error:
-                refused[api_app] = error
-        return refused
+                refusals[api_app] = error
+        return refusals
 
-    def _sort_out(self, refused: dict[str, AppException]) -> list[WantedRow]:
+    def _sort_out(self, refusals: dict[str, AppException]) -> list[WantedRow]:
         """Note the bad rows, and the first good one of each key; return the good ones of a key that had one before."""
         duplicates = []
         for row in self._command.rows:
@@ -116,8 +116,8 @@ class BatchMaking:
                 self._note(row, error=InvalidRequestException(row.error))
             elif not self._caller.access.covers(row.account_id, row.api_app):
                 self._note(row, error=OutOfReachException(row.account_id, row.api_app))
-            elif row.api_app in refused:
-                self._note(row, error=refused[row.api_app])
+            elif row.api_app in refusals:
+                self._note(row, error=refusals[row.api_app])
             elif problem := self._oauth.handle_problem(row.api_app, row.account_id):
                 self._note(row, error=InvalidRequestException(f"account_id: {problem}"))
             elif (row.account_id, row.api_app) in self._first:

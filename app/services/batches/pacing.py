@@ -133,13 +133,13 @@ class BatchPacing:
 
     async def _release(self, db: AsyncSession, batch: Batch) -> None:
         """Fill the wave up; what waits for its next attempt keeps its place, what has expired has none."""
-        of_batch, now = AuthorizationSession.batch_id == batch.batch_id, utc_now()
+        is_in_batch, now = AuthorizationSession.batch_id == batch.batch_id, utc_now()
         waits = (AuthorizationSession.status == SessionStatus.PENDING) & (
             AuthorizationSession.expires_at > now
         )
         runs = AuthorizationSession.status == SessionStatus.IN_PROGRESS
         under_way = select(func.count()).where(
-            of_batch,
+            is_in_batch,
             AuthorizationSession.status.in_(OPEN_STATUSES),
             ~AuthorizationSession.is_held,
             runs | waits,
@@ -149,7 +149,7 @@ class BatchPacing:
             return
         held_ids = (
             select(AuthorizationSession)
-            .where(of_batch, AuthorizationSession.is_held, waits)
+            .where(is_in_batch, AuthorizationSession.is_held, waits)
             .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
             .limit(free + _SPARE)
         )

@@ -7,7 +7,7 @@ from typing import Any, Final
 from app.services.authorizations import idempotency
 from app.services.shared.import_files import csv_rows, decoded_lines
 from app.utils.exceptions import InvalidRequestException
-from app.utils.foreign_text import restored
+from app.utils.foreign_text import restore
 from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("account_id", "api_app", "priority")
@@ -60,7 +60,7 @@ def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[Wa
 
 def _csv_values(lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     for _, line in lines:
-        values: dict[str, Any] = {name: restored(line[name]).strip() for name in COLUMNS if line.get(name)}
+        values: dict[str, Any] = {name: restore(line[name]).strip() for name in COLUMNS if line.get(name)}
         priority = values.get("priority", "")
         if priority.isdecimal() and len(priority) <= _MAX_DIGITS:
             values["priority"] = int(priority)

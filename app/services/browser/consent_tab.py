@@ -176,7 +176,7 @@ class ConsentTab:
     def _end_of_button(self, state: PageState) -> None:
         """Nothing could be pressed in time: the end, unless somebody is there to see whatever it is."""
         if not self._request.awaits_person:
-            raise self._not_shown(state)
+            raise self._not_shown_error(state)
         self._button_ends = self._work_of_person(state)
 
     def _wait_for_redirect(self) -> None:
@@ -194,7 +194,7 @@ class ConsentTab:
             elif not self._advance(state):
                 self._raise_for(state)
             if monotonic() >= ends:
-                raise self._not_redirected(state)
+                raise self._not_redirected_error(state)
 
     def _note(self, state: PageState) -> None:
         """Remember the page that was seen, and since when."""
@@ -276,7 +276,7 @@ class ConsentTab:
         """Leave the page to the person for a while; until when (`monotonic`) they have time."""
         ends = self._person_ends or self._await_person()
         if monotonic() >= ends:
-            raise self._not_seen()
+            raise self._not_seen_error()
         if state.kind is PageKind.HOME and self._reopened < _MAX_REOPENED:
             self._reopened += 1
             with suppress(AuthorizationTimeoutException):  # the person's own time goes on
@@ -302,7 +302,7 @@ class ConsentTab:
             return AccountMismatchException(account_id, state.handle)
         return None
 
-    def _not_seen(self) -> AppException:
+    def _not_seen_error(self) -> AppException:
         """The end of a person's time: they did not come, or another account is signed in all the same."""
         mismatch = self._mismatch(self._last)
         return mismatch or PersonNotSeenException(self._request.account_id, self._timeouts.person)
@@ -402,8 +402,8 @@ class ConsentTab:
     def _run(self, script: str, *arguments: object) -> PageState:
         run = self._driver.execute_async_script if script is WAIT_UNTIL_KNOWN else self._driver.execute_script
         result = run(script, self._rules(), *arguments)
-        if isinstance(result, dict) and (refused := _REFUSED_SELECTOR.search(str(result.get("error")))):
-            raise ProviderRulesException(refused[1])
+        if isinstance(result, dict) and (match := _REFUSED_SELECTOR.search(str(result.get("error")))):
+            raise ProviderRulesException(match[1])
         return PageState.from_script(result)
 
     def _follow_windows(self) -> None:
@@ -445,8 +445,8 @@ class ConsentTab:
             return PageState(PageKind.UNKNOWN)
         if isinstance(error, WebDriverException) and is_dead(error):
             raise error
-        if (refused := _REFUSED_SELECTOR.search(str(error))) is not None:
-            raise ProviderRulesException(refused[1])
+        if (match := _REFUSED_SELECTOR.search(str(error))) is not None:
+            raise ProviderRulesException(match[1])
         return PageState(PageKind.UNKNOWN, is_hung=isinstance(error, (TimeoutException, CommandTimeout)))
 
     def _has_redirected(self, seconds: float) -> bool:
@@ -471,9 +471,9 @@ class ConsentTab:
         is_same = self._seen == (state.kind, state.page, state.mark)
         self._note(state)
         if state.kind is PageKind.ELSEWHERE and is_same:
-            raise self._elsewhere(state)
+            raise self._elsewhere_error(state)
 
-    def _elsewhere(self, state: PageState) -> NotConsentPageException:
+    def _elsewhere_error(self, state: PageState) -> NotConsentPageException:
         hint = "a consent button is there: add its path to `consent_paths`" if state.has_button else ""
         page = self._mask(page_name(self._driver.current_url))
         return NotConsentPageException(
@@ -488,11 +488,11 @@ class ConsentTab:
         secrets = [self._request.authorization.state.get_secret_value()]
         return mask_text(storable(text), known=secrets)[:_MAX_DETAIL_LENGTH]
 
-    def _not_shown(self, state: PageState) -> AppException:
+    def _not_shown_error(self, state: PageState) -> AppException:
         if state.is_hung:
             return AuthorizationTimeoutException(self._timeouts.consent_button)
         if state.is_elsewhere:
-            return self._elsewhere(state)
+            return self._elsewhere_error(state)
         if state.kind in (PageKind.READY, PageKind.CHOOSER) or state.has_button:
             return self._no_button(state.reason)
         return UnknownPageException(
@@ -512,11 +512,11 @@ class ConsentTab:
             return ""
         return self._mask(hint) if isinstance(hint, str) else ""
 
-    def _not_redirected(self, state: PageState) -> AppException:
+    def _not_redirected_error(self, state: PageState) -> AppException:
         if self._person_ends is not None:
-            return self._not_seen()
+            return self._not_seen_error()
         if state.is_elsewhere:
-            return self._elsewhere(state)
+            return self._elsewhere_error(state)
         return AuthorizationTimeoutException(self._timeouts.callback)
 
     def _check_stop(self) -> None:
@@ -524,7 +524,7 @@ class ConsentTab:
             raise ServiceStoppingException
         if monotonic() >= self._request.deadline:
             if self._person_ends is not None:
-                raise self._not_seen()
+                raise self._not_seen_error()
             raise AuthorizationTimeoutException(self._request.timeout)
 
 

@@ -119,24 +119,24 @@ def _lower_in_c(element: _AsciiLower, compiler: SQLCompiler, **options: Any) -> 
 
 def _text_condition(text: str) -> ColumnElement[bool]:
     matches = [
-        _AsciiLower(getattr(Event, column)).contains(_lowered(text), autoescape=True)
+        _AsciiLower(getattr(Event, column)).contains(_lower(text), autoescape=True)
         for column in _TEXT_COLUMNS
     ]
-    in_data = _AsciiLower(cast(Event.data, Text)).contains(_lowered(_as_stored(text)), autoescape=True)
+    in_data = _AsciiLower(cast(Event.data, Text)).contains(_lower(_json_text(text)), autoescape=True)
     return or_(*matches, in_data)
 
 
 def _has_text(event: Event, text: str) -> bool:
     values = (getattr(event, column) or "" for column in _TEXT_COLUMNS)
-    return any(_lowered(text) in _lowered(value) for value in values) or (
-        _lowered(_as_stored(text)) in _lowered(json.dumps(event.data))
+    return any(_lower(text) in _lower(value) for value in values) or (
+        _lower(_json_text(text)) in _lower(json.dumps(event.data))
     )
 
 
-def _as_stored(text: str) -> str:
+def _json_text(text: str) -> str:
     """Return a text as it stands inside a JSON string."""
     return json.dumps(text)[1:-1]
 
 
-def _lowered(text: str) -> str:
+def _lower(text: str) -> str:
     return text.translate(_LOWER)

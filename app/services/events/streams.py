@@ -125,7 +125,7 @@ class EventStreams:
         try:
             with self._tail.follow():
                 async with self._database.reading() as db:
-                    head = await order.newest(db)
+                    head = await order.newest_position(db)
                     if last is not None and last > head:
                         raise UnknownEventIdException
                     reader.position = last or head
@@ -164,9 +164,9 @@ class EventStreams:
         self._tail.announce()
 
     def _check_limits(self, key_name: str) -> None:
-        of_key = sum(reader.key_name == key_name for reader in self.readers)
+        key_readers = sum(reader.key_name == key_name for reader in self.readers)
         for subject, number, limit in (
-            ("This API key", of_key, self.limits.readers_per_key),
+            ("This API key", key_readers, self.limits.readers_per_key),
             ("The service", len(self.readers), self.limits.readers),
         ):
             if number >= limit:
@@ -219,7 +219,7 @@ async def _gap_after(db: AsyncSession, last: Position) -> Gap | None:
 
 async def _scan_end(db: AsyncSession, position: Position, *, limit: int) -> Position | None:
     """Return the end of the range that one query may look at; None when nothing has happened since."""
-    unread = select(*order.ORDER).where(order.after(position), order.settled(db))
+    unread = select(*order.ORDER).where(order.is_after(position), order.is_settled(db))
     chunk = unread.order_by(*order.ORDER).limit(limit).subquery()
     last = select(chunk.c.xact_id, chunk.c.id).order_by(chunk.c.xact_id.desc(), chunk.c.id.desc())
     row = (await db.execute(last.limit(1))).first()
@@ -229,6 +229,6 @@ async def _scan_end(db: AsyncSession, position: Position, *, limit: int) -> Posi
 async def _read_range(
     db: AsyncSession, position: Position, end: Position, filters: EventFilter, *, limit: int
 ) -> list[StreamedEvent]:
-    bounds = (order.after(position), order.up_to(end))
+    bounds = (order.is_after(position), order.is_up_to(end))
     query = select(Event).where(*bounds, *filters.conditions()).order_by(*order.ORDER).limit(limit)
     return [StreamedEvent.from_event(event) for event in await db.scalars(query)]

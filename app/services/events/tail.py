@@ -140,7 +140,7 @@ class EventTail:
     async def _read(self) -> bool:
         """Take one page in; whether there may be another."""
         async with self._database.reading() as db:
-            newest = await order.newest(db) if self._kept_after is None else None
+            newest = await order.newest_position(db) if self._kept_after is None else None
             rows = await page_after(db, newest or self._head, limit=self._page_size)
         if not self._is_current:
             return False
@@ -158,5 +158,5 @@ class EventTail:
 
 
 async def page_after(db: AsyncSession, position: Position, *, limit: int) -> Sequence[Event]:
-    query = select(Event).where(order.after(position), order.settled(db))
+    query = select(Event).where(order.is_after(position), order.is_settled(db))
     return (await db.scalars(query.order_by(*order.ORDER).limit(limit))).all()

@@ -77,8 +77,8 @@ class AppStates:
 
     async def list_paused(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
         is_covered = access.condition(null(), AppState.api_app)
-        paused = select(AppState).where(AppState.paused_at.is_not(None), is_covered)
-        return list(await db.scalars(paused.order_by(AppState.api_app)))
+        query = select(AppState).where(AppState.paused_at.is_not(None), is_covered)
+        return list(await db.scalars(query.order_by(AppState.api_app)))
 
     async def list_stopped(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
         """Apps that are paused, and those whose rate the provider limits."""
@@ -99,18 +99,18 @@ class AppStates:
     async def count_failure(self, db: AsyncSession, api_app: str, error: AppException) -> None:
         """Count a failure of the app itself, and pause it when there are too many in a row."""
         insert = insert_or_update(db, AppState).values(api_app=api_app, failures_in_a_row=1)
-        counted = insert.on_conflict_do_update(
+        statement = insert.on_conflict_do_update(
             index_elements=[AppState.api_app], set_={"failures_in_a_row": AppState.failures_in_a_row + 1}
         ).returning(AppState.failures_in_a_row)
-        failures = await db.scalar(counted)
+        failures = await db.scalar(statement)
         if failures is None or failures < self._pause_after:
             return
-        paused = await db.execute(
+        result = await db.execute(
             update(AppState)
             .where(AppState.api_app == api_app, AppState.paused_at.is_(None))
             .values(paused_at=utc_now(), reason=f"{error.error_code} {failures} times in a row")
         )
-        if affected_rows(paused):
+        if affected_rows(result):
             recorder.record(
                 db, EventType.APP_PAUSED, api_app=api_app, error_code=error.error_code, failures=failures
             )
@@ -183,20 +183,20 @@ class AppStates:
 
 def is_limited(account_id: _Text, api_app: _Text) -> ColumnElement[bool]:
     """Return the SQL condition that the provider answers no calls of the app, or none of the account in it, for now."""
-    of_app = select(AppState.api_app).where(
+    app_limit = select(AppState.api_app).where(
         AppState.api_app == api_app, AppState.limited_until > database_time()
     )
-    of_account = select(AccountLimit.api_app).where(
+    account_limit = select(AccountLimit.api_app).where(
         AccountLimit.account_id == account_id,
         AccountLimit.api_app == api_app,
         AccountLimit.limited_until > database_time(),
     )
-    return of_app.exists() | of_account.exists()
+    return app_limit.exists() | account_limit.exists()
 
 
 async def _end_waits(db: AsyncSession, api_app: str) -> bool:
     """Make due what was put off because the provider said so; whether accounts were limited."""
-    now, refused = utc_now(), TwitterAPIException.error_code
+    now, error_code = utc_now(), TwitterAPIException.error_code
     lifted = delete(AccountLimit).where(AccountLimit.api_app == api_app, AccountLimit.limited_until > now)
     were_limited = affected_rows(await db.execute(lifted)) > 0
     await db.execute(
@@ -205,7 +205,7 @@ async def _end_waits(db: AsyncSession, api_app: str) -> bool:
             Credential.api_app == api_app,
             Credential.status == CredentialStatus.ACTIVE,
             Credential.refresh_due_at > now,
-            Credential.refresh_error_code == refused,
+            Credential.refresh_error_code == error_code,
         )
         .values(refresh_due_at=now)
     )
@@ -215,7 +215,7 @@ async def _end_waits(db: AsyncSession, api_app: str) -> bool:
             AuthorizationSession.api_app == api_app,
             AuthorizationSession.status == SessionStatus.PENDING,
             AuthorizationSession.not_before > now,
-            AuthorizationSession.error_code == refused,
+            AuthorizationSession.error_code == error_code,
         )
         .values(not_before=None)
     )

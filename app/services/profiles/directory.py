@@ -62,14 +62,14 @@ class ProfileDirectory:
         by_account: dict[str | None, list[Profile]] = {}
         for profile in await db.scalars(query.order_by(Profile.id)):
             by_account.setdefault(profile.account_id, []).append(profile)
-        chosen: dict[tuple[str, str], Profile | AppException] = {}
+        choices: dict[tuple[str, str], Profile | AppException] = {}
         for account_id, api_app in keys:
-            fitting = [each for each in by_account.get(account_id, ()) if each.api_app in (api_app, None)]
+            candidates = [each for each in by_account.get(account_id, ()) if each.api_app in (api_app, None)]
             try:
-                chosen[account_id, api_app] = _choose(account_id, sorted(fitting, key=_rank))
+                choices[account_id, api_app] = _choose(account_id, sorted(candidates, key=_rank))
             except AppException as error:
-                chosen[account_id, api_app] = error
-        return chosen
+                choices[account_id, api_app] = error
+        return choices
 
     async def list_for_account(
         self,

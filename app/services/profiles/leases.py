@@ -144,12 +144,12 @@ class ProfileLeases:
     async def quarantine(self, profile_id: str, token: str, reason: str) -> None:
         """The profile's browser cannot be stopped: nobody may start the profile until an operator has looked."""
         async with self._database.transaction() as db:
-            changed = await db.execute(
+            result = await db.execute(
                 update(Profile)
                 .where(*_lease_guard(profile_id, token))
                 .values(quarantined_at=utc_now(), quarantine_reason=reason)
             )
-            if not affected_rows(changed):
+            if not affected_rows(result):
                 return  # another process has taken it over, and stops it
             recorder.record(db, EventType.PROFILE_QUARANTINED, profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)

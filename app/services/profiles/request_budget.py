@@ -58,12 +58,12 @@ class RequestBudget:
     async def open_breaker(self, reason: str) -> None:
         """Open the breaker; only the first one of the fleet says so."""
         async with self._database.transaction() as db:
-            opened = await db.execute(
+            result = await db.execute(
                 update(ApiGate)
                 .where(ApiGate.name == _NAME, ApiGate.opened_at.is_(None))
                 .values(opened_at=utc_now(), open_reason=reason)
             )
-            if not affected_rows(opened):
+            if not affected_rows(result):
                 return
             recorder.record(db, EventType.GOLOGIN_BREAKER_OPENED, reason=reason)
         log.critical("gologin.breaker_opened", reason=reason, action="POST /gologin/breaker/close")

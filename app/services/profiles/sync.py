@@ -120,7 +120,7 @@ class ProfileSyncService:
         is kept, and nothing is marked as gone.
         """
         sync = await self._begin()
-        began, result = monotonic(), SyncResult()
+        start, result = monotonic(), SyncResult()
         started_at = utc_now()
         seen_ids: set[int] = set()
         try:
@@ -135,7 +135,7 @@ class ProfileSyncService:
             await self._fail(sync.sync_id, result, error)
             raise
         await self._complete(sync.sync_id, result, missing)
-        log.info("profiles.synced", seconds=round(monotonic() - began, 3), **asdict(result))
+        log.info("profiles.synced", seconds=round(monotonic() - start, 3), **asdict(result))
         return result
 
     async def _pages(self, result: SyncResult) -> AsyncIterator[dict[str, BrowserProfile]]:

@@ -126,13 +126,13 @@ class JobQueue:
         """
         loop, attempt = asyncio.get_running_loop(), 1
         while not self._stopping.is_set():
-            began, connection_lost = loop.time(), asyncio.Event()
+            start, connection_lost = loop.time(), asyncio.Event()
             try:
                 async with self._engine.to_deliver(connection_lost) as queries:
                     await self._deliver(queries, connection_lost, handle)
             except Exception as error:
                 self._note_disconnected(error)
-                attempt = 1 if loop.time() - began > _MAX_WAIT else attempt + 1
+                attempt = 1 if loop.time() - start > _MAX_WAIT else attempt + 1
                 wait = retry_delay(attempt, base=_FIRST_WAIT, ceiling=_MAX_WAIT)
                 await wait_for_event(self._stopping, wait)
         if self._detached:

@@ -132,10 +132,10 @@ async def count_rows(
 
 async def _count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_all: bool) -> Total:
     """Count the rows of a query, `limit` at most. `is_all`: it leaves out none that count."""
-    counted: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(
+    rows: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(
         limit + 1
     )
-    number = await db.scalar(select(func.count()).select_from(counted.subquery())) or 0
+    number = await db.scalar(select(func.count()).select_from(rows.subquery())) or 0
     return Total(min(number, limit), is_exact=is_all and number <= limit)
 
 

@@ -20,7 +20,7 @@ from app.services.interfaces import TokenSet
 from app.services.shared.import_files import MAX_IMPORT_ROWS, BadLine, csv_rows, limited
 from app.services.tokens.service import CredentialService
 from app.utils.exceptions import InvalidRequestException
-from app.utils.foreign_text import restored
+from app.utils.foreign_text import restore
 from app.utils.handles import normalize_handle
 
 COLUMNS: Final = (
@@ -78,7 +78,7 @@ def csv_entries(lines: Iterable[str]) -> Iterator[Entry]:
     for number, values in limited(rows):
         present = {name: value for name, value in values.items() if value not in (None, "")}
         # Our own exports name these; a token is taken as it is.
-        exported = {name: restored(present[name]) for name in _EXPORTED & present.keys()}
+        exported = {name: restore(present[name]) for name in _EXPORTED & present.keys()}
         yield number, present | exported
 
 

@@ -88,12 +88,12 @@ async def _pass_over(
     report.unreadable = []
     async for rows in accounts.batches(database, vault.is_outdated(), size=batch_size):
         changes = _changes(vault, rows, report)
-        began = time.monotonic()
+        start = time.monotonic()
         if changes:
             report.rotated += await _write(database, changes)
         progress(report.rotated + len(report.unreadable))
         # As long as the writers have waited for us: SQLite lets one write at a time, and keeps no queue.
-        await asyncio.sleep(time.monotonic() - began)
+        await asyncio.sleep(time.monotonic() - start)
 
 
 def _changes(
@@ -103,7 +103,7 @@ def _changes(
     changes = {}
     for row in rows:
         try:
-            new = vault.resealed(row)
+            new = vault.reseal(row)
         except DecryptionException:
             report.unreadable.append((row.account_id, row.api_app))
             continue

@@ -118,12 +118,12 @@ class TokenRefresher:
             tokens = await self._oauth.refresh_access_token(claim.api_app, claim.refresh_token)
         except AppException as error:
             # Unless this is written, the next one who comes must take the chain for ambiguous.
-            await retry_while_unavailable(partial(self._failed, claim, error), seconds=self._save_for)
+            await retry_while_unavailable(partial(self._handle_failure, claim, error), seconds=self._save_for)
             return error
         await self.save(claim, tokens, utc_now())
         return None
 
-    async def _failed(self, claim: RefreshClaim, error: AppException) -> None:
+    async def _handle_failure(self, claim: RefreshClaim, error: AppException) -> None:
         log.warning(
             "credential.refresh_failed",
             account_id=claim.account_id,

@@ -272,7 +272,7 @@ class CredentialService:
             if in_place_of is None and _lives_for(first, 0):
                 return _fallback_or_raise(None, first, force=force)
             return await self._reauthorize(first, REFUSED if in_place_of else EXPIRED)
-        row, error = await self._renewals.shared(
+        row, error = await self._renewals.share(
             (account_id, api_app, first.version, force), lambda: self._renew(first, force=force)
         )
         return row if row.version != first.version else _fallback_or_raise(error, row, force=force)

@@ -44,8 +44,8 @@ class TokenSpill:
     async def write(self, claim: RefreshClaim, tokens: TokenSet, *, answered_at: datetime) -> Path:
         """The file, which is on the disk when this returns."""
         path = self._folder / f"{uuid.uuid4()}{_SUFFIX}"
-        sealed = self._key_ring.encrypt(_to_json(claim, tokens, answered_at), associated_data=_PLACE)
-        await asyncio.to_thread(_write_durably, path, sealed)
+        ciphertext = self._key_ring.encrypt(_to_json(claim, tokens, answered_at), associated_data=_PLACE)
+        await asyncio.to_thread(_write_durably, path, ciphertext)
         log.warning("credential.spilled", account_id=claim.account_id, api_app=claim.api_app)
         return path
 

@@ -39,7 +39,7 @@ class CredentialVault:
         starts = (func.substr(getattr(Credential, column), 1, len(mark)) for column in TOKEN_COLUMNS)
         return or_(*(start != mark for start in starts))
 
-    def resealed(self, row: Credential) -> dict[str, str | None]:
+    def reseal(self, row: Credential) -> dict[str, str | None]:
         """The three columns anew, by the writing key. Raises `DecryptionException` when one of them does not open."""
         clear = {column: self.token(row, column) for column in TOKEN_COLUMNS}
         return self._seal(row.account_id, row.api_app, clear)

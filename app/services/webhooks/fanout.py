@@ -59,7 +59,7 @@ class WebhookFanout:
             endpoints = (await db.execute(active)).all()
             if not endpoints:
                 return []
-            newest = await order.newest(db)
+            newest = await order.newest_position(db)
         return [row.id for row in endpoints if (row.after_xact_id, row.after_event_id) < newest]
 
     async def _advance(self, endpoint_row_id: int) -> int:
@@ -89,8 +89,8 @@ class WebhookFanout:
 
 
 async def _events_after(db: AsyncSession, endpoint: WebhookEndpoint, *, limit: int) -> Sequence[EventRow]:
-    is_later = order.after(Position(endpoint.after_xact_id, endpoint.after_event_id))
-    query = select(*_COLUMNS).where(is_later, order.settled(db))
+    is_later = order.is_after(Position(endpoint.after_xact_id, endpoint.after_event_id))
+    query = select(*_COLUMNS).where(is_later, order.is_settled(db))
     return (await db.execute(query.order_by(*order.ORDER).limit(limit))).all()
 
 

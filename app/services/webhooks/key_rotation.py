@@ -43,7 +43,7 @@ def _look_at(rows: Sequence[WebhookEndpoint], vault: WebhookVault) -> WebhookSec
     for row in rows:
         old = {"secret": row.secret, "previous_secret": row.previous_secret}
         try:
-            new = vault.resealed(row)
+            new = vault.reseal(row)
         except DecryptionException:
             report.unreadable.append(row.endpoint_id)
             continue

@@ -72,14 +72,14 @@ async def try_again(db: AsyncSession, row: WebhookDelivery, *, wait: float) -> N
 
 async def advance(db: AsyncSession, delivery: WebhookDelivery) -> None:
     """The next one of its account is due."""
-    following = (
+    next_id = (
         select(WebhookDelivery.id)
         .where(*_pending(delivery.endpoint_row_id), WebhookDelivery.account_id == delivery.account_id)
         .order_by(WebhookDelivery.event_id)
         .limit(1)
     )
-    waits = WebhookDelivery.next_attempt_at.is_(None)
-    await _set_time(db, WebhookDelivery.id == following.scalar_subquery(), waits, time=database_time())
+    is_waiting = WebhookDelivery.next_attempt_at.is_(None)
+    await _set_time(db, WebhookDelivery.id == next_id.scalar_subquery(), is_waiting, time=database_time())
 
 
 async def _begin_lines(

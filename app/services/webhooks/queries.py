@@ -78,10 +78,10 @@ async def _views(db: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[Webh
 
 
 def _count(status: DeliveryStatus) -> ColumnElement[int]:
-    counted = (
+    deliveries = (
         select(literal(1))
         .where(WebhookDelivery.endpoint_row_id == WebhookEndpoint.id, WebhookDelivery.status == status)
         .limit(_COUNTED)
         .correlate(WebhookEndpoint)
     )
-    return select(func.count()).select_from(counted.subquery()).scalar_subquery()
+    return select(func.count()).select_from(deliveries.subquery()).scalar_subquery()

@@ -23,25 +23,23 @@ class WebhookVault:
     def seal(self, endpoint_id: str, secret: SecretStr) -> str:
         return self._key_ring.encrypt(secret.get_secret_value(), associated_data=_key_context(endpoint_id))
 
-    def resealed(self, row: WebhookEndpoint) -> dict[str, str | None]:
+    def reseal(self, row: WebhookEndpoint) -> dict[str, str | None]:
         """Both columns; what another than the writing key wrote is encrypted anew. Raises `DecryptionException`."""
         context = _key_context(row.endpoint_id)
         columns = {"secret": row.secret, "previous_secret": row.previous_secret}
-        return {
-            name: self._key_ring.renewed(value, associated_data=context) for name, value in columns.items()
-        }
+        return {name: self._key_ring.renew(value, associated_data=context) for name, value in columns.items()}
 
     def open(self, row: WebhookEndpoint) -> list[SecretStr]:
         """Return the secrets that are valid now, the newest first. Raises `DecryptionException`."""
-        sealed = [row.secret]
+        ciphertexts = [row.secret]
         if (
             row.previous_secret
             and row.previous_secret_expires_at
             and row.previous_secret_expires_at > utc_now()
         ):
-            sealed.append(row.previous_secret)
+            ciphertexts.append(row.previous_secret)
         context = _key_context(row.endpoint_id)
-        return [SecretStr(self._key_ring.decrypt(value, associated_data=context)) for value in sealed]
+        return [SecretStr(self._key_ring.decrypt(value, associated_data=context)) for value in ciphertexts]
 
 
 def new_secret() -> SecretStr:

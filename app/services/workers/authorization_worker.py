@@ -229,9 +229,9 @@ class AuthorizationWorker(Worker):
             try:
                 await self._gologin.stop_orphans()
             except Exception as error:
-                self._failed(error, step="stop_left_overs")
+                self._note_failure(error, step="stop_left_overs")
             else:
-                self._succeeded(step="stop_left_overs")
+                self._note_success(step="stop_left_overs")
             await asyncio.sleep(self._lease_seconds / _LOOKS_PER_LEASE)
 
     async def reconcile(self) -> None:
@@ -254,9 +254,9 @@ class AuthorizationWorker(Worker):
                 )
             outcome.raise_failure()
         except Exception as error:
-            self._failed(error)
+            self._note_failure(error)
             return
-        self._succeeded()
+        self._note_success()
 
     async def _drain(self, delivery: "asyncio.Task[None]") -> None:
         """No new work; let running ones end; then cancel them, which stops their browsers and frees their sessions."""

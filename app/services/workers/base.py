@@ -69,12 +69,12 @@ class Worker(ABC):
         try:
             result = await work()
         except Exception as error:  # the database is away
-            self._failed(error, step=step)
+            self._note_failure(error, step=step)
             return 0
-        self._succeeded(step=step)
+        self._note_success(step=step)
         return result
 
-    def _succeeded(self, *, step: str = "") -> None:
+    def _note_success(self, *, step: str = "") -> None:
         """`step`: of a worker with several; the success of one hides no failure of another."""
         self.status.last_success = utc_now()
         self._failures.pop(step, None)
@@ -82,7 +82,7 @@ class Worker(ABC):
         if not self._failures:
             self.status.last_error = None
 
-    def _failed(self, error: Exception, *, step: str = "") -> None:
+    def _note_failure(self, error: Exception, *, step: str = "") -> None:
         self._failures[step] += 1
         self.status.consecutive_failures = max(self._failures.values())
         self.status.last_error = error.error_code if isinstance(error, AppException) else type(error).__name__
@@ -128,7 +128,7 @@ class PeriodicWorker(Worker):
         turn = await self._runs.claim(self._turn, force=True)
         if turn is None:
             return False
-        await self._in_turn(turn)
+        await self._run_with_lease(turn)
         return True
 
     async def request_run(self, db: AsyncSession) -> None:
@@ -141,7 +141,7 @@ class PeriodicWorker(Worker):
             try:
                 pause = await self._if_due()
             except Exception as error:  # the database is away
-                self._failed(error)
+                self._note_failure(error)
                 pause = _POLL_INTERVAL
             await self._pause(pause)
 
@@ -153,9 +153,9 @@ class PeriodicWorker(Worker):
         if turn is None:
             return _POLL_INTERVAL
         try:
-            await self._in_turn(turn)
+            await self._run_with_lease(turn)
         except Exception as error:
-            self._failed(error)
+            self._note_failure(error)
         await self._schedule()
         return self._seconds_until_next_look()
 
@@ -164,7 +164,7 @@ class PeriodicWorker(Worker):
         self.status.next_run, self.status.last_success = schedule.next_run, schedule.last_success
         return schedule
 
-    async def _in_turn(self, turn: JobLease) -> None:
+    async def _run_with_lease(self, turn: JobLease) -> None:
         """The work under the turn's lease; the next turn is due in `interval`, sooner after a failure."""
         next_in, succeeded = self._retry_in(), False
         try:
@@ -173,7 +173,7 @@ class PeriodicWorker(Worker):
             ):
                 await self._work()
             next_in, succeeded = self._interval, True
-            self._succeeded()
+            self._note_success()
         except asyncio.CancelledError:
             next_in = 0.0  # stopped in the middle: whoever is next may go on at once
             raise
@@ -206,7 +206,7 @@ class WorkerGroup:
         for worker in self.workers:
             task = asyncio.create_task(worker.run(), name=f"worker-{worker.name}")
             worker.status.alive = True
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._note_end)
             self._tasks[task] = worker
 
     def signal_stop(self) -> None:
@@ -233,7 +233,7 @@ class WorkerGroup:
     def all_alive(self) -> bool:
         return all(worker.status.alive for worker in self.started)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks[task].status.alive = False
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("worker.died", worker=self._tasks[task].name, exc_info=error)

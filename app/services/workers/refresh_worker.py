@@ -41,16 +41,17 @@ class TokenRefreshWorker(Worker):
         await self._run_guarded(
             self._pick_up, step="pick_up"
         )  # first: else what was saved there is taken for ambiguous
-        tidying = asyncio.create_task(self._keep_house())
+        housekeeping = asyncio.create_task(self._keep_house())
         try:
             while not self._stop.is_set():
                 if not await self._run_guarded(self.run_once):
                     await self._pause(_POLL_INTERVAL)
             await self.finish_started()  # each has the call's deadline
-            await tidying  # it sees the stop, too; cancelled in the middle of a query it would log an error
+            # It sees the stop, too; cancelled in the middle of a query it would log an error.
+            await housekeeping
         finally:
-            tidying.cancel()
-            await asyncio.gather(tidying, return_exceptions=True)
+            housekeeping.cancel()
+            await asyncio.gather(housekeeping, return_exceptions=True)
 
     async def run_once(self) -> int:
         """Take as many as are due and as there is room for; how many were taken. They end by themselves."""
@@ -61,7 +62,7 @@ class TokenRefreshWorker(Worker):
         for claim in due:
             task = asyncio.create_task(self._refresh(claim))
             self._in_flight.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._note_end)
         return len(due)
 
     @property
@@ -73,7 +74,7 @@ class TokenRefreshWorker(Worker):
         if self._in_flight:
             await asyncio.wait(self._in_flight)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         self.wake()  # an app whose budget was all in flight may have room again
 
@@ -85,9 +86,9 @@ class TokenRefreshWorker(Worker):
         try:
             await self._refresher.finish(claim)
         except Exception as error:
-            self._failed(error, step="refresh")
+            self._note_failure(error, step="refresh")
         else:
-            self._succeeded(step="refresh")
+            self._note_success(step="refresh")
 
     async def _keep_house(self) -> None:
         """Revoke and tidy up, beside the refreshes, which do not wait for a provider that does not revoke."""

@@ -90,9 +90,9 @@ class WebhookWorker(Worker):
         try:
             claims = await self._deliveries.claim(endpoint_row_id, under_way=under_way)
         except Exception as error:  # the database is away
-            self._failed(error, step="claim")
+            self._note_failure(error, step="claim")
             return None
-        self._succeeded(step="claim")
+        self._note_success(step="claim")
         return claims
 
     async def _send(self, claim: Claim) -> tuple[Claim, WebhookAnswer]:
@@ -107,18 +107,18 @@ class WebhookWorker(Worker):
             results = [task.result() for task in finished if not self._is_lost(task)]
             await self._deliveries.apply(endpoint_row_id, results)
         except Exception as error:  # the database is away
-            self._failed(error, step="apply")
+            self._note_failure(error, step="apply")
             return
-        self._succeeded(step="apply")
+        self._note_success(step="apply")
         if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
             await wait_for_event(self._stop, self._look_every)
 
     def _is_lost(self, task: Sending) -> bool:
         error = task.exception()
         if isinstance(error, Exception):
-            self._failed(error, step="send")
+            self._note_failure(error, step="send")
         elif error is None:
-            self._succeeded(step="send")
+            self._note_success(step="send")
         return error is not None
 
 

@@ -156,7 +156,7 @@ async def test_events_after_a_position_are_searched_in_an_index(database: Databa
     """With a word more in the condition SQLite would walk through the whole of it."""
     if not database.is_sqlite:
         pytest.skip("PostgreSQL decides by the size of the table")
-    for condition in (order.after(Position(0, 5)), order.up_to(Position(0, 5))):
+    for condition in (order.is_after(Position(0, 5)), order.is_up_to(Position(0, 5))):
         query = select(Event).where(condition).order_by(*order.ORDER)
         plan = "EXPLAIN QUERY PLAN " + str(
             query.compile(database.engine, compile_kwargs={"literal_binds": True})
