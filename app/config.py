@@ -480,10 +480,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _an_attempt_fits(self) -> Self:
-        longest = self.profile_start_timeout + self.authorization_timeout + self.attended_timeout
-        if self.session_max_running < longest:
+        seconds = self.profile_start_timeout + self.authorization_timeout + self.attended_timeout
+        if self.session_max_running < seconds:
             raise ValueError(
-                f"SESSION_MAX_RUNNING must be at least {longest:g}: PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and "
+                f"SESSION_MAX_RUNNING must be at least {seconds:g}: PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and "
                 "ATTENDED_TIMEOUT of one attempt together"
             )
         return self

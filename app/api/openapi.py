@@ -91,7 +91,7 @@ _TEXTS: Final = {
     "text/event-stream": 'id: 7-1\ndata: {"id": 1, "event_type": "authorization.completed"}\n\n',
 }
 """Examples of answers that are not JSON."""
-_MAY_PASS: Final = ("409", "429", "502", "503", "504")
+_TRANSIENT_STATUSES: Final = ("409", "429", "502", "503", "504")
 _UNKNOWN_KEY: Final = "401"
 _RATE_LIMITED: Final = "429"
 
@@ -203,7 +203,7 @@ def _complete(operation: dict[str, Any]) -> None:
 def _headers(status: str, *, has_key: bool) -> Iterator[tuple[str, str]]:
     """Name and component of each header that an answer may carry; a quota is not repeated on every refusal."""
     yield "X-Request-ID", "RequestId"
-    if status in _MAY_PASS:
+    if status in _TRANSIENT_STATUSES:
         yield "Retry-After", "RetryAfter"
     if status == _UNKNOWN_KEY:
         yield "WWW-Authenticate", "WWWAuthenticate"

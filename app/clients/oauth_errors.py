@@ -37,11 +37,11 @@ _SECRET_FIELDS: Final = ("code", "code_verifier", "refresh_token", "token", "cli
 _QUOTED: Final = re.compile(r'"([^"]+)"')
 _CODE_FIELDS: Final = ("error", "code", "reason", "type", "errorType", "errorCode", "error_code")
 _TEXT_FIELDS: Final = ("error_description", "detail", "message", "title", "error_message", "msg")
-_OF_CLIENT: Final = frozenset(
+_CLIENT_CODES: Final = frozenset(
     ("invalid_client", "unauthorized_client", "incorrect_client_credentials", "bad_client_secret")
 )
 """RFC 6749; GitHub; Slack."""
-_OF_GRANT: Final = frozenset(
+_GRANT_CODES: Final = frozenset(
     (
         "invalid_grant",
         "invalid_token",
@@ -109,7 +109,9 @@ def classify_error(
     status = response.status_code
     codes, words = _codes_and_message(json_in(response) or read_fields(response))
     form = parse_qs(response.request.content.decode(errors="replace"))
-    message = mask_text(words[:_MAX_SEARCHED], known=_request_secrets(response.request, form))[:_MAX_MESSAGE]
+    message = mask_text(words[:_MAX_SEARCHED], secrets=_request_secrets(response.request, form))[
+        :_MAX_MESSAGE
+    ]
     if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS:
         # Whatever the body says: nothing was judged.
         return TwitterAPIException(status, message, provider=provider, retry_after=retry_after)
@@ -123,11 +125,11 @@ def classify_error(
         )
 
     is_refresh = form.get("grant_type") == ["refresh_token"]
-    if codes & _OF_CLIENT or is_marked(rules.client_refused):
+    if codes & _CLIENT_CODES or is_marked(rules.client_refused):
         return InvalidClientException(status, message, provider=provider)
     if is_marked(rules.account_refused):
         return AccountRefusedException(status, message, provider=provider)
-    if codes & _OF_GRANT or ("invalid_request" in codes and words.lower().startswith(_X_GRANT_WORDS)):
+    if codes & _GRANT_CODES or ("invalid_request" in codes and words.lower().startswith(_X_GRANT_WORDS)):
         return InvalidGrantException(status, message, provider=provider)
     if is_refresh and is_marked(rules.refresh_refused):
         return InvalidGrantException(status, message, provider=provider)

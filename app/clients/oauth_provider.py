@@ -34,7 +34,7 @@ from app.utils.exceptions import InvalidGrantException, TwitterAPIException
 from app.utils.handles import bare_handle
 from app.utils.logger import get_logger
 from app.utils.retry import retry_idempotent
-from app.utils.waits import CallLimit, Limited
+from app.utils.waits import CallLimit, LimitOwner
 
 _MAX_ID: Final = 255
 """Characters, as OpenID Connect has it (Core 1.0, 2: ``sub``); also of the column."""
@@ -216,7 +216,7 @@ class OAuthProviderClient:
             return response
         refusal = _classify(api, response, refusals)
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            owner = Limited.ACCOUNT if url == api.me_url else Limited.APP
+            owner = LimitOwner.ACCOUNT if url == api.me_url else LimitOwner.APP
             refusal.limit = refusal_limit(response.headers, now=time.time(), owner=owner)
         raise refusal
 
@@ -229,7 +229,7 @@ def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     values = {"id": value_at(body, api.user_id_path), "username": value_at(body, api.username_path)}
     try:
         user = ProviderUser.model_validate({name: to_text(value) for name, value in values.items()})
-        limit = spent_limit(response.headers, now=time.time(), owner=Limited.ACCOUNT)
+        limit = spent_limit(response.headers, now=time.time(), owner=LimitOwner.ACCOUNT)
         return user.model_copy(update={"limit": limit})
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
@@ -269,6 +269,6 @@ def _wait_asked_for(response: httpx.Response) -> float | None:
     """Seconds; at most the ceiling of the limit that asks for them. Only a 429 speaks of limits of calls."""
     now = time.time()
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        limit = refusal_limit(response.headers, now=now, owner=Limited.APP)
+        limit = refusal_limit(response.headers, now=now, owner=LimitOwner.APP)
         return limit and limit.seconds
     return seconds_until(response.headers.get("retry-after", ""), now=now, ceiling=MAX_RETRY_AFTER)

@@ -10,7 +10,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
-from app.utils.waits import MAX_WAIT, CallLimit, Limited
+from app.utils.waits import MAX_WAIT, CallLimit, LimitOwner
 
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds; also of the usual windows, of 15 minutes or so."""
@@ -36,14 +36,14 @@ class _Window(NamedTuple):
     name: str
     ceiling: float
     """Seconds."""
-    owner: Limited | None = None
+    owner: LimitOwner | None = None
     """Owner of the limit; None: the account at endpoints that are called for an account, else the app's."""
 
 
 _WINDOWS: Final = (
     _Window("x-rate-limit", MAX_RETRY_AFTER),
-    _Window("x-user-limit-24hour", MAX_WAIT, Limited.ACCOUNT),
-    _Window("x-app-limit-24hour", MAX_WAIT, Limited.APP),
+    _Window("x-user-limit-24hour", MAX_WAIT, LimitOwner.ACCOUNT),
+    _Window("x-app-limit-24hour", MAX_WAIT, LimitOwner.APP),
 )
 
 
@@ -75,14 +75,14 @@ def seconds_until(value: str, *, now: float, ceiling: float) -> float | None:
 
 def rate_limit_in(headers: Mapping[str, str], *, now: float) -> RateLimit | None:
     """The app's calls that are left, by the longest window without any, else by the window with the fewest."""
-    windows = [state for state in _read_windows(headers, now) if state.window.owner is not Limited.ACCOUNT]
+    windows = [state for state in _read_windows(headers, now) if state.window.owner is not LimitOwner.ACCOUNT]
     limits = [(state.remaining, now + state.seconds) for state in windows if state.remaining is not None]
     if not limits:
         return None
     return RateLimit(*min(limits, key=lambda limit: (limit[0], -limit[1])))
 
 
-def spent_limit(headers: Mapping[str, str], *, now: float, owner: Limited) -> CallLimit | None:
+def spent_limit(headers: Mapping[str, str], *, now: float, owner: LimitOwner) -> CallLimit | None:
     """The limit that lasts the longest of those without calls left; None when there is none.
 
     `owner`: of the limits whose name does not say it.
@@ -95,7 +95,7 @@ def spent_limit(headers: Mapping[str, str], *, now: float, owner: Limited) -> Ca
     return max(limits, key=lambda limit: limit.seconds, default=None)
 
 
-def refusal_limit(headers: Mapping[str, str], *, now: float, owner: Limited) -> CallLimit | None:
+def refusal_limit(headers: Mapping[str, str], *, now: float, owner: LimitOwner) -> CallLimit | None:
     """The limit that an answer names which refuses a call: a second at least; None when it names no time.
 
     ``Retry-After`` and windows without calls left count, and the longest of them; a window that does not say what is

@@ -133,10 +133,10 @@ class GoLoginService:
         self, profile_id: str, token: str, *, timeout: float | None = None
     ) -> RunningBrowser:
         """Start the profile under its lease and check that its browser answers; else it is stopped again."""
-        longest = self._limits.start_timeout
+        ceiling = self._limits.start_timeout
         ws_url: str | None = None
         try:
-            ws_url = await self._client.start_profile(profile_id, timeout=min(longest, timeout or longest))
+            ws_url = await self._client.start_profile(profile_id, timeout=min(ceiling, timeout or ceiling))
             if not await self._leases.note_browser(profile_id, token, ws_url):
                 raise LeaseLostException
             return await self._verified(profile_id, ws_url)

@@ -38,19 +38,19 @@ _SINGLE_HEADERS: Final = (
 _MAX_DIGITS: Final = 18
 """Ceiling of a length's digits; Python reads no number of thousands of them."""
 _POLICY: Final = b"content-security-policy"
-_ON_EVERY_ANSWER: Final = (
+_COMMON_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-SECURITY_HEADERS: Final = (*_ON_EVERY_ANSWER, (_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
+SECURITY_HEADERS: Final = (*_COMMON_HEADERS, (_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
 # The pages start their scripts, which this service serves, from an inline script.
 _DOCS_POLICY: Final = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data:; worker-src blob:; frame-ancestors 'none'"
 )
-_OF_DOCS: Final = (*_ON_EVERY_ANSWER, (_POLICY, _DOCS_POLICY))
+_DOCS_HEADERS: Final = (*_COMMON_HEADERS, (_POLICY, _DOCS_POLICY))
 
 log = get_logger(__name__)
 
@@ -205,7 +205,7 @@ class SecurityHeadersMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 is_docs = scope["path"] in DOCS_PATHS and message["status"] == 200
-                security_headers = _OF_DOCS if is_docs else SECURITY_HEADERS
+                security_headers = _DOCS_HEADERS if is_docs else SECURITY_HEADERS
                 present = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],

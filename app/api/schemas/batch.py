@@ -123,7 +123,7 @@ def _validate(model: type[Model], values: Any) -> Model:
         raise RequestValidationError(error.errors()) from None
 
 
-def _command(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDefaults) -> BatchCommand:
+def _command(rows: list[batch_rows.InputRow], pace: BatchPace, defaults: BatchDefaults) -> BatchCommand:
     return BatchCommand(
         rows=rows,
         max_running=pace.max_running,

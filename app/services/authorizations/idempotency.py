@@ -23,7 +23,7 @@ DERIVED: Final = "derived"
 """Mark in a field's metadata: its value follows from others, and from the release that wrote its sentence."""
 
 
-async def remember(db: AsyncSession, *, caller: str, key: str, request: object, made_id: str) -> str | None:
+async def remember(db: AsyncSession, *, caller: str, key: str, request: object, new_id: str) -> str | None:
     """Take the key for what this request makes; the id of what the first one made, if this is not the first.
 
     `request`: told from another one by its `fingerprint`. Raises `IdempotencyConflictException`.
@@ -35,7 +35,7 @@ async def remember(db: AsyncSession, *, caller: str, key: str, request: object, 
         caller=caller,
         key_hash=key_hash,
         body_hash=body_hash,
-        session_id=made_id,
+        session_id=new_id,
         expires_at=now + _LIFETIME,
     )
     # Of two at once the second waits here for the first one's commit.
@@ -49,10 +49,10 @@ async def remember(db: AsyncSession, *, caller: str, key: str, request: object, 
     return first.session_id
 
 
-async def replace_made_id(db: AsyncSession, made_id: str, existing_id: str) -> None:
-    """The request that took the key with `made_id` has found `existing_id` instead."""
+async def replace_id(db: AsyncSession, new_id: str, existing_id: str) -> None:
+    """The request that took the key with `new_id` has found `existing_id` instead."""
     await db.execute(
-        update(IdempotencyKey).where(IdempotencyKey.session_id == made_id).values(session_id=existing_id)
+        update(IdempotencyKey).where(IdempotencyKey.session_id == new_id).values(session_id=existing_id)
     )
 
 

@@ -41,7 +41,7 @@ _FAILED_RETRY: Final = timedelta(minutes=15)
 _PERSON_RETRY: Final = timedelta(days=1)
 """Pause after one that only a person can help, unless somebody retries or resumes it."""
 _WITHOUT_TOKENS: Final = tuple(set(SessionStatus) - {*OPEN_STATUSES, SessionStatus.COMPLETED})
-_FOR_PERSON: Final = (AccountMismatchException.error_code, ConsentDeclinedException.error_code)
+_PERSON_CODES: Final = (AccountMismatchException.error_code, ConsentDeclinedException.error_code)
 """Besides what `needs_attention`."""
 
 log = get_logger(__name__)
@@ -170,7 +170,7 @@ def _rules_out_repair() -> ColumnElement[bool]:
     is_repair = AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING
     needs_person = (
         (AuthorizationSession.status == SessionStatus.NEEDS_ATTENTION)
-        | AuthorizationSession.error_code.in_(_FOR_PERSON)
+        | AuthorizationSession.error_code.in_(_PERSON_CODES)
         | (is_repair & (AuthorizationSession.status == SessionStatus.CANCELLED))
     )
     now = utc_now()

@@ -147,7 +147,7 @@ class AuthorizationService:
         session_id = str(uuid.uuid4())
         if idempotency_key is not None:
             earlier_id = await idempotency.remember(
-                db, caller=caller.name, key=idempotency_key, request=command, made_id=session_id
+                db, caller=caller.name, key=idempotency_key, request=command, new_id=session_id
             )
             if earlier_id is not None:
                 return SubmitResult(earlier_id, is_new=False)
@@ -155,7 +155,7 @@ class AuthorizationService:
         existing_id = await self._insert(db, row)
         if existing_id is not None:
             if idempotency_key is not None:
-                await idempotency.replace_made_id(db, session_id, existing_id)
+                await idempotency.replace_id(db, session_id, existing_id)
             return SubmitResult(existing_id, is_new=False)
         recorder.record_for(db, EventType.AUTHORIZATION_REQUESTED, row, actor=caller.name)
         after_commit(db, lambda: self._queue.submit(QueuedSession.from_row(row)))

@@ -17,7 +17,7 @@ from app.services.authorizations.service import (
     column_values,
     insert_unless_open,
 )
-from app.services.batches.rows import WantedRow
+from app.services.batches.rows import InputRow
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol
 from app.services.keys.service import Caller
@@ -42,7 +42,7 @@ _Key = tuple[str, str]
 class BatchCommand:
     """A caller's request for a batch; None: the settings' value."""
 
-    rows: Sequence[WantedRow]
+    rows: Sequence[InputRow]
     max_running: int | None = None
     stop_percent: int | None = None
     stop_window: int | None = None
@@ -51,7 +51,7 @@ class BatchCommand:
     timeout_seconds: float | None = None
 
 
-class BatchMaking:
+class BatchCreation:
     """One batch on its way into the database, in the caller's transaction."""
 
     def __init__(
@@ -76,7 +76,7 @@ class BatchMaking:
         self._chunk_size = chunk_size
         self._now = utc_now()
         self._results: dict[int, dict[str, Any]] = {}
-        self._first: dict[_Key, WantedRow] = {}
+        self._first: dict[_Key, InputRow] = {}
 
     async def run(self, db: AsyncSession) -> None:
         """Insert sessions and row results, and count them on the batch.
@@ -108,7 +108,7 @@ class BatchMaking:
                 refusals[api_app] = error
         return refusals
 
-    def _sort_out(self, refusals: dict[str, AppException]) -> list[WantedRow]:
+    def _sort_out(self, refusals: dict[str, AppException]) -> list[InputRow]:
         """Note the bad rows, and the first good one of each key; return the good ones of a key that had one before."""
         duplicates = []
         for row in self._command.rows:
@@ -138,7 +138,7 @@ class BatchMaking:
         while new:
             new = await self._insert(db, new)
 
-    def _session(self, row: WantedRow, profile: Profile) -> AuthorizationSession:
+    def _session(self, row: InputRow, profile: Profile) -> AuthorizationSession:
         command = AuthorizationCommand(
             row.account_id,
             row.api_app,
@@ -152,9 +152,8 @@ class BatchMaking:
             command, app, profile.profile_id, self._caller, str(uuid.uuid4())
         )
         session.batch_id, session.is_held = self._batch_id, True
-        session.created_at = self._now + timedelta(
-            microseconds=row.number
-        )  # they start in the order of the rows
+        # They start in the order of the rows.
+        session.created_at = self._now + timedelta(microseconds=row.number)
         session.queue_rank = transitions.queue_rank(session)
         return session
 
@@ -184,7 +183,7 @@ class BatchMaking:
 
     def _note(
         self,
-        row: WantedRow,
+        row: InputRow,
         *,
         session_id: str | None = None,
         is_existing: bool = False,

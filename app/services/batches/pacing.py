@@ -36,7 +36,7 @@ _CANCELLED_AT_ONCE: Final = 200
 """Sessions in one transaction: all of a large batch would keep everybody else from writing."""
 _SPARE: Final = 20
 """Sessions that are read beside those that are released: one that cannot be released keeps no place."""
-_JUDGED: Final = (
+_JUDGED_STATUSES: Final = (
     SessionStatus.COMPLETED,
     SessionStatus.FAILED,
     SessionStatus.TIMEOUT,
@@ -217,7 +217,7 @@ async def _reason_to_stop(db: AsyncSession, batch: Batch) -> str | None:
         .where(
             AuthorizationSession.batch_id == batch.batch_id,
             AuthorizationSession.completed_at >= batch.started_at,
-            AuthorizationSession.status.in_(_JUDGED),
+            AuthorizationSession.status.in_(_JUDGED_STATUSES),
         )
         .order_by(AuthorizationSession.completed_at.desc(), AuthorizationSession.id.desc())
         .limit(batch.stop_window)

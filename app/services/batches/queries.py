@@ -12,7 +12,7 @@ from app.services.shared.access import EVERYTHING
 from app.services.shared.paging import Page, PageRequest, Total, fetch_page
 from app.utils.exceptions import BatchNotFoundException
 
-_ETA_OVER: Final = 100
+_ETA_SAMPLE_SIZE: Final = 100
 """Ends that tell how fast it goes."""
 
 
@@ -118,7 +118,7 @@ async def _seconds_per_session(db: AsyncSession, batch: Batch) -> float | None:
             AuthorizationSession.started_at.is_not(None),
         )
         .order_by(AuthorizationSession.completed_at.desc())
-        .limit(_ETA_OVER)
+        .limit(_ETA_SAMPLE_SIZE)
         .subquery()
     )
     query = select(func.min(latest.c.started_at), func.max(latest.c.completed_at), func.count())

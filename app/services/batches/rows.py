@@ -17,7 +17,7 @@ _DEFAULT_PRIORITY: Final = 5
 
 
 @dataclass(frozen=True)
-class WantedRow:
+class InputRow:
     """One account to authorise."""
 
     number: int
@@ -38,17 +38,17 @@ class RowDefaults:
     priority: int = _DEFAULT_PRIORITY
 
 
-def from_objects(rows: Iterable[Any], defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
+def from_objects(rows: Iterable[Any], defaults: RowDefaults, *, max_rows: int) -> list[InputRow]:
     """Return the rows of decoded JSON. Raises `InvalidRequestException` at the first row too many."""
-    rows = []
+    checked_rows = []
     for number, values in enumerate(rows, start=1):
         if number > max_rows:
             raise InvalidRequestException(f"A batch has {max_rows} rows at most, this one has more; split it")
-        rows.append(_row(number, values, defaults))
-    return rows
+        checked_rows.append(_row(number, values, defaults))
+    return checked_rows
 
 
-def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
+def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[InputRow]:
     """UTF-8 with a header; other columns do not matter.
 
     Raises `InvalidRequestException` when it is no such table, or has more rows.
@@ -67,7 +67,7 @@ def _csv_values(lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[st
         yield {name: value for name, value in values.items() if value != ""}
 
 
-def _row(number: int, values: Any, defaults: RowDefaults) -> WantedRow:
+def _row(number: int, values: Any, defaults: RowDefaults) -> InputRow:
     fields: Mapping[str, Any] = values if isinstance(values, dict) else {}
     account_id, api_app = fields.get("account_id"), fields.get("api_app", defaults.api_app)
     try:
@@ -75,9 +75,9 @@ def _row(number: int, values: Any, defaults: RowDefaults) -> WantedRow:
             raise ValueError("must be an object with account_id and api_app")
         if unknown := fields.keys() - COLUMNS:
             raise ValueError(f"unknown: {', '.join(sorted(map(_printable, unknown)))}")
-        return WantedRow(number, _handle(account_id), _app(api_app), _priority(fields, defaults))
+        return InputRow(number, _handle(account_id), _app(api_app), _priority(fields, defaults))
     except ValueError as error:
-        return WantedRow(number, _printable(account_id), _printable(api_app), error=str(error))
+        return InputRow(number, _printable(account_id), _printable(api_app), error=str(error))
 
 
 def _handle(value: Any) -> str:

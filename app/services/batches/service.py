@@ -21,7 +21,7 @@ from app.models import (
 )
 from app.services.authorizations import idempotency
 from app.services.authorizations.service import AuthorizationService
-from app.services.batches.creation import CHUNK_SIZE, BatchCommand, BatchMaking
+from app.services.batches.creation import CHUNK_SIZE, BatchCommand, BatchCreation
 from app.services.batches.pacing import BatchPacing
 from app.services.batches.queries import seen_by
 from app.services.events import recorder
@@ -102,7 +102,7 @@ class BatchService:
         batch_id = str(uuid.uuid4())
         if idempotency_key is not None:
             earlier_id = await idempotency.remember(
-                db, caller=caller.name, key=idempotency_key, request=command, made_id=batch_id
+                db, caller=caller.name, key=idempotency_key, request=command, new_id=batch_id
             )
             if earlier_id is not None:
                 return PlacedBatch(earlier_id, is_new=False)
@@ -112,7 +112,7 @@ class BatchService:
         recorder.record(
             db, EventType.BATCH_REQUESTED, actor=caller.name, batch_id=batch_id, rows=len(command.rows)
         )
-        making = BatchMaking(
+        creation = BatchCreation(
             authorizations=self._authorizations,
             oauth=self._oauth,
             directory=self._directory,
@@ -122,7 +122,7 @@ class BatchService:
             batch_id=batch_id,
             chunk_size=self.limits.chunk_size,
         )
-        await making.run(db)
+        await creation.run(db)
         after_commit(db, lambda: self._pacing.wake(batch_id))
         return PlacedBatch(batch_id, is_new=True)
 

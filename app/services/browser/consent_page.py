@@ -113,5 +113,5 @@ def script_rules(
     }
 
 
-def _text(value: Any, longest: int) -> str:
-    return value[:longest] if isinstance(value, str) else ""
+def _text(value: Any, max_length: int) -> str:
+    return value[:max_length] if isinstance(value, str) else ""

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from app.services.oauth.provider import ConsentPageRules
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_BELOW: Final = "/*"
+_ANY_SUBPATH: Final = "/*"
 _KEPT_IN_PATH: Final = "/%:@!$&'()*+,;=~-._"
 
 
@@ -71,8 +71,8 @@ def _any_matches(patterns: Iterable[str], url: str) -> bool:
 
 def _pattern(url: str) -> tuple[str, int]:
     """``/*`` at the end stands for every path below; a slash at the end makes no difference."""
-    is_below = url.endswith(_BELOW)
-    path = quote(urlsplit(url.removesuffix(_BELOW)).path, safe=_KEPT_IN_PATH).rstrip("/")
+    is_below = url.endswith(_ANY_SUBPATH)
+    path = quote(urlsplit(url.removesuffix(_ANY_SUBPATH)).path, safe=_KEPT_IN_PATH).rstrip("/")
     end = "/.+$" if is_below else "/?$"
     return f"^{re.escape(_origin(url) + path)}{end}", len(path) or 1
 

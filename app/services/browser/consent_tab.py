@@ -486,7 +486,7 @@ class ConsentTab:
     def _mask(self, text: str) -> str:
         """Return a page's text fit for an error's sentence: a page may quote the request."""
         secrets = [self._request.authorization.state.get_secret_value()]
-        return mask_text(storable(text), known=secrets)[:_MAX_DETAIL_LENGTH]
+        return mask_text(storable(text), secrets=secrets)[:_MAX_DETAIL_LENGTH]
 
     def _not_shown_error(self, state: PageState) -> AppException:
         if state.is_hung:

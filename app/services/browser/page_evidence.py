@@ -95,5 +95,5 @@ def _address(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _text(value: Any, secrets: set[str], longest: int) -> str:
-    return mask_text(storable(str(value))[:_MAX_SEARCHED], known=secrets)[:longest]
+def _text(value: Any, secrets: set[str], max_length: int) -> str:
+    return mask_text(storable(str(value))[:_MAX_SEARCHED], secrets=secrets)[:max_length]

@@ -32,7 +32,7 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 from app.utils.logger import get_logger
-from app.utils.waits import CallLimit, Limited, bounded_wait
+from app.utils.waits import CallLimit, LimitOwner, bounded_wait
 
 _Text = ColumnElement[str] | InstrumentedAttribute[str]
 
@@ -40,7 +40,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Resumed:
+class ResumeResult:
     """State of an app before an operator resumed it."""
 
     was_paused: bool
@@ -136,7 +136,7 @@ class AppStates:
 
     async def note_limit(self, db: AsyncSession, account_id: str, api_app: str, limit: CallLimit) -> None:
         """The provider answers no more calls of the account in the app, or of the whole app, for now."""
-        if limit.owner is Limited.APP:
+        if limit.owner is LimitOwner.APP:
             await self.set_limit(db, api_app, seconds=limit.seconds, reason=limit.reason)
             return
         now, seconds = utc_now(), bounded_wait(limit.seconds)
@@ -156,7 +156,7 @@ class AppStates:
 
     async def resume(
         self, db: AsyncSession, api_app: str, *, actor: str, access: AccessScope = EVERYTHING
-    ) -> Resumed:
+    ) -> ResumeResult:
         """Let the app's sessions and refreshes start again, those also that wait for the end of a limit.
 
         Raises `OutOfReachException`.
@@ -178,7 +178,7 @@ class AppStates:
         was_limited |= await _end_waits(db, api_app)
         if was_paused or was_limited:
             recorder.record(db, EventType.APP_RESUMED, actor=actor, api_app=api_app)
-        return Resumed(was_paused=was_paused, was_limited=was_limited)
+        return ResumeResult(was_paused=was_paused, was_limited=was_limited)
 
 
 def is_limited(account_id: _Text, api_app: _Text) -> ColumnElement[bool]:

@@ -39,7 +39,7 @@ _ROUTINE: Final = (
     EventType.PROFILES_SYNCED,
 )
 """Types of events that the service's own work makes in great numbers; all others are kept longer: the audit trail."""
-_ENDED: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
+_FINAL_STATUSES: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
 """Named, because the index begins with the status."""
 
 
@@ -158,7 +158,9 @@ class Retention:
 
     async def _delete_sessions(self, ended_before: datetime) -> int:
         """Delete old sessions with all that belongs to them; one that is just being tried again is left alone."""
-        is_old = AuthorizationSession.status.in_(_ENDED) & (AuthorizationSession.completed_at < ended_before)
+        is_old = AuthorizationSession.status.in_(_FINAL_STATUSES) & (
+            AuthorizationSession.completed_at < ended_before
+        )
 
         async def delete_some(ids: Sequence[int]) -> int:
             old = select(AuthorizationSession.session_id).where(AuthorizationSession.id.in_(ids), is_old)

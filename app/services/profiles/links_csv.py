@@ -17,7 +17,7 @@ from app.utils.foreign_text import neutralise, restore
 from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("profile_id", "twitter_username", "api_app")
-_REQUIRED: Final = COLUMNS[:2]
+_REQUIRED_COLUMNS: Final = COLUMNS[:2]
 _PAGE_SIZE: Final = 1000
 
 
@@ -42,7 +42,9 @@ async def import_links(
     """
     report = ImportReport()
     try:
-        for number, row in limited(csv_rows(lines, columns=COLUMNS, required=_REQUIRED, strict=False)):
+        for number, row in limited(
+            csv_rows(lines, columns=COLUMNS, required=_REQUIRED_COLUMNS, strict=False)
+        ):
             try:
                 await _link(database, directory, row, actor)
                 report.linked += 1

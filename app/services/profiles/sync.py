@@ -38,7 +38,7 @@ _MAX_GONE: Final = 100
 _MAX_GONE_SHARE: Final = 0.5
 """Share of the active profiles; beyond it a wrong API token is likelier than that they all were deleted."""
 _PERIODIC: Final = "service"
-_OURS: Final = ("account_id", "api_app")
+_RULE_COLUMNS: Final = ("account_id", "api_app")
 """Columns that the rule fills, unless the profile is linked by hand."""
 
 _COUNTS: Final = ("pages", "seen", "created", "updated", "returned", "gone", "conflicts")
@@ -322,7 +322,7 @@ def _differs(profile: Profile, values: Mapping[str, Any]) -> bool:
     stored = (profile.profile_name, profile.profile_metadata, profile.is_active)
     if stored != (values["profile_name"], values["metadata"], True):
         return True
-    return not profile.is_linked and any(getattr(profile, name) != values[name] for name in _OURS)
+    return not profile.is_linked and any(getattr(profile, name) != values[name] for name in _RULE_COLUMNS)
 
 
 async def _upsert(db: AsyncSession, rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -333,7 +333,7 @@ async def _upsert(db: AsyncSession, rows: list[dict[str, Any]]) -> dict[str, int
     insert = insert_or_update(db, Profile).values([{**row, **fixed, **new} for row in rows])
     incoming = insert.excluded
     update_set = {name: incoming[name] for name in ("profile_name", "metadata", *fixed)}
-    for name in _OURS:
+    for name in _RULE_COLUMNS:
         column = Profile.__mapper__.columns[name]
         update_set[column.name] = case((Profile.is_linked, column), else_=incoming[column.name])
     statement = insert.on_conflict_do_update(index_elements=[Profile.profile_id], set_=update_set)

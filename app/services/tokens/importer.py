@@ -34,8 +34,8 @@ COLUMNS: Final = (
     "scopes",
     "provider_user_id",
 )
-_REQUIRED: Final = COLUMNS[:3]
-_EXPORTED: Final = frozenset(("account_id", "api_app", "provider_user_id"))
+_REQUIRED_COLUMNS: Final = COLUMNS[:3]
+_EXPORTED_COLUMNS: Final = frozenset(("account_id", "api_app", "provider_user_id"))
 _INSERT_SIZE: Final = 500
 _MAX_BRACKETS: Final = 4
 """A row of JSON opens two at most, its own and that of its scopes; a token may hold some."""
@@ -74,11 +74,11 @@ class ImportReport:
 
 def csv_entries(lines: Iterable[str]) -> Iterator[Entry]:
     """Numbered by their lines. Raises `InvalidRequestException` for what is no such table."""
-    rows = csv_rows(lines, columns=COLUMNS, required=_REQUIRED, allow_unknown_columns=False)
+    rows = csv_rows(lines, columns=COLUMNS, required=_REQUIRED_COLUMNS, allow_unknown_columns=False)
     for number, values in limited(rows):
         present = {name: value for name, value in values.items() if value not in (None, "")}
         # Our own exports name these; a token is taken as it is.
-        exported = {name: restore(present[name]) for name in _EXPORTED & present.keys()}
+        exported = {name: restore(present[name]) for name in _EXPORTED_COLUMNS & present.keys()}
         yield number, present | exported
 
 
@@ -211,7 +211,7 @@ def _validate(number: int, values: Any, api_apps: Sequence[str]) -> _Entry:
         raise ValueError("must be an object")
     if not values.keys() <= set(COLUMNS):
         raise ValueError(f"has more than the known columns: {', '.join(COLUMNS)}")
-    if missing := [name for name in _REQUIRED if values.get(name) is None]:
+    if missing := [name for name in _REQUIRED_COLUMNS if values.get(name) is None]:
         raise ValueError(f"{missing[0]}: is missing")
     return _Entry(
         number,

@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Spilled:
+class SpilledTokens:
     path: Path
     claim: RefreshClaim
     tokens: TokenSet
@@ -49,7 +49,7 @@ class TokenSpill:
         log.warning("credential.spilled", account_id=claim.account_id, api_app=claim.api_app)
         return path
 
-    async def read_all(self) -> list[Spilled]:
+    async def read_all(self) -> list[SpilledTokens]:
         """Return the tokens that earlier processes spilled. A file that no key opens stays, with a log line."""
         return await asyncio.to_thread(self._read_all)
 
@@ -60,7 +60,7 @@ class TokenSpill:
     async def remove(self, path: Path) -> None:
         await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    def _read_all(self) -> list[Spilled]:
+    def _read_all(self) -> list[SpilledTokens]:
         spilled = []
         for path in self._paths():
             try:
@@ -84,7 +84,7 @@ class TokenSpill:
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob(f"*{_SUFFIX}"))
 
-    def _read(self, path: Path) -> Spilled:
+    def _read(self, path: Path) -> SpilledTokens:
         text = self._key_ring.decrypt(path.read_text(encoding="ascii"), associated_data=_PLACE)
         data = json.loads(text)
         claim, tokens = data["held"], data["tokens"]
@@ -96,7 +96,7 @@ class TokenSpill:
                 values[name] = None if values[name] is None else SecretStr(values[name])
         claim["row_made_at"] = datetime.fromisoformat(claim["row_made_at"])
         tokens["scopes"] = tuple(tokens["scopes"])
-        return Spilled(
+        return SpilledTokens(
             path, RefreshClaim(**claim), TokenSet(**tokens), datetime.fromisoformat(data["answered_at"])
         )
 

@@ -14,7 +14,7 @@ from app.services.webhooks.ordering import webhook_access
 from app.services.webhooks.service import is_there
 from app.utils.exceptions import DeliveryNotFoundException
 
-_COUNTED: Final = 10_000
+_COUNT_LIMIT: Final = 10_000
 """Deliveries, at most."""
 
 
@@ -81,7 +81,7 @@ def _count(status: DeliveryStatus) -> ColumnElement[int]:
     deliveries = (
         select(literal(1))
         .where(WebhookDelivery.endpoint_row_id == WebhookEndpoint.id, WebhookDelivery.status == status)
-        .limit(_COUNTED)
+        .limit(_COUNT_LIMIT)
         .correlate(WebhookEndpoint)
     )
     return select(func.count()).select_from(deliveries.subquery()).scalar_subquery()

@@ -21,7 +21,7 @@ from app.services.keys.service import Caller, Scope
 from app.services.shared.access import AccessScope
 from app.services.webhooks.vault import WebhookVault, new_secret
 from tests.fixtures.api import Api, OpenApi
-from tests.fixtures.batches import place_batch, wanted_rows
+from tests.fixtures.batches import input_rows, place_batch
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.routes import APP, HOOK, NOBODY, OTHER_APP, ROUTES, WITHIN_BODY, Access, filled
 from tests.fixtures.settings import MakeSettings
@@ -124,7 +124,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             endpoint_row_id=hook.id, event_id=1, event_type="batch.completed", account_id=account, api_app=APP
         )
         db.add(delivery)
-    batch = await place_batch(context, wanted_rows(f"{account}_batch"))
+    batch = await place_batch(context, input_rows(f"{account}_batch"))
     return {
         "account_id": account,
         "new_account": f"{account}_new",

@@ -14,18 +14,18 @@ from app.context import Context, open_context
 from app.database import Database
 from app.models import AccountLimit, AppState, Credential, CredentialStatus, utc_now
 from app.services.browser.consent_tab import parse_callback
-from app.services.oauth.app_state import AppStates, Resumed
+from app.services.oauth.app_state import AppStates, ResumeResult
 from app.services.oauth.rate_limits import ProviderRateLimits
 from app.utils.exceptions import TokenExpiredException, TwitterAPIException
-from app.utils.waits import CallLimit, Limited
+from app.utils.waits import CallLimit, LimitOwner
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-OF_ACCOUNT = CallLimit(50_000, Limited.ACCOUNT, "x-user-limit-24hour")
-OF_APP = CallLimit(50_000, Limited.APP, "x-app-limit-24hour")
+OF_ACCOUNT = CallLimit(50_000, LimitOwner.ACCOUNT, "x-user-limit-24hour")
+OF_APP = CallLimit(50_000, LimitOwner.APP, "x-app-limit-24hour")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def _no_waiting() -> Iterator[None]:
         yield
 
 
-async def resume(context: Context, app: str) -> Resumed:
+async def resume(context: Context, app: str) -> ResumeResult:
     async with context.database.transaction() as db:
         return await context.tokens.apps.resume(db, app, actor="tests")
 
@@ -72,7 +72,7 @@ async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and
     assert utc_now() + HOUR * 0.9 < row.limited_until <= utc_now() + HOUR
     worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 0
-    assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
+    assert await resume(chain.context, chain.app) == ResumeResult(was_paused=False, was_limited=True)
     assert (await chain.active_row()).refresh_due_at <= utc_now(), "it does not wait for the end of the limit"
     assert await worker.run_once() == 1
     await worker.finish_started()
@@ -131,7 +131,7 @@ async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
         attempts = await db.scalar(select(type(again).attempts).where(type(again).id == again.id))
     assert attempts == 0
 
-    assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
+    assert await resume(chain.context, chain.app) == ResumeResult(was_paused=False, was_limited=True)
     assert await runs.claim(again.session_id) is not None
 
 
@@ -241,7 +241,7 @@ async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
 ):
     for seconds in (50_000, 60, 60_000):
         await note(context, "anna", limit._replace(seconds=seconds))
-    model = AccountLimit if limit.owner is Limited.ACCOUNT else AppState
+    model = AccountLimit if limit.owner is LimitOwner.ACCOUNT else AppState
     async with database.reading() as db:
         until = await db.scalar(select(model.limited_until))
     assert timedelta(seconds=59_000) < until - utc_now() <= timedelta(seconds=60_000)
