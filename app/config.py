@@ -480,10 +480,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _an_attempt_fits(self) -> Self:
-        longest = self.profile_start_timeout + self.authorization_timeout + self.attended_timeout
-        if self.session_max_running < longest:
+        seconds = self.profile_start_timeout + self.authorization_timeout + self.attended_timeout
+        if self.session_max_running < seconds:
             raise ValueError(
-                f"SESSION_MAX_RUNNING must be at least {longest:g}: PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and "
+                f"SESSION_MAX_RUNNING must be at least {seconds:g}: PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and "
                 "ATTENDED_TIMEOUT of one attempt together"
             )
         return self
@@ -518,10 +518,10 @@ class Settings(BaseSettings):
         for name, app in self.oauth_apps.items():
             secret = app.client_secret.get_secret_value() if app.client_secret else ""
             secrets[f"OAUTH_APPS.{name}"] = SecretStr(f"{app.client_id} {secret}")
-        found = [name for name, secret in secrets.items() if PLACEHOLDER in secret.get_secret_value()]
+        names = [name for name, secret in secrets.items() if PLACEHOLDER in secret.get_secret_value()]
         if _DEVELOPMENT_KEY in self.encryption_keys.get_secret_value():
-            found.append("ENCRYPTION_KEYS")
-        return found
+            names.append("ENCRYPTION_KEYS")
+        return names
 
 
 class SettingsError(Exception):

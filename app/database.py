@@ -174,9 +174,9 @@ class Database:
             current = await connection.run_sync(
                 lambda each: MigrationContext.configure(each).get_current_revision()
             )
-        wanted = ScriptDirectory.from_config(alembic_config(self._url)).get_current_head()
-        if current != wanted:
-            raise SchemaOutOfDateException(current, wanted)
+        head = ScriptDirectory.from_config(alembic_config(self._url)).get_current_head()
+        if current != head:
+            raise SchemaOutOfDateException(current, head)
 
     async def outage(self) -> str | None:
         """Return why the database takes no writes now, within 2 seconds; None when it does."""
@@ -237,18 +237,18 @@ class Database:
             if (reason := unavailable_reason(error)) is None:
                 raise
             if reason == TOO_MANY_CONNECTIONS:
-                reason += f"; {self._connections_of_ours()}"
+                reason += f"; {self._count_connections()}"
             if self.is_sqlite and reason in WRITE_OUTAGES:
                 self._write_outage = reason
             self._log_outage(reason, error)
             raise DatabaseUnavailableException(reason) from error
 
-    def _connections_of_ours(self) -> str:
-        most = self._pool_size + _QUEUE_CONNECTIONS
+    def _count_connections(self) -> str:
+        max_connections = self._pool_size + _QUEUE_CONNECTIONS
         return (
-            f"each process of the service opens up to {most} (DATABASE_POOL_SIZE {self._pool_size} and "
+            f"each process of the service opens up to {max_connections} (DATABASE_POOL_SIZE {self._pool_size} and "
             f"{_QUEUE_CONNECTIONS} of the queue): raise max_connections above "
-            f"{most} times the number of processes, or lower DATABASE_POOL_SIZE"
+            f"{max_connections} times the number of processes, or lower DATABASE_POOL_SIZE"
         )
 
     def _log_outage(self, reason: str, error: SQLAlchemyError) -> None:
@@ -360,10 +360,10 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
 
 def _postgresql_arguments(url: URL) -> dict[str, Any]:
     """Return the arguments of a connection, beside its URL."""
-    own = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items())
-    given = url.query.get("options", ())
-    theirs = [given] if isinstance(given, str) else given
-    return {**_POSTGRESQL_DEADLINES, "options": " ".join([own, *theirs])}
+    own_options = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items())
+    url_options = url.query.get("options", ())
+    extra_options = [url_options] if isinstance(url_options, str) else url_options
+    return {**_POSTGRESQL_DEADLINES, "options": " ".join([own_options, *extra_options])}
 
 
 def make_private_folder(folder: Path) -> None:

@@ -157,8 +157,8 @@ def bound_sockets(host: str, port: int) -> list[socket.socket]:
     bound: list[socket.socket] = []
     with ExitStack() as stack:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, address in dict.fromkeys((family, address) for family, *_, address in found):
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, address in dict.fromkeys((family, address) for family, *_, address in entries):
                 listening = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:

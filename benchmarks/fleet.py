@@ -45,7 +45,7 @@ class HandOuts:
         self._context = context
         self._accounts = accounts
         self.seconds: list[float] = []
-        self.left: list[float] = []
+        self.remaining: list[float] = []
 
     async def run(self) -> None:
         while True:
@@ -55,21 +55,21 @@ class HandOuts:
             )
             self.seconds.append(perf_counter() - began)
             assert handed.row.token_expires_at is not None
-            self.left.append((handed.row.token_expires_at - utc_now()).total_seconds())
+            self.remaining.append((handed.row.token_expires_at - utc_now()).total_seconds())
             await asyncio.sleep(0.05)
 
     def report(self) -> str:
         percentiles = statistics.quantiles(self.seconds, n=100)
         return (
-            f"{len(self.left)} hand-outs, {sum(left <= 0 for left in self.left)} expired, "
-            f"the shortest lived {min(self.left):.0f} s more; "
+            f"{len(self.remaining)} hand-outs, {sum(left <= 0 for left in self.remaining)} expired, "
+            f"the shortest lived {min(self.remaining):.0f} s more; "
             f"p50 {percentiles[49] * 1000:.0f} ms, p99 {percentiles[98] * 1000:.0f} ms"
         )
 
 
 @asynccontextmanager
 async def measured(context: Context, title: str, accounts: list[str]) -> AsyncIterator[None]:
-    worker = context.workers.named("refresh")
+    worker = context.workers.get("refresh")
     assert isinstance(worker, TokenRefreshWorker)
     hand_outs, memory = HandOuts(context, accounts), psutil.Process().memory_info().rss
     before, began = await refreshed(context), perf_counter()
@@ -94,7 +94,7 @@ async def main(accounts: int, seconds: float, url: str | None) -> None:
             await sandbox.admin.change_settings(latency_ms=LATENCY_MS)
             names = [f"account_{number}" for number in range(accounts)]
             await spread(context, sandbox, names)
-            worker = context.workers.named("refresh")
+            worker = context.workers.get("refresh")
             running = asyncio.create_task(worker.run())
             async with measured(context, "real pace", names):
                 await asyncio.sleep(seconds)

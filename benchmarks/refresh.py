@@ -78,7 +78,7 @@ async def make_due(context: Context) -> None:
 
 
 async def refresh_due(context: Context) -> None:
-    worker = context.workers.named("refresh")
+    worker = context.workers.get("refresh")
     assert isinstance(worker, TokenRefreshWorker)
     while await worker.run_once() or worker._in_flight:
         if not await worker.run_once():  # the first calls find out whether there is a limit

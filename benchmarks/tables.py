@@ -138,7 +138,7 @@ def measures(context: Context, events: int) -> Measures:
         "an hour of long ago": EventFilter(since=middle, until=middle + timedelta(hours=1)),
         "a rare text": EventFilter(text="needle"),
         "a text that nobody wrote": EventFilter(text="no such thing"),
-        "a key's accounts": EventFilter(reach=AccessScope.of(["AIOTT1"], ["account_77*"])),
+        "a key's accounts": EventFilter(access=AccessScope.from_lists(["AIOTT1"], ["account_77*"])),
     }
 
     def events_of(wanted: EventFilter) -> Callable[[], Awaitable[object]]:
@@ -161,7 +161,7 @@ def measures(context: Context, events: int) -> Measures:
 
     async def replay() -> None:
         async with database.reading() as db:
-            await order.newest(db)
+            await order.newest_position(db)
             await page_after(db, Position(0, events - 500), limit=500)
 
     async def write() -> None:
@@ -205,11 +205,11 @@ def session_measures(database: Database) -> Measures:
     }
 
     def sessions_of(
-        wanted: SessionFilter, request: PageRequest, reach: AccessScope
+        wanted: SessionFilter, request: PageRequest, access: AccessScope
     ) -> Callable[[], Awaitable[object]]:
         async def run() -> None:
             async with database.reading() as db:
-                await session_list.fetch_page(db, wanted, request, reach=reach)
+                await session_list.fetch_page(db, wanted, request, access=access)
 
         return run
 
@@ -228,8 +228,8 @@ def session_measures(database: Database) -> Measures:
     newest = PageRequest(descending=True)
     deep = replace(newest, after=paging.Position(middle.isoformat(), 0))
     some, none = (
-        AccessScope.of(["AIOTT1"], ["account_77*"]),
-        AccessScope.of([], [f"nobody_{n}*" for n in range(20)]),
+        AccessScope.from_lists(["AIOTT1"], ["account_77*"]),
+        AccessScope.from_lists([], [f"nobody_{n}*" for n in range(20)]),
     )
     return {
         **{f"sessions: {name}": sessions_of(wanted, newest, EVERYTHING) for name, wanted in filters.items()},

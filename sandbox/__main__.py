@@ -30,11 +30,11 @@ def parse(arguments: Sequence[str] | None = None) -> SandboxConfig:
     parser.add_argument("--aiott1-redirect-uri", help="left out: an address where nothing listens")
     parser.add_argument("--chromium", help="path of the browser")
     parser.add_argument("--chromium-args", type=json.loads, help="further switches, as a JSON list")
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    values = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     from_environment = {
         name: os.environ[variable] for name, variable in SECRETS.items() if os.environ.get(variable)
     }
-    return SandboxConfig(**given, **from_environment)
+    return SandboxConfig(**values, **from_environment)
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ async def change_settings(changes: SandboxSettings, sandbox: StateDep) -> Sandbo
 
 @router.get("/profiles/{account}")
 async def get_profile(account: str, sandbox: StateDep) -> ProfileInfo:
-    return _profile_info(sandbox.profiles.of(account))
+    return _profile_info(sandbox.profiles.find(account))
 
 
 @router.post("/profiles", status_code=201)
@@ -211,7 +211,7 @@ async def reset_profiles(count: ProfileCount, sandbox: StateDep) -> dict[str, in
 @router.patch("/profiles/{account}")
 async def rename_profile(account: str, change: ProfileName, sandbox: StateDep) -> ProfileInfo:
     """Changes the name in GoLogin's list; the signed-in account stays."""
-    profile = sandbox.profiles.of(account)
+    profile = sandbox.profiles.find(account)
     if profile is not None:
         profile.name = change.name
     return _profile_info(profile)
@@ -220,7 +220,7 @@ async def rename_profile(account: str, change: ProfileName, sandbox: StateDep) -
 @router.post("/profiles/{account}/replace", status_code=201)
 async def replace_profile(account: str, sandbox: StateDep) -> ProfileInfo:
     """Puts a new profile with another id in place of the account's profile."""
-    _profile_info(sandbox.profiles.of(account))
+    _profile_info(sandbox.profiles.find(account))
     return _profile_info(sandbox.profiles.replace(account))
 
 

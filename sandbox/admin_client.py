@@ -136,11 +136,11 @@ class SandboxAdmin:
         cookies = await self.sign_in(account)
         async with httpx.AsyncClient(cookies=cookies, timeout=TIMEOUT, trust_env=False) as browser:
             page = await browser.get(authorize_url)
-            found = re.search(r'data-ticket="([^"]+)" data-api="([^"]+)"', page.text)
-            if found is None:
+            match = re.search(r'data-ticket="([^"]+)" data-api="([^"]+)"', page.text)
+            if match is None:
                 raise ValueError(f"no consent page for {account}: HTTP {page.status_code}")
-            answer = {"ticket": found[1], "decision": decision}
-            reply = await browser.post(urljoin(authorize_url, found[2]), json=answer)
+            answer = {"ticket": match[1], "decision": decision}
+            reply = await browser.post(urljoin(authorize_url, match[2]), json=answer)
             return str(reply.raise_for_status().json()["location"])
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:

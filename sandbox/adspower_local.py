@@ -37,9 +37,9 @@ class AdsPowerError(Exception):
 
 async def _check_pace(request: Request, sandbox: StateDep) -> None:
     """A call that follows the one before too soon is refused, and counts as the one before all the same."""
-    now, before = time.monotonic(), request.app.state.last_call
+    now, last_call = time.monotonic(), request.app.state.last_call
     request.app.state.last_call = now
-    if before is not None and now - before < sandbox.settings.adspower_spacing_ms / 1000:
+    if last_call is not None and now - last_call < sandbox.settings.adspower_spacing_ms / 1000:
         raise AdsPowerError(ADSPOWER_TOO_MANY)
 
 
@@ -54,11 +54,11 @@ async def list_users(
     user_id: str = "",
 ) -> dict[str, Any]:
     """Pages are 1-based, with one row unless told; a page after the last one is empty."""
-    found = list(sandbox.profiles.all())
+    profiles = list(sandbox.profiles.all())
     if user_id:
-        found = [profile for profile in found if profile.id == user_id]
+        profiles = [profile for profile in profiles if profile.id == user_id]
     first = (page - 1) * page_size
-    rows = [_row(profile, sandbox) for profile in found[first : first + page_size]]
+    rows = [_row(profile, sandbox) for profile in profiles[first : first + page_size]]
     return _success({"list": rows, "page": page, "page_size": page_size})
 
 

@@ -132,16 +132,16 @@ class Browsers:
             browser = self._browsers.get(profile_id)
             if browser is not None:
                 await _stop_process(browser)
-                await _gone(browser)
+                await _wait_for_end(browser)
 
     async def kill(self, account: str, *, after: float = 0.0) -> None:
         """SIGKILLs the account's browser: now, and waits until it is gone, or in `after` seconds."""
         if after > 0:
             self._spawn(self._kill_later(account, after))
             return
-        for browser in [found for found in self.running() if found.account == account]:
+        for browser in [each for each in self.running() if each.account == account]:
             signal_group(browser.pid, signal.SIGKILL)
-            await _gone(browser)
+            await _wait_for_end(browser)
 
     async def close(self) -> None:
         """Stops every browser, all at the same time; one that is still starting is killed.
@@ -160,7 +160,7 @@ class Browsers:
         if self._closed:
             raise BrowserStartError("the sandbox is stopping")
         chromium = find_chromium(self._chromium)
-        profile_dir = self._prepared_folder(profile.id)
+        profile_dir = self._prepare_folder(profile.id)
         temp_dir = Path(tempfile.mkdtemp(prefix="browser-"))
         process = await asyncio.create_subprocess_exec(
             *dies_with_parent("KILL"), chromium, *self._flags(profile_dir, flags),
@@ -184,7 +184,7 @@ class Browsers:
                 browser.ws_url = ws_url
         except BaseException as error:
             signal_group(browser.pid, signal.SIGKILL)
-            await _gone(browser)
+            await _wait_for_end(browser)
             if isinstance(error, OSError | WebSocketException | DevToolsError):
                 raise BrowserStartError(f"the browser did not come up: {error!r}") from error
             raise
@@ -200,7 +200,7 @@ class Browsers:
         """Ends with the process, however it ended: takes its helpers down and its temporary files away."""
         await browser.process.wait()
         signal_group(browser.pid, signal.SIGKILL)
-        await _group_gone(browser.pid)
+        await _wait_for_group(browser.pid)
         await asyncio.to_thread(shutil.rmtree, browser.temp_dir, ignore_errors=True)
         self._browsers.pop(browser.profile_id, None)
 
@@ -208,7 +208,7 @@ class Browsers:
         await asyncio.sleep(seconds)
         await self.kill(account)
 
-    def _prepared_folder(self, profile_id: str) -> Path:
+    def _prepare_folder(self, profile_id: str) -> Path:
         folder = self._data_dir / profile_id
         folder.mkdir(parents=True, exist_ok=True)
         # The port of the last run would be read as this one's; a lock that names another host is
@@ -234,12 +234,12 @@ def find_chromium(configured: str | None = None) -> str:
     Raises `BrowserStartError`.
     """
     chosen = configured or os.environ.get("CHROMIUM_PATH")
-    found = chosen or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
-    if found is None or shutil.which(found) is None:
+    path = chosen or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if path is None or shutil.which(path) is None:
         raise BrowserStartError(
             f"no browser: {chosen or ', '.join(CHROMIUM_NAMES)} not found; set CHROMIUM_PATH"
         )
-    return found
+    return path
 
 
 async def _stop_process(browser: Browser) -> None:
@@ -264,7 +264,7 @@ async def _stop_process(browser: Browser) -> None:
     signal_group(browser.pid, signal.SIGKILL)
 
 
-async def _group_gone(leader_pid: int) -> None:
+async def _wait_for_group(leader_pid: int) -> None:
     """Waits for the helpers of a browser whose main process has ended."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(GROUP_TIMEOUT):
@@ -272,6 +272,6 @@ async def _group_gone(leader_pid: int) -> None:
                 await asyncio.sleep(POLL)
 
 
-async def _gone(browser: Browser) -> None:
+async def _wait_for_end(browser: Browser) -> None:
     if browser.watcher is not None:
         await asyncio.shield(browser.watcher)

@@ -157,9 +157,9 @@ class FaultSpec(BaseModel):
 
     @model_validator(mode="after")
     def _kind_must_exist_here(self) -> Self:
-        known = sorted(GENERAL_KINDS.keys() | SPECIAL_KINDS.get(self.endpoint, {}).keys())
-        if self.kind not in known:
-            raise ValueError(f"{self.endpoint} has no fault kind {self.kind!r}; it has {', '.join(known)}")
+        kinds = sorted(GENERAL_KINDS.keys() | SPECIAL_KINDS.get(self.endpoint, {}).keys())
+        if self.kind not in kinds:
+            raise ValueError(f"{self.endpoint} has no fault kind {self.kind!r}; it has {', '.join(kinds)}")
         return self
 
 
@@ -186,9 +186,9 @@ class FaultBook:
 
     def clear(self, account: str | None = None) -> int:
         """Removes the faults bound to `account`, or all; tells how many."""
-        kept = [fault for fault in self._faults if account is not None and fault.account != account]
-        removed = len(self._faults) - len(kept)
-        self._faults = kept
+        remaining = [fault for fault in self._faults if account is not None and fault.account != account]
+        removed = len(self._faults) - len(remaining)
+        self._faults = remaining
         return removed
 
     def take(self, endpoint: Endpoint, account: str | None, kinds: Collection[str]) -> Fault | None:

@@ -63,11 +63,11 @@ async def list_profiles(
     sandbox: StateDep, page: Annotated[int, Query(ge=1)] = 1, search: str = ""
 ) -> dict[str, Any]:
     """Pages are 1-based; a page after the last one is empty."""
-    found = sandbox.profiles.search(search.strip())
+    profiles = sandbox.profiles.search(search.strip())
     first = (page - 1) * ROWS_A_PAGE
     return {
-        "profiles": [_row(profile, sandbox) for profile in found[first : first + ROWS_A_PAGE]],
-        "allProfilesCount": len(found),
+        "profiles": [_row(profile, sandbox) for profile in profiles[first : first + ROWS_A_PAGE]],
+        "allProfilesCount": len(profiles),
         "currentOrbitaMajorV": 142,
         "isFolderDeleted": False,
     }

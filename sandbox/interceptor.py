@@ -149,10 +149,10 @@ async def _send_changed(
     exchange: _Exchange, start: Message, body: bytes, headers: Mapping[str, str] = _NO_HEADERS
 ) -> None:
     """`headers` take the place of those of the same name; the length is that of the new body."""
-    own = {b"content-length": str(len(body)).encode()}
-    own |= {name.lower().encode(): value.encode() for name, value in headers.items()}
-    kept = [(name, value) for name, value in start["headers"] if name not in own]
-    await exchange.send({**start, "headers": [*kept, *own.items()]})
+    changes = {b"content-length": str(len(body)).encode()}
+    changes |= {name.lower().encode(): value.encode() for name, value in headers.items()}
+    unchanged = [(name, value) for name, value in start["headers"] if name not in changes]
+    await exchange.send({**start, "headers": [*unchanged, *changes.items()]})
     await exchange.send({"type": "http.response.body", "body": body})
 
 

@@ -79,7 +79,7 @@ class Ticket:
     id: str
     request: AuthorizeRequest
     signed_in: str
-    shown: str
+    page_account: str
     fault: str | None = None
     granted_scope: str | None = None
     used: bool = False
@@ -141,7 +141,7 @@ class OAuthState:
         """Validates an authorize URL's query. Raises `AuthorizeRequestError`."""
         self.issued.states.append(query.get("state", ""))
         name, app = self._app_by_id(query.get("client_id", ""))
-        problem = _problem_with(query, app)
+        problem = _find_problem(query, app)
         if app is None or problem:
             raise AuthorizeRequestError(problem or "client_id is unknown")
         fields = {
@@ -149,9 +149,11 @@ class OAuthState:
         }
         return AuthorizeRequest(app_name=name, **fields)
 
-    def open_ticket(self, request: AuthorizeRequest, *, signed_in: str, shown: str) -> Ticket:
-        """`signed_in`: whose cookie it is; `shown`: who the page names and grants as."""
-        ticket = Ticket(id=secrets.token_urlsafe(24), request=request, signed_in=signed_in, shown=shown)
+    def open_ticket(self, request: AuthorizeRequest, *, signed_in: str, page_account: str) -> Ticket:
+        """`signed_in`: whose cookie it is; `page_account`: who the page names and grants as."""
+        ticket = Ticket(
+            id=secrets.token_urlsafe(24), request=request, signed_in=signed_in, page_account=page_account
+        )
         self._tickets[ticket.id] = ticket
         return ticket
 
@@ -171,7 +173,7 @@ class OAuthState:
     def issue_code(self, ticket: Ticket, lifetime: float) -> str:
         code = secrets.token_urlsafe(48)
         scope = ticket.granted_scope or ticket.request.scope
-        self._codes[code] = Code(ticket.request, ticket.shown, scope, self.clock() + lifetime)
+        self._codes[code] = Code(ticket.request, ticket.page_account, scope, self.clock() + lifetime)
         self.issued.codes.append(code)
         return code
 
@@ -249,7 +251,7 @@ class OAuthState:
 
     # Who a secret belongs to
 
-    def grant_of_access_token(self, token: str) -> Grant | None:
+    def find_grant(self, token: str) -> Grant | None:
         """The living grant behind a valid access token."""
         grant = self._access.get(token)
         if grant is None or not grant.alive or grant.access_expires_at <= self.clock():
@@ -258,15 +260,15 @@ class OAuthState:
 
     def grants(self, account: str | None = None) -> list[GrantState]:
         """The account's grants, or all, oldest first."""
-        return [self._state_of(grant) for grant in self._grants if account in (None, grant.account)]
+        return [self._grant_state(grant) for grant in self._grants if account in (None, grant.account)]
 
     def account_of(self, secret: str) -> str | None:
         """The account behind any code, access or refresh token, also a spent one."""
         holder = self._codes.get(secret) or self._access.get(secret) or self._refresh.get(secret)
         return holder.account if holder else None
 
-    def _state_of(self, grant: Grant) -> GrantState:
-        by_access_token = self.grant_of_access_token(grant.access_token) is not None
+    def _grant_state(self, grant: Grant) -> GrantState:
+        by_access_token = self.find_grant(grant.access_token) is not None
         by_refresh_token = grant.alive and grant.refresh_token is not None
         app, _ = self._app_by_id(grant.client_id)
         return GrantState(
@@ -295,7 +297,7 @@ class OAuthState:
         self._access.pop(grant.access_token, None)
 
 
-def _problem_with(query: Mapping[str, str], app: AppInfo | None) -> str | None:
+def _find_problem(query: Mapping[str, str], app: AppInfo | None) -> str | None:
     if app is None:
         return "client_id is unknown"
     rules = {
@@ -309,8 +311,8 @@ def _problem_with(query: Mapping[str, str], app: AppInfo | None) -> str | None:
     return next((problem for problem, holds in rules.items() if not holds), None)
 
 
-def _is_subset(scope: str, allowed: list[str]) -> bool:
-    return bool(scope.split()) and set(scope.split()) <= set(allowed)
+def _is_subset(scope: str, scopes: list[str]) -> bool:
+    return bool(scope.split()) and set(scope.split()) <= set(scopes)
 
 
 def _basic_credentials(header: str | None) -> tuple[str | None, str | None]:
@@ -324,10 +326,10 @@ def _basic_credentials(header: str | None) -> tuple[str | None, str | None]:
     return unquote_plus(client_id), unquote_plus(secret)  # RFC 6749, 2.3.1
 
 
-def _same_secret(expected: str | None, given: str | None) -> bool:
+def _same_secret(expected: str | None, secret: str | None) -> bool:
     if expected is None:
-        return not given
-    return hmac.compare_digest(expected.encode(), (given or "").encode())
+        return not secret
+    return hmac.compare_digest(expected.encode(), (secret or "").encode())
 
 
 def _fits(request: AuthorizeRequest, client_id: str, form: Mapping[str, str]) -> bool:

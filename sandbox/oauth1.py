@@ -69,7 +69,7 @@ class RequestToken:
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     signed_in: str | None = None
     """Account of the browser session that the page was made for."""
-    shown: str = ""
+    page_account: str = ""
     """Account as which the page grants."""
     form_token: str = ""
     fault: str | None = None
@@ -107,77 +107,83 @@ class OAuth1State:
         if call.oauth.get("oauth_callback") != app.redirect_uri:
             problem = "Callback URL not approved for this client application."
             raise OAuth1Error(415, problem, status=403)
-        made = RequestToken(name, app.client_id, app.redirect_uri)
-        self._requests[made.token] = made
-        self.issued.request_tokens.append(made.token)
-        self.issued.token_secrets.append(made.secret)
-        return made
+        token = RequestToken(name, app.client_id, app.redirect_uri)
+        self._requests[token.token] = token
+        self.issued.request_tokens.append(token.token)
+        self.issued.token_secrets.append(token.secret)
+        return token
 
-    def show(self, token: str, *, signed_in: str, shown: str) -> RequestToken | None:
+    def show(self, token: str, *, signed_in: str, page_account: str) -> RequestToken | None:
         """The consent page for an account; None when the request token is unknown or was answered."""
-        asked = self._requests.get(token)
-        if asked is None or asked.answered:
+        request_token = self._requests.get(token)
+        if request_token is None or request_token.answered:
             return None
-        asked.signed_in, asked.shown, asked.form_token = signed_in, shown, secrets.token_urlsafe(24)
-        return asked
+        request_token.signed_in, request_token.page_account = signed_in, page_account
+        request_token.form_token = secrets.token_urlsafe(24)
+        return request_token
 
     def answer(self, token: str, form_token: str, signed_in: str | None) -> RequestToken:
         """The page's form came back. Raises `OAuthError` 403 when it is not the one shown, or comes again."""
-        asked = self._requests.get(token)
-        if asked is None or asked.answered or asked.signed_in != signed_in or not asked.form_token:
+        request_token = self._requests.get(token)
+        if (
+            request_token is None
+            or request_token.answered
+            or request_token.signed_in != signed_in
+            or not request_token.form_token
+        ):
             raise OAuthError("This page was answered, or is another's.", error="forbidden", status=403)
-        if not hmac.compare_digest(asked.form_token.encode(), form_token.encode()):
+        if not hmac.compare_digest(request_token.form_token.encode(), form_token.encode()):
             raise OAuthError("This page belongs to another session.", error="forbidden", status=403)
-        asked.answered = True
-        return asked
+        request_token.answered = True
+        return request_token
 
-    def grant(self, asked: RequestToken) -> str:
+    def grant(self, request_token: RequestToken) -> str:
         """The verifier (RFC 5849, 2.2)."""
-        asked.verifier = secrets.token_urlsafe(24)
-        self.issued.codes.append(asked.verifier)
-        return asked.verifier
+        request_token.verifier = secrets.token_urlsafe(24)
+        self.issued.codes.append(request_token.verifier)
+        return request_token.verifier
 
     def access_token(self, call: SignedCall) -> AccessToken:
         """Spends the request token (RFC 5849, 2.3); an earlier grant of the account ends. Raises `OAuth1Error`."""
-        asked = self._requests.get(call.token)
-        if asked is None:
+        request_token = self._requests.get(call.token)
+        if request_token is None:
             raise _not_authenticated()
-        name, app = self._caller(call, token_secret=asked.secret)
-        given = call.oauth.get("oauth_verifier", "")
+        name, app = self._caller(call, token_secret=request_token.secret)
+        verifier = call.oauth.get("oauth_verifier", "")
         if (
-            asked.client_id != app.client_id
-            or asked.verifier is None
-            or not hmac.compare_digest(asked.verifier.encode(), given.encode())
+            request_token.client_id != app.client_id
+            or request_token.verifier is None
+            or not hmac.compare_digest(request_token.verifier.encode(), verifier.encode())
         ):
             raise OAuth1Error(99, "Error processing your OAuth request: Invalid oauth_verifier parameter")
-        asked.verifier = None
-        self.revoke_grants(asked.shown, app.client_id)
-        made = AccessToken(name, app.client_id, asked.shown)
-        self._access[made.token] = made
-        self.issued.access_tokens.append(made.token)
-        self.issued.token_secrets.append(made.secret)
-        return made
+        request_token.verifier = None
+        self.revoke_grants(request_token.page_account, app.client_id)
+        access_token = AccessToken(name, app.client_id, request_token.page_account)
+        self._access[access_token.token] = access_token
+        self.issued.access_tokens.append(access_token.token)
+        self.issued.token_secrets.append(access_token.secret)
+        return access_token
 
     def access(self, call: SignedCall) -> AccessToken:
         """The living token that the call is signed for. Raises `OAuth1Error`."""
-        held = self._access.get(call.token)
-        if held is None or not held.alive:
+        access_token = self._access.get(call.token)
+        if access_token is None or not access_token.alive:
             raise OAuth1Error(89, "Invalid or expired token.")
-        _, app = self._caller(call, token_secret=held.secret)
-        if held.client_id != app.client_id:
+        _, app = self._caller(call, token_secret=access_token.secret)
+        if access_token.client_id != app.client_id:
             raise OAuth1Error(89, "Invalid or expired token.")
-        return held
+        return access_token
 
     def revoke_grants(self, account: str, client_id: str | None = None) -> int:
         """Ends the account's grants (in one app, or in all) and tells how many were alive."""
-        held = [
+        alive = [
             each
             for each in self._access.values()
             if each.account == account and each.alive and client_id in (None, each.client_id)
         ]
-        for each in held:
+        for each in alive:
             each.alive = False
-        return len(held)
+        return len(alive)
 
     def grants(self, account: str | None = None) -> list[GrantState]:
         """The account's grants, or all, oldest first."""
@@ -189,10 +195,10 @@ class OAuth1State:
 
     def account_of(self, token: str) -> str | None:
         """The account behind a request token that was shown, or an access token, also a dead one."""
-        if (held := self._access.get(token)) is not None:
-            return held.account
-        asked = self._requests.get(token)
-        return asked.signed_in if asked else None
+        if (access_token := self._access.get(token)) is not None:
+            return access_token.account
+        request_token = self._requests.get(token)
+        return request_token.signed_in if request_token else None
 
     def _caller(self, call: SignedCall, *, token_secret: str) -> tuple[str, AppInfo]:
         """The app that signed the call, which was not seen before (RFC 5849, 3.2, 3.3)."""

@@ -67,7 +67,7 @@ def identify(request: Request, body: bytes, sandbox: SandboxState) -> Call | Non
 async def authorize(request: Request, account: SignedInDep, sandbox: StateDep) -> Response:
     """Ask for the account, then for the consent; a faulty request is told in a page."""
     try:
-        asked = sandbox.plainbook.check_authorize(request.query_params)
+        authorize_request = sandbox.plainbook.check_authorize(request.query_params)
     except AuthorizeRequestError as problem:
         return _page("Sorry", f'<p class="error">{html.escape(str(problem))}</p>')
     kinds = SPECIAL_KINDS[Endpoint.PLAINBOOK_AUTHORIZE].keys() - {"kill_browser"}
@@ -77,7 +77,7 @@ async def authorize(request: Request, account: SignedInDep, sandbox: StateDep) -
         return RedirectResponse(f"{MOUNTED_AT}/login", 302)
     if kind == "error_page":
         return _page("Sorry", "<p>Plainbook is having a break.</p>")
-    ticket = sandbox.plainbook.open_ticket(asked, signed_in=account, shown=account)
+    ticket = sandbox.plainbook.open_ticket(authorize_request, signed_in=account, page_account=account)
     ticket.fault = kind
     banner = _BANNER if sandbox.settings.plainbook_banner else ""
     if not sandbox.settings.plainbook_chooser:
@@ -89,24 +89,24 @@ async def authorize(request: Request, account: SignedInDep, sandbox: StateDep) -
 
 async def consent_page(ticket: str, account: str, signed_in: SignedInDep, sandbox: StateDep) -> Response:
     """Show the consent page for the account that was chosen."""
-    opened = sandbox.plainbook.ticket(ticket, signed_in)
-    if account not in (opened.signed_in, *_decoys(opened.signed_in)):
+    form_ticket = sandbox.plainbook.ticket(ticket, signed_in)
+    if account not in (form_ticket.signed_in, *_decoys(form_ticket.signed_in)):
         raise OAuthError("This account is not signed in.", status=403)
-    opened.shown = account
-    return _consent_page(opened)
+    form_ticket.page_account = account
+    return _consent_page(form_ticket)
 
 
 async def consent(request: Request, signed_in: SignedInDep, sandbox: StateDep) -> Response:
     """The decision, once."""
     form = parse_form(await request.body())
-    opened = sandbox.plainbook.ticket(form.get("ticket", ""), signed_in)
-    sandbox.plainbook.use_ticket(opened)
-    if form.get("decision") != "allow" or opened.fault == "declined":
-        return RedirectResponse(_declined(opened), 303)
-    if opened.fault == "callback_error":
-        return RedirectResponse(_location(opened, error="temporarily_unavailable"), 303)
-    code = sandbox.plainbook.issue_code(opened, sandbox.settings.code_seconds)
-    return RedirectResponse(_location(opened, code=code), 303)
+    form_ticket = sandbox.plainbook.ticket(form.get("ticket", ""), signed_in)
+    sandbox.plainbook.use_ticket(form_ticket)
+    if form.get("decision") != "allow" or form_ticket.fault == "declined":
+        return RedirectResponse(_decline_url(form_ticket), 303)
+    if form_ticket.fault == "callback_error":
+        return RedirectResponse(_location(form_ticket, error="temporarily_unavailable"), 303)
+    code = sandbox.plainbook.issue_code(form_ticket, sandbox.settings.code_seconds)
+    return RedirectResponse(_location(form_ticket, code=code), 303)
 
 
 async def login_page() -> Response:
@@ -135,7 +135,7 @@ async def revoke(request: Request, sandbox: StateDep) -> JSONResponse:
 
 
 async def me(request: Request, sandbox: StateDep) -> JSONResponse:
-    grant = sandbox.plainbook.grant_of_access_token(bearer_token(request))
+    grant = sandbox.plainbook.find_grant(bearer_token(request))
     if grant is None or not grant.may("profile"):
         return JSONResponse({"error": "invalid_token"}, 401)
     return JSONResponse({"user": {"login": grant.account, "uid": int(user_id_of(grant.account))}})
@@ -180,15 +180,15 @@ def _chooser(ticket: Ticket, accounts: list[str], banner: str) -> Response:
 def _consent_page(ticket: Ticket, banner: str = "") -> Response:
     return _page(
         f"{ticket.request.app_name} wants to post for you",
-        f'<p>You are <b id="signed-in">{html.escape(ticket.shown)}</b></p>'
+        f'<p>You are <b id="signed-in">{html.escape(ticket.page_account)}</b></p>'
         f'<form class="consent" method="post" action="{MOUNTED_AT}/consent">'
         f'<input type="hidden" name="ticket" value="{ticket.id}">'
         '<button type="submit" name="decision" value="allow">Allow</button> '
-        f'<a href="{html.escape(_declined(ticket))}">Cancel</a></form>{banner}',
+        f'<a href="{html.escape(_decline_url(ticket))}">Cancel</a></form>{banner}',
     )
 
 
-def _declined(ticket: Ticket) -> str:
+def _decline_url(ticket: Ticket) -> str:
     return _location(ticket, error="access_denied")
 
 

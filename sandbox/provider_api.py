@@ -114,7 +114,7 @@ def display_name(account: str) -> str:
 
 
 def _bearer(request: Request, sandbox: SandboxState) -> str | None:
-    grant = sandbox.oauth.grant_of_access_token(bearer_token(request))
+    grant = sandbox.oauth.find_grant(bearer_token(request))
     return grant.account if grant is not None and grant.may("users.read", "tweet.read") else None
 
 

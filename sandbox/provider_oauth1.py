@@ -38,22 +38,22 @@ SignedDep = Annotated[SignedCall, Depends(signed_call)]
 
 @router.post("/oauth/request_token")
 async def request_token(call: SignedDep, sandbox: StateDep) -> PlainTextResponse:
-    made = sandbox.oauth1.request_token(call)
-    return _form(oauth_token=made.token, oauth_token_secret=made.secret, oauth_callback_confirmed="true")
+    token = sandbox.oauth1.request_token(call)
+    return _form(oauth_token=token.token, oauth_token_secret=token.secret, oauth_callback_confirmed="true")
 
 
 @router.post("/oauth/access_token")
 async def access_token(call: SignedDep, sandbox: StateDep) -> PlainTextResponse:
-    made = sandbox.oauth1.access_token(call)
-    user = {"user_id": user_id_of(made.account), "screen_name": made.account}
-    return _form(oauth_token=made.token, oauth_token_secret=made.secret, **user)
+    token = sandbox.oauth1.access_token(call)
+    user = {"user_id": user_id_of(token.account), "screen_name": token.account}
+    return _form(oauth_token=token.token, oauth_token_secret=token.secret, **user)
 
 
 @router.post("/1.1/oauth/invalidate_token")
 async def invalidate_token(call: SignedDep, sandbox: StateDep) -> dict[str, str]:
-    held = sandbox.oauth1.access(call)
-    held.alive = False
-    return {"access_token": held.token}
+    token = sandbox.oauth1.access(call)
+    token.alive = False
+    return {"access_token": token.token}
 
 
 @router.get(_AUTHORIZE, response_model=None)
@@ -63,22 +63,22 @@ async def authorize(account: SignedInDep, sandbox: StateDep, oauth_token: str = 
     kind = fault.kind if fault else None
     if account is None or kind == "signed_out":
         return _page("Authorize an app to access your account?", _LOGIN)
-    shown = sandbox.profiles.other_account(account) if kind == "wrong_account_unseen" else account
-    asked = sandbox.oauth1.show(oauth_token, signed_in=account, shown=shown)
-    if asked is None:
+    page_account = sandbox.profiles.other_account(account) if kind == "wrong_account_unseen" else account
+    pending = sandbox.oauth1.show(oauth_token, signed_in=account, page_account=page_account)
+    if pending is None:
         return _page("Whoa there!", "<p>There is no request token for this page.</p>")
-    asked.fault = kind
-    return _consent_page(asked)
+    pending.fault = kind
+    return _consent_page(pending)
 
 
 @router.post(_AUTHORIZE, response_model=None)
 async def consent(form: FormDep, account: SignedInDep, sandbox: StateDep) -> Response:
     """The decision, once."""
-    asked = sandbox.oauth1.answer(form.get("oauth_token", ""), form.get("authenticity_token", ""), account)
-    if "cancel" in form or asked.fault == "declined":
-        return _redirect(asked, denied=asked.token)
-    token = asked.token[::-1] if asked.fault == "wrong_token" else asked.token
-    return _redirect(asked, oauth_token=token, oauth_verifier=sandbox.oauth1.grant(asked))
+    pending = sandbox.oauth1.answer(form.get("oauth_token", ""), form.get("authenticity_token", ""), account)
+    if "cancel" in form or pending.fault == "declined":
+        return _redirect(pending, denied=pending.token)
+    token = pending.token[::-1] if pending.fault == "wrong_token" else pending.token
+    return _redirect(pending, oauth_token=token, oauth_verifier=sandbox.oauth1.grant(pending))
 
 
 def add_oauth1(app: FastAPI) -> None:
@@ -89,10 +89,10 @@ def add_oauth1(app: FastAPI) -> None:
 
 def identify(request: Request, _body: bytes, sandbox: SandboxState) -> Call | None:
     """The account: of pages from the cookie, of signed calls from the token; None: no call of OAuth 1.0a."""
-    place = (request.method, request.url.path)
-    if (page := _PAGES.get(place)) is not None:
+    route = (request.method, request.url.path)
+    if (page := _PAGES.get(route)) is not None:
         return Call(page, sandbox.sessions.account_of(request.cookies.get(SESSION_COOKIE)))
-    endpoint = _SIGNED.get(place)
+    endpoint = _SIGNED.get(route)
     if endpoint is None or (endpoint is Endpoint.ME and not is_signed(request)):
         return None
     return Call(endpoint, _account_of(request, sandbox))
@@ -114,17 +114,17 @@ def _form(**values: str) -> PlainTextResponse:
     return PlainTextResponse(urlencode(values), headers={"cache-control": "no-store"})
 
 
-def _redirect(asked: RequestToken, **answer: str) -> RedirectResponse:
-    separator = "&" if "?" in asked.callback else "?"
-    return RedirectResponse(f"{asked.callback}{separator}{urlencode(answer)}", 303)
+def _redirect(pending: RequestToken, **answer: str) -> RedirectResponse:
+    separator = "&" if "?" in pending.callback else "?"
+    return RedirectResponse(f"{pending.callback}{separator}{urlencode(answer)}", 303)
 
 
-def _consent_page(asked: RequestToken) -> HTMLResponse:
+def _consent_page(pending: RequestToken) -> HTMLResponse:
     return _page(
-        f"Authorize {asked.app_name} to access your account?",
+        f"Authorize {pending.app_name} to access your account?",
         f'<form id="oauth_form" method="post" action="{_AUTHORIZE}">'
-        f'<input type="hidden" name="authenticity_token" value="{asked.form_token}">'
-        f'<input type="hidden" name="oauth_token" value="{html.escape(asked.token)}">'
+        f'<input type="hidden" name="authenticity_token" value="{pending.form_token}">'
+        f'<input type="hidden" name="oauth_token" value="{html.escape(pending.token)}">'
         '<input type="submit" id="allow" value="Authorize app">'
         '<input type="submit" id="cancel" name="cancel" value="Cancel"></form>',
     )

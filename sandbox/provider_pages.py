@@ -81,29 +81,29 @@ class Decision(BaseModel):
 async def authorize(request: Request, account: SignedInDep, sandbox: StateDep) -> Response:
     """The consent page's empty shell, or what stands in its way; errors are 200 too, as in X's own SPA."""
     try:
-        asked = sandbox.oauth.check_authorize(request.query_params)
+        authorize_request = sandbox.oauth.check_authorize(request.query_params)
     except AuthorizeRequestError as problem:
         return _error_page(f"({problem})")
     if account is None:
         return _log_in_page()
     faults = _PAGE_FAULTS - ({"two_pages"} if _SECOND_PAGE in request.query_params else set())
     fault = sandbox.faults.take(Endpoint.AUTHORIZE, account, faults)
-    return _page_instead(fault, request) or _consent_page(asked, account, fault, sandbox)
+    return _page_instead(fault, request) or _consent_page(authorize_request, account, fault, sandbox)
 
 
 @router.get(_CONSENT_API)
 async def consent_data(ticket: str, account: SignedInDep, sandbox: StateDep) -> dict[str, Any]:
     """Return the data of the consent page: the account that is signed in, the app, the scopes."""
-    shown = sandbox.oauth.ticket(ticket, account)
+    page_ticket = sandbox.oauth.ticket(ticket, account)
     shortest, longest = sandbox.settings.consent_delay_ms
     await wait_for_event(sandbox.stopping, random.uniform(shortest, longest) / 1000)
     return {
-        "ready": shown.fault != "button_never_enabled",
-        "covered": shown.fault == "covered_button",
-        "app": shown.request.app_name,
-        "handle": None if shown.fault == "wrong_account_unseen" else shown.shown,
-        "name": provider_api.display_name(shown.shown),
-        "permissions": [_SCOPE_TEXTS.get(scope, scope) for scope in shown.request.scope.split()],
+        "ready": page_ticket.fault != "button_never_enabled",
+        "covered": page_ticket.fault == "covered_button",
+        "app": page_ticket.request.app_name,
+        "handle": None if page_ticket.fault == "wrong_account_unseen" else page_ticket.page_account,
+        "name": provider_api.display_name(page_ticket.page_account),
+        "permissions": [_SCOPE_TEXTS.get(scope, scope) for scope in page_ticket.request.scope.split()],
     }
 
 
@@ -113,12 +113,12 @@ async def consent(body: Decision, account: SignedInDep, sandbox: StateDep) -> di
     ticket = sandbox.oauth.ticket(body.ticket, account)
     sandbox.oauth.use_ticket(ticket)
     if ticket.fault == "two_pages":
-        asked = asdict(ticket.request) | {
+        query = asdict(ticket.request) | {
             "response_type": "code",
             "code_challenge_method": "S256",
             _SECOND_PAGE: 1,
         }
-        return {"location": f"/i/oauth2/authorize?{urlencode(asked)}"}
+        return {"location": f"/i/oauth2/authorize?{urlencode(query)}"}
     state = ticket.request.state
     if body.decision == "decline" or ticket.fault == "declined":
         return {"location": _location(ticket, {"error": "access_denied", "state": state})}
@@ -220,19 +220,19 @@ def _page_instead(fault: Fault | None, request: Request) -> Response | None:
 
 
 def _consent_page(
-    asked: AuthorizeRequest, account: str, fault: Fault | None, sandbox: SandboxState
+    authorize_request: AuthorizeRequest, account: str, fault: Fault | None, sandbox: SandboxState
 ) -> Response:
     kind = fault.kind if fault else None
-    wrong = kind in ("wrong_account", "wrong_account_unseen")
-    shown = sandbox.profiles.other_account(account) if wrong else account
-    ticket = sandbox.oauth.open_ticket(asked, signed_in=account, shown=shown)
+    is_wrong = kind in ("wrong_account", "wrong_account_unseen")
+    page_account = sandbox.profiles.other_account(account) if is_wrong else account
+    ticket = sandbox.oauth.open_ticket(authorize_request, signed_in=account, page_account=page_account)
     ticket.fault = kind
     if fault is not None and kind == "smaller_scope":
-        ticket.granted_scope = fault.scope or _without_offline_access(asked.scope)
+        ticket.granted_scope = fault.scope or _remove_offline_access(authorize_request.scope)
     return _html("consent.html", ticket=ticket.id, api=_CONSENT_API)
 
 
-def _without_offline_access(scope: str) -> str:
+def _remove_offline_access(scope: str) -> str:
     return " ".join(word for word in scope.split() if word != "offline.access")
 
 

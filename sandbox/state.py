@@ -96,7 +96,7 @@ class Profiles:
     def get(self, profile_id: str) -> Profile | None:
         return self._by_id.get(profile_id)
 
-    def of(self, account: str) -> Profile | None:
+    def find(self, account: str) -> Profile | None:
         return self._by_account.get(account)
 
     def all(self) -> Sequence[Profile]:

@@ -96,7 +96,7 @@ def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller]
     def check(caller: Annotated[Caller, Depends(_authenticated)]) -> Caller:
         if not caller.may(scope):
             raise PermissionDeniedException(scope)
-        if whole_fleet and caller.reach != EVERYTHING:
+        if whole_fleet and caller.access != EVERYTHING:
             raise OutOfReachException
         return caller
 

@@ -99,15 +99,15 @@ def error_responses(*exceptions: type[AppException]) -> Responses:
     }
 
 
-def answer_of(error: AppException, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def exception_response(error: AppException, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The envelope of `error`, with its status."""
-    own: dict[str, str] = {}
+    own_headers: dict[str, str] = {}
     if error.retry_after is not None:
-        own["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        own_headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status_code == AuthenticationException.status_code:
-        own["WWW-Authenticate"] = _CHALLENGE
+        own_headers["WWW-Authenticate"] = _CHALLENGE
     body = error_response(mask_own(error.message), error.error_code, error.data)
-    return JSONResponse(body, error.status_code, own | dict(headers or {}))
+    return JSONResponse(body, error.status_code, own_headers | dict(headers or {}))
 
 
 async def _handle_app_exception(request: Request, error: Exception) -> JSONResponse:
@@ -115,7 +115,7 @@ async def _handle_app_exception(request: Request, error: Exception) -> JSONRespo
     request.state.error_code = error.error_code
     if error.status_code >= 500:
         log.error("http.error", error_code=error.error_code, error=error.message)
-    return answer_of(error)
+    return exception_response(error)
 
 
 async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -133,14 +133,14 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
 def _problem(item: Mapping[str, Any]) -> dict[str, str | None]:
     if item["type"] == "json_invalid":
         return {"field": "body", "problem": "The body is not valid JSON", "allowed": None}
-    place = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
+    location = ".".join(str(part) for part in item["loc"] if part != "body") or "body"
     context = item.get("ctx", {})
-    allowed = (_LIMITS | _KINDS).get(item["type"])
+    template = (_LIMITS | _KINDS).get(item["type"])
     return {
         # One that we do not know is named as the caller has named it.
-        "field": mask_own(place)[:_MAX_FIELD_LENGTH],
+        "field": mask_own(location)[:_MAX_FIELD_LENGTH],
         "problem": item["msg"].removeprefix("Value error, "),
-        "allowed": allowed.format(**context) if allowed else None,
+        "allowed": template.format(**context) if template else None,
     }
 
 
@@ -162,7 +162,7 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
         return await _handle_app_exception(request, RouteNotFoundException())
     if error.status_code == 405:
         allowed = _allowed_methods(request, error)
-        return answer_of(MethodNotAllowedException(request.method, allowed), {"Allow": allowed})
+        return exception_response(MethodNotAllowedException(request.method, allowed), {"Allow": allowed})
     if error.status_code == 413:
         return JSONResponse(error_response(error.detail, BodyTooLargeException.error_code), 413)
     if error.status_code == 400:  # neither text nor numbers that Python reads, or nested too deep

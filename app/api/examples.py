@@ -156,10 +156,10 @@ _SCALARS: Final[Mapping[str, Any]] = {
 }
 
 
-def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str = "") -> Any:
+def build_example(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str = "") -> Any:
     """Return a value that `schema` describes. `schemas`: what it refers to; `name`: the field it belongs to."""
     if "$ref" in schema:
-        return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas, name)
+        return build_example(schemas[schema["$ref"].rpartition("/")[2]], schemas, name)
     if "examples" in schema or "example" in schema:
         return schema["example"] if "example" in schema else schema["examples"][0]
     if "default" in schema and name != "data":
@@ -171,10 +171,10 @@ def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str 
             return _first_choice(schema[choices], schemas, name)
     if schema.get("type") == "object":
         fields = schema.get("properties", {})
-        values = {field: example_of(each, schemas, field) for field, each in fields.items()}
+        values = {field: build_example(each, schemas, field) for field, each in fields.items()}
         return {**values, **BY_SCHEMA.get(schema.get("title", ""), {})}
     if schema.get("type") == "array":
-        return [example_of(schema.get("items", {}), schemas, name)]
+        return [build_example(schema.get("items", {}), schemas, name)]
     if isinstance(_BY_NAME.get(name), _TYPES.get(schema.get("type", ""), ())):
         return _BY_NAME[name]
     if schema.get("format") == "date-time":
@@ -185,4 +185,4 @@ def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str 
 def _first_choice(choices: list[Mapping[str, Any]], schemas: Mapping[str, Any], name: str) -> Any:
     """Return an example of the first choice; a field that may be null is null, unless its name says more."""
     is_null = {"type": "null"} in choices and name not in ("", "data", *_BY_NAME)
-    return None if is_null else example_of(choices[0], schemas, name)
+    return None if is_null else build_example(choices[0], schemas, name)

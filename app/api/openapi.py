@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from app.api.errors import CODES, error_responses
-from app.api.examples import example_of
+from app.api.examples import build_example
 from app.api.http.rate_limit import QUOTA_HEADERS
 from app.models import EventType
 from app.utils.described_enum import DescribedEnum
@@ -91,7 +91,7 @@ _TEXTS: Final = {
     "text/event-stream": 'id: 7-1\ndata: {"id": 1, "event_type": "authorization.completed"}\n\n',
 }
 """Examples of answers that are not JSON."""
-_MAY_PASS: Final = ("409", "429", "502", "503", "504")
+_TRANSIENT_STATUSES: Final = ("409", "429", "502", "503", "504")
 _UNKNOWN_KEY: Final = "401"
 _RATE_LIMITED: Final = "429"
 
@@ -103,13 +103,13 @@ def describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(plain())
+            app.openapi_schema = _complete_document(plain())
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(document: dict[str, Any]) -> dict[str, Any]:
+def _complete_document(document: dict[str, Any]) -> dict[str, Any]:
     operations = [each for methods in document["paths"].values() for each in methods.values()]
     used = {tag for operation in operations for tag in operation["tags"]}
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
@@ -133,14 +133,14 @@ def _add_examples(operations: Iterable[dict[str, Any]], schemas: dict[str, Any])
     for operation in operations:
         for media in operation.get("requestBody", {}).get("content", {}).values():
             if "example" not in media:
-                media["example"] = example_of(media["schema"], schemas)
+                media["example"] = build_example(media["schema"], schemas)
         for answer in operation["responses"].values():
             for media_type, media in answer.get("content", {}).items():
                 if "schema" not in media:
                     media["example"] = _TEXTS[media_type]
                     continue
                 name = media["schema"]["$ref"].rpartition("/")[2]
-                shared[name] = {"value": example_of(media["schema"], schemas)}
+                shared[name] = {"value": build_example(media["schema"], schemas)}
                 media["examples"] = {"answer": {"$ref": f"#/components/examples/{name}"}}
     return dict(sorted(shared.items()))
 
@@ -203,7 +203,7 @@ def _complete(operation: dict[str, Any]) -> None:
 def _headers(status: str, *, has_key: bool) -> Iterator[tuple[str, str]]:
     """Name and component of each header that an answer may carry; a quota is not repeated on every refusal."""
     yield "X-Request-ID", "RequestId"
-    if status in _MAY_PASS:
+    if status in _TRANSIENT_STATUSES:
         yield "Retry-After", "RetryAfter"
     if status == _UNKNOWN_KEY:
         yield "WWW-Authenticate", "WWWAuthenticate"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.shared import asynchronous, counted, echo, echo_err, new_file, settings
+from app.cli.shared import asynchronous, echo, echo_err, new_file, settings, show_progress
 from app.context import open_context
 from app.services.shared import import_files
 from app.services.tokens import accounts_csv, importer
@@ -45,7 +45,7 @@ async def import_tokens(
         )
         with file.open("rb") as stream:
             entries, total = _entries(import_files.read_import(stream), file)
-        with counted("Importing", total) as progress:
+        with show_progress("Importing", total) as progress:
             report = await store.run(entries, actor="cli", progress=progress)
     for problem in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
         echo_err(f"{'entry' if _is_json(file) else 'line'} {problem.line}: {problem.reason}")

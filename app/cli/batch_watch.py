@@ -26,7 +26,7 @@ from app.services.batches.creation import BatchCommand
 from app.services.batches.rows import RowDefaults
 from app.services.keys.service import COMMAND_LINE
 from app.services.workers.base import WorkerGroup
-from app.utils.foreign_text import neutralised, visible
+from app.utils.foreign_text import neutralise, visible
 from app.utils.logger import setup_logging
 from app.utils.tasks import wait_for_event
 
@@ -67,13 +67,13 @@ async def authorize_file(
     Raises `InvalidRequestException`, `BatchEmptyException` and what else a batch is refused for, or `ServiceError`.
     """
     content = options.file.read_bytes()
-    with _signalled() as stopping:
-        batch_id, is_new = await _place(backend, content, options)
+    with _catch_signals() as stopping:
+        batch_id, is_new = await _find_or_create(backend, content, options)
         with _progress(err) as progress:
             progress.console.print(
                 visible(_title(batch_id, is_new, options)), markup=False, highlight=False, soft_wrap=True
             )
-            async with _working(backend, options, is_quiet=err.is_terminal):
+            async with _run_worker(backend, options, is_quiet=err.is_terminal):
                 batch = await _follow(backend, batch_id, stopping, progress, options)
         if batch is None:
             _print_how_to_continue(err, batch_id)
@@ -93,8 +93,8 @@ async def place_batch(
     idempotency key, and one that was made `again` not at all.
     """
     if not isinstance(backend, LocalClient):
-        made = await backend.make_batch(content, idempotency_key=None if again else source, **options)
-        return made.batch_id, not made.existing
+        batch = await backend.make_batch(content, idempotency_key=None if again else source, **options)
+        return batch.batch_id, not batch.existing
     context = backend.context
     defaults, max_rows = RowDefaults(options.get("api_app")), context.settings.max_batch_rows
     command = BatchCommand(
@@ -105,8 +105,8 @@ async def place_batch(
     async with context.database.transaction() as db:
         if again:
             await context.sessions.batches.forget_source(db, source, caller=COMMAND_LINE)
-        placed = await context.sessions.batches.request(db, command, caller=COMMAND_LINE, source_hash=source)
-    return placed.batch_id, placed.is_new
+        result = await context.sessions.batches.request(db, command, caller=COMMAND_LINE, source_hash=source)
+    return result.batch_id, result.is_new
 
 
 def write_results(path: Path, results: Sequence[BatchRow]) -> None:
@@ -128,7 +128,7 @@ def write_results(path: Path, results: Sequence[BatchRow]) -> None:
 def _line(result: BatchRow) -> list[str]:
     values = asdict(result) | {"status": _status(result)}
     values["existing"] = "yes" if result.existing else ""
-    return ["" if values[name] is None else neutralised(str(values[name])) for name in COLUMNS]
+    return ["" if values[name] is None else neutralise(str(values[name])) for name in COLUMNS]
 
 
 def _status(result: BatchRow) -> str:
@@ -138,7 +138,7 @@ def _status(result: BatchRow) -> str:
 
 
 @contextmanager
-def _signalled() -> Iterator[asyncio.Event]:
+def _catch_signals() -> Iterator[asyncio.Event]:
     """Yield an event that Ctrl-C and SIGTERM set, instead of ending the process."""
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -150,22 +150,26 @@ def _signalled() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def _place(backend: AsyncClient, content: bytes, options: BatchFileOptions) -> tuple[str, bool]:
+async def _find_or_create(
+    backend: AsyncClient, content: bytes, options: BatchFileOptions
+) -> tuple[str, bool]:
     """Return the batch's id, and whether it is new: the same file with the same options is the same batch."""
     if options.batch_id is not None:
         return options.batch_id, False
-    given = {
+    batch_options = {
         "api_app": options.api_app,
         "max_running": options.max_running,
         "stop_percent": options.stop_percent,
     }
-    source = hash_source(content, given)
-    named = cast(BatchOptions, {name: value for name, value in given.items() if value is not None})
-    return await place_batch(backend, content, source=source, again=options.again, **named)
+    source = hash_source(content, batch_options)
+    present = cast(BatchOptions, {name: value for name, value in batch_options.items() if value is not None})
+    return await place_batch(backend, content, source=source, again=options.again, **present)
 
 
 @asynccontextmanager
-async def _working(backend: AsyncClient, options: BatchFileOptions, *, is_quiet: bool) -> AsyncIterator[None]:
+async def _run_worker(
+    backend: AsyncClient, options: BatchFileOptions, *, is_quiet: bool
+) -> AsyncIterator[None]:
     """Run the authorization worker in this process for `--work`; at the end its running sessions may finish."""
     if not isinstance(backend, LocalClient):
         yield
@@ -174,7 +178,7 @@ async def _working(backend: AsyncClient, options: BatchFileOptions, *, is_quiet:
     if is_quiet:
         # `sys.stderr` is rich's stand-in now, which writes above the bar; the usual lines would drown it.
         setup_logging(level="WARNING", environment=context.settings.environment, stream=sys.stderr)
-    worker = context.workers.named("authorization")
+    worker = context.workers.get("authorization")
     group = WorkerGroup([worker] if options.work and worker is not None else [])
     group.start()
     try:
@@ -183,16 +187,18 @@ async def _working(backend: AsyncClient, options: BatchFileOptions, *, is_quiet:
         await group.stop(grace=context.settings.shutdown_grace)
 
 
-def hash_source(content: bytes, given: Mapping[str, object]) -> str:
+def hash_source(content: bytes, options: Mapping[str, object]) -> str:
     """Return the key of the batch that a file makes with these options; one that is None is not given.
 
     Batches are found by it for ever. So the first three options stand as the first release wrote them, and a later
     one joins only where it is given.
     """
-    first = tuple(given.get(name) for name in _FIRST_OPTIONS)
-    later = {name: value for name, value in given.items() if value is not None and name not in _FIRST_OPTIONS}
-    more = json.dumps(later, sort_keys=True) if later else ""
-    return hashlib.sha256(content + f"{first!r}{more}".encode()).hexdigest()
+    first = tuple(options.get(name) for name in _FIRST_OPTIONS)
+    later_options = {
+        name: value for name, value in options.items() if value is not None and name not in _FIRST_OPTIONS
+    }
+    suffix = json.dumps(later_options, sort_keys=True) if later_options else ""
+    return hashlib.sha256(content + f"{first!r}{suffix}".encode()).hexdigest()
 
 
 def _title(batch_id: str, is_new: bool, options: BatchFileOptions) -> str:
@@ -220,12 +226,12 @@ async def _follow(
     ended, quiet_since, is_advised = -1, monotonic(), options.work
     while True:
         batch = await backend.batch(batch_id)
-        done = batch.accepted - batch.open
-        progress.update(task, total=batch.accepted, completed=done, description=_state(batch))
+        finished = batch.accepted - batch.open
+        progress.update(task, total=batch.accepted, completed=finished, description=_state(batch))
         if batch.is_ended:
             return batch
-        if batch.counts.get("in_progress") or done != ended:
-            ended, quiet_since = done, monotonic()
+        if batch.counts.get("in_progress") or finished != ended:
+            ended, quiet_since = finished, monotonic()
         elif not is_advised and monotonic() - quiet_since > _QUIET:
             is_advised = True
             progress.console.print(f"Nothing has started for {_QUIET:g} s: {advice}", soft_wrap=True)

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.shared import asynchronous, counted, echo, echo_accounts, settings
+from app.cli.shared import asynchronous, echo, echo_accounts, settings, show_progress
 from app.config import Settings, SettingsError
 from app.database import Database
 from app.services.oauth.provider_file import load_providers
@@ -48,26 +48,26 @@ async def doctor() -> None:
 
 async def _examine() -> AsyncIterator[Finding]:
     try:
-        loaded = settings()
-        load_providers(loaded)
+        loaded_settings = settings()
+        load_providers(loaded_settings)
     except SettingsError as error:
         for line in str(error).splitlines():
             yield Finding(False, f"settings: {line}")
         return
-    yield Finding(True, f"settings: they load, environment {loaded.environment}")
-    for finding in _examine_modes(loaded):
+    yield Finding(True, f"settings: they load, environment {loaded_settings.environment}")
+    for finding in _examine_modes(loaded_settings):
         yield finding
-    async for finding in _examine_secrets(loaded):
+    async for finding in _examine_secrets(loaded_settings):
         yield finding
-    if loaded.chromedriver_path is not None:
-        yield _examine_driver(loaded.chromedriver_path)
+    if loaded_settings.chromedriver_path is not None:
+        yield _examine_driver(loaded_settings.chromedriver_path)
 
 
-def _examine_modes(loaded: Settings) -> Iterator[Finding]:
+def _examine_modes(loaded_settings: Settings) -> Iterator[Finding]:
     """Find files with secrets that other users of the machine may read or write."""
-    paths = [Path(".env"), loaded.token_spill_folder]
-    name = make_url(loaded.database_url.get_secret_value()).database
-    if loaded.is_sqlite and name and Path(name).is_file():
+    paths = [Path(".env"), loaded_settings.token_spill_folder]
+    name = make_url(loaded_settings.database_url.get_secret_value()).database
+    if loaded_settings.is_sqlite and name and Path(name).is_file():
         paths += [Path(name).parent] if Path(name).parent != Path() else []
         paths += [Path(f"{name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock")]
     open_to_others = [path for path in paths if path.exists() and path.stat().st_mode & 0o077]
@@ -78,18 +78,20 @@ def _examine_modes(loaded: Settings) -> Iterator[Finding]:
         yield Finding(True, "files: no other user may use the database, .env or the spilled tokens")
 
 
-async def _examine_secrets(loaded: Settings) -> AsyncIterator[Finding]:
-    folder = loaded.token_spill_folder
-    spilled, unreadable = await TokenSpill(folder=folder, key_ring=loaded.key_ring).audit()
+async def _examine_secrets(loaded_settings: Settings) -> AsyncIterator[Finding]:
+    folder = loaded_settings.token_spill_folder
+    spilled, unreadable = await TokenSpill(folder=folder, key_ring=loaded_settings.key_ring).audit()
     yield _report_spill(folder, spilled.total(), unreadable)
-    database = Database(loaded.database_url.get_secret_value(), pool_size=loaded.database_pool_size)
+    database = Database(
+        loaded_settings.database_url.get_secret_value(), pool_size=loaded_settings.database_pool_size
+    )
     try:
         async for finding in _examine_database(database):
             yield finding
-        vault = CredentialVault(key_ring=loaded.key_ring)
+        vault = CredentialVault(key_ring=loaded_settings.key_ring)
         report = await _audit(database, vault)
         yield _report_tokens(report)
-        webhooks = await key_rotation.audit(database, WebhookVault(key_ring=loaded.key_ring))
+        webhooks = await key_rotation.audit(database, WebhookVault(key_ring=loaded_settings.key_ring))
         yield _report_webhooks(webhooks)
         report.values.update(webhooks.values)
         for key_id in vault.key_ids:
@@ -114,7 +116,7 @@ async def _examine_database(database: Database) -> AsyncIterator[Finding]:
 
 
 async def _audit(database: Database, vault: CredentialVault) -> AuditReport:
-    with counted("Opening", await key_audit.count_rows(database)) as progress:
+    with show_progress("Opening", await key_audit.count_rows(database)) as progress:
         report = await key_audit.audit(database, vault, progress=progress)
     echo_accounts("opened by no key", report.unreadable)
     return report

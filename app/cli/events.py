@@ -73,22 +73,22 @@ async def events(
 
 
 def _filters(event_type: str | None, account: str | None, api_app: str | None) -> StreamFilters:
-    found: StreamFilters = {}
+    filters: StreamFilters = {}
     if event_type:
         if problem := type_patterns.find_problem(event_type):
             raise typer.BadParameter(problem, param_hint="--event-type")
-        found["event_type"] = event_type
+        filters["event_type"] = event_type
     if account:
-        found["account_id"] = account
+        filters["account_id"] = account
     if api_app:
-        found["api_app"] = api_app
-    return found
+        filters["api_app"] = api_app
+    return filters
 
 
-async def _print(found: AsyncGenerator[Event | StreamedEvent, None], limit: int | None) -> None:
-    async with aclosing(found):
+async def _print(events: AsyncGenerator[Event | StreamedEvent, None], limit: int | None) -> None:
+    async with aclosing(events):
         number = 0
-        async for event in found:
+        async for event in events:
             echo(_line(event))
             number += 1
             if number == limit:
@@ -115,15 +115,15 @@ async def follow_locally(
     """
     position = read_position(last_event_id)
     while True:
-        reader = Reader(key_name=COMMAND_LINE.name, wanted=EventFilter(**filters), may_read=_always)
-        async with context.events.streams.opened(reader, last=position):
+        reader = Reader(key_name=COMMAND_LINE.name, filters=EventFilter(**filters), may_read=_allow)
+        async with context.events.streams.open(reader, last=position):
             _check_gap(reader, last_event_id)
             async for batch in context.events.streams.tell(reader):
                 _check_gap(reader, last_event_id)
                 for streamed in batch:
-                    shown = vars(EventResponse.from_row(streamed.event))
+                    fields = vars(EventResponse.from_row(streamed.event))
                     last_event_id = write_position(streamed.position)
-                    yield StreamedEvent(**shown, last_event_id=last_event_id)
+                    yield StreamedEvent(**fields, last_event_id=last_event_id)
         position = reader.position  # its lifetime is over
 
 
@@ -132,5 +132,5 @@ def _check_gap(reader: Reader, last_event_id: str | None) -> None:
         raise EventsMissed(last_event_id or "", reader.gap.oldest_kept)
 
 
-async def _always() -> bool:
+async def _allow() -> bool:
     return True

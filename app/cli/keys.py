@@ -77,8 +77,8 @@ async def create_key(
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
     async with open_backend(url, key) as backend:
-        created = await backend.call("POST", "/keys", json=request.model_dump(mode="json"))
-    echo(created["key"])  # plain, for scripts: nothing else goes to standard output
+        data = await backend.call("POST", "/keys", json=request.model_dump(mode="json"))
+    echo(data["key"])  # plain, for scripts: nothing else goes to standard output
 
 
 @commands.command("list")
@@ -121,8 +121,8 @@ async def rotate_key(
     """Replace a key by a new one of the same caller and print it. It cannot be shown again."""
     async with open_backend(url, key) as backend:
         path = f"/keys/{await _find_key_id(backend, name)}/rotate"
-        rotated = await backend.call("POST", path, json={"overlap": overlap, "force": force})
-    echo(rotated["key"])
+        data = await backend.call("POST", path, json={"overlap": overlap, "force": force})
+    echo(data["key"])
 
 
 @commands.command("revoke")

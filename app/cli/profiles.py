@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.shared import asynchronous, counted, echo, echo_err, new_file, settings
+from app.cli.shared import asynchronous, echo, echo_err, new_file, settings, show_progress
 from app.context import open_context
 from app.services.profiles import links_csv
 from app.services.shared import import_files
@@ -35,7 +35,7 @@ async def import_links(
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{file} is not UTF-8 text") from None
     async with open_context(settings()) as context:
-        with counted("Linking", total) as progress:
+        with show_progress("Linking", total) as progress:
             report = await links_csv.import_links(
                 context.database,
                 context.fleet.directory,

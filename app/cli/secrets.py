@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.shared import asynchronous, counted, echo_accounts, echo_err, settings
+from app.cli.shared import asynchronous, echo_accounts, echo_err, settings, show_progress
 from app.context import open_context
 from app.services.tokens import key_rotation
 from app.services.webhooks import key_rotation as webhook_secrets
@@ -32,7 +32,7 @@ async def rotate() -> None:
     """
     async with open_context(settings()) as context:
         total = await key_rotation.count_outdated(context.database, context.tokens.vault)
-        with counted("Rotating", total) as progress:
+        with show_progress("Rotating", total) as progress:
             report = await key_rotation.rotate(
                 context.database, context.tokens.vault, actor="cli", progress=progress
             )

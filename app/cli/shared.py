@@ -21,7 +21,7 @@ OUT: Final = Console(markup=False, emoji=False)
 ERR: Final = Console(stderr=True, markup=False, emoji=False)
 """Both consoles take no text for markup: much of what they print was named by others."""
 
-_LISTED: Final = 100
+_MAX_LISTED: Final = 100
 
 P = ParamSpec("P")
 
@@ -56,10 +56,10 @@ def echo(line: str) -> None:
 
 def echo_accounts(problem: str, accounts: Sequence[tuple[str, str]]) -> None:
     """Print a line to standard error for each account and app, up to a hundred."""
-    for account_id, api_app in accounts[:_LISTED]:
+    for account_id, api_app in accounts[:_MAX_LISTED]:
         echo_err(f"{account_id} in {api_app}: {problem}")
-    if len(accounts) > _LISTED:
-        echo_err(f"... and {len(accounts) - _LISTED} more")
+    if len(accounts) > _MAX_LISTED:
+        echo_err(f"... and {len(accounts) - _MAX_LISTED} more")
 
 
 def check_handle(value: str | None) -> str | None:
@@ -71,7 +71,7 @@ def check_handle(value: str | None) -> str | None:
 
 
 @contextmanager
-def counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error; yield the function that sets the number done."""
     with Progress(console=ERR, transient=True) as progress:
         task = progress.add_task(title, total=total)

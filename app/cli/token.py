@@ -28,7 +28,7 @@ async def token(
 ) -> None:
     """Print a valid access token of an account; an OAuth 1.0a token has its secret on a second line."""
     async with open_backend(url, key) as backend:
-        found = await backend.token(account, api_app, min_ttl=min_ttl)
-    echo(found.access_token)
-    if found.oauth_token_secret is not None:
-        echo(found.oauth_token_secret)
+        answer = await backend.token(account, api_app, min_ttl=min_ttl)
+    echo(answer.access_token)
+    if answer.oauth_token_secret is not None:
+        echo(answer.oauth_token_secret)

@@ -61,9 +61,9 @@ async def create_webhook(
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from None
     async with open_backend(service_url, key) as backend:
-        created = await backend.call("POST", "/webhooks", json=request.model_dump(mode="json"))
-    echo(created["id"])
-    echo(created["secret"])
+        data = await backend.call("POST", "/webhooks", json=request.model_dump(mode="json"))
+    echo(data["id"])
+    echo(data["secret"])
 
 
 @commands.command("list")
@@ -106,8 +106,8 @@ async def rotate_webhook(
     """Replace the secret by a new one and print it. It cannot be shown again."""
     async with open_backend(url, key) as backend:
         body = {"overlap_seconds": round(hours * 3600), "force": force}
-        rotated = await backend.call("POST", _path(webhook_id, "/rotate"), json=body)
-    echo(rotated["secret"])
+        data = await backend.call("POST", _path(webhook_id, "/rotate"), json=body)
+    echo(data["secret"])
 
 
 @commands.command("pause")
@@ -133,8 +133,8 @@ async def resume_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyO
 async def try_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOption = None) -> None:
     """Send the event `webhook.test` now. Exit code 1 when the receiver does not accept it."""
     async with open_backend(url, key) as backend:
-        tested = await backend.call("POST", _path(webhook_id, "/test"))
-    answer = TestedWebhookResponse.model_validate(tested)
+        data = await backend.call("POST", _path(webhook_id, "/test"))
+    answer = TestedWebhookResponse.model_validate(data)
     echo(f"{answer.status_code or answer.error} in {answer.milliseconds} ms")
     raise typer.Exit(0 if answer.delivered else 1)
 
@@ -156,11 +156,11 @@ async def replay_webhook(
     request = ReplayWebhookRequest(since=since and since.replace(tzinfo=UTC), event_id=event_id)
     async with open_backend(url, key) as backend:
         body = request.model_dump(mode="json")
-        begun = await backend.call("POST", _path(webhook_id, "/replay"), json=body)
-    replay = ReplayedWebhookResponse.model_validate(begun)
-    when = " once it is resumed" if replay.status is WebhookStatus.PAUSED else ""
+        data = await backend.call("POST", _path(webhook_id, "/replay"), json=body)
+    replay = ReplayedWebhookResponse.model_validate(data)
+    suffix = " once it is resumed" if replay.status is WebhookStatus.PAUSED else ""
     first = replay.from_event_id
-    echo(f"Sending from event {first} on{when}." if first else "Nothing to send again.")
+    echo(f"Sending from event {first} on{suffix}." if first else "Nothing to send again.")
 
 
 @commands.command("delete")
@@ -176,17 +176,17 @@ def _path(webhook_id: str, action: str = "") -> str:
     return f"/webhooks/{segment(webhook_id)}{action}"
 
 
-def _lines(found: WebhookResponse) -> dict[str, object]:
+def _lines(webhook: WebhookResponse) -> dict[str, object]:
     return {
-        "id": found.id,
-        "name": found.name,
-        "url": found.url,
-        "event types": ", ".join(found.event_types) or "all",
-        "apps": ", ".join(found.api_apps) or "all",
-        "accounts": ", ".join(found.account_patterns) or "all",
-        "status": f"{found.status} {found.pause_reason or ''}".strip(),
-        "failing since": found.failing_since or "-",
-        "pending": found.pending,
-        "parked": found.parked,
-        "made by": found.created_by,
+        "id": webhook.id,
+        "name": webhook.name,
+        "url": webhook.url,
+        "event types": ", ".join(webhook.event_types) or "all",
+        "apps": ", ".join(webhook.api_apps) or "all",
+        "accounts": ", ".join(webhook.account_patterns) or "all",
+        "status": f"{webhook.status} {webhook.pause_reason or ''}".strip(),
+        "failing since": webhook.failing_since or "-",
+        "pending": webhook.pending,
+        "parked": webhook.parked,
+        "made by": webhook.created_by,
     }

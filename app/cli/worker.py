@@ -28,10 +28,10 @@ async def run_worker_once(
 ) -> None:
     """Run one iteration of a periodic worker now, due or not. Exit code 1 when another process is running it."""
     async with open_context(settings()) as context:
-        found = context.workers.named(name)
-        if not isinstance(found, PeriodicWorker):
-            known = [each.name for each in context.workers.workers if isinstance(each, PeriodicWorker)]
-            raise typer.BadParameter(f"there is no such worker; there are: {', '.join(known)}")
-        if not await found.run_once():
+        worker = context.workers.get(name)
+        if not isinstance(worker, PeriodicWorker):
+            names = [each.name for each in context.workers.workers if isinstance(each, PeriodicWorker)]
+            raise typer.BadParameter(f"there is no such worker; there are: {', '.join(names)}")
+        if not await worker.run_once():
             echo_err(f"Another process runs '{name}' now; try again when it has ended.")
             raise typer.Exit(1)

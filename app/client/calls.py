@@ -12,11 +12,11 @@ import httpx
 
 from .answers import Batch, BatchRow, Event, PlacedBatch, Session, StreamedEvent, Token, Verified
 from .errors import AuthorizationFailed, ServiceError, ServiceUnreachable, WaitTimeout
-from .exchange import Deadline, Flow, Request, built, opened, plain, segment, wait_before_retry
+from .exchange import Deadline, Flow, Request, build_value, open_envelope, plain, segment, wait_before_retry
 from .methods import Call, Each
 from .options import AuthorizeOptions, BatchOptions, EventFilters, StreamFilters
 from .reading import Pages, Stream
-from .tokens import Asked, Kept, Key, TokenCache
+from .tokens import CachedToken, Key, TokenCache, TokenRequest
 
 T = TypeVar("T")
 S = TypeVar("S", Session, Batch)
@@ -64,13 +64,13 @@ class Calls:
         **options: Unpack[AuthorizeOptions],
     ) -> Flow[Session]:
         """Ask for an authorization, or for the one that is open; the answer comes at once."""
-        request = _authorizing(account_id, api_app, idempotency_key, options)
-        return self._built_of(Session, request)
+        request = _authorize_request(account_id, api_app, idempotency_key, options)
+        return self._build(Session, request)
 
     @Call
     def wait(self, session_id: str, *, timeout: float = 300.0) -> Flow[Session]:
         """The session when it has ended, however. Raises `WaitTimeout`."""
-        return (yield from self._ended(session_id, Deadline(timeout)))
+        return (yield from self._wait_for_end(session_id, Deadline(timeout)))
 
     @Call
     def authorize_and_wait(
@@ -83,9 +83,12 @@ class Calls:
         **options: Unpack[AuthorizeOptions],
     ) -> Flow[Session]:
         """The completed session. Raises `AuthorizationFailed` when it ends otherwise, and `WaitTimeout`."""
-        deadline, request = Deadline(timeout), _authorizing(account_id, api_app, idempotency_key, options)
-        asked = yield from self._built_of(Session, request, Deadline(min(self._timeout, timeout)))
-        session = yield from self._ended(asked.session_id, deadline, asked)
+        deadline, request = (
+            Deadline(timeout),
+            _authorize_request(account_id, api_app, idempotency_key, options),
+        )
+        session = yield from self._build(Session, request, Deadline(min(self._timeout, timeout)))
+        session = yield from self._wait_for_end(session.session_id, deadline, session)
         if session.status != "completed":
             raise AuthorizationFailed(session)
         return session
@@ -93,17 +96,17 @@ class Calls:
     @Call
     def session(self, session_id: str) -> Flow[Session]:
         """Return the session's current state."""
-        return self._built_of(Session, Request("GET", f"/authorize/{segment(session_id)}"))
+        return self._build(Session, Request("GET", f"/authorize/{segment(session_id)}"))
 
     @Call
     def cancel(self, session_id: str) -> Flow[Session]:
         """End it now."""
-        return self._built_of(Session, Request("POST", f"/authorize/{segment(session_id)}/cancel"))
+        return self._build(Session, Request("POST", f"/authorize/{segment(session_id)}/cancel"))
 
     @Call
     def retry(self, session_id: str) -> Flow[Session]:
         """Let one that ended without tokens start again."""
-        return self._built_of(Session, Request("POST", f"/authorize/{segment(session_id)}/retry"))
+        return self._build(Session, Request("POST", f"/authorize/{segment(session_id)}/retry"))
 
     @Call
     def make_batch(
@@ -114,22 +117,24 @@ class Calls:
         **options: Unpack[BatchOptions],
     ) -> Flow[PlacedBatch]:
         """`rows`: `account_id`, `api_app` and maybe `priority` each; or a CSV with these columns."""
-        given = plain(options)
+        batch_options = plain(options)
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         request = Request("POST", "/authorize/batch", headers=headers, seconds=_BATCH_TIMEOUT)
         if isinstance(rows, bytes):
             headers["Content-Type"] = "text/csv"
-            request = replace(request, content=rows, params=given)
+            request = replace(request, content=rows, params=batch_options)
         else:
-            pace = {name: given.pop(name) for name in _PACE & given.keys()}
-            request = replace(request, json={"rows": list(map(dict, rows)), "defaults": given, **pace})
+            pace = {name: batch_options.pop(name) for name in _PACE & batch_options.keys()}
+            request = replace(
+                request, json={"rows": list(map(dict, rows)), "defaults": batch_options, **pace}
+            )
         answer = yield from self._data(request, Deadline(max(self._timeout, _BATCH_TIMEOUT)))
-        return built(PlacedBatch, answer)
+        return build_value(PlacedBatch, answer)
 
     @Call
     def batch(self, batch_id: str) -> Flow[Batch]:
         """Return the batch's current state."""
-        return self._built_of(Batch, Request("GET", f"/batches/{segment(batch_id)}"))
+        return self._build(Batch, Request("GET", f"/batches/{segment(batch_id)}"))
 
     @Call
     def wait_for_batch(self, batch_id: str, *, timeout: float = 3600.0) -> Flow[Batch]:
@@ -137,28 +142,28 @@ class Calls:
         deadline, request = Deadline(timeout), Request("GET", f"/batches/{segment(batch_id)}")
         batch: Batch | None = None
         while True:
-            batch = yield from self._seen(Batch, request, deadline, batch)
+            batch = yield from self._fetch_state(Batch, request, deadline, batch)
             if batch.is_ended:
                 return batch
-            if deadline.left <= 0:
+            if deadline.remaining <= 0:
                 raise WaitTimeout(batch)
-            yield max(0.0, min(deadline.left, 10.0, max(1.0, (batch.eta_seconds or 0.0) / 10)))
+            yield max(0.0, min(deadline.remaining, 10.0, max(1.0, (batch.eta_seconds or 0.0) / 10)))
 
     @Each
     def batch_results(self, batch_id: str) -> "Pages[BatchRow]":
         """Row by row, in their order."""
-        return Pages(self._sent, BatchRow, f"/batches/{segment(batch_id)}/results", {}, by_number=True)
+        return Pages(self._send, BatchRow, f"/batches/{segment(batch_id)}/results", {}, by_number=True)
 
     @Call
     def cancel_batch(self, batch_id: str) -> Flow[Batch]:
         """End all its sessions now."""
-        return self._built_of(Batch, Request("POST", f"/batches/{segment(batch_id)}/cancel"))
+        return self._build(Batch, Request("POST", f"/batches/{segment(batch_id)}/cancel"))
 
     @Call
     def retry_batch(self, batch_id: str, *, needs_attention: bool = False) -> Flow[Batch]:
         """Let its sessions that ended without tokens start again; `needs_attention`: also those for a person."""
         body = {"needs_attention": needs_attention}
-        return self._built_of(Batch, Request("POST", f"/batches/{segment(batch_id)}/retry", json=body))
+        return self._build(Batch, Request("POST", f"/batches/{segment(batch_id)}/retry", json=body))
 
     @Call
     def token(self, account_id: str, api_app: str, *, min_ttl: float = 0.0) -> Flow[Token]:
@@ -166,17 +171,21 @@ class Calls:
 
         However many ask for an account at once, the service is asked once.
         """
-        key, deadline, mine = (_account(account_id), api_app), Deadline(self._timeout), Asked(min_ttl)
-        while (found := self._tokens.get(key, min_ttl)) is None:
-            asked = self._tokens.asking(key, mine)
-            if asked is mine:
-                return (yield from self._fetched(key, mine, deadline))
-            if deadline.left <= 0:
+        key, deadline, own_request = (
+            (_account(account_id), api_app),
+            Deadline(self._timeout),
+            TokenRequest(min_ttl),
+        )
+        while (token := self._tokens.get(key, min_ttl)) is None:
+            request = self._tokens.begin_request(key, own_request)
+            if request is own_request:
+                return (yield from self._fetch_token(key, own_request, deadline))
+            if deadline.remaining <= 0:
                 raise ServiceUnreachable("UNREACHABLE", "Others who ask for this token have no answer yet")
             yield _TURN
-            if (found := asked.token_for(min_ttl)) is not None:
-                return found
-        return found
+            if (token := request.token_for(min_ttl)) is not None:
+                return token
+        return token
 
     def forget(self, account_id: str, api_app: str | None = None) -> None:
         """Take the account's tokens, or that for one app, out of the cache; `verify` does so, too."""
@@ -190,14 +199,14 @@ class Calls:
         """
         path = f"/accounts/{segment(_account(account_id))}/verify"
         try:
-            return (yield from self._built_of(Verified, Request("POST", path, {"api_app": api_app})))
+            return (yield from self._build(Verified, Request("POST", path, {"api_app": api_app})))
         finally:
             self.forget(account_id, api_app)
 
     @Each
     def events(self, **filters: Unpack[EventFilters]) -> "Pages[Event]":
         """Yield events, the latest first."""
-        return Pages(self._sent, Event, "/events", filters)
+        return Pages(self._send, Event, "/events", filters)
 
     @Each
     def stream_events(
@@ -222,68 +231,72 @@ class Calls:
         """The `data` of any other route. Raises `ValueError` for a `path` that is not of this service."""
         return self._data(Request(method, path, params or {}, json))
 
-    def _sent(self, request: Request, deadline: Deadline | None = None) -> Flow[dict[str, Any]]:
+    def _send(self, request: Request, deadline: Deadline | None = None) -> Flow[dict[str, Any]]:
         """The envelope of a success, after as many tries as there is time for."""
         deadline, tries = deadline or Deadline(self._timeout), 0
         while True:
-            answer = yield replace(request, seconds=max(0.1, min(request.seconds, deadline.left)))
-            envelope, error = opened(answer)
+            answer = yield replace(request, seconds=max(0.1, min(request.seconds, deadline.remaining)))
+            envelope, error = open_envelope(answer)
             if error is None:
                 return envelope
             wait = wait_before_retry(error, tries, is_repeatable=request.is_repeatable)
-            if wait is None or wait >= deadline.left:
+            if wait is None or wait >= deadline.remaining:
                 raise error
             yield wait
             tries += 1
 
     def _data(self, request: Request, deadline: Deadline | None = None) -> Flow[Any]:
-        return (yield from self._sent(request, deadline))["data"]
+        return (yield from self._send(request, deadline))["data"]
 
-    def _built_of(self, kind: type[T], request: Request, deadline: Deadline | None = None) -> Flow[T]:
-        return built(kind, (yield from self._data(request, deadline)))
+    def _build(self, kind: type[T], request: Request, deadline: Deadline | None = None) -> Flow[T]:
+        return build_value(kind, (yield from self._data(request, deadline)))
 
-    def _seen(self, kind: type[S], request: Request, deadline: Deadline, before: S | None) -> Flow[S]:
-        """Return the state. Raises `WaitTimeout` when no answer comes until the deadline and one came `before`."""
+    def _fetch_state(
+        self, kind: type[S], request: Request, deadline: Deadline, previous: S | None
+    ) -> Flow[S]:
+        """Return the state. Raises `WaitTimeout` when no answer comes until the deadline after a `previous` one."""
         try:
-            return (yield from self._built_of(kind, request, deadline))
+            return (yield from self._build(kind, request, deadline))
         except ServiceUnreachable as error:
-            if before is None:
+            if previous is None:
                 raise
-            raise WaitTimeout(before) from error
+            raise WaitTimeout(previous) from error
 
-    def _ended(self, session_id: str, deadline: Deadline, session: Session | None = None) -> Flow[Session]:
+    def _wait_for_end(
+        self, session_id: str, deadline: Deadline, session: Session | None = None
+    ) -> Flow[Session]:
         path = f"/authorize/{segment(session_id)}"
         while True:
-            began, wait = time.monotonic(), max(0, int(min(_POLL, deadline.left - 1)))
+            start, wait = time.monotonic(), max(0, int(min(_POLL, deadline.remaining - 1)))
             request = Request("GET", path, headers={"Prefer": f"wait={wait}"}, seconds=wait + 10.0)
-            session = yield from self._seen(Session, request, deadline, session)
+            session = yield from self._fetch_state(Session, request, deadline, session)
             if session.is_ended:
                 return session
-            if deadline.left <= 0:
+            if deadline.remaining <= 0:
                 raise WaitTimeout(session)
-            if time.monotonic() - began < 1:  # the service is stopping, or lets nobody wait
-                yield max(0.0, min(1.0, deadline.left))
+            if time.monotonic() - start < 1:  # the service is stopping, or lets nobody wait
+                yield max(0.0, min(1.0, deadline.remaining))
 
-    def _fetched(self, key: Key, mine: Asked, deadline: Deadline) -> Flow[Token]:
+    def _fetch_token(self, key: Key, request: TokenRequest, deadline: Deadline) -> Flow[Token]:
         monotonic, wall = time.monotonic(), time.time()
-        params = {"api_app": key[1], "min_ttl": mine.min_ttl}
-        request = Request("GET", f"/accounts/{segment(key[0])}/token", params)
+        params = {"api_app": key[1], "min_ttl": request.min_ttl}
+        http_request = Request("GET", f"/accounts/{segment(key[0])}/token", params)
         try:
-            envelope = yield from self._sent(request, deadline)
-            mine.token = token = built(Token, envelope["data"])
+            envelope = yield from self._send(http_request, deadline)
+            request.token = token = build_value(Token, envelope["data"])
             usable = self._token_margin + _KEPT_WITHOUT_EXPIRY
             if token.expires_at is not None:  # both times are by the service's clock
                 usable = (token.expires_at - datetime.fromisoformat(envelope["timestamp"])).total_seconds()
-            self._tokens.keep(key, mine, Kept(token, usable, monotonic, wall))
+            self._tokens.keep(key, request, CachedToken(token, usable, monotonic, wall))
             return token
         except ServiceError as error:
-            mine.error = error
+            request.error = error
             raise
         finally:
-            self._tokens.has_asked(key, mine)
+            self._tokens.end_request(key, request)
 
 
-def _authorizing(
+def _authorize_request(
     account_id: str, api_app: str, idempotency_key: str | None, options: AuthorizeOptions
 ) -> Request:
     body = {"account_id": account_id, "api_app": api_app, **plain(options)}

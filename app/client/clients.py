@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 import httpx
 
 from .calls import Calls
-from .exchange import Answer, Deadline, Flow, Request, lost
+from .exchange import Answer, Deadline, Flow, Request, failed_answer
 from .methods import Asynchronous, Blocking
 from .reading import EVENT_STREAM, Pages, Stream
 
@@ -69,33 +69,33 @@ class Client(Calls, Blocking):
             return None
         deadline, body = Deadline(step.seconds), b""
         try:
-            with self._http.stream(**step.for_httpx()) as response:
+            with self._http.stream(**step.httpx_arguments()) as response:
                 for part in response.iter_bytes():
                     body += part
-                    if deadline.left < 0:  # httpx limits the time of each part alone
-                        return lost(TimeoutError("its answer took too long"))
+                    if deadline.remaining < 0:  # httpx limits the time of each part alone
+                        return failed_answer(TimeoutError("its answer took too long"))
                 return Answer(response.status_code, response.headers, body)
         except httpx.RequestError as error:
-            return lost(error)
+            return failed_answer(error)
 
     def _each(self, source: Pages[T] | Stream[T]) -> Iterator[T]:
         if isinstance(source, Stream):
-            yield from self._followed(source)
+            yield from self._follow(source)
             return
         while source.has_more:
             yield from self._run(source.next())
 
-    def _followed(self, stream: Stream[T]) -> Iterator[T]:
+    def _follow(self, stream: Stream[T]) -> Iterator[T]:
         while True:
             try:
-                with self._http.stream(**stream.request().for_httpx()) as response:
+                with self._http.stream(**stream.request().httpx_arguments()) as response:
                     if response.headers.get("Content-Type", "").startswith(EVENT_STREAM):
                         for part in response.iter_bytes():
                             yield from stream.take(part)
                     else:
-                        stream.refused(Answer(response.status_code, response.headers, response.read()))
+                        stream.note_refusal(Answer(response.status_code, response.headers, response.read()))
             except httpx.RequestError as error:
-                stream.refused(lost(error))
+                stream.note_refusal(failed_answer(error))
             time.sleep(stream.pause())
 
 
@@ -140,14 +140,14 @@ class AsyncClient(Calls, Asynchronous):
             return None
         try:
             async with asyncio.timeout(step.seconds):
-                response = await self._http.request(**step.for_httpx())
+                response = await self._http.request(**step.httpx_arguments())
         except (httpx.RequestError, TimeoutError) as error:
-            return lost(error)
+            return failed_answer(error)
         return Answer(response.status_code, response.headers, response.content)
 
     async def _each(self, source: Pages[T] | Stream[T]) -> AsyncIterator[T]:
         if isinstance(source, Stream):
-            async with aclosing(self._followed(source)) as items:
+            async with aclosing(self._follow(source)) as items:
                 async for item in items:
                     yield item
             return
@@ -155,17 +155,17 @@ class AsyncClient(Calls, Asynchronous):
             for item in await self._run(source.next()):
                 yield item
 
-    async def _followed(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
+    async def _follow(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
         while True:
             try:
-                async with self._http.stream(**stream.request().for_httpx()) as response:
+                async with self._http.stream(**stream.request().httpx_arguments()) as response:
                     if response.headers.get("Content-Type", "").startswith(EVENT_STREAM):
                         async for part in response.aiter_bytes():
                             for item in stream.take(part):
                                 yield item
                     else:
                         body = await response.aread()
-                        stream.refused(Answer(response.status_code, response.headers, body))
+                        stream.note_refusal(Answer(response.status_code, response.headers, body))
             except httpx.RequestError as error:
-                stream.refused(lost(error))
+                stream.note_refusal(failed_answer(error))
             await asyncio.sleep(stream.pause())

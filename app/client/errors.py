@@ -41,10 +41,10 @@ class ServiceUnreachable(ServiceError):
 class AuthorizationFailed(ServiceError):
     """`session` has ended without tokens."""
 
-    def __init__(self, db: Session) -> None:
-        message = db.error or f"The authorization of {db.account_id} ended as {db.status}"
-        super().__init__(db.error_code or db.status.upper(), message, request_id=db.request_id)
-        self.session = db
+    def __init__(self, session: Session) -> None:
+        message = session.error or f"The authorization of {session.account_id} ended as {session.status}"
+        super().__init__(session.error_code or session.status.upper(), message, request_id=session.request_id)
+        self.session = session
 
 
 class WaitTimeout(ServiceError):

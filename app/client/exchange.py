@@ -48,7 +48,7 @@ class Request:
     def is_repeatable(self) -> bool:
         return self.method == "GET" or "Idempotency-Key" in self.headers
 
-    def for_httpx(self) -> dict[str, Any]:
+    def httpx_arguments(self) -> dict[str, Any]:
         return {
             "method": self.method,
             "url": self.path,
@@ -65,7 +65,7 @@ class Answer:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    lost: str = ""
+    failure: str = ""
     """Reason why there is no answer."""
 
 
@@ -74,7 +74,7 @@ class Deadline:
         self._at = time.monotonic() + seconds
 
     @property
-    def left(self) -> float:
+    def remaining(self) -> float:
         return self._at - time.monotonic()
 
 
@@ -82,10 +82,10 @@ Flow = Generator[Request | float, Any, T]
 """A call without I/O: it yields requests, for which it is sent the `Answer`, and pauses in seconds."""
 
 
-def opened(answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
+def open_envelope(answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
     """The envelope, and the error that it stands for."""
-    if answer.lost:
-        return {}, ServiceUnreachable("UNREACHABLE", f"The service did not answer: {answer.lost}")
+    if answer.failure:
+        return {}, ServiceUnreachable("UNREACHABLE", f"The service did not answer: {answer.failure}")
     try:
         envelope = dict(json.loads(answer.body))
         if answer.status < 300 and "data" in envelope:
@@ -94,14 +94,14 @@ def opened(answer: Answer) -> tuple[dict[str, Any], ServiceError | None]:
     except (LookupError, TypeError, ValueError, RecursionError):
         envelope, code = {}, "UNEXPECTED_ANSWER"
         message = f"HTTP {answer.status} without what the service would say: is the URL right?"
-    after = answer.headers.get("Retry-After", "")
+    retry_after = answer.headers.get("Retry-After", "")
     return envelope, ServiceError(
         code,
         message,
         status=answer.status,
         request_id=envelope.get("request_id"),
         data=envelope.get("data"),
-        retry_after=min(float(after), _MAX_RETRY_AFTER) if after.isdecimal() else None,
+        retry_after=min(float(retry_after), _MAX_RETRY_AFTER) if retry_after.isdecimal() else None,
     )
 
 
@@ -117,8 +117,8 @@ def backoff(tries: int) -> float:
     return float(min(_MAX_WAIT, _FIRST_WAIT * 2 ** min(tries, 10))) * random.uniform(1.0, 1.5)  # noqa: S311
 
 
-def lost(error: Exception) -> Answer:
-    return Answer(lost=f"{type(error).__name__} {error}".strip())
+def failed_answer(error: Exception) -> Answer:
+    return Answer(failure=f"{type(error).__name__} {error}".strip())
 
 
 def segment(value: str) -> str:
@@ -135,10 +135,12 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def built(kind: Callable[..., T], data: Any) -> T:
+def build_value(kind: Callable[..., T], data: Any) -> T:
     """A dataclass of JSON. Raises `ServiceError` for what cannot be one."""
     try:
-        return kind(**{name: _value(of, data.get(name)) for name, of in _fields_of(kind).items()})
+        return kind(
+            **{name: _value(value_kind, data.get(name)) for name, value_kind in _typed_fields(kind).items()}
+        )
     except (AttributeError, TypeError, ValueError):
         raise ServiceError(
             "UNEXPECTED_ANSWER", "The service's answer is not what this client knows"
@@ -146,7 +148,7 @@ def built(kind: Callable[..., T], data: Any) -> T:
 
 
 @cache
-def _fields_of(kind: Any) -> dict[str, Any]:
+def _typed_fields(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind)
     return {each.name: hints[each.name] for each in fields(kind)}
 
@@ -162,4 +164,4 @@ def _value(kind: Any, value: Any) -> Any:
         return datetime.fromisoformat(value)
     if get_origin(kind) is tuple:
         return tuple(_value(get_args(kind)[0], each) for each in value)
-    return built(kind, value) if isinstance(kind, type) and is_dataclass(kind) else value
+    return build_value(kind, value) if isinstance(kind, type) and is_dataclass(kind) else value

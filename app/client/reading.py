@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from .errors import EventsMissed, ServiceError, ServiceUnreachable
-from .exchange import Answer, Deadline, Flow, Request, built, opened, wait_before_retry
+from .exchange import Answer, Deadline, Flow, Request, build_value, open_envelope, wait_before_retry
 
 T = TypeVar("T")
 
@@ -22,26 +22,26 @@ class Pages(Generic[T]):
 
     def __init__(
         self,
-        sent: Callable[[Request], Flow[dict[str, Any]]],
+        send: Callable[[Request], Flow[dict[str, Any]]],
         kind: type[T],
         path: str,
         filters: Mapping[str, Any],
         *,
         by_number: bool = False,
     ) -> None:
-        self._sent, self._kind, self._path = sent, kind, path
+        self._send, self._kind, self._path = send, kind, path
         self._params: dict[str, Any] = {**filters, "page_size": _PAGE, **({"page": 1} if by_number else {})}
         self.has_more = True
 
     def next(self) -> Flow[list[T]]:
-        answer = yield from self._sent(Request("GET", self._path, self._params))
+        answer = yield from self._send(Request("GET", self._path, self._params))
         if "page" in self._params:
             self.has_more = self._params["page"] < answer.get("total_pages", 0)
             self._params["page"] += 1
         else:
             self._params["cursor"] = answer.get("next_cursor")
             self.has_more = self._params["cursor"] is not None
-        return [built(self._kind, row) for row in answer["data"]]
+        return [build_value(self._kind, row) for row in answer["data"]]
 
 
 class Stream(Generic[T]):
@@ -74,10 +74,10 @@ class Stream(Generic[T]):
             name, _, value = line.decode().rstrip("\r").partition(":")
             if name or value:
                 self._block[name] = value.removeprefix(" ")
-            elif (event := self._told()) is not None:
+            elif (event := self._take_event()) is not None:
                 yield event
 
-    def _told(self) -> T | None:
+    def _take_event(self) -> T | None:
         block, self._block = self._block, {}
         self._tries = 0
         self._last_id = block.get("id", self._last_id)
@@ -87,10 +87,10 @@ class Stream(Generic[T]):
         if block.get("event") == "gap" and not self._accept_gap:
             oldest = data["oldest_kept"]
             raise EventsMissed(self._last_id or "", datetime.fromisoformat(oldest) if oldest else None)
-        return None if "event" in block else built(self._kind, {**data, "last_event_id": self._last_id})
+        return None if "event" in block else build_value(self._kind, {**data, "last_event_id": self._last_id})
 
-    def refused(self, answer: Answer) -> None:
-        _, error = opened(answer)
+    def note_refusal(self, answer: Answer) -> None:
+        _, error = open_envelope(answer)
         self._error = error or ServiceError(
             "UNEXPECTED_ANSWER", "It is no event stream: is the URL right?", status=answer.status
         )
@@ -105,6 +105,6 @@ class Stream(Generic[T]):
             self._give_up_at = Deadline(self._give_up_after)
         wait = wait_before_retry(error, self._tries)
         self._tries += 1
-        if wait is None or (wait >= self._give_up_at.left and not has_spoken):
+        if wait is None or (wait >= self._give_up_at.remaining and not has_spoken):
             raise error
         return wait

@@ -13,7 +13,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedToken:
     """A cached token. Either clock may be wrong: one stands still while the machine sleeps, the other may be set."""
 
     token: Token
@@ -24,7 +24,7 @@ class Kept:
 
 
 @dataclass
-class Asked:
+class TokenRequest:
     """The one who asks for a token, for all who come meanwhile: it may not live long enough for the cache."""
 
     min_ttl: float
@@ -43,39 +43,39 @@ class TokenCache:
 
     def __init__(self, margin: float) -> None:
         self._margin = margin
-        self._kept: dict[Key, Kept] = {}
-        self._asking: dict[Key, Asked] = {}
+        self._cached: dict[Key, CachedToken] = {}
+        self._requests: dict[Key, TokenRequest] = {}
         # Reentrant: the garbage collector may end a call, which has asked then, wherever this thread is.
         self._lock = threading.RLock()
 
     def get(self, key: Key, min_ttl: float) -> Token | None:
-        kept = self._kept.get(key)
-        if kept is None:
+        cached = self._cached.get(key)
+        if cached is None:
             return None
-        age = max(time.monotonic() - kept.monotonic, time.time() - kept.wall)
-        return kept.token if age < kept.usable - max(self._margin, min_ttl) else None
+        age = max(time.monotonic() - cached.monotonic, time.time() - cached.wall)
+        return cached.token if age < cached.usable - max(self._margin, min_ttl) else None
 
-    def asking(self, key: Key, mine: Asked) -> Asked:
-        """The one who asks; `mine` from now on, if there is none."""
+    def begin_request(self, key: Key, request: TokenRequest) -> TokenRequest:
+        """Return the request that is under way for `key`: `request` from now on, if there is none."""
         with self._lock:
-            return self._asking.setdefault(key, mine)
+            return self._requests.setdefault(key, request)
 
-    def keep(self, key: Key, mine: Asked, kept: Kept) -> None:
-        """Keep a token, unless `forget` was called since `mine` asked."""
+    def keep(self, key: Key, request: TokenRequest, cached: CachedToken) -> None:
+        """Keep a token, unless `forget` was called since `request` began."""
         with self._lock:
-            if self._asking.get(key) is mine:
-                self._kept[key] = kept
+            if self._requests.get(key) is request:
+                self._cached[key] = cached
 
-    def has_asked(self, key: Key, mine: Asked) -> None:
+    def end_request(self, key: Key, request: TokenRequest) -> None:
         """The next one asks anew."""
         with self._lock:
-            if self._asking.get(key) is mine:
-                del self._asking[key]
+            if self._requests.get(key) is request:
+                del self._requests[key]
 
     def forget(self, account_id: str, api_app: str | None) -> None:
         """Forget a token, also one that is being asked for."""
         with self._lock:
-            for key in {*self._kept, *self._asking}:
+            for key in {*self._cached, *self._requests}:
                 if key[0] == account_id and api_app in (None, key[1]):
-                    self._kept.pop(key, None)
-                    self._asking.pop(key, None)
+                    self._cached.pop(key, None)
+                    self._requests.pop(key, None)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from .answers import WebhookEvent
 from .errors import ServiceError, WebhookRefused
-from .exchange import built
+from .exchange import build_value
 
 
 def verify_webhook(
@@ -35,9 +35,9 @@ def verify_webhook(
         raise WebhookRefused("webhook-id, webhook-timestamp or webhook-signature is missing or malformed")
     if abs(time.time() - int(sent_at)) > tolerance:
         raise WebhookRefused(f"It was signed more than {tolerance:g} seconds ago, or ahead of now")
-    signed = f"{message_id}.{sent_at}.".encode() + content
+    signed_content = f"{message_id}.{sent_at}.".encode() + content
     for key in map(_signing_key, [secrets] if isinstance(secrets, str) else secrets):
-        expected = b"v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
+        expected = b"v1," + base64.b64encode(hmac.digest(key, signed_content, hashlib.sha256))
         if any(hmac.compare_digest(expected, each.encode()) for each in signatures.split()):
             return _webhook_event(message_id, content)
     raise WebhookRefused("No signature is by one of the secrets")
@@ -56,7 +56,7 @@ def _signing_key(secret: str) -> bytes:
 def _webhook_event(webhook_id: str, content: bytes) -> WebhookEvent:
     try:
         body = json.loads(content)
-        own = {"event_type": body["type"], "occurred_at": body["timestamp"], "webhook_id": webhook_id}
-        return built(WebhookEvent, {**body["data"], **own, "id": body["data"]["id"] or 0})
+        own_fields = {"event_type": body["type"], "occurred_at": body["timestamp"], "webhook_id": webhook_id}
+        return build_value(WebhookEvent, {**body["data"], **own_fields, "id": body["data"]["id"] or 0})
     except (LookupError, TypeError, ValueError, ServiceError):
         raise WebhookRefused("It is signed, and is no event") from None

@@ -76,8 +76,8 @@ async def resolve(host: str, port: int) -> list[str]:
 def _look_up(host: str, port: int, answer: "Future[list[str]]") -> None:
     answer.set_running_or_notify_cancel()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except Exception as error:  # the edge of a thread
         answer.set_exception(error)
     else:
-        answer.set_result(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
+        answer.set_result(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in entries)))

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import body_kind, json_in, kind_of, misfits, not_expected
+from app.clients.answers import body_kind, describe_kind, json_in, misfits, mismatch_text
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import (
     BrowserProfile,
     ProfilePage,
     checked_ws_url,
-    name_of,
     read_rows,
-    text_of,
+    to_name,
+    to_text,
 )
 from app.clients.texts import error_words, printable
 from app.utils.exceptions import UNREACHABLE, AdsPowerAPIException
@@ -44,12 +44,12 @@ class _Profile(BaseModel):
     @field_validator("name", "group_name", mode="before")
     @classmethod
     def _name(cls, value: Any) -> str:
-        return name_of(value)
+        return to_name(value)
 
     @field_validator("remark", mode="before")
     @classmethod
     def _text(cls, value: Any) -> str:
-        return text_of(value) or ""
+        return to_text(value) or ""
 
 
 class _List(BaseModel):
@@ -137,7 +137,7 @@ class AdsPowerClient:
         """The answer carries host and port; the browser itself tells its DevTools address."""
         answer = await self._call("/api/v1/browser/start", timeout, user_id=profile_id)
         address = _parse(_Started, answer).ws.selenium
-        self._checked(f"ws://{address}/")
+        self._check_ws_url(f"ws://{address}/")
         try:
             version = await self._get(f"http://{address}/json/version", _VERSION_TIMEOUT, {})
         except AdsPowerAPIException as error:  # of the browser, not of the app
@@ -147,7 +147,7 @@ class AdsPowerClient:
             path = urlsplit(ws_url).path
         except ValueError:
             raise AdsPowerAPIException(200, "the browser's address cannot be read", retryable=False) from None
-        return self._checked(f"ws://{address}{path}")
+        return self._check_ws_url(f"ws://{address}{path}")
 
     async def stop_profile(self, profile_id: str) -> None:
         """One that does not run is a failure to AdsPower and a success here."""
@@ -157,7 +157,7 @@ class AdsPowerClient:
             if "not open" not in error.message:
                 raise
 
-    def _checked(self, ws_url: str) -> str:
+    def _check_ws_url(self, ws_url: str) -> str:
         try:
             return checked_ws_url(ws_url, api_url=self._base_url, hosts=self._browser_hosts)
         except ValueError as error:
@@ -167,7 +167,7 @@ class AdsPowerClient:
         await self._wait_for_turn()
         answer = await self._get(f"{self._base_url}{path}", timeout, params)
         if not isinstance(answer, dict) or "code" not in answer:
-            expected = not_expected("the body", "an object with a code", kind_of(answer))
+            expected = mismatch_text("the body", "an object with a code", describe_kind(answer))
             raise AdsPowerAPIException("no code", expected, retryable=False)
         if answer["code"] != 0:
             message = error_words(str(answer.get("msg") or ""))
@@ -200,7 +200,7 @@ class AdsPowerClient:
             retryable = response.status_code >= 500
             raise AdsPowerAPIException(response.status_code, "the app refused the call", retryable=retryable)
         if (answer := json_in(response)) is None:
-            expected = not_expected("the body", "JSON", body_kind(response))
+            expected = mismatch_text("the body", "JSON", body_kind(response))
             raise AdsPowerAPIException(response.status_code, expected, retryable=False)
         return answer
 

@@ -65,7 +65,7 @@ def json_in(response: httpx.Response) -> Any:
     return json_or_none(response.content)
 
 
-def fields_of(response: httpx.Response) -> dict[str, Any]:
+def read_fields(response: httpx.Response) -> dict[str, Any]:
     """The fields of a JSON object or of a form; empty when it is neither."""
     return fields_in(response.content, response.headers.get("content-type", ""))
 
@@ -80,12 +80,12 @@ def value_at(body: Any, path: str) -> Any:
     return body
 
 
-def text_of(value: Any) -> str:
+def to_text(value: Any) -> str:
     """A text or a whole number as text; empty: it is neither."""
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
-def kind_of(value: Any) -> str:
+def describe_kind(value: Any) -> str:
     """Type and length of a value, which may be a secret itself."""
     match value:
         case None:
@@ -106,12 +106,12 @@ def kind_of(value: Any) -> str:
 def body_kind(response: httpx.Response) -> str:
     """The same of a whole answer."""
     body = json_in(response)
-    return kind_of(response.content if body is None else body)
+    return describe_kind(response.content if body is None else body)
 
 
-def not_expected(field: str, expected: str, came: str) -> str:
+def mismatch_text(field: str, expected: str, actual: str) -> str:
     """The sentence of an error."""
-    return f"the answer is not what was expected: {field} must be {expected}, and {came} came"
+    return f"the answer is not what was expected: {field} must be {expected}, and {actual} came"
 
 
 def misfits(error: ValidationError) -> str:
@@ -119,6 +119,6 @@ def misfits(error: ValidationError) -> str:
     problems = []
     for item in error.errors(include_url=False)[:3]:
         field = ".".join(map(str, item["loc"])) or "the body"
-        came = "nothing" if item["type"] == "missing" else kind_of(item["input"])
-        problems.append(f"{field}: {item['msg'][:1].lower()}{item['msg'][1:]}, and {came} came")
+        actual = "nothing" if item["type"] == "missing" else describe_kind(item["input"])
+        problems.append(f"{field}: {item['msg'][:1].lower()}{item['msg'][1:]}, and {actual} came")
     return f"the answer is not what was expected: {'; '.join(problems)}"

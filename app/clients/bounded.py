@@ -76,21 +76,21 @@ class _BoundedBody(httpx.AsyncByteStream):
         self._is_success = is_success
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = self._ceiling
+        remaining = self._ceiling
         try:
-            async for part in self._unpacked(left + 1):
-                if len(part) > left:
-                    yield part[:left]
+            async for part in self._unpack(remaining + 1):
+                if len(part) > remaining:
+                    yield part[:remaining]
                     raise AnswerTooLargeError(self._ceiling, request=self._request)
-                left -= len(part)
+                remaining -= len(part)
                 yield part
         except (AnswerTooLargeError, httpx.DecodingError):
             if self._is_success:
                 raise
             # What an error says is cut off: its status alone says what it means.
 
-    async def _unpacked(self, most: int) -> AsyncIterator[bytes]:
-        """`most`: bytes that a part of the stream may become; the rest is lost."""
+    async def _unpack(self, ceiling: int) -> AsyncIterator[bytes]:
+        """`ceiling`: bytes that a part of the stream may become; the rest is lost."""
         unpacker: zlib._Decompress | None = None
         async for part in self._stream:
             if not self._encoding or not part:
@@ -100,7 +100,7 @@ class _BoundedBody(httpx.AsyncByteStream):
                 raise httpx.DecodingError("the answer is packed as nobody asked for", request=self._request)
             try:
                 unpacker = unpacker or _unpacker(part)
-                yield unpacker.decompress(part, most)
+                yield unpacker.decompress(part, ceiling)
             except zlib.error as error:
                 raise httpx.DecodingError("the answer cannot be unpacked", request=self._request) from error
 

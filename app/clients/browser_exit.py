@@ -24,7 +24,7 @@ _MARK: Final = b"--remote-debugging-p"
 """Part of the command line of every browser with a DevTools port; a container sees other processes by that number."""
 
 
-async def process_of(socket: ClientConnection, ws_url: str) -> int | None:
+async def find_process(socket: ClientConnection, ws_url: str) -> int | None:
     """The id of the browser's process; None when it runs where it cannot be seen, or does not tell."""
     host = urlsplit(ws_url).hostname or ""
     if sys.platform == "win32" or not is_loopback(host):

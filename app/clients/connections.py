@@ -22,10 +22,10 @@ _Idle = deque[tuple[float, httpx.AsyncHTTPTransport]]
 class StackedTransport(httpx.AsyncBaseTransport):
     """`most`: connections in use at once. `keep_idle`: seconds after which an idle one is not used again."""
 
-    def __init__(self, *, tls: ssl.SSLContext, most: int, keep_idle: float) -> None:
+    def __init__(self, *, tls: ssl.SSLContext, max_connections: int, keep_idle: float) -> None:
         self._tls = tls
         self._keep_idle = keep_idle
-        self._room = asyncio.Semaphore(most)
+        self._room = asyncio.Semaphore(max_connections)
         self._idle: defaultdict[_Origin, _Idle] = defaultdict(deque)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

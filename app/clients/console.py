@@ -17,8 +17,8 @@ def error_line(message: dict[str, Any]) -> str | None:
             return _cut(" ".join(_words(argument) for argument in params.get("args", ())))
         case "Runtime.exceptionThrown":
             details = params.get("exceptionDetails", {})
-            thrown = _words(details.get("exception", {}))
-            return _cut(f"{details.get('text', '')} {thrown} {details.get('url', '')}")
+            exception_text = _words(details.get("exception", {}))
+            return _cut(f"{details.get('text', '')} {exception_text} {details.get('url', '')}")
         case "Log.entryAdded" if params.get("entry", {}).get("level") == "error":
             entry = params["entry"]
             return _cut(f"{entry.get('text', '')} {entry.get('url', '')}")

@@ -25,7 +25,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from app.clients.answers import json_or_none
-from app.clients.browser_exit import SETTLE_SECONDS, process_of, wait_until_gone
+from app.clients.browser_exit import SETTLE_SECONDS, find_process, wait_until_gone
 from app.clients.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
@@ -116,7 +116,7 @@ class DevToolsClient:
             async with connect_async(
                 ws_url, open_timeout=timeout, close_timeout=0.1, max_size=MAX_MESSAGE_BYTES, proxy=None
             ) as socket:
-                pid = await process_of(socket, ws_url)
+                pid = await find_process(socket, ws_url)
                 await socket.send(json.dumps({"id": 2, "method": "Browser.close"}))
                 async for _ in socket:
                     pass
@@ -226,11 +226,11 @@ class RedirectWatcher:
         tab itself.
         """
         pages = [(target_id, page.url) for target_id, page in list(self._pages.items())]
-        fitting = ([target_id for target_id, url in pages if accepts(url)] for accepts in is_preferred)
-        self.front = next((found[-1] for found in fitting if found), self.target_id)
+        matches = ([target_id for target_id, url in pages if accepts(url)] for accepts in is_preferred)
+        self.front = next((target_ids[-1] for target_ids in matches if target_ids), self.target_id)
         return self.front
 
-    def network_error_of(self, target_id: str) -> str | None:
+    def find_network_error(self, target_id: str) -> str | None:
         """Chromium's code, such as ``ERR_CONNECTION_REFUSED``, while the page's last document could not be loaded."""
         page = self._pages.get(target_id)
         return page.network_error if page else None
@@ -247,20 +247,20 @@ class RedirectWatcher:
         is committed at that moment, hence it is repeated.
         """
         ends = monotonic() + _CLOSE_TIMEOUT
-        while self._thread.is_alive() and (left := ends - monotonic()) > 0:
+        while self._thread.is_alive() and (remaining := ends - monotonic()) > 0:
             self._detached.clear()
             windows = [target_id for target_id in list(self._pages) if target_id != self.target_id]
             with suppress(WebSocketException, OSError):
                 for target_id in windows or [self.target_id]:
                     self._command(None, "Target.closeTarget", {"targetId": target_id})
-            self._detached.wait(min(left, _CLOSE_AGAIN))
+            self._detached.wait(min(remaining, _CLOSE_AGAIN))
 
     def _open_tab(self) -> None:
-        made = self._ask(None, "Target.createTarget", self._timeout, {"url": "about:blank"}) or {}
-        self.target_id = self.front = made.get("targetId", "")
+        target = self._ask(None, "Target.createTarget", self._timeout, {"url": "about:blank"}) or {}
+        self.target_id = self.front = target.get("targetId", "")
         attach = {"targetId": self.target_id, "flatten": True}
-        attached = self._ask(None, "Target.attachToTarget", self._timeout, attach) if made else None
-        session = (attached or {}).get("sessionId")
+        answer = self._ask(None, "Target.attachToTarget", self._timeout, attach) if target else None
+        session = (answer or {}).get("sessionId")
         if session is None or self._ask(session, "Fetch.enable", self._timeout, _DOCUMENTS) is None:
             raise ConnectionError("the browser opens no tab that can be watched")
         self._pages[self.target_id], self._targets[session] = _Page(session), self.target_id
@@ -400,8 +400,8 @@ def _with_fields(url: str, request: dict[str, Any]) -> str:
     body = body or request.get("postData", "")
     if not body or len(body) > _MAX_BODY:
         return url
-    before, _, fragment = url.partition("#")
-    joined = before + ("&" if "?" in before else "?") + body
+    base, _, fragment = url.partition("#")
+    joined = base + ("&" if "?" in base else "?") + body
     return f"{joined}#{fragment}" if fragment else joined
 
 

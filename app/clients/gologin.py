@@ -13,16 +13,16 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.clients.answers import body_kind, json_in, misfits, not_expected
+from app.clients.answers import body_kind, json_in, misfits, mismatch_text
 from app.clients.bounded import LIST, AnswerTooLargeError
 from app.clients.profile_browser import (
     BrowserProfile,
     ProfilePage,
     checked_ws_url,
-    name_of,
+    clean_tags,
     read_rows,
-    tags_of,
-    text_of,
+    to_name,
+    to_text,
 )
 from app.clients.texts import error_words, without_tags
 from app.utils.exceptions import UNREACHABLE, GoLoginAPIException
@@ -55,13 +55,13 @@ class GoLoginProfile(BrowserProfile):
 
     @field_validator("name", mode="before")
     @classmethod
-    def _trimmed(cls, value: Any) -> str:
-        return name_of(value)
+    def _trim(cls, value: Any) -> str:
+        return to_name(value)
 
     @field_validator("notes", "os", "browser_type", mode="before")
     @classmethod
     def _text(cls, value: Any) -> str | None:
-        return text_of(value)
+        return to_text(value)
 
     @field_validator("can_be_running", mode="before")
     @classmethod
@@ -72,7 +72,7 @@ class GoLoginProfile(BrowserProfile):
     @classmethod
     def _titles(cls, value: Any) -> tuple[str, ...]:
         tags = [tag for tag in value if isinstance(tag, dict)] if isinstance(value, list) else []
-        return tags_of([tag.get("title") for tag in tags])
+        return clean_tags([tag.get("title") for tag in tags])
 
 
 class _Page(BaseModel):
@@ -135,23 +135,23 @@ class GoLoginClient:
         """30 a page, oldest first, so that new ones only ever appear at the end."""
         params = {"page": page, "sorterField": "createdAt", "sorterOrder": "ascend"}
         response = await self._cloud("/browser/v2", params=params, extensions=LIST)
-        found = _parse(_Page, response)
+        page_rows = _parse(_Page, response)
         try:
-            rows, skipped = read_rows(GoLoginProfile, found.profiles, "id")
+            rows, skipped = read_rows(GoLoginProfile, page_rows.profiles, "id")
         except ValueError as error:
             raise GoLoginAPIException(response.status_code, str(error), retryable=False) from None
-        return ProfilePage(profiles=list(rows), skipped=skipped, total=found.total)
+        return ProfilePage(profiles=list(rows), skipped=skipped, total=page_rows.total)
 
     @retry_idempotent()
     async def profile_exists(self, profile_id: str) -> bool:
         """A 404 says that it was deleted; any other failure says nothing."""
         try:
-            found = _parse(GoLoginProfile, await self._cloud(f"/browser/{quote(profile_id, safe='')}"))
+            profile = _parse(GoLoginProfile, await self._cloud(f"/browser/{quote(profile_id, safe='')}"))
         except GoLoginAPIException as error:
             if error.status == 404:
                 return False
             raise
-        return found.id == profile_id
+        return profile.id == profile_id
 
     @retry_idempotent()
     async def check_token(self) -> None:
@@ -192,18 +192,18 @@ class GoLoginClient:
             raise GoLoginAPIException(
                 response.status_code, "the rate limit was reached; the API token may be lost", retryable=False
             )
-        return self._checked(response)
+        return self._check_status(response)
 
     async def _send(self, method: str, url: str, timeout: float, **content: Any) -> httpx.Response:
         """A call of the local API."""
-        return self._checked(
+        return self._check_status(
             await self._exchange(
                 method, url, timeout, "the desktop app's local API (is it running and signed in?)", **content
             )
         )
 
     async def _exchange(
-        self, method: str, url: str, timeout: float, place: str, **content: Any
+        self, method: str, url: str, timeout: float, peer: str, **content: Any
     ) -> httpx.Response:
         """`timeout`: seconds for the whole answer, however slowly it comes."""
         try:
@@ -212,13 +212,13 @@ class GoLoginClient:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise GoLoginAPIException("timeout", f"no answer within {timeout:g} seconds") from error
         except httpx.ConnectError as error:  # nothing was sent
-            raise GoLoginAPIException(UNREACHABLE, f"{place} cannot be reached") from error
+            raise GoLoginAPIException(UNREACHABLE, f"{peer} cannot be reached") from error
         except AnswerTooLargeError as error:
             raise GoLoginAPIException("too large", str(error), retryable=False) from error
         except httpx.HTTPError as error:
-            raise GoLoginAPIException("disconnected", f"{place} broke the connection") from error
+            raise GoLoginAPIException("disconnected", f"{peer} broke the connection") from error
 
-    def _checked(self, response: httpx.Response) -> httpx.Response:
+    def _check_status(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
             return response
         # GoLogin's own words, else the whole text.
@@ -246,7 +246,7 @@ def _parse(model: type[T], response: httpx.Response) -> T:
     except ValidationError as error:
         message = misfits(error)
     if body is None:
-        message = not_expected("the body", "JSON", body_kind(response))
+        message = mismatch_text("the body", "JSON", body_kind(response))
     raise GoLoginAPIException(response.status_code, message, retryable=False)
 
 

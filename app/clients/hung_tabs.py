@@ -91,30 +91,30 @@ class _Tabs:
     def _close_hung(self) -> None:
         """One round over the tabs; a tab may begin to hang later."""
         tabs = self._list()
-        asked = {}
+        numbers = {}
         for target_id in tabs.keys() - self._sessions.keys():
-            attached = self._ask("Target.attachToTarget", targetId=target_id, flatten=True)
-            if attached is not None:
-                self._sessions[target_id] = attached["sessionId"]
+            answer = self._ask("Target.attachToTarget", targetId=target_id, flatten=True)
+            if answer is not None:
+                self._sessions[target_id] = answer["sessionId"]
         for target_id in tabs.keys() & self._sessions.keys():
-            asked[target_id] = self._send("Runtime.evaluate", self._sessions[target_id], expression="0")
+            numbers[target_id] = self._send("Runtime.evaluate", self._sessions[target_id], expression="0")
         deadline = monotonic() + _ANSWER_TIMEOUT
-        hung = [target_id for target_id, number in asked.items() if not self._is_answered(number, deadline)]
+        hung = [target_id for target_id, number in numbers.items() if not self._is_answered(number, deadline)]
         if hung and len(hung) == len(tabs):
             self._ask("Target.createTarget", url="about:blank")  # the last tab's end would be the browser's
         for target_id in hung:
             self._ask("Target.closeTarget", targetId=target_id)
             log.warning("browser.hung_tab_closed", tab=urlsplit(tabs[target_id]).hostname or "")
         deadline = monotonic() + (_CLOSE_TIMEOUT if hung else _ROUND_SECONDS)
-        while (left := deadline - monotonic()) > 0:
+        while (remaining := deadline - monotonic()) > 0:
             if hung and self._list().keys().isdisjoint(hung):
                 return
-            self._receive(min(left, 0.1))
+            self._receive(min(remaining, 0.1))
 
     def _list(self) -> dict[str, str]:
         """Addresses by target id."""
-        found = (self._ask("Target.getTargets") or {"targetInfos": []})["targetInfos"]
-        pages = [each for each in found if each["type"] == "page"][:_MAX_TABS]
+        targets = (self._ask("Target.getTargets") or {"targetInfos": []})["targetInfos"]
+        pages = [each for each in targets if each["type"] == "page"][:_MAX_TABS]
         return {each["targetId"]: str(each["url"]) for each in pages}
 
     def _ask(self, method: str, **params: Any) -> dict[str, Any] | None:
@@ -131,8 +131,8 @@ class _Tabs:
         return number
 
     def _is_answered(self, number: int, deadline: float) -> bool:
-        while number not in self._answers and (left := deadline - monotonic()) > 0:
-            self._receive(left)
+        while number not in self._answers and (remaining := deadline - monotonic()) > 0:
+            self._receive(remaining)
         return number in self._answers
 
     def _receive(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ from oauthlib.oauth1 import Client as Signer
 from pydantic import ConfigDict, SecretStr
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import kind_of, not_expected
+from app.clients.answers import describe_kind, mismatch_text
 from app.clients.oauth_errors import Refusals
 from app.clients.oauth_provider import (
     EndpointUrl,
@@ -75,7 +75,7 @@ class OAuth1ProviderClient:
         url = app.endpoints.request_token_url
         response = await self._provider.send(app.api, "POST", url, auth=signature, refusals=_APP_REFUSED)
         if (confirmed := _form(response).get("oauth_callback_confirmed")) != "true":
-            problem = not_expected("oauth_callback_confirmed", '"true"', kind_of(confirmed))
+            problem = mismatch_text("oauth_callback_confirmed", '"true"', describe_kind(confirmed))
             raise unexpected_answer(app.api, response, problem)
         return _token_in(app.api, response)
 
@@ -105,10 +105,10 @@ class OAuth1ProviderClient:
             await self._send_for(app, token, "POST", app.endpoints.revoke_url)
 
     async def _send_for(self, app: OAuth1App, token: OAuth1Token, method: str, url: str) -> httpx.Response:
-        refused = dict.fromkeys(app.api.errors.token_refused, InvalidGrantException)
+        refusals = dict.fromkeys(app.api.errors.token_refused, InvalidGrantException)
         try:
             return await self._provider.send(
-                app.api, method, url, auth=_Signature(app, token), refusals=refused
+                app.api, method, url, auth=_Signature(app, token), refusals=refusals
             )
         except InvalidGrantException:
             # The answer is the same when the app's own keys are wrong; they alone sign for a request token.
@@ -147,7 +147,7 @@ def _token_in(api: ProviderApi, response: httpx.Response) -> OAuth1Token:
     token, secret = answer.get("oauth_token"), answer.get("oauth_token_secret")
     if not token or not secret:
         field, value = ("oauth_token_secret", secret) if token else ("oauth_token", token)
-        raise unexpected_answer(api, response, not_expected(field, "text", kind_of(value)))
+        raise unexpected_answer(api, response, mismatch_text(field, "text", describe_kind(value)))
     return OAuth1Token(SecretStr(token), SecretStr(secret))
 
 

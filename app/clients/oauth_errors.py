@@ -16,7 +16,7 @@ import httpx
 from pydantic import AfterValidator, ConfigDict, StrictInt, StrictStr
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import fields_of, json_in, text_of
+from app.clients.answers import json_in, read_fields, to_text
 from app.clients.texts import storable
 from app.utils.exceptions import (
     AccountRefusedException,
@@ -37,11 +37,11 @@ _SECRET_FIELDS: Final = ("code", "code_verifier", "refresh_token", "token", "cli
 _QUOTED: Final = re.compile(r'"([^"]+)"')
 _CODE_FIELDS: Final = ("error", "code", "reason", "type", "errorType", "errorCode", "error_code")
 _TEXT_FIELDS: Final = ("error_description", "detail", "message", "title", "error_message", "msg")
-_OF_CLIENT: Final = frozenset(
+_CLIENT_CODES: Final = frozenset(
     ("invalid_client", "unauthorized_client", "incorrect_client_credentials", "bad_client_secret")
 )
 """RFC 6749; GitHub; Slack."""
-_OF_GRANT: Final = frozenset(
+_GRANT_CODES: Final = frozenset(
     (
         "invalid_grant",
         "invalid_token",
@@ -97,7 +97,7 @@ class ErrorRules:
     """Statuses by which who-am-I refuses an access token."""
 
 
-def classified(
+def classify_error(
     response: httpx.Response,
     *,
     provider: str,
@@ -107,9 +107,11 @@ def classified(
 ) -> TwitterAPIException:
     """Return the error that a refusal means, also one that comes with status 200."""
     status = response.status_code
-    codes, words = _said(json_in(response) or fields_of(response))
+    codes, words = _codes_and_message(json_in(response) or read_fields(response))
     form = parse_qs(response.request.content.decode(errors="replace"))
-    message = mask_text(words[:_MAX_SEARCHED], known=_secrets_sent(response.request, form))[:_MAX_MESSAGE]
+    message = mask_text(words[:_MAX_SEARCHED], secrets=_request_secrets(response.request, form))[
+        :_MAX_MESSAGE
+    ]
     if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS:
         # Whatever the body says: nothing was judged.
         return TwitterAPIException(status, message, provider=provider, retry_after=retry_after)
@@ -123,11 +125,11 @@ def classified(
         )
 
     is_refresh = form.get("grant_type") == ["refresh_token"]
-    if codes & _OF_CLIENT or is_marked(rules.client_refused):
+    if codes & _CLIENT_CODES or is_marked(rules.client_refused):
         return InvalidClientException(status, message, provider=provider)
     if is_marked(rules.account_refused):
         return AccountRefusedException(status, message, provider=provider)
-    if codes & _OF_GRANT or ("invalid_request" in codes and words.lower().startswith(_X_GRANT_WORDS)):
+    if codes & _GRANT_CODES or ("invalid_request" in codes and words.lower().startswith(_X_GRANT_WORDS)):
         return InvalidGrantException(status, message, provider=provider)
     if is_refresh and is_marked(rules.refresh_refused):
         return InvalidGrantException(status, message, provider=provider)
@@ -138,22 +140,23 @@ def classified(
 
 def tells_error(response: httpx.Response) -> bool:
     """Return whether an answer with the status of a success is a refusal; never one that holds a token."""
-    body = fields_of(response)
+    body = read_fields(response)
     if body.get("access_token"):
         return False
     failed = body.get("ok") is False or body.get("success") is False
     return failed or bool(body.get("error")) or (bool(body.get("errors")) and "data" not in body)
 
 
-def _said(body: Any) -> tuple[frozenset[str], str]:
+def _codes_and_message(body: Any) -> tuple[frozenset[str], str]:
     """The codes of an error in lower case, and its message."""
     parts = list(_errors_in(body))
-    codes = [text for part in parts for name in _CODE_FIELDS if (text := storable(text_of(part.get(name))))]
+    codes = [text for part in parts for name in _CODE_FIELDS if (text := storable(to_text(part.get(name))))]
     texts = (part.get(name) for name in _TEXT_FIELDS for part in parts)
     words = next((text for each in texts if isinstance(each, str) and (text := storable(each))), "")
-    known = {code[:_MAX_CODE].lower() for code in codes}
-    known |= {code.rpartition("/")[2] for code in known}  # a problem's type is an address (RFC 9457)
-    return frozenset(known), words or next(iter(codes), "no message")
+    lower_codes = {code[:_MAX_CODE].lower() for code in codes}
+    # A problem's type is an address (RFC 9457).
+    lower_codes |= {code.rpartition("/")[2] for code in lower_codes}
+    return frozenset(lower_codes), words or next(iter(codes), "no message")
 
 
 def _errors_in(body: Any) -> Iterator[dict[str, Any]]:
@@ -168,12 +171,12 @@ def _errors_in(body: Any) -> Iterator[dict[str, Any]]:
             yield from (error for error in errors[:_MAX_ERRORS] if isinstance(error, dict))
 
 
-def _secrets_sent(request: httpx.Request, form: Mapping[str, list[str]]) -> set[str]:
+def _request_secrets(request: httpx.Request, form: Mapping[str, list[str]]) -> set[str]:
     """Return the secrets that a refusal may quote: those of the form and the Authorization header, in any spelling."""
-    sent = {value for name in _SECRET_FIELDS for value in form.get(name, ())}
+    secrets = {value for name in _SECRET_FIELDS for value in form.get(name, ())}
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme == "Basic":
-        sent.add(b64decode(credentials).decode().partition(":")[2])
-    sent.update(_QUOTED.findall(credentials) or [credentials])
-    plain = sent | {unquote(secret) for secret in sent} | {unquote_plus(secret) for secret in sent}
+        secrets.add(b64decode(credentials).decode().partition(":")[2])
+    secrets.update(_QUOTED.findall(credentials) or [credentials])
+    plain = secrets | {unquote(secret) for secret in secrets} | {unquote_plus(secret) for secret in secrets}
     return plain | {quote(secret, safe="") for secret in plain} | {quote_plus(secret) for secret in plain}

@@ -16,9 +16,17 @@ import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
-from app.clients.answers import body_kind, fields_of, json_in, kind_of, not_expected, text_of, value_at
+from app.clients.answers import (
+    body_kind,
+    describe_kind,
+    json_in,
+    mismatch_text,
+    read_fields,
+    to_text,
+    value_at,
+)
 from app.clients.bounded import AnswerTooLargeError
-from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classified, tells_error
+from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classify_error, tells_error
 from app.clients.rate_limits import MAX_RETRY_AFTER, rate_limit_in, refusal_limit, seconds_until, spent_limit
 from app.clients.texts import storable
 from app.clients.token_answers import TokenResponse, UnusableAnswerError, token_response, tokens_in
@@ -26,7 +34,7 @@ from app.utils.exceptions import InvalidGrantException, TwitterAPIException
 from app.utils.handles import bare_handle
 from app.utils.logger import get_logger
 from app.utils.retry import retry_idempotent
-from app.utils.waits import CallLimit, Limited
+from app.utils.waits import CallLimit, LimitOwner
 
 _MAX_ID: Final = 255
 """Characters, as OpenID Connect has it (Core 1.0, 2: ``sub``); also of the column."""
@@ -117,8 +125,8 @@ class OAuthProviderClient:
         """
         response = await self._post(api, api.token_url, client_id, client_secret, form)
         if tells_error(response):  # some say so with HTTP 200
-            raise _classified(api, response)
-        fields = fields_of(response)
+            raise _classify(api, response)
+        fields = read_fields(response)
         try:
             return token_response(fields, rate_limit_in(response.headers, now=time.time()))
         except UnusableAnswerError as error:
@@ -153,8 +161,8 @@ class OAuthProviderClient:
     @retry_idempotent(attempts=4, timeout=20)
     async def me(self, api: ProviderApi, access_token: str) -> ProviderUser:
         """The account that the token speaks for. Raises `InvalidGrantException` when the token is refused."""
-        refused = dict.fromkeys(api.errors.token_refused, InvalidGrantException)
-        return user_in(api, await self.send(api, "GET", api.me_url, bearer=access_token, refusals=refused))
+        refusals = dict.fromkeys(api.errors.token_refused, InvalidGrantException)
+        return user_in(api, await self.send(api, "GET", api.me_url, bearer=access_token, refusals=refusals))
 
     async def _post(
         self, api: ProviderApi, url: str, client_id: str, client_secret: str | None, form: dict[str, str]
@@ -206,22 +214,22 @@ class OAuthProviderClient:
             raise TwitterAPIException("broken off", reason, provider=api.name, may_have_acted=True) from error
         if response.is_success:
             return response
-        refusal = _classified(api, response, refusals)
+        refusal = _classify(api, response, refusals)
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            whose = Limited.ACCOUNT if url == api.me_url else Limited.APP
-            refusal.limit = refusal_limit(response.headers, now=time.time(), whose=whose)
+            owner = LimitOwner.ACCOUNT if url == api.me_url else LimitOwner.APP
+            refusal.limit = refusal_limit(response.headers, now=time.time(), owner=owner)
         raise refusal
 
 
 def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     """The account in a who-am-I's answer. Raises `TwitterAPIException`."""
     if tells_error(response):
-        raise _classified(api, response)
+        raise _classify(api, response)
     body = json_in(response)
-    found = {"id": value_at(body, api.user_id_path), "username": value_at(body, api.username_path)}
+    values = {"id": value_at(body, api.user_id_path), "username": value_at(body, api.username_path)}
     try:
-        user = ProviderUser.model_validate({name: text_of(value) for name, value in found.items()})
-        limit = spent_limit(response.headers, now=time.time(), whose=Limited.ACCOUNT)
+        user = ProviderUser.model_validate({name: to_text(value) for name, value in values.items()})
+        limit = spent_limit(response.headers, now=time.time(), owner=LimitOwner.ACCOUNT)
         return user.model_copy(update={"limit": limit})
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
@@ -229,13 +237,13 @@ def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
     if body is None:
         raise unexpected_answer(api, response)
     expected = f"text or a whole number, {_MAX_ID} characters at most"
-    raise unexpected_answer(api, response, not_expected(path, expected, kind_of(found[name])))
+    raise unexpected_answer(api, response, mismatch_text(path, expected, describe_kind(values[name])))
 
 
-def _classified(
+def _classify(
     api: ProviderApi, response: httpx.Response, refusals: Refusals = NO_REFUSALS
 ) -> TwitterAPIException:
-    return classified(
+    return classify_error(
         response,
         provider=api.name,
         rules=api.errors,
@@ -250,7 +258,7 @@ def unexpected_answer(
     """Return the error of an unexpected answer. It quotes no value of the answer, which may hold tokens."""
     return TwitterAPIException(
         response.status_code,
-        problem or not_expected("the body", "a JSON object", body_kind(response)),
+        problem or mismatch_text("the body", "a JSON object", body_kind(response)),
         retryable=False,
         provider=api.name,
         may_have_acted=True,
@@ -261,6 +269,6 @@ def _wait_asked_for(response: httpx.Response) -> float | None:
     """Seconds; at most the ceiling of the limit that asks for them. Only a 429 speaks of limits of calls."""
     now = time.time()
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        limit = refusal_limit(response.headers, now=now, whose=Limited.APP)
+        limit = refusal_limit(response.headers, now=now, owner=LimitOwner.APP)
         return limit and limit.seconds
     return seconds_until(response.headers.get("retry-after", ""), now=now, ceiling=MAX_RETRY_AFTER)

@@ -92,17 +92,17 @@ def is_profile_id(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_PROFILE_ID and value.isprintable()
 
 
-def name_of(value: Any) -> str:
+def to_name(value: Any) -> str:
     """Return text that a database takes, at a length that a list can show."""
     return storable(value[:_MAX_NAME]) if isinstance(value, str) else ""
 
 
-def text_of(value: Any) -> str | None:
+def to_text(value: Any) -> str | None:
     return storable(value[:_MAX_TEXT]) if isinstance(value, str) else None
 
 
-def tags_of(values: list[Any]) -> tuple[str, ...]:
-    return tuple(name_of(value) for value in values[:_MAX_TAGS] if isinstance(value, str))
+def clean_tags(values: list[Any]) -> tuple[str, ...]:
+    return tuple(to_name(value) for value in values[:_MAX_TAGS] if isinstance(value, str))
 
 
 def checked_ws_url(ws_url: str, *, api_url: str, hosts: Collection[str]) -> str:

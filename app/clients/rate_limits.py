@@ -10,7 +10,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
-from app.utils.waits import MAX_WAIT, CallLimit, Limited
+from app.utils.waits import MAX_WAIT, CallLimit, LimitOwner
 
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds; also of the usual windows, of 15 minutes or so."""
@@ -36,18 +36,18 @@ class _Window(NamedTuple):
     name: str
     ceiling: float
     """Seconds."""
-    whose: Limited | None = None
+    owner: LimitOwner | None = None
     """Owner of the limit; None: the account at endpoints that are called for an account, else the app's."""
 
 
 _WINDOWS: Final = (
     _Window("x-rate-limit", MAX_RETRY_AFTER),
-    _Window("x-user-limit-24hour", MAX_WAIT, Limited.ACCOUNT),
-    _Window("x-app-limit-24hour", MAX_WAIT, Limited.APP),
+    _Window("x-user-limit-24hour", MAX_WAIT, LimitOwner.ACCOUNT),
+    _Window("x-app-limit-24hour", MAX_WAIT, LimitOwner.APP),
 )
 
 
-class _Told(NamedTuple):
+class _WindowState(NamedTuple):
     window: _Window
     remaining: int | None
     """Calls left; None when the answer does not say."""
@@ -75,58 +75,60 @@ def seconds_until(value: str, *, now: float, ceiling: float) -> float | None:
 
 def rate_limit_in(headers: Mapping[str, str], *, now: float) -> RateLimit | None:
     """The app's calls that are left, by the longest window without any, else by the window with the fewest."""
-    windows = [told for told in _told(headers, now) if told.window.whose is not Limited.ACCOUNT]
-    known = [(told.remaining, now + told.seconds) for told in windows if told.remaining is not None]
-    if not known:
+    windows = [state for state in _read_windows(headers, now) if state.window.owner is not LimitOwner.ACCOUNT]
+    limits = [(state.remaining, now + state.seconds) for state in windows if state.remaining is not None]
+    if not limits:
         return None
-    return RateLimit(*min(known, key=lambda limit: (limit[0], -limit[1])))
+    return RateLimit(*min(limits, key=lambda limit: (limit[0], -limit[1])))
 
 
-def spent_limit(headers: Mapping[str, str], *, now: float, whose: Limited) -> CallLimit | None:
+def spent_limit(headers: Mapping[str, str], *, now: float, owner: LimitOwner) -> CallLimit | None:
     """The limit that lasts the longest of those without calls left; None when there is none.
 
-    `whose`: of the limits whose name does not say it.
+    `owner`: of the limits whose name does not say it.
     """
     limits = [
-        CallLimit(told.seconds, told.window.whose or whose, told.window.name)
-        for told in _told(headers, now)
-        if told.remaining == 0 and told.seconds > 0
+        CallLimit(state.seconds, state.window.owner or owner, state.window.name)
+        for state in _read_windows(headers, now)
+        if state.remaining == 0 and state.seconds > 0
     ]
     return max(limits, key=lambda limit: limit.seconds, default=None)
 
 
-def refusal_limit(headers: Mapping[str, str], *, now: float, whose: Limited) -> CallLimit | None:
+def refusal_limit(headers: Mapping[str, str], *, now: float, owner: LimitOwner) -> CallLimit | None:
     """The limit that an answer names which refuses a call: a second at least; None when it names no time.
 
     ``Retry-After`` and windows without calls left count, and the longest of them; a window that does not say what is
     left counts as they do. Windows with calls left count only where nothing else does.
     """
-    told = _told(headers, now)
+    states = _read_windows(headers, now)
     limits = [
-        CallLimit(each.seconds, each.window.whose or whose, each.window.name)
-        for each in told
-        if not each.remaining
+        CallLimit(state.seconds, state.window.owner or owner, state.window.name)
+        for state in states
+        if not state.remaining
     ]
-    if (asked := seconds_until(headers.get("retry-after", ""), now=now, ceiling=MAX_RETRY_AFTER)) is not None:
-        limits.append(CallLimit(asked, whose, "retry-after"))
+    if (
+        retry_after := seconds_until(headers.get("retry-after", ""), now=now, ceiling=MAX_RETRY_AFTER)
+    ) is not None:
+        limits.append(CallLimit(retry_after, owner, "retry-after"))
     limits = limits or [
-        CallLimit(each.seconds, each.window.whose or whose, each.window.name) for each in told
+        CallLimit(state.seconds, state.window.owner or owner, state.window.name) for state in states
     ]
     longest = max(limits, key=lambda limit: limit.seconds, default=None)
     return longest and longest._replace(seconds=max(longest.seconds, _MIN_WAIT))
 
 
-def _told(headers: Mapping[str, str], now: float) -> list[_Told]:
+def _read_windows(headers: Mapping[str, str], now: float) -> list[_WindowState]:
     """Windows whose end the headers name."""
-    found = []
+    states = []
     for window in _WINDOWS:
         reset = headers.get(f"{window.name}-reset", "")
         seconds = seconds_until(reset, now=now, ceiling=window.ceiling)
         remaining = _number(headers.get(f"{window.name}-remaining", ""))
         if seconds is not None:
             calls = None if remaining is None else int(min(max(remaining, 0), _MAX_CALLS))
-            found.append(_Told(window, calls, seconds))
-    return found
+            states.append(_WindowState(window, calls, seconds))
+    return states
 
 
 def _number(value: str) -> float | None:

@@ -26,7 +26,7 @@ def error_words(text: str, *, secret: str = "") -> str:
     """
     # First: a secret with a NUL inside would be whole again once that is gone.
     text = storable(text[:_MAX_SEARCHED])
-    return without_tags(mask_text(text, known=[secret]))[:_MAX_WORDS] or "no message"
+    return without_tags(mask_text(text, secrets=[secret]))[:_MAX_WORDS] or "no message"
 
 
 def printable(value: object) -> str:

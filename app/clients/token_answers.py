@@ -48,8 +48,8 @@ def token_response(fields: Mapping[str, Any], rate_limit: RateLimit | None = Non
     if not fields:
         raise UnusableAnswerError("neither a JSON object nor a form came")
     if access_token is None:
-        came = _kind(fields.get("access_token"))
-        raise UnusableAnswerError(f"access_token: {came} came, a token of visible ASCII was expected")
+        actual = _kind(fields.get("access_token"))
+        raise UnusableAnswerError(f"access_token: {actual} came, a token of visible ASCII was expected")
     if isinstance(token_type, str) and token_type.strip().lower() in _NOT_BEARER:
         raise UnusableAnswerError(f"token_type: {token_type.strip().lower()} came, bearer was expected")
     return TokenResponse(

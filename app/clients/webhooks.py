@@ -25,13 +25,13 @@ from app.utils.exceptions import WebhookUrlRefusedException
 from app.utils.masking import mask_text
 from app.utils.waits import MAX_WAIT
 
-_GONE: Final = 410
-_OF_THE_ENDPOINT: Final = (408, 410, 425, 429)
+_GONE_STATUS: Final = 410
+_ENDPOINT_STATUSES: Final = (408, 410, 425, 429)
 """Statuses of the 4xx that blame the endpoint and not the delivery: it is slow, gone, or wants less."""
 _MAX_URL_LENGTH: Final = 2048
-_KEPT: Final = 2048
+_MAX_ANSWER_LENGTH: Final = 2048
 """Characters of an answer."""
-_HEARD_BYTES: Final = _KEPT + _MAX_URL_LENGTH
+_MAX_REPLY_BYTES: Final = _MAX_ANSWER_LENGTH + _MAX_URL_LENGTH
 """More than is kept: a secret that is cut in two would not be known as one."""
 _CONNECT_SHARE: Final = 0.3
 """Share of the deadline for one of several addresses of the name."""
@@ -60,16 +60,16 @@ class WebhookAnswer:
     def is_refusal(self) -> bool:
         """The endpoint works, but does not take this one: a 4xx that is about what was sent (RFC 9110, 15.5)."""
         code = self.status_code
-        return code is not None and 400 <= code < 500 and code not in _OF_THE_ENDPOINT
+        return code is not None and 400 <= code < 500 and code not in _ENDPOINT_STATUSES
 
     @property
     def is_gone(self) -> bool:
         """The endpoint wants no more (Standard Webhooks: 410)."""
-        return self.status_code == _GONE
+        return self.status_code == _GONE_STATUS
 
 
 @dataclass
-class _Heard:
+class _Reply:
     """Part of the answer that came before the deadline."""
 
     status_code: int | None = None
@@ -106,33 +106,36 @@ class WebhookClient:
         """Raises `WebhookUrlRefusedException` for one that may not be, or cannot be, spoken to."""
         try:
             async with asyncio.timeout(self._timeout):
-                await self._addresses(self._parsed(url))
+                await self._addresses(self._parse(url))
         except TimeoutError:
             raise WebhookUrlRefusedException("has a host that could not be looked up in time") from None
 
     async def post(self, url: str, *, body: str, headers: Mapping[str, str]) -> WebhookAnswer:
         """One try. Whatever goes wrong outside is part of the answer; nothing is raised."""
-        started_at, began = utc_now(), time.monotonic()
-        heard, error, sent = _Heard(), None, _secrets_sent(url, headers)
+        started_at, start = utc_now(), time.monotonic()
+        reply, error, secrets = _Reply(), None, _request_secrets(url, headers)
         try:
             async with asyncio.timeout(self._timeout):
-                await self._exchange(self._parsed(url), body, headers, heard)
+                await self._exchange(self._parse(url), body, headers, reply)
         except TimeoutError:
             error = f"No answer within {self._timeout:g} seconds"
         except WebhookUrlRefusedException as refused:
             error = refused.message
         except Exception as failed:  # what an endpoint sends, or its name leads to, may be anything
-            error = error_words(mask_text(f"{type(failed).__name__}: {failed}", known=sent))
+            error = error_words(mask_text(f"{type(failed).__name__}: {failed}", secrets=secrets))
         return WebhookAnswer(
             started_at=started_at,
-            milliseconds=round((time.monotonic() - began) * 1000),
-            status_code=heard.status_code,
-            error=error if heard.status_code is None else None,  # a body may stop where it likes
-            answer=mask_text(storable(heard.body.decode(errors="replace")), known=sent)[:_KEPT] or None,
-            retry_after=heard.retry_after,
+            milliseconds=round((time.monotonic() - start) * 1000),
+            status_code=reply.status_code,
+            error=error if reply.status_code is None else None,  # a body may stop where it likes
+            answer=mask_text(storable(reply.body.decode(errors="replace")), secrets=secrets)[
+                :_MAX_ANSWER_LENGTH
+            ]
+            or None,
+            retry_after=reply.retry_after,
         )
 
-    def _parsed(self, url: str) -> httpx.URL:
+    def _parse(self, url: str) -> httpx.URL:
         if len(url) > _MAX_URL_LENGTH:
             raise WebhookUrlRefusedException(f"has more than {_MAX_URL_LENGTH} characters")
         try:
@@ -152,25 +155,25 @@ class WebhookClient:
     async def _addresses(self, url: httpx.URL) -> list[str]:
         """Return the addresses of the URL's host: all of them public, unless others are allowed."""
         try:
-            found = await self.resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
+            ips = await self.resolve(url.raw_host.decode(), url.port or _PORTS[url.scheme])
         except (OSError, UnicodeError):
             raise WebhookUrlRefusedException(f"has a host that cannot be found: {url.host}") from None
-        if not self._allow_private and not all(map(addresses.is_public, found)):
+        if not self._allow_private and not all(map(addresses.is_public, ips)):
             raise WebhookUrlRefusedException(
                 f"leads to an address that is not public: {url.host}; WEBHOOK_ALLOW_PRIVATE_ADDRESSES allows it"
             )
-        return found
+        return ips
 
-    async def _exchange(self, url: httpx.URL, body: str, headers: Mapping[str, str], heard: _Heard) -> None:
-        found = await self._addresses(url)
-        for address in found[:-1]:
+    async def _exchange(self, url: httpx.URL, body: str, headers: Mapping[str, str], reply: _Reply) -> None:
+        ips = await self._addresses(url)
+        for address in ips[:-1]:
             with suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                await self._send(url, address, body, headers, heard)
+                await self._send(url, address, body, headers, reply)
                 return
-        await self._send(url, found[-1], body, headers, heard)
+        await self._send(url, ips[-1], body, headers, reply)
 
     async def _send(
-        self, url: httpx.URL, address: str, body: str, headers: Mapping[str, str], heard: _Heard
+        self, url: httpx.URL, address: str, body: str, headers: Mapping[str, str], reply: _Reply
     ) -> None:
         limits = httpx.Timeout(self._timeout, connect=self._timeout * _CONNECT_SHARE)
         request = httpx.Request(
@@ -183,12 +186,12 @@ class WebhookClient:
         )
         response = await self._transport.handle_async_request(request)
         try:
-            heard.status_code = response.status_code
+            reply.status_code = response.status_code
             retry_after = response.headers.get("retry-after", "")
-            heard.retry_after = seconds_until(retry_after, now=time.time(), ceiling=MAX_WAIT)
+            reply.retry_after = seconds_until(retry_after, now=time.time(), ceiling=MAX_WAIT)
             async for part in response.aiter_raw():
-                heard.body += part[: _HEARD_BYTES - len(heard.body)]
-                if len(heard.body) >= _HEARD_BYTES:
+                reply.body += part[: _MAX_REPLY_BYTES - len(reply.body)]
+                if len(reply.body) >= _MAX_REPLY_BYTES:
                     break
         finally:
             await response.aclose()
@@ -200,7 +203,7 @@ def new_transport(tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
 
 
-def _secrets_sent(url: str, headers: Mapping[str, str]) -> set[str]:
+def _request_secrets(url: str, headers: Mapping[str, str]) -> set[str]:
     """Return the secrets that an endpoint may quote: the values of its address's query, and the signatures."""
     values = {part.rpartition("=")[2] for part in url.partition("?")[2].split("&")}
     signatures = headers.get("webhook-signature", "").replace("v1,", "").split()

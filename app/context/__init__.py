@@ -76,8 +76,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         tls = httpx.create_ssl_context(trust_env=False)  # one: it takes 20 ms to make
         # No environment proxies: every address is one of ours or of the settings.
         # Every running profile may hold a connection to GoLogin, its browser and the provider at once.
-        most = 20 + settings.refresh_concurrency + 4 * settings.max_concurrent_profiles
-        connections = StackedTransport(tls=tls, most=most, keep_idle=_IDLE_CONNECTION)
+        max_connections = 20 + settings.refresh_concurrency + 4 * settings.max_concurrent_profiles
+        connections = StackedTransport(tls=tls, max_connections=max_connections, keep_idle=_IDLE_CONNECTION)
         bounded = BoundedTransport(connections)
         http = await stack.enter_async_context(httpx.AsyncClient(transport=bounded, trust_env=False))
         transport = await stack.enter_async_context(new_transport(tls))

@@ -14,7 +14,7 @@ from app.models.statuses import (
     SessionStatus,
 )
 
-_IN_BATCH: Final = "batch_id IS NOT NULL"
+_HAS_BATCH: Final = "batch_id IS NOT NULL"
 _HAS_ERROR: Final = "error_code IS NOT NULL"
 
 
@@ -33,8 +33,8 @@ class AuthorizationSession(Timestamps, Lease, Base):
         ),
         Index("ix_authorization_sessions_account", "twitter_username", "api_app", "status"),
         Index("ix_authorization_sessions_ended", "status", "completed_at"),
-        Index("ix_authorization_sessions_batch", "batch_id", "status", "is_held", **rows_where(_IN_BATCH)),
-        Index("ix_authorization_sessions_batch_ended", "batch_id", "completed_at", **rows_where(_IN_BATCH)),
+        Index("ix_authorization_sessions_batch", "batch_id", "status", "is_held", **rows_where(_HAS_BATCH)),
+        Index("ix_authorization_sessions_batch_ended", "batch_id", "completed_at", **rows_where(_HAS_BATCH)),
         Index("ix_authorization_sessions_batch_held", "batch_id", "queue_rank", **rows_where("is_held")),
         Index("ix_authorization_sessions_created", "created_at", "id"),
         Index("ix_authorization_sessions_status", "status", "created_at", "id"),

@@ -104,7 +104,7 @@ class BrowserController:
                     yield ConsentTab(driver=driver, watcher=watcher, request=request)
                 except Exception as error:
                     self._keep_evidence(watcher, request)
-                    code = watcher.network_error_of(watcher.front)
+                    code = watcher.find_network_error(watcher.front)
                     if isinstance(error, _NOTHING_SHOWN) and code is not None:
                         raise ProfileNetworkException(code) from error
                     raise
@@ -202,8 +202,8 @@ class ProfileAutomator:
 
     def _seconds_for(self, job: AuthorizationJob) -> float:
         """The caller may shorten the service's own work, not the time that a person has on top of it."""
-        own = min(self._timeout, job.timeout_seconds or self._timeout)
-        return own + self._timeouts.person if job.awaits_person else own
+        seconds = min(self._timeout, job.timeout_seconds or self._timeout)
+        return seconds + self._timeouts.person if job.awaits_person else seconds
 
     async def _request(
         self, job: AuthorizationJob, browser: RunningBrowser, sink: AttemptSink, deadline: float
@@ -215,7 +215,7 @@ class ProfileAutomator:
             authorization=await self._oauth.generate_auth_url(job.api_app),
             page=self._oauth.consent_page(job.api_app),
             sink=sink,
-            timeouts=self._timeouts.lowered(job.stage_timeouts),
+            timeouts=self._timeouts.cap(job.stage_timeouts),
             deadline=deadline,
             timeout=self._seconds_for(job),
             is_attended=job.consent is ConsentMode.ATTENDED,
@@ -223,9 +223,9 @@ class ProfileAutomator:
         )
 
     async def _authorize(self, job: AuthorizationJob, request: ConsentRequest) -> None:
-        handed_over: asyncio.Future[SecretStr] = asyncio.get_running_loop().create_future()
-        thread = self._start_thread(request, handed_over)
-        code = await self._code(request, thread, handed_over)
+        code_future: asyncio.Future[SecretStr] = asyncio.get_running_loop().create_future()
+        thread = self._start_thread(request, code_future)
+        code = await self._code(request, thread, code_future)
         try:
             # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
             await run_shielded(self._exchange(job, request, code))
@@ -233,14 +233,14 @@ class ProfileAutomator:
             await run_shielded(self._leave(request, thread))
 
     def _start_thread(
-        self, request: ConsentRequest, handed_over: "asyncio.Future[SecretStr]"
+        self, request: ConsentRequest, code_future: "asyncio.Future[SecretStr]"
     ) -> "asyncio.Future[None]":
         """The blocking part. It hands the code over as soon as it has it, and closes its tab afterwards."""
         loop = asyncio.get_running_loop()
 
         def set_result(code: SecretStr) -> None:
-            if not handed_over.done():
-                handed_over.set_result(code)
+            if not code_future.done():
+                code_future.set_result(code)
 
         def hand_over(code: SecretStr) -> None:
             loop.call_soon_threadsafe(set_result, code)
@@ -254,15 +254,15 @@ class ProfileAutomator:
         self,
         request: ConsentRequest,
         thread: "asyncio.Future[None]",
-        handed_over: "asyncio.Future[SecretStr]",
+        code_future: "asyncio.Future[SecretStr]",
     ) -> SecretStr:
         """The code, while the thread still closes its tab. When nobody waits for it any more, the thread is ended."""
         try:
-            either: list[asyncio.Future[Any]] = [thread, handed_over]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not handed_over.done():
+            waits: list[asyncio.Future[Any]] = [thread, code_future]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not code_future.done():
                 thread.result()  # raises, unless the code is on its way
-            return await handed_over
+            return await code_future
         except asyncio.CancelledError:
             request.stop.set()
             await run_shielded(self._end(request, thread))
@@ -340,8 +340,8 @@ def obtain_code(
     ) as error:
         raise BrowserCrashedException from error
     except WebDriverException as error:
-        own = "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None
-        if (code := network_error_in(str(error.msg)) or own) is not None:
+        fallback_code = "ERR_CERT_INVALID" if isinstance(error, InsecureCertificateException) else None
+        if (code := network_error_in(str(error.msg)) or fallback_code) is not None:
             raise ProfileNetworkException(code) from error
         # A page's frames go when it navigates, too, but then the tab looks again.
         if is_dead(error) or "frame detached" in str(error.msg):

@@ -80,7 +80,7 @@ class GoLoginService:
 
     async def get_profile_for_account(self, db: AsyncSession, account_id: str, api_app: str) -> Profile:
         """Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`."""
-        return await self._directory.for_account(db, account_id, api_app)
+        return await self._directory.get_for_account(db, account_id, api_app)
 
     async def check_free(self, db: AsyncSession, profile_id: str) -> None:
         """Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`."""
@@ -117,7 +117,7 @@ class GoLoginService:
             if not wait:
                 raise ConcurrentProfileLimitException(self._limits.max_concurrent)
             report(SessionStage.WAITING_FOR_SLOT)
-        async with self._slots, self._leases.held(profile_id) as token:
+        async with self._slots, self._leases.hold(profile_id) as token:
             self._running.add(profile_id)
             try:
                 report(SessionStage.PROFILE_STARTING)
@@ -133,10 +133,10 @@ class GoLoginService:
         self, profile_id: str, token: str, *, timeout: float | None = None
     ) -> RunningBrowser:
         """Start the profile under its lease and check that its browser answers; else it is stopped again."""
-        longest = self._limits.start_timeout
+        ceiling = self._limits.start_timeout
         ws_url: str | None = None
         try:
-            ws_url = await self._client.start_profile(profile_id, timeout=min(longest, timeout or longest))
+            ws_url = await self._client.start_profile(profile_id, timeout=min(ceiling, timeout or ceiling))
             if not await self._leases.note_browser(profile_id, token, ws_url):
                 raise LeaseLostException
             return await self._verified(profile_id, ws_url)
@@ -175,7 +175,7 @@ class GoLoginService:
 
     async def _stop_left_over(self, left_over: OrphanedProfile) -> None:
         log.warning("profile.left_over", profile_id=left_over.profile_id)
-        async with self._leases.kept(left_over):
+        async with self._leases.keep(left_over):
             is_gone = left_over.ws_url is not None and await self._devtools.close_browser(
                 left_over.ws_url, timeout=_CLOSE_TIMEOUT
             )

@@ -90,10 +90,12 @@ class BrowserTimeouts:
     person: float = 900.0
     """Seconds for a person to act in the profile's window."""
 
-    def lowered(self, wanted: Mapping[str, float]) -> "BrowserTimeouts":
+    def cap(self, ceilings: Mapping[str, float]) -> "BrowserTimeouts":
         """Each as asked for, at most as long as here; other names are left alone."""
-        mine = asdict(self)
-        return replace(self, **{name: min(mine[name], wanted[name]) for name in mine.keys() & wanted.keys()})
+        values = asdict(self)
+        return replace(
+            self, **{name: min(values[name], ceilings[name]) for name in values.keys() & ceilings.keys()}
+        )
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class OAuthService:
         budgets: ProviderRateLimits,
         recheck_wait: float = _RECHECK_WAIT,
     ) -> None:
-        self._apps = {name: _with_scopes(app, providers[app.provider]) for name, app in apps.items()}
+        self._apps = {name: _add_scopes(app, providers[app.provider]) for name, app in apps.items()}
         self._providers = providers
         self._client = client
         self._oauth1 = OAuth1ProviderClient(provider=client)
@@ -93,7 +93,7 @@ class OAuthService:
         if provider.pkce:
             query |= {"code_challenge": _challenge(verifier), "code_challenge_method": "S256"}
         return AuthorizationRequest(
-            url=_with_query(provider.authorize_url, query),
+            url=_add_query(provider.authorize_url, query),
             redirect_uri=app.redirect_uri,
             state=SecretStr(state),
             code_verifier=SecretStr(verifier) if provider.pkce else None,
@@ -145,14 +145,14 @@ class OAuthService:
         `is_new`: issued just now, so that not every server of the provider may know it yet; asked a second time then.
         """
         try:
-            return await self._who(api_app, access_token, oauth_token_secret)
+            return await self._fetch_user(api_app, access_token, oauth_token_secret)
         except InvalidGrantException:
             if not is_new:
                 raise
         await asyncio.sleep(self.recheck_wait)
-        return await self._who(api_app, access_token, oauth_token_secret)
+        return await self._fetch_user(api_app, access_token, oauth_token_secret)
 
-    async def _who(
+    async def _fetch_user(
         self, api_app: str, access_token: SecretStr, oauth_token_secret: SecretStr | None
     ) -> ProviderUser:
         if oauth_token_secret is not None:
@@ -188,7 +188,7 @@ class OAuthService:
                 self._provider(api_app), client_id=client_id, client_secret=client_secret, form=form
             )
         try:
-            self._budgets.answered(api_app, answer.rate_limit, asked_at=asked_at)
+            self._budgets.note_answer(api_app, answer.rate_limit, asked_at=asked_at)
         except Exception:  # the tokens are worth more
             log.exception("app.limit_not_noted", api_app=api_app)
         return TokenSet(
@@ -202,7 +202,7 @@ class OAuthService:
         request_token = await self._oauth1.request_token(app)
         query = {"oauth_token": request_token.token.get_secret_value()}
         return AuthorizationRequest(
-            url=_with_query(app.endpoints.authorize_url, query),
+            url=_add_query(app.endpoints.authorize_url, query),
             redirect_uri=app.redirect_uri,
             state=request_token.token,
             request_token_secret=request_token.secret,
@@ -226,8 +226,8 @@ class OAuthService:
         """Raises `UnknownApiAppException`, too, when the app is not of this kind any more."""
         app, provider = self.app(api_app), self._provider(api_app)
         if app.kind != "oauth1":
-            known = [name for name, each in self._apps.items() if each.kind == "oauth1"]
-            raise UnknownApiAppException(api_app, sorted(known))
+            names = [name for name, each in self._apps.items() if each.kind == "oauth1"]
+            raise UnknownApiAppException(api_app, sorted(names))
         # `OAuthApp` and `load_providers` let no other one in.
         assert app.client_secret is not None
         assert provider.oauth1 is not None
@@ -238,13 +238,13 @@ class OAuthService:
         return app.client_id, app.client_secret.get_secret_value() if app.client_secret else None
 
 
-def _with_scopes(app: OAuthApp, provider: OAuthProvider) -> OAuthApp:
+def _add_scopes(app: OAuthApp, provider: OAuthProvider) -> OAuthApp:
     if app.scopes or app.kind == "oauth1":
         return app
     return app.model_copy(update={"scopes": provider.default_scopes})
 
 
-def _with_query(url: str, query: Mapping[str, str]) -> str:
+def _add_query(url: str, query: Mapping[str, str]) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
 

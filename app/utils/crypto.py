@@ -34,7 +34,7 @@ def decode_key(text: str) -> bytes:
     return key
 
 
-def key_id_of(value: str) -> str | None:
+def find_key_id(value: str) -> str | None:
     """The id of the key that wrote a stored value; None when it does not look like one, and may be anything."""
     match = _STORED.match(value)
     return match[1] if match else None
@@ -58,26 +58,28 @@ class KeyRing:
 
     def encrypt(self, plaintext: str, *, associated_data: str) -> str:
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._ciphers[self.writing_id].encrypt(nonce, plaintext.encode(), associated_data.encode())
-        return f"{self.writing_id}:{base64.b64encode(nonce + sealed).decode()}"
+        ciphertext = self._ciphers[self.writing_id].encrypt(
+            nonce, plaintext.encode(), associated_data.encode()
+        )
+        return f"{self.writing_id}:{base64.b64encode(nonce + ciphertext).decode()}"
 
     def decrypt(self, value: str, *, associated_data: str) -> str:
         """Raises `DecryptionException` for an unknown key id, a damaged value, or one from another place."""
         key_id, _, encoded = value.partition(":")
         try:
             raw = base64.b64decode(encoded, validate=True)
-            opened = self._ciphers[key_id].decrypt(
+            plaintext = self._ciphers[key_id].decrypt(
                 raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], associated_data.encode()
             )
         except (KeyError, ValueError, InvalidTag) as error:
             raise DecryptionException from error
-        return opened.decode()
+        return plaintext.decode()
 
-    def renewed(self, value: str | None, *, associated_data: str) -> str | None:
+    def renew(self, value: str | None, *, associated_data: str) -> str | None:
         """Check a value and encrypt it by the writing key unless that wrote it. Raises `DecryptionException`."""
         if value is None:
             return None
         clear = self.decrypt(value, associated_data=associated_data)
-        if key_id_of(value) == self.writing_id:
+        if find_key_id(value) == self.writing_id:
             return value
         return self.encrypt(clear, associated_data=associated_data)

@@ -23,13 +23,13 @@ def visible(text: str) -> str:
     return "".join(map(_visible, text))
 
 
-def neutralised(cell: Any) -> Any:
+def neutralise(cell: Any) -> Any:
     """Return a CSV cell that no spreadsheet takes for a formula: an apostrophe stands before such a text."""
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 
-def restored(cell: str) -> str:
-    """Return what `neutralised` was given."""
+def restore(cell: str) -> str:
+    """Return what `neutralise` was given."""
     return cell[1:] if _NEUTRALISED.match(cell) else cell
 
 

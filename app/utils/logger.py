@@ -106,16 +106,16 @@ def _log_retry(details: RetryDetails) -> None:
 
 
 def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: _masked(key, value) for key, value in event.items()}
+    return {key: _mask(key, value) for key, value in event.items()}
 
 
-def _masked(key: str, value: Any) -> Any:
+def _mask(key: str, value: Any) -> Any:
     """Mask values by their names, at any depth."""
-    lowered = key.lower()
-    if lowered not in _NOT_SECRET and any(word in lowered for word in _SECRET_WORDS):
+    name = key.lower()
+    if name not in _NOT_SECRET and any(word in name for word in _SECRET_WORDS):
         return MASK
     if isinstance(value, dict):
-        return {inner: _masked(str(inner), each) for inner, each in value.items()}
+        return {inner: _mask(str(inner), each) for inner, each in value.items()}
     return value
 
 

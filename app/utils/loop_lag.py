@@ -48,9 +48,9 @@ class LoopLag:
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
+            start = loop.time()
             await asyncio.sleep(self._tick)
-            self._lags.append(max(0.0, loop.time() - began - self._tick))
+            self._lags.append(max(0.0, loop.time() - start - self._tick))
 
 
 def _milliseconds(seconds: float) -> float:

@@ -32,13 +32,13 @@ _AUTHORIZATION: Final = re.compile(
     re.IGNORECASE,
 )
 """Any value of the header; in a sentence a value that is no word."""
-_NAMED: Final = re.compile(
+_NAMED_SECRET: Final = re.compile(
     r"((?<![\w-])[\w-]*(?:token|secret|passw(?:or)?d|verifier|cookie|api[_-]?key)\w{0,40}[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)}\]]+"
     r"|(\b(?:code|state)[\"']?\s*[=:]\s*[\"']?)(?=[^\s\"'&,;)}\]]{0,40}?(?:\d|(?-i:[a-z][A-Z])))[^\s\"'&,;)}\]]{6,}",
     re.IGNORECASE,
 )
 # The look-behinds and the bounds of 40 here keep the time linear: a page may write a word of any length.
-_OURS: Final = re.compile(r"\b(gla_[0-9a-f]{8}_|whsec_)[\w+/=-]{16,}")
+_OWN_SECRET: Final = re.compile(r"\b(gla_[0-9a-f]{8}_|whsec_)[\w+/=-]{16,}")
 """API keys and webhooks' secrets, as they are made."""
 _RANDOM_LOOKING: Final = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{24,}")
 
@@ -63,20 +63,20 @@ def mask_own(text: str) -> str:
     """Mask our own API keys, webhooks' secrets and known ones, which a caller may send in a wrong place."""
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MASK)
-    return _OURS.sub(rf"\1{MASK}", text)
+    return _OWN_SECRET.sub(rf"\1{MASK}", text)
 
 
-def mask_text(text: str, *, known: Iterable[str] = ()) -> str:
-    """A text of somebody else's, fit to be kept: without the `known` secrets and all that may be one.
+def mask_text(text: str, *, secrets: Iterable[str] = ()) -> str:
+    """A text of somebody else's, fit to be kept: without the `secrets` and all that may be one.
 
     URLs lose query and fragment. It rather masks too much: an id of 24 characters looks like a token.
     """
-    for secret in sorted(known, key=len, reverse=True):
+    for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_SECRET_LENGTH:
             text = text.replace(secret, MASK)
     text = _USERINFO.sub(f"{MASK}@", mask_own(text))
-    text = _QUERY.sub(lambda found: found[1] + (f"?{MASK}" if found[2] else ""), text)
+    text = _QUERY.sub(lambda match: match[1] + (f"?{MASK}" if match[2] else ""), text)
     text = _AFTER_PORT.sub(rf"\1:{MASK}", text)
-    for pattern in (_AUTHORIZATION, _NAMED):
-        text = pattern.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
+    for pattern in (_AUTHORIZATION, _NAMED_SECRET):
+        text = pattern.sub(lambda match: f"{match[1] or match[2]}{MASK}", text)
     return _RANDOM_LOOKING.sub(MASK, text)

@@ -50,7 +50,7 @@ def unavailable_reason(error: SQLAlchemyError) -> str | None:
     if state == _POSTGRESQL_READ_ONLY:
         return READ_ONLY
     words = str(error.orig)
-    if state == _POSTGRESQL_TOO_MANY or any(known in words for known in _TOO_MANY_WORDS):
+    if state == _POSTGRESQL_TOO_MANY or any(phrase in words for phrase in _TOO_MANY_WORDS):
         return TOO_MANY_CONNECTIONS
     if state in _POSTGRESQL_COLLISIONS:
         return "two changes stood in each other's way; try again"

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 _NICE = 5
-_ENDED = {"Z", "X"}  # proc(5): zombie, dead
+_DEAD_STATES = {"Z", "X"}  # proc(5): zombie, dead
 
 
 def dies_with_parent(signal_name: str) -> list[str]:
@@ -35,7 +35,7 @@ def has_ended(pid: int) -> bool:
     if not is_running(pid):
         return True
     stat = Path(f"/proc/{pid}/stat")
-    return Path("/proc/self/stat").exists() and _state_and_group(stat)[0] in _ENDED
+    return Path("/proc/self/stat").exists() and _state_and_group(stat)[0] in _DEAD_STATES
 
 
 def yield_cpu(leader_pid: int) -> None:
@@ -64,7 +64,7 @@ def group_is_gone(leader_pid: int) -> bool:
     except ProcessLookupError:
         return True
     stats = [_state_and_group(path) for path in Path("/proc").glob("[0-9]*/stat")]
-    return bool(stats) and all(state in _ENDED for state, group in stats if group == leader_pid)
+    return bool(stats) and all(state in _DEAD_STATES for state, group in stats if group == leader_pid)
 
 
 def _state_and_group(stat: Path) -> tuple[str, int]:

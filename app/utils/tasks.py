@@ -60,12 +60,12 @@ class SingleFlight(Generic[K, T]):
     def __init__(self) -> None:
         self._running: dict[K, asyncio.Task[T]] = {}
 
-    async def shared(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def share(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of the work under `key`, which begins now unless it is under way. Raises what it raises."""
         task = self._running.get(key)
         if task is None:
             task = self._running[key] = asyncio.create_task(work())
-            task.add_done_callback(lambda done: self._ended(key, done))
+            task.add_done_callback(lambda finished: self._note_end(key, finished))
         return await asyncio.shield(task)
 
     async def cancel(self) -> None:
@@ -73,7 +73,7 @@ class SingleFlight(Generic[K, T]):
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    def _ended(self, key: K, task: asyncio.Task[T]) -> None:
+    def _note_end(self, key: K, task: asyncio.Task[T]) -> None:
         del self._running[key]
         if not task.cancelled():
             task.exception()  # looked at, should nobody have stayed to hear of it

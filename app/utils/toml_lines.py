@@ -14,15 +14,15 @@ def key_lines(text: str) -> dict[Path, int]:
     for number, statement in _statements(text):
         parsed = tomllib.loads(statement)
         if statement.lstrip().startswith("["):
-            *above, table = _paths(parsed)
-            lines = dict.fromkeys(above, number) | lines | {table: number}
+            *parents, table = _paths(parsed)
+            lines = dict.fromkeys(parents, number) | lines | {table: number}
         else:
             for path in _paths(parsed):
                 lines.setdefault(table + path, number)
     return lines
 
 
-def line_of(lines: Mapping[Path, int], path: Path) -> int:
+def find_line(lines: Mapping[Path, int], path: Path) -> int:
     """Return the line of the path, or of the nearest table above it: a key that is missing has none."""
     return next(lines[path[:length]] for length in range(len(path), -1, -1) if path[:length] in lines)
 

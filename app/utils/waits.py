@@ -13,7 +13,7 @@ def bounded_wait(seconds: float) -> float:
     return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), MAX_WAIT)
 
 
-class Limited(StrEnum):
+class LimitOwner(StrEnum):
     """Owner of the calls that a provider's rate limit counts."""
 
     APP = "app"
@@ -25,6 +25,6 @@ class CallLimit(NamedTuple):
     """A provider answers no more calls for now."""
 
     seconds: float
-    whose: Limited
+    owner: LimitOwner
     reason: str
     """The name of the limit in the provider's own headers."""

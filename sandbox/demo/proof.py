@@ -46,15 +46,15 @@ def _scan(folder: Path, secrets: Mapping[str, str], proof: Proof) -> None:
     for path in sorted(path for pattern in _SCANNED for path in folder.glob(pattern)):
         proof.scanned.append(path.name)
         content = path.read_bytes()
-        found = [name for name, secret in secrets.items() if secret.encode() in content]
-        proof.leaks += [f"{name} in {path.name}" for name in found]
+        names = [name for name, secret in secrets.items() if secret.encode() in content]
+        proof.leaks += [f"{name} in {path.name}" for name in names]
 
 
 async def _try_token(context: Context, account: str, proof: Proof) -> dict[str, str]:
     """Ask the provider who the stored token is; returns the tokens in clear, to look for."""
     try:
         async with context.database.reading() as db:
-            tokens = await context.tokens.vault.tokens_of(db, account, "AIOTT1")
+            tokens = await context.tokens.vault.load_tokens(db, account, "AIOTT1")
             query = select(Credential.token_expires_at).where(Credential.account_id == account)
             expires_at = await db.scalar(query)
         user = await context.tokens.oauth.verify_credentials("AIOTT1", tokens.access_token)
@@ -64,7 +64,7 @@ async def _try_token(context: Context, account: str, proof: Proof) -> dict[str, 
     proof.works[account] = user.username.lower() == account
     if expires_at is not None:
         proof.expires_at[account] = expires_at
-    found = {f"access token of {account}": tokens.access_token.get_secret_value()}
+    secrets = {f"access token of {account}": tokens.access_token.get_secret_value()}
     if tokens.refresh_token is not None:
-        found[f"refresh token of {account}"] = tokens.refresh_token.get_secret_value()
-    return found
+        secrets[f"refresh token of {account}"] = tokens.refresh_token.get_secret_value()
+    return secrets

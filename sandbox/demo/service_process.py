@@ -62,8 +62,8 @@ class ServiceProcess:
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self._folder = folder
-        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        self._environment = {**kept, **settings, "PYTHONPATH": str(_ROOT)}
+        environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        self._environment = {**environment, **settings, "PYTHONPATH": str(_ROOT)}
         self.process: Process | None = None
 
     @property
@@ -111,7 +111,7 @@ class ServiceProcess:
 
     async def start(self) -> None:
         """Return when it is up."""
-        known = len(self.log_lines())
+        line_count = len(self.log_lines())
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *dies_with_parent("TERM"), sys.executable, "-m", "app", self.command,
@@ -120,7 +120,7 @@ class ServiceProcess:
             )  # fmt: skip
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                self.url = await self._listening(known)
+                self.url = await self._listening(line_count)
         except BaseException:
             await _kill(self.process)
             raise

@@ -195,8 +195,8 @@ async def _problems_of_tokens(
     credentials = CredentialVault(key_ring=harness.settings.key_ring)
     try:
         async with database.reading() as db:
-            tokens = await credentials.tokens_of(db, asked.account, APP)
+            tokens = await credentials.load_tokens(db, asked.account, APP)
     except AppException as error:
         return [f"its tokens cannot be read: {error.message}"]
-    owner = await harness.whose(tokens.access_token.get_secret_value())
+    owner = await harness.owner(tokens.access_token.get_secret_value())
     return [] if owner == asked.account else [f"its tokens speak for {owner}"]

@@ -131,7 +131,7 @@ class ServiceHarness:
     async def tokens(self, account: str, app: str = APP) -> TokenSet:
         """The stored tokens, opened with the settings' key."""
         async with self.reading() as db:
-            return await CredentialVault(key_ring=self.settings.key_ring).tokens_of(db, account, app)
+            return await CredentialVault(key_ring=self.settings.key_ring).load_tokens(db, account, app)
 
     async def profile_is_free(self, profile_id: str) -> bool:
         async with self.reading() as db:
@@ -161,7 +161,7 @@ class ServiceHarness:
     async def profile_id(self, account: str) -> str:
         return (await self.admin.profile(account)).id
 
-    async def whose(self, access_token: str) -> str | None:
+    async def owner(self, access_token: str) -> str | None:
         """The account that the provider says the token speaks for; None when it does not work."""
         async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
             url = f"{self.sandbox.info.provider_url}/2/users/me"

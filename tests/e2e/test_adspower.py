@@ -19,7 +19,7 @@ async def assert_stored(harness: ServiceHarness, account: str) -> None:
     assert row is not None
     secret = tokens.access_token.get_secret_value()
     assert secret not in row.access_token
-    assert await harness.whose(secret) == account
+    assert await harness.owner(secret) == account
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.models import Event, utc_now
-from app.services.webhooks.message import message_of
+from app.services.webhooks.message import build_message
 from tests.e2e.children import ROOT, commands
 from tests.e2e.harness import APP, ServiceHarness
 
@@ -59,7 +59,7 @@ async def test_the_examples_of_the_page_work(
 
 async def _deliver(hooks: Any, seen: set[str], secret: str) -> None:
     event = Event(id=7, event_type="batch.completed", occurred_at=utc_now(), actor="tests", data={})
-    message, now = message_of("w1", event), utc_now()
+    message, now = build_message("w1", event), utc_now()
     headers = {
         "webhook-id": message.message_id,
         "webhook-timestamp": str(int(now.timestamp())),
@@ -98,7 +98,7 @@ async def test_commands_work_at_a_service(
         assert (ended.code, ended.output) == (1, "")
         assert "BATCH_ENDED" in ended.problems
         token = await run("token", f"@{accounts[0]}", "--api-app", APP, environment=there)
-        assert await harness.whose(token.output.strip()) == accounts[0]
+        assert await harness.owner(token.output.strip()) == accounts[0]
 
         shown = ("events", "--account", f"@{accounts[1]}", "--event-type", "authorization.*")
         listed = [json.loads(line) for line in (await run(*shown, environment=there)).output.splitlines()]

@@ -81,7 +81,7 @@ async def test_an_account_asked_four_times_at_once_never_has_two_browsers(
     assert [session["status"] for session in sessions] == ["completed"] * 4
     assert seen.most == 1
     tokens = await patient.tokens(account)
-    assert await patient.whose(tokens.access_token.get_secret_value()) == account
+    assert await patient.owner(tokens.access_token.get_secret_value()) == account
 
 
 async def test_other_tabs_are_left_alone(patient: ServiceHarness, account: str):

@@ -53,5 +53,5 @@ async def test_1000_callers_of_4_services_cause_one_refresh(
         assert await chain.refreshes() == 1
         assert len(tokens) == SERVICES * CALLERS
         assert len(set(tokens)) == 1
-        assert await harness.whose(tokens[0]) == chain.account
+        assert await harness.owner(tokens[0]) == chain.account
         assert len(await chain.events("token.read")) == SERVICES * CALLERS, "every read is in the audit"

@@ -31,7 +31,7 @@ async def assert_stored(harness: ServiceHarness, account: str, app: str = APP) -
         assert sealed is not None
         assert secret is not None
         assert secret.get_secret_value() not in sealed
-    assert await harness.whose(tokens.access_token.get_secret_value()) == account
+    assert await harness.owner(tokens.access_token.get_secret_value()) == account
 
 
 async def test_the_answer_comes_at_once_and_the_tokens_follow(harness: ServiceHarness, account: str):
@@ -101,7 +101,7 @@ async def test_a_second_authorization_replaces_the_tokens(harness: ServiceHarnes
     row = await harness.credential(account)
     assert row is not None
     assert row.version == 2
-    assert await harness.whose(first) is None
+    assert await harness.owner(first) is None
     await assert_stored(harness, account)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.e2e.harness import ServiceHarness
-from tests.fixtures.oauth1 import APP, whose
+from tests.fixtures.oauth1 import APP, token_owner
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -13,7 +13,7 @@ async def test_oauth1_authorization_ends_with_a_token_and_its_secret(harness: Se
     assert (session["status"], session["error"]) == ("completed", None)
     assert (session["scopes"], session["missing_scopes"]) == ([], [])
     tokens = await harness.tokens(account, APP)
-    assert await whose(harness.sandbox.info, tokens) == account
+    assert await token_owner(harness.sandbox.info, tokens) == account
     await harness.nothing_left(account)
 
 

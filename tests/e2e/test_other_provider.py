@@ -97,7 +97,7 @@ async def test_x_and_the_other_provider_work_side_by_side(
     assert [(await harness.ended(each))["status"] for each in (first, second)] == ["completed", "completed"]
     tokens = await harness.tokens(account, APP)
     assert await login_of(harness, tokens.access_token.get_secret_value()) == account
-    assert await harness.whose((await harness.tokens(account)).access_token.get_secret_value()) == account
+    assert await harness.owner((await harness.tokens(account)).access_token.get_secret_value()) == account
 
 
 @pytest.mark.parametrize(

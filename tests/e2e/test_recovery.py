@@ -77,7 +77,7 @@ async def assert_done(
     assert credential is not None
     assert credential.version == 1
     tokens = await harness.tokens(account)
-    assert await harness.whose(tokens.access_token.get_secret_value()) == account
+    assert await harness.owner(tokens.access_token.get_secret_value()) == account
     assert [grant.usable for grant in await harness.admin.grants(account)].count(True) == 1
     types = [event.event_type for event in await harness.events(session_id)]
     assert types.count("authorization.completed") == 1

@@ -132,7 +132,7 @@ async def repair(harness: ServiceHarness, killed: Sequence[Killed]) -> None:
 
 async def repair_without_browser(context: Context, killed: Sequence[Killed]) -> None:
     """The service's workers find what must be repaired; the authorizations that they ask for are given by HTTP."""
-    refresh, repair = context.workers.named("refresh"), context.workers.named("repair")
+    refresh, repair = context.workers.get("refresh"), context.workers.get("repair")
     repaired = [each for each in killed if each.step.repaired]
 
     async def are_broken() -> bool:

@@ -14,7 +14,7 @@ from app.context import Context
 from app.database import Database
 from app.models import Credential, Event, utc_now
 from app.services.shared.import_files import MAX_IMPORT_BYTES
-from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.refresh_results import RefreshClaim
 from app.services.tokens.spill import TokenSpill
 from tests.e2e.children import CommandResult, Commands, commands
 from tests.fixtures.factories import new_tokens
@@ -117,7 +117,7 @@ async def test_values_that_no_key_opens_are_reported_with_the_remedy(
     async with database.transaction() as db:
         await db.execute(text("UPDATE credentials SET refresh_token = access_token WHERE id = 1"))
     await TokenSpill(folder=tmp_path / "spilled", key_ring=key_ring).write(
-        HeldRefresh(1, "filled_00000", APP, 1, "lease", SecretStr("r"), utc_now()),
+        RefreshClaim(1, "filled_00000", APP, 1, "lease", SecretStr("r"), utc_now()),
         new_tokens(),
         answered_at=utc_now(),
     )

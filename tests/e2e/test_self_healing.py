@@ -90,7 +90,7 @@ async def test_revoked_chain_is_repaired(healing: ServiceHarness, account: str):
     session = await healing.ended(await session_of_repair(healing, account))
     assert session["status"] == "completed", session
     handed = (await call(healing, "GET", account, "token"))["data"]
-    assert await healing.whose(handed["access_token"]) == account
+    assert await healing.owner(handed["access_token"]) == account
     assert (await call(healing, "POST", account, "verify"))["data"]["is_same_account"]
     types = [kind for kind in await event_types(healing, account) if kind.startswith("credential.")]
     assert types == ["credential.stored", "credential.broken", "credential.recovered"]
@@ -119,5 +119,5 @@ async def test_failed_repair_asks_for_a_person_once(healing: ServiceHarness, acc
     await healing.admin.clear_faults(account)  # a person has signed in
     assert (await healing.authorize(account))["status"] == "completed"
     handed = (await call(healing, "GET", account, "token"))["data"]
-    assert await healing.whose(handed["access_token"]) == account
+    assert await healing.owner(handed["access_token"]) == account
     assert (await event_types(healing, account)).count("credential.recovered") == 1

@@ -68,7 +68,7 @@ async def list_accounts(
     """List accounts that have tokens, with status, expiry, last refresh and failures."""
     pager = Pager(query, context.cursors, caller, list_name="accounts")
     request = pager.request(sort=query.sort, descending=query.order == "desc")
-    page = await accounts.fetch_page(db, query.filter(), request, reach=caller.reach)
+    page = await accounts.fetch_page(db, query.filter(), request, access=caller.access)
     return pager.answer(page, AccountResponse.from_row)
 
 
@@ -77,7 +77,7 @@ async def get_account(
     account_id: AccountId, caller: AuthorizeCallerDep, db: ReadDbDep
 ) -> APIResponse[list[AccountResponse]]:
     """List the account's token sets, one for each app."""
-    rows = await accounts.of_account(db, account_id, reach=caller.reach)
+    rows = await accounts.list_for_account(db, account_id, access=caller.access)
     if not rows:
         raise TokenNotFoundException(account_id, "any app")
     return success_response([AccountResponse.from_row(row) for row in rows])
@@ -95,10 +95,10 @@ async def get_token(
     context: ContextDep,
 ) -> APIResponse[TokenResponse]:
     """Return an access token that works now. A token that would not live for `min_ttl` seconds is refreshed first."""
-    handed = await context.tokens.credentials.get_access_token(
-        account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name, reach=caller.reach
+    token = await context.tokens.credentials.get_access_token(
+        account_id, query.api_app, min_ttl=query.min_ttl, actor=caller.name, access=caller.access
     )
-    return success_response(TokenResponse.from_handed(handed))
+    return success_response(TokenResponse.from_token(token))
 
 
 @router.post(
@@ -113,10 +113,10 @@ async def refresh_token(
     context: ContextDep,
 ) -> APIResponse[AccountResponse]:
     """Refresh the account's tokens now, however long they live."""
-    handed = await context.tokens.credentials.get_access_token(
-        account_id, query.api_app, min_ttl=0, actor=caller.name, reach=caller.reach, force=True
+    token = await context.tokens.credentials.get_access_token(
+        account_id, query.api_app, min_ttl=0, actor=caller.name, access=caller.access, force=True
     )
-    return success_response(AccountResponse.from_row(handed.row))
+    return success_response(AccountResponse.from_row(token.row))
 
 
 @router.post(
@@ -132,7 +132,7 @@ async def verify_token(
     verified again.
     """
     user = await context.tokens.credentials.verify(
-        account_id, query.api_app, actor=caller.name, reach=caller.reach
+        account_id, query.api_app, actor=caller.name, access=caller.access
     )
     is_same = user.username == account_id
     return success_response(
@@ -151,6 +151,6 @@ async def revoke_token(
     again.
     """
     revoked = await context.tokens.credentials.revoke(
-        account_id, query.api_app, actor=caller.name, reach=caller.reach
+        account_id, query.api_app, actor=caller.name, access=caller.access
     )
     return success_response(RevokedResponse(status="revoked" if revoked else "revoking"))

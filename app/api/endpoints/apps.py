@@ -17,7 +17,7 @@ async def list_paused_apps(
     """List apps whose sessions do not start: paused ones with time and reason, limited ones with the end and name of
     the limit.
     """
-    rows = await context.tokens.apps.stopped(db, reach=caller.reach)
+    rows = await context.tokens.apps.list_stopped(db, access=caller.access)
     return success_response([PausedAppResponse.from_row(row) for row in rows])
 
 
@@ -26,7 +26,7 @@ async def resume_app(
     api_app: str, caller: AdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ResumedAppResponse]:
     """Let the app's sessions start again, and lift its limits in all processes. Correct its settings first."""
-    resumed = await context.tokens.apps.resume(db, api_app, actor=caller.name, reach=caller.reach)
+    resumed = await context.tokens.apps.resume(db, api_app, actor=caller.name, access=caller.access)
     return success_response(
         ResumedAppResponse(api_app=api_app, was_paused=resumed.was_paused, was_limited=resumed.was_limited)
     )

@@ -72,14 +72,14 @@ async def authorize(
 ) -> APIResponse[SessionResponse]:
     """Start the account's authorization. The answer comes at once; `Prefer: wait=30` waits for the end."""
     async with context.database.transaction() as db:
-        placed = await context.sessions.authorizations.request(
-            db, body.order(), caller=caller, idempotency_key=idempotency_key
+        result = await context.sessions.authorizations.request(
+            db, body.to_command(), caller=caller, idempotency_key=idempotency_key
         )
-    response.headers["Location"] = f"/authorize/{placed.session_id}"
-    if not placed.is_new:
+    response.headers["Location"] = f"/authorize/{result.session_id}"
+    if not result.is_new:
         response.status_code = status.HTTP_200_OK
-    view = await context.sessions.authorizations.wait_for_end(placed.session_id, seconds=wait)
-    return success_response(SessionResponse.from_view(view, existing=not placed.is_new))
+    view = await context.sessions.authorizations.wait_for_end(result.session_id, seconds=wait)
+    return success_response(SessionResponse.from_view(view, existing=not result.is_new))
 
 
 @router.get("", operation_id="listAuthorizations", responses=errors(InvalidCursorException))
@@ -92,7 +92,7 @@ async def list_authorizations(
     """List authorization sessions, newest first."""
     pager = Pager(query, context.cursors, caller, list_name="authorize")
     request = pager.request(descending=query.order == "desc")
-    page = await queries.fetch_page(db, query.filter(), request, reach=caller.reach)
+    page = await queries.fetch_page(db, query.filter(), request, access=caller.access)
     return pager.answer(page, SessionSummary.from_row)
 
 
@@ -101,7 +101,7 @@ async def get_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep
 ) -> APIResponse[SessionResponse]:
     """Return the session's status, stage, timings, attempts and error. `Prefer: wait=30` waits for its end."""
-    view = await context.sessions.authorizations.wait_for_end(session_id, seconds=wait, reach=caller.reach)
+    view = await context.sessions.authorizations.wait_for_end(session_id, seconds=wait, access=caller.access)
     return success_response(SessionResponse.from_view(view))
 
 
@@ -114,7 +114,7 @@ async def cancel_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
     """End the session now. A running browser stops within two seconds."""
-    await context.sessions.authorizations.cancel(db, session_id, actor=caller.name, reach=caller.reach)
+    await context.sessions.authorizations.cancel(db, session_id, actor=caller.name, access=caller.access)
     await db.flush()
     return success_response(
         SessionResponse.from_view(await context.sessions.authorizations.view(db, session_id))
@@ -133,7 +133,7 @@ async def retry_authorization(
     session_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[SessionResponse]:
     """Start a session again that ended without tokens."""
-    await context.sessions.authorizations.retry(db, session_id, actor=caller.name, reach=caller.reach)
+    await context.sessions.authorizations.retry(db, session_id, actor=caller.name, access=caller.access)
     await db.flush()
     return success_response(
         SessionResponse.from_view(await context.sessions.authorizations.view(db, session_id))
@@ -154,7 +154,7 @@ async def resume_authorization(
     """Open the profile at the page that needs attention, for a person who is at the machine. The session continues
     when the person is done.
     """
-    await context.sessions.authorizations.resume(db, session_id, actor=caller.name, reach=caller.reach)
+    await context.sessions.authorizations.resume(db, session_id, actor=caller.name, access=caller.access)
     await db.flush()
     return success_response(
         SessionResponse.from_view(await context.sessions.authorizations.view(db, session_id))

@@ -72,7 +72,7 @@ async def authorize_batch(
 ) -> APIResponse[PlacedBatchResponse]:
     """Start the authorization of many accounts: a JSON list, or a CSV whose options are in the query."""
     # In a thread: whoever waits for another answer does not wait for these rows.
-    order = await asyncio.to_thread(
+    command = await asyncio.to_thread(
         read_batch,
         request.headers.get("Content-Type", ""),
         request.query_params,
@@ -80,19 +80,19 @@ async def authorize_batch(
         max_rows=context.settings.max_batch_rows,
     )
     async with context.database.transaction() as db:
-        placed = await context.sessions.batches.request(
-            db, order, caller=caller, idempotency_key=idempotency_key
+        result = await context.sessions.batches.request(
+            db, command, caller=caller, idempotency_key=idempotency_key
         )
-    response.headers["Location"] = f"/batches/{placed.batch_id}"
-    if not placed.is_new:
+    response.headers["Location"] = f"/batches/{result.batch_id}"
+    if not result.is_new:
         response.status_code = status.HTTP_200_OK
     async with context.database.reading() as db:
-        view = await queries.view_batch(db, placed.batch_id, caller=caller)
+        view = await queries.view_batch(db, result.batch_id, caller=caller)
         page = await queries.fetch_results(
-            db, placed.batch_id, PageRequest(size=len(order.rows)), caller=caller
+            db, result.batch_id, PageRequest(size=len(command.rows)), caller=caller
         )
     results = [RowResponse.from_result(row) for row in page.rows]
-    return success_response(PlacedBatchResponse.from_placed(view, results, existing=not placed.is_new))
+    return success_response(PlacedBatchResponse.from_placed(view, results, existing=not result.is_new))
 
 
 @router.get("/batches", operation_id="listBatches", responses=errors(InvalidCursorException))
@@ -158,10 +158,10 @@ async def retry_batch(
     batch_id: str, caller: AuthorizeCallerDep, context: ContextDep, body: RetryBatchRequest | None = None
 ) -> APIResponse[RetriedBatchResponse]:
     """Start the sessions of the batch again that ended without tokens."""
-    wanted = body or RetryBatchRequest()
+    options = body or RetryBatchRequest()
     async with context.database.transaction() as db:
         put_back = await context.sessions.batches.retry(
-            db, batch_id, needs_attention=wanted.needs_attention, caller=caller
+            db, batch_id, needs_attention=options.needs_attention, caller=caller
         )
     async with context.database.reading() as db:
         view = await queries.view_batch(db, batch_id, caller=caller)

@@ -47,7 +47,7 @@ from app.utils.exceptions import (
     TooManyStreamsException,
     UnknownEventIdException,
 )
-from app.utils.foreign_text import neutralised
+from app.utils.foreign_text import neutralise
 from app.utils.logger import get_logger
 
 router = APIRouter(prefix="/events", tags=["events"], route_class=KeyFirstRoute)
@@ -69,7 +69,7 @@ async def list_events(
     db: ReadDbDep,
 ) -> PaginatedResponse[EventResponse]:
     """List events, latest first. Page numbers end with the 10,000th event; `next_cursor` leads to all events."""
-    filters = query.filter(caller.reach)
+    filters = query.filter(caller.access)
     pager = Pager(query, context.cursors, caller, list_name=_LIST)
     page = await queries.fetch_page(db, filters, pager.request())
     # Counted for each page, also behind a cursor: events are added all the time.
@@ -79,7 +79,7 @@ async def list_events(
 
 async def _export_counted(caller: EventsCallerDep, context: ContextDep) -> AsyncIterator[None]:
     """Count the export for as long as the answer is under way."""
-    with context.events.exports.opened(caller.name):
+    with context.events.exports.open(caller.name):
         yield
 
 
@@ -120,10 +120,10 @@ async def export_events(
             db, EventType.EVENTS_EXPORTED, actor=caller.name, format=query.format, filters=query.filters()
         )
     write = _csv_lines if query.format == "csv" else _json_lines
-    parts = context.events.exports.parts(query.filter(caller.reach), _may_read(request, caller, context))
+    parts = context.events.exports.parts(query.filter(caller.access), _may_read(request, caller, context))
     headers = {**_UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
     media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
-    return _WholeOrBrokenOff(_written(parts, write), media_type=media_type, headers=headers)
+    return _WholeOrBrokenOff(_write_parts(parts, write), media_type=media_type, headers=headers)
 
 
 def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[], Awaitable[bool]]:
@@ -135,12 +135,12 @@ def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[]
                 now = await context.keys.authenticate(db, request.headers.get("X-API-Key"))
             except AuthenticationException:
                 return False
-        return now.may(Scope.EVENTS) and now.reach == caller.reach
+        return now.may(Scope.EVENTS) and now.access == caller.access
 
     return may_read
 
 
-async def _opened_reader(
+async def _open_reader(
     request: Request,
     caller: EventsCallerDep,
     context: ContextDep,
@@ -156,8 +156,8 @@ async def _opened_reader(
 ) -> AsyncIterator[Reader]:
     """Open a reader for as long as the answer is under way."""
     may_read = _may_read(request, caller, context)
-    reader = Reader(key_name=caller.name, wanted=query.filter(caller.reach), may_read=may_read)
-    async with context.events.streams.opened(reader, last=read_position(last_event_id)):
+    reader = Reader(key_name=caller.name, filters=query.filter(caller.access), may_read=may_read)
+    async with context.events.streams.open(reader, last=read_position(last_event_id)):
         try:
             yield reader
         finally:
@@ -174,7 +174,7 @@ async def _opened_reader(
     },
 )
 async def stream_events(
-    reader: Annotated[Reader, Depends(_opened_reader)], context: ContextDep
+    reader: Annotated[Reader, Depends(_open_reader)], context: ContextDep
 ) -> EventSourceResponse:
     """Send events as they happen (`text/event-stream`). A client that reconnects with `Last-Event-ID` misses none
     and receives none twice.
@@ -226,7 +226,7 @@ def _notice(event: str, **data: str | None) -> bytes:
     return format_sse_event(event=event, data_str=json.dumps(data))
 
 
-async def _written(
+async def _write_parts(
     parts: AsyncIterator[Sequence[Event]], write: Callable[[Sequence[Event], bool], str]
 ) -> AsyncIterator[str]:
     is_first = True
@@ -248,5 +248,5 @@ def _csv_lines(rows: Sequence[Event], is_first: bool) -> str:
     for row in rows:
         values = EventResponse.from_row(row).model_dump(mode="json")
         cells = (*(values[name] for name in _COLUMNS[:-1]), json.dumps(values["data"]))
-        writer.writerow(map(neutralised, cells))
+        writer.writerow(map(neutralise, cells))
     return lines.getvalue()

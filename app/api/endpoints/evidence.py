@@ -23,10 +23,8 @@ async def get_evidence(
     session_id: str, caller: EvidenceCallerDep, db: ReadDbDep
 ) -> APIResponse[list[EvidenceResponse]]:
     """Return the evidence of each attempt that failed in the browser: address, title, test ids, console errors."""
-    found = await evidence.of_session(db, session_id, reach=caller.reach)
-    return success_response(
-        [EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in found]
-    )
+    rows = await evidence.fetch_all(db, session_id, access=caller.access)
+    return success_response([EvidenceResponse.from_row(row, has_screenshot=has_one) for row, has_one in rows])
 
 
 @router.get(
@@ -52,6 +50,6 @@ async def get_screenshot(
     ] = None,
 ) -> Response:
     """Return the page as a JPEG, as it was when an attempt failed. The content of input fields is masked."""
-    number, image = await evidence.screenshot(db, session_id, attempt=attempt, reach=caller.reach)
+    number, image = await evidence.screenshot(db, session_id, attempt=attempt, access=caller.access)
     name = f'inline; filename="{session_id}-attempt-{number}.jpg"'
     return Response(image, media_type="image/jpeg", headers={"Content-Disposition": name})

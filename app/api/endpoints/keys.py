@@ -32,16 +32,16 @@ async def create_key(
     body: CreateKeyRequest, caller: AdminCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[MadeKeyResponse]:
     """Create a key. No other answer shows it."""
-    made = await context.keys.create(
+    new_key = await context.keys.create(
         db,
         name=body.name,
         scopes=frozenset(body.scopes),
-        reach=body.reach(),
+        access=body.to_access(),
         expires_at=body.expires_at,
         rate_limit_per_minute=body.rate_limit_per_minute,
         caller=caller,
     )
-    return success_response(MadeKeyResponse.from_made(made))
+    return success_response(MadeKeyResponse.from_key(new_key))
 
 
 @router.get("", operation_id="listKeys", responses=errors(InvalidCursorException))
@@ -80,11 +80,11 @@ async def rotate_key(
     body: RotateKeyRequest | None = None,
 ) -> APIResponse[MadeKeyResponse]:
     """Create a successor of the key, shown once. The old key works for `overlap` more seconds, by default a day."""
-    wanted = body or RotateKeyRequest()
-    made = await context.keys.rotate(
-        db, key_id, overlap=wanted.for_how_long, force=wanted.force, caller=caller
+    options = body or RotateKeyRequest()
+    new_key = await context.keys.rotate(
+        db, key_id, overlap=options.overlap_duration, force=options.force, caller=caller
     )
-    return success_response(MadeKeyResponse.from_made(made))
+    return success_response(MadeKeyResponse.from_key(new_key))
 
 
 @router.delete("/{key_id}", operation_id="revokeKey", responses=errors(KeyNotFoundException))

@@ -37,7 +37,7 @@ async def list_profiles(
     """List profiles as of the last sync."""
     pager = Pager(query, context.cursors, caller, list_name="profiles")
     request = pager.request(sort=query.sort, descending=query.order == "desc")
-    page = await context.fleet.directory.fetch_page(db, query.filter(), request, reach=caller.reach)
+    page = await context.fleet.directory.fetch_page(db, query.filter(), request, access=caller.access)
     return pager.answer(page, ProfileResponse.from_row)
 
 
@@ -46,8 +46,10 @@ async def sync_profiles(
     caller: FleetProfilesCallerDep, context: ContextDep, db: DbDep, body: SyncRequest | None = None
 ) -> APIResponse[SyncResponse]:
     """Start a sync with GoLogin's list now, or when the running one has ended."""
-    allowed = body.allow_mass_removal if body else False
-    sync = await context.sync_worker.request(db, requested_by=caller.name, allow_mass_removal=allowed)
+    allow_mass_removal = body.allow_mass_removal if body else False
+    sync = await context.sync_worker.request(
+        db, requested_by=caller.name, allow_mass_removal=allow_mass_removal
+    )
     return success_response(SyncResponse.from_row(sync))
 
 
@@ -81,7 +83,9 @@ async def list_profiles_of_account(
     api_app: Annotated[str | None, Query(description="Only profiles for this app, or for any app")] = None,
 ) -> APIResponse[list[ProfileResponse]]:
     """List the account's active profiles. An authorization uses the first one."""
-    rows = await context.fleet.directory.of_account(db, account_id, api_app=api_app, reach=caller.reach)
+    rows = await context.fleet.directory.list_for_account(
+        db, account_id, api_app=api_app, access=caller.access
+    )
     return success_response([ProfileResponse.from_row(row) for row in rows])
 
 
@@ -91,7 +95,7 @@ async def get_profile(
 ) -> APIResponse[ProfileResponse]:
     """Return a profile, also one that GoLogin no longer lists."""
     return success_response(
-        ProfileResponse.from_row(await context.fleet.directory.get(db, profile_id, reach=caller.reach))
+        ProfileResponse.from_row(await context.fleet.directory.get(db, profile_id, access=caller.access))
     )
 
 
@@ -110,7 +114,7 @@ async def link_profile(
         account_id=body.twitter_username,
         api_app=body.api_app,
         actor=caller.name,
-        reach=caller.reach,
+        access=caller.access,
     )
     return success_response(ProfileResponse.from_row(row))
 
@@ -122,7 +126,7 @@ async def unlink_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
     """Unlink a profile: the rule of the settings decides its account again."""
-    row = await context.fleet.directory.unlink(db, profile_id, actor=caller.name, reach=caller.reach)
+    row = await context.fleet.directory.unlink(db, profile_id, actor=caller.name, access=caller.access)
     return success_response(ProfileResponse.from_row(row))
 
 
@@ -133,5 +137,5 @@ async def release_profile(
     profile_id: str, caller: ProfilesCallerDep, context: ContextDep, db: DbDep
 ) -> APIResponse[ProfileResponse]:
     """End the profile's quarantine. Check first that no browser of the profile runs."""
-    row = await context.fleet.directory.release(db, profile_id, actor=caller.name, reach=caller.reach)
+    row = await context.fleet.directory.release(db, profile_id, actor=caller.name, access=caller.access)
     return success_response(ProfileResponse.from_row(row))

@@ -53,15 +53,15 @@ async def create_webhook(
     body: CreateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[CreatedWebhookResponse]:
     """Create a webhook for events from now on. No other answer shows its secret."""
-    row, secret = await context.events.webhooks.create(body.order(), caller)
-    shown = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
-    return success_response(CreatedWebhookResponse(**vars(shown), secret=secret.get_secret_value()))
+    row, secret = await context.events.webhooks.create(body.to_change(), caller)
+    view = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
+    return success_response(CreatedWebhookResponse(**vars(view), secret=secret.get_secret_value()))
 
 
 @router.get("", operation_id="listWebhooks", responses=errors())
 async def list_webhooks(caller: WebhooksCallerDep, db: ReadDbDep) -> APIResponse[list[WebhookResponse]]:
     """List the webhooks that cover no more than the API key, oldest first."""
-    views = await queries.all_within(db, caller.reach)
+    views = await queries.fetch_all(db, caller.access)
     return success_response([WebhookResponse.from_view(view) for view in views])
 
 
@@ -83,7 +83,7 @@ async def update_webhook(
     webhook_id: str, body: UpdateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[WebhookResponse]:
     """Change a webhook. Waiting deliveries go to the new URL; those of removed types, apps or accounts are parked."""
-    row = await context.events.webhooks.update(webhook_id, body.order(), caller)
+    row = await context.events.webhooks.update(webhook_id, body.to_change(), caller)
     async with context.database.reading() as db:
         view = await queries.view(db, row)
     return success_response(WebhookResponse.from_view(view))
@@ -107,9 +107,9 @@ async def rotate_webhook(
     webhook_id: str, caller: WebhooksCallerDep, context: ContextDep, body: RotateWebhookRequest | None = None
 ) -> APIResponse[RotatedWebhookResponse]:
     """Create a new secret. For `overlap_seconds`, by default a day, deliveries are signed with the old one as well."""
-    wanted = body or RotateWebhookRequest()
-    overlap = timedelta(seconds=wanted.overlap_seconds)
-    secret = await context.events.webhooks.rotate(webhook_id, caller, overlap=overlap, force=wanted.force)
+    options = body or RotateWebhookRequest()
+    overlap = timedelta(seconds=options.overlap_seconds)
+    secret = await context.events.webhooks.rotate(webhook_id, caller, overlap=overlap, force=options.force)
     return success_response(RotatedWebhookResponse(secret=secret.get_secret_value()))
 
 
@@ -139,7 +139,7 @@ async def test_webhook(
 ) -> APIResponse[TestedWebhookResponse]:
     """Send a `webhook.test` now, also to a paused webhook, and return the receiver's answer."""
     answer = await context.events.webhooks.test(webhook_id, caller)
-    return success_response(TestedWebhookResponse.of_answer(answer))
+    return success_response(TestedWebhookResponse.from_answer(answer))
 
 
 @router.post(
@@ -178,7 +178,7 @@ async def list_deliveries(
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
     pager = Pager(query, context.cursors, caller, list_name=f"deliveries of {endpoint.endpoint_id}")
     request = pager.request(sort="event_id", descending=True)
-    page = await queries.fetch_deliveries(db, endpoint, caller.reach, request, status=query.status)
+    page = await queries.fetch_deliveries(db, endpoint, caller.access, request, status=query.status)
     return pager.answer(page, DeliveryResponse.from_row)
 
 
@@ -196,7 +196,7 @@ async def get_delivery(
 ) -> APIResponse[DeliveryDetailResponse]:
     """Return a delivery with each attempt and the receiver's answers."""
     endpoint = await context.events.webhooks.get(db, webhook_id, caller)
-    row, attempts = await queries.delivery(db, endpoint, caller.reach, delivery_id)
-    shown = DeliveryResponse.from_row(row)
-    attempt_list = [DeliveryAttemptResponse.of(attempt) for attempt in attempts]
-    return success_response(DeliveryDetailResponse(**vars(shown), attempt_list=attempt_list))
+    row, attempts = await queries.delivery(db, endpoint, caller.access, delivery_id)
+    view = DeliveryResponse.from_row(row)
+    attempt_list = [DeliveryAttemptResponse.from_attempt(attempt) for attempt in attempts]
+    return success_response(DeliveryDetailResponse(**vars(view), attempt_list=attempt_list))

@@ -27,17 +27,17 @@ def client_address(scope: Scope) -> str:
 
 
 def _right_most_untrusted(peer: str, hops: Iterable[str], trusted: Sequence[Network]) -> str:
-    nearest = _parsed(peer)
+    nearest = _parse(peer)
     for hop in hops:
         if nearest is None or not any(nearest in network for network in trusted):
             break
-        if (address := _parsed(hop)) is None:
+        if (address := _parse(hop)) is None:
             break
         nearest = address
     return str(nearest) if nearest else peer
 
 
-def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
     """Parse an address without the port that some proxies add; IPv4 written as IPv6 becomes IPv4."""
     text = text.strip()
     host = text[1:].partition("]")[0] if text.startswith("[") else text

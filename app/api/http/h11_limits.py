@@ -7,7 +7,7 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from app.api.errors import answer_of
+from app.api.errors import exception_response
 from app.api.http.middleware import REQUEST_ID_HEADER, SECURITY_HEADERS
 from app.utils.exceptions import (
     AppException,
@@ -45,7 +45,7 @@ class _LimitedConnection(h11.Connection):
             raise
         if isinstance(event, h11.Request):
             self._check(event)
-            return _in_origin_form(event)
+            return _to_origin_form(event)
         return event
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
@@ -94,7 +94,7 @@ class LimitedHttpProtocol(H11Protocol):
         request_id = accept_request_id(None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             log.info("http.refused", status=error.status_code, error_code=error.error_code)
-            answer = answer_of(error, {"Connection": "close", REQUEST_ID_HEADER: request_id})
+            answer = exception_response(error, {"Connection": "close", REQUEST_ID_HEADER: request_id})
         headers = (*answer.raw_headers, *SECURITY_HEADERS)
         head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(b"HTTP/1.1 %d \r\n" % error.status_code + head + b"\r\n" + bytes(answer.body))
@@ -114,14 +114,14 @@ def _too_large(address: bytes) -> AppException:
     return HeadersTooLargeException(MAX_HEADER_BYTES)
 
 
-def _in_origin_form(request: h11.Request) -> h11.Request:
+def _to_origin_form(request: h11.Request) -> h11.Request:
     """Clients of proxies send the absolute form, which every server must take (RFC 9112, 3.2.2)."""
     if not (origin := _ORIGIN.match(request.target)):
         return request
-    rest = request.target[origin.end() :]
+    target = request.target[origin.end() :]
     return h11.Request(
         method=request.method,
-        target=rest if rest.startswith(b"/") else b"/" + rest,
+        target=target if target.startswith(b"/") else b"/" + target,
         headers=list(request.headers),
         http_version=request.http_version,
     )

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import answer_of
+from app.api.errors import exception_response
 from app.api.http.client_address import client_address
 from app.utils.exceptions import (
     AppException,
@@ -38,19 +38,19 @@ _SINGLE_HEADERS: Final = (
 _MAX_DIGITS: Final = 18
 """Ceiling of a length's digits; Python reads no number of thousands of them."""
 _POLICY: Final = b"content-security-policy"
-_ON_EVERY_ANSWER: Final = (
+_COMMON_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-SECURITY_HEADERS: Final = (*_ON_EVERY_ANSWER, (_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
+SECURITY_HEADERS: Final = (*_COMMON_HEADERS, (_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
 # The pages start their scripts, which this service serves, from an inline script.
 _DOCS_POLICY: Final = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data:; worker-src blob:; frame-ancestors 'none'"
 )
-_OF_DOCS: Final = (*_ON_EVERY_ANSWER, (_POLICY, _DOCS_POLICY))
+_DOCS_HEADERS: Final = (*_COMMON_HEADERS, (_POLICY, _DOCS_POLICY))
 
 log = get_logger(__name__)
 
@@ -65,8 +65,8 @@ class RequestIDMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = Headers(scope=scope).getlist(REQUEST_ID_HEADER)
-        request_id = accept_request_id(sent[0] if len(sent) == 1 else None)
+        request_ids = Headers(scope=scope).getlist(REQUEST_ID_HEADER)
+        request_id = accept_request_id(request_ids[0] if len(request_ids) == 1 else None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._answer(scope, receive, send, request_id)
@@ -74,7 +74,7 @@ class RequestIDMiddleware:
                 structlog.contextvars.unbind_contextvars("key", "key_id")  # bound when the caller is known
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        began, status = perf_counter(), 0
+        start, status = perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -86,9 +86,9 @@ class RequestIDMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            milliseconds = round((perf_counter() - began) * 1000, 1)
+            milliseconds = round((perf_counter() - start) * 1000, 1)
             code = scope.get("state", {}).get("error_code")
-            own = {} if code is None else {"error_code": code}
+            fields = {} if code is None else {"error_code": code}
             log.info(
                 "http.request",
                 method=scope["method"],
@@ -96,7 +96,7 @@ class RequestIDMiddleware:
                 status=status,
                 ms=milliseconds,
                 client=client_address(scope),
-                **own,
+                **fields,
             )
 
 
@@ -123,7 +123,7 @@ class CrashMiddleware:
             log.exception("http.crashed", method=scope["method"], path=scope["path"])
             if is_answered:
                 raise  # it is under way: all that is left is to break it off
-            await answer_of(AppException())(scope, receive, send)
+            await exception_response(AppException())(scope, receive, send)
 
 
 class EnvelopeCORSMiddleware(CORSMiddleware):
@@ -133,7 +133,7 @@ class EnvelopeCORSMiddleware(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code == 200:
             return response
-        return answer_of(CrossOriginException(), {"Vary": response.headers["Vary"]})
+        return exception_response(CrossOriginException(), {"Vary": response.headers["Vary"]})
 
 
 class HeadMiddleware:
@@ -163,7 +163,7 @@ class NulMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
-            await answer_of(InvalidRequestException("An address holds no NUL character"))(
+            await exception_response(InvalidRequestException("An address holds no NUL character"))(
                 scope, receive, send
             )
             return
@@ -183,7 +183,7 @@ class SingleHeadersMiddleware:
         ):
             error = MalformedRequestException(f"{repeated}: comes more than once; send it once")
             scope.setdefault("state", {})["error_code"] = error.error_code
-            await answer_of(error)(scope, receive, send)
+            await exception_response(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -205,11 +205,11 @@ class SecurityHeadersMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 is_docs = scope["path"] in DOCS_PATHS and message["status"] == 200
-                wanted = _OF_DOCS if is_docs else SECURITY_HEADERS
+                security_headers = _DOCS_HEADERS if is_docs else SECURITY_HEADERS
                 present = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
-                    *(header for header in wanted if header[0] not in present),
+                    *(header for header in security_headers if header[0] not in present),
                 ]
             await send(message)
 

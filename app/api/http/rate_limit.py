@@ -127,9 +127,9 @@ class FailedAuthentications:
         Raises `AuthenticationLimitException`.
         """
         network = _network(address)
-        left = self._per_minute - self._window.count(network)
-        if self._under_way[network] < min(left, _MAX_LOOKUPS_PER_ADDRESS):
-            with self._counted(network):
+        remaining = self._per_minute - self._window.count(network)
+        if self._under_way[network] < min(remaining, _MAX_LOOKUPS_PER_ADDRESS):
+            with self._count_lookup(network):
                 yield
             return
         try:
@@ -143,7 +143,7 @@ class FailedAuthentications:
             self._look_ups.release()
 
     @contextmanager
-    def _counted(self, network: str) -> Iterator[None]:
+    def _count_lookup(self, network: str) -> Iterator[None]:
         self._under_way[network] += 1
         try:
             yield

@@ -39,14 +39,14 @@ class TokenResponse(BaseModel):
     expires_at: datetime | None = Field(description="null: unknown, or it does not expire")
 
     @classmethod
-    def from_handed(cls, handed: IssuedToken) -> "TokenResponse":
-        row, secret = handed.row, handed.oauth_token_secret
+    def from_token(cls, token: IssuedToken) -> "TokenResponse":
+        row, secret = token.row, token.oauth_token_secret
         return cls(
             account_id=row.account_id,
             api_app=row.api_app,
             provider_user_id=row.provider_user_id,
             token_type="bearer" if secret is None else "oauth1",
-            access_token=handed.access_token.get_secret_value(),
+            access_token=token.access_token.get_secret_value(),
             oauth_token_secret=secret.get_secret_value() if secret else None,
             scopes=row.scopes,
             expires_at=row.token_expires_at,

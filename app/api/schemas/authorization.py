@@ -62,7 +62,7 @@ class AuthorizeRequest(BaseModel):
         description="Limits of single steps, in seconds; each at most what the settings allow",
     )
 
-    def order(self) -> AuthorizationCommand:
+    def to_command(self) -> AuthorizationCommand:
         values = self.model_dump(exclude={"action", "stage_timeouts"})
         return AuthorizationCommand(
             **values, stage_timeouts=self.stage_timeouts.model_dump(exclude_none=True)

@@ -91,9 +91,9 @@ def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == _CSV:
-        options = _validated(CsvBatchRequest, dict(query))
+        options = _validate(CsvBatchRequest, dict(query))
         rows = batch_rows.from_csv(body, RowDefaults(options.api_app, options.priority), max_rows=max_rows)
-        return _order(rows, options, options)
+        return _command(rows, options, options)
     if media_type != _JSON:
         raise UnsupportedMediaTypeException(f"{_JSON} or {_CSV}")
     # Before they take memory and time.
@@ -102,13 +102,13 @@ def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_
             f"A batch has {max_rows} rows at most: the body has more, so split it, or is not valid JSON"
         )
         raise InvalidRequestException(sentence)
-    wanted = _validated(BatchRequest, _decoded(body))
-    defaults = RowDefaults(wanted.defaults.api_app, wanted.defaults.priority)
-    rows = batch_rows.from_objects(wanted.rows, defaults, max_rows=max_rows)
-    return _order(rows, wanted, wanted.defaults)
+    request = _validate(BatchRequest, _decode(body))
+    defaults = RowDefaults(request.defaults.api_app, request.defaults.priority)
+    rows = batch_rows.from_objects(request.rows, defaults, max_rows=max_rows)
+    return _command(rows, request, request.defaults)
 
 
-def _decoded(body: bytes) -> Any:
+def _decode(body: bytes) -> Any:
     try:
         decoded = json.loads(body)
     except (ValueError, RecursionError):
@@ -116,14 +116,14 @@ def _decoded(body: bytes) -> Any:
     return {"rows": decoded} if isinstance(decoded, list) else decoded
 
 
-def _validated(model: type[Model], values: Any) -> Model:
+def _validate(model: type[Model], values: Any) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
 
 
-def _order(rows: list[batch_rows.WantedRow], pace: BatchPace, defaults: BatchDefaults) -> BatchCommand:
+def _command(rows: list[batch_rows.InputRow], pace: BatchPace, defaults: BatchDefaults) -> BatchCommand:
     return BatchCommand(
         rows=rows,
         max_running=pace.max_running,

@@ -19,7 +19,7 @@ from app.utils.exceptions import UnknownEventIdException
 
 _POSITION: Final = re.compile(r"(\d{1,19})-(\d{1,19})")
 _LARGEST: Final = 2**63 - 1
-_FILTERS: Final = {field.name for field in fields(EventFilter)} - {"reach"}
+_FILTERS: Final = {field.name for field in fields(EventFilter)} - {"access"}
 
 _Id = Annotated[str | None, Field(max_length=128)]
 
@@ -49,8 +49,8 @@ class EventStreamQuery(BaseModel):
         description="Part of the type, an id, the actor or the data",
     )
 
-    def filter(self, reach: AccessScope) -> EventFilter:
-        return EventFilter(**self.model_dump(include=_FILTERS), reach=reach)
+    def filter(self, access: AccessScope) -> EventFilter:
+        return EventFilter(**self.model_dump(include=_FILTERS), access=access)
 
     def filters(self) -> dict[str, Any]:
         """Filters that are given, as JSON."""

@@ -9,7 +9,7 @@ from app.api.schemas.common import Moment
 from app.api.schemas.paging import PageQuery
 from app.models import ApiKey
 from app.services.keys.service import MadeKey, Scope
-from app.services.keys.status import KeyFilter, KeyStatus, status_of
+from app.services.keys.status import KeyFilter, KeyStatus, key_status
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS, AccessScope
 from app.utils.handles import APP_NAME, normalize_pattern
 
@@ -46,8 +46,8 @@ class CreateKeyRequest(BaseModel):
         default=None, ge=1, le=10_000, description="Requests in any minute; null: as the settings say"
     )
 
-    def reach(self) -> AccessScope:
-        return AccessScope.of(self.api_apps, self.account_patterns)
+    def to_access(self) -> AccessScope:
+        return AccessScope.from_lists(self.api_apps, self.account_patterns)
 
 
 class RotateKeyRequest(BaseModel):
@@ -65,7 +65,7 @@ class RotateKeyRequest(BaseModel):
     )
 
     @property
-    def for_how_long(self) -> timedelta:
+    def overlap_duration(self) -> timedelta:
         return timedelta(seconds=self.overlap)
 
 
@@ -102,13 +102,13 @@ class KeyResponse(BaseModel):
 
     @classmethod
     def from_row(cls, row: ApiKey) -> "KeyResponse":
-        own = KeyResponse.model_fields.keys() - {"status"}
-        return cls(status=status_of(row), **{name: getattr(row, name) for name in own})
+        names = KeyResponse.model_fields.keys() - {"status"}
+        return cls(status=key_status(row), **{name: getattr(row, name) for name in names})
 
 
 class MadeKeyResponse(KeyResponse):
     key: str = Field(description="The key; no other answer shows it")
 
     @classmethod
-    def from_made(cls, made: MadeKey) -> "MadeKeyResponse":
-        return cls(**vars(KeyResponse.from_row(made.row)), key=made.key.get_secret_value())
+    def from_key(cls, new_key: MadeKey) -> "MadeKeyResponse":
+        return cls(**vars(KeyResponse.from_row(new_key.row)), key=new_key.key.get_secret_value())

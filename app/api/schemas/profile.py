@@ -67,8 +67,8 @@ class ProfileResponse(BaseModel):
     @classmethod
     def from_row(cls, row: Profile) -> "ProfileResponse":
         renamed = {"twitter_username": row.account_id, "metadata": row.profile_metadata}
-        rest = {name: getattr(row, name) for name in cls.model_fields if name not in renamed}
-        return cls(**renamed, **rest)
+        others = {name: getattr(row, name) for name in cls.model_fields if name not in renamed}
+        return cls(**renamed, **others)
 
 
 class LinkRequest(BaseModel):
@@ -108,8 +108,8 @@ class SyncResponse(BaseModel):
 
     @classmethod
     def from_row(cls, row: ProfileSync) -> "SyncResponse":
-        own = cls.model_fields.keys() - {"seconds", "error"}
+        names = cls.model_fields.keys() - {"seconds", "error"}
         seconds = None
         if row.started_at is not None:
             seconds = round(((row.completed_at or utc_now()) - row.started_at).total_seconds(), 3)
-        return cls(seconds=seconds, error=row.error_message, **{name: getattr(row, name) for name in own})
+        return cls(seconds=seconds, error=row.error_message, **{name: getattr(row, name) for name in names})

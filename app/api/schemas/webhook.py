@@ -53,7 +53,7 @@ class CreateWebhookRequest(BaseModel):
         default=None, description="By default the restriction of the API key"
     )
 
-    def order(self) -> WebhookChange:
+    def to_change(self) -> WebhookChange:
         return WebhookChange(**self.model_dump())
 
 
@@ -71,7 +71,7 @@ class UpdateWebhookRequest(BaseModel):
     api_apps: ApiApps | None = None
     account_patterns: AccountPatterns | None = None
 
-    def order(self) -> WebhookChange:
+    def to_change(self) -> WebhookChange:
         return WebhookChange(**self.model_dump())
 
 
@@ -186,7 +186,7 @@ class DeliveryAttemptResponse(BaseModel):
     answer: str | None = Field(description="The first 2,048 characters of the body, secrets masked")
 
     @classmethod
-    def of(cls, attempt: WebhookAttempt | WebhookAnswer) -> "DeliveryAttemptResponse":
+    def from_attempt(cls, attempt: WebhookAttempt | WebhookAnswer) -> "DeliveryAttemptResponse":
         return cls(
             started_at=attempt.started_at,
             milliseconds=attempt.milliseconds,
@@ -200,8 +200,8 @@ class TestedWebhookResponse(DeliveryAttemptResponse):
     delivered: bool
 
     @classmethod
-    def of_answer(cls, answer: WebhookAnswer) -> "TestedWebhookResponse":
-        return cls(**vars(DeliveryAttemptResponse.of(answer)), delivered=answer.succeeded)
+    def from_answer(cls, answer: WebhookAnswer) -> "TestedWebhookResponse":
+        return cls(**vars(DeliveryAttemptResponse.from_attempt(answer)), delivered=answer.succeeded)
 
 
 class DeliveryResponse(BaseModel):

@@ -12,28 +12,28 @@ from app.services.shared.access import EVERYTHING, AccessScope
 from app.utils.exceptions import ScreenshotNotFoundException, SessionNotFoundException
 
 
-def record(db: AsyncSession, row: AuthorizationSession, seen: PageEvidence) -> None:
+def record(db: AsyncSession, row: AuthorizationSession, page: PageEvidence) -> None:
     """Store the evidence of the attempt whose number the row carries."""
-    texts = (seen.url, seen.title, *seen.test_ids, *seen.console)
+    texts = (page.url, page.title, *page.test_ids, *page.console)
     db.add(
         Evidence(
             session_id=row.session_id,
             attempt=row.attempts,
-            url=seen.url,
-            title=seen.title,
-            test_ids=list(seen.test_ids),
-            console=list(seen.console),
-            screenshot=seen.screenshot,
-            size_bytes=sum(len(text.encode()) for text in texts) + len(seen.screenshot or b""),
+            url=page.url,
+            title=page.title,
+            test_ids=list(page.test_ids),
+            console=list(page.console),
+            screenshot=page.screenshot,
+            size_bytes=sum(len(text.encode()) for text in texts) + len(page.screenshot or b""),
         )
     )
 
 
-async def of_session(
-    db: AsyncSession, session_id: str, *, reach: AccessScope = EVERYTHING
+async def fetch_all(
+    db: AsyncSession, session_id: str, *, access: AccessScope = EVERYTHING
 ) -> Sequence[tuple[Evidence, bool]]:
     """Return the evidence of all attempts, each with whether it has a screenshot. Raises `SessionNotFoundException`."""
-    await _require_session(db, session_id, reach)
+    await _require_session(db, session_id, access)
     query = (
         select(Evidence, Evidence.screenshot.is_not(None))
         .where(Evidence.session_id == session_id)
@@ -43,13 +43,13 @@ async def of_session(
 
 
 async def screenshot(
-    db: AsyncSession, session_id: str, *, attempt: int | None = None, reach: AccessScope = EVERYTHING
+    db: AsyncSession, session_id: str, *, attempt: int | None = None, access: AccessScope = EVERYTHING
 ) -> tuple[int, bytes]:
     """The attempt's number and its JPEG; of the last attempt that has one unless `attempt` is given.
 
     Raises `SessionNotFoundException`, `ScreenshotNotFoundException`.
     """
-    await _require_session(db, session_id, reach)
+    await _require_session(db, session_id, access)
     query = select(Evidence).where(Evidence.session_id == session_id, Evidence.screenshot.is_not(None))
     if attempt is not None:
         query = query.where(Evidence.attempt == attempt)
@@ -60,8 +60,8 @@ async def screenshot(
     return row.attempt, row.screenshot
 
 
-async def _require_session(db: AsyncSession, session_id: str, reach: AccessScope) -> None:
-    in_reach = reach.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
-    mine = AuthorizationSession.session_id == session_id
-    if await db.scalar(select(AuthorizationSession.id).where(mine, in_reach)) is None:
+async def _require_session(db: AsyncSession, session_id: str, access: AccessScope) -> None:
+    is_covered = access.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
+    is_session = AuthorizationSession.session_id == session_id
+    if await db.scalar(select(AuthorizationSession.id).where(is_session, is_covered)) is None:
         raise SessionNotFoundException(session_id)

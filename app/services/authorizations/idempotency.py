@@ -23,25 +23,25 @@ DERIVED: Final = "derived"
 """Mark in a field's metadata: its value follows from others, and from the release that wrote its sentence."""
 
 
-async def remember(db: AsyncSession, *, caller: str, key: str, request: object, made_id: str) -> str | None:
+async def remember(db: AsyncSession, *, caller: str, key: str, request: object, new_id: str) -> str | None:
     """Take the key for what this request makes; the id of what the first one made, if this is not the first.
 
     `request`: told from another one by its `fingerprint`. Raises `IdempotencyConflictException`.
     """
     now, key_hash, body_hash = utc_now(), _sha256(key), fingerprint(request)
-    mine = (IdempotencyKey.caller == caller, IdempotencyKey.key_hash == key_hash)
-    await db.execute(delete(IdempotencyKey).where(*mine, IdempotencyKey.expires_at <= now))
+    is_same_key = (IdempotencyKey.caller == caller, IdempotencyKey.key_hash == key_hash)
+    await db.execute(delete(IdempotencyKey).where(*is_same_key, IdempotencyKey.expires_at <= now))
     insert = insert_or_update(db, IdempotencyKey).values(
         caller=caller,
         key_hash=key_hash,
         body_hash=body_hash,
-        session_id=made_id,
+        session_id=new_id,
         expires_at=now + _LIFETIME,
     )
     # Of two at once the second waits here for the first one's commit.
     if await db.scalar(insert.on_conflict_do_nothing().returning(IdempotencyKey.id)) is not None:
         return None
-    first = (await db.scalars(select(IdempotencyKey).where(*mine))).one()
+    first = (await db.scalars(select(IdempotencyKey).where(*is_same_key))).one()
     # An earlier release made its fingerprints of its own classes: those cannot be compared, and an honest retry
     # over the upgrade must find what it has made.
     if first.body_hash.startswith(_FORM) and first.body_hash != body_hash:
@@ -49,10 +49,10 @@ async def remember(db: AsyncSession, *, caller: str, key: str, request: object, 
     return first.session_id
 
 
-async def point_at(db: AsyncSession, made_id: str, existing: str) -> None:
-    """The request that took the key with `made_id` has found `existing` instead."""
+async def replace_id(db: AsyncSession, new_id: str, existing_id: str) -> None:
+    """The request that took the key with `new_id` has found `existing_id` instead."""
     await db.execute(
-        update(IdempotencyKey).where(IdempotencyKey.session_id == made_id).values(session_id=existing)
+        update(IdempotencyKey).where(IdempotencyKey.session_id == new_id).values(session_id=existing_id)
     )
 
 
@@ -62,27 +62,28 @@ def fingerprint(request: Any) -> str:
     A field that has its default says nothing, so that a new optional one of a later release changes no fingerprint;
     neither do `DERIVED` fields.
     """
-    canonical = json.dumps(_said(request), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(_canonical_value(request), sort_keys=True, separators=(",", ":"))
     return _FORM + _sha256(canonical)[: -len(_FORM)]
 
 
-def _said(value: Any) -> Any:
+def _canonical_value(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {
-            field.name: _said(given)
+            field.name: _canonical_value(field_value)
             for field in dataclasses.fields(value)
-            if not field.metadata.get(DERIVED) and (given := getattr(value, field.name)) != _default_of(field)
+            if not field.metadata.get(DERIVED)
+            and (field_value := getattr(value, field.name)) != _default_value(field)
         }
     if isinstance(value, Mapping):
-        return {str(name): _said(each) for name, each in value.items()}
+        return {str(name): _canonical_value(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_said(each) for each in value]
+        return [_canonical_value(each) for each in value]
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return value
 
 
-def _default_of(field: "dataclasses.Field[Any]") -> Any:
+def _default_value(field: "dataclasses.Field[Any]") -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default

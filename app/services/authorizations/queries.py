@@ -34,13 +34,13 @@ class SessionFilter:
 
 
 async def fetch_page(
-    db: AsyncSession, filters: SessionFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
+    db: AsyncSession, filters: SessionFilter, request: PageRequest, *, access: AccessScope = EVERYTHING
 ) -> Page[AuthorizationSession]:
     """Return a page in the order of the requests. A filter without an index looks at some rows at a time."""
     row = AuthorizationSession
-    conditions, rest = _conditions(filters)
-    if reach != EVERYTHING:
-        rest = [*rest, reach.condition(row.account_id, row.api_app)]
+    conditions, unindexed = _conditions(filters)
+    if access != EVERYTHING:
+        unindexed = [*unindexed, access.condition(row.account_id, row.api_app)]
     # A position implies the time at which the list begins, and SQLite would walk through the index from there.
     is_later = request.after is not None
     if filters.since is not None and (request.descending or not is_later):
@@ -49,7 +49,9 @@ async def fetch_page(
         conditions.append(row.created_at < filters.until)
     indexed = select(row).where(*conditions)
     request = replace(request, sort="created_at")
-    return await paging.fetch_page(db, indexed.where(*rest), row, request, indexed=indexed if rest else None)
+    return await paging.fetch_page(
+        db, indexed.where(*unindexed), row, request, indexed=indexed if unindexed else None
+    )
 
 
 def _conditions(filters: SessionFilter) -> tuple[Conditions, Conditions]:
@@ -57,14 +59,14 @@ def _conditions(filters: SessionFilter) -> tuple[Conditions, Conditions]:
     each has an index of its own, in the order of the list.
     """
     row = AuthorizationSession
-    few = _given(
+    narrow = _equal_conditions(
         {
             row.request_id: filters.request_id,
             row.batch_id: filters.batch_id,
             row.account_id: filters.account_id,
         }
     )
-    many = _given(
+    wide = _equal_conditions(
         {
             row.error_code: filters.error_code,
             row.requested_by: filters.requested_by,
@@ -72,8 +74,8 @@ def _conditions(filters: SessionFilter) -> tuple[Conditions, Conditions]:
             row.api_app: filters.api_app,
         }
     )
-    return ([*few, *many], []) if few else (many[:1], many[1:])
+    return ([*narrow, *wide], []) if narrow else (wide[:1], wide[1:])
 
 
-def _given(values: dict[Any, Any]) -> Conditions:
+def _equal_conditions(values: dict[Any, Any]) -> Conditions:
     return [column == value for column, value in values.items() if value is not None]

@@ -41,7 +41,7 @@ _FAILED_RETRY: Final = timedelta(minutes=15)
 _PERSON_RETRY: Final = timedelta(days=1)
 """Pause after one that only a person can help, unless somebody retries or resumes it."""
 _WITHOUT_TOKENS: Final = tuple(set(SessionStatus) - {*OPEN_STATUSES, SessionStatus.COMPLETED})
-_FOR_PERSON: Final = (AccountMismatchException.error_code, ConsentDeclinedException.error_code)
+_PERSON_CODES: Final = (AccountMismatchException.error_code, ConsentDeclinedException.error_code)
 """Besides what `needs_attention`."""
 
 log = get_logger(__name__)
@@ -79,10 +79,10 @@ class TokenRepair:
         )
         async with self._database.reading() as db:
             room = self._limits.at_once - (await db.scalar(open_repairs) or 0)
-            broken = (await db.execute(self._broken(room))).all() if room > 0 else []
+            broken = (await db.execute(self._broken_accounts(room))).all() if room > 0 else []
         return (await for_each(broken, lambda row: self._repair(*row), step="repair")).count
 
-    def _broken(self, limit: int) -> Select[str, str]:
+    def _broken_accounts(self, limit: int) -> Select[str, str]:
         """Accounts without an open session whose tries of the day are not used up, the longest broken first; not those
         whose last session ended without tokens just now, or with what a person must do within the last day.
         """
@@ -90,7 +90,7 @@ class TokenRepair:
             AuthorizationSession.account_id == Credential.account_id,
             AuthorizationSession.api_app == Credential.api_app,
         )
-        tried = (
+        repairs_today = (
             select(func.count(AuthorizationSession.id))
             .where(
                 AuthorizationSession.account_id == Credential.account_id,
@@ -100,18 +100,18 @@ class TokenRepair:
             )
             .scalar_subquery()
         )
-        paused = select(AppState.api_app).where(AppState.paused_at.is_not(None))
-        limited = is_limited(Credential.account_id, Credential.api_app)
+        paused_apps = select(AppState.api_app).where(AppState.paused_at.is_not(None))
+        has_limit = is_limited(Credential.account_id, Credential.api_app)
         return (
             select(Credential.account_id, Credential.api_app)
             .where(
                 Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
                 Credential.api_app.in_(self._apps),
-                Credential.api_app.not_in(paused),
-                ~limited,
+                Credential.api_app.not_in(paused_apps),
+                ~has_limit,
                 ~sessions.where(AuthorizationSession.status.in_(OPEN_STATUSES)).exists(),
-                tried < self._limits.a_day,
-                ~sessions.where(_keeps_off()).exists(),
+                repairs_today < self._limits.a_day,
+                ~sessions.where(_rules_out_repair()).exists(),
                 Credential.refresh_due_at.is_(None) | (Credential.refresh_due_at <= utc_now()),
             )
             .order_by(Credential.updated_at)
@@ -119,10 +119,10 @@ class TokenRepair:
         )
 
     async def _repair(self, account_id: str, api_app: str) -> bool:
-        order = AuthorizationCommand(account_id=account_id, api_app=api_app, priority=_PRIORITY)
+        command = AuthorizationCommand(account_id=account_id, api_app=api_app, priority=_PRIORITY)
         try:
             async with self._database.transaction() as db:
-                placed = await self._authorizations.request(db, order, caller=REPAIRER)
+                result = await self._authorizations.request(db, command, caller=REPAIRER)
         except DatabaseUnavailableException:
             raise
         except Exception as error:
@@ -136,12 +136,12 @@ class TokenRepair:
             )
             return False
         log.info(
-            "credential.repair_started", account_id=account_id, api_app=api_app, session_id=placed.session_id
+            "credential.repair_started", account_id=account_id, api_app=api_app, session_id=result.session_id
         )
-        return placed.is_new
+        return result.is_new
 
     async def _put_off(self, account_id: str, api_app: str) -> None:
-        later = utc_now() + timedelta(seconds=_REFUSED_RETRY)
+        retry_at = utc_now() + timedelta(seconds=_REFUSED_RETRY)
         async with self._database.transaction() as db:
             await db.execute(
                 update(Credential)
@@ -150,27 +150,27 @@ class TokenRepair:
                     Credential.api_app == api_app,
                     Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
                 )
-                .values(refresh_due_at=later)
+                .values(refresh_due_at=retry_at)
             )
 
 
-def _keeps_off() -> ColumnElement[bool]:
+def _rules_out_repair() -> ColumnElement[bool]:
     """Return the condition of a session that rules out a repair: a late end without tokens, none with since."""
-    later = aliased(AuthorizationSession)
+    later_session = aliased(AuthorizationSession)
     authorized_since = (
-        select(later.id)
+        select(later_session.id)
         .where(
-            later.account_id == AuthorizationSession.account_id,
-            later.api_app == AuthorizationSession.api_app,
-            later.status == SessionStatus.COMPLETED,
-            later.completed_at > AuthorizationSession.completed_at,
+            later_session.account_id == AuthorizationSession.account_id,
+            later_session.api_app == AuthorizationSession.api_app,
+            later_session.status == SessionStatus.COMPLETED,
+            later_session.completed_at > AuthorizationSession.completed_at,
         )
         .exists()
     )
     is_repair = AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING
     needs_person = (
         (AuthorizationSession.status == SessionStatus.NEEDS_ATTENTION)
-        | AuthorizationSession.error_code.in_(_FOR_PERSON)
+        | AuthorizationSession.error_code.in_(_PERSON_CODES)
         | (is_repair & (AuthorizationSession.status == SessionStatus.CANCELLED))
     )
     now = utc_now()

@@ -96,10 +96,10 @@ class SessionRuns:
         """Put the next waiting sessions into the queue; those that are in it already are not doubled."""
         async with self._database.reading() as db:
             rows = [
-                *await db.scalars(_due_next(_DELIVERY_WINDOW, awaits_person=False)),
-                *await db.scalars(_due_next(_ATTENDED_WINDOW, awaits_person=True)),
+                *await db.scalars(_next_due(_DELIVERY_WINDOW, awaits_person=False)),
+                *await db.scalars(_next_due(_ATTENDED_WINDOW, awaits_person=True)),
             ]
-        await self._queue.submit_all([QueuedSession.of(row) for row in rows])
+        await self._queue.submit_all([QueuedSession.from_row(row) for row in rows])
         return len(rows)
 
     async def claim(self, session_id: str) -> AuthorizationJob | None:
@@ -137,19 +137,19 @@ class SessionRuns:
     async def renew(self, job: AuthorizationJob) -> bool:
         """Keep the claim; False when it is lost."""
         seconds = self._limits.lease
-        return await renew_lease(self._database, AuthorizationSession, *_held(job), seconds=seconds)
+        return await renew_lease(self._database, AuthorizationSession, *_lease_guard(job), seconds=seconds)
 
-    async def lost(self, jobs: Sequence[AuthorizationJob]) -> set[str]:
+    async def find_lost(self, jobs: Sequence[AuthorizationJob]) -> set[str]:
         """Lease tokens of those that are not ours any more: cancelled, timed out or taken over."""
         tokens = {job.lease_token for job in jobs}
         async with self._database.reading() as db:
-            held = select(AuthorizationSession.lease_token).where(
+            current = select(AuthorizationSession.lease_token).where(
                 AuthorizationSession.session_id.in_([job.session_id for job in jobs]),
                 AuthorizationSession.lease_token.in_(tokens),
             )
-            return tokens - set(await db.scalars(held))
+            return tokens - set(await db.scalars(current))
 
-    async def reached(self, job: AuthorizationJob, stage: SessionStage, at: datetime) -> None:
+    async def note_stage(self, job: AuthorizationJob, stage: SessionStage, at: datetime) -> None:
         """Note a stage. Raises `LeaseLostException`."""
         async with self._database.transaction() as db:
             row = await _locked(db, job)
@@ -191,7 +191,7 @@ class SessionRuns:
             row.scopes = list(tokens.scopes)
             row.error_code = row.error_message = None
             await transitions.end_attempt(db, row)
-            await self._apps.succeeded(db, job.api_app)
+            await self._apps.reset_failures(db, job.api_app)
             self._end(db, row, SessionStatus.COMPLETED, missing_scopes=row.missing_scopes)
 
     async def fail(
@@ -219,7 +219,7 @@ class SessionRuns:
             if evidence is not None:
                 evidence_service.record(db, row, evidence)
             if error.kind is FailureKind.APP:
-                await self._apps.failed(db, job.api_app, error)
+                await self._apps.count_failure(db, job.api_app, error)
             if error.kind is FailureKind.TRANSIENT and row.attempts < row.attempts_allowed:
                 wait = transitions.wait_before_retry(row.attempts, first=self._limits.retry_wait)
                 wait = max(wait, error.retry_after or 0.0)
@@ -277,12 +277,12 @@ class SessionRuns:
 
         Holds the profile's row: of two sessions of one profile that are claimed at once, the second sees the first.
         """
-        mine = AuthorizationSession.session_id == session_id
+        is_session = AuthorizationSession.session_id == session_id
         by_profile = AuthorizationSession.profile_id == Profile.profile_id
         query = (
             select(Profile.profile_id)
             .join(AuthorizationSession, by_profile)
-            .where(mine)
+            .where(is_session)
             .with_for_update(of=Profile)
         )
         profile_id = await db.scalar(query)
@@ -290,13 +290,13 @@ class SessionRuns:
             return
         with suppress(ProfileQuarantinedException):  # it is claimed, and ends with that
             await self._gologin.check_free(db, profile_id)
-        claimed = select(AuthorizationSession.id).where(
-            ~mine,
+        other_run = select(AuthorizationSession.id).where(
+            ~is_session,
             AuthorizationSession.profile_id == profile_id,
             AuthorizationSession.status == SessionStatus.IN_PROGRESS,
             AuthorizationSession.lease_expires_at > database_time(),
         )
-        if await db.scalar(claimed.limit(1)) is not None:
+        if await db.scalar(other_run.limit(1)) is not None:
             raise ProfileInUseException(profile_id)
 
     async def _recover(self, db: AsyncSession, row: AuthorizationSession) -> None:
@@ -341,14 +341,16 @@ class SessionRuns:
 
         changed, failed = 0, list[int]()
         while True:
-            found = select(AuthorizationSession.id).where(*condition, AuthorizationSession.id.not_in(failed))
+            remaining = select(AuthorizationSession.id).where(
+                *condition, AuthorizationSession.id.not_in(failed)
+            )
             async with self._database.reading() as db:
-                ids = (await db.scalars(found.limit(_PAGE_SIZE))).all()
-            done = await isolate_rows(ids, change_some, step=step)
-            changed += done.count
-            failed += done.failed
+                ids = (await db.scalars(remaining.limit(_PAGE_SIZE))).all()
+            outcome = await isolate_rows(ids, change_some, step=step)
+            changed += outcome.count
+            failed += outcome.failed
             # Without any progress, other processes hold all of these rows, and see to them.
-            if len(ids) < _PAGE_SIZE or not (done.count or done.failed) or len(failed) >= _PAGE_SIZE:
+            if len(ids) < _PAGE_SIZE or not (outcome.count or outcome.failed) or len(failed) >= _PAGE_SIZE:
                 return changed
 
     def _put_back(
@@ -371,16 +373,16 @@ class SessionRuns:
         self._on_session_ended(db, row)
 
 
-def _due_next(limit: int, *, awaits_person: bool) -> Select[AuthorizationSession]:
+def _next_due(limit: int, *, awaits_person: bool) -> Select[AuthorizationSession]:
     """Waiting sessions that may start by the next look but one; those for a person apart, as few of them start."""
-    soon = database_time(plus=_DELIVERED_AHEAD)
+    ready_by = database_time(plus=_DELIVERED_AHEAD)
     return (
         select(AuthorizationSession)
         .where(
             AuthorizationSession.status == SessionStatus.PENDING,
             AuthorizationSession.awaits_person == awaits_person,
             AuthorizationSession.expires_at > database_time(),
-            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= soon),
+            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= ready_by),
             ~AuthorizationSession.is_held,
             _may_start(),
         )
@@ -391,14 +393,14 @@ def _due_next(limit: int, *, awaits_person: bool) -> Select[AuthorizationSession
 
 def _may_start() -> ColumnElement[bool]:
     """Nothing of a paused app is begun, and no consent that would be thrown away, as who-am-I cannot be asked."""
-    paused = select(AppState.api_app).where(
+    pause = select(AppState.api_app).where(
         AppState.api_app == AuthorizationSession.api_app, AppState.paused_at.is_not(None)
     )
-    limited = is_limited(AuthorizationSession.account_id, AuthorizationSession.api_app)
-    return ~paused.exists() & ~limited
+    has_limit = is_limited(AuthorizationSession.account_id, AuthorizationSession.api_app)
+    return ~pause.exists() & ~has_limit
 
 
-def _held(job: AuthorizationJob) -> tuple[Any, ...]:
+def _lease_guard(job: AuthorizationJob) -> tuple[Any, ...]:
     """The guard of every result: the row, while the lease is still ours."""
     return (
         AuthorizationSession.session_id == job.session_id,
@@ -408,7 +410,7 @@ def _held(job: AuthorizationJob) -> tuple[Any, ...]:
 
 async def _locked(db: AsyncSession, job: AuthorizationJob) -> AuthorizationSession:
     row: AuthorizationSession | None = await db.scalar(
-        select(AuthorizationSession).where(*_held(job)).with_for_update()
+        select(AuthorizationSession).where(*_lease_guard(job)).with_for_update()
     )
     if row is None:
         raise LeaseLostException
@@ -417,14 +419,14 @@ async def _locked(db: AsyncSession, job: AuthorizationJob) -> AuthorizationSessi
 
 async def _was_completed(db: AsyncSession, job: AuthorizationJob) -> bool:
     """Return whether this very attempt completed the session: no later one has its number."""
-    found = await db.scalar(
+    row_id = await db.scalar(
         select(AuthorizationSession.id).where(
             AuthorizationSession.session_id == job.session_id,
             AuthorizationSession.status == SessionStatus.COMPLETED,
             AuthorizationSession.attempts == job.attempt,
         )
     )
-    return found is not None
+    return row_id is not None
 
 
 def _note_stage(row: AuthorizationSession, stage: SessionStage, at: datetime) -> None:

@@ -130,7 +130,7 @@ class AuthorizationService:
     async def request(
         self,
         db: AsyncSession,
-        order: AuthorizationCommand,
+        command: AuthorizationCommand,
         *,
         caller: Caller,
         idempotency_key: str | None = None,
@@ -143,29 +143,29 @@ class AuthorizationService:
         Raises `UnknownApiAppException`, `ProfileNotFoundException` and its kin, `IdempotencyConflictException`,
         `AppPausedException`, `TooManyWaitingException`, `InvalidRequestException`, `OutOfReachException`.
         """
-        caller.reach.require(order.account_id, order.api_app)
+        caller.access.require(command.account_id, command.api_app)
         session_id = str(uuid.uuid4())
         if idempotency_key is not None:
-            earlier = await idempotency.remember(
-                db, caller=caller.name, key=idempotency_key, request=order, made_id=session_id
+            earlier_id = await idempotency.remember(
+                db, caller=caller.name, key=idempotency_key, request=command, new_id=session_id
             )
-            if earlier is not None:
-                return SubmitResult(earlier, is_new=False)
-        row = await self._new_row(db, order, caller, session_id)
-        existing = await self._insert(db, row)
-        if existing is not None:
+            if earlier_id is not None:
+                return SubmitResult(earlier_id, is_new=False)
+        row = await self._new_row(db, command, caller, session_id)
+        existing_id = await self._insert(db, row)
+        if existing_id is not None:
             if idempotency_key is not None:
-                await idempotency.point_at(db, session_id, existing)
-            return SubmitResult(existing, is_new=False)
+                await idempotency.replace_id(db, session_id, existing_id)
+            return SubmitResult(existing_id, is_new=False)
         recorder.record_for(db, EventType.AUTHORIZATION_REQUESTED, row, actor=caller.name)
-        after_commit(db, lambda: self._queue.submit(QueuedSession.of(row)))
+        after_commit(db, lambda: self._queue.submit(QueuedSession.from_row(row)))
         return SubmitResult(session_id, is_new=True)
 
     async def view(
-        self, db: AsyncSession, session_id: str, *, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, access: AccessScope = EVERYTHING
     ) -> SessionView:
-        """Raises `SessionNotFoundException`, also for one outside of the reach; so do the others below."""
-        row = await db.scalar(_by_id(session_id, reach))
+        """Raises `SessionNotFoundException`, also for a session that `access` does not cover; so do those below."""
+        row = await db.scalar(_by_id(session_id, access))
         if row is None:
             raise SessionNotFoundException(session_id)
         attempts = await db.scalars(
@@ -176,7 +176,7 @@ class AuthorizationService:
         return SessionView(row, attempts.all(), await _queue_position(db, row))
 
     async def wait_for_end(
-        self, session_id: str, *, seconds: float, reach: AccessScope = EVERYTHING
+        self, session_id: str, *, seconds: float, access: AccessScope = EVERYTHING
     ) -> SessionView:
         """The session when it has ended, or as it is after `seconds` or when the service stops.
 
@@ -187,20 +187,20 @@ class AuthorizationService:
         with self._waiters.waiting(session_id) as ended:
             while True:
                 async with self._database.reading() as db:
-                    view = await self.view(db, session_id, reach=reach)
-                left = deadline - loop.time()
-                if view.row.status.is_final or left <= 0 or self._waiters.is_closing:
+                    view = await self.view(db, session_id, access=access)
+                remaining = deadline - loop.time()
+                if view.row.status.is_final or remaining <= 0 or self._waiters.is_closing:
                     return view
-                await wait_for_event(ended, min(left, _OTHER_PROCESS_POLL))
+                await wait_for_event(ended, min(remaining, _OTHER_PROCESS_POLL))
 
     async def cancel(
-        self, db: AsyncSession, session_id: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> None:
         """End the session now; whoever runs it finds its lease gone within a second and stops the browser.
 
         Raises `SessionNotFoundException`, `SessionEndedException`.
         """
-        row = await _locked(db, session_id, reach)
+        row = await _locked(db, session_id, access)
         if row.status.is_final:
             raise SessionEndedException(session_id, row.status)
         await transitions.end_attempt(db, row, code=ErrorCode.CANCELLED, message="Cancelled by a caller")
@@ -209,26 +209,26 @@ class AuthorizationService:
         self._on_session_ended(db, row)
 
     async def retry(
-        self, db: AsyncSession, session_id: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> None:
         """Let a session that ended without tokens wait for its start again, with as many attempts as a new one.
 
         Raises `SessionNotFoundException`, `SessionNotEndedException`, `InvalidRequestException`.
         """
-        row = await _locked(db, session_id, reach)
+        row = await _locked(db, session_id, access)
         if SessionStatus.PENDING not in transitions.TRANSITIONS[row.status] or not row.status.is_final:
             raise SessionNotEndedException(session_id, row.status)
         await self._start_again(db, row, actor=actor)
 
     async def resume(
-        self, db: AsyncSession, session_id: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, session_id: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> None:
         """A person is there now: a session that needs attention waits for its start again, and then for the person.
 
         Raises `SessionNotFoundException`, `AttentionNotNeededException`, `InvalidRequestException`,
         `AppPausedException`.
         """
-        row = await _locked(db, session_id, reach)
+        row = await _locked(db, session_id, access)
         if row.status is not SessionStatus.NEEDS_ATTENTION:
             raise AttentionNotNeededException(session_id, row.status)
         await self._start_again(db, row, actor=actor, awaits_person=True)
@@ -251,7 +251,7 @@ class AuthorizationService:
             raise InvalidRequestException(
                 "Another session of the account was opened just now; look at that one"
             ) from None
-        after_commit(db, lambda: self._queue.submit(QueuedSession.of(row)))
+        after_commit(db, lambda: self._queue.submit(QueuedSession.from_row(row)))
 
     def put_back(
         self, db: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
@@ -265,39 +265,39 @@ class AuthorizationService:
         transitions.move(db, row, SessionStatus.PENDING, event=event, actor=actor)
 
     async def _new_row(
-        self, db: AsyncSession, order: AuthorizationCommand, caller: Caller, session_id: str
+        self, db: AsyncSession, command: AuthorizationCommand, caller: Caller, session_id: str
     ) -> AuthorizationSession:
-        app = self._oauth.app(order.api_app)
-        if problem := self._oauth.handle_problem(order.api_app, order.account_id):
+        app = self._oauth.app(command.api_app)
+        if problem := self._oauth.handle_problem(command.api_app, command.account_id):
             raise InvalidRequestException(f"account_id: {problem}")
-        profile = await self._gologin.get_profile_for_account(db, order.account_id, order.api_app)
-        await self._apps.ensure_not_paused(db, order.api_app)
+        profile = await self._gologin.get_profile_for_account(db, command.account_id, command.api_app)
+        await self._apps.ensure_not_paused(db, command.api_app)
         await self.refuse_when_full(db)
-        return self.row_for(order, app, profile.profile_id, caller, session_id)
+        return self.row_for(command, app, profile.profile_id, caller, session_id)
 
     def row_for(
-        self, order: AuthorizationCommand, app: OAuthApp, profile_id: str, caller: Caller, session_id: str
+        self, command: AuthorizationCommand, app: OAuthApp, profile_id: str, caller: Caller, session_id: str
     ) -> AuthorizationSession:
         """A session as the order wants it, not inserted yet. Raises `InvalidRequestException`."""
         now = utc_now()
-        expires_at = order.expires_at or now + timedelta(seconds=self._limits.lifetime)
-        if expires_at <= max(now, order.not_before or now):
+        expires_at = command.expires_at or now + timedelta(seconds=self._limits.lifetime)
+        if expires_at <= max(now, command.not_before or now):
             raise InvalidRequestException("expires_at: must be in the future, and after not_before")
-        consent = order.consent or (ConsentMode(app.consent) if app.consent else self._consent)
+        consent = command.consent or (ConsentMode(app.consent) if app.consent else self._consent)
         row = AuthorizationSession(
             session_id=session_id,
             profile_id=profile_id,
-            account_id=order.account_id,
-            api_app=order.api_app,
+            account_id=command.account_id,
+            api_app=command.api_app,
             scopes=list(app.scopes),
             missing_scopes=[],
             status=SessionStatus.PENDING,
             stage_times={},
-            priority=order.priority,
-            not_before=order.not_before,
-            timeout_seconds=order.timeout_seconds,
-            stage_timeouts=dict(order.stage_timeouts),
-            is_forced=order.force,
+            priority=command.priority,
+            not_before=command.not_before,
+            timeout_seconds=command.timeout_seconds,
+            stage_timeouts=dict(command.stage_timeouts),
+            is_forced=command.force,
             consent=consent,
             awaits_person=consent is ConsentMode.ATTENDED,
             attempts=0,
@@ -322,13 +322,13 @@ class AuthorizationService:
 
     async def _insert(self, db: AsyncSession, row: AuthorizationSession) -> str | None:
         """Insert it, unless a session of the account is open: the id of that one."""
-        insert = insert_unless_open(db).values(values_of(row))
+        insert = insert_unless_open(db).values(column_values(row))
         if await db.scalar(insert.returning(AuthorizationSession.id)) is not None:
             return None
-        existing = await _open_session(db, row)
-        if existing is None:  # it has ended since
+        existing_id = await _open_session(db, row)
+        if existing_id is None:  # it has ended since
             return await self._insert(db, row)
-        return existing
+        return existing_id
 
 
 _OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT is_forced")
@@ -336,26 +336,26 @@ _OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT
 
 
 def insert_unless_open(db: AsyncSession) -> Any:
-    """Insert sessions (see `values_of`) but those whose account has an open one."""
+    """Insert sessions (see `column_values`) but those whose account has an open one."""
     insert = insert_or_update(db, AuthorizationSession)
     return insert.on_conflict_do_nothing(
         index_elements=["twitter_username", "api_app"], index_where=_OPEN_AND_NOT_FORCED
     )
 
 
-def values_of(row: AuthorizationSession) -> dict[str, Any]:
+def column_values(row: AuthorizationSession) -> dict[str, Any]:
     """Return the values that are set, by attribute."""
     names = AuthorizationSession.__mapper__.columns.keys()
     return {name: value for name in names if (value := getattr(row, name)) is not None}
 
 
-def _by_id(session_id: str, reach: AccessScope) -> Any:
-    in_reach = reach.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
-    return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, in_reach)
+def _by_id(session_id: str, access: AccessScope) -> Any:
+    is_covered = access.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
+    return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, is_covered)
 
 
-async def _locked(db: AsyncSession, session_id: str, reach: AccessScope) -> AuthorizationSession:
-    row: AuthorizationSession | None = await db.scalar(_by_id(session_id, reach).with_for_update())
+async def _locked(db: AsyncSession, session_id: str, access: AccessScope) -> AuthorizationSession:
+    row: AuthorizationSession | None = await db.scalar(_by_id(session_id, access).with_for_update())
     if row is None:
         raise SessionNotFoundException(session_id)
     return row
@@ -363,7 +363,7 @@ async def _locked(db: AsyncSession, session_id: str, reach: AccessScope) -> Auth
 
 async def _open_session(db: AsyncSession, row: AuthorizationSession) -> str | None:
     """Id of the open, not forced session of the row's account and app."""
-    found: str | None = await db.scalar(
+    session_id: str | None = await db.scalar(
         select(AuthorizationSession.session_id).where(
             AuthorizationSession.account_id == row.account_id,
             AuthorizationSession.api_app == row.api_app,
@@ -371,7 +371,7 @@ async def _open_session(db: AsyncSession, row: AuthorizationSession) -> str | No
             ~AuthorizationSession.is_forced,
         )
     )
-    return found
+    return session_id
 
 
 async def _refuse_ending_batch(db: AsyncSession, row: AuthorizationSession) -> None:

@@ -14,10 +14,10 @@ from app.services.authorizations import transitions
 from app.services.authorizations.service import (
     AuthorizationCommand,
     AuthorizationService,
+    column_values,
     insert_unless_open,
-    values_of,
 )
-from app.services.batches.rows import WantedRow
+from app.services.batches.rows import InputRow
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol
 from app.services.keys.service import Caller
@@ -34,7 +34,7 @@ from app.utils.exceptions import (
 CHUNK_SIZE: Final = 500
 """Rows of one statement."""
 
-_Place = tuple[str, str]
+_Key = tuple[str, str]
 """Account and app: one open session each."""
 
 
@@ -42,7 +42,7 @@ _Place = tuple[str, str]
 class BatchCommand:
     """A caller's request for a batch; None: the settings' value."""
 
-    rows: Sequence[WantedRow]
+    rows: Sequence[InputRow]
     max_running: int | None = None
     stop_percent: int | None = None
     stop_window: int | None = None
@@ -51,7 +51,7 @@ class BatchCommand:
     timeout_seconds: float | None = None
 
 
-class BatchMaking:
+class BatchCreation:
     """One batch on its way into the database, in the caller's transaction."""
 
     def __init__(
@@ -61,7 +61,7 @@ class BatchMaking:
         oauth: OAuthServiceProtocol,
         directory: ProfileDirectory,
         apps: AppStates,
-        order: BatchCommand,
+        command: BatchCommand,
         caller: Caller,
         batch_id: str,
         chunk_size: int = CHUNK_SIZE,
@@ -70,26 +70,26 @@ class BatchMaking:
         self._oauth = oauth
         self._directory = directory
         self._apps = apps
-        self._order = order
+        self._command = command
         self._caller = caller
         self._batch_id = batch_id
         self._chunk_size = chunk_size
         self._now = utc_now()
         self._results: dict[int, dict[str, Any]] = {}
-        self._first: dict[_Place, WantedRow] = {}
+        self._first: dict[_Key, InputRow] = {}
 
     async def run(self, db: AsyncSession) -> None:
         """Insert sessions and row results, and count them on the batch.
 
         Raises `BatchEmptyException`, `TooManyWaitingException`, `InvalidRequestException`.
         """
-        again = self._sort_out(await self._refused_apps(db))
+        duplicates = self._sort_out(await self._refused_apps(db))
         await self._authorizations.refuse_when_full(db, coming=len(self._first))
         # In one order everywhere: two batches of the same accounts wait for each other, but never in a circle.
-        places = sorted(self._first)
-        for start in range(0, len(places), self._chunk_size):
-            await self._make(db, places[start : start + self._chunk_size])
-        for row in again:
+        keys = sorted(self._first)
+        for start in range(0, len(keys), self._chunk_size):
+            await self._make(db, keys[start : start + self._chunk_size])
+        for row in duplicates:
             first = self._results[self._first[row.account_id, row.api_app].number]
             is_existing = first["session_id"] is not None
             self._results[row.number] = first | {"number": row.number, "is_existing": is_existing}
@@ -97,92 +97,93 @@ class BatchMaking:
 
     async def _refused_apps(self, db: AsyncSession) -> dict[str, AppException]:
         """Apps of the rows for which there can be no session, with the reason."""
-        paused = {app.api_app: app.reason or "" for app in await self._apps.paused(db)}
-        refused: dict[str, AppException] = {}
-        for api_app in {row.api_app for row in self._order.rows if row.error is None}:
+        paused = {app.api_app: app.reason or "" for app in await self._apps.list_paused(db)}
+        refusals: dict[str, AppException] = {}
+        for api_app in {row.api_app for row in self._command.rows if row.error is None}:
             try:
                 self._oauth.app(api_app)
                 if api_app in paused:
                     raise AppPausedException(api_app, paused[api_app])
             except AppException as error:
-                refused[api_app] = error
-        return refused
+                refusals[api_app] = error
+        return refusals
 
-    def _sort_out(self, refused: dict[str, AppException]) -> list[WantedRow]:
-        """Note the bad rows, and the first good one of each place; the good ones of a place that had one before."""
-        again = []
-        for row in self._order.rows:
+    def _sort_out(self, refusals: dict[str, AppException]) -> list[InputRow]:
+        """Note the bad rows, and the first good one of each key; return the good ones of a key that had one before."""
+        duplicates = []
+        for row in self._command.rows:
             if row.error is not None:
                 self._note(row, error=InvalidRequestException(row.error))
-            elif not self._caller.reach.covers(row.account_id, row.api_app):
+            elif not self._caller.access.covers(row.account_id, row.api_app):
                 self._note(row, error=OutOfReachException(row.account_id, row.api_app))
-            elif row.api_app in refused:
-                self._note(row, error=refused[row.api_app])
+            elif row.api_app in refusals:
+                self._note(row, error=refusals[row.api_app])
             elif problem := self._oauth.handle_problem(row.api_app, row.account_id):
                 self._note(row, error=InvalidRequestException(f"account_id: {problem}"))
             elif (row.account_id, row.api_app) in self._first:
-                again.append(row)
+                duplicates.append(row)
             else:
                 self._first[row.account_id, row.api_app] = row
-        return again
+        return duplicates
 
-    async def _make(self, db: AsyncSession, places: Sequence[_Place]) -> None:
-        profiles = await self._directory.for_accounts(db, places)
+    async def _make(self, db: AsyncSession, keys: Sequence[_Key]) -> None:
+        profiles = await self._directory.get_for_accounts(db, keys)
         new = []
-        for place in places:
-            row, found = self._first[place], profiles[place]
-            if isinstance(found, AppException):
-                self._note(row, error=found)
+        for key in keys:
+            row, profile = self._first[key], profiles[key]
+            if isinstance(profile, AppException):
+                self._note(row, error=profile)
             else:
-                new.append(self._session(row, found))
+                new.append(self._session(row, profile))
         while new:
             new = await self._insert(db, new)
 
-    def _session(self, row: WantedRow, profile: Profile) -> AuthorizationSession:
-        order = AuthorizationCommand(
+    def _session(self, row: InputRow, profile: Profile) -> AuthorizationSession:
+        command = AuthorizationCommand(
             row.account_id,
             row.api_app,
             priority=row.priority,
-            not_before=self._order.not_before,
-            expires_at=self._order.expires_at,
-            timeout_seconds=self._order.timeout_seconds,
+            not_before=self._command.not_before,
+            expires_at=self._command.expires_at,
+            timeout_seconds=self._command.timeout_seconds,
         )
         app = self._oauth.app(row.api_app)
-        made = self._authorizations.row_for(order, app, profile.profile_id, self._caller, str(uuid.uuid4()))
-        made.batch_id, made.is_held = self._batch_id, True
-        made.created_at = self._now + timedelta(
-            microseconds=row.number
-        )  # they start in the order of the rows
-        made.queue_rank = transitions.queue_rank(made)
-        return made
+        session = self._authorizations.row_for(
+            command, app, profile.profile_id, self._caller, str(uuid.uuid4())
+        )
+        session.batch_id, session.is_held = self._batch_id, True
+        # They start in the order of the rows.
+        session.created_at = self._now + timedelta(microseconds=row.number)
+        session.queue_rank = transitions.queue_rank(session)
+        return session
 
     async def _insert(
         self, db: AsyncSession, new: Sequence[AuthorizationSession]
     ) -> list[AuthorizationSession]:
         """Insert them but those whose account has an open session; those to try again, as that one has just ended."""
         # Without RETURNING, with which PostgreSQL takes several times as long.
-        await db.execute(insert_unless_open(db), [values_of(row) for row in new])
+        await db.execute(insert_unless_open(db), [column_values(row) for row in new])
         ids = select(AuthorizationSession.session_id)
         inserted = set(
             await db.scalars(ids.where(AuthorizationSession.session_id.in_([row.session_id for row in new])))
         )
-        made = [row for row in new if row.session_id in inserted]
-        if made:
+        created = [row for row in new if row.session_id in inserted]
+        if created:
             await recorder.record_for_all(
-                db, EventType.AUTHORIZATION_REQUESTED, made, actor=self._caller.name
+                db, EventType.AUTHORIZATION_REQUESTED, created, actor=self._caller.name
             )
-        for row in made:
-            self._note(self._first[_place(row)], session_id=row.session_id)
-        rest = [row for row in new if row.session_id not in inserted]
-        existing = await _open_sessions(db, rest)
-        for row in rest:
-            if (session_id := existing.get(_place(row))) is not None:
-                self._note(self._first[_place(row)], session_id=session_id, is_existing=True)
-        return [row for row in rest if _place(row) not in existing]
+        for row in created:
+            self._note(self._first[_key(row)], session_id=row.session_id)
+        skipped = [row for row in new if row.session_id not in inserted]
+        open_ids = await _open_sessions(db, skipped)
+        for row in skipped:
+            if (session_id := open_ids.get(_key(row))) is not None:
+                self._note(self._first[_key(row)], session_id=session_id, is_existing=True)
+        return [row for row in skipped if _key(row) not in open_ids]
 
     def _note(
         self,
-        row: WantedRow,
+        row: InputRow,
         *,
         session_id: str | None = None,
         is_existing: bool = False,
@@ -200,7 +201,7 @@ class BatchMaking:
         }
 
     async def _store_results(self, db: AsyncSession) -> None:
-        results = [self._results[row.number] for row in self._order.rows]
+        results = [self._results[row.number] for row in self._command.rows]
         accepted = sum(result["session_id"] is not None for result in results)
         if not accepted:
             raise BatchEmptyException(results[0]["error_message"] if results else "it has no rows")
@@ -212,11 +213,11 @@ class BatchMaking:
         )
 
 
-def _place(row: AuthorizationSession) -> _Place:
+def _key(row: AuthorizationSession) -> _Key:
     return row.account_id, row.api_app
 
 
-async def _open_sessions(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[_Place, str]:
+async def _open_sessions(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[_Key, str]:
     """Ids of the open, not forced sessions of the rows' accounts and apps."""
     if not rows:
         return {}

@@ -36,7 +36,7 @@ _CANCELLED_AT_ONCE: Final = 200
 """Sessions in one transaction: all of a large batch would keep everybody else from writing."""
 _SPARE: Final = 20
 """Sessions that are read beside those that are released: one that cannot be released keeps no place."""
-_JUDGED: Final = (
+_JUDGED_STATUSES: Final = (
     SessionStatus.COMPLETED,
     SessionStatus.FAILED,
     SessionStatus.TIMEOUT,
@@ -133,13 +133,13 @@ class BatchPacing:
 
     async def _release(self, db: AsyncSession, batch: Batch) -> None:
         """Fill the wave up; what waits for its next attempt keeps its place, what has expired has none."""
-        of_batch, now = AuthorizationSession.batch_id == batch.batch_id, utc_now()
+        is_in_batch, now = AuthorizationSession.batch_id == batch.batch_id, utc_now()
         waits = (AuthorizationSession.status == SessionStatus.PENDING) & (
             AuthorizationSession.expires_at > now
         )
         runs = AuthorizationSession.status == SessionStatus.IN_PROGRESS
         under_way = select(func.count()).where(
-            of_batch,
+            is_in_batch,
             AuthorizationSession.status.in_(OPEN_STATUSES),
             ~AuthorizationSession.is_held,
             runs | waits,
@@ -147,13 +147,13 @@ class BatchPacing:
         free = batch.max_running - (await db.scalar(under_way) or 0)
         if free <= 0:
             return
-        held = (
+        held_ids = (
             select(AuthorizationSession)
-            .where(of_batch, AuthorizationSession.is_held, waits)
+            .where(is_in_batch, AuthorizationSession.is_held, waits)
             .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
             .limit(free + _SPARE)
         )
-        waiting = deque(await db.scalars(held.with_for_update()))
+        waiting = deque(await db.scalars(held_ids.with_for_update()))
         released: list[AuthorizationSession] = []
 
         async def release(row: AuthorizationSession) -> None:
@@ -161,7 +161,7 @@ class BatchPacing:
 
         while waiting and len(released) < free:
             released += await change_sessions(db, [waiting.popleft()], release, step="release_session")
-        after_commit(db, lambda: self._queue.submit(*map(QueuedSession.of, released)))
+        after_commit(db, lambda: self._queue.submit(*map(QueuedSession.from_row, released)))
 
     async def _cancel_some(self, db: AsyncSession, batch: Batch) -> int:
         """Cancel some sessions: the waiting of a stopped batch, all of a cancelled one. Return their number."""
@@ -217,7 +217,7 @@ async def _reason_to_stop(db: AsyncSession, batch: Batch) -> str | None:
         .where(
             AuthorizationSession.batch_id == batch.batch_id,
             AuthorizationSession.completed_at >= batch.started_at,
-            AuthorizationSession.status.in_(_JUDGED),
+            AuthorizationSession.status.in_(_JUDGED_STATUSES),
         )
         .order_by(AuthorizationSession.completed_at.desc(), AuthorizationSession.id.desc())
         .limit(batch.stop_window)

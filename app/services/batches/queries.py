@@ -12,7 +12,7 @@ from app.services.shared.access import EVERYTHING
 from app.services.shared.paging import Page, PageRequest, Total, fetch_page
 from app.utils.exceptions import BatchNotFoundException
 
-_ETA_OVER: Final = 100
+_ETA_SAMPLE_SIZE: Final = 100
 """Ends that tell how fast it goes."""
 
 
@@ -42,12 +42,12 @@ class RowResult:
 
 
 def seen_by(caller: Caller) -> ColumnElement[bool]:
-    """Return the condition that the caller may see a `Batch`: its own, or one whose accounts are all in its reach."""
-    if caller.reach == EVERYTHING:
+    """Return the condition that the caller may see a `Batch`: its own, or one whose every account its access covers."""
+    if caller.access == EVERYTHING:
         return true()
-    in_reach = caller.reach.condition(BatchRow.account_id, BatchRow.api_app)
+    is_covered = caller.access.condition(BatchRow.account_id, BatchRow.api_app)
     return or_(
-        Batch.requested_by == caller.name, ~exists().where(BatchRow.batch_id == Batch.batch_id, ~in_reach)
+        Batch.requested_by == caller.name, ~exists().where(BatchRow.batch_id == Batch.batch_id, ~is_covered)
     )
 
 
@@ -62,9 +62,9 @@ async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> Batc
     )
     counts = dict.fromkeys((status.value for status in SessionStatus), 0)
     counts |= {status.value: count for status, count in await db.execute(query)}
-    left = sum(counts[status] for status in OPEN_STATUSES)
-    seconds = await _seconds_per_session(db, batch) if left and batch.completed_at is None else None
-    return BatchView(batch, counts, None if seconds is None else round(seconds * left, 1))
+    unfinished = sum(counts[status] for status in OPEN_STATUSES)
+    seconds = await _seconds_per_session(db, batch) if unfinished and batch.completed_at is None else None
+    return BatchView(batch, counts, None if seconds is None else round(seconds * unfinished, 1))
 
 
 async def fetch_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
@@ -118,7 +118,7 @@ async def _seconds_per_session(db: AsyncSession, batch: Batch) -> float | None:
             AuthorizationSession.started_at.is_not(None),
         )
         .order_by(AuthorizationSession.completed_at.desc())
-        .limit(_ETA_OVER)
+        .limit(_ETA_SAMPLE_SIZE)
         .subquery()
     )
     query = select(func.min(latest.c.started_at), func.max(latest.c.completed_at), func.count())

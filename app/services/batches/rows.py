@@ -7,7 +7,7 @@ from typing import Any, Final
 from app.services.authorizations import idempotency
 from app.services.shared.import_files import csv_rows, decoded_lines
 from app.utils.exceptions import InvalidRequestException
-from app.utils.foreign_text import restored
+from app.utils.foreign_text import restore
 from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("account_id", "api_app", "priority")
@@ -17,7 +17,7 @@ _DEFAULT_PRIORITY: Final = 5
 
 
 @dataclass(frozen=True)
-class WantedRow:
+class InputRow:
     """One account to authorise."""
 
     number: int
@@ -38,17 +38,17 @@ class RowDefaults:
     priority: int = _DEFAULT_PRIORITY
 
 
-def from_objects(rows: Iterable[Any], defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
+def from_objects(rows: Iterable[Any], defaults: RowDefaults, *, max_rows: int) -> list[InputRow]:
     """Return the rows of decoded JSON. Raises `InvalidRequestException` at the first row too many."""
-    wanted = []
+    checked_rows = []
     for number, values in enumerate(rows, start=1):
         if number > max_rows:
             raise InvalidRequestException(f"A batch has {max_rows} rows at most, this one has more; split it")
-        wanted.append(_row(number, values, defaults))
-    return wanted
+        checked_rows.append(_row(number, values, defaults))
+    return checked_rows
 
 
-def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[WantedRow]:
+def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[InputRow]:
     """UTF-8 with a header; other columns do not matter.
 
     Raises `InvalidRequestException` when it is no such table, or has more rows.
@@ -60,24 +60,24 @@ def from_csv(content: bytes, defaults: RowDefaults, *, max_rows: int) -> list[Wa
 
 def _csv_values(lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     for _, line in lines:
-        values: dict[str, Any] = {name: restored(line[name]).strip() for name in COLUMNS if line.get(name)}
+        values: dict[str, Any] = {name: restore(line[name]).strip() for name in COLUMNS if line.get(name)}
         priority = values.get("priority", "")
         if priority.isdecimal() and len(priority) <= _MAX_DIGITS:
             values["priority"] = int(priority)
         yield {name: value for name, value in values.items() if value != ""}
 
 
-def _row(number: int, values: Any, defaults: RowDefaults) -> WantedRow:
-    given: Mapping[str, Any] = values if isinstance(values, dict) else {}
-    account_id, api_app = given.get("account_id"), given.get("api_app", defaults.api_app)
+def _row(number: int, values: Any, defaults: RowDefaults) -> InputRow:
+    fields: Mapping[str, Any] = values if isinstance(values, dict) else {}
+    account_id, api_app = fields.get("account_id"), fields.get("api_app", defaults.api_app)
     try:
         if not isinstance(values, dict):
             raise ValueError("must be an object with account_id and api_app")
-        if unknown := given.keys() - COLUMNS:
+        if unknown := fields.keys() - COLUMNS:
             raise ValueError(f"unknown: {', '.join(sorted(map(_printable, unknown)))}")
-        return WantedRow(number, _handle(account_id), _app(api_app), _priority(given, defaults))
+        return InputRow(number, _handle(account_id), _app(api_app), _priority(fields, defaults))
     except ValueError as error:
-        return WantedRow(number, _printable(account_id), _printable(api_app), error=str(error))
+        return InputRow(number, _printable(account_id), _printable(api_app), error=str(error))
 
 
 def _handle(value: Any) -> str:
@@ -95,8 +95,8 @@ def _app(value: Any) -> str:
     return value
 
 
-def _priority(given: Mapping[str, Any], defaults: RowDefaults) -> int:
-    value = given.get("priority", defaults.priority)
+def _priority(fields: Mapping[str, Any], defaults: RowDefaults) -> int:
+    value = fields.get("priority", defaults.priority)
     if type(value) is not int or not 0 <= value <= 9:
         raise ValueError("priority: must be a whole number from 0 to 9")
     return value

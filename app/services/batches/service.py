@@ -21,7 +21,7 @@ from app.models import (
 )
 from app.services.authorizations import idempotency
 from app.services.authorizations.service import AuthorizationService
-from app.services.batches.creation import CHUNK_SIZE, BatchCommand, BatchMaking
+from app.services.batches.creation import CHUNK_SIZE, BatchCommand, BatchCreation
 from app.services.batches.pacing import BatchPacing
 from app.services.batches.queries import seen_by
 from app.services.events import recorder
@@ -82,7 +82,7 @@ class BatchService:
     async def request(
         self,
         db: AsyncSession,
-        order: BatchCommand,
+        command: BatchCommand,
         *,
         caller: Caller,
         idempotency_key: str | None = None,
@@ -92,44 +92,44 @@ class BatchService:
 
         Rows that cannot become a session are noted with the reason. Raises `InvalidRequestException`,
         `IdempotencyConflictException`, `TooManyWaitingException`, `BatchEmptyException`, and `OutOfReachException`
-        when none is in the caller's reach.
+        when the caller's access covers none.
         """
-        if len(order.rows) > self.limits.max_rows:
+        if len(command.rows) > self.limits.max_rows:
             raise InvalidRequestException(
-                f"A batch has {self.limits.max_rows} rows at most, this one has {len(order.rows)}; split it"
+                f"A batch has {self.limits.max_rows} rows at most, this one has {len(command.rows)}; split it"
             )
-        _refuse_out_of_reach(order, caller)
+        _refuse_uncovered(command, caller)
         batch_id = str(uuid.uuid4())
         if idempotency_key is not None:
-            earlier = await idempotency.remember(
-                db, caller=caller.name, key=idempotency_key, request=order, made_id=batch_id
+            earlier_id = await idempotency.remember(
+                db, caller=caller.name, key=idempotency_key, request=command, new_id=batch_id
             )
-            if earlier is not None:
-                return PlacedBatch(earlier, is_new=False)
-        existing = await self._insert(db, order, caller, batch_id, source_hash)
-        if existing is not None:
-            return PlacedBatch(existing, is_new=False)
+            if earlier_id is not None:
+                return PlacedBatch(earlier_id, is_new=False)
+        existing_id = await self._insert(db, command, caller, batch_id, source_hash)
+        if existing_id is not None:
+            return PlacedBatch(existing_id, is_new=False)
         recorder.record(
-            db, EventType.BATCH_REQUESTED, actor=caller.name, batch_id=batch_id, rows=len(order.rows)
+            db, EventType.BATCH_REQUESTED, actor=caller.name, batch_id=batch_id, rows=len(command.rows)
         )
-        making = BatchMaking(
+        creation = BatchCreation(
             authorizations=self._authorizations,
             oauth=self._oauth,
             directory=self._directory,
             apps=self._apps,
-            order=order,
+            command=command,
             caller=caller,
             batch_id=batch_id,
             chunk_size=self.limits.chunk_size,
         )
-        await making.run(db)
+        await creation.run(db)
         after_commit(db, lambda: self._pacing.wake(batch_id))
         return PlacedBatch(batch_id, is_new=True)
 
     async def forget_source(self, db: AsyncSession, source_hash: str, *, caller: Caller) -> None:
         """The next request of this source makes a new batch."""
-        mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
-        await db.execute(update(Batch).where(*mine).values(source_hash=None))
+        is_same_source = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
+        await db.execute(update(Batch).where(*is_same_source).values(source_hash=None))
 
     async def cancel(self, db: AsyncSession, batch_id: str, *, caller: Caller) -> None:
         """Let nothing more of it start; what runs finds out within two seconds. `BatchPacing.pace` does the rest.
@@ -153,13 +153,13 @@ class BatchService:
         Raises `BatchNotFoundException`, `NothingToRetryException`, `AppPausedException`, `TooManyWaitingException`.
         """
         batch = await _locked(db, batch_id, caller)
-        wanted = [*_WITHOUT_TOKENS, *([SessionStatus.NEEDS_ATTENTION] if needs_attention else [])]
+        statuses = [*_WITHOUT_TOKENS, *([SessionStatus.NEEDS_ATTENTION] if needs_attention else [])]
         other = aliased(AuthorizationSession)
         query = (
             select(AuthorizationSession)
             .where(
                 AuthorizationSession.batch_id == batch_id,
-                AuthorizationSession.status.in_(wanted),
+                AuthorizationSession.status.in_(statuses),
                 ~exists().where(
                     other.account_id == AuthorizationSession.account_id,
                     other.api_app == AuthorizationSession.api_app,
@@ -198,7 +198,7 @@ class BatchService:
         return len(rows)
 
     async def _insert(
-        self, db: AsyncSession, order: BatchCommand, caller: Caller, batch_id: str, source_hash: str | None
+        self, db: AsyncSession, command: BatchCommand, caller: Caller, batch_id: str, source_hash: str | None
     ) -> str | None:
         """Insert the batch's own row, unless the source has made one: the id of that one."""
         limits = self.limits
@@ -207,23 +207,23 @@ class BatchService:
             "requested_by": caller.name,
             "request_id": accept_request_id(current_request_id()),
             "source_hash": source_hash,
-            "max_running": order.max_running or limits.max_running,
-            "stop_percent": limits.stop_percent if order.stop_percent is None else order.stop_percent,
-            "stop_window": order.stop_window or limits.stop_window,
+            "max_running": command.max_running or limits.max_running,
+            "stop_percent": limits.stop_percent if command.stop_percent is None else command.stop_percent,
+            "stop_window": command.stop_window or limits.stop_window,
         }
         # Of two at once the second waits here for the first one's commit.
         statement = insert_or_update(db, Batch).on_conflict_do_nothing().returning(Batch.id)
         if await db.scalar(statement.values(values)) is not None:
             return None
-        mine = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
-        existing: str = (await db.scalars(select(Batch.batch_id).where(*mine))).one()
-        return existing
+        is_same_source = (Batch.requested_by == caller.name, Batch.source_hash == source_hash)
+        existing_id: str = (await db.scalars(select(Batch.batch_id).where(*is_same_source))).one()
+        return existing_id
 
 
-def _refuse_out_of_reach(order: BatchCommand, caller: Caller) -> None:
-    places = [(row.account_id, row.api_app) for row in order.rows if row.error is None]
-    if places and not any(caller.reach.covers(*place) for place in places):
-        caller.reach.require(*places[0])
+def _refuse_uncovered(command: BatchCommand, caller: Caller) -> None:
+    keys = [(row.account_id, row.api_app) for row in command.rows if row.error is None]
+    if keys and not any(caller.access.covers(*key) for key in keys):
+        caller.access.require(*keys[0])
 
 
 async def _locked(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:

@@ -126,12 +126,12 @@ class ChromeDrivers:
     async def _executable(self, major: int) -> str:
         """The configured driver or the one on PATH when its version fits, else one that Selenium Manager has."""
         candidate = str(self._configured) if self._configured else shutil.which("chromedriver")
-        found = await _major_version(candidate) if candidate else None
-        if candidate and found == major:
+        version = await _major_version(candidate) if candidate else None
+        if candidate and version == major:
             return candidate
         if self._configured:
             raise ChromeDriverException(
-                f"CHROMEDRIVER_PATH is a driver for version {found}, the browser is {major}"
+                f"CHROMEDRIVER_PATH is a driver for version {version}, the browser is {major}"
             )
         return await self._from_selenium_manager(major)
 

@@ -71,24 +71,24 @@ class PageState:
     @classmethod
     def from_script(cls, result: Any) -> "PageState":
         """Read a page's answer; anything odd is an unknown page."""
-        found = result if isinstance(result, dict) else {}
-        kind, button = found.get("kind"), found.get("button")
+        fields = result if isinstance(result, dict) else {}
+        kind, button = fields.get("kind"), fields.get("button")
         kind = PageKind(kind) if kind in {each.value for each in PageKind} else PageKind.UNKNOWN
         if not isinstance(button, WebElement):
             button = None
             kind = PageKind.UNKNOWN if kind in _WITH_BUTTON else kind
         return cls(
             kind=kind,
-            handle=bare_handle(_text(found.get("handle"), _MAX_HANDLE)) or None,
-            detail=_text(found.get("detail"), _MAX_SEARCHED),
+            handle=bare_handle(_text(fields.get("handle"), _MAX_HANDLE)) or None,
+            detail=_text(fields.get("detail"), _MAX_SEARCHED),
             button=button,
-            has_button=found.get("hasButton") is True,
-            reason=_text(found.get("reason"), _MAX_SEARCHED),
-            page=_text(found.get("page"), _MAX_SEARCHED),
-            mark=_text(found.get("mark"), _MAX_SEARCHED),
-            is_alone=found.get("isAlone") is True,
-            is_elsewhere=found.get("elsewhere") is True,
-            is_of_provider=found.get("ofProvider") is True,
+            has_button=fields.get("hasButton") is True,
+            reason=_text(fields.get("reason"), _MAX_SEARCHED),
+            page=_text(fields.get("page"), _MAX_SEARCHED),
+            mark=_text(fields.get("mark"), _MAX_SEARCHED),
+            is_alone=fields.get("isAlone") is True,
+            is_elsewhere=fields.get("elsewhere") is True,
+            is_of_provider=fields.get("ofProvider") is True,
         )
 
 
@@ -113,5 +113,5 @@ def script_rules(
     }
 
 
-def _text(value: Any, longest: int) -> str:
-    return value[:longest] if isinstance(value, str) else ""
+def _text(value: Any, max_length: int) -> str:
+    return value[:max_length] if isinstance(value, str) else ""

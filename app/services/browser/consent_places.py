@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from app.services.oauth.provider import ConsentPageRules
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_BELOW: Final = "/*"
+_ANY_SUBPATH: Final = "/*"
 _KEPT_IN_PATH: Final = "/%:@!$&'()*+,;=~-._"
 
 
@@ -31,9 +31,11 @@ class ConsentPlaces:
         A provider may lead from `http` to `https` on the same host, never the other way round.
         """
         parts = urlsplit(authorize_url)
-        own = [_origin(authorize_url)] + ([f"https://{_host(parts)}"] if parts.scheme == "http" else [])
+        own_origins = [_origin(authorize_url)] + (
+            [f"https://{_host(parts)}"] if parts.scheme == "http" else []
+        )
         paths = [parts.path, *rules.consent_paths]
-        urls = [*(origin + path for path in paths for origin in own), *rules.consent_urls]
+        urls = [*(origin + path for path in paths for origin in own_origins), *rules.consent_urls]
         origins = dict.fromkeys(map(_origin, [*urls, *rules.provider_origins]))
         return cls(
             consent=tuple(_pattern(url) for url in urls),
@@ -61,16 +63,16 @@ def page_name(url: str) -> str:
 def _any_matches(patterns: Iterable[str], url: str) -> bool:
     try:
         parts = urlsplit(url)
-        place = f"{_origin(url)}{parts.path or '/'}"
+        address = f"{_origin(url)}{parts.path or '/'}"
     except ValueError:
         return False
-    return any(re.search(pattern, place) for pattern in patterns)
+    return any(re.search(pattern, address) for pattern in patterns)
 
 
 def _pattern(url: str) -> tuple[str, int]:
     """``/*`` at the end stands for every path below; a slash at the end makes no difference."""
-    is_below = url.endswith(_BELOW)
-    path = quote(urlsplit(url.removesuffix(_BELOW)).path, safe=_KEPT_IN_PATH).rstrip("/")
+    is_below = url.endswith(_ANY_SUBPATH)
+    path = quote(urlsplit(url.removesuffix(_ANY_SUBPATH)).path, safe=_KEPT_IN_PATH).rstrip("/")
     end = "/.+$" if is_below else "/?$"
     return f"^{re.escape(_origin(url) + path)}{end}", len(path) or 1
 

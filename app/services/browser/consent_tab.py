@@ -155,10 +155,10 @@ class ConsentTab:
         """The page with its button ready; None when the browser was redirected to the callback already."""
         while True:
             self._check_stop()
-            if self._redirected(0):
+            if self._has_redirected(0):
                 return None
-            left = self._button_ends - monotonic()
-            self._last = state = self._wait_in_page(left) if left > 0 else self._look()
+            remaining = self._button_ends - monotonic()
+            self._last = state = self._wait_in_page(remaining) if remaining > 0 else self._look()
             is_other_account = self._request.awaits_person and self._mismatch(state) is not None
             if state.kind is PageKind.READY and not is_other_account:
                 return state
@@ -170,18 +170,18 @@ class ConsentTab:
             else:
                 self._raise_for(state)
                 self._raise_if_elsewhere(state)
-                if left <= 0:
+                if remaining <= 0:
                     self._end_of_button(state)
 
     def _end_of_button(self, state: PageState) -> None:
         """Nothing could be pressed in time: the end, unless somebody is there to see whatever it is."""
         if not self._request.awaits_person:
-            raise self._not_shown(state)
+            raise self._not_shown_error(state)
         self._button_ends = self._work_of_person(state)
 
     def _wait_for_redirect(self) -> None:
         ends = self._person_ends or monotonic() + self._timeouts.callback
-        while not self._redirected(_POLL_SECONDS):
+        while not self._has_redirected(_POLL_SECONDS):
             self._check_stop()
             self._last = state = self._look(has_settled=self._has_settled())
             self._note(state)
@@ -194,12 +194,12 @@ class ConsentTab:
             elif not self._advance(state):
                 self._raise_for(state)
             if monotonic() >= ends:
-                raise self._not_redirected(state)
+                raise self._not_redirected_error(state)
 
     def _note(self, state: PageState) -> None:
         """Remember the page that was seen, and since when."""
-        if (seen := (state.kind, state.page, state.mark)) != self._seen:
-            self._seen, self._seen_since = seen, monotonic()
+        if (state_key := (state.kind, state.page, state.mark)) != self._seen:
+            self._seen, self._seen_since = state_key, monotonic()
 
     def _has_settled(self) -> bool:
         return self._seen is not None and monotonic() - self._seen_since >= _SETTLE_SECONDS
@@ -218,7 +218,7 @@ class ConsentTab:
         if state.kind is PageKind.BANNER:
             assert state.button is not None
             self._press(state.button)  # it may go by itself
-            self._redirected(_POLL_SECONDS)  # until it has faded
+            self._has_redirected(_POLL_SECONDS)  # until it has faded
             self._banners += 1
             if self._banners >= _MAX_BANNERS:
                 self._ignored.add(PageKind.BANNER)
@@ -238,7 +238,7 @@ class ConsentTab:
                 self._ignored.add(PageKind.CHOOSER)
                 self._confirm_choice()
                 return True
-            self._redirected(_RETRY_SECONDS)
+            self._has_redirected(_RETRY_SECONDS)
         return False
 
     def _confirm_choice(self) -> None:
@@ -246,16 +246,16 @@ class ConsentTab:
         if not self._request.page.account_continue:
             return
         ends = monotonic() + self._timeouts.consent_button
-        while not self._redirected(0):
+        while not self._has_redirected(0):
             self._check_stop()
-            state = self._state_of(FIND_CONTINUE)
+            state = self._read_state(FIND_CONTINUE)
             if state.kind is not PageKind.CHOOSER:
                 return
             if state.button is not None and self._press(state.button):
                 return
             if monotonic() >= ends:
                 raise self._no_button()
-            self._redirected(_POLL_SECONDS)
+            self._has_redirected(_POLL_SECONDS)
 
     def _is_for_person(self, state: PageState) -> bool:
         """Return whether an awaited person has something to do here; else only known pages are waited for."""
@@ -276,12 +276,12 @@ class ConsentTab:
         """Leave the page to the person for a while; until when (`monotonic`) they have time."""
         ends = self._person_ends or self._await_person()
         if monotonic() >= ends:
-            raise self._not_seen()
+            raise self._not_seen_error()
         if state.kind is PageKind.HOME and self._reopened < _MAX_REOPENED:
             self._reopened += 1
             with suppress(AuthorizationTimeoutException):  # the person's own time goes on
                 self._open_consent_page()  # signed in, but led away from the consent
-        self._redirected(_PERSON_POLL)
+        self._has_redirected(_PERSON_POLL)
         return ends
 
     def _await_person(self) -> float:
@@ -297,12 +297,12 @@ class ConsentTab:
     def _mismatch(self, state: PageState) -> AccountMismatchException | None:
         account_id = self._request.account_id
         if state.kind is PageKind.CHOOSER and state.button is None:
-            return AccountMismatchException(account_id, self._masked(state.detail))
+            return AccountMismatchException(account_id, self._mask(state.detail))
         if state.handle is not None and state.handle != account_id:
             return AccountMismatchException(account_id, state.handle)
         return None
 
-    def _not_seen(self) -> AppException:
+    def _not_seen_error(self) -> AppException:
         """The end of a person's time: they did not come, or another account is signed in all the same."""
         mismatch = self._mismatch(self._last)
         return mismatch or PersonNotSeenException(self._request.account_id, self._timeouts.person)
@@ -312,7 +312,7 @@ class ConsentTab:
         self._check_stop()
         assert state.button is not None
         if not self._press(state.button, is_consent=True):
-            self._redirected(_RETRY_SECONDS)
+            self._has_redirected(_RETRY_SECONDS)
             return False
         self._person_ends = None
         self._pressed.append((state.page, state.mark))
@@ -329,12 +329,12 @@ class ConsentTab:
         try:
             url = self._driver.current_url
             if not (self._places.is_consent_page(url) if is_consent else self._places.is_of_provider(url)):
-                self._reason = f"the page has changed to {self._masked(page_name(url))}"
+                self._reason = f"the page has changed to {self._mask(page_name(url))}"
                 return False
             self._reason = "" if is_hidden else why_not_now(self._driver, button, self._rules())
             if not self._reason:
                 is_clicked = True
-                with self._longer(self._timeouts.page_load):
+                with self._extended_deadline(self._timeouts.page_load):
                     self._reason = click(button)
         except NoSuchWindowException:
             if self._window == self._tab:
@@ -357,7 +357,7 @@ class ConsentTab:
         seconds = min(self._timeouts.page_load, max(self._request.deadline - monotonic(), 0.1))
         self._driver.set_page_load_timeout(seconds)
         try:
-            with self._longer(seconds):
+            with self._extended_deadline(seconds):
                 self._driver.get(self._request.authorization.url)
         except UnexpectedAlertPresentException as error:
             raise self._dialog(error) from error
@@ -365,11 +365,11 @@ class ConsentTab:
             self._check_stop()  # it may have been the whole attempt's deadline
             raise AuthorizationTimeoutException(self._timeouts.page_load) from error
         # The driver does not tell of all of them.
-        if (code := self._watcher.network_error_of(self._tab)) is not None:
+        if (code := self._watcher.find_network_error(self._tab)) is not None:
             raise ProfileNetworkException(code)
 
     @contextmanager
-    def _longer(self, seconds: float) -> Iterator[None]:
+    def _extended_deadline(self, seconds: float) -> Iterator[None]:
         """Allow more time to a command that waits for a page: the driver's deadline lies beyond the page's own."""
         usual = allow_commands(self._driver, seconds=seconds + _COMMAND_MARGIN)
         try:
@@ -380,12 +380,12 @@ class ConsentTab:
     def _wait_in_page(self, seconds: float) -> PageState:
         """Short turns, so that a stop and a redirect are noticed; a page that navigates away ends a turn early."""
         milliseconds = (int(min(seconds, TURN_SECONDS) * 1000), int(_SETTLE_SECONDS * 1000))
-        return self._state_of(WAIT_UNTIL_KNOWN, *milliseconds)
+        return self._read_state(WAIT_UNTIL_KNOWN, *milliseconds)
 
     def _look(self, *, has_settled: bool = False) -> PageState:
-        return self._state_of(LOOK_NOW, has_settled)
+        return self._read_state(LOOK_NOW, has_settled)
 
-    def _state_of(self, script: str, *arguments: object) -> PageState:
+    def _read_state(self, script: str, *arguments: object) -> PageState:
         try:
             self._leave_frame()
             self._follow_windows()
@@ -397,13 +397,13 @@ class ConsentTab:
             self._in_frame = True
             return self._run(script, *arguments)
         except (WebDriverException, CommandTimeout) as error:
-            return self._unless_dead(error)
+            return self._state_after_error(error)
 
     def _run(self, script: str, *arguments: object) -> PageState:
         run = self._driver.execute_async_script if script is WAIT_UNTIL_KNOWN else self._driver.execute_script
         result = run(script, self._rules(), *arguments)
-        if isinstance(result, dict) and (refused := _REFUSED_SELECTOR.search(str(result.get("error")))):
-            raise ProviderRulesException(refused[1])
+        if isinstance(result, dict) and (match := _REFUSED_SELECTOR.search(str(result.get("error")))):
+            raise ProviderRulesException(match[1])
         return PageState.from_script(result)
 
     def _follow_windows(self) -> None:
@@ -435,7 +435,7 @@ class ConsentTab:
             in_frame=self._in_frame,
         )
 
-    def _unless_dead(self, error: WebDriverException | CommandTimeout) -> PageState:
+    def _state_after_error(self, error: WebDriverException | CommandTimeout) -> PageState:
         """A script dies when its page navigates: look again. A dead tab or browser is the end."""
         if isinstance(error, UnexpectedAlertPresentException):
             raise self._dialog(error) from error
@@ -445,11 +445,11 @@ class ConsentTab:
             return PageState(PageKind.UNKNOWN)
         if isinstance(error, WebDriverException) and is_dead(error):
             raise error
-        if (refused := _REFUSED_SELECTOR.search(str(error))) is not None:
-            raise ProviderRulesException(refused[1])
+        if (match := _REFUSED_SELECTOR.search(str(error))) is not None:
+            raise ProviderRulesException(match[1])
         return PageState(PageKind.UNKNOWN, is_hung=isinstance(error, (TimeoutException, CommandTimeout)))
 
-    def _redirected(self, seconds: float) -> bool:
+    def _has_redirected(self, seconds: float) -> bool:
         if self._callback is None:
             self._callback = self._watcher.wait(seconds)
         return self._callback is not None
@@ -464,44 +464,44 @@ class ConsentTab:
             case PageKind.HUMAN_CHECK:
                 raise HumanCheckException(account_id)
             case PageKind.ERROR:
-                raise ConsentPageException(self._masked(state.detail) or "no detail")
+                raise ConsentPageException(self._mask(state.detail) or "no detail")
 
     def _raise_if_elsewhere(self, state: PageState) -> None:
         """A page that is built and stays is not on its way to the consent."""
         is_same = self._seen == (state.kind, state.page, state.mark)
         self._note(state)
         if state.kind is PageKind.ELSEWHERE and is_same:
-            raise self._elsewhere(state)
+            raise self._elsewhere_error(state)
 
-    def _elsewhere(self, state: PageState) -> NotConsentPageException:
+    def _elsewhere_error(self, state: PageState) -> NotConsentPageException:
         hint = "a consent button is there: add its path to `consent_paths`" if state.has_button else ""
-        page = self._masked(page_name(self._driver.current_url))
+        page = self._mask(page_name(self._driver.current_url))
         return NotConsentPageException(
             self._request.account_id, page, is_of_provider=state.is_of_provider, hint=hint
         )
 
     def _dialog(self, error: UnexpectedAlertPresentException) -> PageDialogException:
-        return PageDialogException(self._request.account_id, self._masked(error.alert_text or ""))
+        return PageDialogException(self._request.account_id, self._mask(error.alert_text or ""))
 
-    def _masked(self, text: str) -> str:
+    def _mask(self, text: str) -> str:
         """Return a page's text fit for an error's sentence: a page may quote the request."""
-        known = [self._request.authorization.state.get_secret_value()]
-        return mask_text(storable(text), known=known)[:_MAX_DETAIL_LENGTH]
+        secrets = [self._request.authorization.state.get_secret_value()]
+        return mask_text(storable(text), secrets=secrets)[:_MAX_DETAIL_LENGTH]
 
-    def _not_shown(self, state: PageState) -> AppException:
+    def _not_shown_error(self, state: PageState) -> AppException:
         if state.is_hung:
             return AuthorizationTimeoutException(self._timeouts.consent_button)
         if state.is_elsewhere:
-            return self._elsewhere(state)
+            return self._elsewhere_error(state)
         if state.kind in (PageKind.READY, PageKind.CHOOSER) or state.has_button:
             return self._no_button(state.reason)
         return UnknownPageException(
-            self._timeouts.consent_button, self._masked(self._reason) or self._hidden_consent()
+            self._timeouts.consent_button, self._mask(self._reason) or self._hidden_consent()
         )
 
     def _no_button(self, reason: str = "") -> ConsentButtonNotFoundException:
         return ConsentButtonNotFoundException(
-            self._timeouts.consent_button, self._masked(reason or self._reason)
+            self._timeouts.consent_button, self._mask(reason or self._reason)
         )
 
     def _hidden_consent(self) -> str:
@@ -510,13 +510,13 @@ class ConsentTab:
             hint = self._driver.execute_script(FIND_HIDDEN_CONSENT, self._rules())
         except (WebDriverException, CommandTimeout):
             return ""
-        return self._masked(hint) if isinstance(hint, str) else ""
+        return self._mask(hint) if isinstance(hint, str) else ""
 
-    def _not_redirected(self, state: PageState) -> AppException:
+    def _not_redirected_error(self, state: PageState) -> AppException:
         if self._person_ends is not None:
-            return self._not_seen()
+            return self._not_seen_error()
         if state.is_elsewhere:
-            return self._elsewhere(state)
+            return self._elsewhere_error(state)
         return AuthorizationTimeoutException(self._timeouts.callback)
 
     def _check_stop(self) -> None:
@@ -524,7 +524,7 @@ class ConsentTab:
             raise ServiceStoppingException
         if monotonic() >= self._request.deadline:
             if self._person_ends is not None:
-                raise self._not_seen()
+                raise self._not_seen_error()
             raise AuthorizationTimeoutException(self._request.timeout)
 
 
@@ -535,15 +535,15 @@ def allow_commands(driver: webdriver.Remote, *, seconds: float) -> float:
     """
     executor = driver.command_executor
     assert isinstance(executor, RemoteConnection)
-    before: float = executor.client_config.timeout
+    previous: float = executor.client_config.timeout
     executor.client_config.timeout = seconds
-    return before
+    return previous
 
 
 def is_dead(error: WebDriverException) -> bool:
     """Return whether the tab, the browser or the session has gone, as against a script that failed."""
-    gone = isinstance(error, (InvalidSessionIdException, NoSuchWindowException))
-    return gone or any(words in str(error.msg).lower() for words in _DEATH_WORDS)
+    is_closed = isinstance(error, (InvalidSessionIdException, NoSuchWindowException))
+    return is_closed or any(words in str(error.msg).lower() for words in _DEATH_WORDS)
 
 
 def parse_callback(url: str, authorization: AuthorizationRequest, account_id: str) -> SecretStr:

@@ -51,16 +51,16 @@ def capture(
     target = (tab.ask("Target.getTargetInfo", seconds=_LOOK_SECONDS) or {}).get("targetInfo")
     if target is None:
         return None
-    known = _known_secrets(authorization, tab.redirect)
+    secrets = _known_secrets(authorization, tab.redirect)
     answer = tab.ask("Runtime.evaluate", seconds=_LOOK_SECONDS, expression=_LOOK, returnByValue=True)
     look = (answer or {}).get("result", {}).get("value")
     has_answered = isinstance(look, dict)
-    seen: dict[str, Any] = look if has_answered else {}
+    fields: dict[str, Any] = look if has_answered else {}
     return PageEvidence(
-        url=_text(_address(target.get("url", "")), known, _MAX_URL_LENGTH),
-        title=_text(seen.get("title", target.get("title", "")), known, _MAX_TITLE_LENGTH),
-        test_ids=tuple(_text(each, known, _MAX_TEST_ID_LENGTH) for each in seen.get("test_ids", ())),
-        console=tuple(_text(line, known, _MAX_LINE_LENGTH) for line in list(tab.console_errors)),
+        url=_text(_address(target.get("url", "")), secrets, _MAX_URL_LENGTH),
+        title=_text(fields.get("title", target.get("title", "")), secrets, _MAX_TITLE_LENGTH),
+        test_ids=tuple(_text(each, secrets, _MAX_TEST_ID_LENGTH) for each in fields.get("test_ids", ())),
+        console=tuple(_text(line, secrets, _MAX_LINE_LENGTH) for line in list(tab.console_errors)),
         # A page that did not answer has not hidden its passwords.
         screenshot=_screenshot(tab, deadline, max_bytes) if has_answered else None,
     )
@@ -68,8 +68,8 @@ def capture(
 
 def _screenshot(tab: RedirectWatcher, deadline: float, max_bytes: int) -> bytes | None:
     for quality in _QUALITIES:
-        left = deadline - monotonic()
-        answer = tab.ask("Page.captureScreenshot", seconds=left, format="jpeg", quality=quality)
+        remaining = deadline - monotonic()
+        answer = tab.ask("Page.captureScreenshot", seconds=remaining, format="jpeg", quality=quality)
         if answer is None:
             return None
         image = base64.b64decode(answer["data"])
@@ -81,8 +81,8 @@ def _screenshot(tab: RedirectWatcher, deadline: float, max_bytes: int) -> bytes 
 def _known_secrets(authorization: AuthorizationRequest, redirect: str | None) -> set[str]:
     """Return the attempt's own secrets in each spelling of a URL."""
     query = parse_qs(urlsplit(redirect or "").query)
-    own = (authorization.state, authorization.code_verifier, authorization.request_token_secret)
-    plain = {secret.get_secret_value() for secret in own if secret is not None}
+    values = (authorization.state, authorization.code_verifier, authorization.request_token_secret)
+    plain = {secret.get_secret_value() for secret in values if secret is not None}
     plain.update(value for name in _SECRET_IN_REDIRECT for value in query.get(name, ()))
     return plain | {quote(secret, safe="") for secret in plain}
 
@@ -95,5 +95,5 @@ def _address(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _text(value: Any, known: set[str], longest: int) -> str:
-    return mask_text(storable(str(value))[:_MAX_SEARCHED], known=known)[:longest]
+def _text(value: Any, secrets: set[str], max_length: int) -> str:
+    return mask_text(storable(str(value))[:_MAX_SEARCHED], secrets=secrets)[:max_length]

@@ -42,7 +42,7 @@ class EventExports:
         """The names of their keys."""
 
     @contextmanager
-    def opened(self, key_name: str) -> Iterator[None]:
+    def open(self, key_name: str) -> Iterator[None]:
         """Counts as one for as long as the block runs. Raises `TooManyExportsException`."""
         self._check_limits(key_name)
         self.running.append(key_name)
@@ -52,11 +52,11 @@ class EventExports:
             self.running.remove(key_name)
 
     async def parts(
-        self, wanted: EventFilter, may_read: Callable[[], Awaitable[bool]]
+        self, filters: EventFilter, may_read: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[Sequence[Event]]:
         """All that are wanted, the latest first. Raises `ExportBrokenOff`; `may_read` is asked before each part."""
         ends_at = monotonic() + self.limits.lifetime
-        async for part in queries.export(self._database, wanted, page_size=self.limits.page_size):
+        async for part in queries.export(self._database, filters, page_size=self.limits.page_size):
             if monotonic() >= ends_at:
                 raise ExportBrokenOff("lifetime")
             if not await may_read():
@@ -64,9 +64,9 @@ class EventExports:
             yield part
 
     def _check_limits(self, key_name: str) -> None:
-        for whose, number, limit in (
+        for subject, number, limit in (
             ("This API key", self.running.count(key_name), self.limits.exports_per_key),
             ("The service", len(self.running), self.limits.exports),
         ):
             if number >= limit:
-                raise TooManyExportsException(whose, limit)
+                raise TooManyExportsException(subject, limit)

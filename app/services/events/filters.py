@@ -37,53 +37,55 @@ class EventFilter:
     """Exclusive end."""
     text: str | None = None
     """Part of the type, an id, the actor or the data, in any case of A to Z."""
-    reach: AccessScope = EVERYTHING
+    access: AccessScope = EVERYTHING
 
     def matches(self, event: Event) -> bool:
         return (
-            all(getattr(event, column) == value for column, value in self._equal().items())
+            all(getattr(event, column) == value for column, value in self._exact_values().items())
             and (self._type_prefix is None or event.event_type.startswith(self._type_prefix))
             and (self.since is None or event.occurred_at >= self.since)
             and (self.until is None or event.occurred_at < self.until)
             and (self.text is None or _has_text(event, self.text))
-            and self.reach.covers(event.account_id, event.api_app)
+            and self.access.covers(event.account_id, event.api_app)
         )
 
     def conditions(self) -> Conditions:
         """The same as `matches`, for a query."""
-        return self.indexed() + self.rest()
+        return self.indexed() + self.unindexed()
 
     def indexed(self) -> Conditions:
         """Return the conditions that one index serves together with the order by time."""
-        found: Conditions = []
+        conditions: Conditions = []
         if (column := self._key()) is not None:
-            found.append(getattr(Event, column) == self._equal()[column])
+            conditions.append(getattr(Event, column) == self._exact_values()[column])
         if self.since is not None:
-            found.append(Event.occurred_at >= self.since)
+            conditions.append(Event.occurred_at >= self.since)
         if self.until is not None:
-            found.append(Event.occurred_at < self.until)
-        return found
+            conditions.append(Event.occurred_at < self.until)
+        return conditions
 
-    def rest(self) -> Conditions:
+    def unindexed(self) -> Conditions:
         """Return the conditions for which each row has to be looked at."""
         key = self._key()
-        found = [getattr(Event, column) == value for column, value in self._equal().items() if column != key]
+        conditions = [
+            getattr(Event, column) == value for column, value in self._exact_values().items() if column != key
+        ]
         if self._type_prefix is not None:
-            found.append(Event.event_type.startswith(self._type_prefix, autoescape=True))
+            conditions.append(Event.event_type.startswith(self._type_prefix, autoescape=True))
         if self.text is not None:
-            found.append(_text_condition(self.text))
-        if self.reach != EVERYTHING:
-            found.append(self.reach.condition(Event.account_id, Event.api_app))
-        return found
+            conditions.append(_text_condition(self.text))
+        if self.access != EVERYTHING:
+            conditions.append(self.access.condition(Event.account_id, Event.api_app))
+        return conditions
 
     @property
     def _type_prefix(self) -> str | None:
         is_prefix = self.event_type is not None and self.event_type.endswith("*")
         return self.event_type[:-1] if self.event_type is not None and is_prefix else None
 
-    def _equal(self) -> dict[str, str]:
+    def _exact_values(self) -> dict[str, str]:
         """Columns that must have one value."""
-        wanted = {
+        values = {
             "event_type": self.event_type if self._type_prefix is None else None,
             "account_id": self.account_id,
             "api_app": self.api_app,
@@ -91,10 +93,10 @@ class EventFilter:
             "actor": self.actor,
             "request_id": self.request_id,
         }
-        return {column: value for column, value in wanted.items() if value is not None}
+        return {column: value for column, value in values.items() if value is not None}
 
     def _key(self) -> str | None:
-        equal = self._equal()
+        equal = self._exact_values()
         return next((column for column in _SELECTIVE if column in equal), None)
 
 
@@ -116,25 +118,25 @@ def _lower_in_c(element: _AsciiLower, compiler: SQLCompiler, **options: Any) -> 
 
 
 def _text_condition(text: str) -> ColumnElement[bool]:
-    found = [
-        _AsciiLower(getattr(Event, column)).contains(_lowered(text), autoescape=True)
+    matches = [
+        _AsciiLower(getattr(Event, column)).contains(_lower(text), autoescape=True)
         for column in _TEXT_COLUMNS
     ]
-    in_data = _AsciiLower(cast(Event.data, Text)).contains(_lowered(_as_stored(text)), autoescape=True)
-    return or_(*found, in_data)
+    in_data = _AsciiLower(cast(Event.data, Text)).contains(_lower(_json_text(text)), autoescape=True)
+    return or_(*matches, in_data)
 
 
 def _has_text(event: Event, text: str) -> bool:
     values = (getattr(event, column) or "" for column in _TEXT_COLUMNS)
-    return any(_lowered(text) in _lowered(value) for value in values) or (
-        _lowered(_as_stored(text)) in _lowered(json.dumps(event.data))
+    return any(_lower(text) in _lower(value) for value in values) or (
+        _lower(_json_text(text)) in _lower(json.dumps(event.data))
     )
 
 
-def _as_stored(text: str) -> str:
+def _json_text(text: str) -> str:
     """Return a text as it stands inside a JSON string."""
     return json.dumps(text)[1:-1]
 
 
-def _lowered(text: str) -> str:
+def _lower(text: str) -> str:
     return text.translate(_LOWER)

@@ -25,24 +25,24 @@ class Position(NamedTuple):
 ORDER: Final = (Event.xact_id, Event.id)
 
 
-def after(position: Position) -> ColumnElement[bool]:
+def is_after(position: Position) -> ColumnElement[bool]:
     return _After(*ORDER, *map(literal, position))
 
 
-def up_to(position: Position) -> ColumnElement[bool]:
+def is_up_to(position: Position) -> ColumnElement[bool]:
     return _UpTo(*ORDER, *map(literal, position))
 
 
-def settled(db: AsyncSession) -> ColumnElement[bool]:
+def is_settled(db: AsyncSession) -> ColumnElement[bool]:
     """Nothing can appear before them any more."""
     if db.get_bind().dialect.name == "sqlite":
         return true()
     return Event.xact_id < _oldest_open_transaction()
 
 
-async def newest(db: AsyncSession) -> Position:
+async def newest_position(db: AsyncSession) -> Position:
     """Return the position of the last settled event; no event is before (0, 0)."""
-    query = select(*ORDER).where(settled(db)).order_by(*(column.desc() for column in ORDER)).limit(1)
+    query = select(*ORDER).where(is_settled(db)).order_by(*(column.desc() for column in ORDER)).limit(1)
     row = (await db.execute(query)).first()
     return Position(*row) if row else Position(0, 0)
 

@@ -77,5 +77,5 @@ async def export(
 def _select(filters: EventFilter) -> tuple[Select[Event], Select[Event] | None]:
     """Return the query, and its part that an index serves when the rest has to look at rows."""
     indexed = select(Event).where(*filters.indexed())
-    rest = filters.rest()
-    return indexed.where(*rest), indexed if rest else None
+    unindexed = filters.unindexed()
+    return indexed.where(*unindexed), indexed if unindexed else None

@@ -61,7 +61,7 @@ class Gap:
 @dataclass
 class Reader:
     key_name: str
-    wanted: EventFilter
+    filters: EventFilter
     may_read: Callable[[], Awaitable[bool]]
     """Asked now and then."""
     position: Position = BEGINNING
@@ -115,7 +115,7 @@ class EventStreams:
         return self._tail.kept
 
     @asynccontextmanager
-    async def opened(self, reader: Reader, *, last: Position | None) -> AsyncIterator[Reader]:
+    async def open(self, reader: Reader, *, last: Position | None) -> AsyncIterator[Reader]:
         """Begins after the event `last`, else after the latest one.
 
         Raises `TooManyStreamsException`, `UnknownEventIdException`.
@@ -123,9 +123,9 @@ class EventStreams:
         self._check_limits(reader.key_name)
         self.readers.append(reader)
         try:
-            with self._tail.followed():
+            with self._tail.follow():
                 async with self._database.reading() as db:
-                    head = await order.newest(db)
+                    head = await order.newest_position(db)
                     if last is not None and last > head:
                         raise UnknownEventIdException
                     reader.position = last or head
@@ -164,14 +164,14 @@ class EventStreams:
         self._tail.announce()
 
     def _check_limits(self, key_name: str) -> None:
-        of_key = sum(reader.key_name == key_name for reader in self.readers)
-        for whose, number, limit in (
-            ("This API key", of_key, self.limits.readers_per_key),
+        key_readers = sum(reader.key_name == key_name for reader in self.readers)
+        for subject, number, limit in (
+            ("This API key", key_readers, self.limits.readers_per_key),
             ("The service", len(self.readers), self.limits.readers),
         ):
             if number >= limit:
                 self.totals.refused += 1
-                raise TooManyStreamsException(whose, limit)
+                raise TooManyStreamsException(subject, limit)
 
     async def _end_reason(self, reader: Reader, ends_at: float, *, is_check_due: bool) -> EndReason | None:
         if self._is_closing:
@@ -185,25 +185,25 @@ class EventStreams:
 
     async def _next(self, reader: Reader) -> tuple[Batch, bool]:
         """Return those of the next events that the reader wants, and whether there were any."""
-        kept = self._tail.after(reader.position, self._batch_size)
-        if kept is None:
-            return await self._from_history(reader)
-        if kept:
-            reader.position = kept[-1].position
-        return [each for each in kept if reader.wanted.matches(each.event)], bool(kept)
+        latest = self._tail.after(reader.position, self._batch_size)
+        if latest is None:
+            return await self._read_history(reader)
+        if latest:
+            reader.position = latest[-1].position
+        return [each for each in latest if reader.filters.matches(each.event)], bool(latest)
 
-    async def _from_history(self, reader: Reader) -> tuple[Batch, bool]:
+    async def _read_history(self, reader: Reader) -> tuple[Batch, bool]:
         try:
             async with self._history, self._database.reading() as db:
-                until = await _scan_end(db, reader.position, limit=self._scan_limit)
-                if until is None:
+                end = await _scan_end(db, reader.position, limit=self._scan_limit)
+                if end is None:
                     return [], False
-                batch = await _between(db, reader.position, until, reader.wanted, limit=self._batch_size)
+                batch = await _read_range(db, reader.position, end, reader.filters, limit=self._batch_size)
                 reader.gap = await _gap_after(db, reader.position) or reader.gap  # after what was read
         except DatabaseUnavailableException:  # which has logged it
             await asyncio.sleep(_RETRY)
             return [], True
-        reader.position = batch[-1].position if len(batch) == self._batch_size else until
+        reader.position = batch[-1].position if len(batch) == self._batch_size else end
         self.totals.told_from_history += len(batch)
         return batch, True
 
@@ -219,16 +219,16 @@ async def _gap_after(db: AsyncSession, last: Position) -> Gap | None:
 
 async def _scan_end(db: AsyncSession, position: Position, *, limit: int) -> Position | None:
     """Return the end of the range that one query may look at; None when nothing has happened since."""
-    some = select(*order.ORDER).where(order.after(position), order.settled(db))
-    within = some.order_by(*order.ORDER).limit(limit).subquery()
-    last = select(within.c.xact_id, within.c.id).order_by(within.c.xact_id.desc(), within.c.id.desc())
+    unread = select(*order.ORDER).where(order.is_after(position), order.is_settled(db))
+    chunk = unread.order_by(*order.ORDER).limit(limit).subquery()
+    last = select(chunk.c.xact_id, chunk.c.id).order_by(chunk.c.xact_id.desc(), chunk.c.id.desc())
     row = (await db.execute(last.limit(1))).first()
     return Position(*row) if row is not None else None
 
 
-async def _between(
-    db: AsyncSession, position: Position, until: Position, wanted: EventFilter, *, limit: int
+async def _read_range(
+    db: AsyncSession, position: Position, end: Position, filters: EventFilter, *, limit: int
 ) -> list[StreamedEvent]:
-    place = (order.after(position), order.up_to(until))
-    query = select(Event).where(*place, *wanted.conditions()).order_by(*order.ORDER).limit(limit)
-    return [StreamedEvent.of(event) for event in await db.scalars(query)]
+    bounds = (order.is_after(position), order.is_up_to(end))
+    query = select(Event).where(*bounds, *filters.conditions()).order_by(*order.ORDER).limit(limit)
+    return [StreamedEvent.from_event(event) for event in await db.scalars(query)]

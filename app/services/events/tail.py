@@ -36,7 +36,7 @@ class StreamedEvent:
     """Bytes as they are sent, kept by the first sender: all readers share them."""
 
     @classmethod
-    def of(cls, event: Event) -> "StreamedEvent":
+    def from_event(cls, event: Event) -> "StreamedEvent":
         return cls(event, Position(event.xact_id, event.id))
 
 
@@ -87,7 +87,7 @@ class EventTail:
         return len(self._kept)
 
     @contextmanager
-    def followed(self) -> Iterator[None]:
+    def follow(self) -> Iterator[None]:
         self._followers += 1
         if self._task is None:
             # Its log lines carry no ids of the request that happened to be the first.
@@ -135,7 +135,7 @@ class EventTail:
     async def _read(self) -> bool:
         """Take one page in; whether there may be another."""
         async with self._database.reading() as db:
-            newest = await order.newest(db) if self._kept_after is None else None
+            newest = await order.newest_position(db) if self._kept_after is None else None
             rows = await page_after(db, newest or self._head, limit=self._page_size)
         if not self._is_current:
             return False
@@ -143,7 +143,7 @@ class EventTail:
             self._head = self._kept_after = newest
             self.announce()
         if rows:
-            self._kept.extend(map(StreamedEvent.of, rows))
+            self._kept.extend(map(StreamedEvent.from_event, rows))
             self._head = self._kept[-1].position
             if len(self._kept) >= 2 * self._keep:  # seldom: moving the rest costs as much as what is kept
                 self._kept_after = self._kept[-self._keep - 1].position
@@ -153,5 +153,5 @@ class EventTail:
 
 
 async def page_after(db: AsyncSession, position: Position, *, limit: int) -> Sequence[Event]:
-    query = select(Event).where(order.after(position), order.settled(db))
+    query = select(Event).where(order.is_after(position), order.is_settled(db))
     return (await db.scalars(query.order_by(*order.ORDER).limit(limit))).all()

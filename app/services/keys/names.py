@@ -54,9 +54,9 @@ def skeleton(name: str) -> str:
 
 
 def _latin(char: str) -> str:
-    if char.isascii() or not (found := _LATIN_LETTER.match(unicodedata.name(char, ""))):
+    if char.isascii() or not (match := _LATIN_LETTER.match(unicodedata.name(char, ""))):
         return char
-    return found[1].lower()
+    return match[1].lower()
 
 
 _RESERVED_SKELETONS: Final = frozenset(map(skeleton, RESERVED))

@@ -18,12 +18,12 @@ def new_key() -> tuple[str, str]:
     return prefix, f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
-def prefix_of(key: str) -> str:
+def key_prefix(key: str) -> str:
     """Empty where it has none: what was sent does not reach the database as it is."""
     match = _PREFIX.match(key)
     return match[0] if match else ""
 
 
-def hash_of(key: str) -> str:
+def hash_key(key: str) -> str:
     """A plain SHA-256: a key of 256 random bits cannot be guessed, so a slow hash would only slow each request."""
     return hashlib.sha256(key.encode()).hexdigest()

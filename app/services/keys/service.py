@@ -18,8 +18,8 @@ from app.database import Database
 from app.models import ActorKind, ApiKey, EventType, utc_now
 from app.services.events import recorder
 from app.services.keys.names import BOOTSTRAP_NAME, COMMAND_LINE_NAME, is_fit
-from app.services.keys.secrets import NO_HASH, hash_of, new_key, prefix_of
-from app.services.keys.status import KeyFilter, KeyStatus, is_to_come, status_of
+from app.services.keys.secrets import NO_HASH, hash_key, key_prefix, new_key
+from app.services.keys.status import KeyFilter, KeyStatus, is_to_come, key_status
 from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, MAX_ACCOUNT_PATTERNS, AccessScope
 from app.services.shared.paging import Page, PageRequest
@@ -58,7 +58,7 @@ class Caller:
 
     name: str
     scopes: frozenset[str]
-    reach: AccessScope = EVERYTHING
+    access: AccessScope = EVERYTHING
     rate_limit_per_minute: int | None = None
     """Requests a minute; None: the limit of the settings."""
     expires_at: datetime | None = None
@@ -87,7 +87,7 @@ class KeyService:
     """`bootstrap_key`: the key of the settings, which works before any other exists. `api_apps`: the configured ones.
     `rate_limit_per_minute`: of keys that say nothing else.
 
-    A restricted caller (`Caller.reach`) manages the keys that it has made, and itself; others are not there for it.
+    A restricted caller (`Caller.access`) manages the keys that it has made, and itself; others are not there for it.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class KeyService:
         rate_limit_per_minute: int,
     ) -> None:
         self._database = database
-        self._bootstrap_hash = hash_of(bootstrap_key.get_secret_value())
+        self._bootstrap_hash = hash_key(bootstrap_key.get_secret_value())
         self._api_apps = api_apps
         self._rate_limit = rate_limit_per_minute
         self._noting: dict[int, asyncio.Task[None]] = {}
@@ -110,7 +110,7 @@ class KeyService:
         *,
         name: str,
         scopes: frozenset[Scope],
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
         expires_at: datetime | None = None,
         rate_limit_per_minute: int | None = None,
         caller: Caller,
@@ -118,16 +118,16 @@ class KeyService:
         """Raises `InvalidRequestException`, `KeyNameTakenException`, `UnknownApiAppException`, and
         `KeyEscalationException` for a key that may more, more often or for longer than the caller.
         """
-        reach = self._checked(name, reach, expires_at)
+        access = self._validate(name, access, expires_at)
         prefix, key = new_key()
         row = ApiKey(
             key_id=str(uuid.uuid4()),
             name=name,
             prefix=prefix,
-            key_hash=hash_of(key),
+            key_hash=hash_key(key),
             scopes=sorted(scopes),
-            api_apps=sorted(reach.api_apps),
-            account_patterns=list(reach.account_patterns),
+            api_apps=sorted(access.api_apps),
+            account_patterns=list(access.account_patterns),
             rate_limit_per_minute=rate_limit_per_minute,
             created_by=caller.name,
             expires_at=expires_at,
@@ -151,7 +151,7 @@ class KeyService:
 
     async def get(self, db: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
         """Raises `KeyNotFoundException`."""
-        return await _found(db, key_id, caller)
+        return await _get_key(db, key_id, caller)
 
     async def rotate(
         self, db: AsyncSession, key_id: str, *, overlap: timedelta, force: bool = False, caller: Caller
@@ -162,8 +162,8 @@ class KeyService:
         lost would end the key that is in use. `force`: end it. Raises `KeyNotFoundException`, `KeyEndedException`,
         `RotationUnderWayException`, and `KeyEscalationException` for a key that may more than the caller.
         """
-        row = await _found(db, key_id, caller, lock=True)
-        if (status := status_of(row)) is not KeyStatus.ACTIVE:
+        row = await _get_key(db, key_id, caller, lock=True)
+        if (status := key_status(row)) is not KeyStatus.ACTIVE:
             raise KeyEndedException(row.name, status)
         self._refuse_more(row, caller)
         if row.previous_expires_at is not None and is_to_come(row.previous_expires_at) and not force:
@@ -173,7 +173,7 @@ class KeyService:
             row.previous_prefix, row.previous_hash = row.prefix, row.key_hash
             row.previous_expires_at = utc_now() + overlap
         row.prefix, key = new_key()
-        row.key_hash = hash_of(key)
+        row.key_hash = hash_key(key)
         _record(db, EventType.API_KEY_ROTATED, row, caller, overlap_seconds=overlap.total_seconds())
         return MadeKey(row, SecretStr(key))
 
@@ -182,7 +182,7 @@ class KeyService:
 
         Raises `KeyNotFoundException`.
         """
-        row = await _found(db, key_id, caller, lock=True)
+        row = await _get_key(db, key_id, caller, lock=True)
         if row.revoked_at is None:
             row.revoked_at = utc_now()
             row.previous_prefix = row.previous_hash = row.previous_expires_at = None
@@ -194,7 +194,7 @@ class KeyService:
 
         Whatever is wrong with it, the same work is done: one look-up, one hash, three comparisons.
         """
-        presented, prefix = hash_of(key or ""), prefix_of(key or "")
+        presented, prefix = hash_key(key or ""), key_prefix(key or "")
         row: ApiKey | None = await db.scalar(
             select(ApiKey).where(or_(ApiKey.prefix == prefix, ApiKey.previous_prefix == prefix))
         )
@@ -205,31 +205,31 @@ class KeyService:
             return Caller(BOOTSTRAP_NAME, frozenset(Scope), kind=ActorKind.BOOTSTRAP)
         if row is None or not (is_current or is_previous):
             raise AuthenticationException
-        if (status := status_of(row)) is not KeyStatus.ACTIVE:
+        if (status := key_status(row)) is not KeyStatus.ACTIVE:
             raise AuthenticationException(f"This API key is {status}", key_name=row.name)
         if not is_current and not is_to_come(row.previous_expires_at):
             raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
         self._note_use(row)
         scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
-        return Caller(row.name, scopes, _reach_of(row), limit, row.expires_at, key_id=row.key_id)
+        return Caller(row.name, scopes, _key_access(row), limit, row.expires_at, key_id=row.key_id)
 
     async def close(self) -> None:
         """Wait for what is being written; the database's own deadlines end that."""
         await asyncio.gather(*self._noting.values())
 
-    def _checked(self, name: str, reach: AccessScope, expires_at: datetime | None) -> AccessScope:
-        """The reach as it is stored. Raises `InvalidRequestException`, `UnknownApiAppException`."""
+    def _validate(self, name: str, access: AccessScope, expires_at: datetime | None) -> AccessScope:
+        """Return the access scope as it is stored. Raises `InvalidRequestException`, `UnknownApiAppException`."""
         if not is_fit(name):
             raise InvalidRequestException(f"An API key cannot be named {name!r}; choose another name")
         if expires_at is not None and expires_at <= utc_now():
             raise InvalidRequestException("expires_at: must be in the future")
-        if unknown := reach.api_apps - set(self._api_apps):
+        if unknown := access.api_apps - set(self._api_apps):
             raise UnknownApiAppException(min(unknown), sorted(self._api_apps))
-        if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
+        if len(access.account_patterns) > MAX_ACCOUNT_PATTERNS:
             raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
         try:
-            return AccessScope.of(
-                reach.api_apps, [normalize_pattern(each) for each in reach.account_patterns]
+            return AccessScope.from_lists(
+                access.api_apps, [normalize_pattern(each) for each in access.account_patterns]
             )
         except ValueError as error:
             raise InvalidRequestException(f"account_patterns: {error}") from None
@@ -237,14 +237,16 @@ class KeyService:
     def _refuse_more(self, row: ApiKey, caller: Caller) -> None:
         """Raises `KeyEscalationException`; of keys that are there, too: a rotation shows them to the caller."""
         may_all = caller.may(Scope.ADMIN) or caller.scopes.issuperset(row.scopes)
-        if not may_all or not caller.reach.includes(_reach_of(row)):
+        if not may_all or not caller.access.includes(_key_access(row)):
             raise KeyEscalationException("scopes, apps or accounts")
         if (end := caller.expires_at) and (row.expires_at is None or row.expires_at > end):
             raise KeyEscalationException(f"time: expires_at must be {end.isoformat()} or earlier")
-        is_unlimited = caller.rate_limit_per_minute is None and caller.reach == EVERYTHING
-        most = caller.rate_limit_per_minute or self._rate_limit
-        if not is_unlimited and (row.rate_limit_per_minute or self._rate_limit) > most:
-            raise KeyEscalationException(f"requests: rate_limit_per_minute must be given, and at most {most}")
+        is_unlimited = caller.rate_limit_per_minute is None and caller.access == EVERYTHING
+        ceiling = caller.rate_limit_per_minute or self._rate_limit
+        if not is_unlimited and (row.rate_limit_per_minute or self._rate_limit) > ceiling:
+            raise KeyEscalationException(
+                f"requests: rate_limit_per_minute must be given, and at most {ceiling}"
+            )
 
     def _note_use(self, row: ApiKey) -> None:
         """Aside from the request, which neither waits for it nor fails with it."""
@@ -265,17 +267,17 @@ class KeyService:
             log.warning("api_key.use_not_noted", error=type(error).__name__)
 
 
-def _reach_of(row: ApiKey) -> AccessScope:
-    return AccessScope.of(row.api_apps, row.account_patterns)
+def _key_access(row: ApiKey) -> AccessScope:
+    return AccessScope.from_lists(row.api_apps, row.account_patterns)
 
 
 def _managed_by(caller: Caller) -> ColumnElement[bool]:
-    if caller.reach == EVERYTHING:
+    if caller.access == EVERYTHING:
         return true()
     return or_(ApiKey.created_by == caller.name, ApiKey.name == caller.name)
 
 
-async def _found(db: AsyncSession, key_id: str, caller: Caller, *, lock: bool = False) -> ApiKey:
+async def _get_key(db: AsyncSession, key_id: str, caller: Caller, *, lock: bool = False) -> ApiKey:
     query = select(ApiKey).where(ApiKey.key_id == key_id, _managed_by(caller))
     row: ApiKey | None = await db.scalar(query.with_for_update() if lock else query)
     if row is None:

@@ -25,12 +25,12 @@ class KeyFilter:
 
     def condition(self) -> ColumnElement[bool]:
         """Return the condition for a query of keys."""
-        lives = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > utc_now())
-        # The same as `status_of`.
+        is_valid = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > utc_now())
+        # The same as `key_status`.
         statuses = {
             KeyStatus.REVOKED: ApiKey.revoked_at.is_not(None),
-            KeyStatus.EXPIRED: and_(ApiKey.revoked_at.is_(None), ~lives),
-            KeyStatus.ACTIVE: and_(ApiKey.revoked_at.is_(None), lives),
+            KeyStatus.EXPIRED: and_(ApiKey.revoked_at.is_(None), ~is_valid),
+            KeyStatus.ACTIVE: and_(ApiKey.revoked_at.is_(None), is_valid),
         }
         return and_(
             statuses[self.status] if self.status is not None else true(),
@@ -38,11 +38,11 @@ class KeyFilter:
         )
 
 
-def status_of(row: ApiKey) -> KeyStatus:
+def key_status(row: ApiKey) -> KeyStatus:
     if row.revoked_at is not None:
         return KeyStatus.REVOKED
-    lives = row.expires_at is None or is_to_come(row.expires_at)
-    return KeyStatus.ACTIVE if lives else KeyStatus.EXPIRED
+    is_valid = row.expires_at is None or is_to_come(row.expires_at)
+    return KeyStatus.ACTIVE if is_valid else KeyStatus.EXPIRED
 
 
 def is_to_come(moment: datetime | None) -> bool:

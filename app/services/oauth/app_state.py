@@ -32,7 +32,7 @@ from app.utils.exceptions import (
     TwitterAPIException,
 )
 from app.utils.logger import get_logger
-from app.utils.waits import CallLimit, Limited, bounded_wait
+from app.utils.waits import CallLimit, LimitOwner, bounded_wait
 
 _Text = ColumnElement[str] | InstrumentedAttribute[str]
 
@@ -40,7 +40,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Resumed:
+class ResumeResult:
     """State of an app before an operator resumed it."""
 
     was_paused: bool
@@ -66,27 +66,29 @@ class AppStates:
     async def ensure_callable(self, db: AsyncSession, api_app: str) -> None:
         """Raises `AppPausedException`, or `AppLimitedException` while the provider limits the app's rate."""
         await self.ensure_not_paused(db, api_app)
-        until = await db.scalar(select(AppState.limited_until).where(AppState.api_app == api_app))
-        if until is not None and (left := (until - utc_now()).total_seconds()) > 0:
-            raise AppLimitedException(api_app, bounded_wait(left))
+        limited_until = await db.scalar(select(AppState.limited_until).where(AppState.api_app == api_app))
+        if limited_until is not None and (remaining := (limited_until - utc_now()).total_seconds()) > 0:
+            raise AppLimitedException(api_app, bounded_wait(remaining))
 
-    async def resumed(self, db: AsyncSession) -> dict[str, datetime]:
+    async def fetch_resume_times(self, db: AsyncSession) -> dict[str, datetime]:
         """Time at which an operator has lifted an app's limits, by app."""
         query = select(AppState.api_app, AppState.resumed_at).where(AppState.resumed_at.is_not(None))
         return {api_app: at for api_app, at in await db.execute(query) if at is not None}
 
-    async def paused(self, db: AsyncSession, *, reach: AccessScope = EVERYTHING) -> list[AppState]:
-        in_reach = reach.condition(null(), AppState.api_app)
-        paused = select(AppState).where(AppState.paused_at.is_not(None), in_reach)
-        return list(await db.scalars(paused.order_by(AppState.api_app)))
+    async def list_paused(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
+        is_covered = access.condition(null(), AppState.api_app)
+        query = select(AppState).where(AppState.paused_at.is_not(None), is_covered)
+        return list(await db.scalars(query.order_by(AppState.api_app)))
 
-    async def stopped(self, db: AsyncSession, *, reach: AccessScope = EVERYTHING) -> list[AppState]:
+    async def list_stopped(self, db: AsyncSession, *, access: AccessScope = EVERYTHING) -> list[AppState]:
         """Apps that are paused, and those whose rate the provider limits."""
-        in_reach = reach.condition(null(), AppState.api_app)
+        is_covered = access.condition(null(), AppState.api_app)
         is_stopped = AppState.paused_at.is_not(None) | (AppState.limited_until > utc_now())
-        return list(await db.scalars(select(AppState).where(is_stopped, in_reach).order_by(AppState.api_app)))
+        return list(
+            await db.scalars(select(AppState).where(is_stopped, is_covered).order_by(AppState.api_app))
+        )
 
-    async def succeeded(self, db: AsyncSession, api_app: str) -> None:
+    async def reset_failures(self, db: AsyncSession, api_app: str) -> None:
         """The row is over; a pause that an operator has not ended stays."""
         await db.execute(
             update(AppState)
@@ -94,27 +96,27 @@ class AppStates:
             .values(failures_in_a_row=0)
         )
 
-    async def failed(self, db: AsyncSession, api_app: str, error: AppException) -> None:
+    async def count_failure(self, db: AsyncSession, api_app: str, error: AppException) -> None:
         """Count a failure of the app itself, and pause it when there are too many in a row."""
         insert = insert_or_update(db, AppState).values(api_app=api_app, failures_in_a_row=1)
-        counted = insert.on_conflict_do_update(
+        statement = insert.on_conflict_do_update(
             index_elements=[AppState.api_app], set_={"failures_in_a_row": AppState.failures_in_a_row + 1}
         ).returning(AppState.failures_in_a_row)
-        failures = await db.scalar(counted)
+        failures = await db.scalar(statement)
         if failures is None or failures < self._pause_after:
             return
-        paused = await db.execute(
+        result = await db.execute(
             update(AppState)
             .where(AppState.api_app == api_app, AppState.paused_at.is_(None))
             .values(paused_at=utc_now(), reason=f"{error.error_code} {failures} times in a row")
         )
-        if affected_rows(paused):
+        if affected_rows(result):
             recorder.record(
                 db, EventType.APP_PAUSED, api_app=api_app, error_code=error.error_code, failures=failures
             )
             log.error("app.paused", api_app=api_app, error_code=error.error_code, failures=failures)
 
-    async def limited(
+    async def set_limit(
         self, db: AsyncSession, api_app: str, *, seconds: float, reason: str | None = None
     ) -> None:
         """The provider limits the app's rate: nothing of it is called before the seconds are over.
@@ -134,16 +136,16 @@ class AppStates:
 
     async def note_limit(self, db: AsyncSession, account_id: str, api_app: str, limit: CallLimit) -> None:
         """The provider answers no more calls of the account in the app, or of the whole app, for now."""
-        if limit.whose is Limited.APP:
-            await self.limited(db, api_app, seconds=limit.seconds, reason=limit.reason)
+        if limit.owner is LimitOwner.APP:
+            await self.set_limit(db, api_app, seconds=limit.seconds, reason=limit.reason)
             return
         now, seconds = utc_now(), bounded_wait(limit.seconds)
         values = {"limited_until": now + timedelta(seconds=seconds), "limited_by": limit.reason}
         insert = insert_or_update(db, AccountLimit).values(account_id=account_id, api_app=api_app, **values)
-        place = [AccountLimit.account_id, AccountLimit.api_app]
+        columns = [AccountLimit.account_id, AccountLimit.api_app]
         await db.execute(delete(AccountLimit).where(AccountLimit.limited_until < now))
         is_longer = AccountLimit.limited_until < insert.excluded.limited_until
-        await db.execute(insert.on_conflict_do_update(index_elements=place, set_=values, where=is_longer))
+        await db.execute(insert.on_conflict_do_update(index_elements=columns, set_=values, where=is_longer))
         log.warning(
             "account.limited",
             account_id=account_id,
@@ -153,13 +155,13 @@ class AppStates:
         )
 
     async def resume(
-        self, db: AsyncSession, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
-    ) -> Resumed:
+        self, db: AsyncSession, api_app: str, *, actor: str, access: AccessScope = EVERYTHING
+    ) -> ResumeResult:
         """Let the app's sessions and refreshes start again, those also that wait for the end of a limit.
 
         Raises `OutOfReachException`.
         """
-        reach.require(None, api_app)
+        access.require(None, api_app)
         now = utc_now()
         row = await db.get(AppState, api_app, with_for_update=True)
         was_paused = row is not None and row.paused_at is not None
@@ -176,25 +178,25 @@ class AppStates:
         was_limited |= await _end_waits(db, api_app)
         if was_paused or was_limited:
             recorder.record(db, EventType.APP_RESUMED, actor=actor, api_app=api_app)
-        return Resumed(was_paused=was_paused, was_limited=was_limited)
+        return ResumeResult(was_paused=was_paused, was_limited=was_limited)
 
 
 def is_limited(account_id: _Text, api_app: _Text) -> ColumnElement[bool]:
     """Return the SQL condition that the provider answers no calls of the app, or none of the account in it, for now."""
-    of_app = select(AppState.api_app).where(
+    app_limit = select(AppState.api_app).where(
         AppState.api_app == api_app, AppState.limited_until > database_time()
     )
-    of_account = select(AccountLimit.api_app).where(
+    account_limit = select(AccountLimit.api_app).where(
         AccountLimit.account_id == account_id,
         AccountLimit.api_app == api_app,
         AccountLimit.limited_until > database_time(),
     )
-    return of_app.exists() | of_account.exists()
+    return app_limit.exists() | account_limit.exists()
 
 
 async def _end_waits(db: AsyncSession, api_app: str) -> bool:
     """Make due what was put off because the provider said so; whether accounts were limited."""
-    now, refused = utc_now(), TwitterAPIException.error_code
+    now, error_code = utc_now(), TwitterAPIException.error_code
     lifted = delete(AccountLimit).where(AccountLimit.api_app == api_app, AccountLimit.limited_until > now)
     were_limited = affected_rows(await db.execute(lifted)) > 0
     await db.execute(
@@ -203,7 +205,7 @@ async def _end_waits(db: AsyncSession, api_app: str) -> bool:
             Credential.api_app == api_app,
             Credential.status == CredentialStatus.ACTIVE,
             Credential.refresh_due_at > now,
-            Credential.refresh_error_code == refused,
+            Credential.refresh_error_code == error_code,
         )
         .values(refresh_due_at=now)
     )
@@ -213,7 +215,7 @@ async def _end_waits(db: AsyncSession, api_app: str) -> bool:
             AuthorizationSession.api_app == api_app,
             AuthorizationSession.status == SessionStatus.PENDING,
             AuthorizationSession.not_before > now,
-            AuthorizationSession.error_code == refused,
+            AuthorizationSession.error_code == error_code,
         )
         .values(not_before=None)
     )

@@ -140,8 +140,8 @@ def _origin(value: str) -> str:
 
 
 def _extra_parameters(value: dict[str, str]) -> dict[str, str]:
-    if taken := sorted(_OWN_PARAMETERS & value.keys()):
-        raise ValueError(f"may not hold {', '.join(taken)}: the service sets them")
+    if reserved := sorted(_OWN_PARAMETERS & value.keys()):
+        raise ValueError(f"may not hold {', '.join(reserved)}: the service sets them")
     return value
 
 

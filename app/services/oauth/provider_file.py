@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.config import OAuthApp, Settings, SettingsError
 from app.services.oauth.provider import OAuthProvider, X, x_provider
-from app.utils.toml_lines import key_lines, line_of
+from app.utils.toml_lines import find_line, key_lines
 
 _SYNTAX_LINE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _WORDS: Final = {
@@ -59,9 +59,9 @@ def _read(path: Path, presets: Mapping[str, OAuthProvider]) -> dict[str, OAuthPr
             providers[name] = _provider(name, table, {**presets, **providers})
         except ValidationError as error:
             for item in error.errors():
-                place = (name, *item["loc"])
+                key_path = (name, *item["loc"])
                 words = _WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
-                problems.append((line_of(lines, place), f"{'.'.join(map(str, place))}: {words}"))
+                problems.append((find_line(lines, key_path), f"{'.'.join(map(str, key_path))}: {words}"))
         except ValueError as error:
             problems.append((lines[(name,)], f"{name}: {error}"))
     if problems:
@@ -82,12 +82,12 @@ def _text(path: Path) -> str:
 
 
 def _syntax_problem(path: Path, text: str, problem: str) -> str:
-    found = _SYNTAX_LINE.search(problem)
-    line = found[1] if found and found[1] else text.count("\n") + 1
+    match = _SYNTAX_LINE.search(problem)
+    line = match[1] if match and match[1] else text.count("\n") + 1
     return f"{path}:{line}: {_SYNTAX_LINE.sub('', problem)}"
 
 
-def _provider(name: str, table: Any, known: Mapping[str, OAuthProvider]) -> OAuthProvider:
+def _provider(name: str, table: Any, providers: Mapping[str, OAuthProvider]) -> OAuthProvider:
     """Raises `ValidationError`, or `ValueError` of the table as a whole."""
     if name == X:
         raise ValueError("is built in; choose another name")
@@ -96,14 +96,14 @@ def _provider(name: str, table: Any, known: Mapping[str, OAuthProvider]) -> OAut
     if "extends" not in table:
         return _PROVIDER.validate_python({"name": name, **table})
     base = table["extends"]
-    if not isinstance(base, str) or base not in known:
+    if not isinstance(base, str) or base not in providers:
         raise ValueError(
-            f"extends: must be one of {', '.join(known)}; a table must stand above the one that extends it"
+            f"extends: must be one of {', '.join(providers)}; a table must stand above the one that extends it"
         )
-    return _PROVIDER.validate_python(_extended(asdict(known[base]), table))
+    return _PROVIDER.validate_python(_extend(asdict(providers[base]), table))
 
 
-def _extended(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+def _extend(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     """`table`'s keys over the base's; lists of the consent page come before the base's, so that both count."""
     own_page = table.get("consent_page", {})
     merged = {**base, **{key: value for key, value in table.items() if key != "extends"}}
@@ -111,10 +111,10 @@ def _extended(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
         page = base["consent_page"]
         merged["consent_page"] = {
             **page,
-            **{key: _joined(value, page.get(key)) for key, value in own_page.items()},
+            **{key: _join(value, page.get(key)) for key, value in own_page.items()},
         }
     return merged
 
 
-def _joined(own: Any, base: Any) -> Any:
+def _join(own: Any, base: Any) -> Any:
     return [*own, *base] if isinstance(own, list) and isinstance(base, tuple) else own

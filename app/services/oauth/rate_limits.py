@@ -19,12 +19,12 @@ _TRUSTED_FOR: Final = 5.0
 """Seconds: others may call for the app, too, from outside this service."""
 _SAME_WINDOW: Final = 2.0
 """Seconds between two ends of one window, as two answers tell them."""
-_TO_FIND_OUT: Final = 5
+_PROBE_CALLS: Final = 5
 """Calls at once of an app whose budget is not known."""
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Observation:
     rate_limit: RateLimit
     asked_at: float
     """Unix seconds; every later call may be missing in what the answer says."""
@@ -35,34 +35,34 @@ class _Told:
     def is_fresh(self) -> bool:
         return not self.is_over() and time.time() - self.asked_at <= _TRUSTED_FOR
 
-    def some(self) -> int:
-        return _TO_FIND_OUT if self.is_over() else min(self.rate_limit.remaining, 1)
+    def probe_calls(self) -> int:
+        return _PROBE_CALLS if self.is_over() else min(self.rate_limit.remaining, 1)
 
 
 class ProviderRateLimits:
     """`apps`: the names of those that call."""
 
     def __init__(self, *, apps: Iterable[str]) -> None:
-        self._told: dict[str, _Told | None] = {}
+        self._observations: dict[str, _Observation | None] = {}
         self._unknown = set(apps)
         self._in_flight: Counter[str] = Counter()
 
-    def answered(self, api_app: str, rate_limit: RateLimit | None, *, asked_at: float) -> None:
+    def note_answer(self, api_app: str, rate_limit: RateLimit | None, *, asked_at: float) -> None:
         """A call succeeded that began at `asked_at`, unix seconds; None: its answer names no limit."""
         self._unknown.discard(api_app)
         if rate_limit is None:
-            self._told[api_app] = None
+            self._observations[api_app] = None
             return
-        before = self._told.get(api_app)
-        if before is None or _is_later(rate_limit, asked_at, before):
-            self._told[api_app] = _Told(rate_limit, asked_at)
+        previous = self._observations.get(api_app)
+        if previous is None or _is_later(rate_limit, asked_at, previous):
+            self._observations[api_app] = _Observation(rate_limit, asked_at)
 
     def forget(self, resumed: Mapping[str, datetime]) -> None:
         """Believe nothing that was learned of an app before an operator has resumed it."""
         for api_app, resumed_at in resumed.items():
-            told = self._told.get(api_app)
-            if told is not None and told.asked_at <= resumed_at.timestamp():
-                del self._told[api_app]
+            observation = self._observations.get(api_app)
+            if observation is not None and observation.asked_at <= resumed_at.timestamp():
+                del self._observations[api_app]
                 self._unknown.add(api_app)
 
     @contextmanager
@@ -74,39 +74,51 @@ class ProviderRateLimits:
         finally:
             self._in_flight[api_app] -= 1
 
-    def told(self) -> dict[str, int]:
+    def remaining_calls(self) -> dict[str, int]:
         """Calls by app that all processes together may have in flight, as the last answer said."""
-        return {name: told.rate_limit.remaining for name, told in self._limited() if told.is_fresh()}
+        return {
+            name: observation.rate_limit.remaining
+            for name, observation in self._limited()
+            if observation.is_fresh()
+        }
 
-    def told_since(self) -> datetime | None:
-        """Begin of the first call on whose answers `told` is based."""
-        fresh = [told.asked_at for _, told in self._limited() if told.is_fresh()]
+    def oldest_call_at(self) -> datetime | None:
+        """Begin of the first call on whose answers `remaining_calls` is based."""
+        fresh = [observation.asked_at for _, observation in self._limited() if observation.is_fresh()]
         return datetime.fromtimestamp(min(fresh), UTC) if fresh else None
 
-    def to_find_out(self) -> dict[str, int]:
+    def probe_calls(self) -> dict[str, int]:
         """Calls by app that this process may add: for those whose budget is not known, or not any more."""
-        most = dict.fromkeys(self._unknown, _TO_FIND_OUT)
-        most |= {name: told.some() for name, told in self._limited() if not told.is_fresh()}
-        return {name: calls - self._in_flight[name] for name, calls in most.items()}
+        allowances = dict.fromkeys(self._unknown, _PROBE_CALLS)
+        allowances |= {
+            name: observation.probe_calls()
+            for name, observation in self._limited()
+            if not observation.is_fresh()
+        }
+        return {name: calls - self._in_flight[name] for name, calls in allowances.items()}
 
-    def spent_for(self, api_app: str) -> float | None:
+    def seconds_until_reset(self, api_app: str) -> float | None:
         """Seconds until the app may call again; None when it may."""
-        told = self._told.get(api_app)
-        if told is None or told.rate_limit.remaining > 0 or told.is_over():
+        observation = self._observations.get(api_app)
+        if observation is None or observation.rate_limit.remaining > 0 or observation.is_over():
             return None
-        return bounded_wait(told.rate_limit.reset - time.time())
+        return bounded_wait(observation.rate_limit.reset - time.time())
 
     def ensure_not_spent(self, api_app: str) -> None:
         """Raises `AppLimitedException`."""
-        if (left := self.spent_for(api_app)) is not None:
-            raise AppLimitedException(api_app, left)
+        if (seconds := self.seconds_until_reset(api_app)) is not None:
+            raise AppLimitedException(api_app, seconds)
 
-    def _limited(self) -> list[tuple[str, _Told]]:
-        return [(api_app, told) for api_app, told in self._told.items() if told is not None]
+    def _limited(self) -> list[tuple[str, _Observation]]:
+        return [
+            (api_app, observation)
+            for api_app, observation in self._observations.items()
+            if observation is not None
+        ]
 
 
-def _is_later(rate_limit: RateLimit, asked_at: float, before: _Told) -> bool:
+def _is_later(rate_limit: RateLimit, asked_at: float, previous: _Observation) -> bool:
     """Return whether an answer is newer than the one before; within a window, concurrent calls count down."""
-    if abs(rate_limit.reset - before.rate_limit.reset) < _SAME_WINDOW:
-        return rate_limit.remaining < before.rate_limit.remaining
-    return asked_at >= before.asked_at
+    if abs(rate_limit.reset - previous.rate_limit.reset) < _SAME_WINDOW:
+        return rate_limit.remaining < previous.rate_limit.remaining
+    return asked_at >= previous.asked_at

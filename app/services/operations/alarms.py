@@ -34,11 +34,11 @@ class AlarmService:
         """A change of state is one event and one log line; a state that stays is neither."""
         async with self._database.reading() as db:
             rows = await db.execute(select(Alarm.name, Alarm.is_active))
-            known = dict(rows.all())
+            open_alarms = dict(rows.all())
         changed = {
             name: partial(self._change, name, reading)
             for name, reading in readings.items()
-            if known.get(name, False) != reading.is_active
+            if open_alarms.get(name, False) != reading.is_active
         }
         (await run_steps(changed)).raise_failure()
 
@@ -52,12 +52,12 @@ class AlarmService:
                 name=name, is_active=False, changed_at=utc_now(), detail=reading.detail
             )
             await db.execute(row.on_conflict_do_nothing())
-            changed = await db.execute(
+            result = await db.execute(
                 update(Alarm)
                 .where(Alarm.name == name, Alarm.is_active != reading.is_active)
                 .values(is_active=reading.is_active, changed_at=utc_now(), detail=reading.detail)
             )
-            if not affected_rows(changed):
+            if not affected_rows(result):
                 return  # another process was first
             event_type = EventType.ALARM_RAISED if reading.is_active else EventType.ALARM_CLEARED
             recorder.record(db, event_type, alarm=name, detail=reading.detail)

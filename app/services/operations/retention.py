@@ -39,7 +39,7 @@ _ROUTINE: Final = (
     EventType.PROFILES_SYNCED,
 )
 """Types of events that the service's own work makes in great numbers; all others are kept longer: the audit trail."""
-_ENDED: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
+_FINAL_STATUSES: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
 """Named, because the index begins with the status."""
 
 
@@ -76,7 +76,7 @@ class Retention:
     async def delete_old(self) -> dict[str, int]:
         """Rows deleted, by what they were. Raises what the first failing step raises, after all the others have run."""
         ended_before = _days_ago(self._days.sessions)
-        done = await run_steps(
+        outcome = await run_steps(
             {
                 "sessions_deleted": lambda: self._delete_sessions(ended_before),
                 "batches_deleted": lambda: self._delete_batches(Batch.completed_at < ended_before),
@@ -87,8 +87,8 @@ class Retention:
                 "evidence_deleted": self._delete_evidence,
             }
         )
-        done.raise_failure()
-        return done.values
+        outcome.raise_failure()
+        return outcome.values
 
     async def _delete_events(self) -> int:
         """The last one stays, whatever its age: SQLite would give its id again, and readers go by ids."""
@@ -109,26 +109,26 @@ class Retention:
             query = select(func.count()).select_from(Event).where(Event.id < first_kept)
             excess = await db.scalar(query) or 0
         deleted = 0
-        while left := min(excess - deleted, self._batch_size):
-            oldest = select(Event.id).order_by(Event.xact_id, Event.id).limit(left)
-            gone = await self._delete_events_of(_oldest_routine_events(left), are_evicted=True)
-            gone = gone or await self._delete_events_of(oldest, are_evicted=False)
-            if gone == 0:
+        while limit := min(excess - deleted, self._batch_size):
+            oldest = select(Event.id).order_by(Event.xact_id, Event.id).limit(limit)
+            count = await self._delete_selected_events(_oldest_routine_events(limit), are_evicted=True)
+            count = count or await self._delete_selected_events(oldest, are_evicted=False)
+            if count == 0:
                 break
-            deleted += gone
+            deleted += count
         return deleted
 
-    async def _delete_events_of(self, ids: Select[Any], *, are_evicted: bool) -> int:
+    async def _delete_selected_events(self, ids: Select[Any], *, are_evicted: bool) -> int:
         """The last one stays, as in `_delete_events`. `are_evicted`: older events stay, so a mark tells the readers."""
         async with self._database.transaction() as db:
             last = await db.scalar(select(func.max(Event.id)))
-            found = [each for each in await db.scalars(ids) if each != last]
-            if found:
-                await db.execute(delete(Event).where(Event.id.in_(found)))
+            event_ids = [each for each in await db.scalars(ids) if each != last]
+            if event_ids:
+                await db.execute(delete(Event).where(Event.id.in_(event_ids)))
                 if are_evicted:
-                    to = max(*found, await order.evicted_to(db))
-                    recorder.record(db, EventType.EVENTS_EVICTED, to_event_id=to, count=len(found))
-        return len(found)
+                    to = max(*event_ids, await order.evicted_to(db))
+                    recorder.record(db, EventType.EVENTS_EVICTED, to_event_id=to, count=len(event_ids))
+        return len(event_ids)
 
     async def _first_event_to_keep(self) -> int | None:
         """Return the id of the first event within the maximum count; None when there are not too many."""
@@ -147,8 +147,8 @@ class Retention:
 
         async def delete_one(batch_id: str) -> int:
             async with self._database.transaction() as db:
-                gone = await db.execute(delete(Batch).where(Batch.batch_id == batch_id, is_old))
-                if affected_rows(gone):
+                result = await db.execute(delete(Batch).where(Batch.batch_id == batch_id, is_old))
+                if affected_rows(result):
                     await db.execute(delete(BatchRow).where(BatchRow.batch_id == batch_id))
             return 1
 
@@ -158,7 +158,9 @@ class Retention:
 
     async def _delete_sessions(self, ended_before: datetime) -> int:
         """Delete old sessions with all that belongs to them; one that is just being tried again is left alone."""
-        is_old = AuthorizationSession.status.in_(_ENDED) & (AuthorizationSession.completed_at < ended_before)
+        is_old = AuthorizationSession.status.in_(_FINAL_STATUSES) & (
+            AuthorizationSession.completed_at < ended_before
+        )
 
         async def delete_some(ids: Sequence[int]) -> int:
             old = select(AuthorizationSession.session_id).where(AuthorizationSession.id.in_(ids), is_old)
@@ -168,7 +170,7 @@ class Retention:
                     await db.execute(delete(model).where(model.session_id.in_(session_ids)))
             return len(session_ids)
 
-        return await self._in_batches(AuthorizationSession, is_old, delete_some)
+        return await self._delete_in_batches(AuthorizationSession, is_old, delete_some)
 
     async def _delete_deliveries(self, done_before: datetime) -> int:
         """Delete old deliveries with their attempts, all of deleted webhooks, and then those webhooks."""
@@ -190,9 +192,9 @@ class Retention:
         deleted = await self._delete(Evidence, Evidence.taken_at < _days_ago(self._days.evidence))
         failed: list[int] = []
         while len(failed) < self._batch_size and (ids := await self._oldest_excess_evidence(failed)):
-            done = await isolate_rows(ids, delete_some, step="delete_evidence")
-            deleted += done.count
-            failed += done.failed
+            outcome = await isolate_rows(ids, delete_some, step="delete_evidence")
+            deleted += outcome.count
+            failed += outcome.failed
         return deleted
 
     async def _oldest_excess_evidence(self, failed: Sequence[int]) -> list[int]:
@@ -222,9 +224,9 @@ class Retention:
                 result = await db.execute(query)
             return affected_rows(result)
 
-        return await self._in_batches(model, is_old, delete_some)
+        return await self._delete_in_batches(model, is_old, delete_some)
 
-    async def _in_batches(
+    async def _delete_in_batches(
         self,
         model: Any,
         is_old: ColumnElement[bool],
@@ -236,13 +238,13 @@ class Retention:
             old = select(model.id).where(is_old, model.id.not_in(failed)).limit(self._batch_size)
             async with self._database.reading() as db:
                 ids = (await db.scalars(old)).all()
-            done = await isolate_rows(ids, delete_some, step=f"delete_{model.__tablename__}")
-            deleted += done.count
-            failed += done.failed
+            outcome = await isolate_rows(ids, delete_some, step=f"delete_{model.__tablename__}")
+            deleted += outcome.count
+            failed += outcome.failed
             # Without any progress, other processes hold all of these rows, and see to them.
             if (
                 len(ids) < self._batch_size
-                or not (done.count or done.failed)
+                or not (outcome.count or outcome.failed)
                 or len(failed) >= self._batch_size
             ):
                 return deleted

@@ -75,7 +75,9 @@ class PeriodicRuns:
 
     async def renew(self, name: str, turn: JobLease) -> bool:
         """Keep the turn; False when it is lost."""
-        return await renew_lease(self._database, WorkerRun, *_held(name, turn), seconds=self.lease_seconds)
+        return await renew_lease(
+            self._database, WorkerRun, *_lease_guard(name, turn), seconds=self.lease_seconds
+        )
 
     async def finish(self, name: str, turn: JobLease, *, succeeded: bool, next_in: float) -> None:
         """Give the turn back; the next one is due in `next_in` seconds, or at once if it was asked for meanwhile."""
@@ -86,12 +88,12 @@ class PeriodicRuns:
         }
         if succeeded:
             values["last_success_at"] = database_time()
-        await update_held(self._database, WorkerRun, *_held(name, turn), **values)
+        await update_held(self._database, WorkerRun, *_lease_guard(name, turn), **values)
 
     async def make_due(self, db: AsyncSession, name: str) -> None:
         """Whichever process looks next takes the turn; in the caller's transaction."""
         await db.execute(update(WorkerRun).where(WorkerRun.name == name).values(next_run_at=database_time()))
 
 
-def _held(name: str, turn: JobLease) -> tuple[ColumnElement[bool], ...]:
+def _lease_guard(name: str, turn: JobLease) -> tuple[ColumnElement[bool], ...]:
     return WorkerRun.name == name, WorkerRun.lease_token == turn.lease_token

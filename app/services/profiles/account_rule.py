@@ -31,7 +31,7 @@ class AccountRule:
         self._source = source
         self._pattern = re.compile(pattern)
 
-    def owner_of(self, name: str, metadata: dict[str, Any]) -> Owner:
+    def find_owner(self, name: str, metadata: dict[str, Any]) -> Owner:
         """The first match; `NOBODY` when there is none."""
         for text in self._texts(name, metadata):
             if match := self._pattern.search(text):

@@ -46,51 +46,53 @@ class ProfileDirectory:
     def __init__(self, *, rule: AccountRule) -> None:
         self._rule = rule
 
-    async def for_account(self, db: AsyncSession, account_id: str, api_app: str) -> Profile:
+    async def get_for_account(self, db: AsyncSession, account_id: str, api_app: str) -> Profile:
         """The profile to authorise the account in: a link wins over the rule, one for the app over one for any.
 
         Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`.
         """
-        return _chosen(account_id, await self.of_account(db, account_id, api_app=api_app))
+        return _choose(account_id, await self.list_for_account(db, account_id, api_app=api_app))
 
-    async def for_accounts(
-        self, db: AsyncSession, places: Collection[tuple[str, str]]
+    async def get_for_accounts(
+        self, db: AsyncSession, keys: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], Profile | AppException]:
-        """`for_account` of many accounts and apps with one query: the profile of each, or what it would raise."""
-        accounts = {account_id for account_id, _ in places}
+        """`get_for_account` of many accounts and apps with one query: the profile of each, or what it would raise."""
+        accounts = {account_id for account_id, _ in keys}
         query = select(Profile).where(Profile.account_id.in_(accounts), Profile.is_active)
-        of_account: dict[str | None, list[Profile]] = {}
+        by_account: dict[str | None, list[Profile]] = {}
         for profile in await db.scalars(query.order_by(Profile.id)):
-            of_account.setdefault(profile.account_id, []).append(profile)
-        chosen: dict[tuple[str, str], Profile | AppException] = {}
-        for account_id, api_app in places:
-            fitting = [each for each in of_account.get(account_id, ()) if each.api_app in (api_app, None)]
+            by_account.setdefault(profile.account_id, []).append(profile)
+        choices: dict[tuple[str, str], Profile | AppException] = {}
+        for account_id, api_app in keys:
+            candidates = [each for each in by_account.get(account_id, ()) if each.api_app in (api_app, None)]
             try:
-                chosen[account_id, api_app] = _chosen(account_id, sorted(fitting, key=_rank))
+                choices[account_id, api_app] = _choose(account_id, sorted(candidates, key=_rank))
             except AppException as error:
-                chosen[account_id, api_app] = error
-        return chosen
+                choices[account_id, api_app] = error
+        return choices
 
-    async def of_account(
+    async def list_for_account(
         self,
         db: AsyncSession,
         account_id: str,
         *,
         api_app: str | None = None,
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
     ) -> Sequence[Profile]:
         """The account's active profiles, for the app or for any, the one to use first. Raises `OutOfReachException`."""
-        reach.require_account(account_id)
-        query = select(Profile).where(Profile.account_id == account_id, Profile.is_active, _in(reach))
+        access.require_account(account_id)
+        query = select(Profile).where(
+            Profile.account_id == account_id, Profile.is_active, _is_covered(access)
+        )
         if api_app is not None:
             query = query.where(or_(Profile.api_app == api_app, Profile.api_app.is_(None)))
         profiles = (await db.scalars(query.order_by(Profile.id))).all()
         return sorted(profiles, key=_rank)
 
-    async def get(self, db: AsyncSession, profile_id: str, *, reach: AccessScope = EVERYTHING) -> Profile:
-        """Raises `UnknownProfileException`, also for one outside of the reach; so do the others below."""
+    async def get(self, db: AsyncSession, profile_id: str, *, access: AccessScope = EVERYTHING) -> Profile:
+        """Raises `UnknownProfileException`, also for a profile that `access` does not cover; so do those below."""
         profile: Profile | None = await db.scalar(
-            select(Profile).where(Profile.profile_id == profile_id, _in(reach))
+            select(Profile).where(Profile.profile_id == profile_id, _is_covered(access))
         )
         if profile is None:
             raise UnknownProfileException(profile_id)
@@ -102,10 +104,10 @@ class ProfileDirectory:
         filters: ProfileFilter,
         request: PageRequest,
         *,
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
     ) -> Page[Profile]:
         """`request.sort`: one of `SortField`."""
-        query = select(Profile).where(_in(reach))
+        query = select(Profile).where(_is_covered(access))
         if request.sort == "twitter_username":
             request = replace(request, sort="account_id")
         exact = {
@@ -120,7 +122,7 @@ class ProfileDirectory:
         if filters.is_quarantined is not None:
             query = query.where(Profile.quarantined_at.is_not(None) == filters.is_quarantined)
         if filters.text:
-            part = f"%{_escaped(filters.text)}%"
+            part = f"%{_escape(filters.text)}%"
             columns = (Profile.profile_name, Profile.account_id, Profile.profile_id)
             query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
         return await paging.fetch_page(db, query, Profile, request)
@@ -133,14 +135,14 @@ class ProfileDirectory:
         account_id: str,
         api_app: str | None,
         actor: str,
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
     ) -> Profile:
         """Say by hand whose profile it is; a link of a profile that is gone gives way.
 
         Raises `OutOfReachException`, `UnknownProfileException`, `ProfileConflictException`.
         """
-        reach.require(account_id, api_app)
-        profile = await self.get(db, profile_id, reach=reach)
+        access.require(account_id, api_app)
+        profile = await self.get(db, profile_id, access=access)
         same_place = (
             Profile.is_linked,
             Profile.account_id == account_id,
@@ -168,10 +170,10 @@ class ProfileDirectory:
         return profile
 
     async def unlink(
-        self, db: AsyncSession, profile_id: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, profile_id: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> Profile:
         """Let the rule decide the profile's account again. Raises `UnknownProfileException`."""
-        profile = await self.get(db, profile_id, reach=reach)
+        profile = await self.get(db, profile_id, access=access)
         if profile.is_linked:
             recorder.record(
                 db,
@@ -185,13 +187,13 @@ class ProfileDirectory:
         return profile
 
     async def release(
-        self, db: AsyncSession, profile_id: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, db: AsyncSession, profile_id: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> Profile:
         """End the quarantine: an operator has seen that no browser of the profile runs.
 
         Raises `UnknownProfileException`.
         """
-        profile = await self.get(db, profile_id, reach=reach)
+        profile = await self.get(db, profile_id, access=access)
         if profile.quarantined_at is not None:
             reason = profile.quarantine_reason
             await db.execute(
@@ -204,19 +206,19 @@ class ProfileDirectory:
         return profile
 
     def _unlink(self, profile: Profile) -> None:
-        owner = self._rule.owner_of(profile.profile_name, profile.profile_metadata)
+        owner = self._rule.find_owner(profile.profile_name, profile.profile_metadata)
         profile.account_id, profile.api_app, profile.is_linked = owner.account_id, owner.api_app, False
 
 
-def _in(reach: AccessScope) -> ColumnElement[bool]:
-    return reach.condition(Profile.account_id, Profile.api_app)
+def _is_covered(access: AccessScope) -> ColumnElement[bool]:
+    return access.condition(Profile.account_id, Profile.api_app)
 
 
-def _chosen(account_id: str, found: Sequence[Profile]) -> Profile:
+def _choose(account_id: str, profiles: Sequence[Profile]) -> Profile:
     """Return the account's profiles, the one to use first."""
-    if not found:
+    if not profiles:
         raise ProfileNotFoundException(account_id)
-    best = [profile for profile in found if _rank(profile) == _rank(found[0])]
+    best = [profile for profile in profiles if _rank(profile) == _rank(profiles[0])]
     if len(best) > 1:
         raise ProfileConflictException(account_id, [profile.profile_id for profile in best])
     if best[0].quarantined_at is not None:
@@ -228,7 +230,7 @@ def _rank(profile: Profile) -> tuple[bool, bool]:
     return (not profile.is_linked, profile.api_app is None)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     for character in (_LIKE_ESCAPE, "%", "_"):
         text = text.replace(character, _LIKE_ESCAPE + character)
     return text

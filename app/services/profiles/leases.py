@@ -14,7 +14,7 @@ from app.services.events import recorder
 from app.services.shared.isolation import isolate_rows
 from app.services.shared.leases import (
     NO_LEASE,
-    kept_alive,
+    keep_alive,
     lease_columns,
     new_lease_token,
     renew_lease,
@@ -98,7 +98,7 @@ class ProfileLeases:
             raise ConcurrentProfileLimitException(self._fleet_limit)
 
     @asynccontextmanager
-    async def held(self, profile_id: str) -> AsyncIterator[str]:
+    async def hold(self, profile_id: str) -> AsyncIterator[str]:
         """Take the profile's lease and give it back at the end; its token.
 
         Taken in one statement, kept by a heartbeat; left to expire after `expect_late_browser`. A lease that has
@@ -108,7 +108,7 @@ class ProfileLeases:
         token = new_lease_token()
         await self._take(profile_id, token)
         try:
-            async with kept_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
+            async with keep_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
                 yield token
         finally:
             await run_shielded(self._end(profile_id, token))
@@ -121,11 +121,11 @@ class ProfileLeases:
         self._late.add(token)
 
     @asynccontextmanager
-    async def kept(self, left_over: OrphanedProfile) -> AsyncIterator[None]:
+    async def keep(self, left_over: OrphanedProfile) -> AsyncIterator[None]:
         """Keep what was taken over while its browser is stopped, and give it back."""
         profile_id, token = left_over.profile_id, left_over.lease_token
         try:
-            async with kept_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
+            async with keep_alive(lambda: self._renew(profile_id, token), seconds=self._lease_seconds):
                 yield
         finally:
             await run_shielded(self.give_back(profile_id, token))
@@ -144,12 +144,12 @@ class ProfileLeases:
     async def quarantine(self, profile_id: str, token: str, reason: str) -> None:
         """The profile's browser cannot be stopped: nobody may start the profile until an operator has looked."""
         async with self._database.transaction() as db:
-            changed = await db.execute(
+            result = await db.execute(
                 update(Profile)
-                .where(*_held(profile_id, token))
+                .where(*_lease_guard(profile_id, token))
                 .values(quarantined_at=utc_now(), quarantine_reason=reason)
             )
-            if not affected_rows(changed):
+            if not affected_rows(result):
                 return  # another process has taken it over, and stops it
             recorder.record(db, EventType.PROFILE_QUARANTINED, profile_id=profile_id, reason=reason)
         log.error("profile.quarantined", profile_id=profile_id, reason=reason)
@@ -163,7 +163,7 @@ class ProfileLeases:
             | (Profile.lease_expires_at < database_time(plus=-self._foreign_grace)),
             Profile.ws_url.is_not(None) | (Profile.lease_expires_at < database_time(plus=-self._start_grace)),
         )
-        taken: list[OrphanedProfile] = []
+        orphaned: list[OrphanedProfile] = []
 
         async def take(ids: Sequence[int]) -> int:
             query = select(Profile).where(Profile.id.in_(ids), *is_expired)
@@ -179,19 +179,19 @@ class ProfileLeases:
                     )
                     token = take_lease(profile, owner=self._owner, seconds=self._lease_seconds)
                     orphans.append(OrphanedProfile(profile.profile_id, profile.ws_url, token))
-            taken.extend(orphans)
+            orphaned.extend(orphans)
             return len(orphans)
 
         async with self._database.reading() as db:
             ids = (await db.scalars(select(Profile.id).where(*is_expired))).all()
         await isolate_rows(ids, take, step="take_over_leases")
-        return taken
+        return orphaned
 
     async def count_held(self) -> int:
         """Leases of this process."""
         async with self._database.reading() as db:
-            held = select(func.count()).where(Profile.in_use, Profile.lease_owner == self._owner)
-            return await db.scalar(held) or 0
+            held_count = select(func.count()).where(Profile.in_use, Profile.lease_owner == self._owner)
+            return await db.scalar(held_count) or 0
 
     async def _end(self, profile_id: str, token: str) -> None:
         if token not in self._late:
@@ -221,21 +221,21 @@ class ProfileLeases:
             if self._fleet_limit is not None and not self._database.is_sqlite:
                 # Two that count at the same time would both find the last place free. SQLite has one writer.
                 await db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FLEET_LOCK})
-            taken = await db.execute(statement)
-            if not affected_rows(taken):
+            result = await db.execute(statement)
+            if not affected_rows(result):
                 await self.check_free(db, profile_id)
                 raise ProfileInUseException(profile_id)
 
     async def _renew(self, profile_id: str, token: str) -> bool:
         return await renew_lease(
-            self._database, Profile, *_held(profile_id, token), seconds=self._lease_seconds
+            self._database, Profile, *_lease_guard(profile_id, token), seconds=self._lease_seconds
         )
 
     async def _set(self, profile_id: str, token: str, **values: Any) -> bool:
-        return await update_held(self._database, Profile, *_held(profile_id, token), **values)
+        return await update_held(self._database, Profile, *_lease_guard(profile_id, token), **values)
 
 
-def _held(profile_id: str, token: str) -> tuple[ColumnElement[bool], ...]:
+def _lease_guard(profile_id: str, token: str) -> tuple[ColumnElement[bool], ...]:
     return Profile.profile_id == profile_id, Profile.lease_token == token
 
 

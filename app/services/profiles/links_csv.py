@@ -13,11 +13,11 @@ from app.models import Profile
 from app.services.profiles.directory import ProfileDirectory
 from app.services.shared.import_files import BadLine, csv_rows, limited
 from app.utils.exceptions import AppException, InvalidRequestException
-from app.utils.foreign_text import neutralised, restored
+from app.utils.foreign_text import neutralise, restore
 from app.utils.handles import APP_NAME, normalize_handle
 
 COLUMNS: Final = ("profile_id", "twitter_username", "api_app")
-_REQUIRED: Final = COLUMNS[:2]
+_REQUIRED_COLUMNS: Final = COLUMNS[:2]
 _PAGE_SIZE: Final = 1000
 
 
@@ -42,7 +42,9 @@ async def import_links(
     """
     report = ImportReport()
     try:
-        for number, row in limited(csv_rows(lines, columns=COLUMNS, required=_REQUIRED, strict=False)):
+        for number, row in limited(
+            csv_rows(lines, columns=COLUMNS, required=_REQUIRED_COLUMNS, strict=False)
+        ):
             try:
                 await _link(database, directory, row, actor)
                 report.linked += 1
@@ -71,14 +73,14 @@ async def export_links(database: Database, file: TextIO, *, everything: bool = F
             return written
         for row in rows:
             cells = (row.profile_id, row.account_id, row.api_app or "")
-            writer.writerow(map(neutralised, cells))
+            writer.writerow(map(neutralise, cells))
         last, written = rows[-1].id, written + len(rows)
 
 
 async def _link(
     database: Database, directory: ProfileDirectory, row: dict[str, str | None], actor: str
 ) -> None:
-    profile_id = restored(row["profile_id"] or "").strip()
+    profile_id = restore(row["profile_id"] or "").strip()
     if not profile_id:
         raise ValueError("profile_id is empty")
     if not is_profile_id(profile_id):  # a NUL is more than PostgreSQL takes, also to look for it
@@ -86,10 +88,10 @@ async def _link(
             "profile_id cannot be one: it is too long or holds characters that cannot be printed"
         )
     try:
-        account_id = normalize_handle(restored(row["twitter_username"] or ""))
+        account_id = normalize_handle(restore(row["twitter_username"] or ""))
     except ValueError as error:
         raise ValueError(f"twitter_username {error}") from None
-    api_app = restored(row.get("api_app") or "").strip() or None
+    api_app = restore(row.get("api_app") or "").strip() or None
     if api_app is not None and not APP_NAME.fullmatch(api_app):
         raise ValueError("api_app must be 1 to 64 letters, digits, - and _")
     async with database.transaction() as db:

@@ -58,12 +58,12 @@ class RequestBudget:
     async def open_breaker(self, reason: str) -> None:
         """Open the breaker; only the first one of the fleet says so."""
         async with self._database.transaction() as db:
-            opened = await db.execute(
+            result = await db.execute(
                 update(ApiGate)
                 .where(ApiGate.name == _NAME, ApiGate.opened_at.is_(None))
                 .values(opened_at=utc_now(), open_reason=reason)
             )
-            if not affected_rows(opened):
+            if not affected_rows(result):
                 return
             recorder.record(db, EventType.GOLOGIN_BREAKER_OPENED, reason=reason)
         log.critical("gologin.breaker_opened", reason=reason, action="POST /gologin/breaker/close")
@@ -108,11 +108,11 @@ class RequestBudget:
                 .values(next_free=next_free + self._spacing)
                 .returning(ApiGate.next_free - now)
             )
-            ahead = await db.scalar(statement)
-            if ahead is None:
+            delay = await db.scalar(statement)
+            if delay is None:
                 row = insert_or_update(db, ApiGate).values(name=_NAME, next_free=0.0)
                 await db.execute(row.on_conflict_do_nothing())
-                ahead = await db.scalar(statement)
-        if ahead is None:
+                delay = await db.scalar(statement)
+        if delay is None:
             raise GoLoginBreakerOpenException
-        return max(0.0, float(ahead) - self._spacing * self._burst)
+        return max(0.0, float(delay) - self._spacing * self._burst)

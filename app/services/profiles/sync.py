@@ -38,7 +38,7 @@ _MAX_GONE: Final = 100
 _MAX_GONE_SHARE: Final = 0.5
 """Share of the active profiles; beyond it a wrong API token is likelier than that they all were deleted."""
 _PERIODIC: Final = "service"
-_OURS: Final = ("account_id", "api_app")
+_RULE_COLUMNS: Final = ("account_id", "api_app")
 """Columns that the rule fills, unless the profile is linked by hand."""
 
 _COUNTS: Final = ("pages", "seen", "created", "updated", "returned", "gone", "conflicts")
@@ -88,7 +88,7 @@ class ProfileSyncService:
         self, db: AsyncSession, *, requested_by: str, allow_mass_removal: bool = False
     ) -> ProfileSync:
         """Ask for a pass, in the caller's transaction; one that waits already is given back."""
-        waiting: ProfileSync | None = await db.scalar(_first(SyncStatus.PENDING))
+        waiting: ProfileSync | None = await db.scalar(_first_sync(SyncStatus.PENDING))
         if waiting is None:
             waiting = _new_sync(requested_by)
             db.add(waiting)
@@ -120,22 +120,22 @@ class ProfileSyncService:
         is kept, and nothing is marked as gone.
         """
         sync = await self._begin()
-        began, result = monotonic(), SyncResult()
+        start, result = monotonic(), SyncResult()
         started_at = utc_now()
-        seen: set[int] = set()
+        seen_ids: set[int] = set()
         try:
             async for rows in self._pages(result):
                 result.pages += 1
-                await self._apply(rows, result, seen)
-            result.seen = len(seen)
-            unseen = await self._unseen(seen, started_at)
+                await self._apply(rows, result, seen_ids)
+            result.seen = len(seen_ids)
+            unseen = await self._find_unseen(seen_ids, started_at)
             await self._refuse_mass_removal(len(unseen), sync.allow_mass_removal)
-            gone = await self._confirmed(unseen, result, seen)
+            missing = await self._confirm_missing(unseen, result, seen_ids)
         except (Exception, asyncio.CancelledError) as error:
             await self._fail(sync.sync_id, result, error)
             raise
-        await self._complete(sync.sync_id, result, gone)
-        log.info("profiles.synced", seconds=round(monotonic() - began, 3), **asdict(result))
+        await self._complete(sync.sync_id, result, missing)
+        log.info("profiles.synced", seconds=round(monotonic() - start, 3), **asdict(result))
         return result
 
     async def _pages(self, result: SyncResult) -> AsyncIterator[dict[str, BrowserProfile]]:
@@ -162,31 +162,33 @@ class ProfileSyncService:
                 "incomplete", f"the list broke off after {rows_read} of {answer.total} profiles"
             )
 
-    async def _apply(self, rows: Mapping[str, BrowserProfile], result: SyncResult, seen: set[int]) -> None:
+    async def _apply(
+        self, rows: Mapping[str, BrowserProfile], result: SyncResult, seen_ids: set[int]
+    ) -> None:
         """One read, and one write if anything is new or changed."""
         async with self._database.reading() as db:
             query = select(Profile).where(Profile.profile_id.in_(rows))
-            known = {profile.profile_id: profile for profile in await db.scalars(query)}
-        wanted = {profile_id: self._values(row) for profile_id, row in rows.items()}
+            stored = {profile.profile_id: profile for profile in await db.scalars(query)}
+        values_by_id = {profile_id: self._values(row) for profile_id, row in rows.items()}
         changed = [
             profile_id
-            for profile_id, values in wanted.items()
-            if profile_id not in known or _differs(known[profile_id], values)
+            for profile_id, values in values_by_id.items()
+            if profile_id not in stored or _differs(stored[profile_id], values)
         ]
-        ids = {profile_id: profile.id for profile_id, profile in known.items()}
+        ids = {profile_id: profile.id for profile_id, profile in stored.items()}
         written: set[str] = set()
 
         async def upsert(profile_ids: Sequence[str]) -> int:
             async with self._database.transaction() as db:
-                upserted = await _upsert(db, [wanted[profile_id] for profile_id in profile_ids])
+                upserted = await _upsert(db, [values_by_id[profile_id] for profile_id in profile_ids])
             ids.update(upserted)
             written.update(upserted)
             return len(upserted)
 
         await isolate_rows(changed, upsert, step="sync_profiles")
-        seen.update(ids.values())
-        created = len(written - known.keys())
-        returned = sum(not known[profile_id].is_active for profile_id in written & known.keys())
+        seen_ids.update(ids.values())
+        created = len(written - stored.keys())
+        returned = sum(not stored[profile_id].is_active for profile_id in written & stored.keys())
         result.created += created
         result.returned += returned
         result.updated += len(written) - created - returned
@@ -195,7 +197,7 @@ class ProfileSyncService:
         metadata = row.model_dump(
             mode="json", include={"notes", "tags", "os", "browser_type", "can_be_running"}
         )
-        owner = self._rule.owner_of(row.name, metadata)
+        owner = self._rule.find_owner(row.name, metadata)
         return {
             "profile_id": row.id,
             "profile_name": row.name,
@@ -204,7 +206,7 @@ class ProfileSyncService:
             "metadata": metadata,
         }
 
-    async def _unseen(self, seen: set[int], pass_started_at: datetime) -> list[tuple[int, str]]:
+    async def _find_unseen(self, seen_ids: set[int], pass_started_at: datetime) -> list[tuple[int, str]]:
         """(row id, profile id) of the active profiles that the pass did not meet."""
         unseen: list[tuple[int, str]] = []
         last = 0
@@ -219,11 +221,11 @@ class ProfileSyncService:
                 rows = (await db.execute(query)).all()
             if not rows:
                 return unseen
-            unseen += [(row_id, profile_id) for row_id, profile_id in rows if row_id not in seen]
+            unseen += [(row_id, profile_id) for row_id, profile_id in rows if row_id not in seen_ids]
             last = rows[-1][0]
 
-    async def _confirmed(
-        self, unseen: list[tuple[int, str]], result: SyncResult, seen: set[int]
+    async def _confirm_missing(
+        self, unseen: list[tuple[int, str]], result: SyncResult, seen_ids: set[int]
     ) -> list[int]:
         """Return those that are gone indeed.
 
@@ -237,14 +239,14 @@ class ProfileSyncService:
             ]
         for page in range(result.pages, 0, -1):
             rows = (await self._client.list_profiles(page)).profiles
-            await self._apply({row.id: row for row in rows}, SyncResult(), seen)
-        return [row_id for row_id, _ in unseen if row_id not in seen]
+            await self._apply({row.id: row for row in rows}, SyncResult(), seen_ids)
+        return [row_id for row_id, _ in unseen if row_id not in seen_ids]
 
-    async def _refuse_mass_removal(self, gone: int, allowed: bool) -> None:
+    async def _refuse_mass_removal(self, missing: int, is_allowed: bool) -> None:
         async with self._database.reading() as db:
             active = await db.scalar(select(func.count()).where(Profile.is_active)) or 0
-        if gone > max(self._max_gone, active * _MAX_GONE_SHARE) and not allowed:
-            raise SyncRefusedException(gone, active)
+        if missing > max(self._max_gone, active * _MAX_GONE_SHARE) and not is_allowed:
+            raise SyncRefusedException(missing, active)
 
     async def _begin(self) -> ProfileSync:
         async with self._database.transaction() as db:
@@ -259,19 +261,19 @@ class ProfileSyncService:
                     error_message="The process that ran it has ended",
                 )
             )
-            sync: ProfileSync | None = await db.scalar(_first(SyncStatus.PENDING))
+            sync: ProfileSync | None = await db.scalar(_first_sync(SyncStatus.PENDING))
             if sync is None:
                 sync = _new_sync(_PERIODIC)
                 db.add(sync)
             sync.status, sync.started_at = SyncStatus.RUNNING, utc_now()
         return sync
 
-    async def _complete(self, sync_id: str, result: SyncResult, gone: list[int]) -> None:
+    async def _complete(self, sync_id: str, result: SyncResult, missing: list[int]) -> None:
         """Flags, counts and event in one transaction."""
         async with self._database.transaction() as db:
             await _keep_running(db, sync_id)
-            for first in range(0, len(gone), _PAGE_SIZE):
-                chunk = gone[first : first + _PAGE_SIZE]
+            for first in range(0, len(missing), _PAGE_SIZE):
+                chunk = missing[first : first + _PAGE_SIZE]
                 changed = await db.execute(
                     update(Profile).where(Profile.id.in_(chunk), Profile.is_active).values(is_active=False)
                 )
@@ -291,7 +293,7 @@ class ProfileSyncService:
             recorder.record(db, EventType.PROFILES_SYNC_FAILED, sync_id=sync_id, error_code=code)
 
 
-def _first(status: SyncStatus) -> Any:
+def _first_sync(status: SyncStatus) -> Any:
     return select(ProfileSync).where(ProfileSync.status == status).order_by(ProfileSync.id).limit(1)
 
 
@@ -301,10 +303,10 @@ def _new_sync(requested_by: str) -> ProfileSync:
 
 async def _keep_running(db: AsyncSession, sync_id: str) -> None:
     """Raises `LeaseLostException` when another process has the turn, and has written this pass off."""
-    still = update(ProfileSync).where(
+    statement = update(ProfileSync).where(
         ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING
     )
-    if not affected_rows(await db.execute(still.values(updated_at=utc_now()))):
+    if not affected_rows(await db.execute(statement.values(updated_at=utc_now()))):
         raise LeaseLostException
 
 
@@ -317,10 +319,10 @@ async def _end(db: AsyncSession, sync_id: str, status: SyncStatus, result: SyncR
 
 
 def _differs(profile: Profile, values: Mapping[str, Any]) -> bool:
-    theirs = (profile.profile_name, profile.profile_metadata, profile.is_active)
-    if theirs != (values["profile_name"], values["metadata"], True):
+    stored = (profile.profile_name, profile.profile_metadata, profile.is_active)
+    if stored != (values["profile_name"], values["metadata"], True):
         return True
-    return not profile.is_linked and any(getattr(profile, name) != values[name] for name in _OURS)
+    return not profile.is_linked and any(getattr(profile, name) != values[name] for name in _RULE_COLUMNS)
 
 
 async def _upsert(db: AsyncSession, rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -331,7 +333,7 @@ async def _upsert(db: AsyncSession, rows: list[dict[str, Any]]) -> dict[str, int
     insert = insert_or_update(db, Profile).values([{**row, **fixed, **new} for row in rows])
     incoming = insert.excluded
     update_set = {name: incoming[name] for name in ("profile_name", "metadata", *fixed)}
-    for name in _OURS:
+    for name in _RULE_COLUMNS:
         column = Profile.__mapper__.columns[name]
         update_set[column.name] = case((Profile.is_linked, column), else_=incoming[column.name])
     statement = insert.on_conflict_do_update(index_elements=[Profile.profile_id], set_=update_set)

@@ -30,8 +30,8 @@ class Engine(Protocol):
         """Return the queue to submit to, whether or not this process delivers any."""
         ...
 
-    def to_deliver(self, lost: asyncio.Event) -> AbstractAsyncContextManager[RepositoryPort]:
-        """Return the source of jobs while the block runs; sets `lost` when nothing comes any more."""
+    def to_deliver(self, connection_lost: asyncio.Event) -> AbstractAsyncContextManager[RepositoryPort]:
+        """Return the source of jobs while the block runs; sets `connection_lost` when nothing comes any more."""
         ...
 
 
@@ -45,7 +45,7 @@ class MemoryEngine:
         return self._queries
 
     @asynccontextmanager
-    async def to_deliver(self, lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
+    async def to_deliver(self, connection_lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
         yield self._queries
 
 
@@ -62,12 +62,12 @@ class PostgresqlEngine:
         return self._queries
 
     @asynccontextmanager
-    async def to_deliver(self, lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
+    async def to_deliver(self, connection_lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
         async with (
             await self._database.open_connection("job-queue") as working,
             await self._database.open_connection("job-queue") as listening,
         ):
-            yield Queries(_ListeningDriver(working, listening, lost))
+            yield Queries(_ListeningDriver(working, listening, connection_lost))
 
 
 @dataclass
@@ -109,11 +109,14 @@ class _ListeningDriver(PsycopgDriver):
     """Listens on a connection of its own: waiting for a notification locks the connection for up to a second."""
 
     def __init__(
-        self, working: "AsyncConnection[Any]", listening: "AsyncConnection[Any]", lost: asyncio.Event
+        self,
+        work_connection: "AsyncConnection[Any]",
+        listen_connection: "AsyncConnection[Any]",
+        connection_lost: asyncio.Event,
     ) -> None:
-        super().__init__(listening)
-        self._working = PsycopgDriver(working)
-        self._lost = lost
+        super().__init__(listen_connection)
+        self._working = PsycopgDriver(work_connection)
+        self._connection_lost = connection_lost
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """A failure here ends the manager's run."""
@@ -121,7 +124,7 @@ class _ListeningDriver(PsycopgDriver):
             return await self._working.fetch(query, *args)
         except psycopg.Error as error:
             if error.sqlstate not in _LOST_RACE:
-                self._lost.set()
+                self._connection_lost.set()
             raise
 
     async def execute(self, query: str, *args: object) -> str:
@@ -131,4 +134,4 @@ class _ListeningDriver(PsycopgDriver):
         try:
             await super().watch_notifies()
         except psycopg.Error:
-            self._lost.set()
+            self._connection_lost.set()

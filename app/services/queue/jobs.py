@@ -45,7 +45,7 @@ class QueuedSession:
     """A person takes part."""
 
     @classmethod
-    def of(cls, row: AuthorizationSession) -> "QueuedSession":
+    def from_row(cls, row: AuthorizationSession) -> "QueuedSession":
         is_attended = row.consent == ConsentMode.ATTENDED or bool(row.awaits_person)
         return cls(row.session_id, row.queue_rank, row.not_before, is_attended)
 
@@ -126,13 +126,13 @@ class JobQueue:
         """
         loop, attempt = asyncio.get_running_loop(), 1
         while not self._stopping.is_set():
-            began, lost = loop.time(), asyncio.Event()
+            start, connection_lost = loop.time(), asyncio.Event()
             try:
-                async with self._engine.to_deliver(lost) as queries:
-                    await self._deliver(queries, lost, handle)
+                async with self._engine.to_deliver(connection_lost) as queries:
+                    await self._deliver(queries, connection_lost, handle)
             except Exception as error:
-                self._went_away(error)
-                attempt = 1 if loop.time() - began > _MAX_WAIT else attempt + 1
+                self._note_disconnected(error)
+                attempt = 1 if loop.time() - start > _MAX_WAIT else attempt + 1
                 wait = retry_delay(attempt, base=_FIRST_WAIT, ceiling=_MAX_WAIT)
                 await wait_for_event(self._stopping, wait)
         if self._detached:
@@ -153,19 +153,21 @@ class JobQueue:
         if self._submitting:
             await asyncio.wait(self._submitting)
 
-    async def _deliver(self, queries: RepositoryPort, lost: asyncio.Event, handle: Handler) -> None:
+    async def _deliver(
+        self, queries: RepositoryPort, connection_lost: asyncio.Event, handle: Handler
+    ) -> None:
         """Deliver jobs until the stop; raises when the engine's connection is lost."""
 
         async def deliver(job: Job) -> None:
-            await self._handled(job, lost, handle)
+            await self._run_handler(job, connection_lost, handle)
 
         manager = Manager(queries, has_room=lambda: self._has_room(manager))
         # A process's own limit is its room: the engine counts this one over all processes.
         manager.entrypoint(_AUTHORIZE)(deliver)
         manager.entrypoint(_ATTEND, concurrency_limit=self._attended_limit)(deliver)
         manager.min_dequeue_poll_interval = _DEQUEUE_TIMEOUT
-        self._came_back(manager)
-        ending = asyncio.create_task(_shut_down_when(lost, manager))
+        self._note_connected(manager)
+        ending = asyncio.create_task(_shut_down_on(connection_lost, manager))
         try:
             await manager.run(
                 dequeue_timeout=_DEQUEUE_TIMEOUT,
@@ -176,21 +178,21 @@ class JobQueue:
         finally:
             self._manager = None
             ending.cancel()
-        if lost.is_set():
+        if connection_lost.is_set():
             raise ConnectionError("the connection was lost")
 
-    async def _handled(self, job: Job, lost: asyncio.Event, handle: Handler) -> None:
+    async def _run_handler(self, job: Job, connection_lost: asyncio.Event, handle: Handler) -> None:
         """Run the handler; when the connection is lost it goes on, and its job is delivered again, to no effect."""
         assert job.payload is not None
         handling = asyncio.ensure_future(handle(job.payload.decode()))
-        gone = asyncio.create_task(lost.wait())
+        loss = asyncio.create_task(connection_lost.wait())
         try:
-            await asyncio.wait([handling, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([handling, loss], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             handling.cancel()
             raise
         finally:
-            gone.cancel()
+            loss.cancel()
         if not handling.done():
             self._detached.add(handling)
             handling.add_done_callback(self._detached.discard)
@@ -212,7 +214,7 @@ class JobQueue:
             sessions = [each.session_id for each in waiting[:10]]
             log.warning("queue.not_submitted", sessions=sessions, error=type(error).__name__)
 
-    def _came_back(self, manager: Manager) -> None:
+    def _note_connected(self, manager: Manager) -> None:
         self._manager = manager
         if self._stopping.is_set():
             manager.shutdown.set()
@@ -220,14 +222,14 @@ class JobQueue:
             self._is_away = False
             log.info("queue.connected")
 
-    def _went_away(self, error: Exception) -> None:
+    def _note_disconnected(self, error: Exception) -> None:
         if not self._is_away:
             self._is_away = True
             log.warning("queue.disconnected", error=type(error).__name__)
 
 
-async def _shut_down_when(lost: asyncio.Event, manager: Manager) -> None:
-    await lost.wait()
+async def _shut_down_on(connection_lost: asyncio.Event, manager: Manager) -> None:
+    await connection_lost.wait()
     manager.shutdown.set()
 
 

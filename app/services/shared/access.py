@@ -22,7 +22,7 @@ class AccessScope:
     account_patterns: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, api_apps: Iterable[str], account_patterns: Iterable[str]) -> "AccessScope":
+    def from_lists(cls, api_apps: Iterable[str], account_patterns: Iterable[str]) -> "AccessScope":
         return cls(frozenset(api_apps), tuple(account_patterns))
 
     def covers(self, account_id: str | None, api_app: str | None) -> bool:
@@ -45,7 +45,7 @@ class AccessScope:
         if not self.covers(account_id, api_app):
             raise OutOfReachException(account_id, api_app)
 
-    def require_all_of(self, other: "AccessScope") -> None:
+    def require_all(self, other: "AccessScope") -> None:
         """Refuse a request that names more than is covered here. Raises `OutOfReachException`."""
         if not self.includes(other):
             accounts = " or ".join(other.account_patterns) or "all accounts"

@@ -119,7 +119,7 @@ class UsableRows:
         succeeds: then it is not the rows' own.
         """
         now = monotonic()
-        self._failed = {row_id: until for row_id, until in self._failed.items() if until > now}
+        self._failed = {row_id: ends_at for row_id, ends_at in self._failed.items() if ends_at > now}
         usable = self._row_id.not_in(list(self._failed))
         try:
             return await claim(usable)
@@ -134,10 +134,10 @@ class UsableRows:
             claimed.extend(await claim(self._row_id == row_id) or ())
             return 1
 
-        done = await for_each(await find(usable), claim_one, step=self._step)
-        if not done.count and len(done.failed) != 1:
+        outcome = await for_each(await find(usable), claim_one, step=self._step)
+        if not outcome.count and len(outcome.failed) != 1:
             raise failure
-        self._failed |= dict.fromkeys(done.failed[:_MAX_FAILED], monotonic() + _LEFT_OUT_FOR)
+        self._failed |= dict.fromkeys(outcome.failed[:_MAX_FAILED], monotonic() + _LEFT_OUT_FOR)
         return claimed or None
 
 

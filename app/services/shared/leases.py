@@ -54,36 +54,36 @@ def has_no_lease(model: type[Lease]) -> ColumnElement[bool]:
 
 
 async def renew_lease(
-    database: Database, model: type[Lease], *held: ColumnElement[bool], seconds: float
+    database: Database, model: type[Lease], *guard: ColumnElement[bool], seconds: float
 ) -> bool:
-    """Extend a lease by `seconds` from now; False when it is lost. `held` as in `update_held`."""
-    return await update_held(database, model, *held, lease_expires_at=database_time(plus=seconds))
+    """Extend a lease by `seconds` from now; False when it is lost. `guard` as in `update_held`."""
+    return await update_held(database, model, *guard, lease_expires_at=database_time(plus=seconds))
 
 
 async def update_held(
-    database: Database, model: type[Lease], *held: ColumnElement[bool], **values: Any
+    database: Database, model: type[Lease], *guard: ColumnElement[bool], **values: Any
 ) -> bool:
     """Change the columns of one row under its lease, in one statement; False when the lease is lost.
 
-    `held`: conditions that name the row and its lease token.
+    `guard`: conditions that name the row and its lease token.
     """
     async with database.transaction() as db:
-        result = await db.execute(update(model).where(*held).values(**values))
+        result = await db.execute(update(model).where(*guard).values(**values))
     return affected_rows(result) > 0
 
 
 @asynccontextmanager
-async def kept_alive(renew: Callable[[], Awaitable[bool]], *, seconds: float) -> AsyncIterator[None]:
+async def keep_alive(renew: Callable[[], Awaitable[bool]], *, seconds: float) -> AsyncIterator[None]:
     """Call `renew` three times per lease of `seconds` while the block runs.
 
     When `renew` says that the lease is lost, or cannot be reached for a whole lease, the block is interrupted and
     `LeaseLostException` is raised.
     """
     heartbeat: asyncio.Task[None] | None = None
-    over = asyncio.Event()
+    is_over = asyncio.Event()
     try:
         async with asyncio.timeout(None) as scope:
-            heartbeat = asyncio.create_task(_beat(renew, seconds, scope, over))
+            heartbeat = asyncio.create_task(_beat(renew, seconds, scope, is_over))
             yield
     except TimeoutError:
         if scope.expired():
@@ -91,25 +91,25 @@ async def kept_alive(renew: Callable[[], Awaitable[bool]], *, seconds: float) ->
         raise
     finally:
         if heartbeat is not None:
-            over.set()  # not cancelled: a renewal that is under way holds a database connection
+            is_over.set()  # not cancelled: a renewal that is under way holds a database connection
             await asyncio.wait([heartbeat])
 
 
 async def _beat(
-    renew: Callable[[], Awaitable[bool]], seconds: float, scope: asyncio.Timeout, over: asyncio.Event
+    renew: Callable[[], Awaitable[bool]], seconds: float, scope: asyncio.Timeout, is_over: asyncio.Event
 ) -> None:
     loop = asyncio.get_running_loop()
     last_success = loop.time()
-    held = True
-    while held:
-        if await wait_for_event(over, seconds / _BEATS_PER_LEASE):
+    is_held = True
+    while is_held:
+        if await wait_for_event(is_over, seconds / _BEATS_PER_LEASE):
             return
         try:
             async with asyncio.timeout_at(last_success + seconds):
-                held = await renew()
+                is_held = await renew()
             last_success = loop.time()
         except Exception as error:
             log.warning("lease.renewal_failed", exc_info=not isinstance(error, DatabaseUnavailableException))
-            held = loop.time() - last_success < seconds
-    if not over.is_set():
+            is_held = loop.time() - last_success < seconds
+    if not is_over.is_set():
         scope.reschedule(loop.time())

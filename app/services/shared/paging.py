@@ -100,9 +100,9 @@ async def fetch_page(
     if after is None and count_limit is not None:
         total = await _count_up_to(db, query, count_limit, is_all=end is None)
     page = query.order_by(*order.columns).limit(size + 1)
-    found = (await db.scalars(page.offset((number - 1) * size) if after is None else page)).all()
-    rows = found[:size]
-    if len(found) > size:
+    page_rows = (await db.scalars(page.offset((number - 1) * size) if after is None else page)).all()
+    rows = page_rows[:size]
+    if len(page_rows) > size:
         end = order.read_position(rows[-1])
     return Page(rows, total, number, None if end is None else replace(end, page=number, total=total))
 
@@ -133,10 +133,10 @@ async def count_rows(
 
 async def _count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_all: bool) -> Total:
     """Count the rows of a query, `limit` at most. `is_all`: it leaves out none that count."""
-    some: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(
+    rows: Select[Any] = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(
         limit + 1
     )
-    number = await db.scalar(select(func.count()).select_from(some.subquery())) or 0
+    number = await db.scalar(select(func.count()).select_from(rows.subquery())) or 0
     return Total(min(number, limit), is_exact=is_all and number <= limit)
 
 
@@ -157,8 +157,8 @@ class _SortOrder:
         """Return the condition of the rows that come after it."""
         if position.value is None:
             return and_(self._column.is_(None), self._compare(self._id, position.row_id))
-        later = self._compare(tuple_(self._column, self._id), self._values(position))
-        return or_(later, self._column.is_(None)) if self._column.nullable else later
+        condition = self._compare(tuple_(self._column, self._id), self._values(position))
+        return or_(condition, self._column.is_(None)) if self._column.nullable else condition
 
     def is_up_to(self, position: Position) -> ColumnElement[bool]:
         """Return the condition of the rows up to it, where each has a value."""

@@ -27,21 +27,21 @@ class AccountFilter:
     text: str | None = None
 
 
-async def of_account(
-    db: AsyncSession, account_id: str, *, reach: AccessScope = EVERYTHING
+async def list_for_account(
+    db: AsyncSession, account_id: str, *, access: AccessScope = EVERYTHING
 ) -> Sequence[Credential]:
     """One row for each app. Raises `OutOfReachException`."""
-    reach.require_account(account_id)
-    mine = (Credential.account_id == account_id, _in(reach))
-    rows = await db.scalars(select(Credential).where(*mine).order_by(Credential.api_app))
+    access.require_account(account_id)
+    conditions = (Credential.account_id == account_id, _is_covered(access))
+    rows = await db.scalars(select(Credential).where(*conditions).order_by(Credential.api_app))
     return rows.all()
 
 
 async def fetch_page(
-    db: AsyncSession, filters: AccountFilter, request: PageRequest, *, reach: AccessScope = EVERYTHING
+    db: AsyncSession, filters: AccountFilter, request: PageRequest, *, access: AccessScope = EVERYTHING
 ) -> Page[Credential]:
     """`request.sort`: one of `SortField`."""
-    query = select(Credential).where(_in(reach))
+    query = select(Credential).where(_is_covered(access))
     if filters.api_app is not None:
         query = query.where(Credential.api_app == filters.api_app)
     if filters.status is not None:
@@ -51,8 +51,8 @@ async def fetch_page(
     return await paging.fetch_page(db, query, Credential, request)
 
 
-def _in(reach: AccessScope) -> ColumnElement[bool]:
-    return reach.condition(Credential.account_id, Credential.api_app)
+def _is_covered(access: AccessScope) -> ColumnElement[bool]:
+    return access.condition(Credential.account_id, Credential.api_app)
 
 
 async def batches(

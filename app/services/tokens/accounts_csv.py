@@ -7,7 +7,7 @@ from typing import Final, TextIO
 from app.database import Database
 from app.models import Credential
 from app.services.tokens import accounts
-from app.utils.foreign_text import neutralised
+from app.utils.foreign_text import neutralise
 
 COLUMNS: Final = (
     "account_id",
@@ -27,7 +27,7 @@ async def export(database: Database, file: TextIO) -> int:
     writer.writerow(COLUMNS)
     written = 0
     async for rows in accounts.batches(database):
-        writer.writerows(map(neutralised, _line(row)) for row in rows)
+        writer.writerows(map(neutralise, _line(row)) for row in rows)
         written += len(rows)
     return written
 

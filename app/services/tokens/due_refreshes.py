@@ -24,18 +24,18 @@ _ENDS: Final = (
 async def room_for_calls(db: AsyncSession, budgets: ProviderRateLimits) -> dict[str, int]:
     """Refreshes that may begin now, of the apps whose calls are limited, or may be for all we know."""
     used: Counter[str] = Counter()
-    if since := budgets.told_since():
+    if since := budgets.oldest_call_at():
         used = await _in_flight(db) + await _ended_since(db, since)
     # Looked up after what is used: a call that ends meanwhile then counts twice, not never.
-    told, room = budgets.told(), budgets.to_find_out()
+    remaining, room = budgets.remaining_calls(), budgets.probe_calls()
     # Half of what is left: another process may count at the same time.
-    return room | {api_app: (calls - used[api_app] + 1) // 2 for api_app, calls in told.items()}
+    return room | {api_app: (calls - used[api_app] + 1) // 2 for api_app, calls in remaining.items()}
 
 
-def due(
-    limit: int, room: Mapping[str, int], among: ColumnElement[bool], *, min_interval: float
+def select_due(
+    limit: int, room: Mapping[str, int], condition: ColumnElement[bool], *, min_interval: float
 ) -> Select[Credential]:
-    """The next ones `among` these, of the apps that are neither paused nor limited nor without `room`.
+    """Return the query of the next due rows that meet `condition`, of apps with `room`, neither paused nor limited.
 
     `min_interval`: seconds since an account's last refresh; one in the future is a clock's mistake.
     """
@@ -55,20 +55,20 @@ def due(
             | (Credential.refreshed_at > now + interval)
             | (Credential.spending_version == Credential.version),  # its chain is broken
             has_no_lease(Credential),
-            among,
+            condition,
         )
         .order_by(Credential.refresh_due_at)
         .limit(limit)
     )
 
 
-def within(room: Mapping[str, int], rows: Sequence[Credential]) -> Iterator[Credential]:
-    left = dict(room)
+def fit_to_room(room: Mapping[str, int], rows: Sequence[Credential]) -> Iterator[Credential]:
+    remaining = dict(room)
     for row in rows:
-        if left.get(row.api_app, 1) > 0:
+        if remaining.get(row.api_app, 1) > 0:
             yield row
-        if row.api_app in left:
-            left[row.api_app] -= 1
+        if row.api_app in remaining:
+            remaining[row.api_app] -= 1
 
 
 async def _in_flight(db: AsyncSession) -> Counter[str]:

@@ -20,7 +20,7 @@ from app.services.interfaces import TokenSet
 from app.services.shared.import_files import MAX_IMPORT_ROWS, BadLine, csv_rows, limited
 from app.services.tokens.service import CredentialService
 from app.utils.exceptions import InvalidRequestException
-from app.utils.foreign_text import restored
+from app.utils.foreign_text import restore
 from app.utils.handles import normalize_handle
 
 COLUMNS: Final = (
@@ -34,8 +34,8 @@ COLUMNS: Final = (
     "scopes",
     "provider_user_id",
 )
-_REQUIRED: Final = COLUMNS[:3]
-_EXPORTED: Final = frozenset(("account_id", "api_app", "provider_user_id"))
+_REQUIRED_COLUMNS: Final = COLUMNS[:3]
+_EXPORTED_COLUMNS: Final = frozenset(("account_id", "api_app", "provider_user_id"))
 _INSERT_SIZE: Final = 500
 _MAX_BRACKETS: Final = 4
 """A row of JSON opens two at most, its own and that of its scopes; a token may hold some."""
@@ -52,7 +52,7 @@ Entry = tuple[int, Any]
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Entry:
     number: int
     account_id: str
     api_app: str
@@ -60,7 +60,7 @@ class _Wanted:
     tokens: TokenSet
 
     @property
-    def place(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
         return self.account_id, self.api_app
 
 
@@ -74,12 +74,12 @@ class ImportReport:
 
 def csv_entries(lines: Iterable[str]) -> Iterator[Entry]:
     """Numbered by their lines. Raises `InvalidRequestException` for what is no such table."""
-    rows = csv_rows(lines, columns=COLUMNS, required=_REQUIRED, allow_unknown_columns=False)
+    rows = csv_rows(lines, columns=COLUMNS, required=_REQUIRED_COLUMNS, allow_unknown_columns=False)
     for number, values in limited(rows):
-        given = {name: value for name, value in values.items() if value not in (None, "")}
+        present = {name: value for name, value in values.items() if value not in (None, "")}
         # Our own exports name these; a token is taken as it is.
-        exported = {name: restored(given[name]) for name in _EXPORTED & given.keys()}
-        yield number, given | exported
+        exported = {name: restore(present[name]) for name in _EXPORTED_COLUMNS & present.keys()}
+        yield number, present | exported
 
 
 def json_entries(content: bytes) -> list[Entry]:
@@ -90,12 +90,12 @@ def json_entries(content: bytes) -> list[Entry]:
             f"A file to import has {MAX_IMPORT_ROWS} rows at most: this one has more, so split it, or is not valid JSON"
         )
     try:
-        found = json.loads(content.decode("utf-8-sig"))
+        rows = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # no JSON, no UTF-8, or a number of thousands of digits
         raise InvalidRequestException("The file is not JSON in UTF-8") from None
-    if not isinstance(found, list):
+    if not isinstance(rows, list):
         raise InvalidRequestException("The JSON must be a list of objects")
-    return list(enumerate(limited(found), start=1))
+    return list(enumerate(limited(rows), start=1))
 
 
 class TokenImport:
@@ -131,20 +131,20 @@ class TokenImport:
         `progress` gets the number of the last entry done. Raises what `entries` does; what came before is stored.
         """
         report, waiting = ImportReport(), []
-        seen: dict[tuple[str, str], int] = {}
+        first_numbers: dict[tuple[str, str], int] = {}
         try:
             for number, values in entries:
                 progress(number)
                 try:
-                    wanted = _checked(number, values, self._api_apps)
-                    if problem := self._handle_problem(wanted.api_app, wanted.account_id):
+                    entry = _validate(number, values, self._api_apps)
+                    if problem := self._handle_problem(entry.api_app, entry.account_id):
                         raise ValueError(f"account_id: {problem}")
-                    if (first := seen.setdefault(wanted.place, number)) != number:
+                    if (first := first_numbers.setdefault(entry.key, number)) != number:
                         raise ValueError(f"the same account and app as in {first}")
                 except ValueError as error:
                     report.bad_lines.append(BadLine(number, str(error)))
                     continue
-                waiting.append(wanted)
+                waiting.append(entry)
                 if len(waiting) == _INSERT_SIZE:
                     batch, waiting = waiting, []
                     await self._store(batch, report, actor)
@@ -154,7 +154,7 @@ class TokenImport:
         await self._store(waiting, report, actor)
         return report
 
-    async def _store(self, batch: Sequence[_Wanted], report: ImportReport, actor: str) -> None:
+    async def _store(self, batch: Sequence[_Entry], report: ImportReport, actor: str) -> None:
         if not batch:
             return
         async with self._database.transaction() as db:
@@ -170,50 +170,50 @@ class TokenImport:
                     scopes=row.scopes,
                 )
         report.stored += len(stored)
-        places = {(row.account_id, row.api_app) for row in stored}
+        stored_keys = {(row.account_id, row.api_app) for row in stored}
         report.skipped += [
-            BadLine(wanted.number, "has tokens already; skipped")
-            for wanted in batch
-            if wanted.place not in places
+            BadLine(entry.number, "has tokens already; skipped")
+            for entry in batch
+            if entry.key not in stored_keys
         ]
 
-    async def _insert(self, db: AsyncSession, batch: Sequence[_Wanted]) -> Sequence[Credential]:
-        """The rows that were stored. In the order of their places, so that two imports do not wait for each other."""
+    async def _insert(self, db: AsyncSession, batch: Sequence[_Entry]) -> Sequence[Credential]:
+        """The rows that were stored. In the order of their keys, so that two imports do not wait for each other."""
         now = utc_now()
         values = [
             {
-                **self._credentials.current_columns(wanted.account_id, wanted.api_app, wanted.tokens, now),
-                "account_id": wanted.account_id,
-                "api_app": wanted.api_app,
-                "provider_user_id": wanted.provider_user_id,
+                **self._credentials.current_columns(entry.account_id, entry.api_app, entry.tokens, now),
+                "account_id": entry.account_id,
+                "api_app": entry.api_app,
+                "provider_user_id": entry.provider_user_id,
                 "session_id": None,
                 "version": 1,
                 "created_at": now,
             }
-            for wanted in sorted(batch, key=lambda each: each.place)
+            for entry in sorted(batch, key=lambda each: each.key)
         ]
         insert = insert_or_update(db, Credential)
-        place = [Credential.account_id, Credential.api_app]
+        columns = [Credential.account_id, Credential.api_app]
         if self._replace:
             new = {name: insert.excluded[name] for name in values[0] if name not in ("created_at", "version")}
             statement = insert.on_conflict_do_update(
-                index_elements=place, set_={**new, "version": Credential.version + 1}
+                index_elements=columns, set_={**new, "version": Credential.version + 1}
             )
         else:
-            statement = insert.on_conflict_do_nothing(index_elements=place)
+            statement = insert.on_conflict_do_nothing(index_elements=columns)
         rows = await db.scalars(statement.returning(Credential), values)
         return rows.all()
 
 
-def _checked(number: int, values: Any, api_apps: Sequence[str]) -> _Wanted:
+def _validate(number: int, values: Any, api_apps: Sequence[str]) -> _Entry:
     """Raises `ValueError` with a sentence that quotes nothing of the entry."""
     if not isinstance(values, Mapping):
         raise ValueError("must be an object")
     if not values.keys() <= set(COLUMNS):
         raise ValueError(f"has more than the known columns: {', '.join(COLUMNS)}")
-    if missing := [name for name in _REQUIRED if values.get(name) is None]:
+    if missing := [name for name in _REQUIRED_COLUMNS if values.get(name) is None]:
         raise ValueError(f"{missing[0]}: is missing")
-    return _Wanted(
+    return _Entry(
         number,
         _handle(values["account_id"]),
         _app(values["api_app"], api_apps),
@@ -278,17 +278,17 @@ def _scopes(value: Any) -> tuple[str, ...]:
 
 def _expires_in(values: Mapping[str, Any]) -> int | None:
     """Seconds from now; negative when it was before."""
-    at, given = values.get("expires_at"), values.get("expires_in")
-    if at is not None and given is not None:
+    at, seconds = values.get("expires_at"), values.get("expires_in")
+    if at is not None and seconds is not None:
         raise ValueError("expires_at and expires_in: give one of them")
-    left: int | None = None
+    remaining: int | None = None
     if at is not None:
-        left = int((_time(at) - utc_now()).total_seconds())
-    elif given is not None:
-        left = _seconds(given)
-    if left is not None and abs(left) > _MAX_LIFE:
+        remaining = int((_time(at) - utc_now()).total_seconds())
+    elif seconds is not None:
+        remaining = _seconds(seconds)
+    if remaining is not None and abs(remaining) > _MAX_LIFE:
         raise ValueError("expires_at, expires_in: more than ten years from now")
-    return left
+    return remaining
 
 
 def _seconds(value: Any) -> int:

@@ -10,7 +10,7 @@ from app.database import Database
 from app.models import Credential
 from app.services.tokens import accounts
 from app.services.tokens.vault import TOKEN_COLUMNS, CredentialVault
-from app.utils.crypto import key_id_of
+from app.utils.crypto import find_key_id
 from app.utils.exceptions import DecryptionException
 
 
@@ -33,19 +33,19 @@ async def audit(
     database: Database, vault: CredentialVault, *, progress: Callable[[int], None] = lambda _done: None
 ) -> AuditReport:
     """Open every value once; `progress` gets the rows done."""
-    report, done = AuditReport(), 0
+    report, count = AuditReport(), 0
     async for rows in accounts.batches(database):
         for row in rows:
             _look_at(vault, row, report)
-        done += len(rows)
-        progress(done)
+        count += len(rows)
+        progress(count)
     return report
 
 
 def _look_at(vault: CredentialVault, row: Credential, report: AuditReport) -> None:
     is_readable = True
     for column in TOKEN_COLUMNS:
-        key_id = key_id_of(getattr(row, column) or "")
+        key_id = find_key_id(getattr(row, column) or "")
         try:
             if vault.token(row, column) is not None and key_id is not None:
                 report.values[key_id] += 1

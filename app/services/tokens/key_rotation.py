@@ -18,7 +18,7 @@ from app.models import Credential, EventType
 from app.services.events import recorder
 from app.services.tokens import accounts
 from app.services.tokens.vault import TOKEN_COLUMNS, CredentialVault
-from app.utils.crypto import key_id_of
+from app.utils.crypto import find_key_id
 from app.utils.exceptions import DecryptionException
 
 _PASSES: Final = 5
@@ -88,12 +88,12 @@ async def _pass_over(
     report.unreadable = []
     async for rows in accounts.batches(database, vault.is_outdated(), size=batch_size):
         changes = _changes(vault, rows, report)
-        began = time.monotonic()
+        start = time.monotonic()
         if changes:
             report.rotated += await _write(database, changes)
         progress(report.rotated + len(report.unreadable))
         # As long as the writers have waited for us: SQLite lets one write at a time, and keeps no queue.
-        await asyncio.sleep(time.monotonic() - began)
+        await asyncio.sleep(time.monotonic() - start)
 
 
 def _changes(
@@ -103,12 +103,12 @@ def _changes(
     changes = {}
     for row in rows:
         try:
-            new = vault.resealed(row)
+            new = vault.reseal(row)
         except DecryptionException:
             report.unreadable.append((row.account_id, row.api_app))
             continue
         old = {column: getattr(row, column) for column in TOKEN_COLUMNS}
-        report.old_key_ids |= {key_id for value in old.values() if value and (key_id := key_id_of(value))}
+        report.old_key_ids |= {key_id for value in old.values() if value and (key_id := find_key_id(value))}
         changes[row.id] = {"row_id": row.id, **new, **{f"old_{name}": value for name, value in old.items()}}
     return changes
 

@@ -25,8 +25,8 @@ from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.shared.group_commit import GroupCommit
 from app.services.shared.isolation import UsableRows
 from app.services.shared.leases import clear_lease, has_no_lease, lease_columns, new_lease_token
-from app.services.tokens.due_refreshes import due, room_for_calls, within
-from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, HeldRefresh, RefreshResult, save_all
+from app.services.tokens.due_refreshes import fit_to_room, room_for_calls, select_due
+from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, RefreshClaim, RefreshResult, save_all
 from app.services.tokens.vault import CredentialVault
 from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException, ErrorCode, RefreshedJustNowException, TwitterAPIException
@@ -112,7 +112,7 @@ class RefreshLeases:
 
     async def take(
         self, account_id: str, api_app: str, *, version: int, force: bool = False
-    ) -> HeldRefresh | None:
+    ) -> RefreshClaim | None:
         """The right to refresh this version; None when somebody has it, had it, or nobody may any more.
 
         Raises `DecryptionException`, and unless `force` says so `RefreshedJustNowException`.
@@ -129,67 +129,69 @@ class RefreshLeases:
             row = await db.scalar(query.with_for_update())
             if row is None:
                 return None
-            if not force and (left := self._too_soon(row)) > 0:
-                raise RefreshedJustNowException(account_id, left)
-            held = self._taken(db, row, self._vault.refresh_token(row), new_lease_token())
-            if held is not None:
-                await self._mark(db, [held])
-        return held
+            if not force and (seconds := self._too_soon(row)) > 0:
+                raise RefreshedJustNowException(account_id, seconds)
+            claim = self._build_claim(db, row, self._vault.refresh_token(row), new_lease_token())
+            if claim is not None:
+                await self._mark(db, [claim])
+        return claim
 
-    async def take_due(self, limit: int) -> list[HeldRefresh]:
+    async def take_due(self, limit: int) -> list[RefreshClaim]:
         """The next ones that are due, whose app is neither paused nor limited, for this process alone.
 
         Of an app whose budget of calls is told, no more than fit into it beside those in flight, in all processes.
         """
 
-        async def find(among: ColumnElement[bool]) -> Sequence[int]:
+        async def find(condition: ColumnElement[bool]) -> Sequence[int]:
             async with self._database.reading() as db:
-                found = due(limit, {}, among, min_interval=self._times.min_interval)
-                return (await db.scalars(found.with_only_columns(Credential.id))).all()
+                due = select_due(limit, {}, condition, min_interval=self._times.min_interval)
+                return (await db.scalars(due.with_only_columns(Credential.id))).all()
 
-        return await self._usable.claim(lambda among: self._take_due(limit, among), find) or []
+        return await self._usable.claim(lambda condition: self._take_due(limit, condition), find) or []
 
-    async def _take_due(self, limit: int, among: ColumnElement[bool]) -> list[HeldRefresh]:
+    async def _take_due(self, limit: int, condition: ColumnElement[bool]) -> list[RefreshClaim]:
         async with self._database.transaction() as db:
-            self._budgets.forget(await self._apps.resumed(db))
+            self._budgets.forget(await self._apps.fetch_resume_times(db))
             room = await room_for_calls(db, self._budgets)
-            query = due(limit, room, among, min_interval=self._times.min_interval)
+            query = select_due(limit, room, condition, min_interval=self._times.min_interval)
             rows = (await db.scalars(query.with_for_update(skip_locked=True))).all()
             lease_token = new_lease_token()
-            tried = [self._taken_if_readable(db, row, lease_token) for row in within(room, rows)]
-            taken = [held for held in tried if held is not None]
-            if taken:
-                await self._mark(db, taken)
-        return taken
+            attempts = [
+                self._build_claim_if_readable(db, row, lease_token) for row in fit_to_room(room, rows)
+            ]
+            claims = [claim for claim in attempts if claim is not None]
+            if claims:
+                await self._mark(db, claims)
+        return claims
 
-    async def save(self, held: HeldRefresh, tokens: TokenSet, *, answered_at: datetime) -> bool:
+    async def save(self, claim: RefreshClaim, tokens: TokenSet, *, answered_at: datetime) -> bool:
         """Make `tokens`, which live from `answered_at`, the current ones.
 
         False when newer ones are, or when the account was forgotten. Fenced by the version alone: tokens that arrive
         after the lease still heal a chain taken for broken.
         """
         values = {
-            **self._vault.sealed(held.account_id, held.api_app, tokens),
+            **self._vault.sealed(claim.account_id, claim.api_app, tokens),
             **NOT_HELD,
             "scopes": list(tokens.scopes),
             "status": CredentialStatus.ACTIVE,
-            "version": held.version + 1,
+            "version": claim.version + 1,
             "token_expires_at": expiry(answered_at, tokens.expires_in),
             "refreshed_at": answered_at,
             **NO_FAILURES,
         }
-        due_at = self.due_at(answered_at, tokens, held.api_app)
+        due_at = self.due_at(answered_at, tokens, claim.api_app)
         values["refresh_due_at"] = due_at and max(
             due_at, answered_at + timedelta(seconds=self._times.min_interval)
         )
         event = recorder.new_event(
             EventType.CREDENTIAL_REFRESHED,
-            account_id=held.account_id,
-            api_app=held.api_app,
-            version=held.version + 1,
+            account_id=claim.account_id,
+            api_app=claim.api_app,
+            version=claim.version + 1,
         )
-        is_saved = await self._saves.add(RefreshResult(held, values, event))
-        await self.note_success(held.api_app)
+        is_saved = await self._saves.add(RefreshResult(claim, values, event))
+        await self.note_success(claim.api_app)
         return is_saved
 
     async def note_success(self, api_app: str) -> None:
@@ -200,27 +202,27 @@ class RefreshLeases:
             log.error("app.not_noted", api_app=api_app, exc_info=error)
 
     async def _note_all(self, db: AsyncSession, apps: Sequence[str]) -> Sequence[None]:
-        self._budgets.forget(await self._apps.resumed(db))
+        self._budgets.forget(await self._apps.fetch_resume_times(db))
         for api_app in sorted(set(apps)):
-            await self._apps.succeeded(db, api_app)
-            if (seconds := self._budgets.spent_for(api_app)) is not None:
-                await self._apps.limited(db, api_app, seconds=seconds, reason=_CALLS_LEFT)
+            await self._apps.reset_failures(db, api_app)
+            if (seconds := self._budgets.seconds_until_reset(api_app)) is not None:
+                await self._apps.set_limit(db, api_app, seconds=seconds, reason=_CALLS_LEFT)
         return [None] * len(apps)
 
-    async def is_forgotten(self, held: HeldRefresh) -> bool:
+    async def is_forgotten(self, claim: RefreshClaim) -> bool:
         """Return whether the account's tokens are to be deleted."""
         async with self._database.reading() as db:
             status = await db.scalar(
                 select(Credential.status).where(
-                    Credential.account_id == held.account_id, Credential.api_app == held.api_app
+                    Credential.account_id == claim.account_id, Credential.api_app == claim.api_app
                 )
             )
         return status is None or status is CredentialStatus.REVOKING
 
-    async def give_back(self, held: HeldRefresh, error: AppException) -> None:
+    async def give_back(self, claim: RefreshClaim, error: AppException) -> None:
         """The refresh token was not spent: it is tried again later, or when the provider says."""
         async with self._database.transaction() as db:
-            row = await db.scalar(_held(held).with_for_update())
+            row = await db.scalar(_claim_guard(claim).with_for_update())
             if row is None:
                 return
             if _is_unknown_refusal(error) and _is_last_refusal(row):
@@ -235,17 +237,17 @@ class RefreshLeases:
             recorder.record(
                 db,
                 EventType.CREDENTIAL_REFRESH_FAILED,
-                account_id=held.account_id,
-                api_app=held.api_app,
+                account_id=claim.account_id,
+                api_app=claim.api_app,
                 error_code=error.error_code,
                 failures=row.refresh_failures,
                 next_attempt_in=round(wait, 1),
             )
 
-    async def break_chain(self, held: HeldRefresh, code: str) -> bool:
+    async def break_chain(self, claim: RefreshClaim, code: str) -> bool:
         """The refresh token is spent or revoked, or may be; False when newer tokens have come meanwhile."""
         async with self._database.transaction() as db:
-            row = await db.scalar(_held(held).with_for_update())
+            row = await db.scalar(_claim_guard(claim).with_for_update())
             if row is None:
                 return False
             self._break(db, row, code)
@@ -287,42 +289,44 @@ class RefreshLeases:
         wait = retry_delay(failures, base=self._times.retry, ceiling=_MAX_RETRY_WAIT, jitter=_JITTER)
         return max(wait, asked_for)
 
-    async def _mark(self, db: AsyncSession, taken: Sequence[HeldRefresh]) -> None:
-        """Mark rows as being refreshed, in one statement: `taken` have one lease token."""
+    async def _mark(self, db: AsyncSession, claims: Sequence[RefreshClaim]) -> None:
+        """Mark rows as being refreshed, in one statement: `claims` have one lease token."""
         await db.execute(
             update(Credential)
-            .where(Credential.id.in_([held.credential_id for held in taken]))
+            .where(Credential.id.in_([claim.credential_id for claim in claims]))
             .values(
-                **lease_columns(taken[0].lease_token, owner=self._owner, seconds=self._times.lease),
+                **lease_columns(claims[0].lease_token, owner=self._owner, seconds=self._times.lease),
                 spending_version=Credential.version,
             ),
             execution_options={"synchronize_session": False},
         )
 
-    def _taken_if_readable(self, db: AsyncSession, row: Credential, lease_token: str) -> HeldRefresh | None:
+    def _build_claim_if_readable(
+        self, db: AsyncSession, row: Credential, lease_token: str
+    ) -> RefreshClaim | None:
         """Return the claim of a row; None when it cannot be read: it is put off, so that it delays no other."""
         try:
-            return self._taken(db, row, self._vault.refresh_token(row), lease_token)
+            return self._build_claim(db, row, self._vault.refresh_token(row), lease_token)
         except Exception as error:
             # Of a `DecryptionException` a key is missing in the settings: the chain may be fine.
-            own = error if isinstance(error, AppException) else None
+            known_error = error if isinstance(error, AppException) else None
             log.error(
                 "credential.unreadable",
                 account_id=row.account_id,
                 api_app=row.api_app,
-                exc_info=error if own is None else None,
+                exc_info=error if known_error is None else None,
             )
-            row.refresh_error_code = (own or AppException).error_code
+            row.refresh_error_code = (known_error or AppException).error_code
             row.refresh_due_at = utc_now() + timedelta(seconds=_MAX_RETRY_WAIT)
             return None
 
-    def _taken(
+    def _build_claim(
         self, db: AsyncSession, row: Credential, refresh_token: SecretStr, lease_token: str
-    ) -> HeldRefresh | None:
+    ) -> RefreshClaim | None:
         if row.spending_version == row.version:
             self._break(db, row, AMBIGUOUS)
             return None
-        return HeldRefresh(
+        return RefreshClaim(
             credential_id=row.id,
             account_id=row.account_id,
             api_app=row.api_app,
@@ -363,10 +367,10 @@ def expiry(now: datetime, expires_in: int | None) -> datetime | None:
     return None if expires_in is None else now + timedelta(seconds=min(expires_in, MAX_TOKEN_LIFE))
 
 
-def _held(held: HeldRefresh) -> Select[Credential]:
+def _claim_guard(claim: RefreshClaim) -> Select[Credential]:
     return select(Credential).where(
-        Credential.id == held.credential_id,
-        Credential.created_at == held.row_made_at,
-        Credential.version == held.version,
-        Credential.lease_token == held.lease_token,
+        Credential.id == claim.credential_id,
+        Credential.created_at == claim.row_made_at,
+        Credential.version == claim.version,
+        Credential.lease_token == claim.lease_token,
     )

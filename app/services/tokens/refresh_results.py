@@ -24,7 +24,7 @@ NO_FAILURES: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class HeldRefresh:
+class RefreshClaim:
     """A refresh that this process may make; the refresh token was read inside the lock."""
 
     credential_id: int
@@ -41,24 +41,27 @@ class HeldRefresh:
 class RefreshResult:
     """The columns of a new token set, and the event that tells of it."""
 
-    held: HeldRefresh
+    claim: RefreshClaim
     values: dict[str, Any]
     event: dict[str, Any]
 
 
 async def save_all(db: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
     """Save results and return those that are saved; the others' rows have newer tokens, or are forgotten."""
-    spent = await _current_versions(db, [result.held.credential_id for result in results])
+    versions = await _current_versions(db, [result.claim.credential_id for result in results])
     saved: list[RefreshResult] = []
     outcomes = []
     for result in results:
-        is_current = spent.get(result.held.credential_id) == (result.held.row_made_at, result.held.version)
+        is_current = versions.get(result.claim.credential_id) == (
+            result.claim.row_made_at,
+            result.claim.version,
+        )
         if is_current:
-            del spent[result.held.credential_id]  # of two results for one version the first counts
+            del versions[result.claim.credential_id]  # of two results for one version the first counts
             saved.append(result)
         outcomes.append(is_current)
     if saved:
-        await db.execute(_UPDATE, [{"row": each.held.credential_id, **each.values} for each in saved])
+        await db.execute(_UPDATE, [{"row": each.claim.credential_id, **each.values} for each in saved])
         await recorder.record_all(db, [each.event for each in saved])
     return outcomes
 

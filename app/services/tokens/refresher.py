@@ -11,7 +11,7 @@ from app.services.interfaces import OAuthServiceProtocol, TokenSet
 from app.services.oauth.app_state import AppStates
 from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.tokens.refresh_leases import AMBIGUOUS, RefreshLeases
-from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.refresh_results import RefreshClaim
 from app.services.tokens.spill import TokenSpill
 from app.utils.exceptions import (
     AppException,
@@ -69,9 +69,9 @@ class TokenRefresher:
             task.add_done_callback(lambda _: self._running.pop(key, None))
         return await asyncio.shield(task)
 
-    async def finish(self, held: HeldRefresh) -> AppException | None:
+    async def finish(self, claim: RefreshClaim) -> AppException | None:
         """A refresh whose right is taken, to its end; what went wrong. Not interrupted: it spends the token."""
-        return await run_shielded(self._finish(held))
+        return await run_shielded(self._finish(claim))
 
     async def pick_up_spilled(self) -> int:
         """Save what could not be saved before, here or in an earlier process; how many token sets.
@@ -82,11 +82,11 @@ class TokenRefresher:
         picked_up = 0
         for spilled in await self._spill.read_all():
             try:
-                await self._save_once(spilled.held, spilled.tokens, spilled.answered_at)
+                await self._save_once(spilled.claim, spilled.tokens, spilled.answered_at)
             except DatabaseUnavailableException:
                 raise
             except Exception as error:
-                self._log_not_saved(spilled.held, error)
+                self._log_not_saved(spilled.claim, error)
                 continue
             await self._spill.remove(spilled.path)
             picked_up += 1
@@ -102,100 +102,100 @@ class TokenRefresher:
     ) -> AppException | None:
         try:
             async with self._database.reading() as db:
-                self._budgets.forget(await self._apps.resumed(db))
+                self._budgets.forget(await self._apps.fetch_resume_times(db))
                 await self._apps.ensure_callable(db, api_app)
             self._budgets.ensure_not_spent(api_app)
         except AppException as error:
             return error
         try:
-            held = await self._leases.take(account_id, api_app, version=version, force=force)
+            claim = await self._leases.take(account_id, api_app, version=version, force=force)
         except RefreshedJustNowException as error:
             return error
-        return None if held is None else await self.finish(held)
+        return None if claim is None else await self.finish(claim)
 
-    async def _finish(self, held: HeldRefresh) -> AppException | None:
+    async def _finish(self, claim: RefreshClaim) -> AppException | None:
         try:
-            tokens = await self._oauth.refresh_access_token(held.api_app, held.refresh_token)
+            tokens = await self._oauth.refresh_access_token(claim.api_app, claim.refresh_token)
         except AppException as error:
             # Unless this is written, the next one who comes must take the chain for ambiguous.
-            await retry_while_unavailable(partial(self._failed, held, error), seconds=self._save_for)
+            await retry_while_unavailable(partial(self._handle_failure, claim, error), seconds=self._save_for)
             return error
-        await self.save(held, tokens, utc_now())
+        await self.save(claim, tokens, utc_now())
         return None
 
-    async def _failed(self, held: HeldRefresh, error: AppException) -> None:
+    async def _handle_failure(self, claim: RefreshClaim, error: AppException) -> None:
         log.warning(
             "credential.refresh_failed",
-            account_id=held.account_id,
-            api_app=held.api_app,
+            account_id=claim.account_id,
+            api_app=claim.api_app,
             error_code=error.error_code,
             error=error.message,
         )
         if isinstance(error, InvalidGrantException):
-            await self._leases.break_chain(held, error.error_code)
+            await self._leases.break_chain(claim, error.error_code)
         elif isinstance(error, TwitterAPIException) and error.may_have_acted:
-            await self._leases.break_chain(held, AMBIGUOUS)
+            await self._leases.break_chain(claim, AMBIGUOUS)
         else:
             # Also after a gateway's 502, which may hide a rotation: it is an answer, so nobody has tokens that a second
             # try could kill; and if the token is spent, trying and not trying end in the same new authorization.
-            await self._leases.give_back(held, error)
-            await self._note_failure(held, error)
+            await self._leases.give_back(claim, error)
+            await self._note_failure(claim, error)
 
-    async def _note_failure(self, held: HeldRefresh, error: AppException) -> None:
+    async def _note_failure(self, claim: RefreshClaim, error: AppException) -> None:
         """Keep the books of the app. They may fail alone: the lease is given back."""
-        api_app = held.api_app
+        api_app = claim.api_app
         try:
             async with self._database.transaction() as db:
                 if error.kind is FailureKind.APP:
-                    await self._apps.failed(db, api_app, error)
+                    await self._apps.count_failure(db, api_app, error)
                 limit = error.limit if isinstance(error, TwitterAPIException) else None
                 if limit is not None:
-                    await self._apps.note_limit(db, held.account_id, api_app, limit)
+                    await self._apps.note_limit(db, claim.account_id, api_app, limit)
                 elif error.retry_after is not None:
-                    await self._apps.limited(db, api_app, seconds=error.retry_after, reason="retry-after")
+                    await self._apps.set_limit(db, api_app, seconds=error.retry_after, reason="retry-after")
         except Exception as problem:
             log.error("app.not_noted", api_app=api_app, exc_info=problem)
 
-    async def save(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
+    async def save(self, claim: RefreshClaim, tokens: TokenSet, answered_at: datetime) -> None:
         """Save new tokens before anything else. What the database refuses is spilled to disk, then tried again.
 
         After an outage here; after any other error, which is raised, from the disk.
         """
         try:
-            await self._save_once(held, tokens, answered_at)
+            await self._save_once(claim, tokens, answered_at)
         except Exception as error:
-            spilled = await self._spilled(held, tokens, answered_at)
+            spilled = await self._write_spill(claim, tokens, answered_at)
             if not isinstance(error, DatabaseUnavailableException):
-                self._log_not_saved(held, error)
+                self._log_not_saved(claim, error)
                 raise
-            again = partial(self._save_once, held, tokens, answered_at)
-            await retry_while_unavailable(again, seconds=self._save_for)
+            save_once = partial(self._save_once, claim, tokens, answered_at)
+            await retry_while_unavailable(save_once, seconds=self._save_for)
             if spilled is not None:
                 await self._spill.remove(spilled)
 
-    async def _spilled(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> Path | None:
+    async def _write_spill(self, claim: RefreshClaim, tokens: TokenSet, answered_at: datetime) -> Path | None:
         try:
-            return await self._spill.write(held, tokens, answered_at=answered_at)
+            return await self._spill.write(claim, tokens, answered_at=answered_at)
         except Exception as error:  # the disk is full, too: memory is all that is left
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            log.error("credential.not_spilled", account_id=held.account_id, error=reason)
+            log.error("credential.not_spilled", account_id=claim.account_id, error=reason)
             return None
 
-    def _log_not_saved(self, held: HeldRefresh, error: Exception) -> None:
+    def _log_not_saved(self, claim: RefreshClaim, error: Exception) -> None:
         """Once a version in this process: a spilled one is tried again and again."""
-        key = (held.credential_id, held.version)
+        key = (claim.credential_id, claim.version)
         if key not in self._not_saved:
             self._not_saved.add(key)
             log.error(
-                "credential.not_saved", account_id=held.account_id, api_app=held.api_app, exc_info=error
+                "credential.not_saved", account_id=claim.account_id, api_app=claim.api_app, exc_info=error
             )
 
-    async def _save_once(self, held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> None:
-        if await self._leases.save(held, tokens, answered_at=answered_at):
+    async def _save_once(self, claim: RefreshClaim, tokens: TokenSet, answered_at: datetime) -> None:
+        if await self._leases.save(claim, tokens, answered_at=answered_at):
             return
-        log.warning("credential.result_dropped", account_id=held.account_id, api_app=held.api_app)
-        if await self._leases.is_forgotten(held):
+        log.warning("credential.result_dropped", account_id=claim.account_id, api_app=claim.api_app)
+        if await self._leases.is_forgotten(claim):
             try:
-                await self._oauth.revoke_token(held.api_app, tokens.refresh_token or tokens.access_token)
+                await self._oauth.revoke_token(claim.api_app, tokens.refresh_token or tokens.access_token)
             except AppException as error:
-                log.error("credential.not_revoked", account_id=held.account_id, error_code=error.error_code)
+                log.error("credential.not_revoked", account_id=claim.account_id, error_code=error.error_code)

@@ -136,7 +136,7 @@ class CredentialService:
         *,
         min_ttl: float,
         actor: str,
-        reach: AccessScope = EVERYTHING,
+        access: AccessScope = EVERYTHING,
         force: bool = False,
     ) -> IssuedToken:
         """A token that lives for `min_ttl` seconds, refreshed first when needed, or when `force` says so.
@@ -147,7 +147,7 @@ class CredentialService:
         `ReauthorizationRequiredException`, `TokenExpiredException`, and with `force` `TokenNotRefreshableException`
         and whatever the refresh came upon.
         """
-        reach.require(account_id, api_app)
+        access.require(account_id, api_app)
         row = await self._ensure_fresh(account_id, api_app, max(min_ttl, self._fresh_for), force=force)
         read = recorder.new_event(
             EventType.TOKEN_READ, account_id=account_id, api_app=api_app, actor=actor, version=row.version
@@ -161,37 +161,37 @@ class CredentialService:
         await self._reads.wait_for_all()
 
     async def verify(
-        self, account_id: str, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, account_id: str, api_app: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> ProviderUser:
         """Ask the provider who the token speaks for. Raises what `get_access_token` does, and `TwitterAPIException`.
 
         A token that is refused before its time, as one that its owner has revoked, is refreshed once: that tells
         whether the chain lives. Where the new one is refused, too, the account must be authorized anew.
         """
-        reach.require(account_id, api_app)
+        access.require(account_id, api_app)
         row = await self._ensure_fresh(account_id, api_app, self._fresh_for)
         try:
-            user = await self._who(row)
+            user = await self._identify(row)
         except TwitterAPIException as error:
             if not _may_be_refused(error, row):
                 raise
             row = await self._ensure_fresh(account_id, api_app, 0.0, force=True, in_place_of=row.version)
-            user = await self._who_of_new(row)
+            user = await self._identify_refreshed(row)
         await self._reads.add(
             recorder.new_event(EventType.TOKEN_VERIFIED, account_id=account_id, api_app=api_app, actor=actor)
         )
         return user
 
     async def revoke(
-        self, account_id: str, api_app: str, *, actor: str, reach: AccessScope = EVERYTHING
+        self, account_id: str, api_app: str, *, actor: str, access: AccessScope = EVERYTHING
     ) -> bool:
         """Forget the tokens once the provider has revoked them; False when it did not answer: it is tried again.
 
         Raises `OutOfReachException`, `TokenNotFoundException`.
         """
-        reach.require(account_id, api_app)
+        access.require(account_id, api_app)
         async with self._database.transaction() as db:
-            row = await db.scalar(_by_place(account_id, api_app).with_for_update())
+            row = await db.scalar(_by_key(account_id, api_app).with_for_update())
             if row is None:
                 raise TokenNotFoundException(account_id, api_app)
             row.status = CredentialStatus.REVOKING
@@ -211,19 +211,21 @@ class CredentialService:
         async def take(ids: Sequence[int]) -> int:
             query = select(Credential).where(Credential.id.in_(ids), *is_due)
             async with self._database.transaction() as db:
-                taken = (await db.scalars(query.with_for_update(skip_locked=True))).all()
-                for row in taken:
+                claimed = (await db.scalars(query.with_for_update(skip_locked=True))).all()
+                for row in claimed:
                     take_lease(row, owner=row.lease_owner, seconds=_REVOKE_LEASE)
                     row.refresh_due_at = row.lease_expires_at
-            rows.extend(taken)
-            return len(taken)
+            rows.extend(claimed)
+            return len(claimed)
 
         async with self._database.reading() as db:
             ids = (await db.scalars(due)).all()
         await isolate_rows(ids, take, step="take_revocations")
         by_id = {row.id: row for row in rows}
-        alone = (for_each([id_], lambda id_: self._revoke_held(by_id[id_]), step="revoke") for id_ in by_id)
-        return sum(outcome.count for outcome in await asyncio.gather(*alone))
+        revocations = (
+            for_each([id_], lambda id_: self._revoke_held(by_id[id_]), step="revoke") for id_ in by_id
+        )
+        return sum(outcome.count for outcome in await asyncio.gather(*revocations))
 
     def current_columns(
         self, account_id: str, api_app: str, tokens: TokenSet, now: datetime
@@ -242,7 +244,7 @@ class CredentialService:
 
     async def _load_active(self, account_id: str, api_app: str) -> Credential:
         async with self._database.reading() as db:
-            row: Credential | None = await db.scalar(_by_place(account_id, api_app))
+            row: Credential | None = await db.scalar(_by_key(account_id, api_app))
             if row is None:
                 raise TokenNotFoundException(account_id, api_app)
             if row.status is CredentialStatus.REVOKING:
@@ -269,13 +271,13 @@ class CredentialService:
         if first.refresh_token is None:
             if in_place_of is None and _lives_for(first, 0):
                 return _fallback_or_raise(None, first, force=force)
-            return await self._reauthorized(first, REFUSED if in_place_of else EXPIRED)
-        row, error = await self._renewals.shared(
-            (account_id, api_app, first.version, force), lambda: self._renewed(first, force=force)
+            return await self._reauthorize(first, REFUSED if in_place_of else EXPIRED)
+        row, error = await self._renewals.share(
+            (account_id, api_app, first.version, force), lambda: self._renew(first, force=force)
         )
         return row if row.version != first.version else _fallback_or_raise(error, row, force=force)
 
-    async def _renewed(self, first: Credential, *, force: bool) -> tuple[Credential, AppException | None]:
+    async def _renew(self, first: Credential, *, force: bool) -> tuple[Credential, AppException | None]:
         """The row when its tokens are newer than `first`, in whichever process; else as it is, and what went wrong."""
         give_up_at = time.monotonic() + self._wait_for
         while True:
@@ -287,7 +289,7 @@ class CredentialService:
                 return row, error
             await asyncio.sleep(_OTHER_PROCESS_POLL)
 
-    async def _reauthorized(self, row: Credential, code: str) -> Credential:
+    async def _reauthorize(self, row: Credential, code: str) -> Credential:
         """Newer tokens, if they have come just now; else `ReauthorizationRequiredException`, and a repair.
 
         Only once somebody asks: an account that nobody uses needs no browser every two hours.
@@ -295,7 +297,7 @@ class CredentialService:
         await self._leases.end_unrefreshable(row, code)
         return await self._load_active(row.account_id, row.api_app)
 
-    async def _who(self, row: Credential) -> ProviderUser:
+    async def _identify(self, row: Credential) -> ProviderUser:
         access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
         try:
             user = await self._oauth.verify_credentials(row.api_app, access_token, secret)
@@ -305,7 +307,7 @@ class CredentialService:
         await self._leases.note_limit(row.account_id, row.api_app, user.limit)
         return user
 
-    async def _who_of_new(self, row: Credential) -> ProviderUser:
+    async def _identify_refreshed(self, row: Credential) -> ProviderUser:
         """Raises `ReauthorizationRequiredException` when a refresh has not helped."""
         access_token, secret = self._vault.access_token(row), self._vault.token(row, "oauth_token_secret")
         try:
@@ -313,33 +315,35 @@ class CredentialService:
         except TwitterAPIException as error:
             if not _may_be_refused(error, row):
                 raise
-            await self._reauthorized(row, REFUSED)
+            await self._reauthorize(row, REFUSED)
             raise
 
     async def _revoke_held(self, row: Credential) -> bool:
-        mine = (Credential.id == row.id, Credential.lease_token == row.lease_token)
+        lease_guard = (Credential.id == row.id, Credential.lease_token == row.lease_token)
         try:
             has_refresh_token = row.refresh_token is not None
             token = self._vault.refresh_token(row) if has_refresh_token else self._vault.access_token(row)
             await self._oauth.revoke_token(row.api_app, token, self._vault.token(row, "oauth_token_secret"))
         except AppException as error:
             log.warning("credential.not_revoked", account_id=row.account_id, error_code=error.error_code)
-            again = utc_now() + timedelta(seconds=max(error.retry_after or 0.0, _REVOKE_RETRY))
+            retry_at = utc_now() + timedelta(seconds=max(error.retry_after or 0.0, _REVOKE_RETRY))
             # The owner stays: it names who asked.
-            values = {"lease_token": None, "lease_expires_at": None, "refresh_due_at": again}
+            values = {"lease_token": None, "lease_expires_at": None, "refresh_due_at": retry_at}
             async with self._database.transaction() as db:
                 await db.execute(
-                    update(Credential).where(*mine).values(**values, refresh_error_code=error.error_code)
+                    update(Credential)
+                    .where(*lease_guard)
+                    .values(**values, refresh_error_code=error.error_code)
                 )
             return False
         async with self._database.transaction() as db:
-            held = await db.scalar(select(Credential).where(*mine).with_for_update())
-            if held is not None:
-                await db.delete(held)
+            current = await db.scalar(select(Credential).where(*lease_guard).with_for_update())
+            if current is not None:
+                await db.delete(current)
                 recorder.record(
                     db, EventType.CREDENTIAL_REVOKED, account_id=row.account_id, api_app=row.api_app
                 )
-        return held is not None
+        return current is not None
 
 
 async def _record_reads(db: AsyncSession, events: Sequence[dict[str, Any]]) -> Sequence[None]:
@@ -361,7 +365,7 @@ async def _upsert(db: AsyncSession, account_id: str, api_app: str, values: dict[
     return row
 
 
-def _by_place(account_id: str, api_app: str) -> Select[Credential]:
+def _by_key(account_id: str, api_app: str) -> Select[Credential]:
     return select(Credential).where(Credential.account_id == account_id, Credential.api_app == api_app)
 
 

@@ -13,8 +13,8 @@ from typing import Final
 from pydantic import SecretStr
 
 from app.services.interfaces import TokenSet
-from app.services.tokens.refresh_results import HeldRefresh
-from app.utils.crypto import KeyRing, key_id_of
+from app.services.tokens.refresh_results import RefreshClaim
+from app.utils.crypto import KeyRing, find_key_id
 from app.utils.exceptions import DecryptionException
 from app.utils.logger import get_logger
 
@@ -26,9 +26,9 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Spilled:
+class SpilledTokens:
     path: Path
-    held: HeldRefresh
+    claim: RefreshClaim
     tokens: TokenSet
     answered_at: datetime
     """Time from which their lifetime counts."""
@@ -41,15 +41,15 @@ class TokenSpill:
         self._folder = folder
         self._key_ring = key_ring
 
-    async def write(self, held: HeldRefresh, tokens: TokenSet, *, answered_at: datetime) -> Path:
+    async def write(self, claim: RefreshClaim, tokens: TokenSet, *, answered_at: datetime) -> Path:
         """The file, which is on the disk when this returns."""
         path = self._folder / f"{uuid.uuid4()}{_SUFFIX}"
-        sealed = self._key_ring.encrypt(_to_json(held, tokens, answered_at), associated_data=_PLACE)
-        await asyncio.to_thread(_write_durably, path, sealed)
-        log.warning("credential.spilled", account_id=held.account_id, api_app=held.api_app)
+        ciphertext = self._key_ring.encrypt(_to_json(claim, tokens, answered_at), associated_data=_PLACE)
+        await asyncio.to_thread(_write_durably, path, ciphertext)
+        log.warning("credential.spilled", account_id=claim.account_id, api_app=claim.api_app)
         return path
 
-    async def read_all(self) -> list[Spilled]:
+    async def read_all(self) -> list[SpilledTokens]:
         """Return the tokens that earlier processes spilled. A file that no key opens stays, with a log line."""
         return await asyncio.to_thread(self._read_all)
 
@@ -60,21 +60,21 @@ class TokenSpill:
     async def remove(self, path: Path) -> None:
         await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    def _read_all(self) -> list[Spilled]:
-        found = []
+    def _read_all(self) -> list[SpilledTokens]:
+        spilled = []
         for path in self._paths():
             try:
-                found.append(self._read(path))
+                spilled.append(self._read(path))
             except _UNREADABLE as error:
                 log.error("credential.spill_unreadable", file=path.name, error=type(error).__name__)
-        return found
+        return spilled
 
     def _audit(self) -> tuple[Counter[str], list[Path]]:
         key_ids, unreadable = Counter[str](), list[Path]()
         for path in self._paths():
             try:
                 self._read(path)
-                key_ids[key_id_of(path.read_text(encoding="ascii")) or ""] += 1
+                key_ids[find_key_id(path.read_text(encoding="ascii")) or ""] += 1
             except FileNotFoundError:  # a service has picked it up
                 continue
             except _UNREADABLE:
@@ -84,25 +84,25 @@ class TokenSpill:
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob(f"*{_SUFFIX}"))
 
-    def _read(self, path: Path) -> Spilled:
+    def _read(self, path: Path) -> SpilledTokens:
         text = self._key_ring.decrypt(path.read_text(encoding="ascii"), associated_data=_PLACE)
         data = json.loads(text)
-        held, tokens = data["held"], data["tokens"]
+        claim, tokens = data["held"], data["tokens"]
         for values, names in (
-            (held, ("refresh_token",)),
+            (claim, ("refresh_token",)),
             (tokens, ("access_token", "refresh_token", "oauth_token_secret")),
         ):
             for name in names:
                 values[name] = None if values[name] is None else SecretStr(values[name])
-        held["row_made_at"] = datetime.fromisoformat(held["row_made_at"])
+        claim["row_made_at"] = datetime.fromisoformat(claim["row_made_at"])
         tokens["scopes"] = tuple(tokens["scopes"])
-        return Spilled(
-            path, HeldRefresh(**held), TokenSet(**tokens), datetime.fromisoformat(data["answered_at"])
+        return SpilledTokens(
+            path, RefreshClaim(**claim), TokenSet(**tokens), datetime.fromisoformat(data["answered_at"])
         )
 
 
-def _to_json(held: HeldRefresh, tokens: TokenSet, answered_at: datetime) -> str:
-    content = {"held": asdict(held), "tokens": asdict(tokens), "answered_at": answered_at}
+def _to_json(claim: RefreshClaim, tokens: TokenSet, answered_at: datetime) -> str:
+    content = {"held": asdict(claim), "tokens": asdict(tokens), "answered_at": answered_at}
     return json.dumps(
         content,
         default=lambda each: each.get_secret_value() if isinstance(each, SecretStr) else each.isoformat(),

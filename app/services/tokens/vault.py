@@ -39,7 +39,7 @@ class CredentialVault:
         starts = (func.substr(getattr(Credential, column), 1, len(mark)) for column in TOKEN_COLUMNS)
         return or_(*(start != mark for start in starts))
 
-    def resealed(self, row: Credential) -> dict[str, str | None]:
+    def reseal(self, row: Credential) -> dict[str, str | None]:
         """The three columns anew, by the writing key. Raises `DecryptionException` when one of them does not open."""
         clear = {column: self.token(row, column) for column in TOKEN_COLUMNS}
         return self._seal(row.account_id, row.api_app, clear)
@@ -58,8 +58,8 @@ class CredentialVault:
         value: str | None = getattr(row, column)
         if value is None:
             return None
-        place = _place(row.account_id, row.api_app, column)
-        return SecretStr(self._key_ring.decrypt(value, associated_data=place))
+        context = _key_context(row.account_id, row.api_app, column)
+        return SecretStr(self._key_ring.decrypt(value, associated_data=context))
 
     def refresh_token(self, row: Credential) -> SecretStr:
         """Return the refresh token of a row that has one. Raises `DecryptionException`."""
@@ -73,7 +73,7 @@ class CredentialVault:
         assert token is not None
         return token
 
-    async def tokens_of(self, db: AsyncSession, account_id: str, api_app: str) -> TokenSet:
+    async def load_tokens(self, db: AsyncSession, account_id: str, api_app: str) -> TokenSet:
         """Return the stored tokens unchanged. Raises `TokenNotFoundException`, `DecryptionException`."""
         row = await db.scalar(
             select(Credential).where(Credential.account_id == account_id, Credential.api_app == api_app)
@@ -84,12 +84,12 @@ class CredentialVault:
 
     def tokens(self, row: Credential) -> TokenSet:
         """Raises `DecryptionException`."""
-        left = row.token_expires_at - utc_now() if row.token_expires_at else None
+        remaining = row.token_expires_at - utc_now() if row.token_expires_at else None
         return TokenSet(
             access_token=self.access_token(row),
             refresh_token=self.token(row, "refresh_token"),
             scopes=tuple(row.scopes),
-            expires_in=int(left.total_seconds()) if left is not None else None,
+            expires_in=int(remaining.total_seconds()) if remaining is not None else None,
             oauth_token_secret=self.token(row, "oauth_token_secret"),
         )
 
@@ -100,11 +100,11 @@ class CredentialVault:
             column: None
             if value is None
             else self._key_ring.encrypt(
-                value.get_secret_value(), associated_data=_place(account_id, api_app, column)
+                value.get_secret_value(), associated_data=_key_context(account_id, api_app, column)
             )
             for column, value in clear.items()
         }
 
 
-def _place(account_id: str, api_app: str, column: TokenColumn) -> str:
+def _key_context(account_id: str, api_app: str, column: TokenColumn) -> str:
     return f"{_TABLE}/{account_id}/{api_app}/{column}"

@@ -1,6 +1,6 @@
 """The database's side of delivering: who sends what is due, and what becomes of it.
 
-Whoever changes deliveries locks their endpoint; `webhook_lines` says whose turn it is.
+Whoever changes deliveries locks their endpoint; `ordering` says whose turn it is.
 """
 
 from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ from app.services.events import recorder
 from app.services.shared.isolation import UsableRows, isolate_rows
 from app.services.shared.leases import clear_lease, has_no_lease, renew_lease, take_lease
 from app.services.webhooks import ordering
-from app.services.webhooks.message import Message, message_of
+from app.services.webhooks.message import Message, build_message
 from app.services.webhooks.vault import WebhookVault
 from app.utils.backoff import jittered
 from app.utils.exceptions import DecryptionException
@@ -106,31 +106,31 @@ class WebhookDeliveries:
             return None
         claimed = 0
 
-        async def claim(among: ColumnElement[bool]) -> list[Claim] | None:
+        async def claim(condition: ColumnElement[bool]) -> list[Claim] | None:
             nonlocal claimed
-            claims = await self._claim(endpoint_row_id, under_way + claimed, among)
+            claims = await self._claim(endpoint_row_id, under_way + claimed, condition)
             claimed += len(claims or ())
             return claims
 
-        async def find(among: ColumnElement[bool]) -> Sequence[int]:
+        async def find(condition: ColumnElement[bool]) -> Sequence[int]:
             due = select(WebhookDelivery.id).where(
-                WebhookDelivery.endpoint_row_id == endpoint_row_id, among, *_is_due()
+                WebhookDelivery.endpoint_row_id == endpoint_row_id, condition, *_is_due()
             )
             async with self._database.reading() as db:
-                found = await db.scalars(due.order_by(WebhookDelivery.next_attempt_at).limit(_MAX_FOUND))
-                return found.all()
+                ids = await db.scalars(due.order_by(WebhookDelivery.next_attempt_at).limit(_MAX_FOUND))
+                return ids.all()
 
         return await self._usable.claim(claim, find)
 
     async def _claim(
-        self, endpoint_row_id: int, under_way: int, among: ColumnElement[bool]
+        self, endpoint_row_id: int, under_way: int, condition: ColumnElement[bool]
     ) -> list[Claim] | None:
         async with self._database.transaction() as db:
             endpoint = await _locked(db, endpoint_row_id)
             if endpoint is None or endpoint.status is not WebhookStatus.ACTIVE:
                 return None
-            allowed = 1 if endpoint.failing_since else self.limits.concurrency
-            if not (due := await _due(db, endpoint, among, limit=max(allowed - under_way, 0))):
+            ceiling = 1 if endpoint.failing_since else self.limits.concurrency
+            if not (due := await _find_due(db, endpoint, condition, limit=max(ceiling - under_way, 0))):
                 return None
             try:
                 secrets = self._vault.open(endpoint)
@@ -146,7 +146,7 @@ class WebhookDeliveries:
                     await _park(db, endpoint, row)
                     continue
                 token = take_lease(row, owner=self._owner, seconds=self.limits.lease)
-                message = message_of(endpoint.endpoint_id, event)
+                message = build_message(endpoint.endpoint_id, event)
                 is_trial = endpoint.failing_since is not None
                 claims.append(
                     Claim(row.id, token, endpoint.url, secrets, message, is_trial, endpoint.updated_at)
@@ -156,7 +156,7 @@ class WebhookDeliveries:
     async def renew(self, claim: Claim) -> bool:
         """Keep the lease; False when it is lost."""
         seconds = self.limits.lease
-        return await renew_lease(self._database, WebhookDelivery, *_held(claim), seconds=seconds)
+        return await renew_lease(self._database, WebhookDelivery, *_lease_guard(claim), seconds=seconds)
 
     async def apply(self, endpoint_row_id: int, results: Sequence[tuple[Claim, WebhookAnswer]]) -> None:
         """Apply results; those whose lease was lost change nothing."""
@@ -169,7 +169,9 @@ class WebhookDeliveries:
                     return 0
                 answers = []
                 for claim, answer in (by_id[delivery_id] for delivery_id in delivery_ids):
-                    row = await db.scalar(select(WebhookDelivery).where(*_held(claim)).with_for_update())
+                    row = await db.scalar(
+                        select(WebhookDelivery).where(*_lease_guard(claim)).with_for_update()
+                    )
                     if row is not None:
                         if claim.endpoint_changed_at == endpoint.updated_at:
                             answers.append(answer)
@@ -233,13 +235,13 @@ async def _locked(db: AsyncSession, endpoint_row_id: int) -> WebhookEndpoint | N
     return await db.scalar(query.with_for_update())
 
 
-async def _due(
-    db: AsyncSession, endpoint: WebhookEndpoint, among: ColumnElement[bool], *, limit: int
+async def _find_due(
+    db: AsyncSession, endpoint: WebhookEndpoint, condition: ColumnElement[bool], *, limit: int
 ) -> list[tuple[WebhookDelivery, Event | None]]:
     query = (
         select(WebhookDelivery, Event)
         .outerjoin(Event, Event.id == WebhookDelivery.event_id)
-        .where(WebhookDelivery.endpoint_row_id == endpoint.id, among, *_is_due())
+        .where(WebhookDelivery.endpoint_row_id == endpoint.id, condition, *_is_due())
         .order_by(WebhookDelivery.next_attempt_at)
         .limit(limit)
         .with_for_update(of=WebhookDelivery, skip_locked=True)
@@ -255,7 +257,7 @@ def _is_due() -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+def _lease_guard(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return WebhookDelivery.id == claim.delivery_id, WebhookDelivery.lease_token == claim.lease_token
 
 

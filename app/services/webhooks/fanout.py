@@ -37,9 +37,11 @@ class WebhookFanout:
 
     async def run_once(self) -> int:
         """A batch for every active endpoint that has not seen all events; how many events were looked at."""
-        return sum([await self._advanced(endpoint_row_id) for endpoint_row_id in await self._behind()])
+        return sum(
+            [await self._try_to_advance(endpoint_row_id) for endpoint_row_id in await self._find_behind()]
+        )
 
-    async def _advanced(self, endpoint_row_id: int) -> int:
+    async def _try_to_advance(self, endpoint_row_id: int) -> int:
         """Advance each endpoint; a failing one delays no other."""
         try:
             return await self._advance(endpoint_row_id)
@@ -49,7 +51,7 @@ class WebhookFanout:
             log.exception("webhook.fanout_failed", endpoint_row_id=endpoint_row_id)
             return 0
 
-    async def _behind(self) -> list[int]:
+    async def _find_behind(self) -> list[int]:
         active = select(
             WebhookEndpoint.id, WebhookEndpoint.after_xact_id, WebhookEndpoint.after_event_id
         ).where(WebhookEndpoint.status == WebhookStatus.ACTIVE)
@@ -57,7 +59,7 @@ class WebhookFanout:
             endpoints = (await db.execute(active)).all()
             if not endpoints:
                 return []
-            newest = await order.newest(db)
+            newest = await order.newest_position(db)
         return [row.id for row in endpoints if (row.after_xact_id, row.after_event_id) < newest]
 
     async def _advance(self, endpoint_row_id: int) -> int:
@@ -69,8 +71,8 @@ class WebhookFanout:
             if endpoint is None:  # or in use: it has its turn in the next round
                 return 0
             events = await _events_after(db, endpoint, limit=self._batch_size)
-            if wanted := [event for event in events if ordering.wants(endpoint, event)]:
-                await _enqueue(db, endpoint, wanted)
+            if matching := [event for event in events if ordering.wants(endpoint, event)]:
+                await _enqueue(db, endpoint, matching)
             if events:
                 await _note_lost(db, endpoint, events[-1])
                 await db.execute(
@@ -87,8 +89,8 @@ class WebhookFanout:
 
 
 async def _events_after(db: AsyncSession, endpoint: WebhookEndpoint, *, limit: int) -> Sequence[EventRow]:
-    after = order.after(Position(endpoint.after_xact_id, endpoint.after_event_id))
-    query = select(*_COLUMNS).where(after, order.settled(db))
+    is_later = order.is_after(Position(endpoint.after_xact_id, endpoint.after_event_id))
+    query = select(*_COLUMNS).where(is_later, order.is_settled(db))
     return (await db.execute(query.order_by(*order.ORDER).limit(limit))).all()
 
 
@@ -103,7 +105,7 @@ async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable
         }
         for event in events
     ]
-    again = {
+    reset = {
         "status": DeliveryStatus.PENDING,
         "attempts": 0,
         "next_attempt_at": None,
@@ -113,7 +115,7 @@ async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable
     insert = insert_or_update(db, WebhookDelivery).values(rows)
     columns = [WebhookDelivery.endpoint_row_id, WebhookDelivery.event_id]
     is_free = has_no_lease(WebhookDelivery)  # what is being sent is told anyway
-    await db.execute(insert.on_conflict_do_update(index_elements=columns, set_=again, where=is_free))
+    await db.execute(insert.on_conflict_do_update(index_elements=columns, set_=reset, where=is_free))
     await ordering.enqueue(db, endpoint.id, [event.id for event in events])
 
 
@@ -125,9 +127,9 @@ async def _note_lost(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow
     """
     oldest = await db.scalar(select(func.min(Event.id))) or 0
     evicted_to = await order.evicted_to(db)
-    gone_to = max(oldest - 1, evicted_to if evicted_to <= last.id else 0)
-    if (first := endpoint.after_event_id + 1) <= gone_to:
-        lost: dict[str, Any] = {"from_event_id": first, "to_event_id": gone_to}
-        lost |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}
-        recorder.record(db, EventType.WEBHOOK_EVENTS_LOST, **lost)
-        log.error("webhook.events_lost", **lost)
+    last_lost = max(oldest - 1, evicted_to if evicted_to <= last.id else 0)
+    if (first := endpoint.after_event_id + 1) <= last_lost:
+        data: dict[str, Any] = {"from_event_id": first, "to_event_id": last_lost}
+        data |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}
+        recorder.record(db, EventType.WEBHOOK_EVENTS_LOST, **data)
+        log.error("webhook.events_lost", **data)

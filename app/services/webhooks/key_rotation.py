@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import Database
 from app.models import WebhookEndpoint, WebhookStatus
 from app.services.webhooks.vault import WebhookVault
-from app.utils.crypto import key_id_of
+from app.utils.crypto import find_key_id
 from app.utils.exceptions import DecryptionException
 
 
@@ -39,19 +39,19 @@ async def audit(database: Database, vault: WebhookVault) -> WebhookSecrets:
 
 
 def _look_at(rows: Sequence[WebhookEndpoint], vault: WebhookVault) -> WebhookSecrets:
-    found = WebhookSecrets()
+    report = WebhookSecrets()
     for row in rows:
         old = {"secret": row.secret, "previous_secret": row.previous_secret}
         try:
-            new = vault.resealed(row)
+            new = vault.reseal(row)
         except DecryptionException:
-            found.unreadable.append(row.endpoint_id)
+            report.unreadable.append(row.endpoint_id)
             continue
-        found.values.update(key_id for value in old.values() if value and (key_id := key_id_of(value)))
+        report.values.update(key_id for value in old.values() if value and (key_id := find_key_id(value)))
         if new != old:
-            found.rotated += 1
+            report.rotated += 1
             row.secret, row.previous_secret = new["secret"] or row.secret, new["previous_secret"]
-    return found
+    return report
 
 
 async def _rows(db: AsyncSession, *, for_update: bool = False) -> Sequence[WebhookEndpoint]:

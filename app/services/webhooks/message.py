@@ -19,7 +19,7 @@ class Message:
     body: str
 
 
-def message_of(endpoint_id: str, event: Event) -> Message:
+def build_message(endpoint_id: str, event: Event) -> Message:
     data = {
         "id": event.id,
         "account_id": event.account_id,

@@ -28,13 +28,13 @@ class EventRef(Protocol):
     def api_app(self) -> str | None: ...
 
 
-def reach_of(endpoint: WebhookEndpoint) -> AccessScope:
-    return AccessScope.of(endpoint.api_apps, endpoint.account_patterns)
+def webhook_access(endpoint: WebhookEndpoint) -> AccessScope:
+    return AccessScope.from_lists(endpoint.api_apps, endpoint.account_patterns)
 
 
 def wants(endpoint: WebhookEndpoint, event: EventRef) -> bool:
     patterns = endpoint.event_types or ["*"]
-    return reach_of(endpoint).covers(event.account_id, event.api_app) and any(
+    return webhook_access(endpoint).covers(event.account_id, event.api_app) and any(
         fnmatchcase(event.event_type, pattern) for pattern in patterns
     )
 
@@ -45,18 +45,18 @@ async def enqueue(db: AsyncSession, endpoint_row_id: int, event_ids: Collection[
     One behind it that had its turn waits again.
     """
     pending = _pending(endpoint_row_id)
-    made = (WebhookDelivery.endpoint_row_id == endpoint_row_id, WebhookDelivery.event_id.in_(event_ids))
-    alone = (WebhookDelivery.account_id.is_(None), WebhookDelivery.next_attempt_at.is_(None))
-    begun = select(WebhookDelivery.account_id).where(*made, WebhookDelivery.next_attempt_at.is_not(None))
-    behind = (
-        WebhookDelivery.account_id.in_(begun),
+    is_new = (WebhookDelivery.endpoint_row_id == endpoint_row_id, WebhookDelivery.event_id.in_(event_ids))
+    has_no_account = (WebhookDelivery.account_id.is_(None), WebhookDelivery.next_attempt_at.is_(None))
+    accounts = select(WebhookDelivery.account_id).where(*is_new, WebhookDelivery.next_attempt_at.is_not(None))
+    is_behind = (
+        WebhookDelivery.account_id.in_(accounts),
         # Not by `is_not`: SQLite would read all that have their turn, of any account.
         WebhookDelivery.next_attempt_at.is_(None).is_(false()),
         _is_behind(),
     )
-    await _set_time(db, *pending, *made, *alone, time=database_time())
-    await _begin_lines(db, endpoint_row_id, made)
-    await _set_time(db, *pending, *behind, time=null())
+    await _set_time(db, *pending, *is_new, *has_no_account, time=database_time())
+    await _begin_lines(db, endpoint_row_id, is_new)
+    await _set_time(db, *pending, *is_behind, time=null())
 
 
 async def repair(db: AsyncSession, endpoint_row_id: int) -> None:
@@ -66,27 +66,27 @@ async def repair(db: AsyncSession, endpoint_row_id: int) -> None:
 
 async def try_again(db: AsyncSession, row: WebhookDelivery, *, wait: float) -> None:
     """Try again in `wait` seconds, or in turn when another has come before it meanwhile."""
-    later = case((_is_behind(), null()), else_=database_time(plus=wait))
-    await _set_time(db, WebhookDelivery.id == row.id, time=later)
+    time = case((_is_behind(), null()), else_=database_time(plus=wait))
+    await _set_time(db, WebhookDelivery.id == row.id, time=time)
 
 
-async def advance(db: AsyncSession, done: WebhookDelivery) -> None:
+async def advance(db: AsyncSession, delivery: WebhookDelivery) -> None:
     """The next one of its account is due."""
-    following = (
+    next_id = (
         select(WebhookDelivery.id)
-        .where(*_pending(done.endpoint_row_id), WebhookDelivery.account_id == done.account_id)
+        .where(*_pending(delivery.endpoint_row_id), WebhookDelivery.account_id == delivery.account_id)
         .order_by(WebhookDelivery.event_id)
         .limit(1)
     )
-    waits = WebhookDelivery.next_attempt_at.is_(None)
-    await _set_time(db, WebhookDelivery.id == following.scalar_subquery(), waits, time=database_time())
+    is_waiting = WebhookDelivery.next_attempt_at.is_(None)
+    await _set_time(db, WebhookDelivery.id == next_id.scalar_subquery(), is_waiting, time=database_time())
 
 
 async def _begin_lines(
-    db: AsyncSession, endpoint_row_id: int, among: tuple[ColumnElement[bool], ...]
+    db: AsyncSession, endpoint_row_id: int, conditions: tuple[ColumnElement[bool], ...]
 ) -> None:
-    """The first one of each account that has one `among` these is due, unless it has its time already."""
-    accounts = select(WebhookDelivery.account_id).where(*among).distinct().subquery()
+    """Make the first delivery due of each account that has one of these, unless it has its time already."""
+    accounts = select(WebhookDelivery.account_id).where(*conditions).distinct().subquery()
     first = aliased(WebhookDelivery)
     heads = select(
         select(first.id)
@@ -104,10 +104,10 @@ async def _begin_lines(
     await _set_time(db, *waiting, time=database_time())
 
 
-async def _set_time(db: AsyncSession, *which: ColumnElement[bool], time: ColumnElement[Any]) -> None:
+async def _set_time(db: AsyncSession, *conditions: ColumnElement[bool], time: ColumnElement[Any]) -> None:
     await db.execute(
         update(WebhookDelivery)
-        .where(*which)
+        .where(*conditions)
         .values(next_attempt_at=time)
         .execution_options(synchronize_session=False)
     )
@@ -122,14 +122,14 @@ def _pending(endpoint_row_id: int) -> tuple[ColumnElement[bool], ...]:
 
 def _is_behind() -> ColumnElement[bool]:
     """An earlier one of the same account is pending."""
-    earlier = aliased(WebhookDelivery)
+    other = aliased(WebhookDelivery)
     return (
-        select(earlier.id)
+        select(other.id)
         .where(
-            earlier.endpoint_row_id == WebhookDelivery.endpoint_row_id,
-            earlier.account_id == WebhookDelivery.account_id,
-            earlier.status == DeliveryStatus.PENDING,
-            earlier.event_id < WebhookDelivery.event_id,
+            other.endpoint_row_id == WebhookDelivery.endpoint_row_id,
+            other.account_id == WebhookDelivery.account_id,
+            other.status == DeliveryStatus.PENDING,
+            other.event_id < WebhookDelivery.event_id,
         )
         .exists()
     )

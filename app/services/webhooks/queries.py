@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import Page, PageRequest, fetch_page
-from app.services.webhooks.ordering import reach_of
+from app.services.webhooks.ordering import webhook_access
 from app.services.webhooks.service import is_there
 from app.utils.exceptions import DeliveryNotFoundException
 
-_COUNTED: Final = 10_000
+_COUNT_LIMIT: Final = 10_000
 """Deliveries, at most."""
 
 
@@ -30,35 +30,35 @@ async def view(db: AsyncSession, row: WebhookEndpoint) -> WebhookView:
     return (await _views(db, [row]))[0]
 
 
-async def all_within(db: AsyncSession, reach: AccessScope) -> list[WebhookView]:
+async def fetch_all(db: AsyncSession, access: AccessScope) -> list[WebhookView]:
     """The oldest first; there are `WEBHOOK_MAX_ENDPOINTS` at most."""
     rows = (await db.scalars(select(WebhookEndpoint).where(is_there()).order_by(WebhookEndpoint.id))).all()
-    return await _views(db, [row for row in rows if reach.includes(reach_of(row))])
+    return await _views(db, [row for row in rows if access.includes(webhook_access(row))])
 
 
 async def fetch_deliveries(
     db: AsyncSession,
     endpoint: WebhookEndpoint,
-    reach: AccessScope,
+    access: AccessScope,
     request: PageRequest,
     *,
     status: DeliveryStatus | None,
 ) -> Page[WebhookDelivery]:
-    """Return a page of deliveries without those out of reach: the webhook may have been for more before."""
-    of_endpoint = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
+    """Return a page of the deliveries that `access` covers: the webhook may have been for more before."""
+    deliveries = select(WebhookDelivery).where(WebhookDelivery.endpoint_row_id == endpoint.id)
     if status is not None:
-        of_endpoint = of_endpoint.where(WebhookDelivery.status == status)
-    indexed = None if reach == EVERYTHING else of_endpoint
-    query = of_endpoint.where(_in_reach(reach))
+        deliveries = deliveries.where(WebhookDelivery.status == status)
+    indexed = None if access == EVERYTHING else deliveries
+    query = deliveries.where(_is_covered(access))
     return await fetch_page(db, query, WebhookDelivery, request, indexed=indexed)
 
 
 async def delivery(
-    db: AsyncSession, endpoint: WebhookEndpoint, reach: AccessScope, delivery_id: int
+    db: AsyncSession, endpoint: WebhookEndpoint, access: AccessScope, delivery_id: int
 ) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
     """Return a delivery with its attempts, the first one first. Raises `DeliveryNotFoundException`."""
-    is_theirs = (WebhookDelivery.endpoint_row_id == endpoint.id, _in_reach(reach))
-    query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *is_theirs)
+    conditions = (WebhookDelivery.endpoint_row_id == endpoint.id, _is_covered(access))
+    query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *conditions)
     row = await db.scalar(query)
     if row is None:
         raise DeliveryNotFoundException(endpoint.endpoint_id, delivery_id)
@@ -66,22 +66,22 @@ async def delivery(
     return row, (await db.scalars(attempts.order_by(WebhookAttempt.id))).all()
 
 
-def _in_reach(reach: AccessScope) -> ColumnElement[bool]:
-    return reach.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
+def _is_covered(access: AccessScope) -> ColumnElement[bool]:
+    return access.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
 
 
 async def _views(db: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:
     counts = select(WebhookEndpoint.id, _count(DeliveryStatus.PENDING), _count(DeliveryStatus.PARKED))
-    found = await db.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
-    by_id = {row_id: (pending, parked) for row_id, pending, parked in found}
+    result = await db.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
+    by_id = {row_id: (pending, parked) for row_id, pending, parked in result}
     return [WebhookView(row, *by_id.get(row.id, (0, 0))) for row in rows]
 
 
 def _count(status: DeliveryStatus) -> ColumnElement[int]:
-    some = (
+    deliveries = (
         select(literal(1))
         .where(WebhookDelivery.endpoint_row_id == WebhookEndpoint.id, WebhookDelivery.status == status)
-        .limit(_COUNTED)
+        .limit(_COUNT_LIMIT)
         .correlate(WebhookEndpoint)
     )
-    return select(func.count()).select_from(some.subquery()).scalar_subquery()
+    return select(func.count()).select_from(deliveries.subquery()).scalar_subquery()

@@ -28,7 +28,7 @@ from app.services.keys.service import Caller
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS, AccessScope
 from app.services.webhooks import ordering
 from app.services.webhooks.message import signed_headers, trial_message
-from app.services.webhooks.ordering import reach_of
+from app.services.webhooks.ordering import webhook_access
 from app.services.webhooks.vault import WebhookVault, new_secret
 from app.utils.exceptions import (
     InvalidRequestException,
@@ -54,14 +54,14 @@ class WebhookChange:
 
     def values(self) -> dict[str, Any]:
         """Return the changes as they are stored. Raises `InvalidRequestException`."""
-        wanted = {name: value for name, value in vars(self).items() if value is not None}
-        _check_words(wanted)
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        _check_words(values)
         try:
-            if patterns := wanted.get("account_patterns"):
-                wanted["account_patterns"] = [normalize_pattern(each) for each in patterns]
+            if patterns := values.get("account_patterns"):
+                values["account_patterns"] = [normalize_pattern(each) for each in patterns]
         except ValueError as error:
             raise InvalidRequestException(f"account_patterns: {error}") from None
-        return wanted
+        return values
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class WebhookService:
         self._vault = vault
         self._max_endpoints = max_endpoints
 
-    async def create(self, order: WebhookChange, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
+    async def create(self, change: WebhookChange, caller: Caller) -> tuple[WebhookEndpoint, SecretStr]:
         """Create an endpoint for events recorded from now on; return it with its secret, which is shown once.
 
         Raises `WebhookUrlRefusedException`, `TooManyWebhooksException`, `InvalidRequestException`,
         `OutOfReachException`.
         """
-        assert order.url is not None
-        wanted = order.values()
-        await self._client.check(order.url)
+        assert change.url is not None
+        values = change.values()
+        await self._client.check(change.url)
         endpoint_id, secret = str(uuid.uuid4()), new_secret()
         async with self._database.transaction() as db:
             count = await db.scalar(select(func.count()).select_from(WebhookEndpoint).where(is_there()))
@@ -101,37 +101,37 @@ class WebhookService:
                 raise TooManyWebhooksException(self._max_endpoints)
             position = await event_order.now(db)
             row = WebhookEndpoint(
-                **_defaults(caller) | wanted,
+                **_defaults(caller) | values,
                 endpoint_id=endpoint_id,
                 secret=self._vault.seal(endpoint_id, secret),
                 after_xact_id=position.xact_id,
                 after_event_id=position.event_id,
                 created_by=caller.name,
             )
-            _check_reach(reach_of(row), caller)
+            _check_access(webhook_access(row), caller)
             db.add(row)
             _record(db, EventType.WEBHOOK_CREATED, row, caller, event_types=row.event_types)
         return row, secret
 
     async def get(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
-        return await self._found(db, endpoint_id, caller)
+        return await self._get_endpoint(db, endpoint_id, caller)
 
-    async def update(self, endpoint_id: str, order: WebhookChange, caller: Caller) -> WebhookEndpoint:
+    async def update(self, endpoint_id: str, change: WebhookChange, caller: Caller) -> WebhookEndpoint:
         """Change a webhook. Pending deliveries go to the new URL; those that it is not for any more are parked.
 
         Raises `WebhookUrlRefusedException`, `InvalidRequestException`, `OutOfReachException`.
         """
-        wanted = order.values()
-        if order.url is not None:
-            await self._client.check(order.url)
+        values = change.values()
+        if change.url is not None:
+            await self._client.check(change.url)
         async with self._database.transaction() as db:
-            row = await self._found(db, endpoint_id, caller, to_change=True)
-            if wanted.get("url", row.url) != row.url:
+            row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
+            if values.get("url", row.url) != row.url:
                 row.failing_since = None
-            for name, value in wanted.items():
+            for name, value in values.items():
                 setattr(row, name, value)
-            _check_reach(reach_of(row), caller)
-            _record(db, EventType.WEBHOOK_UPDATED, row, caller, changed=sorted(wanted))
+            _check_access(webhook_access(row), caller)
+            _record(db, EventType.WEBHOOK_UPDATED, row, caller, changed=sorted(values))
         return row
 
     async def rotate(
@@ -144,7 +144,7 @@ class WebhookService:
         """
         secret = new_secret()
         async with self._database.transaction() as db:
-            row = await self._found(db, endpoint_id, caller, to_change=True)
+            row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
             signs_until = row.previous_secret_expires_at
             if signs_until is not None and signs_until > utc_now() and not force:
                 raise RotationUnderWayException(signs_until)
@@ -155,7 +155,7 @@ class WebhookService:
 
     async def pause(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         """Nothing more is sent, and nothing lost; what is being sent ends."""
-        row = await self._found(db, endpoint_id, caller, to_change=True)
+        row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
         if row.status is WebhookStatus.ACTIVE:
             row.status, row.pause_reason = WebhookStatus.PAUSED, f"by {caller.name}"
             _record(db, EventType.WEBHOOK_PAUSED, row, caller, reason=row.pause_reason)
@@ -163,22 +163,22 @@ class WebhookService:
 
     async def resume(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         """Go on, attempts counted anew. What waits for another one is tried at once, also when it was not paused."""
-        row = await self._found(db, endpoint_id, caller, to_change=True)
+        row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
         await ordering.repair(db, row.id)
         waiting = update(WebhookDelivery).where(
             WebhookDelivery.endpoint_row_id == row.id,
             WebhookDelivery.status == DeliveryStatus.PENDING,
             WebhookDelivery.next_attempt_at.is_not(None),
         )
-        again = waiting.values(next_attempt_at=database_time(), attempts=0)
-        await db.execute(again.execution_options(synchronize_session=False))
+        statement = waiting.values(next_attempt_at=database_time(), attempts=0)
+        await db.execute(statement.execution_options(synchronize_session=False))
         row.status, row.pause_reason, row.failing_since = WebhookStatus.ACTIVE, None, None
         _record(db, EventType.WEBHOOK_RESUMED, row, caller)
         return row
 
     async def delete(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> None:
         """Delete a webhook: its secrets at once, its deliveries later in small batches."""
-        row = await self._found(db, endpoint_id, caller, to_change=True)
+        row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
         _record(db, EventType.WEBHOOK_DELETED, row, caller)
         row.status = WebhookStatus.DELETED
         row.url = row.secret = ""
@@ -192,9 +192,9 @@ class WebhookService:
         Asked for again before all are taken up it begins anew, later it sends them once more: receivers know what they
         have seen by its message id. What is being sent at the time is not sent again.
         """
-        row = await self._found(db, endpoint_id, caller, to_change=True)
-        begins = Event.id >= since if isinstance(since, int) else Event.occurred_at >= since
-        first = await _first_event(db, begins)
+        row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
+        is_included = Event.id >= since if isinstance(since, int) else Event.occurred_at >= since
+        first = await _first_event(db, is_included)
         if first and first <= Position(row.after_xact_id, row.after_event_id):
             row.after_xact_id, row.after_event_id = first.xact_id, first.event_id - 1
             _record(db, EventType.WEBHOOK_REPLAYED, row, caller, since_event=first.event_id)
@@ -203,7 +203,7 @@ class WebhookService:
     async def test(self, endpoint_id: str, caller: Caller) -> WebhookAnswer:
         """Send a `webhook.test` now, once, also when it is paused. Raises `DecryptionException`."""
         async with self._database.reading() as db:
-            row = await self._found(db, endpoint_id, caller)
+            row = await self._get_endpoint(db, endpoint_id, caller)
             secrets = self._vault.open(row)
         message = trial_message(endpoint_id, str(uuid.uuid4()))
         answer = await self._client.post(row.url, body=message.body, headers=signed_headers(message, secrets))
@@ -211,12 +211,12 @@ class WebhookService:
             _record(db, EventType.WEBHOOK_TESTED, row, caller, status_code=answer.status_code)
         return answer
 
-    async def _found(
-        self, db: AsyncSession, endpoint_id: str, caller: Caller, *, to_change: bool = False
+    async def _get_endpoint(
+        self, db: AsyncSession, endpoint_id: str, caller: Caller, *, lock: bool = False
     ) -> WebhookEndpoint:
         query = select(WebhookEndpoint).where(WebhookEndpoint.endpoint_id == endpoint_id, is_there())
-        row = await db.scalar(query.with_for_update() if to_change else query)
-        if row is None or not caller.reach.includes(reach_of(row)):
+        row = await db.scalar(query.with_for_update() if lock else query)
+        if row is None or not caller.access.includes(webhook_access(row)):
             raise WebhookNotFoundException(endpoint_id)
         return row
 
@@ -225,41 +225,41 @@ def is_there() -> ColumnElement[bool]:
     return WebhookEndpoint.status != WebhookStatus.DELETED
 
 
-def _check_words(wanted: dict[str, Any]) -> None:
-    if not _NAME.fullmatch(wanted.get("name", "")):
+def _check_words(values: dict[str, Any]) -> None:
+    if not _NAME.fullmatch(values.get("name", "")):
         raise InvalidRequestException("name: must be at most 100 characters, without control characters")
-    if not all(map(_EVENT_TYPE.fullmatch, wanted.get("event_types", ()))):
+    if not all(map(_EVENT_TYPE.fullmatch, values.get("event_types", ()))):
         raise InvalidRequestException(
             "event_types: must be of a to z, 0 to 9, _ and ., with * for any characters"
         )
-    if problem := next(filter(None, map(type_patterns.find_problem, wanted.get("event_types", ()))), None):
+    if problem := next(filter(None, map(type_patterns.find_problem, values.get("event_types", ()))), None):
         raise InvalidRequestException(f"event_types: {problem}")
-    if not all(map(APP_NAME.fullmatch, wanted.get("api_apps", ()))):
+    if not all(map(APP_NAME.fullmatch, values.get("api_apps", ()))):
         raise InvalidRequestException(
             "api_apps: must be names of OAuth apps: 1 to 64 letters, digits, _ and -"
         )
 
 
-def _check_reach(reach: AccessScope, caller: Caller) -> None:
+def _check_access(access: AccessScope, caller: Caller) -> None:
     """Raises `InvalidRequestException`, `OutOfReachException`."""
-    if len(reach.account_patterns) > MAX_ACCOUNT_PATTERNS:
+    if len(access.account_patterns) > MAX_ACCOUNT_PATTERNS:
         raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
-    caller.reach.require_all_of(reach)
+    caller.access.require_all(access)
 
 
 def _defaults(caller: Caller) -> dict[str, Any]:
     return {
         "name": "",
         "event_types": [],
-        "api_apps": sorted(caller.reach.api_apps),
-        "account_patterns": list(caller.reach.account_patterns),
+        "api_apps": sorted(caller.access.api_apps),
+        "account_patterns": list(caller.access.account_patterns),
     }
 
 
-async def _first_event(db: AsyncSession, begins: ColumnElement[bool]) -> Position | None:
-    query = select(*event_order.ORDER).where(begins).order_by(*event_order.ORDER).limit(1)
+async def _first_event(db: AsyncSession, is_included: ColumnElement[bool]) -> Position | None:
+    query = select(*event_order.ORDER).where(is_included).order_by(*event_order.ORDER).limit(1)
     if db.get_bind().dialect.name == "sqlite":  # which would read all events before it
-        first = select(func.min(Event.id)).where(begins).scalar_subquery()
+        first = select(func.min(Event.id)).where(is_included).scalar_subquery()
         query = select(*event_order.ORDER).where(Event.id == first)
     row = (await db.execute(query)).first()
     return Position(*row) if row else None

@@ -21,25 +21,25 @@ class WebhookVault:
         self._key_ring = key_ring
 
     def seal(self, endpoint_id: str, secret: SecretStr) -> str:
-        return self._key_ring.encrypt(secret.get_secret_value(), associated_data=_place(endpoint_id))
+        return self._key_ring.encrypt(secret.get_secret_value(), associated_data=_key_context(endpoint_id))
 
-    def resealed(self, row: WebhookEndpoint) -> dict[str, str | None]:
+    def reseal(self, row: WebhookEndpoint) -> dict[str, str | None]:
         """Both columns; what another than the writing key wrote is encrypted anew. Raises `DecryptionException`."""
-        place = _place(row.endpoint_id)
+        context = _key_context(row.endpoint_id)
         columns = {"secret": row.secret, "previous_secret": row.previous_secret}
-        return {name: self._key_ring.renewed(value, associated_data=place) for name, value in columns.items()}
+        return {name: self._key_ring.renew(value, associated_data=context) for name, value in columns.items()}
 
     def open(self, row: WebhookEndpoint) -> list[SecretStr]:
         """Return the secrets that are valid now, the newest first. Raises `DecryptionException`."""
-        sealed = [row.secret]
+        ciphertexts = [row.secret]
         if (
             row.previous_secret
             and row.previous_secret_expires_at
             and row.previous_secret_expires_at > utc_now()
         ):
-            sealed.append(row.previous_secret)
-        place = _place(row.endpoint_id)
-        return [SecretStr(self._key_ring.decrypt(value, associated_data=place)) for value in sealed]
+            ciphertexts.append(row.previous_secret)
+        context = _key_context(row.endpoint_id)
+        return [SecretStr(self._key_ring.decrypt(value, associated_data=context)) for value in ciphertexts]
 
 
 def new_secret() -> SecretStr:
@@ -47,5 +47,5 @@ def new_secret() -> SecretStr:
     return SecretStr(_PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode())
 
 
-def _place(endpoint_id: str) -> str:
+def _key_context(endpoint_id: str) -> str:
     return f"{_TABLE}/{endpoint_id}/secret"

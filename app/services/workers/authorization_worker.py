@@ -15,7 +15,7 @@ from app.services.gologin_service import GoLoginService
 from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
 from app.services.queue.jobs import JobQueue
 from app.services.shared.isolation import run_steps
-from app.services.shared.leases import kept_alive
+from app.services.shared.leases import keep_alive
 from app.services.workers.base import Worker
 from app.services.workers.stage_recorder import StageRecorder
 from app.utils.exceptions import (
@@ -178,7 +178,7 @@ class AuthorizationWorker(Worker):
         async def renew() -> bool:
             return run.is_completed or await self._runs.renew(run.job)
 
-        async with kept_alive(renew, seconds=self._lease_seconds), run.stages:
+        async with keep_alive(renew, seconds=self._lease_seconds), run.stages:
             await self._automator.authorize_account(run.job, run)
 
     async def _fail(self, run: "_Run", error: AppException) -> float | None:
@@ -215,11 +215,11 @@ class AuthorizationWorker(Worker):
             await asyncio.sleep(_LEASE_LOOK)
             if jobs := [run.job for run in self._running.values() if not run.is_completed]:
                 try:
-                    lost = await self._runs.lost(jobs)
+                    lost_tokens = await self._runs.find_lost(jobs)
                 except Exception as error:  # the database is away; each run's own heartbeat decides
                     log.warning("authorization.leases_not_seen", error=type(error).__name__)
                     continue
-                for lease_token in lost & self._running.keys():
+                for lease_token in lost_tokens & self._running.keys():
                     if not self._running[lease_token].is_ending:
                         self._running[lease_token].interrupt()
 
@@ -229,9 +229,9 @@ class AuthorizationWorker(Worker):
             try:
                 await self._gologin.stop_orphans()
             except Exception as error:
-                self._failed(error, step="stop_left_overs")
+                self._note_failure(error, step="stop_left_overs")
             else:
-                self._succeeded(step="stop_left_overs")
+                self._note_success(step="stop_left_overs")
             await asyncio.sleep(self._lease_seconds / _LOOKS_PER_LEASE)
 
     async def reconcile(self) -> None:
@@ -245,18 +245,18 @@ class AuthorizationWorker(Worker):
             "delivered": self._runs.deliver_waiting,
         }
         try:
-            done = await run_steps(steps)
-            if done.values.get("recovered"):
+            outcome = await run_steps(steps)
+            if outcome.values.get("recovered"):
                 log.warning(
                     "authorization.recovered",
-                    sessions=done.values["recovered"],
-                    waiting=done.values.get("delivered"),
+                    sessions=outcome.values["recovered"],
+                    waiting=outcome.values.get("delivered"),
                 )
-            done.raise_failure()
+            outcome.raise_failure()
         except Exception as error:
-            self._failed(error)
+            self._note_failure(error)
             return
-        self._succeeded()
+        self._note_success()
 
     async def _drain(self, delivery: "asyncio.Task[None]") -> None:
         """No new work; let running ones end; then cancel them, which stops their browsers and frees their sessions."""

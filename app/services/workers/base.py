@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import after_commit
 from app.models import utc_now
 from app.services.operations.worker_runs import JobLease, PeriodicRuns, Schedule
-from app.services.shared.leases import kept_alive
+from app.services.shared.leases import keep_alive
 from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
@@ -67,14 +67,14 @@ class Worker(ABC):
     async def _run_guarded(self, work: Callable[[], Awaitable[int]], *, step: str = "") -> int:
         """Run `work`, recording success or failure in `status`; return its count, 0 on failure."""
         try:
-            done = await work()
+            result = await work()
         except Exception as error:  # the database is away
-            self._failed(error, step=step)
+            self._note_failure(error, step=step)
             return 0
-        self._succeeded(step=step)
-        return done
+        self._note_success(step=step)
+        return result
 
-    def _succeeded(self, *, step: str = "") -> None:
+    def _note_success(self, *, step: str = "") -> None:
         """`step`: of a worker with several; the success of one hides no failure of another."""
         self.status.last_success = utc_now()
         self._failures.pop(step, None)
@@ -82,7 +82,7 @@ class Worker(ABC):
         if not self._failures:
             self.status.last_error = None
 
-    def _failed(self, error: Exception, *, step: str = "") -> None:
+    def _note_failure(self, error: Exception, *, step: str = "") -> None:
         self._failures[step] += 1
         self.status.consecutive_failures = max(self._failures.values())
         self.status.last_error = error.error_code if isinstance(error, AppException) else type(error).__name__
@@ -128,7 +128,7 @@ class PeriodicWorker(Worker):
         turn = await self._runs.claim(self._turn, force=True)
         if turn is None:
             return False
-        await self._in_turn(turn)
+        await self._run_with_lease(turn)
         return True
 
     async def request_run(self, db: AsyncSession) -> None:
@@ -141,39 +141,39 @@ class PeriodicWorker(Worker):
             try:
                 pause = await self._if_due()
             except Exception as error:  # the database is away
-                self._failed(error)
+                self._note_failure(error)
                 pause = _POLL_INTERVAL
             await self._pause(pause)
 
     async def _if_due(self) -> float:
         """Work if it is time and our turn; seconds until the next look."""
         if (await self._schedule()).next_run > utc_now():
-            return self._until_next_look()
+            return self._seconds_until_next_look()
         turn = await self._runs.claim(self._turn)
         if turn is None:
             return _POLL_INTERVAL
         try:
-            await self._in_turn(turn)
+            await self._run_with_lease(turn)
         except Exception as error:
-            self._failed(error)
+            self._note_failure(error)
         await self._schedule()
-        return self._until_next_look()
+        return self._seconds_until_next_look()
 
     async def _schedule(self) -> Schedule:
         schedule = await self._runs.schedule(self._turn)
         self.status.next_run, self.status.last_success = schedule.next_run, schedule.last_success
         return schedule
 
-    async def _in_turn(self, turn: JobLease) -> None:
+    async def _run_with_lease(self, turn: JobLease) -> None:
         """The work under the turn's lease; the next turn is due in `interval`, sooner after a failure."""
         next_in, succeeded = self._retry_in(), False
         try:
-            async with kept_alive(
+            async with keep_alive(
                 lambda: self._runs.renew(self._turn, turn), seconds=self._runs.lease_seconds
             ):
                 await self._work()
             next_in, succeeded = self._interval, True
-            self._succeeded()
+            self._note_success()
         except asyncio.CancelledError:
             next_in = 0.0  # stopped in the middle: whoever is next may go on at once
             raise
@@ -184,10 +184,10 @@ class PeriodicWorker(Worker):
         attempt = self.status.consecutive_failures + 1
         return retry_delay(attempt, base=self._retry_interval, ceiling=self._interval)
 
-    def _until_next_look(self) -> float:
+    def _seconds_until_next_look(self) -> float:
         assert self.status.next_run is not None
-        left = (self.status.next_run - utc_now()).total_seconds()
-        return min(max(left, 0.0), _POLL_INTERVAL)
+        remaining = (self.status.next_run - utc_now()).total_seconds()
+        return min(max(remaining, 0.0), _POLL_INTERVAL)
 
 
 class WorkerGroup:
@@ -199,14 +199,14 @@ class WorkerGroup:
         """Set when one has ended by an error: it does not come back."""
         self._tasks: dict[asyncio.Task[None], Worker] = {}
 
-    def named(self, name: str) -> Worker | None:
+    def get(self, name: str) -> Worker | None:
         return next((worker for worker in self.workers if worker.name == name), None)
 
     def start(self) -> None:
         for worker in self.workers:
             task = asyncio.create_task(worker.run(), name=f"worker-{worker.name}")
             worker.status.alive = True
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._note_end)
             self._tasks[task] = worker
 
     def signal_stop(self) -> None:
@@ -233,7 +233,7 @@ class WorkerGroup:
     def all_alive(self) -> bool:
         return all(worker.status.alive for worker in self.started)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks[task].status.alive = False
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("worker.died", worker=self._tasks[task].name, exc_info=error)

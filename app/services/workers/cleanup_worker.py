@@ -34,7 +34,7 @@ class CleanupWorker(PeriodicWorker):
         self._retention = retention
 
     async def _work(self) -> None:
-        done = await run_steps(
+        outcome = await run_steps(
             {
                 "sessions_timed_out": self._sessions.end_overdue,
                 "left_over_browsers": self._gologin.stop_orphans,
@@ -42,6 +42,6 @@ class CleanupWorker(PeriodicWorker):
                 "deleted": self._retention.delete_old,
             }
         )
-        deleted = done.values.pop("deleted", {})
-        log.info("cleanup.done", **done.values, **deleted)
-        done.raise_failure()
+        deleted = outcome.values.pop("deleted", {})
+        log.info("cleanup.done", **outcome.values, **deleted)
+        outcome.raise_failure()

@@ -59,15 +59,15 @@ class MonitorWorker(PeriodicWorker):
         self._began = monotonic()
 
     async def _work(self) -> None:
-        done = await run_steps(
-            {"fleet": self._of_fleet, "gologin": self._of_gologin, "slots": self._of_slots}
+        outcome = await run_steps(
+            {"fleet": self._read_fleet, "gologin": self._read_gologin, "slots": self._read_slots}
         )
         await self._alarms.update(
-            {name: reading for part in done.values.values() for name, reading in part.items()}
+            {name: reading for part in outcome.values.values() for name, reading in part.items()}
         )
-        done.raise_failure()
+        outcome.raise_failure()
 
-    async def _of_fleet(self) -> dict[str, Reading]:
+    async def _read_fleet(self) -> dict[str, Reading]:
         counts = await count_fleet(self._database)
         log.info(
             "monitor.snapshot",
@@ -95,7 +95,7 @@ class MonitorWorker(PeriodicWorker):
             ),
         }
 
-    async def _of_gologin(self) -> dict[str, Reading]:
+    async def _read_gologin(self) -> dict[str, Reading]:
         breaker = await self._gate.state()
         age = await self._runs.seconds_since_success("sync")
         if age is None:
@@ -108,7 +108,7 @@ class MonitorWorker(PeriodicWorker):
             ),
         }
 
-    async def _of_slots(self) -> dict[str, Reading]:
+    async def _read_slots(self) -> dict[str, Reading]:
         """A slot without a lease, or a lease without a slot, on two looks in a row: one of them has leaked."""
         slots, leases = self._gologin.running_profiles, await self._gologin.count_leases()
         differs, differed = slots != leases, self._slots_differed

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from app.services.tokens.refresh_leases import RefreshLeases
-from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.refresh_results import RefreshClaim
 from app.services.tokens.refresher import TokenRefresher
 from app.services.tokens.service import CredentialService
 from app.services.workers.base import Worker
@@ -41,27 +41,28 @@ class TokenRefreshWorker(Worker):
         await self._run_guarded(
             self._pick_up, step="pick_up"
         )  # first: else what was saved there is taken for ambiguous
-        tidying = asyncio.create_task(self._keep_house())
+        housekeeping = asyncio.create_task(self._keep_house())
         try:
             while not self._stop.is_set():
                 if not await self._run_guarded(self.run_once):
                     await self._pause(_POLL_INTERVAL)
             await self.finish_started()  # each has the call's deadline
-            await tidying  # it sees the stop, too; cancelled in the middle of a query it would log an error
+            # It sees the stop, too; cancelled in the middle of a query it would log an error.
+            await housekeeping
         finally:
-            tidying.cancel()
-            await asyncio.gather(tidying, return_exceptions=True)
+            housekeeping.cancel()
+            await asyncio.gather(housekeeping, return_exceptions=True)
 
     async def run_once(self) -> int:
         """Take as many as are due and as there is room for; how many were taken. They end by themselves."""
-        await run_until(self._stop, self._until_there_is_room())
+        await run_until(self._stop, self._wait_for_room())
         if self._stop.is_set():
             return 0
         due = await self._leases.take_due(self._concurrency - len(self._in_flight))
-        for held in due:
-            task = asyncio.create_task(self._refresh(held))
+        for claim in due:
+            task = asyncio.create_task(self._refresh(claim))
             self._in_flight.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._note_end)
         return len(due)
 
     @property
@@ -73,21 +74,21 @@ class TokenRefreshWorker(Worker):
         if self._in_flight:
             await asyncio.wait(self._in_flight)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         self.wake()  # an app whose budget was all in flight may have room again
 
-    async def _until_there_is_room(self) -> None:
+    async def _wait_for_room(self) -> None:
         while len(self._in_flight) >= self._concurrency:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _refresh(self, held: HeldRefresh) -> None:
+    async def _refresh(self, claim: RefreshClaim) -> None:
         try:
-            await self._refresher.finish(held)
+            await self._refresher.finish(claim)
         except Exception as error:
-            self._failed(error, step="refresh")
+            self._note_failure(error, step="refresh")
         else:
-            self._succeeded(step="refresh")
+            self._note_success(step="refresh")
 
     async def _keep_house(self) -> None:
         """Revoke and tidy up, beside the refreshes, which do not wait for a provider that does not revoke."""

@@ -18,5 +18,5 @@ class TokenRepairWorker(PeriodicWorker):
         self._repair = repair
 
     async def _work(self) -> None:
-        if made := await self._repair.run_once():
-            log.info("credential.repairs_made", sessions=made)
+        if count := await self._repair.run_once():
+            log.info("credential.repairs_made", sessions=count)

@@ -49,7 +49,7 @@ class StageRecorder:
             stage, at = await self._reported.get()
             try:
                 log.info("authorization.stage", stage=stage)
-                await self._runs.reached(self._job, stage, at)
+                await self._runs.note_stage(self._job, stage, at)
             except LeaseLostException:
                 pass  # the lease's heartbeat ends the attempt
             except DatabaseUnavailableException:

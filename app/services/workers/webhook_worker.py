@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Final
 
 from app.clients.webhooks import WebhookAnswer, WebhookClient
-from app.services.shared.leases import kept_alive
+from app.services.shared.leases import keep_alive
 from app.services.webhooks.deliveries import Claim, WebhookDeliveries
 from app.services.webhooks.fanout import WebhookFanout
 from app.services.webhooks.message import signed_headers
@@ -51,7 +51,7 @@ class WebhookWorker(Worker):
                     await self._pause(self._poll_interval)
             await self.finish_started()  # each has the attempt's deadline
         finally:
-            await _cancelled(self._under_way.values())
+            await _cancel(self._under_way.values())
 
     async def run_once(self) -> int:
         """Take up new events, and start on endpoints for which something is due; how many events were looked at."""
@@ -70,60 +70,60 @@ class WebhookWorker(Worker):
         sending: set[Sending] = set()
         try:
             while True:
-                claims = await self._claimed(endpoint_row_id, len(sending))
+                claims = await self._claim(endpoint_row_id, len(sending))
                 sending |= {asyncio.create_task(self._send(claim)) for claim in claims or ()}
                 if claims is None and not sending:
                     return
                 if sending:
-                    done, sending = await asyncio.wait(
+                    finished, sending = await asyncio.wait(
                         sending, timeout=self._poll_interval, return_when=asyncio.FIRST_COMPLETED
                     )
-                    await self._apply(endpoint_row_id, done)
+                    await self._apply(endpoint_row_id, finished)
         finally:
             del self._under_way[endpoint_row_id]
-            await _cancelled(sending)
+            await _cancel(sending)
 
-    async def _claimed(self, endpoint_row_id: int, under_way: int) -> list[Claim] | None:
+    async def _claim(self, endpoint_row_id: int, under_way: int) -> list[Claim] | None:
         """Claim due deliveries; return None when none is due, or the database cannot tell."""
         if self._stop.is_set():
             return None
         try:
             claims = await self._deliveries.claim(endpoint_row_id, under_way=under_way)
         except Exception as error:  # the database is away
-            self._failed(error, step="claim")
+            self._note_failure(error, step="claim")
             return None
-        self._succeeded(step="claim")
+        self._note_success(step="claim")
         return claims
 
     async def _send(self, claim: Claim) -> tuple[Claim, WebhookAnswer]:
         """Raises `LeaseLostException`."""
         headers = signed_headers(claim.message, claim.secrets)
-        async with kept_alive(lambda: self._deliveries.renew(claim), seconds=self._deliveries.limits.lease):
+        async with keep_alive(lambda: self._deliveries.renew(claim), seconds=self._deliveries.limits.lease):
             return claim, await self._client.post(claim.url, body=claim.message.body, headers=headers)
 
-    async def _apply(self, endpoint_row_id: int, done: Collection[Sending]) -> None:
+    async def _apply(self, endpoint_row_id: int, finished: Collection[Sending]) -> None:
         """Apply results. A trial that failed, and was not refused, is followed by a pause with nothing under way."""
         try:
-            results = [task.result() for task in done if not self._is_lost(task)]
+            results = [task.result() for task in finished if not self._is_lost(task)]
             await self._deliveries.apply(endpoint_row_id, results)
         except Exception as error:  # the database is away
-            self._failed(error, step="apply")
+            self._note_failure(error, step="apply")
             return
-        self._succeeded(step="apply")
+        self._note_success(step="apply")
         if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
             await wait_for_event(self._stop, self._poll_interval)
 
     def _is_lost(self, task: Sending) -> bool:
         error = task.exception()
         if isinstance(error, Exception):
-            self._failed(error, step="send")
+            self._note_failure(error, step="send")
         elif error is None:
-            self._succeeded(step="send")
+            self._note_success(step="send")
         return error is not None
 
 
-async def _cancelled(tasks: Collection[asyncio.Task[None]] | Collection[Sending]) -> None:
-    left = list(tasks)
-    for task in left:
+async def _cancel(tasks: Collection[asyncio.Task[None]] | Collection[Sending]) -> None:
+    pending = list(tasks)
+    for task in pending:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*pending, return_exceptions=True)

@@ -57,7 +57,7 @@ class InfrastructureException(AppException):
 
 def exceptions_by_code() -> dict[ErrorCode, type[AppException]]:
     """Return the class of each code that one has, sorted by code; other codes occur in rows only."""
-    known: list[type[AppException]] = [AppException]
-    for each in known:  # grows meanwhile
-        known += each.__subclasses__()
-    return dict(sorted((each.error_code, each) for each in known if "error_code" in vars(each)))
+    classes: list[type[AppException]] = [AppException]
+    for each in classes:  # grows meanwhile
+        classes += each.__subclasses__()
+    return dict(sorted((each.error_code, each) for each in classes if "error_code" in vars(each)))

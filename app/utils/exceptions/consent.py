@@ -27,9 +27,9 @@ class AccountMismatchException(DomainException):
     error_code = ErrorCode.ACCOUNT_MISMATCH
     status_code = 409
 
-    def __init__(self, expected: str, found: str) -> None:
+    def __init__(self, expected: str, actual: str) -> None:
         super().__init__(
-            f"The profile is signed in as @{found}, not as @{expected}; sign in the right account"
+            f"The profile is signed in as @{actual}, not as @{expected}; sign in the right account"
         )
 
 
@@ -68,9 +68,9 @@ class NotConsentPageException(NeedsAttentionException):
     error_code = ErrorCode.NOT_CONSENT_PAGE
 
     def __init__(self, account_id: str, page: str, *, is_of_provider: bool, hint: str = "") -> None:
-        whose = "another page of the provider" if is_of_provider else "a page that is not the provider's"
+        kind = "another page of the provider" if is_of_provider else "a page that is not the provider's"
         super().__init__(
-            f"The profile of @{account_id} shows {whose}, {page}, where its consent page was expected; "
+            f"The profile of @{account_id} shows {kind}, {page}, where its consent page was expected; "
             + (
                 f"nothing was pressed: {hint}"
                 if hint

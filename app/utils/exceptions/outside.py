@@ -161,9 +161,9 @@ class SchemaOutOfDateException(InfrastructureException):
     status_code = 503
     retryable = False
 
-    def __init__(self, current: str | None, wanted: str | None) -> None:
+    def __init__(self, current: str | None, head: str | None) -> None:
         message = (
-            f"The database schema is at '{current}', the code wants '{wanted}': run `python -m app migrate`"
+            f"The database schema is at '{current}', the code wants '{head}': run `python -m app migrate`"
         )
         super().__init__(message)
 

@@ -62,9 +62,9 @@ class SyncRefusedException(DomainException):
     error_code = ErrorCode.SYNC_MASS_REMOVAL
     status_code = 409
 
-    def __init__(self, gone: int, active: int) -> None:
+    def __init__(self, missing: int, active: int) -> None:
         super().__init__(
-            f"GoLogin lists {gone} of the {active} active profiles no more; nothing was marked as gone. Check "
+            f"GoLogin lists {missing} of the {active} active profiles no more; nothing was marked as gone. Check "
             'GOLOGIN_API_TOKEN; if it is right, POST /profiles/sync {"allow_mass_removal": true}'
         )
 

@@ -33,8 +33,8 @@ class TooManyStreamsException(DomainException):
     status_code = 429
     retryable = True
 
-    def __init__(self, whose: str, limit: int) -> None:
-        super().__init__(f"{whose} has {limit} event streams open, which is the limit", retry_after=5.0)
+    def __init__(self, subject: str, limit: int) -> None:
+        super().__init__(f"{subject} has {limit} event streams open, which is the limit", retry_after=5.0)
 
 
 class TooManyExportsException(DomainException):
@@ -42,8 +42,8 @@ class TooManyExportsException(DomainException):
     status_code = 429
     retryable = True
 
-    def __init__(self, whose: str, limit: int) -> None:
-        super().__init__(f"{whose} has {limit} exports under way, which is the limit", retry_after=30.0)
+    def __init__(self, subject: str, limit: int) -> None:
+        super().__init__(f"{subject} has {limit} exports under way, which is the limit", retry_after=30.0)
 
 
 class RouteNotFoundException(DomainException):

@@ -11,9 +11,9 @@ class UnknownApiAppException(DomainException):
     kind = FailureKind.APP
     status_code = 422
 
-    def __init__(self, api_app: str, known: list[str]) -> None:
+    def __init__(self, api_app: str, names: list[str]) -> None:
         super().__init__(
-            f"Unknown api_app '{api_app}'; the configured ones are: {', '.join(known) or 'none'}"
+            f"Unknown api_app '{api_app}'; the configured ones are: {', '.join(names) or 'none'}"
         )
 
 

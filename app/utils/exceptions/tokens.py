@@ -37,8 +37,10 @@ class TokenExpiredException(DomainException):
     status_code = 409
 
     def __init__(self, account_id: str, reason: str = "", *, retry_after: float | None = None) -> None:
-        why = f"could not be refreshed now ({reason}); try again" if reason else "authorize the account again"
-        super().__init__(f"The token of @{account_id} is expired; {why}", retry_after=retry_after)
+        explanation = (
+            f"could not be refreshed now ({reason}); try again" if reason else "authorize the account again"
+        )
+        super().__init__(f"The token of @{account_id} is expired; {explanation}", retry_after=retry_after)
 
 
 class RefreshedJustNowException(DomainException):

@@ -21,12 +21,12 @@ from app.services.keys.service import Caller, Scope
 from app.services.shared.access import AccessScope
 from app.services.webhooks.vault import WebhookVault, new_secret
 from tests.fixtures.api import Api, OpenApi
-from tests.fixtures.batches import place_batch, wanted_rows
+from tests.fixtures.batches import input_rows, place_batch
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.routes import APP, HOOK, NOBODY, OTHER_APP, ROUTES, WITHIN_BODY, Access, filled
 from tests.fixtures.settings import MakeSettings
 
-WITHIN = AccessScope.of([APP], ["anna_*"])
+WITHIN = AccessScope.from_lists([APP], ["anna_*"])
 """Of all that there is in this file."""
 MAKER = Caller("within admin", frozenset({Scope.ADMIN}), WITHIN)
 _APPS = {
@@ -105,7 +105,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             session_id=row.session_id,
         )
         key = await context.keys.create(
-            db, name=f"key {number}", scopes=frozenset({Scope.EVENTS}), reach=WITHIN, caller=MAKER
+            db, name=f"key {number}", scopes=frozenset({Scope.EVENTS}), access=WITHIN, caller=MAKER
         )
         hook = WebhookEndpoint(
             endpoint_id=f"hook-{number}",
@@ -124,7 +124,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
             endpoint_row_id=hook.id, event_id=1, event_type="batch.completed", account_id=account, api_app=APP
         )
         db.add(delivery)
-    batch = await place_batch(context, wanted_rows(f"{account}_batch"))
+    batch = await place_batch(context, input_rows(f"{account}_batch"))
     return {
         "account_id": account,
         "new_account": f"{account}_new",
@@ -206,12 +206,16 @@ async def all_keys(api: Api) -> dict[str, dict[str, str]]:
         "expired": await api.key(*everything, name="expired", expires_at=utc_now() + timedelta(hours=1)),
         "revoked": await api.key(*everything, name="revoked"),
         "rotated away": await api.key(*everything, name="rotated away"),
-        "other app": await api.key(*everything, name="other app", reach=AccessScope.of([OTHER_APP], [])),
-        "other account": await api.key(*everything, name="other account", reach=AccessScope.of([], ["bob"])),
+        "other app": await api.key(
+            *everything, name="other app", access=AccessScope.from_lists([OTHER_APP], [])
+        ),
+        "other account": await api.key(
+            *everything, name="other account", access=AccessScope.from_lists([], ["bob"])
+        ),
     }
     for scope in Scope:
         keys[scope] = await api.key(scope, name=f"all {scope}")
-        keys[f"maker with {scope}"] = await api.key(scope, name=f"within {scope}", reach=WITHIN)
+        keys[f"maker with {scope}"] = await api.key(scope, name=f"within {scope}", access=WITHIN)
     async with api.context.database.transaction() as db:
         past = utc_now() - timedelta(seconds=1)
         for name, values in (
@@ -233,9 +237,9 @@ LISTS: list[tuple[str, Callable[[Any], Any]]] = [
 
 async def test_list_holds_the_rows_within_the_keys_scope(quiet_api: Api):
     things = [await make_things(quiet_api, number) for number in (1, 2)]
-    anna = AccessScope.of([APP], ["anna_1*"])
-    headers = await quiet_api.key(Scope.AUTHORIZE, Scope.PROFILES, name="anna", reach=anna)
-    elsewhere = await quiet_api.key(*Scope, name="elsewhere", reach=AccessScope.of([OTHER_APP], []))
+    anna = AccessScope.from_lists([APP], ["anna_1*"])
+    headers = await quiet_api.key(Scope.AUTHORIZE, Scope.PROFILES, name="anna", access=anna)
+    elsewhere = await quiet_api.key(*Scope, name="elsewhere", access=AccessScope.from_lists([OTHER_APP], []))
     for path, name in LISTS:
         everything = (await quiet_api.client.get(path)).json()
         mine = (await quiet_api.client.get(path, headers=headers)).json()
@@ -254,10 +258,17 @@ async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
     keys = [
         (await quiet_api.key(*Scope, name="all"), {"anna_1", "anna_2", "anna_3"}),
         (
-            await quiet_api.key(*Scope, name="anna", reach=AccessScope.of([APP], ["anna_1", "anna_3"])),
+            await quiet_api.key(
+                *Scope, name="anna", access=AccessScope.from_lists([APP], ["anna_1", "anna_3"])
+            ),
             {"anna_1"},
         ),
-        (await quiet_api.key(*Scope, name="elsewhere", reach=AccessScope.of([OTHER_APP], ["bob"])), set()),
+        (
+            await quiet_api.key(
+                *Scope, name="elsewhere", access=AccessScope.from_lists([OTHER_APP], ["bob"])
+            ),
+            set(),
+        ),
     ]
     for path in ("/events", "/events/export?format=ndjson", "/events/export?format=csv", "/events/stream"):
         for headers, seen in keys:
@@ -277,8 +288,8 @@ async def told(api: Api, path: str, headers: dict[str, str], *, until: set[str])
 
 async def test_webhooks_and_keys_are_listed_as_far_as_a_key_reaches(quiet_api: Api):
     await make_things(quiet_api, 1)
-    anna = await quiet_api.key(*Scope, name="anna", reach=AccessScope.of([APP], ["anna_1*"]))
-    elsewhere = await quiet_api.key(*Scope, name="elsewhere", reach=AccessScope.of([OTHER_APP], []))
+    anna = await quiet_api.key(*Scope, name="anna", access=AccessScope.from_lists([APP], ["anna_1*"]))
+    elsewhere = await quiet_api.key(*Scope, name="elsewhere", access=AccessScope.from_lists([OTHER_APP], []))
     made = await quiet_api.client.post("/webhooks", json={"url": HOOK}, headers=anna)
     own = {"name": "of anna", "scopes": ["events"], "api_apps": [APP], "account_patterns": ["anna_1"]}
     await quiet_api.client.post("/keys", json=own, headers=anna)

@@ -45,11 +45,11 @@ def test_key_lives_from_creation_to_revocation(settings_of_commands: MakeSetting
     first = run(
         "create", "billing", "--scope", "tokens:read", "--scope", "events", *restrictions, "--days", "9"
     )
-    reach = AccessScope.of(["AIOTT1"], ["shop_*", "anna"])
+    access = AccessScope.from_lists(["AIOTT1"], ["shop_*", "anna"])
     expected = caller_of(settings_of_commands, first)
     assert expected.expires_at is not None
     scopes = frozenset({"tokens:read", "events"})
-    assert expected == Caller("billing", scopes, reach, 7, expected.expires_at)
+    assert expected == Caller("billing", scopes, access, 7, expected.expires_at)
 
     second = run("rotate", "billing", "--overlap", "60")
     assert caller_of(settings_of_commands, first) == caller_of(settings_of_commands, second) == expected

@@ -159,7 +159,7 @@ async def test_missing_token_does_not_delay_other_callers(caller: Caller):
     )
     assert {error.code for error in found if isinstance(error, ServiceError)} == {"TOKEN_NOT_FOUND"}
     assert len(found) == 5
-    assert caller.client._tokens._asking == {}
+    assert caller.client._tokens._requests == {}
 
 
 async def test_events_are_read_to_the_end(caller: Caller, context: Context, monkeypatch: pytest.MonkeyPatch):

@@ -59,7 +59,7 @@ async def running_site() -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def client(*, most: int = 10, keep_idle: float = 60) -> AsyncIterator[httpx.AsyncClient]:
-    transport = StackedTransport(tls=_NO_TLS, most=most, keep_idle=keep_idle)
+    transport = StackedTransport(tls=_NO_TLS, max_connections=most, keep_idle=keep_idle)
     async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=20) as http:
         yield http
 

@@ -158,8 +158,8 @@ async def test_a_windows_redirect_is_caught_after_its_tab_has_gone(ws_url: str, 
             _until(lambda: len(pages() - before) == 2)
             (window,) = pages() - before - {watcher.target_id}
             _go(address, window, f"http://{NOWHERE}/")
-            _until(lambda: watcher.network_error_of(window) is not None)
-            assert watcher.network_error_of(watcher.target_id) is None
+            _until(lambda: watcher.find_network_error(window) is not None)
+            assert watcher.find_network_error(watcher.target_id) is None
             _do(address, watcher.target_id, "Page.close")
             with pytest.raises(ConnectionError):
                 watcher.wait(60)

@@ -14,7 +14,7 @@ import pytest
 
 import app.client
 from app.client import AsyncClient, AuthorizationFailed, Client, ServiceError, Token, answers
-from app.client.exchange import _fields_of, built
+from app.client.exchange import _typed_fields, build_value
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMAS = json.loads((ROOT / "openapi.json").read_text())["components"]["schemas"]
@@ -53,7 +53,7 @@ def fits(kind: Any, schema: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("kind", SCHEMA_OF, ids=lambda kind: kind.__name__)
 def test_a_class_says_what_its_schema_says(kind: type):
     properties = SCHEMAS[SCHEMA_OF[kind]]["properties"]
-    fields = _fields_of(kind)
+    fields = _typed_fields(kind)
     assert fields.keys() == properties.keys()
     assert [name for name in fields if not fits(fields[name], properties[name])] == []
 
@@ -66,15 +66,15 @@ def test_every_class_is_compared():
     }
     assert classes == SCHEMA_OF.keys() | OWN.keys()
     for kind, added in OWN.items():
-        assert _fields_of(kind).keys() - _fields_of(answers.Event).keys() == added
+        assert _typed_fields(kind).keys() - _typed_fields(answers.Event).keys() == added
 
 
 def test_new_field_is_ignored_and_missing_field_is_an_error():
     row = {"row": 1, "account_id": "anna", "api_app": "A", "existing": False, "of_tomorrow": 1}
-    assert built(answers.BatchRow, row).error is None
+    assert build_value(answers.BatchRow, row).error is None
     for broken in ({**row, "row": None}, {}, None, [row]):
         with pytest.raises(ServiceError, match="UNEXPECTED_ANSWER"):
-            built(answers.BatchRow, broken)
+            build_value(answers.BatchRow, broken)
 
 
 def test_client_needs_httpx_and_nothing_else():

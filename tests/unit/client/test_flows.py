@@ -18,11 +18,11 @@ from app.client import (
 )
 from app.client.answers import StreamedEvent
 from app.client.calls import Calls
-from app.client.exchange import Answer, Flow, Request, opened
+from app.client.exchange import Answer, Flow, Request, open_envelope
 from app.client.reading import Stream
 from tests.fixtures.client_answers import BATCH, SESSION, TOKEN
 
-GONE = Answer(lost="ConnectError")
+GONE = Answer(failure="ConnectError")
 
 
 class Clock:
@@ -66,7 +66,7 @@ def ended(flow: Flow[Any], clock: Clock, *answers: Answer) -> Any:
                 clock.now += step
                 continue
             answer = left.pop(0) if len(left) > 1 else left[0]
-            clock.now += step.seconds if answer.lost else 0.0
+            clock.now += step.seconds if answer.failure else 0.0
     except StopIteration as end:
         return end.value
 
@@ -228,12 +228,12 @@ def test_an_id_cannot_become_another_route(client: Calls):
 )
 def test_the_wait_that_an_answer_asks_for_has_a_ceiling(headers: dict[str, str], wait: float | None):
     body = json.dumps({"error_code": "X", "error": "x"}).encode()
-    _, error = opened(Answer(status=429, headers=headers, body=body))
+    _, error = open_envelope(Answer(status=429, headers=headers, body=body))
     assert error is not None
     assert error.retry_after == wait
 
 
 def test_a_deep_answer_is_an_unexpected_one():
-    _, error = opened(Answer(status=200, headers={}, body=b"[" * 200_000))
+    _, error = open_envelope(Answer(status=200, headers={}, body=b"[" * 200_000))
     assert error is not None
     assert error.code == "UNEXPECTED_ANSWER"

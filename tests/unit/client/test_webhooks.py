@@ -13,7 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.client import WebhookRefused, verify_webhook
 from app.models import Event, utc_now
-from app.services.webhooks.message import message_of, signed_headers, trial_message
+from app.services.webhooks.message import build_message, signed_headers, trial_message
 
 NEW, OLD, OTHER = (f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}" for _ in range(3))
 BODY = json.dumps(
@@ -82,7 +82,7 @@ def test_verification_agrees_with_the_library(case: str):
 
 def deliver(event: Event | None, *by: str) -> tuple[dict[str, str], bytes]:
     """As the service does."""
-    message = trial_message("w1", "t1") if event is None else message_of("w1", event)
+    message = trial_message("w1", "t1") if event is None else build_message("w1", event)
     return signed_headers(message, map(SecretStr, by)), message.body.encode()
 
 
@@ -102,7 +102,7 @@ def test_a_delivery_becomes_the_event_also_while_secrets_are_rotated():
             "anna",
             None,
             {"number": 1},
-            message_of("w1", row).message_id,
+            build_message("w1", row).message_id,
         )
     headers, body = deliver(row, OLD)
     with pytest.raises(WebhookRefused, match="by one of the secrets"):

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from app.clients.oauth1_provider import OAuth1App, OAuth1Endpoints, _token_in
 from app.clients.oauth_errors import ErrorRules, tells_error
-from app.clients.oauth_provider import ProviderUser, _classified, user_in
+from app.clients.oauth_provider import ProviderUser, _classify, user_in
 from app.services.oauth.provider import OAuthProvider, x_provider
 from app.utils.exceptions import (
     AccountRefusedException,
@@ -95,17 +95,17 @@ def answer(
 def test_a_refused_refresh_is_the_tokens_the_apps_or_the_accounts(
     api: OAuthProvider, status: int, body: Any, meaning: type[TwitterAPIException]
 ):
-    error = _classified(api, answer(body, status, sent=REFRESH))
+    error = _classify(api, answer(body, status, sent=REFRESH))
     assert type(error) is meaning
 
 
 def test_marks_of_a_refused_refresh_say_nothing_of_other_calls():
     api = provider(refresh_refused=(400,))
-    assert type(_classified(api, answer({"error": 400}))) is TwitterAPIException
+    assert type(_classify(api, answer({"error": 400}))) is TwitterAPIException
 
 
 def test_a_locked_account_needs_a_person_and_the_app_is_not_to_blame():
-    error = _classified(X, answer(LOCKED, 403))
+    error = _classify(X, answer(LOCKED, 403))
     assert isinstance(error, NeedsAttentionException)
     assert (error.error_code, error.kind, error.retryable) == ("ACCOUNT_LOCKED", FailureKind.ACCOUNT, False)
     assert "temporarily locked" in error.message
@@ -206,7 +206,7 @@ def test_any_refusal_is_one_of_our_errors(
     content: bytes, status: int, headers: dict[str, str], api: OAuthProvider, is_refresh: bool
 ):
     response = answer(content, status, sent=REFRESH if is_refresh else None, **headers)
-    error = _classified(api, response)
+    error = _classify(api, response)
     assert isinstance(error, TwitterAPIException)
     error.message.encode()
     assert "\x00" not in error.message

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.clients.rate_limits import RateLimit, rate_limit_in, refusal_limit, seconds_until, spent_limit
-from app.utils.waits import MAX_WAIT, CallLimit, Limited
+from app.utils.waits import MAX_WAIT, CallLimit, LimitOwner
 
 NOW = 1_790_000_000.0
 HOUR, DAY = 3600.0, MAX_WAIT
@@ -82,8 +82,8 @@ APP_DAY = of_window("x-app-limit-24hour", 0, int(NOW + 60_000))
 def test_a_refusal_names_the_longest_limit_that_is_spent(
     headers: dict[str, str], limit: tuple[float, str, str] | None
 ):
-    read = refusal_limit(Headers(headers), now=NOW, whose=Limited.ACCOUNT)
-    assert read == (limit and CallLimit(limit[0], Limited(limit[1]), limit[2]))
+    read = refusal_limit(Headers(headers), now=NOW, owner=LimitOwner.ACCOUNT)
+    assert read == (limit and CallLimit(limit[0], LimitOwner(limit[1]), limit[2]))
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_headers_give_the_calls_that_an_app_has_left(headers: dict[str, str], le
 
 
 def test_an_answer_that_grants_its_call_names_the_limit_that_it_spent():
-    assert spent_limit(Headers(of_window("x-rate-limit", 1, NOW)), now=NOW, whose=Limited.APP) is None
-    read = spent_limit(Headers(SHORT | USER_DAY), now=NOW, whose=Limited.ACCOUNT)
-    assert read == CallLimit(50_000, Limited.ACCOUNT, "x-user-limit-24hour")
+    assert spent_limit(Headers(of_window("x-rate-limit", 1, NOW)), now=NOW, owner=LimitOwner.APP) is None
+    read = spent_limit(Headers(SHORT | USER_DAY), now=NOW, owner=LimitOwner.ACCOUNT)
+    assert read == CallLimit(50_000, LimitOwner.ACCOUNT, "x-user-limit-24hour")
 
 
 NAMES = [
@@ -130,11 +130,14 @@ VALUES = st.one_of(
 )
 
 
-@given(st.dictionaries(st.sampled_from(NAMES), VALUES), st.floats(0, 4e9), st.sampled_from(Limited))
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES), st.floats(0, 4e9), st.sampled_from(LimitOwner))
 def test_no_headers_raise_or_ask_for_a_wait_above_its_ceiling(
-    headers: dict[str, str], now: float, whose: Limited
+    headers: dict[str, str], now: float, owner: LimitOwner
 ):
-    for limit in (refusal_limit(headers, now=now, whose=whose), spent_limit(headers, now=now, whose=whose)):
+    for limit in (
+        refusal_limit(headers, now=now, owner=owner),
+        spent_limit(headers, now=now, owner=owner),
+    ):
         if limit is not None:
             assert 0 < limit.seconds <= (DAY if limit.reason.endswith("24hour") else HOUR)
     left = rate_limit_in(headers, now=now)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.utils.crypto import KeyRing, decode_key, generate_key, key_id_of
+from app.utils.crypto import KeyRing, decode_key, find_key_id, generate_key
 from app.utils.exceptions import DecryptionException
 
 PLACE = "credentials/alice/AIOTT1/access_token"
@@ -77,13 +77,13 @@ def test_the_first_key_writes_and_every_key_reads():
 def test_the_keys_are_known_by_their_ids_the_writing_one_first():
     rotated = KeyRing({"new": NEW, "old": OLD})
     assert (rotated.writing_id, rotated.ids) == ("new", ("new", "old"))
-    assert key_id_of(rotated.encrypt("token", associated_data=PLACE)) == "new"
+    assert find_key_id(rotated.encrypt("token", associated_data=PLACE)) == "new"
 
 
 @pytest.mark.parametrize("value", ["", "plain-token", f"{'x' * 33}:AAAA", "with space:AAAA", ":AAAA"])
 def test_value_of_another_form_has_no_key_id(value: str):
     """It may be a token in clear, and is not shown."""
-    assert key_id_of(value) is None
+    assert find_key_id(value) is None
 
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33])

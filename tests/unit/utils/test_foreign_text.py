@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.utils.foreign_text import neutralised, restored, visible, without_format_characters
+from app.utils.foreign_text import neutralise, restore, visible, without_format_characters
 
 
 @pytest.mark.parametrize(
@@ -29,12 +29,12 @@ from app.utils.foreign_text import neutralised, restored, visible, without_forma
     ],
 )
 def test_neutralised_cell_is_no_formula(cell: object, written: object):
-    assert neutralised(cell) == written
+    assert neutralise(cell) == written
 
 
 @given(st.text(alphabet="'=+-@\t\r\n a\uff1d\xa0"))
 def test_restored_cell_is_what_was_written(cell: str):
-    assert restored(neutralised(cell)) == cell
+    assert restore(neutralise(cell)) == cell
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ RULE = AccountRule(source="notes", pattern=r"account=(?P<account>.+)")
 @pytest.mark.parametrize("value", ["Ann_L", "@ann_l", " ann_l\n", "ann\u200b_l\ufeff"])
 def test_requests_patterns_and_profiles_give_the_same_account(value: str):
     assert bare_handle(value) == normalize_handle(value) == normalize_pattern(value) == "ann_l"
-    assert RULE.owner_of("", {"notes": f"account={value.strip()}"}).account_id == "ann_l"
+    assert RULE.find_owner("", {"notes": f"account={value.strip()}"}).account_id == "ann_l"
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_requests_patterns_and_profiles_give_the_same_account(value: str):
 def test_impossible_handle_and_look_alike_are_refused(value: str):
     with pytest.raises(ValueError, match="must be an account's handle"):
         normalize_handle(value)
-    assert RULE.owner_of("", {"notes": f"account={value}"}) == NOBODY
+    assert RULE.find_owner("", {"notes": f"account={value}"}) == NOBODY
 
 
 @pytest.mark.parametrize("value", ["1.23457E+14", "@1.23457e+14", "1E+05", "2e+10"])

@@ -91,9 +91,9 @@ async def test_shared_work_is_done_once_and_outlives_its_first_caller():
         await go_on.wait()
         return begun
 
-    first, second = (asyncio.create_task(flight.shared("a", work)) for _ in range(2))
+    first, second = (asyncio.create_task(flight.share("a", work)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     go_on.set()
     assert (await second, first.cancelled()) == (1, True)
-    assert await flight.shared("a", work) == 2, "the next one begins anew"
+    assert await flight.share("a", work) == 2, "the next one begins anew"

@@ -2,7 +2,7 @@ import tomllib
 
 import pytest
 
-from app.utils.toml_lines import Path, key_lines, line_of
+from app.utils.toml_lines import Path, find_line, key_lines
 
 TEXT = '''# a comment
 top = 1
@@ -54,7 +54,7 @@ x = 2
 def test_key_lines_gives_the_line_of_each_key(path: Path, line: int, newline: str):
     text = TEXT.replace("\n", newline)
     tomllib.loads(text)
-    assert line_of(key_lines(text), path) == line
+    assert find_line(key_lines(text), path) == line
 
 
 def test_text_that_only_looks_like_a_key_is_none():

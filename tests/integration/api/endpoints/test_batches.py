@@ -18,9 +18,9 @@ from tests.fixtures.batches import (
     account_names,
     add_accounts,
     count_rows,
+    input_rows,
     place_batch,
     read_batch,
-    wanted_rows,
 )
 from tests.fixtures.waiting import eventually
 
@@ -261,7 +261,7 @@ async def test_requests_with_the_same_key_make_one_batch(api: Api, database: Dat
 async def test_a_whole_batch_is_cancelled(api: Api, database: Database):
     accounts = account_names(300)
     await add_accounts(database, accounts)
-    placed = await place_batch(api.context, wanted_rows(*accounts))
+    placed = await place_batch(api.context, input_rows(*accounts))
     data = answered(await api.client.post(f"/batches/{placed.batch_id}/cancel"))
     assert data["status"] == "cancelled"
     assert data["completed_at"]

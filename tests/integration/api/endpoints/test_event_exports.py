@@ -13,7 +13,7 @@ import pytest
 from app.config import Settings
 from app.context import Context
 from app.services.keys.service import COMMAND_LINE, Scope
-from app.utils.foreign_text import restored
+from app.utils.foreign_text import restore
 from tests.fixtures.api import API_KEY, NO_PLACE, OpenApi, refused
 from tests.fixtures.events import add_events
 from tests.fixtures.logs import logged
@@ -32,7 +32,7 @@ ALONE = {
 async def test_too_many_exports_are_refused(open_sqlite_api: OpenApi):
     async with open_sqlite_api(event_exports_per_key=1) as api:
         assert (await api.client.get("/events/export")).status_code == 200
-        with api.context.events.exports.opened("bootstrap"):
+        with api.context.events.exports.open("bootstrap"):
             response = await api.client.get("/events/export")
         refused(response, 429, "TOO_MANY_EXPORTS")
         assert response.headers["Retry-After"] == "30"
@@ -99,4 +99,4 @@ async def test_an_exported_csv_holds_no_formulas(open_sqlite_api: OpenApi):
         text = (await api.client.get("/events/export", params=wanted)).text
     (line,) = csv.DictReader(io.StringIO(text))
     assert {name: line[name] for name in names} == {name: f"'{value}" for name, value in names.items()}
-    assert {name: restored(line[name]) for name in names} == names
+    assert {name: restore(line[name]) for name in names} == names

@@ -126,7 +126,7 @@ async def test_a_key_without_the_scope_sees_nothing(api: Api):
 
 async def test_a_restricted_key_sees_what_it_is_for(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch):
     """In a list, in a file, and in the stream, both from the database and as it happens."""
-    mine = Caller("mine", frozenset({Scope.EVENTS}), AccessScope.of(["AIOTT2"], ["account_1*"]))
+    mine = Caller("mine", frozenset({Scope.EVENTS}), AccessScope.from_lists(["AIOTT2"], ["account_1*"]))
 
     async def authenticate(*_: object) -> Caller:
         return mine
@@ -159,7 +159,7 @@ async def test_a_stream_ends_when_its_key_may_not_read_it_any_more(
         for later in (
             None,
             replace(allowed, scopes=frozenset()),
-            replace(allowed, reach=AccessScope.of(["A"], [])),
+            replace(allowed, access=AccessScope.from_lists(["A"], [])),
         ):
             now: list[Caller | None] = [allowed]
 

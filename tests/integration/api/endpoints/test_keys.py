@@ -120,7 +120,7 @@ async def test_a_key_for_an_app_resumes_that_app(api: Api, database: Database):
             AppState(api_app=name, paused_at=utc_now(), reason="x", failures_in_a_row=5)
             for name in ("AIOTT1", "AIOTT9")
         )
-    headers = await api.key(Scope.ADMIN, reach=AccessScope.of(["AIOTT1"], []))
+    headers = await api.key(Scope.ADMIN, access=AccessScope.from_lists(["AIOTT1"], []))
     paused = answered(await api.client.get("/apps/paused", headers=headers))
     assert [row["api_app"] for row in paused] == ["AIOTT1"]
     refused(await api.client.post("/apps/AIOTT9/resume", headers=headers), 403, "OUT_OF_REACH")
@@ -133,7 +133,7 @@ async def test_a_limited_app_is_listed_with_its_limit_and_resumed(api: Api):
     context = api.context
     for app, seconds in (("AIOTT1", 600), ("AIOTT2", -1)):
         async with context.database.transaction() as db:
-            await context.tokens.apps.limited(db, app, seconds=seconds, reason="x-rate-limit")
+            await context.tokens.apps.set_limit(db, app, seconds=seconds, reason="x-rate-limit")
     (listed,) = answered(await api.client.get("/apps/paused"))
     until = datetime.fromisoformat(listed.pop("limited_until"))
     assert timedelta(seconds=590) < until - utc_now() <= timedelta(seconds=600)
@@ -147,14 +147,16 @@ async def test_a_batch_takes_the_rows_in_reach_and_says_why_not_the_others(api: 
     await api.context.workers.stop(grace=5)
     async with database.transaction() as db:
         db.add_all(new_profile(account_id=name) for name in ("shop_1", "anna"))
-    headers = await api.key(Scope.AUTHORIZE, reach=AccessScope.of(["AIOTT1"], ["shop_*"]))
+    headers = await api.key(Scope.AUTHORIZE, access=AccessScope.from_lists(["AIOTT1"], ["shop_*"]))
     rows = [{"account_id": name, "api_app": "AIOTT1"} for name in ("shop_1", "anna")]
     placed = answered(await api.client.post("/authorize/batch", json=rows, headers=headers), 202)
     assert [row["error_code"] for row in placed["rows"]] == [None, "OUT_OF_REACH"]
     assert placed["accepted"] == 1
     seen = await api.client.get(f"/batches/{placed['batch_id']}/results", headers=headers)
     assert seen.json()["total"] == 2, "its own batch, with what it named itself"
-    others = await api.key(Scope.AUTHORIZE, name="others", reach=AccessScope.of(["AIOTT1"], ["shop_*"]))
+    others = await api.key(
+        Scope.AUTHORIZE, name="others", access=AccessScope.from_lists(["AIOTT1"], ["shop_*"])
+    )
     answer = await api.client.get(f"/batches/{placed['batch_id']}", headers=others)
     refused(answer, 404, "BATCH_NOT_FOUND")
 

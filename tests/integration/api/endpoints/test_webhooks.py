@@ -174,12 +174,12 @@ async def test_unknown_webhook_is_not_found(api: Api, receiver: Receiver):
 
 async def test_a_key_that_is_for_some_accounts_makes_and_sees_no_more(api: Api, receiver: Receiver):
     webhooks, database = api.context.events.webhooks, api.context.database
-    team = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.of(["X"], ["team_*"]))
+    team = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.from_lists(["X"], ["team_*"]))
     everything, _ = await webhooks.create(WebhookChange(url=receiver.url()), Caller("all", frozenset()))
     mine, _ = await webhooks.create(WebhookChange(url=receiver.url()), team)
     assert (mine.api_apps, mine.account_patterns) == (["X"], ["team_*"])
-    order = WebhookChange(url=receiver.url(), account_patterns=["team_a*"])
-    assert (await webhooks.create(order, team))[0].account_patterns == ["team_a*"]
+    change = WebhookChange(url=receiver.url(), account_patterns=["team_a*"])
+    assert (await webhooks.create(change, team))[0].account_patterns == ["team_a*"]
     for wider in ({"account_patterns": ["tea*"]}, {"account_patterns": []}, {"api_apps": ["X", "Y"]}):
         with pytest.raises(OutOfReachException):
             await webhooks.create(WebhookChange(url=receiver.url(), **wider), team)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.errors import answer_of
+from app.api.errors import exception_response
 from app.api.http.rate_limit import RateLimiter
 from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import RateLimitException
@@ -46,7 +46,7 @@ async def test_every_answer_to_a_key_tells_its_quota(open_api: OpenApi):
 
 
 def test_retry_after_is_at_least_one_second():
-    assert answer_of(RateLimitException(1, retry_after=0.0)).headers["Retry-After"] == "1"
+    assert exception_response(RateLimitException(1, retry_after=0.0)).headers["Retry-After"] == "1"
 
 
 async def test_answer_without_a_key_has_no_quota(open_api: OpenApi):

@@ -30,11 +30,11 @@ class Failing:
     def __init__(self, database: Database, *, times: int = 1, after_commit: bool = False) -> None:
         self._database = database
         self._after_commit = after_commit
-        self.left = times
+        self.remaining = times
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        fails, self.left = self.left > 0, self.left - 1
+        fails, self.remaining = self.remaining > 0, self.remaining - 1
         async with self._database.transaction() as db:
             yield db
             if fails and not self._after_commit:

@@ -35,7 +35,7 @@ async def end_sessions(context: Context) -> None:
 
 
 async def repair(context: Context) -> None:
-    await context.workers.named("repair").run_once()
+    await context.workers.get("repair").run_once()
 
 
 async def test_a_broken_account_gets_one_session_and_its_callers_the_id(
@@ -166,7 +166,7 @@ async def test_repair_is_not_for_a_paused_app(open_services: OpenContext, add_pr
     async with open_services(app_pause_after=1) as context:
         await broken(context, "alice")
         async with context.database.transaction() as db:
-            await context.tokens.apps.failed(db, "AIOTT1", ReauthorizationRequiredException("x", None))
+            await context.tokens.apps.count_failure(db, "AIOTT1", ReauthorizationRequiredException("x", None))
         await repair(context)
         assert await sessions(context) == []
 

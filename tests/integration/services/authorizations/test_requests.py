@@ -34,7 +34,7 @@ from app.utils.exceptions import (
 from tests.fixtures.factories import CALLER, new_profile, new_session
 from tests.fixtures.services import OpenContext
 
-ORDER = AuthorizationCommand("alice", "AIOTT1")
+COMMAND = AuthorizationCommand("alice", "AIOTT1")
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ async def service(context: Context, database: Database) -> Context:
 
 
 async def place(
-    context: Context, order: AuthorizationCommand = ORDER, key: str | None = None, caller: Caller = CALLER
+    context: Context, command: AuthorizationCommand = COMMAND, key: str | None = None, caller: Caller = CALLER
 ) -> SubmitResult:
     async with context.database.transaction() as db:
-        return await context.sessions.authorizations.request(db, order, caller=caller, idempotency_key=key)
+        return await context.sessions.authorizations.request(db, command, caller=caller, idempotency_key=key)
 
 
 async def read(database: Database, session_id: str) -> AuthorizationSession:
@@ -223,10 +223,10 @@ async def test_a_cancelled_session_ends_at_once_and_its_runner_has_lost_it(
 ):
     placed = await place(service)
     job = await service.sessions.runs.claim(placed.session_id)
-    assert await service.sessions.runs.lost([job]) == set()
+    assert await service.sessions.runs.find_lost([job]) == set()
     async with database.transaction() as db:
         await service.sessions.authorizations.cancel(db, placed.session_id, actor="anna")
-    assert await service.sessions.runs.lost([job]) == {job.lease_token}
+    assert await service.sessions.runs.find_lost([job]) == {job.lease_token}
     assert (await read(database, placed.session_id)).status is SessionStatus.CANCELLED
     async with database.transaction() as db:
         with pytest.raises(SessionEndedException):

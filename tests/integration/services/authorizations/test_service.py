@@ -243,7 +243,7 @@ class TestUnderTheLease:
     ):
         job = await claim(context, await add_session())
         started: datetime = (await read(database, job.session_id)).started_at
-        reached = context.sessions.runs.reached
+        reached = context.sessions.runs.note_stage
         await reached(job, SessionStage.PROFILE_STARTING, started + timedelta(seconds=1))
         await reached(job, SessionStage.BROWSER_ATTACHED, started + timedelta(seconds=2.5))
         row = await read(database, job.session_id)
@@ -260,7 +260,7 @@ class TestUnderTheLease:
         assert row.completed_at is not None
         assert (row.lease_token, row.lease_owner, row.lease_expires_at) == (None, None, None)
         async with database.reading() as db:
-            tokens = await context.tokens.vault.tokens_of(db, job.account_id, job.api_app)
+            tokens = await context.tokens.vault.load_tokens(db, job.account_id, job.api_app)
             stored = (await db.scalars(select(Credential))).one()
         assert tokens.access_token == SecretStr("clear-access-token")
         assert (stored.session_id, stored.provider_user_id) == (job.session_id, "1")
@@ -334,7 +334,7 @@ class TestALostLease:
         await lose_lease(job)
         assert not await context.sessions.runs.renew(job)
 
-    @pytest.mark.parametrize("result", ["complete", "fail", "release", "reached"])
+    @pytest.mark.parametrize("result", ["complete", "fail", "release", "note_stage"])
     async def test_result_under_a_lost_lease_changes_nothing(
         self, context: Context, database: Database, add_session: AddRow, lose_lease, result: str
     ):
@@ -346,7 +346,7 @@ class TestALostLease:
             "complete": lambda: service.complete(job, ALICE, new_tokens()),
             "fail": lambda: service.fail(job, AppException()),
             "release": lambda: service.release(job, reason="tests"),
-            "reached": lambda: service.reached(job, SessionStage.CONSENT_GIVEN, utc_now()),
+            "note_stage": lambda: service.note_stage(job, SessionStage.CONSENT_GIVEN, utc_now()),
         }
         with pytest.raises(LeaseLostException):
             await results[result]()

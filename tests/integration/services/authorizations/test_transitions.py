@@ -62,8 +62,8 @@ class Stage:
             db.add(new_profile(account_id=account))
         for force in (False, True):
             async with self.database.transaction() as db:
-                order = AuthorizationCommand(account, "AIOTT1", force=force)
-                placed = await self.processes[0].sessions.authorizations.request(db, order, caller=CALLER)
+                command = AuthorizationCommand(account, "AIOTT1", force=force)
+                placed = await self.processes[0].sessions.authorizations.request(db, command, caller=CALLER)
             self.sessions.append(placed.session_id)
 
     async def act(self, action: str, which: int, process: int, job: int) -> None:

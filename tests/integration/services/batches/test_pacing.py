@@ -21,12 +21,12 @@ from app.utils.exceptions import (
 from tests.fixtures.batches import (
     end_session,
     events_of,
+    input_rows,
     new_batch,
     place_batch,
     read_batch,
     sessions_of,
     under_way,
-    wanted_rows,
 )
 from tests.fixtures.factories import CALLER
 from tests.fixtures.logs import logged
@@ -170,7 +170,7 @@ async def test_too_many_recent_failures_stop_the_batch(context: Context, databas
     }  # fmt: skip
     cancelled = await sessions_of(database, batch_id, SessionStatus.CANCELLED)
     assert [row.error_code for row in cancelled] == ["BATCH_STOPPED"] * 12
-    assert await context.sessions.runs.lost(jobs) == set(), "what runs runs on"
+    assert await context.sessions.runs.find_lost(jobs) == set(), "what runs runs on"
     for job in jobs:
         await context.sessions.runs.fail(job, LoginRequiredException("x"))
         await context.sessions.pacing.pace(batch_id)
@@ -263,6 +263,6 @@ async def test_old_failures_do_not_stop_what_was_tried_again(context: Context, d
 async def test_batch_of_open_sessions_alone_is_complete(context: Context, database: Database):
     first = await new_batch(context, 2)
     rows = await sessions_of(database, first)
-    placed = await place_batch(context, wanted_rows(*(row.account_id for row in rows)))
+    placed = await place_batch(context, input_rows(*(row.account_id for row in rows)))
     await context.sessions.pacing.pace(placed.batch_id)
     assert (await read_batch(database, placed.batch_id)).status is BatchStatus.COMPLETED

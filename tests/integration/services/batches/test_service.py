@@ -25,7 +25,7 @@ from app.models import (
 from app.services.authorizations.service import AuthorizationCommand
 from app.services.batches import queries
 from app.services.batches.queries import RowResult
-from app.services.batches.rows import WantedRow
+from app.services.batches.rows import InputRow
 from app.services.keys.service import Caller, Scope
 from app.services.shared.paging import PageRequest
 from app.utils.exceptions import (
@@ -44,12 +44,12 @@ from tests.fixtures.batches import (
     count_rows,
     end_session,
     events_of,
+    input_rows,
     new_batch,
     place_batch,
     read_batch,
     sessions_of,
     under_way,
-    wanted_rows,
 )
 from tests.fixtures.factories import CALLER, new_profile
 from tests.fixtures.services import OpenContext
@@ -64,7 +64,7 @@ async def results_of(context: Context, batch_id: str) -> list[RowResult]:
 
 async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Context, database: Database):
     await add_accounts(database, ["zoe", "bob"])
-    placed = await place_batch(context, wanted_rows("zoe", "bob"), max_running=1)
+    placed = await place_batch(context, input_rows("zoe", "bob"), max_running=1)
     rows = await sessions_of(database, placed.batch_id)
     assert [row.account_id for row in rows] == ["zoe", "bob"], "in the order of the rows"
     assert {(row.status, row.requested_by, row.attempts_allowed) for row in rows} == {
@@ -95,10 +95,10 @@ async def test_bad_row_does_not_block_others(two_apps: Context, database: Databa
             db, AuthorizationCommand("bob", "AIOTT1"), caller=CALLER
         )
     rows = [
-        *wanted_rows("alice", "bob", "nobody", "twice", "broken", "alice", "nobody"),
-        WantedRow(8, "carol", "PAUSED"),
-        WantedRow(9, "carol", "NOPE"),
-        WantedRow(10, "no handle", "AIOTT1", error="account_id: must be"),
+        *input_rows("alice", "bob", "nobody", "twice", "broken", "alice", "nobody"),
+        InputRow(8, "carol", "PAUSED"),
+        InputRow(9, "carol", "NOPE"),
+        InputRow(10, "no handle", "AIOTT1", error="account_id: must be"),
     ]
     placed = await place_batch(context, rows)
     results = await results_of(context, placed.batch_id)
@@ -129,7 +129,7 @@ async def test_batch_of_several_chunks_is_created_whole(context: Context, databa
     context.sessions.batches.limits = replace(context.sessions.batches.limits, chunk_size=4)
     accounts = account_names(11)
     await add_accounts(database, accounts)
-    placed = await place_batch(context, wanted_rows(*reversed(accounts)))
+    placed = await place_batch(context, input_rows(*reversed(accounts)))
     rows = await sessions_of(database, placed.batch_id)
     assert [row.account_id for row in rows] == accounts[::-1]
     assert all(one.queue_rank < other.queue_rank for one, other in pairwise(rows))
@@ -140,7 +140,7 @@ async def test_batch_of_several_chunks_is_created_whole(context: Context, databa
 
 async def test_a_batch_without_a_good_row_leaves_nothing(context: Context, database: Database):
     with pytest.raises(BatchEmptyException, match="No GoLogin profile found for account: nobody"):
-        await place_batch(context, wanted_rows("nobody", "nobody_else"), key="k")
+        await place_batch(context, input_rows("nobody", "nobody_else"), key="k")
     with pytest.raises(BatchEmptyException):
         await place_batch(context, [])
     for table in (Batch, BatchRow, AuthorizationSession, Event):
@@ -150,16 +150,16 @@ async def test_a_batch_without_a_good_row_leaves_nothing(context: Context, datab
 async def test_batch_of_too_many_rows_is_refused_with_advice_to_split(open_services: OpenContext):
     async with open_services(max_batch_rows=2) as context:
         with pytest.raises(InvalidRequestException, match="2 rows at most, this one has 3; split it"):
-            await place_batch(context, wanted_rows("a", "b", "c"))
+            await place_batch(context, input_rows("a", "b", "c"))
 
 
 async def test_batch_without_room_for_all_rows_is_refused(open_services: OpenContext, database: Database):
     await add_accounts(database, account_names(3))
     async with open_services(max_waiting=2) as context:
         with pytest.raises(TooManyWaitingException):
-            await place_batch(context, wanted_rows(*account_names(3)))
+            await place_batch(context, input_rows(*account_names(3)))
         assert await count_rows(database, Batch) == 0
-        assert (await place_batch(context, wanted_rows(*account_names(2)))).is_new
+        assert (await place_batch(context, input_rows(*account_names(2)))).is_new
 
 
 async def test_one_of_many_simultaneous_requests_with_a_key_makes_the_batch(
@@ -167,13 +167,13 @@ async def test_one_of_many_simultaneous_requests_with_a_key_makes_the_batch(
 ):
     await add_accounts(database, account_names(5))
     placed = await asyncio.gather(
-        *(place_batch(context, wanted_rows(*account_names(5)), key="k") for _ in range(8))
+        *(place_batch(context, input_rows(*account_names(5)), key="k") for _ in range(8))
     )
     assert len({each.batch_id for each in placed}) == 1
     assert sum(each.is_new for each in placed) == 1
     assert (await count_rows(database, Batch), await count_rows(database, AuthorizationSession)) == (1, 5)
     with pytest.raises(IdempotencyConflictException):
-        await place_batch(context, wanted_rows(*account_names(4)), key="k")
+        await place_batch(context, input_rows(*account_names(4)), key="k")
 
 
 async def test_one_of_many_simultaneous_requests_from_a_source_makes_the_batch(
@@ -181,15 +181,15 @@ async def test_one_of_many_simultaneous_requests_from_a_source_makes_the_batch(
 ):
     await add_accounts(database, account_names(5))
     placed = await asyncio.gather(
-        *(place_batch(context, wanted_rows(*account_names(5)), source="f") for _ in range(8))
+        *(place_batch(context, input_rows(*account_names(5)), source="f") for _ in range(8))
     )
     assert len({each.batch_id for each in placed}) == 1
     assert await count_rows(database, Batch) == 1
     other = Caller("other", frozenset({Scope.AUTHORIZE}))
-    assert (await place_batch(context, wanted_rows(*account_names(5)), source="f", caller=other)).is_new
+    assert (await place_batch(context, input_rows(*account_names(5)), source="f", caller=other)).is_new
     async with database.transaction() as db:
         await context.sessions.batches.forget_source(db, "f", caller=CALLER)
-    again = await place_batch(context, wanted_rows(*account_names(5)), source="f")
+    again = await place_batch(context, input_rows(*account_names(5)), source="f")
     assert again.is_new
     assert {each.existing for each in await results_of(context, again.batch_id)} == {True}
 
@@ -200,7 +200,7 @@ async def test_batches_of_the_same_accounts_at_once_share_them(context: Context,
     accounts = account_names(40)
     await add_accounts(database, accounts)
     orders = [accounts, accounts[::-1], accounts[20:] + accounts[:20], accounts[::2] + accounts[1::2]]
-    placed = await asyncio.gather(*(place_batch(context, wanted_rows(*order)) for order in orders))
+    placed = await asyncio.gather(*(place_batch(context, input_rows(*order)) for order in orders))
     assert await count_rows(database, AuthorizationSession) == 40
     for each in placed:
         assert all(result.session_id for result in await results_of(context, each.batch_id))
@@ -216,7 +216,7 @@ async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, da
     assert {(row.status, row.error_code, row.is_held) for row in rows} == {
         (SessionStatus.CANCELLED, "BATCH_CANCELLED", False)
     }
-    assert await context.sessions.runs.lost([job]) == {job.lease_token}
+    assert await context.sessions.runs.find_lost([job]) == {job.lease_token}
     batch = await read_batch(database, batch_id)
     assert (batch.status, batch.reason) == (BatchStatus.CANCELLED, f"asked for by {CALLER.name}")
     assert batch.completed_at is not None

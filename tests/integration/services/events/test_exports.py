@@ -18,11 +18,11 @@ def exports_of(database: Database, **changes: Any) -> EventExports:
 
 async def test_exports_are_limited_by_process_and_key(sqlite_url: str):
     exports = exports_of(Database(sqlite_url))
-    with exports.opened("a"), exports.opened("b"):
-        with exports.opened("a"), pytest.raises(TooManyExportsException, match="The service"):
-            exports.opened("c").__enter__()
-        with exports.opened("b"), pytest.raises(TooManyExportsException, match="This API key"):
-            exports.opened("b").__enter__()
+    with exports.open("a"), exports.open("b"):
+        with exports.open("a"), pytest.raises(TooManyExportsException, match="The service"):
+            exports.open("c").__enter__()
+        with exports.open("b"), pytest.raises(TooManyExportsException, match="This API key"):
+            exports.open("b").__enter__()
     assert exports.running == []
 
 

@@ -67,7 +67,7 @@ def any_filter(dice: random.Random) -> EventFilter:
     if dice.random() < 0.4:
         apps = dice.sample(["AIOTT1", "AIOTT2", "AIOTT3"], dice.randint(0, 2))
         patterns = dice.sample(["alice", "alice*", "b*b", "*", "*_2", "bob%"], dice.randint(0, 2))
-        wanted["reach"] = AccessScope.of(apps, patterns)
+        wanted["access"] = AccessScope.from_lists(apps, patterns)
     return EventFilter(**wanted)
 
 
@@ -107,7 +107,7 @@ async def test_pages_and_cursors_find_all_in_order(database: Database):
         pages = queries.export(database, wanted, page_size=9, scan_limit=20)
         exported = [event.id async for rows in pages for event in rows]
         assert exported == expected, wanted
-        if not wanted.rest():
+        if not wanted.unindexed():
             async with database.reading() as db:
                 second = await queries.fetch_page(db, wanted, PageRequest(number=2, size=7))
             assert [event.id for event in second.rows] == expected[7:14]
@@ -173,7 +173,7 @@ async def test_events_after_a_position_are_searched_in_an_index(database: Databa
     """With a word more in the condition SQLite would walk through the whole of it."""
     if not database.is_sqlite:
         pytest.skip("PostgreSQL decides by the size of the table")
-    for condition in (order.after(Position(0, 5)), order.up_to(Position(0, 5))):
+    for condition in (order.is_after(Position(0, 5)), order.is_up_to(Position(0, 5))):
         query = select(Event).where(condition).order_by(*order.ORDER)
         plan = "EXPLAIN QUERY PLAN " + str(
             query.compile(database.engine, compile_kwargs={"literal_binds": True})

@@ -111,7 +111,7 @@ async def test_readers_get_each_event_once(database: Database, keep: int):
         return found
 
     async def choosy() -> list[Event]:
-        async with open_reader(streams, last=BEGINNING, wanted=EventFilter(actor="a3")) as reader:
+        async with open_reader(streams, last=BEGINNING, filters=EventFilter(actor="a3")) as reader:
             return await read_events(streams, reader, count // 10)
 
     async with asyncio.timeout(60):
@@ -147,7 +147,7 @@ async def test_event_of_another_process_is_delivered(open_services: OpenContext)
 
 async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database: Database):
     streams = streams_of(database, heartbeat=0.05)
-    async with open_reader(streams, wanted=EventFilter(account_id="mine")) as reader:
+    async with open_reader(streams, filters=EventFilter(account_id="mine")) as reader:
         began = reader.position
         await record(database, 1, account_id="other")
         async with asyncio.timeout(60):
@@ -269,8 +269,8 @@ async def test_a_stream_ends(database: Database, reason: str):
     async def may_read() -> bool:
         return False
 
-    reader = Reader(key_name="own", wanted=EventFilter(), may_read=may_read)
-    async with streams.opened(reader, last=None), asyncio.timeout(60):
+    reader = Reader(key_name="own", filters=EventFilter(), may_read=may_read)
+    async with streams.open(reader, last=None), asyncio.timeout(60):
         if reason == "shutdown":
             asyncio.get_running_loop().call_later(0.02, streams.close)
         assert not any([batch async for batch in streams.tell(reader)])
@@ -291,7 +291,7 @@ async def test_reader_that_leaves_just_after_an_event_leaves_no_tail_behind(sqli
     """It would go on beside the next one, and each event be told twice."""
     database = Database(sqlite_url)
     tail = EventTail(database=database)
-    with tail.followed():
+    with tail.follow():
         await eventually(lambda: tail._kept_after is not None and tail._due._waiters)
         task = tail._task
         tail._due.set()
@@ -316,7 +316,7 @@ async def test_stopped_tail_takes_no_events(database: Database, monkeypatch: pyt
     monkeypatch.setattr(event_tail, "page_after", losing)
     await record(database, 1)
     tail = EventTail(database=database)
-    with tail.followed():
+    with tail.follow():
         await is_reading.wait()
         task = tail._task
     assert task is not None

@@ -33,7 +33,7 @@ from tests.fixtures.services import OpenContext
 AUTHORIZE = frozenset({Scope.AUTHORIZE})
 ADMIN = frozenset({Scope.ADMIN})
 HOUR = timedelta(hours=1)
-SHOPS = AccessScope.of(["AIOTT1"], ["shop_*"])
+SHOPS = AccessScope.from_lists(["AIOTT1"], ["shop_*"])
 LIMITED = Caller("limited", ADMIN, SHOPS)
 """An admin of some accounts in one app."""
 
@@ -86,7 +86,7 @@ async def names(context: Context, caller: Caller = COMMAND_LINE, **wanted: Any) 
 
 class TestAuthentication:
     async def test_a_made_key_names_its_caller_and_what_it_may(self, context: Context):
-        key = await create(context, reach=SHOPS, rate_limit_per_minute=7)
+        key = await create(context, access=SHOPS, rate_limit_per_minute=7)
         caller = await authenticate(context, key)
         assert caller == Caller("reporting", AUTHORIZE, SHOPS, 7)
         ends = utc_now() + HOUR
@@ -162,16 +162,18 @@ class TestMaking:
 
     async def test_an_app_must_be_a_configured_one(self, context: Context):
         with pytest.raises(UnknownApiAppException, match="'NOPE'"):
-            await make(context, reach=AccessScope.of(["NOPE"], []))
+            await make(context, access=AccessScope.from_lists(["NOPE"], []))
 
     async def test_account_patterns_are_handles_with_stars(self, context: Context):
-        made = await make(context, reach=AccessScope.of([], ["@Shop_*", "a.b@c"]))
+        made = await make(context, access=AccessScope.from_lists([], ["@Shop_*", "a.b@c"]))
         assert made.row.account_patterns == ["shop_*", "a.b@c"]
         for bad in ("", "shop%", "[a-z]*", "a?c", "*" * 65):
             with pytest.raises(InvalidRequestException, match="account_patterns: must be"):
-                await make(context, "bad", reach=AccessScope.of([], [bad]))
+                await make(context, "bad", access=AccessScope.from_lists([], [bad]))
         with pytest.raises(InvalidRequestException, match="account_patterns: at most 20"):
-            await make(context, "bad", reach=AccessScope.of([], [f"a_{number}" for number in range(21)]))
+            await make(
+                context, "bad", access=AccessScope.from_lists([], [f"a_{number}" for number in range(21)])
+            )
 
     async def test_an_expiry_in_the_past_is_refused(self, context: Context):
         with pytest.raises(InvalidRequestException, match="expires_at"):
@@ -245,21 +247,21 @@ class TestRotation:
 
 
 class TestNoEscalation:
-    @pytest.mark.parametrize("reach", [
+    @pytest.mark.parametrize("access", [
         AccessScope(),
-        AccessScope.of(["AIOTT1"], []),
-        AccessScope.of([], ["shop_*"]),
-        AccessScope.of(["AIOTT1", "AIOTT2"], ["shop_1"]),
-        AccessScope.of(["AIOTT1"], ["shop_1", "sho*"]),
-        AccessScope.of(["AIOTT1"], ["*"]),
+        AccessScope.from_lists(["AIOTT1"], []),
+        AccessScope.from_lists([], ["shop_*"]),
+        AccessScope.from_lists(["AIOTT1", "AIOTT2"], ["shop_1"]),
+        AccessScope.from_lists(["AIOTT1"], ["shop_1", "sho*"]),
+        AccessScope.from_lists(["AIOTT1"], ["*"]),
     ])  # fmt: skip
     async def test_a_restricted_key_makes_none_with_more_reach(
-        self, open_services: OpenContext, settings: Settings, reach: AccessScope
+        self, open_services: OpenContext, settings: Settings, access: AccessScope
     ):
         apps = dict.fromkeys(("AIOTT1", "AIOTT2"), settings.oauth_apps["AIOTT1"])
         async with open_services(oauth_apps=apps) as context:
             with pytest.raises(KeyEscalationException):
-                await make(context, reach=reach, caller=LIMITED)
+                await make(context, access=access, caller=LIMITED)
 
     async def test_a_key_makes_none_with_more_scopes(self, context: Context):
         caller = Caller("half", frozenset({Scope.AUTHORIZE, Scope.EVIDENCE}))
@@ -294,7 +296,7 @@ class TestNoEscalation:
         self, context: Context, caller: Caller, most: int
     ):
         for limit in (most, most + 1, None):
-            wanted = {"reach": SHOPS, "rate_limit_per_minute": limit}
+            wanted = {"access": SHOPS, "rate_limit_per_minute": limit}
             is_more = (limit or 100) > most and caller.name not in ("admin", "bootstrap")
             made = await make(context, f"made by {caller.name} {limit}", **wanted, caller=COMMAND_LINE)
             await change(context, created_by=caller.name)
@@ -312,9 +314,11 @@ class TestNoEscalation:
                 await make(context, f"more {caller.name} {limit}", **wanted, caller=caller)
 
     async def test_a_restricted_key_manages_what_it_made_and_itself(self, context: Context):
-        itself = await make(context, "limited", scopes=ADMIN, reach=SHOPS)
+        itself = await make(context, "limited", scopes=ADMIN, access=SHOPS)
         stronger = await make(context, "stronger", scopes=ADMIN)
-        own = await make(context, "own", reach=AccessScope.of(["AIOTT1"], ["shop_1*"]), caller=LIMITED)
+        own = await make(
+            context, "own", access=AccessScope.from_lists(["AIOTT1"], ["shop_1*"]), caller=LIMITED
+        )
         assert await names(context, LIMITED) == ["limited", "own"]
         for call in (
             lambda: rotate(context, stronger, HOUR, LIMITED),
@@ -323,7 +327,7 @@ class TestNoEscalation:
             with pytest.raises(KeyNotFoundException):
                 await call()
         assert (await revoke(context, own, LIMITED)).revoked_at is not None
-        assert (await authenticate(context, await rotate(context, itself, HOUR, LIMITED))).reach == SHOPS
+        assert (await authenticate(context, await rotate(context, itself, HOUR, LIMITED))).access == SHOPS
         assert await authenticate(context, stronger.key.get_secret_value())
 
 

@@ -14,18 +14,18 @@ from app.context import Context, open_context
 from app.database import Database
 from app.models import AccountLimit, AppState, Credential, CredentialStatus, utc_now
 from app.services.browser.consent_tab import parse_callback
-from app.services.oauth.app_state import AppStates, Resumed
+from app.services.oauth.app_state import AppStates, ResumeResult
 from app.services.oauth.rate_limits import ProviderRateLimits
 from app.utils.exceptions import TokenExpiredException, TwitterAPIException
-from app.utils.waits import CallLimit, Limited
+from app.utils.waits import CallLimit, LimitOwner
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-OF_ACCOUNT = CallLimit(50_000, Limited.ACCOUNT, "x-user-limit-24hour")
-OF_APP = CallLimit(50_000, Limited.APP, "x-app-limit-24hour")
+OF_ACCOUNT = CallLimit(50_000, LimitOwner.ACCOUNT, "x-user-limit-24hour")
+OF_APP = CallLimit(50_000, LimitOwner.APP, "x-app-limit-24hour")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def _no_waiting() -> Iterator[None]:
         yield
 
 
-async def resume(context: Context, app: str) -> Resumed:
+async def resume(context: Context, app: str) -> ResumeResult:
     async with context.database.transaction() as db:
         return await context.tokens.apps.resume(db, app, actor="tests")
 
@@ -67,12 +67,12 @@ async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and
 ):
     await refuse_refresh(chain, retry_after=str(int(time.time()) + 57 * 365 * 86_400))
     async with chain.context.database.reading() as db:
-        (row,) = await chain.context.tokens.apps.stopped(db)
+        (row,) = await chain.context.tokens.apps.list_stopped(db)
     assert (row.api_app, row.limited_by, row.paused_at) == (chain.app, "retry-after", None)
     assert utc_now() + HOUR * 0.9 < row.limited_until <= utc_now() + HOUR
-    worker = chain.context.workers.named("refresh")
+    worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 0
-    assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
+    assert await resume(chain.context, chain.app) == ResumeResult(was_paused=False, was_limited=True)
     assert (await chain.active_row()).refresh_due_at <= utc_now(), "it does not wait for the end of the limit"
     assert await worker.run_once() == 1
     await worker.finish_started()
@@ -91,8 +91,8 @@ async def test_resume_lifts_a_limit_that_other_processes_have_in_memory(
     await chain.make_due(lives_for=-1)
     assert (await chain.get_access_token()).row.version == 3
     await chain.make_due(lives_for=-1)
-    assert await chain.context.workers.named("refresh").run_once() == 1
-    await chain.context.workers.named("refresh").finish_started()
+    assert await chain.context.workers.get("refresh").run_once() == 1
+    await chain.context.workers.get("refresh").finish_started()
 
 
 async def test_a_limit_that_is_learned_after_the_resume_counts(chain: TokenChain):
@@ -131,7 +131,7 @@ async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
         attempts = await db.scalar(select(type(again).attempts).where(type(again).id == again.id))
     assert attempts == 0
 
-    assert await resume(chain.context, chain.app) == Resumed(was_paused=False, was_limited=True)
+    assert await resume(chain.context, chain.app) == ResumeResult(was_paused=False, was_limited=True)
     assert await runs.claim(again.session_id) is not None
 
 
@@ -193,7 +193,7 @@ async def test_a_broken_chain_is_not_repaired_before_who_am_i_can_be_asked(
     sandbox_context: Context, admin: SandboxAdmin, chain: TokenChain, limit: CallLimit
 ):
     await chain.change(status=CredentialStatus.REAUTHORIZATION_REQUIRED, refresh_due_at=None)
-    repair = sandbox_context.workers.named("repair")._repair
+    repair = sandbox_context.workers.get("repair")._repair
     await note(sandbox_context, chain.account, limit)
     async with sandbox_context.database.reading() as db:
         assert (await db.execute(repair._broken(10))).all() == []
@@ -241,7 +241,7 @@ async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
 ):
     for seconds in (50_000, 60, 60_000):
         await note(context, "anna", limit._replace(seconds=seconds))
-    model = AccountLimit if limit.whose is Limited.ACCOUNT else AppState
+    model = AccountLimit if limit.owner is LimitOwner.ACCOUNT else AppState
     async with database.reading() as db:
         until = await db.scalar(select(model.limited_until))
     assert timedelta(seconds=59_000) < until - utc_now() <= timedelta(seconds=60_000)
@@ -256,12 +256,12 @@ async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Cont
 async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
     """Its only call was an exchange whose session failed."""
     budgets = context.tokens.budgets
-    budgets.answered("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
-    assert budgets.spent_for("AIOTT1") is not None
+    budgets.note_answer("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
+    assert budgets.seconds_until_reset("AIOTT1") is not None
     await resume(context, "AIOTT1")
     async with context.database.reading() as db:
-        budgets.forget(await context.tokens.apps.resumed(db))
-    assert budgets.spent_for("AIOTT1") is None
+        budgets.forget(await context.tokens.apps.fetch_resume_times(db))
+    assert budgets.seconds_until_reset("AIOTT1") is None
 
 
 async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: TokenChain):
@@ -278,8 +278,8 @@ async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: 
 
 def test_a_later_answer_counts_though_its_window_is_shorter():
     budgets, now = ProviderRateLimits(apps=["A"]), time.time()
-    budgets.answered("A", RateLimit(10, now + 80_000), asked_at=now - 1)
-    budgets.answered("A", RateLimit(0, now + 600), asked_at=now)
-    assert budgets.spent_for("A") == pytest.approx(600, abs=60)
-    budgets.answered("A", RateLimit(3, now + 600.5), asked_at=now)
-    assert budgets.spent_for("A") is not None, "it was overtaken"
+    budgets.note_answer("A", RateLimit(10, now + 80_000), asked_at=now - 1)
+    budgets.note_answer("A", RateLimit(0, now + 600), asked_at=now)
+    assert budgets.seconds_until_reset("A") == pytest.approx(600, abs=60)
+    budgets.note_answer("A", RateLimit(3, now + 600.5), asked_at=now)
+    assert budgets.seconds_until_reset("A") is not None, "it was overtaken"

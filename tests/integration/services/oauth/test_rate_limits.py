@@ -34,7 +34,7 @@ async def refreshing(settings: Settings, admin: SandboxAdmin, *, processes: int)
         contexts = [await stack.enter_async_context(open_context(settings)) for _ in range(processes)]
         await due_chains(contexts[0], admin, ACCOUNTS)
         await due_chains(contexts[0], admin, 20, OTHER_APP)
-        workers = [context.workers.named("refresh") for context in contexts]
+        workers = [context.workers.get("refresh") for context in contexts]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         yield contexts[0]
         for worker in workers:
@@ -85,7 +85,7 @@ async def test_the_last_call_of_a_window_stops_the_app_in_all_processes(
         for context in (chain.context, other):
             with pytest.raises(TokenExpiredException, match="limits the rate"):
                 await chain.get_access_token(by=context)
-            assert await context.workers.named("refresh").run_once() == 0
+            assert await context.workers.get("refresh").run_once() == 0
     assert (await chain.calls(), await chain.refreshes()) == (2, 1), "the exchange and one refresh"
 
 
@@ -95,7 +95,7 @@ async def test_a_process_that_knows_no_limit_finds_out_with_a_few_calls(
     await admin.change_settings(latency_ms=100)
     async with open_context(sandbox_settings()) as process:
         await due_chains(process, admin, 12)
-        worker = process.workers.named("refresh")
+        worker = process.workers.get("refresh")
         assert (await worker.run_once(), await worker.run_once()) == (5, 0)
         await worker.finish_started()
         assert await worker.run_once() == 7, "the answers named no limit"

@@ -66,7 +66,7 @@ async def test_the_fleet_is_counted(database: Database):
 async def test_the_monitor_raises_and_clears(database: Database, open_services: OpenContext):
     limits = {"alarm_waiting_seconds": 600, "alarm_failures_per_hour": 1, "alarm_pending": 1}
     async with open_services(**limits) as context:
-        monitor = context.workers.named("monitor")
+        monitor = context.workers.get("monitor")
         assert await monitor.run_once()
         assert await monitor.run_once()
         raised = {
@@ -84,7 +84,7 @@ async def test_the_monitor_raises_and_clears(database: Database, open_services: 
 
 async def test_a_leaked_slot_is_an_alarm_on_the_second_look(database: Database, open_services: OpenContext):
     async with open_services(machine_name="m1") as context:
-        monitor = context.workers.named("monitor")
+        monitor = context.workers.get("monitor")
         context.fleet.gologin._running.add("f" * 24)
         await monitor.run_once()
         assert await told(database) == []
@@ -96,5 +96,5 @@ async def test_an_open_breaker_is_an_alarm(database: Database, open_services: Op
     async with open_services() as context:
         await context.fleet.gate.acquire()
         await context.fleet.gate.open_breaker("HTTP 429")
-        await context.workers.named("monitor").run_once()
+        await context.workers.get("monitor").run_once()
     assert await told(database) == [("alarm.raised", "gologin_breaker_open")]

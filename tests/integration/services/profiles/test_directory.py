@@ -37,14 +37,16 @@ async def add(database: Database, **values: object) -> str:
 async def used(database: Database, directory: ProfileDirectory, account: str, app: str = "AIOTT1") -> str:
     """As asked for one account, which is as asked for many."""
     async with database.reading() as db:
-        among_many = await directory.for_accounts(db, [("nobody", app), (account, app), (account, "NONE")])
+        among_many = await directory.get_for_accounts(
+            db, [("nobody", app), (account, app), (account, "NONE")]
+        )
         found = among_many[account, app]
         assert isinstance(among_many["nobody", app], ProfileNotFoundException)
         if isinstance(found, AppException):
             with pytest.raises(type(found), match=re.escape(found.message)):
-                await directory.for_account(db, account, app)
+                await directory.get_for_account(db, account, app)
             raise found
-        assert found is await directory.for_account(db, account, app)
+        assert found is await directory.get_for_account(db, account, app)
         return found.profile_id
 
 

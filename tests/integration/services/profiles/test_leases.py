@@ -65,7 +65,7 @@ async def test_one_of_many_simultaneous_processes_gets_the_lease(database: Datab
 
     async def ask(process: str) -> bool:
         try:
-            async with leases_of(database, process).held(profile_id):
+            async with leases_of(database, process).hold(profile_id):
                 entered.release()
                 await leave.wait()
                 return True
@@ -88,7 +88,7 @@ async def test_the_fleet_runs_no_more_than_its_plan_allows(database: Database):
     async def ask(number: int) -> bool:
         nonlocal held, most
         try:
-            async with leases_of(database, f"machine{number}:1", fleet_limit=3).held(ids[number]):
+            async with leases_of(database, f"machine{number}:1", fleet_limit=3).hold(ids[number]):
                 held += 1
                 most = max(most, held)
                 await leave.wait()
@@ -107,13 +107,13 @@ async def test_an_expired_lease_is_not_free_but_taken_over(database: Database):
     profile_id = await add_left_over(database, "here:7", seconds_ago=1)
     leases = leases_of(database)
     with pytest.raises(ProfileInUseException):
-        async with leases.held(profile_id):
+        async with leases.hold(profile_id):
             pass
     (left_over,) = await leases.take_over_expired()
     assert (left_over.profile_id, left_over.ws_url) == (profile_id, "ws://127.0.0.1:1/devtools/browser/x")
     assert await leases.take_over_expired() == []
     await leases.give_back(profile_id, left_over.lease_token)
-    async with leases.held(profile_id):
+    async with leases.hold(profile_id):
         assert (await row_of(database, profile_id)).ws_url is None
 
 
@@ -150,12 +150,12 @@ async def test_one_of_two_simultaneous_take_overs_succeeds(database: Database):
 async def test_a_quarantined_profile_is_not_started(database: Database):
     profile_id = await add(database)
     leases = leases_of(database)
-    async with leases.held(profile_id) as token:
+    async with leases.hold(profile_id) as token:
         await leases.quarantine(profile_id, token, "it runs on")
     row = await row_of(database, profile_id)
     assert (row.in_use, row.quarantine_reason) == (False, "it runs on")
     with pytest.raises(ProfileQuarantinedException):
-        async with leases.held(profile_id):
+        async with leases.hold(profile_id):
             pass
     async with database.reading() as db:
         assert await db.scalar(select(Event.data).where(Event.event_type == "profile.quarantined")) == {
@@ -166,7 +166,7 @@ async def test_a_quarantined_profile_is_not_started(database: Database):
 async def test_only_own_leases_are_counted(database: Database):
     await add_left_over(database, "there:7", seconds_ago=-60)
     leases = leases_of(database)
-    async with leases.held(await add(database)):
+    async with leases.hold(await add(database)):
         assert await leases.count_held() == 1
     assert await leases.count_held() == 0
 
@@ -174,7 +174,7 @@ async def test_only_own_leases_are_counted(database: Database):
 async def test_holder_of_a_lost_lease_changes_nothing_of_the_new_holder(database: Database):
     profile_id = await add(database)
     leases = leases_of(database)
-    async with leases.held(profile_id) as token:
+    async with leases.hold(profile_id) as token:
         async with database.transaction() as db:
             await db.execute(update(Profile).values(lease_token="new"))
         assert not await leases.note_browser(profile_id, token, "ws://127.0.0.1:1/x")
@@ -186,19 +186,19 @@ async def test_holder_of_a_lost_lease_changes_nothing_of_the_new_holder(database
 async def test_a_start_that_was_not_answered_keeps_its_profile_until_the_grace_is_over(database: Database):
     profile_id = await add(database)
     leases = leases_of(database)
-    async with leases.held(profile_id) as token:
+    async with leases.hold(profile_id) as token:
         leases.expect_late_browser(token)
     row = await row_of(database, profile_id)
     assert (row.in_use, row.lease_token != token, row.lease_owner) == (True, True, "here:late-start")
     assert await leases.count_held() == 0
     with pytest.raises(ProfileInUseException):
-        async with leases.held(profile_id):
+        async with leases.hold(profile_id):
             pass
     assert await leases.take_over_expired() == []
     async with database.transaction() as db:
         await db.execute(update(Profile).values(lease_expires_at=utc_now() - timedelta(seconds=61)))
     (left_over,) = await leases.take_over_expired()
     await leases.give_back(profile_id, left_over.lease_token)
-    async with leases.held(profile_id):
+    async with leases.hold(profile_id):
         pass
     assert not (await row_of(database, profile_id)).in_use

@@ -106,7 +106,7 @@ async def test_a_sync_keeps_the_lease_of_a_running_profile(
 ):
     gologin = sandbox_context.fleet.gologin
     await gologin.sync_profiles()
-    async with sandbox_context.fleet.leases.held(profile.id):
+    async with sandbox_context.fleet.leases.hold(profile.id):
         held = await find(database, profile.id)
         await gologin.sync_profiles()
         row = await find(database, profile.id)

@@ -21,12 +21,16 @@ async def test_query_finds_the_rows_that_the_scope_covers(database: Database, ap
     async with database.transaction() as db:
         for account, app in PLACES:
             recorder.record(db, EventType.BATCH_COMPLETED, account_id=account, api_app=app)
-    reaches = [EVERYTHING, AccessScope.of(apps, PATTERNS[1:3]), AccessScope.of(apps, ["anna", "shop_"])]
-    reaches += [AccessScope.of(apps, [each]) for each in PATTERNS]
+    reaches = [
+        EVERYTHING,
+        AccessScope.from_lists(apps, PATTERNS[1:3]),
+        AccessScope.from_lists(apps, ["anna", "shop_"]),
+    ]
+    reaches += [AccessScope.from_lists(apps, [each]) for each in PATTERNS]
     async with database.reading() as db:
-        for reach in reaches:
+        for access in reaches:
             found = select(Event.account_id, Event.api_app).where(
-                reach.condition(Event.account_id, Event.api_app)
+                access.condition(Event.account_id, Event.api_app)
             )
             rows = [tuple(row) for row in await db.execute(found.order_by(Event.id))]
-            assert rows == [place for place in PLACES if reach.covers(*place)], reach
+            assert rows == [place for place in PLACES if access.covers(*place)], access

@@ -89,7 +89,7 @@ async def test_a_profile_is_not_taken_over_by_a_clock_ahead(
     profile = await add_profile()
     async with open_services(profile_start_timeout=1) as here, open_services() as there:
         leases = here.fleet.leases
-        async with leases.held(profile.profile_id) as token:
+        async with leases.hold(profile.profile_id) as token:
             await leases.note_browser(profile.profile_id, token, "ws://127.0.0.1:1/devtools/browser/x")
             set_clock(MINUTE)
             assert await there.fleet.leases.take_over_expired() == []

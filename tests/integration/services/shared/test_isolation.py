@@ -141,7 +141,7 @@ async def test_each_step_of_the_reconciliation_fails_alone(
     steps = ["end_expired", "recover_lost", "deliver_waiting"]
     for name in steps:
         monkeypatch.setattr(SessionRuns, name, step(name))
-    worker = context.workers.named("authorization")
+    worker = context.workers.get("authorization")
     await worker.reconcile()
     assert done == [name for name in steps if name != failing]
     assert worker.status.last_error == "OverflowError"
@@ -164,7 +164,7 @@ async def test_batch_that_cannot_be_reconciled_does_not_block_sessions(
     deliver = context.sessions.runs.deliver_waiting
     monkeypatch.setattr(context.sessions.pacing, "reconcile", failing)
     monkeypatch.setattr(context.sessions.runs, "deliver_waiting", delivered)
-    worker = context.workers.named("authorization")
+    worker = context.workers.get("authorization")
     await worker.reconcile()
     assert done == [1]
     assert logged(caplog, "batch.not_looked_after")
@@ -198,7 +198,7 @@ async def test_no_wait_is_applied_above_its_ceiling(
     wait = await context.sessions.runs.fail(job, TwitterAPIException(429, "x", retry_after=asked))
     assert wait == MAX_WAIT
     async with database.transaction() as db:
-        await context.tokens.apps.limited(db, "AIOTT1", seconds=asked)
+        await context.tokens.apps.set_limit(db, "AIOTT1", seconds=asked)
     latest = utc_now() + timedelta(seconds=MAX_WAIT + 1)
     async with database.reading() as db:
         not_before = await db.scalar(select(AuthorizationSession.not_before))

@@ -23,7 +23,7 @@ from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
 from tests.fixtures.logs import LogLines
-from tests.fixtures.oauth1 import APP, whose
+from tests.fixtures.oauth1 import APP, token_owner
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 
@@ -59,7 +59,7 @@ async def test_oauth1_token_is_stored_encrypted_and_handed_out_with_its_secret(
         assert column is not None
         assert secret.get_secret_value() not in column
     tokens = TokenSet(handed.access_token, None, (), None, handed.oauth_token_secret)
-    assert await whose(info, tokens) == chain.account
+    assert await token_owner(info, tokens) == chain.account
 
 
 async def test_oauth1_token_is_never_refreshed(chain: TokenChain):

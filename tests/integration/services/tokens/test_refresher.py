@@ -155,7 +155,7 @@ async def test_a_rate_limit_stops_the_calls_of_the_app(chain: TokenChain):
     assert 500 < caught.value.retry_after <= 600
     with pytest.raises(AppLimitedException):
         await chain.get_access_token(force=True)
-    worker = chain.context.workers.named("refresh")
+    worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 0
     assert (await chain.calls(), await chain.refreshes()) == (2, 0), "the exchange and one try"
     async with chain.context.database.transaction() as db:
@@ -194,7 +194,7 @@ async def test_a_refused_client_counts_on_the_app_and_touches_no_account(
         assert (await chain.app_state()).paused_at is not None
         with pytest.raises(AppPausedException):
             await chain.get_access_token(force=True, by=misconfigured)
-        assert await misconfigured.workers.named("refresh").run_once() == 0
+        assert await misconfigured.workers.get("refresh").run_once() == 0
     row = await chain.active_row()
     assert (row.status, row.refresh_error_code) == (CredentialStatus.ACTIVE, "INVALID_CLIENT")
     async with chain.context.database.transaction() as db:
@@ -255,7 +255,7 @@ async def test_refusals_of_the_app_and_of_the_account_do_not_count_against_the_t
 
 async def test_failures_of_the_app_count_in_a_row(chain: TokenChain):
     async with chain.context.database.transaction() as db:
-        await chain.context.tokens.apps.failed(db, chain.app, UnknownApiAppException("x", []))
+        await chain.context.tokens.apps.count_failure(db, chain.app, UnknownApiAppException("x", []))
     await chain.get_access_token(force=True)
     assert (await chain.app_state()).failures_in_a_row == 0
 
@@ -289,7 +289,7 @@ async def test_an_app_that_is_gone_from_the_settings_breaks_no_chain(chain: Toke
     gone = replace(chain, app="GONE1")
     await gone.store(await chain.tokens())
     await gone.make_due()
-    worker = chain.context.workers.named("refresh")
+    worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 1
     await worker.finish_started()
     row = await gone.active_row()
@@ -328,7 +328,7 @@ async def test_refreshes_of_an_account_have_an_interval_whatever_the_answers_say
     body = {"expires_in": expires_in}
     await chain.admin.set_fault("provider.token", "alter", body=body, account=chain.account)
     await chain.make_due(lives_for=-1)
-    worker = chain.context.workers.named("refresh")
+    worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 1
     await worker.finish_started()
     row = await chain.active_row()
@@ -359,8 +359,8 @@ async def test_an_account_is_refreshed_again_after_the_interval(
             assert (await chain.get_access_token(by=process)).row.version == version + 1
             await chain.make_due(lives_for=-1)
             await chain.change(refreshed_at=utc_now() + refreshed_at)
-            assert await process.workers.named("refresh").run_once() == 1
-            await process.workers.named("refresh").finish_started()
+            assert await process.workers.get("refresh").run_once() == 1
+            await process.workers.get("refresh").finish_started()
 
 
 @pytest.mark.parametrize("taken_by", ["caller", "worker"])
@@ -369,7 +369,7 @@ async def test_a_lost_answer_is_found_within_the_interval(chain: TokenChain, tak
     gone = utc_now() - timedelta(seconds=1)
     await chain.change(spending_version=1, lease_expires_at=gone, refreshed_at=gone)
     if taken_by == "worker":
-        assert await chain.context.workers.named("refresh").run_once() == 0
+        assert await chain.context.workers.get("refresh").run_once() == 0
     with pytest.raises(ReauthorizationRequiredException):
         await chain.get_access_token()
 

@@ -17,7 +17,7 @@ from app.models import Credential, CredentialStatus, utc_now
 from app.services.oauth.app_state import AppStates
 from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.tokens.refresh_leases import AMBIGUOUS, RefreshLeases
-from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.refresh_results import RefreshClaim
 from app.services.workers.refresh_worker import TokenRefreshWorker
 from app.utils.exceptions import DatabaseUnavailableException, ReauthorizationRequiredException
 from tests.fixtures.factories import new_tokens
@@ -69,14 +69,14 @@ async def running(worker: TokenRefreshWorker):
     await task
 
 
-async def taken(chain: TokenChain) -> HeldRefresh:
+async def taken(chain: TokenChain) -> RefreshClaim:
     """The right to refresh the account, as a process has it before the call."""
     await chain.make_due()
     (held,) = await chain.context.tokens.leases.take_due(10)
     return held
 
 
-async def late_result(chain: TokenChain, held: HeldRefresh) -> None:
+async def late_result(chain: TokenChain, held: RefreshClaim) -> None:
     """What a process does with the tokens that its call brought."""
     refresher = chain.context.tokens.refresher
     await refresher.save(held, new_tokens(), utc_now())
@@ -120,7 +120,7 @@ async def test_a_save_that_fails_for_ever_is_picked_up_at_the_next_start(
 
     refuse_saves(0)
     answered_at = utc_now()
-    async with running(process.workers.named("refresh")):
+    async with running(process.workers.get("refresh")):
         await eventually(lambda: not spilled(tmp_path))
     row = await chain.active_row()
     assert (row.version, row.spending_version, row.status) == (2, None, CredentialStatus.ACTIVE)
@@ -143,7 +143,7 @@ async def test_spilled_tokens_repair_a_chain_taken_for_broken(
         await chain.get_access_token()
     assert (await chain.active_row()).refresh_error_code == AMBIGUOUS
     refuse_saves(0)
-    async with running(process.workers.named("refresh")):
+    async with running(process.workers.get("refresh")):
         await eventually(lambda: not spilled(tmp_path))
     assert (await chain.who((await chain.get_access_token()).access_token)).username == chain.account
     assert await chain.refreshes() == 1
@@ -156,7 +156,7 @@ async def test_file_that_no_key_opens_stays_and_is_reported(
     folder.mkdir()
     (folder / "other.sealed").write_text("lost:AAAA")
     (folder / "half.partial").write_text("dev:AA")
-    async with running(process.workers.named("refresh")):
+    async with running(process.workers.get("refresh")):
         await eventually(
             lambda: [line for line in log_lines() if line["event"] == "credential.spill_unreadable"]
         )
@@ -216,7 +216,7 @@ async def test_a_row_that_no_key_opens_stops_no_other(chain: TokenChain):
     await unreadable.make_due()
     await unreadable.change(refresh_token="lost:AAAA")
     await chain.make_due()
-    worker = chain.context.workers.named("refresh")
+    worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 1
     await worker.finish_started()
     assert (await chain.active_row()).version == 2
@@ -294,7 +294,7 @@ async def test_app_state_that_cannot_be_written_costs_no_tokens(
     async def failing(*values: Any) -> None:
         raise OverflowError
 
-    monkeypatch.setattr(AppStates, "succeeded", failing)
+    monkeypatch.setattr(AppStates, "reset_failures", failing)
     await chain.make_due(lives_for=-1)
     assert (await chain.get_access_token()).row.version == 2
     assert [line["api_app"] for line in log_lines() if line["event"] == "app.not_noted"] == [chain.app]
@@ -306,7 +306,7 @@ async def test_app_state_of_a_refusal_that_cannot_be_written_leaves_no_marker(
     async def failing(*values: Any, **named: Any) -> None:
         raise OverflowError
 
-    monkeypatch.setattr(AppStates, "limited", failing)
+    monkeypatch.setattr(AppStates, "set_limit", failing)
     await chain.admin.set_fault("provider.token", "rate_limited", times=1, account=chain.account)
     await chain.make_due()
     assert (await chain.get_access_token()).row.spending_version is None
@@ -318,7 +318,7 @@ async def test_a_limit_that_cannot_be_noted_costs_no_tokens(
     def failing(*values: Any, **named: Any) -> None:
         raise OverflowError
 
-    monkeypatch.setattr(ProviderRateLimits, "answered", failing)
+    monkeypatch.setattr(ProviderRateLimits, "note_answer", failing)
     await chain.make_due(lives_for=-1)
     assert (await chain.get_access_token()).row.version == 2
 
@@ -355,7 +355,7 @@ async def test_spilled_file_that_cannot_be_saved_does_not_block_others(
     await spill.write(held, new_tokens(), answered_at=utc_now())
     save = RefreshLeases.save
 
-    async def refusing(self: RefreshLeases, held: HeldRefresh, *values: Any, **named: Any) -> bool:
+    async def refusing(self: RefreshLeases, held: RefreshClaim, *values: Any, **named: Any) -> bool:
         if held.account_id == "bad":
             raise OverflowError
         return await save(self, held, *values, **named)

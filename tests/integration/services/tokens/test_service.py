@@ -61,7 +61,7 @@ async def get_access_token(
 
 async def load(database: Database, vault: CredentialVault, account: str = "alice") -> TokenSet:
     async with database.reading() as db:
-        return await vault.tokens_of(db, account, "AIOTT1")
+        return await vault.load_tokens(db, account, "AIOTT1")
 
 
 async def test_stored_tokens_are_handed_out(

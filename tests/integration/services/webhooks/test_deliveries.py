@@ -62,7 +62,7 @@ async def context(open_services: OpenContext, waits: list[float]) -> AsyncIterat
 async def test_events_are_delivered_once_in_order_and_filtered(context: Context, receiver: Receiver):
     async def is_settled() -> bool:
         async with context.database.reading() as db:
-            return (await order.newest(db)).event_id > 0
+            return (await order.newest_position(db)).event_id > 0
 
     await record_events(context.database, 0)
     await eventually(is_settled)

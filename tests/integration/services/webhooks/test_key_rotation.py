@@ -25,10 +25,10 @@ def vault_of(context: Context) -> WebhookVault:
 async def test_both_secrets_are_encrypted_with_the_new_key_and_still_open(sandbox_settings: MakeSettings):
     changes = {"webhook_allow_private_addresses": True}
     async with open_context(sandbox_settings(encryption_keys=key_list("old", "new"), **changes)) as before:
-        order = WebhookChange(url="http://127.0.0.1:9/hook")
-        row, first = await before.events.webhooks.create(order, CALLER)
+        change = WebhookChange(url="http://127.0.0.1:9/hook")
+        row, first = await before.events.webhooks.create(change, CALLER)
         second = await before.events.webhooks.rotate(row.endpoint_id, CALLER, overlap=timedelta(days=1))
-        broken, _ = await before.events.webhooks.create(order, CALLER)
+        broken, _ = await before.events.webhooks.create(change, CALLER)
         async with before.database.transaction() as db:  # a value of another row
             await db.execute(
                 update(WebhookEndpoint).where(WebhookEndpoint.id == broken.id).values(secret=row.secret)

@@ -45,7 +45,7 @@ from tests.fixtures.webhooks import (
     wait_until_delivered,
 )
 
-TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.of([], ["team_*"]))
+TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.from_lists([], ["team_*"]))
 
 
 @pytest_asyncio.fixture
@@ -174,11 +174,11 @@ async def test_narrowed_webhook_neither_sends_nor_shows_events_outside_its_filte
     assert set(errors) == {"Not sent: the webhook is no longer for this type, app or account"}
     wanted = PageRequest(sort="event_id", descending=True)
     async with context.database.reading() as db:
-        mine = await queries.fetch_deliveries(db, row, ME.reach, wanted, status=None)
-        theirs = await queries.fetch_deliveries(db, row, TEAM.reach, wanted, status=None)
+        mine = await queries.fetch_deliveries(db, row, ME.access, wanted, status=None)
+        theirs = await queries.fetch_deliveries(db, row, TEAM.access, wanted, status=None)
         assert (len(mine.rows), len(theirs.rows)) == (6, 0)
         with pytest.raises(DeliveryNotFoundException):
-            await queries.delivery(db, row, TEAM.reach, mine.rows[0].id)
+            await queries.delivery(db, row, TEAM.access, mine.rows[0].id)
 
 
 async def _all_parked(context: Context, count: int) -> bool:

@@ -211,7 +211,7 @@ async def test_deleted_webhook_gets_nothing_and_is_forgotten(context: Context, r
     async with context.database.reading() as db:
         with pytest.raises(WebhookNotFoundException):
             await context.events.webhooks.get(db, endpoint_id, ME)
-    cleanup = context.workers.named("cleanup")
+    cleanup = context.workers.get("cleanup")
     assert isinstance(cleanup, CleanupWorker)
     assert await cleanup.run_once()
     assert await fetch_all(context.database, select(WebhookDelivery)) == []
@@ -276,7 +276,7 @@ async def test_a_secret_that_no_key_opens_pauses_its_webhook_with_an_event(
 
 
 async def test_a_commit_wakes_the_worker(context: Context):
-    worker = context.workers.named("webhooks")
+    worker = context.workers.get("webhooks")
     assert worker is not None
     worker._wake.clear()
     await record_events(context.database, 1)

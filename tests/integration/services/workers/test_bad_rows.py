@@ -28,7 +28,7 @@ from app.models import (
     WebhookDelivery,
     utc_now,
 )
-from app.services.tokens.refresh_results import HeldRefresh
+from app.services.tokens.refresh_results import RefreshClaim
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.bad_rows import refuse_changes
 from tests.fixtures.batches import new_batch, sessions_of
@@ -108,21 +108,21 @@ async def test_cleanup_deletes_the_other_old_rows(context: Context, kind: str):
     rows = await added(context, [OLD_ROWS[kind](number) for number in range(COUNT)])
     async with context.database.transaction() as db:
         db.add(Event(event_type="x", actor="a"))  # the last event is kept, whatever its age
-    await context.workers.named("cleanup").run_once()
+    await context.workers.get("cleanup").run_once()
     left = await fetch_all(context.database, select(type(rows[0]).id))
     assert set(left) & {row.id for row in rows} == {rows[BAD].id}
 
 
 async def test_cleanup_deletes_the_other_old_sessions(context: Context):
     rows = await added_sessions(context, status=SessionStatus.COMPLETED, completed_at=PAST)
-    await context.workers.named("cleanup").run_once()
+    await context.workers.get("cleanup").run_once()
     assert await fetch_all(context.database, select(AuthorizationSession.id)) == [rows[BAD].id]
 
 
 async def test_cleanup_deletes_the_other_evidence_that_is_too_much(open_services: OpenContext):
     async with open_services(evidence_max_total_mb=1) as context:
         rows = await added(context, [new_evidence(size=900_000) for _ in range(COUNT)])
-        await context.workers.named("cleanup").run_once()
+        await context.workers.get("cleanup").run_once()
         assert await fetch_all(context.database, select(Evidence.id)) == [rows[BAD].id]
 
 
@@ -136,7 +136,7 @@ async def test_cleanup_deletes_the_other_evidence_that_is_too_much(open_services
 )
 async def test_cleanup_ends_the_other_overdue_sessions(context: Context, values: dict[str, Any]):
     rows = await added_sessions(context, **values)
-    await context.workers.named("cleanup").run_once()
+    await context.workers.get("cleanup").run_once()
     assert await statuses(context, others(rows)) == [SessionStatus.TIMEOUT] * 4
     assert await statuses(context, [rows[BAD]]) == [values["status"]]
 
@@ -144,7 +144,7 @@ async def test_cleanup_ends_the_other_overdue_sessions(context: Context, values:
 async def test_cleanup_frees_the_other_profiles_of_dead_processes(sandbox_context: Context):
     lease = {"in_use": True, "lease_owner": "gone:1", "lease_token": "x", "ws_url": "ws://127.0.0.1:9/x"}
     rows = await added(sandbox_context, [new_profile(**lease, lease_expires_at=PAST) for _ in range(COUNT)])
-    await sandbox_context.workers.named("cleanup").run_once()
+    await sandbox_context.workers.get("cleanup").run_once()
     in_use = await fetch_all(sandbox_context.database, select(Profile.id).where(Profile.in_use))
     assert in_use == [rows[BAD].id]
 
@@ -160,7 +160,7 @@ async def test_a_failing_step_of_the_cleanup_stops_no_other(
     async def fail() -> int:
         raise ValueError("a step fails")
 
-    cleanup = context.workers.named("cleanup")
+    cleanup = context.workers.get("cleanup")
     monkeypatch.setattr(context.sessions.runs, "end_overdue", fail)
     monkeypatch.setattr(context.fleet.gologin, "stop_orphans", fail)
     monkeypatch.setattr(cleanup._retention, "_delete_events", fail)
@@ -199,7 +199,7 @@ async def test_the_other_sessions_of_a_batch_are_released_and_cancelled(context:
 async def test_the_other_tokens_are_refreshed(sandbox_context: Context, admin: SandboxAdmin):
     chains = await due_chains(sandbox_context, admin, COUNT)
     await refuse_changes(sandbox_context.database, await chains[BAD].active_row())
-    worker = sandbox_context.workers.named("refresh")
+    worker = sandbox_context.workers.get("refresh")
     await worker.run_once()
     await worker.finish_started()
     assert [(await chain.active_row()).version for chain in others(chains)] == [2] * 4
@@ -211,7 +211,7 @@ async def test_the_other_spilled_tokens_are_picked_up(sandbox_context: Context, 
     refresher, spill = sandbox_context.tokens.refresher, spill_of(sandbox_context)
     for chain in chains:
         row = await chain.active_row()
-        held = HeldRefresh(
+        held = RefreshClaim(
             credential_id=row.id,
             account_id=row.account_id,
             api_app=row.api_app,
@@ -244,7 +244,7 @@ async def test_the_other_accounts_are_repaired(sandbox_context: Context, admin: 
         broken = {"status": CredentialStatus.REAUTHORIZATION_REQUIRED, "refresh_due_at": None}
         await db.execute(update(Credential).values(**broken))
     await refuse_changes(sandbox_context.database, await chains[BAD].active_row())
-    await sandbox_context.workers.named("repair").run_once()
+    await sandbox_context.workers.get("repair").run_once()
     repaired = await fetch_all(sandbox_context.database, select(AuthorizationSession.account_id))
     assert set(repaired) == {chain.account for chain in others(chains)}
 
@@ -256,7 +256,7 @@ async def test_the_other_alarms_are_recorded(context: Context):
         db.add_all(rows)
     await refuse_changes(context.database, rows[BAD], key="name")
     with pytest.raises(Exception, match="cannot be changed"):
-        await context.workers.named("monitor").run_once()
+        await context.workers.get("monitor").run_once()
     active = await fetch_all(
         context.database, select(Alarm.name).where(Alarm.is_active, Alarm.name.in_(names))
     )
@@ -319,7 +319,7 @@ async def test_cleanup_deletes_the_other_deliveries(open_services: OpenContext, 
             await db.execute(update(WebhookDelivery).values(completed_at=PAST))
         rows = await fetch_all(context.database, select(WebhookDelivery).order_by(WebhookDelivery.id))
         await refuse_changes(context.database, rows[BAD])
-        await context.workers.named("cleanup").run_once()
+        await context.workers.get("cleanup").run_once()
         assert await fetch_all(context.database, select(WebhookDelivery.id)) == [rows[BAD].id]
 
 

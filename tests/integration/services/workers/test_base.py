@@ -109,7 +109,7 @@ async def test_each_failure_doubles_the_time_until_the_next_try(new_worker: NewW
         waits.append(worker._retry_in())
         with pytest.raises(RuntimeError):
             await worker.run_once()
-        worker._failed(RuntimeError())
+        worker._note_failure(RuntimeError())
     assert waits == [10, 20, 40, 60, 60]
 
 

@@ -17,7 +17,7 @@ async def versions(chains: list[TokenChain]) -> list[int]:
 
 async def test_worker_refreshes_only_due_tokens(chain: TokenChain, admin: SandboxAdmin):
     due = await due_chains(chain.context, admin, 3)
-    worker = chain.context.workers.named("refresh")
+    worker = chain.context.workers.get("refresh")
     assert await worker.run_once() == 3
     await worker.finish_started()
     assert await versions([*due, chain]) == [2, 2, 2, 1]
@@ -27,7 +27,7 @@ async def test_worker_refreshes_only_due_tokens(chain: TokenChain, admin: Sandbo
 async def test_a_due_row_without_a_refresh_token_is_left_alone(chain: TokenChain):
     await chain.store(new_tokens(refresh_token=None))
     await chain.make_due()
-    assert await chain.context.workers.named("refresh").run_once() == 0
+    assert await chain.context.workers.get("refresh").run_once() == 0
 
 
 async def test_worker_refreshes_as_many_at_once_as_allowed(
@@ -37,7 +37,7 @@ async def test_worker_refreshes_as_many_at_once_as_allowed(
     for chain in due:
         await admin.set_fault("provider.token", "delay", seconds=0.3, times=1, account=chain.account)
     async with open_context(sandbox_settings(refresh_concurrency=3)) as process:
-        worker = process.workers.named("refresh")
+        worker = process.workers.get("refresh")
         assert await worker.run_once() == 3
         assert worker.in_flight == 3
         while await worker.run_once():
@@ -51,7 +51,7 @@ async def test_two_processes_refresh_each_account_once(
 ):
     due = await due_chains(sandbox_context, admin, 12)
     async with open_context(sandbox_settings()) as other:
-        workers = [process.workers.named("refresh") for process in (sandbox_context, other)]
+        workers = [process.workers.get("refresh") for process in (sandbox_context, other)]
         while sum(await asyncio.gather(*(worker.run_once() for worker in workers))):
             await asyncio.gather(*(worker.finish_started() for worker in workers))
     assert [await chain.refreshes() for chain in due] == [1] * 12
@@ -64,7 +64,7 @@ async def test_a_stop_waits_for_what_is_in_flight_and_takes_no_more(
     for chain in due:
         await admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
     async with open_context(sandbox_settings(refresh_concurrency=1)) as process:
-        worker = process.workers.named("refresh")
+        worker = process.workers.get("refresh")
         task = asyncio.create_task(worker.run())
         await eventually(lambda: worker.in_flight)
         worker.stop()

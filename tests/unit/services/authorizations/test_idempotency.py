@@ -12,10 +12,10 @@ from app.models import ConsentMode
 from app.services.authorizations.idempotency import fingerprint
 from app.services.authorizations.service import AuthorizationCommand
 from app.services.batches.creation import BatchCommand
-from app.services.batches.rows import WantedRow
+from app.services.batches.rows import InputRow
 
 ORDER = AuthorizationCommand("alice", "AIOTT1", stage_timeouts={"a": 1.0, "b": 2.0})
-BATCH = BatchCommand([WantedRow(1, "alice", "AIOTT1"), WantedRow(2, "=x", "AIOTT1", error="first words")])
+BATCH = BatchCommand([InputRow(1, "alice", "AIOTT1"), InputRow(2, "=x", "AIOTT1", error="first words")])
 AT = datetime(2026, 11, 21, 8, tzinfo=UTC)
 
 
@@ -30,7 +30,7 @@ class LaterBatch(BatchCommand):
 
 
 @dataclass(frozen=True)
-class LaterRow(WantedRow):
+class LaterRow(InputRow):
     colour: str = "red"
 
 

@@ -12,7 +12,7 @@ DEFAULT = Settings.model_fields["profile_rule_pattern"].default
 
 
 def account_of(name: str) -> str | None:
-    return AccountRule(source="name", pattern=DEFAULT).owner_of(name, {}).account_id
+    return AccountRule(source="name", pattern=DEFAULT).find_owner(name, {}).account_id
 
 
 @pytest.mark.parametrize(
@@ -26,25 +26,25 @@ def account_of(name: str) -> str | None:
     ],
 )
 def test_default_rule_takes_the_name_as_handle(name: str, account: str | None):
-    assert AccountRule(source="name", pattern=DEFAULT).owner_of(name, {}).account_id == account
+    assert AccountRule(source="name", pattern=DEFAULT).find_owner(name, {}).account_id == account
 
 
 def test_notes_may_name_account_and_app():
     rule = AccountRule(source="notes", pattern=r"account=(?P<account>\w+)(?:.*app=(?P<app>\w+))?")
     notes = {"notes": "bought in May; account=Anna app=AIOTT2"}
-    assert rule.owner_of("whatever", notes) == Owner(account_id="anna", api_app="AIOTT2")
-    assert rule.owner_of("whatever", {"notes": "account=Anna"}) == Owner(account_id="anna")
-    assert rule.owner_of("anna", {"notes": None}) == NOBODY
+    assert rule.find_owner("whatever", notes) == Owner(account_id="anna", api_app="AIOTT2")
+    assert rule.find_owner("whatever", {"notes": "account=Anna"}) == Owner(account_id="anna")
+    assert rule.find_owner("anna", {"notes": None}) == NOBODY
 
 
 def test_the_first_tag_that_matches_counts():
     rule = AccountRule(source="tag", pattern=r"^x:(?P<account>\w+)$")
-    assert rule.owner_of("n", {"tags": ["vip", "x:anna", "x:berta"]}) == Owner(account_id="anna")
-    assert rule.owner_of("n", {}) == NOBODY
+    assert rule.find_owner("n", {"tags": ["vip", "x:anna", "x:berta"]}) == Owner(account_id="anna")
+    assert rule.find_owner("n", {}) == NOBODY
 
 
 def test_no_rule_means_that_only_links_count():
-    assert AccountRule(source="none", pattern=DEFAULT).owner_of("anna", {"tags": ["anna"]}) == NOBODY
+    assert AccountRule(source="none", pattern=DEFAULT).find_owner("anna", {"tags": ["anna"]}) == NOBODY
 
 
 @given(handles)

@@ -9,15 +9,15 @@ from app.services.shared.access import EVERYTHING, AccessScope
 from app.utils.exceptions import OutOfReachException
 from app.utils.handles import normalize_pattern
 
-APPS = AccessScope.of(["A1"], [])
-SHOPS = AccessScope.of([], ["shop_*", "anna"])
+APPS = AccessScope.from_lists(["A1"], [])
+SHOPS = AccessScope.from_lists([], ["shop_*", "anna"])
 
 handles = st.text("ab_*", min_size=1, max_size=5)
 accounts = st.text("ab_", min_size=1, max_size=6)
 
 
 @pytest.mark.parametrize(
-    ("reach", "account", "app", "covered"),
+    ("access", "account", "app", "covered"),
     [
         (EVERYTHING, None, None, True),
         (EVERYTHING, "bob", "A2", True),
@@ -31,13 +31,13 @@ accounts = st.text("ab_", min_size=1, max_size=6)
         (SHOPS, "anna", "A1", True),
         (SHOPS, "anna1", "A1", False),
         (SHOPS, None, "A1", False),
-        (AccessScope.of(["A1"], ["anna"]), "anna", "A2", False),
+        (AccessScope.from_lists(["A1"], ["anna"]), "anna", "A2", False),
     ],
 )
 def test_scope_covers_its_accounts_and_apps(
-    reach: AccessScope, account: str | None, app: str | None, covered: bool
+    access: AccessScope, account: str | None, app: str | None, covered: bool
 ):
-    assert reach.covers(account, app) is covered
+    assert access.covers(account, app) is covered
 
 
 def test_uncovered_account_or_app_is_refused_with_its_name():
@@ -52,20 +52,20 @@ def test_uncovered_account_or_app_is_refused_with_its_name():
 
 
 def test_a_reach_that_is_named_and_goes_further_is_refused():
-    within = AccessScope.of(["A1"], ["shop_*"])
-    within.require_all_of(AccessScope.of(["A1"], ["shop_1"]))
+    within = AccessScope.from_lists(["A1"], ["shop_*"])
+    within.require_all(AccessScope.from_lists(["A1"], ["shop_1"]))
     for other, named in (
-        (AccessScope.of(["A1"], ["bob", "carl"]), "not for bob or carl in A1"),
-        (AccessScope.of([], ["shop_1"]), "not for shop_1 in all apps"),
+        (AccessScope.from_lists(["A1"], ["bob", "carl"]), "not for bob or carl in A1"),
+        (AccessScope.from_lists([], ["shop_1"]), "not for shop_1 in all apps"),
         (EVERYTHING, "not for all accounts in all apps"),
     ):
         with pytest.raises(OutOfReachException, match=f"{named}$"):
-            within.require_all_of(other)
+            within.require_all(other)
 
 
 def test_names_without_a_star_are_looked_up_at_once():
-    reach = AccessScope.of([], ["anna", "bob", "shop_*", "*_x"])
-    query = str(reach.condition(column("account_id"), column("api_app")))
+    access = AccessScope.from_lists([], ["anna", "bob", "shop_*", "*_x"])
+    query = str(access.condition(column("account_id"), column("api_app")))
     assert (query.count(" IN "), query.count(" LIKE ")) == (1, 2)
 
 
@@ -75,13 +75,13 @@ def test_names_without_a_star_are_looked_up_at_once():
         (EVERYTHING, SHOPS, True),
         (SHOPS, EVERYTHING, False),
         (APPS, APPS, True),
-        (APPS, AccessScope.of(["A1", "A2"], []), False),
+        (APPS, AccessScope.from_lists(["A1", "A2"], []), False),
         (SHOPS, APPS, False),
-        (SHOPS, AccessScope.of(["A1"], ["shop_1", "shop_2*"]), True),
-        (SHOPS, AccessScope.of([], ["shop*"]), False),
-        (SHOPS, AccessScope.of([], ["shop_*", "bob"]), False),
-        (AccessScope.of([], ["a*b"]), AccessScope.of([], ["a*c*b"]), True),
-        (AccessScope.of([], ["a*b"]), AccessScope.of([], ["a*b*"]), False),
+        (SHOPS, AccessScope.from_lists(["A1"], ["shop_1", "shop_2*"]), True),
+        (SHOPS, AccessScope.from_lists([], ["shop*"]), False),
+        (SHOPS, AccessScope.from_lists([], ["shop_*", "bob"]), False),
+        (AccessScope.from_lists([], ["a*b"]), AccessScope.from_lists([], ["a*c*b"]), True),
+        (AccessScope.from_lists([], ["a*b"]), AccessScope.from_lists([], ["a*b*"]), False),
     ],
 )
 def test_scope_includes_narrower_ones(outer: AccessScope, inner: AccessScope, included: bool):
@@ -90,7 +90,7 @@ def test_scope_includes_narrower_ones(outer: AccessScope, inner: AccessScope, in
 
 @given(st.lists(handles, max_size=3), st.lists(handles, max_size=3), accounts)
 def test_included_scope_covers_no_more(outer: list[str], inner: list[str], account: str):
-    wide, narrow = AccessScope.of([], outer), AccessScope.of([], inner)
+    wide, narrow = AccessScope.from_lists([], outer), AccessScope.from_lists([], inner)
     if wide.includes(narrow) and narrow.covers(account, "A1"):
         assert wide.covers(account, "A1")
 

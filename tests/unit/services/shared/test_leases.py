@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.services.shared.leases import kept_alive
+from app.services.shared.leases import keep_alive
 from app.utils.exceptions import LeaseLostException
 
 SECONDS = 1.0
@@ -40,7 +40,7 @@ async def forever() -> None:
 
 async def test_lease_is_renewed_while_the_work_goes_on():
     row = Row()
-    async with kept_alive(row.renew, seconds=SECONDS):
+    async with keep_alive(row.renew, seconds=SECONDS):
         await row.renewals(2)
     count = row.count
     await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_a_lost_lease_interrupts_the_work():
     row = Row(True, False)
     interrupted = False
     with pytest.raises(LeaseLostException):
-        async with kept_alive(row.renew, seconds=SECONDS):
+        async with keep_alive(row.renew, seconds=SECONDS):
             try:
                 await forever()
             except asyncio.CancelledError:
@@ -63,14 +63,14 @@ async def test_a_lost_lease_interrupts_the_work():
 
 async def test_single_failed_renewal_is_no_loss():
     row = Row(OSError(), True)
-    async with kept_alive(row.renew, seconds=SECONDS):
+    async with keep_alive(row.renew, seconds=SECONDS):
         await row.renewals(2)
 
 
 async def test_a_database_that_fails_for_a_whole_lease_is_a_loss():
     row = Row(*(OSError() for _ in range(1000)))
     with pytest.raises(LeaseLostException):
-        async with kept_alive(row.renew, seconds=SECONDS):
+        async with keep_alive(row.renew, seconds=SECONDS):
             await forever()
     assert row.count > 1
 
@@ -81,19 +81,19 @@ async def test_a_database_that_hangs_for_a_whole_lease_is_a_loss():
         return True
 
     with pytest.raises(LeaseLostException):
-        async with kept_alive(renew, seconds=SECONDS):
+        async with keep_alive(renew, seconds=SECONDS):
             await forever()
 
 
 async def test_the_works_own_error_is_passed_on():
     with pytest.raises(KeyError):
-        async with kept_alive(Row().renew, seconds=SECONDS):
+        async with keep_alive(Row().renew, seconds=SECONDS):
             raise KeyError
 
 
 async def test_the_works_own_timeout_is_not_taken_for_a_loss():
     with pytest.raises(TimeoutError):
-        async with kept_alive(Row().renew, seconds=SECONDS):
+        async with keep_alive(Row().renew, seconds=SECONDS):
             raise TimeoutError
 
 
@@ -101,7 +101,7 @@ async def test_a_cancellation_stays_a_cancellation():
     entered = asyncio.Event()
 
     async def work() -> None:
-        async with kept_alive(Row().renew, seconds=SECONDS):
+        async with keep_alive(Row().renew, seconds=SECONDS):
             entered.set()
             await forever()
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.models import utc_now
 from app.services.shared.import_files import MAX_IMPORT_ROWS
-from app.services.tokens.importer import COLUMNS, _checked, csv_entries, json_entries
+from app.services.tokens.importer import COLUMNS, _validate, csv_entries, json_entries
 from app.utils.exceptions import InvalidRequestException
 
 APPS = ["AIOTT1", "AIOTT2"]
@@ -18,7 +18,7 @@ SECRET = "s3cret-token-value"
 
 def checked(**values: Any) -> Any:
     defaults = {"account_id": "@Alice", "api_app": "AIOTT1", "access_token": SECRET}
-    return _checked(1, {name: value for name, value in (defaults | values).items() if value != ...}, APPS)
+    return _validate(1, {name: value for name, value in (defaults | values).items() if value != ...}, APPS)
 
 
 def test_entry_needs_account_app_and_access_token():
@@ -101,7 +101,7 @@ def test_a_bad_entry_is_refused_without_being_quoted(values: dict[str, Any], sen
 @pytest.mark.parametrize("values", [None, SECRET, [SECRET], 7])
 def test_entry_that_is_no_object_is_refused(values: Any):
     with pytest.raises(ValueError, match="must be an object"):
-        _checked(1, values, APPS)
+        _validate(1, values, APPS)
 
 
 @pytest.mark.parametrize("scopes", ["", " ", ",;", []])
@@ -146,7 +146,7 @@ def test_file_that_is_no_token_table_is_refused(text: str, sentence: str):
 def test_row_with_more_fields_than_the_header_is_refused():
     ((number, values),) = csv_entries(io.StringIO(f"{','.join(COLUMNS)}\n{'x,' * 20}{SECRET}\n"))
     with pytest.raises(ValueError, match="more than the known columns"):
-        _checked(number, values, APPS)
+        _validate(number, values, APPS)
 
 
 def test_bytes_that_are_no_text_are_refused():

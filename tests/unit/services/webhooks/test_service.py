@@ -23,7 +23,7 @@ def test_invalid_change_is_refused_with_its_field(wrong: dict[str, Any]):
 
 
 def test_change_is_stored_in_normal_form():
-    order = WebhookChange(name="", event_types=["app.*"], account_patterns=["@Team_*"], api_apps=["X-1"])
-    assert order.values() == {
+    change = WebhookChange(name="", event_types=["app.*"], account_patterns=["@Team_*"], api_apps=["X-1"])
+    assert change.values() == {
         "name": "", "event_types": ["app.*"], "account_patterns": ["team_*"], "api_apps": ["X-1"]
     }  # fmt: skip
