@@ -196,10 +196,10 @@ async def test_a_broken_chain_is_not_repaired_before_who_am_i_can_be_asked(
     repair = sandbox_context.workers.get("repair")._repair
     await note(sandbox_context, chain.account, limit)
     async with sandbox_context.database.reading() as db:
-        assert (await db.execute(repair._broken(10))).all() == []
+        assert (await db.execute(repair._broken_accounts(10))).all() == []
     await resume(sandbox_context, chain.app)
     async with sandbox_context.database.reading() as db:
-        assert (await db.execute(repair._broken(10))).all() == [(chain.account, chain.app)]
+        assert (await db.execute(repair._broken_accounts(10))).all() == [(chain.account, chain.app)]
 
 
 async def test_limits_that_cannot_be_noted_change_no_end(
