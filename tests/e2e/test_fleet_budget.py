@@ -48,13 +48,15 @@ async def permitted(children: list[Child]) -> list[list[float]]:
     return [[float(line.split()[1]) for line in of_one if line.startswith("permitted")] for of_one in lines]
 
 
-async def test_three_processes_together_never_exceed_the_budget_in_any_window_and_use_it(postgresql_url: str):
+async def test_three_processes_share_one_budget_and_use_it(postgresql_url: str):
     async with callers(postgresql_url) as children:
         await asyncio.sleep(WINDOW * WINDOWS)  # the span that is measured
         of_each = await permitted(children)
     times = sorted(time for of_one in of_each for time in of_one)
     assert min(map(len, of_each)) > 0
-    late = PROCESSES  # a busy machine lets one call of each process go after its place
+    late = (
+        PROCESSES  # a busy machine sees one call of each process after its place; three budgets would be 180
+    )
     assert most_in_a_window(times) <= BUDGET + late
     assert most_in_a_window(times) >= 0.8 * BUDGET
 

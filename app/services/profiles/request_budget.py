@@ -50,10 +50,39 @@ class RequestBudget:
 
     async def acquire(self) -> None:
         """Wait for the call's place in the budget. Raises `GoLoginBreakerOpenException`."""
-        if (wait := await self._reserve()) > 0:
+        if (wait := await self.reserve()) > 0:
             await asyncio.sleep(wait)
             if (await self.state()).is_open:
                 raise GoLoginBreakerOpenException
+
+    async def reserve(self) -> float:
+        """Reserve a place; return the seconds until it comes up. Raises `GoLoginBreakerOpenException`.
+
+        The generic cell rate algorithm (ITU-T I.371) in one statement: `next_free` moves on by one spacing for each
+        call; a clock that jumped back finds it a window ahead at most.
+        """
+        async with self._database.transaction() as db:
+            now = database_clock(db)
+            latest, least = now + self._window, now
+            next_free = case(
+                (ApiGate.next_free > latest, latest),
+                (ApiGate.next_free < least, least),
+                else_=ApiGate.next_free,
+            )
+            statement = (
+                update(ApiGate)
+                .where(ApiGate.name == _NAME, ApiGate.opened_at.is_(None))
+                .values(next_free=next_free + self._spacing)
+                .returning(ApiGate.next_free - now)
+            )
+            delay = await db.scalar(statement)
+            if delay is None:
+                row = insert_or_update(db, ApiGate).values(name=_NAME, next_free=0.0)
+                await db.execute(row.on_conflict_do_nothing())
+                delay = await db.scalar(statement)
+        if delay is None:
+            raise GoLoginBreakerOpenException
+        return max(0.0, float(delay) - self._spacing * self._burst)
 
     async def open_breaker(self, reason: str) -> None:
         """Open the breaker; only the first one of the fleet says so."""
@@ -87,32 +116,3 @@ class RequestBudget:
         if row is None or row.opened_at is None:
             return BreakerState(is_open=False)
         return BreakerState(is_open=True, opened_at=row.opened_at, reason=row.open_reason)
-
-    async def _reserve(self) -> float:
-        """Seconds until the reserved place comes up.
-
-        The generic cell rate algorithm (ITU-T I.371) in one statement: `next_free` moves on by one spacing for each
-        call; a clock that jumped back finds it a window ahead at most.
-        """
-        async with self._database.transaction() as db:
-            now = database_clock(db)
-            latest, least = now + self._window, now
-            next_free = case(
-                (ApiGate.next_free > latest, latest),
-                (ApiGate.next_free < least, least),
-                else_=ApiGate.next_free,
-            )
-            statement = (
-                update(ApiGate)
-                .where(ApiGate.name == _NAME, ApiGate.opened_at.is_(None))
-                .values(next_free=next_free + self._spacing)
-                .returning(ApiGate.next_free - now)
-            )
-            delay = await db.scalar(statement)
-            if delay is None:
-                row = insert_or_update(db, ApiGate).values(name=_NAME, next_free=0.0)
-                await db.execute(row.on_conflict_do_nothing())
-                delay = await db.scalar(statement)
-        if delay is None:
-            raise GoLoginBreakerOpenException
-        return max(0.0, float(delay) - self._spacing * self._burst)
