@@ -43,7 +43,10 @@ class ProfileRunLimits:
 
 
 class GoLoginService:
-    """The one way to a profile's browser, over the profile browser's client, the leases and the directory."""
+    """The one way to a profile's browser, over the profile browser's client, the leases and the directory.
+
+    It serves every profile browser whose local API a client speaks; GoLogin was the first.
+    """
 
     def __init__(
         self,

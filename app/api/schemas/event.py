@@ -52,7 +52,7 @@ class EventStreamQuery(BaseModel):
     def filter(self, access: AccessScope) -> EventFilter:
         return EventFilter(**self.model_dump(include=_FILTERS), access=access)
 
-    def filters(self) -> dict[str, Any]:
+    def given_filters(self) -> dict[str, Any]:
         """Filters that are given, as JSON."""
         return self.model_dump(mode="json", include=_FILTERS, exclude_none=True)
 

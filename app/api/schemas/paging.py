@@ -31,7 +31,7 @@ class PageQuery(BaseModel):
         "the same, and rows that come and go meanwhile move no other",
     )
 
-    def filters(self) -> dict[str, Any]:
+    def given_filters(self) -> dict[str, Any]:
         """Return filters and order, as JSON."""
         return self.model_dump(
             mode="json", include=set(type(self).model_fields) - set(PageQuery.model_fields)
@@ -45,7 +45,7 @@ class CursorQuery(Protocol):
     page_size: int
     cursor: str | None
 
-    def filters(self) -> dict[str, Any]: ...
+    def given_filters(self) -> dict[str, Any]: ...
 
 
 class Pager:
@@ -60,7 +60,7 @@ class Pager:
         self._scope: dict[str, Any] = {
             "reader": caller.name,
             "list_name": list_name,
-            "filters": query.filters(),
+            "filters": query.given_filters(),
         }
 
     def request(self, *, sort: str = "id", descending: bool = False) -> PageRequest:

@@ -36,7 +36,9 @@ _PAGE_SIZE: Final = 500
 _MAX_GONE: Final = 100
 """Profiles that may go at once without an operator's leave."""
 _MAX_GONE_SHARE: Final = 0.5
-"""Share of the active profiles; beyond it a wrong API token is likelier than that they all were deleted."""
+"""Share of the active profiles that may go at once; beyond it a wrong API token is likelier than that they all were deleted."""
+_MAX_LOOKUPS: Final = 100
+"""Unseen profiles that are asked for one at a time; beyond it another pass over all pages costs fewer calls."""
 _PERIODIC: Final = "service"
 _RULE_COLUMNS: Final = ("account_id", "api_app")
 """Columns that the rule fills, unless the profile is linked by hand."""
@@ -77,10 +79,10 @@ class ProfileSyncService:
         database: Database,
         client: ProfileBrowserClient,
         rule: AccountRule,
-        max_gone: int = _MAX_GONE,
+        max_lookups: int = _MAX_LOOKUPS,
     ) -> None:
         self._database = database
-        self._max_gone = max_gone
+        self._max_lookups = max_lookups
         self._client = client
         self._rule = rule
 
@@ -233,7 +235,7 @@ class ProfileSyncService:
         one that was. So each is asked for by itself, or the list is read again, whichever costs fewer calls; from its
         end, because who moves up then moves towards the pages not yet read.
         """
-        if len(unseen) <= max(result.pages, self._max_gone):
+        if len(unseen) <= max(result.pages, self._max_lookups):
             return [
                 row_id for row_id, profile_id in unseen if not await self._client.profile_exists(profile_id)
             ]
@@ -245,7 +247,7 @@ class ProfileSyncService:
     async def _refuse_mass_removal(self, missing: int, is_allowed: bool) -> None:
         async with self._database.reading() as db:
             active = await db.scalar(select(func.count()).where(Profile.is_active)) or 0
-        if missing > max(self._max_gone, active * _MAX_GONE_SHARE) and not is_allowed:
+        if missing > max(_MAX_GONE, active * _MAX_GONE_SHARE) and not is_allowed:
             raise SyncRefusedException(missing, active)
 
     async def _begin(self) -> ProfileSync:

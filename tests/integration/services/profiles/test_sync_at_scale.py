@@ -216,7 +216,7 @@ async def test_many_moved_profiles_are_searched_in_a_second_pass(
         for name in (await admin.info()).accounts[: removals.get(call, 0)]:
             await admin.remove_profile(name)
 
-    watched, syncs = watch(context, remove_early_ones, max_gone=0)
+    watched, syncs = watch(context, remove_early_ones, max_lookups=0)
     result = await syncs.run()
     assert watched.asked_for == []
     assert len(watched.pages) > FIRST_PASS, "many are looked for in the list"
