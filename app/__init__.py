@@ -1,3 +1,3 @@
 """GoLogin automation: API tokens for accounts that are signed in inside GoLogin browser profiles."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
