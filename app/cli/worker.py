@@ -24,7 +24,9 @@ def work(invoked: typer.Context) -> None:
 @commands.command("run-once")
 @asynchronous
 async def run_worker_once(
-    name: Annotated[str, typer.Argument(help="Name of a periodic worker; a wrong name is answered with all names.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of a periodic worker; a wrong name is answered with all names.")
+    ],
 ) -> None:
     """Run one iteration of a periodic worker now, due or not. Exit code 1 when another process is running it."""
     async with open_context(settings()) as context:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import httpx
 
 from app.clients import addresses
-from app.clients.rate_limits import seconds_until
+from app.clients.oauth.rate_limits import seconds_until
 from app.clients.texts import error_words, storable
 from app.models import utc_now
 from app.utils.exceptions import WebhookUrlRefusedException

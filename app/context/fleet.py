@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from app.clients.adspower import AdsPowerClient
-from app.clients.devtools import DevToolsClient
-from app.clients.gologin import GoLoginClient
-from app.clients.profile_browser import ProfileBrowserClient
+from app.clients.browsers.adspower import AdsPowerClient
+from app.clients.browsers.devtools import DevToolsClient
+from app.clients.browsers.gologin import GoLoginClient
+from app.clients.browsers.profile_browser import ProfileBrowserClient
 from app.config import Settings
 from app.database import Database
 from app.services.gologin_service import GoLoginService, ProfileRunLimits

@@ -6,7 +6,7 @@ from typing import Final
 
 import httpx
 
-from app.clients.oauth_provider import OAuthProviderClient
+from app.clients.oauth.oauth2 import OAuthProviderClient
 from app.config import Settings
 from app.database import Database
 from app.services.oauth.app_state import AppStates

@@ -23,8 +23,8 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import ReadTimeoutError as CommandTimeout
 from websockets.exceptions import WebSocketException
 
-from app.clients.devtools import RedirectWatcher, network_error_in
-from app.clients.hung_tabs import closing_hung_tabs
+from app.clients.browsers.devtools import RedirectWatcher, network_error_in
+from app.clients.browsers.hung_tabs import closing_hung_tabs
 from app.models import ConsentMode, SessionStage
 from app.services.browser.chromedriver import ChromeDrivers
 from app.services.browser.consent_tab import TURN_SECONDS, ConsentTab, allow_commands, is_dead

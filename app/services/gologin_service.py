@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.clients.devtools import DevToolsClient
-from app.clients.profile_browser import ProfileBrowserClient
+from app.clients.browsers.devtools import DevToolsClient
+from app.clients.browsers.profile_browser import ProfileBrowserClient
 from app.models import Profile, SessionStage
 from app.services.interfaces import RunningBrowser, StageReporter
 from app.services.profiles.directory import ProfileDirectory

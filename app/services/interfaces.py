@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from app.clients.oauth_provider import ProviderUser
+from app.clients.oauth.oauth2 import ProviderUser
 from app.config import OAuthApp
 from app.models import ConsentMode, SessionStage
 from app.services.oauth.provider import ConsentPageRules

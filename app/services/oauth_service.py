@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 from pydantic import SecretStr
 
-from app.clients.oauth1_provider import OAuth1App, OAuth1ProviderClient, OAuth1Token
-from app.clients.oauth_provider import OAuthProviderClient, ProviderUser
+from app.clients.oauth.oauth1 import OAuth1App, OAuth1ProviderClient, OAuth1Token
+from app.clients.oauth.oauth2 import OAuthProviderClient, ProviderUser
 from app.config import OAuthApp
 from app.services.interfaces import AuthorizationRequest, TokenSet
 from app.services.oauth.provider import ConsentPageRules, OAuthProvider

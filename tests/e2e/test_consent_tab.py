@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from app.clients.devtools import DevToolsClient
-from app.clients.oauth_provider import ProviderUser
+from app.clients.browsers.devtools import DevToolsClient
+from app.clients.oauth.oauth2 import ProviderUser
 from app.models import SessionStage
 from app.services.automation import BrowserController, obtain_code
 from app.services.browser.chromedriver import ChromeDrivers

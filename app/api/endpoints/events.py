@@ -117,7 +117,11 @@ async def export_events(
     """Export events as CSV, or as one JSON object per line. The connection of an incomplete file is broken off."""
     async with context.database.transaction() as db:
         recorder.record(
-            db, EventType.EVENTS_EXPORTED, actor=caller.name, format=query.format, filters=query.given_filters()
+            db,
+            EventType.EVENTS_EXPORTED,
+            actor=caller.name,
+            format=query.format,
+            filters=query.given_filters(),
         )
     write = _csv_lines if query.format == "csv" else _json_lines
     parts = context.events.exports.parts(query.filter(caller.access), _may_read(request, caller, context))

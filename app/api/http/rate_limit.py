@@ -18,10 +18,10 @@ from redis.asyncio import BlockingConnectionPool
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.http.moving_window import MINUTE, MovingWindow
 from app.services.keys.service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
 from app.utils.logger import get_logger
-from app.utils.moving_window import MINUTE, MovingWindow
 
 _STORAGE_TIMEOUT: Final = 0.25
 """Seconds: a request does not wait longer for a storage that is away."""

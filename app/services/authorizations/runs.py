@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.clients.oauth_provider import ProviderUser
+from app.clients.oauth.oauth2 import ProviderUser
 from app.database import Database, after_commit, database_time
 from app.models import (
     AppState,

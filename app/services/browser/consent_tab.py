@@ -23,7 +23,7 @@ from selenium.webdriver.remote.remote_connection import RemoteConnection
 from selenium.webdriver.remote.webelement import WebElement
 from urllib3.exceptions import ReadTimeoutError as CommandTimeout
 
-from app.clients.devtools import RedirectWatcher
+from app.clients.browsers.devtools import RedirectWatcher
 from app.clients.texts import storable
 from app.models import SessionStage
 from app.services.browser.button_press import click, why_not_now

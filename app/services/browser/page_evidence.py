@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
-from app.clients.devtools import RedirectWatcher
+from app.clients.browsers.devtools import RedirectWatcher
 from app.clients.texts import storable
 from app.services.interfaces import AuthorizationRequest, PageEvidence
 from app.utils.masking import mask_text

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
-from app.clients.oauth1_provider import OAuth1Endpoints
-from app.clients.oauth_errors import ErrorRules
-from app.clients.oauth_provider import EndpointUrl, ProviderApi
-from app.clients.token_answers import MAX_TOKEN_LIFE
+from app.clients.oauth.oauth1 import OAuth1Endpoints
+from app.clients.oauth.oauth2 import EndpointUrl, ProviderApi
+from app.clients.oauth.refusals import ErrorRules
+from app.clients.oauth.token_answers import MAX_TOKEN_LIFE
 
 X: Final = "x"
 """Name of the preset in an app's settings."""

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.config import OAuthApp, Settings, SettingsError
 from app.services.oauth.provider import OAuthProvider, X, x_provider
-from app.utils.toml_lines import find_line, key_lines
+from app.services.oauth.toml_lines import find_line, key_lines
 
 _SYNTAX_LINE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _WORDS: Final = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from app.clients.rate_limits import RateLimit
+from app.clients.oauth.rate_limits import RateLimit
 from app.utils.exceptions import AppLimitedException
 from app.utils.waits import bounded_wait
 

@@ -7,7 +7,7 @@ from typing import Final, TextIO
 
 from sqlalchemy import select
 
-from app.clients.profile_browser import is_profile_id
+from app.clients.browsers.profile_browser import is_profile_id
 from app.database import Database
 from app.models import Profile
 from app.services.profiles.directory import ProfileDirectory

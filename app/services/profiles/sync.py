@@ -12,7 +12,7 @@ from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.clients.profile_browser import BrowserProfile, ProfileBrowserClient
+from app.clients.browsers.profile_browser import BrowserProfile, ProfileBrowserClient
 from app.database import Database, affected_rows, insert_or_update
 from app.models import EventType, Profile, ProfileSync, SyncStatus, utc_now
 from app.services.events import recorder
@@ -36,7 +36,7 @@ _PAGE_SIZE: Final = 500
 _MAX_GONE: Final = 100
 """Profiles that may go at once without an operator's leave."""
 _MAX_GONE_SHARE: Final = 0.5
-"""Share of the active profiles that may go at once; beyond it a wrong API token is likelier than that they all were deleted."""
+"""Share of the active profiles that may go at once; beyond it, a wrong API token is likelier than a deletion."""
 _MAX_LOOKUPS: Final = 100
 """Unseen profiles that are asked for one at a time; beyond it another pass over all pages costs fewer calls."""
 _PERIODIC: Final = "service"

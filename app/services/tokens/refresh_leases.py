@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.clients.token_answers import MAX_TOKEN_LIFE
+from app.clients.oauth.token_answers import MAX_TOKEN_LIFE
 from app.database import Database
 from app.models import Credential, CredentialStatus, EventType, utc_now
 from app.services.events import recorder

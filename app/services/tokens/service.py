@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.clients.oauth_provider import ProviderUser
+from app.clients.oauth.oauth2 import ProviderUser
 from app.database import Database, insert_or_update
 from app.models import (
     OPEN_STATUSES,

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from app.clients.oauth_provider import ProviderUser
+from app.clients.oauth.oauth2 import ProviderUser
 from app.models import SessionStage
 from app.services.authorizations.runs import SessionRuns
 from app.services.automation import ProfileAutomator

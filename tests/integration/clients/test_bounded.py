@@ -12,11 +12,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from app.clients.adspower import AdsPowerClient
 from app.clients.bounded import LIST, MAX_ANSWER, MAX_LIST, AnswerTooLargeError, BoundedTransport
-from app.clients.devtools import DevToolsClient
-from app.clients.gologin import GoLoginClient
-from app.clients.oauth_provider import OAuthProviderClient
+from app.clients.browsers.adspower import AdsPowerClient
+from app.clients.browsers.devtools import DevToolsClient
+from app.clients.browsers.gologin import GoLoginClient
+from app.clients.oauth.oauth2 import OAuthProviderClient
 from app.services.oauth.provider import x_provider
 from app.utils.exceptions import (
     AdsPowerAPIException,

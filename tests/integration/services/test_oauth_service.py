@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.clients.oauth_provider import OAuthProviderClient
+from app.clients.oauth.oauth2 import OAuthProviderClient
 from app.config import OAuthApp
 from app.services.browser.consent_tab import parse_callback
 from app.services.interfaces import TokenSet

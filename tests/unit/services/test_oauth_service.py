@@ -8,7 +8,7 @@ import httpx
 import pytest
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from app.clients.oauth_provider import OAuthProviderClient
+from app.clients.oauth.oauth2 import OAuthProviderClient
 from app.config import OAuthApp
 from app.services.oauth.provider import ConsentPageRules, OAuthProvider, x_provider
 from app.services.oauth.rate_limits import ProviderRateLimits

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.clients.oauth_provider import ProviderUser
+from app.clients.oauth.oauth2 import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, SessionStatus, utc_now

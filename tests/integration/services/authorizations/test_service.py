@@ -9,7 +9,7 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy import func, select, text
 
-from app.clients.oauth_provider import ProviderUser
+from app.clients.oauth.oauth2 import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, SessionStage, SessionStatus, utc_now

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from app.clients.oauth_provider import ProviderUser
+from app.clients.oauth.oauth2 import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationAttempt, AuthorizationSession, Event, SessionStatus, utc_now

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from app.clients.devtools import RedirectWatcher
+from app.clients.browsers.devtools import RedirectWatcher
 from app.services.browser.page_evidence import capture
 from app.services.interfaces import PageEvidence
 from sandbox.admin import ProfileInfo

@@ -9,7 +9,7 @@ import pytest
 import stamina
 from sqlalchemy import select
 
-from app.clients.rate_limits import RateLimit
+from app.clients.oauth.rate_limits import RateLimit
 from app.context import Context, open_context
 from app.database import Database
 from app.models import AccountLimit, AppState, Credential, CredentialStatus, utc_now

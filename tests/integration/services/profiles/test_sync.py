@@ -9,7 +9,7 @@ import pytest
 import stamina
 from sqlalchemy import func, select
 
-from app.clients.profile_browser import ProfilePage
+from app.clients.browsers.profile_browser import ProfilePage
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Event, Profile

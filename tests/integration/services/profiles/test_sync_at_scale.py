@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import event, func, select
 
-from app.clients.profile_browser import ProfileBrowserClient, ProfilePage
+from app.clients.browsers.profile_browser import ProfileBrowserClient, ProfilePage
 from app.context import Context, open_context
 from app.database import Database
 from app.models import Profile, utc_now

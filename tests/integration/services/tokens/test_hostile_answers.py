@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from app.clients.oauth_provider import OAuthProviderClient
-from app.clients.token_answers import MAX_TOKEN_LIFE
+from app.clients.oauth.oauth2 import OAuthProviderClient
+from app.clients.oauth.token_answers import MAX_TOKEN_LIFE
 from app.context import Context
 from app.models import AppState, CredentialStatus, utc_now
 from app.utils.exceptions import AppException

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from app.api.http.moving_window import MovingWindow
 from app.api.http.rate_limit import FailedAuthentications, RateLimiter
 from app.services.keys.service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
-from app.utils.moving_window import MovingWindow
 from tests.fixtures.clocks import Clock
 from tests.fixtures.waiting import eventually
 

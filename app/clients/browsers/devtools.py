@@ -25,8 +25,8 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from app.clients.answers import json_or_none
-from app.clients.browser_exit import SETTLE_SECONDS, find_process, wait_until_gone
-from app.clients.console import error_line
+from app.clients.browsers.browser_exit import SETTLE_SECONDS, find_process, wait_until_gone
+from app.clients.browsers.console import error_line
 from app.utils.exceptions import SeleniumConnectionException
 
 _VERSION_TIMEOUT: Final = 2.0

@@ -26,10 +26,16 @@ from app.clients.answers import (
     value_at,
 )
 from app.clients.bounded import AnswerTooLargeError
-from app.clients.oauth_errors import NO_REFUSALS, ErrorRules, Refusals, classify_error, tells_error
-from app.clients.rate_limits import MAX_RETRY_AFTER, rate_limit_in, refusal_limit, seconds_until, spent_limit
+from app.clients.oauth.rate_limits import (
+    MAX_RETRY_AFTER,
+    rate_limit_in,
+    refusal_limit,
+    seconds_until,
+    spent_limit,
+)
+from app.clients.oauth.refusals import NO_REFUSALS, ErrorRules, Refusals, classify_error, tells_error
+from app.clients.oauth.token_answers import TokenResponse, UnusableAnswerError, token_response, tokens_in
 from app.clients.texts import storable
-from app.clients.token_answers import TokenResponse, UnusableAnswerError, token_response, tokens_in
 from app.utils.exceptions import InvalidGrantException, TwitterAPIException
 from app.utils.handles import bare_handle
 from app.utils.logger import get_logger

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.clients.adspower import AdsPowerClient
 from app.clients.bounded import BoundedTransport
-from app.clients.gologin import GoLoginClient
-from app.clients.profile_browser import ProfileBrowserClient, ProfilePage, is_profile_id
+from app.clients.browsers.adspower import AdsPowerClient
+from app.clients.browsers.gologin import GoLoginClient
+from app.clients.browsers.profile_browser import ProfileBrowserClient, ProfilePage, is_profile_id
 from app.utils.exceptions import AdsPowerAPIException, GoLoginAPIException
 
 TOKEN = "the-api-token-of-the-settings"

@@ -5,7 +5,7 @@ from httpx import Headers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.clients.rate_limits import RateLimit, rate_limit_in, refusal_limit, seconds_until, spent_limit
+from app.clients.oauth.rate_limits import RateLimit, rate_limit_in, refusal_limit, seconds_until, spent_limit
 from app.utils.waits import MAX_WAIT, CallLimit, LimitOwner
 
 NOW = 1_790_000_000.0

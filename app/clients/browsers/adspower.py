@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from app.clients.answers import body_kind, describe_kind, json_in, misfits, mismatch_text
 from app.clients.bounded import LIST, AnswerTooLargeError
-from app.clients.profile_browser import (
+from app.clients.browsers.profile_browser import (
     BrowserProfile,
     ProfilePage,
     checked_ws_url,

@@ -7,8 +7,8 @@ import pytest
 import stamina
 from pydantic import SecretStr
 
-from app.clients.oauth1_provider import OAuth1App, OAuth1ProviderClient, OAuth1Token
-from app.clients.oauth_provider import OAuthProviderClient
+from app.clients.oauth.oauth1 import OAuth1App, OAuth1ProviderClient, OAuth1Token
+from app.clients.oauth.oauth2 import OAuthProviderClient
 from app.services.oauth.provider import x_provider
 from app.utils.exceptions import (
     CreditsDepletedException,

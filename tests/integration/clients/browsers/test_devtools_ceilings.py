@@ -14,9 +14,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from app.clients import devtools, hung_tabs
-from app.clients.devtools import DevToolsClient, RedirectWatcher
-from app.clients.hung_tabs import closing_hung_tabs
+from app.clients.browsers import devtools, hung_tabs
+from app.clients.browsers.devtools import DevToolsClient, RedirectWatcher
+from app.clients.browsers.hung_tabs import closing_hung_tabs
 from tests.fixtures.logs import LogLines
 
 REDIRECT = "http://127.0.0.1:1/callback"

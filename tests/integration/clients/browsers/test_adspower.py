@@ -9,7 +9,7 @@ import httpx
 import pytest
 import stamina
 
-from app.clients.adspower import AdsPowerClient
+from app.clients.browsers.adspower import AdsPowerClient
 from app.utils.exceptions import AdsPowerAPIException
 from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.clients.console import error_line
+from app.clients.browsers.console import error_line
 
 
 def called(*args: dict[str, Any], kind: str = "error") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from app.clients.answers import fields_in
-from app.clients.token_answers import (
+from app.clients.oauth.token_answers import (
     MAX_TOKEN_LIFE,
     UnusableAnswerError,
     lifetime,

@@ -2,7 +2,7 @@ import tomllib
 
 import pytest
 
-from app.utils.toml_lines import Path, find_line, key_lines
+from app.services.oauth.toml_lines import Path, find_line, key_lines
 
 TEXT = '''# a comment
 top = 1

@@ -11,8 +11,8 @@ import pytest
 import stamina
 from sqlalchemy import select
 
-from app.clients.gologin import GoLoginClient
-from app.clients.profile_browser import BrowserProfile
+from app.clients.browsers.gologin import GoLoginClient
+from app.clients.browsers.profile_browser import BrowserProfile
 from app.database import Database
 from app.models import Event
 from app.services.profiles.request_budget import RequestBudget

@@ -1,6 +1,6 @@
 """What counts is what happened in the last minute, and memory has an end."""
 
-from app.utils.moving_window import MovingWindow
+from app.api.http.moving_window import MovingWindow
 from tests.fixtures.clocks import Clock
 
 

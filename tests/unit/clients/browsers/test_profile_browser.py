@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.clients.gologin import GoLoginProfile
-from app.clients.profile_browser import MAX_ROWS, checked_ws_url, is_profile_id, read_rows
+from app.clients.browsers.gologin import GoLoginProfile
+from app.clients.browsers.profile_browser import MAX_ROWS, checked_ws_url, is_profile_id, read_rows
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),

@@ -1,6 +1,6 @@
 import pytest
 
-from app.clients.devtools import same_endpoint
+from app.clients.browsers.devtools import same_endpoint
 
 REDIRECT = "http://localhost:8000/callback"
 

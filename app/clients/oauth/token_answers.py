@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from app.clients.rate_limits import RateLimit
+from app.clients.oauth.rate_limits import RateLimit
 from app.clients.texts import storable
 
 MAX_TOKEN_LIFE: Final = 10 * 365 * 86_400

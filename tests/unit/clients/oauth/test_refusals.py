@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from app.clients.oauth1_provider import OAuth1App, OAuth1Endpoints, _token_in
-from app.clients.oauth_errors import ErrorRules, tells_error
-from app.clients.oauth_provider import ProviderUser, _classify, user_in
+from app.clients.oauth.oauth1 import OAuth1App, OAuth1Endpoints, _token_in
+from app.clients.oauth.oauth2 import ProviderUser, _classify, user_in
+from app.clients.oauth.refusals import ErrorRules, tells_error
 from app.services.oauth.provider import OAuthProvider, x_provider
 from app.utils.exceptions import (
     AccountRefusedException,

@@ -11,8 +11,8 @@ import httpx
 import pytest
 import stamina
 
-from app.clients.oauth_errors import ErrorRules
-from app.clients.oauth_provider import OAuthProviderClient
+from app.clients.oauth.oauth2 import OAuthProviderClient
+from app.clients.oauth.refusals import ErrorRules
 from app.services.oauth.provider import OAuthProvider, x_provider
 from app.utils.exceptions import (
     CreditsDepletedException,

@@ -15,8 +15,7 @@ from pydantic import ConfigDict, SecretStr
 from pydantic.dataclasses import dataclass
 
 from app.clients.answers import describe_kind, mismatch_text
-from app.clients.oauth_errors import Refusals
-from app.clients.oauth_provider import (
+from app.clients.oauth.oauth2 import (
     EndpointUrl,
     OAuthProviderClient,
     OptionalUrl,
@@ -25,6 +24,7 @@ from app.clients.oauth_provider import (
     unexpected_answer,
     user_in,
 )
+from app.clients.oauth.refusals import Refusals
 from app.utils.exceptions import InvalidClientException, InvalidGrantException
 from app.utils.retry import retry_idempotent
 

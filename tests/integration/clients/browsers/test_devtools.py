@@ -10,7 +10,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from app.clients.devtools import DevToolsClient, RedirectWatcher
+from app.clients.browsers.devtools import DevToolsClient, RedirectWatcher
 from app.utils.exceptions import SeleniumConnectionException
 from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin

@@ -1,0 +1,1 @@
+"""Programs that hold profiles and run their browsers, and those browsers' DevTools."""

@@ -1,0 +1,1 @@
+"""HTTP of OAuth providers: their endpoints, answers, refusals and limits."""
