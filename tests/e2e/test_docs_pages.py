@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,7 +64,11 @@ async def test_page_of_the_site_shows_an_operation_from_the_disk(browser: webdri
     shutil.copy(ROOT / "zensical.toml", tmp_path)
     site_assets.main(tmp_path / "docs" / "vendor")
     await asyncio.to_thread(
-        subprocess.run, ["zensical", "build", "--strict"], cwd=tmp_path, check=True, capture_output=True
+        subprocess.run,
+        [sys.executable, "-m", "zensical", "build", "--strict"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
     )
     shown, complaints = await asyncio.to_thread(look, browser, (tmp_path / "site" / "api.html").as_uri())
     assert OPERATION in shown

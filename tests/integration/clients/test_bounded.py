@@ -39,7 +39,7 @@ class OpenGate:
 @pytest_asyncio.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     transport = BoundedTransport(httpx.AsyncHTTPTransport(trust_env=False))
-    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=60) as client:
         yield client
 
 

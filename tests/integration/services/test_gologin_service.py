@@ -152,7 +152,7 @@ async def test_profile_without_a_free_slot_waits_and_reports_it(
     async with open_context(sandbox_settings(max_concurrent_profiles=1)) as context:
         async with context.fleet.gologin.running_profile(known, report=ignore):
             task = asyncio.create_task(run_second(context))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await waits.wait()
             assert stages == [SessionStage.WAITING_FOR_SLOT]
             with pytest.raises(ConcurrentProfileLimitException):
@@ -211,7 +211,7 @@ async def test_a_lost_lease_stops_the_browser_and_leaves_the_new_holders_lease(
                 async with database.transaction() as db:
                     row = await db.scalar(select(Profile).where(Profile.profile_id == known))
                     row.lease_token = "of-another-process"
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await asyncio.Event().wait()
     assert await running(admin, known) == []
     async with database.reading() as db:
@@ -295,7 +295,7 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
                 pass
 
         task = asyncio.create_task(work())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await starting.wait()
         await eventually(lambda: admin.requests(endpoint="local.start"))
         task.cancel()

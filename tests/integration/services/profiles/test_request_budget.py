@@ -75,7 +75,7 @@ async def test_a_caller_that_waits_for_its_place_does_not_go_once_the_breaker_is
     await asyncio.sleep(0)
     await gate.open_breaker("HTTP 429")
     with pytest.raises(GoLoginBreakerOpenException):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await waiting
 
 
