@@ -115,7 +115,8 @@ async def test_sync_is_refused_while_another_process_runs_one(
 ):
     await quiet.admin.set_fault("gologin.list", "hang")
     async with commands(tmp_path / "other") as other:
-        hanging = await other.start("worker", "run-once", "sync", environment=environment)
+        patient = environment | {"GOLOGIN_API_TIMEOUT": "120"}
+        hanging = await other.start("worker", "run-once", "sync", environment=patient)
 
         async def has_begun() -> bool:
             return await count(database, ProfileSync.status == SyncStatus.RUNNING) == 1
