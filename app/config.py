@@ -471,7 +471,19 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _no_placeholder_outside_development(self) -> Self:
-        if self.environment is not Environment.DEVELOPMENT and (names := self._placeholders()):
+        """Refuse settings that still hold what `.env.example` carries in their place."""
+        if self.environment is Environment.DEVELOPMENT:
+            return self
+        secrets = {"API_KEY": self.api_key}
+        if self.profile_browser == "gologin":
+            secrets["GOLOGIN_API_TOKEN"] = self.gologin_api_token
+        for name, app in self.oauth_apps.items():
+            client_secret = app.client_secret.get_secret_value() if app.client_secret else ""
+            secrets[f"OAUTH_APPS.{name}"] = SecretStr(f"{app.client_id} {client_secret}")
+        names = [name for name, secret in secrets.items() if PLACEHOLDER in secret.get_secret_value()]
+        if _DEVELOPMENT_KEY in self.encryption_keys.get_secret_value():
+            names.append("ENCRYPTION_KEYS")
+        if names:
             raise ValueError(
                 f"{', '.join(names)} still hold the placeholder of .env.example; "
                 f"set real values, or ENVIRONMENT=development ({self.environment} refuses to start with them)"
@@ -510,19 +522,6 @@ class Settings(BaseSettings):
     def cursors(self) -> Cursors:
         return Cursors(list(_parse_keys(self.encryption_keys.get_secret_value()).values()))
 
-    def _placeholders(self) -> list[str]:
-        """Settings that still hold what `.env.example` carries in their place."""
-        secrets = {"API_KEY": self.api_key}
-        if self.profile_browser == "gologin":
-            secrets["GOLOGIN_API_TOKEN"] = self.gologin_api_token
-        for name, app in self.oauth_apps.items():
-            secret = app.client_secret.get_secret_value() if app.client_secret else ""
-            secrets[f"OAUTH_APPS.{name}"] = SecretStr(f"{app.client_id} {secret}")
-        names = [name for name, secret in secrets.items() if PLACEHOLDER in secret.get_secret_value()]
-        if _DEVELOPMENT_KEY in self.encryption_keys.get_secret_value():
-            names.append("ENCRYPTION_KEYS")
-        return names
-
 
 class SettingsError(Exception):
     """The settings are wrong; the text has one readable line per wrong setting and no value."""
@@ -542,7 +541,14 @@ def load_settings(env_file: str | Path | None = ".env", **overrides: Any) -> Set
     try:
         return Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
-        raise SettingsError("\n".join(_readable(item) for item in error.errors())) from None
+        lines = []
+        for item in error.errors():  # a line for each; never the value, which may be a secret
+            name = ".".join(str(part) for part in item["loc"]).upper() or "settings"
+            problem = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden":
+                problem = "no such setting; see .env.example for the names"
+            lines.append(f"{name}: {problem}")
+        raise SettingsError("\n".join(lines)) from None
     except ValueError as error:  # pydantic-settings: a complex value that is not JSON
         raise SettingsError(f"{error} (it must be JSON on one line)") from None
 
@@ -559,14 +565,6 @@ def _check_encoding(env_file: str | Path | None) -> None:
         raise SettingsError(f"{env_file} cannot be read: {error.strerror}") from None
     if "\0" in text:  # UTF-16 without a byte order mark reads as UTF-8 with NULs
         raise SettingsError(f"{env_file} is not UTF-8: save it in this encoding")
-
-
-def _readable(error: Any) -> str:
-    """One line; never the value, which may be a secret."""
-    name = ".".join(str(part) for part in error["loc"]).upper() or "settings"
-    if error["type"] == "extra_forbidden":
-        return f"{name}: no such setting; see .env.example for the names"
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _parse_keys(text: str) -> dict[str, bytes]:

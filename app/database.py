@@ -124,6 +124,7 @@ class Database:
         self._url = url
         self._pool_size = pool_size
         self.engine = _create_engine(url, pool_size)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._listeners: dict[str, list[Callable[[], object]]] = {}
         self._sessions = async_sessionmaker(
             self.engine, expire_on_commit=False, autoflush=False, info={_LISTENERS: self._listeners}
@@ -131,10 +132,6 @@ class Database:
         self._outage_logged_at: float | None = None
         self._write_outage: str | None = None
         """Reason why a write failed on SQLite, until one has succeeded."""
-
-    @property
-    def is_sqlite(self) -> bool:
-        return self.engine.dialect.name == "sqlite"
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -237,26 +234,20 @@ class Database:
             if (reason := unavailable_reason(error)) is None:
                 raise
             if reason == TOO_MANY_CONNECTIONS:
-                reason += f"; {self._count_connections()}"
+                max_connections = self._pool_size + _QUEUE_CONNECTIONS
+                reason += (
+                    f"; each process of the service opens up to {max_connections} (DATABASE_POOL_SIZE "
+                    f"{self._pool_size} and {_QUEUE_CONNECTIONS} of the queue): raise max_connections above "
+                    f"{max_connections} times the number of processes, or lower DATABASE_POOL_SIZE"
+                )
             if self.is_sqlite and reason in WRITE_OUTAGES:
                 self._write_outage = reason
-            self._log_outage(reason, error)
+            now = time.monotonic()
+            if self._outage_logged_at is None or now - self._outage_logged_at >= _SECONDS_PER_LINE:
+                self._outage_logged_at = now
+                detail = " ".join(str(getattr(error, "orig", error)).split())
+                log.error("database.unavailable", reason=reason, detail=detail[:300])
             raise DatabaseUnavailableException(reason) from error
-
-    def _count_connections(self) -> str:
-        max_connections = self._pool_size + _QUEUE_CONNECTIONS
-        return (
-            f"each process of the service opens up to {max_connections} (DATABASE_POOL_SIZE {self._pool_size} and "
-            f"{_QUEUE_CONNECTIONS} of the queue): raise max_connections above "
-            f"{max_connections} times the number of processes, or lower DATABASE_POOL_SIZE"
-        )
-
-    def _log_outage(self, reason: str, error: SQLAlchemyError) -> None:
-        now = time.monotonic()
-        if self._outage_logged_at is None or now - self._outage_logged_at >= _SECONDS_PER_LINE:
-            self._outage_logged_at = now
-            detail = " ".join(str(getattr(error, "orig", error)).split())
-            log.error("database.unavailable", reason=reason, detail=detail[:300])
 
 
 def after_commit(db: AsyncSession, callback: Callable[[], object]) -> None:

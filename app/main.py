@@ -168,16 +168,16 @@ def bound_sockets(host: str, port: int) -> list[socket.socket]:
                 listening.listen(_BACKLOG)
                 bound.append(listening)
         except (OSError, UnicodeError) as error:
-            raise SettingsError(_unbound(host, port, error)) from None
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                raise SettingsError(
+                    f"PORT: another process listens on port {port} of {host}; stop it, or set another PORT"
+                ) from None
+            reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
+            raise SettingsError(
+                f"HOST, PORT: the service cannot listen on port {port} of {host}: {reason}"
+            ) from None
         stack.pop_all()
     return bound
-
-
-def _unbound(host: str, port: int, error: OSError | UnicodeError) -> str:
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return f"PORT: another process listens on port {port} of {host}; stop it, or set another PORT"
-    reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
-    return f"HOST, PORT: the service cannot listen on port {port} of {host}: {reason}"
 
 
 @contextmanager

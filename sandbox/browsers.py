@@ -16,8 +16,9 @@ from typing import Any
 
 from websockets.exceptions import WebSocketException
 
-from app.utils.processes import dies_with_parent, group_is_gone, signal_group, yield_cpu
+from app.utils.processes import dies_with_parent
 from sandbox.devtools import DevToolsError, command, read_ws_url
+from sandbox.process_groups import group_is_gone, signal_group, yield_cpu
 from sandbox.state import Profile
 
 START_TIMEOUT = (

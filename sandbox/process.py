@@ -14,9 +14,10 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from app.utils.processes import dies_with_parent, signal_group
+from app.utils.processes import dies_with_parent
 from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
+from sandbox.process_groups import signal_group
 
 __all__ = ["SandboxAdmin", "SandboxProcess", "SandboxStartError"]
 

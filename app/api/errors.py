@@ -1,7 +1,7 @@
 """Every failure as the one envelope, with its status and headers."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -125,7 +125,14 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
     if any(item["loc"] == ("body",) and isinstance(item.get("input"), bytes) for item in items):
         return await _handle_app_exception(request, UnsupportedMediaTypeException())
     problems = [_problem(item) for item in items[:_MAX_PROBLEMS]]
-    refusal = InvalidRequestException("; ".join(_sentences(items, problems)))
+    sentences: list[str] = []
+    for item, each in zip(items, problems, strict=False):
+        if item["type"] == "json_invalid":
+            sentences.append(str(each["problem"]))
+            continue
+        allowed = f"; allowed: {each['allowed']}" if item["type"] in _KINDS else ""
+        sentences.append(f"{each['field']}: {each['problem']}{allowed}")
+    refusal = InvalidRequestException("; ".join(sentences))
     refusal.data = {"problems": problems}
     return await _handle_app_exception(request, refusal)
 
@@ -144,24 +151,19 @@ def _problem(item: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def _sentences(
-    items: Sequence[Mapping[str, Any]], problems: Iterable[Mapping[str, str | None]]
-) -> Iterable[str]:
-    for item, each in zip(items, problems, strict=False):
-        if item["type"] == "json_invalid":
-            yield str(each["problem"])
-            continue
-        allowed = f"; allowed: {each['allowed']}" if item["type"] in _KINDS else ""
-        yield f"{each['field']}: {each['problem']}{allowed}"
-
-
 async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answer refusals of the framework itself: an unknown address, a wrong method, a body that it cannot read."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return await _handle_app_exception(request, RouteNotFoundException())
     if error.status_code == 405:
-        allowed = _allowed_methods(request, error)
+        # The methods of all routes of the address (RFC 9110, 15.5.6); the framework knows those of the first.
+        openapi: Callable[[], dict[str, Any]] = request.app.openapi
+        path = getattr(request.scope.get("route"), "path_format", "")
+        methods = {method.upper() for method in openapi()["paths"].get(path, ())}
+        if "GET" in methods:
+            methods.add("HEAD")
+        allowed = ", ".join(sorted(methods)) or (error.headers or {}).get("Allow", "")
         return exception_response(MethodNotAllowedException(request.method, allowed), {"Allow": allowed})
     if error.status_code == 413:
         return JSONResponse(error_response(error.detail, BodyTooLargeException.error_code), 413)
@@ -169,13 +171,3 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
         return await _handle_app_exception(request, InvalidRequestException("The body is not valid JSON"))
     body = error_response(str(error.detail), InvalidRequestException.error_code)
     return JSONResponse(body, error.status_code, error.headers)
-
-
-def _allowed_methods(request: Request, error: HTTPException) -> str:
-    """Return the methods of all routes of an address (RFC 9110, 15.5.6); the framework knows those of the first."""
-    openapi: Callable[[], dict[str, Any]] = request.app.openapi
-    path = getattr(request.scope.get("route"), "path_format", "")
-    methods = {method.upper() for method in openapi()["paths"].get(path, ())}
-    if "GET" in methods:
-        methods.add("HEAD")
-    return ", ".join(sorted(methods)) or (error.headers or {}).get("Allow", "")

@@ -168,7 +168,9 @@ def build_example(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: s
         return schema.get("const", schema.get("enum", [None])[0])
     for choices in ("anyOf", "oneOf", "allOf"):
         if choices in schema:
-            return _first_choice(schema[choices], schemas, name)
+            # The first choice; a field that may be null is null, unless its name says more.
+            is_null = {"type": "null"} in schema[choices] and name not in ("", "data", *_BY_NAME)
+            return None if is_null else build_example(schema[choices][0], schemas, name)
     if schema.get("type") == "object":
         fields = schema.get("properties", {})
         values = {field: build_example(each, schemas, field) for field, each in fields.items()}
@@ -180,9 +182,3 @@ def build_example(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: s
     if schema.get("format") == "date-time":
         return _MOMENT
     return schema.get("minimum", _SCALARS.get(schema.get("type", "null")))
-
-
-def _first_choice(choices: list[Mapping[str, Any]], schemas: Mapping[str, Any], name: str) -> Any:
-    """Return an example of the first choice; a field that may be null is null, unless its name says more."""
-    is_null = {"type": "null"} in choices and name not in ("", "data", *_BY_NAME)
-    return None if is_null else build_example(choices[0], schemas, name)

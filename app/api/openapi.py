@@ -1,6 +1,6 @@
 """The API's description: what generators of clients need beyond what FastAPI finds out by itself."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from app.api.http.rate_limit import QUOTA_HEADERS
 from app.models import EventType
 from app.utils.described_enum import DescribedEnum
 from app.utils.exceptions import (
+    AppException,
     BodyTooLargeException,
     ErrorCode,
     InvalidRequestException,
@@ -119,7 +120,17 @@ def _complete_document(document: dict[str, Any]) -> dict[str, Any]:
         for code, exception in exceptions_by_code().items()
     }
     document["components"]["headers"] = _HEADERS
-    document["components"]["schemas"] |= {enum.__name__: _schema(enum) for enum in (EventType, ErrorCode)}
+    enums: tuple[type[DescribedEnum], ...] = (EventType, ErrorCode)
+    document["components"]["schemas"] |= {
+        enum.__name__: {
+            "type": "string",
+            "title": enum.__name__,
+            "enum": [each.value for each in enum],
+            "x-enum-descriptions": [each.description for each in enum],
+            "description": "\n".join(f"- `{each}`: {each.description}" for each in enum),
+        }
+        for enum in enums
+    }
     for operation in operations:
         _complete(operation)
     document["components"]["responses"] = _share_refusals(operations)
@@ -143,16 +154,6 @@ def _add_examples(operations: Iterable[dict[str, Any]], schemas: dict[str, Any])
                 shared[name] = {"value": build_example(media["schema"], schemas)}
                 media["examples"] = {"answer": {"$ref": f"#/components/examples/{name}"}}
     return dict(sorted(shared.items()))
-
-
-def _schema(enum: type[DescribedEnum]) -> dict[str, Any]:
-    return {
-        "type": "string",
-        "title": enum.__name__,
-        "enum": [each.value for each in enum],
-        "x-enum-descriptions": [each.description for each in enum],
-        "description": "\n".join(f"- `{each}`: {each.description}" for each in enum),
-    }
 
 
 def _share_refusals(operations: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -183,37 +184,27 @@ def _share_refusals(operations: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any]) -> None:
+    """Add the refusals that every operation of its kind may answer, and the headers of each answer."""
     responses = operation["responses"]
-    refusals: dict[str, Any] = {}
+    exceptions: list[type[AppException]] = [InvalidRequestException]
     if "requestBody" in operation:
-        refusals |= _refusals(BodyTooLargeException, UnsupportedMediaTypeException)
+        exceptions += [BodyTooLargeException, UnsupportedMediaTypeException]
     if "parameters" in operation:
-        refusals |= _refusals(UriTooLongException)
-    refusals |= _refusals(InvalidRequestException)
-    for status, refusal in refusals.items():
-        responses.setdefault(status, refusal)
+        exceptions.append(UriTooLongException)
+    for status, refusal in error_responses(*exceptions).items():
+        # A new one for each: its example is added to it.
+        content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
+        described = {name: value for name, value in refusal.items() if name != "model"}
+        responses.setdefault(str(status), {"content": content} | described)
     operation["responses"] = dict(sorted(responses.items()))
     for status, response in operation["responses"].items():
-        headers = _headers(status, has_key="security" in operation)
-        response["headers"] = {name: {"$ref": f"#/components/headers/{each}"} for name, each in headers} | (
-            response.get("headers", {})
-        )
-
-
-def _headers(status: str, *, has_key: bool) -> Iterator[tuple[str, str]]:
-    """Name and component of each header that an answer may carry; a quota is not repeated on every refusal."""
-    yield "X-Request-ID", "RequestId"
-    if status in _TRANSIENT_STATUSES:
-        yield "Retry-After", "RetryAfter"
-    if status == _UNKNOWN_KEY:
-        yield "WWW-Authenticate", "WWWAuthenticate"
-    if has_key and (status < "400" or status == _RATE_LIMITED):
-        yield from ((name, name.replace("-", "")) for name in QUOTA_HEADERS)
-
-
-def _refusals(*exceptions: Any) -> dict[str, Any]:
-    schema = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
-    return {
-        str(status): {"content": schema} | {name: value for name, value in each.items() if name != "model"}
-        for status, each in error_responses(*exceptions).items()
-    }
+        headers = {"X-Request-ID": "RequestId"}
+        if status in _TRANSIENT_STATUSES:
+            headers["Retry-After"] = "RetryAfter"
+        if status == _UNKNOWN_KEY:
+            headers["WWW-Authenticate"] = "WWWAuthenticate"
+        # The quota is not repeated on every refusal.
+        if "security" in operation and (status < "400" or status == _RATE_LIMITED):
+            headers |= {name: name.replace("-", "") for name in QUOTA_HEADERS}
+        references = {name: {"$ref": f"#/components/headers/{each}"} for name, each in headers.items()}
+        response["headers"] = references | response.get("headers", {})

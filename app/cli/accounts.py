@@ -35,6 +35,7 @@ async def import_tokens(
     ] = False,
 ) -> None:
     """Store existing tokens, encrypted. Bad lines are reported and skipped; then the exit code is 1."""
+    is_json = file.suffix.lower() == ".json"
     async with open_context(settings()) as context:
         store = TokenImport(
             database=context.database,
@@ -44,11 +45,18 @@ async def import_tokens(
             replace=replace,
         )
         with file.open("rb") as stream:
-            entries, total = _entries(import_files.read_import(stream), file)
+            content = import_files.read_import(stream)
+        if is_json:
+            listed = importer.json_entries(content)
+            entries: Iterable[Entry] = listed
+            total = len(listed)
+        else:
+            entries = importer.csv_entries(import_files.decoded_lines(content))
+            total = content.count(b"\n")
         with show_progress("Importing", total) as progress:
             report = await store.run(entries, actor="cli", progress=progress)
     for problem in sorted(report.skipped + report.bad_lines, key=lambda each: each.line):
-        echo_err(f"{'entry' if _is_json(file) else 'line'} {problem.line}: {problem.reason}")
+        echo_err(f"{'entry' if is_json else 'line'} {problem.line}: {problem.reason}")
     echo(f"{report.stored} stored, {len(report.skipped)} skipped, {len(report.bad_lines)} bad lines")
     raise typer.Exit(1 if report.bad_lines else 0)
 
@@ -63,15 +71,3 @@ async def export_accounts(
         async with open_context(settings()) as context:
             written = await accounts_csv.export(context.database, stream)
     echo(f"{written} written to {file}")
-
-
-def _entries(content: bytes, file: Path) -> tuple[Iterable[Entry], int]:
-    """Return the entries of a file, and about how many there are."""
-    if _is_json(file):
-        entries = importer.json_entries(content)
-        return entries, len(entries)
-    return importer.csv_entries(import_files.decoded_lines(content)), content.count(b"\n")
-
-
-def _is_json(file: Path) -> bool:
-    return file.suffix.lower() == ".json"

@@ -69,10 +69,12 @@ async def authorize_file(
     content = options.file.read_bytes()
     with _catch_signals() as stopping:
         batch_id, is_new = await _find_or_create(backend, content, options)
-        with _progress(err) as progress:
-            progress.console.print(
-                visible(_title(batch_id, is_new, options)), markup=False, highlight=False, soft_wrap=True
-            )
+        title = f"Batch {batch_id} of {options.file}"
+        if not is_new and options.batch_id is None:
+            title = f"Batch {batch_id}: {options.file} made it earlier; --again makes a new one"
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+        with Progress(*columns, console=err, transient=True) as progress:
+            progress.console.print(visible(title), markup=False, highlight=False, soft_wrap=True)
             async with _run_worker(backend, options, is_quiet=err.is_terminal):
                 batch = await _follow(backend, batch_id, stopping, progress, options)
         if batch is None:
@@ -201,17 +203,6 @@ def hash_source(content: bytes, options: Mapping[str, object]) -> str:
     return hashlib.sha256(content + f"{first!r}{suffix}".encode()).hexdigest()
 
 
-def _title(batch_id: str, is_new: bool, options: BatchFileOptions) -> str:
-    if is_new or options.batch_id is not None:
-        return f"Batch {batch_id} of {options.file}"
-    return f"Batch {batch_id}: {options.file} made it earlier; --again makes a new one"
-
-
-def _progress(err: Console) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    return Progress(*columns, console=err, transient=True)
-
-
 async def _follow(
     backend: AsyncClient,
     batch_id: str,
@@ -227,7 +218,13 @@ async def _follow(
     while True:
         batch = await backend.batch(batch_id)
         finished = batch.accepted - batch.open
-        progress.update(task, total=batch.accepted, completed=finished, description=_state(batch))
+        parts = [
+            f"{count} {status}" for status, count in batch.counts.items() if count and status != "pending"
+        ]
+        if batch.eta_seconds is not None:
+            parts.append(f"about {batch.eta_seconds:.0f} s left")
+        state = visible(", ".join(parts)) or "waiting"
+        progress.update(task, total=batch.accepted, completed=finished, description=state)
         if batch.is_ended:
             return batch
         if batch.counts.get("in_progress") or finished != ended:
@@ -237,13 +234,6 @@ async def _follow(
             progress.console.print(f"Nothing has started for {_QUIET:g} s: {advice}", soft_wrap=True)
         if await wait_for_event(stopping, poll):
             return None
-
-
-def _state(batch: Batch) -> str:
-    parts = [f"{count} {status}" for status, count in batch.counts.items() if count and status != "pending"]
-    if batch.eta_seconds is not None:
-        parts.append(f"about {batch.eta_seconds:.0f} s left")
-    return visible(", ".join(parts)) or "waiting"
 
 
 def _print_how_to_continue(err: Console, batch_id: str) -> None:

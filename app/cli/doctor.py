@@ -59,8 +59,14 @@ async def _examine() -> AsyncIterator[Finding]:
         yield finding
     async for finding in _examine_secrets(loaded_settings):
         yield finding
-    if loaded_settings.chromedriver_path is not None:
-        yield _examine_driver(loaded_settings.chromedriver_path)
+    driver = loaded_settings.chromedriver_path
+    if driver is not None:
+        if driver.is_file() and os.access(driver, os.X_OK):
+            yield Finding(True, f"chromedriver: {driver}")
+        else:
+            yield Finding(
+                False, f"chromedriver: {driver} is no program; set CHROMEDRIVER_PATH, or leave it out"
+            )
 
 
 def _examine_modes(loaded_settings: Settings) -> Iterator[Finding]:
@@ -86,8 +92,11 @@ async def _examine_secrets(loaded_settings: Settings) -> AsyncIterator[Finding]:
         loaded_settings.database_url.get_secret_value(), pool_size=loaded_settings.database_pool_size
     )
     try:
-        async for finding in _examine_database(database):
-            yield finding
+        async with database.reading() as db:
+            await db.execute(text("SELECT 1"))
+        yield Finding(True, "database: it answers")
+        await database.check_schema()
+        yield Finding(True, "schema: up to date")
         vault = CredentialVault(key_ring=loaded_settings.key_ring)
         report = await _audit(database, vault)
         yield _report_tokens(report)
@@ -104,15 +113,6 @@ async def _examine_secrets(loaded_settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(False, f"database: {' '.join(str(error.orig).split())}")
     finally:
         await database.close()
-
-
-async def _examine_database(database: Database) -> AsyncIterator[Finding]:
-    """Raises `AppException`, `DBAPIError`."""
-    async with database.reading() as db:
-        await db.execute(text("SELECT 1"))
-    yield Finding(True, "database: it answers")
-    await database.check_schema()
-    yield Finding(True, "schema: up to date")
 
 
 async def _audit(database: Database, vault: CredentialVault) -> AuditReport:
@@ -161,9 +161,3 @@ def _report_spill(folder: Path, count: int, unreadable: Sequence[Path]) -> Findi
         return Finding(False, f"spilled tokens: opened by no key in {folder}: {names}; {advice}")
     waiting = f"{count} files wait in {folder} for a service that saves them" if count else "none wait"
     return Finding(True, f"spilled tokens: {waiting}")
-
-
-def _examine_driver(path: Path) -> Finding:
-    if path.is_file() and os.access(path, os.X_OK):
-        return Finding(True, f"chromedriver: {path}")
-    return Finding(False, f"chromedriver: {path} is no program; set CHROMEDRIVER_PATH, or leave it out")

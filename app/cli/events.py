@@ -89,14 +89,11 @@ async def _print(events: AsyncGenerator[Event | StreamedEvent, None], limit: int
     async with aclosing(events):
         number = 0
         async for event in events:
-            echo(_line(event))
+            fields = asdict(event) | {"occurred_at": event.occurred_at.isoformat()}
+            echo(json.dumps(fields, separators=(",", ":")))
             number += 1
             if number == limit:
                 return
-
-
-def _line(event: Event) -> str:
-    return json.dumps(asdict(event) | {"occurred_at": event.occurred_at.isoformat()}, separators=(",", ":"))
 
 
 async def list_locally(context: Context, filters: EventFilter) -> AsyncGenerator[Event, None]:

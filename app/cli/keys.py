@@ -97,7 +97,18 @@ async def list_keys(
         "name", "prefix", "status", "scopes", "apps", "accounts", "a minute", "expires", "last used"
     )
     for row in rows:
-        table.add_row(*map(visible, _cells(row)))
+        cells = (
+            row.name,
+            row.prefix,
+            row.status,
+            " ".join(row.scopes),
+            " ".join(row.api_apps) or "all",
+            " ".join(row.account_patterns) or "all",
+            str(row.rate_limit_per_minute or ""),
+            _moment(row.expires_at),
+            _moment(row.last_used_at),
+        )
+        table.add_row(*map(visible, cells))
     # Whole, where a program reads it.
     Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, emoji=False).print(table)
 
@@ -152,20 +163,6 @@ async def _find_key_id(backend: AsyncClient, name: str) -> str:
         if row.name == name:
             return row.key_id
     raise KeyNotFoundException(name)
-
-
-def _cells(row: KeyResponse) -> list[str]:
-    return [
-        row.name,
-        row.prefix,
-        row.status,
-        " ".join(row.scopes),
-        " ".join(row.api_apps) or "all",
-        " ".join(row.account_patterns) or "all",
-        str(row.rate_limit_per_minute or ""),
-        _moment(row.expires_at),
-        _moment(row.last_used_at),
-    ]
 
 
 def _moment(moment: datetime | None) -> str:

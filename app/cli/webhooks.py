@@ -83,7 +83,21 @@ async def show_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyOpt
     """Show one webhook, a line for each field."""
     async with open_backend(url, key) as backend:
         row = await backend.call("GET", _path(webhook_id))
-    for name, value in _lines(WebhookResponse.model_validate(row)).items():
+    webhook = WebhookResponse.model_validate(row)
+    fields = {
+        "id": webhook.id,
+        "name": webhook.name,
+        "url": webhook.url,
+        "event types": ", ".join(webhook.event_types) or "all",
+        "apps": ", ".join(webhook.api_apps) or "all",
+        "accounts": ", ".join(webhook.account_patterns) or "all",
+        "status": f"{webhook.status} {webhook.pause_reason or ''}".strip(),
+        "failing since": webhook.failing_since or "-",
+        "pending": webhook.pending,
+        "parked": webhook.parked,
+        "made by": webhook.created_by,
+    }
+    for name, value in fields.items():
         echo(f"{name}: {value}")
 
 
@@ -174,19 +188,3 @@ async def delete_webhook(webhook_id: WebhookId, url: UrlOption = None, key: KeyO
 
 def _path(webhook_id: str, action: str = "") -> str:
     return f"/webhooks/{segment(webhook_id)}{action}"
-
-
-def _lines(webhook: WebhookResponse) -> dict[str, object]:
-    return {
-        "id": webhook.id,
-        "name": webhook.name,
-        "url": webhook.url,
-        "event types": ", ".join(webhook.event_types) or "all",
-        "apps": ", ".join(webhook.api_apps) or "all",
-        "accounts": ", ".join(webhook.account_patterns) or "all",
-        "status": f"{webhook.status} {webhook.pause_reason or ''}".strip(),
-        "failing since": webhook.failing_since or "-",
-        "pending": webhook.pending,
-        "parked": webhook.parked,
-        "made by": webhook.created_by,
-    }

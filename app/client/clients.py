@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from typing import Self, TypeVar
 
 import httpx
@@ -79,24 +79,21 @@ class Client(Calls, Blocking):
             return failed_answer(error)
 
     def _each(self, source: Pages[T] | Stream[T]) -> Iterator[T]:
-        if isinstance(source, Stream):
-            yield from self._follow(source)
+        if isinstance(source, Pages):
+            while source.has_more:
+                yield from self._run(source.next())
             return
-        while source.has_more:
-            yield from self._run(source.next())
-
-    def _follow(self, stream: Stream[T]) -> Iterator[T]:
         while True:
             try:
-                with self._http.stream(**stream.request().httpx_arguments()) as response:
+                with self._http.stream(**source.request().httpx_arguments()) as response:
                     if response.headers.get("Content-Type", "").startswith(EVENT_STREAM):
                         for part in response.iter_bytes():
-                            yield from stream.take(part)
+                            yield from source.take(part)
                     else:
-                        stream.note_refusal(Answer(response.status_code, response.headers, response.read()))
+                        source.note_refusal(Answer(response.status_code, response.headers, response.read()))
             except httpx.RequestError as error:
-                stream.note_refusal(failed_answer(error))
-            time.sleep(stream.pause())
+                source.note_refusal(failed_answer(error))
+            time.sleep(source.pause())
 
 
 class AsyncClient(Calls, Asynchronous):
@@ -146,26 +143,21 @@ class AsyncClient(Calls, Asynchronous):
         return Answer(response.status_code, response.headers, response.content)
 
     async def _each(self, source: Pages[T] | Stream[T]) -> AsyncIterator[T]:
-        if isinstance(source, Stream):
-            async with aclosing(self._follow(source)) as items:
-                async for item in items:
+        if isinstance(source, Pages):
+            while source.has_more:
+                for item in await self._run(source.next()):
                     yield item
             return
-        while source.has_more:
-            for item in await self._run(source.next()):
-                yield item
-
-    async def _follow(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
         while True:
             try:
-                async with self._http.stream(**stream.request().httpx_arguments()) as response:
+                async with self._http.stream(**source.request().httpx_arguments()) as response:
                     if response.headers.get("Content-Type", "").startswith(EVENT_STREAM):
                         async for part in response.aiter_bytes():
-                            for item in stream.take(part):
+                            for item in source.take(part):
                                 yield item
                     else:
                         body = await response.aread()
-                        stream.note_refusal(Answer(response.status_code, response.headers, body))
+                        source.note_refusal(Answer(response.status_code, response.headers, body))
             except httpx.RequestError as error:
-                stream.note_refusal(failed_answer(error))
-            await asyncio.sleep(stream.pause())
+                source.note_refusal(failed_answer(error))
+            await asyncio.sleep(source.pause())

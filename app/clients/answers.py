@@ -28,7 +28,16 @@ def json_or_none(content: bytes) -> Any:
         value = json.loads(text, strict=False, parse_int=_integer)
     except (ValueError, RecursionError):
         return None
-    return None if _is_deep(value) else value
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    # So deep that whoever handles it may run into a RecursionError.
+    return None if level else value
 
 
 def fields_in(content: bytes, content_type: str) -> dict[str, Any]:
@@ -41,19 +50,6 @@ def fields_in(content: bytes, content_type: str) -> dict[str, Any]:
             text = content.decode("utf-8-sig", errors="replace").strip()
             return dict(parse_qsl(text, max_num_fields=_MAX_FORM_FIELDS))
     return {}
-
-
-def _is_deep(value: Any) -> bool:
-    """Return whether a value is nested so deeply that whoever handles it may run into a RecursionError."""
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-    return bool(level)
 
 
 def _integer(digits: str) -> int | float:

@@ -39,10 +39,11 @@ class BoundedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         request.headers["Accept-Encoding"] = "gzip"
         response = await self._transport.handle_async_request(request)
+        packers = map(str.strip, response.headers.pop("content-encoding", "").lower().split(","))
         stream = _BoundedBody(
             cast(httpx.AsyncByteStream, response.stream),
             request=request,
-            encoding=_encoding(response.headers.pop("content-encoding", "")),
+            encoding=", ".join(name for name in packers if name not in ("", "identity")),
             ceiling=request.extensions.get("max_answer", MAX_ANSWER),
             is_success=response.is_success,
         )
@@ -106,12 +107,6 @@ class _BoundedBody(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def _encoding(header: str) -> str:
-    """The names of the packers in a ``Content-Encoding``; empty when there is none."""
-    names = (name.strip().lower() for name in header.split(","))
-    return ", ".join(name for name in names if name not in ("", "identity"))
 
 
 def _unpacker(start: bytes) -> "zlib._Decompress":

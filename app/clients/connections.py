@@ -25,16 +25,26 @@ class StackedTransport(httpx.AsyncBaseTransport):
     def __init__(self, *, tls: ssl.SSLContext, max_connections: int, keep_idle: float) -> None:
         self._tls = tls
         self._keep_idle = keep_idle
+        self._limits = httpx.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=keep_idle
+        )
+        """Of each connection, which is a pool of its own."""
         self._room = asyncio.Semaphore(max_connections)
         self._idle: defaultdict[_Origin, _Idle] = defaultdict(deque)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises `httpx.PoolTimeout` when no connection becomes free within the request's `pool` timeout."""
         origin = (request.url.scheme, request.url.host, request.url.port)
-        await self._wait_for_room(request)
+        try:
+            async with asyncio.timeout(request.extensions.get("timeout", {}).get("pool")):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise httpx.PoolTimeout("every connection is in use", request=request) from error
         waiting = self._idle[origin]
-        # The one used last, so that those that are not needed any more grow old.
-        connection = waiting.pop()[1] if waiting else self._new()
+        if waiting:  # the one used last, so that those that are not needed any more grow old
+            connection = waiting.pop()[1]
+        else:
+            connection = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=self._limits)
 
         def give_back() -> None:
             waiting.append((monotonic(), connection))
@@ -56,19 +66,6 @@ class StackedTransport(httpx.AsyncBaseTransport):
         for waiting in self._idle.values():
             while waiting:
                 await waiting.pop()[1].aclose()
-
-    async def _wait_for_room(self, request: httpx.Request) -> None:
-        try:
-            async with asyncio.timeout(request.extensions.get("timeout", {}).get("pool")):
-                await self._room.acquire()
-        except TimeoutError as error:
-            raise httpx.PoolTimeout("every connection is in use", request=request) from error
-
-    def _new(self) -> httpx.AsyncHTTPTransport:
-        limits = httpx.Limits(
-            max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keep_idle
-        )
-        return httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=limits)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -96,7 +96,12 @@ def _build(
 ) -> Context:
     # Containers of one machine may all have the same process id.
     owner = f"{settings.machine_name}:{os.getpid()}:{secrets.token_hex(3)}"
-    keys = _keys(settings, database)
+    keys = KeyService(
+        database=database,
+        bootstrap_key=settings.api_key,
+        api_apps=settings.oauth_apps,
+        rate_limit_per_minute=settings.rate_limit_per_minute,
+    )
     stack.push_async_callback(keys.close)
     runs = PeriodicRuns(database=database, owner=owner, lease_seconds=settings.lease_seconds)
     tokens = build_tokens(settings, database, http, owner, stack)
@@ -118,13 +123,4 @@ def _build(
         loop_lag=loop_lag,
         workers=workers.group,
         sync_worker=workers.sync,
-    )
-
-
-def _keys(settings: Settings, database: Database) -> KeyService:
-    return KeyService(
-        database=database,
-        bootstrap_key=settings.api_key,
-        api_apps=settings.oauth_apps,
-        rate_limit_per_minute=settings.rate_limit_per_minute,
     )

@@ -35,37 +35,38 @@ def build_events(
         allow_http=settings.environment is Environment.DEVELOPMENT,
     )
     vault = WebhookVault(key_ring=settings.key_ring)
-    limits = DeliveryLimits(
-        retry_waits=settings.webhook_retry_waits,
-        pause_after=timedelta(hours=settings.webhook_pause_after_hours),
-        concurrency=settings.webhook_concurrency,
-        lease=settings.lease_seconds,
-    )
     return Events(
-        streams=_event_streams(settings, database),
-        exports=_event_exports(settings, database),
+        streams=EventStreams(
+            database=database,
+            tail=EventTail(database=database),
+            limits=StreamLimits(
+                readers=settings.event_stream_readers,
+                readers_per_key=settings.event_stream_readers_per_key,
+                lifetime=settings.event_stream_lifetime,
+                heartbeat=settings.event_stream_heartbeat,
+            ),
+        ),
+        exports=EventExports(
+            database=database,
+            limits=ExportLimits(
+                exports=settings.event_exports,
+                exports_per_key=settings.event_exports_per_key,
+                lifetime=settings.event_export_lifetime,
+            ),
+        ),
         webhooks=WebhookService(
             database=database, client=client, vault=vault, max_endpoints=settings.webhook_max_endpoints
         ),
         webhook_client=client,
-        deliveries=WebhookDeliveries(database=database, vault=vault, limits=limits, owner=owner),
+        deliveries=WebhookDeliveries(
+            database=database,
+            vault=vault,
+            limits=DeliveryLimits(
+                retry_waits=settings.webhook_retry_waits,
+                pause_after=timedelta(hours=settings.webhook_pause_after_hours),
+                concurrency=settings.webhook_concurrency,
+                lease=settings.lease_seconds,
+            ),
+            owner=owner,
+        ),
     )
-
-
-def _event_streams(settings: Settings, database: Database) -> EventStreams:
-    limits = StreamLimits(
-        readers=settings.event_stream_readers,
-        readers_per_key=settings.event_stream_readers_per_key,
-        lifetime=settings.event_stream_lifetime,
-        heartbeat=settings.event_stream_heartbeat,
-    )
-    return EventStreams(database=database, tail=EventTail(database=database), limits=limits)
-
-
-def _event_exports(settings: Settings, database: Database) -> EventExports:
-    limits = ExportLimits(
-        exports=settings.event_exports,
-        exports_per_key=settings.event_exports_per_key,
-        lifetime=settings.event_export_lifetime,
-    )
-    return EventExports(database=database, limits=limits)

@@ -34,7 +34,15 @@ def build_fleet(settings: Settings, database: Database, http: httpx.AsyncClient,
     directory = ProfileDirectory(rule=rule)
     client = _profile_browser(settings, http, gate)
     syncs = ProfileSyncService(database=database, client=client, rule=rule)
-    leases = _profile_leases(settings, database, owner)
+    leases = ProfileLeases(
+        database=database,
+        machine=settings.machine_name,
+        owner=owner,
+        lease_seconds=settings.lease_seconds,
+        fleet_limit=settings.fleet_max_running_profiles,
+        foreign_grace=settings.foreign_lease_grace,
+        start_grace=settings.profile_start_timeout,
+    )
     gologin = GoLoginService(
         client=client,
         devtools=DevToolsClient(http=http),
@@ -69,16 +77,4 @@ def _profile_browser(
         api_timeout=settings.gologin_api_timeout,
         stop_timeout=settings.profile_stop_timeout,
         browser_hosts=settings.browser_hosts,
-    )
-
-
-def _profile_leases(settings: Settings, database: Database, owner: str) -> ProfileLeases:
-    return ProfileLeases(
-        database=database,
-        machine=settings.machine_name,
-        owner=owner,
-        lease_seconds=settings.lease_seconds,
-        fleet_limit=settings.fleet_max_running_profiles,
-        foreign_grace=settings.foreign_lease_grace,
-        start_grace=settings.profile_start_timeout,
     )

@@ -74,19 +74,16 @@ def build_sessions(
 
 
 def _queue(settings: Settings, database: Database) -> JobQueue:
+    attended_limit = settings.attended_max_running
+    if settings.is_sqlite:
+        # A process that is alone keeps a slot for those that need nobody, when it has more than one.
+        attended_limit = min(attended_limit, max(1, settings.max_concurrent_profiles - 1))
     return JobQueue(
         database=database,
         slots=settings.max_concurrent_profiles,
-        attended_limit=_attended_limit(settings),
+        attended_limit=attended_limit,
         heartbeat_timeout=settings.lease_seconds,
     )
-
-
-def _attended_limit(settings: Settings) -> int:
-    """A process that is alone keeps a slot for those that need nobody, when it has more than one."""
-    if not settings.is_sqlite:
-        return settings.attended_max_running
-    return min(settings.attended_max_running, max(1, settings.max_concurrent_profiles - 1))
 
 
 def _batches(

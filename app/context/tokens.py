@@ -46,7 +46,13 @@ def build_tokens(
     )
     apps = AppStates(settings.oauth_apps.keys(), pause_after=settings.app_pause_after)
     vault = CredentialVault(key_ring=settings.key_ring)
-    times = _refresh_times(settings)
+    times = RefreshTimes(
+        lease=settings.oauth_api_timeout + settings.lease_seconds,
+        margin=settings.refresh_margin,
+        jitter=settings.refresh_jitter,
+        retry=settings.refresh_retry_wait,
+        min_interval=settings.refresh_min_interval,
+    )
     leases = RefreshLeases(
         database=database,
         vault=vault,
@@ -77,13 +83,3 @@ def build_tokens(
     )
     stack.push_async_callback(credentials.close)
     return Tokens(oauth, apps, budgets, vault, leases, refresher, credentials)
-
-
-def _refresh_times(settings: Settings) -> RefreshTimes:
-    return RefreshTimes(
-        lease=settings.oauth_api_timeout + settings.lease_seconds,
-        margin=settings.refresh_margin,
-        jitter=settings.refresh_jitter,
-        retry=settings.refresh_retry_wait,
-        min_interval=settings.refresh_min_interval,
-    )

@@ -49,12 +49,9 @@ class KeyRing:
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
-        self.writing_id = next(iter(keys))
-
-    @property
-    def ids(self) -> tuple[str, ...]:
+        self.ids = tuple(keys)
         """Ids of the keys that read; the one that writes is first."""
-        return tuple(self._ciphers)
+        self.writing_id = self.ids[0]
 
     def encrypt(self, plaintext: str, *, associated_data: str) -> str:
         nonce = os.urandom(_NONCE_BYTES)

@@ -34,8 +34,8 @@ class Cursors:
     ) -> str:
         """`position`: what the list needs to go on, as JSON values."""
         payload = json.dumps(list(position)).encode()
-        bound = _bound(reader, list_name, filters)
-        return base64.urlsafe_b64encode(_mac(self._keys[0], payload, bound) + payload).decode()
+        mac = _mac(self._keys[0], payload, reader, list_name, filters)
+        return base64.urlsafe_b64encode(mac + payload).decode()
 
     def read(self, cursor: str, *, reader: str, list_name: str, filters: Mapping[str, Any]) -> list[Any]:
         """Return the position. Raises `InvalidCursorException` for one of nobody's, or of another key or list."""
@@ -48,17 +48,14 @@ class Cursors:
         ):  # the last letter's spare bits, too, are as we wrote them
             raise InvalidCursorException
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        bound = _bound(reader, list_name, filters)
-        if not any(hmac.compare_digest(mac, _mac(key, payload, bound)) for key in self._keys):
+        macs = (_mac(key, payload, reader, list_name, filters) for key in self._keys)
+        if not any(hmac.compare_digest(mac, each) for each in macs):
             raise InvalidCursorException
         position: list[Any] = json.loads(payload)
         return position
 
 
-def _bound(reader: str, list_name: str, filters: Mapping[str, Any]) -> bytes:
-    return json.dumps([reader, list_name, filters], sort_keys=True, default=str).encode()
-
-
-def _mac(key: bytes, payload: bytes, bound: bytes) -> bytes:
+def _mac(key: bytes, payload: bytes, reader: str, list_name: str, filters: Mapping[str, Any]) -> bytes:
+    bound = json.dumps([reader, list_name, filters], sort_keys=True, default=str).encode()
     # Hashed, so that where the one ends and the other begins is never in doubt.
     return hmac.digest(key, hashlib.sha256(bound).digest() + payload, "sha256")[:_MAC_BYTES]

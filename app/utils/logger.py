@@ -53,7 +53,19 @@ def setup_logging(*, level: str, environment: str, stream: TextIO | None = None)
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream or sys.stdout)
-    handler.setFormatter(_json_formatter(shared))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                # Never the locals of a frame: they hold tokens.
+                structlog.processors.ExceptionRenderer(
+                    ExceptionDictTransformer(show_locals=False, max_frames=20)
+                ),
+                _render,
+            ],
+        )
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -65,20 +77,6 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose lines carry `name` as ``logger``; call it with a constant message and keys."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
-
-
-def _json_formatter(foreign_pre_chain: list[structlog.typing.Processor]) -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=foreign_pre_chain,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            # Never the locals of a frame: they hold tokens.
-            structlog.processors.ExceptionRenderer(
-                ExceptionDictTransformer(show_locals=False, max_frames=20)
-            ),
-            _render,
-        ],
-    )
 
 
 def _quieten_libraries() -> None:

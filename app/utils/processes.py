@@ -1,13 +1,12 @@
 """Small helpers for child processes."""
 
-import contextlib
 import os
 import shutil
-import signal
 from pathlib import Path
+from typing import Final
 
-_NICE = 5
-_DEAD_STATES = {"Z", "X"}  # proc(5): zombie, dead
+DEAD_STATES: Final = {"Z", "X"}
+"""proc(5): zombie, dead."""
 
 
 def dies_with_parent(signal_name: str) -> list[str]:
@@ -35,40 +34,11 @@ def has_ended(pid: int) -> bool:
     if not is_running(pid):
         return True
     stat = Path(f"/proc/{pid}/stat")
-    return Path("/proc/self/stat").exists() and _state_and_group(stat)[0] in _DEAD_STATES
+    return Path("/proc/self/stat").exists() and read_state_and_group(stat)[0] in DEAD_STATES
 
 
-def yield_cpu(leader_pid: int) -> None:
-    """Lets everybody else go first: ten starting browsers would keep a small machine's other processes waiting.
-
-    They keep a third of an equal share: at the lowest priority they would stand still beside a busy process.
-
-    A session of its own is a scheduling group of its own on Linux (sched(7), autogroup), whose nice value counts.
-    """
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PGRP, leader_pid, _NICE)
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{leader_pid}/autogroup").write_text(str(_NICE))
-
-
-def signal_group(leader_pid: int, number: signal.Signals) -> None:
-    """Signals a whole process group; one that is already gone is no error."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader_pid, number)
-
-
-def group_is_gone(leader_pid: int) -> bool:
-    """Return whether no process of the group runs; where there is a /proc, init's unreaped zombies do not count."""
-    try:
-        os.killpg(leader_pid, 0)
-    except ProcessLookupError:
-        return True
-    stats = [_state_and_group(path) for path in Path("/proc").glob("[0-9]*/stat")]
-    return bool(stats) and all(state in _DEAD_STATES for state, group in stats if group == leader_pid)
-
-
-def _state_and_group(stat: Path) -> tuple[str, int]:
-    """Fields 3 and 5 of /proc/<pid>/stat; the name before them may hold spaces and brackets."""
+def read_state_and_group(stat: Path) -> tuple[str, int]:
+    """Return fields 3 and 5 of /proc/<pid>/stat; the name before them may hold spaces and brackets."""
     try:
         fields = stat.read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

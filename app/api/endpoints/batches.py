@@ -92,7 +92,8 @@ async def authorize_batch(
             db, result.batch_id, PageRequest(size=len(command.rows)), caller=caller
         )
     results = [RowResponse.from_result(row) for row in page.rows]
-    return success_response(PlacedBatchResponse.from_placed(view, results, existing=not result.is_new))
+    summary = BatchResponse.from_view(view)
+    return success_response(PlacedBatchResponse(**vars(summary), rows=results, existing=not result.is_new))
 
 
 @router.get("/batches", operation_id="listBatches", responses=errors(InvalidCursorException))

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
@@ -123,11 +123,10 @@ async def export_events(
             format=query.format,
             filters=query.given_filters(),
         )
-    write = _csv_lines if query.format == "csv" else _json_lines
     parts = context.events.exports.parts(query.filter(caller.access), _may_read(request, caller, context))
     headers = {**_UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
     media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
-    return _WholeOrBrokenOff(_write_parts(parts, write), media_type=media_type, headers=headers)
+    return _WholeOrBrokenOff(_lines(parts, query.format), media_type=media_type, headers=headers)
 
 
 def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[], Awaitable[bool]]:
@@ -210,7 +209,7 @@ async def _blocks(streams: EventStreams, reader: Reader) -> AsyncIterator[bytes]
         yield b"".join(map(_block, batch)) or format_sse_event(
             comment="heartbeat", id=write_position(reader.position)
         )
-    yield _notice("end", reason=reader.ended)
+    yield format_sse_event(event="end", data_str=json.dumps({"reason": reader.ended}))
 
 
 def _block(streamed: StreamedEvent) -> bytes:
@@ -223,34 +222,27 @@ def _block(streamed: StreamedEvent) -> bytes:
 
 
 def _gap_notice(gap: Gap) -> bytes:
-    return _notice("gap", oldest_kept=gap.oldest_kept.isoformat() if gap.oldest_kept else None)
+    oldest_kept = gap.oldest_kept.isoformat() if gap.oldest_kept else None
+    return format_sse_event(event="gap", data_str=json.dumps({"oldest_kept": oldest_kept}))
 
 
-def _notice(event: str, **data: str | None) -> bytes:
-    return format_sse_event(event=event, data_str=json.dumps(data))
-
-
-async def _write_parts(
-    parts: AsyncIterator[Sequence[Event]], write: Callable[[Sequence[Event], bool], str]
+async def _lines(
+    parts: AsyncIterator[Sequence[Event]], file_format: Literal["csv", "ndjson"]
 ) -> AsyncIterator[str]:
+    """Yield the lines of each part. In a CSV `data` is JSON, and the first line names the columns."""
     is_first = True
     async for rows in parts:
-        yield write(rows, is_first)
-        is_first = False
-
-
-def _json_lines(rows: Sequence[Event], _is_first: bool) -> str:
-    return "".join(f"{EventResponse.from_row(row).model_dump_json()}\n" for row in rows)
-
-
-def _csv_lines(rows: Sequence[Event], is_first: bool) -> str:
-    """`data` as JSON."""
-    lines = io.StringIO()
-    writer = csv.writer(lines)
-    if is_first:
-        writer.writerow(_COLUMNS)
-    for row in rows:
-        values = EventResponse.from_row(row).model_dump(mode="json")
-        cells = (*(values[name] for name in _COLUMNS[:-1]), json.dumps(values["data"]))
-        writer.writerow(map(neutralise, cells))
-    return lines.getvalue()
+        events = [EventResponse.from_row(row) for row in rows]
+        if file_format == "ndjson":
+            yield "".join(f"{event.model_dump_json()}\n" for event in events)
+            continue
+        lines = io.StringIO()
+        writer = csv.writer(lines)
+        if is_first:
+            writer.writerow(_COLUMNS)
+            is_first = False
+        for event in events:
+            values = event.model_dump(mode="json")
+            cells = (*(values[name] for name in _COLUMNS[:-1]), json.dumps(values["data"]))
+            writer.writerow(map(neutralise, cells))
+        yield lines.getvalue()

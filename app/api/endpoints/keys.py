@@ -1,5 +1,6 @@
 """`/keys`: the callers' API keys, shown once, rotated and revoked."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, status
@@ -9,6 +10,7 @@ from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas.key import CreateKeyRequest, KeyListQuery, KeyResponse, MadeKeyResponse, RotateKeyRequest
 from app.api.schemas.paging import Pager
+from app.services.shared.access import AccessScope
 from app.utils.exceptions import (
     InvalidCursorException,
     KeyEndedException,
@@ -36,7 +38,7 @@ async def create_key(
         db,
         name=body.name,
         scopes=frozenset(body.scopes),
-        access=body.to_access(),
+        access=AccessScope.from_lists(body.api_apps, body.account_patterns),
         expires_at=body.expires_at,
         rate_limit_per_minute=body.rate_limit_per_minute,
         caller=caller,
@@ -81,9 +83,8 @@ async def rotate_key(
 ) -> APIResponse[MadeKeyResponse]:
     """Create a successor of the key, shown once. The old key works for `overlap` more seconds, by default a day."""
     options = body or RotateKeyRequest()
-    new_key = await context.keys.rotate(
-        db, key_id, overlap=options.overlap_duration, force=options.force, caller=caller
-    )
+    overlap = timedelta(seconds=options.overlap)
+    new_key = await context.keys.rotate(db, key_id, overlap=overlap, force=options.force, caller=caller)
     return success_response(MadeKeyResponse.from_key(new_key))
 
 

@@ -31,6 +31,7 @@ from app.api.schemas.webhook import (
     WebhookResponse,
 )
 from app.services.webhooks import queries
+from app.services.webhooks.service import WebhookChange
 from app.utils.exceptions import (
     DeliveryNotFoundException,
     InvalidCursorException,
@@ -53,7 +54,7 @@ async def create_webhook(
     body: CreateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[CreatedWebhookResponse]:
     """Create a webhook for events from now on. No other answer shows its secret."""
-    row, secret = await context.events.webhooks.create(body.to_change(), caller)
+    row, secret = await context.events.webhooks.create(WebhookChange(**body.model_dump()), caller)
     view = WebhookResponse.from_view(queries.WebhookView(row, pending=0, parked=0))
     return success_response(CreatedWebhookResponse(**vars(view), secret=secret.get_secret_value()))
 
@@ -83,7 +84,7 @@ async def update_webhook(
     webhook_id: str, body: UpdateWebhookRequest, caller: WebhooksCallerDep, context: ContextDep
 ) -> APIResponse[WebhookResponse]:
     """Change a webhook. Waiting deliveries go to the new URL; those of removed types, apps or accounts are parked."""
-    row = await context.events.webhooks.update(webhook_id, body.to_change(), caller)
+    row = await context.events.webhooks.update(webhook_id, WebhookChange(**body.model_dump()), caller)
     async with context.database.reading() as db:
         view = await queries.view(db, row)
     return success_response(WebhookResponse.from_view(view))
@@ -139,7 +140,8 @@ async def test_webhook(
 ) -> APIResponse[TestedWebhookResponse]:
     """Send a `webhook.test` now, also to a paused webhook, and return the receiver's answer."""
     answer = await context.events.webhooks.test(webhook_id, caller)
-    return success_response(TestedWebhookResponse.from_answer(answer))
+    attempt = DeliveryAttemptResponse.from_attempt(answer)
+    return success_response(TestedWebhookResponse(**vars(attempt), delivered=answer.succeeded))
 
 
 @router.post(

@@ -1,6 +1,6 @@
 """Client addresses, also behind trusted proxies."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -23,12 +23,8 @@ def client_address(scope: Scope) -> str:
     if not trusted:
         return peer
     hops = ",".join(Headers(scope=scope).getlist("X-Forwarded-For")).split(",")
-    return _right_most_untrusted(peer, reversed(hops), trusted)
-
-
-def _right_most_untrusted(peer: str, hops: Iterable[str], trusted: Sequence[Network]) -> str:
     nearest = _parse(peer)
-    for hop in hops:
+    for hop in reversed(hops):
         if nearest is None or not any(nearest in network for network in trusted):
             break
         if (address := _parse(hop)) is None:

@@ -1,5 +1,6 @@
 """Pure ASGI middleware: the request id, the access line, and an envelope for what nobody expected."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from time import perf_counter
@@ -55,16 +56,25 @@ _DOCS_HEADERS: Final = (*_COMMON_HEADERS, (_POLICY, _DOCS_POLICY))
 log = get_logger(__name__)
 
 
-class RequestIDMiddleware:
-    """Binds the request's id to every log line, echoes it on every answer, and writes the access line."""
+class HttpMiddleware(ABC):
+    """Base of the middleware. What is no HTTP request, such as the lifespan, goes on untouched."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        next_app = self.handle if scope["type"] == "http" else self.app
+        await next_app(scope, receive, send)
+
+    @abstractmethod
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request, or give it to `app`."""
+
+
+class RequestIDMiddleware(HttpMiddleware):
+    """Binds the request's id to every log line, echoes it on every answer, and writes the access line."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_ids = Headers(scope=scope).getlist(REQUEST_ID_HEADER)
         request_id = accept_request_id(request_ids[0] if len(request_ids) == 1 else None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -84,7 +94,7 @@ class RequestIDMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_id)
         finally:
             milliseconds = round((perf_counter() - start) * 1000, 1)
             code = scope.get("state", {}).get("error_code")
@@ -100,16 +110,10 @@ class RequestIDMiddleware:
             )
 
 
-class CrashMiddleware:
+class CrashMiddleware(HttpMiddleware):
     """Turns a crash into a clean 500."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_answered = False
 
         async def send_noted(message: Message) -> None:
@@ -118,7 +122,7 @@ class CrashMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_noted)
+            await self.app(scope, receive, send_noted)
         except Exception:
             log.exception("http.crashed", method=scope["method"], path=scope["path"])
             if is_answered:
@@ -136,15 +140,12 @@ class EnvelopeCORSMiddleware(CORSMiddleware):
         return exception_response(CrossOriginException(), {"Vary": response.headers["Vary"]})
 
 
-class HeadMiddleware:
+class HeadMiddleware(HttpMiddleware):
     """HEAD is GET without the content (RFC 9110, 9.3.2); a stream ends at once."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
             return
 
         async def send_head(message: Message) -> None:
@@ -152,55 +153,41 @@ class HeadMiddleware:
                 await send(message)
                 await send({"type": "http.response.body"})
 
-        await self._app({**scope, "method": "GET"}, receive, send_head)
+        await self.app({**scope, "method": "GET"}, receive, send_head)
 
 
-class NulMiddleware:
+class NulMiddleware(HttpMiddleware):
     """Nothing of ours has a NUL in its address, and PostgreSQL takes none in a text, not even to look for it."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
             await exception_response(InvalidRequestException("An address holds no NUL character"))(
                 scope, receive, send
             )
             return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
-class SingleHeadersMiddleware:
+class SingleHeadersMiddleware(HttpMiddleware):
     """Refuses a header that decides when it comes twice: a proxy may have gone by the other one."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        names = Counter(name for name, _ in scope["headers"]) if scope["type"] == "http" else {}
-        if repeated := next(
-            (name for name in _SINGLE_HEADERS if names.get(name.lower().encode(), 0) > 1), None
-        ):
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = Counter(name for name, _ in scope["headers"])
+        if repeated := next((name for name in _SINGLE_HEADERS if names[name.lower().encode()] > 1), None):
             error = MalformedRequestException(f"{repeated}: comes more than once; send it once")
             scope.setdefault("state", {})["error_code"] = error.error_code
             await exception_response(error)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
-class SecurityHeadersMiddleware:
+class SecurityHeadersMiddleware(HttpMiddleware):
     """Headers that tell browsers to keep nothing of an answer, and to run nothing of it; an answer's own ones win.
 
     No Strict-Transport-Security: the proxy that ends TLS sends it; over plain HTTP it must not be sent (RFC 6797, 7.2).
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -213,24 +200,21 @@ class SecurityHeadersMiddleware:
                 ]
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        await self.app(scope, receive, send_with_headers)
 
 
-class BodyLimitMiddleware:
+class BodyLimitMiddleware(HttpMiddleware):
     """Refuses a body over `max_bytes`, announced or not; FastAPI's own limit answers an announced one in plain text.
 
     `by_path`: limits of single addresses. Raises the framework's own error: it makes a 400 of any other.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, by_path: Mapping[str, int]) -> None:
-        self._app = app
+        super().__init__(app)
         self._max_bytes = max_bytes
         self._by_path = by_path
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         max_bytes = self._by_path.get(scope["path"], self._max_bytes)
         announced = Headers(scope=scope).get("content-length", "")
         too_large = announced.isdecimal() and (len(announced) > _MAX_DIGITS or int(announced) > max_bytes)
@@ -246,4 +230,4 @@ class BodyLimitMiddleware:
                 raise HTTPException(413, BodyTooLargeException(max_bytes).message)
             return message
 
-        await self._app(scope, receive_within_limit, send)
+        await self.app(scope, receive_within_limit, send)

@@ -4,8 +4,8 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final
@@ -16,8 +16,9 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 from redis.asyncio import BlockingConnectionPool
 from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from app.api.http.middleware import HttpMiddleware
 from app.api.http.moving_window import MINUTE, MovingWindow
 from app.services.keys.service import Caller
 from app.utils.exceptions import AuthenticationLimitException, RateLimitException
@@ -76,9 +77,21 @@ class RateLimiter:
         self._storage_retry = storage_retry
         # Not the memory of `limits`: after each request it looks through all keys, in a thread for each.
         self._own = MovingWindow()
-        is_own = storage_uri.startswith("memory:")
-        self._connections = None if is_own else _connections(storage_uri, storage_timeout)
-        self._shared = _window(storage_uri, self._connections) if self._connections else None
+        self._shared: MovingWindowRateLimiter | None = None
+        self._connections: BlockingConnectionPool | None = None
+        if not storage_uri.startswith("memory:"):
+            self._connections = BlockingConnectionPool.from_url(
+                storage_uri,
+                max_connections=_MAX_CONNECTIONS,
+                timeout=storage_timeout,
+                socket_connect_timeout=storage_timeout,
+                socket_timeout=storage_timeout,
+            )
+            options: dict[str, Any] = {"connection_pool": self._connections}
+            storage = RedisStorage(
+                f"async+{storage_uri}", wrap_exceptions=True, implementation="redispy", **options
+            )
+            self._shared = MovingWindowRateLimiter(storage)
         self._away_until: float | None = None
 
     async def count(self, caller: Caller) -> Quota:
@@ -97,7 +110,10 @@ class RateLimiter:
                     log.info("rate_limit.storage_back")
                 self._away_until = None
                 return quota
-        return _count_own(self._own, caller.name, limit)
+        if is_allowed := self._own.count(caller.name) < limit:
+            self._own.add(caller.name)
+        remaining = limit - self._own.count(caller.name)
+        return Quota(limit, remaining, self._own.until_less(caller.name), is_exceeded=not is_allowed)
 
     async def close(self) -> None:
         if self._connections is not None:
@@ -129,8 +145,13 @@ class FailedAuthentications:
         network = _network(address)
         remaining = self._per_minute - self._window.count(network)
         if self._under_way[network] < min(remaining, _MAX_LOOKUPS_PER_ADDRESS):
-            with self._count_lookup(network):
+            self._under_way[network] += 1
+            try:
                 yield
+            finally:
+                self._under_way[network] -= 1
+                if not self._under_way[network]:
+                    del self._under_way[network]
             return
         try:
             async with asyncio.timeout(self._turn_timeout):
@@ -141,16 +162,6 @@ class FailedAuthentications:
             yield
         finally:
             self._look_ups.release()
-
-    @contextmanager
-    def _count_lookup(self, network: str) -> Iterator[None]:
-        self._under_way[network] += 1
-        try:
-            yield
-        finally:
-            self._under_way[network] -= 1
-            if not self._under_way[network]:
-                del self._under_way[network]
 
     def add(self, address: str) -> None:
         """Count a failure. Raises `AuthenticationLimitException` for one over the limit, which is not counted."""
@@ -163,16 +174,10 @@ class FailedAuthentications:
         return AuthenticationLimitException(retry_after=max(1.0, self._window.until_less(network)))
 
 
-class QuotaHeadersMiddleware:
+class QuotaHeadersMiddleware(HttpMiddleware):
     """``RateLimit-*`` on whatever is answered to a known key (draft-ietf-httpapi-ratelimit-headers-06)."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope.setdefault("state", {})
 
         async def send_with_quota(message: Message) -> None:
@@ -182,13 +187,7 @@ class QuotaHeadersMiddleware:
                 MutableHeaders(scope=message).update(dict(zip(QUOTA_HEADERS, map(str, numbers), strict=True)))
             await send(message)
 
-        await self._app(scope, receive, send_with_quota)
-
-
-def _count_own(window: MovingWindow, name: str, limit: int) -> Quota:
-    if is_allowed := window.count(name) < limit:
-        window.add(name)
-    return Quota(limit, limit - window.count(name), window.until_less(name), is_exceeded=not is_allowed)
+        await self.app(scope, receive, send_with_quota)
 
 
 async def _count_shared(window: MovingWindowRateLimiter, name: str, limit: int) -> Quota:
@@ -197,22 +196,6 @@ async def _count_shared(window: MovingWindowRateLimiter, name: str, limit: int) 
     stats = await window.get_window_stats(item, name)
     reset = min(max(stats.reset_time - time.time(), 0.0), MINUTE)
     return Quota(limit, max(stats.remaining, 0), reset, is_exceeded=not is_allowed)
-
-
-def _connections(uri: str, timeout: float) -> BlockingConnectionPool:
-    return BlockingConnectionPool.from_url(
-        uri,
-        max_connections=_MAX_CONNECTIONS,
-        timeout=timeout,
-        socket_connect_timeout=timeout,
-        socket_timeout=timeout,
-    )
-
-
-def _window(uri: str, connections: BlockingConnectionPool) -> MovingWindowRateLimiter:
-    options: dict[str, Any] = {"connection_pool": connections}
-    storage = RedisStorage(f"async+{uri}", wrap_exceptions=True, implementation="redispy", **options)
-    return MovingWindowRateLimiter(storage)
 
 
 def _network(address: str) -> str:

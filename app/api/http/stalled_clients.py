@@ -57,12 +57,14 @@ class _TimedProtocol(LimitedHttpProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._forget_deadline()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._forget_deadline()
-        self._forget_read_deadline()
+        for deadline in (self._deadline, self._read_deadline):
+            if deadline is not None:
+                deadline.cancel()
 
     def _set_deadline(self) -> None:
         self._unsent = self.transport.get_write_buffer_size()
@@ -79,11 +81,6 @@ class _TimedProtocol(LimitedHttpProtocol):
         log.warning("http.client_stalled", path=path, seconds=self._seconds)
         self.transport.abort()
 
-    def _forget_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = None
-
     def _watch_reading(self) -> None:
         """Each head and each body has its deadline; a connection that is kept has uvicorn's, until more comes."""
         state = self.conn.their_state
@@ -91,7 +88,8 @@ class _TimedProtocol(LimitedHttpProtocol):
         reading = state if state in (h11.IDLE, h11.SEND_BODY) and not is_kept else None
         if reading is not self._reading:
             self._reading = reading
-            self._forget_read_deadline()
+            if self._read_deadline is not None:
+                self._read_deadline.cancel()
             if reading is not None:
                 self._set_read_deadline()
 
@@ -109,8 +107,3 @@ class _TimedProtocol(LimitedHttpProtocol):
             self.transport.close()  # nothing was asked
         else:
             self.refuse(RequestTimeoutException(self._seconds))
-
-    def _forget_read_deadline(self) -> None:
-        if self._read_deadline is not None:
-            self._read_deadline.cancel()
-        self._read_deadline = None

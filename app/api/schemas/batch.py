@@ -102,18 +102,14 @@ def read_batch(content_type: str, query: Mapping[str, str], body: bytes, *, max_
             f"A batch has {max_rows} rows at most: the body has more, so split it, or is not valid JSON"
         )
         raise InvalidRequestException(sentence)
-    request = _validate(BatchRequest, _decode(body))
-    defaults = RowDefaults(request.defaults.api_app, request.defaults.priority)
-    rows = batch_rows.from_objects(request.rows, defaults, max_rows=max_rows)
-    return _command(rows, request, request.defaults)
-
-
-def _decode(body: bytes) -> Any:
     try:
         decoded = json.loads(body)
     except (ValueError, RecursionError):
         raise InvalidRequestException("The body is not valid JSON") from None
-    return {"rows": decoded} if isinstance(decoded, list) else decoded
+    request = _validate(BatchRequest, {"rows": decoded} if isinstance(decoded, list) else decoded)
+    defaults = RowDefaults(request.defaults.api_app, request.defaults.priority)
+    rows = batch_rows.from_objects(request.rows, defaults, max_rows=max_rows)
+    return _command(rows, request, request.defaults)
 
 
 def _validate(model: type[Model], values: Any) -> Model:
@@ -203,12 +199,6 @@ class BatchResponse(BatchSummary):
 class PlacedBatchResponse(BatchResponse):
     existing: bool = Field(description="Whether an earlier request created it")
     rows: list[RowResponse]
-
-    @classmethod
-    def from_placed(
-        cls, view: BatchView, rows: list[RowResponse], *, existing: bool
-    ) -> "PlacedBatchResponse":
-        return cls(**vars(BatchResponse.from_view(view)), existing=existing, rows=rows)
 
 
 class RetriedBatchResponse(BatchResponse):

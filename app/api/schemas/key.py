@@ -1,6 +1,6 @@
 """Requests and responses of `/keys`."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -10,7 +10,7 @@ from app.api.schemas.paging import PageQuery
 from app.models import ApiKey
 from app.services.keys.service import MadeKey, Scope
 from app.services.keys.status import KeyFilter, KeyStatus, key_status
-from app.services.shared.access import MAX_ACCOUNT_PATTERNS, AccessScope
+from app.services.shared.access import MAX_ACCOUNT_PATTERNS
 from app.utils.handles import APP_NAME, normalize_pattern
 
 _DAY = 86_400
@@ -46,9 +46,6 @@ class CreateKeyRequest(BaseModel):
         default=None, ge=1, le=10_000, description="Requests in any minute; null: as the settings say"
     )
 
-    def to_access(self) -> AccessScope:
-        return AccessScope.from_lists(self.api_apps, self.account_patterns)
-
 
 class RotateKeyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -63,10 +60,6 @@ class RotateKeyRequest(BaseModel):
         default=False,
         description="Rotate even during the overlap of the last rotation; the key that it replaced then ends at once",
     )
-
-    @property
-    def overlap_duration(self) -> timedelta:
-        return timedelta(seconds=self.overlap)
 
 
 class KeyListQuery(PageQuery):

@@ -12,7 +12,6 @@ from app.clients.webhooks import WebhookAnswer
 from app.models import DeliveryStatus, WebhookAttempt, WebhookDelivery, WebhookStatus
 from app.services.shared.access import MAX_ACCOUNT_PATTERNS
 from app.services.webhooks.queries import WebhookView
-from app.services.webhooks.service import WebhookChange
 
 Url = Annotated[str, Field(min_length=1, max_length=2048, description="https address with a public host")]
 Name = Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f]*$", description="For people")]
@@ -53,9 +52,6 @@ class CreateWebhookRequest(BaseModel):
         default=None, description="By default the restriction of the API key"
     )
 
-    def to_change(self) -> WebhookChange:
-        return WebhookChange(**self.model_dump())
-
 
 class UpdateWebhookRequest(BaseModel):
     """Changes to a webhook; omitted fields stay unchanged."""
@@ -70,9 +66,6 @@ class UpdateWebhookRequest(BaseModel):
     event_types: EventTypes | None = None
     api_apps: ApiApps | None = None
     account_patterns: AccountPatterns | None = None
-
-    def to_change(self) -> WebhookChange:
-        return WebhookChange(**self.model_dump())
 
 
 class RotateWebhookRequest(BaseModel):
@@ -198,10 +191,6 @@ class DeliveryAttemptResponse(BaseModel):
 
 class TestedWebhookResponse(DeliveryAttemptResponse):
     delivered: bool
-
-    @classmethod
-    def from_answer(cls, answer: WebhookAnswer) -> "TestedWebhookResponse":
-        return cls(**vars(DeliveryAttemptResponse.from_attempt(answer)), delivered=answer.succeeded)
 
 
 class DeliveryResponse(BaseModel):

@@ -7,11 +7,11 @@ other code is a failure. The app answers one request a second and says so with `
 import asyncio
 from collections.abc import Collection
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.clients.answers import body_kind, describe_kind, json_in, misfits, mismatch_text
 from app.clients.bounded import LIST, AnswerTooLargeError
@@ -37,19 +37,9 @@ class _Profile(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     user_id: str = Field(min_length=1)
-    name: str = ""
-    remark: str = ""
-    group_name: str = ""
-
-    @field_validator("name", "group_name", mode="before")
-    @classmethod
-    def _name(cls, value: Any) -> str:
-        return to_name(value)
-
-    @field_validator("remark", mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> str:
-        return to_text(value) or ""
+    name: Annotated[str, BeforeValidator(to_name)] = ""
+    remark: Annotated[str | None, BeforeValidator(to_text)] = None
+    group_name: Annotated[str, BeforeValidator(to_name)] = ""
 
 
 class _List(BaseModel):
@@ -164,7 +154,11 @@ class AdsPowerClient:
             raise AdsPowerAPIException(200, str(error), retryable=False) from None
 
     async def _call(self, path: str, timeout: float, **params: str) -> Any:
-        await self._wait_for_turn()
+        async with self._lock:
+            now = monotonic()
+            turn = max(now, self._next_call)
+            self._next_call = turn + self._spacing
+        await asyncio.sleep(turn - now)
         answer = await self._get(f"{self._base_url}{path}", timeout, params)
         if not isinstance(answer, dict) or "code" not in answer:
             expected = mismatch_text("the body", "an object with a code", describe_kind(answer))
@@ -175,13 +169,6 @@ class AdsPowerClient:
                 f"code {printable(str(answer['code']))}", message, retryable="Too many" in message
             )
         return answer.get("data") or {}
-
-    async def _wait_for_turn(self) -> None:
-        async with self._lock:
-            now = monotonic()
-            turn = max(now, self._next_call)
-            self._next_call = turn + self._spacing
-        await asyncio.sleep(turn - now)
 
     async def _get(self, url: str, timeout: float, params: dict[str, str]) -> Any:
         """`timeout`: seconds for the whole answer."""

@@ -46,7 +46,13 @@ async def wait_until_gone(ws_url: str, pid: int | None) -> None:
         while not has_ended(pid):
             await asyncio.sleep(_POLL)
         return
-    while await _is_open(ws_url):
+    address = urlsplit(ws_url)
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+        except OSError:
+            return
+        writer.close()
         await asyncio.sleep(_POLL)
 
 
@@ -59,13 +65,3 @@ def _visible(reply: dict[str, Any]) -> int | None:
         return pid if _MARK in Path(f"/proc/{pid}/cmdline").read_bytes() else None
     except OSError:
         return None if Path("/proc/self").exists() else pid
-
-
-async def _is_open(ws_url: str) -> bool:
-    address = urlsplit(ws_url)
-    try:
-        _, writer = await asyncio.open_connection(address.hostname, address.port)
-    except OSError:
-        return False
-    writer.close()
-    return True

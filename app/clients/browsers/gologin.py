@@ -7,11 +7,11 @@ defensively, and every failure becomes a `GoLoginAPIException` with GoLogin's ow
 import asyncio
 import re
 from collections.abc import Collection
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from app.clients.answers import body_kind, json_in, misfits, mismatch_text
 from app.clients.bounded import LIST, AnswerTooLargeError
@@ -19,7 +19,6 @@ from app.clients.browsers.profile_browser import (
     BrowserProfile,
     ProfilePage,
     checked_ws_url,
-    clean_tags,
     read_rows,
     to_name,
     to_text,
@@ -32,6 +31,7 @@ from app.utils.tasks import run_shielded
 _CLOUDFLARE_1015: Final = re.compile(r"error\W*(?:code)?\W*1015\b", re.IGNORECASE)
 _PAGE_HEAD: Final = 20_000
 """Characters in which an error page names its error."""
+_MAX_TAGS: Final = 100
 _RETRYABLE_STATUSES: Final = frozenset({500, 502, 503, 504})
 
 T = TypeVar("T", bound=BaseModel)
@@ -50,18 +50,11 @@ class RequestBudget(Protocol):
 class GoLoginProfile(BrowserProfile):
     """GoLogin's spelling. A field of an unexpected type is taken as missing: only the id has to be there."""
 
-    browser_type: str | None = Field(default=None, alias="browserType")
+    name: Annotated[str, BeforeValidator(to_name)] = ""
+    notes: Annotated[str | None, BeforeValidator(to_text)] = None
+    os: Annotated[str | None, BeforeValidator(to_text)] = None
+    browser_type: Annotated[str | None, BeforeValidator(to_text)] = Field(default=None, alias="browserType")
     can_be_running: bool | None = Field(default=None, alias="canBeRunning")
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _trim(cls, value: Any) -> str:
-        return to_name(value)
-
-    @field_validator("notes", "os", "browser_type", mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> str | None:
-        return to_text(value)
 
     @field_validator("can_be_running", mode="before")
     @classmethod
@@ -72,7 +65,8 @@ class GoLoginProfile(BrowserProfile):
     @classmethod
     def _titles(cls, value: Any) -> tuple[str, ...]:
         tags = [tag for tag in value if isinstance(tag, dict)] if isinstance(value, list) else []
-        return clean_tags([tag.get("title") for tag in tags])
+        titles = [tag.get("title") for tag in tags][:_MAX_TAGS]
+        return tuple(to_name(title) for title in titles if isinstance(title, str))
 
 
 class _Page(BaseModel):

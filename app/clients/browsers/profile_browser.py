@@ -15,7 +15,6 @@ MAX_ROWS: Final = 1_000
 """Ceiling of one page; products answer with up to 100."""
 _MAX_NAME: Final = 1_000
 _MAX_TEXT: Final = 20_000
-_MAX_TAGS: Final = 100
 _MAX_ADDRESS: Final = 2_048
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -99,10 +98,6 @@ def to_name(value: Any) -> str:
 
 def to_text(value: Any) -> str | None:
     return storable(value[:_MAX_TEXT]) if isinstance(value, str) else None
-
-
-def clean_tags(values: list[Any]) -> tuple[str, ...]:
-    return tuple(to_name(value) for value in values[:_MAX_TAGS] if isinstance(value, str))
 
 
 def checked_ws_url(ws_url: str, *, api_url: str, hosts: Collection[str]) -> str:

@@ -249,12 +249,15 @@ def user_in(api: ProviderApi, response: httpx.Response) -> ProviderUser:
 def _classify(
     api: ProviderApi, response: httpx.Response, refusals: Refusals = NO_REFUSALS
 ) -> TwitterAPIException:
+    now = time.time()
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS:  # it alone speaks of limits of calls
+        limit = refusal_limit(response.headers, now=now, owner=LimitOwner.APP)
+        retry_after = limit and limit.seconds
+    else:
+        header = response.headers.get("retry-after", "")
+        retry_after = seconds_until(header, now=now, ceiling=MAX_RETRY_AFTER)
     return classify_error(
-        response,
-        provider=api.name,
-        rules=api.errors,
-        refusals=refusals,
-        retry_after=_wait_asked_for(response),
+        response, provider=api.name, rules=api.errors, refusals=refusals, retry_after=retry_after
     )
 
 
@@ -269,12 +272,3 @@ def unexpected_answer(
         provider=api.name,
         may_have_acted=True,
     )
-
-
-def _wait_asked_for(response: httpx.Response) -> float | None:
-    """Seconds; at most the ceiling of the limit that asks for them. Only a 429 speaks of limits of calls."""
-    now = time.time()
-    if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        limit = refusal_limit(response.headers, now=now, owner=LimitOwner.APP)
-        return limit and limit.seconds
-    return seconds_until(response.headers.get("retry-after", ""), now=now, ceiling=MAX_RETRY_AFTER)

@@ -63,8 +63,12 @@ def seconds_until(value: str, *, now: float, ceiling: float) -> float | None:
     """
     number = _number(value)
     if number is None:
-        moment = _http_date(value)
-        return None if moment is None else min(max(moment - now, 0.0), ceiling)
+        try:
+            date = parsedate_to_datetime(value[:_MAX_NUMBER_LENGTH])
+            moment = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        return min(max(moment - now, 0.0), ceiling)
     if number <= ceiling:
         return max(number, 0.0)
     for moment in (number / unit for unit in _UNITS):
@@ -138,12 +142,3 @@ def _number(value: str) -> float | None:
     except ValueError:
         return None
     return None if math.isnan(number) else number
-
-
-def _http_date(value: str) -> float | None:
-    """Unix seconds."""
-    try:
-        moment = parsedate_to_datetime(value[:_MAX_NUMBER_LENGTH])
-        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None

@@ -48,7 +48,9 @@ def token_response(fields: Mapping[str, Any], rate_limit: RateLimit | None = Non
     if not fields:
         raise UnusableAnswerError("neither a JSON object nor a form came")
     if access_token is None:
-        actual = _kind(fields.get("access_token"))
+        value = fields.get("access_token")
+        length = f" of length {len(value)}" if isinstance(value, str | list | dict) else ""
+        actual = "nothing" if value is None else f"{type(value).__name__}{length}"
         raise UnusableAnswerError(f"access_token: {actual} came, a token of visible ASCII was expected")
     if isinstance(token_type, str) and token_type.strip().lower() in _NOT_BEARER:
         raise UnusableAnswerError(f"token_type: {token_type.strip().lower()} came, bearer was expected")
@@ -91,11 +93,3 @@ def _token(value: Any) -> SecretStr | None:
     if not isinstance(value, str) or not _TOKEN.fullmatch(value.strip()):
         return None
     return SecretStr(value.strip())
-
-
-def _kind(value: Any) -> str:
-    """The type and length of a value."""
-    if value is None:
-        return "nothing"
-    length = f" of length {len(value)}" if isinstance(value, str | list | dict) else ""
-    return f"{type(value).__name__}{length}"

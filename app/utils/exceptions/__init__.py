@@ -1,7 +1,8 @@
 """Every error the service raises on purpose.
 
-A class carries what never changes (``error_code``, HTTP ``status_code``, whether another attempt may help); an
-instance takes domain arguments and writes its own sentence. ``app.api.errors`` turns any of them into the envelope.
+A class carries what never changes (``error_code``, HTTP ``status_code``, whether another attempt may help, a sentence
+without arguments as ``default_message``); an instance takes domain arguments and writes its own sentence.
+``app.api.errors`` turns any of them into the envelope.
 Messages are shown to callers: they hold no secret and no internal detail.
 """
 

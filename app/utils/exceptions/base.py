@@ -28,12 +28,12 @@ class AppException(Exception):
     status_code: ClassVar[int] = 500
     retryable: bool = False
     """True when the same request may succeed later without anybody changing anything."""
+    default_message: ClassVar[str] = "An unexpected error occurred"
+    """Message of an instance that is given none."""
 
-    def __init__(
-        self, message: str = "An unexpected error occurred", *, retry_after: float | None = None
-    ) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        self.message = self.default_message if message is None else message
+        super().__init__(self.message)
         self.data: dict[str, Any] | None = None
         """Machine-readable details: the answer's `data`."""
         self.retry_after = None if retry_after is None else bounded_wait(retry_after)

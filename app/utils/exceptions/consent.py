@@ -202,11 +202,9 @@ class StateMismatchException(DomainException):
     error_code = ErrorCode.STATE_MISMATCH
     kind = FailureKind.TRANSIENT
     status_code = 409
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The provider's callback carries another state than this authorization sent; it was refused"
-        )
+    default_message = (
+        "The provider's callback carries another state than this authorization sent; it was refused"
+    )
 
 
 class IssuerMismatchException(DomainException):

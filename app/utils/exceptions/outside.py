@@ -42,12 +42,10 @@ class GoLoginBreakerOpenException(InfrastructureException):
     error_code = ErrorCode.GOLOGIN_BREAKER_OPEN
     status_code = 503
     retryable = False
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Calls to GoLogin's cloud API are stopped because it limited their rate; check that the API token "
-            "still works, then POST /gologin/breaker/close"
-        )
+    default_message = (
+        "Calls to GoLogin's cloud API are stopped because it limited their rate; check that the API token "
+        "still works, then POST /gologin/breaker/close"
+    )
 
 
 class SeleniumConnectionException(InfrastructureException):
@@ -59,9 +57,7 @@ class SeleniumConnectionException(InfrastructureException):
 
 class BrowserCrashedException(InfrastructureException):
     error_code = ErrorCode.BROWSER_CRASHED
-
-    def __init__(self) -> None:
-        super().__init__("The profile's browser or its driver died during the authorization")
+    default_message = "The profile's browser or its driver died during the authorization"
 
 
 class ChromeDriverException(InfrastructureException):
@@ -76,34 +72,35 @@ class TwitterAPIException(InfrastructureException):
     """The OAuth provider's API refused a call or did not answer."""
 
     error_code = ErrorCode.TWITTER_API_ERROR
+    advice: ClassVar[str] = ""
+    """End of the message: what to do about it."""
 
     def __init__(
         self,
         status: int | str,
         message: str,
         *,
-        retryable: bool = True,
+        retryable: bool | None = None,
         retry_after: float | None = None,
         provider: str = "Twitter",
         may_have_acted: bool = False,
     ) -> None:
-        super().__init__(f"{provider} API error ({status}): {message}", retry_after=retry_after)
+        super().__init__(f"{provider} API error ({status}): {message}{self.advice}", retry_after=retry_after)
         self.limit: CallLimit | None = None
         """Limit that refused the call, where the answer names it."""
         self.may_have_acted = may_have_acted
         """The request may have reached the provider and done its work, and the answer is lost."""
         self.status = status
         """HTTP status, or a word such as ``timeout`` when there was no answer."""
-        self.retryable = retryable
+        if retryable is not None:
+            self.retryable = retryable
 
 
 class InvalidGrantException(TwitterAPIException):
     """The provider refused the authorization code or the refresh token itself (RFC 6749, 5.2)."""
 
     error_code = ErrorCode.INVALID_GRANT
-
-    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
-        super().__init__(status, message, retryable=False, provider=provider)
+    retryable = False
 
 
 class InvalidClientException(TwitterAPIException):
@@ -111,17 +108,17 @@ class InvalidClientException(TwitterAPIException):
 
     error_code = ErrorCode.INVALID_CLIENT
     kind = FailureKind.APP
-
-    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
-        super().__init__(status, message, retryable=False, provider=provider)
+    retryable = False
 
 
 class AccountRefusedException(AccountLockedException, TwitterAPIException):
     """The provider's API says that the account is locked or suspended; its session ends as ``needs_attention``."""
 
+    retryable = False
+    advice = "; the account is locked, a person must unlock it"
+
     def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
-        what_to_do = f"{message}; the account is locked, a person must unlock it"
-        TwitterAPIException.__init__(self, status, what_to_do, retryable=False, provider=provider)
+        TwitterAPIException.__init__(self, status, message, provider=provider)
 
 
 class CreditsDepletedException(TwitterAPIException):
@@ -129,10 +126,8 @@ class CreditsDepletedException(TwitterAPIException):
 
     error_code = ErrorCode.CREDITS_DEPLETED
     kind = FailureKind.APP
-
-    def __init__(self, status: int | str, message: str, *, provider: str = "Twitter") -> None:
-        what_to_do = f"{message}; the app has no API credits left, buy some"
-        super().__init__(status, what_to_do, retryable=False, provider=provider)
+    retryable = False
+    advice = "; the app has no API credits left, buy some"
 
 
 class DecryptionException(InfrastructureException):
@@ -142,9 +137,7 @@ class DecryptionException(InfrastructureException):
     kind = FailureKind.UNEXPECTED
     status_code = 500
     retryable = False
-
-    def __init__(self) -> None:
-        super().__init__("A stored secret cannot be opened with the configured encryption keys")
+    default_message = "A stored secret cannot be opened with the configured encryption keys"
 
 
 class DatabaseUnavailableException(InfrastructureException):
@@ -162,10 +155,9 @@ class SchemaOutOfDateException(InfrastructureException):
     retryable = False
 
     def __init__(self, current: str | None, head: str | None) -> None:
-        message = (
+        super().__init__(
             f"The database schema is at '{current}', the code wants '{head}': run `python -m app migrate`"
         )
-        super().__init__(message)
 
 
 class WorkerDiedException(InfrastructureException):
@@ -173,9 +165,7 @@ class WorkerDiedException(InfrastructureException):
 
     error_code = ErrorCode.WORKER_DIED
     status_code = 503
-
-    def __init__(self) -> None:
-        super().__init__("A worker has ended by an error; its log line is worker.died")
+    default_message = "A worker has ended by an error; its log line is worker.died"
 
 
 class LeaseLostException(InfrastructureException):
@@ -183,9 +173,7 @@ class LeaseLostException(InfrastructureException):
 
     error_code = ErrorCode.LEASE_LOST
     status_code = 503
-
-    def __init__(self) -> None:
-        super().__init__("The lease on the work was lost; another process goes on with it")
+    default_message = "The lease on the work was lost; another process goes on with it"
 
 
 class ServiceStoppingException(InfrastructureException):
@@ -193,6 +181,4 @@ class ServiceStoppingException(InfrastructureException):
 
     error_code = ErrorCode.SERVICE_STOPPING
     status_code = 503
-
-    def __init__(self) -> None:
-        super().__init__("The service is stopping; the session goes on after its restart")
+    default_message = "The service is stopping; the session goes on after its restart"

@@ -12,20 +12,16 @@ class InvalidRequestException(DomainException):
 class InvalidCursorException(DomainException):
     error_code = ErrorCode.INVALID_CURSOR
     status_code = 422
-
-    def __init__(self) -> None:
-        super().__init__("This cursor is damaged, or of a list with other filters; begin without one")
+    default_message = "This cursor is damaged, or of a list with other filters; begin without one"
 
 
 class UnknownEventIdException(DomainException):
     error_code = ErrorCode.UNKNOWN_EVENT_ID
     status_code = 422
-
-    def __init__(self) -> None:
-        super().__init__(
-            "This Last-Event-ID is none that the stream has sent, or the database was restored since; "
-            "connect without one, and read GET /events for what came before"
-        )
+    default_message = (
+        "This Last-Event-ID is none that the stream has sent, or the database was restored since; "
+        "connect without one, and read GET /events for what came before"
+    )
 
 
 class TooManyStreamsException(DomainException):
@@ -49,9 +45,7 @@ class TooManyExportsException(DomainException):
 class RouteNotFoundException(DomainException):
     error_code = ErrorCode.NOT_FOUND
     status_code = 404
-
-    def __init__(self) -> None:
-        super().__init__("No such address; openapi.json and docs/api.md list the routes")
+    default_message = "No such address; openapi.json and docs/api.md list the routes"
 
 
 class MethodNotAllowedException(DomainException):
@@ -112,9 +106,7 @@ class CrossOriginException(DomainException):
 
     error_code = ErrorCode.CROSS_ORIGIN_REFUSED
     status_code = 403
-
-    def __init__(self) -> None:
-        super().__init__("Pages of this origin may not send this method with these headers; see CORS_ORIGINS")
+    default_message = "Pages of this origin may not send this method with these headers; see CORS_ORIGINS"
 
 
 class BodyTooLargeException(DomainException):

@@ -129,11 +129,9 @@ class NothingToRetryException(DomainException):
 class IdempotencyConflictException(DomainException):
     error_code = ErrorCode.IDEMPOTENCY_CONFLICT
     status_code = 409
-
-    def __init__(self) -> None:
-        super().__init__(
-            "This Idempotency-Key was sent before with another body; use a new key for a new request"
-        )
+    default_message = (
+        "This Idempotency-Key was sent before with another body; use a new key for a new request"
+    )
 
 
 class AppPausedException(DomainException):

@@ -32,10 +32,10 @@ def test_a_priority_of_thousands_of_digits_is_its_rows_error() -> None:
 
 
 @pytest.mark.parametrize("row", [b"{}", b"[]"])
-def test_json_of_far_too_many_rows_is_not_parsed(row: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.schemas.batch._decode", lambda _body: pytest.fail("was parsed"))
+def test_json_of_far_too_many_rows_is_not_parsed(row: bytes) -> None:
+    body = b"[" + b",".join([row] * 1000)  # without its end: a parser would refuse it for that
     with pytest.raises(InvalidRequestException, match="10 rows at most"):
-        read_batch("application/json", {}, b"[" + b",".join([row] * 1000) + b"]", max_rows=10)
+        read_batch("application/json", {}, body, max_rows=10)
 
 
 def test_a_csv_of_far_too_many_rows_is_refused() -> None:
