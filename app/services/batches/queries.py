@@ -51,9 +51,18 @@ def seen_by(caller: Caller) -> ColumnElement[bool]:
     )
 
 
+async def get_batch(db: AsyncSession, batch_id: str, *, caller: Caller, for_update: bool = False) -> Batch:
+    """Raises `BatchNotFoundException`, also for one that the caller may not see."""
+    query = select(Batch).where(Batch.batch_id == batch_id, seen_by(caller))
+    batch: Batch | None = await db.scalar(query.with_for_update() if for_update else query)
+    if batch is None:
+        raise BatchNotFoundException(batch_id)
+    return batch
+
+
 async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> BatchView:
     """Raises `BatchNotFoundException`, also for one that the caller may not see."""
-    batch = await _batch(db, batch_id, caller)
+    batch = await get_batch(db, batch_id, caller=caller)
     query = (
         select(AuthorizationSession.status, func.count())
         .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
@@ -79,7 +88,7 @@ async def fetch_results(
 
     They are few, and the batch knows their number: no cursor and no count.
     """
-    batch = await _batch(db, batch_id, caller)
+    batch = await get_batch(db, batch_id, caller=caller)
     query = (
         select(
             BatchRow.number,
@@ -99,13 +108,6 @@ async def fetch_results(
     )
     rows = [RowResult(*row) for row in await db.execute(query)]
     return Page(rows, Total(batch.accepted + batch.rejected), request.number)
-
-
-async def _batch(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:
-    batch = await db.scalar(select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)))
-    if batch is None:
-        raise BatchNotFoundException(batch_id)
-    return batch
 
 
 async def _seconds_per_session(db: AsyncSession, batch: Batch) -> float | None:
