@@ -38,7 +38,6 @@ from app.services.interfaces import (
     GoLoginServiceProtocol,
     OAuthServiceProtocol,
     RunningBrowser,
-    TokenSet,
 )
 from app.utils.exceptions import (
     AccountMismatchException,
@@ -185,13 +184,16 @@ class ProfileAutomator:
         profile. `sink` has the evidence before a failure in the browser is raised. Raises what
         `GoLoginService.running_profile`, `ConsentTab` and the `OAuthService` raise.
         """
-        timeout = self._seconds_for(job)
+        timeout = min(self._timeout, job.timeout_seconds or self._timeout)
+        if job.awaits_person:
+            # The caller may shorten the service's own work, not the time that a person has on top of it.
+            timeout += self._timeouts.person
         async with self._gologin.running_profile(
             job.profile_id, report=sink.report_stage, start_timeout=job.stage_timeouts.get("profile_start")
         ) as browser:
             try:
                 async with asyncio.timeout(timeout + _BACK_STOP):
-                    request = await self._request(job, browser, sink, monotonic() + timeout)
+                    request = await self._request(job, browser, sink, timeout)
                     await self._authorize(job, request)
             except TimeoutError as error:
                 raise AuthorizationTimeoutException(timeout) from error
@@ -200,14 +202,10 @@ class ProfileAutomator:
         """Every authorization has waited for its thread; one that is stuck in its driver must not hold the loop."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _seconds_for(self, job: AuthorizationJob) -> float:
-        """The caller may shorten the service's own work, not the time that a person has on top of it."""
-        seconds = min(self._timeout, job.timeout_seconds or self._timeout)
-        return seconds + self._timeouts.person if job.awaits_person else seconds
-
     async def _request(
-        self, job: AuthorizationJob, browser: RunningBrowser, sink: AttemptSink, deadline: float
+        self, job: AuthorizationJob, browser: RunningBrowser, sink: AttemptSink, timeout: float
     ) -> ConsentRequest:
+        deadline = monotonic() + timeout
         return ConsentRequest(
             browser=browser,
             driver_url=await self._drivers.url_for(browser.major),
@@ -217,26 +215,14 @@ class ProfileAutomator:
             sink=sink,
             timeouts=self._timeouts.cap(job.stage_timeouts),
             deadline=deadline,
-            timeout=self._seconds_for(job),
+            timeout=timeout,
             is_attended=job.consent is ConsentMode.ATTENDED,
             awaits_person=job.awaits_person,
         )
 
     async def _authorize(self, job: AuthorizationJob, request: ConsentRequest) -> None:
-        code_future: asyncio.Future[SecretStr] = asyncio.get_running_loop().create_future()
-        thread = self._start_thread(request, code_future)
-        code = await self._code(request, thread, code_future)
-        try:
-            # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
-            await run_shielded(self._exchange(job, request, code))
-        finally:
-            await run_shielded(self._leave(request, thread))
-
-    def _start_thread(
-        self, request: ConsentRequest, code_future: "asyncio.Future[SecretStr]"
-    ) -> "asyncio.Future[None]":
-        """The blocking part. It hands the code over as soon as it has it, and closes its tab afterwards."""
         loop = asyncio.get_running_loop()
+        code_future: asyncio.Future[SecretStr] = loop.create_future()
 
         def set_result(code: SecretStr) -> None:
             if not code_future.done():
@@ -245,10 +231,17 @@ class ProfileAutomator:
         def hand_over(code: SecretStr) -> None:
             loop.call_soon_threadsafe(set_result, code)
 
+        # The blocking part. It hands the code over as soon as it has it, and closes its tab afterwards.
         context = contextvars.copy_context()
-        return loop.run_in_executor(
+        thread = loop.run_in_executor(
             self._threads, context.run, obtain_code, self._browser, request, hand_over
         )
+        code = await self._code(request, thread, code_future)
+        try:
+            # Not interrupted: the exchange spends the code, so what it brings must be stored or revoked.
+            await run_shielded(self._exchange(job, request, code))
+        finally:
+            await run_shielded(self._leave(request, thread))
 
     async def _code(
         self,
@@ -305,17 +298,13 @@ class ProfileAutomator:
             log.error("token.outcome_unknown", account_id=job.account_id)
             raise
         except BaseException:
-            await self._revoke(job, tokens)
+            # Nothing was stored, so nothing may live on at the provider.
+            token = tokens.refresh_token or tokens.access_token
+            try:
+                await self._oauth.revoke_token(job.api_app, token, tokens.oauth_token_secret)
+            except AppException as error:
+                log.error("token.revocation_failed", account_id=job.account_id, error=error.message)
             raise
-
-    async def _revoke(self, job: AuthorizationJob, tokens: TokenSet) -> None:
-        """Nothing was stored, so nothing may live on at the provider."""
-        try:
-            await self._oauth.revoke_token(
-                job.api_app, tokens.refresh_token or tokens.access_token, tokens.oauth_token_secret
-            )
-        except AppException as error:
-            log.error("token.revocation_failed", account_id=job.account_id, error=error.message)
 
 
 def obtain_code(

@@ -63,7 +63,8 @@ class GoLoginService:
         self._leases = leases
         self._directory = directory
         self._sync = sync
-        self._limits = limits
+        self.max_concurrent_profiles = limits.max_concurrent
+        self._start_timeout = limits.start_timeout
         self._slots = asyncio.Semaphore(limits.max_concurrent)
         self._running: set[str] = set()
 
@@ -76,10 +77,6 @@ class GoLoginService:
     def is_full(self) -> bool:
         """True when every slot of this machine is taken."""
         return self._slots.locked()
-
-    @property
-    def max_concurrent_profiles(self) -> int:
-        return self._limits.max_concurrent
 
     async def get_profile_for_account(self, db: AsyncSession, account_id: str, api_app: str) -> Profile:
         """Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`."""
@@ -118,7 +115,7 @@ class GoLoginService:
         """
         if self.is_full:
             if not wait:
-                raise ConcurrentProfileLimitException(self._limits.max_concurrent)
+                raise ConcurrentProfileLimitException(self.max_concurrent_profiles)
             report(SessionStage.WAITING_FOR_SLOT)
         async with self._slots, self._leases.hold(profile_id) as token:
             self._running.add(profile_id)
@@ -136,17 +133,22 @@ class GoLoginService:
         self, profile_id: str, token: str, *, timeout: float | None = None
     ) -> RunningBrowser:
         """Start the profile under its lease and check that its browser answers; else it is stopped again."""
-        ceiling = self._limits.start_timeout
+        ceiling = self._start_timeout
         ws_url: str | None = None
         try:
             ws_url = await self._client.start_profile(profile_id, timeout=min(ceiling, timeout or ceiling))
             if not await self._leases.note_browser(profile_id, token, ws_url):
                 raise LeaseLostException
-            return await self._verified(profile_id, ws_url)
+            # The browser on the port must be the one that GoLogin says it started.
+            address = urlsplit(ws_url).netloc
+            version = await self._devtools.version(address)
+            if urlsplit(version.ws_url).path != urlsplit(ws_url).path:
+                raise SeleniumConnectionException(address.rpartition(":")[2])
         except BaseException as error:
             # It may have started all the same, or start later: its answer is what failed.
             await run_shielded(self._undo_start(profile_id, token, ws_url, error))
             raise
+        return RunningBrowser(profile_id=profile_id, address=address, ws_url=ws_url, major=version.major)
 
     async def stop_profile(self, browser: RunningBrowser, token: str) -> None:
         """Let the browser close by itself, so that it keeps its cookies, then tell GoLogin; twice if need be.
@@ -186,19 +188,11 @@ class GoLoginService:
                 reason = f"Its process has died, and it could not be stopped: {error.message}"
                 await self._leases.quarantine(left_over.profile_id, left_over.lease_token, reason)
 
-    async def _verified(self, profile_id: str, ws_url: str) -> RunningBrowser:
-        """The browser on the port must be the one that GoLogin says it started."""
-        address = urlsplit(ws_url).netloc
-        version = await self._devtools.version(address)
-        if urlsplit(version.ws_url).path != urlsplit(ws_url).path:
-            raise SeleniumConnectionException(address.rpartition(":")[2])
-        return RunningBrowser(profile_id=profile_id, address=address, ws_url=ws_url, major=version.major)
-
     async def _undo_start(
         self, profile_id: str, token: str, ws_url: str | None, error: BaseException
     ) -> None:
-        never_asked = isinstance(error, GoLoginAPIException) and error.status == UNREACHABLE
-        if never_asked:
+        status = error.status if isinstance(error, GoLoginAPIException) else None
+        if status == UNREACHABLE:  # it was never asked
             return
         if ws_url is not None:
             try:
@@ -209,7 +203,8 @@ class GoLoginService:
         if (failure := await self._stop(profile_id)) is not None:
             reason = f"Its start failed, and it could not be stopped: {failure.message}"
             await self._leases.quarantine(profile_id, token, reason)
-        elif ws_url is None and _is_unanswered(error):
+        elif ws_url is None and (status == "timeout" or isinstance(error, asyncio.CancelledError)):
+            # Nobody waits for the start's answer any more, so GoLogin may go on with it behind our stop.
             self._leases.expect_late_browser(token)
 
     async def _stop(self, profile_id: str) -> GoLoginAPIException | None:
@@ -227,9 +222,3 @@ class GoLoginService:
             else:
                 return None
         return failure
-
-
-def _is_unanswered(error: BaseException) -> bool:
-    """Nobody waits for the start's answer any more, so GoLogin may go on with it behind our stop."""
-    timed_out = isinstance(error, GoLoginAPIException) and error.status == "timeout"
-    return timed_out or isinstance(error, asyncio.CancelledError)

@@ -45,7 +45,12 @@ class OAuthService:
         budgets: ProviderRateLimits,
         recheck_wait: float = _RECHECK_WAIT,
     ) -> None:
-        self._apps = {name: _add_scopes(app, providers[app.provider]) for name, app in apps.items()}
+        self._apps = {
+            name: app
+            if app.scopes or app.kind == "oauth1"
+            else app.model_copy(update={"scopes": providers[app.provider].default_scopes})
+            for name, app in apps.items()
+        }
         self._providers = providers
         self._client = client
         self._oauth1 = OAuth1ProviderClient(provider=client)
@@ -109,7 +114,16 @@ class OAuthService:
         """
         if authorization.request_token_secret is not None:
             request_token = OAuth1Token(authorization.state, authorization.request_token_secret)
-            return await self._oauth1_tokens(api_app, request_token, verifier=code)
+            access = await self._oauth1.access_token(
+                self._oauth1_app(api_app), request_token=request_token, verifier=code
+            )
+            return TokenSet(
+                access_token=access.token,
+                refresh_token=None,
+                scopes=(),
+                expires_in=None,
+                oauth_token_secret=access.secret,
+            )
         form = {
             "grant_type": "authorization_code",
             "code": code.get_secret_value(),
@@ -208,20 +222,6 @@ class OAuthService:
             request_token_secret=request_token.secret,
         )
 
-    async def _oauth1_tokens(
-        self, api_app: str, request_token: OAuth1Token, *, verifier: SecretStr
-    ) -> TokenSet:
-        access = await self._oauth1.access_token(
-            self._oauth1_app(api_app), request_token=request_token, verifier=verifier
-        )
-        return TokenSet(
-            access_token=access.token,
-            refresh_token=None,
-            scopes=(),
-            expires_in=None,
-            oauth_token_secret=access.secret,
-        )
-
     def _oauth1_app(self, api_app: str) -> OAuth1App:
         """Raises `UnknownApiAppException`, too, when the app is not of this kind any more."""
         app, provider = self.app(api_app), self._provider(api_app)
@@ -236,12 +236,6 @@ class OAuthService:
     def _client_credentials(self, api_app: str) -> tuple[str, str | None]:
         app = self.app(api_app)
         return app.client_id, app.client_secret.get_secret_value() if app.client_secret else None
-
-
-def _add_scopes(app: OAuthApp, provider: OAuthProvider) -> OAuthApp:
-    if app.scopes or app.kind == "oauth1":
-        return app
-    return app.model_copy(update={"scopes": provider.default_scopes})
 
 
 def _add_query(url: str, query: Mapping[str, str]) -> str:

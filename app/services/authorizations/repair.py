@@ -127,7 +127,14 @@ class TokenRepair:
             raise
         except Exception as error:
             # No profile, or a full queue; one that can never be repaired must not keep its place either.
-            await self._put_off(account_id, api_app)
+            retry_at = utc_now() + timedelta(seconds=_REFUSED_RETRY)
+            is_broken = (
+                Credential.account_id == account_id,
+                Credential.api_app == api_app,
+                Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
+            )
+            async with self._database.transaction() as db:
+                await db.execute(update(Credential).where(*is_broken).values(refresh_due_at=retry_at))
             log.warning(
                 "credential.repair_refused",
                 account_id=account_id,
@@ -139,19 +146,6 @@ class TokenRepair:
             "credential.repair_started", account_id=account_id, api_app=api_app, session_id=result.session_id
         )
         return result.is_new
-
-    async def _put_off(self, account_id: str, api_app: str) -> None:
-        retry_at = utc_now() + timedelta(seconds=_REFUSED_RETRY)
-        async with self._database.transaction() as db:
-            await db.execute(
-                update(Credential)
-                .where(
-                    Credential.account_id == account_id,
-                    Credential.api_app == api_app,
-                    Credential.status == CredentialStatus.REAUTHORIZATION_REQUIRED,
-                )
-                .values(refresh_due_at=retry_at)
-            )
 
 
 def _rules_out_repair() -> ColumnElement[bool]:

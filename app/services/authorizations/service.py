@@ -165,9 +165,7 @@ class AuthorizationService:
         self, db: AsyncSession, session_id: str, *, access: AccessScope = EVERYTHING
     ) -> SessionView:
         """Raises `SessionNotFoundException`, also for a session that `access` does not cover; so do those below."""
-        row = await db.scalar(_by_id(session_id, access))
-        if row is None:
-            raise SessionNotFoundException(session_id)
+        row = await _get_session(db, session_id, access)
         attempts = await db.scalars(
             select(AuthorizationAttempt)
             .where(AuthorizationAttempt.session_id == session_id)
@@ -200,7 +198,7 @@ class AuthorizationService:
 
         Raises `SessionNotFoundException`, `SessionEndedException`.
         """
-        row = await _locked(db, session_id, access)
+        row = await _get_session(db, session_id, access, for_update=True)
         if row.status.is_final:
             raise SessionEndedException(session_id, row.status)
         await transitions.end_attempt(db, row, code=ErrorCode.CANCELLED, message="Cancelled by a caller")
@@ -215,7 +213,7 @@ class AuthorizationService:
 
         Raises `SessionNotFoundException`, `SessionNotEndedException`, `InvalidRequestException`.
         """
-        row = await _locked(db, session_id, access)
+        row = await _get_session(db, session_id, access, for_update=True)
         if SessionStatus.PENDING not in transitions.TRANSITIONS[row.status] or not row.status.is_final:
             raise SessionNotEndedException(session_id, row.status)
         await self._start_again(db, row, actor=actor)
@@ -228,7 +226,7 @@ class AuthorizationService:
         Raises `SessionNotFoundException`, `AttentionNotNeededException`, `InvalidRequestException`,
         `AppPausedException`.
         """
-        row = await _locked(db, session_id, access)
+        row = await _get_session(db, session_id, access, for_update=True)
         if row.status is not SessionStatus.NEEDS_ATTENTION:
             raise AttentionNotNeededException(session_id, row.status)
         await self._start_again(db, row, actor=actor, awaits_person=True)
@@ -243,7 +241,11 @@ class AuthorizationService:
         if (open_one := await _open_session(db, row)) is not None and not row.is_forced:
             raise InvalidRequestException(f"Another session of the account is open: {open_one}")
         await self._apps.ensure_not_paused(db, row.api_app)
-        await _refuse_ending_batch(db, row)
+        ending = select(Batch.status).where(
+            Batch.batch_id == row.batch_id, Batch.completed_at.is_(None), Batch.status != BatchStatus.RUNNING
+        )
+        if row.batch_id is not None and (status := await db.scalar(ending)) is not None:
+            raise BatchEndingException(row.batch_id, status)
         self.put_back(db, row, actor=actor, awaits_person=awaits_person)
         try:
             await db.flush()
@@ -349,13 +351,12 @@ def column_values(row: AuthorizationSession) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(row, name)) is not None}
 
 
-def _by_id(session_id: str, access: AccessScope) -> Any:
+async def _get_session(
+    db: AsyncSession, session_id: str, access: AccessScope, *, for_update: bool = False
+) -> AuthorizationSession:
     is_covered = access.condition(AuthorizationSession.account_id, AuthorizationSession.api_app)
-    return select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, is_covered)
-
-
-async def _locked(db: AsyncSession, session_id: str, access: AccessScope) -> AuthorizationSession:
-    row: AuthorizationSession | None = await db.scalar(_by_id(session_id, access).with_for_update())
+    query = select(AuthorizationSession).where(AuthorizationSession.session_id == session_id, is_covered)
+    row: AuthorizationSession | None = await db.scalar(query.with_for_update() if for_update else query)
     if row is None:
         raise SessionNotFoundException(session_id)
     return row
@@ -372,14 +373,6 @@ async def _open_session(db: AsyncSession, row: AuthorizationSession) -> str | No
         )
     )
     return session_id
-
-
-async def _refuse_ending_batch(db: AsyncSession, row: AuthorizationSession) -> None:
-    ending = select(Batch.status).where(
-        Batch.batch_id == row.batch_id, Batch.completed_at.is_(None), Batch.status != BatchStatus.RUNNING
-    )
-    if row.batch_id is not None and (status := await db.scalar(ending)) is not None:
-        raise BatchEndingException(row.batch_id, status)
 
 
 async def _queue_position(db: AsyncSession, row: AuthorizationSession) -> int | None:

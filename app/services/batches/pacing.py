@@ -7,8 +7,8 @@ a killed one has left undone. Every look holds the batch's row, so that of many 
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import exists, func, select
@@ -115,21 +115,17 @@ class BatchPacing:
             if batch is None:
                 return False
             if batch.status is BatchStatus.RUNNING:
-                await self._stop_or_release(db, batch)
+                if (reason := await _reason_to_stop(db, batch)) is None:
+                    await self._release(db, batch)
+                else:
+                    batch.status, batch.reason = BatchStatus.STOPPED, reason
+                    counts = await count_sessions(db, batch_id)
+                    _record(db, EventType.BATCH_STOPPED, batch, reason=reason, counts=counts)
+                    log.error("batch.stopped", batch_id=batch_id, reason=reason, **counts)
             if batch.status is not BatchStatus.RUNNING and await self._cancel_some(db, batch):
                 return True
             await _complete(db, batch)
         return False
-
-    async def _stop_or_release(self, db: AsyncSession, batch: Batch) -> None:
-        reason = await _reason_to_stop(db, batch)
-        if reason is None:
-            await self._release(db, batch)
-            return
-        batch.status, batch.reason = BatchStatus.STOPPED, reason
-        counts = await count_sessions(db, batch.batch_id)
-        _record(db, EventType.BATCH_STOPPED, batch, reason=reason, counts=counts)
-        log.error("batch.stopped", batch_id=batch.batch_id, reason=reason, **counts)
 
     async def _release(self, db: AsyncSession, batch: Batch) -> None:
         """Fill the wave up; what waits for its next attempt keeps its place, what has expired has none."""
@@ -183,12 +179,9 @@ class BatchPacing:
 
         rows = await db.scalars(query.with_for_update())
         cancelled = await change_sessions(db, rows, cancel, step="cancel_session")
-        after_commit(db, lambda: self._tell(cancelled))
+        for row in cancelled:
+            after_commit(db, partial(self._waiters.tell, row.session_id))
         return len(cancelled)
-
-    def _tell(self, rows: Sequence[AuthorizationSession]) -> None:
-        for row in rows:
-            self._waiters.tell(row.session_id)
 
 
 async def count_sessions(db: AsyncSession, batch_id: str) -> dict[str, int]:

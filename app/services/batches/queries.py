@@ -41,19 +41,18 @@ class RowResult:
     error: str | None
 
 
-def seen_by(caller: Caller) -> ColumnElement[bool]:
-    """Return the condition that the caller may see a `Batch`: its own, or one whose every account its access covers."""
-    if caller.access == EVERYTHING:
-        return true()
-    is_covered = caller.access.condition(BatchRow.account_id, BatchRow.api_app)
-    return or_(
-        Batch.requested_by == caller.name, ~exists().where(BatchRow.batch_id == Batch.batch_id, ~is_covered)
-    )
+async def get_batch(db: AsyncSession, batch_id: str, *, caller: Caller, for_update: bool = False) -> Batch:
+    """Raises `BatchNotFoundException`, also for one that the caller may not see."""
+    query = select(Batch).where(Batch.batch_id == batch_id, _seen_by(caller))
+    batch: Batch | None = await db.scalar(query.with_for_update() if for_update else query)
+    if batch is None:
+        raise BatchNotFoundException(batch_id)
+    return batch
 
 
 async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> BatchView:
     """Raises `BatchNotFoundException`, also for one that the caller may not see."""
-    batch = await _batch(db, batch_id, caller)
+    batch = await get_batch(db, batch_id, caller=caller)
     query = (
         select(AuthorizationSession.status, func.count())
         .join(BatchRow, BatchRow.session_id == AuthorizationSession.session_id)
@@ -69,7 +68,7 @@ async def view_batch(db: AsyncSession, batch_id: str, *, caller: Caller) -> Batc
 
 async def fetch_batches(db: AsyncSession, request: PageRequest, *, caller: Caller) -> Page[Batch]:
     """Return a page of the batches that the caller may see."""
-    return await fetch_page(db, select(Batch).where(seen_by(caller)), Batch, request)
+    return await fetch_page(db, select(Batch).where(_seen_by(caller)), Batch, request)
 
 
 async def fetch_results(
@@ -79,7 +78,7 @@ async def fetch_results(
 
     They are few, and the batch knows their number: no cursor and no count.
     """
-    batch = await _batch(db, batch_id, caller)
+    batch = await get_batch(db, batch_id, caller=caller)
     query = (
         select(
             BatchRow.number,
@@ -101,11 +100,14 @@ async def fetch_results(
     return Page(rows, Total(batch.accepted + batch.rejected), request.number)
 
 
-async def _batch(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:
-    batch = await db.scalar(select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)))
-    if batch is None:
-        raise BatchNotFoundException(batch_id)
-    return batch
+def _seen_by(caller: Caller) -> ColumnElement[bool]:
+    """Return the condition that the caller may see a `Batch`: its own, or one whose every account its access covers."""
+    if caller.access == EVERYTHING:
+        return true()
+    is_covered = caller.access.condition(BatchRow.account_id, BatchRow.api_app)
+    return or_(
+        Batch.requested_by == caller.name, ~exists().where(BatchRow.batch_id == Batch.batch_id, ~is_covered)
+    )
 
 
 async def _seconds_per_session(db: AsyncSession, batch: Batch) -> float | None:

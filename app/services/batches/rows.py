@@ -75,7 +75,13 @@ def _row(number: int, values: Any, defaults: RowDefaults) -> InputRow:
             raise ValueError("must be an object with account_id and api_app")
         if unknown := fields.keys() - COLUMNS:
             raise ValueError(f"unknown: {', '.join(sorted(map(_printable, unknown)))}")
-        return InputRow(number, _handle(account_id), _app(api_app), _priority(fields, defaults))
+        handle = _handle(account_id)
+        if not isinstance(api_app, str) or not APP_NAME.fullmatch(api_app):
+            raise ValueError("api_app: must be the name of an OAuth app")
+        priority = fields.get("priority", defaults.priority)
+        if type(priority) is not int or not 0 <= priority <= 9:
+            raise ValueError("priority: must be a whole number from 0 to 9")
+        return InputRow(number, handle, api_app, priority)
     except ValueError as error:
         return InputRow(number, _printable(account_id), _printable(api_app), error=str(error))
 
@@ -87,19 +93,6 @@ def _handle(value: Any) -> str:
         return normalize_handle(value)
     except ValueError as error:
         raise ValueError(f"account_id: {error}") from None
-
-
-def _app(value: Any) -> str:
-    if not isinstance(value, str) or not APP_NAME.fullmatch(value):
-        raise ValueError("api_app: must be the name of an OAuth app")
-    return value
-
-
-def _priority(fields: Mapping[str, Any], defaults: RowDefaults) -> int:
-    value = fields.get("priority", defaults.priority)
-    if type(value) is not int or not 0 <= value <= 9:
-        raise ValueError("priority: must be a whole number from 0 to 9")
-    return value
 
 
 def _printable(value: Any) -> str:

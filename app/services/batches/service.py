@@ -23,7 +23,7 @@ from app.services.authorizations import idempotency
 from app.services.authorizations.service import AuthorizationService
 from app.services.batches.creation import CHUNK_SIZE, BatchCommand, BatchCreation
 from app.services.batches.pacing import BatchPacing
-from app.services.batches.queries import seen_by
+from app.services.batches.queries import get_batch
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol
 from app.services.keys.service import Caller
@@ -31,7 +31,6 @@ from app.services.oauth.app_state import AppStates
 from app.services.profiles.directory import ProfileDirectory
 from app.utils.exceptions import (
     BatchEndedException,
-    BatchNotFoundException,
     InvalidRequestException,
     NothingToRetryException,
 )
@@ -136,7 +135,7 @@ class BatchService:
 
         Raises `BatchNotFoundException`, `BatchEndedException`.
         """
-        batch = await _locked(db, batch_id, caller)
+        batch = await get_batch(db, batch_id, caller=caller, for_update=True)
         if batch.completed_at is not None:
             raise BatchEndedException(batch_id, batch.status)
         batch.status, batch.reason = BatchStatus.CANCELLED, f"asked for by {caller.name}"
@@ -152,7 +151,7 @@ class BatchService:
 
         Raises `BatchNotFoundException`, `NothingToRetryException`, `AppPausedException`, `TooManyWaitingException`.
         """
-        batch = await _locked(db, batch_id, caller)
+        batch = await get_batch(db, batch_id, caller=caller, for_update=True)
         statuses = [*_WITHOUT_TOKENS, *([SessionStatus.NEEDS_ATTENTION] if needs_attention else [])]
         other = aliased(AuthorizationSession)
         query = (
@@ -224,12 +223,3 @@ def _refuse_uncovered(command: BatchCommand, caller: Caller) -> None:
     keys = [(row.account_id, row.api_app) for row in command.rows if row.error is None]
     if keys and not any(caller.access.covers(*key) for key in keys):
         caller.access.require(*keys[0])
-
-
-async def _locked(db: AsyncSession, batch_id: str, caller: Caller) -> Batch:
-    batch: Batch | None = await db.scalar(
-        select(Batch).where(Batch.batch_id == batch_id, seen_by(caller)).with_for_update()
-    )
-    if batch is None:
-        raise BatchNotFoundException(batch_id)
-    return batch

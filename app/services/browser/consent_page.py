@@ -106,7 +106,7 @@ def script_rules(
     """The scripts' first argument. Kinds to `ignore` are not told of: what they would be told for is waited out."""
     return {
         **asdict(rules),
-        "places": places.for_script(),
+        "places": asdict(places),
         "account": account_id,
         "ignore": sorted(ignore),
         "in_frame": in_frame,

@@ -7,7 +7,7 @@ classifies with them, and the browser's own address is compared with them again 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
 
 from app.services.oauth.provider import ConsentPageRules
@@ -47,9 +47,6 @@ class ConsentPlaces:
 
     def is_of_provider(self, url: str) -> bool:
         return _any_matches(self.origins, url)
-
-    def for_script(self) -> dict[str, Any]:
-        return {"consent": [list(pair) for pair in self.consent], "origins": list(self.origins)}
 
 
 def page_name(url: str) -> str:

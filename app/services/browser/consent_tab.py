@@ -158,7 +158,13 @@ class ConsentTab:
             if self._has_redirected(0):
                 return None
             remaining = self._button_ends - monotonic()
-            self._last = state = self._wait_in_page(remaining) if remaining > 0 else self._look()
+            if remaining > 0:
+                # Short turns, so that a stop and a redirect are noticed; a page that navigates away ends one early.
+                turn = int(min(remaining, TURN_SECONDS) * 1000)
+                state = self._read_state(WAIT_UNTIL_KNOWN, turn, int(_SETTLE_SECONDS * 1000))
+            else:
+                state = self._read_state(LOOK_NOW, False)
+            self._last = state
             is_other_account = self._request.awaits_person and self._mismatch(state) is not None
             if state.kind is PageKind.READY and not is_other_account:
                 return state
@@ -169,32 +175,53 @@ class ConsentTab:
                 self._button_ends = self._work_of_person(state)
             else:
                 self._raise_for(state)
-                self._raise_if_elsewhere(state)
+                is_same = self._seen == (state.kind, state.page, state.mark)
+                self._note(state)
+                if state.kind is PageKind.ELSEWHERE and is_same:
+                    # A page that is built and stays is not on its way to the consent.
+                    raise self._elsewhere_error(state)
                 if remaining <= 0:
                     self._end_of_button(state)
 
     def _end_of_button(self, state: PageState) -> None:
         """Nothing could be pressed in time: the end, unless somebody is there to see whatever it is."""
-        if not self._request.awaits_person:
-            raise self._not_shown_error(state)
-        self._button_ends = self._work_of_person(state)
+        if self._request.awaits_person:
+            self._button_ends = self._work_of_person(state)
+            return
+        if state.is_hung:
+            raise AuthorizationTimeoutException(self._timeouts.consent_button)
+        if state.is_elsewhere:
+            raise self._elsewhere_error(state)
+        if state.kind in (PageKind.READY, PageKind.CHOOSER) or state.has_button:
+            raise self._no_button(state.reason)
+        hint = self._mask(self._reason)
+        if not hint:
+            with suppress(WebDriverException, CommandTimeout):
+                self._leave_frame()
+                found = self._driver.execute_script(FIND_HIDDEN_CONSENT, self._rules())
+                hint = self._mask(found) if isinstance(found, str) else ""
+        raise UnknownPageException(self._timeouts.consent_button, hint)
 
     def _wait_for_redirect(self) -> None:
         ends = self._person_ends or monotonic() + self._timeouts.callback
         while not self._has_redirected(_POLL_SECONDS):
             self._check_stop()
-            self._last = state = self._look(has_settled=self._has_settled())
+            self._last = state = self._read_state(LOOK_NOW, self._has_settled())
             self._note(state)
             if self._is_for_person(state):
                 ends = self._work_of_person(state)
-            elif self._person_is_back(state) or self._is_next_page(state):
+            elif self._asks_again(state):
                 self._check_account(state)
                 if self._press_authorize(state):
                     ends = monotonic() + self._timeouts.callback
             elif not self._advance(state):
                 self._raise_for(state)
             if monotonic() >= ends:
-                raise self._not_redirected_error(state)
+                if self._person_ends is not None:
+                    raise self._not_seen_error()
+                if state.is_elsewhere:
+                    raise self._elsewhere_error(state)
+                raise AuthorizationTimeoutException(self._timeouts.callback)
 
     def _note(self, state: PageState) -> None:
         """Remember the page that was seen, and since when."""
@@ -204,10 +231,14 @@ class ConsentTab:
     def _has_settled(self) -> bool:
         return self._seen is not None and monotonic() - self._seen_since >= _SETTLE_SECONDS
 
-    def _is_next_page(self, state: PageState) -> bool:
-        """Return whether the consent goes on: on another page, or here with another button in place of the first."""
+    def _asks_again(self, state: PageState) -> bool:
+        """Return whether the consent goes on after a press: a person has finished their part and the page asks again,
+        or it asks on another page, or here with another button in place of the first.
+        """
         if state.kind is not PageKind.READY or self._request.is_attended:
             return False
+        if self._person_ends is not None:
+            return True
         if len(self._pressed) >= _MAX_CONSENT_PAGES or (state.page, state.mark) in self._pressed:
             return False
         is_other_page = state.page not in {page for page, _ in self._pressed}
@@ -266,11 +297,6 @@ class ConsentTab:
         if self._person_ends is None:
             return state.kind is PageKind.HOME and not self._pressed
         return state.kind in (PageKind.HOME, PageKind.UNKNOWN, PageKind.ERROR)
-
-    def _person_is_back(self, state: PageState) -> bool:
-        """Return whether a person has finished their part after the click, and the page asks for the consent again."""
-        is_at_consent = state.kind is PageKind.READY and not self._request.is_attended
-        return is_at_consent and self._person_ends is not None
 
     def _work_of_person(self, state: PageState) -> float:
         """Leave the page to the person for a while; until when (`monotonic`) they have time."""
@@ -377,14 +403,6 @@ class ConsentTab:
         finally:
             allow_commands(self._driver, seconds=usual)
 
-    def _wait_in_page(self, seconds: float) -> PageState:
-        """Short turns, so that a stop and a redirect are noticed; a page that navigates away ends a turn early."""
-        milliseconds = (int(min(seconds, TURN_SECONDS) * 1000), int(_SETTLE_SECONDS * 1000))
-        return self._read_state(WAIT_UNTIL_KNOWN, *milliseconds)
-
-    def _look(self, *, has_settled: bool = False) -> PageState:
-        return self._read_state(LOOK_NOW, has_settled)
-
     def _read_state(self, script: str, *arguments: object) -> PageState:
         try:
             self._leave_frame()
@@ -466,13 +484,6 @@ class ConsentTab:
             case PageKind.ERROR:
                 raise ConsentPageException(self._mask(state.detail) or "no detail")
 
-    def _raise_if_elsewhere(self, state: PageState) -> None:
-        """A page that is built and stays is not on its way to the consent."""
-        is_same = self._seen == (state.kind, state.page, state.mark)
-        self._note(state)
-        if state.kind is PageKind.ELSEWHERE and is_same:
-            raise self._elsewhere_error(state)
-
     def _elsewhere_error(self, state: PageState) -> NotConsentPageException:
         hint = "a consent button is there: add its path to `consent_paths`" if state.has_button else ""
         page = self._mask(page_name(self._driver.current_url))
@@ -488,36 +499,10 @@ class ConsentTab:
         secrets = [self._request.authorization.state.get_secret_value()]
         return mask_text(storable(text), secrets=secrets)[:_MAX_DETAIL_LENGTH]
 
-    def _not_shown_error(self, state: PageState) -> AppException:
-        if state.is_hung:
-            return AuthorizationTimeoutException(self._timeouts.consent_button)
-        if state.is_elsewhere:
-            return self._elsewhere_error(state)
-        if state.kind in (PageKind.READY, PageKind.CHOOSER) or state.has_button:
-            return self._no_button(state.reason)
-        return UnknownPageException(
-            self._timeouts.consent_button, self._mask(self._reason) or self._hidden_consent()
-        )
-
     def _no_button(self, reason: str = "") -> ConsentButtonNotFoundException:
         return ConsentButtonNotFoundException(
             self._timeouts.consent_button, self._mask(reason or self._reason)
         )
-
-    def _hidden_consent(self) -> str:
-        try:
-            self._leave_frame()
-            hint = self._driver.execute_script(FIND_HIDDEN_CONSENT, self._rules())
-        except (WebDriverException, CommandTimeout):
-            return ""
-        return self._mask(hint) if isinstance(hint, str) else ""
-
-    def _not_redirected_error(self, state: PageState) -> AppException:
-        if self._person_ends is not None:
-            return self._not_seen_error()
-        if state.is_elsewhere:
-            return self._elsewhere_error(state)
-        return AuthorizationTimeoutException(self._timeouts.callback)
 
     def _check_stop(self) -> None:
         if self._request.stop.is_set():
@@ -552,8 +537,12 @@ def parse_callback(url: str, authorization: AuthorizationRequest, account_id: st
     Of OAuth 1.0a the verifier (RFC 5849, 2.2), once the request token is seen to be ours.
     """
     query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-    if authorization.request_token_secret is not None:
-        query = _in_words_of_oauth2(query)
+    if authorization.request_token_secret is not None and "denied" in query:
+        # X tells of a refusal as ``denied=<request token>``.
+        query = {"state": query["denied"], "error": "access_denied"}
+    elif authorization.request_token_secret is not None:
+        words = {"oauth_token": "state", "oauth_verifier": "code"}
+        query = {word: query[name] for name, word in words.items() if name in query}
     if not hmac.compare_digest(
         query.get("state", "").encode(), authorization.state.get_secret_value().encode()
     ):
@@ -580,11 +569,3 @@ def _callback_error(error: str, account_id: str) -> AppException:
             return HumanCheckException(account_id)
     words = mask_text(storable(error)) or "the callback carries no code"
     return ConsentPageException(words[:_MAX_DETAIL_LENGTH])
-
-
-def _in_words_of_oauth2(query: dict[str, str]) -> dict[str, str]:
-    """X tells of a refusal as ``denied=<request token>``."""
-    if "denied" in query:
-        return {"state": query["denied"], "error": "access_denied"}
-    words = {"oauth_token": "state", "oauth_verifier": "code"}
-    return {word: query[name] for name, word in words.items() if name in query}

@@ -51,13 +51,17 @@ def capture(
     target = (tab.ask("Target.getTargetInfo", seconds=_LOOK_SECONDS) or {}).get("targetInfo")
     if target is None:
         return None
+    parts = urlsplit(target.get("url", ""))
+    url = f"{parts.scheme}:"  # of ``data:`` and its like the scheme alone: the rest is the page itself
+    if parts.scheme in _SHOWN_PROTOCOLS:
+        url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     secrets = _known_secrets(authorization, tab.redirect)
     answer = tab.ask("Runtime.evaluate", seconds=_LOOK_SECONDS, expression=_LOOK, returnByValue=True)
     look = (answer or {}).get("result", {}).get("value")
     has_answered = isinstance(look, dict)
     fields: dict[str, Any] = look if has_answered else {}
     return PageEvidence(
-        url=_text(_address(target.get("url", "")), secrets, _MAX_URL_LENGTH),
+        url=_text(url, secrets, _MAX_URL_LENGTH),
         title=_text(fields.get("title", target.get("title", "")), secrets, _MAX_TITLE_LENGTH),
         test_ids=tuple(_text(each, secrets, _MAX_TEST_ID_LENGTH) for each in fields.get("test_ids", ())),
         console=tuple(_text(line, secrets, _MAX_LINE_LENGTH) for line in list(tab.console_errors)),
@@ -85,14 +89,6 @@ def _known_secrets(authorization: AuthorizationRequest, redirect: str | None) ->
     plain = {secret.get_secret_value() for secret in values if secret is not None}
     plain.update(value for name in _SECRET_IN_REDIRECT for value in query.get(name, ()))
     return plain | {quote(secret, safe="") for secret in plain}
-
-
-def _address(url: str) -> str:
-    """Scheme, host and path. Of ``data:`` and its like the scheme alone: the rest is the page itself."""
-    parts = urlsplit(url)
-    if parts.scheme not in _SHOWN_PROTOCOLS:
-        return f"{parts.scheme}:"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _text(value: Any, secrets: set[str], max_length: int) -> str:

@@ -44,7 +44,12 @@ class EventExports:
     @contextmanager
     def open(self, key_name: str) -> Iterator[None]:
         """Counts as one for as long as the block runs. Raises `TooManyExportsException`."""
-        self._check_limits(key_name)
+        for subject, number, limit in (
+            ("This API key", self.running.count(key_name), self.limits.exports_per_key),
+            ("The service", len(self.running), self.limits.exports),
+        ):
+            if number >= limit:
+                raise TooManyExportsException(subject, limit)
         self.running.append(key_name)
         try:
             yield
@@ -62,11 +67,3 @@ class EventExports:
             if not await may_read():
                 raise ExportBrokenOff("access")
             yield part
-
-    def _check_limits(self, key_name: str) -> None:
-        for subject, number, limit in (
-            ("This API key", self.running.count(key_name), self.limits.exports_per_key),
-            ("The service", len(self.running), self.limits.exports),
-        ):
-            if number >= limit:
-                raise TooManyExportsException(subject, limit)

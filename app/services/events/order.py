@@ -23,6 +23,10 @@ class Position(NamedTuple):
 
 
 ORDER: Final = (Event.xact_id, Event.id)
+_LAST_ID: Final = 2**63 - 1
+_OLDEST_OPEN_TRANSACTION: Final = cast(
+    cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger
+)
 
 
 def is_after(position: Position) -> ColumnElement[bool]:
@@ -37,7 +41,7 @@ def is_settled(db: AsyncSession) -> ColumnElement[bool]:
     """Nothing can appear before them any more."""
     if db.get_bind().dialect.name == "sqlite":
         return true()
-    return Event.xact_id < _oldest_open_transaction()
+    return Event.xact_id < _OLDEST_OPEN_TRANSACTION
 
 
 async def newest_position(db: AsyncSession) -> Position:
@@ -62,14 +66,7 @@ async def now(db: AsyncSession) -> Position:
     """Return a position before all events of open transactions, and maybe before a few that have just ended."""
     if db.get_bind().dialect.name == "sqlite":
         return Position(0, await db.scalar(select(func.max(Event.id))) or 0)
-    return Position(await db.scalar(select(_oldest_open_transaction() - 1)) or 0, _LAST_ID)
-
-
-_LAST_ID: Final = 2**63 - 1
-
-
-def _oldest_open_transaction() -> ColumnElement[int]:
-    return cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger)
+    return Position(await db.scalar(select(_OLDEST_OPEN_TRANSACTION - 1)) or 0, _LAST_ID)
 
 
 class _After(FunctionElement[bool]):

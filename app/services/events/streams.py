@@ -120,7 +120,14 @@ class EventStreams:
 
         Raises `TooManyStreamsException`, `UnknownEventIdException`.
         """
-        self._check_limits(reader.key_name)
+        key_readers = sum(each.key_name == reader.key_name for each in self.readers)
+        for subject, number, limit in (
+            ("This API key", key_readers, self.limits.readers_per_key),
+            ("The service", len(self.readers), self.limits.readers),
+        ):
+            if number >= limit:
+                self.totals.refused += 1
+                raise TooManyStreamsException(subject, limit)
         self.readers.append(reader)
         try:
             with self._tail.follow():
@@ -163,16 +170,6 @@ class EventStreams:
         self._is_closing = True
         self._tail.announce()
 
-    def _check_limits(self, key_name: str) -> None:
-        key_readers = sum(reader.key_name == key_name for reader in self.readers)
-        for subject, number, limit in (
-            ("This API key", key_readers, self.limits.readers_per_key),
-            ("The service", len(self.readers), self.limits.readers),
-        ):
-            if number >= limit:
-                self.totals.refused += 1
-                raise TooManyStreamsException(subject, limit)
-
     async def _end_reason(self, reader: Reader, ends_at: float, *, is_check_due: bool) -> EndReason | None:
         if self._is_closing:
             return "shutdown"
@@ -198,7 +195,10 @@ class EventStreams:
                 end = await _scan_end(db, reader.position, limit=self._scan_limit)
                 if end is None:
                     return [], False
-                batch = await _read_range(db, reader.position, end, reader.filters, limit=self._batch_size)
+                is_in_range = (order.is_after(reader.position), order.is_up_to(end))
+                query = select(Event).where(*is_in_range, *reader.filters.conditions())
+                events = await db.scalars(query.order_by(*order.ORDER).limit(self._batch_size))
+                batch = [StreamedEvent.from_event(event) for event in events]
                 reader.gap = await _gap_after(db, reader.position) or reader.gap  # after what was read
         except DatabaseUnavailableException:  # which has logged it
             await asyncio.sleep(_RETRY)
@@ -224,11 +224,3 @@ async def _scan_end(db: AsyncSession, position: Position, *, limit: int) -> Posi
     last = select(chunk.c.xact_id, chunk.c.id).order_by(chunk.c.xact_id.desc(), chunk.c.id.desc())
     row = (await db.execute(last.limit(1))).first()
     return Position(*row) if row is not None else None
-
-
-async def _read_range(
-    db: AsyncSession, position: Position, end: Position, filters: EventFilter, *, limit: int
-) -> list[StreamedEvent]:
-    bounds = (order.is_after(position), order.is_up_to(end))
-    query = select(Event).where(*bounds, *filters.conditions()).order_by(*order.ORDER).limit(limit)
-    return [StreamedEvent.from_event(event) for event in await db.scalars(query)]

@@ -149,9 +149,13 @@ class KeyService:
         query = select(ApiKey).where(_managed_by(caller), filters.condition())
         return await paging.fetch_page(db, query, ApiKey, request)
 
-    async def get(self, db: AsyncSession, key_id: str, *, caller: Caller) -> ApiKey:
+    async def get(self, db: AsyncSession, key_id: str, *, caller: Caller, for_update: bool = False) -> ApiKey:
         """Raises `KeyNotFoundException`."""
-        return await _get_key(db, key_id, caller)
+        query = select(ApiKey).where(ApiKey.key_id == key_id, _managed_by(caller))
+        row: ApiKey | None = await db.scalar(query.with_for_update() if for_update else query)
+        if row is None:
+            raise KeyNotFoundException(key_id)
+        return row
 
     async def rotate(
         self, db: AsyncSession, key_id: str, *, overlap: timedelta, force: bool = False, caller: Caller
@@ -162,7 +166,7 @@ class KeyService:
         lost would end the key that is in use. `force`: end it. Raises `KeyNotFoundException`, `KeyEndedException`,
         `RotationUnderWayException`, and `KeyEscalationException` for a key that may more than the caller.
         """
-        row = await _get_key(db, key_id, caller, lock=True)
+        row = await self.get(db, key_id, caller=caller, for_update=True)
         if (status := key_status(row)) is not KeyStatus.ACTIVE:
             raise KeyEndedException(row.name, status)
         self._refuse_more(row, caller)
@@ -182,7 +186,7 @@ class KeyService:
 
         Raises `KeyNotFoundException`.
         """
-        row = await _get_key(db, key_id, caller, lock=True)
+        row = await self.get(db, key_id, caller=caller, for_update=True)
         if row.revoked_at is None:
             row.revoked_at = utc_now()
             row.previous_prefix = row.previous_hash = row.previous_expires_at = None
@@ -275,14 +279,6 @@ def _managed_by(caller: Caller) -> ColumnElement[bool]:
     if caller.access == EVERYTHING:
         return true()
     return or_(ApiKey.created_by == caller.name, ApiKey.name == caller.name)
-
-
-async def _get_key(db: AsyncSession, key_id: str, caller: Caller, *, lock: bool = False) -> ApiKey:
-    query = select(ApiKey).where(ApiKey.key_id == key_id, _managed_by(caller))
-    row: ApiKey | None = await db.scalar(query.with_for_update() if lock else query)
-    if row is None:
-        raise KeyNotFoundException(key_id)
-    return row
 
 
 def _record(db: AsyncSession, event_type: EventType, row: ApiKey, caller: Caller, **data: Any) -> None:

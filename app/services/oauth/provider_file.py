@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.config import OAuthApp, Settings, SettingsError
+from app.config import Settings, SettingsError
 from app.services.oauth.provider import OAuthProvider, X, x_provider
 from app.services.oauth.toml_lines import find_line, key_lines
 
@@ -31,19 +31,18 @@ def load_providers(settings: Settings) -> dict[str, OAuthProvider]:
     providers = {X: x_provider(web_url=settings.x_web_url, api_url=settings.x_api_url)}
     if settings.providers_file is not None:
         providers |= _read(settings.providers_file, providers)
-    problems = (_misfit(name, app, providers) for name, app in settings.oauth_apps.items())
-    if lines := list(filter(None, problems)):
-        raise SettingsError("\n".join(lines))
+    problems = []
+    for name, app in settings.oauth_apps.items():
+        provider = providers.get(app.provider)
+        if provider is None:
+            known = ", ".join(providers)
+            problems.append(f"OAUTH_APPS.{name}.PROVIDER: no such provider; there are: {known}")
+        elif app.kind == "oauth1" and provider.oauth1 is None:
+            place = f"describe them in [{app.provider}.oauth1]"
+            problems.append(f"OAUTH_APPS.{name}.KIND: no OAuth 1.0a endpoints are known; {place}")
+    if problems:
+        raise SettingsError("\n".join(problems))
     return providers
-
-
-def _misfit(name: str, app: OAuthApp, providers: dict[str, OAuthProvider]) -> str | None:
-    provider = providers.get(app.provider)
-    if provider is None:
-        return f"OAUTH_APPS.{name}.PROVIDER: no such provider; there are: {', '.join(providers)}"
-    if app.kind == "oauth1" and provider.oauth1 is None:
-        return f"OAUTH_APPS.{name}.KIND: no OAuth 1.0a endpoints are known; describe them in [{app.provider}.oauth1]"
-    return None
 
 
 def _read(path: Path, presets: Mapping[str, OAuthProvider]) -> dict[str, OAuthProvider]:
@@ -51,7 +50,9 @@ def _read(path: Path, presets: Mapping[str, OAuthProvider]) -> dict[str, OAuthPr
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(_syntax_problem(path, text, str(error))) from None
+        match = _SYNTAX_LINE.search(str(error))
+        line = match[1] if match and match[1] else text.count("\n") + 1
+        raise SettingsError(f"{path}:{line}: {_SYNTAX_LINE.sub('', str(error))}") from None
     lines, problems = key_lines(text), []
     providers: dict[str, OAuthProvider] = {}
     for name, table in tables.items():
@@ -81,12 +82,6 @@ def _text(path: Path) -> str:
         raise SettingsError(f"{path}:{line}: is not UTF-8 text") from None
 
 
-def _syntax_problem(path: Path, text: str, problem: str) -> str:
-    match = _SYNTAX_LINE.search(problem)
-    line = match[1] if match and match[1] else text.count("\n") + 1
-    return f"{path}:{line}: {_SYNTAX_LINE.sub('', problem)}"
-
-
 def _provider(name: str, table: Any, providers: Mapping[str, OAuthProvider]) -> OAuthProvider:
     """Raises `ValidationError`, or `ValueError` of the table as a whole."""
     if name == X:
@@ -108,13 +103,9 @@ def _extend(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     own_page = table.get("consent_page", {})
     merged = {**base, **{key: value for key, value in table.items() if key != "extends"}}
     if isinstance(own_page, dict):
-        page = base["consent_page"]
-        merged["consent_page"] = {
-            **page,
-            **{key: _join(value, page.get(key)) for key, value in own_page.items()},
-        }
+        page = dict(base["consent_page"])
+        for key, own in own_page.items():
+            is_joined = isinstance(own, list) and isinstance(page.get(key), tuple)
+            page[key] = [*own, *page[key]] if is_joined else own
+        merged["consent_page"] = page
     return merged
-
-
-def _join(own: Any, base: Any) -> Any:
-    return [*own, *base] if isinstance(own, list) and isinstance(base, tuple) else own

@@ -35,9 +35,6 @@ class _Observation:
     def is_fresh(self) -> bool:
         return not self.is_over() and time.time() - self.asked_at <= _TRUSTED_FOR
 
-    def probe_calls(self) -> int:
-        return _PROBE_CALLS if self.is_over() else min(self.rate_limit.remaining, 1)
-
 
 class ProviderRateLimits:
     """`apps`: the names of those that call."""
@@ -54,7 +51,14 @@ class ProviderRateLimits:
             self._observations[api_app] = None
             return
         previous = self._observations.get(api_app)
-        if previous is None or _is_later(rate_limit, asked_at, previous):
+        if previous is None:
+            is_newer = True
+        elif abs(rate_limit.reset - previous.rate_limit.reset) < _SAME_WINDOW:
+            # Within a window, concurrent calls count down.
+            is_newer = rate_limit.remaining < previous.rate_limit.remaining
+        else:
+            is_newer = asked_at >= previous.asked_at
+        if is_newer:
             self._observations[api_app] = _Observation(rate_limit, asked_at)
 
     def forget(self, resumed: Mapping[str, datetime]) -> None:
@@ -91,7 +95,7 @@ class ProviderRateLimits:
         """Calls by app that this process may add: for those whose budget is not known, or not any more."""
         allowances = dict.fromkeys(self._unknown, _PROBE_CALLS)
         allowances |= {
-            name: observation.probe_calls()
+            name: _PROBE_CALLS if observation.is_over() else min(observation.rate_limit.remaining, 1)
             for name, observation in self._limited()
             if not observation.is_fresh()
         }
@@ -115,10 +119,3 @@ class ProviderRateLimits:
             for api_app, observation in self._observations.items()
             if observation is not None
         ]
-
-
-def _is_later(rate_limit: RateLimit, asked_at: float, previous: _Observation) -> bool:
-    """Return whether an answer is newer than the one before; within a window, concurrent calls count down."""
-    if abs(rate_limit.reset - previous.rate_limit.reset) < _SAME_WINDOW:
-        return rate_limit.remaining < previous.rate_limit.remaining
-    return asked_at >= previous.asked_at

@@ -11,40 +11,28 @@ def key_lines(text: str) -> dict[Path, int]:
     """Each table and key of a valid document by its path → its line, from 1."""
     lines: dict[Path, int] = {(): 1}
     table: Path = ()
-    for number, statement in _statements(text):
-        parsed = tomllib.loads(statement)
+    number, statement = 0, ""
+    for current, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not statement:
+            number = current
+        statement += line + "\n"
+        try:
+            parsed = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:  # the value goes on in the next line
+            continue
         if statement.lstrip().startswith("["):
             *parents, table = _paths(parsed)
             lines = dict.fromkeys(parents, number) | lines | {table: number}
         else:
             for path in _paths(parsed):
                 lines.setdefault(table + path, number)
+        statement = ""
     return lines
 
 
 def find_line(lines: Mapping[Path, int], path: Path) -> int:
     """Return the line of the path, or of the nearest table above it: a key that is missing has none."""
     return next(lines[path[:length]] for length in range(len(path), -1, -1) if path[:length] in lines)
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Each header, and each key with its value, which may go over several lines; with the number of its first line."""
-    number, statement = 0, ""
-    for current, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        if not statement:
-            number = current
-        statement += line + "\n"
-        if _is_whole(statement):
-            yield number, statement
-            statement = ""
-
-
-def _is_whole(statement: str) -> bool:
-    try:
-        tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
 
 
 def _paths(value: Any) -> Iterator[Path]:

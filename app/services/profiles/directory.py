@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -23,8 +23,6 @@ from app.utils.exceptions import (
 )
 
 SortField = Literal["profile_name", "twitter_username", "created_at", "updated_at", "last_synced"]
-
-_LIKE_ESCAPE: Final = "\\"
 
 
 @dataclass(frozen=True)
@@ -122,9 +120,8 @@ class ProfileDirectory:
         if filters.is_quarantined is not None:
             query = query.where(Profile.quarantined_at.is_not(None) == filters.is_quarantined)
         if filters.text:
-            part = f"%{_escape(filters.text)}%"
             columns = (Profile.profile_name, Profile.account_id, Profile.profile_id)
-            query = query.where(or_(*(column.ilike(part, escape=_LIKE_ESCAPE) for column in columns)))
+            query = query.where(or_(*(column.icontains(filters.text, autoescape=True) for column in columns)))
         return await paging.fetch_page(db, query, Profile, request)
 
     async def link(
@@ -228,9 +225,3 @@ def _choose(account_id: str, profiles: Sequence[Profile]) -> Profile:
 
 def _rank(profile: Profile) -> tuple[bool, bool]:
     return (not profile.is_linked, profile.api_app is None)
-
-
-def _escape(text: str) -> str:
-    for character in (_LIKE_ESCAPE, "%", "_"):
-        text = text.replace(character, _LIKE_ESCAPE + character)
-    return text

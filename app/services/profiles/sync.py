@@ -44,6 +44,7 @@ _RULE_COLUMNS: Final = ("account_id", "api_app")
 """Columns that the rule fills, unless the profile is linked by hand."""
 
 _COUNTS: Final = ("pages", "seen", "created", "updated", "returned", "gone", "conflicts")
+"""Columns of a pass."""
 _MAX_NAMED_ROWS: Final = 20
 
 log = get_logger(__name__)
@@ -64,10 +65,6 @@ class SyncResult:
     """Rows that could not be stored."""
     skipped_rows: list[str] = field(default_factory=list)
     """Descriptions of the first skipped rows."""
-
-    def counts(self) -> dict[str, int]:
-        """The columns of a pass."""
-        return {name: getattr(self, name) for name in _COUNTS}
 
 
 class ProfileSyncService:
@@ -90,10 +87,7 @@ class ProfileSyncService:
         self, db: AsyncSession, *, requested_by: str, allow_mass_removal: bool = False
     ) -> ProfileSync:
         """Ask for a pass, in the caller's transaction; one that waits already is given back."""
-        waiting: ProfileSync | None = await db.scalar(_first_sync(SyncStatus.PENDING))
-        if waiting is None:
-            waiting = _new_sync(requested_by)
-            db.add(waiting)
+        waiting = await _find_or_add_sync(db, requested_by)
         waiting.allow_mass_removal = waiting.allow_mass_removal or allow_mass_removal
         await db.flush()
         recorder.record(
@@ -263,17 +257,17 @@ class ProfileSyncService:
                     error_message="The process that ran it has ended",
                 )
             )
-            sync: ProfileSync | None = await db.scalar(_first_sync(SyncStatus.PENDING))
-            if sync is None:
-                sync = _new_sync(_PERIODIC)
-                db.add(sync)
+            sync = await _find_or_add_sync(db, _PERIODIC)
             sync.status, sync.started_at = SyncStatus.RUNNING, utc_now()
         return sync
 
     async def _complete(self, sync_id: str, result: SyncResult, missing: list[int]) -> None:
         """Flags, counts and event in one transaction."""
         async with self._database.transaction() as db:
-            await _keep_running(db, sync_id)
+            is_running = (ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING)
+            kept = await db.execute(update(ProfileSync).where(*is_running).values(updated_at=utc_now()))
+            if not affected_rows(kept):
+                raise LeaseLostException  # another process has the turn, and has written this pass off
             for first in range(0, len(missing), _PAGE_SIZE):
                 chunk = missing[first : first + _PAGE_SIZE]
                 changed = await db.execute(
@@ -295,28 +289,24 @@ class ProfileSyncService:
             recorder.record(db, EventType.PROFILES_SYNC_FAILED, sync_id=sync_id, error_code=code)
 
 
-def _first_sync(status: SyncStatus) -> Any:
-    return select(ProfileSync).where(ProfileSync.status == status).order_by(ProfileSync.id).limit(1)
-
-
-def _new_sync(requested_by: str) -> ProfileSync:
-    return ProfileSync(sync_id=str(uuid.uuid4()), requested_by=requested_by, request_id=current_request_id())
-
-
-async def _keep_running(db: AsyncSession, sync_id: str) -> None:
-    """Raises `LeaseLostException` when another process has the turn, and has written this pass off."""
-    statement = update(ProfileSync).where(
-        ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING
-    )
-    if not affected_rows(await db.execute(statement.values(updated_at=utc_now()))):
-        raise LeaseLostException
+async def _find_or_add_sync(db: AsyncSession, requested_by: str) -> ProfileSync:
+    """Return the pass that has waited longest, else a new one."""
+    query = select(ProfileSync).where(ProfileSync.status == SyncStatus.PENDING).order_by(ProfileSync.id)
+    sync: ProfileSync | None = await db.scalar(query.limit(1))
+    if sync is None:
+        sync = ProfileSync(
+            sync_id=str(uuid.uuid4()), requested_by=requested_by, request_id=current_request_id()
+        )
+        db.add(sync)
+    return sync
 
 
 async def _end(db: AsyncSession, sync_id: str, status: SyncStatus, result: SyncResult, **error: str) -> None:
+    counts = {name: getattr(result, name) for name in _COUNTS}
     await db.execute(
         update(ProfileSync)
         .where(ProfileSync.sync_id == sync_id, ProfileSync.status == SyncStatus.RUNNING)
-        .values(status=status, completed_at=utc_now(), **result.counts(), **error)
+        .values(status=status, completed_at=utc_now(), **counts, **error)
     )
 
 

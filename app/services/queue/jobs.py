@@ -88,12 +88,8 @@ class JobQueue:
         self._detached: set[asyncio.Future[float | None]] = set()
         self._paused_until = 0.0
         self._submitting: set[asyncio.Task[None]] = set()
-        self._is_away = False
-
-    @property
-    def is_connected(self) -> bool:
+        self.is_connected = True
         """No outage is known."""
-        return not self._is_away
 
     def submit(self, *waiting: QueuedSession) -> None:
         """Deliver sessions' ids when their time has come; one that is waiting already is not doubled.
@@ -131,7 +127,9 @@ class JobQueue:
                 async with self._engine.to_deliver(connection_lost) as queries:
                     await self._deliver(queries, connection_lost, handle)
             except Exception as error:
-                self._note_disconnected(error)
+                if self.is_connected:
+                    self.is_connected = False
+                    log.warning("queue.disconnected", error=type(error).__name__)
                 attempt = 1 if loop.time() - start > _MAX_WAIT else attempt + 1
                 wait = retry_delay(attempt, base=_FIRST_WAIT, ceiling=_MAX_WAIT)
                 await wait_for_event(self._stopping, wait)
@@ -166,7 +164,12 @@ class JobQueue:
         manager.entrypoint(_AUTHORIZE)(deliver)
         manager.entrypoint(_ATTEND, concurrency_limit=self._attended_limit)(deliver)
         manager.min_dequeue_poll_interval = _DEQUEUE_TIMEOUT
-        self._note_connected(manager)
+        self._manager = manager
+        if self._stopping.is_set():
+            manager.shutdown.set()
+        if not self.is_connected:
+            self.is_connected = True
+            log.info("queue.connected")
         ending = asyncio.create_task(_shut_down_on(connection_lost, manager))
         try:
             await manager.run(
@@ -213,19 +216,6 @@ class JobQueue:
         except Exception as error:
             sessions = [each.session_id for each in waiting[:10]]
             log.warning("queue.not_submitted", sessions=sessions, error=type(error).__name__)
-
-    def _note_connected(self, manager: Manager) -> None:
-        self._manager = manager
-        if self._stopping.is_set():
-            manager.shutdown.set()
-        if self._is_away:
-            self._is_away = False
-            log.info("queue.connected")
-
-    def _note_disconnected(self, error: Exception) -> None:
-        if not self._is_away:
-            self._is_away = True
-            log.warning("queue.disconnected", error=type(error).__name__)
 
 
 async def _shut_down_on(connection_lost: asyncio.Event, manager: Manager) -> None:

@@ -32,8 +32,9 @@ async def list_for_account(
 ) -> Sequence[Credential]:
     """One row for each app. Raises `OutOfReachException`."""
     access.require_account(account_id)
-    conditions = (Credential.account_id == account_id, _is_covered(access))
-    rows = await db.scalars(select(Credential).where(*conditions).order_by(Credential.api_app))
+    is_covered = access.condition(Credential.account_id, Credential.api_app)
+    query = select(Credential).where(Credential.account_id == account_id, is_covered)
+    rows = await db.scalars(query.order_by(Credential.api_app))
     return rows.all()
 
 
@@ -41,7 +42,7 @@ async def fetch_page(
     db: AsyncSession, filters: AccountFilter, request: PageRequest, *, access: AccessScope = EVERYTHING
 ) -> Page[Credential]:
     """`request.sort`: one of `SortField`."""
-    query = select(Credential).where(_is_covered(access))
+    query = select(Credential).where(access.condition(Credential.account_id, Credential.api_app))
     if filters.api_app is not None:
         query = query.where(Credential.api_app == filters.api_app)
     if filters.status is not None:
@@ -49,10 +50,6 @@ async def fetch_page(
     if filters.text:
         query = query.where(Credential.account_id.contains(filters.text.lower(), autoescape=True))
     return await paging.fetch_page(db, query, Credential, request)
-
-
-def _is_covered(access: AccessScope) -> ColumnElement[bool]:
-    return access.condition(Credential.account_id, Credential.api_app)
 
 
 async def batches(

@@ -1,7 +1,7 @@
 """Refreshes that are due, and the number that may begin within the providers' rate limits."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -25,7 +25,7 @@ async def room_for_calls(db: AsyncSession, budgets: ProviderRateLimits) -> dict[
     """Refreshes that may begin now, of the apps whose calls are limited, or may be for all we know."""
     used: Counter[str] = Counter()
     if since := budgets.oldest_call_at():
-        used = await _in_flight(db) + await _ended_since(db, since)
+        used = await _count_calls(db, since)
     # Looked up after what is used: a call that ends meanwhile then counts twice, not never.
     remaining, room = budgets.remaining_calls(), budgets.probe_calls()
     # Half of what is left: another process may count at the same time.
@@ -62,34 +62,20 @@ def select_due(
     )
 
 
-def fit_to_room(room: Mapping[str, int], rows: Sequence[Credential]) -> Iterator[Credential]:
-    remaining = dict(room)
-    for row in rows:
-        if remaining.get(row.api_app, 1) > 0:
-            yield row
-        if row.api_app in remaining:
-            remaining[row.api_app] -= 1
-
-
-async def _in_flight(db: AsyncSession) -> Counter[str]:
-    """Refreshes of all processes, by app."""
-    query = (
+async def _count_calls(db: AsyncSession, since: datetime) -> Counter[str]:
+    """Return the refreshes of all processes by app: those in flight, and those that have ended since then."""
+    in_flight = (
         select(Credential.api_app, func.count())
         .where(Credential.lease_expires_at > database_time(), Credential.spending_version.is_not(None))
         .group_by(Credential.api_app)
     )
-    return Counter(dict((await db.execute(query)).all()))
-
-
-async def _ended_since(db: AsyncSession, since: datetime) -> Counter[str]:
-    """The same of those that have ended, as the events tell."""
-    query = (
+    calls = Counter(dict((await db.execute(in_flight)).all()))
+    events = (
         select(Event.api_app, Event.event_type, func.count())
         .where(Event.occurred_at >= since)
         .group_by(Event.api_app, Event.event_type)
     )
-    ended: Counter[str] = Counter()
-    for api_app, event_type, count in await db.execute(query):
+    for api_app, event_type, count in await db.execute(events):
         if event_type in _ENDS and api_app is not None:
-            ended[api_app] += count
-    return ended
+            calls[api_app] += count
+    return calls

@@ -213,10 +213,14 @@ def _validate(number: int, values: Any, api_apps: Sequence[str]) -> _Entry:
         raise ValueError(f"has more than the known columns: {', '.join(COLUMNS)}")
     if missing := [name for name in _REQUIRED_COLUMNS if values.get(name) is None]:
         raise ValueError(f"{missing[0]}: is missing")
+    account_id, api_app = _handle(values["account_id"]), values["api_app"]
+    if api_app not in api_apps:
+        # Not as `UnknownApiAppException` has it: in a file with shifted columns the name may be a token.
+        raise ValueError(f"api_app: none of OAUTH_APPS: {', '.join(sorted(api_apps))}")
     return _Entry(
         number,
-        _handle(values["account_id"]),
-        _app(values["api_app"], api_apps),
+        account_id,
+        api_app,
         _text(values, "provider_user_id", _USER_ID, "must be up to 255 letters, digits and _.:|-") or "",
         _tokens(values),
     )
@@ -252,13 +256,6 @@ def _handle(value: Any) -> str:
         raise ValueError(f"account_id: {error}") from None
 
 
-def _app(value: Any, api_apps: Sequence[str]) -> str:
-    if value not in api_apps:
-        # Not as `UnknownApiAppException` has it: in a file with shifted columns the name may be a token.
-        raise ValueError(f"api_app: none of OAUTH_APPS: {', '.join(sorted(api_apps))}")
-    return str(value)
-
-
 def _text(values: Mapping[str, Any], name: str, pattern: re.Pattern[str], sentence: str) -> str | None:
     value = values.get(name)
     if value is not None and not (isinstance(value, str) and pattern.fullmatch(value)):
@@ -285,18 +282,14 @@ def _expires_in(values: Mapping[str, Any]) -> int | None:
     if at is not None:
         remaining = int((_time(at) - utc_now()).total_seconds())
     elif seconds is not None:
-        remaining = _seconds(seconds)
+        if isinstance(seconds, str) and seconds.isascii() and seconds.isdecimal():
+            seconds = int(seconds[:12])
+        if type(seconds) is not int or seconds < 0:
+            raise ValueError("expires_in: must be a whole number of seconds from now")
+        remaining = seconds
     if remaining is not None and abs(remaining) > _MAX_LIFE:
         raise ValueError("expires_at, expires_in: more than ten years from now")
     return remaining
-
-
-def _seconds(value: Any) -> int:
-    if type(value) is int and value >= 0:
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
-        return int(value[:12])
-    raise ValueError("expires_in: must be a whole number of seconds from now")
 
 
 def _time(value: Any) -> datetime:

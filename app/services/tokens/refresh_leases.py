@@ -25,7 +25,7 @@ from app.services.oauth.rate_limits import ProviderRateLimits
 from app.services.shared.group_commit import GroupCommit
 from app.services.shared.isolation import UsableRows
 from app.services.shared.leases import clear_lease, has_no_lease, lease_columns, new_lease_token
-from app.services.tokens.due_refreshes import fit_to_room, room_for_calls, select_due
+from app.services.tokens.due_refreshes import room_for_calls, select_due
 from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, RefreshClaim, RefreshResult, save_all
 from app.services.tokens.vault import CredentialVault
 from app.utils.backoff import retry_delay
@@ -129,8 +129,11 @@ class RefreshLeases:
             row = await db.scalar(query.with_for_update())
             if row is None:
                 return None
-            if not force and (seconds := self._too_soon(row)) > 0:
-                raise RefreshedJustNowException(account_id, seconds)
+            # Not of a broken chain, which is told at once.
+            if not force and row.refreshed_at is not None and row.spending_version != row.version:
+                since = (utc_now() - row.refreshed_at).total_seconds()
+                if abs(since) < self._times.min_interval:  # further in the future is a clock's mistake
+                    raise RefreshedJustNowException(account_id, self._times.min_interval - since)
             claim = self._build_claim(db, row, self._vault.refresh_token(row), new_lease_token())
             if claim is not None:
                 await self._mark(db, [claim])
@@ -156,10 +159,15 @@ class RefreshLeases:
             query = select_due(limit, room, condition, min_interval=self._times.min_interval)
             rows = (await db.scalars(query.with_for_update(skip_locked=True))).all()
             lease_token = new_lease_token()
-            attempts = [
-                self._build_claim_if_readable(db, row, lease_token) for row in fit_to_room(room, rows)
-            ]
-            claims = [claim for claim in attempts if claim is not None]
+            claims = []
+            for row in rows:
+                left = room.get(row.api_app)  # None: the app's calls are not limited
+                if left is not None:
+                    room[row.api_app] = left - 1
+                    if left <= 0:
+                        continue
+                if (claim := self._build_claim_if_readable(db, row, lease_token)) is not None:
+                    claims.append(claim)
             if claims:
                 await self._mark(db, claims)
         return claims
@@ -225,9 +233,14 @@ class RefreshLeases:
             row = await db.scalar(_claim_guard(claim).with_for_update())
             if row is None:
                 return
-            if _is_unknown_refusal(error) and _is_last_refusal(row):
-                self._break(db, row, REFRESH_REFUSED)
-                return
+            if type(error) is TwitterAPIException and not error.retryable and not error.may_have_acted:
+                # Refused for an unknown reason, neither the app's nor the account's nor the token's: after some time
+                # and some more refusals the refresh token is taken for dead.
+                row.refresh_refusals += 1
+                row.refused_since = row.refused_since or utc_now()
+                if row.refresh_refusals >= MAX_REFUSALS and utc_now() - row.refused_since >= _REFUSED_FOR:
+                    self._break(db, row, REFRESH_REFUSED)
+                    return
             row.refresh_failures += 1
             wait = bounded_wait(self._wait_after(error, row.refresh_failures))
             row.refresh_due_at = utc_now() + timedelta(seconds=wait)
@@ -274,13 +287,6 @@ class RefreshLeases:
         life = self._default_life(api_app) if tokens.expires_in is None else tokens.expires_in
         life = min(life, MAX_TOKEN_LIFE)
         return now + timedelta(seconds=life - min(early, life * _SHARE_OF_LIFE))
-
-    def _too_soon(self, row: Credential) -> float:
-        """Seconds until the account may be refreshed again; a time in the future is a clock's mistake."""
-        if row.refreshed_at is None or row.spending_version == row.version:  # or its chain is broken
-            return 0.0
-        since = (utc_now() - row.refreshed_at).total_seconds()
-        return self._times.min_interval - since if since > -self._times.min_interval else 0.0
 
     def _wait_after(self, error: AppException, failures: int) -> float:
         asked_for = error.retry_after or 0.0
@@ -349,18 +355,6 @@ class RefreshLeases:
             reason=code,
         )
         log.warning("credential.broken", account_id=row.account_id, api_app=row.api_app, reason=code)
-
-
-def _is_unknown_refusal(error: AppException) -> bool:
-    """Return whether the provider refused the request for an unknown reason: not the app, account or token."""
-    return type(error) is TwitterAPIException and not error.retryable and not error.may_have_acted
-
-
-def _is_last_refusal(row: Credential) -> bool:
-    """Count one more; whether it is enough to take the refresh token for dead."""
-    row.refresh_refusals += 1
-    row.refused_since = row.refused_since or utc_now()
-    return row.refresh_refusals >= MAX_REFUSALS and utc_now() - row.refused_since >= _REFUSED_FOR
 
 
 def expiry(now: datetime, expires_in: int | None) -> datetime | None:

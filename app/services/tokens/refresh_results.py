@@ -48,7 +48,14 @@ class RefreshResult:
 
 async def save_all(db: AsyncSession, results: Sequence[RefreshResult]) -> list[bool]:
     """Save results and return those that are saved; the others' rows have newer tokens, or are forgotten."""
-    versions = await _current_versions(db, [result.claim.credential_id for result in results])
+    ids = [result.claim.credential_id for result in results]
+    query = (
+        select(Credential.id, Credential.created_at, Credential.version)
+        .where(Credential.id.in_(ids), Credential.status != CredentialStatus.REVOKING)
+        .order_by(Credential.id)  # locked in one order by all processes
+        .with_for_update()
+    )
+    versions = {row_id: (made_at, version) for row_id, made_at, version in await db.execute(query)}
     saved: list[RefreshResult] = []
     outcomes = []
     for result in results:
@@ -64,17 +71,6 @@ async def save_all(db: AsyncSession, results: Sequence[RefreshResult]) -> list[b
         await db.execute(_UPDATE, [{"row": each.claim.credential_id, **each.values} for each in saved])
         await recorder.record_all(db, [each.event for each in saved])
     return outcomes
-
-
-async def _current_versions(db: AsyncSession, ids: Sequence[int]) -> dict[int, tuple[datetime, int]]:
-    """Return creation time and version of rows, locked in one order for all processes."""
-    query = (
-        select(Credential.id, Credential.created_at, Credential.version)
-        .where(Credential.id.in_(ids), Credential.status != CredentialStatus.REVOKING)
-        .order_by(Credential.id)
-        .with_for_update()
-    )
-    return {row: (made_at, version) for row, made_at, version in await db.execute(query)}
 
 
 _UPDATE: Final = update(Credential.__table__).where(Credential.__table__.c.id == bindparam("row"))  # type: ignore[arg-type]

@@ -164,7 +164,12 @@ class TokenRefresher:
         try:
             await self._save_once(claim, tokens, answered_at)
         except Exception as error:
-            spilled = await self._write_spill(claim, tokens, answered_at)
+            spilled: Path | None = None
+            try:
+                spilled = await self._spill.write(claim, tokens, answered_at=answered_at)
+            except Exception as problem:  # the disk is full, too: memory is all that is left
+                reason = problem.strerror if isinstance(problem, OSError) else type(problem).__name__
+                log.error("credential.not_spilled", account_id=claim.account_id, error=reason)
             if not isinstance(error, DatabaseUnavailableException):
                 self._log_not_saved(claim, error)
                 raise
@@ -172,14 +177,6 @@ class TokenRefresher:
             await retry_while_unavailable(save_once, seconds=self._save_for)
             if spilled is not None:
                 await self._spill.remove(spilled)
-
-    async def _write_spill(self, claim: RefreshClaim, tokens: TokenSet, answered_at: datetime) -> Path | None:
-        try:
-            return await self._spill.write(claim, tokens, answered_at=answered_at)
-        except Exception as error:  # the disk is full, too: memory is all that is left
-            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            log.error("credential.not_spilled", account_id=claim.account_id, error=reason)
-            return None
 
     def _log_not_saved(self, claim: RefreshClaim, error: Exception) -> None:
         """Once a version in this process: a spilled one is tried again and again."""

@@ -250,9 +250,12 @@ class CredentialService:
             if row.status is CredentialStatus.REVOKING:
                 raise TokenRevokedException(account_id)
             if row.status is CredentialStatus.REAUTHORIZATION_REQUIRED:
-                raise ReauthorizationRequiredException(
-                    account_id, await _running_repair(db, account_id, api_app)
+                repair = select(AuthorizationSession.session_id).where(
+                    AuthorizationSession.account_id == account_id,
+                    AuthorizationSession.api_app == api_app,
+                    AuthorizationSession.status.in_(OPEN_STATUSES),
                 )
+                raise ReauthorizationRequiredException(account_id, await db.scalar(repair.limit(1)))
         return row
 
     async def _ensure_fresh(
@@ -391,16 +394,3 @@ def _may_be_refused(error: TwitterAPIException, row: Credential) -> bool:
     """Some providers answer 403 for a token that is revoked, and for much else: only a refresh tells."""
     is_unjudged = type(error) is TwitterAPIException and error.status == HTTPStatus.FORBIDDEN
     return isinstance(error, InvalidGrantException) or (is_unjudged and row.refresh_token is not None)
-
-
-async def _running_repair(db: AsyncSession, account_id: str, api_app: str) -> str | None:
-    repair: str | None = await db.scalar(
-        select(AuthorizationSession.session_id)
-        .where(
-            AuthorizationSession.account_id == account_id,
-            AuthorizationSession.api_app == api_app,
-            AuthorizationSession.status.in_(OPEN_STATUSES),
-        )
-        .limit(1)
-    )
-    return repair

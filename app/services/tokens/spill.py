@@ -44,7 +44,11 @@ class TokenSpill:
     async def write(self, claim: RefreshClaim, tokens: TokenSet, *, answered_at: datetime) -> Path:
         """The file, which is on the disk when this returns."""
         path = self._folder / f"{uuid.uuid4()}{_SUFFIX}"
-        ciphertext = self._key_ring.encrypt(_to_json(claim, tokens, answered_at), associated_data=_PLACE)
+        text = json.dumps(
+            {"held": asdict(claim), "tokens": asdict(tokens), "answered_at": answered_at},
+            default=lambda each: each.get_secret_value() if isinstance(each, SecretStr) else each.isoformat(),
+        )
+        ciphertext = self._key_ring.encrypt(text, associated_data=_PLACE)
         await asyncio.to_thread(_write_durably, path, ciphertext)
         log.warning("credential.spilled", account_id=claim.account_id, api_app=claim.api_app)
         return path
@@ -99,14 +103,6 @@ class TokenSpill:
         return SpilledTokens(
             path, RefreshClaim(**claim), TokenSet(**tokens), datetime.fromisoformat(data["answered_at"])
         )
-
-
-def _to_json(claim: RefreshClaim, tokens: TokenSet, answered_at: datetime) -> str:
-    content = {"held": asdict(claim), "tokens": asdict(tokens), "answered_at": answered_at}
-    return json.dumps(
-        content,
-        default=lambda each: each.get_secret_value() if isinstance(each, SecretStr) else each.isoformat(),
-    )
 
 
 def _write_durably(path: Path, text: str) -> None:

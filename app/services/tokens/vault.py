@@ -22,15 +22,9 @@ class CredentialVault:
 
     def __init__(self, *, key_ring: KeyRing) -> None:
         self._key_ring = key_ring
-
-    @property
-    def writing_key_id(self) -> str:
-        return self._key_ring.writing_id
-
-    @property
-    def key_ids(self) -> tuple[str, ...]:
+        self.writing_key_id = key_ring.writing_id
+        self.key_ids = key_ring.ids
         """Ids of the keys that read."""
-        return self._key_ring.ids
 
     def is_outdated(self) -> ColumnElement[bool]:
         """Return the SQL condition that a row has a value that another than the writing key wrote."""

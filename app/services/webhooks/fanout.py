@@ -4,7 +4,7 @@ Rows and the endpoint's position change in one transaction, so that no event is 
 crash. A replay moves the position back: then the rows that are there become pending again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy import Row, func, select, update
@@ -37,19 +37,15 @@ class WebhookFanout:
 
     async def run_once(self) -> int:
         """A batch for every active endpoint that has not seen all events; how many events were looked at."""
-        return sum(
-            [await self._try_to_advance(endpoint_row_id) for endpoint_row_id in await self._find_behind()]
-        )
-
-    async def _try_to_advance(self, endpoint_row_id: int) -> int:
-        """Advance each endpoint; a failing one delays no other."""
-        try:
-            return await self._advance(endpoint_row_id)
-        except DatabaseUnavailableException:
-            raise
-        except Exception:
-            log.exception("webhook.fanout_failed", endpoint_row_id=endpoint_row_id)
-            return 0
+        count = 0
+        for endpoint_row_id in await self._find_behind():
+            try:
+                count += await self._advance(endpoint_row_id)
+            except DatabaseUnavailableException:
+                raise
+            except Exception:  # it delays no other endpoint
+                log.exception("webhook.fanout_failed", endpoint_row_id=endpoint_row_id)
+        return count
 
     async def _find_behind(self) -> list[int]:
         active = select(
@@ -70,7 +66,9 @@ class WebhookFanout:
             endpoint = await db.scalar(query.with_for_update(skip_locked=True))
             if endpoint is None:  # or in use: it has its turn in the next round
                 return 0
-            events = await _events_after(db, endpoint, limit=self._batch_size)
+            is_later = order.is_after(Position(endpoint.after_xact_id, endpoint.after_event_id))
+            unseen = select(*_COLUMNS).where(is_later, order.is_settled(db)).order_by(*order.ORDER)
+            events = (await db.execute(unseen.limit(self._batch_size))).all()
             if matching := [event for event in events if ordering.wants(endpoint, event)]:
                 await _enqueue(db, endpoint, matching)
             if events:
@@ -86,12 +84,6 @@ class WebhookFanout:
                     .execution_options(synchronize_session=False)
                 )
         return len(events)
-
-
-async def _events_after(db: AsyncSession, endpoint: WebhookEndpoint, *, limit: int) -> Sequence[EventRow]:
-    is_later = order.is_after(Position(endpoint.after_xact_id, endpoint.after_event_id))
-    query = select(*_COLUMNS).where(is_later, order.is_settled(db))
-    return (await db.execute(query.order_by(*order.ORDER).limit(limit))).all()
 
 
 async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable[EventRow]) -> None:

@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import WebhookEndpoint, WebhookStatus
 from app.services.webhooks.vault import WebhookVault
 from app.utils.crypto import find_key_id
 from app.utils.exceptions import DecryptionException
+
+_STORED: Final = select(WebhookEndpoint).where(WebhookEndpoint.status != WebhookStatus.DELETED)
 
 
 @dataclass
@@ -27,13 +29,13 @@ class WebhookSecrets:
 async def rotate(database: Database, vault: WebhookVault) -> WebhookSecrets:
     """Re-encrypt all secrets in one short transaction: a service has a few dozen webhooks at most."""
     async with database.transaction() as db:
-        return _look_at(await _rows(db, for_update=True), vault)
+        return _look_at((await db.scalars(_STORED.with_for_update())).all(), vault)
 
 
 async def audit(database: Database, vault: WebhookVault) -> WebhookSecrets:
     """The same without a change."""
     async with database.reading() as db:
-        rows = await _rows(db)
+        rows = (await db.scalars(_STORED)).all()
         db.expunge_all()
     return _look_at(rows, vault)
 
@@ -52,8 +54,3 @@ def _look_at(rows: Sequence[WebhookEndpoint], vault: WebhookVault) -> WebhookSec
             report.rotated += 1
             row.secret, row.previous_secret = new["secret"] or row.secret, new["previous_secret"]
     return report
-
-
-async def _rows(db: AsyncSession, *, for_update: bool = False) -> Sequence[WebhookEndpoint]:
-    query = select(WebhookEndpoint).where(WebhookEndpoint.status != WebhookStatus.DELETED)
-    return (await db.scalars(query.with_for_update() if for_update else query)).all()

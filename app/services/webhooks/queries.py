@@ -49,7 +49,7 @@ async def fetch_deliveries(
     if status is not None:
         deliveries = deliveries.where(WebhookDelivery.status == status)
     indexed = None if access == EVERYTHING else deliveries
-    query = deliveries.where(_is_covered(access))
+    query = deliveries.where(access.condition(WebhookDelivery.account_id, WebhookDelivery.api_app))
     return await fetch_page(db, query, WebhookDelivery, request, indexed=indexed)
 
 
@@ -57,17 +57,15 @@ async def delivery(
     db: AsyncSession, endpoint: WebhookEndpoint, access: AccessScope, delivery_id: int
 ) -> tuple[WebhookDelivery, Sequence[WebhookAttempt]]:
     """Return a delivery with its attempts, the first one first. Raises `DeliveryNotFoundException`."""
-    conditions = (WebhookDelivery.endpoint_row_id == endpoint.id, _is_covered(access))
-    query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, *conditions)
+    is_covered = access.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
+    query = select(WebhookDelivery).where(
+        WebhookDelivery.id == delivery_id, WebhookDelivery.endpoint_row_id == endpoint.id, is_covered
+    )
     row = await db.scalar(query)
     if row is None:
         raise DeliveryNotFoundException(endpoint.endpoint_id, delivery_id)
     attempts = select(WebhookAttempt).where(WebhookAttempt.delivery_id == delivery_id)
     return row, (await db.scalars(attempts.order_by(WebhookAttempt.id))).all()
-
-
-def _is_covered(access: AccessScope) -> ColumnElement[bool]:
-    return access.condition(WebhookDelivery.account_id, WebhookDelivery.api_app)
 
 
 async def _views(db: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:

@@ -55,7 +55,19 @@ class WebhookChange:
     def values(self) -> dict[str, Any]:
         """Return the changes as they are stored. Raises `InvalidRequestException`."""
         values = {name: value for name, value in vars(self).items() if value is not None}
-        _check_words(values)
+        if not _NAME.fullmatch(values.get("name", "")):
+            raise InvalidRequestException("name: must be at most 100 characters, without control characters")
+        event_types, api_apps = values.get("event_types", ()), values.get("api_apps", ())
+        if not all(map(_EVENT_TYPE.fullmatch, event_types)):
+            raise InvalidRequestException(
+                "event_types: must be of a to z, 0 to 9, _ and ., with * for any characters"
+            )
+        if problem := next(filter(None, map(type_patterns.find_problem, event_types)), None):
+            raise InvalidRequestException(f"event_types: {problem}")
+        if not all(map(APP_NAME.fullmatch, api_apps)):
+            raise InvalidRequestException(
+                "api_apps: must be names of OAuth apps: 1 to 64 letters, digits, _ and -"
+            )
         try:
             if patterns := values.get("account_patterns"):
                 values["account_patterns"] = [normalize_pattern(each) for each in patterns]
@@ -95,13 +107,19 @@ class WebhookService:
         values = change.values()
         await self._client.check(change.url)
         endpoint_id, secret = str(uuid.uuid4()), new_secret()
+        defaults: dict[str, Any] = {
+            "name": "",
+            "event_types": [],
+            "api_apps": sorted(caller.access.api_apps),
+            "account_patterns": list(caller.access.account_patterns),
+        }
         async with self._database.transaction() as db:
             count = await db.scalar(select(func.count()).select_from(WebhookEndpoint).where(is_there()))
             if (count or 0) >= self._max_endpoints:
                 raise TooManyWebhooksException(self._max_endpoints)
             position = await event_order.now(db)
             row = WebhookEndpoint(
-                **_defaults(caller) | values,
+                **defaults | values,
                 endpoint_id=endpoint_id,
                 secret=self._vault.seal(endpoint_id, secret),
                 after_xact_id=position.xact_id,
@@ -113,8 +131,14 @@ class WebhookService:
             _record(db, EventType.WEBHOOK_CREATED, row, caller, event_types=row.event_types)
         return row, secret
 
-    async def get(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
-        return await self._get_endpoint(db, endpoint_id, caller)
+    async def get(
+        self, db: AsyncSession, endpoint_id: str, caller: Caller, *, for_update: bool = False
+    ) -> WebhookEndpoint:
+        query = select(WebhookEndpoint).where(WebhookEndpoint.endpoint_id == endpoint_id, is_there())
+        row = await db.scalar(query.with_for_update() if for_update else query)
+        if row is None or not caller.access.includes(webhook_access(row)):
+            raise WebhookNotFoundException(endpoint_id)
+        return row
 
     async def update(self, endpoint_id: str, change: WebhookChange, caller: Caller) -> WebhookEndpoint:
         """Change a webhook. Pending deliveries go to the new URL; those that it is not for any more are parked.
@@ -125,7 +149,7 @@ class WebhookService:
         if change.url is not None:
             await self._client.check(change.url)
         async with self._database.transaction() as db:
-            row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
+            row = await self.get(db, endpoint_id, caller, for_update=True)
             if values.get("url", row.url) != row.url:
                 row.failing_since = None
             for name, value in values.items():
@@ -144,7 +168,7 @@ class WebhookService:
         """
         secret = new_secret()
         async with self._database.transaction() as db:
-            row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
+            row = await self.get(db, endpoint_id, caller, for_update=True)
             signs_until = row.previous_secret_expires_at
             if signs_until is not None and signs_until > utc_now() and not force:
                 raise RotationUnderWayException(signs_until)
@@ -155,7 +179,7 @@ class WebhookService:
 
     async def pause(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         """Nothing more is sent, and nothing lost; what is being sent ends."""
-        row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
+        row = await self.get(db, endpoint_id, caller, for_update=True)
         if row.status is WebhookStatus.ACTIVE:
             row.status, row.pause_reason = WebhookStatus.PAUSED, f"by {caller.name}"
             _record(db, EventType.WEBHOOK_PAUSED, row, caller, reason=row.pause_reason)
@@ -163,7 +187,7 @@ class WebhookService:
 
     async def resume(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> WebhookEndpoint:
         """Go on, attempts counted anew. What waits for another one is tried at once, also when it was not paused."""
-        row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
+        row = await self.get(db, endpoint_id, caller, for_update=True)
         await ordering.repair(db, row.id)
         waiting = update(WebhookDelivery).where(
             WebhookDelivery.endpoint_row_id == row.id,
@@ -178,7 +202,7 @@ class WebhookService:
 
     async def delete(self, db: AsyncSession, endpoint_id: str, caller: Caller) -> None:
         """Delete a webhook: its secrets at once, its deliveries later in small batches."""
-        row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
+        row = await self.get(db, endpoint_id, caller, for_update=True)
         _record(db, EventType.WEBHOOK_DELETED, row, caller)
         row.status = WebhookStatus.DELETED
         row.url = row.secret = ""
@@ -192,9 +216,14 @@ class WebhookService:
         Asked for again before all are taken up it begins anew, later it sends them once more: receivers know what they
         have seen by its message id. What is being sent at the time is not sent again.
         """
-        row = await self._get_endpoint(db, endpoint_id, caller, lock=True)
+        row = await self.get(db, endpoint_id, caller, for_update=True)
         is_included = Event.id >= since if isinstance(since, int) else Event.occurred_at >= since
-        first = await _first_event(db, is_included)
+        query = select(*event_order.ORDER).where(is_included).order_by(*event_order.ORDER).limit(1)
+        if db.get_bind().dialect.name == "sqlite":  # which would read all events before it
+            first_id = select(func.min(Event.id)).where(is_included).scalar_subquery()
+            query = select(*event_order.ORDER).where(Event.id == first_id)
+        found = (await db.execute(query)).first()
+        first = Position(*found) if found else None
         if first and first <= Position(row.after_xact_id, row.after_event_id):
             row.after_xact_id, row.after_event_id = first.xact_id, first.event_id - 1
             _record(db, EventType.WEBHOOK_REPLAYED, row, caller, since_event=first.event_id)
@@ -203,7 +232,7 @@ class WebhookService:
     async def test(self, endpoint_id: str, caller: Caller) -> WebhookAnswer:
         """Send a `webhook.test` now, once, also when it is paused. Raises `DecryptionException`."""
         async with self._database.reading() as db:
-            row = await self._get_endpoint(db, endpoint_id, caller)
+            row = await self.get(db, endpoint_id, caller)
             secrets = self._vault.open(row)
         message = trial_message(endpoint_id, str(uuid.uuid4()))
         answer = await self._client.post(row.url, body=message.body, headers=signed_headers(message, secrets))
@@ -211,33 +240,9 @@ class WebhookService:
             _record(db, EventType.WEBHOOK_TESTED, row, caller, status_code=answer.status_code)
         return answer
 
-    async def _get_endpoint(
-        self, db: AsyncSession, endpoint_id: str, caller: Caller, *, lock: bool = False
-    ) -> WebhookEndpoint:
-        query = select(WebhookEndpoint).where(WebhookEndpoint.endpoint_id == endpoint_id, is_there())
-        row = await db.scalar(query.with_for_update() if lock else query)
-        if row is None or not caller.access.includes(webhook_access(row)):
-            raise WebhookNotFoundException(endpoint_id)
-        return row
-
 
 def is_there() -> ColumnElement[bool]:
     return WebhookEndpoint.status != WebhookStatus.DELETED
-
-
-def _check_words(values: dict[str, Any]) -> None:
-    if not _NAME.fullmatch(values.get("name", "")):
-        raise InvalidRequestException("name: must be at most 100 characters, without control characters")
-    if not all(map(_EVENT_TYPE.fullmatch, values.get("event_types", ()))):
-        raise InvalidRequestException(
-            "event_types: must be of a to z, 0 to 9, _ and ., with * for any characters"
-        )
-    if problem := next(filter(None, map(type_patterns.find_problem, values.get("event_types", ()))), None):
-        raise InvalidRequestException(f"event_types: {problem}")
-    if not all(map(APP_NAME.fullmatch, values.get("api_apps", ()))):
-        raise InvalidRequestException(
-            "api_apps: must be names of OAuth apps: 1 to 64 letters, digits, _ and -"
-        )
 
 
 def _check_access(access: AccessScope, caller: Caller) -> None:
@@ -245,24 +250,6 @@ def _check_access(access: AccessScope, caller: Caller) -> None:
     if len(access.account_patterns) > MAX_ACCOUNT_PATTERNS:
         raise InvalidRequestException(f"account_patterns: at most {MAX_ACCOUNT_PATTERNS}")
     caller.access.require_all(access)
-
-
-def _defaults(caller: Caller) -> dict[str, Any]:
-    return {
-        "name": "",
-        "event_types": [],
-        "api_apps": sorted(caller.access.api_apps),
-        "account_patterns": list(caller.access.account_patterns),
-    }
-
-
-async def _first_event(db: AsyncSession, is_included: ColumnElement[bool]) -> Position | None:
-    query = select(*event_order.ORDER).where(is_included).order_by(*event_order.ORDER).limit(1)
-    if db.get_bind().dialect.name == "sqlite":  # which would read all events before it
-        first = select(func.min(Event.id)).where(is_included).scalar_subquery()
-        query = select(*event_order.ORDER).where(Event.id == first)
-    row = (await db.execute(query)).first()
-    return Position(*row) if row else None
 
 
 def _record(

@@ -155,9 +155,14 @@ class AuthorizationWorker(Worker):
 
     async def _run_to_end(self, run: "_Run") -> float | None:
         job = run.job
+
+        async def renew() -> bool:
+            return run.is_completed or await self._runs.renew(job)
+
         log.info("authorization.started")
         try:
-            await self._attempt(run)
+            async with keep_alive(renew, seconds=self._lease_seconds), run.stages:
+                await self._automator.authorize_account(job, run)
         except asyncio.CancelledError:
             await run_shielded(self._release(job, reason="service_stopping"))
             raise
@@ -173,13 +178,6 @@ class AuthorizationWorker(Worker):
             log.exception("authorization.crashed")
             return await self._fail(run, AppException())
         return None
-
-    async def _attempt(self, run: "_Run") -> None:
-        async def renew() -> bool:
-            return run.is_completed or await self._runs.renew(run.job)
-
-        async with keep_alive(renew, seconds=self._lease_seconds), run.stages:
-            await self._automator.authorize_account(run.job, run)
 
     async def _fail(self, run: "_Run", error: AppException) -> float | None:
         """Seconds until the next attempt, if there is one."""

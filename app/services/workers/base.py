@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import after_commit
 from app.models import utc_now
-from app.services.operations.worker_runs import JobLease, PeriodicRuns, Schedule
+from app.services.operations.worker_runs import JobLease, PeriodicRuns
 from app.services.shared.leases import keep_alive
 from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException
@@ -147,8 +147,8 @@ class PeriodicWorker(Worker):
 
     async def _if_due(self) -> float:
         """Work if it is time and our turn; seconds until the next look."""
-        if (await self._schedule()).next_run > utc_now():
-            return self._seconds_until_next_look()
+        if (wait := await self._seconds_until_due()) > 0:
+            return min(wait, _POLL_INTERVAL)
         turn = await self._runs.claim(self._turn)
         if turn is None:
             return _POLL_INTERVAL
@@ -156,13 +156,13 @@ class PeriodicWorker(Worker):
             await self._run_with_lease(turn)
         except Exception as error:
             self._note_failure(error)
-        await self._schedule()
-        return self._seconds_until_next_look()
+        return min(await self._seconds_until_due(), _POLL_INTERVAL)
 
-    async def _schedule(self) -> Schedule:
+    async def _seconds_until_due(self) -> float:
+        """Read the schedule into the status; return the seconds until the next run, 0 when it is due."""
         schedule = await self._runs.schedule(self._turn)
         self.status.next_run, self.status.last_success = schedule.next_run, schedule.last_success
-        return schedule
+        return max(0.0, (schedule.next_run - utc_now()).total_seconds())
 
     async def _run_with_lease(self, turn: JobLease) -> None:
         """The work under the turn's lease; the next turn is due in `interval`, sooner after a failure."""
@@ -183,11 +183,6 @@ class PeriodicWorker(Worker):
     def _retry_in(self) -> float:
         attempt = self.status.consecutive_failures + 1
         return retry_delay(attempt, base=self._retry_interval, ceiling=self._interval)
-
-    def _seconds_until_next_look(self) -> float:
-        assert self.status.next_run is not None
-        remaining = (self.status.next_run - utc_now()).total_seconds()
-        return min(max(remaining, 0.0), _POLL_INTERVAL)
 
 
 class WorkerGroup:
@@ -228,10 +223,6 @@ class WorkerGroup:
     def started(self) -> list[Worker]:
         """Workers of this process; none in a process that leaves the work to others."""
         return list(self._tasks.values())
-
-    @property
-    def all_alive(self) -> bool:
-        return all(worker.status.alive for worker in self.started)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks[task].status.alive = False

@@ -35,7 +35,8 @@ class TokenRefreshWorker(Worker):
         self._refresher = refresher
         self._credentials = credentials
         self._concurrency = concurrency
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self.in_flight: set[asyncio.Task[None]] = set()
+        """Refreshes that have begun and not ended."""
 
     async def run(self) -> None:
         await self._run_guarded(
@@ -58,29 +59,24 @@ class TokenRefreshWorker(Worker):
         await run_until(self._stop, self._wait_for_room())
         if self._stop.is_set():
             return 0
-        due = await self._leases.take_due(self._concurrency - len(self._in_flight))
+        due = await self._leases.take_due(self._concurrency - len(self.in_flight))
         for claim in due:
             task = asyncio.create_task(self._refresh(claim))
-            self._in_flight.add(task)
+            self.in_flight.add(task)
             task.add_done_callback(self._note_end)
         return len(due)
 
-    @property
-    def in_flight(self) -> int:
-        """Refreshes that have begun and not ended."""
-        return len(self._in_flight)
-
     async def finish_started(self) -> None:
-        if self._in_flight:
-            await asyncio.wait(self._in_flight)
+        if self.in_flight:
+            await asyncio.wait(self.in_flight)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
+        self.in_flight.discard(task)
         self.wake()  # an app whose budget was all in flight may have room again
 
     async def _wait_for_room(self) -> None:
-        while len(self._in_flight) >= self._concurrency:
-            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+        while len(self.in_flight) >= self._concurrency:
+            await asyncio.wait(self.in_flight, return_when=asyncio.FIRST_COMPLETED)
 
     async def _refresh(self, claim: RefreshClaim) -> None:
         try:

@@ -103,23 +103,22 @@ class WebhookWorker(Worker):
 
     async def _apply(self, endpoint_row_id: int, finished: Collection[Sending]) -> None:
         """Apply results. A trial that failed, and was not refused, is followed by a pause with nothing under way."""
+        results = []
+        for task in finished:
+            error = task.exception()
+            if error is None:
+                self._note_success(step="send")
+                results.append(task.result())
+            elif isinstance(error, Exception):
+                self._note_failure(error, step="send")
         try:
-            results = [task.result() for task in finished if not self._is_lost(task)]
             await self._deliveries.apply(endpoint_row_id, results)
-        except Exception as error:  # the database is away
-            self._note_failure(error, step="apply")
+        except Exception as problem:  # the database is away
+            self._note_failure(problem, step="apply")
             return
         self._note_success(step="apply")
         if any(claim.is_trial and not (answer.succeeded or answer.is_refusal) for claim, answer in results):
             await wait_for_event(self._stop, self._poll_interval)
-
-    def _is_lost(self, task: Sending) -> bool:
-        error = task.exception()
-        if isinstance(error, Exception):
-            self._note_failure(error, step="send")
-        elif error is None:
-            self._note_success(step="send")
-        return error is not None
 
 
 async def _cancel(tasks: Collection[asyncio.Task[None]] | Collection[Sending]) -> None:

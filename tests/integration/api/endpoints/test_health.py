@@ -38,7 +38,7 @@ async def test_service_is_not_ready_when_a_worker_died(api: Api):
     task = next(task for task in asyncio.all_tasks() if task.get_name() == "worker-monitor")
     task.cancel()
     await asyncio.wait([task])
-    await eventually(lambda: not group.all_alive)
+    await eventually(lambda: not all(worker.status.alive for worker in group.started))
     response = await api.client.get("/health/ready")
     data = response.json()["data"]
     assert (response.status_code, data["ready"]) == (503, False)

@@ -149,8 +149,8 @@ async def test_last_failure_is_shown_by_its_code(new_worker: NewWorker):
 async def test_a_worker_that_died_is_seen(new_worker: NewWorker, caplog):
     group = WorkerGroup([new_worker(interval=3600), Dying()])
     group.start()
-    assert group.all_alive
-    await eventually(lambda: not group.all_alive)
+    assert all(each.status.alive for each in group.started)
+    await eventually(lambda: not all(each.status.alive for each in group.started))
     assert [worker.status.alive for worker in group.workers] == [True, False]
     assert [line["worker"] for line in logged(caplog, "worker.died")] == ["dying"]
     await group.stop(grace=5)
