@@ -28,7 +28,7 @@ class StackedTransport(httpx.AsyncBaseTransport):
         self._limits = httpx.Limits(
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=keep_idle
         )
-        """Of each connection, which is a pool of its own."""
+        """Limits of each connection, which is a pool of its own."""
         self._room = asyncio.Semaphore(max_connections)
         self._idle: defaultdict[_Origin, _Idle] = defaultdict(deque)
 
