@@ -34,10 +34,9 @@ async def test_a_handle_that_the_provider_cannot_have_is_refused(
         answered(other, 202)
         rows = [{"account_id": account, "api_app": APP} for account in ("ann", "123")]
         batch = answered(await post("/authorize/batch", json=rows), 202)
-        assert [(row["error_code"], row["error"]) for row in batch["rows"]] == [
-            ("INVALID_REQUEST", SENTENCE),
-            (None, None),
-        ]
+        # The second row found its session, which a worker may have tried by now.
+        assert [row["session_id"] for row in batch["rows"]] == [None, good.json()["data"]["session_id"]]
+        assert [row["error"] for row in batch["rows"] if row["error_code"] == "INVALID_REQUEST"] == [SENTENCE]
         report = await store(api.context, ["ann", "123"])
         assert [(line.line, line.reason) for line in report.bad_lines] == [(1, SENTENCE)]
         assert (report.stored, await count_rows(database, Credential)) == (1, 1)

@@ -234,15 +234,15 @@ async def test_a_start_that_fails_is_stopped_again(
     database: Database,
     admin: SandboxAdmin,
     known: str,
+    profile: ProfileInfo,
     fault: dict[str, object],
     error: type[AppException],
 ):
-    await admin.clear_stats()
     await admin.set_fault("local.start", **fault)
     with pytest.raises(error):
         async with sandbox_context.fleet.gologin.running_profile(known, report=ignore):
             pass
-    assert await admin.requests(endpoint="local.stop")
+    assert await admin.requests(endpoint="local.stop", account=profile.account)
     assert await all_given_back(sandbox_context, database, admin, known)
 
 
@@ -256,14 +256,19 @@ async def freed_by_the_sweep(context: Context, database: Database, admin: Sandbo
 
 @pytest.mark.parametrize("kind", ["hang", "start_hang_running"])
 async def test_a_start_that_hangs_is_given_up_and_stopped_again(
-    sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str, kind: str
+    sandbox_settings: MakeSettings,
+    database: Database,
+    admin: SandboxAdmin,
+    known: str,
+    profile: ProfileInfo,
+    kind: str,
 ):
     await admin.set_fault("local.start", kind)
     async with open_context(sandbox_settings(profile_start_timeout=1)) as context:
         with pytest.raises(GoLoginAPIException, match="timeout"):
             async with context.fleet.gologin.running_profile(known, report=ignore):
                 pass
-        assert await admin.requests(endpoint="local.stop")
+        assert await admin.requests(endpoint="local.stop", account=profile.account)
         await freed_by_the_sweep(context, database, admin, known)
 
 
@@ -284,6 +289,7 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
     database: Database,
     admin: SandboxAdmin,
     known: str,
+    profile: ProfileInfo,
     http: httpx.AsyncClient,
 ):
     await admin.set_fault("local.start", "hang", times=1)
@@ -297,7 +303,7 @@ async def test_a_browser_that_comes_up_after_its_start_was_cancelled_is_stopped(
         task = asyncio.create_task(work())
         async with asyncio.timeout(60):
             await starting.wait()
-        await eventually(lambda: admin.requests(endpoint="local.start"))
+        await eventually(lambda: admin.requests(endpoint="local.start", account=profile.account))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
