@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     DateTime,
+    Dialect,
     Double,
     Result,
     cast,
@@ -36,10 +38,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -59,6 +62,9 @@ _PROBE: Final = (
     "DROP TABLE readiness_probe",
 )
 _SQLITE_BUSY_MS: Final = 15_000
+_IDLE_BEFORE_PING: Final = 1.0
+"""Seconds after which an idle connection is tried before it is used; one in use tells of a lost server by itself."""
+_CHECKED_IN: Final = "checked_in"
 _POSTGRESQL_SESSION: Final = {
     # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
     "statement_timeout": "30000",
@@ -125,6 +131,9 @@ class Database:
         self._pool_size = pool_size
         self.engine = _create_engine(url, pool_size)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        # Each statement of READ COMMITTED sees its own snapshot anyway: without a transaction around them, two round
+        # trips fewer.
+        self._reading_options = {_READ_ONLY: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._listeners: dict[str, list[Callable[[], object]]] = {}
         self._sessions = async_sessionmaker(
             self.engine, expire_on_commit=False, autoflush=False, info={_LISTENERS: self._listeners}
@@ -150,10 +159,10 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """One consistent read that takes no write lock. Raises `DatabaseUnavailableException`."""
+        """Reads that take no write lock; on SQLite of one moment. Raises `DatabaseUnavailableException`."""
         with self._outages_named():
             async with self._sessions() as db:
-                await db.connection(execution_options={_READ_ONLY: True})
+                await db.connection(execution_options=self._reading_options)
                 yield db
 
     def listen(self, topic: str, callback: Callable[[], object]) -> None:
@@ -328,11 +337,13 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
             hide_parameters=True,
             pool_size=pool_size,
             max_overflow=0,
-            pool_pre_ping=True,
+            pool_use_lifo=True,  # the connection that was used last has its plans and catalogue in memory
             pool_timeout=30,
             connect_args=_postgresql_arguments(parsed),
         )
         event.listen(engine.sync_engine, "connect", _prepare_postgresql)
+        event.listen(engine.sync_engine, "checkin", _note_checkin)
+        event.listen(engine.sync_engine, "checkout", partial(_ping_when_idle, engine.dialect))
         return engine
     if parsed.database and parsed.database != ":memory:" and not parsed.database.startswith("file:"):
         _make_private(Path(parsed.database))
@@ -386,6 +397,20 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
     cursor.execute(_POSTGRESQL_FORMS)
     cursor.close()
     connection.commit()
+
+
+def _note_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_CHECKED_IN] = time.monotonic()
+
+
+def _ping_when_idle(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    """Replace all connections when one does not work any more, as `pool_pre_ping` does at each checkout."""
+    if time.monotonic() - record.info.get(_CHECKED_IN, time.monotonic()) < _IDLE_BEFORE_PING:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from psycopg.pq import TransactionStatus
+from sqlalchemy import create_engine, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
 from app.database import Database, after_commit, announce
@@ -269,4 +271,50 @@ async def test_postgresql_stores_every_character_but_nul_and_lone_surrogates(pos
         with pytest.raises((DBAPIError, UnicodeEncodeError)):
             async with database.reading() as db:
                 await db.scalar(query, {"value": value})
+    await database.close()
+
+
+async def test_reads_of_postgresql_begin_no_transaction(postgresql_url: str):
+    database = Database(postgresql_url, pool_size=1)
+    async with database.reading() as db:
+        await db.execute(text("SELECT 1"))
+        pooled = await (await db.connection()).get_raw_connection()
+        assert isinstance(pooled.driver_connection, psycopg.AsyncConnection)
+        assert pooled.driver_connection.info.transaction_status is TransactionStatus.IDLE
+    # The same connection, for a change: it is a transaction again.
+    with pytest.raises(LookupError):
+        async with database.transaction() as db:
+            db.add(new_profile(profile_id="undone"))
+            await db.flush()
+            raise LookupError
+    async with database.reading() as db:
+        assert await db.scalar(select(func.count()).select_from(Profile)) == 0
+    await database.close()
+
+
+async def test_connection_is_tried_before_its_use_only_after_a_pause(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    database = Database(postgresql_url, pool_size=1)
+    pings = 0
+    do_ping = database.engine.dialect.do_ping
+
+    def count(connection: Any) -> bool:
+        nonlocal pings
+        pings += 1
+        return do_ping(connection)
+
+    monkeypatch.setattr(database.engine.dialect, "do_ping", count)
+    for _ in range(3):
+        async with database.reading() as db:
+            await db.execute(text("SELECT 1"))
+    assert pings == 0
+    monkeypatch.setattr("app.database._IDLE_BEFORE_PING", 0.0)
+    async with database.reading() as db:
+        killed = await db.scalar(text("SELECT pg_backend_pid()"))
+    assert pings == 1
+    async with await database.open_connection("test") as other:
+        await other.execute("SELECT pg_terminate_backend(%s, 60000)", [killed])
+    async with database.reading() as db:
+        assert await db.scalar(text("SELECT pg_backend_pid()")) != killed
     await database.close()
