@@ -52,6 +52,8 @@ class Session:
     existing: bool
     """An earlier request made it."""
     attempt_list: tuple[Attempt, ...]
+    queue_position_is_exact: bool
+    """False: the position is this one or a later one."""
 
     @property
     def is_ended(self) -> bool:

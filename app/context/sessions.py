@@ -11,6 +11,7 @@ from app.models import ConsentMode
 from app.services.authorizations.runs import RunLimits, SessionRuns
 from app.services.authorizations.service import AuthorizationService, RequestLimits
 from app.services.authorizations.waiters import SessionWaiters
+from app.services.authorizations.waiting import WaitingCount
 from app.services.automation import BrowserController, ProfileAutomator
 from app.services.batches.pacing import BatchPacing
 from app.services.batches.service import BatchLimits, BatchService
@@ -38,6 +39,8 @@ def build_sessions(
     waiters = SessionWaiters()
     pacing = BatchPacing(database=database, queue=queue, waiters=waiters)
     stack.push_async_callback(pacing.close)
+    waiting = WaitingCount(database=database, ceiling=settings.max_waiting)
+    stack.push_async_callback(waiting.close)
     authorizations = AuthorizationService(
         database=database,
         gologin=fleet.gologin,
@@ -46,10 +49,10 @@ def build_sessions(
         on_session_ended=pacing.session_ended,
         queue=queue,
         waiters=waiters,
+        waiting=waiting,
         limits=RequestLimits(
             lifetime=settings.session_lifetime,
             max_attempts=settings.max_attempts,
-            max_waiting=settings.max_waiting,
         ),
         consent=ConsentMode(settings.consent_mode),
     )

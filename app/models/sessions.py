@@ -16,6 +16,7 @@ from app.models.statuses import (
 
 _HAS_BATCH: Final = "batch_id IS NOT NULL"
 _HAS_ERROR: Final = "error_code IS NOT NULL"
+_IN_QUEUE: Final = "status = 'pending' AND NOT is_held"
 
 
 class AuthorizationSession(Timestamps, Lease, Base):
@@ -24,6 +25,7 @@ class AuthorizationSession(Timestamps, Lease, Base):
     __tablename__ = "authorization_sessions"
     __table_args__ = (
         Index("ix_authorization_sessions_queue", "status", "queue_rank", "id"),
+        Index("ix_authorization_sessions_waiting", "queue_rank", "id", **rows_where(_IN_QUEUE)),
         # One open session per account and app; those that were forced come on top.
         unique_where(
             "uq_authorization_sessions_open",

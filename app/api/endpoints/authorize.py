@@ -75,10 +75,12 @@ async def authorize(
         result = await context.sessions.authorizations.request(
             db, body.to_command(), caller=caller, idempotency_key=idempotency_key
         )
+        view = await context.sessions.authorizations.view_result(db, result)
     response.headers["Location"] = f"/authorize/{result.session_id}"
     if not result.is_new:
         response.status_code = status.HTTP_200_OK
-    view = await context.sessions.authorizations.wait_for_end(result.session_id, seconds=wait)
+    if wait:
+        view = await context.sessions.authorizations.wait_for_end(result.session_id, seconds=wait)
     return success_response(SessionResponse.from_view(view, existing=not result.is_new))
 
 

@@ -11,6 +11,7 @@ from app.api.schemas.paging import PageQuery
 from app.models import AuthorizationAttempt, AuthorizationSession, ConsentMode, SessionStage, SessionStatus
 from app.services.authorizations.queries import SessionFilter
 from app.services.authorizations.service import AuthorizationCommand, SessionView
+from app.services.authorizations.waiting import MAX_EXACT_POSITION
 
 StepSeconds = Annotated[float | None, Field(ge=0.5, le=3600, strict=True)]
 
@@ -132,6 +133,9 @@ class SessionResponse(SessionSummary):
     queue_position: int | None = Field(
         description="Place in the queue, from 1; null unless the session waits for a slot"
     )
+    queue_position_is_exact: bool = Field(
+        description=f"False for a `queue_position` over {MAX_EXACT_POSITION}: it is that one or a later one"
+    )
     existing: bool = Field(default=False, description="Whether an earlier request created it")
     attempt_list: list[AttemptResponse] = Field(description="All attempts with their results, oldest first")
 
@@ -140,6 +144,7 @@ class SessionResponse(SessionSummary):
         return cls(
             **_values(view.row),
             queue_position=view.queue_position,
+            queue_position_is_exact=(view.queue_position or 0) <= MAX_EXACT_POSITION,
             existing=existing,
             attempt_list=[AttemptResponse.from_row(attempt) for attempt in view.attempts],
         )

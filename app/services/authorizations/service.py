@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,6 +27,7 @@ from app.models import (
 from app.services.authorizations import idempotency, transitions
 from app.services.authorizations.transitions import SessionHook
 from app.services.authorizations.waiters import SessionWaiters
+from app.services.authorizations.waiting import WaitingCount, queue_position
 from app.services.events import recorder
 from app.services.gologin_service import GoLoginService
 from app.services.interfaces import OAuthServiceProtocol
@@ -42,14 +43,12 @@ from app.utils.exceptions import (
     SessionEndedException,
     SessionNotEndedException,
     SessionNotFoundException,
-    TooManyWaitingException,
 )
 from app.utils.request_id import accept_request_id, current_request_id
 from app.utils.tasks import wait_for_event
 
 _OTHER_PROCESS_POLL: Final = 1.0
 """Seconds between two looks at a session that another process may end; one that ends here is told at once."""
-_RETRY_WHEN_FULL: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,12 @@ class AuthorizationCommand:
 @dataclass(frozen=True)
 class SubmitResult:
     session_id: str
-    is_new: bool
-    """False: an earlier request made it."""
+    new_row: AuthorizationSession | None = None
+    """Row of a new session; None when an earlier request made it."""
+
+    @property
+    def is_new(self) -> bool:
+        return self.new_row is not None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class SessionView:
     row: AuthorizationSession
     attempts: Sequence[AuthorizationAttempt]
     queue_position: int | None
-    """1 is next; None unless the session waits."""
+    """1 is next; None unless the session waits; over `MAX_EXACT_POSITION`: that, or later."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,6 @@ class RequestLimits:
     lifetime: float
     """Seconds a session may wait for its start, unless it says otherwise."""
     max_attempts: int
-    max_waiting: int
 
 
 class AuthorizationService:
@@ -114,6 +116,7 @@ class AuthorizationService:
         on_session_ended: SessionHook,
         queue: JobQueue,
         waiters: SessionWaiters,
+        waiting: WaitingCount,
         limits: RequestLimits,
         consent: ConsentMode,
     ) -> None:
@@ -124,6 +127,7 @@ class AuthorizationService:
         self._on_session_ended = on_session_ended
         self._queue = queue
         self._waiters = waiters
+        self.waiting = waiting
         self._limits = limits
         self._consent = consent
 
@@ -150,16 +154,16 @@ class AuthorizationService:
                 db, caller=caller.name, key=idempotency_key, request=command, new_id=session_id
             )
             if earlier_id is not None:
-                return SubmitResult(earlier_id, is_new=False)
+                return SubmitResult(earlier_id)
         row = await self._new_row(db, command, caller, session_id)
         existing_id = await self._insert(db, row)
         if existing_id is not None:
             if idempotency_key is not None:
                 await idempotency.replace_id(db, session_id, existing_id)
-            return SubmitResult(existing_id, is_new=False)
+            return SubmitResult(existing_id)
         recorder.record_for(db, EventType.AUTHORIZATION_REQUESTED, row, actor=caller.name)
-        after_commit(db, lambda: self._queue.submit(QueuedSession.from_row(row)))
-        return SubmitResult(session_id, is_new=True)
+        await self._queue.submit(db, [QueuedSession.from_row(row)])
+        return SubmitResult(session_id, row)
 
     async def view(
         self, db: AsyncSession, session_id: str, *, access: AccessScope = EVERYTHING
@@ -171,7 +175,13 @@ class AuthorizationService:
             .where(AuthorizationAttempt.session_id == session_id)
             .order_by(AuthorizationAttempt.number)
         )
-        return SessionView(row, attempts.all(), await _queue_position(db, row))
+        return SessionView(row, attempts.all(), await queue_position(db, row))
+
+    async def view_result(self, db: AsyncSession, result: SubmitResult) -> SessionView:
+        """View what `request` has made or found, in its transaction: a new row is not read back."""
+        if result.new_row is None:
+            return await self.view(db, result.session_id)
+        return SessionView(result.new_row, (), await queue_position(db, result.new_row))
 
     async def wait_for_end(
         self, session_id: str, *, seconds: float, access: AccessScope = EVERYTHING
@@ -253,7 +263,7 @@ class AuthorizationService:
             raise InvalidRequestException(
                 "Another session of the account was opened just now; look at that one"
             ) from None
-        after_commit(db, lambda: self._queue.submit(QueuedSession.from_row(row)))
+        await self._queue.submit(db, [QueuedSession.from_row(row)])
 
     def put_back(
         self, db: AsyncSession, row: AuthorizationSession, *, actor: str, awaits_person: bool = False
@@ -274,7 +284,7 @@ class AuthorizationService:
             raise InvalidRequestException(f"account_id: {problem}")
         profile = await self._gologin.get_profile_for_account(db, command.account_id, command.api_app)
         await self._apps.ensure_not_paused(db, command.api_app)
-        await self.refuse_when_full(db)
+        await self.waiting.take_room(db)
         return self.row_for(command, app, profile.profile_id, caller, session_id)
 
     def row_for(
@@ -315,17 +325,11 @@ class AuthorizationService:
         row.queue_rank = transitions.queue_rank(row)
         return row
 
-    async def refuse_when_full(self, db: AsyncSession, *, coming: int = 1) -> None:
-        """Raises `TooManyWaitingException` when there is no room for so many more."""
-        waiting = select(AuthorizationSession.id).where(AuthorizationSession.status == SessionStatus.PENDING)
-        room = self._limits.max_waiting - coming
-        if room < 0 or await db.scalar(waiting.offset(room).limit(1)) is not None:
-            raise TooManyWaitingException(self._limits.max_waiting, _RETRY_WHEN_FULL)
-
     async def _insert(self, db: AsyncSession, row: AuthorizationSession) -> str | None:
         """Insert it, unless a session of the account is open: the id of that one."""
         insert = insert_unless_open(db).values(column_values(row))
-        if await db.scalar(insert.returning(AuthorizationSession.id)) is not None:
+        if (row_id := await db.scalar(insert.returning(AuthorizationSession.id))) is not None:
+            row.id = row_id
             return None
         existing_id = await _open_session(db, row)
         if existing_id is None:  # it has ended since
@@ -373,15 +377,3 @@ async def _open_session(db: AsyncSession, row: AuthorizationSession) -> str | No
         )
     )
     return session_id
-
-
-async def _queue_position(db: AsyncSession, row: AuthorizationSession) -> int | None:
-    if row.status is not SessionStatus.PENDING or row.is_held:
-        return None
-    ahead = select(func.count()).where(
-        AuthorizationSession.status == SessionStatus.PENDING,
-        ~AuthorizationSession.is_held,
-        (AuthorizationSession.queue_rank < row.queue_rank)
-        | ((AuthorizationSession.queue_rank == row.queue_rank) & (AuthorizationSession.id < row.id)),
-    )
-    return 1 + (await db.scalar(ahead) or 0)

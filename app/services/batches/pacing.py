@@ -157,7 +157,7 @@ class BatchPacing:
 
         while waiting and len(released) < free:
             released += await change_sessions(db, [waiting.popleft()], release, step="release_session")
-        after_commit(db, lambda: self._queue.submit(*map(QueuedSession.from_row, released)))
+        await self._queue.submit(db, [QueuedSession.from_row(row) for row in released])
 
     async def _cancel_some(self, db: AsyncSession, batch: Batch) -> int:
         """Cancel some sessions: the waiting of a stopped batch, all of a cancelled one. Return their number."""

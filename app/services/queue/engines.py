@@ -18,16 +18,36 @@ from pgqueuer.ports import RepositoryPort
 from pgqueuer.ports.driver import Driver
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.rows import dict_row
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 
 _LOST_RACE: Final = (DEADLOCK_DETECTED, UNIQUE_VIOLATION)
 """Another process was first at the last place of a limit: pgqueuer looks again."""
+_WAKE: Final = text(
+    """
+    SELECT pg_notify('ch_pgqueuer', json_build_object(
+        'channel', 'ch_pgqueuer', 'operation', 'insert', 'sent_at', now(), 'table', 'pgqueuer',
+        'type', 'table_changed_event'
+    )::text)
+    """
+)
+"""pgqueuer's own notification, once for many jobs: its trigger sent one with each commit, and commits with a
+notification wait for each other on the whole server."""
 
 
 class Engine(Protocol):
     async def to_submit(self) -> RepositoryPort:
         """Return the queue to submit to, whether or not this process delivers any."""
+        ...
+
+    def within(self, db: AsyncSession) -> RepositoryPort | None:
+        """Return the queue as a part of the transaction; None when it is not in the database."""
+        ...
+
+    async def wake(self) -> None:
+        """Let every process look for jobs now."""
         ...
 
     def to_deliver(self, connection_lost: asyncio.Event) -> AbstractAsyncContextManager[RepositoryPort]:
@@ -44,6 +64,12 @@ class MemoryEngine:
         await self._queries.clear_queue_log()
         return self._queries
 
+    def within(self, db: AsyncSession) -> None:
+        return None
+
+    async def wake(self) -> None:
+        """The engine sees its own jobs."""
+
     @asynccontextmanager
     async def to_deliver(self, connection_lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
         yield self._queries
@@ -54,12 +80,18 @@ class PostgresqlEngine:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queries = Queries(
-            cast(Driver, _PooledDriver(database))
-        )  # of which `enqueue` needs `fetch` alone
+
+    # `enqueue`, which alone is called of these queues, needs no more of a driver than `fetch`.
 
     async def to_submit(self) -> RepositoryPort:
-        return self._queries
+        return Queries(cast(Driver, _PooledDriver(self._database)))
+
+    def within(self, db: AsyncSession) -> RepositoryPort:
+        return Queries(cast(Driver, _TransactionDriver(db)))
+
+    async def wake(self) -> None:
+        async with self._database.reading() as db:
+            await db.execute(_WAKE)
 
     @asynccontextmanager
     async def to_deliver(self, connection_lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
@@ -98,11 +130,21 @@ class _PooledDriver:
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         async with self._database.transaction() as db:
-            pooled = await (await db.connection()).get_raw_connection()
-            assert isinstance(pooled.driver_connection, AsyncConnection)
-            cursor = AsyncRawCursor(pooled.driver_connection, row_factory=dict_row)
-            await cursor.execute(query, args or None)
-            return await cursor.fetchall()
+            return await _TransactionDriver(db).fetch(query, *args)
+
+
+class _TransactionDriver:
+    """Driver of pgqueuer for statements of a transaction of ours."""
+
+    def __init__(self, db: AsyncSession) -> None:
+        self._db = db
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        pooled = await (await self._db.connection()).get_raw_connection()
+        assert isinstance(pooled.driver_connection, AsyncConnection)
+        cursor = AsyncRawCursor(pooled.driver_connection, row_factory=dict_row)
+        await cursor.execute(query, args or None)
+        return await cursor.fetchall()
 
 
 class _ListeningDriver(PsycopgDriver):

@@ -1,16 +1,17 @@
 """Delivery of session ids to whoever runs them. The session row is the truth: a job lost here is delivered again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job
 from pgqueuer.ports import RepositoryPort
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database
+from app.database import Database, after_commit
 from app.models import AuthorizationSession, ConsentMode, utc_now
 from app.services.queue.engines import Engine, Manager, MemoryEngine, PostgresqlEngine
 from app.utils.backoff import retry_delay
@@ -25,6 +26,8 @@ _RANK_ORIGIN: Final = 1_577_836_800
 _MAX_PRIORITY: Final = 2**31 - 1
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=0.25)
 """A wake-up can be missed; the job then waits this long."""
+_GATHER: Final = 0.01
+"""Seconds for which a wake-up waits for more to be submitted."""
 _FIRST_WAIT, _MAX_WAIT = 0.2, 3.0
 """Seconds before the engine is connected again; doubled each time."""
 
@@ -88,31 +91,29 @@ class JobQueue:
         self._detached: set[asyncio.Future[float | None]] = set()
         self._paused_until = 0.0
         self._submitting: set[asyncio.Task[None]] = set()
+        self._wakes = False
         self.is_connected = True
         """No outage is known."""
 
-    def submit(self, *waiting: QueuedSession) -> None:
-        """Deliver sessions' ids when their time has come; one that is waiting already is not doubled.
+    async def submit(self, db: AsyncSession, waiting: Sequence[QueuedSession]) -> None:
+        """Deliver sessions' ids when their time has come, if the caller's transaction commits.
 
-        A failure is logged: the row is delivered by the next look.
+        One that is waiting already is not doubled. With SQLite a failure is logged: the row is delivered by the next
+        look.
         """
-        task = asyncio.create_task(self._try_to_submit(waiting))
-        self._submitting.add(task)
-        task.add_done_callback(self._submitting.discard)
-
-    async def submit_all(self, waiting: Sequence[QueuedSession]) -> None:
-        """The same for many, and a failure is raised."""
         if not waiting:
             return
-        queries = await self._engine.to_submit()
-        await queries.enqueue(
-            [each.entrypoint for each in waiting],
-            [each.session_id.encode() for each in waiting],
-            [each.priority for each in waiting],
-            execute_after=[each.delay for each in waiting],
-            dedupe_key=[each.dedupe_key for each in waiting],
-            on_conflict="skip",
-        )
+        if (queries := self._engine.within(db)) is None:
+            after_commit(db, lambda: self._start(self._try_to_submit(waiting)))
+            return
+        await _enqueue(queries, waiting)
+        after_commit(db, self._wake_soon)
+
+    async def submit_all(self, waiting: Sequence[QueuedSession]) -> None:
+        """The same, in a transaction of its own; a failure is raised."""
+        if waiting:
+            await _enqueue(await self._engine.to_submit(), waiting)
+            self._wake_soon()
 
     async def run(self, handle: Handler) -> None:
         """Deliver until `stop()`, then wait for the handlers that still run.
@@ -216,6 +217,36 @@ class JobQueue:
         except Exception as error:
             sessions = [each.session_id for each in waiting[:10]]
             log.warning("queue.not_submitted", sessions=sessions, error=type(error).__name__)
+
+    def _wake_soon(self) -> None:
+        """Wake all processes once for all that is submitted within a moment."""
+        if not self._wakes:
+            self._wakes = True
+            self._start(self._wake())
+
+    async def _wake(self) -> None:
+        await wait_for_event(self._stopping, _GATHER)
+        self._wakes = False
+        try:
+            await self._engine.wake()
+        except Exception as error:  # they look by themselves, a little later
+            log.warning("queue.not_woken", error=type(error).__name__)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._submitting.add(task)
+        task.add_done_callback(self._submitting.discard)
+
+
+async def _enqueue(queries: RepositoryPort, waiting: Sequence[QueuedSession]) -> None:
+    await queries.enqueue(
+        [each.entrypoint for each in waiting],
+        [each.session_id.encode() for each in waiting],
+        [each.priority for each in waiting],
+        execute_after=[each.delay for each in waiting],
+        dedupe_key=[each.dedupe_key for each in waiting],
+        on_conflict="skip",
+    )
 
 
 async def _shut_down_on(connection_lost: asyncio.Event, manager: Manager) -> None:

@@ -73,7 +73,12 @@ async def test_a_session_in_a_list_is_that_of_its_own_address(api: Api, three: l
     listed = page_of(await api.client.get("/authorize"))["data"][0]
     alone = page_of(await api.client.get(f"/authorize/{three[0]}"))["data"]
     assert listed == {name: value for name, value in alone.items() if name in listed}
-    assert set(alone) - set(listed) == {"queue_position", "existing", "attempt_list"}
+    assert set(alone) - set(listed) == {
+        "queue_position",
+        "queue_position_is_exact",
+        "existing",
+        "attempt_list",
+    }
 
 
 async def test_a_key_without_the_scope_lists_nothing(api: Api):

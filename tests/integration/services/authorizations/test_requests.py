@@ -85,7 +85,7 @@ async def test_hundred_simultaneous_requests_make_one_session(
 
 async def test_an_open_session_is_given_back_and_an_ended_one_is_not(service: Context):
     first = await place(service)
-    assert await place(service) == SubmitResult(first.session_id, is_new=False)
+    assert await place(service) == SubmitResult(first.session_id)
     async with service.database.transaction() as db:
         await service.sessions.authorizations.cancel(db, first.session_id, actor="tests")
     assert (await place(service)).is_new
@@ -95,7 +95,7 @@ async def test_forced_request_makes_a_session_beside_the_open_one(service: Conte
     first = await place(service)
     forced = await place(service, AuthorizationCommand("alice", "AIOTT1", force=True))
     assert forced.is_new
-    assert await place(service) == SubmitResult(first.session_id, is_new=False)
+    assert await place(service) == SubmitResult(first.session_id)
     assert await count(database) == 2
 
 
@@ -110,7 +110,7 @@ async def test_a_key_gives_the_same_session_after_its_end_too(service: Context):
     first = await place(service, key="k-1")
     async with service.database.transaction() as db:
         await service.sessions.authorizations.cancel(db, first.session_id, actor="tests")
-    assert await place(service, key="k-1") == SubmitResult(first.session_id, is_new=False)
+    assert await place(service, key="k-1") == SubmitResult(first.session_id)
     assert (await place(service, key="k-2")).is_new
 
 
@@ -135,8 +135,8 @@ async def test_a_key_belongs_to_its_caller_and_lasts_a_day(service: Context, dat
 
 async def test_a_key_whose_request_found_an_open_session_stands_for_that(service: Context):
     first = await place(service)
-    assert await place(service, key="k-1") == SubmitResult(first.session_id, is_new=False)
-    assert await place(service, key="k-1") == SubmitResult(first.session_id, is_new=False)
+    assert await place(service, key="k-1") == SubmitResult(first.session_id)
+    assert await place(service, key="k-1") == SubmitResult(first.session_id)
 
 
 async def test_a_refused_request_keeps_its_key_free(service: Context):
@@ -297,4 +297,4 @@ async def test_a_key_of_an_earlier_release_finds_what_it_has_made(service: Conte
     placed = await place(service, key="k")
     async with service.database.transaction() as db:
         await db.execute(update(IdempotencyKey).values(body_hash="0" * 64))
-    assert await place(service, key="k") == SubmitResult(placed.session_id, is_new=False)
+    assert await place(service, key="k") == SubmitResult(placed.session_id)

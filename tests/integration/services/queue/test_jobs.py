@@ -4,12 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from typing import NoReturn
 
+import psycopg
 import pytest
+from pgqueuer.adapters.inmemory import InMemoryQueries
 from sqlalchemy import text
 
 from app.database import Database
 from app.models import utc_now
+from app.services.queue.engines import PostgresqlEngine
 from app.services.queue.jobs import Handler, JobQueue, QueuedSession
 from tests.fixtures.logs import logged
 from tests.fixtures.waiting import eventually
@@ -125,7 +129,7 @@ async def test_a_handler_that_asks_for_it_is_called_again(new_queue: NewQueue):
         return 0.01 if len(handled) < 3 else None
 
     async with delivering(queue, handle):
-        queue.submit(*waiting(("a", 5)))
+        await queue.submit_all(waiting(("a", 5)))
         await eventually(lambda: len(handled) == 3)
     assert handled == ["a"] * 3
 
@@ -259,8 +263,37 @@ def shared(database: Database, *, slots: int = 1, attended_limit: int = 2) -> Jo
 async def test_a_queue_that_does_not_run_can_be_filled_for_one_that_does(postgresql: Database):
     handled, handle = collector()
     async with delivering(shared(postgresql), handle):
-        shared(postgresql).submit(*waiting(("a", 5)))
+        async with postgresql.transaction() as db:
+            await shared(postgresql).submit(db, waiting(("a", 5)))
         await eventually(lambda: handled == ["a"])
+
+
+async def test_jobs_of_a_transaction_that_fails_are_not_delivered(postgresql: Database):
+    handled, handle = collector()
+    async with delivering(shared(postgresql), handle):
+        with pytest.raises(LookupError):
+            async with postgresql.transaction() as db:
+                await shared(postgresql).submit(db, waiting(("undone", 9)))
+                raise LookupError
+        await shared(postgresql).submit_all(waiting(("a", 5)))
+        await eventually(lambda: handled == ["a"])
+
+
+async def test_one_notification_wakes_all_for_many_jobs(postgresql: Database):
+    queue = shared(postgresql)
+    async with await postgresql.open_connection("test") as listener:
+        await listener.execute("LISTEN ch_pgqueuer")
+        async with asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(submit_alone(postgresql, queue, str(number)))
+        await queue.close()
+        notifications = [each async for each in listener.notifies(timeout=0.1)]
+    assert 1 <= len(notifications) < 10
+
+
+async def submit_alone(database: Database, queue: JobQueue, session_id: str) -> None:
+    async with database.transaction() as db:
+        await queue.submit(db, waiting((session_id, 5)))
 
 
 async def test_a_full_process_takes_no_job_from_an_idle_one(postgresql: Database):
@@ -336,13 +369,27 @@ async def test_stop_in_an_outage_waits_for_running_handlers(postgresql: Database
     assert held.ended == ["a"]
 
 
-async def test_failing_submit_is_logged_and_nothing_more(
-    postgresql: Database, caplog: pytest.LogCaptureFixture
+async def test_failing_submit_or_wake_up_is_logged_and_nothing_more(
+    new_queue: NewQueue, database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
+    def fail(*_arguments: object, **_options: object) -> NoReturn:
+        raise OSError
+
+    monkeypatch.setattr(InMemoryQueries, "enqueue", fail)
+    monkeypatch.setattr(PostgresqlEngine, "wake", fail)
+    queue = new_queue()
+    async with database.transaction() as db:
+        await queue.submit(db, waiting(("a", 5)))
+    await queue.close()
+    assert logged(caplog, "queue.not_submitted" if database.is_sqlite else "queue.not_woken")
+
+
+async def test_transaction_that_cannot_submit_fails(postgresql: Database):
     async with postgresql.transaction() as db:
         await db.execute(text("DROP TABLE pgqueuer"))
-    shared(postgresql).submit(*waiting(("a", 5)))
-    await eventually(lambda: logged(caplog, "queue.not_submitted"))
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        async with postgresql.transaction() as db:
+            await shared(postgresql).submit(db, waiting(("a", 5)))
 
 
 async def test_the_engine_keeps_no_history(postgresql: Database):
