@@ -6,32 +6,13 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from app.services.authorizations.waiting import MAX_EXACT_POSITION
+from benchmarks.waiting_rows import add_profiles, add_waiting, analyze
 from tests.fixtures.api import Api, answered, opener
 from tests.fixtures.costs import Statement, explained
 from tests.fixtures.factories import new_profile
 from tests.fixtures.settings import MakeSettings
 
 MANY = 40_000
-SESSIONS = """
-INSERT INTO authorization_sessions (
-    session_id, profile_id, twitter_username, api_app, scopes, missing_scopes, status, stage_times, stage_timeouts,
-    priority, queue_rank, is_forced, consent, awaits_person, is_held, attempts, attempts_allowed, request_id,
-    requested_by, requested_by_kind, created_at, updated_at, expires_at
-)
-SELECT gen_random_uuid(), 'p' || n, 'waiting_' || n, 'AIOTT1', '[]', '[]', 'pending', '{}', '{}', 5, n, false,
-    'automatic', false, false, 0, 3, 'r' || n, 'tests', 'key', now(), now(), now() + interval '1 day'
-FROM generate_series(CAST(:first AS int), CAST(:last AS int)) AS n
-"""
-
-PROFILES = """
-INSERT INTO profiles (
-    profile_id, profile_name, twitter_username, is_active, is_linked, in_use, metadata, last_synced, created_at,
-    updated_at
-)
-SELECT 'p' || n, 'waiting_' || n, 'waiting_' || n, true, false, false, '{}', now(), now(), now()
-FROM generate_series(CAST(:first AS int), CAST(:last AS int)) AS n
-"""
-
 ATTEMPTS = """
 INSERT INTO authorization_attempts (session_id, number, started_at)
 SELECT 's' || n, 1, now() FROM generate_series(CAST(:first AS int), CAST(:last AS int)) AS n
@@ -44,12 +25,12 @@ async def api(make_settings: MakeSettings, postgresql_url: str, no_retries: None
         yield opened
 
 
-async def add_waiting(api: Api, first: int, last: int) -> None:
+async def fill(api: Api, first: int, last: int) -> None:
     async with api.context.database.transaction() as db:
-        for statement in (SESSIONS, PROFILES, ATTEMPTS):
-            await db.execute(text(statement), {"first": first, "last": last})
-    async with await api.context.database.open_connection("test") as connection:
-        await connection.execute("VACUUM ANALYZE")
+        await add_profiles(db, first, last)
+        await add_waiting(db, first, last)
+        await db.execute(text(ATTEMPTS), {"first": first, "last": last})
+    await analyze(api.context.database)
 
 
 async def cheapest_requests(api: Api, name: str) -> tuple[list[Statement], list[Statement]]:
@@ -73,9 +54,9 @@ def pages(statements: list[Statement]) -> int:
 
 
 async def test_post_and_get_cost_the_same_with_many_sessions_waiting(api: Api):
-    await add_waiting(api, 1, 40)
+    await fill(api, 1, 40)
     few = await cheapest_requests(api, "few")
-    await add_waiting(api, 41, MANY)
+    await fill(api, 41, MANY)
     many = await cheapest_requests(api, "many")
     for before, after in zip(few, many, strict=True):
         assert [each.text for each in before] == [each.text for each in after]
@@ -87,7 +68,7 @@ async def test_post_and_get_cost_the_same_with_many_sessions_waiting(api: Api):
 
 
 async def test_position_says_when_it_is_not_exact(api: Api):
-    await add_waiting(api, 1, MAX_EXACT_POSITION - 1)
+    await fill(api, 1, MAX_EXACT_POSITION - 1)
     async with api.context.database.transaction() as db:
         db.add_all(new_profile(account_id=f"a{number}") for number in range(3))
     seen = []

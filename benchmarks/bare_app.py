@@ -1,0 +1,42 @@
+"""Baseline of `benchmarks.accept`: FastAPI and SQLAlchemy alone. A POST selects a profile and inserts a row.
+
+DATABASE_URL=postgresql+psycopg://… uvicorn benchmarks.bare_app:app
+"""
+
+import os
+import uuid
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sqlalchemy import BigInteger, Column, MetaData, String, Table, insert, select
+from sqlalchemy.ext.asyncio import create_async_engine
+
+metadata = MetaData()
+profiles = Table("profiles", metadata, Column("profile_id", String), Column("twitter_username", String))
+requests = Table(
+    "bare_requests",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("session_id", String, unique=True),
+    Column("profile_id", String),
+    Column("account_id", String),
+    Column("api_app", String),
+)
+engine = create_async_engine(os.environ["DATABASE_URL"], pool_size=20, max_overflow=0)
+app = FastAPI()
+
+
+class AuthorizeRequest(BaseModel):
+    account_id: str
+    api_app: str
+
+
+@app.post("/authorize", status_code=202)
+async def authorize(body: AuthorizeRequest) -> dict[str, str]:
+    session_id = str(uuid.uuid4())
+    async with engine.begin() as connection:
+        query = select(profiles.c.profile_id).where(profiles.c.twitter_username == body.account_id)
+        profile_id = await connection.scalar(query)
+        row = {"session_id": session_id, "profile_id": profile_id, **body.model_dump()}
+        await connection.execute(insert(requests).values(row))
+    return {"session_id": session_id, "profile_id": str(profile_id)}
