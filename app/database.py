@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,8 +180,7 @@ class Database:
             current = await connection.run_sync(
                 lambda each: MigrationContext.configure(each).get_current_revision()
             )
-        head = ScriptDirectory.from_config(alembic_config(self._url)).get_current_head()
-        if current != head:
+        if current != (head := _head_revision()):
             raise SchemaOutOfDateException(current, head)
 
     async def outage(self) -> str | None:
@@ -327,6 +326,12 @@ def alembic_config(url: str) -> Config:
     config.set_main_option("script_location", str(folder))
     config.attributes["database_url"] = url
     return config
+
+
+@cache
+def _head_revision() -> str | None:
+    """Revision of the newest migration; to find it takes all their files to be loaded."""
+    return ScriptDirectory.from_config(alembic_config("")).get_current_head()
 
 
 def _create_engine(url: str, pool_size: int) -> AsyncEngine:

@@ -3,8 +3,10 @@
 A module here builds the objects of one area; `open_context` puts them together.
 """
 
+import functools
 import os
 import secrets
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -62,6 +64,12 @@ class Context:
         await self.workers.stop(grace=self.settings.shutdown_grace * WORKERS_SHARE)
 
 
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """One for all connections of the process: it takes 20 ms to make."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 @asynccontextmanager
 async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Build everything, check the schema, and close all in reverse order at the end.
@@ -73,7 +81,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         stack.push_async_callback(database.close)
         await database.check_schema()
         await check_order(database)
-        tls = httpx.create_ssl_context(trust_env=False)  # one: it takes 20 ms to make
+        tls = _tls_context()
         # No environment proxies: every address is one of ours or of the settings.
         # Every running profile may hold a connection to GoLogin, its browser and the provider at once.
         max_connections = 20 + settings.refresh_concurrency + 4 * settings.max_concurrent_profiles
