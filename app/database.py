@@ -410,7 +410,8 @@ def _note_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
 
 def _ping_when_idle(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
     """Replace all connections when one does not work any more, as `pool_pre_ping` does at each checkout."""
-    if time.monotonic() - record.info.get(_CHECKED_IN, time.monotonic()) < _IDLE_BEFORE_PING:
+    checked_in = record.info.get(_CHECKED_IN)  # None: a new connection
+    if checked_in is None or time.monotonic() - checked_in < _IDLE_BEFORE_PING:
         return
     try:
         dialect.do_ping(connection)

@@ -18,7 +18,7 @@ from sandbox.traffic import RequestRecord, Stats
 
 TIMEOUT = 15.0  # seconds; the admin server never hangs on purpose
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For clients of addresses that are all `http`: to read the certificates of the web takes 20 ms for each client."""
+"""TLS of clients whose addresses are all `http`: to read the certificates of the web would take 20 ms for each."""
 
 
 class SandboxAdmin:

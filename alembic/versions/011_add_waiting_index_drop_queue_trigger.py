@@ -1,6 +1,7 @@
 """Index the sessions that wait for a slot by their place in the queue; drop the trigger that notifies of each job.
 
-Commits with a notification wait for each other on the whole server. The service sends one for many jobs.
+Commits with a notification wait for each other on the whole server. The service sends one for many jobs; processes of
+an earlier version, which send none, are noticed a quarter of a second later.
 """
 
 import sqlalchemy as sa
@@ -22,9 +23,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index(NAME, TABLE)  # first, in the order in which a request locks the tables
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
             "CREATE TRIGGER tg_pgqueuer_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgqueuer"
             " EXECUTE FUNCTION fn_pgqueuer_changed()"
         )
-    op.drop_index(NAME, TABLE)

@@ -284,7 +284,7 @@ class AuthorizationService:
             raise InvalidRequestException(f"account_id: {problem}")
         profile = await self._gologin.get_profile_for_account(db, command.account_id, command.api_app)
         await self._apps.ensure_not_paused(db, command.api_app)
-        await self.waiting.take_room(db)
+        await self.waiting.reserve(db)
         return self.row_for(command, app, profile.profile_id, caller, session_id)
 
     def row_for(

@@ -1,7 +1,9 @@
 """The queue of waiting sessions: whether it has room, and a session's position in it, at a cost that does not grow."""
 
 import asyncio
+import math
 import time
+from contextvars import Context
 from typing import Final
 
 from sqlalchemy import and_, func, literal, select, text, tuple_
@@ -13,39 +15,49 @@ from app.utils.exceptions import TooManyWaitingException
 from app.utils.logger import get_logger
 
 MAX_EXACT_POSITION: Final = 200
-_MAX_AGE: Final = 1.0
+_RECOUNT_AFTER: Final = 1.0
+"""Seconds after which a count is renewed in the background."""
+_MAX_AGE: Final = 5.0
+"""Seconds after which a request counts before it goes on."""
+_MAX_AGE_WHEN_FULL: Final = 0.2
+"""The same for a request that would be refused: clients that hammer a full queue share a count."""
 _RETRY_WHEN_FULL: Final = 30.0
 _IN_QUEUE: Final = text("status = 'pending' AND NOT is_held")
-"""Condition of the index `ix_authorization_sessions_waiting`, in its own words: SQLite matches no parameters."""
+"""Condition of the index `ix_authorization_sessions_waiting`, in its own words: a planner matches no parameters."""
 
 log = get_logger(__name__)
 
 
 class WaitingCount:
-    """Number of waiting sessions as this process knows it: counted at most once a second, plus its own since then.
+    """Number of waiting sessions as this process knows it: the last count, plus its own reservations since then.
 
-    No request waits for a count but the first one, and one that would be refused. Other processes may meanwhile add
-    the sessions of a second above `ceiling`.
+    A session alone waits for no count while one of the last seconds has room. So other processes, and transactions
+    that were open during the count, may add a few seconds' sessions above `ceiling`.
     """
 
     def __init__(self, *, database: Database, ceiling: int) -> None:
         self._database = database
         self._ceiling = ceiling
         self._count = 0
-        self._counted_at: float | None = None
+        self._counted_at = -math.inf
         self._counting: asyncio.Task[None] | None = None
+        self._is_closing = False
 
-    async def take_room(self, db: AsyncSession, *, coming: int = 1) -> None:
-        """Raises `TooManyWaitingException` when there is no room for `coming` more."""
-        if self._counted_at is None or self._count + coming > self._ceiling:
+    async def reserve(self, db: AsyncSession, *, coming: int = 1) -> None:
+        """Reserve room for `coming` more. Raises `TooManyWaitingException` when there is none."""
+        age = time.monotonic() - self._counted_at
+        is_full = self._count + coming > self._ceiling
+        if coming > 1 or age > _MAX_AGE or (is_full and age > _MAX_AGE_WHEN_FULL):
             self._set(await self._read(db))
-        elif time.monotonic() - self._counted_at > _MAX_AGE and self._counting is None:
-            self._counting = asyncio.create_task(self._recount())
+        elif age > _RECOUNT_AFTER and self._counting is None and not self._is_closing:
+            # In a context of its own: a log line is not of the request that happened to start it.
+            self._counting = asyncio.create_task(self._recount(), context=Context())
         if self._count + coming > self._ceiling:
             raise TooManyWaitingException(self._ceiling, _RETRY_WHEN_FULL)
         self._count += coming
 
     async def close(self) -> None:
+        self._is_closing = True
         if self._counting is not None:
             await asyncio.wait([self._counting])
 
@@ -53,7 +65,7 @@ class WaitingCount:
         try:
             async with self._database.reading() as db:
                 self._set(await self._read(db))
-        except Exception as error:  # the next request tries again
+        except Exception as error:  # a later request tries again
             log.warning("waiting.not_counted", error=type(error).__name__)
         finally:
             self._counting = None

@@ -84,7 +84,7 @@ class BatchCreation:
         Raises `BatchEmptyException`, `TooManyWaitingException`, `InvalidRequestException`.
         """
         duplicates = self._sort_out(await self._refused_apps(db))
-        await self._authorizations.waiting.take_room(db, coming=len(self._first))
+        await self._authorizations.waiting.reserve(db, coming=len(self._first))
         # In one order everywhere: two batches of the same accounts wait for each other, but never in a circle.
         keys = sorted(self._first)
         for start in range(0, len(keys), self._chunk_size):

@@ -173,7 +173,7 @@ class BatchService:
             raise NothingToRetryException(batch_id)
         for api_app in {row.api_app for row in rows}:
             await self._apps.ensure_not_paused(db, api_app)
-        await self._authorizations.waiting.take_room(db, coming=len(rows))
+        await self._authorizations.waiting.reserve(db, coming=len(rows))
         for row in rows:
             self._authorizations.put_back(db, row, actor=caller.name)
             row.is_held = True

@@ -19,6 +19,7 @@ from pgqueuer.ports.driver import Driver
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.rows import dict_row
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
@@ -81,16 +82,15 @@ class PostgresqlEngine:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    # `enqueue`, which alone is called of these queues, needs no more of a driver than `fetch`.
-
     async def to_submit(self) -> RepositoryPort:
+        # `enqueue`, which alone is called of this queue and the next, needs no more of a driver than `fetch`.
         return Queries(cast(Driver, _PooledDriver(self._database)))
 
     def within(self, db: AsyncSession) -> RepositoryPort:
         return Queries(cast(Driver, _TransactionDriver(db)))
 
     async def wake(self) -> None:
-        async with self._database.reading() as db:
+        async with self._database.reading() as db:  # one statement: no transaction is needed
             await db.execute(_WAKE)
 
     @asynccontextmanager
@@ -143,7 +143,12 @@ class _TransactionDriver:
         pooled = await (await self._db.connection()).get_raw_connection()
         assert isinstance(pooled.driver_connection, AsyncConnection)
         cursor = AsyncRawCursor(pooled.driver_connection, row_factory=dict_row)
-        await cursor.execute(query, args or None)
+        try:
+            await cursor.execute(query, args or None)
+        except psycopg.Error as error:  # as if SQLAlchemy had run it: an outage is known by its error
+            raise DBAPIError.instance(
+                query, None, error, psycopg.Error, hide_parameters=True, dialect=self._db.get_bind().dialect
+            ) from error
         return await cursor.fetchall()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -91,7 +92,7 @@ class JobQueue:
         self._detached: set[asyncio.Future[float | None]] = set()
         self._paused_until = 0.0
         self._submitting: set[asyncio.Task[None]] = set()
-        self._wakes = False
+        self._is_wake_due = False
         self.is_connected = True
         """No outage is known."""
 
@@ -220,20 +221,21 @@ class JobQueue:
 
     def _wake_soon(self) -> None:
         """Wake all processes once for all that is submitted within a moment."""
-        if not self._wakes:
-            self._wakes = True
+        if not self._is_wake_due:
+            self._is_wake_due = True
             self._start(self._wake())
 
     async def _wake(self) -> None:
         await wait_for_event(self._stopping, _GATHER)
-        self._wakes = False
+        self._is_wake_due = False
         try:
             await self._engine.wake()
         except Exception as error:  # they look by themselves, a little later
             log.warning("queue.not_woken", error=type(error).__name__)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        # In a context of its own: it may be for many requests.
+        task = asyncio.create_task(work, context=Context())
         self._submitting.add(task)
         task.add_done_callback(self._submitting.discard)
 

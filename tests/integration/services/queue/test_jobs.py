@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import NoReturn
 
-import psycopg
 import pytest
 from pgqueuer.adapters.inmemory import InMemoryQueries
 from sqlalchemy import text
@@ -15,6 +14,7 @@ from app.database import Database
 from app.models import utc_now
 from app.services.queue.engines import PostgresqlEngine
 from app.services.queue.jobs import Handler, JobQueue, QueuedSession
+from app.utils.exceptions import DatabaseUnavailableException
 from tests.fixtures.logs import logged
 from tests.fixtures.waiting import eventually
 
@@ -384,10 +384,15 @@ async def test_failing_submit_or_wake_up_is_logged_and_nothing_more(
     assert logged(caplog, "queue.not_submitted" if database.is_sqlite else "queue.not_woken")
 
 
-async def test_transaction_that_cannot_submit_fails(postgresql: Database):
+async def test_transaction_that_cannot_submit_for_an_outage_says_so(postgresql: Database):
     async with postgresql.transaction() as db:
-        await db.execute(text("DROP TABLE pgqueuer"))
-    with pytest.raises(psycopg.errors.UndefinedTable):
+        await db.execute(
+            text(
+                "CREATE FUNCTION fail() RETURNS trigger AS $$ BEGIN RAISE SQLSTATE '53100'; END $$ LANGUAGE plpgsql"
+            )
+        )
+        await db.execute(text("CREATE TRIGGER fail BEFORE INSERT ON pgqueuer EXECUTE FUNCTION fail()"))
+    with pytest.raises(DatabaseUnavailableException, match="disk"):
         async with postgresql.transaction() as db:
             await shared(postgresql).submit(db, waiting(("a", 5)))
 
