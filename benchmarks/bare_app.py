@@ -5,8 +5,10 @@ DATABASE_URL=postgresql+psycopg://… uvicorn benchmarks.bare_app:app
 
 import os
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, insert, select
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -22,8 +24,16 @@ requests = Table(
     Column("account_id", String),
     Column("api_app", String),
 )
-engine = create_async_engine(os.environ["DATABASE_URL"], pool_size=20, max_overflow=0)
-app = FastAPI()
+
+
+@asynccontextmanager
+async def open_engine(app: FastAPI) -> AsyncIterator[None]:
+    app.state.engine = create_async_engine(os.environ["DATABASE_URL"], pool_size=20, max_overflow=0)
+    yield
+    await app.state.engine.dispose()
+
+
+app = FastAPI(lifespan=open_engine)
 
 
 class AuthorizeRequest(BaseModel):
@@ -32,9 +42,9 @@ class AuthorizeRequest(BaseModel):
 
 
 @app.post("/authorize", status_code=202)
-async def authorize(body: AuthorizeRequest) -> dict[str, str]:
+async def authorize(body: AuthorizeRequest, request: Request) -> dict[str, str]:
     session_id = str(uuid.uuid4())
-    async with engine.begin() as connection:
+    async with request.app.state.engine.begin() as connection:
         query = select(profiles.c.profile_id).where(profiles.c.twitter_username == body.account_id)
         profile_id = await connection.scalar(query)
         row = {"session_id": session_id, "profile_id": profile_id, **body.model_dump()}
