@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -115,16 +116,14 @@ async def main(requests: int, rounds: int) -> None:
             )  # fmt: skip
             service = ServiceProcess(folder / name, settings)
             await service.run("migrate")
-            await fill(url, profiles=2 * requests * (rounds + 1), waiting=waiting)
+            await fill(url, profiles=requests * (rounds + 1), waiting=waiting)
             await service.start()
             stack.push_async_callback(service.stop)
             headers = {"X-API-Key": settings["API_KEY"]}
-            targets.append(
-                Target(f"service, {waiting:,} waiting", service.url, headers, iter(range(1, 10**9)))
-            )
+            targets.append(Target(f"service, {waiting:,} waiting", service.url, headers, count(1)))
             if not waiting:
                 bare_url = await stack.enter_async_context(bare(url))
-                targets.insert(0, Target("bare app", bare_url, {}, iter(range(1, 10**9))))
+                targets.insert(0, Target("bare app", bare_url, {}, count(1)))
         for target in targets:  # warm
             await measure(target, requests)
             target.per_second.clear()
@@ -154,7 +153,9 @@ def report(targets: list[Target]) -> None:
             f" p99 {statistics.median(target.p99_ms):.0f} ms"
         )
     full, empty = targets[2].per_second, targets[1].per_second
-    print(f"40,000 waiting: {statistics.median(a / b for a, b in zip(full, empty, strict=True)):.2f} of none")
+    print(
+        f"{WAITING:,} waiting: {statistics.median(a / b for a, b in zip(full, empty, strict=True)):.2f} of none"
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ from app.models.statuses import (
 
 _HAS_BATCH: Final = "batch_id IS NOT NULL"
 _HAS_ERROR: Final = "error_code IS NOT NULL"
-_IN_QUEUE: Final = "status = 'pending' AND NOT is_held"
+IN_QUEUE: Final = "status = 'pending' AND NOT is_held"
+"""Sessions that wait for a slot. A query uses the index when it has these words: parameters would not match."""
+OPEN_AND_NOT_FORCED: Final = "status IN ('pending', 'in_progress') AND NOT is_forced"
+"""Sessions of which an account has one at most in each app. An insert names the index by these words."""
 
 
 class AuthorizationSession(Timestamps, Lease, Base):
@@ -25,11 +28,11 @@ class AuthorizationSession(Timestamps, Lease, Base):
     __tablename__ = "authorization_sessions"
     __table_args__ = (
         Index("ix_authorization_sessions_queue", "status", "queue_rank", "id"),
-        Index("ix_authorization_sessions_waiting", "queue_rank", "id", **rows_where(_IN_QUEUE)),
+        Index("ix_authorization_sessions_waiting", "queue_rank", "id", **rows_where(IN_QUEUE)),
         # One open session per account and app; those that were forced come on top.
         unique_where(
             "uq_authorization_sessions_open",
-            "status IN ('pending', 'in_progress') AND NOT is_forced",
+            OPEN_AND_NOT_FORCED,
             "twitter_username",
             "api_app",
         ),

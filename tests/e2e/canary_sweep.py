@@ -107,7 +107,7 @@ class RouteSweep:
         return made["key_id"], made["key"]
 
     async def every_route(self) -> None:
-        """Those that read first, those that end something last; each must have come further than its checks."""
+        """Call every route, first those that read, last those that end something; each must come past its checks."""
         for name, method, path, operation in sorted(_operations(), key=_harmless_first):
             access = _access(name)
             where, body = path.format(**self.values), filled(access.body, self.values)

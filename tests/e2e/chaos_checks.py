@@ -1,4 +1,4 @@
-"""What the chaos has left: whether every session had one true end, and nothing runs on."""
+"""Checks after the chaos: whether every session had one true end, and nothing runs on."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -215,7 +215,7 @@ async def open_harness(
 
 
 async def _migrate(service: ServiceProcess, database: Path, template: Path) -> None:
-    """By the service's own command, once: further services of this test process get a copy."""
+    """Migrate by the service's own command, once: further services of this test process get a copy."""
     if template.exists():
         shutil.copy(template, database)
         return

@@ -1,4 +1,4 @@
-"""What the service does on pages of other shapes than X's, and with a person at the window. A real browser."""
+"""The service on pages of other shapes than X's, and with a person at the window. A real browser."""
 
 import asyncio
 import functools
@@ -462,7 +462,7 @@ async def test_wait_ends_when_no_person_comes(
 async def test_service_continues_by_itself_after_a_person_has_signed_in(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site, subtests: pytest.Subtests
 ):
-    """Whether nobody was signed in, or another account. One browser for all of them."""
+    """Nobody was signed in, or another account. One browser for all of them."""
     for path in ("/login", "/others", "/wrong", "/wrong-box"):
         site.visited.clear()
         resumed = visit(path, awaits_person=True, page=WITH_BOX)

@@ -74,7 +74,7 @@ async def rows_of(database: Database) -> dict[str, Credential]:
 
 
 def told(ended: CommandResult) -> list[str]:
-    """What the lines on standard error are about; the progress bar leaves an empty one."""
+    """Return the subjects of the lines on standard error; the progress bar leaves an empty one."""
     return [line.split(":")[0] for line in ended.problems.splitlines() if line]
 
 

@@ -24,6 +24,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
+from app.models.sessions import OPEN_AND_NOT_FORCED
 from app.services.authorizations import idempotency, transitions
 from app.services.authorizations.transitions import SessionHook
 from app.services.authorizations.waiters import SessionWaiters
@@ -337,15 +338,11 @@ class AuthorizationService:
         return existing_id
 
 
-_OPEN_AND_NOT_FORCED: Final = text("status IN ('pending', 'in_progress') AND NOT is_forced")
-"""Condition of the unique index."""
-
-
 def insert_unless_open(db: AsyncSession) -> Any:
     """Insert sessions (see `column_values`) but those whose account has an open one."""
     insert = insert_or_update(db, AuthorizationSession)
     return insert.on_conflict_do_nothing(
-        index_elements=["twitter_username", "api_app"], index_where=_OPEN_AND_NOT_FORCED
+        index_elements=["twitter_username", "api_app"], index_where=text(OPEN_AND_NOT_FORCED)
     )
 
 

@@ -6,11 +6,12 @@ import time
 from contextvars import Context
 from typing import Final
 
-from sqlalchemy import and_, func, literal, select, text, tuple_
+from sqlalchemy import func, literal, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import AuthorizationSession, SessionStatus
+from app.models.sessions import IN_QUEUE
 from app.utils.exceptions import TooManyWaitingException
 from app.utils.logger import get_logger
 
@@ -22,8 +23,6 @@ _MAX_AGE: Final = 5.0
 _MAX_AGE_WHEN_FULL: Final = 0.2
 """The same for a request that would be refused: clients that hammer a full queue share a count."""
 _RETRY_WHEN_FULL: Final = 30.0
-_IN_QUEUE: Final = text("status = 'pending' AND NOT is_held")
-"""Condition of the index `ix_authorization_sessions_waiting`, in its own words: a planner matches no parameters."""
 
 log = get_logger(__name__)
 
@@ -89,7 +88,7 @@ async def queue_position(db: AsyncSession, row: AuthorizationSession) -> int | N
     # In the index's order: a planner that expects many of them would read the table from its beginning.
     ahead = (
         select(AuthorizationSession.id)
-        .where(and_(_IN_QUEUE, is_ahead))
+        .where(text(IN_QUEUE), is_ahead)
         .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
         .limit(MAX_EXACT_POSITION)
     )

@@ -1,4 +1,4 @@
-"""What comes in is hostile, or broken: it is refused in the one envelope, and what goes out is kept by nobody."""
+"""Hostile and broken requests are refused in the one envelope, and answers are cached by nobody."""
 
 import json
 from typing import Any
