@@ -17,6 +17,7 @@ Schema history (one entry per Alembic migration):
 9. `009_add_actor_kinds_and_ids`: kind and key id of a session's requester and of an event's actor.
 10. `010_add_call_limits`: cause of an app's limit, time of its resume; account_limits.
 11. `011_add_waiting_index_drop_queue_trigger`: index of the queue of waiting sessions; no notification per job.
+12. `012_add_profile_name_index`: index of the profiles by name, with names of at most 500 characters.
 """
 
 from app.models.audit import ApiKey, Event

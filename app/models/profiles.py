@@ -18,6 +18,7 @@ class Profile(Timestamps, Lease, Base):
     __tablename__ = "profiles"
     __table_args__ = (
         Index("ix_profiles_account", "twitter_username", "api_app"),
+        Index("ix_profiles_name", "profile_name", "id"),
         Index("ix_profiles_in_use", "in_use", sqlite_where=text("in_use"), postgresql_where=text("in_use")),
         # One profile per account and app among those linked by hand.
         unique_where("uq_profiles_link", "is_linked", "twitter_username", "api_app"),
@@ -28,7 +29,7 @@ class Profile(Timestamps, Lease, Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     profile_id: Mapped[str] = mapped_column(String(64), unique=True)
     profile_name: Mapped[str] = mapped_column(Text)
-    """Name in GoLogin, trimmed; neither short nor unique."""
+    """Name in GoLogin, trimmed, its first 500 characters; not unique."""
     account_id: Mapped[str | None] = mapped_column("twitter_username", String(64))
     """Lower case, without ``@``."""
     api_app: Mapped[str | None] = mapped_column(String(64))

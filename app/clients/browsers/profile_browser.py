@@ -13,7 +13,8 @@ MAX_PROFILE_ID: Final = 64
 """Characters; the width of the columns that keep it."""
 MAX_ROWS: Final = 1_000
 """Ceiling of one page; products answer with up to 100."""
-_MAX_NAME: Final = 1_000
+_MAX_NAME: Final = 500
+"""Characters of a name that are kept: an entry of PostgreSQL's index has at most 2,704 bytes."""
 _MAX_TEXT: Final = 20_000
 _MAX_ADDRESS: Final = 2_048
 

@@ -100,7 +100,9 @@ async def fetch_page(
     if after is None and count_limit is not None:
         total = await _count_up_to(db, query, count_limit, is_all=end is None)
     page = query.order_by(*order.columns).limit(size + 1)
-    page_rows = (await db.scalars(page.offset((number - 1) * size) if after is None else page)).all()
+    if after is None and number > 1:
+        page = page.offset((number - 1) * size)
+    page_rows = (await db.scalars(page)).all()
     rows = page_rows[:size]
     if len(page_rows) > size:
         end = order.read_position(rows[-1])

