@@ -61,6 +61,10 @@ kills: $(DEV) $(BROWSER) ## Kill a process N=100 times, at every step of a refre
 fuzz: $(DEV) ## Send N=2000 generated requests to each of both databases, with and without a key
 	@FUZZ_CASES=$(or $(N),2000) $(PY) -m pytest --timeout 3600 tests/integration/api/test_fuzz.py $(ARGS)
 
+.PHONY: bench
+bench: $(DEV) $(BROWSER) ## Measure the service against its baselines in up to 10 minutes (ARGS='--long --json FILE NAME')
+	@$(WITH_BROWSER) $(PY) -m benchmarks $(ARGS)
+
 .PHONY: coverage
 coverage: $(DEV) $(BROWSER) $(NODE) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)

@@ -1,6 +1,6 @@
 """`POST /authorize` on PostgreSQL, workers elsewhere: requests a second and p99 against a bare app, in one run.
 
-    .venv/bin/python -m benchmarks.accept [requests a round] [rounds]
+    make bench ARGS=accept
 
 The bare app (`benchmarks.bare_app`) selects a profile and inserts a row. The service is measured with an empty queue
 and with 40,000 sessions waiting, each in a database of its own. 20 connections; the three take turns, so that other
@@ -25,6 +25,7 @@ from sqlalchemy import make_url
 
 from app.database import Database
 from benchmarks import bare_app
+from benchmarks.figures import Figure, Goal, at_least, compared
 from benchmarks.pickup import postgresql_url
 from benchmarks.waiting_rows import add_profiles, add_waiting, analyze
 from sandbox.demo.service_process import ServiceProcess, settings_for
@@ -100,7 +101,8 @@ async def bare(url: str) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def main(requests: int, rounds: int) -> None:
+async def figures(*, is_long: bool) -> list[Figure]:
+    requests, rounds = (1000, 9) if is_long else (500, 5)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         for name in ("server", "empty", "waiting"):
@@ -131,7 +133,15 @@ async def main(requests: int, rounds: int) -> None:
         for _ in range(rounds):
             for target in targets:
                 await measure(target, requests)
-    report(targets)
+    plain, empty, full = targets
+    return [
+        compare(empty, plain, at_least(0.6)),
+        compare(full, empty, at_least(0.95)),
+        compared(
+            "POST /authorize, p99", statistics.median(empty.p99_ms), "ms",
+            baseline=plain.name, to=statistics.median(plain.p99_ms),
+        ),
+    ]  # fmt: skip
 
 
 async def new_database(url: str, name: str) -> str:
@@ -142,23 +152,9 @@ async def new_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-def report(targets: list[Target]) -> None:
-    base = targets[0]
-    for target in targets:
-        ratio = statistics.median(
-            own / other for own, other in zip(target.per_second, base.per_second, strict=True)
-        )
-        print(
-            f"{target.name:28} {statistics.median(target.per_second):6.0f} a second, {ratio:.2f} of the bare app,"
-            f" p99 {statistics.median(target.p99_ms):.0f} ms"
-        )
-    full, empty = targets[2].per_second, targets[1].per_second
-    print(
-        f"{WAITING:,} waiting: {statistics.median(a / b for a, b in zip(full, empty, strict=True)):.2f} of none"
-    )
-
-
-if __name__ == "__main__":
-    asyncio.run(
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, int(sys.argv[2]) if len(sys.argv) > 2 else 5)
-    )
+def compare(target: Target, base: Target, goal: Goal) -> Figure:
+    """Return the target's rate, with the median of its rounds' ratios."""
+    ratio = statistics.median(a / b for a, b in zip(target.per_second, base.per_second, strict=True))
+    rates = [statistics.median(each.per_second) for each in (target, base)]
+    name = f"POST /authorize, {target.name}"
+    return Figure(name, rates[0], "a second", base.name, rates[1], ratio, goal)
