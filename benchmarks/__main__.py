@@ -15,9 +15,13 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+from app.utils.logger import setup_logging
 from benchmarks.figures import Figure, to_json, to_table
 
-NAMES: Final = ("limits", "accept", "handout", "orchestration", "large_queue", "simulated_fleet")
+NAMES: Final = (
+    "limits", "accept", "handout", "orchestration", "large_queue", "simulated_fleet",
+    "pickup", "sync", "refresh", "fleet", "rotate", "tables",
+)  # fmt: skip
 """Modules of this package, each with `async def figures(*, is_long: bool) -> list[Figure]`."""
 
 
@@ -31,6 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    setup_logging(level="ERROR", environment="development")
     found: list[Figure] = []
     failed = []
     for name in arguments.names or NAMES:

@@ -37,14 +37,14 @@ class Figure:
     baseline: str | None = None
     """Name of what the figure is compared with in the same run."""
     baseline_value: float | None = None
-    """In the same unit."""
+    """Baseline's value, in the same unit."""
     ratio: float | None = None
     """Ratio to the baseline: of the medians, or the median of the ratios of rounds taken in turns."""
     goal: Goal | None = None
 
     @property
     def is_met(self) -> bool | None:
-        """None when there is no goal."""
+        """Return whether the goal is met; None when there is none."""
         if self.goal is None:
             return None
         return self.goal.is_met(self.value if self.ratio is None else self.ratio)

@@ -1,17 +1,16 @@
 """40,000 accounts kept fresh at real pace, while tokens are handed out all the time: is any of them expired?
 
-    .venv/bin/python -m benchmarks.fleet [accounts] [seconds] [database-url]
+    make bench ARGS=fleet
 
 Real are the number of accounts, the rates and the provider's 50 ms. Scaled is the stretch of time: a slice of the two
 hours, in which as many come due a second as over all of it (accounts / 7,200), each 60 s before it expires; then a
-burst, in which all that are left come due at once, 900 s before they expire (the default REFRESH_MARGIN). The database
-must be empty; left out: SQLite in a temporary folder.
+burst, in which all that are left come due at once, 900 s before they expire (the default REFRESH_MARGIN). SQLite in a
+temporary folder.
 """
 
 import asyncio
 import random
 import statistics
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,8 +23,7 @@ from sqlalchemy import func, select, update
 
 from app.context import Context
 from app.models import Credential, utc_now
-from app.services.workers.refresh_worker import TokenRefreshWorker
-from app.utils.logger import setup_logging
+from benchmarks.figures import Figure, at_most
 from benchmarks.tokens import APP, granted, opened, store
 from sandbox.process import SandboxProcess
 
@@ -58,19 +56,11 @@ class HandOuts:
             self.remaining.append((handed.row.token_expires_at - utc_now()).total_seconds())
             await asyncio.sleep(0.05)
 
-    def report(self) -> str:
-        percentiles = statistics.quantiles(self.seconds, n=100)
-        return (
-            f"{len(self.remaining)} hand-outs, {sum(left <= 0 for left in self.remaining)} expired, "
-            f"the shortest lived {min(self.remaining):.0f} s more; "
-            f"p50 {percentiles[49] * 1000:.0f} ms, p99 {percentiles[98] * 1000:.0f} ms"
-        )
-
 
 @asynccontextmanager
-async def measured(context: Context, title: str, accounts: list[str]) -> AsyncIterator[None]:
-    worker = context.workers.get("refresh")
-    assert isinstance(worker, TokenRefreshWorker)
+async def measured(
+    context: Context, title: str, accounts: list[str], figures: list[Figure]
+) -> AsyncIterator[None]:
     hand_outs, memory = HandOuts(context, accounts), psutil.Process().memory_info().rss
     before, began = await refreshed(context), perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -79,30 +69,40 @@ async def measured(context: Context, title: str, accounts: list[str]) -> AsyncIt
         for caller in callers:
             caller.cancel()
     count, seconds = await refreshed(context) - before, perf_counter() - began
-    lag, grown = context.loop_lag.snapshot(), psutil.Process().memory_info().rss - memory
-    print(
-        f"{title}: {count} refreshes in {seconds:.0f} s, {count / seconds:.1f} a second; {hand_outs.report()}"
-    )
-    print(f"  memory +{grown / 2**20:.0f} MB; event loop late by p50 {lag.p50_ms} ms, p99 {lag.p99_ms} ms")
+    grown = psutil.Process().memory_info().rss - memory
+    expired = sum(left <= 0 for left in hand_outs.remaining)
+    figures += [
+        Figure(f"{title}: refreshes", count / seconds, "a second"),
+        Figure(
+            f"{title}: hand-outs of expired tokens",
+            expired,
+            f"of {len(hand_outs.remaining)}",
+            goal=at_most(0),
+        ),
+        Figure(f"{title}: hand-outs, p99", statistics.quantiles(hand_outs.seconds, n=100)[98] * 1000, "ms"),
+        Figure(f"{title}: growth of memory", grown / 2**20, "MB"),
+        Figure(f"{title}: lag of the event loop, p99", context.loop_lag.snapshot().p99_ms, "ms"),
+    ]
 
 
-async def main(accounts: int, seconds: float, url: str | None) -> None:
-    setup_logging(level="ERROR", environment="development")
-    changes = {"database_url": url} if url else {}
+async def figures(*, is_long: bool) -> list[Figure]:
+    accounts, seconds = (40_000, 120.0) if is_long else (4_000, 20.0)
+    found: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-        async with SandboxProcess(accounts=0) as sandbox, opened(sandbox, Path(name), **changes) as context:
+        async with SandboxProcess(accounts=0) as sandbox, opened(sandbox, Path(name)) as context:
             await sandbox.admin.change_settings(latency_ms=LATENCY_MS)
             names = [f"account_{number}" for number in range(accounts)]
             await spread(context, sandbox, names)
             worker = context.workers.get("refresh")
             running = asyncio.create_task(worker.run())
-            async with measured(context, "real pace", names):
+            async with measured(context, f"{accounts:,} accounts at real pace", names, found):
                 await asyncio.sleep(seconds)
             left = await make_all_due(context)
-            async with measured(context, f"burst of {left}", names):
+            async with measured(context, f"burst of {left:,}", names, found):
                 await until_none_is_due(context)
             worker.stop()
             await running
+    return found
 
 
 async def spread(context: Context, sandbox: SandboxProcess, names: list[str]) -> None:
@@ -143,14 +143,3 @@ async def until_none_is_due(context: Context) -> None:
 async def refreshed(context: Context) -> int:
     async with context.database.reading() as db:
         return await db.scalar(select(func.count()).where(Credential.version > 1)) or 0
-
-
-if __name__ == "__main__":
-    given = sys.argv[1:]
-    asyncio.run(
-        main(
-            int(given[0]) if given else 40_000,
-            float(given[1]) if len(given) > 1 else 120.0,
-            given[2] if len(given) > 2 else None,
-        )
-    )

@@ -1,6 +1,6 @@
 """Milliseconds from the committed row of a session to its claim, when a slot is free.
 
-    .venv/bin/python -m benchmarks.pickup [sessions]
+    make bench ARGS=pickup
 
 In one process with SQLite, and with a `serve` without workers and three `worker` processes on PostgreSQL. The times
 are the session's own `created_at` and `started_at`, both by this machine's clock; so the commit counts as well. One
@@ -10,7 +10,6 @@ session at a time; its profile refuses to start, so that no browser takes the ma
 import asyncio
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +20,7 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import AuthorizationSession, Profile
+from benchmarks.figures import Figure
 from sandbox.demo.service_process import ServiceProcess, WorkerProcess, settings_for
 from sandbox.process import SandboxProcess
 
@@ -87,7 +87,8 @@ async def any_profile(database: Database) -> bool:
         return await db.scalar(select(Profile.id).limit(1)) is not None
 
 
-async def main(sessions: int) -> None:
+async def figures(*, is_long: bool) -> list[Figure]:
+    sessions, found = 200 if is_long else 30, []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folders = [Path(name) / each for each in ("sqlite", "postgresql", "server")]
         for folder in folders:
@@ -95,7 +96,9 @@ async def main(sessions: int) -> None:
         async with SandboxProcess(accounts=sessions) as sandbox:
             await sandbox.admin.set_fault("local.start", "status", status=500)
             async with running(sandbox, folders[0], 0) as (service, environment):
-                report("one process, SQLite", await measured(service, environment, sandbox.info.accounts))
+                found += report(
+                    "one process, SQLite", await measured(service, environment, sandbox.info.accounts)
+                )
             async with (
                 postgresql_url(folders[2]) as url,
                 running(sandbox, folders[1], WORKERS, database_url=url, serve_workers=False) as (
@@ -104,15 +107,13 @@ async def main(sessions: int) -> None:
                 ),
             ):
                 title = f"serve + {WORKERS} workers, PostgreSQL"
-                report(title, await measured(service, environment, sandbox.info.accounts))
+                found += report(title, await measured(service, environment, sandbox.info.accounts))
+    return found
 
 
-def report(title: str, milliseconds: list[float]) -> None:
+def report(title: str, milliseconds: list[float]) -> list[Figure]:
     p95 = statistics.quantiles(milliseconds, n=20)[-1]
-    print(
-        f"{title}: median {statistics.median(milliseconds):.0f} ms, p95 {p95:.0f} ms of {len(milliseconds)}"
-    )
-
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50))
+    return [
+        Figure(f"row to claim, {title}: median", statistics.median(milliseconds), "ms"),
+        Figure(f"row to claim, {title}: p95", p95, "ms"),
+    ]

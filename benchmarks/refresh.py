@@ -1,6 +1,6 @@
 """Refreshes a second of one process, against a bare httpx loop that does the same POSTs; and hand-outs a second.
 
-    .venv/bin/python -m benchmarks.refresh [accounts] [at once]
+    make bench ARGS=refresh
 
 The sandbox answers 50 ms late, in a process of its own; its share of a core says whether it is the bottleneck. Ours is
 the real worker, on SQLite and on PostgreSQL; the bare loop keeps what it gets in memory, and has 20 requests under way:
@@ -10,7 +10,6 @@ and their ratio.
 
 import asyncio
 import statistics
-import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -24,31 +23,34 @@ from sqlalchemy import func, select, update
 from app.context import Context
 from app.models import Credential, utc_now
 from app.services.workers.refresh_worker import TokenRefreshWorker
-from app.utils.logger import setup_logging
+from benchmarks.figures import Figure, compared
 from benchmarks.pickup import postgresql_url
 from benchmarks.tokens import APP, granted, opened, store_fresh
 from sandbox.process import SandboxProcess
 
 ROUNDS = 5
 LATENCY_MS = 50
+AT_ONCE = 50
 BARE_AT_ONCE = 20
 HANDING_OUT = 250
 """Callers at once."""
 
 
-async def main(accounts: int, at_once: int) -> None:
-    setup_logging(level="ERROR", environment="development")
+async def figures(*, is_long: bool) -> list[Figure]:
+    accounts = 1000 if is_long else 300
+    found = []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
         (folder / "server").mkdir(mode=0o700)
         async with SandboxProcess(accounts=0) as sandbox, postgresql_url(folder / "server") as url:
             await sandbox.admin.change_settings(latency_ms=LATENCY_MS)
             for title, changes in (("SQLite", {}), ("PostgreSQL", {"database_url": url})):
-                async with opened(sandbox, folder, refresh_concurrency=at_once, **changes) as context:
-                    await compare(title, sandbox, context, accounts, at_once)
+                async with opened(sandbox, folder, refresh_concurrency=AT_ONCE, **changes) as context:
+                    found += await compare(title, sandbox, context, accounts)
+    return found
 
 
-async def compare(title: str, sandbox: SandboxProcess, context: Context, accounts: int, at_once: int) -> None:
+async def compare(title: str, sandbox: SandboxProcess, context: Context, accounts: int) -> list[Figure]:
     names = [f"{title.lower()}_{number}" for number in range(accounts)]
     await store_fresh(context, await granted(sandbox, names))
     bare = {
@@ -64,23 +66,23 @@ async def compare(title: str, sandbox: SandboxProcess, context: Context, account
         rates["bare"].append(accounts / await seconds_of(lambda: bare_loop(sandbox, bare)))
         busiest = max(busiest, (cpu_seconds(sandbox) - cpu) / (perf_counter() - began))
     ours, baseline = (statistics.median(values) for values in rates.values())
-    print(
-        f"{title}, {at_once} at once: {ours:.0f} refreshes a second, bare httpx {baseline:.0f}; "
-        f"ratio {ours / baseline:.2f}; beside httpx the sandbox used {busiest:.0%} of a core at most"
-    )
     handed = [accounts / await seconds_of(lambda: get_access_token(context, names)) for _ in range(ROUNDS)]
-    print(f"{title}, {HANDING_OUT} callers at once: {statistics.median(handed):.0f} hand-outs a second")
+    return [
+        compared(f"refreshes, {title}", ours, "a second", baseline="bare httpx loop", to=baseline),
+        Figure(f"refreshes, {title}: the sandbox beside httpx", busiest, "cores"),
+        Figure(f"hand-outs in the process, {title}", statistics.median(handed), "a second"),
+    ]
 
 
 async def make_due(context: Context) -> None:
     async with context.database.transaction() as db:
-        await db.execute(update(Credential).values(refresh_due_at=utc_now()))
+        await db.execute(update(Credential).values(refresh_due_at=utc_now(), refreshed_at=None))
 
 
 async def refresh_due(context: Context) -> None:
     worker = context.workers.get("refresh")
     assert isinstance(worker, TokenRefreshWorker)
-    while await worker.run_once() or worker._in_flight:
+    while await worker.run_once() or worker.in_flight:
         if not await worker.run_once():  # the first calls find out whether there is a limit
             await worker.finish_started()
     async with context.database.reading() as db:
@@ -130,8 +132,3 @@ async def seconds_of(work: Callable[[], Awaitable[None]]) -> float:
 def cpu_seconds(sandbox: SandboxProcess) -> float:
     times = psutil.Process(sandbox.pid).cpu_times()
     return times.user + times.system
-
-
-if __name__ == "__main__":
-    arguments = [int(argument) for argument in sys.argv[1:]]
-    asyncio.run(main(*(arguments + [1000, 50][len(arguments) :])))

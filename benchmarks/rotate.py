@@ -1,6 +1,6 @@
 """Rows a second of `secrets rotate` beside hand-outs, and what those notice of it.
 
-    .venv/bin/python -m benchmarks.rotate [accounts] [readers]
+    make bench ARGS=rotate
 
 With SQLite in a temporary folder and with PostgreSQL. The readers, in this process, hand out tokens of random accounts
 all the time, each with its event; first beside the rotation, then alone for as long. The rotation is the
@@ -33,9 +33,11 @@ from app.services.tokens import key_audit
 from app.services.tokens.importer import TokenImport
 from app.utils.crypto import generate_key
 from app.utils.exceptions import AppException
+from benchmarks.figures import Figure, at_most, compared
 from benchmarks.pickup import postgresql_url
 
 APP = "AIOTT1"
+READERS = 8
 
 
 @dataclass
@@ -43,13 +45,8 @@ class Reads:
     seconds: list[float] = field(default_factory=list)
     failed: int = 0
 
-    def __str__(self) -> str:
-        milliseconds = sorted(1000 * each for each in self.seconds)
-        p99 = statistics.quantiles(milliseconds, n=100)[-1]
-        return (
-            f"{len(milliseconds)} reads, {self.failed} failed, median {statistics.median(milliseconds):.1f} ms, "
-            f"p99 {p99:.1f} ms, longest {milliseconds[-1]:.0f} ms"
-        )
+    def p99_ms(self) -> float:
+        return 1000 * statistics.quantiles(self.seconds, n=100)[-1]
 
 
 class Readers:
@@ -141,7 +138,7 @@ async def rotated(context: Context) -> int:
         return await db.scalar(query) or 0
 
 
-async def measure(title: str, url: str, folder: Path, accounts: int, readers: int) -> None:
+async def measure(title: str, url: str, folder: Path, accounts: int) -> list[Figure]:
     old, new = f"old:{generate_key()}", f"new:{generate_key()}"
     environment = {
         "DATABASE_URL": url,
@@ -150,32 +147,37 @@ async def measure(title: str, url: str, folder: Path, accounts: int, readers: in
         "OAUTH_APPS": json.dumps({APP: {"client_id": "id", "redirect_uri": "http://127.0.0.1/callback"}}),
     }
     async with opened(environment | {"ENCRYPTION_KEYS": f"{old},{new}"}) as context:
-        print(f"{title}: {accounts} accounts imported in {await fill(context, accounts):.1f} s")
-        readings = Readers(context, accounts, readers)
+        imported = await fill(context, accounts)
+        readings = Readers(context, accounts, READERS)
         async with readings.reading() as beside:
             began = perf_counter()
             await rotate(environment, context, kill_at=accounts // 2)
-            left = accounts - await rotated(context)
-            said = await rotate(environment, context)
+            await rotate(environment, context)
             seconds = perf_counter() - began
-        print(f"  killed with {left} left, then: {said}")
-        print(f"  {accounts / seconds:.0f} rows/s in {seconds:.1f} s, two starts of the command included")
         async with readings.reading() as alone:
             await asyncio.sleep(seconds)
-        print(f"  beside the rotation: {beside}\n  without it:          {alone}")
         found = await key_audit.audit(context.database, context.tokens.vault)
-        print(f"  values by key: {dict(found.values)}, opened by no key: {len(found.unreadable)}")
+        old_values = sum(count for name, count in found.values.items() if name != "new")
+    return [
+        Figure(f"import, {title}", accounts / imported, "rows a second"),
+        Figure(f"rotation killed half-way and run again, {title}", accounts / seconds, "rows a second"),
+        Figure(f"rotation, {title}: values left with the old key", old_values, "", goal=at_most(0)),
+        Figure(f"rotation, {title}: reads that failed", beside.failed, "", goal=at_most(0)),
+        compared(
+            f"rotation, {title}: p99 of reads",
+            beside.p99_ms(),
+            "ms",
+            baseline="without it",
+            to=alone.p99_ms(),
+        ),
+    ]
 
 
-async def main(accounts: int, readers: int) -> None:
+async def figures(*, is_long: bool) -> list[Figure]:
+    accounts = 40_000 if is_long else 4_000
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder, server = Path(name), Path(name) / "server"
         server.mkdir(mode=0o700)
-        await measure("SQLite", f"sqlite+aiosqlite:///{folder}/service.db", folder, accounts, readers)
+        found = await measure("SQLite", f"sqlite+aiosqlite:///{folder}/service.db", folder, accounts)
         async with postgresql_url(server) as url:
-            await measure("PostgreSQL", url, folder, accounts, readers)
-
-
-if __name__ == "__main__":
-    arguments = [int(argument) for argument in sys.argv[1:]]
-    asyncio.run(main(*[*arguments, *(40_000, 8)[len(arguments) :]]))
+            return found + await measure("PostgreSQL", url, folder, accounts)

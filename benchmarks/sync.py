@@ -1,15 +1,12 @@
 """Seconds, database statements and memory of a profile sync, against the naive way.
 
-    .venv/bin/python -m benchmarks.sync [profiles] [database-url]
+    make bench ARGS=sync
 
 Four passes over the sandbox's list: all new, nothing changed, 1 % renamed with 1 % gone and 1 % new, nothing changed
 again. The baseline reads the same pages in the same run and brings each row up to date by itself, as a loop over an
-ORM would; it stops after 3,000 profiles, and the comparison is per profile. The database must be empty and migrated;
-left out: SQLite in a temporary folder.
+ORM would; it stops after 3,000 profiles, and the comparison is per profile. SQLite in a temporary folder.
 """
 
-import asyncio
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +21,7 @@ from app.context import Context, open_context
 from app.database import Database
 from app.models import Profile, utc_now
 from app.services.profiles.sync import SyncResult
+from benchmarks.figures import Figure, compared
 from sandbox.demo.service_process import settings_for
 from sandbox.process import SandboxProcess
 
@@ -32,9 +30,8 @@ ROWS_A_PAGE = 30
 
 
 @asynccontextmanager
-async def opened(sandbox: SandboxProcess, folder: Path, url: str | None) -> AsyncIterator[Context]:
-    changes = {"gologin_requests_per_minute": 1_000_000, **({"database_url": url} if url else {})}
-    environment = settings_for(sandbox.info, folder=folder, **changes)
+async def opened(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Context]:
+    environment = settings_for(sandbox.info, folder=folder, gologin_requests_per_minute=1_000_000)
     settings = load_settings(env_file=None, **{name.lower(): value for name, value in environment.items()})
     database = Database(settings.database_url.get_secret_value(), pool_size=1)
     await database.migrate()
@@ -90,34 +87,29 @@ async def naive(context: Context) -> int:
     return seen
 
 
-async def main(profiles: int, url: str | None) -> None:
+async def figures(*, is_long: bool) -> list[Figure]:
+    profiles = 40_000 if is_long else 6_000
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-        async with SandboxProcess(accounts=profiles) as sandbox, opened(sandbox, Path(name), url) as context:
-            print(f"{profiles} profiles, {context.database.engine.dialect.name}, the sandbox without latency")
-            await compare(context, sandbox, profiles)
+        async with SandboxProcess(accounts=profiles) as sandbox, opened(sandbox, Path(name)) as context:
+            return await compare(context, sandbox, profiles)
 
 
-async def compare(context: Context, sandbox: SandboxProcess, profiles: int) -> None:
-    per_profile = {}
+async def compare(context: Context, sandbox: SandboxProcess, profiles: int) -> list[Figure]:
+    milliseconds, found = {}, []
     for title in ("first", "no change", "1 % renamed, gone, new", "no change again"):
         if title.startswith("1 %"):
             await change(sandbox, profiles)
         seconds, megabytes, statements, result = await measured(context, context.fleet.gologin.sync_profiles)
         assert isinstance(result, SyncResult)
-        counts = f"created {result.created} updated {result.updated} gone {result.gone}"
-        print(
-            f"{title:24} {seconds:6.1f} s  {statements / result.pages:4.2f} statements a page  "
-            f"peak +{megabytes:.0f} MB  {counts}"
-        )
-        per_profile[title] = seconds / profiles
+        milliseconds[title] = seconds / profiles * 1000
+        found += [
+            Figure(f"sync of {profiles:,} profiles, {title}", statements / result.pages, "statements a page"),
+            Figure(f"sync of {profiles:,} profiles, {title}: peak of memory", megabytes, "MB"),
+        ]
     seconds, _, _, seen = await measured(context, lambda: naive(context))
     assert isinstance(seen, int)
-    ratio = per_profile["no change"] / (seconds / seen)
-    print(f"naive, no change: {seconds / seen * 1000:.2f} ms a profile; ours {ratio:.2f} of that")
-
-
-if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    asyncio.run(
-        main(int(arguments[0]) if arguments else 40_000, arguments[1] if len(arguments) > 1 else None)
+    name, own = f"sync of {profiles:,} profiles, no change", milliseconds["no change"]
+    each = compared(
+        name, own, "ms a profile", baseline="a query and a commit a profile", to=seconds / seen * 1000
     )
+    return [each, *found]

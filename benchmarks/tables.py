@@ -1,15 +1,13 @@
 """Milliseconds of lists, filters, numbers and cleanup on long tables, against the same on 10,000 rows.
 
-    .venv/bin/python -m benchmarks.tables [sessions] [events] [sqlite | postgresql]
+    make bench ARGS=tables
 
-The tables are filled with COPY or executemany: 10,000 rows of each first, the baseline, then the numbers asked for.
+The tables are filled with COPY or executemany: 10,000 rows of each first, the baseline, then the long ones.
 Each figure is the median of seven runs, after one that counts for nothing.
 """
 
-import asyncio
 import json
 import statistics
-import sys
 import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -38,6 +36,7 @@ from app.services.operations.retention import Retention, RetentionDays
 from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, AccessScope
 from app.services.shared.paging import PageRequest
+from benchmarks.figures import Figure, compared
 from benchmarks.pickup import postgresql_url
 
 SMALL, RUNS, CHUNK, ACCOUNTS = 10_000, 7, 20_000, 40_000
@@ -256,14 +255,14 @@ async def measured(context: Context, events: int) -> dict[str, float]:
     return found
 
 
-async def compare(url: str, sessions: int, events: int) -> None:
+async def compare(url: str, sessions: int, events: int) -> list[Figure]:
+    """Return a figure of each list, the one that grew most first."""
     database = Database(url, pool_size=1)
     await database.migrate()
     await database.close()
     async with open_context(load_settings(env_file=None, database_url=url)) as context:
         results, have_events, have_sessions = [], 0, 0
         for more_sessions, more_events in ((SMALL, SMALL), (sessions, events)):
-            began = perf_counter()
             await fill(context.database, "events", event_rows(have_events, more_events, events))
             await fill(
                 context.database,
@@ -271,13 +270,15 @@ async def compare(url: str, sessions: int, events: int) -> None:
                 session_rows(have_sessions, more_sessions, sessions),
             )
             await settle(context.database)
-            print(f"{more_events:,} events, {more_sessions:,} sessions: {perf_counter() - began:.0f} s")
             results.append(await measured(context, more_events))
             have_events, have_sessions = more_events, more_sessions
     small, large = results
-    print(f"\n{context.database.engine.dialect.name:50}{'10,000':>10}{'long':>10}{'ratio':>8}")
-    for name, before in small.items():
-        print(f"{name:50}{before:10.1f}{large[name]:10.1f}{large[name] / before:8.1f}")
+    dialect = context.database.engine.dialect.name
+    found = [
+        compared(f"{dialect}, {name}", large[name], "ms", baseline=f"{SMALL:,} rows", to=before)
+        for name, before in small.items()
+    ]
+    return sorted(found, key=lambda figure: figure.ratio or 0, reverse=True)
 
 
 @asynccontextmanager
@@ -289,14 +290,12 @@ async def database_url(kind: str, folder: Path) -> Any:
             yield url
 
 
-async def main(sessions: int, events: int, kinds: list[str]) -> None:
-    for kind in kinds:
+async def figures(*, is_long: bool) -> list[Figure]:
+    sessions, events = (1_000_000, 5_000_000) if is_long else (50_000, 100_000)
+    found = []
+    for kind in ("sqlite", "postgresql"):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             async with database_url(kind, Path(folder)) as url:
-                await compare(url, sessions, events)
-
-
-if __name__ == "__main__":
-    numbers = [int(each) for each in sys.argv[1:] if each.isdigit()] or [100_000, 500_000]
-    chosen = [each for each in sys.argv[1:] if not each.isdigit()] or ["sqlite", "postgresql"]
-    asyncio.run(main(numbers[0], numbers[-1], chosen))
+                grown = await compare(url, sessions, events)
+                found += grown if is_long else grown[:3]
+    return found
