@@ -1,7 +1,7 @@
-"""Dependencies of handlers, as `Annotated` aliases."""
+"""Dependencies of handlers, as `Annotated` aliases. All are `async`: FastAPI runs others in a thread each."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Request, Response, Security
@@ -22,7 +22,7 @@ _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="Made by `python -m app keys create`")
 
 
-def get_context(request: Request) -> Context:
+async def get_context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
@@ -64,7 +64,7 @@ async def _authenticate(request: Request) -> None:
     if local_caller is not None:  # the application is called in its own process and never served
         request.state.caller = local_caller
         return
-    context, key = get_context(request), await _api_key(request)
+    context, key = await get_context(request), await _api_key(request)
     failures: FailedAuthentications = request.app.state.failed_authentications
     address = client_address(request.scope)
     try:
@@ -84,16 +84,16 @@ async def _authenticate(request: Request) -> None:
     request.state.quota.require()
 
 
-def _authenticated(request: Request, _key: Annotated[str | None, Security(_api_key)]) -> Caller:
+async def _authenticated(request: Request, _key: Annotated[str | None, Security(_api_key)]) -> Caller:
     """Return the caller of a `KeyFirstRoute`; the key is declared once more for the API's description."""
     caller: Caller = request.state.caller
     return caller
 
 
-def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller], Caller]:
+def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller], Awaitable[Caller]]:
     """A dependency: the caller, whose key must have `scope`; `whole_fleet`: and must not be restricted."""
 
-    def check(caller: Annotated[Caller, Depends(_authenticated)]) -> Caller:
+    async def check(caller: Annotated[Caller, Depends(_authenticated)]) -> Caller:
         if not caller.may(scope):
             raise PermissionDeniedException(scope)
         if whole_fleet and caller.access != EVERYTHING:
@@ -125,7 +125,7 @@ IdempotencyKeyDep = Annotated[
 ]
 
 
-def _preferred_wait(
+async def _preferred_wait(
     context: ContextDep,
     prefer: Annotated[
         str | None,
