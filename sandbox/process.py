@@ -5,18 +5,17 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 import tempfile
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import ValidationError
 
-from app.utils.processes import dies_with_parent
 from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
+from sandbox.modules import ModuleStarter, start_module
 from sandbox.process_groups import signal_group
 
 __all__ = ["SandboxAdmin", "SandboxProcess", "SandboxStartError"]
@@ -40,6 +39,7 @@ class SandboxProcess:
 
     info: SandboxInfo
     admin: SandboxAdmin
+    start_module: ClassVar[ModuleStarter] = staticmethod(start_module)
 
     def __init__(
         self, *, accounts: int = 5, data_dir: Path | None = None, arguments: tuple[str, ...] = ()
@@ -79,12 +79,15 @@ class SandboxProcess:
         return self._temp_dir / "stderr.log"
 
     async def _spawn(self) -> Process:
-        command = [*dies_with_parent("TERM"), sys.executable, "-m", "sandbox", *self._arguments]
         with self._stderr.open("wb") as stderr:
-            return await asyncio.create_subprocess_exec(
-                *command, stdin=DEVNULL, stdout=PIPE, stderr=stderr, limit=LINE_LIMIT,
-                env=self._environment(), start_new_session=True,
-            )  # fmt: skip
+            return await self.start_module(
+                "sandbox",
+                *self._arguments,
+                env=self._environment(),
+                stdout=PIPE,
+                stderr=stderr,
+                limit=LINE_LIMIT,
+            )
 
     def _environment(self) -> dict[str, str]:
         """Ours, but temporary files go where we remove them, and `app` is found from anywhere."""

@@ -5,8 +5,7 @@ import json
 import os
 import secrets
 import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +13,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
 from app.utils.crypto import generate_key
-from app.utils.processes import dies_with_parent
 from sandbox.config import SandboxInfo
+from sandbox.modules import ModuleStarter, start_module
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 30.0
@@ -59,6 +58,7 @@ class ServiceProcess:
     command: ClassVar[str] = "serve"
     first_line: ClassVar[str] = "service.listening"
     """Event of the log when the service is up."""
+    start_module: ClassVar[ModuleStarter] = staticmethod(start_module)
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self._folder = folder
@@ -84,10 +84,9 @@ class ServiceProcess:
 
     async def run(self, *arguments: str) -> str:
         """Run a command of the service's CLI with its settings; returns its standard output."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", *arguments,
-            cwd=self._folder, env=self._environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
-        )  # fmt: skip
+        process = await self.start_module(
+            "app", *arguments, env=self._environment, stdout=PIPE, stderr=PIPE, cwd=self._folder
+        )
         try:
             async with asyncio.timeout(_COMMAND_TIMEOUT):
                 output, problems = await process.communicate()
@@ -113,11 +112,9 @@ class ServiceProcess:
         """Return when it is up."""
         line_count = len(self.log_lines())
         with self.log_path.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *dies_with_parent("TERM"), sys.executable, "-m", "app", self.command,
-                cwd=self._folder, env=self._environment, stdin=DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
+            self.process = await self.start_module(
+                "app", self.command, env=self._environment, stdout=log, stderr=log, cwd=self._folder
+            )
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 self.url = await self._listening(line_count)

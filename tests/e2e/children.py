@@ -1,15 +1,16 @@
 """Child processes that a test talks to line by line, and the service's commands without their second of imports."""
 
 import asyncio
-import json
 import os
-import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from tests.fixtures.warm import WarmProcess, WarmPython
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -85,17 +86,17 @@ class CommandResult:
 class Command:
     """One run of `python -m app`, under way."""
 
-    def __init__(self, pid: int, forker: Child, folder: Path) -> None:
-        self.pid = pid
-        self._forker = forker
+    def __init__(self, process: WarmProcess, folder: Path) -> None:
+        self.pid = process.pid
+        self._process = process
         self._folder = folder
 
     def kill(self) -> None:
-        """SIGKILL; it is not reaped before `ended()`, so the id is its own."""
-        os.kill(self.pid, signal.SIGKILL)
+        self._process.kill()
 
     async def ended(self) -> CommandResult:
-        code = int(await self._forker.line())
+        async with asyncio.timeout(TIMEOUT):
+            code = await self._process.wait()
         return CommandResult(
             code, (self._folder / "output").read_text(), (self._folder / "problems").read_text()
         )
@@ -104,8 +105,10 @@ class Command:
 class Commands:
     """Runs commands one after the other; each is a process of its own with its own settings."""
 
-    def __init__(self, forker: Child, folder: Path) -> None:
-        self._forker = forker
+    warm: ClassVar[WarmPython]
+    """What the fixture `warm` has started."""
+
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     async def start(
@@ -113,16 +116,20 @@ class Commands:
     ) -> Command:
         """`prelude`: a module that the process imports first, for its effects."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        task = {
-            "argv": arguments,
-            "environment": kept | dict(environment),
-            "cwd": str(self._folder),
-            "output": str(self._folder / "output"),
-            "problems": str(self._folder / "problems"),
-            "prelude": prelude,
-        }
-        self._forker.tell(json.dumps(task))
-        return Command(int(await self._forker.line()), self._forker, self._folder)
+        with (
+            (self._folder / "output").open("wb") as output,
+            (self._folder / "problems").open("wb") as problems,
+        ):
+            process = await self.warm.start(
+                "app",
+                *arguments,
+                env=kept | dict(environment),
+                stdout=output,
+                stderr=problems,
+                cwd=self._folder,
+                prelude=prelude,
+            )
+        return Command(process, self._folder)
 
     async def __call__(self, *arguments: str, environment: Mapping[str, str]) -> CommandResult:
         command = await self.start(*arguments, environment=environment)
@@ -133,7 +140,6 @@ class Commands:
 
 @asynccontextmanager
 async def commands(folder: Path) -> AsyncIterator[Commands]:
-    """`folder`: where they run and where their output goes."""
+    """`folder`: where they run and where their output goes. What still runs at the end ends with the test process."""
     folder.mkdir(parents=True, exist_ok=True)
-    async with child("forking_cli.py", cwd=folder) as forker:
-        yield Commands(forker, folder)
+    yield Commands(folder)

@@ -7,8 +7,11 @@ import pytest
 import pytest_asyncio
 from _pytest.nodeid import coerce_node_id
 
+from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
+from tests.e2e.children import Commands
 from tests.e2e.harness import ServiceHarness, open_harness
+from tests.fixtures.warm import warm_python
 
 ACCOUNTS = 150
 
@@ -21,6 +24,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         group = item.get_closest_marker("xdist_group")
         if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
             item._id = coerce_node_id(f"{item.nodeid}@{group.args[0]}")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
+async def _warm_starts() -> AsyncIterator[None]:
+    """Services, commands and sandboxes start as forks of a process that has imported their code."""
+    async with warm_python() as warm:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ServiceProcess, "start_module", warm.start)
+            patch.setattr(SandboxProcess, "start_module", warm.start)
+            patch.setattr(Commands, "warm", warm, raising=False)
+            yield
 
 
 @pytest.fixture(scope="session")

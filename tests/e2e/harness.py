@@ -17,6 +17,7 @@ from app.services.interfaces import TokenSet
 from app.services.tokens.vault import CredentialVault
 from sandbox.admin_client import SandboxAdmin
 from sandbox.demo.service_process import ServiceProcess, settings_for
+from sandbox.modules import ModuleStarter
 from sandbox.process import SandboxProcess
 from tests.e2e.processes import processes_with
 from tests.fixtures.waiting import eventually
@@ -197,13 +198,18 @@ def environment_for(sandbox: SandboxProcess, folder: Path, **changes: Any) -> di
 
 @asynccontextmanager
 async def open_harness(
-    sandbox: SandboxProcess, parent: Path, **changes: Any
+    sandbox: SandboxProcess, parent: Path, *, start_module: ModuleStarter | None = None, **changes: Any
 ) -> AsyncIterator[ServiceHarness]:
-    """A service with a database of its own; killed at the end if it does not stop."""
+    """A service with a database of its own; killed at the end if it does not stop.
+
+    `start_module`: what starts its processes, where a test needs another one than the rest.
+    """
     folder = parent / f"service-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
     environment = environment_for(sandbox, folder, **changes)
     service = ServiceProcess(folder, environment)
+    if start_module is not None:
+        service.start_module = start_module
     await _migrate(service, folder / "service.db", parent / "migrated.db")
     await service.start()
     try:

@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from app.config import Settings, load_settings
 from app.models import utc_now
 from app.utils.crypto import generate_key
+from sandbox.modules import start_module
 from sandbox.process import SandboxProcess
 from tests.e2e.canary import Canaries, LeakLog, api_key, password, planted_fields, secret_fields
 from tests.e2e.canary_places import (
@@ -80,7 +81,9 @@ async def opened(
         "webhook_retry_waits": [0.05] * 10,
     }
     async with (
-        open_harness(sandbox, folder, **settings) as harness,
+        open_harness(
+            sandbox, folder, start_module=start_module, **settings
+        ) as harness,  # command lines are read
         commands(workplace) as run,
         running_receiver() as receiver,
     ):

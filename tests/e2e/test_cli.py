@@ -16,6 +16,8 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.models import ApiKey, utc_now
+from sandbox.demo.service_process import ServiceProcess
+from sandbox.modules import ModuleStarter, start_module
 from sandbox.process import SandboxProcess
 from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.processes import processes_with
@@ -40,18 +42,23 @@ class Result:
 class Shell:
     """Runs `python -m app`, or another module, in a folder without an `.env`; GoLogin is where nobody listens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start_module: ModuleStarter) -> None:
         self.folder = folder
+        self.start_module = start_module
         kept = ("PATH", "HOME", "CHROMIUM_PATH", "CHROMEDRIVER_PATH")
         self.environment = {name: os.environ[name] for name in kept if name in os.environ}
         self.environment |= {"PYTHONPATH": str(ROOT), "GOLOGIN_API_URL": "http://127.0.0.1:1"}
         self.environment |= {"DATABASE_URL": f"sqlite+aiosqlite:///{folder}/cli.db"}
 
     async def __call__(self, *arguments: str, module: str = "app", **settings: str) -> Result:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *arguments,
-            cwd=self.folder, env=self.environment | settings, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
-        )  # fmt: skip
+        process = await self.start_module(
+            module,
+            *arguments,
+            env=self.environment | settings,
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=self.folder,
+        )
         try:
             async with asyncio.timeout(TIMEOUT):
                 output, problems = await process.communicate()
@@ -67,7 +74,13 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+    return Shell(tmp_path, ServiceProcess.start_module)
+
+
+@pytest.fixture
+def cold_shell(tmp_path: Path) -> Shell:
+    """Each process starts as a person's does, and imports all that it needs."""
+    return Shell(tmp_path, start_module)
 
 
 @pytest.fixture
@@ -100,8 +113,8 @@ async def test_every_command_has_help(shell: Shell, arguments: tuple[str, ...], 
     assert [word for word in expected if word not in result.output] == []
 
 
-async def test_an_unknown_command_is_a_usage_error(shell: Shell):
-    result = await shell("servee")
+async def test_an_unknown_command_is_a_usage_error(cold_shell: Shell):
+    result = await cold_shell("servee")
     assert result.code == 2
     assert "servee" in result.problems
 
@@ -282,14 +295,15 @@ async def test_a_demo_of_no_number_of_accounts_is_a_usage_error(shell: Shell, nu
     assert (await shell("--accounts", number, module="sandbox.demo")).code == 2
 
 
-async def test_the_demo_succeeds(shell: Shell):
-    result = await shell("--accounts", "1", module="sandbox.demo")
+async def test_the_demo_succeeds(cold_shell: Shell):
+    """Its processes, a sandbox, `migrate` and `serve`, start as a person's do, too."""
+    result = await cold_shell("--accounts", "1", module="sandbox.demo")
     assert result.code == 0, result.text
     assert "1 of 1 completed" in result.output
     assert "Stored tokens that work (who-am-I agrees): 1 of 1" in result.output
     assert re.search(r"Secrets in clear in [\w., -]*service\.db[\w., -]*: none", result.output)
     assert "Browsers left: 0" in result.output
-    assert processes_with(str(shell.folder)) == []
+    assert processes_with(str(cold_shell.folder)) == []
 
 
 @pytest.mark.long
