@@ -58,8 +58,10 @@ kills: $(DEV) $(BROWSER) ## Kill a process N=100 times, at every step of a refre
 	@KILLS=$(or $(N),100) $(WITH_BROWSER) $(PY) -m pytest -s -m "" -p no:randomly tests/e2e/test_refresh_kills.py $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(DEV) ## Send N=2000 generated requests to each of both databases, with and without a key
-	@FUZZ_CASES=$(or $(N),2000) $(PY) -m pytest --timeout 3600 tests/integration/api/test_fuzz.py $(ARGS)
+fuzz: $(DEV) ## Try N=2000 generated requests, token answers and schedules of simultaneous acts each
+	@FUZZ_CASES=$(or $(N),2000) $(PY) -m pytest --timeout 3600 tests/integration/api/test_fuzz.py \
+		tests/integration/services/tokens/test_hostile_answers.py \
+		tests/integration/services/authorizations/test_transitions.py $(ARGS)
 
 .PHONY: bench
 bench: $(DEV) $(BROWSER) ## Measure the service against its baselines in up to 10 minutes (ARGS='--long --json FILE NAME')

@@ -34,7 +34,7 @@ from app.api.http.middleware import (
 from app.api.http.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
 from app.api.http.stalled_clients import connections_cut_off_after
 from app.api.openapi import describe
-from app.api.routes import router
+from app.api.routes import ROUTES
 from app.config import Settings, SettingsError
 from app.context import Context, open_context
 from app.database import Database, make_private_folder
@@ -79,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="GoLogin automation",
         version=__version__,
         lifespan=lifespan,
+        routes=ROUTES,
         openapi_url="/openapi.json" if settings.shows_docs else None,  # without it there are no pages, either
         redirect_slashes=False,  # an address has one spelling, and no answer is made of the Host header
     )
@@ -106,7 +107,6 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(RequestIDMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
-    app.include_router(router)
     install_error_handlers(app)
     return app
 

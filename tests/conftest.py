@@ -13,7 +13,7 @@ import structlog
 
 from app.config import Settings
 from app.utils.logger import setup_logging
-from tests.fixtures import loopback
+from tests.fixtures import loopback, statements
 
 _IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 _KINDS = ("unit", "integration", "e2e")
@@ -46,6 +46,7 @@ pytest_plugins = [
 
 def pytest_configure() -> None:
     loopback.guard()
+    statements.share()
     setup_logging(level="INFO", environment="test")
     logging.getLogger().handlers.clear()  # pytest's own handlers show a failing test's lines
 

@@ -1,6 +1,6 @@
 """The API: one router file per resource."""
 
-from fastapi import APIRouter
+from typing import Final
 
 from app.api.endpoints import (
     accounts,
@@ -16,15 +16,18 @@ from app.api.endpoints import (
     webhooks,
 )
 
-router = APIRouter()
-router.include_router(health.router)
-router.include_router(batches.router)  # before the sessions: `batch` is no session's id
-router.include_router(authorize.router)
-router.include_router(evidence.router)
-router.include_router(profiles.router)
-router.include_router(gologin.router)
-router.include_router(apps.router)
-router.include_router(accounts.router)
-router.include_router(keys.router)
-router.include_router(events.router)
-router.include_router(webhooks.router)
+_ROUTERS: Final = (
+    health.router,
+    batches.router,  # before the sessions: `batch` is no session's id
+    authorize.router,
+    evidence.router,
+    profiles.router,
+    gologin.router,
+    apps.router,
+    accounts.router,
+    keys.router,
+    events.router,
+    webhooks.router,
+)
+ROUTES: Final = [route for each in _ROUTERS for route in each.routes]
+"""Given to an application as they are: `include_router()` would build each a second time, which takes 0.1 seconds."""

@@ -26,6 +26,8 @@ from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.routes import APP, HOOK, NOBODY, OTHER_APP, ROUTES, WITHIN_BODY, Access, filled
 from tests.fixtures.settings import MakeSettings
 
+pytestmark = pytest.mark.databases("sqlite")
+
 WITHIN = AccessScope.from_lists([APP], ["anna_*"])
 """Of all that there is in this file."""
 MAKER = Caller("within admin", frozenset({Scope.ADMIN}), WITHIN)
@@ -142,7 +144,7 @@ async def make_things(api: Api, number: int) -> dict[str, str]:
 
 @pytest_asyncio.fixture
 async def quiet_api(open_api: OpenApi) -> AsyncIterator[Api]:
-    """Its workers take nothing."""
+    """An application whose workers have stopped."""
     changes: dict[str, Any] = {"oauth_apps": _APPS, "x_web_url": NOBODY, "x_api_url": NOBODY}
     changes |= {
         "rate_limit_per_minute": 10_000,

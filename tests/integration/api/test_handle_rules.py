@@ -14,7 +14,7 @@ from tests.fixtures.key_lists import APP, store
 SENTENCE = "account_id: must be a handle of Digits, by the provider's handle_rule: [0-9]{1,20}"
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.databases("sqlite")
 async def test_a_handle_that_the_provider_cannot_have_is_refused(
     open_api: OpenApi, database: Database, tmp_path: Path
 ):
@@ -23,7 +23,7 @@ async def test_a_handle_that_the_provider_cannot_have_is_refused(
     app = {"client_id": "id", "redirect_uri": "http://localhost:8000/callback"}
     apps = {APP: OAuthApp(**app, provider="digits"), "OTHER": OAuthApp(**app)}
     await add_accounts(database, ["123", "ann"])
-    async with open_api(providers_file=path, oauth_apps=apps) as api:
+    async with open_api(workers=False, providers_file=path, oauth_apps=apps) as api:
         post = api.client.post
         bad, good, other = [
             await post("/authorize", json={"account_id": account, "api_app": api_app})

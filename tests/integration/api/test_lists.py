@@ -69,6 +69,7 @@ async def test_sessions_are_filtered_and_sorted(api: Api, three: list[str]):
         assert (answer["total"], answer["next_cursor"]) == (len(found), None)
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_session_in_a_list_is_that_of_its_own_address(api: Api, three: list[str]):
     listed = page_of(await api.client.get("/authorize"))["data"][0]
     alone = page_of(await api.client.get(f"/authorize/{three[0]}"))["data"]
@@ -81,6 +82,7 @@ async def test_a_session_in_a_list_is_that_of_its_own_address(api: Api, three: l
     }
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_key_without_the_scope_lists_nothing(api: Api):
     refused(await api.client.get("/authorize", headers=await api.key(Scope.PROFILES)), 403, "FORBIDDEN")
 
@@ -99,6 +101,7 @@ async def test_a_cursor_leads_through_the_list(api: Api, three: list[str]):
     assert pages == [(1, 3, 3), (2, 3, 3), (3, 3, 3)]
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_cursor_of_another_list_filter_or_order_is_refused(api: Api, three: list[str]):
     cursor = page_of(await api.client.get("/authorize", params={"page_size": 1}))["next_cursor"]
     page_of(await api.client.get("/authorize", params={"cursor": cursor, "page_size": 2}))
@@ -116,6 +119,7 @@ async def test_a_cursor_of_another_list_filter_or_order_is_refused(api: Api, thr
         assert "begin without one" in refused(answer, 422, "INVALID_CURSOR")
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_cursor_of_another_key_is_refused(api: Api, three: list[str]):
     """It tells how many rows that key sees."""
     other = await api.key(*Scope, name="other")
@@ -128,16 +132,18 @@ async def test_a_cursor_of_another_key_is_refused(api: Api, three: list[str]):
         refused(await api.client.get(path, params=query), 422, "INVALID_CURSOR")
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_cursor_outlives_a_change_of_the_encryption_keys(open_api: OpenApi, three: list[str]):
     old, new = f"old:{generate_key()}", f"new:{generate_key()}"
-    async with open_api(encryption_keys=old) as api:
+    async with open_api(workers=False, encryption_keys=old) as api:
         cursor = page_of(await api.client.get("/authorize", params={"page_size": 1}))["next_cursor"]
-    async with open_api(encryption_keys=f"{new},{old}") as api:
+    async with open_api(workers=False, encryption_keys=f"{new},{old}") as api:
         page_of(await api.client.get("/authorize", params={"cursor": cursor}))
-    async with open_api(encryption_keys=new) as api:
+    async with open_api(workers=False, encryption_keys=new) as api:
         refused(await api.client.get("/authorize", params={"cursor": cursor}), 422, "INVALID_CURSOR")
 
 
+@pytest.mark.databases("sqlite")
 async def test_unknown_query_of_a_list_is_refused(api: Api):
     for path in LISTS:
         for query, words in (

@@ -11,12 +11,9 @@ from app.context import Context
 from tests.fixtures.api import OpenApi, answered, refused
 from tests.fixtures.factories import AddRow
 
+pytestmark = pytest.mark.databases("sqlite")
+
 BODY = {"account_id": "alice", "api_app": "AIOTT1"}
-
-
-@pytest.fixture
-def database_url(sqlite_url: str) -> str:
-    return sqlite_url
 
 
 def limit_size(context: Context) -> Callable[[int], None]:

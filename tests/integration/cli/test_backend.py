@@ -22,6 +22,8 @@ from tests.fixtures.api import Api, refused
 from tests.fixtures.events import add_events
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 async def test_a_local_command_is_the_actor_cli(context: Context, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backend, "settings", lambda: context.settings)

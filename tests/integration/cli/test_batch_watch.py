@@ -25,6 +25,8 @@ from tests.fixtures.batches import add_accounts, count_rows, end_session, read_b
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 @pytest_asyncio.fixture
 async def backend(open_services: OpenContext) -> AsyncIterator[LocalClient]:

@@ -30,6 +30,8 @@ from tests.fixtures.sandbox import running
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 @pytest.fixture(autouse=True)
 def _no_waiting():
@@ -70,6 +72,7 @@ def ignore(_stage: SessionStage) -> None:
     pass
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_profile_runs_under_a_lease_and_is_stopped_at_the_end(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):
@@ -136,6 +139,7 @@ async def test_a_browser_that_died_is_stopped_all_the_same(
     assert await all_given_back(sandbox_context, database, admin, known)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_profile_without_a_free_slot_waits_and_reports_it(
     sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str, second: str
 ):
@@ -164,6 +168,7 @@ async def test_profile_without_a_free_slot_waits_and_reports_it(
         assert await all_given_back(context, database, admin, second)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_profile_runs_once_whoever_asks(
     sandbox_context: Context,
     sandbox_settings: MakeSettings,
@@ -181,6 +186,7 @@ async def test_a_profile_runs_once_whoever_asks(
         assert await all_given_back(other, database, admin, known)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_the_browser_of_a_process_that_died_is_stopped_before_its_profile_runs_again(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):
@@ -202,6 +208,7 @@ async def test_the_browser_of_a_process_that_died_is_stopped_before_its_profile_
         pass
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_lost_lease_stops_the_browser_and_leaves_the_new_holders_lease(
     sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str
 ):

@@ -14,6 +14,8 @@ from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_session, new_tokens
 from tests.fixtures.tokens import TokenChain
 
+pytestmark = pytest.mark.databases("sqlite")
+
 APP = {"api_app": "AIOTT1"}
 ROUTES = [
     ("GET", "/accounts", Scope.AUTHORIZE),
@@ -28,11 +30,10 @@ ABOUT_A_TOKEN = [(method, path) for method, path, scope in ROUTES if scope is Sc
 
 @pytest_asyncio.fixture
 async def quiet_api(open_api: OpenApi, sandbox_settings) -> AsyncIterator[Api]:
-    """At the sandbox; its workers take nothing."""
+    """At the sandbox; no worker takes anything."""
     ours = ("x_web_url", "x_api_url", "oauth_apps")
     settings = sandbox_settings().model_dump()
-    async with open_api(**{name: settings[name] for name in ours}) as api:
-        await api.context.workers.stop(grace=5)
+    async with open_api(workers=False, **{name: settings[name] for name in ours}) as api:
         yield api
 
 
@@ -135,6 +136,7 @@ async def test_lists_and_views_never_show_a_token(quiet_api: Api, account: Token
     assert await account.refreshes() == 2
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_accounts_are_listed_by_filter_order_and_page(quiet_api: Api):
     for name, app in (("bob", "AIOTT1"), ("alice", "AIOTT1"), ("alice", "AIOTT2")):
         await TokenChain(quiet_api.context, None, name, app).store(new_tokens())

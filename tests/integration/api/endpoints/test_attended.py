@@ -8,15 +8,16 @@ from app.utils.exceptions import LoginRequiredException
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow
 
+pytestmark = pytest.mark.databases("sqlite")
+
 BODY = {"account_id": "alice", "api_app": "AIOTT1"}
 
 
 @pytest.fixture
 async def quiet_api(open_api: OpenApi, add_profile: AddRow):
-    """Its workers have stopped: a test runs the sessions itself."""
+    """No worker takes anything: a test runs the sessions itself."""
     await add_profile(account_id="alice")
-    async with open_api() as api:
-        await api.context.workers.stop(grace=5)
+    async with open_api(workers=False) as api:
         yield api
 
 

@@ -15,6 +15,8 @@ from app.services.keys.service import Scope
 from tests.fixtures.api import Api, OpenApi, refused
 from tests.fixtures.factories import AddRow
 
+pytestmark = pytest.mark.databases("sqlite")
+
 BODY = {"account_id": "alice", "api_app": "AIOTT1"}
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 ENVELOPE = {"success", "data", "error", "error_code", "request_id", "timestamp"}
@@ -33,6 +35,7 @@ async def written(database: Database) -> tuple[int, int]:
     return sessions or 0, events or 0
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k-1"}], ids=["without_key", "with_key"])
 async def test_a_hundred_requests_at_once_make_one_session(
     open_api: OpenApi, database: Database, headers: dict[str, str]
@@ -51,6 +54,7 @@ async def test_a_hundred_requests_at_once_make_one_session(
     assert await written(database) == (1, 1)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_request_is_accepted_at_once(api: Api, alice: Any, database: Database):
     response = await api.client.post("/authorize", json=BODY)
     answer = response.json()
@@ -74,15 +78,15 @@ async def test_the_location_shows_the_session(api: Api):
     assert shown.json()["data"]["session_id"] == made.json()["data"]["session_id"]
 
 
-async def test_a_caller_may_wait_for_the_end(api: Api):
+async def test_a_caller_may_wait_for_the_end(working_api: Api):
     """GoLogin cannot be reached, so the end is a failure, with its reason."""
-    response = await api.client.post("/authorize", json=BODY, headers={"Prefer": "wait=30"})
+    response = await working_api.client.post("/authorize", json=BODY, headers={"Prefer": "wait=30"})
     data = response.json()["data"]
     assert response.status_code == 202
     assert (data["status"], data["error_code"]) == ("failed", "GOLOGIN_API_ERROR")
     assert "cannot be reached" in data["error"]
     assert data["completed_at"] is not None
-    again = await api.client.get(response.headers["Location"], headers={"Prefer": "wait=30"})
+    again = await working_api.client.get(response.headers["Location"], headers={"Prefer": "wait=30"})
     assert again.json()["data"]["status"] == "failed"
 
 
@@ -202,7 +206,7 @@ async def test_unknown_method_is_refused(api: Api):
 
 
 async def test_request_over_the_limit_is_refused(open_api: OpenApi, database: Database):
-    async with open_api(rate_limit_per_minute=2) as api:
+    async with open_api(workers=False, rate_limit_per_minute=2) as api:
         for _ in range(2):
             assert (await api.client.get(f"/authorize/{UNKNOWN}")).status_code == 404
         response = await api.client.post("/authorize", json=BODY)
@@ -223,9 +227,9 @@ class TestRequestId:
             query = select(Event.request_id).where(Event.event_type == "authorization.requested")
             assert await db.scalar(query) == "order-7"
 
-    async def test_worker_continues_under_the_request_id(self, api: Api, database: Database, caplog):
+    async def test_worker_continues_under_the_request_id(self, working_api: Api, database: Database, caplog):
         headers = {"X-Request-ID": "order-7", "Prefer": "wait=30"}
-        await api.client.post("/authorize", json=BODY, headers=headers)
+        await working_api.client.post("/authorize", json=BODY, headers=headers)
         lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
         of_the_work = [line for line in lines if line["event"].startswith("authorization.")]
         assert {line["event"] for line in of_the_work} >= {"authorization.started", "authorization.failed"}

@@ -24,13 +24,15 @@ from tests.fixtures.batches import (
 )
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
 URL = "/authorize/batch"
 CSV = {"Content-Type": "text/csv"}
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-async def api(open_api: OpenApi) -> AsyncIterator[Api]:
+async def working_api(open_api: OpenApi) -> AsyncIterator[Api]:
     """Where one looks as often as one likes."""
     async with open_api(rate_limit_per_minute=10_000) as opened:
         yield opened
@@ -75,24 +77,25 @@ async def test_a_list_is_accepted_and_each_row_has_its_answer(api: Api, database
     assert (shown["account_id"], shown["priority"]) == ("bob", 9)
 
 
-async def test_batch_completes_by_itself(api: Api):
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_batch_completes_by_itself(working_api: Api):
     """GoLogin cannot be reached, so each session fails, with its reason."""
     body = {"rows": [row(), row("bob"), row("carol")], "max_running": 1}
-    batch_id = answered(await api.client.post(URL, json=body), 202)["batch_id"]
-    data = await ended(api, batch_id)
+    batch_id = answered(await working_api.client.post(URL, json=body), 202)["batch_id"]
+    data = await ended(working_api, batch_id)
     assert (data["status"], data["counts"]["failed"], data["eta_seconds"]) == ("completed", 3, None)
-    answer = (await api.client.get(f"/batches/{batch_id}/results", params={"page_size": 2})).json()
+    answer = (await working_api.client.get(f"/batches/{batch_id}/results", params={"page_size": 2})).json()
     assert (answer["total"], answer["page"], answer["total_pages"]) == (3, 1, 2)
     assert [(each["row"], each["status"], each["error_code"]) for each in answer["data"]] == [
         (1, "failed", "GOLOGIN_API_ERROR"),
         (2, "failed", "GOLOGIN_API_ERROR"),
     ]
-    listed = (await api.client.get("/batches")).json()
+    listed = (await working_api.client.get("/batches")).json()
     assert [(each["batch_id"], each["status"]) for each in listed["data"]] == [(batch_id, "completed")]
 
-    again = answered(await api.client.post(f"/batches/{batch_id}/retry"), 202)
+    again = answered(await working_api.client.post(f"/batches/{batch_id}/retry"), 202)
     assert (again["put_back"], again["status"]) == (3, "running")
-    assert (await ended(api, batch_id))["counts"]["failed"] == 3
+    assert (await ended(working_api, batch_id))["counts"]["failed"] == 3
 
 
 async def test_batch_has_options_with_defaults(api: Api, database: Database):
@@ -197,7 +200,7 @@ async def test_batch_without_a_good_row_is_refused(api: Api, database: Database)
 
 
 async def test_batch_of_too_many_rows_is_refused(open_api: OpenApi):
-    async with open_api(max_batch_rows=3) as api:
+    async with open_api(workers=False, max_batch_rows=3) as api:
         answered(await api.client.post(URL, json=[row()] * 3), 202)
         sentence = refused(await api.client.post(URL, json=[row()] * 4), 422, "INVALID_REQUEST")
         assert "split it" in sentence
@@ -230,7 +233,7 @@ async def pieces(total: int) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("announced", [True, False], ids=["with-length", "chunked"])
 async def test_body_of_a_batch_has_its_own_limit(open_api: OpenApi, announced: bool):
-    async with open_api(max_body_bytes=1024, max_batch_bytes=8192) as api:
+    async with open_api(workers=False, max_body_bytes=1024, max_batch_bytes=8192) as api:
 
         async def send(url: str, total: int) -> httpx.Response:
             content = b"".join([piece async for piece in pieces(total)]) if announced else pieces(total)
@@ -241,6 +244,7 @@ async def test_body_of_a_batch_has_its_own_limit(open_api: OpenApi, announced: b
         refused(await send("/authorize", 4096), 413, "BODY_TOO_LARGE")
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_requests_with_the_same_key_make_one_batch(api: Api, database: Database):
     async def post(*accounts: str) -> httpx.Response:
         headers = {"Idempotency-Key": "k-1"}
@@ -258,6 +262,7 @@ async def test_requests_with_the_same_key_make_one_batch(api: Api, database: Dat
     assert (await count_rows(database, Batch), await count_rows(database, AuthorizationSession)) == (1, 2)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_whole_batch_is_cancelled(api: Api, database: Database):
     accounts = account_names(300)
     await add_accounts(database, accounts)

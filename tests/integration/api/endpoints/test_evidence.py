@@ -9,6 +9,8 @@ from app.utils.exceptions import BrowserCrashedException, LeaseLostException, Lo
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow
 
+pytestmark = pytest.mark.databases("sqlite")
+
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 SEEN = PageEvidence("http://h/login", "Log in", ("Button",), ("an error",), JPEG)
 
@@ -24,12 +26,12 @@ async def failed(api: Api, row, *errors_and_evidence) -> str:
 
 @pytest.fixture
 async def quiet_api(open_api: OpenApi):
-    """Its worker takes nothing: a test runs the sessions itself."""
-    async with open_api(retry_wait=1e-9) as api:
-        await api.context.workers.stop(grace=5)
+    """No worker takes anything: a test runs the sessions itself."""
+    async with open_api(workers=False, retry_wait=1e-9) as api:
         yield api
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_every_attempt_has_evidence(quiet_api: Api, add_session: AddRow):
     row = await add_session()
     dark = PageEvidence("about:", "", (), (), None)

@@ -13,6 +13,8 @@ from sandbox.config import SandboxInfo
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
 ROUTES = [("GET", "/gologin/breaker"), ("POST", "/gologin/breaker/close")]
 CLOSED = {"is_open": False, "opened_at": None, "reason": None}
 

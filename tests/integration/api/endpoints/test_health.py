@@ -11,6 +11,8 @@ from app.utils.exceptions import DatabaseUnavailableException
 from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 async def test_health_needs_no_key_and_no_database(api: Api, database: Database):
     del api.client.headers["X-API-Key"]
@@ -21,9 +23,10 @@ async def test_health_needs_no_key_and_no_database(api: Api, database: Database)
     assert response.json()["data"] == {"status": "ok", "version": __version__}
 
 
-async def test_service_is_ready_when_all_workers_live(api: Api):
-    del api.client.headers["X-API-Key"]
-    response = await api.client.get("/health/ready")
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_service_is_ready_when_all_workers_live(working_api: Api):
+    del working_api.client.headers["X-API-Key"]
+    response = await working_api.client.get("/health/ready")
     data = response.json()["data"]
     assert response.status_code == 200
     assert (data["ready"], data["database"]) == (True, True)
@@ -33,23 +36,23 @@ async def test_service_is_ready_when_all_workers_live(api: Api):
     assert (data["running_profiles"], data["max_concurrent_profiles"]) == (0, 10)
 
 
-async def test_service_is_not_ready_when_a_worker_died(api: Api):
-    group = api.context.workers
+async def test_service_is_not_ready_when_a_worker_died(working_api: Api):
+    group = working_api.context.workers
     task = next(task for task in asyncio.all_tasks() if task.get_name() == "worker-monitor")
     task.cancel()
     await asyncio.wait([task])
     await eventually(lambda: not all(worker.status.alive for worker in group.started))
-    response = await api.client.get("/health/ready")
+    response = await working_api.client.get("/health/ready")
     data = response.json()["data"]
     assert (response.status_code, data["ready"]) == (503, False)
     assert [worker["name"] for worker in data["workers"] if not worker["alive"]] == ["monitor"]
 
 
-async def test_a_worker_that_fails_is_alive_and_shows_why(api: Api):
+async def test_a_worker_that_fails_is_alive_and_shows_why(working_api: Api):
     """GoLogin cannot be reached."""
-    sync = next(worker for worker in api.context.workers.workers if worker.name == "sync")
+    sync = next(worker for worker in working_api.context.workers.workers if worker.name == "sync")
     await eventually(lambda: sync.status.consecutive_failures)
-    response = await api.client.get("/health/ready")
+    response = await working_api.client.get("/health/ready")
     shown = {worker["name"]: worker for worker in response.json()["data"]["workers"]}["sync"]
     assert (shown["alive"], shown["last_error"]) == (True, "GOLOGIN_API_ERROR")
 

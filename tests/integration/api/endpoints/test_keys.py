@@ -15,6 +15,8 @@ from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import new_profile
 from tests.fixtures.logs import logged
 
+pytestmark = pytest.mark.databases("sqlite")
+
 BILLING = {
     "name": "billing",
     "scopes": ["authorize", "tokens:read"],
@@ -144,7 +146,6 @@ async def test_a_limited_app_is_listed_with_its_limit_and_resumed(api: Api):
 
 
 async def test_a_batch_takes_the_rows_in_reach_and_says_why_not_the_others(api: Api, database: Database):
-    await api.context.workers.stop(grace=5)
     async with database.transaction() as db:
         db.add_all(new_profile(account_id=name) for name in ("shop_1", "anna"))
     headers = await api.key(Scope.AUTHORIZE, access=AccessScope.from_lists(["AIOTT1"], ["shop_*"]))
@@ -186,7 +187,7 @@ async def test_the_log_names_a_key_that_is_known_and_refused(
     open_sqlite_api: OpenApi, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level("INFO")
-    async with open_sqlite_api() as api:
+    async with open_sqlite_api(workers=False) as api:
         limited = await made(api, name="limited", rate_limit_per_minute=1)
         ended = await made(api, name="ended")
         await api.client.delete(f"/keys/{ended['key_id']}")

@@ -18,6 +18,8 @@ from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_profile
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
 NUL = "\x00"
 
 ROUTES = [
@@ -100,6 +102,7 @@ class TestList:
         body = (await api.client.get("/profiles", params={"account_id": "nobody"})).json()
         assert (body["data"], body["total"], body["total_pages"]) == ([], 0, 0)
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_list_is_filtered(self, api: Api):
         expected: list[tuple[dict[str, str], list[str]]] = [
             ({"account_id": "anna"}, ["anna"]),
@@ -123,6 +126,7 @@ class TestList:
         found = [(query, await self.names(api, **query)) for query, _ in expected]
         assert found == expected
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_list_is_sorted(self, api: Api):
         ascending = {
             "profile_name": ["anna", "bob_1", "carl", "dora"],
@@ -134,6 +138,7 @@ class TestList:
         descending = {sort: await self.names(api, sort=sort, order="desc") for sort in ascending}
         assert descending == {sort: names[::-1] for sort, names in ascending.items()}
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_profiles_without_a_value_come_last_in_both_orders(self, api: Api):
         assert await self.names(api, sort="last_synced") == ["anna", "dora", "carl", "bob_1"]
         assert await self.names(api, sort="last_synced", order="desc") == ["anna", "bob_1", "carl", "dora"]
@@ -155,11 +160,13 @@ class TestList:
             response = await api.client.get("/profiles", params=query)
             assert said in refused(response, 422, "INVALID_REQUEST")
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_nul_in_a_query_is_refused(self, api: Api):
         for name in ("text", "api_app", "account_id", "sort"):
             response = await api.client.get("/profiles", params={name: f"a{NUL}b"})
             assert response.status_code in (404, 422)
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_strange_texts_find_nothing(self, api: Api):
         for text in ("🦊", "%F0%9F", "'; --", "ß", "\\", "%"):
             assert await self.names(api, text=text) == []
@@ -200,6 +207,7 @@ class TestOne:
 
 
 class TestOfAnAccount:
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_first_profile_of_an_account_is_the_one_to_use(self, api: Api, add_profile: AddRow):
         async def add(profile_id: str, **values: Any) -> None:
             await add_profile(profile_id=profile_id, account_id="anna", **values)
@@ -256,6 +264,7 @@ class TestLinks:
         for _ in range(2):
             assert answered(await self.link(api, profile_id, "anna"))["is_linked"]
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_an_account_has_one_profile_in_an_app(self, api: Api, add_profile: AddRow, profile_id: str):
         other = (await add_profile()).profile_id
         for app in (None, "AIOTT1"):
@@ -266,6 +275,7 @@ class TestLinks:
             assert not answered(await api.client.get(f"/profiles/{other}"))["is_linked"]
         answered(await self.link(api, other, "anna", "AIOTT2"))
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_one_of_two_simultaneous_links_wins(self, api: Api, add_profile: AddRow, profile_id: str):
         ids = [profile_id, *[(await add_profile()).profile_id for _ in range(4)]]
         answers = await asyncio.gather(*(self.link(api, each, "anna", "AIOTT1") for each in ids))
@@ -378,6 +388,7 @@ class TestSync:
 
         await eventually(is_given_back)
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_sync_reports_what_it_found(
         self, open_api: OpenApi, addresses: dict[str, Any], admin: SandboxAdmin, profile: ProfileInfo
     ):
@@ -403,6 +414,7 @@ class TestSync:
         assert 0 < second["seconds"] < 30
         assert second["created_at"] <= second["started_at"] <= second["completed_at"]
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_request_beside_a_waiting_sync_gets_the_same_sync(
         self, open_api: OpenApi, addresses: dict[str, Any], elsewhere: PeriodicRuns
     ):

@@ -19,6 +19,10 @@ from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
+SETTINGS = {"webhook_allow_private_addresses": True, "rate_limit_per_minute": 100_000}
+
 HOOKS = "/webhooks"
 
 
@@ -30,7 +34,13 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest_asyncio.fixture
 async def api(open_api: OpenApi) -> AsyncIterator[Api]:
-    async with open_api(webhook_allow_private_addresses=True, rate_limit_per_minute=100_000) as opened:
+    async with open_api(workers=False, **SETTINGS) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def working_api(open_api: OpenApi) -> AsyncIterator[Api]:
+    async with open_api(**SETTINGS) as opened:
         yield opened
         opened.context.begin_shutdown()
 
@@ -53,41 +63,46 @@ async def wait_for_data(
     return found
 
 
-async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(api: Api, receiver: Receiver):
-    other = await create(api, receiver, account_patterns=["nobody"])
-    made = await create(api, receiver, event_types=["batch.*"])
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(working_api: Api, receiver: Receiver):
+    other = await create(working_api, receiver, account_patterns=["nobody"])
+    made = await create(working_api, receiver, event_types=["batch.*"])
     url = f"{HOOKS}/{made['id']}/deliveries"
-    async with api.context.database.transaction() as db:
+    async with working_api.context.database.transaction() as db:
         for number in range(3):
             recorder.record(db, EventType.BATCH_COMPLETED, account_id=f"a_{number}")
-    await wait_for_data(lambda: api.client.get(url), lambda rows: len(rows) == 3)
-    first = (await api.client.get(url, params={"page_size": 2})).json()
+    await wait_for_data(lambda: working_api.client.get(url), lambda rows: len(rows) == 3)
+    first = (await working_api.client.get(url, params={"page_size": 2})).json()
     assert ([row["account_id"] for row in first["data"]], first["total"]) == (["a_2", "a_1"], 3)
     query = {"page_size": 2, "cursor": first["next_cursor"]}
-    rest = (await api.client.get(url, params=query)).json()
+    rest = (await working_api.client.get(url, params=query)).json()
     assert ([row["account_id"] for row in rest["data"]], rest["next_cursor"]) == (["a_0"], None)
-    refused(await api.client.get(f"{HOOKS}/{other['id']}/deliveries", params=query), 422, "INVALID_CURSOR")
+    refused(
+        await working_api.client.get(f"{HOOKS}/{other['id']}/deliveries", params=query), 422, "INVALID_CURSOR"
+    )
 
 
-async def test_webhook_lives_from_creation_to_deletion(api: Api, receiver: Receiver):
-    made = await create(api, receiver, name="crm", event_types=["batch.*"], account_patterns=["@Team_*"])
+async def test_webhook_lives_from_creation_to_deletion(working_api: Api, receiver: Receiver):
+    made = await create(
+        working_api, receiver, name="crm", event_types=["batch.*"], account_patterns=["@Team_*"]
+    )
     url = f"{HOOKS}/{made['id']}"
     assert (made["status"], made["account_patterns"], made["pending"]) == ("active", ["team_*"], 0)
-    shown = answered(await api.client.get(url))
+    shown = answered(await working_api.client.get(url))
     assert shown == {key: value for key, value in made.items() if key != "secret"}
-    assert answered(await api.client.get(HOOKS)) == [shown]
+    assert answered(await working_api.client.get(HOOKS)) == [shown]
 
     receiver.answer = lambda _: reply(204 if receiver.arrived[0].body["type"] == "webhook.test" else 500)
-    tested = answered(await api.client.post(f"{url}/test"))
+    tested = answered(await working_api.client.post(f"{url}/test"))
     assert (tested["delivered"], tested["status_code"], tested["error"]) == (True, 204, None)
     assert receiver.arrived[0].body["type"] == "webhook.test"
 
     receiver.answer = lambda _: reply(500, b"broken")
-    async with api.context.database.transaction() as db:
+    async with working_api.context.database.transaction() as db:
         recorder.record(db, EventType.BATCH_COMPLETED, account_id="team_a", api_app="X", number=1)
         recorder.record(db, EventType.BATCH_COMPLETED, account_id="other", number=2)
     deliveries = await wait_for_data(
-        lambda: api.client.get(f"{url}/deliveries"), lambda rows: rows and rows[0]["attempts"]
+        lambda: working_api.client.get(f"{url}/deliveries"), lambda rows: rows and rows[0]["attempts"]
     )
     (delivery,) = deliveries
     assert (delivery["event_type"], delivery["account_id"], delivery["status"]) == (
@@ -95,34 +110,36 @@ async def test_webhook_lives_from_creation_to_deletion(api: Api, receiver: Recei
         "team_a",
         "pending",
     )
-    detail = answered(await api.client.get(f"{url}/deliveries/{delivery['id']}"))
+    detail = answered(await working_api.client.get(f"{url}/deliveries/{delivery['id']}"))
     (attempt,) = detail.pop("attempt_list")
     assert detail == delivery
     assert (attempt["status_code"], attempt["answer"], attempt["error"]) == (500, "broken", None)
-    assert answered(await api.client.get(url))["failing_since"]
+    assert answered(await working_api.client.get(url))["failing_since"]
 
     receiver.answer = lambda _: reply()
-    paused = answered(await api.client.post(f"{url}/pause"))
+    paused = answered(await working_api.client.post(f"{url}/pause"))
     assert (paused["status"], paused["pause_reason"], paused["pending"]) == ("paused", "by bootstrap", 1)
-    patched = answered(await api.client.patch(url, json={"name": "CRM", "event_types": []}))
+    patched = answered(await working_api.client.patch(url, json={"name": "CRM", "event_types": []}))
     assert (patched["name"], patched["event_types"], patched["account_patterns"]) == ("CRM", [], ["team_*"])
-    new = answered(await api.client.post(f"{url}/rotate", json={"overlap_seconds": 60}))["secret"]
+    new = answered(await working_api.client.post(f"{url}/rotate", json={"overlap_seconds": 60}))["secret"]
     assert new != made["secret"]
-    again = await api.client.post(f"{url}/rotate")
+    again = await working_api.client.post(f"{url}/rotate")
     assert '"force": true' in refused(again, 409, "ROTATION_UNDER_WAY")
-    assert answered(await api.client.get(url))["previous_secret_expires_at"]
-    resumed = answered(await api.client.post(f"{url}/resume"))
+    assert answered(await working_api.client.get(url))["previous_secret_expires_at"]
+    resumed = answered(await working_api.client.post(f"{url}/resume"))
     assert (resumed["status"], resumed["failing_since"]) == ("active", None)
     (delivery,) = await wait_for_data(
-        lambda: api.client.get(f"{url}/deliveries", params={"status": "delivered"}), lambda rows: rows
+        lambda: working_api.client.get(f"{url}/deliveries", params={"status": "delivered"}), lambda rows: rows
     )
-    replayed = answered(await api.client.post(f"{url}/replay", json={"event_id": delivery["event_id"]}), 202)
+    replayed = answered(
+        await working_api.client.post(f"{url}/replay", json={"event_id": delivery["event_id"]}), 202
+    )
     assert replayed == {"from_event_id": delivery["event_id"], "status": "active"}
-    assert answered(await api.client.delete(url)) is None
-    assert answered(await api.client.get(HOOKS)) == []
-    refused(await api.client.get(url), 404, "WEBHOOK_NOT_FOUND")
+    assert answered(await working_api.client.delete(url)) is None
+    assert answered(await working_api.client.get(HOOKS)) == []
+    refused(await working_api.client.get(url), 404, "WEBHOOK_NOT_FOUND")
 
-    async with api.context.database.reading() as db:
+    async with working_api.context.database.reading() as db:
         events = (await db.scalars(select(Event).order_by(Event.id))).all()
     told = [event for event in events if event.event_type.startswith("webhook.")]
     assert [event.event_type.partition(".")[2] for event in told] == [
@@ -155,7 +172,7 @@ async def test_invalid_webhooks_are_refused(api: Api):
 
 
 async def test_addresses_inside_are_refused_by_default(open_api: OpenApi, receiver: Receiver):
-    async with open_api() as api:
+    async with open_api(workers=False) as api:
         refused(await api.client.post(HOOKS, json={"url": receiver.url()}), 422, "WEBHOOK_URL_REFUSED")
         api.context.begin_shutdown()
 

@@ -157,7 +157,7 @@ async def test_the_docs_are_shown_in_development_only(open_sqlite_api: OpenApi):
         (real, 404),
         (real | {"docs_enabled": True}, 200),
     ):
-        async with open_sqlite_api(**changes) as api:
+        async with open_sqlite_api(workers=False, **changes) as api:
             for path in ("/docs", "/redoc", "/openapi.json"):
                 answer = await api.client.get(path)
                 assert answer.status_code == status, (changes, path)
@@ -171,7 +171,7 @@ async def test_the_docs_are_shown_in_development_only(open_sqlite_api: OpenApi):
 async def test_only_origins_of_the_settings_may_call_from_a_page(open_sqlite_api: OpenApi):
     mine, other = "https://tools.example.com", "https://evil.example.com"
     preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
-    async with open_sqlite_api(cors_origins=[mine]) as api:
+    async with open_sqlite_api(workers=False, cors_origins=[mine]) as api:
         for origin, allowed in ((mine, mine), (other, None)):
             answer = await api.client.get("/health", headers={"Origin": origin})
             assert answer.headers.get("Access-Control-Allow-Origin") == allowed
@@ -188,7 +188,7 @@ async def test_a_crash_is_answered_like_anything_else(
     open_sqlite_api: OpenApi, monkeypatch: pytest.MonkeyPatch
 ):
     origin = "https://tools.example.com"
-    async with open_sqlite_api(cors_origins=[origin]) as api:
+    async with open_sqlite_api(workers=False, cors_origins=[origin]) as api:
         monkeypatch.setattr(api.context.keys, "fetch_page", None)
         answer = await api.client.get("/keys", headers={"Origin": origin})
     refused(answer, 500, "INTERNAL_ERROR")
@@ -205,7 +205,7 @@ async def test_401_names_the_required_header(sqlite_api: Api):
 
 @pytest.fixture
 async def sqlite_api(open_sqlite_api: OpenApi) -> Any:
-    async with open_sqlite_api() as opened:
+    async with open_sqlite_api(workers=False) as opened:
         yield opened
 
 
@@ -228,7 +228,7 @@ async def test_the_bootstrap_key_in_a_wrong_place_is_masked(open_sqlite_api: Ope
     key = 'boot/strap+key "with" quotes and blanks'
     spellings = (key, json.dumps(key)[1:-1], quote(key), quote(key, safe=""))
     answers = []
-    async with open_sqlite_api(api_key=key) as api:
+    async with open_sqlite_api(workers=False, api_key=key) as api:
         headers = {"X-API-Key": key, "Referer": f"http://service/{quote(key)}"}
         for path in ("/accounts", "/keys", "/batches", "/nowhere"):
             address = f"{path}/{quote(key, safe='')}?key={quote(key)}"

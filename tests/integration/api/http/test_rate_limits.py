@@ -31,7 +31,7 @@ def quota(response: httpx.Response) -> tuple[int, int]:
 
 
 async def test_every_answer_to_a_key_tells_its_quota(open_api: OpenApi):
-    async with open_api(rate_limit_per_minute=4) as api:
+    async with open_api(workers=False, rate_limit_per_minute=4) as api:
         assert quota(await api.client.get("/accounts")) == (4, 3)
         assert quota(await api.client.get("/accounts/nobody")) == (4, 2)
         assert quota(await api.client.get("/accounts", params={"page": 0})) == (4, 1)
@@ -50,7 +50,7 @@ def test_retry_after_is_at_least_one_second():
 
 
 async def test_answer_without_a_key_has_no_quota(open_api: OpenApi):
-    async with open_api() as api:
+    async with open_api(workers=False) as api:
         response = await api.client.get("/accounts", headers={"X-API-Key": "x"})
         assert response.status_code == 401
         health = await api.client.get("/health")
@@ -60,7 +60,7 @@ async def test_answer_without_a_key_has_no_quota(open_api: OpenApi):
 async def test_failures_over_the_budget_are_answered_429_and_a_valid_key_always_passes(
     open_sqlite_api: OpenApi,
 ):
-    async with open_sqlite_api(auth_failures_per_minute=3) as api:
+    async with open_sqlite_api(workers=False, auth_failures_per_minute=3) as api:
         wrong = {"X-API-Key": "x"}
         responses = await asyncio.gather(*(api.client.get("/accounts", headers=wrong) for _ in range(200)))
         assert Counter(each.status_code for each in responses) == {401: 3, 429: 197}
@@ -77,7 +77,9 @@ async def test_a_flood_from_one_address_leaves_the_database_to_the_others(
 ):
     """A look-up that takes its time must hold up no other address."""
     looking, most, may_end = 0, 0, asyncio.Event()
-    async with open_sqlite_api(auth_failures_per_minute=30, trusted_proxies=["127.0.0.0/8"]) as api:
+    async with open_sqlite_api(
+        workers=False, auth_failures_per_minute=30, trusted_proxies=["127.0.0.0/8"]
+    ) as api:
         authenticate = api.context.keys.authenticate
 
         async def slow(db: AsyncSession, key: str | None) -> Caller:
@@ -111,7 +113,7 @@ async def test_a_key_is_checked_and_counted_before_the_body_is_read(open_sqlite_
         raise AssertionError("the body is read")
         yield b""
 
-    async with open_sqlite_api(auth_failures_per_minute=2, rate_limit_per_minute=1) as api:
+    async with open_sqlite_api(workers=False, auth_failures_per_minute=2, rate_limit_per_minute=1) as api:
         for path in ("/keys", "/authorize"):
             wrong = await api.client.post(path, content=unread(), headers={"X-API-Key": "x"})
             refused(wrong, 401, "UNAUTHORIZED")
@@ -124,7 +126,7 @@ async def test_a_key_is_checked_and_counted_before_the_body_is_read(open_sqlite_
 
 
 async def test_caller_who_fails_behind_a_trusted_proxy_does_not_shut_out_others(open_api: OpenApi):
-    async with open_api(auth_failures_per_minute=1, trusted_proxies=["127.0.0.0/8"]) as api:
+    async with open_api(workers=False, auth_failures_per_minute=1, trusted_proxies=["127.0.0.0/8"]) as api:
         for address, key, status in (
             ("203.0.113.1", "x", 401),
             ("203.0.113.1", "x", 429),

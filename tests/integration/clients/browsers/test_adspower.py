@@ -1,13 +1,12 @@
 """AdsPower's client against its stand-in: pages, real browsers, every broken answer, and its pace."""
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import stamina
 
 from app.clients.browsers.adspower import AdsPowerClient
 from app.utils.exceptions import AdsPowerAPIException
@@ -15,6 +14,8 @@ from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
 from tests.fixtures.sandbox import running
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 NOBODY: Final = "http://127.0.0.1:9"
 TOO_MANY: Final = "Too many request per second, please check"
@@ -30,27 +31,6 @@ CALLS: Final[dict[str, Call]] = {
 }
 ENDPOINTS: Final = {name: f"adspower.{name}" for name in CALLS} | {"exists": "adspower.list"}
 ASKED_AGAIN: Final = {"list", "exists", "status"}
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting():
-    with stamina.set_testing(True, attempts=10, cap=True):
-        yield
-
-
-@pytest.fixture
-def sent() -> list[str]:
-    """The paths of all requests that the client has sent."""
-    return []
-
-
-@pytest.fixture
-async def counted(sent: list[str]) -> AsyncIterator[httpx.AsyncClient]:
-    async def count(request: httpx.Request) -> None:
-        sent.append(request.url.path)
-
-    async with httpx.AsyncClient(trust_env=False, event_hooks={"request": [count]}) as http:
-        yield http
 
 
 def make(http: httpx.AsyncClient, url: str, *, timeout: float = 20, spacing: float = 0) -> AdsPowerClient:

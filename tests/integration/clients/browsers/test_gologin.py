@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import stamina
 from sqlalchemy import select
 
 from app.clients.browsers.gologin import GoLoginClient
@@ -22,6 +21,8 @@ from sandbox.admin_client import SandboxAdmin
 from sandbox.config import SandboxInfo
 from tests.fixtures.logs import logged
 from tests.fixtures.sandbox import running
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 NOBODY: Final = "http://127.0.0.1:9"
 CLOUDFLARE_PAGE: Final = (
@@ -43,28 +44,6 @@ LOCAL: Final = ("start", "stop")
 ENDPOINTS: Final = {name: f"{'gologin' if name in CLOUD else 'local'}.{name}" for name in CALLS}
 
 MakeClient = Callable[..., GoLoginClient]
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting():
-    """As many attempts as in life, without the pauses."""
-    with stamina.set_testing(True, attempts=10, cap=True):
-        yield
-
-
-@pytest.fixture
-def sent() -> list[str]:
-    """Every request that the client has sent, by its method."""
-    return []
-
-
-@pytest.fixture
-async def counted(sent: list[str]) -> AsyncIterator[httpx.AsyncClient]:
-    async def count(request: httpx.Request) -> None:
-        sent.append(request.method)
-
-    async with httpx.AsyncClient(trust_env=False, event_hooks={"request": [count]}) as http:
-        yield http
 
 
 @pytest.fixture
@@ -439,6 +418,7 @@ SIGNS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.databases("sqlite")
 class TestBreaker:
     @pytest.mark.parametrize("sign", SIGNS)
     @pytest.mark.parametrize("call", CLOUD)

@@ -17,7 +17,7 @@ PRODUCTS = pytest.mark.parametrize(
     ("product", "setting"), [("gologin", "gologin_local_url"), ("adspower", "adspower_url")]
 )
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = pytest.mark.databases("sqlite")
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ async def service(context: Context, database: Database) -> Context:
     return context
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("setting", "app", "asked", "expected"),
     [

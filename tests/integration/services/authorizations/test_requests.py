@@ -255,6 +255,7 @@ async def test_an_interrupted_attempt_that_is_given_back_does_not_count(service:
         assert await db.scalar(select(func.count()).select_from(AuthorizationAttempt)) == 0
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("old", SessionStatus)
 async def test_only_transitions_of_the_table_are_made(database: Database, old: SessionStatus):
     for new in SessionStatus:

@@ -292,6 +292,7 @@ class TestUnderTheLease:
         assert await count(database, Credential) == 0
         assert await events(database, job.session_id) == ["authorization.started"]
 
+    @pytest.mark.databases("sqlite")
     @pytest.mark.parametrize(
         ("error", "status"),
         [

@@ -111,6 +111,7 @@ class TestAuthentication:
             assert key[12:] not in rows
             assert key[13:] not in repr(made)
 
+    @pytest.mark.databases("sqlite")
     @pytest.mark.parametrize("spoil", [
         lambda key: key[:-1],
         lambda key: f"{key}x",
@@ -121,6 +122,7 @@ class TestAuthentication:
     async def test_an_almost_right_key_is_refused(self, context: Context, spoil):
         await refuse(context, spoil(await create(context)))
 
+    @pytest.mark.databases("sqlite")
     @pytest.mark.parametrize(
         "key", [None, "", "x", "gla_00000000_x", "ключ", "' OR 1=1 --", "gla_\x00", "a" * 10_000]
     )
@@ -155,6 +157,7 @@ class TestMaking:
         with pytest.raises(KeyNameTakenException, match="'reporting' exists already, or did"):
             await make(context)
 
+    @pytest.mark.databases("sqlite")
     @pytest.mark.parametrize("name", ["bootstrap", "CLI", "service", "", "  ", " x", "a\nb", "x" * 101])
     async def test_invalid_name_is_refused(self, context: Context, name: str):
         with pytest.raises(InvalidRequestException, match="choose another name"):
@@ -246,6 +249,7 @@ class TestRotation:
         ]
 
 
+@pytest.mark.databases("sqlite")
 class TestNoEscalation:
     @pytest.mark.parametrize("access", [
         AccessScope(),

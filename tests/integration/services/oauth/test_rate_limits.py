@@ -46,6 +46,7 @@ async def answers(admin: SandboxAdmin) -> Counter[int | None]:
     return Counter(one.status for one in await admin.requests(endpoint="provider.token", limit=10_000))
 
 
+@pytest.mark.databases("sqlite")
 async def test_app_keeps_its_limit_and_delays_no_other(sandbox_settings: MakeSettings, admin: SandboxAdmin):
     await admin.clear_stats()
     await admin.change_settings(token_rate_limits={"AIOTT1": LIMIT}, token_rate_window=1, latency_ms=20)

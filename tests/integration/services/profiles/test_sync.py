@@ -44,6 +44,7 @@ async def active(database: Database) -> int:
         return await db.scalar(select(func.count()).where(Profile.is_active)) or 0
 
 
+@pytest.mark.databases("sqlite")
 async def test_all_pages_are_read(sandbox_context: Context, database: Database, admin: SandboxAdmin):
     result = await sandbox_context.fleet.gologin.sync_profiles()
     assert (result.pages, result.seen, result.gone) == (3, 65, 0)
@@ -113,6 +114,7 @@ async def test_a_sync_keeps_the_lease_of_a_running_profile(
         assert (row.in_use, row.lease_token) == (True, held.lease_token)
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -182,6 +184,7 @@ async def test_a_complete_pass_is_an_event(sandbox_context: Context, database: D
     assert counts == {"pages": 3, "seen": 65, "created": 65, "gone": 0, "conflicts": 0}
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("pages_read", [0, 2])
 async def test_a_list_that_breaks_off_takes_nothing_away(
     sandbox_context: Context, database: Database, pages_read: int

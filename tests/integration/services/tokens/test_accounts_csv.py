@@ -10,7 +10,7 @@ from app.models import Credential
 from app.services.tokens import accounts_csv
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("user_id", ["=1+1", "+7", "-7", "@7", "\t=1"])
 async def test_an_export_of_accounts_holds_no_formulas(database: Database, user_id: str):
     """The provider's user id is text of others."""

@@ -18,6 +18,7 @@ from app.models import AppState, CredentialStatus, utc_now
 from app.utils.exceptions import AppException
 from app.utils.waits import MAX_WAIT
 from tests.fixtures.factories import new_tokens
+from tests.fixtures.fuzzing import CASES
 from tests.fixtures.tokens import TokenChain
 
 ANYTHING = st.recursive(
@@ -39,7 +40,7 @@ HEADERS = st.dictionaries(
     NUMBERS | st.just("9" * 5000) | st.text(st.characters(min_codepoint=32, max_codepoint=126)),
 )
 MANY = settings(
-    max_examples=40,
+    max_examples=CASES or 15,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -88,6 +89,7 @@ async def test_no_optional_field_or_header_costs_the_tokens(
     assert await limit_is_bounded(context)
 
 
+@pytest.mark.databases("sqlite")
 @MANY
 @given(headers=HEADERS, status=st.sampled_from([429, 500, 503]))
 async def test_headers_of_a_refusal_cost_no_tokens(context: Context, headers: dict[str, str], status: int):
@@ -103,6 +105,7 @@ async def test_headers_of_a_refusal_cost_no_tokens(context: Context, headers: di
     assert await limit_is_bounded(context)
 
 
+@pytest.mark.databases("sqlite")
 @MANY
 @given(fields=ANYTHING, headers=HEADERS, status=st.sampled_from([200, 400, 401, 403]))
 async def test_an_arbitrary_answer_ends_in_an_error_of_ours_or_in_tokens(

@@ -26,7 +26,7 @@ async def test_two_imports_at_once_store_each_account_once(open_services: OpenCo
         assert await count_rows(first.database, Credential) == 600
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.databases("postgresql")
 async def test_two_imports_in_opposite_order_do_not_wait_for_each_other(open_services: OpenContext):
     """Each would hold half of what the other needs once the row between them is free."""
     accounts = ["anna", "berta", "clara"]

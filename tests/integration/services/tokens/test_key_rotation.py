@@ -206,7 +206,7 @@ async def test_rows_that_keep_being_written_with_the_old_key_are_reported(
     assert (report.left, report.is_complete) == (1, False)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.databases("postgresql")
 async def test_a_row_that_somebody_holds_is_not_waited_for(before: Context, after: Context):
     accounts = await fill(before, 50)
     held = select(Credential).where(Credential.account_id == accounts[7]).with_for_update()

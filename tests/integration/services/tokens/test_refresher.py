@@ -116,6 +116,7 @@ async def test_a_marker_without_a_result_is_never_spent_again(chain: TokenChain)
     assert broken.data == {"version": 1, "reason": AMBIGUOUS}
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("status", [500, 503, 402])
 async def test_failure_of_the_provider_keeps_the_token(chain: TokenChain, status: int):
     await chain.admin.set_fault("provider.token", "status", status=status, times=2, account=chain.account)
@@ -260,6 +261,7 @@ async def test_failures_of_the_app_count_in_a_row(chain: TokenChain):
     assert (await chain.app_state()).failures_in_a_row == 0
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("kind", ["hang_after", "drop_after", "truncated_json", "drop"])
 async def test_an_answer_that_is_lost_is_ambiguous(
     chain: TokenChain, sandbox_settings: MakeSettings, kind: str
@@ -320,6 +322,7 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
     assert (after.refresh_token, after.access_token != before.access_token) == (before.refresh_token, True)
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("expires_in", [1, 0, -5, "0"])
 async def test_refreshes_of_an_account_have_an_interval_whatever_the_answers_say(
     chain: TokenChain, expires_in: object

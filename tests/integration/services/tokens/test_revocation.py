@@ -31,6 +31,7 @@ async def test_revoked_token_is_gone_at_the_provider_and_forgotten(chain: TokenC
     assert len(await chain.events("credential.revoked")) == 1
 
 
+@pytest.mark.databases("sqlite")
 async def test_revocation_without_an_answer_is_repeated_until_there_is_one(
     chain: TokenChain, sandbox_settings: MakeSettings
 ):

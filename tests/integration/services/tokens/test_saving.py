@@ -93,6 +93,7 @@ async def test_a_save_that_fails_a_few_times_loses_nothing(
     assert (await chain.refreshes(), spilled(tmp_path)) == (1, [])
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_folder_that_cannot_be_written_keeps_no_save_from_memory(
     chain: TokenChain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
 ):
@@ -236,6 +237,7 @@ ODD_ANSWERS = [
 ]
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(("fields", "headers"), ODD_ANSWERS, ids=lambda value: str(value)[:40])
 async def test_an_odd_answer_costs_no_tokens(
     chain: TokenChain, fields: dict[str, Any], headers: dict[str, str]
@@ -256,6 +258,7 @@ async def test_an_odd_answer_costs_no_tokens(
         assert state.limited_until < utc_now() + timedelta(days=1, seconds=1)
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "headers",
     [

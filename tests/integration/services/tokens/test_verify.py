@@ -64,6 +64,7 @@ async def test_verify_breaks_what_is_refused_and_cannot_be_refreshed(chain: Toke
     assert [event.data["reason"] for event in await chain.events("credential.broken")] == [REFUSED]
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("status", "reason"),
     [(402, None), (404, None), (403, "client-not-enrolled"), (403, "user-suspended")],
@@ -104,6 +105,7 @@ async def test_a_new_token_is_asked_about_a_second_time(chain: TokenChain):
     assert (user.username, await chain.calls("provider.me")) == (chain.account, 2)
 
 
+@pytest.mark.databases("sqlite")
 async def test_verify_names_the_reason_why_a_refused_token_was_not_refreshed(chain: TokenChain):
     await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)

@@ -100,6 +100,7 @@ async def test_an_event_that_commits_late_is_not_left_out(open_services: OpenCon
         assert {one.account for one in receiver.taken} == {"late", "soon"}
 
 
+@pytest.mark.databases("sqlite")
 async def test_faults_of_every_kind_lose_nothing_and_keep_the_order(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     receiver.answer = lambda got: failing_at_first(got, receiver.arrived)
@@ -114,6 +115,7 @@ async def test_faults_of_every_kind_lose_nothing_and_keep_the_order(context: Con
     assert len({one.headers["webhook-id"] for one in receiver.arrived}) == 18
 
 
+@pytest.mark.databases("sqlite")
 async def test_missing_answer_and_endless_body_end_at_the_deadline(
     open_services: OpenContext, receiver: Receiver
 ):
@@ -130,6 +132,7 @@ async def test_missing_answer_and_endless_body_end_at_the_deadline(
     assert min(first.milliseconds, second.milliseconds) >= 290
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_long_answer_is_cut(context: Context, receiver: Receiver):
     receiver.answer = lambda _: reply(200, b"\x00" + b"x" * 100_000)
     await add_webhook(context, receiver)
@@ -215,6 +218,7 @@ async def test_failing_endpoint_is_tried_with_one_delivery(context: Context, rec
     assert len(await deliveries.claim(webhook_id, under_way=1) or []) == deliveries.limits.concurrency - 1
 
 
+@pytest.mark.databases("sqlite")
 async def test_slow_endpoint_delays_no_other(open_services: OpenContext):
     async with (
         running_receiver() as slow,

@@ -138,6 +138,7 @@ async def test_an_endpoint_that_is_gone_or_fails_for_too_long_is_paused_with_an_
         assert await count_deliveries(context.database, DeliveryStatus.PENDING) == 1, "nothing is lost"
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_rotated_secret_and_the_one_before_are_both_valid_for_a_while(
     context: Context, receiver: Receiver
 ):
@@ -164,6 +165,7 @@ async def test_a_rotated_secret_and_the_one_before_are_both_valid_for_a_while(
     assert "whsec" not in str([event.data for event in events])
 
 
+@pytest.mark.databases("sqlite")
 async def test_name_that_comes_to_lead_to_a_private_address_is_refused_at_the_delivery(
     open_services: OpenContext, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
@@ -225,6 +227,7 @@ async def test_number_of_webhooks_has_a_limit(open_services: OpenContext, receiv
             await add_webhook(context, receiver)
 
 
+@pytest.mark.databases("sqlite")
 async def test_number_of_patterns_of_a_webhook_has_a_limit(context: Context, receiver: Receiver):
     patterns = [f"a_{number}" for number in range(21)]
     with pytest.raises(InvalidRequestException, match="at most 20"):
@@ -256,6 +259,7 @@ async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receive
         ]
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_secret_that_no_key_opens_pauses_its_webhook_with_an_event(
     context: Context, receiver: Receiver
 ):

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from app.context import Context, open_context
 from app.models import utc_now
 from sandbox.admin_client import SandboxAdmin
@@ -30,6 +32,7 @@ async def test_a_due_row_without_a_refresh_token_is_left_alone(chain: TokenChain
     assert await chain.context.workers.get("refresh").run_once() == 0
 
 
+@pytest.mark.databases("sqlite")
 async def test_worker_refreshes_as_many_at_once_as_allowed(
     sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
 ):
@@ -57,6 +60,7 @@ async def test_two_processes_refresh_each_account_once(
     assert [await chain.refreshes() for chain in due] == [1] * 12
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_stop_waits_for_what_is_in_flight_and_takes_no_more(
     sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
 ):
@@ -74,6 +78,7 @@ async def test_a_stop_waits_for_what_is_in_flight_and_takes_no_more(
     assert [row.lease_token for row in rows] == [None, None]
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_process_that_closes_waits_for_the_refreshes_of_its_callers(
     chain: TokenChain, sandbox_settings: MakeSettings
 ):
