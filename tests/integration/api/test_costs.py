@@ -21,7 +21,7 @@ SELECT 's' || n, 1, now() FROM generate_series(CAST(:first AS int), CAST(:last A
 
 @pytest_asyncio.fixture
 async def api(make_settings: MakeSettings, postgresql_url: str, no_retries: None) -> AsyncIterator[Api]:
-    async with opener(make_settings, postgresql_url)(serve_workers=False) as opened:
+    async with opener(make_settings, postgresql_url)(workers=False) as opened:
         yield opened
 
 

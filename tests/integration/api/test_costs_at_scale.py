@@ -107,7 +107,7 @@ def filled_url(postgresql_server: PostgresServer) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def api(make_settings: MakeSettings, filled_url: str, no_retries: None) -> AsyncIterator[Api]:
-    async with opener(make_settings, filled_url)(serve_workers=False) as opened:
+    async with opener(make_settings, filled_url)(workers=False) as opened:
         yield opened
 
 
