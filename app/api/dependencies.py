@@ -68,8 +68,8 @@ async def _authenticate(request: Request) -> None:
     failures: FailedAuthentications = request.app.state.failed_authentications
     address = client_address(request.scope)
     try:
-        async with failures.turn(address), context.database.reading() as db:
-            caller = await context.keys.authenticate(db, key)
+        async with failures.turn(address):
+            caller = await context.keys.authenticate(key)
     except AuthenticationException as error:
         if error.key_name is not None:
             bind_contextvars(key=error.key_name)

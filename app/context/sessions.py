@@ -8,8 +8,9 @@ from app.context.fleet import Fleet
 from app.context.tokens import Tokens
 from app.database import Database
 from app.models import ConsentMode
+from app.services.authorizations.requests import RequestLimits
 from app.services.authorizations.runs import RunLimits, SessionRuns
-from app.services.authorizations.service import AuthorizationService, RequestLimits
+from app.services.authorizations.service import AuthorizationService
 from app.services.authorizations.waiters import SessionWaiters
 from app.services.authorizations.waiting import WaitingCount
 from app.services.automation import BrowserController, ProfileAutomator
@@ -43,7 +44,7 @@ def build_sessions(
     stack.push_async_callback(waiting.close)
     authorizations = AuthorizationService(
         database=database,
-        gologin=fleet.gologin,
+        directory=fleet.directory,
         oauth=tokens.oauth,
         apps=tokens.apps,
         on_session_ended=pacing.session_ended,
@@ -56,6 +57,7 @@ def build_sessions(
         ),
         consent=ConsentMode(settings.consent_mode),
     )
+    stack.push_async_callback(authorizations.close)
     runs = SessionRuns(
         database=database,
         gologin=fleet.gologin,

@@ -71,16 +71,15 @@ async def authorize(
     idempotency_key: IdempotencyKeyDep = None,
 ) -> APIResponse[SessionResponse]:
     """Start the account's authorization. The answer comes at once; `Prefer: wait=30` waits for the end."""
-    async with context.database.transaction() as db:
-        result = await context.sessions.authorizations.request(
-            db, body.to_command(), caller=caller, idempotency_key=idempotency_key
-        )
-        view = await context.sessions.authorizations.view_result(db, result)
+    authorizations = context.sessions.authorizations
+    result = await authorizations.submit(body.to_command(), caller=caller, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/authorize/{result.session_id}"
     if not result.is_new:
         response.status_code = status.HTTP_200_OK
     if wait:
-        view = await context.sessions.authorizations.wait_for_end(result.session_id, seconds=wait)
+        view = await authorizations.wait_for_end(result.session_id, seconds=wait)
+    else:
+        view = await authorizations.view_result(result)
     return success_response(SessionResponse.from_view(view, existing=not result.is_new))
 
 

@@ -10,7 +10,8 @@ from app.api.schemas.common import AccountId, Moment
 from app.api.schemas.paging import PageQuery
 from app.models import AuthorizationAttempt, AuthorizationSession, ConsentMode, SessionStage, SessionStatus
 from app.services.authorizations.queries import SessionFilter
-from app.services.authorizations.service import AuthorizationCommand, SessionView
+from app.services.authorizations.requests import AuthorizationCommand
+from app.services.authorizations.service import SessionView
 from app.services.authorizations.waiting import MAX_EXACT_POSITION
 
 StepSeconds = Annotated[float | None, Field(ge=0.5, le=3600, strict=True)]

@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import insert_or_update
@@ -23,30 +24,76 @@ DERIVED: Final = "derived"
 """Mark in a field's metadata: its value follows from others, and from the release that wrote its sentence."""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A caller's key for a request, and the id of what the request makes if it is the first with the key."""
+
+    caller: str
+    key: str
+    request: object
+    """Told from another one by its `fingerprint`."""
+    new_id: str
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Caller and hash of the key: where its row is."""
+        return self.caller, _sha256(self.key)
+
+
 async def remember(db: AsyncSession, *, caller: str, key: str, request: object, new_id: str) -> str | None:
     """Take the key for what this request makes; the id of what the first one made, if this is not the first.
 
-    `request`: told from another one by its `fingerprint`. Raises `IdempotencyConflictException`.
+    Raises `IdempotencyConflictException`.
     """
-    now, key_hash, body_hash = utc_now(), _sha256(key), fingerprint(request)
-    is_same_key = (IdempotencyKey.caller == caller, IdempotencyKey.key_hash == key_hash)
-    await db.execute(delete(IdempotencyKey).where(*is_same_key, IdempotencyKey.expires_at <= now))
-    insert = insert_or_update(db, IdempotencyKey).values(
-        caller=caller,
-        key_hash=key_hash,
-        body_hash=body_hash,
-        session_id=new_id,
-        expires_at=now + _LIFETIME,
-    )
-    # Of two at once the second waits here for the first one's commit.
-    if await db.scalar(insert.on_conflict_do_nothing().returning(IdempotencyKey.id)) is not None:
+    claim = Claim(caller, key, request, new_id)
+    if new_id in await take_all(db, [claim]):
         return None
-    first = (await db.scalars(select(IdempotencyKey).where(*is_same_key))).one()
-    # An earlier release made its fingerprints of its own classes: those cannot be compared, and an honest retry
-    # over the upgrade must find what it has made.
-    if first.body_hash.startswith(_FORM) and first.body_hash != body_hash:
-        raise IdempotencyConflictException
-    return first.session_id
+    earlier = (await find_all(db, [claim]))[new_id]
+    if isinstance(earlier, IdempotencyConflictException):
+        raise earlier
+    return earlier
+
+
+async def find_all(
+    db: AsyncSession, claims: Sequence[Claim]
+) -> dict[str, str | IdempotencyConflictException]:
+    """Return what the first requests with the claims' keys made, by `new_id`; nothing of a key that is free."""
+    places = tuple_(IdempotencyKey.caller, IdempotencyKey.key_hash)
+    query = select(IdempotencyKey).where(
+        places.in_([claim.place for claim in claims]), IdempotencyKey.expires_at > utc_now()
+    )
+    rows = {(row.caller, row.key_hash): row for row in await db.scalars(query)}
+    found: dict[str, str | IdempotencyConflictException] = {}
+    for claim in claims:
+        if (first := rows.get(claim.place)) is None:
+            continue
+        # An earlier release made its fingerprints of its own classes: those cannot be compared, and an honest retry
+        # over the upgrade must find what it has made.
+        is_same = not first.body_hash.startswith(_FORM) or first.body_hash == fingerprint(claim.request)
+        found[claim.new_id] = first.session_id if is_same else IdempotencyConflictException()
+    return found
+
+
+async def take_all(db: AsyncSession, claims: Sequence[Claim]) -> set[str]:
+    """Take the keys that are free; the `new_id` of those. Of two that come at once the second waits for the first's
+    commit. Claims are of different keys, and in the order of their places: else two groups may wait for each other.
+    """
+    now = utc_now()
+    places = tuple_(IdempotencyKey.caller, IdempotencyKey.key_hash)
+    is_over = (places.in_([claim.place for claim in claims]), IdempotencyKey.expires_at <= now)
+    await db.execute(delete(IdempotencyKey).where(*is_over))
+    values = [
+        {
+            "caller": claim.caller,
+            "key_hash": claim.place[1],
+            "body_hash": fingerprint(claim.request),
+            "session_id": claim.new_id,
+            "expires_at": now + _LIFETIME,
+        }
+        for claim in claims
+    ]
+    insert = insert_or_update(db, IdempotencyKey).on_conflict_do_nothing()
+    return set(await db.scalars(insert.returning(IdempotencyKey.session_id), values))
 
 
 async def replace_id(db: AsyncSession, new_id: str, existing_id: str) -> None:

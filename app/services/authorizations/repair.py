@@ -19,7 +19,8 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorizations.service import AuthorizationCommand, AuthorizationService
+from app.services.authorizations.requests import AuthorizationCommand
+from app.services.authorizations.service import AuthorizationService
 from app.services.keys.names import REPAIRER_NAME
 from app.services.keys.service import Caller, Scope
 from app.services.oauth.app_state import is_limited

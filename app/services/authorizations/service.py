@@ -1,18 +1,16 @@
 """The caller's side of an authorization session: asked for once, looked at, waited for, cancelled, tried again."""
 
 import asyncio
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.config import OAuthApp
-from app.database import Database, after_commit, insert_or_update
+from app.database import Database, after_commit
 from app.models import (
     OPEN_STATUSES,
     AuthorizationAttempt,
@@ -24,16 +22,14 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.models.sessions import OPEN_AND_NOT_FORCED
-from app.services.authorizations import idempotency, transitions
+from app.services.authorizations import transitions
+from app.services.authorizations.requests import RequestLimits, SessionRequests, SubmitResult
 from app.services.authorizations.transitions import SessionHook
 from app.services.authorizations.waiters import SessionWaiters
 from app.services.authorizations.waiting import WaitingCount, queue_position
-from app.services.events import recorder
-from app.services.gologin_service import GoLoginService
 from app.services.interfaces import OAuthServiceProtocol
-from app.services.keys.service import Caller
 from app.services.oauth.app_state import AppStates
+from app.services.profiles.directory import ProfileDirectory
 from app.services.queue.jobs import JobQueue, QueuedSession
 from app.services.shared.access import EVERYTHING, AccessScope
 from app.utils.exceptions import (
@@ -45,43 +41,10 @@ from app.utils.exceptions import (
     SessionNotEndedException,
     SessionNotFoundException,
 )
-from app.utils.request_id import accept_request_id, current_request_id
 from app.utils.tasks import wait_for_event
 
 _OTHER_PROCESS_POLL: Final = 1.0
 """Seconds between two looks at a session that another process may end; one that ends here is told at once."""
-
-
-@dataclass(frozen=True)
-class AuthorizationCommand:
-    """A caller's request for an authorization."""
-
-    account_id: str
-    api_app: str
-    priority: int = 5
-    """0 to 9; the higher, the sooner."""
-    not_before: datetime | None = None
-    expires_at: datetime | None = None
-    """A session that has not started by then ends as ``timeout``."""
-    timeout_seconds: float | None = None
-    """Deadline of one attempt; the settings' own is the longest."""
-    force: bool = False
-    """True to make a session although one of the account is open."""
-    consent: ConsentMode | None = None
-    """Consent mode; None: that of the app or the settings."""
-    stage_timeouts: Mapping[str, float] = field(default_factory=dict)
-    """Seconds, by the names of `BrowserTimeouts` and ``profile_start``; the settings' own are the longest."""
-
-
-@dataclass(frozen=True)
-class SubmitResult:
-    session_id: str
-    new_row: AuthorizationSession | None = None
-    """Row of a new session; None when an earlier request made it."""
-
-    @property
-    def is_new(self) -> bool:
-        return self.new_row is not None
 
 
 @dataclass(frozen=True)
@@ -94,24 +57,14 @@ class SessionView:
     """1 is next; None unless the session waits; over `MAX_EXACT_POSITION`: that, or later."""
 
 
-@dataclass(frozen=True)
-class RequestLimits:
-    lifetime: float
-    """Seconds a session may wait for its start, unless it says otherwise."""
-    max_attempts: int
-
-
-class AuthorizationService:
-    """The caller's side of sessions. Work begins once the caller's transaction has committed.
-
-    `consent`: who gives it where neither the request nor its app says.
-    """
+class AuthorizationService(SessionRequests):
+    """The caller's side of sessions. Work begins once the caller's transaction has committed."""
 
     def __init__(
         self,
         *,
         database: Database,
-        gologin: GoLoginService,
+        directory: ProfileDirectory,
         oauth: OAuthServiceProtocol,
         apps: AppStates,
         on_session_ended: SessionHook,
@@ -121,50 +74,19 @@ class AuthorizationService:
         limits: RequestLimits,
         consent: ConsentMode,
     ) -> None:
+        super().__init__(
+            database=database,
+            directory=directory,
+            oauth=oauth,
+            apps=apps,
+            queue=queue,
+            waiting=waiting,
+            limits=limits,
+            consent=consent,
+        )
         self._database = database
-        self._gologin = gologin
-        self._oauth = oauth
-        self._apps = apps
         self._on_session_ended = on_session_ended
-        self._queue = queue
         self._waiters = waiters
-        self.waiting = waiting
-        self._limits = limits
-        self._consent = consent
-
-    async def request(
-        self,
-        db: AsyncSession,
-        command: AuthorizationCommand,
-        *,
-        caller: Caller,
-        idempotency_key: str | None = None,
-    ) -> SubmitResult:
-        """Make a session in the caller's transaction, or find the one that this request has made already.
-
-        The same key gives the same session for 24 hours; without one, an open session of the account and app is
-        given back unless `force`. Both hold for requests that arrive at once.
-
-        Raises `UnknownApiAppException`, `ProfileNotFoundException` and its kin, `IdempotencyConflictException`,
-        `AppPausedException`, `TooManyWaitingException`, `InvalidRequestException`, `OutOfReachException`.
-        """
-        caller.access.require(command.account_id, command.api_app)
-        session_id = str(uuid.uuid4())
-        if idempotency_key is not None:
-            earlier_id = await idempotency.remember(
-                db, caller=caller.name, key=idempotency_key, request=command, new_id=session_id
-            )
-            if earlier_id is not None:
-                return SubmitResult(earlier_id)
-        row = await self._new_row(db, command, caller, session_id)
-        existing_id = await self._insert(db, row)
-        if existing_id is not None:
-            if idempotency_key is not None:
-                await idempotency.replace_id(db, session_id, existing_id)
-            return SubmitResult(existing_id)
-        recorder.record_for(db, EventType.AUTHORIZATION_REQUESTED, row, actor=caller.name)
-        await self._queue.submit(db, [QueuedSession.from_row(row)])
-        return SubmitResult(session_id, row)
 
     async def view(
         self, db: AsyncSession, session_id: str, *, access: AccessScope = EVERYTHING
@@ -178,11 +100,12 @@ class AuthorizationService:
         )
         return SessionView(row, attempts.all(), await queue_position(db, row))
 
-    async def view_result(self, db: AsyncSession, result: SubmitResult) -> SessionView:
-        """View what `request` has made or found, in its transaction: a new row is not read back."""
-        if result.new_row is None:
+    async def view_result(self, result: SubmitResult) -> SessionView:
+        """View what `submit` has made or found; a new row is not read back."""
+        if result.new_row is not None:
+            return SessionView(result.new_row, (), result.queue_position)
+        async with self._database.reading() as db:
             return await self.view(db, result.session_id)
-        return SessionView(result.new_row, (), await queue_position(db, result.new_row))
 
     async def wait_for_end(
         self, session_id: str, *, seconds: float, access: AccessScope = EVERYTHING
@@ -276,80 +199,6 @@ class AuthorizationService:
         row.not_before = None
         row.expires_at = utc_now() + timedelta(seconds=self._limits.lifetime)
         transitions.move(db, row, SessionStatus.PENDING, event=event, actor=actor)
-
-    async def _new_row(
-        self, db: AsyncSession, command: AuthorizationCommand, caller: Caller, session_id: str
-    ) -> AuthorizationSession:
-        app = self._oauth.app(command.api_app)
-        if problem := self._oauth.handle_problem(command.api_app, command.account_id):
-            raise InvalidRequestException(f"account_id: {problem}")
-        profile = await self._gologin.get_profile_for_account(db, command.account_id, command.api_app)
-        await self._apps.ensure_not_paused(db, command.api_app)
-        await self.waiting.reserve(db)
-        return self.row_for(command, app, profile.profile_id, caller, session_id)
-
-    def row_for(
-        self, command: AuthorizationCommand, app: OAuthApp, profile_id: str, caller: Caller, session_id: str
-    ) -> AuthorizationSession:
-        """A session as the order wants it, not inserted yet. Raises `InvalidRequestException`."""
-        now = utc_now()
-        expires_at = command.expires_at or now + timedelta(seconds=self._limits.lifetime)
-        if expires_at <= max(now, command.not_before or now):
-            raise InvalidRequestException("expires_at: must be in the future, and after not_before")
-        consent = command.consent or (ConsentMode(app.consent) if app.consent else self._consent)
-        row = AuthorizationSession(
-            session_id=session_id,
-            profile_id=profile_id,
-            account_id=command.account_id,
-            api_app=command.api_app,
-            scopes=list(app.scopes),
-            missing_scopes=[],
-            status=SessionStatus.PENDING,
-            stage_times={},
-            priority=command.priority,
-            not_before=command.not_before,
-            timeout_seconds=command.timeout_seconds,
-            stage_timeouts=dict(command.stage_timeouts),
-            is_forced=command.force,
-            consent=consent,
-            awaits_person=consent is ConsentMode.ATTENDED,
-            attempts=0,
-            attempts_allowed=self._limits.max_attempts,
-            request_id=accept_request_id(current_request_id()),
-            requested_by=caller.name,
-            requested_by_kind=caller.kind,
-            requested_by_id=caller.key_id,
-            created_at=now,
-            updated_at=now,
-            expires_at=expires_at,
-        )
-        row.queue_rank = transitions.queue_rank(row)
-        return row
-
-    async def _insert(self, db: AsyncSession, row: AuthorizationSession) -> str | None:
-        """Insert it, unless a session of the account is open: the id of that one."""
-        insert = insert_unless_open(db).values(column_values(row))
-        if (row_id := await db.scalar(insert.returning(AuthorizationSession.id))) is not None:
-            row.id = row_id
-            return None
-        existing_id = await _open_session(db, row)
-        if existing_id is None:  # it has ended since
-            return await self._insert(db, row)
-        return existing_id
-
-
-def insert_unless_open(db: AsyncSession) -> Any:
-    """Insert sessions (see `column_values`) but those whose account has an open one."""
-    insert = insert_or_update(db, AuthorizationSession)
-    return insert.on_conflict_do_nothing(
-        index_elements=["twitter_username", "api_app"], index_where=text(OPEN_AND_NOT_FORCED)
-    )
-
-
-def column_values(row: AuthorizationSession) -> dict[str, Any]:
-    """Return the values that are set, by attribute."""
-    names = AuthorizationSession.__mapper__.columns.keys()
-    return {name: value for name in names if (value := getattr(row, name)) is not None}
 
 
 async def _get_session(

@@ -3,6 +3,8 @@
 import asyncio
 import math
 import time
+from bisect import bisect_left
+from collections.abc import Sequence
 from contextvars import Context
 from typing import Final
 
@@ -27,6 +29,17 @@ _RETRY_WHEN_FULL: Final = 30.0
 log = get_logger(__name__)
 
 
+_PLACE: Final = tuple_(AuthorizationSession.queue_rank, AuthorizationSession.id)
+_FIRST: Final = (
+    select(AuthorizationSession.queue_rank, AuthorizationSession.id)
+    .where(text(IN_QUEUE))
+    # In the index's order: a planner that expects many of them would read the table from its beginning.
+    .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
+    .limit(MAX_EXACT_POSITION)
+)
+"""Places of the first sessions of the queue."""
+
+
 class WaitingCount:
     """Number of waiting sessions as this process knows it: the last count, plus its own reservations since then.
 
@@ -42,23 +55,37 @@ class WaitingCount:
         self._counting: asyncio.Task[None] | None = None
         self._is_closing = False
 
-    async def reserve(self, db: AsyncSession, *, coming: int = 1) -> None:
-        """Reserve room for `coming` more. Raises `TooManyWaitingException` when there is none."""
-        age = time.monotonic() - self._counted_at
-        is_full = self._count + coming > self._ceiling
-        if coming > 1 or age > _MAX_AGE or (is_full and age > _MAX_AGE_WHEN_FULL):
-            self._set(await self._read(db))
-        elif age > _RECOUNT_AFTER and self._counting is None and not self._is_closing:
-            # In a context of its own: a log line is not of the request that happened to start it.
-            self._counting = asyncio.create_task(self._recount(), context=Context())
+    async def reserve(self, db: AsyncSession, *, coming: int) -> None:
+        """Reserve room for all of `coming`. Raises `TooManyWaitingException` when there is less."""
+        await self._renew(db, coming, is_needed=coming > 1)
         if self._count + coming > self._ceiling:
-            raise TooManyWaitingException(self._ceiling, _RETRY_WHEN_FULL)
+            raise self.refusal()
         self._count += coming
+
+    async def reserve_some(self, db: AsyncSession, coming: int) -> int:
+        """Reserve room for `coming` requests, or for as many of them as there is room for: how many."""
+        await self._renew(db, coming)
+        room = max(0, min(coming, self._ceiling - self._count))
+        self._count += room
+        return room
+
+    def refusal(self) -> TooManyWaitingException:
+        return TooManyWaitingException(self._ceiling, _RETRY_WHEN_FULL)
 
     async def close(self) -> None:
         self._is_closing = True
         if self._counting is not None:
             await asyncio.wait([self._counting])
+
+    async def _renew(self, db: AsyncSession, coming: int, *, is_needed: bool = False) -> None:
+        """Count now when the last count is too old to judge by, or soon when it is not of this second."""
+        age = time.monotonic() - self._counted_at
+        is_full = self._count + coming > self._ceiling
+        if is_needed or age > _MAX_AGE or (is_full and age > _MAX_AGE_WHEN_FULL):
+            self._set(await self._read(db))
+        elif age > _RECOUNT_AFTER and self._counting is None and not self._is_closing:
+            # In a context of its own: a log line is not of the request that happened to start it.
+            self._counting = asyncio.create_task(self._recount(), context=Context())
 
     async def _recount(self) -> None:
         try:
@@ -83,13 +110,16 @@ async def queue_position(db: AsyncSession, row: AuthorizationSession) -> int | N
     if row.status is not SessionStatus.PENDING or row.is_held:
         return None
     # A comparison of rows, so that the index ends the search: OR would walk the whole queue for the first ones in it.
-    place = tuple_(AuthorizationSession.queue_rank, AuthorizationSession.id)
-    is_ahead = place < tuple_(literal(row.queue_rank), literal(row.id))
-    # In the index's order: a planner that expects many of them would read the table from its beginning.
-    ahead = (
-        select(AuthorizationSession.id)
-        .where(text(IN_QUEUE), is_ahead)
-        .order_by(AuthorizationSession.queue_rank, AuthorizationSession.id)
-        .limit(MAX_EXACT_POSITION)
-    )
+    is_ahead = tuple_(literal(row.queue_rank), literal(row.id)) > _PLACE
+    ahead = _FIRST.where(is_ahead)
     return 1 + (await db.scalar(select(func.count()).select_from(ahead.subquery())) or 0)
+
+
+async def queue_positions(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[str, int | None]:
+    """Return the positions of new sessions by their ids, with one statement."""
+    if len(rows) == 1:
+        return {rows[0].session_id: await queue_position(db, rows[0])}
+    if not rows:
+        return {}
+    places = [(rank, id_) for rank, id_ in await db.execute(_FIRST)]
+    return {row.session_id: 1 + bisect_left(places, (row.queue_rank, row.id)) for row in rows}

@@ -9,14 +9,16 @@ from typing import Any, Final
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import OPEN_STATUSES, AuthorizationSession, Batch, BatchRow, EventType, Profile, utc_now
+from app.models import AuthorizationSession, Batch, BatchRow, Profile, utc_now
 from app.services.authorizations import transitions
-from app.services.authorizations.service import (
+from app.services.authorizations.requests import (
     AuthorizationCommand,
-    AuthorizationService,
     column_values,
     insert_unless_open,
+    open_sessions,
+    session_key,
 )
+from app.services.authorizations.service import AuthorizationService
 from app.services.batches.rows import InputRow
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol
@@ -30,6 +32,7 @@ from app.utils.exceptions import (
     InvalidRequestException,
     OutOfReachException,
 )
+from app.utils.request_id import accept_request_id, current_request_id
 
 CHUNK_SIZE: Final = 500
 """Rows of one statement."""
@@ -75,6 +78,7 @@ class BatchCreation:
         self._batch_id = batch_id
         self._chunk_size = chunk_size
         self._now = utc_now()
+        self._request_id = accept_request_id(current_request_id())
         self._results: dict[int, dict[str, Any]] = {}
         self._first: dict[_Key, InputRow] = {}
 
@@ -149,7 +153,7 @@ class BatchCreation:
         )
         app = self._oauth.app(row.api_app)
         session = self._authorizations.row_for(
-            command, app, profile.profile_id, self._caller, str(uuid.uuid4())
+            command, app, profile.profile_id, self._caller, str(uuid.uuid4()), self._request_id
         )
         session.batch_id, session.is_held = self._batch_id, True
         # They start in the order of the rows.
@@ -169,17 +173,15 @@ class BatchCreation:
         )
         created = [row for row in new if row.session_id in inserted]
         if created:
-            await recorder.record_for_all(
-                db, EventType.AUTHORIZATION_REQUESTED, created, actor=self._caller.name
-            )
+            await recorder.record_requests(db, created)
         for row in created:
-            self._note(self._first[_key(row)], session_id=row.session_id)
+            self._note(self._first[session_key(row)], session_id=row.session_id)
         skipped = [row for row in new if row.session_id not in inserted]
-        open_ids = await _open_sessions(db, skipped)
+        open_ids = await open_sessions(db, skipped)
         for row in skipped:
-            if (session_id := open_ids.get(_key(row))) is not None:
-                self._note(self._first[_key(row)], session_id=session_id, is_existing=True)
-        return [row for row in skipped if _key(row) not in open_ids]
+            if (session_id := open_ids.get(session_key(row))) is not None:
+                self._note(self._first[session_key(row)], session_id=session_id, is_existing=True)
+        return [row for row in skipped if session_key(row) not in open_ids]
 
     def _note(
         self,
@@ -211,21 +213,3 @@ class BatchCreation:
             .where(Batch.batch_id == self._batch_id)
             .values(accepted=accepted, rejected=len(results) - accepted)
         )
-
-
-def _key(row: AuthorizationSession) -> _Key:
-    return row.account_id, row.api_app
-
-
-async def _open_sessions(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[_Key, str]:
-    """Ids of the open, not forced sessions of the rows' accounts and apps."""
-    if not rows:
-        return {}
-    query = select(
-        AuthorizationSession.account_id, AuthorizationSession.api_app, AuthorizationSession.session_id
-    ).where(
-        AuthorizationSession.account_id.in_({row.account_id for row in rows}),
-        AuthorizationSession.status.in_(OPEN_STATUSES),
-        ~AuthorizationSession.is_forced,
-    )
-    return {(account, app): session_id for account, app, session_id in await db.execute(query)}

@@ -81,20 +81,19 @@ def record_for(db: AsyncSession, event_type: EventType, row: AuthorizationSessio
     )
 
 
-async def record_for_all(
-    db: AsyncSession, event_type: EventType, rows: Sequence[AuthorizationSession], *, actor: str
-) -> None:
-    """The same event about each of many sessions, in one statement."""
+async def record_requests(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> None:
+    """The requests of new sessions, in one statement; each with the actor and the request id of its row."""
     events = [
         new_event(
-            event_type,
-            actor=actor,
+            EventType.AUTHORIZATION_REQUESTED,
+            actor=row.requested_by,
             account_id=row.account_id,
             api_app=row.api_app,
             session_id=row.session_id,
             profile_id=row.profile_id,
             request_id=row.request_id,
         )
+        | {"actor_kind": row.requested_by_kind, "actor_id": row.requested_by_id}
         for row in rows
     ]
     await record_all(db, events)

@@ -63,6 +63,12 @@ class AppStates:
         if reason is not None:
             raise AppPausedException(api_app, reason)
 
+    async def paused_reasons(self, db: AsyncSession, api_apps: Collection[str]) -> dict[str, str]:
+        """Return why apps are paused, by app; nothing of the others."""
+        is_paused = (AppState.api_app.in_(api_apps), AppState.paused_at.is_not(None))
+        rows = await db.execute(select(AppState.api_app, AppState.reason).where(*is_paused))
+        return {api_app: reason for api_app, reason in rows if reason is not None}
+
     async def ensure_callable(self, db: AsyncSession, api_app: str) -> None:
         """Raises `AppPausedException`, or `AppLimitedException` while the provider limits the app's rate."""
         await self.ensure_not_paused(db, api_app)

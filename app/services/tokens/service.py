@@ -25,7 +25,7 @@ from app.models import (
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol, TokenSet
 from app.services.shared.access import EVERYTHING, AccessScope
-from app.services.shared.group_commit import GroupCommit
+from app.services.shared.group_commit import GroupCommit, GroupLookUp
 from app.services.shared.isolation import for_each, isolate_rows
 from app.services.shared.leases import take_lease
 from app.services.tokens.refresh_leases import EXPIRED, REFUSED, RefreshLeases, expiry
@@ -87,6 +87,7 @@ class CredentialService:
         self._oauth = oauth
         self._fresh_for = fresh_for
         self._wait_for = wait_for
+        self._rows = GroupLookUp(database=database, write=_find_rows)
         self._reads = GroupCommit(database=database, write=_record_reads)
         self._renewals = SingleFlight[tuple[str, str, int, bool], tuple[Credential, AppException | None]]()
 
@@ -158,6 +159,7 @@ class CredentialService:
     async def close(self) -> None:
         """Once the audit has every read, also of callers who have left. A refresh that is under way goes on."""
         await self._renewals.cancel()
+        await self._rows.wait_for_all()
         await self._reads.wait_for_all()
 
     async def verify(
@@ -243,18 +245,22 @@ class CredentialService:
         }
 
     async def _load_active(self, account_id: str, api_app: str) -> Credential:
-        async with self._database.reading() as db:
-            row: Credential | None = await db.scalar(_by_key(account_id, api_app))
-            if row is None:
-                raise TokenNotFoundException(account_id, api_app)
-            if row.status is CredentialStatus.REVOKING:
-                raise TokenRevokedException(account_id)
-            if row.status is CredentialStatus.REAUTHORIZATION_REQUIRED:
-                repair = select(AuthorizationSession.session_id).where(
-                    AuthorizationSession.account_id == account_id,
-                    AuthorizationSession.api_app == api_app,
-                    AuthorizationSession.status.in_(OPEN_STATUSES),
-                )
+        """Return the row as it is now; look-ups of callers who come at once share a query.
+
+        Raises `TokenNotFoundException`, `TokenRevokedException`, `ReauthorizationRequiredException`.
+        """
+        row = await self._rows.add((account_id, api_app))
+        if row is None:
+            raise TokenNotFoundException(account_id, api_app)
+        if row.status is CredentialStatus.REVOKING:
+            raise TokenRevokedException(account_id)
+        if row.status is CredentialStatus.REAUTHORIZATION_REQUIRED:
+            repair = select(AuthorizationSession.session_id).where(
+                AuthorizationSession.account_id == account_id,
+                AuthorizationSession.api_app == api_app,
+                AuthorizationSession.status.in_(OPEN_STATUSES),
+            )
+            async with self._database.reading() as db:
                 raise ReauthorizationRequiredException(account_id, await db.scalar(repair.limit(1)))
         return row
 
@@ -347,6 +353,14 @@ class CredentialService:
                     db, EventType.CREDENTIAL_REVOKED, account_id=row.account_id, api_app=row.api_app
                 )
         return current is not None
+
+
+async def _find_rows(db: AsyncSession, keys: Sequence[tuple[str, str]]) -> list[Credential | None]:
+    """Return the row of each account and app."""
+    accounts = {account_id for account_id, _ in keys}
+    rows = await db.scalars(select(Credential).where(Credential.account_id.in_(accounts)))
+    by_key = {(row.account_id, row.api_app): row for row in rows}
+    return [by_key.get(key) for key in keys]
 
 
 async def _record_reads(db: AsyncSession, events: Sequence[dict[str, Any]]) -> Sequence[None]:

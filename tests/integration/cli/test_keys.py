@@ -34,8 +34,8 @@ def run(*arguments: str) -> str:
 
 def caller_of(settings_of_commands: MakeSettings, key: str) -> Caller:
     async def authenticate() -> Caller:
-        async with open_context(settings_of_commands()) as context, context.database.reading() as db:
-            return await context.keys.authenticate(db, key)
+        async with open_context(settings_of_commands()) as context:
+            return await context.keys.authenticate(key)
 
     return asyncio.run(authenticate())
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import exception_response
 from app.api.http.rate_limit import RateLimiter
@@ -82,14 +81,14 @@ async def test_a_flood_from_one_address_leaves_the_database_to_the_others(
     ) as api:
         authenticate = api.context.keys.authenticate
 
-        async def slow(db: AsyncSession, key: str | None) -> Caller:
+        async def slow(key: str | None) -> Caller:
             nonlocal looking, most
             if key == API_KEY:
-                return await authenticate(db, key)
+                return await authenticate(key)
             looking, most = looking + 1, max(most, looking + 1)
             await may_end.wait()
             looking -= 1
-            return await authenticate(db, key)
+            return await authenticate(key)
 
         async def ask(address: str, key: str) -> int:
             headers = {"X-Forwarded-For": address, "X-API-Key": key}

@@ -17,7 +17,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorizations.service import AuthorizationCommand
+from app.services.authorizations.requests import AuthorizationCommand
 from app.utils.exceptions import (
     AppException,
     AttentionNotNeededException,

@@ -16,7 +16,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorizations.service import AuthorizationCommand, SubmitResult
+from app.services.authorizations.requests import AuthorizationCommand, SubmitResult
 from app.services.authorizations.transitions import TRANSITIONS, move
 from app.services.keys.service import Caller, Scope
 from app.utils.exceptions import (

@@ -13,7 +13,7 @@ from app.clients.oauth.oauth2 import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, SessionStage, SessionStatus, utc_now
-from app.services.authorizations.service import AuthorizationCommand
+from app.services.authorizations.requests import AuthorizationCommand
 from app.services.interfaces import AuthorizationJob
 from app.services.queue.jobs import QueuedSession
 from app.utils.exceptions import (

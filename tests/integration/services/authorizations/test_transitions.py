@@ -15,7 +15,7 @@ from app.clients.oauth.oauth2 import ProviderUser
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationAttempt, AuthorizationSession, Event, SessionStatus, utc_now
-from app.services.authorizations.service import AuthorizationCommand
+from app.services.authorizations.requests import AuthorizationCommand
 from app.services.interfaces import AuthorizationJob
 from app.utils.exceptions import (
     BrowserCrashedException,

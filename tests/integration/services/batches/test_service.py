@@ -22,7 +22,7 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
-from app.services.authorizations.service import AuthorizationCommand
+from app.services.authorizations.requests import AuthorizationCommand
 from app.services.batches import queries
 from app.services.batches.queries import RowResult
 from app.services.batches.rows import InputRow

@@ -67,8 +67,7 @@ async def change(context: Context, **values: Any) -> None:
 
 
 async def authenticate(context: Context, key: str | None) -> Caller:
-    async with context.database.reading() as db:
-        return await context.keys.authenticate(db, key)
+    return await context.keys.authenticate(key)
 
 
 async def refuse(context: Context, key: str | None, reason: str = "Missing or unknown API key") -> None:
@@ -146,9 +145,8 @@ class TestAuthentication:
             database=context.database, bootstrap_key=SecretStr(""), api_apps=(), rate_limit_per_minute=100
         )
         for key in (None, ""):
-            async with context.database.reading() as db:
-                with pytest.raises(AuthenticationException):
-                    await keys.authenticate(db, key)
+            with pytest.raises(AuthenticationException):
+                await keys.authenticate(key)
 
 
 class TestMaking:

@@ -10,7 +10,7 @@ import pytest
 from app.cli.batch_watch import hash_source
 from app.models import ConsentMode
 from app.services.authorizations.idempotency import fingerprint
-from app.services.authorizations.service import AuthorizationCommand
+from app.services.authorizations.requests import AuthorizationCommand
 from app.services.batches.creation import BatchCommand
 from app.services.batches.rows import InputRow
 
