@@ -81,16 +81,27 @@ def test_a_known_secret_never_stays(secret: str, before: str, after: str):
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 5000, "a-" * 2500, "a." * 2500, "1" * 5000, "http://" * 700, "a:(" * 1700, "a:80:" * 1000]
-    + [
-        word * (5000 // len(word))
-        for word in ("token", "cookie_", "bearer ", "basic=", "code:", "mailto:", "h://a@")
+    [
+        "a",
+        "a-",
+        "a.",
+        "1",
+        "http://",
+        "a:(",
+        "a:80:",
+        "token",
+        "cookie_",
+        "bearer ",
+        "basic=",
+        "code:",
+        "mailto:",
+        "h://a@",
     ],
 )
+@pytest.mark.timeout(30)
 def test_a_long_word_takes_no_long_time(text: str):
-    """Quadratic work would be millions of steps: the suite's own time-out ends it."""
-    for _ in range(200):
-        mask_text(text)
+    """Linear work takes half a second, quadratic work two minutes."""
+    mask_text(text * (400_000 // len(text)))
 
 
 def test_our_own_keys_are_known_in_a_log_line():

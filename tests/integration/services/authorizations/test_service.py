@@ -127,6 +127,7 @@ class TestRequest:
         assert await count(database, Event) == 0
         assert await delivered(context) == []
 
+    @pytest.mark.databases("sqlite")
     @pytest.mark.parametrize(
         ("account", "app", "error"),
         [("alice", "NOPE", UnknownApiAppException), ("nobody", "AIOTT1", ProfileNotFoundException)],
@@ -202,6 +203,7 @@ class TestClaim:
         row = await add_session(expires_at=utc_now() + IN_THE_PAST)
         assert await context.sessions.runs.claim(row.session_id) is None
 
+    @pytest.mark.databases("sqlite")
     async def test_unknown_session_is_not_claimed(self, context: Context):
         assert await context.sessions.runs.claim("unknown") is None
 
@@ -453,6 +455,7 @@ class TestView:
             ]
         assert [view.queue_position for view in views] == [1, 2, 3, None]
 
+    @pytest.mark.databases("sqlite")
     async def test_unknown_session_is_not_found(self, context: Context, database: Database):
         async with database.reading() as db:
             with pytest.raises(SessionNotFoundException):
@@ -469,6 +472,7 @@ class TestWaiting:
         await eventually(lambda: session_id in context.sessions.waiters)
         return task
 
+    @pytest.mark.databases("sqlite")
     async def test_waiters_are_woken_by_the_end(self, context: Context, add_session: AddRow):
         job = await claim(context, await add_session())
         waiters = [await self.waiting(context, job.session_id) for _ in range(3)]
@@ -486,18 +490,21 @@ class TestWaiting:
         async with asyncio.timeout(60):
             assert await waiter is SessionStatus.FAILED
 
+    @pytest.mark.databases("sqlite")
     async def test_stop_of_the_service_answers_every_waiter(self, context: Context, add_session: AddRow):
         waiter = await self.waiting(context, (await add_session()).session_id)
         context.sessions.authorizations.release_waiters()
         async with asyncio.timeout(60):
             assert await waiter is SessionStatus.PENDING
 
+    @pytest.mark.databases("sqlite")
     async def test_cancelled_waiter_is_forgotten(self, context: Context, add_session: AddRow):
         waiter = await self.waiting(context, (await add_session()).session_id)
         waiter.cancel()
         await asyncio.wait([waiter])
         assert len(context.sessions.waiters) == 0
 
+    @pytest.mark.databases("sqlite")
     async def test_unknown_session_has_no_waiter(self, context: Context):
         with pytest.raises(SessionNotFoundException):
             await context.sessions.authorizations.wait_for_end("unknown", seconds=60)

@@ -145,6 +145,7 @@ async def test_event_of_another_process_is_delivered(open_services: OpenContext)
         assert numbers(await read_events(here.events.streams, reader, 1)) == [7]
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database: Database):
     streams = streams_of(database, heartbeat=0.05)
     async with open_reader(streams, filters=EventFilter(account_id="mine")) as reader:
@@ -249,6 +250,7 @@ async def test_an_id_that_was_never_given_is_refused(database: Database):
     assert streams.readers == []
 
 
+@pytest.mark.databases("sqlite")
 async def test_streams_are_limited_by_process_and_key(database: Database):
     streams = streams_of(database, readers=3, readers_per_key=2)
     async with open_reader(streams, key="a"), open_reader(streams, key="b"):
@@ -261,6 +263,7 @@ async def test_streams_are_limited_by_process_and_key(database: Database):
     assert (streams.readers, streams.totals.refused, streams.totals.opened) == ([], 2, 4)
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("reason", ["lifetime", "shutdown", "access"])
 async def test_a_stream_ends(database: Database, reason: str):
     limits = {"lifetime": {"lifetime": 0.05}, "access": {"heartbeat": 0.05}}
@@ -277,6 +280,7 @@ async def test_a_stream_ends(database: Database, reason: str):
     assert reader.ended == reason
 
 
+@pytest.mark.databases("sqlite")
 async def test_tail_without_followers_reads_nothing(database: Database):
     tail = EventTail(database=database)
     async with open_reader(streams_of(database, tail)) as reader:
@@ -302,6 +306,7 @@ async def test_reader_that_leaves_just_after_an_event_leaves_no_tail_behind(sqli
     await database.close()
 
 
+@pytest.mark.databases("sqlite")
 async def test_stopped_tail_takes_no_events(database: Database, monkeypatch: pytest.MonkeyPatch):
     """Whatever has lost the cancellation, as the pool of connections may."""
     is_reading, page_after = asyncio.Event(), event_tail.page_after

@@ -95,6 +95,7 @@ class TestAuthentication:
         assert caller.may(Scope.AUTHORIZE)
         assert not caller.may(Scope.TOKENS_READ)
 
+    @pytest.mark.databases("sqlite")
     async def test_admin_may_do_all(self, context: Context):
         caller = await authenticate(context, await create(context, scopes=ADMIN))
         assert all(caller.may(scope) for scope in Scope)
@@ -136,10 +137,12 @@ class TestAuthentication:
         await refuse(context, key, "is expired")
         await refuse(context, f"{key}x")
 
+    @pytest.mark.databases("sqlite")
     async def test_the_settings_key_works_before_any_other(self, context: Context):
         caller = await authenticate(context, context.settings.api_key.get_secret_value())
         assert caller == Caller("bootstrap", frozenset(Scope))
 
+    @pytest.mark.databases("sqlite")
     async def test_empty_key_is_refused_even_where_the_bootstrap_key_is_empty(self, context: Context):
         keys = KeyService(
             database=context.database, bootstrap_key=SecretStr(""), api_apps=(), rate_limit_per_minute=100
@@ -161,10 +164,12 @@ class TestMaking:
         with pytest.raises(InvalidRequestException, match="choose another name"):
             await make(context, name)
 
+    @pytest.mark.databases("sqlite")
     async def test_an_app_must_be_a_configured_one(self, context: Context):
         with pytest.raises(UnknownApiAppException, match="'NOPE'"):
             await make(context, access=AccessScope.from_lists(["NOPE"], []))
 
+    @pytest.mark.databases("sqlite")
     async def test_account_patterns_are_handles_with_stars(self, context: Context):
         made = await make(context, access=AccessScope.from_lists([], ["@Shop_*", "a.b@c"]))
         assert made.row.account_patterns == ["shop_*", "a.b@c"]
@@ -176,6 +181,7 @@ class TestMaking:
                 context, "bad", access=AccessScope.from_lists([], [f"a_{number}" for number in range(21)])
             )
 
+    @pytest.mark.databases("sqlite")
     async def test_an_expiry_in_the_past_is_refused(self, context: Context):
         with pytest.raises(InvalidRequestException, match="expires_at"):
             await make(context, expires_at=utc_now())
@@ -367,6 +373,7 @@ class TestLastUse:
             assert len(context.keys._noting) == 1
         await context.keys.close()
 
+    @pytest.mark.databases("sqlite")
     async def test_a_refused_key_is_not_used(self, context: Context):
         made = await make(context)
         await revoke(context, made)

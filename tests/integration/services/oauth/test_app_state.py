@@ -95,6 +95,7 @@ async def test_resume_lifts_a_limit_that_other_processes_have_in_memory(
     await chain.context.workers.get("refresh").finish_started()
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_limit_that_is_learned_after_the_resume_counts(chain: TokenChain):
     await refuse_refresh(chain, retry_after="600")
     await resume(chain.context, chain.app)
@@ -106,6 +107,7 @@ async def test_a_limit_that_is_learned_after_the_resume_counts(chain: TokenChain
         await chain.get_access_token()
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("name", ["user", "app"])
 async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
     chain: TokenChain, add_session: AddRow, database: Database, name: str
@@ -135,6 +137,7 @@ async def test_a_spent_day_of_who_am_i_begins_no_further_consent(
     assert await runs.claim(again.session_id) is not None
 
 
+@pytest.mark.databases("sqlite")
 async def test_the_last_answer_of_who_am_i_begins_no_further_consent(chain: TokenChain, add_session: AddRow):
     """The account is verified; its session is stored all the same."""
     await chain.admin.set_fault("provider.me", "alter", headers=day_limit("user"), times=1)
@@ -143,6 +146,7 @@ async def test_the_last_answer_of_who_am_i_begins_no_further_consent(chain: Toke
     assert await chain.context.sessions.runs.claim(again.session_id) is None
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(
     chain: TokenChain, add_session: AddRow
 ):
@@ -156,6 +160,7 @@ async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(
     assert await runs.claim(again.session_id) is None
 
 
+@pytest.mark.databases("sqlite")
 async def test_the_last_call_of_the_token_endpoint_begins_no_further_consent(
     chain: TokenChain, add_session: AddRow
 ):
@@ -202,6 +207,7 @@ async def test_a_broken_chain_is_not_repaired_before_who_am_i_can_be_asked(
         assert (await db.execute(repair._broken_accounts(10))).all() == [(chain.account, chain.app)]
 
 
+@pytest.mark.databases("sqlite")
 async def test_limits_that_cannot_be_noted_change_no_end(
     chain: TokenChain, add_session: AddRow, monkeypatch: pytest.MonkeyPatch
 ):
@@ -247,6 +253,7 @@ async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
     assert timedelta(seconds=59_000) < until - utc_now() <= timedelta(seconds=60_000)
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Context):
     await resume(context, "made up by the caller")
     async with context.database.transaction() as db:
@@ -264,6 +271,7 @@ async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(c
     assert budgets.seconds_until_reset("AIOTT1") is None
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: TokenChain):
     """It says nothing of calls that are used up, whatever its other headers are."""
     headers = day_limit("app") | {"x-app-limit-24hour-remaining": "9000"}

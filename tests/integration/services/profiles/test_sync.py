@@ -62,6 +62,7 @@ async def test_a_profile_is_found_by_its_account(
     assert row.last_synced is not None
 
 
+@pytest.mark.databases("sqlite")
 async def test_no_proxy_password_is_stored(
     sandbox_context: Context, database: Database, http: httpx.AsyncClient
 ):
@@ -149,6 +150,7 @@ async def test_a_broken_answer_is_an_error_and_takes_nothing_away(
     assert (await find(database, extra.id)).is_active
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_429_is_never_asked_again(sandbox_context: Context, admin: SandboxAdmin):
     await admin.clear_stats()
     await admin.set_fault("gologin.list", "rate_limited")
@@ -157,11 +159,13 @@ async def test_a_429_is_never_asked_again(sandbox_context: Context, admin: Sandb
     assert len(await admin.requests(endpoint="gologin.list")) == 1
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_transient_error_is_asked_again(sandbox_context: Context, admin: SandboxAdmin):
     await admin.set_fault("gologin.list", "status", status=503, times=1)
     assert (await sandbox_context.fleet.gologin.sync_profiles()).seen == 65
 
 
+@pytest.mark.databases("sqlite")
 async def test_an_api_that_does_not_answer_is_given_up(sandbox_settings: MakeSettings, admin: SandboxAdmin):
     await admin.set_fault("gologin.list", "hang")
     async with open_context(sandbox_settings(gologin_api_timeout=0.1)) as context:
@@ -169,6 +173,7 @@ async def test_an_api_that_does_not_answer_is_given_up(sandbox_settings: MakeSet
             await context.fleet.gologin.sync_profiles()
 
 
+@pytest.mark.databases("sqlite")
 async def test_wrong_token_is_reported_without_its_value(sandbox_settings: MakeSettings):
     async with open_context(sandbox_settings(gologin_api_token="wrong-token-value")) as context:
         with pytest.raises(GoLoginAPIException, match=r"\(401\)") as caught:

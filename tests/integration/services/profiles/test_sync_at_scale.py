@@ -19,7 +19,7 @@ from sandbox.process import SandboxProcess
 from sandbox.state import profile_id_of
 from tests.fixtures.settings import MakeSettings
 
-MANY, FEW = 1500, 300
+MANY, FEW = 600, 300
 PAGE = 30
 PERCENT = MANY // 100
 FIRST_PASS = FEW // PAGE + 1
@@ -177,6 +177,7 @@ async def test_every_page_costs_the_same_statements_however_many_there_are(
     assert (unchanged, new) == ({2}, {3}), "the budget's place, one read, and one write if anything changed"
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_profile_that_moved_to_a_page_that_was_read_is_not_lost(
     context: Context, database: Database, admin: SandboxAdmin
 ):
@@ -200,6 +201,7 @@ async def test_a_profile_that_moved_to_a_page_that_was_read_is_not_lost(
     assert await ids(database, ~Profile.is_active) == {profile_id_of(account(n)) for n in (10, 200)}
 
 
+@pytest.mark.databases("sqlite")
 async def test_many_moved_profiles_are_searched_in_a_second_pass(
     context: Context, database: Database, admin: SandboxAdmin
 ):

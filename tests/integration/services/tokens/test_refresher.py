@@ -29,6 +29,8 @@ from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 async def test_a_fresh_token_is_handed_out_without_a_call(chain: TokenChain):
     handed = await chain.get_access_token()
@@ -38,6 +40,7 @@ async def test_a_fresh_token_is_handed_out_without_a_call(chain: TokenChain):
     assert (read.actor, read.data["version"]) == ("tests", 1)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_due_token_is_refreshed_once_and_works(chain: TokenChain):
     await chain.make_due()
     handed = [await chain.get_access_token(), await chain.get_access_token()]
@@ -63,6 +66,7 @@ async def test_a_forced_refresh_brings_a_new_one_however_fresh_the_old_is(chain:
     assert await chain.refreshes() == 1
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_100_callers_in_two_processes_cause_one_refresh(
     chain: TokenChain, sandbox_settings: MakeSettings
 ):
@@ -87,6 +91,7 @@ async def test_a_caller_who_leaves_takes_no_refresh_with_him(chain: TokenChain):
     assert await chain.refreshes() == 1
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_the_wait_for_another_process_has_an_end(chain: TokenChain, sandbox_settings: MakeSettings):
     await chain.make_due(lives_for=20)
     later = utc_now() + timedelta(hours=1)
@@ -101,6 +106,7 @@ async def test_the_wait_for_another_process_has_an_end(chain: TokenChain, sandbo
     assert await chain.refreshes() == 0
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_marker_without_a_result_is_never_spent_again(chain: TokenChain):
     await chain.make_due()
     gone = utc_now() - timedelta(seconds=1)
@@ -116,7 +122,6 @@ async def test_a_marker_without_a_result_is_never_spent_again(chain: TokenChain)
     assert broken.data == {"version": 1, "reason": AMBIGUOUS}
 
 
-@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("status", [500, 503, 402])
 async def test_failure_of_the_provider_keeps_the_token(chain: TokenChain, status: int):
     await chain.admin.set_fault("provider.token", "status", status=status, times=2, account=chain.account)
@@ -216,6 +221,7 @@ async def refused(chain: TokenChain, times: int, **fault: Any) -> Credential:
     return await chain.active_row()
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_refusal_for_an_unknown_reason_counts_as_a_dead_token_after_some_in_a_row_over_a_day(
     chain: TokenChain,
 ):
@@ -261,7 +267,6 @@ async def test_failures_of_the_app_count_in_a_row(chain: TokenChain):
     assert (await chain.app_state()).failures_in_a_row == 0
 
 
-@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("kind", ["hang_after", "drop_after", "truncated_json", "drop"])
 async def test_an_answer_that_is_lost_is_ambiguous(
     chain: TokenChain, sandbox_settings: MakeSettings, kind: str
@@ -322,7 +327,6 @@ async def test_a_provider_whose_refresh_tokens_do_not_rotate_keeps_the_old_one(
     assert (after.refresh_token, after.access_token != before.access_token) == (before.refresh_token, True)
 
 
-@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("expires_in", [1, 0, -5, "0"])
 async def test_refreshes_of_an_account_have_an_interval_whatever_the_answers_say(
     chain: TokenChain, expires_in: object
@@ -351,6 +355,7 @@ async def test_refreshes_of_an_account_have_an_interval_whatever_the_answers_say
     assert (await chain.get_access_token()).row.version == 3, "one that still works is better than none"
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_an_account_is_refreshed_again_after_the_interval(
     chain: TokenChain, sandbox_settings: MakeSettings
 ):
@@ -366,6 +371,7 @@ async def test_an_account_is_refreshed_again_after_the_interval(
             await process.workers.get("refresh").finish_started()
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("taken_by", ["caller", "worker"])
 async def test_a_lost_answer_is_found_within_the_interval(chain: TokenChain, taken_by: str):
     await chain.make_due(lives_for=-1)
@@ -417,6 +423,7 @@ async def test_a_forgotten_account_has_no_token(chain: TokenChain, sandbox_conte
         await chain.get_access_token()
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_1000_callers_in_four_processes_cause_one_refresh(
     chain: TokenChain, sandbox_settings: MakeSettings
 ):

@@ -150,6 +150,7 @@ async def test_spilled_tokens_repair_a_chain_taken_for_broken(
     assert await chain.refreshes() == 1
 
 
+@pytest.mark.databases("sqlite")
 async def test_file_that_no_key_opens_stays_and_is_reported(
     process: Context, tmp_path: Path, log_lines: LogLines
 ):
@@ -282,6 +283,7 @@ async def test_a_refusal_with_odd_headers_keeps_the_tokens(chain: TokenChain, he
     assert utc_now() < (await chain.app_state()).limited_until < hour
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_deep_answer_is_ambiguous_and_no_exception(chain: TokenChain):
     body = "[" * 200_000
     await chain.admin.set_fault("provider.token", "status", status=200, body=body, times=1)
@@ -291,6 +293,7 @@ async def test_a_deep_answer_is_ambiguous_and_no_exception(chain: TokenChain):
     assert (await chain.active_row()).refresh_error_code == AMBIGUOUS
 
 
+@pytest.mark.databases("sqlite")
 async def test_app_state_that_cannot_be_written_costs_no_tokens(
     chain: TokenChain, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
 ):
@@ -303,6 +306,7 @@ async def test_app_state_that_cannot_be_written_costs_no_tokens(
     assert [line["api_app"] for line in log_lines() if line["event"] == "app.not_noted"] == [chain.app]
 
 
+@pytest.mark.databases("sqlite")
 async def test_app_state_of_a_refusal_that_cannot_be_written_leaves_no_marker(
     chain: TokenChain, monkeypatch: pytest.MonkeyPatch
 ):
@@ -315,6 +319,7 @@ async def test_app_state_of_a_refusal_that_cannot_be_written_leaves_no_marker(
     assert (await chain.get_access_token()).row.spending_version is None
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_limit_that_cannot_be_noted_costs_no_tokens(
     chain: TokenChain, monkeypatch: pytest.MonkeyPatch
 ):
@@ -369,6 +374,7 @@ async def test_spilled_file_that_cannot_be_saved_does_not_block_others(
     assert (await chain.active_row()).version == 2
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_thousand_failures_in_a_row_still_have_a_next_try(chain: TokenChain):
     await chain.change(refresh_failures=5000)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)

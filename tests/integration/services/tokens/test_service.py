@@ -111,6 +111,7 @@ async def test_a_new_set_replaces_the_old_and_raises_the_version(
         assert sorted(event.data["version"] for event in stored) == [1, 2]
 
 
+@pytest.mark.databases("sqlite")
 async def test_accounts_are_kept_apart(
     database: Database, service: CredentialService, vault: CredentialVault
 ):
@@ -120,6 +121,7 @@ async def test_accounts_are_kept_apart(
     assert (await load(database, vault, "bob")).access_token.get_secret_value() == "of-bob"
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_token_copied_to_another_row_does_not_open(
     database: Database, service: CredentialService, vault: CredentialVault
 ):
@@ -134,6 +136,7 @@ async def test_a_token_copied_to_another_row_does_not_open(
         await load(database, vault, "mallory")
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_rotated_key_opens_what_the_old_one_sealed(
     database: Database,
     service: CredentialService,
@@ -155,6 +158,7 @@ async def test_a_rotated_key_opens_what_the_old_one_sealed(
         await get_access_token(service)
 
 
+@pytest.mark.databases("sqlite")
 async def test_account_without_tokens_has_nothing_to_hand_out(service: CredentialService):
     with pytest.raises(TokenNotFoundException, match="@alice"):
         await get_access_token(service)
@@ -199,6 +203,7 @@ async def test_a_token_without_a_known_end_is_handed_out_and_refreshed_if_it_can
         assert utc_now() < row.refresh_due_at < utc_now() + timedelta(seconds=7200)
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_lifetime_of_nothing_is_not_one_without_an_end(
     database: Database, service: CredentialService
 ):

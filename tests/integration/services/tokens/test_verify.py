@@ -11,6 +11,8 @@ from app.utils.exceptions import ReauthorizationRequiredException, TwitterAPIExc
 from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 async def test_verify_asks_who_a_fresh_token_speaks_for(chain: TokenChain):
     await chain.make_due(lives_for=-1)
@@ -34,6 +36,7 @@ async def test_an_access_token_alone_that_is_refused_is_refreshed_once_for_all(c
     assert ((await chain.active_row()).version, await chain.refreshes()) == (2, 1)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_refusal_that_comes_late_refreshes_nothing_again(chain: TokenChain):
     await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.me", "delay", seconds=1, times=1, account=chain.account)
@@ -64,7 +67,6 @@ async def test_verify_breaks_what_is_refused_and_cannot_be_refreshed(chain: Toke
     assert [event.data["reason"] for event in await chain.events("credential.broken")] == [REFUSED]
 
 
-@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("status", "reason"),
     [(402, None), (404, None), (403, "client-not-enrolled"), (403, "user-suspended")],
@@ -105,7 +107,6 @@ async def test_a_new_token_is_asked_about_a_second_time(chain: TokenChain):
     assert (user.username, await chain.calls("provider.me")) == (chain.account, 2)
 
 
-@pytest.mark.databases("sqlite")
 async def test_verify_names_the_reason_why_a_refused_token_was_not_refreshed(chain: TokenChain):
     await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.token", "status", status=503, times=1, account=chain.account)
