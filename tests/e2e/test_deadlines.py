@@ -34,7 +34,6 @@ async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Servic
     ("endpoint", "kind", "step", "status", "code"),
     [
         ("provider.authorize", "hang", "page_load", "timeout", "AUTH_TIMEOUT"),
-        ("provider.authorize", "endless_script", "page_load", "timeout", "AUTH_TIMEOUT"),
         (
             "provider.authorize",
             "button_never_enabled",

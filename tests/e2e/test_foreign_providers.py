@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +27,6 @@ pytestmark = [
 ]
 
 NAMES = ("oidc", "django")
-CALLERS = 1000
 
 Providers = dict[str, ForeignProvider]
 
@@ -77,12 +76,27 @@ def provider(request: pytest.FixtureRequest, providers: Providers) -> ForeignPro
     return providers[request.param]
 
 
+@pytest.fixture(scope="module")
+def signed_in() -> dict[str, str]:
+    """Accounts by the provider's name."""
+    return {}
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def account(foreign_house: ServiceHarness, provider: ForeignProvider, unused_accounts: Any) -> str:
-    """Signed in at the provider, in its profile."""
-    account = str(next(unused_accounts))
-    await provider.sign_in(foreign_house, account)
-    return account
+async def account(
+    foreign_house: ServiceHarness,
+    provider: ForeignProvider,
+    unused_accounts: Iterator[str],
+    signed_in: dict[str, str],
+) -> AsyncIterator[str]:
+    """Signed in at the provider, in its profile; one for all tests of the provider."""
+    if provider.name not in signed_in:
+        account = next(unused_accounts)
+        await provider.sign_in(foreign_house, account)
+        signed_in[provider.name] = account
+    account = signed_in[provider.name]
+    yield account
+    await provider.call("decide", account=account, decision="")
 
 
 async def make_due(harness: ServiceHarness, account: str, app: str) -> None:
@@ -117,8 +131,9 @@ async def assert_completed(harness: ServiceHarness, provider: ForeignProvider, a
     await harness.nothing_left(account)
 
 
+@pytest.mark.parametrize("callers", [100, pytest.param(1000, marks=pytest.mark.long)])
 async def test_account_lives_through_refresh_owner_revocation_and_revoke(
-    foreign_house: ServiceHarness, provider: ForeignProvider, account: str
+    foreign_house: ServiceHarness, provider: ForeignProvider, account: str, callers: int
 ):
     harness, app = foreign_house, provider.api_app
     await assert_completed(harness, provider, account)
@@ -134,7 +149,7 @@ async def test_account_lives_through_refresh_owner_revocation_and_revoke(
         trust_env=False,
     ) as http:
         tokens = await asyncio.gather(
-            *(get_access_token(harness, http, account, app) for _ in range(CALLERS))
+            *(get_access_token(harness, http, account, app) for _ in range(callers))
         )
     after = await provider.counts()
     assert len(set(tokens)) == 1

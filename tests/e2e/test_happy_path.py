@@ -1,6 +1,13 @@
-import asyncio
+"""An authorization from the request to the tokens, by each kind of app and redirect URI."""
 
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
 import pytest
+import pytest_asyncio
 from sqlalchemy import text
 
 from sandbox.process import SandboxProcess
@@ -34,41 +41,46 @@ async def assert_stored(harness: ServiceHarness, account: str, app: str = APP) -
     assert await harness.owner(tokens.access_token.get_secret_value()) == account
 
 
-async def test_the_answer_comes_at_once_and_the_tokens_follow(harness: ServiceHarness, account: str):
+@dataclass(frozen=True)
+class Authorized:
+    """An account's first authorization: what its POST was answered, and what came of it."""
+
+    account: str
+    answer: httpx.Response
+    session: dict[str, Any]
+    access_token: str
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def first(harness: ServiceHarness, unused_accounts: Iterator[str]) -> Authorized:
+    account = next(unused_accounts)
     answer = await harness.post(account, request_id="happy-1")
-    body = answer.json()
+    session = await harness.ended(answer.json()["data"]["session_id"])
+    await assert_stored(harness, account)
+    await harness.nothing_left(account)
+    access_token = (await harness.tokens(account)).access_token.get_secret_value()
+    return Authorized(account, answer, session, access_token)
+
+
+async def test_the_answer_comes_at_once_and_the_tokens_follow(harness: ServiceHarness, first: Authorized):
+    answer, body = first.answer, first.answer.json()
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/authorize/{body['data']['session_id']}"
     assert answer.headers["x-request-id"] == body["request_id"] == "happy-1"
     assert (body["success"], body["error"], body["error_code"]) == (True, None, None)
     assert body["data"]["status"] in ("pending", "in_progress")
-    assert body["data"]["profile_id"] == await harness.profile_id(account)
+    assert body["data"]["profile_id"] == await harness.profile_id(first.account)
 
-    session = await harness.ended(body["data"]["session_id"])
+    session = first.session
     assert session["status"] == "completed"
     assert list(session["stage_seconds"]) == STAGES
     assert sorted(session["stage_seconds"].values()) == list(session["stage_seconds"].values())
     assert (session["scopes"], session["missing_scopes"]) == (SCOPES, [])
     assert (session["attempts"], session["error_code"], session["request_id"]) == (1, None, "happy-1")
-    await assert_stored(harness, account)
-    await harness.nothing_left(account)
 
 
-async def test_request_with_prefer_wait_is_answered_at_the_end(harness: ServiceHarness, account: str):
-    answer = await harness.post(account, wait=40)
-    assert answer.status_code == 202
-    assert answer.json()["data"]["status"] == "completed"
-
-
-async def test_a_handle_is_taken_as_people_write_it(harness: ServiceHarness, account: str):
-    answer = await harness.post(f"@{account.upper()}", wait=40)
-    assert answer.json()["data"]["account_id"] == account
-    assert answer.json()["data"]["status"] == "completed"
-
-
-async def test_every_stage_is_an_event_under_the_same_request_id(harness: ServiceHarness, account: str):
-    session = await harness.authorize(account, request_id="events-1")
-    events = await harness.events(session["session_id"])
+async def test_every_stage_is_an_event_under_the_same_request_id(harness: ServiceHarness, first: Authorized):
+    events = await harness.events(first.session["session_id"])
     assert [event.data["stage"] for event in events if event.event_type == "authorization.stage"] == STAGES[
         :-1
     ]
@@ -78,7 +90,22 @@ async def test_every_stage_is_an_event_under_the_same_request_id(harness: Servic
         "credential.stored",
         "authorization.completed",
     ]
-    assert {event.request_id for event in events} == {"events-1"}
+    assert {event.request_id for event in events} == {"happy-1"}
+
+
+async def test_second_request_replaces_the_tokens_and_is_answered_at_its_end(
+    harness: ServiceHarness, first: Authorized
+):
+    """With `Prefer: wait`, and the account's handle as people write it."""
+    answer = await harness.post(f"@{first.account.upper()}", wait=40)
+    assert answer.status_code == 202
+    assert answer.json()["data"]["account_id"] == first.account
+    assert answer.json()["data"]["status"] == "completed"
+    row = await harness.credential(first.account)
+    assert row is not None
+    assert row.version == 2
+    assert await harness.owner(first.access_token) is None
+    await assert_stored(harness, first.account)
 
 
 async def test_a_smaller_grant_is_recorded(harness: ServiceHarness, account: str):
@@ -94,23 +121,7 @@ async def test_a_smaller_grant_is_recorded(harness: ServiceHarness, account: str
     assert (row.scopes, row.refresh_token) == (["tweet.read", "users.read"], None)
 
 
-async def test_a_second_authorization_replaces_the_tokens(harness: ServiceHarness, account: str):
-    await harness.authorize(account)
-    first = (await harness.tokens(account)).access_token.get_secret_value()
-    assert (await harness.authorize(account))["status"] == "completed"
-    row = await harness.credential(account)
-    assert row is not None
-    assert row.version == 2
-    assert await harness.owner(first) is None
-    await assert_stored(harness, account)
-
-
-async def test_public_client_with_a_callback_page_gets_its_tokens(harness: ServiceHarness, account: str):
-    assert (await harness.authorize(account, "AIOTT2"))["status"] == "completed"
-    await assert_stored(harness, account, "AIOTT2")
-
-
-@pytest.mark.parametrize("app", ["AIOTT2", "AIOTT3"])
+@pytest.mark.parametrize("app", ["AIOTT2", pytest.param("AIOTT3", marks=pytest.mark.long)])
 async def test_a_callback_page_that_never_answers_is_not_waited_for(
     harness: ServiceHarness, account: str, app: str
 ):
@@ -127,7 +138,7 @@ async def test_a_callback_page_that_never_answers_is_not_waited_for(
     "redirect_uri",
     [
         pytest.param("https://callback.invalid/oauth/done", marks=pytest.mark.long),
-        "http://127.0.0.1:1/callback",
+        pytest.param("http://127.0.0.1:1/callback", marks=pytest.mark.long),
         pytest.param("http://localhost:80/deep/path", marks=pytest.mark.long),
         pytest.param("http://localhost", marks=pytest.mark.long),
         "https://callback.invalid:443/done?tenant=1",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tests.e2e.processes import running_profiles
+from tests.e2e.processes import find_settled, running_profiles
 
 EVERY = 0.01
 
@@ -34,8 +34,9 @@ async def watched_browsers(starter: int, marker: str) -> AsyncIterator[SeenBrows
 
 
 def _watch(starter: int, marker: str, seen: SeenBrowsers, stop: threading.Event) -> None:
+    settled = find_settled()
     while not stop.wait(EVERY):
-        running = running_profiles(starter, marker)
+        running = running_profiles(starter, marker, settled)
         seen.samples += 1
         seen.most = max(seen.most, len(running))
         seen.most_of_one_profile = max([seen.most_of_one_profile, *Counter(running).values()])

@@ -1,6 +1,5 @@
 import asyncio
 import os
-import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -61,18 +60,25 @@ def group_members(pgid: int) -> list[psutil.Process]:
     return members
 
 
-async def test_start_really_starts_and_stop_leaves_nothing(local: Local, http):
-    answer = (await local.start()).json()
-    assert answer["status"] == "success"
-    address = urlsplit(answer["wsUrl"]).netloc
-    assert "Chrom" in (await http.get(f"http://{address}/json/version")).json()["Browser"]
+async def test_simultaneous_starts_share_one_browser_and_stop_leaves_nothing(
+    local: Local, http, sandbox: SandboxProcess
+):
+    answers = [answer.json() for answer in await asyncio.gather(*(local.start() for _ in range(4)))]
+    assert {answer["status"] for answer in answers} == {"success"}
+    (ws_url,) = {answer["wsUrl"] for answer in answers}
+    assert "Chrom" in (await http.get(f"http://{urlsplit(ws_url).netloc}/json/version")).json()["Browser"]
     (browser,) = await local.browsers()
     assert len(group_members(browser.pgid)) > 2
+    folder = Path(psutil.Process(browser.pid).environ()["TMPDIR"])
+    assert folder.is_dir()
 
     stopped = await local.stop()
     assert (stopped.status_code, stopped.content) == (204, b"")
     assert group_members(browser.pgid) == []
     assert await local.browsers() == []
+    assert not folder.exists()
+    left = psutil.Process(sandbox.pid).children()
+    assert [child for child in left if child.pid == browser.pid or child.status() == "zombie"] == []
 
 
 async def test_cookies_are_kept_and_the_account_is_signed_in(local: Local, info: SandboxInfo):
@@ -84,12 +90,6 @@ async def test_cookies_are_kept_and_the_account_is_signed_in(local: Local, info:
     cookies = (await command(second, "Storage.getCookies"))["cookies"]
     assert second != first
     assert {found["name"] for found in cookies} == {"mine", "auth_token"}
-
-
-async def test_simultaneous_starts_share_one_browser(local: Local):
-    answers = await asyncio.gather(*(local.start() for _ in range(4)))
-    assert len({answer.json()["wsUrl"] for answer in answers}) == 1
-    assert len(await local.browsers()) == 1
 
 
 async def test_a_browser_that_dies_is_reaped_and_can_be_started_again(local: Local, admin: SandboxAdmin):
@@ -155,7 +155,9 @@ async def test_fault_start_hang_running_leaves_a_browser(local: Local, admin: Sa
     assert group_members(browser.pgid) == []
 
 
-@pytest.mark.parametrize("endpoint", ["provider.authorize", "provider.consent"])
+@pytest.mark.parametrize(
+    "endpoint", [pytest.param("provider.authorize", marks=pytest.mark.long), "provider.consent"]
+)
 async def test_fault_kill_browser_ends_the_browser(
     local: Local, admin: SandboxAdmin, profile, authorize_url, endpoint
 ):
@@ -163,22 +165,3 @@ async def test_fault_kill_browser_ends_the_browser(
     await admin.set_fault(endpoint, "kill_browser", account=profile.account)
     await admin.give_consent(authorize_url("AIOTT1"), profile.account)
     assert await local.browsers() == []
-
-
-async def test_temporary_files_of_a_browser_are_removed(local: Local):
-    await local.start()
-    (browser,) = await local.browsers()
-    folder = Path(psutil.Process(browser.pid).environ()["TMPDIR"])
-    assert folder.is_dir()
-    await local.stop()
-    assert not folder.exists()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_no_zombie_is_left(local: Local, sandbox: SandboxProcess):
-    for _ in range(2):
-        await local.start()
-        (browser,) = await local.browsers()
-        await local.stop()
-        left = psutil.Process(sandbox.pid).children()
-        assert [child for child in left if child.pid == browser.pid or child.status() == "zombie"] == []

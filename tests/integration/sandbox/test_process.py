@@ -30,7 +30,7 @@ async def all_gone(processes: list[psutil.Process], seconds: float = 5.0) -> boo
 
 
 async def test_a_stop_with_running_browsers_and_a_hanging_call_leaves_nothing(http):
-    async with SandboxProcess(accounts=3) as sandbox:
+    async with SandboxProcess(accounts=2) as sandbox:
         processes = await start_all(http, sandbox)
         await sandbox.admin.set_fault("gologin.user", "hang")
         hanging = asyncio.create_task(http.get(f"{sandbox.info.gologin_api_url}/user"))

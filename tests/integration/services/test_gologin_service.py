@@ -30,6 +30,7 @@ from tests.fixtures.sandbox import running
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.waiting import eventually
 
+# Real browsers on one database: tests/integration/services/profiles/test_leases.py shows the leases on both.
 pytestmark = pytest.mark.databases("sqlite")
 
 
@@ -335,11 +336,13 @@ async def test_a_stop_that_fails_hides_no_result_and_the_browser_goes_all_the_sa
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("ws://127.0.0.1:99999/devtools/browser/x", "host or port that cannot be"),
+        pytest.param(
+            "ws://127.0.0.1:99999/devtools/browser/x", "host or port that cannot be", marks=pytest.mark.long
+        ),
         ("ws://127.0.0.1:1/devtools/browser/x", "Cannot connect to browser"),
         ("ws://169.254.169.254:80/devtools/browser/x", "on another host, 169.254.169.254"),
-        ("ws://127.0.0.1:80@evil.invalid:80/x", "no ws:// address"),
-        ("ws://127.0.0.1:80/\x00", "no address"),
+        pytest.param("ws://127.0.0.1:80@evil.invalid:80/x", "no ws:// address", marks=pytest.mark.long),
+        pytest.param("ws://127.0.0.1:80/\x00", "no address", marks=pytest.mark.long),
     ],
 )
 async def test_a_browser_with_an_unusable_address_is_stopped(

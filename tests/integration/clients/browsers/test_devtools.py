@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -26,19 +26,10 @@ def client(http: httpx.AsyncClient) -> DevToolsClient:
     return DevToolsClient(http=http)
 
 
-@pytest.fixture
-async def ws_url(http: httpx.AsyncClient, info: SandboxInfo, profile: ProfileInfo) -> AsyncIterator[str]:
-    """A running browser's address."""
-    body = {"profileId": profile.id}
-    answer = await http.post(f"{info.gologin_local_url}/browser/start-profile", json={**body, "sync": True})
-    yield answer.json()["wsUrl"]
-    await http.post(f"{info.gologin_local_url}/browser/stop-profile", json=body)
-
-
-async def test_browser_reports_its_version_and_its_process(client: DevToolsClient, ws_url: str):
-    version = await client.version(urlsplit(ws_url).netloc)
+async def test_browser_reports_its_version_and_its_process(client: DevToolsClient, shared_browser: str):
+    version = await client.version(urlsplit(shared_browser).netloc)
     assert version.major > 100
-    assert urlsplit(version.ws_url).path == urlsplit(ws_url).path
+    assert urlsplit(version.ws_url).path == urlsplit(shared_browser).path
 
 
 async def test_closed_port_is_no_browser(client: DevToolsClient):
@@ -70,8 +61,15 @@ async def test_server_that_never_answers_is_given_up():
 
 
 async def test_a_closed_browser_is_gone(
-    client: DevToolsClient, admin: SandboxAdmin, profile: ProfileInfo, ws_url: str
+    http: httpx.AsyncClient,
+    client: DevToolsClient,
+    info: SandboxInfo,
+    admin: SandboxAdmin,
+    profile: ProfileInfo,
 ):
+    body = {"profileId": profile.id, "sync": True}
+    answer = await http.post(f"{info.gologin_local_url}/browser/start-profile", json=body)
+    ws_url = answer.json()["wsUrl"]
     assert await client.close_browser(ws_url, timeout=10)
     with pytest.raises(SeleniumConnectionException):
         await client.version(urlsplit(ws_url).netloc)
@@ -87,14 +85,14 @@ async def test_close_of_a_gone_browser_succeeds(client: DevToolsClient):
 
 
 async def test_the_redirect_is_caught_and_never_leaves_the_browser(
-    http: httpx.AsyncClient, ws_url: str, info: SandboxInfo
+    http: httpx.AsyncClient, shared_browser: str, info: SandboxInfo
 ):
     """Of two visits, the first goes through, the second is the redirect, where nobody listens."""
-    address = urlsplit(ws_url).netloc
+    address = urlsplit(shared_browser).netloc
     redirect = f"http://{NOWHERE}/callback"
 
     def watch() -> tuple[str | None, str | None]:
-        with RedirectWatcher(ws_url=ws_url, redirect_uri=redirect, timeout=10) as watcher:
+        with RedirectWatcher(ws_url=shared_browser, redirect_uri=redirect, timeout=10) as watcher:
             _go(address, watcher.target_id, f"{info.provider_url}/somewhere")
             other = watcher.wait(0)
             _go(address, watcher.target_id, f"{redirect}?code=1&state=2")
@@ -108,8 +106,8 @@ async def test_the_redirect_is_caught_and_never_leaves_the_browser(
     await eventually(is_shown)
 
 
-async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_browser(ws_url: str):
-    address = urlsplit(ws_url).netloc
+async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_browser(shared_browser: str):
+    address = urlsplit(shared_browser).netloc
     page = b"<iframe src='/callback?code=of-frame' onload=\"document.title='framed'\"></iframe>"
     asked: list[bytes] = []
 
@@ -121,7 +119,7 @@ async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_brows
         writer.close()
 
     def watch(url: str) -> tuple[str | None, str | None]:
-        with RedirectWatcher(ws_url=ws_url, redirect_uri=f"{url}/callback", timeout=10) as watcher:
+        with RedirectWatcher(ws_url=shared_browser, redirect_uri=f"{url}/callback", timeout=10) as watcher:
             _go(address, watcher.target_id, f"{url}/page")
             _until(lambda: "framed" in httpx.get(f"http://{address}/json/list", trust_env=False).text)
             of_frame = watcher.wait(0)
@@ -135,9 +133,9 @@ async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_brows
     assert not [path for path in asked if path.startswith(b"/callback")]
 
 
-async def test_a_windows_redirect_is_caught_after_its_tab_has_gone(ws_url: str, info: SandboxInfo):
+async def test_a_windows_redirect_is_caught_after_its_tab_has_gone(shared_browser: str, info: SandboxInfo):
     """Each page has its own network error; the windows are closed with the tab, before or after it."""
-    address = urlsplit(ws_url).netloc
+    address = urlsplit(shared_browser).netloc
     redirect = f"{info.provider_url}/callback"
 
     def pages() -> set[str]:
@@ -146,7 +144,7 @@ async def test_a_windows_redirect_is_caught_after_its_tab_has_gone(ws_url: str, 
 
     def watch() -> str | None:
         before = pages()
-        with RedirectWatcher(ws_url=ws_url, redirect_uri=redirect, timeout=10) as watcher:
+        with RedirectWatcher(ws_url=shared_browser, redirect_uri=redirect, timeout=10) as watcher:
             _go(address, watcher.target_id, f"{info.provider_url}/somewhere")
             _do(
                 address,

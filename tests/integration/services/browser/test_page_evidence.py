@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -26,13 +26,9 @@ Tab = Callable[[], AbstractContextManager[RedirectWatcher]]
 
 
 @pytest.fixture
-async def tab(http: httpx.AsyncClient, info: SandboxInfo, profile: ProfileInfo) -> AsyncIterator[Tab]:
+def tab(shared_browser: str) -> Tab:
     """Watches a fresh tab of a running browser."""
-    body = {"profileId": profile.id}
-    answer = await http.post(f"{info.gologin_local_url}/browser/start-profile", json={**body, "sync": True})
-    ws_url = answer.json()["wsUrl"]
-    yield partial(RedirectWatcher, ws_url=ws_url, redirect_uri="http://127.0.0.1:1/cb", timeout=10)
-    await http.post(f"{info.gologin_local_url}/browser/stop-profile", json=body)
+    return partial(RedirectWatcher, ws_url=shared_browser, redirect_uri="http://127.0.0.1:1/cb", timeout=10)
 
 
 def show(watcher: RedirectWatcher, title: str, body: str) -> None:
@@ -113,8 +109,13 @@ async def test_page_in_an_endless_script_leaves_what_the_browser_knows(tab: Tab)
     assert (seen.title, seen.console, seen.screenshot) == ("Endless", ("before",), None)
 
 
-async def test_dead_browser_has_no_evidence(tab: Tab, admin: SandboxAdmin, profile: ProfileInfo):
-    with tab() as watcher:
+async def test_dead_browser_has_no_evidence(
+    http: httpx.AsyncClient, info: SandboxInfo, admin: SandboxAdmin, profile: ProfileInfo
+):
+    body = {"profileId": profile.id, "sync": True}
+    answer = await http.post(f"{info.gologin_local_url}/browser/start-profile", json=body)
+    address = answer.json()["wsUrl"]
+    with RedirectWatcher(ws_url=address, redirect_uri="http://127.0.0.1:1/cb", timeout=10) as watcher:
         await admin.kill_browser(profile.id)
         assert (
             await asyncio.to_thread(capture, watcher, authorization=AUTHORIZATION, max_bytes=500_000) is None
