@@ -22,8 +22,6 @@ from pydantic import (
 )
 from pydantic_core import Url
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from app.utils.crypto import KEY_ID, KeyRing, decode_key
 from app.utils.cursors import Cursors
@@ -399,6 +397,9 @@ class Settings(BaseSettings):
         url = value.get_secret_value()
         if not url.startswith(("sqlite+aiosqlite://", "postgresql+psycopg://")):
             raise ValueError("must start with sqlite+aiosqlite:// or postgresql+psycopg://")
+        from sqlalchemy import make_url  # noqa: PLC0415  # takes 0.15 s, and commands at a service load no settings
+        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
         try:
             make_url(url)
         except (ArgumentError, ValueError):

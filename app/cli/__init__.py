@@ -2,26 +2,14 @@
 
 import sys
 import traceback
-from typing import Annotated, Final
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
-from sqlalchemy.exc import DBAPIError
+from typer.core import TyperGroup
 
 from app import __version__
-from app.cli import (
-    accounts,
-    batches,
-    doctor,
-    events,
-    gologin,
-    keys,
-    profiles,
-    secrets,
-    service,
-    token,
-    webhooks,
-    worker,
-)
 from app.cli.shared import echo, echo_err
 from app.client import ServiceError
 from app.config import SettingsError
@@ -35,23 +23,45 @@ _EPILOG: Final = (
     "Exit codes: 0 success; 1 the command failed or found a problem; 2 wrong usage or wrong settings; 130 interrupted."
 )
 
-cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG)
-cli.add_typer(service.commands)
-cli.add_typer(batches.authorizing)
-cli.add_typer(token.commands)
-cli.add_typer(events.commands)
-cli.add_typer(doctor.commands)
-for _name, _module in {
-    "keys": keys,
-    "secrets": secrets,
-    "accounts": accounts,
-    "profiles": profiles,
-    "gologin": gologin,
-    "worker": worker,
-    "batches": batches,
-    "webhooks": webhooks,
-}.items():
-    cli.add_typer(_module.commands, name=_name)
+_TOP_LEVEL: Final = {
+    "serve": "service",
+    "migrate": "service",
+    "authorize": "authorize",
+    "token": "token",
+    "events": "events",
+    "doctor": "doctor",
+}
+"""Commands that are in no group, and their modules."""
+_GROUPS: Final = ("keys", "secrets", "accounts", "profiles", "gologin", "worker", "batches", "webhooks")
+"""Groups of commands, each in the module of its name."""
+
+
+class _Commands(Mapping[str, Any]):
+    """Commands by name. Their modules, which take up to two seconds, are imported when a command is taken."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _TOP_LEVEL and name not in _GROUPS:
+            raise KeyError(name)
+        one = typer.Typer()
+        module = import_module(f"app.cli.{_TOP_LEVEL.get(name, name)}")
+        one.add_typer(module.commands, name=None if name in _TOP_LEVEL else name)
+        return typer.main.get_group(one).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _TOP_LEVEL
+        yield from _GROUPS
+
+    def __len__(self) -> int:
+        return len(_TOP_LEVEL) + len(_GROUPS)
+
+
+class _CommandLine(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands()  # type: ignore[assignment]  # nothing is added to it
+
+
+cli = typer.Typer(cls=_CommandLine, no_args_is_help=True, pretty_exceptions_enable=False, epilog=_EPILOG)
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -83,9 +93,11 @@ def main() -> None:
     except ServiceError as error:
         echo_err(str(error))
         sys.exit(1)
-    except DBAPIError as error:
-        echo_err(f"The database cannot be used: {' '.join(str(error.orig).split())}")
-        sys.exit(1)
-    except Exception:  # its sentence may hold terminal controls of others, which Python prints as they are
-        echo_err(traceback.format_exc())
+    except Exception as error:
+        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415  # not every command has imported it
+
+        if isinstance(error, DBAPIError):
+            echo_err(f"The database cannot be used: {' '.join(str(error.orig).split())}")
+        else:  # its sentence may hold terminal controls of others, which Python prints as they are
+            echo_err(traceback.format_exc())
         sys.exit(1)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Unpack
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
@@ -14,12 +14,14 @@ from app.cli.backend import KeyOption, LocalClient, UrlOption, open_backend
 from app.cli.shared import asynchronous, check_handle, echo
 from app.client import Event, EventsMissed, StreamedEvent
 from app.client.options import StreamFilters
-from app.context import Context
 from app.services.events import type_patterns
 from app.services.events.filters import EventFilter
 from app.services.events.queries import export
 from app.services.events.streams import Reader
 from app.services.keys.service import COMMAND_LINE
+
+if TYPE_CHECKING:
+    from app.context import Context
 
 commands = typer.Typer()
 
@@ -96,7 +98,7 @@ async def _print(events: AsyncGenerator[Event | StreamedEvent, None], limit: int
                 return
 
 
-async def list_locally(context: Context, filters: EventFilter) -> AsyncGenerator[Event, None]:
+async def list_locally(context: "Context", filters: EventFilter) -> AsyncGenerator[Event, None]:
     """Yield events, the latest first, as an export reads them: the list would count them anew for each page."""
     async for rows in export(context.database, filters):
         for row in rows:
@@ -104,7 +106,7 @@ async def list_locally(context: Context, filters: EventFilter) -> AsyncGenerator
 
 
 async def follow_locally(
-    context: Context, last_event_id: str | None = None, **filters: Unpack[StreamFilters]
+    context: "Context", last_event_id: str | None = None, **filters: Unpack[StreamFilters]
 ) -> AsyncGenerator[StreamedEvent, None]:
     """Yield events as `AsyncClient.stream_events` does: a call in this process would return a stream at its end only.
 

@@ -4,7 +4,6 @@ import sys
 
 import typer
 
-from app import main as web
 from app.cli.shared import OUT, asynchronous, settings
 from app.database import Database
 
@@ -14,6 +13,8 @@ commands = typer.Typer()
 @commands.command()
 def serve() -> None:
     """Serve the API and run the workers (unless SERVE_WORKERS=false), until SIGTERM or Ctrl-C."""
+    from app import main as web  # noqa: PLC0415  # `migrate` needs none of it
+
     web.serve(settings(sys.stdout))
 
 

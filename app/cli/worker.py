@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from app import main as web
 from app.cli.shared import asynchronous, echo_err, settings
 from app.context import open_context
 from app.services.workers.base import PeriodicWorker
@@ -18,6 +17,8 @@ commands = typer.Typer()
 def work(invoked: typer.Context) -> None:
     """Run the workers without the API until SIGTERM or Ctrl-C; many processes may share one PostgreSQL."""
     if invoked.invoked_subcommand is None:
+        from app import main as web  # noqa: PLC0415  # `run-once` needs none of it
+
         asyncio.run(web.work(settings(sys.stdout)))
 
 

@@ -1,6 +1,7 @@
 """The command line: readable refusals, and output that scripts can use."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,3 +154,27 @@ def help_texts(command: Any, path: str) -> Iterator[tuple[str, str | None]]:
         yield f"{path} {parameter.name}", parameter.help
     for name, each in getattr(command, "commands", {}).items():
         yield from help_texts(each, f"{path} {name}")
+
+
+@pytest.mark.parametrize(
+    ("group", "absent"),
+    [
+        ("token", {"alembic", "fastapi", "psycopg", "selenium", "sqlalchemy", "uvicorn"}),
+        ("keys", {"fastapi", "pgqueuer", "selenium", "uvicorn"}),
+        ("webhooks", {"fastapi", "pgqueuer", "selenium", "uvicorn"}),
+    ],
+)
+def test_command_at_a_service_imports_only_what_it_needs(group: str, absent: set[str]):
+    """Each of them takes a tenth of a second and more."""
+    taken = (
+        f"import sys; from app.cli import cli; import typer; typer.main.get_command(cli).commands[{group!r}]"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", f"{taken}; print(*sys.modules)"],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "app.cli.backend" in told.stdout.split()
+    assert absent & set(told.stdout.split()) == set()
