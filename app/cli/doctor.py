@@ -10,7 +10,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.cli.shared import asynchronous, echo, echo_accounts, settings, show_progress
-from app.config import Settings, SettingsError
+from app.config import ProcessRole, Settings, SettingsError
 from app.database import Database
 from app.services.oauth.provider_file import load_providers
 from app.services.tokens import key_audit
@@ -88,9 +88,7 @@ async def _examine_secrets(loaded_settings: Settings) -> AsyncIterator[Finding]:
     folder = loaded_settings.token_spill_folder
     spilled, unreadable = await TokenSpill(folder=folder, key_ring=loaded_settings.key_ring).audit()
     yield _report_spill(folder, spilled.total(), unreadable)
-    database = Database(
-        loaded_settings.database_url.get_secret_value(), pool_size=loaded_settings.database_pool_size
-    )
+    database = Database.from_settings(loaded_settings, ProcessRole.COMMAND)
     try:
         async with database.reading() as db:
             await db.execute(text("SELECT 1"))

@@ -96,7 +96,7 @@ class PostgresqlEngine:
     @asynccontextmanager
     async def to_deliver(self, connection_lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
         async with (
-            await self._database.open_connection("job-queue") as working,
+            await self._database.open_connection("job-queue", is_direct=False) as working,
             await self._database.open_connection("job-queue") as listening,
         ):
             yield Queries(_ListeningDriver(working, listening, connection_lost))
