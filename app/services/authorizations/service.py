@@ -328,7 +328,7 @@ class AuthorizationService:
 
     async def _insert(self, db: AsyncSession, row: AuthorizationSession) -> str | None:
         """Insert it, unless a session of the account is open: the id of that one."""
-        insert = insert_unless_open(db).values(column_values(row))
+        insert = unless_open(insert_or_update(db, AuthorizationSession)).values(column_values(row))
         if (row_id := await db.scalar(insert.returning(AuthorizationSession.id))) is not None:
             row.id = row_id
             return None
@@ -338,9 +338,8 @@ class AuthorizationService:
         return existing_id
 
 
-def insert_unless_open(db: AsyncSession) -> Any:
-    """Insert sessions (see `column_values`) but those whose account has an open one."""
-    insert = insert_or_update(db, AuthorizationSession)
+def unless_open(insert: Any) -> Any:
+    """Let an INSERT of sessions leave out those whose account has an open one."""
     return insert.on_conflict_do_nothing(
         index_elements=["twitter_username", "api_app"], index_where=text(OPEN_AND_NOT_FORCED)
     )
