@@ -362,7 +362,7 @@ def _head_revision() -> str | None:
 async def _check_settings(connection: AsyncSqlConnection) -> None:
     """Raises `PoolerSettingsException` when the pooler's connections lack settings: it takes none of ours."""
     names = ", ".join(f"'{name}'" for name in SESSION_SETTINGS)
-    query = text(f"SELECT name, setting FROM pg_settings WHERE name IN ({names})")  # noqa: S608  # our own names
+    query = text(f"SELECT name, setting FROM pg_settings WHERE lower(name) IN ({names})")  # noqa: S608  # our own names
     current = {row.name.lower(): row.setting for row in await connection.execute(query)}
     if missing := missing_settings(current):
         raise PoolerSettingsException(missing)
