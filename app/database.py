@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -69,6 +70,8 @@ from app.utils.postgresql import (
 _AFTER_COMMIT: Final = "after_commit"
 _LISTENERS: Final = "listeners"
 _READ_ONLY: Final = "gologin_read_only"
+QUEUE_CONNECTION: Final = "job-queue"
+"""Name of the connections of the job queue on the server."""
 _NAME_PREFIX: Final = "gologin-automation "
 _PING_TIMEOUT: Final = 2.0
 _PROBE: Final = (
@@ -274,7 +277,8 @@ class Database:
 
 def process_name(role: ProcessRole, machine: str) -> str:
     """Return the name of this process on the server, which cuts it at 63 bytes."""
-    return f"{_NAME_PREFIX}{role} {os.getpid()}@{machine}"
+    # Containers of one machine may all have the same process id.
+    return f"{_NAME_PREFIX}{role} {os.getpid()}-{secrets.token_hex(3)}@{machine}"
 
 
 def role_of(name: str) -> ProcessRole | None:
