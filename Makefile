@@ -9,6 +9,7 @@ RUNTIME := $(VENV)/.stamp-runtime
 DEV := $(VENV)/.stamp-dev
 BROWSER := $(VENV)/.stamp-browser
 NODE := $(VENV)/.stamp-node
+PGBOUNCER := $(VENV)/.stamp-pgbouncer
 WITH_BROWSER := sh scripts/with_browser.sh
 
 ACCOUNTS ?= 5
@@ -42,11 +43,11 @@ serve: .env $(RUNTIME) ## Migrate the database and run the service with the sett
 	@echo "There is no .env: run 'cp .env.example .env', edit it, then 'make serve' again." >&2; exit 1
 
 .PHONY: test
-test: $(DEV) $(BROWSER) $(NODE) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
+test: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: test-long
-test-long: $(DEV) $(BROWSER) $(NODE) ## Run the slow tests that `make test` leaves out
+test-long: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) ## Run the slow tests that `make test` leaves out
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup -m long $(ARGS)
 
 .PHONY: chaos
@@ -68,7 +69,7 @@ bench: $(DEV) $(BROWSER) ## Measure the service against its baselines in up to 1
 	@$(WITH_BROWSER) $(PY) -m benchmarks $(ARGS)
 
 .PHONY: coverage
-coverage: $(DEV) $(BROWSER) $(NODE) ## Run the suite and show which lines of app/ it did not reach
+coverage: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 .PHONY: check check-format check-lint check-types check-docstrings check-imports check-openapi check-requirements check-reference check-docs check-docker check-compose check-migrations
@@ -157,7 +158,7 @@ fmt: $(DEV) ## Format the code and fix what ruff can fix
 	@$(VENV)/bin/ruff format .
 
 .PHONY: venv
-venv: $(DEV) $(BROWSER) $(NODE) ## Set everything up: virtual environment, requirements, browser and driver
+venv: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) ## Set everything up: virtual environment, requirements, browser and driver
 	@echo "Ready: $$($(PY) --version), $$(cat $(BROWSER))"
 
 .PHONY: clean
@@ -178,3 +179,6 @@ $(BROWSER): scripts/ensure_browser.sh | $(if $(filter test chaos kills coverage 
 
 $(NODE): scripts/ensure_node_packages.sh tests/e2e/foreign/oidc/package-lock.json | $(DEV)
 	@sh scripts/ensure_node_packages.sh
+
+$(PGBOUNCER): scripts/ensure_pgbouncer.sh | $(DEV)
+	@sh scripts/ensure_pgbouncer.sh

@@ -72,6 +72,35 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
+class ProcessRole(StrEnum):
+    """Work of a process; it decides how many connections the process may open to PostgreSQL."""
+
+    SERVICE = "service"
+    """The API and the workers."""
+    API = "api"
+    WORKER = "worker"
+    COMMAND = "command"
+
+    @property
+    def has_workers(self) -> bool:
+        return self in (ProcessRole.SERVICE, ProcessRole.WORKER)
+
+    @property
+    def queue_connections(self) -> int:
+        """Connections to PostgreSQL beside the pool: the job queue's, one of which listens."""
+        return 2 if self.has_workers else 0
+
+
+_POOL_SIZES: Final = {
+    ProcessRole.SERVICE: 10,
+    ProcessRole.API: 10,
+    ProcessRole.WORKER: 4,
+    ProcessRole.COMMAND: 4,
+}
+_SQLITE_POOL_SIZE: Final = 20
+"""Size of the pool on SQLite, whose connections no server counts."""
+
+
 class OAuthApp(BaseModel):
     """One registered OAuth client. Without `client_secret` it is a public client (RFC 6749, 2.1)."""
 
@@ -191,8 +220,14 @@ class Settings(BaseSettings):
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///data/gologin.db")
     """The database: SQLite (a file, one process), or `postgresql+psycopg://user:password@host:5432/name`. In
     the password write characters other than letters and digits as %XX."""
-    database_pool_size: int = Field(default=20, ge=1)
-    """Database connections of one process at most."""
+    database_direct_url: SecretStr | None = Field(
+        default=None, examples=["postgresql+psycopg://user:password@host:5432/name"]
+    )
+    """Set it when DATABASE_URL leads to PgBouncer in transaction mode: the URL of PostgreSQL itself, for the
+    connection on which each process with workers listens, and for migrations."""
+    database_pool_size: int | None = Field(default=None, ge=1, examples=[10])
+    """Database connections of one process at most; one with workers has two more for the queue. Unset: 10 with
+    the API, 4 of `worker`; 20 with SQLite."""
     postgres_password: SecretStr = SecretStr("")
     """Password of the PostgreSQL that docker-compose.yml starts (letters and digits); only that file reads
     it."""
@@ -391,9 +426,11 @@ class Settings(BaseSettings):
     loop_tick: PositiveSeconds = 0.1
     """Seconds between two measurements of the event loop's lag."""
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
-    def _supported_database(cls, value: SecretStr) -> SecretStr:
+    def _supported_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         url = value.get_secret_value()
         if not url.startswith(("sqlite+aiosqlite://", "postgresql+psycopg://")):
             raise ValueError("must start with sqlite+aiosqlite:// or postgresql+psycopg://")
@@ -502,6 +539,16 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _direct_url_is_of_postgresql(self) -> Self:
+        if self.database_direct_url is not None and (
+            self.is_sqlite or self.database_direct_url.get_secret_value().startswith("sqlite")
+        ):
+            raise ValueError(
+                "DATABASE_DIRECT_URL is for PostgreSQL behind PgBouncer: leave it out with SQLite"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _somebody_works(self) -> Self:
         if not self.serve_workers and self.is_sqlite:
             raise ValueError("SERVE_WORKERS=false needs PostgreSQL: beside SQLite no other process can work")
@@ -514,6 +561,17 @@ class Settings(BaseSettings):
     @property
     def is_sqlite(self) -> bool:
         return self.database_url.get_secret_value().startswith("sqlite")
+
+    @property
+    def serving_role(self) -> ProcessRole:
+        """Role of a process that serves the API."""
+        return ProcessRole.SERVICE if self.serve_workers else ProcessRole.API
+
+    def pool_size(self, role: ProcessRole) -> int:
+        """Return the ceiling of connections in the pool of a process."""
+        if self.database_pool_size is not None:
+            return self.database_pool_size
+        return _SQLITE_POOL_SIZE if self.is_sqlite else _POOL_SIZES[role]
 
     @cached_property
     def key_ring(self) -> KeyRing:

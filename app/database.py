@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +16,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg import AsyncConnection, DataError
-from psycopg.abc import AdaptContext, Buffer
-from psycopg.adapt import Loader
-from psycopg.pq import Format
+from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from sqlalchemy import (
-    URL,
     ColumnElement,
     Connection,
     CursorResult,
@@ -38,7 +35,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection as AsyncSqlConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
@@ -46,15 +44,35 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from app.utils.exceptions import DatabaseUnavailableException, SchemaOutOfDateException
+from app.config import ProcessRole, Settings
+from app.utils.exceptions import (
+    DatabaseUnavailableException,
+    PoolerSettingsException,
+    SchemaOutOfDateException,
+)
 from app.utils.logger import get_logger
-from app.utils.outages import READ_ONLY, TOO_MANY_CONNECTIONS, WRITE_OUTAGES, unavailable_reason
+from app.utils.outages import (
+    CONNECTION_REFUSALS,
+    READ_ONLY,
+    TOO_MANY_CONNECTIONS,
+    WRITE_OUTAGES,
+    unavailable_reason,
+)
+from app.utils.postgresql import (
+    FORMS,
+    KEEPALIVES,
+    SESSION_SETTINGS,
+    BoundedTimeLoader,
+    connection_arguments,
+    missing_settings,
+)
 
 _AFTER_COMMIT: Final = "after_commit"
 _LISTENERS: Final = "listeners"
 _READ_ONLY: Final = "gologin_read_only"
-_QUEUE_CONNECTIONS: Final = 2
-"""Connections of one process beside its pool: those of the job queue."""
+QUEUE_CONNECTION: Final = "job-queue"
+"""Name of the connections of the job queue on the server."""
+_NAME_PREFIX: Final = "gologin-automation "
 _PING_TIMEOUT: Final = 2.0
 _PROBE: Final = (
     "CREATE TABLE readiness_probe (filler BLOB)",
@@ -65,71 +83,38 @@ _SQLITE_BUSY_MS: Final = 15_000
 _IDLE_BEFORE_PING: Final = 1.0
 """Seconds after which an idle connection is tried before it is used; one in use tells of a lost server by itself."""
 _CHECKED_IN: Final = "checked_in"
-_POSTGRESQL_SESSION: Final = {
-    # Milliseconds; the second for a machine that has gone in the middle of a transaction, and left its locks.
-    "statement_timeout": "30000",
-    "idle_in_transaction_session_timeout": "60000",
-    "lock_timeout": "0",
-    "intervalstyle": "postgres",
-    "search_path": "public",
-    "default_transaction_isolation": "read\\ committed",
-    "default_transaction_deferrable": "off",
-    "standard_conforming_strings": "on",
-    "bytea_output": "hex",
-}
-"""Settings that the code relies on, whatever defaults the database, its role or the environment (`PGOPTIONS`) set.
-
-`default_transaction_read_only` is not among them: a standby, and an operator's stop of all writes, count.
-"""
-_POSTGRESQL_FORMS: Final = "SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET client_encoding = 'UTF8'"
-"""psycopg reads times in this form alone. Not in the options, over which `PGDATESTYLE` and `PGTZ` have precedence."""
-_POSTGRESQL_DEADLINES: Final[dict[str, Any]] = {
-    "connect_timeout": 10,  # seconds
-    "tcp_user_timeout": 15_000,  # milliseconds without an acknowledgement: the server's machine has gone
-}
-"""A fail-over of the server must not hold the slots: without them a query waits on a dead socket for many minutes."""
-_KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
-"""Seconds; for a connection that listens and sends nothing by itself."""
-_TIME_LOADER: Final[Any] = psycopg.adapters.get_loader(psycopg.adapters.types["timestamptz"].oid, Format.TEXT)
-"""psycopg's own."""
-_FIRST: Final = datetime.min.replace(tzinfo=UTC)
-_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _SECONDS_PER_LINE: Final = 10.0
 """An outage is logged once in that time, not once a query."""
 
 log = get_logger(__name__)
 
 
-class _BoundedTimeLoader(Loader):
-    """A PostgreSQL time as a datetime; one that Python cannot hold is the last or the first that it can.
-
-    One row with such a time must not fail every query that reads it.
-    """
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, context)
-        self._load = _TIME_LOADER(oid, context).load
-
-    def load(self, data: Buffer) -> datetime:
-        try:
-            moment: datetime = self._load(data).astimezone(UTC)
-        except (DataError, OverflowError):
-            text = bytes(data)
-            return _FIRST if text.endswith(b"BC") or text.startswith((b"-", b"0001")) else _LAST
-        return moment
-
-
 class Database:
     """Owns the engine; `close()` it once.
+
+    Args:
+        direct_url: URL of PostgreSQL itself, when `url` is of a pooler that gives a server connection to each
+            transaction.
+        name: the process, as the server shows it.
 
     SQLite runs in WAL mode with one writer at a time: every writing transaction begins IMMEDIATE, because a deferred
     one that reads first and then writes loses updates of others.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 20) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 20,
+        direct_url: str | None = None,
+        role: ProcessRole = ProcessRole.SERVICE,
+        name: str = "gologin-automation",
+    ) -> None:
         self._url = url
-        self._pool_size = pool_size
-        self.engine = _create_engine(url, pool_size)
+        self._direct_url = direct_url or url
+        self._is_pooled = direct_url not in (None, url)
+        self._max_connections = pool_size + role.queue_connections
+        self.engine = _create_engine(url, pool_size, name, is_pooled=self._is_pooled)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         # Each statement of READ COMMITTED sees its own snapshot anyway: without a transaction around them, two round
         # trips fewer.
@@ -141,6 +126,19 @@ class Database:
         self._outage_logged_at: float | None = None
         self._write_outage: str | None = None
         """Reason why a write failed on SQLite, until one has succeeded."""
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, role: ProcessRole, *, pool_size: int | None = None
+    ) -> "Database":
+        direct_url = settings.database_direct_url
+        return cls(
+            settings.database_url.get_secret_value(),
+            pool_size=pool_size or settings.pool_size(role),
+            direct_url=direct_url.get_secret_value() if direct_url else None,
+            role=role,
+            name=process_name(role, settings.machine_name),
+        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -172,14 +170,24 @@ class Database:
     async def migrate(self) -> None:
         """Bring the schema up to date; nothing to do when it is."""
         # Alembic's env.py runs an event loop of its own.
-        await asyncio.to_thread(command.upgrade, alembic_config(self._url), "head")
+        await asyncio.to_thread(command.upgrade, alembic_config(self._direct_url), "head")
 
     async def check_schema(self) -> None:
-        """Raises `SchemaOutOfDateException` when migrations are missing or the database is newer than the code."""
-        async with self.engine.connect() as connection:
-            current = await connection.run_sync(
-                lambda each: MigrationContext.configure(each).get_current_revision()
-            )
+        """Raises `SchemaOutOfDateException` when migrations are missing or the database is newer than the code.
+
+        Raises `PoolerSettingsException`, and `DatabaseUnavailableException` when the server takes no connection now.
+        """
+        try:
+            async with self.engine.connect() as connection:
+                current = await connection.run_sync(
+                    lambda each: MigrationContext.configure(each).get_current_revision()
+                )
+                if self._is_pooled:
+                    await _check_settings(connection)
+        except SQLAlchemyError as error:
+            if (reason := unavailable_reason(error)) not in CONNECTION_REFUSALS:
+                raise  # with the server's own words, as of a wrong password
+            raise DatabaseUnavailableException(self._with_advice(reason)) from error
         if current != (head := _head_revision()):
             raise SchemaOutOfDateException(current, head)
 
@@ -209,18 +217,25 @@ class Database:
             self._write_outage = None
         return None
 
-    async def open_connection(self, name: str) -> "AsyncConnection[TupleRow]":
-        """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`."""
-        url = make_url(self._url).set(drivername="postgresql")
-        connection = await AsyncConnection.connect(
-            url.render_as_string(hide_password=False),
-            autocommit=True,
-            application_name=name,
-            **_postgresql_arguments(url),
-            **_KEEPALIVES,
-        )
+    async def open_connection(self, name: str, *, is_direct: bool = True) -> "AsyncConnection[TupleRow]":
+        """A connection of the caller's own, PostgreSQL only, in autocommit mode; the server shows its `name`.
+
+        `is_direct`: around a pooler, as listening needs. Raises `DatabaseUnavailableException`.
+        """
+        url = make_url(self._direct_url if is_direct else self._url).set(drivername="postgresql")
+        with self._outages_named():
+            try:
+                connection = await AsyncConnection.connect(
+                    url.render_as_string(hide_password=False),
+                    autocommit=True,
+                    application_name=name,
+                    **connection_arguments(url, is_pooled=self._is_pooled and not is_direct),
+                    **KEEPALIVES,
+                )
+            except psycopg.Error as error:  # as if SQLAlchemy had connected: an outage is known by its error
+                raise DBAPIError.instance("connect", None, error, psycopg.Error) from error
         try:
-            await connection.execute(_POSTGRESQL_FORMS)
+            await connection.execute(FORMS)
         except BaseException:
             await connection.close()
             raise
@@ -241,13 +256,7 @@ class Database:
         except SQLAlchemyError as error:
             if (reason := unavailable_reason(error)) is None:
                 raise
-            if reason == TOO_MANY_CONNECTIONS:
-                max_connections = self._pool_size + _QUEUE_CONNECTIONS
-                reason += (
-                    f"; each process of the service opens up to {max_connections} (DATABASE_POOL_SIZE "
-                    f"{self._pool_size} and {_QUEUE_CONNECTIONS} of the queue): raise max_connections above "
-                    f"{max_connections} times the number of processes, or lower DATABASE_POOL_SIZE"
-                )
+            reason = self._with_advice(reason)
             if self.is_sqlite and reason in WRITE_OUTAGES:
                 self._write_outage = reason
             now = time.monotonic()
@@ -256,6 +265,26 @@ class Database:
                 detail = " ".join(str(getattr(error, "orig", error)).split())
                 log.error("database.unavailable", reason=reason, detail=detail[:300])
             raise DatabaseUnavailableException(reason) from error
+
+    def _with_advice(self, reason: str) -> str:
+        if reason != TOO_MANY_CONNECTIONS:
+            return reason
+        return (
+            f"{reason}; this process opens up to {self._max_connections} (DATABASE_POOL_SIZE, and those of the queue): "
+            "raise max_connections above the sum of all processes, lower DATABASE_POOL_SIZE, or put PgBouncer in front"
+        )
+
+
+def process_name(role: ProcessRole, machine: str) -> str:
+    """Return the name of this process on the server, which cuts it at 63 bytes."""
+    # Containers of one machine may all have the same process id.
+    return f"{_NAME_PREFIX}{role} {os.getpid()}-{secrets.token_hex(3)}@{machine}"
+
+
+def role_of(name: str) -> ProcessRole | None:
+    """Return the role of the process that has this name on the server; None when it is not of the service."""
+    role = name.removeprefix(_NAME_PREFIX).partition(" ")[0]
+    return ProcessRole(role) if name.startswith(_NAME_PREFIX) and role in list(ProcessRole) else None
 
 
 def after_commit(db: AsyncSession, callback: Callable[[], object]) -> None:
@@ -334,7 +363,16 @@ def _head_revision() -> str | None:
     return ScriptDirectory.from_config(alembic_config("")).get_current_head()
 
 
-def _create_engine(url: str, pool_size: int) -> AsyncEngine:
+async def _check_settings(connection: AsyncSqlConnection) -> None:
+    """Raises `PoolerSettingsException` when the pooler's connections lack settings: it takes none of ours."""
+    names = ", ".join(f"'{name}'" for name in SESSION_SETTINGS)
+    query = text(f"SELECT name, setting FROM pg_settings WHERE lower(name) IN ({names})")  # noqa: S608  # our own names
+    current = {row.name.lower(): row.setting for row in await connection.execute(query)}
+    if missing := missing_settings(current):
+        raise PoolerSettingsException(missing)
+
+
+def _create_engine(url: str, pool_size: int, name: str, *, is_pooled: bool) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         engine = create_async_engine(
@@ -344,7 +382,10 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
             max_overflow=0,
             pool_use_lifo=True,  # the connection that was used last has its plans and catalogue in memory
             pool_timeout=30,
-            connect_args=_postgresql_arguments(parsed),
+            connect_args={
+                **connection_arguments(parsed, is_pooled=is_pooled),
+                "fallback_application_name": name,
+            },
         )
         event.listen(engine.sync_engine, "connect", _prepare_postgresql)
         event.listen(engine.sync_engine, "checkin", _note_checkin)
@@ -363,14 +404,6 @@ def _create_engine(url: str, pool_size: int) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
-
-
-def _postgresql_arguments(url: URL) -> dict[str, Any]:
-    """Return the arguments of a connection, beside its URL."""
-    own_options = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items())
-    url_options = url.query.get("options", ())
-    extra_options = [url_options] if isinstance(url_options, str) else url_options
-    return {**_POSTGRESQL_DEADLINES, "options": " ".join([own_options, *extra_options])}
 
 
 def make_private_folder(folder: Path) -> None:
@@ -397,9 +430,9 @@ def _make_private(path: Path) -> None:
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
-    connection.driver_connection.adapters.register_loader("timestamptz", _BoundedTimeLoader)
+    connection.driver_connection.adapters.register_loader("timestamptz", BoundedTimeLoader)
     cursor = connection.cursor()
-    cursor.execute(_POSTGRESQL_FORMS)
+    cursor.execute(FORMS)
     cursor.close()
     connection.commit()
 

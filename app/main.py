@@ -35,7 +35,7 @@ from app.api.http.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaH
 from app.api.http.stalled_clients import connections_cut_off_after
 from app.api.openapi import describe
 from app.api.routes import ROUTES
-from app.config import Settings, SettingsError
+from app.config import ProcessRole, Settings, SettingsError
 from app.context import Context, open_context
 from app.database import Database, make_private_folder
 from app.services.oauth.provider_file import load_providers
@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_context(settings) as context:
+        async with open_context(settings, role=settings.serving_role) as context:
             app.state.context = context
             if settings.serve_workers:
                 context.workers.start()
@@ -238,7 +238,7 @@ async def work(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_context(settings) as context:
+    async with open_context(settings, role=ProcessRole.WORKER) as context:
         context.workers.start()
         log.info("worker.started", version=__version__, slots=settings.max_concurrent_profiles)
         try:
@@ -251,7 +251,7 @@ async def work(settings: Settings) -> None:
 
 
 async def _check_schema(settings: Settings) -> None:
-    database = Database(settings.database_url.get_secret_value(), pool_size=1)
+    database = Database.from_settings(settings, settings.serving_role, pool_size=1)
     try:
         await database.check_schema()
     finally:

@@ -10,9 +10,10 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.cli.shared import asynchronous, echo, echo_accounts, settings, show_progress
-from app.config import Settings, SettingsError
+from app.config import ProcessRole, Settings, SettingsError
 from app.database import Database
 from app.services.oauth.provider_file import load_providers
+from app.services.operations.connections import Connections, count_connections
 from app.services.tokens import key_audit
 from app.services.tokens.key_audit import AuditReport
 from app.services.tokens.spill import TokenSpill
@@ -88,15 +89,15 @@ async def _examine_secrets(loaded_settings: Settings) -> AsyncIterator[Finding]:
     folder = loaded_settings.token_spill_folder
     spilled, unreadable = await TokenSpill(folder=folder, key_ring=loaded_settings.key_ring).audit()
     yield _report_spill(folder, spilled.total(), unreadable)
-    database = Database(
-        loaded_settings.database_url.get_secret_value(), pool_size=loaded_settings.database_pool_size
-    )
+    database = Database.from_settings(loaded_settings, ProcessRole.COMMAND)
     try:
         async with database.reading() as db:
             await db.execute(text("SELECT 1"))
         yield Finding(True, "database: it answers")
         await database.check_schema()
         yield Finding(True, "schema: up to date")
+        if not database.is_sqlite:
+            yield report_connections(loaded_settings, await count_connections(database))
         vault = CredentialVault(key_ring=loaded_settings.key_ring)
         report = await _audit(database, vault)
         yield _report_tokens(report)
@@ -120,6 +121,30 @@ async def _audit(database: Database, vault: CredentialVault) -> AuditReport:
         report = await key_audit.audit(database, vault, progress=progress)
     echo_accounts("opened by no key", report.unreadable)
     return report
+
+
+def report_connections(loaded_settings: Settings, seen: Connections) -> Finding:
+    """Compare what the processes that are connected may open with what the server allows."""
+    in_use = f"{seen.in_use} of {seen.allowed} in use"
+    if loaded_settings.database_direct_url is not None:  # the pooler decides how many there are
+        if seen.in_use < seen.allowed:
+            return Finding(True, f"connections: {in_use}, those of the pooler included")
+        return Finding(
+            False, f"connections: {in_use}; lower the pooler's pool sizes, or raise max_connections"
+        )
+    most = sum(
+        count * (loaded_settings.pool_size(role) + role.queue_connections)
+        for role, count in seen.processes.items()
+    )
+    names = ", ".join(f"{count} {role}" for role, count in sorted(seen.processes.items())) or "none"
+    text = f"connections: {in_use}; processes of the service: {names}; they may open {most} by these settings"
+    if most + seen.others <= seen.allowed:
+        return Finding(True, text)
+    return Finding(
+        False,
+        f"{text}, and others hold {seen.others}: raise max_connections, lower DATABASE_POOL_SIZE, "
+        "or put PgBouncer in front",
+    )
 
 
 def _report_tokens(report: AuditReport) -> Finding:

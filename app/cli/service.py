@@ -5,6 +5,7 @@ import sys
 import typer
 
 from app.cli.shared import OUT, asynchronous, settings
+from app.config import ProcessRole
 from app.database import Database
 
 commands = typer.Typer()
@@ -22,7 +23,7 @@ def serve() -> None:
 @asynchronous
 async def migrate() -> None:
     """Apply the missing migrations to the database; it may be run at any time."""
-    database = Database(settings().database_url.get_secret_value(), pool_size=1)
+    database = Database.from_settings(settings(), ProcessRole.COMMAND, pool_size=1)
     try:
         await database.migrate()
     finally:

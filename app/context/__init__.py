@@ -17,7 +17,7 @@ import httpx
 from app.clients.bounded import BoundedTransport
 from app.clients.connections import StackedTransport
 from app.clients.webhooks import new_transport
-from app.config import Settings
+from app.config import ProcessRole, Settings
 from app.context.events import Events, build_events
 from app.context.fleet import Fleet, build_fleet
 from app.context.sessions import Sessions, build_sessions
@@ -71,13 +71,17 @@ def _tls_context() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def open_context(settings: Settings) -> AsyncIterator[Context]:
+async def open_context(
+    settings: Settings, *, role: ProcessRole = ProcessRole.COMMAND
+) -> AsyncIterator[Context]:
     """Build everything, check the schema, and close all in reverse order at the end.
+
+    `role`: work of this process, which decides how many connections it opens.
 
     Raises `SchemaOutOfDateException`, `SettingsError`. Workers are not started here: `Context.workers.start()` does.
     """
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        database = Database.from_settings(settings, role)
         stack.push_async_callback(database.close)
         await database.check_schema()
         await check_order(database)

@@ -9,6 +9,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 _FULL: Final = "its disk is full; make room there"
 _FILE: Final = "its file cannot be read or written; look at its disk and permissions"
 TOO_MANY_CONNECTIONS: Final = "too many connections: the server's max_connections are in use"
+_LIMIT_REACHED: Final = "a limit of the server's configuration is reached"
+_NOT_YET: Final = "it starts or stops, and takes no connections now"
+CONNECTION_REFUSALS: Final = (TOO_MANY_CONNECTIONS, _LIMIT_REACHED, _NOT_YET)
+"""Reasons for which a server that runs refuses a connection."""
 READ_ONLY: Final = "it takes no writes now"
 WRITE_OUTAGES: Final = (_FULL, _FILE)
 """Reads may go on all the same."""
@@ -29,9 +33,18 @@ _SQLITE_OUTAGES: Final = {
 }
 _POSTGRESQL_DISK_FULL: Final = "53100"
 _POSTGRESQL_READ_ONLY: Final = "25006"
-_POSTGRESQL_TOO_MANY: Final = "53300"
-_TOO_MANY_WORDS: Final = ("too many clients", "too many connections", "remaining connection slots")
-"""Words of the server's refusal, which comes before there is a connection, and without its state."""
+_REFUSALS: Final = {"53300": TOO_MANY_CONNECTIONS, "53400": _LIMIT_REACHED, "57P03": _NOT_YET}
+_REFUSAL_WORDS: Final = {
+    "too many clients": TOO_MANY_CONNECTIONS,
+    "too many connections": TOO_MANY_CONNECTIONS,
+    "remaining connection slots": TOO_MANY_CONNECTIONS,
+    "no more connections allowed": TOO_MANY_CONNECTIONS,  # PgBouncer's max_client_conn
+    "query_wait_timeout": TOO_MANY_CONNECTIONS,  # PgBouncer had no server connection for it
+    "the database system is starting up": _NOT_YET,
+    "the database system is shutting down": _NOT_YET,
+    "the database system is not yet accepting connections": _NOT_YET,
+}
+"""Words of a refusal, which comes before there is a connection, and without its state."""
 _POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
 
 
@@ -50,8 +63,9 @@ def unavailable_reason(error: SQLAlchemyError) -> str | None:
     if state == _POSTGRESQL_READ_ONLY:
         return READ_ONLY
     words = str(error.orig)
-    if state == _POSTGRESQL_TOO_MANY or any(phrase in words for phrase in _TOO_MANY_WORDS):
-        return TOO_MANY_CONNECTIONS
+    refusals = (reason for phrase, reason in _REFUSAL_WORDS.items() if phrase in words)
+    if (refusal := _REFUSALS.get(state or "") or next(refusals, None)) is not None:
+        return refusal
     if state in _POSTGRESQL_COLLISIONS:
         return "two changes stood in each other's way; try again"
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):

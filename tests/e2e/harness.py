@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from sqlalchemy import func, select
 
-from app.config import Settings, load_settings
+from app.config import ProcessRole, Settings, load_settings
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, Profile
 from app.services.interfaces import TokenSet
@@ -150,7 +150,7 @@ class ServiceHarness:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Any]:
-        database = Database(self.environment["DATABASE_URL"], pool_size=1)
+        database = Database.from_settings(self.settings, ProcessRole.COMMAND, pool_size=1)
         try:
             async with database.reading() as db:
                 yield db

@@ -1,7 +1,7 @@
 """Requests for authorizations: a session is made once, for each of the requests that arrive together."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -58,7 +58,7 @@ class SubmitResult:
     new_row: AuthorizationSession | None = None
     """Row of a new session; None when an earlier request made it."""
     queue_position: int | None = None
-    """Of a new session that was committed by `submit`."""
+    """Position of a new session that `submit` has committed."""
 
     @property
     def is_new(self) -> bool:
@@ -187,7 +187,7 @@ class SessionRequests:
             if lost := [claim for claim in claims if claim.new_id not in taken]:  # another process was first
                 earlier |= await idempotency.find_all(db, lost)
         new = [row for id_, row in rows.items() if id_ not in earlier]
-        existing = await self._insert_all(db, sorted(new, key=lambda row: (row.account_id, row.api_app)))
+        existing = await self._insert_all(db, sorted(new, key=lambda row: (row.api_app, row.account_id)))
         for claim in claims:
             if claim.new_id in existing:
                 await idempotency.replace_id(db, claim.new_id, existing[claim.new_id])
@@ -249,9 +249,11 @@ class SessionRequests:
         existing: dict[str, str] = {}
         while rows:
             skipped = await _insert(db, rows)
-            open_ids = await open_sessions(db, skipped)
+            open_ids = await open_sessions(db, {row.account_id for row in skipped})
             existing |= {
-                row.session_id: open_ids[session_key(row)] for row in skipped if session_key(row) in open_ids
+                row.session_id: open_ids[key]
+                for row in skipped
+                if (key := (row.account_id, row.api_app)) in open_ids
             }
             rows = [row for row in skipped if row.session_id not in existing]  # that one has ended since
         return existing
@@ -304,7 +306,7 @@ class SessionRequests:
 
 async def _insert(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> Sequence[AuthorizationSession]:
     """Insert them, with their ids, but those whose account has an open session; return these."""
-    insert, id_ = insert_unless_open(db), AuthorizationSession.id
+    insert, id_ = unless_open(insert_or_update(db, AuthorizationSession)), AuthorizationSession.id
     if len(rows) == 1:
         row_id = await db.scalar(insert.values(column_values(rows[0])).returning(id_))
         ids = {} if row_id is None else {rows[0].session_id: row_id}
@@ -320,9 +322,8 @@ async def _insert(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> Seq
     return [row for row in rows if row.session_id not in ids]
 
 
-def insert_unless_open(db: AsyncSession) -> Any:
-    """Insert sessions (see `column_values`) but those whose account has an open one."""
-    insert = insert_or_update(db, AuthorizationSession)
+def unless_open(insert: Any) -> Any:
+    """Let an INSERT of sessions leave out those whose account has an open one."""
     return insert.on_conflict_do_nothing(
         index_elements=["twitter_username", "api_app"], index_where=text(OPEN_AND_NOT_FORCED)
     )
@@ -333,19 +334,14 @@ def column_values(row: AuthorizationSession) -> dict[str, Any]:
     return {name: value for name in _COLUMNS if (value := getattr(row, name)) is not None}
 
 
-def session_key(row: AuthorizationSession) -> tuple[str, str]:
-    """Return account and app, which have one open session each."""
-    return row.account_id, row.api_app
-
-
-async def open_sessions(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> dict[tuple[str, str], str]:
-    """Ids of the open, not forced sessions of the rows' accounts and apps."""
-    if not rows:
+async def open_sessions(db: AsyncSession, account_ids: Set[str]) -> dict[tuple[str, str], str]:
+    """Return the ids of the accounts' open sessions that are not forced, by account and app."""
+    if not account_ids:
         return {}
     query = select(
         AuthorizationSession.account_id, AuthorizationSession.api_app, AuthorizationSession.session_id
     ).where(
-        AuthorizationSession.account_id.in_({row.account_id for row in rows}),
+        AuthorizationSession.account_id.in_(account_ids),
         AuthorizationSession.status.in_(OPEN_STATUSES),
         ~AuthorizationSession.is_forced,
     )

@@ -1,6 +1,7 @@
 """Transitions of authorization sessions: one table of transitions, each with its event, and its attempts."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import delete, update
@@ -99,7 +100,12 @@ async def forget_attempt(db: AsyncSession, row: AuthorizationSession) -> None:
 
 def queue_rank(row: AuthorizationSession) -> float:
     """Older goes first, and each step of priority counts as ten minutes of age: so nothing waits for ever."""
-    return row.created_at.timestamp() - _HEAD_START * row.priority
+    return rank_of(row.created_at, row.priority)
+
+
+def rank_of(created_at: datetime, priority: int) -> float:
+    """Return the `queue_rank` of a session."""
+    return created_at.timestamp() - _HEAD_START * priority
 
 
 def wait_before_retry(attempts: int, *, first: float) -> float:

@@ -1,22 +1,23 @@
-"""Creation of batches: sessions from the rows of a request, with a fixed number of statements for each 500 rows."""
+"""Creation of batches: sessions from the rows of a request, with a fixed number of statements for each 1,000 rows."""
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import AuthorizationSession, Batch, BatchRow, Profile, utc_now
+from app.models import AuthorizationSession, Batch, BatchRow, EventType, Profile, utc_now
 from app.services.authorizations import transitions
 from app.services.authorizations.requests import (
     AuthorizationCommand,
     column_values,
-    insert_unless_open,
     open_sessions,
-    session_key,
+    unless_open,
 )
 from app.services.authorizations.service import AuthorizationService
 from app.services.batches.rows import InputRow
@@ -25,6 +26,7 @@ from app.services.interfaces import OAuthServiceProtocol
 from app.services.keys.service import Caller
 from app.services.oauth.app_state import AppStates
 from app.services.profiles.directory import ProfileDirectory
+from app.services.shared import bulk_insert
 from app.utils.exceptions import (
     AppException,
     AppPausedException,
@@ -34,11 +36,17 @@ from app.utils.exceptions import (
 )
 from app.utils.request_id import accept_request_id, current_request_id
 
-CHUNK_SIZE: Final = 500
+CHUNK_SIZE: Final = bulk_insert.MAX_ROWS
 """Rows of one statement."""
 
 _Key = tuple[str, str]
 """Account and app: one open session each."""
+_OWN_VALUES: Final = (
+    "session_id", "account_id", "api_app", "profile_id", "priority", "created_at", "queue_rank",
+)  # fmt: skip
+"""Attributes of a session that differ within a batch and an app."""
+_Values = dict[str, Any]
+"""A new session by attribute, without those of its app: objects of the mapper would take most of the time."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ class BatchCreation:
         self._request_id = accept_request_id(current_request_id())
         self._results: dict[int, dict[str, Any]] = {}
         self._first: dict[_Key, InputRow] = {}
+        self._shared: dict[str, _Values] = {}
+        """Values that all sessions of an app have, by app."""
 
     async def run(self, db: AsyncSession) -> None:
         """Insert sessions and row results, and count them on the batch.
@@ -90,7 +100,8 @@ class BatchCreation:
         duplicates = self._sort_out(await self._refused_apps(db))
         await self._authorizations.waiting.reserve(db, coming=len(self._first))
         # In one order everywhere: two batches of the same accounts wait for each other, but never in a circle.
-        keys = sorted(self._first)
+        # By app first: a statement inserts sessions of one app.
+        keys = sorted(self._first, key=itemgetter(1, 0))
         for start in range(0, len(keys), self._chunk_size):
             await self._make(db, keys[start : start + self._chunk_size])
         for row in duplicates:
@@ -142,46 +153,61 @@ class BatchCreation:
         while new:
             new = await self._insert(db, new)
 
-    def _session(self, row: InputRow, profile: Profile) -> AuthorizationSession:
-        command = AuthorizationCommand(
-            row.account_id,
-            row.api_app,
-            priority=row.priority,
-            not_before=self._command.not_before,
-            expires_at=self._command.expires_at,
-            timeout_seconds=self._command.timeout_seconds,
-        )
-        app = self._oauth.app(row.api_app)
-        session = self._authorizations.row_for(
-            command, app, profile.profile_id, self._caller, str(uuid.uuid4()), self._request_id
-        )
-        session.batch_id, session.is_held = self._batch_id, True
+    def _session(self, row: InputRow, profile: Profile) -> _Values:
         # They start in the order of the rows.
-        session.created_at = self._now + timedelta(microseconds=row.number)
-        session.queue_rank = transitions.queue_rank(session)
-        return session
+        created_at = self._now + timedelta(microseconds=row.number)
+        return {
+            "session_id": str(uuid.uuid4()),
+            "account_id": row.account_id,
+            "api_app": row.api_app,
+            "profile_id": profile.profile_id,
+            "priority": row.priority,
+            "created_at": created_at,
+            "queue_rank": transitions.rank_of(created_at, row.priority),
+        }
 
-    async def _insert(
-        self, db: AsyncSession, new: Sequence[AuthorizationSession]
-    ) -> list[AuthorizationSession]:
+    def _shared_values(self, api_app: str) -> _Values:
+        if (shared := self._shared.get(api_app)) is None:
+            command = AuthorizationCommand(
+                "",
+                api_app,
+                not_before=self._command.not_before,
+                expires_at=self._command.expires_at,
+                timeout_seconds=self._command.timeout_seconds,
+            )
+            session = self._authorizations.row_for(
+                command, self._oauth.app(api_app), "", self._caller, "", self._request_id
+            )
+            session.batch_id, session.is_held = self._batch_id, True
+            values = column_values(session)
+            shared = {name: value for name, value in values.items() if name not in _OWN_VALUES}
+            self._shared[api_app] = shared
+        return shared
+
+    async def _insert(self, db: AsyncSession, new: Sequence[_Values]) -> list[_Values]:
         """Insert them but those whose account has an open session; those to try again, as that one has just ended."""
-        # Without RETURNING, with which PostgreSQL takes several times as long.
-        await db.execute(insert_unless_open(db), [column_values(row) for row in new])
-        ids = select(AuthorizationSession.session_id)
-        inserted = set(
-            await db.scalars(ids.where(AuthorizationSession.session_id.in_([row.session_id for row in new])))
-        )
-        created = [row for row in new if row.session_id in inserted]
-        if created:
-            await recorder.record_requests(db, created)
-        for row in created:
-            self._note(self._first[session_key(row)], session_id=row.session_id)
-        skipped = [row for row in new if row.session_id not in inserted]
-        open_ids = await open_sessions(db, skipped)
+        skipped = []
+        for api_app, group in groupby(new, key=itemgetter("api_app")):
+            rows, shared = list(group), self._shared_values(api_app)
+            insert = bulk_insert.insert_from_json(db, AuthorizationSession, _OWN_VALUES, shared)
+            ids = unless_open(insert).returning(AuthorizationSession.session_id)
+            inserted = set(await db.scalars(ids, bulk_insert.json_rows(rows)))
+            created = [row for row in rows if row["session_id"] in inserted]
+            await recorder.record_for_all(
+                db,
+                EventType.AUTHORIZATION_REQUESTED,
+                created,
+                actor=self._caller.name,
+                request_id=self._request_id,
+            )
+            for row in created:
+                self._note(self._first[_key(row)], session_id=row["session_id"])
+            skipped += [row for row in rows if row["session_id"] not in inserted]
+        open_ids = await open_sessions(db, {row["account_id"] for row in skipped})
         for row in skipped:
-            if (session_id := open_ids.get(session_key(row))) is not None:
-                self._note(self._first[session_key(row)], session_id=session_id, is_existing=True)
-        return [row for row in skipped if session_key(row) not in open_ids]
+            if (session_id := open_ids.get(_key(row))) is not None:
+                self._note(self._first[_key(row)], session_id=session_id, is_existing=True)
+        return [row for row in skipped if _key(row) not in open_ids]
 
     def _note(
         self,
@@ -207,9 +233,13 @@ class BatchCreation:
         accepted = sum(result["session_id"] is not None for result in results)
         if not accepted:
             raise BatchEmptyException(results[0]["error_message"] if results else "it has no rows")
-        await db.execute(insert(BatchRow), results)
+        await bulk_insert.insert_rows(db, BatchRow, results)
         await db.execute(
             update(Batch)
             .where(Batch.batch_id == self._batch_id)
             .values(accepted=accepted, rejected=len(results) - accepted)
         )
+
+
+def _key(row: _Values) -> _Key:
+    return row["account_id"], row["api_app"]

@@ -1,6 +1,6 @@
 """The event table's only writer: an event is recorded in the transaction of the change it tells of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -9,8 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import announce
 from app.models import ActorKind, AuthorizationSession, Event, EventType, utc_now
+from app.services.shared.bulk_insert import insert_rows
 from app.utils.request_id import current_request_id
 
+_SUBJECT: Final = ("account_id", "api_app", "session_id", "profile_id")
+"""Attributes that an event takes over from its session."""
 _OWN_ACTORS: Final = {kind.value: kind for kind in ActorKind if kind is not ActorKind.KEY}
 
 RECORDED: Final = "events"
@@ -97,3 +100,14 @@ async def record_requests(db: AsyncSession, rows: Sequence[AuthorizationSession]
         for row in rows
     ]
     await record_all(db, events)
+
+
+async def record_for_all(
+    db: AsyncSession, event_type: EventType, rows: Sequence[Mapping[str, Any]], *, actor: str, request_id: str
+) -> None:
+    """The same event about each of many sessions of one request; `rows`: their values by attribute."""
+    shared = new_event(event_type, actor=actor, request_id=request_id)
+    for name in _SUBJECT:
+        del shared[name]
+    await insert_rows(db, Event, [{name: row[name] for name in _SUBJECT} for row in rows], shared=shared)
+    announce(db, RECORDED)

@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database
+from app.database import QUEUE_CONNECTION, Database
 
 _LOST_RACE: Final = (DEADLOCK_DETECTED, UNIQUE_VIOLATION)
 """Another process was first at the last place of a limit: pgqueuer looks again."""
@@ -96,8 +96,8 @@ class PostgresqlEngine:
     @asynccontextmanager
     async def to_deliver(self, connection_lost: asyncio.Event) -> AsyncIterator[RepositoryPort]:
         async with (
-            await self._database.open_connection("job-queue") as working,
-            await self._database.open_connection("job-queue") as listening,
+            await self._database.open_connection(QUEUE_CONNECTION, is_direct=False) as working,
+            await self._database.open_connection(QUEUE_CONNECTION) as listening,
         ):
             yield Queries(_ListeningDriver(working, listening, connection_lost))
 

@@ -42,7 +42,7 @@ class GroupCommit(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[None]] = set()
-        """Those that run a group for longer than `_PATIENCE`."""
+        """Tasks that run a group for longer than `_PATIENCE`."""
 
     async def add(self, item: T) -> R:
         """The result of `item`, once it is committed. Raises what `write` or the commit raises of it alone.

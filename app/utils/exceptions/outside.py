@@ -1,5 +1,6 @@
 """Errors of the systems that the service depends on."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from app.utils.exceptions.base import FailureKind, InfrastructureException
@@ -157,6 +158,23 @@ class SchemaOutOfDateException(InfrastructureException):
     def __init__(self, current: str | None, head: str | None) -> None:
         super().__init__(
             f"The database schema is at '{current}', the code wants '{head}': run `python -m app migrate`"
+        )
+
+
+class PoolerSettingsException(InfrastructureException):
+    """Server connections of PgBouncer lack settings that the service relies on."""
+
+    error_code = ErrorCode.DATABASE_UNAVAILABLE
+    status_code = 503
+    retryable = False
+
+    def __init__(self, missing: Mapping[str, str]) -> None:
+        statements = " ".join(
+            f"ALTER ROLE <user> IN DATABASE <name> SET {key} = '{missing[key]}';" for key in missing
+        )
+        super().__init__(
+            "The connections of DATABASE_URL, behind a pooler, lack settings that the service relies on. Run over "
+            f"DATABASE_DIRECT_URL, and reconnect the pooler: {statements}"
         )
 
 
