@@ -248,6 +248,9 @@ class Settings(BaseSettings):
     in."""
     profile_start_timeout: PositiveSeconds = 60.0
     """Timeout of a profile's start, in seconds; GoLogin takes 5 to 60."""
+    profile_starts_at_once: int | None = Field(default=None, ge=1, examples=[3])
+    """Profiles that one process starts at once; the others wait (stage `waiting_for_slot`), and fewer start while the
+    machine is busy. 1 to 3 fits GoLogin's desktop app. Unset: one more than the machine has cores."""
     profile_stop_timeout: PositiveSeconds = 20.0
     """Timeout of a profile's stop, in seconds; it waits until the browser has saved the profile."""
     max_concurrent_profiles: int = Field(default=10, ge=1)

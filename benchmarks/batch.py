@@ -15,7 +15,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.authorize import APP, synced
+from benchmarks.flows import APP
+from benchmarks.limits import synced
 from sandbox.demo.service_process import ServiceProcess, settings_for
 from sandbox.process import SandboxProcess
 

@@ -117,10 +117,11 @@ def _build(
     stack.push_async_callback(keys.close)
     runs = PeriodicRuns(database=database, owner=owner, lease_seconds=settings.lease_seconds)
     tokens = build_tokens(settings, database, http, owner, stack)
-    fleet = build_fleet(settings, database, http, owner)
+    loop_lag = LoopLag(tick=settings.loop_tick)
+    fleet = build_fleet(settings, database, http, loop_lag, owner)
     sessions = build_sessions(settings, database, fleet, tokens, owner, stack)
     events = build_events(settings, database, webhook_transport, owner)
-    alarms, loop_lag = AlarmService(database=database), LoopLag(tick=settings.loop_tick)
+    alarms = AlarmService(database=database)
     workers = build_workers(settings, database, fleet, tokens, sessions, events, alarms, loop_lag, runs)
     return Context(
         settings=settings,

@@ -1,5 +1,6 @@
 """GoLogin: the profiles, their browsers, and who may run one."""
 
+import os
 from dataclasses import dataclass
 
 import httpx
@@ -15,7 +16,9 @@ from app.services.profiles.account_rule import AccountRule
 from app.services.profiles.directory import ProfileDirectory
 from app.services.profiles.leases import ProfileLeases
 from app.services.profiles.request_budget import RequestBudget
+from app.services.profiles.start_gate import StartGate
 from app.services.profiles.sync import ProfileSyncService
+from app.utils.loop_lag import LoopLag
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,9 @@ class Fleet:
     gologin: GoLoginService
 
 
-def build_fleet(settings: Settings, database: Database, http: httpx.AsyncClient, owner: str) -> Fleet:
+def build_fleet(
+    settings: Settings, database: Database, http: httpx.AsyncClient, loop_lag: LoopLag, owner: str
+) -> Fleet:
     gate = RequestBudget(database=database, budget=settings.gologin_requests_per_minute)
     rule = AccountRule(source=settings.profile_rule, pattern=settings.profile_rule_pattern)
     directory = ProfileDirectory(rule=rule)
@@ -49,6 +54,9 @@ def build_fleet(settings: Settings, database: Database, http: httpx.AsyncClient,
         leases=leases,
         directory=directory,
         sync=syncs,
+        starts=StartGate(
+            ceiling=settings.profile_starts_at_once or (os.cpu_count() or 1) + 1, lag=loop_lag.recent
+        ),
         limits=ProfileRunLimits(
             max_concurrent=settings.max_concurrent_profiles, start_timeout=settings.profile_start_timeout
         ),

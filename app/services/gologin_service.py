@@ -15,6 +15,7 @@ from app.models import Profile, SessionStage
 from app.services.interfaces import RunningBrowser, StageReporter
 from app.services.profiles.directory import ProfileDirectory
 from app.services.profiles.leases import OrphanedProfile, ProfileLeases
+from app.services.profiles.start_gate import StartGate
 from app.services.profiles.sync import ProfileSyncService, SyncResult
 from app.services.shared.isolation import for_each
 from app.utils.exceptions import (
@@ -56,6 +57,7 @@ class GoLoginService:
         leases: ProfileLeases,
         directory: ProfileDirectory,
         sync: ProfileSyncService,
+        starts: StartGate,
         limits: ProfileRunLimits,
     ) -> None:
         self._client = client
@@ -63,6 +65,7 @@ class GoLoginService:
         self._leases = leases
         self._directory = directory
         self._sync = sync
+        self.starts = starts
         self.max_concurrent_profiles = limits.max_concurrent
         self._start_timeout = limits.start_timeout
         self._slots = asyncio.Semaphore(limits.max_concurrent)
@@ -109,19 +112,28 @@ class GoLoginService:
     ) -> AsyncIterator[RunningBrowser]:
         """The only way to a browser: a slot, the profile's lease, the start; and on any exit all three undone.
 
-        `start_timeout`: seconds; the setting's own is the longest.
+        `start_timeout`: seconds, without the wait for its turn to start; the setting's own is the longest.
         Waits for a slot (`wait=False`: raises `ConcurrentProfileLimitException` instead). Raises
         `ProfileInUseException`, `ProfileQuarantinedException`, `GoLoginAPIException`, `SeleniumConnectionException`.
         """
-        if self.is_full:
+        is_waiting = self.is_full
+
+        def report_wait() -> None:
+            if not is_waiting:  # else it is reported already
+                report(SessionStage.WAITING_FOR_SLOT)
+
+        if is_waiting:
             if not wait:
                 raise ConcurrentProfileLimitException(self.max_concurrent_profiles)
             report(SessionStage.WAITING_FOR_SLOT)
+        # The lease comes before the turn to start: what waits counts as running to the fleet, so that no process
+        # claims sessions for which the fleet has no place.
         async with self._slots, self._leases.hold(profile_id) as token:
             self._running.add(profile_id)
             try:
-                report(SessionStage.PROFILE_STARTING)
-                browser = await self.start_profile(profile_id, token, timeout=start_timeout)
+                async with self.starts.enter(report_wait):
+                    report(SessionStage.PROFILE_STARTING)
+                    browser = await self.start_profile(profile_id, token, timeout=start_timeout)
                 try:
                     yield browser
                 finally:

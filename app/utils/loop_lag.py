@@ -4,9 +4,11 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 _SAMPLES: Final = 6000
+_RECENT: Final = 20
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ class LoopLag:
             p99_ms=_milliseconds(lags[int(len(lags) * 0.99)]),
             max_ms=_milliseconds(lags[-1]),
         )
+
+    def recent(self) -> float:
+        """Return the median of the last 20 ticks, in seconds; 0 while there are fewer."""
+        if len(self._lags) < _RECENT:
+            return 0.0
+        return sorted(islice(reversed(self._lags), _RECENT))[_RECENT // 2]
 
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()

@@ -54,6 +54,28 @@ async def test_twelve_sessions_never_run_more_than_ten_browsers(patient: Service
         await patient.nothing_left(account)
 
 
+async def test_no_more_profiles_start_at_once_than_the_setting_says(
+    sandbox: SandboxProcess, folder: Path, unused_accounts
+):
+    accounts = [next(unused_accounts) for _ in range(5)]
+    for account in accounts:  # long enough that all of them would start at the same time
+        await sandbox.admin.set_fault("local.start", "delay", account=account, seconds=1)
+    async with open_harness(sandbox, folder, profile_starts_at_once=2) as harness:
+        session_ids = list(await asyncio.gather(*map(harness.ask, accounts)))
+        ended = await asyncio.gather(*map(harness.ended, session_ids))
+    assert [(one["status"], one["error"]) for one in ended] == [("completed", None)] * 5
+    waited = [one for one in ended if "waiting_for_slot" in one["stage_seconds"]]
+    assert waited
+    starts = [
+        record
+        for record in await sandbox.admin.requests(limit=1000, endpoint="local.start")
+        if record.account in accounts
+    ]
+    assert len(starts) == 5
+    at_once = [sum(other.at <= start.at < other.at + other.seconds for other in starts) for start in starts]
+    assert max(at_once) == 2
+
+
 async def test_two_sessions_of_a_profile_run_one_after_the_other(patient: ServiceHarness, account: str):
     await patient.admin.set_fault("provider.consent", "delay", account=account, seconds=1)
     folder = patient.profile_folder(await patient.profile_id(account))

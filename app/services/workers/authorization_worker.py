@@ -50,15 +50,22 @@ class _Run:
     job: AuthorizationJob
     runs: SessionRuns
     stages: StageRecorder
+    stopping: asyncio.Event
+    """Set when the worker stops."""
     task: "asyncio.Task[float | None] | None" = None
     evidence: PageEvidence | None = None
     """Page of the browser when the attempt failed there."""
     is_completed: bool = False
     """True when the session has ended: only the profile is still being stopped."""
+    is_waiting: bool = False
+    """True while it waits for a slot or for its turn to start: it has no browser."""
     is_ending: bool = False
     """True while its end is being written, with what follows from it."""
 
     def report_stage(self, stage: SessionStage) -> None:
+        self.is_waiting = stage is SessionStage.WAITING_FOR_SLOT
+        if self.is_waiting and self.stopping.is_set():
+            self.interrupt()
         self.stages.report(stage)
 
     def keep_evidence(self, evidence: PageEvidence) -> None:
@@ -120,9 +127,12 @@ class AuthorizationWorker(Worker):
             await asyncio.wait([watch, orphans], timeout=_ORPHANS_AT_STOP)
 
     def stop(self) -> None:
-        """Deliver nothing more from now on."""
+        """Deliver nothing more from now on, and start no profile for those that still wait for their turn."""
         super().stop()
         self._queue.stop()
+        for run in self._running.values():
+            if run.is_waiting:
+                run.interrupt()
 
     async def authorize(self, session_id: str) -> float | None:
         """One session from its claim to its end. Returns seconds when it must be delivered again."""
@@ -136,7 +146,7 @@ class AuthorizationWorker(Worker):
             return 0.0
         if job is None:
             return None
-        run = _Run(job, self._runs, StageRecorder(self._runs, job))
+        run = _Run(job, self._runs, StageRecorder(self._runs, job), self._stop)
         with structlog.contextvars.bound_contextvars(
             request_id=job.request_id,
             session_id=job.session_id,

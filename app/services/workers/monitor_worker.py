@@ -73,6 +73,8 @@ class MonitorWorker(PeriodicWorker):
             "monitor.snapshot",
             running_profiles=self._gologin.running_profiles,
             max_concurrent_profiles=self._gologin.max_concurrent_profiles,
+            profile_starts_in_progress=self._gologin.starts.in_progress,
+            profile_starts_limit=self._gologin.starts.limit,
             loop_lag_p99_ms=self._loop_lag.snapshot().p99_ms,
             **asdict(counts),
         )

@@ -1,0 +1,236 @@
+"""An authorization against the browser's limit: the service, raw CDP without it, and a script, in one run.
+
+    .venv/bin/python -m benchmarks.limits [--long]
+
+All three start and stop the browser by the same local API: the service; raw CDP over one websocket, without a driver;
+a script with Selenium, a chromedriver of its own for each account, and waits that poll every 0.5 s. They take turns,
+so that other load meets all of them. Seconds end with the who-am-I of the new token; the browser's stop is not in
+them, but in the rate and in the CPU. Figures are medians of the rounds, ratios medians of the rounds' ratios.
+"""
+
+import asyncio
+import ctypes
+import os
+import resource
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import httpx
+import psutil
+
+from benchmarks.flows import APP, run_raw, run_script
+from sandbox.demo.service_process import ServiceProcess, settings_for
+from sandbox.process import SandboxProcess
+
+AT_ONCE, FEW = 10, 3
+SERVICE, NO_GATE, RAW, SCRIPT = "service", "service without the gate", "raw CDP", "script"
+PROCESSES = ("own", "chromedriver", "chromium")
+_BROWSER_NAMES = ("chromium", "chrome", "exe")  # Chromium names its helpers after /proc/self/exe
+_SUBREAPER = 36  # prctl(2), PR_SET_CHILD_SUBREAPER
+
+Row = tuple[str, float, str, float, float, str]
+"""Figure, value, the baseline's name, its value, the ratio, and the ratio's goal."""
+
+
+class Cpu:
+    """CPU seconds by kind of process, those that have ended included.
+
+    Chromium's helpers outlive their browser for a moment. They are inherited here, and so is their CPU: no process of
+    a browser is missed, which samples would do.
+    """
+
+    def __init__(self, sandbox_pid: int) -> None:
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        self._sandbox = psutil.Process(sandbox_pid)
+        self._orphans = 0.0
+
+    @asynccontextmanager
+    async def inherit(self) -> AsyncIterator[None]:
+        async def reap() -> None:
+            while True:
+                await asyncio.sleep(0.05)
+                self._reap()
+
+        task = asyncio.create_task(reap())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    def _reap(self) -> None:
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                if child.status() == psutil.STATUS_ZOMBIE and child.name() in _BROWSER_NAMES:
+                    usage = os.wait4(child.pid, 0)[2]
+                    self._orphans += usage.ru_utime + usage.ru_stime
+
+    def read(self, service: ServiceProcess | None) -> dict[str, float]:
+        """`service`: None for flows that run in this process."""
+        browsers = self._sandbox.cpu_times()
+        chromium = browsers.children_user + browsers.children_system + self._orphans
+        if service is None:
+            own, drivers = psutil.Process().cpu_times(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            driver_seconds = drivers.ru_utime + drivers.ru_stime - self._orphans
+        else:
+            process = psutil.Process(service.pid)
+            own = process.cpu_times()
+            driver_seconds = sum(sum(each.cpu_times()[:2]) for each in process.children())
+        return {"own": own.user + own.system, "chromedriver": driver_seconds, "chromium": chromium}
+
+
+@dataclass
+class Target:
+    name: str
+    authorize: Callable[[str], Awaitable[float]]
+    """Authorize an account; the seconds until its tokens are there."""
+    service: ServiceProcess | None = None
+    seconds: list[float] = field(default_factory=list)
+    a_minute: list[float] = field(default_factory=list)
+    at_once_seconds: list[float] = field(default_factory=list)
+    cpu: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in PROCESSES})
+
+
+async def measure(target: Target, sandbox: SandboxProcess, cpu: Cpu, accounts: Sequence[str]) -> None:
+    """One round: some accounts one after the other, then all of them, ten at once."""
+    seconds = []
+    for account in accounts[:FEW]:
+        seconds.append(await target.authorize(account))
+        await all_stopped(sandbox)
+    gate, before, began = asyncio.Semaphore(AT_ONCE), cpu.read(target.service), perf_counter()
+
+    async def gated(account: str) -> float:
+        async with gate:
+            return await target.authorize(account)
+
+    at_once = await asyncio.gather(*map(gated, accounts))
+    await all_stopped(sandbox)
+    target.a_minute.append(len(accounts) / (perf_counter() - began) * 60)
+    await asyncio.sleep(0.2)  # until the last helpers are reaped
+    after = cpu.read(target.service)
+    for kind in PROCESSES:
+        target.cpu[kind].append((after[kind] - before[kind]) / len(accounts))
+    target.seconds.append(statistics.median(seconds))
+    target.at_once_seconds.append(statistics.median(at_once))
+
+
+async def all_stopped(sandbox: SandboxProcess) -> None:
+    async with asyncio.timeout(60):
+        while await sandbox.admin.browsers():
+            await asyncio.sleep(0.02)
+
+
+async def run(*, rounds: int, accounts: int, without_gate: bool) -> list[Row]:
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(SandboxProcess(accounts=accounts))
+        cpu = Cpu(sandbox.pid)
+        await stack.enter_async_context(cpu.inherit())
+        targets = [await with_service(stack, sandbox, SERVICE), *await by_hand(stack, sandbox)]
+        if without_gate:
+            limit = {"profile_starts_at_once": AT_ONCE}
+            targets.append(await with_service(stack, sandbox, NO_GATE, **limit))
+        for target in targets:  # the first start of a profile is slower
+            await asyncio.gather(*map(target.authorize, sandbox.info.accounts[:FEW]))
+            await all_stopped(sandbox)
+        for _ in range(rounds):
+            for target in targets:
+                await measure(target, sandbox, cpu, sandbox.info.accounts)
+    return table({target.name: target for target in targets})
+
+
+async def with_service(
+    stack: AsyncExitStack, sandbox: SandboxProcess, name: str, **changes: object
+) -> Target:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
+    settings = settings_for(sandbox.info, folder=folder, rate_limit_per_minute=1_000_000, **changes)
+    service = await stack.enter_async_context(ServiceProcess(folder, settings))
+    headers = {"X-API-Key": settings["API_KEY"], "Prefer": "wait=60"}
+    http = await stack.enter_async_context(
+        httpx.AsyncClient(base_url=service.url, headers=headers, timeout=90, trust_env=False)
+    )
+    await synced(http)
+
+    async def authorize(account: str) -> float:
+        began = perf_counter()
+        answer = (await http.post("/authorize", json={"account_id": account, "api_app": APP})).json()
+        while answer["success"] and answer["data"]["status"] in ("pending", "in_progress"):
+            answer = (await http.get(f"/authorize/{answer['data']['session_id']}")).json()
+        seconds = perf_counter() - began
+        if not answer["success"] or answer["data"]["status"] != "completed":
+            raise RuntimeError(f"{account}: {answer}")
+        return seconds
+
+    return Target(name, authorize, service)
+
+
+async def by_hand(stack: AsyncExitStack, sandbox: SandboxProcess) -> list[Target]:
+    info, threads = sandbox.info, ThreadPoolExecutor(AT_ONCE)
+    stack.callback(threads.shutdown)
+    profiles = {account: (await sandbox.admin.profile(account)).id for account in info.accounts}
+    http = await stack.enter_async_context(httpx.AsyncClient(timeout=60, trust_env=False))
+
+    async def raw(account: str) -> float:
+        return await run_raw(http, info, profiles[account])
+
+    async def script(account: str) -> float:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, run_script, info, profiles[account])
+
+    return [Target(RAW, raw), Target(SCRIPT, script)]
+
+
+async def synced(http: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(60):
+        while not any(
+            worker["name"] == "sync" and worker["last_success"]
+            for worker in (await http.get("/health/ready")).json()["data"]["workers"]
+        ):
+            await asyncio.sleep(0.1)
+
+
+def table(targets: dict[str, Target]) -> list[Row]:
+    service = targets[SERVICE]
+    rows = [compare("seconds, alone", service.seconds, RAW, targets[RAW].seconds, "≤ 1.05")]
+    for name, goal in ((RAW, "≥ 0.95"), (SCRIPT, "≥ 1.1"), (NO_GATE, "")):
+        if name in targets:
+            other = targets[name]
+            rows.append(compare(f"a minute, {AT_ONCE} at once", service.a_minute, name, other.a_minute, goal))
+            figure = "seconds from request to tokens then"
+            rows.append(compare(figure, service.at_once_seconds, name, other.at_once_seconds, ""))
+    for name, goal in ((RAW, "≤ 1.06"), (SCRIPT, ""), (NO_GATE, "")):
+        if name in targets:
+            rows.append(compare("CPU seconds", total_cpu(service), name, total_cpu(targets[name]), goal))
+    for name, target in targets.items():
+        for kind in PROCESSES:
+            figure, goal = f"CPU seconds of {name}: {kind}", ""
+            if name == SERVICE and kind == "own":
+                goal = "≤ 0.04 s"
+            rows.append(compare(figure, target.cpu[kind], RAW, targets[RAW].cpu[kind], goal))
+    return rows
+
+
+def total_cpu(target: Target) -> list[float]:
+    return [sum(parts) for parts in zip(*target.cpu.values(), strict=True)]
+
+
+def compare(figure: str, values: list[float], name: str, base: list[float], goal: str) -> Row:
+    ratios = [own / other for own, other in zip(values, base, strict=True) if other > 0]
+    ratio = statistics.median(ratios) if ratios else float("nan")
+    return figure, statistics.median(values), name, statistics.median(base), ratio, goal
+
+
+async def main(arguments: list[str]) -> None:
+    is_long = "--long" in arguments
+    rows = await run(rounds=5 if is_long else 2, accounts=40 if is_long else 20, without_gate=is_long)
+    for figure, value, name, base, ratio, goal in rows:
+        print(f"{figure:48} {value:8.3f}   {name:24} {base:8.3f}   {ratio:5.2f}  {goal}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
