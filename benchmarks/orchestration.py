@@ -61,7 +61,9 @@ async def submit(database: Database, first: int, last: int) -> None:
 
 
 async def wait_until_done(database: Database) -> None:
-    still_open = select(AuthorizationSession.id).where(AuthorizationSession.status.in_(OPEN_STATUSES)).limit(1)
+    still_open = (
+        select(AuthorizationSession.id).where(AuthorizationSession.status.in_(OPEN_STATUSES)).limit(1)
+    )
     while True:
         async with database.reading() as db:
             if await db.scalar(still_open) is None:

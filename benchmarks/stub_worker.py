@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 from pgqueuer.adapters.drivers.psycopg import PsycopgDriver
@@ -93,7 +94,7 @@ class Counts:
         self.by_text[" ".join(text.split())] += 1
 
     def _count_end(self, connection: Any) -> None:
-        self.transactions += connection.get_isolation_level() != "AUTOCOMMIT"
+        self.transactions += connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
 
     def _count_calls(self, name: str) -> None:
         run = getattr(PsycopgDriver, name)
@@ -107,10 +108,8 @@ class Counts:
 
 
 async def work(seconds: float) -> None:
-    with open(os.devnull, "w") as nowhere:
-        setup_logging(level="INFO", environment="production", stream=nowhere)
-        async with open_context(load_settings(env_file=None)) as context:
-            await obey(context, Counts(context), seconds)
+    async with open_context(load_settings(env_file=None)) as context:
+        await obey(context, Counts(context), seconds)
 
 
 async def obey(context: Context, counts: Counts, seconds: float) -> None:
@@ -207,4 +206,6 @@ async def stub_workers(count: int, url: str, *, seconds: float) -> AsyncIterator
 
 
 if __name__ == "__main__":
-    asyncio.run(work(float(sys.argv[1])))
+    with Path(os.devnull).open("w") as nowhere:
+        setup_logging(level="INFO", environment="production", stream=nowhere)
+        asyncio.run(work(float(sys.argv[1])))

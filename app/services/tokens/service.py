@@ -99,24 +99,29 @@ class CredentialService:
         provider_user_id: str,
         tokens: TokenSet,
         session_id: str | None,
+        is_recovery: bool | None = None,
     ) -> Credential:
-        """Make `tokens` the current set, in the caller's transaction, with the event that tells of it."""
+        """Make `tokens` the current set, in the caller's transaction, with the event that tells of it.
+
+        `is_recovery`: they replace a set whose chain is broken; None: not known yet.
+        """
         now = utc_now()
-        previous = await db.scalar(
-            select(Credential.status).where(
-                Credential.account_id == account_id, Credential.api_app == api_app
+        if is_recovery is None:
+            status = await db.scalar(
+                select(Credential.status).where(
+                    Credential.account_id == account_id, Credential.api_app == api_app
+                )
             )
-        )
+            is_recovery = status is CredentialStatus.REAUTHORIZATION_REQUIRED
         values = {
             **self.current_columns(account_id, api_app, tokens, now),
             "provider_user_id": provider_user_id,
             "session_id": session_id,
         }
         row = await _upsert(db, account_id, api_app, values)
-        recovered = previous is CredentialStatus.REAUTHORIZATION_REQUIRED
         recorder.record(
             db,
-            EventType.CREDENTIAL_RECOVERED if recovered else EventType.CREDENTIAL_STORED,
+            EventType.CREDENTIAL_RECOVERED if is_recovery else EventType.CREDENTIAL_STORED,
             account_id=account_id,
             api_app=api_app,
             session_id=session_id,
