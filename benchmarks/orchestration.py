@@ -50,13 +50,12 @@ async def submit(database: Database, first: int, last: int) -> None:
     async with database.transaction() as db:
         await add_profiles(db, first, last)
         await add_waiting(db, first, last)
-    profiles = [f"p{number}" for number in range(first, last + 1)]
+    ranks = AuthorizationSession.queue_rank.between(first, last)
     async with database.reading() as db:
-        rows = await db.scalars(
-            select(AuthorizationSession).where(AuthorizationSession.profile_id.in_(profiles))
-        )
+        rows = list(await db.scalars(select(AuthorizationSession).where(ranks)))
     queue = JobQueue(database=database, slots=1, attended_limit=1, heartbeat_timeout=1)
-    await queue.submit_all([QueuedSession.from_row(row) for row in rows])
+    for start in range(0, len(rows), 1000):
+        await queue.submit_all([QueuedSession.from_row(row) for row in rows[start : start + 1000]])
     await queue.close()
 
 

@@ -131,8 +131,11 @@ class CredentialService:
         return row
 
     async def note_success(self, api_app: str) -> None:
-        """Once the tokens of an authorization are stored: note the limit that their answer has told."""
-        await self._leases.note_success(api_app)
+        """Note the limit that the answer has told, once the tokens of an authorization are stored.
+
+        The transaction that stored them has reset the app's failures.
+        """
+        await self._leases.note_success(api_app, are_failures_reset=True)
 
     async def get_access_token(
         self,
