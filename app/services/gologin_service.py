@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from sqlalchemy import ScalarSelect
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.browsers.devtools import DevToolsClient
@@ -85,8 +86,8 @@ class GoLoginService:
         """Raises `ProfileNotFoundException`, `ProfileConflictException`, `ProfileQuarantinedException`."""
         return await self._directory.get_for_account(db, account_id, api_app)
 
-    async def check_free(self, db: AsyncSession, profile_id: str) -> None:
-        """Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`."""
+    async def check_free(self, db: AsyncSession, profile_id: "str | ScalarSelect[str]") -> None:
+        """Lock the profile. Raises what `ProfileLeases.check_free` does."""
         await self._leases.check_free(db, profile_id)
 
     async def count_leases(self) -> int:

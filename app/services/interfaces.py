@@ -5,13 +5,14 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Protocol
 
 from pydantic import SecretStr
 
 from app.clients.oauth.oauth2 import ProviderUser
 from app.config import OAuthApp
-from app.models import ConsentMode, SessionStage
+from app.models import ConsentMode, SessionStage, utc_now
 from app.services.oauth.provider import ConsentPageRules
 
 StageReporter = Callable[[SessionStage], None]
@@ -77,6 +78,9 @@ class AuthorizationJob:
     attempt: int = 1
     consent: ConsentMode = ConsentMode.AUTOMATIC
     awaits_person: bool = False
+    scopes: tuple[str, ...] = ()
+    """Asked for."""
+    started_at: datetime = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,27 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.clients.oauth.oauth2 import ProviderUser
 from app.database import Database, after_commit, database_time
 from app.models import (
     AppState,
     AuthorizationSession,
+    Credential,
+    CredentialStatus,
     EventType,
-    Profile,
     SessionStage,
     SessionStatus,
     utc_now,
 )
 from app.services.authorizations import evidence as evidence_service
 from app.services.authorizations import transitions
+from app.services.authorizations.stages import StageProgress, note_progress, record_news, write_progress
 from app.services.authorizations.transitions import SessionHook
 from app.services.authorizations.waiters import SessionWaiters
 from app.services.events import recorder
@@ -30,7 +32,7 @@ from app.services.interfaces import AuthorizationJob, PageEvidence, TokenSet
 from app.services.oauth.app_state import AppStates, is_limited
 from app.services.queue.jobs import JobQueue, QueuedSession
 from app.services.shared.isolation import isolate_rows
-from app.services.shared.leases import renew_lease, take_lease
+from app.services.shared.leases import NO_LEASE, lease_columns, new_lease_token, renew_lease
 from app.services.tokens.service import CredentialService
 from app.utils.exceptions import (
     AppException,
@@ -108,30 +110,42 @@ class SessionRuns:
         Raises `ProfileInUseException` when its profile runs for another session, `ConcurrentProfileLimitException` when
         the fleet runs as many as it may: it goes on waiting.
         """
-        query = select(AuthorizationSession).where(
-            AuthorizationSession.session_id == session_id,
-            AuthorizationSession.status == SessionStatus.PENDING,
-            AuthorizationSession.expires_at > database_time(),
-            AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= database_time()),
-            ~AuthorizationSession.is_held,
-            _may_start(),
+        is_session = AuthorizationSession.session_id == session_id
+        lease = lease_columns(new_lease_token(), owner=self._owner, seconds=self._limits.lease)
+        claim = (
+            update(AuthorizationSession)
+            .where(
+                is_session,
+                AuthorizationSession.status == SessionStatus.PENDING,
+                AuthorizationSession.expires_at > database_time(),
+                AuthorizationSession.not_before.is_(None)
+                | (AuthorizationSession.not_before <= database_time()),
+                ~AuthorizationSession.is_held,
+                _may_start(),
+                ~_other_run().exists(),
+            )
+            .values(
+                status=SessionStatus.IN_PROGRESS,
+                stage=None,
+                stage_times={},
+                started_at=utc_now(),
+                attempts=AuthorizationSession.attempts + 1,
+                **lease,
+            )
+            .returning(AuthorizationSession)
+            .execution_options(synchronize_session=False)
         )
         async with self._database.transaction() as db:
-            await self._refuse_busy_profile(db, session_id)
-            row = await db.scalar(query.with_for_update(of=AuthorizationSession))
+            # First the lock: of two sessions of one profile that are claimed at once, the second sees the first.
+            profile_id = select(AuthorizationSession.profile_id).where(is_session).scalar_subquery()
+            with suppress(ProfileQuarantinedException):  # it is claimed, and ends with that
+                await self._gologin.check_free(db, profile_id)
+            row = await db.scalar(claim)
             if row is None:
+                if (busy := await db.scalar(_other_run().where(is_session))) is not None:
+                    raise ProfileInUseException(busy)
                 return None
-            row.stage, row.stage_times, row.started_at = None, {}, utc_now()
-            row.attempts += 1
-            take_lease(row, owner=self._owner, seconds=self._limits.lease)
-            transitions.begin_attempt(db, row)
-            transitions.move(
-                db,
-                row,
-                SessionStatus.IN_PROGRESS,
-                event=EventType.AUTHORIZATION_STARTED,
-                attempt=row.attempts,
-            )
+            await transitions.begin_attempt(db, row)
         return _job(row)
 
     async def renew(self, job: AuthorizationJob) -> bool:
@@ -149,35 +163,44 @@ class SessionRuns:
             )
             return tokens - set(await db.scalars(current))
 
-    async def note_stage(self, job: AuthorizationJob, stage: SessionStage, at: datetime) -> None:
-        """Note a stage. Raises `LeaseLostException`."""
+    async def note_stages(self, group: Sequence[StageProgress]) -> None:
+        """Note the progress of some attempts; nothing is written of one that has lost its lease."""
         async with self._database.transaction() as db:
-            row = await _locked(db, job)
-            _note_stage(row, stage, at)
-            recorder.record_for(db, EventType.AUTHORIZATION_STAGE, row, stage=stage)
-            if stage is SessionStage.WAITING_FOR_PERSON:
-                recorder.record_for(db, EventType.AUTHORIZATION_ATTENTION_AWAITED, row)
+            await write_progress(db, group)
 
-    async def complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
+    async def complete(
+        self,
+        job: AuthorizationJob,
+        user: ProviderUser,
+        tokens: TokenSet,
+        *,
+        progress: StageProgress | None = None,
+    ) -> None:
         """Store the tokens and end the session, in one transaction; tried again for a lease while the database is away.
 
         Raises `LeaseLostException`: nothing is stored; `DatabaseUnavailableException`: that is not known.
         """
-        await retry_while_unavailable(lambda: self._complete(job, user, tokens), seconds=self._limits.lease)
+        await retry_while_unavailable(
+            lambda: self._complete(job, user, tokens, progress), seconds=self._limits.lease
+        )
 
     async def note_limits(self, job: AuthorizationJob, user: ProviderUser) -> None:
         """Note the limits of the app and the account, after `complete`. Never raises: the tokens are stored."""
         await self._note_limit(job, user.limit)
         await self._credentials.note_success(job.api_app)
 
-    async def _complete(self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet) -> None:
+    async def _complete(
+        self, job: AuthorizationJob, user: ProviderUser, tokens: TokenSet, progress: StageProgress | None
+    ) -> None:
         async with self._database.transaction() as db:
-            try:
-                row = await _locked(db, job)
-            except LeaseLostException:
+            completed = (await db.execute(_completion(job, tokens, progress))).one_or_none()
+            if completed is None:
                 if await _was_completed(db, job):
                     return  # the database went away with the answer to our commit
-                raise
+                raise LeaseLostException
+            row, replaced, failures = completed
+            if progress is not None:
+                record_news(db, progress)
             await self._credentials.store(
                 db,
                 account_id=job.account_id,
@@ -185,17 +208,22 @@ class SessionRuns:
                 provider_user_id=user.id,
                 tokens=tokens,
                 session_id=job.session_id,
+                is_recovery=replaced is CredentialStatus.REAUTHORIZATION_REQUIRED,
             )
-            _note_stage(row, SessionStage.TOKENS_STORED, utc_now())
-            row.missing_scopes = sorted(set(row.scopes) - set(tokens.scopes))
-            row.scopes = list(tokens.scopes)
-            row.error_code = row.error_message = None
             await transitions.end_attempt(db, row)
-            await self._apps.reset_failures(db, job.api_app)
-            self._end(db, row, SessionStatus.COMPLETED, missing_scopes=row.missing_scopes)
+            if failures:
+                await self._apps.reset_failures(db, job.api_app)
+            event = EventType.AUTHORIZATION_COMPLETED
+            recorder.record_for(db, event, row, missing_scopes=row.missing_scopes)
+            self._tell_end(db, row)
 
     async def fail(
-        self, job: AuthorizationJob, error: AppException, *, evidence: PageEvidence | None = None
+        self,
+        job: AuthorizationJob,
+        error: AppException,
+        *,
+        evidence: PageEvidence | None = None,
+        progress: StageProgress | None = None,
     ) -> float | None:
         """End the attempt with what went wrong: the session is tried again, after the seconds returned, or ends.
 
@@ -204,16 +232,21 @@ class SessionRuns:
         Raises `LeaseLostException`, `DatabaseUnavailableException`.
         """
         again_in = await retry_while_unavailable(
-            lambda: self._fail(job, error, evidence), seconds=self._limits.lease
+            lambda: self._fail(job, error, evidence, progress), seconds=self._limits.lease
         )
         await self._note_limit(job, error.limit if isinstance(error, TwitterAPIException) else None)
         return again_in
 
     async def _fail(
-        self, job: AuthorizationJob, error: AppException, evidence: PageEvidence | None
+        self,
+        job: AuthorizationJob,
+        error: AppException,
+        evidence: PageEvidence | None,
+        progress: StageProgress | None,
     ) -> float | None:
         async with self._database.transaction() as db:
             row = await _locked(db, job)
+            note_progress(db, row, progress)
             row.error_code, row.error_message = error.error_code, error.message
             await transitions.end_attempt(db, row, code=error.error_code, message=error.message)
             if evidence is not None:
@@ -239,10 +272,13 @@ class SessionRuns:
         except Exception as error:
             log.error("app.not_noted", api_app=job.api_app, exc_info=error)
 
-    async def release(self, job: AuthorizationJob, *, reason: str) -> None:
+    async def release(
+        self, job: AuthorizationJob, *, reason: str, progress: StageProgress | None = None
+    ) -> None:
         """Give the claim back: the session waits again, as when this process had never taken it."""
         async with self._database.transaction() as db:
             row = await _locked(db, job)
+            note_progress(db, row, progress)
             await transitions.forget_attempt(db, row)
             self._put_back(db, row, reason=reason)
 
@@ -271,33 +307,6 @@ class SessionRuns:
         )
         ended = await self._time_out(running, f"Session timed out after {hours:g} hours")
         return ended + await self.end_expired()
-
-    async def _refuse_busy_profile(self, db: AsyncSession, session_id: str) -> None:
-        """Raises while the profile runs, or is about to, for another session, or the fleet runs all that it may.
-
-        Holds the profile's row: of two sessions of one profile that are claimed at once, the second sees the first.
-        """
-        is_session = AuthorizationSession.session_id == session_id
-        by_profile = AuthorizationSession.profile_id == Profile.profile_id
-        query = (
-            select(Profile.profile_id)
-            .join(AuthorizationSession, by_profile)
-            .where(is_session)
-            .with_for_update(of=Profile)
-        )
-        profile_id = await db.scalar(query)
-        if profile_id is None:
-            return
-        with suppress(ProfileQuarantinedException):  # it is claimed, and ends with that
-            await self._gologin.check_free(db, profile_id)
-        other_run = select(AuthorizationSession.id).where(
-            ~is_session,
-            AuthorizationSession.profile_id == profile_id,
-            AuthorizationSession.status == SessionStatus.IN_PROGRESS,
-            AuthorizationSession.lease_expires_at > database_time(),
-        )
-        if await db.scalar(other_run.limit(1)) is not None:
-            raise ProfileInUseException(profile_id)
 
     async def _recover(self, db: AsyncSession, row: AuthorizationSession) -> None:
         interrupted = "The process that ran it has ended, or stood still for too long"
@@ -369,6 +378,9 @@ class SessionRuns:
 
     def _end(self, db: AsyncSession, row: AuthorizationSession, status: SessionStatus, **data: Any) -> None:
         transitions.move(db, row, status, **data)
+        self._tell_end(db, row)
+
+    def _tell_end(self, db: AsyncSession, row: AuthorizationSession) -> None:
         after_commit(db, lambda: self._waiters.tell(row.session_id))
         self._on_session_ended(db, row)
 
@@ -429,14 +441,58 @@ async def _was_completed(db: AsyncSession, job: AuthorizationJob) -> bool:
     return row_id is not None
 
 
-def _note_stage(row: AuthorizationSession, stage: SessionStage, at: datetime) -> None:
-    assert row.started_at is not None
-    row.stage = stage
-    row.stage_times = {**row.stage_times, stage: round((at - row.started_at).total_seconds(), 3)}
+def _completion(job: AuthorizationJob, tokens: TokenSet, progress: StageProgress | None) -> Any:
+    """Build the statement that ends the session under its lease.
+
+    It returns the row, the status of the account's credential as it was, and the app's failures in a row.
+    """
+    now = utc_now()
+    times = {} if progress is None else dict(progress.times)
+    times[SessionStage.TOKENS_STORED] = round((now - job.started_at).total_seconds(), 3)
+    is_credential = (Credential.account_id == job.account_id) & (Credential.api_app == job.api_app)
+    failures = select(AppState.failures_in_a_row).where(AppState.api_app == job.api_app)
+    return (
+        update(AuthorizationSession)
+        .where(*_lease_guard(job))
+        .values(
+            status=SessionStatus.COMPLETED,
+            stage=SessionStage.TOKENS_STORED,
+            stage_times=times,
+            missing_scopes=sorted(set(job.scopes) - set(tokens.scopes)),
+            scopes=list(tokens.scopes),
+            error_code=None,
+            error_message=None,
+            completed_at=now,
+            is_held=False,
+            **NO_LEASE,
+        )
+        .returning(
+            AuthorizationSession,
+            select(Credential.status).where(is_credential).scalar_subquery(),
+            failures.scalar_subquery(),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _other_run() -> Select[str]:
+    """Query of the profile of a session, when another session of it runs."""
+    other = aliased(AuthorizationSession)
+    return (
+        select(other.profile_id)
+        .where(
+            other.session_id != AuthorizationSession.session_id,
+            other.profile_id == AuthorizationSession.profile_id,
+            other.status == SessionStatus.IN_PROGRESS,
+            other.lease_expires_at > database_time(),
+        )
+        .limit(1)
+    )
 
 
 def _job(row: AuthorizationSession) -> AuthorizationJob:
     assert row.lease_token is not None
+    assert row.started_at is not None
     return AuthorizationJob(
         session_id=row.session_id,
         profile_id=row.profile_id,
@@ -449,4 +505,6 @@ def _job(row: AuthorizationSession) -> AuthorizationJob:
         attempt=row.attempts,
         consent=row.consent,
         awaits_person=row.awaits_person,
+        scopes=tuple(row.scopes),
+        started_at=row.started_at,
     )

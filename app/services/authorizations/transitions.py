@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import AuthorizationAttempt, AuthorizationSession, EventType, SessionStatus, utc_now
@@ -68,9 +68,10 @@ def move(
     recorder.record_for(db, event, row, **data)
 
 
-def begin_attempt(db: AsyncSession, row: AuthorizationSession) -> None:
-    """Note the attempt whose number the row carries."""
-    db.add(AuthorizationAttempt(session_id=row.session_id, number=row.attempts))
+async def begin_attempt(db: AsyncSession, row: AuthorizationSession) -> None:
+    """Note the attempt whose number the row carries, which the transaction has just claimed, with its event."""
+    await db.execute(insert(AuthorizationAttempt).values(session_id=row.session_id, number=row.attempts))
+    recorder.record_for(db, EventType.AUTHORIZATION_STARTED, row, attempt=row.attempts)
 
 
 async def end_attempt(

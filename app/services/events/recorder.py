@@ -1,6 +1,7 @@
 """The event table's only writer: an event is recorded in the transaction of the change it tells of."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -29,15 +30,17 @@ def new_event(
     session_id: str | None = None,
     profile_id: str | None = None,
     request_id: str | None = None,
+    occurred_at: datetime | None = None,
     **data: Any,
 ) -> dict[str, Any]:
-    """An event of now and of the request that is bound. `data` holds no secret.
+    """An event of the request that is bound. `data` holds no secret.
 
     `actor`: an API key, which the request has bound with its id, or one of the service's own actors.
+    `occurred_at`: now by default.
     """
     return {
         "event_type": event_type,
-        "occurred_at": utc_now(),
+        "occurred_at": occurred_at or utc_now(),
         "actor": actor,
         **_kind_and_id(actor),
         "account_id": account_id,
@@ -59,12 +62,17 @@ def _kind_and_id(actor: str) -> dict[str, str | None]:
 
 def record(db: AsyncSession, event_type: EventType, **values: Any) -> None:
     """Add an event, as `new_event` makes it, to the open transaction."""
-    db.add(Event(**new_event(event_type, **values)))
+    add_all(db, [new_event(event_type, **values)])
+
+
+def add_all(db: AsyncSession, events: Sequence[dict[str, Any]]) -> None:
+    """Add events, in their order, to those that the open transaction writes at its end in one statement."""
+    db.add_all(Event(**event) for event in events)
     announce(db, RECORDED)
 
 
 async def record_all(db: AsyncSession, events: Sequence[dict[str, Any]]) -> None:
-    """Many in one statement."""
+    """Write many at once."""
     await db.execute(insert(Event.__table__), events)  # type: ignore[arg-type]
     announce(db, RECORDED)
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, ScalarSelect, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, affected_rows, database_time
@@ -78,19 +78,20 @@ class ProfileLeases:
         self._start_grace = start_grace
         self._late: set[str] = set()
 
-    async def check_free(self, db: AsyncSession, profile_id: str) -> None:
-        """Refuse a profile that could not be started now.
+    async def check_free(self, db: AsyncSession, profile_id: "str | ScalarSelect[str]") -> None:
+        """Refuse a profile that could not be started now; its row is locked from here on.
 
         Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`.
         """
-        query = select(Profile.in_use, Profile.quarantined_at).where(Profile.profile_id == profile_id)
+        query = select(Profile.profile_id, Profile.in_use, Profile.quarantined_at)
+        query = query.where(Profile.profile_id == profile_id).with_for_update()
         row = (await db.execute(query)).one_or_none()
         if row is None:
             return
         if row.quarantined_at is not None:
-            raise ProfileQuarantinedException(profile_id)
+            raise ProfileQuarantinedException(row.profile_id)
         if row.in_use:
-            raise ProfileInUseException(profile_id)
+            raise ProfileInUseException(row.profile_id)
         if (
             self._fleet_limit is not None
             and (await db.scalar(select(_running_query())) or 0) >= self._fleet_limit
@@ -217,14 +218,19 @@ class ProfileLeases:
                 **lease_columns(token, owner=self._owner, seconds=self._lease_seconds),
             )
         )
-        async with self._database.transaction() as db:
-            if self._fleet_limit is not None and not self._database.is_sqlite:
-                # Two that count at the same time would both find the last place free. SQLite has one writer.
-                await db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FLEET_LOCK})
-            result = await db.execute(statement)
-            if not affected_rows(result):
+        if self._fleet_limit is None:
+            async with self._database.autocommit() as db:
+                is_taken = affected_rows(await db.execute(statement)) > 0
+        else:
+            async with self._database.transaction() as db:
+                if not self._database.is_sqlite:
+                    # Two that count at the same time would both find the last place free. SQLite has one writer.
+                    await db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FLEET_LOCK})
+                is_taken = affected_rows(await db.execute(statement)) > 0
+        if not is_taken:
+            async with self._database.transaction() as db:
                 await self.check_free(db, profile_id)
-                raise ProfileInUseException(profile_id)
+            raise ProfileInUseException(profile_id)
 
     async def _renew(self, profile_id: str, token: str) -> bool:
         return await renew_lease(

@@ -1,8 +1,8 @@
 """pgqueuer's two homes: in memory beside SQLite for one process, in PostgreSQL for any number of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Protocol, cast
@@ -16,6 +16,7 @@ from pgqueuer.core.qm import QueueManager
 from pgqueuer.models import Job
 from pgqueuer.ports import RepositoryPort
 from pgqueuer.ports.driver import Driver
+from pgqueuer.ports.repository import EntrypointExecutionParameter
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.rows import dict_row
 from sqlalchemy import text
@@ -38,6 +39,9 @@ _WAKE: Final = text(
 notification wait for each other on the whole server."""
 
 
+_WAKE_TYPE: Final = "table_changed_event"
+
+
 class Engine(Protocol):
     async def to_submit(self) -> RepositoryPort:
         """Return the queue to submit to, whether or not this process delivers any."""
@@ -58,7 +62,7 @@ class Engine(Protocol):
 
 class MemoryEngine:
     def __init__(self) -> None:
-        self._queries = InMemoryQueries(driver=InMemoryDriver())
+        self._queries = InMemoryQueries(driver=_InMemoryDriver())
 
     async def to_submit(self) -> RepositoryPort:
         # Its own history is kept for as long as the process lives; ours is the sessions' events.
@@ -104,22 +108,61 @@ class PostgresqlEngine:
 
 @dataclass
 class Manager(QueueManager):
-    """Takes no job for which this process has no room: another one may have."""
+    """Takes as many jobs at once as this process has room for, and waits while it has none."""
 
-    has_room: Callable[[], bool] = field(kw_only=True)
+    wait_for_room: Callable[[], Awaitable[int]] = field(kw_only=True)
+    """Returns the number of jobs that may be taken; 0 at the shutdown."""
 
     async def fetch_jobs(
         self, batch_size: int, global_concurrency_limit: int | None, heartbeat_timeout: timedelta
     ) -> AsyncGenerator[Job, None]:
-        if not self.has_room():
-            return
-        async with aclosing(
-            super().fetch_jobs(batch_size, global_concurrency_limit, heartbeat_timeout)
-        ) as jobs:
-            async for job in jobs:
+        while room := await self.wait_for_room():
+            self.queries.driver.expect_wake()  # type: ignore[attr-defined]
+            jobs = await self.queries.dequeue(
+                batch_size=min(room, batch_size),
+                entrypoints={
+                    name: EntrypointExecutionParameter(each.parameters.concurrency_limit)
+                    for name, each in self.entrypoint_registry.items()
+                },
+                queue_manager_id=self.queue_manager_id,
+                global_concurrency_limit=global_concurrency_limit,
+                heartbeat_timeout=heartbeat_timeout,
+            )
+            if not jobs:
+                return
+            for job in jobs:
                 yield job
-                if not self.has_room():
+
+    async def _effective_dequeue_timeout(self, dequeue_timeout: timedelta) -> timedelta:
+        """Look again after `dequeue_timeout`, whatever waits: pgqueuer asks the database for a shorter time."""
+        return dequeue_timeout
+
+
+class _WakesOnce:
+    """Part of a driver that listens: passes one wake-up on for each look at the queue.
+
+    pgqueuer keeps all of them, and looks once for each: those that come while the process has no room are many.
+    """
+
+    _is_awake = False
+
+    def expect_wake(self) -> None:
+        """A look begins: what comes from now on may be missed by it."""
+        self._is_awake = False
+
+    async def add_listener(self, channel: str, callback: Callable[[Any], None]) -> None:
+        def pass_on(payload: Any) -> None:
+            if _WAKE_TYPE in str(payload):
+                if self._is_awake:
                     return
+                self._is_awake = True
+            callback(payload)
+
+        await super().add_listener(channel, pass_on)  # type: ignore[misc]
+
+
+class _InMemoryDriver(_WakesOnce, InMemoryDriver):
+    pass
 
 
 class _PooledDriver:
@@ -152,7 +195,7 @@ class _TransactionDriver:
         return await cursor.fetchall()
 
 
-class _ListeningDriver(PsycopgDriver):
+class _ListeningDriver(_WakesOnce, PsycopgDriver):
     """Listens on a connection of its own: waiting for a notification locks the connection for up to a second."""
 
     def __init__(

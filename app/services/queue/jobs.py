@@ -47,11 +47,13 @@ class QueuedSession:
     not_before: datetime | None
     is_attended: bool = False
     """A person takes part."""
+    attempts: int = 0
+    """Attempts that it has had."""
 
     @classmethod
     def from_row(cls, row: AuthorizationSession) -> "QueuedSession":
         is_attended = row.consent == ConsentMode.ATTENDED or bool(row.awaits_person)
-        return cls(row.session_id, row.queue_rank, row.not_before, is_attended)
+        return cls(row.session_id, row.queue_rank, row.not_before, is_attended, row.attempts)
 
     @property
     def entrypoint(self) -> str:
@@ -59,8 +61,9 @@ class QueuedSession:
 
     @property
     def dedupe_key(self) -> str:
-        """Key of duplicates. The start time is in it: a delayed delivery of an earlier attempt hides no later one."""
-        return f"{self.session_id}:{self.entrypoint}:{self.not_before.timestamp() if self.not_before else 0}"
+        """Key of duplicates. A delivery of an earlier attempt, delayed or not yet noted as done, hides no later one."""
+        start = self.not_before.timestamp() if self.not_before else 0
+        return f"{self.session_id}:{self.entrypoint}:{start}:{self.attempts}"
 
     @property
     def priority(self) -> int:
@@ -91,6 +94,7 @@ class JobQueue:
         self._manager: Manager | None = None
         self._detached: set[asyncio.Future[float | None]] = set()
         self._paused_until = 0.0
+        self._room_changed = asyncio.Event()
         self._submitting: set[asyncio.Task[None]] = set()
         self._is_wake_due = False
         self.is_connected = True
@@ -147,6 +151,7 @@ class JobQueue:
         self._stopping.set()
         if self._manager is not None:
             self._manager.shutdown.set()
+        self._room_changed.set()
 
     async def close(self) -> None:
         """Wait for what is being submitted."""
@@ -161,7 +166,7 @@ class JobQueue:
         async def deliver(job: Job) -> None:
             await self._run_handler(job, connection_lost, handle)
 
-        manager = Manager(queries, has_room=lambda: self._has_room(manager))
+        manager = Manager(queries, wait_for_room=lambda: self._wait_for_room(manager))
         # A process's own limit is its room: the engine counts this one over all processes.
         manager.entrypoint(_AUTHORIZE)(deliver)
         manager.entrypoint(_ATTEND, concurrency_limit=self._attended_limit)(deliver)
@@ -176,7 +181,8 @@ class JobQueue:
         try:
             await manager.run(
                 dequeue_timeout=_DEQUEUE_TIMEOUT,
-                batch_size=1,
+                # The ends of so many jobs are noted in one statement, at the latest after 0.1 s.
+                batch_size=self._slots,
                 heartbeat_timeout=self._heartbeat_timeout,
                 log_aggregation_interval=timedelta(),
             )
@@ -189,6 +195,8 @@ class JobQueue:
     async def _run_handler(self, job: Job, connection_lost: asyncio.Event, handle: Handler) -> None:
         """Run the handler; when the connection is lost it goes on, and its job is delivered again, to no effect."""
         assert job.payload is not None
+        if (task := asyncio.current_task()) is not None:
+            task.add_done_callback(lambda _: self._room_changed.set())
         handling = asyncio.ensure_future(handle(job.payload.decode()))
         loss = asyncio.create_task(connection_lost.wait())
         try:
@@ -201,6 +209,7 @@ class JobQueue:
         if not handling.done():
             self._detached.add(handling)
             handling.add_done_callback(self._detached.discard)
+            handling.add_done_callback(lambda _: self._room_changed.set())
             handling.add_done_callback(_log_failure)
             return
         _log_failure(handling)
@@ -208,9 +217,16 @@ class JobQueue:
         if again_after is not None:
             raise RetryRequested(delay=timedelta(seconds=again_after))
 
-    def _has_room(self, manager: Manager) -> bool:
-        busy = len(manager.job_context) + len(self._detached)
-        return busy < self._slots and asyncio.get_running_loop().time() >= self._paused_until
+    async def _wait_for_room(self, manager: Manager) -> int:
+        """Wait until this process may take a job; return how many. 0 when it is to stop."""
+        while not manager.shutdown.is_set():
+            self._room_changed.clear()
+            room = self._slots - len(manager.job_context) - len(self._detached)
+            if room > 0 and asyncio.get_running_loop().time() >= self._paused_until:
+                return room
+            # A shutdown, and the end of a pause, are seen by the next look.
+            await wait_for_event(self._room_changed, _DEQUEUE_TIMEOUT.total_seconds())
+        return 0
 
     async def _try_to_submit(self, waiting: Sequence[QueuedSession]) -> None:
         try:

@@ -67,8 +67,9 @@ async def update_held(
 
     `guard`: conditions that name the row and its lease token.
     """
-    async with database.transaction() as db:
-        result = await db.execute(update(model).where(*guard).values(**values))
+    async with database.autocommit() as db:
+        statement = update(model).where(*guard).values(**values)
+        result = await db.execute(statement, execution_options={"synchronize_session": False})
     return affected_rows(result) > 0
 
 

@@ -202,8 +202,10 @@ class RefreshLeases:
         await self.note_success(claim.api_app)
         return is_saved
 
-    async def note_success(self, api_app: str) -> None:
+    async def note_success(self, api_app: str, *, are_failures_reset: bool = False) -> None:
         """Keep the books of an app that got tokens. They may fail alone: the tokens are stored."""
+        if are_failures_reset and self._budgets.seconds_until_reset(api_app) is None:
+            return
         try:
             await self._notes.add(api_app)
         except Exception as error:

@@ -100,24 +100,29 @@ class CredentialService:
         provider_user_id: str,
         tokens: TokenSet,
         session_id: str | None,
+        is_recovery: bool | None = None,
     ) -> Credential:
-        """Make `tokens` the current set, in the caller's transaction, with the event that tells of it."""
+        """Make `tokens` the current set, in the caller's transaction, with the event that tells of it.
+
+        `is_recovery`: they replace a set whose chain is broken; None: not known yet.
+        """
         now = utc_now()
-        previous = await db.scalar(
-            select(Credential.status).where(
-                Credential.account_id == account_id, Credential.api_app == api_app
+        if is_recovery is None:
+            status = await db.scalar(
+                select(Credential.status).where(
+                    Credential.account_id == account_id, Credential.api_app == api_app
+                )
             )
-        )
+            is_recovery = status is CredentialStatus.REAUTHORIZATION_REQUIRED
         values = {
             **self.current_columns(account_id, api_app, tokens, now),
             "provider_user_id": provider_user_id,
             "session_id": session_id,
         }
         row = await _upsert(db, account_id, api_app, values)
-        recovered = previous is CredentialStatus.REAUTHORIZATION_REQUIRED
         recorder.record(
             db,
-            EventType.CREDENTIAL_RECOVERED if recovered else EventType.CREDENTIAL_STORED,
+            EventType.CREDENTIAL_RECOVERED if is_recovery else EventType.CREDENTIAL_STORED,
             account_id=account_id,
             api_app=api_app,
             session_id=session_id,
@@ -127,8 +132,11 @@ class CredentialService:
         return row
 
     async def note_success(self, api_app: str) -> None:
-        """Once the tokens of an authorization are stored: note the limit that their answer has told."""
-        await self._leases.note_success(api_app)
+        """Note the limit that the answer has told, once the tokens of an authorization are stored.
+
+        The transaction that stored them has reset the app's failures.
+        """
+        await self._leases.note_success(api_app, are_failures_reset=True)
 
     async def get_access_token(
         self,

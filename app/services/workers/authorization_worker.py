@@ -17,7 +17,7 @@ from app.services.queue.jobs import JobQueue
 from app.services.shared.isolation import run_steps
 from app.services.shared.leases import keep_alive
 from app.services.workers.base import Worker
-from app.services.workers.stage_recorder import StageRecorder
+from app.services.workers.stage_recorder import StageRecorder, StageWriter
 from app.utils.exceptions import (
     AppException,
     ConcurrentProfileLimitException,
@@ -72,8 +72,12 @@ class _Run:
         self.evidence = evidence
 
     async def store_tokens(self, user: ProviderUser, tokens: TokenSet) -> None:
-        await self.stages.flush()
-        await self.runs.complete(self.job, user, tokens)
+        progress = await self.stages.take()
+        try:
+            await self.runs.complete(self.job, user, tokens, progress=progress)
+        except BaseException:
+            self.stages.restore(progress)
+            raise
         self.is_completed = True
         log.info("authorization.completed", scopes=tokens.scopes)
         await self.runs.note_limits(self.job, user)
@@ -107,6 +111,7 @@ class AuthorizationWorker(Worker):
         self._queue = queue
         self._lease_seconds = lease_seconds
         self._grace = grace
+        self._stages = StageWriter(runs)
         self._running: dict[str, _Run] = {}
         """Runs by lease token: one that lost its lease may still be stopping when its session runs again."""
 
@@ -146,7 +151,7 @@ class AuthorizationWorker(Worker):
             return 0.0
         if job is None:
             return None
-        run = _Run(job, self._runs, StageRecorder(self._runs, job), self._stop)
+        run = _Run(job, self._runs, StageRecorder(self._stages, job), self._stop)
         with structlog.contextvars.bound_contextvars(
             request_id=job.request_id,
             session_id=job.session_id,
@@ -171,13 +176,13 @@ class AuthorizationWorker(Worker):
 
         log.info("authorization.started")
         try:
-            async with keep_alive(renew, seconds=self._lease_seconds), run.stages:
+            async with keep_alive(renew, seconds=self._lease_seconds):
                 await self._automator.authorize_account(job, run)
         except asyncio.CancelledError:
-            await run_shielded(self._release(job, reason="service_stopping"))
+            await run_shielded(self._release(run, reason="service_stopping"))
             raise
         except _BUSY as error:  # another session was first between our look and our try
-            await self._release(job, reason=error.error_code)
+            await self._release(run, reason=error.error_code)
             return _BUSY_RETRY
         except LeaseLostException:
             if not run.is_completed:
@@ -193,7 +198,8 @@ class AuthorizationWorker(Worker):
         """Seconds until the next attempt, if there is one."""
         run.is_ending = True
         try:
-            again_in = await self._runs.fail(run.job, error, evidence=run.evidence)
+            progress = await run.stages.take()
+            again_in = await self._runs.fail(run.job, error, evidence=run.evidence, progress=progress)
         except LeaseLostException:
             log.warning("authorization.lease_lost")
             return None
@@ -208,9 +214,9 @@ class AuthorizationWorker(Worker):
         )
         return again_in
 
-    async def _release(self, job: AuthorizationJob, *, reason: str) -> None:
+    async def _release(self, run: "_Run", *, reason: str) -> None:
         try:
-            await self._runs.release(job, reason=reason)
+            await self._runs.release(run.job, reason=reason, progress=await run.stages.take())
             log.info("authorization.released", reason=reason)
         except LeaseLostException:
             return  # it has ended, or another process has it

@@ -18,6 +18,7 @@ from app.models import (
     utc_now,
 )
 from app.services.authorizations.requests import AuthorizationCommand
+from app.services.authorizations.stages import StageLog
 from app.utils.exceptions import (
     AppException,
     AttentionNotNeededException,
@@ -108,7 +109,9 @@ async def test_a_resumed_session_waits_for_the_person_in_an_attempt_of_its_own(
     job = await service.sessions.runs.claim(session_id)
     assert job is not None
     assert (job.awaits_person, job.attempt) == (True, 2)
-    await service.sessions.runs.note_stage(job, SessionStage.WAITING_FOR_PERSON, utc_now())
+    stages = StageLog(job)
+    stages.add(SessionStage.WAITING_FOR_PERSON, utc_now())
+    await service.sessions.runs.note_stages([stages.take()])
     await service.sessions.runs.fail(job, PersonNotSeenException("alice", 900))
     assert (await read(database, session_id)).status is SessionStatus.NEEDS_ATTENTION
 

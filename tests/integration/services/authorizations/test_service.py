@@ -14,6 +14,7 @@ from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, SessionStage, SessionStatus, utc_now
 from app.services.authorizations.requests import AuthorizationCommand
+from app.services.authorizations.stages import StageLog
 from app.services.interfaces import AuthorizationJob
 from app.services.queue.jobs import QueuedSession
 from app.utils.exceptions import (
@@ -245,9 +246,10 @@ class TestUnderTheLease:
     ):
         job = await claim(context, await add_session())
         started: datetime = (await read(database, job.session_id)).started_at
-        reached = context.sessions.runs.note_stage
-        await reached(job, SessionStage.PROFILE_STARTING, started + timedelta(seconds=1))
-        await reached(job, SessionStage.BROWSER_ATTACHED, started + timedelta(seconds=2.5))
+        stages = StageLog(job)
+        stages.add(SessionStage.PROFILE_STARTING, started + timedelta(seconds=1))
+        stages.add(SessionStage.BROWSER_ATTACHED, started + timedelta(seconds=2.5))
+        await context.sessions.runs.note_stages([stages.take()])
         row = await read(database, job.session_id)
         assert row.stage is SessionStage.BROWSER_ATTACHED
         assert row.stage_times == {"profile_starting": 1.0, "browser_attached": 2.5}
@@ -337,7 +339,7 @@ class TestALostLease:
         await lose_lease(job)
         assert not await context.sessions.runs.renew(job)
 
-    @pytest.mark.parametrize("result", ["complete", "fail", "release", "note_stage"])
+    @pytest.mark.parametrize("result", ["complete", "fail", "release"])
     async def test_result_under_a_lost_lease_changes_nothing(
         self, context: Context, database: Database, add_session: AddRow, lose_lease, result: str
     ):
@@ -349,7 +351,6 @@ class TestALostLease:
             "complete": lambda: service.complete(job, ALICE, new_tokens()),
             "fail": lambda: service.fail(job, AppException()),
             "release": lambda: service.release(job, reason="tests"),
-            "note_stage": lambda: service.note_stage(job, SessionStage.CONSENT_GIVEN, utc_now()),
         }
         with pytest.raises(LeaseLostException):
             await results[result]()

@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 from app.context import Context
 from app.database import Database
 from app.models import AuthorizationSession, Batch, BatchRow, Event
-from app.services.authorizations.service import AuthorizationCommand
+from app.services.authorizations.requests import AuthorizationCommand
 from app.services.shared import bulk_insert
 from tests.fixtures.batches import account_names, add_accounts, count_rows, input_rows, place_batch
 from tests.fixtures.factories import CALLER

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 from pgqueuer.adapters.inmemory import InMemoryQueries
+from pgqueuer.adapters.persistence.queries import Queries
 from sqlalchemy import text
 
 from app.database import Database
@@ -422,3 +423,32 @@ async def test_a_job_of_a_process_that_has_died_is_delivered_again(postgresql: D
         await eventually(lambda: handled)
         await asyncio.sleep(0.6)  # two looks for more
     assert handled == ["a"]
+
+
+async def test_process_without_room_asks_the_engine_for_nothing_and_looks_once_it_has_room(
+    database: Database, new_queue: NewQueue, monkeypatch: pytest.MonkeyPatch
+):
+    """Wake-ups that came meanwhile cause one look, not one each."""
+    queries = InMemoryQueries if database.is_sqlite else Queries
+    looks: list[int] = []
+    dequeue = queries.dequeue
+
+    async def counted(self: object, batch_size: int, *args: object, **kwargs: object) -> object:
+        looks.append(batch_size)
+        return await dequeue(self, batch_size, *args, **kwargs)
+
+    monkeypatch.setattr(queries, "dequeue", counted)
+    queue, held = new_queue(slots=2), Held()
+    await queue.submit_all(waiting(("first", 2), ("second", 1)))
+    async with delivering(queue, held):
+        await eventually(lambda: len(held.running) == 2)
+        assert looks[-1] == 2, "both were taken at once"
+        looks.clear()
+        for number in range(20):
+            await queue.submit_all(waiting((f"later-{number}", 0)))
+            await queue._engine.wake()
+        assert not looks
+        held.release()
+        await eventually(lambda: len(held.ended) == 22)
+        # Two jobs at a time, and a few looks that find nothing.
+        assert len(looks) <= 22 + 5

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from app.context import Context, open_context
 from app.database import Database
 from app.models import AuthorizationSession, Profile, SessionStage, SessionStatus
-from app.services.authorizations.service import AuthorizationCommand
+from app.services.authorizations.requests import AuthorizationCommand
 from app.services.shared.leases import new_lease_token
 from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
