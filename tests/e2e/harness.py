@@ -15,7 +15,7 @@ from app.database import Database
 from app.models import AuthorizationSession, Credential, Event, Profile
 from app.services.interfaces import TokenSet
 from app.services.tokens.vault import CredentialVault
-from sandbox.admin_client import SandboxAdmin
+from sandbox.admin_client import NO_TLS, SandboxAdmin
 from sandbox.demo.service_process import ServiceProcess, settings_for
 from sandbox.modules import ModuleStarter
 from sandbox.process import SandboxProcess
@@ -112,7 +112,9 @@ class ServiceHarness:
 
     async def call(self, method: str, path: str, **request: Any) -> httpx.Response:
         headers = {"X-API-Key": self.key, **request.pop("headers", {})}
-        async with httpx.AsyncClient(base_url=self.service.url, trust_env=False, timeout=WAIT + 10) as http:
+        async with httpx.AsyncClient(
+            base_url=self.service.url, trust_env=False, timeout=WAIT + 10, verify=NO_TLS
+        ) as http:
             return await http.request(method, path, headers=headers, **request)
 
     # In the database
@@ -164,7 +166,7 @@ class ServiceHarness:
 
     async def owner(self, access_token: str) -> str | None:
         """The account that the provider says the token speaks for; None when it does not work."""
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=10, verify=NO_TLS) as http:
             url = f"{self.sandbox.info.provider_url}/2/users/me"
             answer = await http.get(url, headers={"Authorization": f"Bearer {access_token}"})
         return str(answer.json()["data"]["username"]) if answer.is_success else None

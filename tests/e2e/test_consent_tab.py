@@ -369,7 +369,7 @@ async def test_a_network_error_of_the_profiles_browser_has_its_own_code(
 async def test_network_error_after_the_click_is_reported_as_one(visit: Callable[..., Visit], site: Site):
     async with _broken_server("closed", Path()) as url:
         site.pages["/leads-nowhere"] = f"<button id=agree onclick=\"location='{url}'\">Agree</button>"
-        soon = replace(TIMEOUTS, callback=1)
+        soon = replace(TIMEOUTS, callback=2)
         with pytest.raises(ProfileNetworkException, match="ERR_CONNECTION_REFUSED"):
             await visit("/leads-nowhere", timeouts=soon).code()
 

@@ -33,7 +33,9 @@ async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Servic
 @pytest.mark.parametrize(
     ("endpoint", "kind", "step", "status", "code"),
     [
-        ("provider.authorize", "hang", "page_load", "timeout", "AUTH_TIMEOUT"),
+        pytest.param(
+            "provider.authorize", "hang", "page_load", "timeout", "AUTH_TIMEOUT", marks=pytest.mark.long
+        ),
         (
             "provider.authorize",
             "button_never_enabled",

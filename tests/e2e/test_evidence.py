@@ -50,8 +50,8 @@ SEEN = {
 }
 
 
-IN_SUITE = ("wrong_account", "signed_out_redirect")
-"""A page in its place, and one that the provider leads to; the redirect's is in the test of secrets."""
+IN_SUITE = ("signed_out_redirect",)
+"""A page that the provider leads to; the consent page itself and the redirect are in the test of secrets."""
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,12 @@ async def test_evidence_holds_no_secret(watched: ServiceHarness, account: str, u
     session = await watched.authorize(account)
     assert session["error_code"] == "LOGIN_REQUIRED"
     (seen,) = await evidence(watched, session)
+    assert seen["url"].endswith("/i/oauth2/authorize")
     assert seen["title"].startswith("Log in [masked]")
     assert set(seen["test_ids"]) == {"Password_Input", "OAuth_Consent_Log_In_Button", "Row-[masked]"}
     assert len(seen["console"]) >= len(values["console"]) + 1
     picture = await get(watched, seen["screenshot"])
+    assert picture.content.startswith(JPEG)
 
     other = next(unused_accounts)
     await watched.admin.set_fault("provider.authorize", "wrong_state", account=other)

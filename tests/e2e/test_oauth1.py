@@ -20,7 +20,7 @@ async def test_oauth1_authorization_ends_with_a_token_and_its_secret(harness: Se
 @pytest.mark.parametrize(
     ("fault", "status", "code"),
     [
-        ("declined", "failed", "CONSENT_DECLINED"),
+        pytest.param("declined", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
         pytest.param("signed_out", "needs_attention", "LOGIN_REQUIRED", marks=pytest.mark.long),
         ("wrong_account_unseen", "failed", "ACCOUNT_MISMATCH"),
     ],

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from sandbox.admin_client import NO_TLS
 from sandbox.process import SandboxProcess
 from sandbox.state import SandboxSettings
 from tests.e2e.harness import ServiceHarness, open_harness
@@ -58,7 +59,7 @@ def account(accounts: list[str]) -> str:
 
 
 async def login_of(harness: ServiceHarness, access_token: str) -> str:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         headers = {"Authorization": f"Bearer {access_token}"}
         answer = await http.get(f"{harness.sandbox.info.plainbook_url}/me", headers=headers)
     return str(answer.raise_for_status().json()["user"]["login"])

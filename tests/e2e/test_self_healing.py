@@ -36,10 +36,13 @@ async def call(harness: ServiceHarness, method: str, account: str, action: str) 
     return body
 
 
-async def revoked_by_its_owner(harness: ServiceHarness, account: str) -> None:
-    session = await harness.authorize(account)
-    assert session["status"] == "completed", session
-    await harness.admin.revoke_grants(account)
+async def import_tokens(harness: ServiceHarness, account: str) -> None:
+    """Tokens of the account, for which no browser is started."""
+    (grant,) = await harness.admin.give_grants(APP, [account])
+    file = harness.folder / "tokens.csv"
+    row = f"{account},{APP},{grant.access_token},{grant.refresh_token}"
+    file.write_text(f"account_id,api_app,access_token,refresh_token\n{row}\n")
+    assert "1 stored" in await harness.service.run("accounts", "import", str(file))
 
 
 async def session_of_repair(harness: ServiceHarness, account: str) -> str:
@@ -84,7 +87,9 @@ async def next_look(harness: ServiceHarness) -> None:
 
 
 async def test_revoked_chain_is_repaired(healing: ServiceHarness, account: str):
-    await revoked_by_its_owner(healing, account)
+    session = await healing.authorize(account)
+    assert session["status"] == "completed", session
+    await healing.admin.revoke_grants(account)
     await healing.admin.set_fault("local.start", "delay", account=account, seconds=4, times=1)
     assert (await call(healing, "POST", account, "verify"))["error_code"] == "REAUTHORIZATION_REQUIRED"
     session = await healing.ended(await session_of_repair(healing, account))
@@ -100,7 +105,8 @@ async def test_revoked_chain_is_repaired(healing: ServiceHarness, account: str):
 
 async def test_failed_repair_asks_for_a_person_once(healing: ServiceHarness, account: str):
     """The next session of its own would come a day later."""
-    await revoked_by_its_owner(healing, account)
+    await import_tokens(healing, account)
+    await healing.admin.revoke_grants(account)
     await healing.admin.set_fault("provider.authorize", "signed_out", account=account)
     assert (await call(healing, "POST", account, "verify"))["error_code"] == "REAUTHORIZATION_REQUIRED"
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from sandbox.admin_client import NO_TLS
 from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.harness import ServiceHarness, environment_for, open_harness
@@ -82,7 +83,7 @@ async def test_full_disk_is_reported_and_nothing_is_lost(
 
 
 async def readiness(harness: ServiceHarness) -> tuple[int, list[str]]:
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=10, verify=NO_TLS) as http:
         answer = await http.get(f"{harness.service.url}/health/ready")
     return answer.status_code, answer.json()["data"]["reasons"]
 

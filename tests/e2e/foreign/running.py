@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from app.utils.processes import dies_with_parent
+from sandbox.admin_client import NO_TLS
 from sandbox.devtools import command
 from tests.e2e.harness import ServiceHarness
 from tests.fixtures.waiting import eventually
@@ -37,7 +38,7 @@ class ForeignProvider:
         return self.name.upper()
 
     async def call(self, action: str, **params: str) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=20, verify=NO_TLS) as http:
             answer = await http.get(f"{self.url}/test/{action}", params=params)
         return answer.raise_for_status()
 
@@ -49,7 +50,7 @@ class ForeignProvider:
         """In the account's profile, which then stops as GoLogin itself stops it."""
         profile = {"profileId": await harness.profile_id(account)}
         async with httpx.AsyncClient(
-            base_url=harness.sandbox.info.gologin_local_url, trust_env=False, timeout=60
+            base_url=harness.sandbox.info.gologin_local_url, trust_env=False, timeout=60, verify=NO_TLS
         ) as http:
 
             async def started() -> str | None:
