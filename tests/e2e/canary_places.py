@@ -65,7 +65,7 @@ async def watching_children(sweep: RouteSweep) -> AsyncIterator[None]:
                     sweep.leak_log.write(f"the command line of {child.name()}", line)
                     if "--port=0" in line:  # not a fork that is still to become the driver
                         sweep.leak_log.write(f"the environment of {child.name()}", child.environ())
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
 
     seen: set[str] = set()
     task = asyncio.create_task(watch())

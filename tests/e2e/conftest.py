@@ -10,6 +10,7 @@ from _pytest.nodeid import coerce_node_id
 from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Commands
+from tests.e2e.fault_run import Run, open_run
 from tests.e2e.harness import ServiceHarness, open_harness
 from tests.fixtures.warm import warm_python
 
@@ -63,3 +64,11 @@ def unused_accounts(sandbox: SandboxProcess) -> Iterator[str]:
 def account(unused_accounts: Iterator[str]) -> str:
     """An account that no other test of this process uses, so that its faults and browsers are this test's."""
     return next(unused_accounts)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def fault_run(
+    sandbox: SandboxProcess, folder: Path, unused_accounts: Iterator[str]
+) -> AsyncIterator[Run]:
+    async with open_run(sandbox, folder, unused_accounts) as run:
+        yield run

@@ -22,7 +22,7 @@ from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
-ACCOUNTS = 20
+ACCOUNTS = 8
 LONG = 500
 """Seconds that a batch may take where everything else is busy, too; alone it is a few."""
 PATIENT = {"max_attempts": 5, "retry_wait": 0.05}
@@ -83,11 +83,11 @@ async def test_each_account_of_a_batch_has_its_own_end(own: SandboxProcess, fold
     async with open_harness(own, folder, **PATIENT) as harness:
         accounts = own.info.accounts
         expected = dict.fromkeys(accounts, None)
-        for account, (endpoint, kind, code) in zip(accounts[3::7], FAULTS, strict=True):
+        for account, (endpoint, kind, code) in zip(accounts[1::3], FAULTS, strict=True):
             await own.admin.set_fault(endpoint, kind, account=account)
             expected[account] = code
         batch = await call(
-            harness, "POST", "/authorize/batch", json={"rows": rows(accounts), "max_running": 5}
+            harness, "POST", "/authorize/batch", json={"rows": rows(accounts), "max_running": 3}
         )
         ended = await batch_ended(harness, batch["batch_id"])
         assert (ended["status"], ended["counts"]["completed"]) == ("completed", ACCOUNTS - len(FAULTS))
@@ -199,7 +199,7 @@ async def test_command_authorises_a_file_in_its_own_process(
 async def test_second_run_continues_after_ctrl_c(
     runner: Commands, synced: dict[str, str], tmp_path: Path, own: SandboxProcess
 ):
-    accounts = list(islice(own.info.accounts, 6))
+    accounts = list(islice(own.info.accounts, 4))
     await own.admin.set_fault("provider.consent", "delay", seconds=1.5)
     file = write(tmp_path / "accounts.csv", accounts)
     command = await runner.start("authorize", str(file), "--work", "--max-running", "2", environment=synced)
@@ -218,7 +218,7 @@ async def test_second_run_continues_after_ctrl_c(
         assert not (tmp_path / "accounts.results.csv").exists()
         assert await eventually(lambda: no_browsers(own))
         done = len(await events_of(database, "authorization.completed"))
-        assert done < 6
+        assert done < 4
         await own.admin.clear_faults()
         ended = await runner("authorize", str(file), "--work", "--max-running", "2", environment=synced)
         assert ended.code == 0, ended.text
@@ -227,7 +227,7 @@ async def test_second_run_continues_after_ctrl_c(
     finally:
         await database.close()
     assert Counter(event.account_id for event in completed) == dict.fromkeys(accounts, 1)
-    assert [each["status"] for each in read(tmp_path / "accounts.results.csv")] == ["completed"] * 6
+    assert [each["status"] for each in read(tmp_path / "accounts.results.csv")] == ["completed"] * 4
 
 
 @pytest.mark.long

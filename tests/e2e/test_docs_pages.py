@@ -29,7 +29,7 @@ SEARCH = "search.js"
 """The site's search, which works when the site is served, and not from the disk."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = find_chromium()
@@ -78,6 +78,9 @@ async def test_page_of_the_site_shows_an_operation_from_the_disk(browser: webdri
 def look(browser: webdriver.Chrome, url: str) -> tuple[str, list[str]]:
     """Return the page's text once it shows the operation, and what the browser refused or could not load."""
     browser.get(url)
+    # The text as it is shown costs seconds of layout, so it is read once.
+    there = "return document.body.textContent.includes(arguments[0])"
+    WebDriverWait(browser, 60).until(lambda _: browser.execute_script(there, OPERATION))
     WebDriverWait(browser, 60).until(lambda _: OPERATION in browser.find_element(By.TAG_NAME, "body").text)
     severe = [each["message"] for each in browser.get_log("browser") if each["level"] == "SEVERE"]
     return browser.find_element(By.TAG_NAME, "body").text, severe

@@ -66,22 +66,6 @@ async def test_idle_service_exits_at_once(sandbox: SandboxProcess, folder: Path,
         assert_no_traces(harness, [])
 
 
-async def test_waiting_caller_is_answered_at_a_stop(sandbox: SandboxProcess, folder: Path, account: str):
-    async with hanging(sandbox, folder, account) as (harness, session_id):
-        waiting = asyncio.create_task(harness.session(session_id, wait=50))
-        await eventually(lambda: _logged(harness, "provider.consent", account))
-        await asyncio.wait([waiting], timeout=0.3)
-        assert not waiting.done()
-        stopping = asyncio.create_task(end(harness, signal.SIGTERM))
-        async with asyncio.timeout(GRACE):
-            assert (await waiting)["status"] == "in_progress"
-        assert (await stopping)[0] == 0
-
-
-async def _logged(harness: ServiceHarness, endpoint: str, account: str) -> bool:
-    return bool(await harness.admin.requests(endpoint=endpoint, account=account))
-
-
 async def test_session_that_can_finish_in_the_grace_period_finishes(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
@@ -115,7 +99,14 @@ async def test_hanging_session_is_released_and_continues_after_the_restart(
     changes = {"profile_start_timeout": 10} if where == "local.start" else {}
     async with hanging(sandbox, folder, account, where=where, **changes) as (harness, session_id):
         drivers = children_named(harness.service.pid, "chromedriver")
-        code, seconds = await end(harness, number)
+        waiting = asyncio.create_task(harness.session(session_id, wait=50))
+        await eventually(lambda: _logged(harness, where, account))
+        await asyncio.wait([waiting], timeout=0.3)
+        assert not waiting.done()
+        stopping = asyncio.create_task(end(harness, number))
+        async with asyncio.timeout(GRACE):
+            assert (await waiting)["status"] == "in_progress", "a waiting caller is answered at the stop"
+        code, seconds = await stopping
         assert code == 0
         assert seconds < GRACE + EXIT_MARGIN
         row = await harness.row(session_id)
@@ -132,6 +123,10 @@ async def test_hanging_session_is_released_and_continues_after_the_restart(
         await harness.nothing_left(account)
 
 
+async def _logged(harness: ServiceHarness, endpoint: str, account: str) -> bool:
+    return bool(await harness.admin.requests(endpoint=endpoint, account=account))
+
+
 @pytest.mark.long
 async def test_waiting_sessions_survive_a_stop(sandbox: SandboxProcess, folder: Path, unused_accounts):
     first, second = next(unused_accounts), next(unused_accounts)
@@ -144,6 +139,7 @@ async def test_waiting_sessions_survive_a_stop(sandbox: SandboxProcess, folder: 
         assert (await harness.ended(waiting))["status"] == "completed"
 
 
+@pytest.mark.long
 async def test_session_of_a_killed_process_is_completed_by_the_next_one(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
@@ -165,6 +161,7 @@ async def test_session_of_a_killed_process_is_completed_by_the_next_one(
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.long
 async def test_session_that_was_interrupted_too_often_is_not_tried_again(
     sandbox: SandboxProcess, folder: Path, account: str
 ):

@@ -111,7 +111,7 @@ async def test_three_workers_complete_eighteen_sessions_each_once(
 async def test_session_of_a_killed_worker_ends_elsewhere(
     crowd: SandboxProcess, folder: Path, accounts: list[str], postgresql_url: str
 ):
-    mine = take(accounts, 6)
+    mine = take(accounts, 2 * SLOTS)
     async with (
         open_worker_fleet(
             crowd, folder, postgresql_url, workers=2, lease_seconds=3, profile_start_timeout=15
