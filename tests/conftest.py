@@ -1,4 +1,4 @@
-"""What holds for every test: its order, its surroundings, and nothing but loopback."""
+"""Rules for every test: its order, its surroundings, and nothing but loopback."""
 
 import logging
 import os

@@ -29,7 +29,7 @@ from tests.fixtures.settings import MakeSettings
 pytestmark = pytest.mark.databases("sqlite")
 
 WITHIN = AccessScope.from_lists([APP], ["anna_*"])
-"""Of all that there is in this file."""
+"""Reach of a restricted key: one app, and the accounts of most rows of this file."""
 MAKER = Caller("within admin", frozenset({Scope.ADMIN}), WITHIN)
 _APPS = {
     name: {"client_id": name, "redirect_uri": "http://127.0.0.1:9/callback"} for name in (APP, OTHER_APP)
@@ -169,7 +169,7 @@ def test_every_route_has_an_entry(routes: dict[str, Any]):
 
 
 async def test_every_route_answers_each_kind_of_key_as_its_entry_says(quiet_api: Api, routes: dict[str, Any]):
-    """In one test, as it is a thousand requests to one application."""
+    """One test sends a thousand requests to one application."""
     del quiet_api.client.headers["X-API-Key"]
     keys = await all_keys(quiet_api)
     numbers = itertools.count(1)
@@ -280,7 +280,7 @@ async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
 
 
 async def told(api: Api, path: str, headers: dict[str, str], *, until: set[str]) -> str:
-    """On PostgreSQL the stream tells of an event once no older transaction is open."""
+    """The stream on PostgreSQL tells of an event once no older transaction is open."""
     async with asyncio.timeout(60):
         while True:
             text = (await api.client.get(path, headers=headers | {"Last-Event-ID": "0-0"})).text

@@ -1,4 +1,4 @@
-"""Whatever comes in, the API answers as `openapi.json` says: generated requests over all of it, with and without a key.
+"""The API answers any request as `openapi.json` says: generated requests over all of it, with and without a key.
 
 `FUZZ_CASES`: requests in one run; `make fuzz N=2000`. Each run sends others, unless it is the short one of the suite.
 """
@@ -56,7 +56,7 @@ KNOWN = {
     "sync_id": NUMBER.format(3),
     "webhook_id": NUMBER.format(5),
 }
-"""What is there, for a part of the requests: nobody guesses an id."""
+"""Ids of rows that exist, for a part of the requests: nobody guesses an id."""
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -65,7 +65,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 NOT_OURS = {502, 503}
-"""What GoLogin and the provider are to blame for, which are not there."""
+"""Statuses that GoLogin and the provider are to blame for, which are not there."""
 
 
 # The service runs beside hypothesis, which takes its use of `random` for the strategies' own.
@@ -114,7 +114,7 @@ def fuzz(service: Served, operations: list[Any], *, headers: dict[str, str], cas
 def fuzz_one(
     operation: Any, service: Served, session: requests.Session, headers: dict[str, str], cases: int
 ) -> list[str]:
-    """What was found: not raised, because the same request a second time may find another state."""
+    """Return the failures found: not raised, because the same request a second time may find another state."""
     failures = []
     right = operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE)
     wrong = operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
@@ -146,7 +146,7 @@ def fuzz_one(
 
 
 def check_envelope(operation: Any, answer: Any, *, has_key: bool) -> None:
-    """What schemathesis cannot know."""
+    """Check what schemathesis cannot know."""
     assert answer.headers["cache-control"] == ["no-store"]
     if answer.headers.get("content-type") != ["application/json"]:
         return

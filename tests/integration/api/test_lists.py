@@ -121,7 +121,7 @@ async def test_a_cursor_of_another_list_filter_or_order_is_refused(api: Api, thr
 
 @pytest.mark.databases("sqlite")
 async def test_a_cursor_of_another_key_is_refused(api: Api, three: list[str]):
-    """It tells how many rows that key sees."""
+    """A cursor tells how many rows its key sees."""
     other = await api.key(*Scope, name="other")
     for name in ("one", "two"):  # an event each, so that there is a second page
         await api.client.post("/keys", json={"name": name, "scopes": ["events"]})
@@ -169,7 +169,7 @@ async def test_syncs_are_listed_the_newest_first(api: Api, database: Database):
 async def test_a_session_with_a_time_that_python_cannot_hold_is_listed_with_the_others(
     api: Api, three: list[str], database: Database
 ):
-    """As an older version left it in PostgreSQL; such a row made the list fail for everybody."""
+    """An older version left such a row in PostgreSQL, and the list failed for everybody."""
     absurd = "9999-12-31 23:59:59.999999" if database.is_sqlite else "58879-01-01 00:00:00+00"
     update = f"UPDATE authorization_sessions SET not_before = '{absurd}' WHERE session_id = '{three[2]}'"
     async with database.transaction() as db:

@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
 async def test_caller_without_a_running_worker_is_warned(
     backend: LocalClient, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
-    """And goes on waiting; then another process does the work."""
+    """The caller goes on waiting; then another process does the work."""
     monkeypatch.setattr(batch_watch, "_QUIET", 0.1)
     monkeypatch.setattr(batch_watch, "_POLL", 0.02)
     await add_accounts(database, ["alice", "bob"])
@@ -97,7 +97,7 @@ async def test_an_account_that_was_open_already_is_waited_for(
 async def test_a_batch_is_followed_by_its_id(
     backend: LocalClient, file: Path, context: Context, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
-    """Whatever has become of its file, and of later batches of it."""
+    """The file may have changed, and later batches of it may exist."""
     monkeypatch.setattr(batch_watch, "_POLL", 0.02)
     await add_accounts(database, ["alice", "bob"])
     console = Console(file=(said := io.StringIO()), width=200)

@@ -255,7 +255,7 @@ async def test_a_start_that_fails_is_stopped_again(
 
 
 async def freed_by_the_sweep(context: Context, database: Database, admin: SandboxAdmin, known: str) -> None:
-    """Not before the grace of a late browser is over; its slot is free at once."""
+    """Check that the lease stays until the grace of a late browser is over; the slot is free at once."""
     assert (context.fleet.gologin.running_profiles, context.fleet.gologin.is_full) == (0, False)
     assert not await is_free(database, known)
     await eventually(context.fleet.gologin.stop_orphans)

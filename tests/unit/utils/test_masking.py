@@ -1,4 +1,4 @@
-"""What a text of somebody else's must not show."""
+"""Secrets are masked in texts of somebody else's."""
 
 import secrets
 
@@ -74,7 +74,7 @@ def test_text_that_an_operator_needs_stays(text: str):
 
 @given(st.text(st.characters(codec="ascii"), min_size=6), st.text(), st.text())
 def test_a_known_secret_never_stays(secret: str, before: str, after: str):
-    """Whatever stands around it; what is made of the mask's own letters cannot be told from it."""
+    """The text around it is arbitrary; a secret of the mask's own letters cannot be told from it."""
     masked = mask_text(f"{before}{secret}{after}", secrets={secret})
     assert secret not in masked.replace("[masked]", "")
 

@@ -30,7 +30,7 @@ ABOUT_A_TOKEN = [(method, path) for method, path, scope in ROUTES if scope is Sc
 
 @pytest_asyncio.fixture
 async def quiet_api(open_api: OpenApi, sandbox_settings) -> AsyncIterator[Api]:
-    """At the sandbox; no worker takes anything."""
+    """The application at the sandbox; no worker takes anything."""
     ours = ("x_web_url", "x_api_url", "oauth_apps")
     settings = sandbox_settings().model_dump()
     async with open_api(workers=False, **{name: settings[name] for name in ours}) as api:

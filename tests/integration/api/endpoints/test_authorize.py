@@ -40,7 +40,7 @@ async def written(database: Database) -> tuple[int, int]:
 async def test_a_hundred_requests_at_once_make_one_session(
     open_api: OpenApi, database: Database, headers: dict[str, str]
 ):
-    """It stays open, so that none of them comes after its end."""
+    """The session stays open, so that no request comes after its end."""
     body = {**BODY, "not_before": (utc_now() + timedelta(hours=1)).isoformat()}
     async with open_api(rate_limit_per_minute=1000) as api:
         answers = await asyncio.gather(

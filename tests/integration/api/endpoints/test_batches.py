@@ -33,7 +33,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 @pytest.fixture
 async def working_api(open_api: OpenApi) -> AsyncIterator[Api]:
-    """Where one looks as often as one likes."""
+    """The application with its workers; a test may look as often as it likes."""
     async with open_api(rate_limit_per_minute=10_000) as opened:
         yield opened
         opened.context.begin_shutdown()

@@ -42,7 +42,7 @@ async def events(api: Api) -> Api:
 
 
 async def stream(api: Api, *, last: str = "") -> httpx.Response:
-    """What happens to an account until the server ends it."""
+    """Return the stream of an account's events once the server has ended it."""
     return await api.client.get("/events/stream", params={"account_id": "a"}, headers={"Last-Event-ID": last})
 
 
@@ -130,7 +130,7 @@ async def test_a_key_without_the_scope_sees_nothing(api: Api):
 
 
 async def test_a_restricted_key_sees_what_it_is_for(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch):
-    """In a list, in a file, and in the stream, both from the database and as it happens."""
+    """The restriction holds in a list, in a file and in the stream, both from the database and as it happens."""
     mine = Caller("mine", frozenset({Scope.EVENTS}), AccessScope.from_lists(["AIOTT2"], ["account_1*"]))
 
     async def authenticate(*_: object) -> Caller:

@@ -309,7 +309,7 @@ class TestLinks:
 
 
 class TestAuthorize:
-    """What `POST /authorize` makes of it."""
+    """`POST /authorize` of an account with such profiles."""
 
     async def ask(self, api: Api) -> Any:
         return await api.client.post("/authorize", json={"account_id": "anna", "api_app": "AIOTT1"})
@@ -418,7 +418,7 @@ class TestSync:
     async def test_request_beside_a_waiting_sync_gets_the_same_sync(
         self, open_api: OpenApi, addresses: dict[str, Any], elsewhere: PeriodicRuns
     ):
-        """It waits because another process is in the middle of one."""
+        """The sync waits because another process is in the middle of one."""
         turn = await elsewhere.claim("sync")
         assert turn is not None
         async with open_api(**addresses) as api:
@@ -455,7 +455,7 @@ class TestSync:
     async def test_the_confirmation_is_for_one_pass(
         self, open_api: OpenApi, addresses: dict[str, Any], database: Database, elsewhere: PeriodicRuns
     ):
-        """And whoever confirms does so for those who have asked already."""
+        """A confirmation counts for those who have asked already."""
         turn = await elsewhere.claim("sync")
         assert turn is not None
         async with open_api(**addresses) as api:

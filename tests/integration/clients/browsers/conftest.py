@@ -1,4 +1,4 @@
-"""What the tests of the profile browsers' clients share."""
+"""Fixtures of the tests of the profile browsers' clients."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,7 +12,7 @@ from sandbox.admin_client import NO_TLS
 
 @pytest.fixture
 def no_waiting() -> Iterator[None]:
-    """As many attempts as in life, without the pauses."""
+    """Make as many attempts as in life, without the pauses."""
     with stamina.set_testing(True, attempts=10, cap=True):
         yield
 

@@ -106,7 +106,7 @@ async def test_an_unknown_profile_cannot_be_started(client: AdsPowerClient, sent
 async def test_a_start_without_a_browser_is_a_failure(
     client: AdsPowerClient, admin: SandboxAdmin, profile: ProfileInfo, kind: str
 ):
-    """And not one of an app that was never asked: it may have to be stopped."""
+    """The failure is not one of an app that was never asked: the browser may have to be stopped."""
     await admin.set_fault("adspower.start", kind, account=profile.account)
     with pytest.raises(AdsPowerAPIException) as caught:
         await client.start_profile(profile.id, timeout=20)

@@ -294,7 +294,7 @@ async def test_one_of_many_simultaneous_ends_is_recorded(service: Context, datab
 
 
 async def test_a_key_of_an_earlier_release_finds_what_it_has_made(service: Context):
-    """Its fingerprint cannot be compared; a retry over the upgrade is honest."""
+    """Fingerprints of an earlier release cannot be compared; a retry over the upgrade is honest."""
     placed = await place(service, key="k")
     async with service.database.transaction() as db:
         await db.execute(update(IdempotencyKey).values(body_hash="0" * 64))

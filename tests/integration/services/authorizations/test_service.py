@@ -63,7 +63,7 @@ async def change(database: Database, session_id: str, **values: object) -> None:
 
 
 async def delivered(context: Context) -> list[str]:
-    """What the queue holds now, in its order."""
+    """Return what the queue holds now, in its order."""
     handled: list[str] = []
 
     async def handle(session_id: str) -> None:

@@ -38,7 +38,7 @@ REFUSALS = (
     SessionNotEndedException,
     InvalidRequestException,  # a retry while another session of the account is open
 )
-"""What an actor who came too late may hear; anything else is a defect."""
+"""Refusals that an actor who came too late may hear; anything else is a defect."""
 
 _numbers = itertools.count(1)
 
@@ -218,7 +218,7 @@ async def test_every_schedule_leaves_a_history_that_can_be_true(
 
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_simultaneous_repetitions_of_an_act_have_one_effect(processes: list[Context], action: str):
-    """On a running session whose time is up in every way: the most that can happen."""
+    """The session runs and its time is up in every way: the most that can happen."""
     stage = Stage(processes)
     await stage.prepare()
     await stage.act("claim", 0, 0, 0)

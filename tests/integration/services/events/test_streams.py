@@ -292,7 +292,7 @@ async def test_tail_without_followers_reads_nothing(database: Database):
 
 @pytest.mark.parametrize("ticks", range(6))
 async def test_reader_that_leaves_just_after_an_event_leaves_no_tail_behind(sqlite_url: str, ticks: int):
-    """It would go on beside the next one, and each event be told twice."""
+    """A tail left behind would go on beside the next one, and each event be told twice."""
     database = Database(sqlite_url)
     tail = EventTail(database=database)
     with tail.follow():
@@ -308,7 +308,7 @@ async def test_reader_that_leaves_just_after_an_event_leaves_no_tail_behind(sqli
 
 @pytest.mark.databases("sqlite")
 async def test_stopped_tail_takes_no_events(database: Database, monkeypatch: pytest.MonkeyPatch):
-    """Whatever has lost the cancellation, as the pool of connections may."""
+    """The pool of connections may lose a cancellation."""
     is_reading, page_after = asyncio.Event(), event_tail.page_after
 
     async def losing(*args: Any, **options: Any) -> Any:

@@ -164,7 +164,7 @@ async def test_a_completed_session_notes_the_limit_that_its_who_am_i_spent(
 async def test_the_last_call_of_the_token_endpoint_begins_no_further_consent(
     chain: TokenChain, add_session: AddRow
 ):
-    """Its code could not be exchanged."""
+    """A code of another consent could not be exchanged."""
     await chain.admin.change_settings(token_rate_limits={chain.app: 1}, token_rate_window=600)
     runs = chain.context.sessions.runs
     job = await runs.claim((await add_session(account_id=chain.account)).session_id)
@@ -261,7 +261,7 @@ async def test_a_resume_stores_no_name_that_is_not_in_the_settings(context: Cont
 
 
 async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(context: Context):
-    """Its only call was an exchange whose session failed."""
+    """The only call of the process was an exchange whose session failed."""
     budgets = context.tokens.budgets
     budgets.note_answer("AIOTT1", RateLimit(0, time.time() + 600), asked_at=time.time())
     assert budgets.seconds_until_reset("AIOTT1") is not None
@@ -273,7 +273,7 @@ async def test_resume_reaches_the_memory_of_processes_without_a_row_of_the_app(c
 
 @pytest.mark.databases("sqlite")
 async def test_a_server_error_asks_for_the_wait_of_its_retry_after_alone(chain: TokenChain):
-    """It says nothing of calls that are used up, whatever its other headers are."""
+    """A server error says nothing of calls that are used up, whatever its other headers are."""
     headers = day_limit("app") | {"x-app-limit-24hour-remaining": "9000"}
     await chain.admin.set_fault("provider.token", "status", status=503, headers=headers, times=1)
     await chain.make_due()

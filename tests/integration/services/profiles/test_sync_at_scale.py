@@ -77,7 +77,7 @@ def admin(crowd: SandboxProcess) -> SandboxAdmin:
 
 @pytest.fixture
 def info(crowd: SandboxProcess):
-    """Where `sandbox_settings` point."""
+    """Addresses for `sandbox_settings`."""
     return crowd.info
 
 
@@ -205,7 +205,7 @@ async def test_a_profile_that_moved_to_a_page_that_was_read_is_not_lost(
 async def test_many_moved_profiles_are_searched_in_a_second_pass(
     context: Context, database: Database, admin: SandboxAdmin
 ):
-    """As many again move in that one, over the same place, and must be met all the same."""
+    """Profiles that move during the second pass, over the same place, are met all the same."""
     await admin.reset_profiles(FEW)
     await context.fleet.gologin.sync_profiles()
     gone = [account(number) for number in range(250, 260)]

@@ -138,7 +138,7 @@ async def test_failure_of_the_provider_keeps_the_token(chain: TokenChain, status
 
 
 async def test_an_error_page_that_hides_a_rotation_ends_in_a_new_authorization(chain: TokenChain):
-    """It keeps the token, as any 5xx does; the second try costs nothing that was not lost."""
+    """The page keeps the token, as any 5xx does; the second try costs nothing that was not lost."""
     await chain.admin.set_fault("provider.token", "html_after", times=1, account=chain.account)
     await chain.make_due()
     assert (await chain.get_access_token()).row.refresh_error_code == "TWITTER_API_ERROR"

@@ -77,7 +77,7 @@ async def taken(chain: TokenChain) -> RefreshClaim:
 
 
 async def late_result(chain: TokenChain, held: RefreshClaim) -> None:
-    """What a process does with the tokens that its call brought."""
+    """Save the tokens of a call as a process does."""
     refresher = chain.context.tokens.refresher
     await refresher.save(held, new_tokens(), utc_now())
 

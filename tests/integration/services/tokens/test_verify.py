@@ -1,4 +1,4 @@
-"""Who a token speaks for, and what follows when the provider refuses one that should live."""
+"""The account that a token speaks for, and what follows when the provider refuses one that should live."""
 
 import asyncio
 from dataclasses import replace

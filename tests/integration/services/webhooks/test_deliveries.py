@@ -48,13 +48,13 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 def waits() -> list[float]:
-    """Before the next attempts."""
+    """Waits before the next attempts."""
     return [0.01] * 10
 
 
 @pytest_asyncio.fixture
 async def context(open_services: OpenContext, waits: list[float]) -> AsyncIterator[Context]:
-    """Its webhook worker does not run."""
+    """A context whose webhook worker does not run."""
     async with open_services(**FAST | {"webhook_retry_waits": waits}) as opened:
         yield opened
 

@@ -53,7 +53,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest_asyncio.fixture
 async def context(open_services: OpenContext) -> AsyncIterator[Context]:
-    """Its webhook worker does not run."""
+    """A context whose webhook worker does not run."""
     async with open_services(**FAST) as opened:
         yield opened
 
