@@ -45,6 +45,14 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.config import ProcessRole, Settings
+from app.postgresql import (
+    FORMS,
+    KEEPALIVES,
+    SESSION_SETTINGS,
+    BoundedTimeLoader,
+    connection_arguments,
+    missing_settings,
+)
 from app.utils.exceptions import (
     DatabaseUnavailableException,
     PoolerSettingsException,
@@ -57,14 +65,6 @@ from app.utils.outages import (
     TOO_MANY_CONNECTIONS,
     WRITE_OUTAGES,
     unavailable_reason,
-)
-from app.utils.postgresql import (
-    FORMS,
-    KEEPALIVES,
-    SESSION_SETTINGS,
-    BoundedTimeLoader,
-    connection_arguments,
-    missing_settings,
 )
 
 _AFTER_COMMIT: Final = "after_commit"

@@ -13,8 +13,8 @@ from app.config import ProcessRole
 from app.context import open_context
 from app.database import Database
 from app.models import AuthorizationSession
+from app.postgresql import SESSION_SETTINGS
 from app.utils.exceptions import DatabaseUnavailableException, PoolerSettingsException
-from app.utils.postgresql import SESSION_SETTINGS
 from tests.fixtures.batches import account_names, add_accounts, count_rows, input_rows, place_batch
 from tests.fixtures.pgbouncer import SERVER_CONNECTIONS, PgBouncer, pgbouncer
 from tests.fixtures.settings import MakeSettings
