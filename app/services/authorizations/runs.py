@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, select, update
@@ -114,16 +115,7 @@ class SessionRuns:
         lease = lease_columns(new_lease_token(), owner=self._owner, seconds=self._limits.lease)
         claim = (
             update(AuthorizationSession)
-            .where(
-                is_session,
-                AuthorizationSession.status == SessionStatus.PENDING,
-                AuthorizationSession.expires_at > database_time(),
-                AuthorizationSession.not_before.is_(None)
-                | (AuthorizationSession.not_before <= database_time()),
-                ~AuthorizationSession.is_held,
-                _may_start(),
-                ~_other_run().exists(),
-            )
+            .where(is_session, *_claimable())
             .values(
                 status=SessionStatus.IN_PROGRESS,
                 stage=None,
@@ -475,6 +467,20 @@ def _completion(job: AuthorizationJob, tokens: TokenSet, progress: StageProgress
     )
 
 
+@cache
+def _claimable() -> tuple[ColumnElement[bool], ...]:
+    """Conditions of a session that may be claimed now. Built once: that takes as long as to run them."""
+    return (
+        AuthorizationSession.status == SessionStatus.PENDING,
+        AuthorizationSession.expires_at > database_time(),
+        AuthorizationSession.not_before.is_(None) | (AuthorizationSession.not_before <= database_time()),
+        ~AuthorizationSession.is_held,
+        _may_start(),
+        ~_other_run().exists(),
+    )
+
+
+@cache
 def _other_run() -> Select[str]:
     """Query of the profile of a session, when another session of it runs."""
     other = aliased(AuthorizationSession)
