@@ -13,7 +13,7 @@ import math
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -33,12 +33,22 @@ from sandbox.process import SandboxProcess
 WAITING, CONNECTIONS, APP = 40_000, 20, "AIOTT1"
 
 
+Row = tuple[str, float, str, float, float, float]
+"""Figure, value, name of the baseline, its value, ratio, goal of the ratio."""
+
+
+def post_authorize(number: int) -> tuple[str, str]:
+    return "POST /authorize", json.dumps({"account_id": f"account_{number}", "api_app": APP})
+
+
 @dataclass
 class Target:
     name: str
     url: str
     headers: dict[str, str]
     accounts: Iterator[int]
+    request: Callable[[int], tuple[str, str]] = post_authorize
+    """Method with path, and body, by the number of the account."""
     per_second: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
 
@@ -52,16 +62,16 @@ async def measure(target: Target, requests: int) -> None:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         headers = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
         for _ in range(count):
-            body = json.dumps({"account_id": f"account_{next(target.accounts)}", "api_app": APP})
+            line, body = target.request(next(target.accounts))
             start = perf_counter()
             writer.write(
-                f"POST /authorize HTTP/1.1\r\nHost: {parts.netloc}\r\n{headers}Content-Type: application/json\r\n"
+                f"{line} HTTP/1.1\r\nHost: {parts.netloc}\r\n{headers}Content-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
             )
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             answer = await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0]))
             times.append(perf_counter() - start)
-            if not head.startswith("http/1.1 202"):
+            if not head.startswith("http/1.1 20"):
                 raise RuntimeError(f"{target.name}: {head}{answer.decode()}")
         writer.close()
 
@@ -71,6 +81,23 @@ async def measure(target: Target, requests: int) -> None:
             group.create_task(send(requests // CONNECTIONS))
     target.per_second.append(len(times) / (perf_counter() - began))
     target.p99_ms.append(sorted(times)[math.ceil(len(times) * 0.99) - 1] * 1000)
+
+
+async def measure_in_turns(targets: Sequence[Target], requests: int, rounds: int) -> None:
+    """Measure after a round that is not counted."""
+    for target in targets:
+        await measure(target, requests)
+        target.per_second.clear()
+        target.p99_ms.clear()
+    for _ in range(rounds):
+        for target in targets:
+            await measure(target, requests)
+
+
+def compared(target: Target, base: Target, goal: float) -> Row:
+    ratios = (own / other for own, other in zip(target.per_second, base.per_second, strict=True))
+    value, base_value = statistics.median(target.per_second), statistics.median(base.per_second)
+    return f"{target.name}, a second", value, base.name, base_value, statistics.median(ratios), goal
 
 
 async def fill(url: str, *, profiles: int, waiting: int) -> None:
@@ -84,10 +111,11 @@ async def fill(url: str, *, profiles: int, waiting: int) -> None:
 
 
 @asynccontextmanager
-async def bare(url: str) -> AsyncIterator[str]:
+async def bare(url: str, encryption_keys: str) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "uvicorn", "benchmarks.bare_app:app", "--port", "0", "--no-access-log",
-        env={"DATABASE_URL": url, "PYTHONUNBUFFERED": "1"}, stderr=asyncio.subprocess.PIPE,
+        env={"DATABASE_URL": url, "ENCRYPTION_KEYS": encryption_keys, "PYTHONUNBUFFERED": "1"},
+        stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
     try:
@@ -100,7 +128,8 @@ async def bare(url: str) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def main(requests: int, rounds: int) -> None:
+async def measured(requests: int = 400, rounds: int = 3) -> list[Row]:
+    """Return the figures of POST with an empty and with a long queue."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         for name in ("server", "empty", "waiting"):
@@ -120,18 +149,14 @@ async def main(requests: int, rounds: int) -> None:
             await service.start()
             stack.push_async_callback(service.stop)
             headers = {"X-API-Key": settings["API_KEY"]}
-            targets.append(Target(f"service, {waiting:,} waiting", service.url, headers, count(1)))
+            targets.append(Target(f"POST, {waiting:,} waiting", service.url, headers, count(1)))
             if not waiting:
-                bare_url = await stack.enter_async_context(bare(url))
+                bare_url = await stack.enter_async_context(bare(url, settings["ENCRYPTION_KEYS"]))
                 targets.insert(0, Target("bare app", bare_url, {}, count(1)))
-        for target in targets:  # warm
-            await measure(target, requests)
-            target.per_second.clear()
-            target.p99_ms.clear()
-        for _ in range(rounds):
-            for target in targets:
-                await measure(target, requests)
-    report(targets)
+        await measure_in_turns(targets, requests, rounds)
+        report(targets)
+        base, empty, full = targets
+        return [compared(empty, base, 0.6), compared(full, base, 0.6), compared(full, empty, 0.95)]
 
 
 async def new_database(url: str, name: str) -> str:
@@ -142,23 +167,18 @@ async def new_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-def report(targets: list[Target]) -> None:
-    base = targets[0]
+def report(targets: Sequence[Target]) -> None:
     for target in targets:
-        ratio = statistics.median(
-            own / other for own, other in zip(target.per_second, base.per_second, strict=True)
-        )
+        _, value, _, _, ratio, _ = compared(target, targets[0], 0.6)
         print(
-            f"{target.name:28} {statistics.median(target.per_second):6.0f} a second, {ratio:.2f} of the bare app,"
+            f"{target.name:28} {value:6.0f} a second, {ratio:.2f} of the bare app,"
             f" p99 {statistics.median(target.p99_ms):.0f} ms"
         )
-    full, empty = targets[2].per_second, targets[1].per_second
-    print(
-        f"{WAITING:,} waiting: {statistics.median(a / b for a, b in zip(full, empty, strict=True)):.2f} of none"
-    )
 
 
 if __name__ == "__main__":
     asyncio.run(
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, int(sys.argv[2]) if len(sys.argv) > 2 else 5)
+        measured(
+            int(sys.argv[1]) if len(sys.argv) > 1 else 1000, int(sys.argv[2]) if len(sys.argv) > 2 else 5
+        )
     )
