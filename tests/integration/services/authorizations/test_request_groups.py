@@ -120,7 +120,8 @@ async def test_same_key_at_once_makes_one_session(service: Context):
         submit(service, "a2", key="k"),
         return_exceptions=True,
     )
-    assert isinstance(one, SubmitResult) and isinstance(other, SubmitResult)
+    assert isinstance(one, SubmitResult)
+    assert isinstance(other, SubmitResult)
     assert (one.session_id, one.is_new, other.is_new) == (other.session_id, True, False)
     assert isinstance(conflicting, IdempotencyConflictException)
     again = await asyncio.gather(*(submit(service, account, key=f"k-{account}") for account in ACCOUNTS[3:6]))
@@ -181,6 +182,8 @@ async def test_request_that_waits_for_a_lock_keeps_no_other_waiting(
                 db, AuthorizationCommand("a1", "AIOTT1"), caller=CALLER
             )
             waiting = asyncio.create_task(submit(service, "a1"))
+            for _ in range(2):  # until its group has begun
+                await asyncio.sleep(0)
             assert (await submit(service, "a2")).is_new
             assert (await submit(service, "a3")).is_new
             assert not waiting.done()
@@ -194,5 +197,6 @@ async def test_request_out_of_reach_is_refused(service: Context):
         submit(service, "a2", caller=restricted),
         return_exceptions=True,
     )
-    assert isinstance(allowed, SubmitResult) and isinstance(refused, OutOfReachException)
+    assert isinstance(allowed, SubmitResult)
+    assert isinstance(refused, OutOfReachException)
     assert {row.account_id for row in await sessions(service)} == {"a0", "a1"}
