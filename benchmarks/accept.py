@@ -13,7 +13,7 @@ import math
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -34,12 +34,18 @@ from sandbox.process import SandboxProcess
 WAITING, CONNECTIONS, APP = 40_000, 20, "AIOTT1"
 
 
+def post_authorize(number: int) -> tuple[str, str]:
+    return "POST /authorize", json.dumps({"account_id": f"account_{number}", "api_app": APP})
+
+
 @dataclass
 class Target:
     name: str
     url: str
     headers: dict[str, str]
     accounts: Iterator[int]
+    request: Callable[[int], tuple[str, str]] = post_authorize
+    """Method with path, and body, by the number of the account."""
     per_second: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
 
@@ -53,16 +59,16 @@ async def measure(target: Target, requests: int) -> None:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         headers = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
         for _ in range(count):
-            body = json.dumps({"account_id": f"account_{next(target.accounts)}", "api_app": APP})
+            line, body = target.request(next(target.accounts))
             start = perf_counter()
             writer.write(
-                f"POST /authorize HTTP/1.1\r\nHost: {parts.netloc}\r\n{headers}Content-Type: application/json\r\n"
+                f"{line} HTTP/1.1\r\nHost: {parts.netloc}\r\n{headers}Content-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
             )
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             answer = await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0]))
             times.append(perf_counter() - start)
-            if not head.startswith("http/1.1 202"):
+            if not head.startswith("http/1.1 20"):
                 raise RuntimeError(f"{target.name}: {head}{answer.decode()}")
         writer.close()
 
@@ -72,6 +78,29 @@ async def measure(target: Target, requests: int) -> None:
             group.create_task(send(requests // CONNECTIONS))
     target.per_second.append(len(times) / (perf_counter() - began))
     target.p99_ms.append(sorted(times)[math.ceil(len(times) * 0.99) - 1] * 1000)
+
+
+async def measure_in_turns(targets: Sequence[Target], requests: int, rounds: int) -> None:
+    """Measure after a round that is not counted."""
+    for target in targets:
+        await measure(target, requests)
+        target.per_second.clear()
+        target.p99_ms.clear()
+    for _ in range(rounds):
+        for target in targets:
+            await measure(target, requests)
+
+
+def compare(target: Target, base: Target, goal: Goal) -> Figure:
+    """Return the target's rate, with the median of its rounds' ratios."""
+    ratio = statistics.median(a / b for a, b in zip(target.per_second, base.per_second, strict=True))
+    rates = [statistics.median(each.per_second) for each in (target, base)]
+    return Figure(target.name, rates[0], "a second", base.name, rates[1], ratio, goal)
+
+
+def compare_p99(target: Target, base: Target) -> Figure:
+    own, other = (statistics.median(each.p99_ms) for each in (target, base))
+    return compared(f"{target.name}: p99", own, "ms", baseline=base.name, to=other)
 
 
 async def fill(url: str, *, profiles: int, waiting: int) -> None:
@@ -85,10 +114,11 @@ async def fill(url: str, *, profiles: int, waiting: int) -> None:
 
 
 @asynccontextmanager
-async def bare(url: str) -> AsyncIterator[str]:
+async def bare(url: str, encryption_keys: str) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "uvicorn", "benchmarks.bare_app:app", "--port", "0", "--no-access-log",
-        env={"DATABASE_URL": url, "PYTHONUNBUFFERED": "1"}, stderr=asyncio.subprocess.PIPE,
+        env={"DATABASE_URL": url, "ENCRYPTION_KEYS": encryption_keys, "PYTHONUNBUFFERED": "1"},
+        stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
     try:
@@ -122,26 +152,17 @@ async def figures(*, is_long: bool) -> list[Figure]:
             await service.start()
             stack.push_async_callback(service.stop)
             headers = {"X-API-Key": settings["API_KEY"]}
-            targets.append(Target(f"service, {waiting:,} waiting", service.url, headers, count(1)))
+            targets.append(Target(f"POST /authorize, {waiting:,} waiting", service.url, headers, count(1)))
             if not waiting:
-                bare_url = await stack.enter_async_context(bare(url))
+                bare_url = await stack.enter_async_context(bare(url, settings["ENCRYPTION_KEYS"]))
                 targets.insert(0, Target("bare app", bare_url, {}, count(1)))
-        for target in targets:  # warm
-            await measure(target, requests)
-            target.per_second.clear()
-            target.p99_ms.clear()
-        for _ in range(rounds):
-            for target in targets:
-                await measure(target, requests)
-    plain, empty, full = targets
-    return [
-        compare(empty, plain, at_least(0.6)),
-        compare(full, empty, at_least(0.95)),
-        compared(
-            "POST /authorize, p99", statistics.median(empty.p99_ms), "ms",
-            baseline=plain.name, to=statistics.median(plain.p99_ms),
-        ),
-    ]  # fmt: skip
+        await measure_in_turns(targets, requests, rounds)
+        base, empty, full = targets
+        return [
+            compare(empty, base, at_least(0.6)),
+            compare(full, empty, at_least(0.95)),
+            compare_p99(empty, base),
+        ]
 
 
 async def new_database(url: str, name: str) -> str:
@@ -150,11 +171,3 @@ async def new_database(url: str, name: str) -> str:
         await connection.execute(f"CREATE DATABASE {name}".encode())
     await database.close()
     return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-
-def compare(target: Target, base: Target, goal: Goal) -> Figure:
-    """Return the target's rate, with the median of its rounds' ratios."""
-    ratio = statistics.median(a / b for a, b in zip(target.per_second, base.per_second, strict=True))
-    rates = [statistics.median(each.per_second) for each in (target, base)]
-    name = f"POST /authorize, {target.name}"
-    return Figure(name, rates[0], "a second", base.name, rates[1], ratio, goal)

@@ -315,7 +315,8 @@ async def _insert(db: AsyncSession, rows: Sequence[AuthorizationSession]) -> Seq
         await db.execute(insert, [{name: getattr(row, name) for name in _COLUMNS} for row in rows])
         session_id = AuthorizationSession.session_id
         is_inserted = session_id.in_([row.session_id for row in rows])
-        ids = dict((await db.execute(select(session_id, id_).where(is_inserted))).tuples().all())
+        found = await db.execute(select(session_id, id_).where(is_inserted))
+        ids = {each.session_id: each.id for each in found}
     for row in rows:
         if row.session_id in ids:
             row.id = ids[row.session_id]

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import Alarm
-from app.services.shared.group_commit import GroupCommit
+from app.services.shared.group_commit import GroupCommit, GroupLookUp
 from app.utils.exceptions import DatabaseUnavailableException
 
 
@@ -76,3 +76,42 @@ async def test_outage_is_raised_to_all_callers_and_the_next_continue(database: D
     ended = await asyncio.gather(*map(commit.add, range(5)), return_exceptions=True)
     assert [type(one) for one in ended] == [DatabaseUnavailableException] * 5
     assert (await commit.add(7), tries) == (7, 2)
+
+
+async def test_look_up_sees_what_was_committed_before_it_came(database: Database):
+    """It shares no query that began earlier."""
+    began, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def find(db: AsyncSession, names: Sequence[str]) -> list[bool]:
+        found = set(await db.scalars(select(Alarm.name)))
+        began.set()
+        await may_go_on.wait()
+        return [name in found for name in names]
+
+    look_ups = GroupLookUp(database=database, write=find)
+    early = asyncio.create_task(look_ups.add("a"))
+    await began.wait()
+    async with database.transaction() as db:
+        db.add(Alarm(name="a", detail=""))
+    late = asyncio.create_task(look_ups.add("a"))
+    await asyncio.sleep(0)
+    may_go_on.set()
+    assert (await early, await late) == (False, True)
+
+
+async def test_group_beside_one_that_waits(database: Database):
+    may_go_on = asyncio.Event()
+
+    async def write(_session: AsyncSession, items: Sequence[str]) -> Sequence[str]:
+        if "slow" in items:
+            await may_go_on.wait()
+        return items
+
+    # Each holds a transaction, of which SQLite has one at a time.
+    commit = GroupLookUp(database=database, write=write, at_once=2)
+    slow = asyncio.create_task(commit.add("slow"))
+    await asyncio.sleep(0)
+    assert [await commit.add("a"), await commit.add("b")] == ["a", "b"]
+    assert not slow.done()
+    may_go_on.set()
+    assert await slow == "slow"
