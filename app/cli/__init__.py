@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from app import __version__
-from app.cli.common.shared import echo, echo_err
+from app.cli.shared import echo, echo_err
 from app.client import ServiceError
 from app.config import SettingsError
 from app.utils.exceptions import AppException

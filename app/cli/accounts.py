@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common.shared import asynchronous, echo, echo_err, new_file, settings, show_progress
+from app.cli.shared import asynchronous, echo, echo_err, new_file, settings, show_progress
 from app.context import open_context
 from app.services.shared import import_files
 from app.services.tokens import accounts_csv, importer

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from app.cli.backend import KeyOption, UrlOption, check_id, open_backend
 from app.cli.batch_watch import BatchFileOptions, authorize_file
-from app.cli.common.backend import KeyOption, UrlOption, check_id, open_backend
-from app.cli.common.shared import ERR, OUT, asynchronous
+from app.cli.shared import ERR, OUT, asynchronous
 
 commands = typer.Typer()
 

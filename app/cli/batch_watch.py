@@ -18,7 +18,7 @@ from typing import Final, Unpack, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from app.cli.common.backend import LocalClient
+from app.cli.backend import LocalClient
 from app.client import AsyncClient, Batch, BatchRow
 from app.client.options import BatchOptions
 from app.services.batches import rows as batch_rows

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common.backend import KeyOption, UrlOption, check_id, open_backend
-from app.cli.common.shared import asynchronous, echo
+from app.cli.backend import KeyOption, UrlOption, check_id, open_backend
+from app.cli.shared import asynchronous, echo
 
 commands = typer.Typer(no_args_is_help=True, help="Manage batches of authorizations.")
 

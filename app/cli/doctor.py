@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.common.shared import asynchronous, echo, echo_accounts, settings, show_progress
+from app.cli.shared import asynchronous, echo, echo_accounts, settings, show_progress
 from app.config import ProcessRole, Settings, SettingsError
 from app.database import Database
 from app.services.oauth.provider_file import load_providers

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Unpack
 import typer
 
 from app.api.schemas.event import EventResponse, read_position, write_position
-from app.cli.common.backend import KeyOption, LocalClient, UrlOption, open_backend
-from app.cli.common.shared import asynchronous, check_handle, echo
+from app.cli.backend import KeyOption, LocalClient, UrlOption, open_backend
+from app.cli.shared import asynchronous, check_handle, echo
 from app.client import Event, EventsMissed, StreamedEvent
 from app.client.options import StreamFilters
 from app.services.events import type_patterns

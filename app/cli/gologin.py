@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli.common.shared import asynchronous, settings
+from app.cli.shared import asynchronous, settings
 from app.context import open_context
 
 commands = typer.Typer(no_args_is_help=True, help="Check GoLogin's cloud API, and resume calls to it.")

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.api.schemas.key import CreateKeyRequest, KeyResponse
-from app.cli.common.backend import KeyOption, UrlOption, open_backend
-from app.cli.common.shared import asynchronous, echo
+from app.cli.backend import KeyOption, UrlOption, open_backend
+from app.cli.shared import asynchronous, echo
 from app.client import AsyncClient
 from app.models import utc_now
 from app.services.keys.service import Scope

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common.shared import asynchronous, echo_accounts, echo_err, settings, show_progress
+from app.cli.shared import asynchronous, echo_accounts, echo_err, settings, show_progress
 from app.context import open_context
 from app.services.tokens import key_rotation
 from app.services.webhooks import key_rotation as webhook_secrets

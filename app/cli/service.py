@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from app.cli.common.shared import OUT, asynchronous, settings
+from app.cli.shared import OUT, asynchronous, settings
 from app.config import ProcessRole
 from app.database import Database
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common.backend import KeyOption, UrlOption, open_backend
-from app.cli.common.shared import asynchronous, check_handle, echo
+from app.cli.backend import KeyOption, UrlOption, open_backend
+from app.cli.shared import asynchronous, check_handle, echo
 
 commands = typer.Typer()
 

@@ -13,8 +13,8 @@ from app.api.schemas.webhook import (
     TestedWebhookResponse,
     WebhookResponse,
 )
-from app.cli.common.backend import KeyOption, UrlOption, check_id, open_backend
-from app.cli.common.shared import asynchronous, echo
+from app.cli.backend import KeyOption, UrlOption, check_id, open_backend
+from app.cli.shared import asynchronous, echo
 from app.client.exchange import segment
 from app.models import WebhookStatus
 

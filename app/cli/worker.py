@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common.shared import asynchronous, echo_err, settings
+from app.cli.shared import asynchronous, echo_err, settings
 from app.context import open_context
 from app.services.workers.base import PeriodicWorker
 

@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from app.cli import cli
-from app.cli.common import backend
-from app.cli.common.backend import LocalClient
+from app.cli import backend, cli
+from app.cli.backend import LocalClient
 from app.cli.events import list_locally
 from app.cli.keys import create_key, read_keys
 from app.context import Context

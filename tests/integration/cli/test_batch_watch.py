@@ -13,8 +13,8 @@ from sqlalchemy import select
 
 from app import client
 from app.cli import batch_watch
+from app.cli.backend import LocalClient
 from app.cli.batch_watch import BatchFileOptions, authorize_file, place_batch, write_results
-from app.cli.common.backend import LocalClient
 from app.client import BatchRow
 from app.client.options import BatchOptions
 from app.context import Context

@@ -12,9 +12,8 @@ import pytest
 import typer
 
 from app.api.schemas.webhook import WebhookResponse
-from app.cli import keys, webhooks
-from app.cli.common import backend
-from app.cli.common.backend import LocalClient, open_backend
+from app.cli import backend, keys, webhooks
+from app.cli.backend import LocalClient, open_backend
 from app.cli.events import follow_locally
 from app.client import AsyncClient, ServiceError, StreamedEvent
 from app.client.options import StreamFilters

@@ -176,5 +176,5 @@ def test_command_at_a_service_imports_only_what_it_needs(group: str, absent: set
         text=True,
         check=True,
     )
-    assert "app.cli.common.backend" in told.stdout.split()
+    assert "app.cli.backend" in told.stdout.split()
     assert absent & set(told.stdout.split()) == set()

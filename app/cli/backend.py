@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import httpx
 import typer
 
-from app.cli.common.shared import echo_err, settings
+from app.cli.shared import echo_err, settings
 from app.client import AsyncClient, ServiceUnreachable
 from app.client.exchange import Answer, Request, segment
 
@@ -44,7 +44,7 @@ class LocalClient(AsyncClient):
     """
 
     def __init__(self, context: "Context") -> None:
-        from app.cli.common.local_app import build_app  # noqa: PLC0415  # a command at a service needs none of it
+        from app.cli.local_app import build_app  # noqa: PLC0415  # a command at a service needs none of it
 
         transport = httpx.ASGITransport(build_app(context))
         super().__init__("http://localhost", "not-asked-for", transport=transport)
