@@ -24,14 +24,14 @@ _EPILOG: Final = (
 )
 
 _TOP_LEVEL: Final = {
-    "serve": "service",
-    "migrate": "service",
-    "authorize": "authorize",
-    "token": "token",
-    "events": "events",
-    "doctor": "doctor",
+    "serve": ("service", "commands"),
+    "migrate": ("service", "commands"),
+    "authorize": ("batches", "authorizing"),
+    "token": ("token", "commands"),
+    "events": ("events", "commands"),
+    "doctor": ("doctor", "commands"),
 }
-"""Commands that are in no group, and their modules."""
+"""Commands that are in no group: their modules, and the names there."""
 _GROUPS: Final = ("keys", "secrets", "accounts", "profiles", "gologin", "worker", "batches", "webhooks")
 """Groups of commands, each in the module of its name."""
 
@@ -43,8 +43,9 @@ class _Commands(Mapping[str, Any]):
         if name not in _TOP_LEVEL and name not in _GROUPS:
             raise KeyError(name)
         one = typer.Typer()
-        module = import_module(f"app.cli.{_TOP_LEVEL.get(name, name)}")
-        one.add_typer(module.commands, name=None if name in _TOP_LEVEL else name)
+        module, variable = _TOP_LEVEL.get(name, (name, "commands"))
+        group = getattr(import_module(f"app.cli.{module}"), variable)
+        one.add_typer(group, name=None if name in _TOP_LEVEL else name)
         return typer.main.get_group(one).commands[name]
 
     def __iter__(self) -> Iterator[str]:
