@@ -161,20 +161,18 @@ class SchemaOutOfDateException(InfrastructureException):
         )
 
 
-class PoolerSettingsException(InfrastructureException):
+class PoolerSettingsException(DatabaseUnavailableException):
     """Server connections of PgBouncer lack settings that the service relies on."""
 
-    error_code = ErrorCode.DATABASE_UNAVAILABLE
-    status_code = 503
     retryable = False
 
     def __init__(self, missing: Mapping[str, str]) -> None:
         statements = " ".join(
-            f"ALTER ROLE <user> IN DATABASE <name> SET {key} = '{missing[key]}';" for key in missing
+            f"ALTER ROLE <user> IN DATABASE <name> SET {name} = '{value}';" for name, value in missing.items()
         )
         super().__init__(
-            "The connections of DATABASE_URL, behind a pooler, lack settings that the service relies on. Run over "
-            f"DATABASE_DIRECT_URL, and reconnect the pooler: {statements}"
+            "its connections, behind a pooler, lack settings that the service relies on. Run over DATABASE_DIRECT_URL, "
+            f"and let the pooler connect again: {statements}"
         )
 
 
