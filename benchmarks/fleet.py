@@ -94,6 +94,7 @@ async def figures(*, is_long: bool) -> list[Figure]:
             names = [f"account_{number}" for number in range(accounts)]
             await spread(context, sandbox, names)
             worker = context.workers.get("refresh")
+            assert worker is not None
             running = asyncio.create_task(worker.run())
             async with measured(context, f"{accounts:,} accounts at real pace", names, found):
                 await asyncio.sleep(seconds)

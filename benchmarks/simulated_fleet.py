@@ -1,11 +1,11 @@
 """A fleet of worker processes with stub browsers on one PostgreSQL: are its slots full, and is no session run twice?
 
-    .venv/bin/python -m benchmarks.simulated_fleet [--processes 20] [--accounts 40000] [--minutes 10] [--seconds 30]
+    make bench ARGS=simulated_fleet
 
-Each process has ten slots, and each session holds one for `--seconds`. One reader follows the events as a stream does.
+Each process has ten slots, and each session holds one for 30 seconds (15 in the short form). One reader follows the
+events as a stream does.
 """
 
-import argparse
 import asyncio
 import statistics
 import tempfile
@@ -20,7 +20,8 @@ from sqlalchemy import func, select
 from app.database import Database
 from app.models import AuthorizationAttempt, AuthorizationSession, SessionStatus, utc_now
 from app.services.events.tail import EventTail
-from benchmarks.orchestration import Row, submit
+from benchmarks.figures import Figure, at_least, at_most
+from benchmarks.orchestration import submit
 from benchmarks.pickup import postgresql_url
 from benchmarks.stub_worker import StubWorker, stub_workers
 from benchmarks.waiting_rows import analyze
@@ -28,7 +29,6 @@ from benchmarks.waiting_rows import analyze
 SLOTS: Final = 10
 """Slots of a process, by default."""
 LOOK_SECONDS: Final = 0.5
-MIN_FULL, MAX_LAG = 0.97, 1.0
 
 
 class Watch:
@@ -75,8 +75,8 @@ async def figures_of(workers: list[StubWorker]) -> list[dict[str, Any]]:
     return list(await asyncio.gather(*(worker.ask("mark") for worker in workers)))
 
 
-async def run(*, processes: int, accounts: int, minutes: float, seconds: float) -> list[Row]:
-    """Return the figures: name, value, baseline's name, its value, ratio, goal."""
+async def figures(*, is_long: bool) -> list[Figure]:
+    processes, accounts, minutes, seconds = (20, 40_000, 10, 30) if is_long else (8, 4_000, 0.75, 15)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         url = await stack.enter_async_context(postgresql_url(folder))
@@ -106,12 +106,11 @@ async def run(*, processes: int, accounts: int, minutes: float, seconds: float) 
     lag = max(watch.lags, default=0.0)
     name = f"simulated fleet, {processes} processes, {accounts:,} waiting"
     return [
-        (f"{name}: slots in use", full, "all slots", 1.0, full, f">= {MIN_FULL:g}"),
-        (f"{name}: sessions run twice", twice, "", None, None, "0"),
-        (f"{name}: sessions ended", ended, "", None, None, ""),
-        (f"{name}: longest lag of an event, s", lag, "", None, None, f"<= {MAX_LAG:g}"),
-        (f"{name}: CPU of the database, cores", database_used / elapsed, "", None, None, ""),
-        (f"{name}: CPU of the workers, cores", used / elapsed, "", None, None, ""),
+        Figure(f"{name}: slots in use", full * 100, "%", goal=at_least(97)),
+        Figure(f"{name}: sessions run twice", twice, f"of {ended:,}", goal=at_most(0)),
+        Figure(f"{name}: longest lag of an event", lag, "s", goal=at_most(1)),
+        Figure(f"{name}: CPU of the database", database_used / elapsed, "cores"),
+        Figure(f"{name}: CPU of the workers", used / elapsed, "cores"),
     ]
 
 
@@ -122,17 +121,3 @@ async def count_ends(database: Database) -> tuple[int, int]:
     completed = select(func.count()).where(AuthorizationSession.status == SessionStatus.COMPLETED)
     async with database.reading() as db:
         return await db.scalar(select(func.count()).select_from(twice)) or 0, await db.scalar(completed) or 0
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, default=20)
-    parser.add_argument("--accounts", type=int, default=40_000)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seconds", type=float, default=30, help="that a session holds its slot")
-    for figure, value, *_, goal in asyncio.run(run(**vars(parser.parse_args()))):
-        print(f"{figure:70} {value:10.2f}  {goal}")
-
-
-if __name__ == "__main__":
-    main()

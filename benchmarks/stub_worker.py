@@ -29,6 +29,7 @@ from app.models import SessionStage
 from app.services.automation import ProfileAutomator
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
 from app.services.interfaces import AttemptSink, AuthorizationJob, TokenSet
+from app.services.profiles.start_gate import StartGate
 from app.services.workers.authorization_worker import AuthorizationWorker
 from app.utils.logger import setup_logging
 
@@ -143,6 +144,7 @@ async def running(context: Context, seconds: float) -> AsyncIterator[None]:
         leases=context.fleet.leases,
         directory=context.fleet.directory,
         sync=context.fleet.syncs,
+        starts=StartGate(ceiling=settings.max_concurrent_profiles, lag=lambda: 0.0),
         limits=ProfileRunLimits(settings.max_concurrent_profiles, settings.profile_start_timeout),
     )
     fleet = replace(context.fleet, gologin=gologin)
