@@ -100,7 +100,7 @@ _POOL_SIZES: Final = {
     ProcessRole.COMMAND: 4,
 }
 _SQLITE_POOL_SIZE: Final = 20
-"""Its connections are this process's own: no server counts them."""
+"""Connections of SQLite are this process's own: no server counts them."""
 
 
 class OAuthApp(BaseModel):
