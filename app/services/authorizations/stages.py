@@ -36,9 +36,9 @@ _ON_POSTGRESQL: Final = text(
 _ON_SQLITE: Final = text(
     """
     UPDATE authorization_sessions
-    SET stage = value ->> 'stage', stage_times = value -> 'times', updated_at = :now
+    SET stage = json_extract(value, '$.stage'), stage_times = json_extract(value, '$.times'), updated_at = :now
     FROM json_each(:reached)
-    WHERE session_id = value ->> 'session_id' AND lease_token = value ->> 'lease_token'
+    WHERE session_id = json_extract(value, '$.session_id') AND lease_token = json_extract(value, '$.lease_token')
     RETURNING lease_token
     """
 ).bindparams(_TIME)
