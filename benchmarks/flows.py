@@ -117,9 +117,9 @@ async def run_raw(http: httpx.AsyncClient, info: SandboxInfo, profile_id: str) -
         ws_url = answer.raise_for_status().json()["wsUrl"]
         async with connect(ws_url, proxy=None, compression=None, close_timeout=0.1) as socket:
             callback = await _Cdp(socket).press(consent)
-        token = await http.send(consent.exchange(callback))
-        (await http.send(consent.who_am_i(token))).raise_for_status()
-        return perf_counter() - began
+            token = await http.send(consent.exchange(callback))
+            (await http.send(consent.who_am_i(token))).raise_for_status()
+            return perf_counter() - began
     finally:
         (await http.send(local_call(info, "stop", profile_id))).raise_for_status()
 

@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import httpx
-from sqlalchemy import delete, insert, text
+from sqlalchemy import delete, insert, select, text
 
 from app.database import Database
 from app.models import (
@@ -33,6 +33,7 @@ from app.models import (
     utc_now,
 )
 from app.services.events.recorder import new_event
+from app.services.queue.jobs import JobQueue, QueuedSession
 from benchmarks.figures import Figure, at_most, compared
 from benchmarks.pickup import postgresql_url
 from sandbox.demo.service_process import ServiceProcess, settings_for
@@ -103,6 +104,13 @@ async def add_waiting(database: Database, waiting: int) -> None:
         if waiting:
             rows = [session_values(number, batch_id=None) for number in range(1, waiting + 1)]
             await db.execute(insert(AuthorizationSession), rows)
+    if waiting and not database.is_sqlite:  # a restart finds them in the queue; SQLite's is in memory
+        queue = JobQueue(database=database, slots=1, attended_limit=1, heartbeat_timeout=1)
+        async with database.reading() as db:
+            sessions = list(await db.scalars(select(AuthorizationSession)))
+        for start in range(0, waiting, 1000):
+            await queue.submit_all([QueuedSession.from_row(row) for row in sessions[start : start + 1000]])
+        await queue.close()
     if not database.is_sqlite:
         async with await database.open_connection("analyze") as connection:
             await connection.execute("VACUUM ANALYZE")
@@ -134,9 +142,8 @@ async def measure(name: str, url: str, folder: Path, rows: int, waiting: int, ro
             "database_url": url,
             "rate_limit_per_minute": 1_000_000,
             "max_waiting": 10_000_000,
+            "serve_workers": False,
         }
-        if name == "PostgreSQL":
-            changes["serve_workers"] = False
         await sandbox.admin.set_fault("local.start", "status", status=500)
         service = ServiceProcess(folder, settings := settings_for(sandbox.info, folder=folder, **changes))
         await service.run("migrate")

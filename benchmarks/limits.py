@@ -14,6 +14,7 @@ import os
 import resource
 import statistics
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -47,6 +48,8 @@ class Cpu:
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
         self._sandbox = psutil.Process(sandbox_pid)
         self._orphans = 0.0
+        self._watching = 0.0
+        """CPU seconds of this process that no flow has used."""
 
     @asynccontextmanager
     async def inherit(self) -> AsyncIterator[None]:
@@ -61,25 +64,35 @@ class Cpu:
         finally:
             task.cancel()
 
+    async def wait_until_stopped(self, sandbox: SandboxProcess) -> None:
+        """Wait until no browser runs; what the looks cost is not part of a flow."""
+        before = time.thread_time()
+        async with asyncio.timeout(60):
+            while await sandbox.admin.browsers():
+                await asyncio.sleep(0.02)
+        self._watching += time.thread_time() - before
+
     def _reap(self) -> None:
+        began = time.thread_time()
         for child in psutil.Process().children():
             with suppress(psutil.NoSuchProcess):
                 if child.status() == psutil.STATUS_ZOMBIE and child.name() in _BROWSER_NAMES:
                     usage = os.wait4(child.pid, 0)[2]
                     self._orphans += usage.ru_utime + usage.ru_stime
+        self._watching += time.thread_time() - began
 
     def read(self, service: ServiceProcess | None) -> dict[str, float]:
         """`service`: None for flows that run in this process."""
         browsers = self._sandbox.cpu_times()
         chromium = browsers.children_user + browsers.children_system + self._orphans
         if service is None:
-            own, drivers = psutil.Process().cpu_times(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            own, drivers = time.process_time() - self._watching, resource.getrusage(resource.RUSAGE_CHILDREN)
             driver_seconds = drivers.ru_utime + drivers.ru_stime - self._orphans
         else:
             process = psutil.Process(service.pid)
-            own = process.cpu_times()
+            own = sum(process.cpu_times()[:2])
             driver_seconds = sum(sum(each.cpu_times()[:2]) for each in process.children())
-        return {"own": own.user + own.system, "chromedriver": driver_seconds, "chromium": chromium}
+        return {"own": own, "chromedriver": driver_seconds, "chromium": chromium}
 
 
 @dataclass
@@ -99,7 +112,7 @@ async def measure(target: Target, sandbox: SandboxProcess, cpu: Cpu, accounts: S
     seconds = []
     for account in accounts[:FEW]:
         seconds.append(await target.authorize(account))
-        await all_stopped(sandbox)
+        await cpu.wait_until_stopped(sandbox)
     gate, before, began = asyncio.Semaphore(AT_ONCE), cpu.read(target.service), perf_counter()
 
     async def gated(account: str) -> float:
@@ -107,7 +120,7 @@ async def measure(target: Target, sandbox: SandboxProcess, cpu: Cpu, accounts: S
             return await target.authorize(account)
 
     at_once = await asyncio.gather(*map(gated, accounts))
-    await all_stopped(sandbox)
+    await cpu.wait_until_stopped(sandbox)
     target.a_minute.append(len(accounts) / (perf_counter() - began) * 60)
     await asyncio.sleep(0.2)  # until the last helpers are reaped
     after = cpu.read(target.service)
@@ -115,12 +128,6 @@ async def measure(target: Target, sandbox: SandboxProcess, cpu: Cpu, accounts: S
         target.cpu[kind].append((after[kind] - before[kind]) / len(accounts))
     target.seconds.append(statistics.median(seconds))
     target.at_once_seconds.append(statistics.median(at_once))
-
-
-async def all_stopped(sandbox: SandboxProcess) -> None:
-    async with asyncio.timeout(60):
-        while await sandbox.admin.browsers():
-            await asyncio.sleep(0.02)
 
 
 async def figures(*, is_long: bool) -> list[Figure]:
@@ -135,7 +142,7 @@ async def figures(*, is_long: bool) -> list[Figure]:
             targets.append(await with_service(stack, sandbox, NO_GATE, **limit))
         for target in targets:  # the first start of a profile is slower
             await asyncio.gather(*map(target.authorize, sandbox.info.accounts[:FEW]))
-            await all_stopped(sandbox)
+            await cpu.wait_until_stopped(sandbox)
         for _ in range(rounds):
             for target in targets:
                 await measure(target, sandbox, cpu, sandbox.info.accounts)

@@ -96,7 +96,7 @@ async def measure(
 
 
 async def figures(*, is_long: bool, show_statements: bool = False) -> list[Figure]:
-    sessions, rounds = (2000, 5) if is_long else (300, 1)
+    sessions, rounds = (2000, 5) if is_long else (400, 3)
     costs: dict[int, list[Cost]] = {number: [] for number in PROCESSES}
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))

@@ -103,7 +103,9 @@ async def figures(*, is_long: bool) -> list[Figure]:
         twice, ended = await count_ends(database)
     slots = processes * SLOTS
     full = statistics.mean(watch.running) / slots
-    lag = max(watch.lags, default=0.0)
+    if not watch.lags or not ended:
+        raise RuntimeError(f"{ended} sessions ended, {len(watch.lags)} events were read")
+    lag = max(watch.lags)
     name = f"simulated fleet, {processes} processes, {accounts:,} waiting"
     return [
         Figure(f"{name}: slots in use", full * 100, "%", goal=at_least(97)),
