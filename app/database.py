@@ -54,12 +54,14 @@ from app.postgresql import (
     missing_settings,
 )
 from app.utils.exceptions import (
+    DatabaseBusyException,
     DatabaseUnavailableException,
     PoolerSettingsException,
     SchemaOutOfDateException,
 )
 from app.utils.logger import get_logger
 from app.utils.outages import (
+    COLLISION,
     CONNECTION_REFUSALS,
     READ_ONLY,
     TOO_MANY_CONNECTIONS,
@@ -141,13 +143,18 @@ class Database:
         )
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, *, lock_wait: float | None = None) -> AsyncIterator[AsyncSession]:
         """One transaction: committed when the block ends, rolled back when it raises; then `after_commit` hooks run.
+
+        `lock_wait`: seconds for which it waits for the lock of another one on PostgreSQL; None: as long as a statement
+        may take. Raises `DatabaseBusyException` then, or when another one is in its way otherwise.
 
         Raises `DatabaseUnavailableException`; when that comes from the commit, it may have happened all the same.
         """
         with self._outages_named():
             async with self._sessions() as db, db.begin():
+                if lock_wait is not None and not self.is_sqlite:
+                    await db.execute(text(f"SET LOCAL lock_timeout = {lock_wait * 1000:.0f}"))
                 yield db
         for callback in db.info.pop(_AFTER_COMMIT, ()):
             try:
@@ -268,6 +275,8 @@ class Database:
             reason = self._with_advice(reason)
             if self.is_sqlite and reason in WRITE_OUTAGES:
                 self._write_outage = reason
+            if reason == COLLISION:
+                raise DatabaseBusyException(reason) from error
             now = time.monotonic()
             if self._outage_logged_at is None or now - self._outage_logged_at >= _SECONDS_PER_LINE:
                 self._outage_logged_at = now

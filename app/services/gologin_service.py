@@ -87,8 +87,8 @@ class GoLoginService:
         return await self._directory.get_for_account(db, account_id, api_app)
 
     async def check_free(self, db: AsyncSession, profile_id: "str | ScalarSelect[str]") -> None:
-        """Lock the profile. Raises what `ProfileLeases.check_free` does."""
-        await self._leases.check_free(db, profile_id)
+        """Lock the profile. Raises what `ProfileLeases.check_free` does that does not wait."""
+        await self._leases.check_free(db, profile_id, waits=False)
 
     async def count_leases(self) -> int:
         """Profile leases that this process holds; as many as it has slots in use."""

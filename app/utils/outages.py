@@ -46,6 +46,8 @@ _REFUSAL_WORDS: Final = {
 }
 """Words of a refusal, which comes before there is a connection, and without its state."""
 _POSTGRESQL_COLLISIONS: Final = ("40001", "40P01", "55P03")
+"""Serialization failure, deadlock, lock that another transaction holds."""
+COLLISION: Final = "two changes stood in each other's way; try again"
 
 
 def unavailable_reason(error: SQLAlchemyError) -> str | None:
@@ -62,12 +64,13 @@ def unavailable_reason(error: SQLAlchemyError) -> str | None:
         return _FULL
     if state == _POSTGRESQL_READ_ONLY:
         return READ_ONLY
-    words = str(error.orig)
+    if state in _POSTGRESQL_COLLISIONS:
+        return COLLISION
+    # Other errors quote values, which may be such words. 08P01 is the state of PgBouncer's own errors.
+    words = str(error.orig) if state in (None, "08P01") else ""
     refusals = (reason for phrase, reason in _REFUSAL_WORDS.items() if phrase in words)
     if (refusal := _REFUSALS.get(state or "") or next(refusals, None)) is not None:
         return refusal
-    if state in _POSTGRESQL_COLLISIONS:
-        return "two changes stood in each other's way; try again"
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
         return "it does not answer"
     return None

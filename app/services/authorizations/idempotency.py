@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, cast
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import Table, bindparam, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import insert_or_update
@@ -34,7 +35,7 @@ class Claim:
     """Told from another one by its `fingerprint`."""
     new_id: str
 
-    @property
+    @cached_property
     def place(self) -> tuple[str, str]:
         """Caller and hash of the key: where its row is."""
         return self.caller, _sha256(self.key)
@@ -45,22 +46,22 @@ async def remember(db: AsyncSession, *, caller: str, key: str, request: object, 
 
     Raises `IdempotencyConflictException`.
     """
-    claim = Claim(caller, key, request, new_id)
-    if new_id in await take_all(db, [claim]):
+    claim, now = Claim(caller, key, request, new_id), utc_now()
+    if new_id in await take_all(db, [claim], now):
         return None
-    earlier = (await find_all(db, [claim]))[new_id]
+    earlier = (await find_all(db, [claim], now))[new_id]
     if isinstance(earlier, IdempotencyConflictException):
         raise earlier
     return earlier
 
 
 async def find_all(
-    db: AsyncSession, claims: Sequence[Claim]
+    db: AsyncSession, claims: Sequence[Claim], now: datetime
 ) -> dict[str, str | IdempotencyConflictException]:
     """Return what the first requests with the claims' keys made, by `new_id`; nothing of a key that is free."""
     places = tuple_(IdempotencyKey.caller, IdempotencyKey.key_hash)
     query = select(IdempotencyKey).where(
-        places.in_([claim.place for claim in claims]), IdempotencyKey.expires_at > utc_now()
+        places.in_([claim.place for claim in claims]), IdempotencyKey.expires_at > now
     )
     rows = {(row.caller, row.key_hash): row for row in await db.scalars(query)}
     found: dict[str, str | IdempotencyConflictException] = {}
@@ -74,11 +75,11 @@ async def find_all(
     return found
 
 
-async def take_all(db: AsyncSession, claims: Sequence[Claim]) -> set[str]:
-    """Take the keys that are free; the `new_id` of those. Of two that come at once the second waits for the first's
-    commit. Claims are of different keys, and in the order of their places: else two groups may wait for each other.
+async def take_all(db: AsyncSession, claims: Sequence[Claim], now: datetime) -> set[str]:
+    """Take the keys that are free, and return the `new_id` of those. Of two that come at once the second waits for the
+    first's commit. Claims are of different keys, and in the order of their places: else two groups may wait for each
+    other. `now` is that of `find_all`: a key that ends between the two would be neither free nor found.
     """
-    now = utc_now()
     places = tuple_(IdempotencyKey.caller, IdempotencyKey.key_hash)
     is_over = (places.in_([claim.place for claim in claims]), IdempotencyKey.expires_at <= now)
     await db.execute(delete(IdempotencyKey).where(*is_over))
@@ -96,11 +97,19 @@ async def take_all(db: AsyncSession, claims: Sequence[Claim]) -> set[str]:
     return set(await db.scalars(insert.returning(IdempotencyKey.session_id), values))
 
 
-async def replace_id(db: AsyncSession, new_id: str, existing_id: str) -> None:
-    """The request that took the key with `new_id` has found `existing_id` instead."""
-    await db.execute(
-        update(IdempotencyKey).where(IdempotencyKey.session_id == new_id).values(session_id=existing_id)
-    )
+async def replace_ids(db: AsyncSession, existing: Sequence[tuple[Claim, str]]) -> None:
+    """Name what requests have found instead of what they would have made: claims that took their keys, and the ids."""
+    if existing:
+        table, row = cast("Table", IdempotencyKey.__table__), IdempotencyKey.__table__.c
+        statement = update(table).where(
+            row.caller == bindparam("of_caller"), row.key_hash == bindparam("of_key")
+        )
+        caller_and_key = ("of_caller", "of_key")
+        values = [
+            {**dict(zip(caller_and_key, claim.place, strict=True)), "session_id": found}
+            for claim, found in existing
+        ]
+        await (await db.connection()).execute(statement, values)
 
 
 def fingerprint(request: Any) -> str:

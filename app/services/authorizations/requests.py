@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import select, text
@@ -82,7 +83,7 @@ class SessionRequest:
     session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     request_id: str = field(default_factory=lambda: accept_request_id(current_request_id()))
 
-    @property
+    @cached_property
     def claim(self) -> Claim | None:
         if self.idempotency_key is None:
             return None
@@ -114,7 +115,9 @@ class SessionRequests:
         self.waiting = waiting
         self._limits = limits
         self._consent = consent
-        self._groups = GroupCommit(database=database, write=self._submit_group, at_once=_GROUPS_AT_ONCE)
+        self._groups = GroupCommit(
+            database=database, write=self._submit_group, at_once=_GROUPS_AT_ONCE, place=_key_place
+        )
 
     async def submit(
         self, command: AuthorizationCommand, *, caller: Caller, idempotency_key: str | None = None
@@ -170,28 +173,28 @@ class SessionRequests:
     ) -> list[SubmitResult | AppException]:
         """Make the sessions with a fixed number of statements; the result of each request, or what refuses it.
 
-        Raises when two requests have the same `Idempotency-Key`: each needs a transaction of its own.
+        Requests with the same `Idempotency-Key` come in different groups.
         """
         # In one order everywhere, here of keys and then of accounts, so that no two transactions wait in a circle.
         claims = sorted(
             (claim for request in requests if (claim := request.claim) is not None),
             key=lambda each: each.place,
         )
-        if len({claim.place for claim in claims}) < len(claims):
-            raise RuntimeError("two requests have the same Idempotency-Key")
-        earlier = await idempotency.find_all(db, claims) if claims else {}
+        assert len({claim.place for claim in claims}) == len(claims)
+        now = utc_now()
+        earlier = await idempotency.find_all(db, claims, now) if claims else {}
         made = await self._new_rows(db, [each for each in requests if each.session_id not in earlier])
         rows = {id_: each for id_, each in made.items() if isinstance(each, AuthorizationSession)}
         if claims := [claim for claim in claims if claim.new_id in rows]:
-            taken = await idempotency.take_all(db, claims)
+            taken = await idempotency.take_all(db, claims, now)
             if lost := [claim for claim in claims if claim.new_id not in taken]:  # another process was first
-                earlier |= await idempotency.find_all(db, lost)
+                earlier |= await idempotency.find_all(db, lost, now)
         new = [row for id_, row in rows.items() if id_ not in earlier]
         existing = await self._insert_all(db, sorted(new, key=lambda row: (row.api_app, row.account_id)))
-        for claim in claims:
-            if claim.new_id in existing:
-                await idempotency.replace_id(db, claim.new_id, existing[claim.new_id])
+        found = [(claim, existing[claim.new_id]) for claim in claims if claim.new_id in existing]
+        await idempotency.replace_ids(db, found)
         created = [row for row in new if row.session_id not in existing]
+        self.waiting.give_back(len(rows) - len(created))
         if created:
             await recorder.record_requests(db, created)
             await self._queue.submit(db, [QueuedSession.from_row(row) for row in created])
@@ -347,6 +350,10 @@ async def open_sessions(db: AsyncSession, account_ids: Set[str]) -> dict[tuple[s
         ~AuthorizationSession.is_forced,
     )
     return {(account, app): session_id for account, app, session_id in await db.execute(query)}
+
+
+def _key_place(request: SessionRequest) -> tuple[str, str] | None:
+    return None if request.claim is None else request.claim.place
 
 
 def _result(

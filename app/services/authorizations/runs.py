@@ -38,6 +38,7 @@ from app.services.tokens.service import CredentialService
 from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
+    DatabaseBusyException,
     ErrorCode,
     FailureKind,
     LeaseLostException,
@@ -55,6 +56,8 @@ _DELIVERY_WINDOW: Final = 1000
 _ATTENDED_WINDOW: Final = 50
 _DELIVERED_AHEAD: Final = 30.0
 _PAGE_SIZE: Final = 200
+_STAGE_LOCK_WAIT: Final = 1.0
+"""Seconds for which the stages of a group wait for a lock: the ends of its other sessions may wait for them."""
 
 log = get_logger(__name__)
 
@@ -108,9 +111,21 @@ class SessionRuns:
     async def claim(self, session_id: str) -> AuthorizationJob | None:
         """Take a waiting session under a lease; None when it is not waiting any more, or not yet.
 
-        Raises `ProfileInUseException` when its profile runs for another session, `ConcurrentProfileLimitException` when
-        the fleet runs as many as it may: it goes on waiting.
+        Raises `ProfileInUseException` when its profile runs for another session or is just being claimed,
+        `ConcurrentProfileLimitException` when the fleet runs as many as it may: it goes on waiting.
         """
+        try:
+            return await self._claim(session_id)
+        except DatabaseBusyException:
+            # It does not wait for the lock: waiting claims could take all connections, and no lease would be renewed.
+            profile_id = select(AuthorizationSession.profile_id)
+            async with self._database.reading() as db:
+                busy = await db.scalar(profile_id.where(AuthorizationSession.session_id == session_id))
+            if busy is None:
+                return None
+            raise ProfileInUseException(busy) from None
+
+    async def _claim(self, session_id: str) -> AuthorizationJob | None:
         is_session = AuthorizationSession.session_id == session_id
         lease = lease_columns(new_lease_token(), owner=self._owner, seconds=self._limits.lease)
         claim = (
@@ -157,7 +172,7 @@ class SessionRuns:
 
     async def note_stages(self, group: Sequence[StageProgress]) -> None:
         """Note the progress of some attempts; nothing is written of one that has lost its lease."""
-        async with self._database.transaction() as db:
+        async with self._database.transaction(lock_wait=_STAGE_LOCK_WAIT if len(group) > 1 else None) as db:
             await write_progress(db, group)
 
     async def complete(

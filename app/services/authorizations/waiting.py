@@ -69,6 +69,10 @@ class WaitingCount:
         self._count += room
         return room
 
+    def give_back(self, count: int) -> None:
+        """Free what was reserved for requests that made no session."""
+        self._count = max(0, self._count - count)
+
     def refusal(self) -> TooManyWaitingException:
         return TooManyWaitingException(self._ceiling, _RETRY_WHEN_FULL)
 

@@ -103,7 +103,7 @@ class KeyService:
         self._bootstrap_hash = hash_key(bootstrap_key.get_secret_value())
         self._api_apps = api_apps
         self._rate_limit = rate_limit_per_minute
-        self._look_ups = GroupLookUp(database=database, write=_find_by_prefix)
+        self._look_ups = GroupLookUp(database=database, write=_find_by_prefix, at_once=2)
         self._noting: dict[int, asyncio.Task[None]] = {}
 
     async def create(

@@ -78,13 +78,17 @@ class ProfileLeases:
         self._start_grace = start_grace
         self._late: set[str] = set()
 
-    async def check_free(self, db: AsyncSession, profile_id: "str | ScalarSelect[str]") -> None:
+    async def check_free(
+        self, db: AsyncSession, profile_id: "str | ScalarSelect[str]", *, waits: bool = True
+    ) -> None:
         """Refuse a profile that could not be started now; its row is locked from here on.
+
+        `waits`: for another transaction that has locked it; else raises `DatabaseBusyException`, on PostgreSQL.
 
         Raises `ProfileInUseException`, `ProfileQuarantinedException`, `ConcurrentProfileLimitException`.
         """
         query = select(Profile.profile_id, Profile.in_use, Profile.quarantined_at)
-        query = query.where(Profile.profile_id == profile_id).with_for_update()
+        query = query.where(Profile.profile_id == profile_id).with_for_update(nowait=not waits)
         row = (await db.execute(query)).one_or_none()
         if row is None:
             return

@@ -26,9 +26,9 @@ _MIN_STARTS: Final = 8
 class StartGate:
     """Each slow start takes one place away, down to one, and each quick start gives one back, up to `ceiling`.
 
-    A start that misses its deadline is slow, too. So a busy machine begins fewer browsers, which then meet their
-    deadlines. Starts are compared with the best quarter of the last 50 and not with the best one alone: the profile
-    browser takes seconds for one profile and a minute for another.
+    A start that misses its deadline while the event loop is late is slow, too. So a busy machine begins fewer browsers,
+    which then meet their deadlines. Starts are compared with the best quarter of the last 50 and not with the best one
+    alone: the profile browser takes seconds for one profile and a minute for another.
 
     Args:
         ceiling: starts at once, at most.
@@ -60,7 +60,8 @@ class StartGate:
         try:
             yield
         except GoLoginAPIException as error:  # others tell nothing of the machine
-            if error.status == "timeout":
+            # Not without the lag: while the profile browser hangs, each start would wait for the deadline of the last.
+            if error.status == "timeout" and self._lag() > MAX_LAG:
                 self._change_limit(-1)
             raise
         else:

@@ -61,7 +61,10 @@ class QueuedSession:
 
     @property
     def dedupe_key(self) -> str:
-        """Key of duplicates. A delivery of an earlier attempt, delayed or not yet noted as done, hides no later one."""
+        """Key of duplicates. A delivery of an earlier attempt, delayed or not yet noted as done, hides no later one.
+
+        That of a claim that was given back may hide one, until the engine has noted its end.
+        """
         start = self.not_before.timestamp() if self.not_before else 0
         return f"{self.session_id}:{self.entrypoint}:{start}:{self.attempts}"
 

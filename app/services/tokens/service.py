@@ -87,7 +87,7 @@ class CredentialService:
         self._oauth = oauth
         self._fresh_for = fresh_for
         self._wait_for = wait_for
-        self._rows = GroupLookUp(database=database, write=_find_rows)
+        self._rows = GroupLookUp(database=database, write=_find_rows, at_once=2)
         self._reads = GroupCommit(database=database, write=_record_reads)
         self._renewals = SingleFlight[tuple[str, str, int, bool], tuple[Credential, AppException | None]]()
 

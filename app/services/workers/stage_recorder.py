@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import Context
 from datetime import datetime
 from typing import Final
@@ -10,12 +11,16 @@ from app.models import SessionStage, utc_now
 from app.services.authorizations.runs import SessionRuns
 from app.services.authorizations.stages import StageLog, StageProgress
 from app.services.interfaces import AuthorizationJob
-from app.utils.exceptions import DatabaseUnavailableException
+from app.utils.exceptions import DatabaseBusyException, DatabaseUnavailableException
 from app.utils.logger import get_logger
 from app.utils.tasks import wait_for_event
 
 _GATHER: Final = 0.2
 """Seconds for which a stage waits for those of other sessions; a person's turn waits for none."""
+
+_SETTLE_WAIT: Final = 2.0
+_AWAY_PAUSE: Final = 1.0
+"""Seconds until stages are tried again while the database is away."""
 
 log = get_logger(__name__)
 
@@ -30,6 +35,8 @@ class StageWriter:
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._in_flight: set[str] = set()
+        self._settling: set[str] = set()
+        """Lease tokens of attempts whose rest is the caller's."""
         self._group_ended = asyncio.Event()
 
     def add(self, stages: StageLog, *, at_once: bool) -> None:
@@ -42,11 +49,21 @@ class StageWriter:
             self._task = asyncio.create_task(self._write_all(), context=Context())
 
     async def settle(self, stages: StageLog) -> None:
-        """Return when nothing of this attempt is being written, or will be: what is left is the caller's."""
+        """Return when nothing of this attempt is being written, or will be: what is left is the caller's.
+
+        After `_SETTLE_WAIT` seconds it returns all the same, because new tokens may wait for it; what is written later
+        changes nothing once the lease has ended.
+        """
         token = stages.job.lease_token
         self._due.pop(token, None)
-        while token in self._in_flight:
-            await self._group_ended.wait()
+        self._settling.add(token)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_WAIT):
+                    while token in self._in_flight:
+                        await self._group_ended.wait()
+        finally:
+            self._settling.discard(token)
 
     async def _write_all(self) -> None:
         try:
@@ -54,7 +71,8 @@ class StageWriter:
                 await wait_for_event(self._hurry, _GATHER)
                 self._hurry.clear()
                 due, self._due = self._due, {}
-                if group := [taken for each in due.values() if (taken := each.take()) is not None]:
+                group = [(each, taken) for each in due.values() if (taken := each.take()) is not None]
+                if group:
                     self._in_flight, self._group_ended = {*due}, asyncio.Event()
                     try:
                         await self._write(group)
@@ -64,22 +82,29 @@ class StageWriter:
         finally:
             self._task = None
 
-    async def _write(self, group: Sequence[StageProgress]) -> None:
+    async def _write(self, group: Sequence[tuple[StageLog, StageProgress]]) -> None:
         try:
-            await self._runs.note_stages(group)
+            await self._runs.note_stages([progress for _, progress in group])
         except Exception as error:
             is_away = isinstance(error, DatabaseUnavailableException)
-            if len(group) > 1 and not is_away:  # one bad row must not fail the others
-                for each in group:
+            if len(group) > 1 and (not is_away or isinstance(error, DatabaseBusyException)):
+                for each in group:  # one bad row must not fail the others
                     await self._write([each])
                 return
-            for each in group:
+            for stages, progress in group:
+                if is_away:  # written later, or with the attempt's end
+                    stages.restore(progress)
+                    if stages.job.lease_token not in self._settling:
+                        self._due.setdefault(stages.job.lease_token, stages)
                 log.warning(
                     "authorization.stage_not_recorded",
-                    session_id=each.job.session_id,
-                    stage=each.stage,
+                    session_id=progress.job.session_id,
+                    stage=progress.stage,
+                    is_tried_again=is_away,
                     exc_info=not is_away,
                 )
+            if is_away:
+                await asyncio.sleep(_AWAY_PAUSE)
 
 
 class StageRecorder:

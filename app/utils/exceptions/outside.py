@@ -150,6 +150,10 @@ class DatabaseUnavailableException(InfrastructureException):
         self.reason = reason
 
 
+class DatabaseBusyException(DatabaseUnavailableException):
+    """Another transaction stood in the way of this one: the database is there for others."""
+
+
 class SchemaOutOfDateException(InfrastructureException):
     error_code = ErrorCode.SCHEMA_OUT_OF_DATE
     status_code = 503

@@ -188,7 +188,10 @@ class TestClaim:
         waiting = await add_session()
         async with open_services() as other:
             claims = [c.sessions.runs.claim(waiting.session_id) for c in (context, other) * 4]
-            jobs = [job for job in await asyncio.gather(*claims) if job is not None]
+            ends = await asyncio.gather(*claims, return_exceptions=True)
+        jobs = [each for each in ends if isinstance(each, AuthorizationJob)]
+        others = {type(each) for each in ends} - {AuthorizationJob}
+        assert others <= {type(None), ProfileInUseException}, ends
         row = await read(database, waiting.session_id)
         assert [job.lease_token for job in jobs] == [row.lease_token]
         assert row.attempts == 1

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database
+from app.database import Database, insert_or_update
 from app.models import Alarm
 from app.services.shared.group_commit import GroupCommit, GroupLookUp
 from app.utils.exceptions import DatabaseUnavailableException
@@ -100,18 +101,72 @@ async def test_look_up_sees_what_was_committed_before_it_came(database: Database
 
 
 async def test_group_beside_one_that_waits(database: Database):
-    may_go_on = asyncio.Event()
+    has_begun, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def write(_session: AsyncSession, items: Sequence[str]) -> Sequence[str]:
         if "slow" in items:
+            has_begun.set()
             await may_go_on.wait()
         return items
 
     # Each holds a transaction, of which SQLite has one at a time.
     commit = GroupLookUp(database=database, write=write, at_once=2)
     slow = asyncio.create_task(commit.add("slow"))
-    await asyncio.sleep(0)
+    await has_begun.wait()
     assert [await commit.add("a"), await commit.add("b")] == ["a", "b"]
     assert not slow.done()
     may_go_on.set()
     assert await slow == "slow"
+
+
+async def test_items_of_one_place_never_share_a_group(database: Database):
+    groups: list[Sequence[str]] = []
+
+    async def write(_session: AsyncSession, items: Sequence[str]) -> Sequence[str]:
+        groups.append(items)
+        return items
+
+    commit = GroupCommit(
+        database=database, write=write, place=lambda item: item[0] if item[0] != "-" else None
+    )
+    items = ["a1", "b1", "-", "a2", "-", "a3"]
+    assert await asyncio.gather(*map(commit.add, items)) == items
+    assert groups == [["a1", "b1", "-", "-"], ["a2"], ["a3"]]
+
+
+@pytest.mark.parametrize("comes_alone", [True, False])
+@pytest.mark.databases("postgresql")
+async def test_item_that_waits_for_a_lock_keeps_no_other(database: Database, comes_alone: bool):
+    """Another process holds the lock of one item: the rest of its group, and the next groups, are written."""
+
+    has_begun = asyncio.Event()
+
+    async def write(db: AsyncSession, names: Sequence[str]) -> Sequence[str]:
+        has_begun.set()
+        await db.execute(
+            insert_or_update(db, Alarm).on_conflict_do_nothing(),
+            [{"name": name, "detail": ""} for name in names],
+        )
+        return names
+
+    commit = GroupCommit(database=database, write=write)
+    async with database.transaction() as other:
+        await other.execute(insert(Alarm).values(name="locked", detail=""))
+        waits = asyncio.create_task(commit.add("locked"))
+        if comes_alone:
+            await has_begun.wait()
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(*map(commit.add, "abc")) == [*"abc"]
+            assert await asyncio.gather(*map(commit.add, "def")) == [*"def"]
+        assert not waits.done()
+    assert await waits == "locked"
+    assert await stored(database) == 7
+
+
+async def test_every_caller_is_answered_when_the_results_are_too_few(database: Database):
+    async def write(_session: AsyncSession, items: Sequence[str]) -> Sequence[str]:
+        return items[1:]
+
+    commit = GroupCommit(database=database, write=write)
+    ended = await asyncio.gather(*map(commit.add, "ab"), return_exceptions=True)
+    assert [type(each) for each in ended] == [AssertionError] * 2

@@ -154,17 +154,19 @@ async def test_a_wider_gate_admits_all_that_fit(starts: Starts):
 
 
 @pytest.mark.parametrize(
-    ("make_busy", "limit"),
+    ("make_busy", "lag", "limit"),
     [
-        (lambda starts: starts.run(60.0, GoLoginAPIException("timeout", "no answer")), 2),
-        (lambda starts: starts.run(0.1, GoLoginAPIException(500, "it is not signed in")), 3),
-        (lambda starts: starts.run(60.0, ValueError()), 3),
+        (lambda starts: starts.run(60.0, GoLoginAPIException("timeout", "no answer")), 0.3, 2),
+        (lambda starts: starts.run(60.0, GoLoginAPIException("timeout", "no answer")), 0.0, 3),
+        (lambda starts: starts.run(0.1, GoLoginAPIException(500, "it is not signed in")), 0.3, 3),
+        (lambda starts: starts.run(60.0, ValueError()), 0.3, 3),
     ],
-    ids=["missed its deadline", "refused", "another error"],
+    ids=["missed its deadline", "missed it on an idle machine", "refused", "another error"],
 )
-async def test_of_failed_starts_those_that_miss_the_deadline_narrow_the_gate(
-    starts: Starts, make_busy: Callable[[Starts], Awaitable[None]], limit: int
+async def test_of_failed_starts_those_that_miss_the_deadline_on_a_busy_machine_narrow_the_gate(
+    starts: Starts, make_busy: Callable[[Starts], Awaitable[None]], lag: float, limit: int
 ):
+    starts.lag = lag
     await make_busy(starts)
     assert starts.gate.limit == limit
 
