@@ -108,6 +108,11 @@ async def test_second_request_replaces_the_tokens_and_is_answered_at_its_end(
     await assert_stored(harness, first.account)
 
 
+async def test_public_client_with_a_callback_page_gets_its_tokens(harness: ServiceHarness, account: str):
+    assert (await harness.authorize(account, "AIOTT2"))["status"] == "completed"
+    await assert_stored(harness, account, "AIOTT2")
+
+
 async def test_a_smaller_grant_is_recorded(harness: ServiceHarness, account: str):
     await harness.admin.set_fault(
         "provider.authorize", "smaller_scope", account=account, scope="tweet.read users.read"
