@@ -100,17 +100,18 @@ async def test_look_up_sees_what_was_committed_before_it_came(database: Database
 
 
 async def test_group_beside_one_that_waits(database: Database):
-    may_go_on = asyncio.Event()
+    waits, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def write(_session: AsyncSession, items: Sequence[str]) -> Sequence[str]:
         if "slow" in items:
+            waits.set()
             await may_go_on.wait()
         return items
 
     # Each holds a transaction, of which SQLite has one at a time.
     commit = GroupLookUp(database=database, write=write, at_once=2)
     slow = asyncio.create_task(commit.add("slow"))
-    await asyncio.sleep(0)
+    await waits.wait()
     assert [await commit.add("a"), await commit.add("b")] == ["a", "b"]
     assert not slow.done()
     may_go_on.set()
