@@ -200,8 +200,8 @@ async def test_wrong_client_secret_is_the_apps_fault(
 @pytest.mark.parametrize(
     ("provider", "decision", "status", "code"),
     [
-        ("oidc", "denied", "failed", "CONSENT_DECLINED"),
-        pytest.param("django", "denied", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
+        pytest.param("oidc", "denied", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
+        ("django", "denied", "failed", "CONSENT_DECLINED"),
         ("oidc", "reduced", "completed", None),
         ("django", "reduced", "completed", None),
     ],

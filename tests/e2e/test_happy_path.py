@@ -96,7 +96,7 @@ async def test_every_stage_is_an_event_under_the_same_request_id(harness: Servic
 async def test_second_request_replaces_the_tokens_and_is_answered_at_its_end(
     harness: ServiceHarness, first: Authorized
 ):
-    """With `Prefer: wait`, and the account's handle as people write it."""
+    """The request has `Prefer: wait`, and the account's handle as people write it."""
     answer = await harness.post(f"@{first.account.upper()}", wait=40)
     assert answer.status_code == 202
     assert answer.json()["data"]["account_id"] == first.account
