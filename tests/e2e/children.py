@@ -5,7 +5,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -33,7 +33,7 @@ class Child:
         self._process.stdin.write(f"{line}\n".encode())
 
     async def line(self) -> str:
-        """The next line that it prints."""
+        """Return the next line that it prints."""
         assert self._process.stdout is not None
         async with asyncio.timeout(TIMEOUT):
             found = (await self._process.stdout.readline()).decode()
@@ -45,7 +45,7 @@ class Child:
             pass
 
     async def rest(self) -> list[str]:
-        """End it by closing its standard input; what it printed until then."""
+        """End it by closing its standard input; return what it printed until then."""
         assert self._process.stdin is not None
         self._process.stdin.close()  # communicate() leaves it open when there is nothing to send
         async with asyncio.timeout(TIMEOUT):
@@ -58,7 +58,7 @@ class Child:
 async def child(
     script: str, *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> AsyncIterator[Child]:
-    """Started; killed at the end if it has not ended by itself."""
+    """Start the script; kill it at the end if it has not ended by itself."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "CHROMEDRIVER_PATH") if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(FIXTURES / script), *arguments,
@@ -106,10 +106,19 @@ class Commands:
     """Runs commands one after the other; each is a process of its own with its own settings."""
 
     warm: ClassVar[WarmPython]
-    """What the fixture `warm` has started."""
+    """Process that starts the commands; the tests' fixture sets it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._started: list[WarmProcess] = []
+
+    async def kill(self) -> None:
+        """Kill those that still run."""
+        for process in self._started:
+            with suppress(ProcessLookupError):
+                process.kill()
+            async with asyncio.timeout(TIMEOUT):
+                await process.wait()
 
     async def start(
         self, *arguments: str, environment: Mapping[str, str], prelude: str | None = None
@@ -129,6 +138,7 @@ class Commands:
                 cwd=self._folder,
                 prelude=prelude,
             )
+        self._started.append(process)
         return Command(process, self._folder)
 
     async def __call__(self, *arguments: str, environment: Mapping[str, str]) -> CommandResult:
@@ -140,6 +150,10 @@ class Commands:
 
 @asynccontextmanager
 async def commands(folder: Path) -> AsyncIterator[Commands]:
-    """`folder`: where they run and where their output goes. What still runs at the end ends with the test process."""
+    """Run commands in `folder`, where their output goes, too. Those that still run at the end are killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    yield Commands(folder)
+    commands = Commands(folder)
+    try:
+        yield commands
+    finally:
+        await commands.kill()

@@ -1,6 +1,5 @@
 """One run of all that can go right or wrong with an authorization; tests look at different parts of it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,18 +22,19 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Case:
-    """What is broken, and how the session then ends."""
+    """A fault, and how the session then ends."""
 
     endpoint: str
     kind: str
     code: str | None
     status: str = "failed"
     stage: str | None = "profile_starting"
-    """How far it came; None: the fault strikes between two stages."""
+    """Last stage of the session; None: the fault strikes between two stages."""
     deadline: tuple[str, float] | None = None
     """The setting, and its seconds, that ends it; None: it is noticed at once."""
     grants: tuple[bool, ...] = ()
-    """The account's at the provider, and whether each is usable: tokens that were given must have been taken back."""
+    """Grants of the account at the provider, and whether each is usable: tokens that were given must have been taken
+    back."""
     details: dict[str, Any] = field(default_factory=dict)
     app: str = APP
     further: tuple[str, str, dict[str, Any]] | None = None
@@ -47,7 +47,7 @@ class Case:
 
 
 def completes(endpoint: str, kind: str, app: str = APP, **details: Any) -> Case:
-    """What must not keep an authorization from its end."""
+    """Return a fault that must not keep an authorization from its end."""
     return Case(endpoint, kind, None, "completed", "tokens_stored", grants=(True,), details=details, app=app)
 
 
@@ -225,22 +225,24 @@ CASES = [
     ),
 ]
 AT_ONCE_CASES = [case for case in CASES if case.deadline is None and not case.is_long]
-"""The cases of the run."""
+"""Cases of the run."""
 
 
 @dataclass(frozen=True)
 class Run:
     harness: ServiceHarness
     accounts: dict[str, str]
-    """By the name of the case."""
+    """Account of each case, by the case's name."""
     sessions: dict[str, dict[str, Any]]
+    problems: dict[str, Exception]
+    """Why the session of a case has not ended, or has left something; the other cases are complete without it."""
     grants: list[GrantState]
-    """All that were made at the provider meanwhile."""
+    """Grants of the run's accounts, those of the wrong accounts included."""
     stored: set[str]
-    """Accounts that have tokens at its end."""
+    """Accounts that have tokens at the end of the run."""
     log_lines: list[dict[str, Any]]
-    drivers: int
-    """Chromedrivers at its end."""
+    drivers: list[int]
+    """Process ids of the chromedrivers at the end of the run."""
     api_key: str
     cookies: list[str]
 
@@ -255,34 +257,45 @@ async def set_faults(harness: ServiceHarness, account: str, case: Case) -> None:
 async def open_run(
     sandbox: SandboxProcess, folder: Path, unused_accounts: Iterator[str]
 ) -> AsyncIterator[Run]:
-    """Every kind of end, some at once over one driver, at the most talkative log level; the service runs still."""
+    """Run every case, some at once over one driver, at the most talkative log level; the service runs still."""
     async with open_harness(sandbox, folder, log_level="DEBUG", max_concurrent_profiles=AT_ONCE) as harness:
         api_key = await harness.service.run("keys", "create", "a caller")
         harness.key = api_key
-        known = len(await harness.admin.grants())
         accounts: dict[str, str] = {}
+        wrong_accounts: set[str] = set()
         for name, case in named(AT_ONCE_CASES).items():
             accounts[name] = next(unused_accounts)
             await set_faults(harness, accounts[name], case)
             if case.kind.startswith("wrong_account"):
-                next(unused_accounts)  # the other account is the next one of the sandbox
+                wrong_accounts.add(next(unused_accounts))  # the other account is the next one of the sandbox
         asked = {
             name: await harness.ask(accounts[name], case.app, request_id=f"run-{number}")
             for number, (name, case) in enumerate(named(AT_ONCE_CASES).items())
         }
-        sessions = {name: await harness.ended(session_id) for name, session_id in asked.items()}
-        await asyncio.gather(*map(harness.nothing_left, accounts.values()))
+        problems: dict[str, Exception] = {}
+
+        async def finish(name: str) -> None:
+            try:
+                await harness.ended(asked[name])
+                await harness.nothing_left(accounts[name])
+            except Exception as problem:
+                problems[name] = problem
+
+        for name in asked:  # one after the other: each of them has its time, however many wait for a browser
+            await finish(name)
+        drivers = children_named(harness.service.pid, "chromedriver")
+        sessions = {name: await harness.session(session_id) for name, session_id in asked.items()}
         async with harness.reading() as db:
             stored = set(await db.scalars(select(Credential.account_id)))
         lines = harness.service.log_lines()
-        drivers = len(children_named(harness.service.pid, "chromedriver"))
-        grants = (await harness.admin.grants())[known:]
+        known = wrong_accounts.union(accounts.values())
+        grants = [grant for grant in await harness.admin.grants() if grant.account in known]
         cookies = [next(iter((await harness.admin.sign_in(each)).values())) for each in accounts.values()]
-        yield Run(harness, accounts, sessions, grants, stored, lines, drivers, api_key, cookies)
+        yield Run(harness, accounts, sessions, problems, grants, stored, lines, drivers, api_key, cookies)
 
 
 def named(cases: list[Case]) -> dict[str, Case]:
-    """By name; the second of a name has a number."""
+    """Return the cases by name; the second of a name has a number."""
     found: dict[str, Case] = {}
     for case in cases:
         name = str(case)

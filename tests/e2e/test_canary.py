@@ -137,12 +137,14 @@ async def refused_starts(sweep: RouteSweep) -> None:
     wanted = set(secret_fields(Settings))
     names = {name.partition(".")[0] for name in wanted}
     given = {name: sweep.harness.environment.get(name.upper(), "change-me") for name in names}
-    settings = load_settings(env_file=None, **given | {"database_url": postgresql})
+    urls = {"database_url": postgresql, "database_direct_url": postgresql}
+    settings = load_settings(env_file=None, **given | urls)
     assert set(planted_fields(settings, sweep.canaries)) == wanted, "plant a canary in each secret setting"
     for command in ("serve", "doctor"):
-        await sweep.command(command, code=1, DATABASE_URL=postgresql)
+        await sweep.command(command, code=1, DATABASE_URL=postgresql, DATABASE_DIRECT_URL=postgresql)
     impossible = {
         "DATABASE_URL": f"postgresql+psycopg://user:unquoted@{wrong}@127.0.0.1:9/none",
+        "DATABASE_DIRECT_URL": f"postgresql+psycopg://user:unquoted@{wrong}@127.0.0.1:9/none",
         "RATE_LIMIT_STORAGE": f"redis://:{wrong}@127.0.0.1:9/0",
         "ENCRYPTION_KEYS": f"one:{wrong}",
         "OAUTH_APPS": f'{{"A": {{"client_id": "a", "client_secret": ["{wrong}"]}}}}',

@@ -296,7 +296,7 @@ async def test_a_demo_of_no_number_of_accounts_is_a_usage_error(shell: Shell, nu
 
 
 async def test_the_demo_succeeds(cold_shell: Shell):
-    """Its processes, a sandbox, `migrate` and `serve`, start as a person's do, too."""
+    """The processes of the demo, a sandbox, `migrate` and `serve`, start as a person's do, too."""
     result = await cold_shell("--accounts", "1", module="sandbox.demo")
     assert result.code == 0, result.text
     assert "1 of 1 completed" in result.output

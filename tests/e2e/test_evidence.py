@@ -50,8 +50,8 @@ SEEN = {
 }
 
 
-IN_SUITE = ("signed_out_redirect",)
-"""A page that the provider leads to; the consent page itself and the redirect are in the test of secrets."""
+IN_SUITE = ("signed_out_redirect", "declined")
+"""A page that the provider leads to, and the callback's; the consent page itself is in the test of secrets."""
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def driver_folders(harness: ServiceHarness) -> list[str]:
     "fault",
     [
         pytest.param(("provider.consent", "hang"), id="in the middle", marks=pytest.mark.long),
-        pytest.param(("local.start", "start_hang_running"), id="during the start", marks=pytest.mark.long),
+        pytest.param(("local.start", "start_hang_running"), id="during the start"),
     ],
 )
 async def test_restarted_service_stops_and_frees_the_profile_of_its_killed_predecessor(

@@ -37,7 +37,7 @@ Providers = dict[str, ForeignProvider]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def providers(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Providers]:
-    """Those that can run here."""
+    """Start the providers that can run here."""
     redirect_uri = sandbox.info.apps["AIOTT1"].redirect_uri
     async with AsyncExitStack() as stack:
         yield {
@@ -120,7 +120,7 @@ async def get_access_token(harness: ServiceHarness, http: httpx.AsyncClient, acc
 
 
 async def who(harness: ServiceHarness, provider: ForeignProvider, account: str) -> int:
-    """The status of who-am-I for the stored access token."""
+    """Return the status of who-am-I for the stored access token."""
     token = (await harness.tokens(account, provider.api_app)).access_token.get_secret_value()
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as http:
         answer = await http.get(f"{provider.url}/me", headers={"Authorization": f"Bearer {token}"})
@@ -198,11 +198,14 @@ async def test_wrong_client_secret_is_the_apps_fault(
 
 
 @pytest.mark.parametrize(
-    ("decision", "status", "code"),
+    ("provider", "decision", "status", "code"),
     [
-        pytest.param("denied", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
-        ("reduced", "completed", None),
+        pytest.param("oidc", "denied", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
+        ("django", "denied", "failed", "CONSENT_DECLINED"),
+        ("oidc", "reduced", "completed", None),
+        ("django", "reduced", "completed", None),
     ],
+    indirect=["provider"],
 )
 async def test_owner_refuses_or_gives_less(
     foreign_house: ServiceHarness,
@@ -212,7 +215,7 @@ async def test_owner_refuses_or_gives_less(
     status: str,
     code: str | None,
 ):
-    """Without a new sign-in."""
+    """The owner decides without a new sign-in."""
     await provider.call("decide", account=account, decision=decision)
     session = await foreign_house.authorize(account, provider.api_app)
     assert (session["status"], session["error_code"]) == (status, code)

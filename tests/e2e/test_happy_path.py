@@ -96,7 +96,7 @@ async def test_every_stage_is_an_event_under_the_same_request_id(harness: Servic
 async def test_second_request_replaces_the_tokens_and_is_answered_at_its_end(
     harness: ServiceHarness, first: Authorized
 ):
-    """With `Prefer: wait`, and the account's handle as people write it."""
+    """The request has `Prefer: wait`, and the account's handle as people write it."""
     answer = await harness.post(f"@{first.account.upper()}", wait=40)
     assert answer.status_code == 202
     assert answer.json()["data"]["account_id"] == first.account
@@ -106,6 +106,11 @@ async def test_second_request_replaces_the_tokens_and_is_answered_at_its_end(
     assert row.version == 2
     assert await harness.owner(first.access_token) is None
     await assert_stored(harness, first.account)
+
+
+async def test_public_client_with_a_callback_page_gets_its_tokens(harness: ServiceHarness, account: str):
+    assert (await harness.authorize(account, "AIOTT2"))["status"] == "completed"
+    await assert_stored(harness, account, "AIOTT2")
 
 
 async def test_a_smaller_grant_is_recorded(harness: ServiceHarness, account: str):

@@ -9,7 +9,11 @@ from tests.e2e.fault_run import Run
 from tests.e2e.harness import ServiceHarness
 
 # The group of tests/e2e/test_faults.py, which look at the same run.
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("faults")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.xdist_group("faults"),
+    pytest.mark.timeout(600),
+]
 
 KEYS = {"timestamp", "level", "logger", "event", "service", "environment"}
 

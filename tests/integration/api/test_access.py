@@ -26,8 +26,6 @@ from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.routes import APP, HOOK, NOBODY, OTHER_APP, ROUTES, WITHIN_BODY, Access, filled
 from tests.fixtures.settings import MakeSettings
 
-pytestmark = pytest.mark.databases("sqlite")
-
 WITHIN = AccessScope.from_lists([APP], ["anna_*"])
 """Reach of a restricted key: one app, and the accounts of most rows of this file."""
 MAKER = Caller("within admin", frozenset({Scope.ADMIN}), WITHIN)
@@ -237,6 +235,7 @@ LISTS: list[tuple[str, Callable[[Any], Any]]] = [
 ]
 
 
+@pytest.mark.databases("sqlite")
 async def test_list_holds_the_rows_within_the_keys_scope(quiet_api: Api):
     things = [await make_things(quiet_api, number) for number in (1, 2)]
     anna = AccessScope.from_lists([APP], ["anna_1*"])
@@ -253,6 +252,7 @@ async def test_list_holds_the_rows_within_the_keys_scope(quiet_api: Api):
         assert (await quiet_api.client.get(path, headers=elsewhere)).json()["data"] == []
 
 
+@pytest.mark.databases("sqlite")
 async def test_events_are_told_as_far_as_a_key_reaches(quiet_api: Api):
     async with quiet_api.context.database.transaction() as db:
         for account, app in (("anna_1", APP), ("anna_2", APP), ("anna_3", OTHER_APP), (None, None)):
@@ -288,6 +288,7 @@ async def told(api: Api, path: str, headers: dict[str, str], *, until: set[str])
                 return text
 
 
+@pytest.mark.databases("sqlite")
 async def test_webhooks_and_keys_are_listed_as_far_as_a_key_reaches(quiet_api: Api):
     await make_things(quiet_api, 1)
     anna = await quiet_api.key(*Scope, name="anna", access=AccessScope.from_lists([APP], ["anna_1*"]))

@@ -9,9 +9,16 @@ import httpx
 import psutil
 import pytest
 
+from sandbox.modules import start_module
 from sandbox.process import SandboxProcess, SandboxStartError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture(autouse=True)
+def _cold_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox starts as a person's does, also after end-to-end tests in the same process."""
+    monkeypatch.setattr(SandboxProcess, "start_module", staticmethod(start_module))
 
 
 async def start_all(http: httpx.AsyncClient, sandbox: SandboxProcess) -> list[psutil.Process]:

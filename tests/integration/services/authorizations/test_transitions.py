@@ -192,20 +192,37 @@ async def processes(open_services: OpenContext):
         yield [one, other]
 
 
-# No shrinking: an example of a race that failed once need not fail again, and a run is to be short.
-@settings(
-    max_examples=CASES or 10,
-    deadline=None,
-    derandomize=not CASES,
-    database=None,
-    phases=[Phase.generate],
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+def races(examples: int) -> settings:
+    """Settings of a test of schedules: no shrinking, as a race that failed once need not fail again."""
+    return settings(
+        max_examples=CASES or examples,
+        deadline=None,
+        derandomize=not CASES,
+        database=None,
+        phases=[Phase.generate],
+        print_blob=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+@races(10)
 @given(schedule=SCHEDULES)
 async def test_every_schedule_leaves_a_history_that_can_be_true(
     processes: list[Context], schedule: list[list[tuple[str, int, int, int]]]
 ):
+    await check_schedule(processes, schedule)
+
+
+@pytest.mark.long
+@races(25)
+@given(schedule=SCHEDULES)
+async def test_more_schedules_leave_a_history_that_can_be_true(
+    processes: list[Context], schedule: list[list[tuple[str, int, int, int]]]
+):
+    await check_schedule(processes, schedule)
+
+
+async def check_schedule(processes: list[Context], schedule: list[list[tuple[str, int, int, int]]]) -> None:
     stage = Stage(processes)
     await stage.prepare()
     for wave in schedule:
@@ -235,9 +252,10 @@ async def test_simultaneous_repetitions_of_an_act_have_one_effect(processes: lis
     assert len(path) - len(before) <= 1
 
 
-async def test_simultaneous_actors_leave_a_true_history(processes: list[Context]):
-    """All acts on one running session, in one wave, eight times: one wins, and what follows is allowed."""
-    for _ in range(CASES or 8):
+@pytest.mark.parametrize("waves", [8, pytest.param(20, marks=pytest.mark.long)])
+async def test_simultaneous_actors_leave_a_true_history(processes: list[Context], waves: int):
+    """All acts on one running session, in one wave, again and again: one wins, and what follows is allowed."""
+    for _ in range(CASES or waves):
         stage = Stage(processes)
         await stage.prepare()
         await stage.act("claim", 0, 0, 0)

@@ -39,11 +39,19 @@ HEADERS = st.dictionaries(
     ),
     NUMBERS | st.just("9" * 5000) | st.text(st.characters(min_codepoint=32, max_codepoint=126)),
 )
-MANY = settings(
-    max_examples=CASES or 15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+STATUSES = st.sampled_from([200, 400, 401, 403])
+REFUSALS = st.sampled_from([429, 500, 503])
+
+
+def answers(examples: int) -> settings:
+    return settings(
+        max_examples=CASES or examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+FEW, MANY = answers(15), answers(40)
 
 
 def answering(context: Context, status: int, fields: Any, headers: dict[str, str]) -> None:
@@ -70,11 +78,24 @@ async def limit_is_bounded(context: Context) -> bool:
     return until is None or until <= utc_now() + timedelta(seconds=MAX_WAIT)
 
 
-@MANY
+@FEW
 @given(optional=OPTIONAL, headers=HEADERS)
 async def test_no_optional_field_or_header_costs_the_tokens(
     context: Context, optional: dict[str, Any], headers: dict[str, str]
 ):
+    await check_optional(context, optional, headers)
+
+
+@pytest.mark.long
+@MANY
+@given(optional=OPTIONAL, headers=HEADERS)
+async def test_none_of_more_optional_fields_and_headers_costs_the_tokens(
+    context: Context, optional: dict[str, Any], headers: dict[str, str]
+):
+    await check_optional(context, optional, headers)
+
+
+async def check_optional(context: Context, optional: dict[str, Any], headers: dict[str, str]) -> None:
     chain = await refreshable(context)
     before = (await chain.active_row()).version
     answering(context, 200, {**optional, "access_token": "new-a", "refresh_token": "new-r"}, headers)
@@ -90,9 +111,22 @@ async def test_no_optional_field_or_header_costs_the_tokens(
 
 
 @pytest.mark.databases("sqlite")
-@MANY
-@given(headers=HEADERS, status=st.sampled_from([429, 500, 503]))
+@FEW
+@given(headers=HEADERS, status=REFUSALS)
 async def test_headers_of_a_refusal_cost_no_tokens(context: Context, headers: dict[str, str], status: int):
+    await check_refusal(context, headers, status)
+
+
+@pytest.mark.long
+@MANY
+@given(headers=HEADERS, status=REFUSALS)
+async def test_more_headers_of_a_refusal_cost_no_tokens(
+    context: Context, headers: dict[str, str], status: int
+):
+    await check_refusal(context, headers, status)
+
+
+async def check_refusal(context: Context, headers: dict[str, str], status: int) -> None:
     chain = await refreshable(context)
     before = await chain.tokens()
     answering(context, status, {"title": "later"}, headers)
@@ -106,11 +140,24 @@ async def test_headers_of_a_refusal_cost_no_tokens(context: Context, headers: di
 
 
 @pytest.mark.databases("sqlite")
-@MANY
-@given(fields=ANYTHING, headers=HEADERS, status=st.sampled_from([200, 400, 401, 403]))
+@FEW
+@given(fields=ANYTHING, headers=HEADERS, status=STATUSES)
 async def test_an_arbitrary_answer_ends_in_an_error_of_ours_or_in_tokens(
     context: Context, fields: Any, headers: dict[str, str], status: int
 ):
+    await check_answer(context, fields, headers, status)
+
+
+@pytest.mark.long
+@MANY
+@given(fields=ANYTHING, headers=HEADERS, status=STATUSES)
+async def test_more_arbitrary_answers_end_in_an_error_of_ours_or_in_tokens(
+    context: Context, fields: Any, headers: dict[str, str], status: int
+):
+    await check_answer(context, fields, headers, status)
+
+
+async def check_answer(context: Context, fields: Any, headers: dict[str, str], status: int) -> None:
     chain = await refreshable(context)
     answering(context, status, fields, headers)
     with pytest.raises(AppException):

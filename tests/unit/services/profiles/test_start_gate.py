@@ -172,7 +172,7 @@ async def test_of_failed_starts_those_that_miss_the_deadline_on_a_busy_machine_n
 
 
 async def test_a_start_that_misses_its_deadline_keeps_its_place_until_it_is_undone():
-    """What is undone is stopped at the profile browser: until then it is one of those that start."""
+    """The browser of an undone start is stopped first: until then it is one of those that start."""
     starts = Starts(1)
     undone = asyncio.get_running_loop().create_future()
 

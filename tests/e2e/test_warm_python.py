@@ -1,0 +1,39 @@
+"""Starts as forks: a start that is given up, or that cannot be, harms no other."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.children import commands
+from tests.fixtures.warm import warm_python
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_cancelled_start_leaves_no_process_and_no_answer(tmp_path: Path):
+    own_children = {each.pid for each in psutil.Process().children()}
+    async with warm_python() as warm:
+        (starter,) = {each for each in psutil.Process().children() if each.pid not in own_children}
+        with (tmp_path / "output").open("w+b") as output:
+            streams = {"env": {"PATH": os.environ["PATH"]}, "stdout": output, "stderr": output}
+            given_up = asyncio.create_task(warm.start("app", "--help", **streams))
+            await asyncio.sleep(0)  # it has sent its task, and the import takes a second
+            given_up.cancel()
+            following = await warm.start("app", "--version", **streams)
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            assert await following.wait() == 0
+            assert starter.children() == []
+            with pytest.raises(RuntimeError, match="elsewhere cannot be started: KeyError"):
+                await warm.start("elsewhere", **streams)
+            assert await (await warm.start("app", "--version", **streams)).wait() == 0
+
+
+async def test_command_that_still_runs_at_the_end_of_its_block_is_killed(tmp_path: Path):
+    async with commands(tmp_path / "commands") as opened:
+        environment = {"DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/s.db"}
+        command = await opened.start("serve", environment=environment)
+    assert not psutil.pid_exists(command.pid)
