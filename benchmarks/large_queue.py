@@ -142,7 +142,7 @@ async def measure(name: str, url: str, folder: Path, rows: int, waiting: int, ro
             "database_url": url,
             "rate_limit_per_minute": 1_000_000,
             "max_waiting": 10_000_000,
-            "serve_workers": False,
+            "serve_workers": name == "SQLite",  # where no other process can work
         }
         await sandbox.admin.set_fault("local.start", "status", status=500)
         service = ServiceProcess(folder, settings := settings_for(sandbox.info, folder=folder, **changes))

@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import structlog
+from _pytest.nodeid import coerce_node_id
 
 from app.config import Settings
 from app.utils.logger import setup_logging
@@ -60,14 +61,23 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap tests first, in whatever order each kind was shuffled into."""
-    items.sort(key=_kind)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put cheap kinds first, and of each kind the groups, which one process runs: begun last, they would end last.
+
+    Name the groups: pytest-xdist 3.8 writes them to an attribute that pytest 9.2 no longer reads.
+    """
+    items.sort(key=_order)
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            group = item.get_closest_marker("xdist_group")
+            if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
+                item._id = coerce_node_id(f"{item.nodeid}@{group.args[0]}")
 
 
-def _kind(item: pytest.Item) -> int:
+def _order(item: pytest.Item) -> tuple[int, bool]:
     kind = item.path.relative_to(_ROOT).parts[0]
-    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
+    number = _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
+    return number, item.get_closest_marker("xdist_group") is None
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from _pytest.nodeid import coerce_node_id
 
 from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
@@ -15,16 +14,6 @@ from tests.e2e.harness import ServiceHarness, open_harness
 from tests.fixtures.warm import warm_python
 
 ACCOUNTS = 150
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Names the groups: pytest-xdist 3.8 writes them to an attribute that pytest 9.2 no longer reads."""
-    if not getattr(config.option, "loadgroup", False):
-        return
-    for item in items:
-        group = item.get_closest_marker("xdist_group")
-        if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
-            item._id = coerce_node_id(f"{item.nodeid}@{group.args[0]}")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)

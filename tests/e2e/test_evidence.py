@@ -92,7 +92,7 @@ async def test_failure_without_a_browser_leaves_no_evidence(
 async def test_page_in_an_endless_script_leaves_evidence(watched: ServiceHarness, account: str):
     """It answers nothing, and tells its address all the same. Its deadline is the caller's own."""
     await watched.admin.set_fault("provider.authorize", "endless_script", account=account)
-    session = await watched.ended(await watched.ask(account, stage_timeouts={"page_load": 1}))
+    session = await watched.ended(await watched.ask(account, stage_timeouts={"page_load": 3}))
     assert (session["status"], session["error_code"]) == ("timeout", "AUTH_TIMEOUT")
     (seen,) = await evidence(watched, session)
     assert seen["url"].endswith("/i/oauth2/authorize")

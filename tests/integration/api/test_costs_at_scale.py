@@ -23,6 +23,8 @@ from tests.fixtures.costs import Statement, explained
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 
+pytestmark = pytest.mark.xdist_group("costs_at_scale")  # filling the tables takes ten seconds
+
 MANY = 100_000
 NUMBERS = f"FROM generate_series(1, {MANY}) AS n"
 ROWS = [
