@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints how many test processes fit here: one more than the CPUs this process may use (a container's quota counts), 3 to 9,
-# because tests also wait for browsers. pytest-xdist's own "auto" would count the cores of the whole host.
+# Prints how many test processes fit here: two more than the CPUs this process may use (a container's quota counts), 4 to 10,
+# because tests also wait for browsers and processes. pytest-xdist's own "auto" would count the cores of the whole host.
 set -eu
 
 cpus=$(nproc 2>/dev/null || sysctl -n hw.logicalcpu 2>/dev/null || echo 2)
@@ -21,4 +21,4 @@ max | -1) ;;
 esac
 [ "$cpus" -ge 2 ] || cpus=2
 [ "$cpus" -le 8 ] || cpus=8
-echo $((cpus + 1))
+echo $((cpus + 2))
