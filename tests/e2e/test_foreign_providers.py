@@ -101,6 +101,7 @@ async def account(
     account = signed_in[provider.name]
     yield account
     await provider.call("decide", account=account, decision="")
+    await provider.call("revoke", account=account)  # else it remembers what the owner refused
 
 
 async def make_due(harness: ServiceHarness, account: str, app: str) -> None:
