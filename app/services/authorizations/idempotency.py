@@ -104,9 +104,8 @@ async def replace_ids(db: AsyncSession, existing: Sequence[tuple[Claim, str]]) -
         statement = update(table).where(
             row.caller == bindparam("of_caller"), row.key_hash == bindparam("of_key")
         )
-        caller_and_key = ("of_caller", "of_key")
         values = [
-            {**dict(zip(caller_and_key, claim.place, strict=True)), "session_id": found}
+            {"of_caller": claim.caller, "of_key": claim.place[1], "session_id": found}
             for claim, found in existing
         ]
         await (await db.connection()).execute(statement, values)

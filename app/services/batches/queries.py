@@ -79,9 +79,8 @@ async def fetch_results(
     They are few, and the batch knows their number: no cursor and no count.
     """
     batch = await get_batch(db, batch_id, caller=caller)
-    last = (
-        request.number - 1
-    ) * request.size  # of the page before: the rows are numbered from 1, without a gap
+    # The rows are numbered from 1, without a gap.
+    before = (request.number - 1) * request.size
     query = (
         select(
             BatchRow.number,
@@ -94,7 +93,9 @@ async def fetch_results(
             func.coalesce(BatchRow.error_message, AuthorizationSession.error_message),
         )
         .outerjoin(AuthorizationSession, AuthorizationSession.session_id == BatchRow.session_id)
-        .where(BatchRow.batch_id == batch_id, BatchRow.number > last, BatchRow.number <= last + request.size)
+        .where(
+            BatchRow.batch_id == batch_id, BatchRow.number > before, BatchRow.number <= before + request.size
+        )
         .order_by(BatchRow.number)
     )
     rows = [RowResult(*row) for row in await db.execute(query)]

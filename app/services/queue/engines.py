@@ -27,19 +27,17 @@ from app.database import QUEUE_CONNECTION, Database
 
 _LOST_RACE: Final = (DEADLOCK_DETECTED, UNIQUE_VIOLATION)
 """Another process was first at the last place of a limit: pgqueuer looks again."""
+_WAKE_TYPE: Final = "table_changed_event"
 _WAKE: Final = text(
-    """
+    f"""
     SELECT pg_notify('ch_pgqueuer', json_build_object(
         'channel', 'ch_pgqueuer', 'operation', 'insert', 'sent_at', now(), 'table', 'pgqueuer',
-        'type', 'table_changed_event'
+        'type', '{_WAKE_TYPE}'
     )::text)
     """
 )
 """pgqueuer's own notification, once for many jobs: its trigger sent one with each commit, and commits with a
 notification wait for each other on the whole server."""
-
-
-_WAKE_TYPE: Final = "table_changed_event"
 
 
 class Engine(Protocol):
