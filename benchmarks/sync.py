@@ -75,7 +75,7 @@ async def naive(context: Context) -> int:
     """A query and a commit for each row."""
     seen = 0
     for page in range(1, NAIVE_PAGES + 1):
-        rows = (await context.fleet.syncs._client.list_profiles(page)).profiles
+        rows = (await context.fleet.client.list_profiles(page)).profiles
         for row in rows:
             async with context.database.transaction() as db:
                 profile = await db.scalar(select(Profile).where(Profile.profile_id == row.id))

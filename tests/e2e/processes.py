@@ -1,4 +1,4 @@
-"""What runs on this machine, asked from the kernel."""
+"""Processes of this machine, as the kernel tells them."""
 
 import os
 import time

@@ -57,7 +57,7 @@ async def call(harness: ServiceHarness, method: str, path: str, **request: Any) 
 
 
 async def codes(harness: ServiceHarness, batch_id: str) -> dict[str, str | None]:
-    """By account."""
+    """Return the error codes of the batch's rows by account."""
     answer = (await harness.call("GET", f"/batches/{batch_id}/results")).json()
     assert answer["total"] == len(answer["data"])
     return {each["account_id"]: each["error_code"] for each in answer["data"]}

@@ -230,7 +230,7 @@ async def authorizations(sweep: RouteSweep, accounts: Iterator[str]) -> None:
 
 
 async def callers_keys(sweep: RouteSweep) -> None:
-    """Of every state, and each used at the end."""
+    """Make keys of every state, and use each at the end."""
     sweep.values["key_id"], used = await sweep.new_key("used")
     expired = (await sweep.new_key("expired", expires_at=(utc_now() + timedelta(seconds=0.5)).isoformat()))[1]
     rotated_id, rotated = await sweep.new_key("rotated")

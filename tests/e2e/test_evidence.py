@@ -1,4 +1,4 @@
-"""What is kept of a browser in which an attempt failed: enough for an operator, and no secret."""
+"""Evidence of a browser in which an attempt failed: enough for an operator, and no secret."""
 
 import json
 import secrets
@@ -30,7 +30,7 @@ async def get(harness: ServiceHarness, path: str) -> httpx.Response:
 
 
 async def evidence(harness: ServiceHarness, session: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of the session's attempts."""
+    """Return the evidence of the session's attempts."""
     found: list[dict[str, Any]] = (await get(harness, f"/authorize/{session['session_id']}/evidence")).json()[
         "data"
     ]

@@ -1,4 +1,4 @@
-"""What the logs and the database hold after good and bad authorizations: all that operators need, and no secret."""
+"""Logs and database after good and bad authorizations: they hold all that operators need, and no secret."""
 
 import json
 

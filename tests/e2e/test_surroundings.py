@@ -140,7 +140,7 @@ TIMES = {
 
 
 def shift_all_times(harness: ServiceHarness, by: timedelta) -> None:
-    """What a jump of the clock the other way looks like in the database."""
+    """Make the database look as after a jump of the clock the other way."""
     path = make_url(harness.environment["DATABASE_URL"]).database
     with closing(sqlite3.connect(str(path), timeout=15)) as connection, connection:
         for table, columns in TIMES.items():

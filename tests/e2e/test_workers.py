@@ -42,7 +42,7 @@ async def crowd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandb
 
 @pytest.fixture(scope="module")
 def accounts(crowd: SandboxProcess) -> list[str]:
-    """Those that no test has taken yet; take them with `pop`."""
+    """Accounts that no test has taken yet; take them with `pop`."""
     return list(crowd.info.accounts)
 
 

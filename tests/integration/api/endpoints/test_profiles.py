@@ -238,7 +238,7 @@ class TestOfAnAccount:
 class TestLinks:
     @pytest.fixture
     async def profile_id(self, add_profile: AddRow) -> str:
-        """By the rule it is bob's."""
+        """Profile that the rule gives to bob."""
         return (await add_profile(profile_name="bob", account_id="bob")).profile_id
 
     async def link(self, api: Api, profile_id: str, account: str, app: str | None = None) -> Any:
