@@ -1,10 +1,11 @@
 """Rules for every test: its order, its surroundings, and nothing but loopback."""
 
+import asyncio
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -20,6 +21,8 @@ _IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 _KINDS = ("unit", "integration", "e2e")
 _NOT_SETTINGS = {"CHROMEDRIVER_PATH"}
 _ROOT = Path(__file__).parent
+_LAST_STEPS = 5.0
+"""Seconds that a task may go on after its test: it closes what it has in hand."""
 
 # In a new clone the first test that draws text builds tables of Unicode, which takes seconds on a busy machine.
 hypothesis.settings.register_profile(
@@ -78,6 +81,20 @@ def _order(item: pytest.Item) -> tuple[int, bool]:
     kind = item.path.relative_to(_ROOT).parts[0]
     number = _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
     return number, item.get_closest_marker("xdist_group") is None
+
+
+@pytest.fixture(autouse=True)
+async def _no_task_left_behind() -> AsyncIterator[None]:
+    """A task that outlives its test, or is collected while it waits, would log into another test."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=_LAST_STEPS)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    assert not left, f"the test left tasks running: {left}"
 
 
 @pytest.fixture(autouse=True)

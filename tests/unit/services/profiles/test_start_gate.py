@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -46,7 +46,13 @@ class Starts:
         await self.add(name)
         self.clock.now += seconds
         await self.end(name, error)
-        await asyncio.wait([self.tasks[name]])
+        await asyncio.gather(self.tasks[name], return_exceptions=True)
+
+    async def close(self) -> None:
+        """End the starts that the test left under way."""
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
 
     async def _run(self, name: str) -> None:
         async with self.gate.enter(lambda: self.waited.append(name)):
@@ -61,17 +67,33 @@ async def turns() -> None:
 
 
 @pytest.fixture
-async def starts() -> Starts:
+async def through_gate() -> AsyncIterator[Callable[[int], Starts]]:
+    """Starts through a new gate with that ceiling."""
+    made: list[Starts] = []
+
+    def make(ceiling: int) -> Starts:
+        made.append(Starts(ceiling))
+        return made[-1]
+
+    yield make
+    for starts in made:
+        await starts.close()
+
+
+@pytest.fixture
+async def starts(through_gate: Callable[[int], Starts]) -> Starts:
     """A gate of three places that knows how long a start takes."""
-    starts = Starts(3)
+    starts = through_gate(3)
     for _ in range(10):
         await starts.run(QUICK)
     starts.begun.clear()
     return starts
 
 
-async def test_no_more_starts_at_once_than_the_ceiling_and_the_first_to_wait_is_the_first_to_start():
-    starts = Starts(2)
+async def test_no_more_starts_at_once_than_the_ceiling_and_the_first_to_wait_is_the_first_to_start(
+    through_gate: Callable[[int], Starts],
+):
+    starts = through_gate(2)
     await starts.add("a", "b", "c", "d")
     assert (starts.begun, starts.waited, starts.gate.in_progress) == (["a", "b"], ["c", "d"], 2)
     await starts.end("b")
@@ -80,16 +102,16 @@ async def test_no_more_starts_at_once_than_the_ceiling_and_the_first_to_wait_is_
     assert (starts.begun, starts.gate.in_progress) == (["a", "b", "c", "d"], 2)
 
 
-async def test_a_newcomer_does_not_overtake_one_that_waits():
-    starts = Starts(1)
+async def test_a_newcomer_does_not_overtake_one_that_waits(through_gate: Callable[[int], Starts]):
+    starts = through_gate(1)
     async with starts.gate.enter(lambda: None):
         await starts.add("a")
     await starts.add("b")  # a has the place, whether it has run or not
     assert (starts.begun, starts.waited) == (["a"], ["a", "b"])
 
 
-async def test_a_cancelled_wait_ends_at_once_and_costs_nobody_a_place():
-    starts = Starts(1)
+async def test_a_cancelled_wait_ends_at_once_and_costs_nobody_a_place(through_gate: Callable[[int], Starts]):
+    starts = through_gate(1)
     await starts.add("a", "b", "c")
     await starts.cancel("b")
     assert starts.tasks["b"].cancelled()
@@ -97,8 +119,10 @@ async def test_a_cancelled_wait_ends_at_once_and_costs_nobody_a_place():
     assert starts.begun == ["a", "c"]
 
 
-async def test_a_place_given_at_the_moment_of_the_cancellation_goes_to_the_next():
-    starts = Starts(1)
+async def test_a_place_given_at_the_moment_of_the_cancellation_goes_to_the_next(
+    through_gate: Callable[[int], Starts],
+):
+    starts = through_gate(1)
     async with starts.gate.enter(lambda: None):
         await starts.add("a", "b")
     starts.tasks["a"].cancel()  # it has been given the place, and has not run yet
@@ -107,8 +131,10 @@ async def test_a_place_given_at_the_moment_of_the_cancellation_goes_to_the_next(
     assert (starts.begun, starts.gate.in_progress) == (["b"], 1)
 
 
-async def test_one_that_comes_while_the_only_waiting_one_is_cancelled_gets_the_place():
-    starts = Starts(1)
+async def test_one_that_comes_while_the_only_waiting_one_is_cancelled_gets_the_place(
+    through_gate: Callable[[int], Starts],
+):
+    starts = through_gate(1)
     await starts.add("a", "b")
     starts.tasks["b"].cancel()
     starts._ends["a"].set_result(None)
@@ -117,8 +143,10 @@ async def test_one_that_comes_while_the_only_waiting_one_is_cancelled_gets_the_p
 
 
 @pytest.mark.parametrize("how", ["failed", "cancelled"])
-async def test_a_start_that_did_not_succeed_gives_its_place_back(how: str):
-    starts = Starts(1)
+async def test_a_start_that_did_not_succeed_gives_its_place_back(
+    how: str, through_gate: Callable[[int], Starts]
+):
+    starts = through_gate(1)
     await starts.add("a", "b")
     await (starts.cancel("a") if how == "cancelled" else starts.end("a", ValueError()))
     assert (starts.begun, starts.gate.in_progress, starts.gate.limit) == (["a", "b"], 1, 1)
@@ -171,9 +199,11 @@ async def test_of_failed_starts_those_that_miss_the_deadline_on_a_busy_machine_n
     assert starts.gate.limit == limit
 
 
-async def test_a_start_that_misses_its_deadline_keeps_its_place_until_it_is_undone():
+async def test_a_start_that_misses_its_deadline_keeps_its_place_until_it_is_undone(
+    through_gate: Callable[[int], Starts],
+):
     """The browser of an undone start is stopped first: until then it is one of those that start."""
-    starts = Starts(1)
+    starts = through_gate(1)
     undone = asyncio.get_running_loop().create_future()
 
     async def start() -> None:
@@ -201,16 +231,16 @@ async def test_a_late_event_loop_narrows_the_gate_however_quick_the_starts_are(s
     assert starts.gate.limit == 3
 
 
-async def test_profiles_of_different_sizes_do_not_narrow_the_gate():
+async def test_profiles_of_different_sizes_do_not_narrow_the_gate(through_gate: Callable[[int], Starts]):
     """A few quick profiles are no measure for the others."""
-    starts = Starts(3)
+    starts = through_gate(3)
     for seconds in [2.0, 10.0, 14.0, 10.0, 12.0, 25.0] * 5:
         await starts.run(seconds)
         assert starts.gate.limit == 3
 
 
-async def test_starts_under_a_second_are_never_slow():
-    starts = Starts(3)
+async def test_starts_under_a_second_are_never_slow(through_gate: Callable[[int], Starts]):
+    starts = through_gate(3)
     for seconds in [0.01] * 10 + [MIN_SLOW]:
         await starts.run(seconds)
     assert starts.gate.limit == 3
