@@ -421,6 +421,7 @@ def _create_engine(url: str, pool_size: int, name: str, *, is_pooled: bool) -> A
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin)
+    engine.dialect.do_terminate = _end_sqlite_connection  # type: ignore[method-assign]
     return engine
 
 
@@ -480,6 +481,15 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _end_sqlite_connection(dbapi_connection: Any) -> None:
+    """Close the connection of a cancelled statement as soon as its thread is free, without waiting.
+
+    SQLAlchemy 2.1 waits in a task for the close; a second cancellation (anyio repeats its own) makes it end the
+    driver's thread before, and the task waits forever.
+    """
+    dbapi_connection.driver_connection.stop()
 
 
 def _begin(connection: Connection) -> None:

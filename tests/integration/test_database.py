@@ -150,6 +150,31 @@ async def test_a_connection_given_back_after_the_end_is_closed(database_url: str
         await driver.execute("SELECT 1")
 
 
+@pytest.mark.parametrize("cancellations", [1, 2, 3])
+async def test_a_cancelled_statement_leaves_no_task_however_often_it_is_cancelled(
+    database: Database, cancellations: int
+):
+    before, has_begun = asyncio.all_tasks(), asyncio.Event()
+
+    async def read() -> None:
+        async with database.reading() as db:
+            while True:
+                await db.execute(text("SELECT 1"))
+                has_begun.set()
+
+    reader = asyncio.create_task(read())
+    await has_begun.wait()
+    for _ in range(cancellations):
+        reader.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([reader])
+    async with asyncio.timeout(10):
+        while left := asyncio.all_tasks() - before:
+            await asyncio.wait(left)
+    async with database.reading() as db:
+        assert await db.scalar(text("SELECT 1")) == 1
+
+
 async def test_a_naive_datetime_is_refused(database: Database):
     with pytest.raises(Exception, match="naive datetime"):
         async with database.transaction() as db:
