@@ -85,16 +85,22 @@ def _order(item: pytest.Item) -> tuple[int, bool]:
 
 @pytest.fixture(autouse=True)
 async def _no_task_left_behind() -> AsyncIterator[None]:
-    """A task that outlives its test, or is collected while it waits, would log into another test."""
+    """A test's own task that outlives it, or is collected while it waits, would log into another test."""
     before = asyncio.all_tasks()
     yield
-    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    left = {task for task in asyncio.all_tasks() - before if _is_of_a_test(task)}
     if left:
         _, left = await asyncio.wait(left, timeout=_LAST_STEPS)
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
     assert not left, f"the test left tasks running: {left}"
+
+
+def _is_of_a_test(task: asyncio.Task[object]) -> bool:
+    """False for this fixture's task, and for those of objects of the service, which a later test may share."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and Path(code.co_filename).is_relative_to(_ROOT)
 
 
 @pytest.fixture(autouse=True)

@@ -110,8 +110,10 @@ async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_brows
     address = urlsplit(shared_browser).netloc
     page = b"<iframe src='/callback?code=of-frame' onload=\"document.title='framed'\"></iframe>"
     asked: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         if line := await reader.readline():  # empty: a connection that the browser opens in advance
             asked.append(line.split()[1])
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n" + page)
@@ -129,6 +131,8 @@ async def test_a_redirect_in_an_iframe_is_no_callback_and_never_leaves_the_brows
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         assert await asyncio.to_thread(watch, url) == (None, f"{url}/callback?code=of-tab")
+    for writer in writers:
+        writer.close()
     assert b"/page" in asked
     assert not [path for path in asked if path.startswith(b"/callback")]
 
