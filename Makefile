@@ -10,6 +10,7 @@ DEV := $(VENV)/.stamp-dev
 BROWSER := $(VENV)/.stamp-browser
 NODE := $(VENV)/.stamp-node
 PGBOUNCER := $(VENV)/.stamp-pgbouncer
+HEADLESS_SHELL := $(VENV)/.stamp-headless-shell
 WITH_BROWSER := sh scripts/with_browser.sh
 
 ACCOUNTS ?= 5
@@ -43,7 +44,7 @@ serve: .env $(RUNTIME) ## Migrate the database and run the service with the sett
 	@echo "There is no .env: run 'cp .env.example .env', edit it, then 'make serve' again." >&2; exit 1
 
 .PHONY: test
-test: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
+test: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) $(HEADLESS_SHELL) ## Run the whole suite, real browser and PostgreSQL included (ARGS='-k name -x')
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: test-long
@@ -69,7 +70,7 @@ bench: $(DEV) $(BROWSER) ## Measure the service against its baselines in up to 1
 	@$(WITH_BROWSER) $(PY) -m benchmarks $(ARGS)
 
 .PHONY: coverage
-coverage: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) ## Run the suite and show which lines of app/ it did not reach
+coverage: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) $(HEADLESS_SHELL) ## Run the suite and show which lines of app/ it did not reach
 	@$(WITH_BROWSER) $(PY) -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 .PHONY: check check-format check-lint check-types check-docstrings check-imports check-openapi check-requirements check-reference check-docs check-docker check-compose check-migrations
@@ -158,7 +159,7 @@ fmt: $(DEV) ## Format the code and fix what ruff can fix
 	@$(VENV)/bin/ruff format .
 
 .PHONY: venv
-venv: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) ## Set everything up: virtual environment, requirements, browser and driver
+venv: $(DEV) $(BROWSER) $(NODE) $(PGBOUNCER) $(HEADLESS_SHELL) ## Set everything up: virtual environment, requirements, browser and driver
 	@echo "Ready: $$($(PY) --version), $$(cat $(BROWSER))"
 
 .PHONY: clean
@@ -182,3 +183,6 @@ $(NODE): scripts/ensure_node_packages.sh tests/e2e/foreign/oidc/package-lock.jso
 
 $(PGBOUNCER): scripts/ensure_pgbouncer.sh | $(DEV)
 	@sh scripts/ensure_pgbouncer.sh
+
+$(HEADLESS_SHELL): scripts/ensure_headless_shell.sh $(BROWSER)
+	@sh scripts/ensure_headless_shell.sh

@@ -15,7 +15,7 @@ from _pytest.nodeid import coerce_node_id
 
 from app.config import Settings
 from app.utils.logger import setup_logging
-from tests.fixtures import loopback, statements
+from tests.fixtures import browsers, loopback, statements
 
 _IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 _KINDS = ("unit", "integration", "e2e")
@@ -48,7 +48,9 @@ pytest_plugins = [
 ]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "not long":
+        browsers.use_headless_shell()
     loopback.guard()
     statements.share()
     setup_logging(level="INFO", environment="test")

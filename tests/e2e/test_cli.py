@@ -21,6 +21,7 @@ from sandbox.modules import ModuleStarter, start_module
 from sandbox.process import SandboxProcess
 from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.processes import processes_with
+from tests.fixtures.browsers import whole_chromium
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -296,8 +297,8 @@ async def test_a_demo_of_no_number_of_accounts_is_a_usage_error(shell: Shell, nu
 
 
 async def test_the_demo_succeeds(cold_shell: Shell):
-    """The processes of the demo, a sandbox, `migrate` and `serve`, start as a person's do, too."""
-    result = await cold_shell("--accounts", "1", module="sandbox.demo")
+    """The processes of the demo, a sandbox, `migrate`, `serve` and the whole Chromium, start as a person's do."""
+    result = await cold_shell("--accounts", "1", module="sandbox.demo", CHROMIUM_PATH=whole_chromium())
     assert result.code == 0, result.text
     assert "1 of 1 completed" in result.output
     assert "Stored tokens that work (who-am-I agrees): 1 of 1" in result.output

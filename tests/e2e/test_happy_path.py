@@ -1,8 +1,9 @@
-"""An authorization from the request to the tokens, by each kind of app and redirect URI."""
+"""An authorization from the request to the tokens, by each kind of app and redirect URI, in the whole Chromium."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from sqlalchemy import text
 
 from sandbox.process import SandboxProcess
 from tests.e2e.harness import APP, ServiceHarness, open_harness
+from tests.fixtures.browsers import whole_chromium
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -39,6 +41,26 @@ async def assert_stored(harness: ServiceHarness, account: str, app: str = APP) -
         assert secret is not None
         assert secret.get_secret_value() not in sealed
     assert await harness.owner(tokens.access_token.get_secret_value()) == account
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SandboxProcess]:
+    folder = tmp_path_factory.mktemp("happy-path")
+    async with SandboxProcess(
+        accounts=20, data_dir=folder / "profiles", arguments=("--chromium", whole_chromium())
+    ) as sandbox:
+        yield sandbox
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def harness(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
+    async with open_harness(sandbox, folder) as harness:
+        yield harness
+
+
+@pytest.fixture(scope="module")
+def unused_accounts(sandbox: SandboxProcess) -> Iterator[str]:
+    return iter(sandbox.info.accounts)
 
 
 @dataclass(frozen=True)
