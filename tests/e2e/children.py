@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -12,16 +12,14 @@ from typing import ClassVar
 
 from tests.fixtures.warm import WarmProcess, WarmPython
 
-ROOT = Path(__file__).resolve().parents[2]
-FIXTURES = ROOT / "tests" / "fixtures"
 TIMEOUT = 180
 """Seconds for one line or one command; a busy machine needs a few."""
 
 
 class Child:
-    """A script of `tests/fixtures` in a process of its own."""
+    """A module of `tests/fixtures` in a process of its own."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: WarmProcess) -> None:
         self._process = process
 
     @property
@@ -56,19 +54,21 @@ class Child:
 
 @asynccontextmanager
 async def child(
-    script: str, *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    module: str, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """Start the script; kill it at the end if it has not ended by itself."""
+    """Start the module of `tests/fixtures`; kill its process at the end if it has not ended by itself."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "CHROMEDRIVER_PATH") if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(FIXTURES / script), *arguments,
-        stdin=PIPE, stdout=PIPE, cwd=cwd, env={**kept, **(environment or {}), "PYTHONPATH": str(ROOT)},
+    process = await Commands.warm.start(
+        f"tests.fixtures.{module}", *arguments,
+        stdin=PIPE, stdout=PIPE, stderr=sys.stderr.buffer, env=kept | dict(environment or {}),
     )  # fmt: skip
     try:
         yield Child(process)
     finally:
         if process.returncode is None:
             process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
         await process.communicate()
 
 

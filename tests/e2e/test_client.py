@@ -16,7 +16,8 @@ from standardwebhooks import Webhook
 
 from app.models import Event, utc_now
 from app.services.webhooks.message import build_message
-from tests.e2e.children import ROOT, commands
+from scripts.generated import ROOT
+from tests.e2e.children import commands
 from tests.e2e.harness import APP, ServiceHarness
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]

@@ -29,7 +29,7 @@ async def callers(url: str) -> AsyncIterator[list[Child]]:
     """Processes that all begin to call at the same moment."""
     given = json.dumps({"url": url, "budget": BUDGET, "window": WINDOW})
     async with AsyncExitStack() as stack:
-        children = [await stack.enter_async_context(child("gate_child.py", given)) for _ in range(PROCESSES)]
+        children = [await stack.enter_async_context(child("gate_child", given)) for _ in range(PROCESSES)]
         for each in children:
             await each.until("ready")
         for each in children:

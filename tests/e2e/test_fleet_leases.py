@@ -40,8 +40,8 @@ async def rivals(
     """Two processes that can be asked to run the profile."""
     environment = settings_for(sandbox.info, folder=folder, database_url=url)
     async with (
-        child("profile_child.py", how, profile_id, environment=environment) as one,
-        child("profile_child.py", how, profile_id, environment=environment) as other,
+        child("profile_child", how, profile_id, environment=environment) as one,
+        child("profile_child", how, profile_id, environment=environment) as other,
     ):
         for each in (one, other):
             await each.until("ready")
