@@ -20,6 +20,9 @@ KEEP ?=
 ARGS ?=
 JOBS ?= $(shell sh scripts/jobs.sh)
 
+# Some machines set it, and each process would compile the project and rewrite the tests' assertions anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A stamp is only true while its Python runs, the checkout has not moved and the browser is still there.
 $(shell sh scripts/venv.sh forget-stale >&2)
 

@@ -47,7 +47,7 @@ def browser() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+@pytest.mark.parametrize("path", ["/docs", pytest.param("/redoc", marks=pytest.mark.long)])
 async def test_page_shows_an_operation_without_the_internet(
     browser: webdriver.Chrome, make_settings: MakeSettings, sqlite_url: str, path: str
 ):

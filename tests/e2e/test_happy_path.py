@@ -1,7 +1,7 @@
-"""An authorization from the request to the tokens, by each kind of app and redirect URI, in the whole Chromium."""
+"""An authorization from the request to the tokens, by each kind of app and redirect URI."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,26 +41,6 @@ async def assert_stored(harness: ServiceHarness, account: str, app: str = APP) -
         assert secret is not None
         assert secret.get_secret_value() not in sealed
     assert await harness.owner(tokens.access_token.get_secret_value()) == account
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SandboxProcess]:
-    folder = tmp_path_factory.mktemp("happy-path")
-    async with SandboxProcess(
-        accounts=20, data_dir=folder / "profiles", arguments=("--chromium", whole_chromium())
-    ) as sandbox:
-        yield sandbox
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def harness(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
-    async with open_harness(sandbox, folder) as harness:
-        yield harness
-
-
-@pytest.fixture(scope="module")
-def unused_accounts(sandbox: SandboxProcess) -> Iterator[str]:
-    return iter(sandbox.info.accounts)
 
 
 @dataclass(frozen=True)
@@ -182,10 +162,13 @@ async def test_no_redirect_uri_needs_a_listener(folder, redirect_uri: str):
         await assert_stored(harness, "sandbox_001")
 
 
-async def test_authorization_completes_on_postgresql(
-    sandbox: SandboxProcess, folder, account: str, postgresql_url: str
-):
-    async with open_harness(sandbox, folder, database_url=postgresql_url) as harness:
+async def test_authorization_completes_on_postgresql_in_the_whole_chromium(folder: Path, postgresql_url: str):
+    arguments = ("--chromium", whole_chromium())
+    async with (
+        SandboxProcess(accounts=1, data_dir=folder / "whole", arguments=arguments) as sandbox,
+        open_harness(sandbox, folder, database_url=postgresql_url) as harness,
+    ):
+        account = "sandbox_001"
         sessions = await asyncio.gather(*(harness.authorize(account, app) for app in ("AIOTT1", "AIOTT2")))
         assert [db["status"] for db in sessions] == ["completed", "completed"]
         assert [list(db["stage_seconds"]) for db in sessions] == [STAGES, STAGES]

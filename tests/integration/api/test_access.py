@@ -166,6 +166,7 @@ def test_every_route_has_an_entry(routes: dict[str, Any]):
     assert all(isinstance(routes[name], KeyFirstRoute) for name in ROUTES)
 
 
+@pytest.mark.databases("sqlite")
 async def test_every_route_answers_each_kind_of_key_as_its_entry_says(quiet_api: Api, routes: dict[str, Any]):
     """One test sends a thousand requests to one application."""
     del quiet_api.client.headers["X-API-Key"]
