@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints how many test processes fit here: two more than the CPUs this process may use (a container's quota counts), 4 to 10,
+# Prints how many test processes fit here: three more than the CPUs this process may use (a container's quota counts), 5 to 11,
 # because tests also wait for browsers and processes. pytest-xdist's own "auto" would count the cores of the whole host.
 set -eu
 
@@ -21,4 +21,4 @@ max | -1) ;;
 esac
 [ "$cpus" -ge 2 ] || cpus=2
 [ "$cpus" -le 8 ] || cpus=8
-echo $((cpus + 2))
+echo $((cpus + 3))
