@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,6 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     DateTime,
-    Dialect,
     Double,
     Result,
     cast,
@@ -118,6 +117,8 @@ class Database:
         self._max_connections = pool_size + role.queue_connections
         self.engine = _create_engine(url, pool_size, name, is_pooled=self._is_pooled)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        if not self.is_sqlite:
+            event.listen(self.engine.sync_engine, "checkout", self._ping_when_doubtful)
         # Each statement of READ COMMITTED sees its own snapshot anyway: without a transaction around them, two round
         # trips fewer.
         self._reading_options = {_READ_ONLY: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
@@ -126,6 +127,8 @@ class Database:
             self.engine, expire_on_commit=False, autoflush=False, info={_LISTENERS: self._listeners}
         )
         self._outage_logged_at: float | None = None
+        self._outage_at = 0.0
+        """Monotonic time of the last failure of this process to reach the database."""
         self._write_outage: str | None = None
         """Reason why a write failed on SQLite, until one has succeeded."""
 
@@ -277,12 +280,26 @@ class Database:
                 self._write_outage = reason
             if reason == COLLISION:
                 raise DatabaseBusyException(reason) from error
-            now = time.monotonic()
+            now = self._outage_at = time.monotonic()
             if self._outage_logged_at is None or now - self._outage_logged_at >= _SECONDS_PER_LINE:
                 self._outage_logged_at = now
                 detail = " ".join(str(getattr(error, "orig", error)).split())
                 log.error("database.unavailable", reason=reason, detail=detail[:300])
             raise DatabaseUnavailableException(reason) from error
+
+    def _ping_when_doubtful(self, connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        """Replace all connections when one does not work any more, as `pool_pre_ping` does at each checkout.
+
+        Only one that was idle is tried, or one that was used last before an outage.
+        """
+        checked_in = record.info.get(_CHECKED_IN)  # None: a new connection
+        if checked_in is None or checked_in > max(time.monotonic() - _IDLE_BEFORE_PING, self._outage_at):
+            return
+        dialect = self.engine.dialect
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
 
     def _with_advice(self, reason: str) -> str:
         if reason != TOO_MANY_CONNECTIONS:
@@ -407,7 +424,6 @@ def _create_engine(url: str, pool_size: int, name: str, *, is_pooled: bool) -> A
         )
         event.listen(engine.sync_engine, "connect", _prepare_postgresql)
         event.listen(engine.sync_engine, "checkin", _note_checkin)
-        event.listen(engine.sync_engine, "checkout", partial(_ping_when_idle, engine.dialect))
         return engine
     if parsed.database and parsed.database != ":memory:" and not parsed.database.startswith("file:"):
         _make_private(Path(parsed.database))
@@ -458,17 +474,6 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
 
 def _note_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
     record.info[_CHECKED_IN] = time.monotonic()
-
-
-def _ping_when_idle(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
-    """Replace all connections when one does not work any more, as `pool_pre_ping` does at each checkout."""
-    checked_in = record.info.get(_CHECKED_IN)  # None: a new connection
-    if checked_in is None or time.monotonic() - checked_in < _IDLE_BEFORE_PING:
-        return
-    try:
-        dialect.do_ping(connection)
-    except dialect.loaded_dbapi.Error as error:
-        raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -317,6 +317,24 @@ async def test_reads_of_postgresql_begin_no_transaction(postgresql_url: str):
     await database.close()
 
 
+@pytest.mark.databases("postgresql")
+async def test_connection_from_before_an_outage_is_tried_before_its_use(
+    postgresql_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """The outage was seen elsewhere: by the queue's own connection, which cannot be made."""
+    monkeypatch.setattr("app.database._IDLE_BEFORE_PING", 3600.0)
+    tried = Database(postgresql_url, pool_size=1, direct_url="postgresql+psycopg://nobody@127.0.0.1:9/none")
+    async with tried.reading() as db:
+        killed = await db.scalar(text("SELECT pg_backend_pid()"))
+    async with database.reading() as db:
+        await db.execute(text(f"SELECT pg_terminate_backend({killed}, 60000)"))
+    with pytest.raises(DatabaseUnavailableException):
+        await tried.open_connection("test")
+    async with tried.reading() as db:
+        assert await db.scalar(text("SELECT pg_backend_pid()")) != killed
+    await tried.close()
+
+
 async def test_connection_is_tried_before_its_use_only_after_a_pause(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ):
