@@ -41,6 +41,7 @@ pytest_plugins = [
     "tests.fixtures.databases",
     "tests.fixtures.factories",
     "tests.fixtures.logs",
+    "tests.fixtures.warm",
     "tests.fixtures.sandbox",
     "tests.fixtures.settings",
     "tests.fixtures.services",  # after those it imports

@@ -11,20 +11,19 @@ from sandbox.process import SandboxProcess
 from tests.e2e.children import Commands
 from tests.e2e.fault_run import Run, open_run
 from tests.e2e.harness import ServiceHarness, open_harness
-from tests.fixtures.warm import warm_python
+from tests.fixtures.warm import WarmPython
 
 ACCOUNTS = 150
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
-async def _warm_starts() -> AsyncIterator[None]:
+async def _warm_starts(warm: WarmPython) -> AsyncIterator[None]:
     """Services, commands and sandboxes start as forks of a process that has imported their code."""
-    async with warm_python() as warm:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ServiceProcess, "start_module", warm.start)
-            patch.setattr(SandboxProcess, "start_module", warm.start)
-            patch.setattr(Commands, "warm", warm, raising=False)
-            yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ServiceProcess, "start_module", warm.start)
+        patch.setattr(SandboxProcess, "start_module", warm.start)
+        patch.setattr(Commands, "warm", warm, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

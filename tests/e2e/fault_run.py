@@ -51,8 +51,8 @@ def completes(endpoint: str, kind: str, app: str = APP, **details: Any) -> Case:
     return Case(endpoint, kind, None, "completed", "tokens_stored", grants=(True,), details=details, app=app)
 
 
-def needs_a_person(kind: str, code: str) -> Case:
-    return Case("provider.authorize", kind, code, "needs_attention", "browser_attached")
+def needs_a_person(kind: str, code: str, *, is_long: bool = False) -> Case:
+    return Case("provider.authorize", kind, code, "needs_attention", "browser_attached", is_long=is_long)
 
 
 CASES = [
@@ -77,10 +77,10 @@ CASES = [
     needs_a_person("signed_out_redirect", "LOGIN_REQUIRED"),
     needs_a_person("locked", "ACCOUNT_LOCKED"),
     needs_a_person("human_check", "HUMAN_CHECK_REQUIRED"),
-    needs_a_person("challenge", "HUMAN_CHECK_REQUIRED"),
-    needs_a_person("suspended", "ACCOUNT_LOCKED"),
+    needs_a_person("challenge", "HUMAN_CHECK_REQUIRED", is_long=True),
+    needs_a_person("suspended", "ACCOUNT_LOCKED", is_long=True),
     needs_a_person("terms", "NOT_CONSENT_PAGE"),
-    needs_a_person("proxy_page", "NOT_CONSENT_PAGE"),
+    needs_a_person("proxy_page", "NOT_CONSENT_PAGE", is_long=True),
     # the page
     Case(
         "provider.authorize",

@@ -13,7 +13,6 @@ from sqlalchemy import text
 
 from sandbox.process import SandboxProcess
 from tests.e2e.harness import APP, ServiceHarness, open_harness
-from tests.fixtures.browsers import whole_chromium
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -162,13 +161,10 @@ async def test_no_redirect_uri_needs_a_listener(folder, redirect_uri: str):
         await assert_stored(harness, "sandbox_001")
 
 
-async def test_authorization_completes_on_postgresql_in_the_whole_chromium(folder: Path, postgresql_url: str):
-    arguments = ("--chromium", whole_chromium())
-    async with (
-        SandboxProcess(accounts=1, data_dir=folder / "whole", arguments=arguments) as sandbox,
-        open_harness(sandbox, folder, database_url=postgresql_url) as harness,
-    ):
-        account = "sandbox_001"
+async def test_authorization_completes_on_postgresql(
+    sandbox: SandboxProcess, folder: Path, account: str, postgresql_url: str
+):
+    async with open_harness(sandbox, folder, database_url=postgresql_url) as harness:
         sessions = await asyncio.gather(*(harness.authorize(account, app) for app in ("AIOTT1", "AIOTT2")))
         assert [db["status"] for db in sessions] == ["completed", "completed"]
         assert [list(db["stage_seconds"]) for db in sessions] == [STAGES, STAGES]
