@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints how many test processes fit here: three more than the CPUs this process may use (a container's quota counts), 5 to 11,
+# Prints how many test processes fit here: five more than the CPUs this process may use (a container's quota counts), 7 to 13,
 # because tests also wait for browsers and processes. pytest-xdist's own "auto" would count the cores of the whole host.
 set -eu
 
@@ -21,4 +21,4 @@ max | -1) ;;
 esac
 [ "$cpus" -ge 2 ] || cpus=2
 [ "$cpus" -le 8 ] || cpus=8
-echo $((cpus + 3))
+echo $((cpus + 5))
