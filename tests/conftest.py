@@ -53,6 +53,10 @@ pytest_plugins = [
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == "not long":
         browsers.use_headless_shell()
+    if not _IS_XDIST_WORKER:
+        from tests.fixtures.warm import share_warm_python  # noqa: PLC0415
+
+        config.add_cleanup(share_warm_python(Path(os.environ["XDG_RUNTIME_DIR"])))
     loopback.guard()
     statements.share()
     setup_logging(level="INFO", environment="test")
@@ -85,7 +89,7 @@ def pytest_collection_finish() -> None:
     """Collect garbage seldom, and never among the code and the tests, which stay: it took a tenth of the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(10_000, 20, 1000)
 
 
 def _order(item: pytest.Item) -> tuple[int, bool]:

@@ -120,7 +120,9 @@ PAGES = {
     "/login-elsewhere": "<script>location='/login?then=home'</script>",
     "/home": "<h1>What is happening?</h1>",
     "/two-factor": "<p class=alert></p><form action=/granted method=post><button type=submit>Verify</button></form>",
-    "/hung": "<script>setTimeout(() => { for (;;); }, 50)</script>",
+    # A request that nobody answers holds the page's only thread, as an endless loop does, without its CPU.
+    "/hung": "<script>setTimeout(() => { const request = new XMLHttpRequest(); request.open('GET', '/never', false);"
+    "request.send() }, 50)</script>",
     "/by-form": "<form action=/callback><input name=state value=the-state><input name=code value=the-code>"
     "<button id=agree>Agree</button></form>",
     "/by-form-post": "<form action=/callback method=post><input name=state value=the-state>"
@@ -993,11 +995,14 @@ async def _pages(browser: RunningBrowser) -> list[dict[str, Any]]:
 @contextmanager
 def _serving(pages: dict[str, str]) -> Iterator[Site]:
     visited: list[str] = []
+    is_over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/favicon.ico":
                 return self.send_error(404)
+            if self.path == "/never":
+                return is_over.wait() and None
             visited.append(self.path)
             page = pages.get(self.path) or pages.get(urlsplit(self.path).path)
             if page is None:
@@ -1026,6 +1031,7 @@ def _serving(pages: dict[str, str]) -> Iterator[Site]:
     try:
         yield Site(f"http://127.0.0.1:{server.server_address[1]}", visited, pages)
     finally:
+        is_over.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -147,7 +147,7 @@ async def check_repaired(database: Database, fleet: Fleet) -> None:
     [
         pytest.param("sqlite", 1, 10, marks=pytest.mark.long),
         pytest.param("sqlite", 2, 10, marks=pytest.mark.long),
-        ("postgresql", 3, 7),
+        ("postgresql", 3, 5),
     ],
 )
 async def test_a_sync_killed_at_a_random_page_loses_nothing_and_the_next_one_repairs_all(

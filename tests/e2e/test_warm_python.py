@@ -2,21 +2,30 @@
 
 import asyncio
 import os
+from asyncio.subprocess import DEVNULL
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.e2e.children import commands
-from tests.fixtures.warm import warm_python
+from tests.fixtures.waiting import eventually
+from tests.fixtures.warm import connected, start_warm_python
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_cancelled_start_leaves_no_process_and_no_answer(tmp_path: Path):
-    own_children = {each.pid for each in psutil.Process().children()}
-    async with warm_python() as warm:
-        (starter,) = {each for each in psutil.Process().children() if each.pid not in own_children}
+@pytest.fixture
+def starter(tmp_path: Path) -> Iterator[psutil.Process]:
+    """A process of the test's own, at `tmp_path / "warm"`, that has imported nothing."""
+    with start_warm_python(tmp_path / "warm") as process:
+        yield psutil.Process(process.pid)
+        process.kill()
+
+
+async def test_cancelled_start_leaves_no_process_and_no_answer(tmp_path: Path, starter: psutil.Process):
+    async with connected(tmp_path / "warm") as warm:
         with (tmp_path / "output").open("w+b") as output:
             streams = {"env": {"PATH": os.environ["PATH"]}, "stdout": output, "stderr": output}
             given_up = asyncio.create_task(warm.start("app", "--help", **streams))
@@ -30,6 +39,16 @@ async def test_cancelled_start_leaves_no_process_and_no_answer(tmp_path: Path):
             with pytest.raises(RuntimeError, match="elsewhere cannot be started: KeyError"):
                 await warm.start("elsewhere", **streams)
             assert await (await warm.start("app", "--version", **streams)).wait() == 0
+
+
+async def test_processes_end_with_the_connection_that_started_them(tmp_path: Path, starter: psutil.Process):
+    streams = {"env": {"PATH": os.environ["PATH"]}, "stdout": DEVNULL, "stderr": DEVNULL}
+    async with connected(tmp_path / "warm") as other:
+        async with connected(tmp_path / "warm") as warm:
+            await warm.start("sandbox", **streams)
+            kept = await other.start("sandbox", **streams)
+        await eventually(lambda: [each.pid for each in starter.children()] == [kept.pid])
+    await eventually(lambda: not starter.children())
 
 
 async def test_command_that_still_runs_at_the_end_of_its_block_is_killed(tmp_path: Path):

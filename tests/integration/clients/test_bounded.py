@@ -6,6 +6,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from typing import Any
 
 import httpx
@@ -49,14 +50,12 @@ def answer(body: bytes, **headers: str) -> bytes:
     return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + body
 
 
-def bomb(size: int) -> bytes:
+@cache
+def bomb(size: int = 200_000_000) -> bytes:
     """`size` bytes of blanks, packed a thousand times smaller; made in pieces."""
     packer = zlib.compressobj(wbits=31)
     blanks = b" " * 1_000_000
     return b"".join([*(packer.compress(blanks) for _ in range(size // len(blanks))), packer.flush()])
-
-
-BOMB = bomb(200_000_000)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,7 @@ async def test_no_client_reads_further(
     """A bomb costs no more memory than a few times the ceiling; deep nesting is no JSON."""
     endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b" " * (MAX_LIST + 100_000)
     sent = {
-        "bomb": answer(BOMB, Content_Encoding="gzip"),
+        "bomb": answer(bomb(), Content_Encoding="gzip"),
         "endless": Slow(endless, pause=0.01),
         "deep": answer(b"[" * 200_000),
     }[kind]
