@@ -35,9 +35,15 @@ forget_stale() {
     # Scripts in a virtual environment hold its absolute path: a moved checkout needs a new one.
     if ! [ -x "$PY" ] || ! "$PY" -c '' 2>/dev/null || moved; then
         rm -f "$VENV"/.stamp-*
-    elif [ -f "$VENV/browser.env" ]; then
+        return
+    fi
+    if [ -f "$VENV/browser.env" ]; then
         # shellcheck source=/dev/null
         (. "./$VENV/browser.env" && [ -x "$CHROMIUM_PATH" ] && [ -x "$CHROMEDRIVER_PATH" ]) || rm -f "$VENV/.stamp-browser"
+    fi
+    if [ -f "$VENV/headless_shell.env" ]; then
+        # shellcheck source=/dev/null
+        (. "./$VENV/headless_shell.env" && [ -x "${HEADLESS_SHELL_PATH:-/bin/sh}" ]) || rm -f "$VENV/.stamp-headless-shell"
     fi
 }
 
