@@ -140,7 +140,8 @@ class FailedAuthentications:
     async def turn(self, address: str) -> AsyncIterator[None]:
         """Hold a permit for one key look-up; addresses over their failure budget share two permits.
 
-        Raises `AuthenticationLimitException`.
+        An address within its budget that looks up more at once than may fail takes its turn, too, but is not refused:
+        on a busy machine all of its keys may be valid. Raises `AuthenticationLimitException`.
         """
         network = _network(address)
         remaining = self._per_minute - self._window.count(network)
@@ -157,11 +158,16 @@ class FailedAuthentications:
             async with asyncio.timeout(self._turn_timeout):
                 await self._look_ups.acquire()
         except TimeoutError:
-            raise self._refusal(network) from None
+            if self._window.count(network) >= self._per_minute:
+                raise self._refusal(network) from None
+            has_permit = False
+        else:
+            has_permit = True
         try:
             yield
         finally:
-            self._look_ups.release()
+            if has_permit:
+                self._look_ups.release()
 
     def add(self, address: str) -> None:
         """Count a failure. Raises `AuthenticationLimitException` for one over the limit, which is not counted."""

@@ -243,7 +243,10 @@ async def test_an_id_that_was_never_given_is_refused(database: Database):
     await record(database, 1)
     async with open_reader(streams) as reader:
         latest = reader.position
-    for unknown in (latest._replace(event_id=latest.event_id + 1), Position(2**62, 1)):
+    unknown_ids = [Position(2**62, 1)]
+    if database.is_sqlite:  # on PostgreSQL the transactions of other tests move the position past the next id
+        unknown_ids.append(latest._replace(event_id=latest.event_id + 1))
+    for unknown in unknown_ids:
         with pytest.raises(UnknownEventIdException):
             async with open_reader(streams, last=unknown):
                 pass

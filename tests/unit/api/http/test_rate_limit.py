@@ -103,6 +103,17 @@ async def test_addresses_over_the_limit_take_turns_and_no_other_waits():
         pass
 
 
+async def test_an_address_that_has_not_failed_is_refused_nothing_however_long_its_turn_takes():
+    failures = FailedAuthentications(per_minute=3, turn_timeout=0.01)
+    async with AsyncExitStack() as under_way:
+        for _ in range(10):
+            await under_way.enter_async_context(failures.turn("192.0.2.1"))
+        for _ in range(3):
+            failures.add("192.0.2.1")
+        with pytest.raises(AuthenticationLimitException):
+            await under_way.enter_async_context(failures.turn("192.0.2.1"))
+
+
 @pytest.mark.parametrize(("per_minute", "at_once"), [(3, 5), (30, 10)])
 async def test_a_burst_from_a_fresh_address_takes_turns_before_any_of_it_has_failed(
     per_minute: int, at_once: int
