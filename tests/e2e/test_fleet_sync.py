@@ -113,13 +113,13 @@ async def is_turn_free(database: Database) -> bool:
 
 
 async def calls(admin: SandboxAdmin) -> int:
-    """Of the pass, so far: pages, then single profiles."""
+    """Count the calls of the pass so far: pages, then single profiles."""
     counts = (await admin.stats()).by_endpoint
     return counts.get("gologin.list", 0) + counts.get("gologin.profile", 0)
 
 
 async def kill_at(command: Command, admin: SandboxAdmin, call: int) -> int:
-    """The exit code: -9 unless it ended before."""
+    """Return the exit code: -9 unless it ended before."""
 
     async def there() -> bool:
         return await calls(admin) >= call
@@ -130,7 +130,7 @@ async def kill_at(command: Command, admin: SandboxAdmin, call: int) -> int:
 
 
 async def check_nothing_lost(database: Database, fleet: Fleet) -> None:
-    """What has been at GoLogin all the time is active; and no page has brought what never was."""
+    """Check that what GoLogin always had is active, and that no page has brought what never was."""
     profiles = {profile.profile_id: profile for profile in await rows(database, Profile)}
     assert [id_ for id_ in fleet.never_removed if id_ in profiles and not profiles[id_].is_active] == []
     assert not any(profile.in_use or profile.is_linked for profile in profiles.values())

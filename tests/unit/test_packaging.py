@@ -1,4 +1,4 @@
-"""What no tool checks about the files around the code: pins, the wheel, the version, the compose file's references."""
+"""Rules for the files around the code that no tool checks: pins, wheel, version, references of the compose file."""
 
 import importlib.util
 import os

@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final
@@ -154,20 +154,14 @@ class FailedAuthentications:
                 if not self._under_way[network]:
                     del self._under_way[network]
             return
-        try:
-            async with asyncio.timeout(self._turn_timeout):
-                await self._look_ups.acquire()
-        except TimeoutError:
-            if self._window.count(network) >= self._per_minute:
-                raise self._refusal(network) from None
-            has_permit = False
-        else:
-            has_permit = True
-        try:
+        async with AsyncExitStack() as permit:
+            try:
+                async with asyncio.timeout(self._turn_timeout):
+                    await permit.enter_async_context(self._look_ups)
+            except TimeoutError:
+                if self._window.count(network) >= self._per_minute:
+                    raise self._refusal(network) from None
             yield
-        finally:
-            if has_permit:
-                self._look_ups.release()
 
     def add(self, address: str) -> None:
         """Count a failure. Raises `AuthenticationLimitException` for one over the limit, which is not counted."""

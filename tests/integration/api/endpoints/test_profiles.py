@@ -276,7 +276,7 @@ class TestLinks:
         answered(await self.link(api, other, "anna", "AIOTT2"))
 
     @pytest.mark.databases("sqlite", "postgresql")
-    async def test_one_of_two_simultaneous_links_wins(self, api: Api, add_profile: AddRow, profile_id: str):
+    async def test_simultaneous_links_have_one_winner(self, api: Api, add_profile: AddRow, profile_id: str):
         ids = [profile_id, *[(await add_profile()).profile_id for _ in range(4)]]
         answers = await asyncio.gather(*(self.link(api, each, "anna", "AIOTT1") for each in ids))
         assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]

@@ -87,7 +87,7 @@ async def test_close_of_a_gone_browser_succeeds(client: DevToolsClient):
 async def test_the_redirect_is_caught_and_never_leaves_the_browser(
     http: httpx.AsyncClient, shared_browser: str, info: SandboxInfo
 ):
-    """Of two visits, the first goes through, the second is the redirect, where nobody listens."""
+    """Two visits: the first goes through, the second is the redirect, where nobody listens."""
     address = urlsplit(shared_browser).netloc
     redirect = f"http://{NOWHERE}/callback"
 

@@ -241,15 +241,16 @@ async def test_ids_go_on_far_ahead_after_a_restore_of_postgresql(postgresql_url:
 async def test_an_id_that_was_never_given_is_refused(database: Database):
     streams = streams_of(database)
     await record(database, 1)
-    async with open_reader(streams) as reader:
-        latest = reader.position
-    unknown_ids = [Position(2**62, 1)]
-    if database.is_sqlite:  # on PostgreSQL the transactions of other tests move the position past the next id
-        unknown_ids.append(latest._replace(event_id=latest.event_id + 1))
-    for unknown in unknown_ids:
-        with pytest.raises(UnknownEventIdException):
-            async with open_reader(streams, last=unknown):
-                pass
+    # Until this one ends, no transaction of another test moves the position on PostgreSQL.
+    async with database.transaction() as slow:
+        recorder.record(slow, EventType.BATCH_COMPLETED, number=1)
+        await slow.flush()
+        async with open_reader(streams) as reader:
+            latest = reader.position
+        for unknown in (latest._replace(event_id=latest.event_id + 1), Position(2**62, 1)):
+            with pytest.raises(UnknownEventIdException):
+                async with open_reader(streams, last=unknown):
+                    pass
     assert streams.readers == []
 
 

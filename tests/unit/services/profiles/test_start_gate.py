@@ -131,7 +131,7 @@ async def test_a_place_given_at_the_moment_of_the_cancellation_goes_to_the_next(
     assert (starts.begun, starts.gate.in_progress) == (["b"], 1)
 
 
-async def test_one_that_comes_while_the_only_waiting_one_is_cancelled_gets_the_place(
+async def test_newcomer_gets_the_place_while_the_only_waiting_start_is_cancelled(
     through_gate: Callable[[int], Starts],
 ):
     starts = through_gate(1)
@@ -191,7 +191,7 @@ async def test_a_wider_gate_admits_all_that_fit(starts: Starts):
     ],
     ids=["missed its deadline", "missed it on an idle machine", "refused", "another error"],
 )
-async def test_of_failed_starts_those_that_miss_the_deadline_on_a_busy_machine_narrow_the_gate(
+async def test_failed_start_narrows_the_gate_when_it_missed_its_deadline_on_a_busy_machine(
     starts: Starts, make_busy: Callable[[Starts], Awaitable[None]], lag: float, limit: int
 ):
     starts.lag = lag
