@@ -6,6 +6,7 @@
 #   3. Selenium Manager's download (Chrome for Testing).
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/version.sh
 
 VENV=.venv
 LOG=$VENV/browser-setup.log
@@ -119,21 +120,8 @@ give_up() {
     exit 1
 }
 
-# "156.0.8078.79", or nothing when the program does not run (as a snap stub, or a Chrome that lacks its libraries).
-version() {
-    run_briefly "$1" --version 2>/dev/null | sed -n 's/^[^0-9]*\([0-9][0-9]*\.[0-9.]*\).*/\1/p' | head -n 1
-}
-
 major() {
     version "$1" | cut -d. -f1
-}
-
-run_briefly() {
-    if command -v timeout >/dev/null; then
-        timeout 20 "$@" </dev/null
-    else
-        "$@" </dev/null
-    fi
 }
 
 main

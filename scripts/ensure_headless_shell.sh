@@ -4,6 +4,7 @@
 # (HEADLESS_SHELL_PATH); where there is none, the suite runs with the whole browser.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/version.sh
 
 VENV=.venv
 LOG=$VENV/headless-shell-setup.log
@@ -11,11 +12,6 @@ SHELLS="/usr/lib/chromium/chromium-headless-shell chrome-headless-shell"
 export DEBIAN_FRONTEND=noninteractive
 # shellcheck source=/dev/null
 . "$VENV/browser.env"
-
-# "156.0.8078.79", or nothing when the program does not run.
-version() {
-    "$1" --version 2>/dev/null | sed -n 's/^[^0-9]*\([0-9][0-9]*\.[0-9.]*\).*/\1/p' | head -n 1
-}
 
 find_shell() {
     wanted=$(version "$CHROMIUM_PATH")
@@ -35,6 +31,6 @@ if ! find_shell && [ "$(id -u)" = 0 ] && package=$(dpkg-query --show --showforma
     } </dev/null >"$LOG" 2>&1
     find_shell || true
 fi
-[ -n "$shell" ] || echo "There is no headless shell of the browser's version: the suite takes the whole browser and more time." >&2
+[ -n "$shell" ] || echo "No headless shell of the browser's version: the suite takes the whole browser and more time." >&2
 echo "HEADLESS_SHELL_PATH=\"$shell\"" >"$VENV/headless_shell.env"
 touch "$VENV/.stamp-headless-shell"

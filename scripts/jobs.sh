@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints how many test processes fit here: five more than the CPUs this process may use (a container's quota counts), 7 to 13,
-# because tests also wait for browsers and processes. pytest-xdist's own "auto" would count the cores of the whole host.
+# Prints how many test processes fit here, 7 to 13: five more than the CPUs this process may use (a container's quota
+# counts), because tests also wait for browsers and processes. pytest-xdist's own "auto" would count the whole host's.
 set -eu
 
 cpus=$(nproc 2>/dev/null || sysctl -n hw.logicalcpu 2>/dev/null || echo 2)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # with_browser.sh <command>...: runs it with CHROMIUM_PATH and CHROMEDRIVER_PATH as ensure_browser.sh found them;
-# what the environment sets already wins. Without a CHROMIUM_PATH of the caller, HEADLESS_SHELL_PATH is set for the suite.
+# what the environment sets already wins. HEADLESS_SHELL_PATH is set for the suite, unless the caller chose a browser.
 set -eu
 
 own_browser=${CHROMIUM_PATH:-}
