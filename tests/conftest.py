@@ -4,7 +4,9 @@ import asyncio
 import gc
 import logging
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import hypothesis
 import pytest
 import structlog
 from _pytest.nodeid import coerce_node_id
+from execnet import XSpec
 
 from app.config import Settings
 from app.utils.logger import setup_logging
@@ -61,6 +64,18 @@ def pytest_configure(config: pytest.Config) -> None:
     statements.share()
     setup_logging(level="INFO", environment="test")
     logging.getLogger().handlers.clear()  # pytest's own handlers show a failing test's lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[XSpec]) -> None:
+    """Start the test processes from the process that has imported the code: 3 seconds of CPU less for each.
+
+    Not where lines are counted: those that run in an import would be missed.
+    """
+    if not config.pluginmanager.hasplugin("_cov"):
+        for spec in specs:
+            start = [sys.executable, str(_ROOT / "fixtures" / "start_warm.py"), "tests.fixtures.test_process"]
+            spec.python = shlex.join(start)
 
 
 def pytest_unconfigure() -> None:

@@ -2,16 +2,18 @@
 
 import asyncio
 import os
-from asyncio.subprocess import DEVNULL
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from app import __version__
 from tests.e2e.children import commands
 from tests.fixtures.waiting import eventually
-from tests.fixtures.warm import connected, start_warm_python
+from tests.fixtures.warm import ROOT, connected, start_warm_python
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -56,3 +58,25 @@ async def test_command_that_still_runs_at_the_end_of_its_block_is_killed(tmp_pat
         environment = {"DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/s.db"}
         command = await opened.start("serve", environment=environment)
     assert not psutil.pid_exists(command.pid)
+
+
+@pytest.mark.usefixtures("starter")
+async def test_start_from_the_shell_passes_on_the_output_and_the_end(tmp_path: Path):
+    async def start(*arguments: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(ROOT / "tests" / "fixtures" / "start_warm.py"), *arguments,
+            env={"PATH": os.environ["PATH"], "TESTS_WARM_PYTHON": str(tmp_path / "warm")},
+            stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
+        )  # fmt: skip
+        output, _ = await process.communicate()
+        return process.returncode, output.decode()
+
+    assert await start("app", "--version") == (0, f"gologin-automation {__version__}\n")
+    code, output = await start("app", "no-such-command")
+    assert code == 2
+    assert "No such command" in output
+    code, output = await start("elsewhere")
+    assert code == 1
+    assert "elsewhere cannot be started" in output
+    kill = "import os; os.kill(os.getpid(), 9)"
+    assert await start("tests.fixtures.test_process", "-c", kill) == (128 + 9, "")
