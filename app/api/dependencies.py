@@ -93,7 +93,8 @@ async def _authenticated(request: Request, _key: Annotated[str | None, Security(
 def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller], Awaitable[Caller]]:
     """A dependency: the caller, whose key must have `scope`; `whole_fleet`: and must not be restricted."""
 
-    async def check(caller: Annotated[Caller, Depends(_authenticated)]) -> Caller:
+    # The scope is here for the API's description, too.
+    async def check(caller: Annotated[Caller, Security(_authenticated, scopes=[scope])]) -> Caller:
         if not caller.may(scope):
             raise PermissionDeniedException(scope)
         if whole_fleet and caller.access != EVERYTHING:
@@ -104,11 +105,16 @@ def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller]
 
 
 AuthorizeCallerDep = Annotated[Caller, Depends(caller_with(Scope.AUTHORIZE))]
+SessionsReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.SESSIONS_READ))]
 ProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES))]
 TokensCallerDep = Annotated[Caller, Depends(caller_with(Scope.TOKENS_READ))]
+TokensManageCallerDep = Annotated[Caller, Depends(caller_with(Scope.TOKENS_MANAGE))]
 EvidenceCallerDep = Annotated[Caller, Depends(caller_with(Scope.EVIDENCE))]
 EventsCallerDep = Annotated[Caller, Depends(caller_with(Scope.EVENTS))]
 WebhooksCallerDep = Annotated[Caller, Depends(caller_with(Scope.WEBHOOKS))]
+AppsReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.FLEET_READ))]
+"""Caller with `fleet:read` whose key may be restricted: for answers that leave out what it does not cover."""
+FleetReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.FLEET_READ, whole_fleet=True))]
 AdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN))]
 FleetProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES, whole_fleet=True))]
 FleetAdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN, whole_fleet=True))]

@@ -15,7 +15,7 @@ from starlette.types import Send
 from app.api.dependencies import (
     ContextDep,
     EventsCallerDep,
-    FleetAdminCallerDep,
+    FleetReadCallerDep,
     KeyFirstRoute,
     ReadDbDep,
 )
@@ -189,7 +189,7 @@ async def stream_events(
 
 @router.get("/stream/stats", operation_id="getEventStreamStats", responses=errors())
 async def get_stream_stats(
-    _caller: FleetAdminCallerDep, context: ContextDep
+    _caller: FleetReadCallerDep, context: ContextDep
 ) -> APIResponse[StreamStatsResponse]:
     """Return the readers of this process's event stream, and its totals."""
     return success_response(StreamStatsResponse.from_streams(context.events.streams))

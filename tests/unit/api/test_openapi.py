@@ -17,6 +17,7 @@ from app.main import create_app
 from app.models import EventType
 from app.utils.exceptions import ErrorCode
 from scripts import openapi
+from tests.fixtures.routes import ROUTES
 
 OPEN = ("/health", "/health/ready")
 
@@ -143,6 +144,13 @@ def test_every_operation_is_ready_for_a_generator(document: dict[str, Any], oper
         for parameter in operation.get("parameters", []):
             says_what_it_is = "description" in str(parameter) or "enum" in str(parameter["schema"])
             assert parameter["in"] == "path" or says_what_it_is, (name, parameter["name"])
+
+
+def test_operations_name_their_scopes(operations: dict[str, Any]):
+    described = {
+        each["operationId"]: each["security"] for each in operations.values() if each.get("security")
+    }
+    assert described == {name: [{"APIKeyHeader": [access.scope]}] for name, access in ROUTES.items()}
 
 
 def test_every_refusal_names_its_codes_and_is_one_envelope(operations: dict[str, Any]):
