@@ -31,6 +31,7 @@ from app.api.http.middleware import (
     SecurityHeadersMiddleware,
     SingleHeadersMiddleware,
 )
+from app.api.http.presented_key import KEY_HEADER
 from app.api.http.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
 from app.api.http.stalled_clients import connections_cut_off_after
 from app.api.openapi import describe
@@ -106,7 +107,14 @@ def create_app(settings: Settings) -> FastAPI:
             EnvelopeCORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["X-API-Key", REQUEST_ID_HEADER, "Idempotency-Key", "Prefer", "Last-Event-ID"],
+            allow_headers=[
+                KEY_HEADER,
+                "Authorization",
+                REQUEST_ID_HEADER,
+                "Idempotency-Key",
+                "Prefer",
+                "Last-Event-ID",
+            ],
             expose_headers=[REQUEST_ID_HEADER, "Location", "Retry-After", *QUOTA_HEADERS],
         )
     app.add_middleware(RequestIDMiddleware)

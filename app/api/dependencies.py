@@ -6,11 +6,12 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Request, Response, Security
 from fastapi.routing import APIRoute
-from fastapi.security import APIKeyHeader
+from fastapi.security import APIKeyHeader, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bind_contextvars
 
 from app.api.http.client_address import client_address
+from app.api.http.presented_key import KEY_HEADER, presented_key
 from app.api.http.rate_limit import FailedAuthentications, RateLimiter
 from app.context import Context
 from app.services.keys.service import Caller, Scope
@@ -19,7 +20,9 @@ from app.utils.exceptions import AuthenticationException, OutOfReachException, P
 
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
-_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="Made by `python -m app keys create`")
+# Both describe the API; `presented_key` reads what they declare.
+_api_key = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="Made by `python -m app keys create`")
+_bearer = HTTPBearer(auto_error=False, description="The same key; send one of the two headers")
 
 
 async def get_context(request: Request) -> Context:
@@ -63,7 +66,7 @@ async def _authenticate(request: Request) -> None:
     if local_caller is not None:  # the application is called in its own process and never served
         request.state.caller = local_caller
         return
-    context, key = await get_context(request), await _api_key(request)
+    context, key = await get_context(request), presented_key(request.headers)
     await identify(request, lambda: context.keys.authenticate(key))
 
 
@@ -92,7 +95,9 @@ async def identify(request: Request, look_up: Callable[[], Awaitable[Caller]]) -
     request.state.quota.require()
 
 
-async def _authenticated(request: Request, _key: Annotated[str | None, Security(_api_key)]) -> Caller:
+async def _authenticated(
+    request: Request, _key: Annotated[Any, Security(_api_key)], _token: Annotated[Any, Security(_bearer)]
+) -> Caller:
     """Return the caller of a `KeyFirstRoute`; the key is declared once more for the API's description."""
     caller: Caller = request.state.caller
     return caller
@@ -101,7 +106,8 @@ async def _authenticated(request: Request, _key: Annotated[str | None, Security(
 def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller], Awaitable[Caller]]:
     """A dependency: the caller, whose key must have `scope`; `whole_fleet`: and must not be restricted."""
 
-    async def check(caller: Annotated[Caller, Depends(_authenticated)]) -> Caller:
+    # The scope is here for the API's description, too.
+    async def check(caller: Annotated[Caller, Security(_authenticated, scopes=[scope])]) -> Caller:
         if not caller.may(scope):
             raise PermissionDeniedException(scope)
         if whole_fleet and caller.access != EVERYTHING:
@@ -112,11 +118,16 @@ def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller]
 
 
 AuthorizeCallerDep = Annotated[Caller, Depends(caller_with(Scope.AUTHORIZE))]
+SessionsReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.SESSIONS_READ))]
 ProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES))]
 TokensCallerDep = Annotated[Caller, Depends(caller_with(Scope.TOKENS_READ))]
+TokensManageCallerDep = Annotated[Caller, Depends(caller_with(Scope.TOKENS_MANAGE))]
 EvidenceCallerDep = Annotated[Caller, Depends(caller_with(Scope.EVIDENCE))]
 EventsCallerDep = Annotated[Caller, Depends(caller_with(Scope.EVENTS))]
 WebhooksCallerDep = Annotated[Caller, Depends(caller_with(Scope.WEBHOOKS))]
+AppsReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.FLEET_READ))]
+"""Caller with `fleet:read` whose key may be restricted: for answers that leave out what it does not cover."""
+FleetReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.FLEET_READ, whole_fleet=True))]
 AdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN))]
 FleetProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES, whole_fleet=True))]
 FleetAdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN, whole_fleet=True))]

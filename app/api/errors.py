@@ -30,8 +30,8 @@ from app.utils.masking import mask_own
 CODES: Final = "x-error-codes"
 """Extension of a response in the API's description: the codes that it may carry."""
 
-_CHALLENGE: Final = 'ApiKey realm="GoLogin automation"'
-"""Every 401 names what it wants (RFC 9110, 11.6.1); for a key in a header no scheme is registered."""
+_CHALLENGE: Final = 'Bearer realm="GoLogin automation"'
+"""Every 401 names what it wants (RFC 9110, 11.6.1; RFC 6750, 3); for X-API-Key no scheme is registered."""
 
 _MAX_PROBLEMS: Final = 20
 _MAX_FIELD_LENGTH: Final = 128

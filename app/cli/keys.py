@@ -34,7 +34,9 @@ async def create_key(
     name: Annotated[str, typer.Argument(help="Name of the caller; sessions and events show it.")],
     scope: Annotated[
         list[Scope] | None,
-        typer.Option(help="Scope of the key, authorize by default; repeat the option for several."),
+        typer.Option(
+            help="Scope of the key, authorize and sessions:read by default; repeat the option for several."
+        ),
     ] = None,
     app: Annotated[
         list[str] | None,
@@ -68,7 +70,7 @@ async def create_key(
     try:
         request = CreateKeyRequest(
             name=name,
-            scopes=set(scope or [Scope.AUTHORIZE]),
+            scopes=set(scope or [Scope.AUTHORIZE, Scope.SESSIONS_READ]),
             api_apps=app or [],
             account_patterns=account or [],
             expires_at=utc_now() + timedelta(days=days) if days else None,

@@ -17,7 +17,11 @@ from app.utils.masking import MASK, mask_line
 
 SERVICE_NAME: Final = "gologin-automation"
 
-_SECRET_WORDS: Final = ("token", "secret", "password", "verifier", "api_key", "authorization_code", "cookie")
+_SECRET_WORDS: Final = (
+    "token", "secret", "password", "verifier", "api_key", "api-key", "authorization_code", "cookie",
+)  # fmt: skip
+_SECRET_HEADERS: Final = ("authorization", "proxy-authorization")
+"""Whole names: of ours, `authorization` begins many that are no secret."""
 _NOT_SECRET: Final = ("token_type", "token_expires_at")
 _CHATTY_LOGGERS: Final = (
     "httpx",
@@ -110,7 +114,7 @@ def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 def _mask(key: str, value: Any) -> Any:
     """Mask values by their names, at any depth."""
     name = key.lower()
-    if name not in _NOT_SECRET and any(word in name for word in _SECRET_WORDS):
+    if name in _SECRET_HEADERS or (name not in _NOT_SECRET and any(word in name for word in _SECRET_WORDS)):
         return MASK
     if isinstance(value, dict):
         return {inner: _mask(str(inner), each) for inner, each in value.items()}

@@ -128,10 +128,11 @@ class RouteSweep:
         place = path
         for each in operation.get("parameters", ()):
             place = place.replace(f"{{{each['name']}}}", key)
-        headers = {"Authorization": f"Bearer {key}", "Cookie": f"session={key}"}
+        headers = {"Authorization": f"Basic {key}", "Cookie": f"session={key}"}
         for content in ({"params": spoilt}, {"json": _spoilt(body, key)}, {"content": f'{{"{key}'}):
             await self.call(name, method, place, headers=headers, **content)
         await self.call(name, method, place, headers=headers | {n: v for n, v in spoilt.items() if "-" in n})
+        await self.call(name, method, place, headers={"Authorization": f"Bearer {key}"})
 
     def _wrong_key(self) -> str:
         key = api_key()

@@ -242,7 +242,13 @@ async def callers_keys(sweep: RouteSweep) -> None:
     sweep.canaries.plant("wrong API key", wrong, odd)
 
     async def status(key: str) -> int:
-        return (await sweep.call("listEvents", "GET", "/events", headers={"X-API-Key": key})).status_code
+        bearer = {"X-API-Key": "", "Authorization": f"Bearer {key}"}
+        answers = [
+            (await sweep.call("listEvents", "GET", "/events", headers=headers)).status_code
+            for headers in ({"X-API-Key": key}, bearer)
+        ]
+        assert answers[0] == answers[1] or key == expired  # which may expire between the two
+        return answers[1]
 
     async def has_expired() -> bool:
         return await status(expired) == 401

@@ -145,10 +145,10 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(migrated: Shell):
     assert all(secret not in path.read_bytes() for path in migrated.folder.iterdir())
 
 
-async def test_a_key_may_only_authorize_by_default_and_never_expires(migrated: Shell):
+async def test_a_key_may_authorize_and_read_its_sessions_by_default_and_never_expires(migrated: Shell):
     await migrated("keys", "create", "billing")
     (key,) = await keys_in(migrated)
-    assert (key.scopes, key.expires_at) == (["authorize"], None)
+    assert (key.scopes, key.expires_at) == (["authorize", "sessions:read"], None)
 
 
 @pytest.mark.parametrize(

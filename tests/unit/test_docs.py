@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from app.config import Settings
 from app.models.base import Base
+from app.services.keys.service import Scope
 from scripts import cli_reference, settings_reference
 from scripts.generated import write_or_check
 
@@ -91,12 +92,23 @@ def test_architecture_lists_every_table():
     assert Base.metadata.tables.keys() - set(re.findall(r"`(\w+)`", section)) == set()
 
 
-def test_page_of_the_api_lists_every_operation():
-    """The table of routes adds the scope that each needs, which openapi.json does not have."""
+def test_page_of_the_api_lists_every_operation_with_its_scope():
     table = (DOCS / "api.md").read_text().partition("## Routes")[2]
-    listed = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", table, re.MULTILINE))
+    listed = dict(re.findall(r"^\| `([A-Z]+ /[^`]*)` \| `?([a-z:]+)`? \|", table, re.MULTILINE))
     paths = json.loads((ROOT / "openapi.json").read_text())["paths"]
-    assert listed == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    described = {
+        f"{method.upper()} {path}": operation.get("security")
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    }
+    assert listed == {
+        name: schemes[0]["APIKeyHeader"][0] if schemes else "none" for name, schemes in described.items()
+    }
+
+
+def test_page_of_the_keys_lists_every_scope():
+    section = (DOCS / "keys.md").read_text().partition("## Scopes")[2].partition("## ")[0]
+    assert re.findall(r"^\| `([a-z:]+)` \|", section, re.MULTILINE) == list(Scope)
 
 
 def test_commands_that_the_pages_name_exist():

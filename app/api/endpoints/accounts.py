@@ -5,11 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app.api.dependencies import (
-    AuthorizeCallerDep,
     ContextDep,
     KeyFirstRoute,
     ReadDbDep,
+    SessionsReadCallerDep,
     TokensCallerDep,
+    TokensManageCallerDep,
 )
 from app.api.errors import errors
 from app.api.responses import APIResponse, PaginatedResponse, success_response
@@ -61,7 +62,7 @@ _NOT_REFRESHED = (
 @router.get("", operation_id="listAccounts", responses=errors(InvalidCursorException))
 async def list_accounts(
     query: Annotated[AccountListQuery, Query()],
-    caller: AuthorizeCallerDep,
+    caller: SessionsReadCallerDep,
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[AccountResponse]:
@@ -74,7 +75,7 @@ async def list_accounts(
 
 @router.get("/{account_id}", operation_id="getAccount", responses=errors(TokenNotFoundException))
 async def get_account(
-    account_id: AccountId, caller: AuthorizeCallerDep, db: ReadDbDep
+    account_id: AccountId, caller: SessionsReadCallerDep, db: ReadDbDep
 ) -> APIResponse[list[AccountResponse]]:
     """List the account's token sets, one for each app."""
     rows = await accounts.list_for_account(db, account_id, access=caller.access)
@@ -109,7 +110,7 @@ async def get_token(
 async def refresh_token(
     account_id: AccountId,
     query: Annotated[ApiAppQuery, Query()],
-    caller: TokensCallerDep,
+    caller: TokensManageCallerDep,
     context: ContextDep,
 ) -> APIResponse[AccountResponse]:
     """Refresh the account's tokens now, however long they live."""
@@ -125,7 +126,7 @@ async def refresh_token(
 async def verify_token(
     account_id: AccountId,
     query: Annotated[ApiAppQuery, Query()],
-    caller: TokensCallerDep,
+    caller: TokensManageCallerDep,
     context: ContextDep,
 ) -> APIResponse[VerifiedResponse]:
     """Ask the provider which account the token belongs to. A token that the provider refuses is refreshed, and
@@ -144,7 +145,7 @@ async def verify_token(
 async def revoke_token(
     account_id: AccountId,
     query: Annotated[ApiAppQuery, Query()],
-    caller: TokensCallerDep,
+    caller: TokensManageCallerDep,
     context: ContextDep,
 ) -> APIResponse[RevokedResponse]:
     """Revoke the tokens at the provider, then delete them. While the provider does not answer, the service asks

@@ -2,7 +2,14 @@
 
 from fastapi import APIRouter
 
-from app.api.dependencies import AdminCallerDep, ContextDep, DbDep, KeyFirstRoute, ReadDbDep
+from app.api.dependencies import (
+    AdminCallerDep,
+    AppsReadCallerDep,
+    ContextDep,
+    DbDep,
+    KeyFirstRoute,
+    ReadDbDep,
+)
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas.app import PausedAppResponse, ResumedAppResponse
@@ -12,7 +19,7 @@ router = APIRouter(prefix="/apps", tags=["apps"], route_class=KeyFirstRoute)
 
 @router.get("/paused", operation_id="listPausedApps", responses=errors())
 async def list_paused_apps(
-    caller: AdminCallerDep, context: ContextDep, db: ReadDbDep
+    caller: AppsReadCallerDep, context: ContextDep, db: ReadDbDep
 ) -> APIResponse[list[PausedAppResponse]]:
     """List apps whose sessions do not start: paused ones with time and reason, limited ones with the end and name of
     the limit.

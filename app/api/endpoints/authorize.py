@@ -11,6 +11,7 @@ from app.api.dependencies import (
     IdempotencyKeyDep,
     KeyFirstRoute,
     ReadDbDep,
+    SessionsReadCallerDep,
     WaitDep,
 )
 from app.api.errors import errors
@@ -86,7 +87,7 @@ async def authorize(
 @router.get("", operation_id="listAuthorizations", responses=errors(InvalidCursorException))
 async def list_authorizations(
     query: Annotated[SessionListQuery, Query()],
-    caller: AuthorizeCallerDep,
+    caller: SessionsReadCallerDep,
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[SessionSummary]:
@@ -99,7 +100,7 @@ async def list_authorizations(
 
 @router.get("/{session_id}", operation_id="getAuthorization", responses=errors(SessionNotFoundException))
 async def get_authorization(
-    session_id: str, caller: AuthorizeCallerDep, context: ContextDep, wait: WaitDep
+    session_id: str, caller: SessionsReadCallerDep, context: ContextDep, wait: WaitDep
 ) -> APIResponse[SessionResponse]:
     """Return the session's status, stage, timings, attempts and error. `Prefer: wait=30` waits for its end."""
     view = await context.sessions.authorizations.wait_for_end(session_id, seconds=wait, access=caller.access)

@@ -11,6 +11,7 @@ from app.api.dependencies import (
     IdempotencyKeyDep,
     KeyFirstRoute,
     ReadDbDep,
+    SessionsReadCallerDep,
 )
 from app.api.errors import errors
 from app.api.openapi import LOCATION
@@ -99,7 +100,7 @@ async def authorize_batch(
 @router.get("/batches", operation_id="listBatches", responses=errors(InvalidCursorException))
 async def list_batches(
     query: Annotated[PageQuery, Query()],
-    caller: AuthorizeCallerDep,
+    caller: SessionsReadCallerDep,
     context: ContextDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[BatchSummary]:
@@ -110,7 +111,9 @@ async def list_batches(
 
 
 @router.get("/batches/{batch_id}", operation_id="getBatch", responses=errors(BatchNotFoundException))
-async def get_batch(batch_id: str, caller: AuthorizeCallerDep, db: ReadDbDep) -> APIResponse[BatchResponse]:
+async def get_batch(
+    batch_id: str, caller: SessionsReadCallerDep, db: ReadDbDep
+) -> APIResponse[BatchResponse]:
     """Return a batch's status, counts and the time it still needs."""
     return success_response(BatchResponse.from_view(await queries.view_batch(db, batch_id, caller=caller)))
 
@@ -121,7 +124,7 @@ async def get_batch(batch_id: str, caller: AuthorizeCallerDep, db: ReadDbDep) ->
 async def list_batch_results(
     batch_id: str,
     query: Annotated[ResultListQuery, Query()],
-    caller: AuthorizeCallerDep,
+    caller: SessionsReadCallerDep,
     db: ReadDbDep,
 ) -> PaginatedResponse[RowResponse]:
     """List the result of each row, in the order of the rows."""

@@ -15,11 +15,12 @@ from starlette.types import Send
 from app.api.dependencies import (
     ContextDep,
     EventsCallerDep,
-    FleetAdminCallerDep,
+    FleetReadCallerDep,
     KeyFirstRoute,
     ReadDbDep,
 )
 from app.api.errors import errors
+from app.api.http.presented_key import presented_key
 from app.api.http.stalled_clients import STALLED
 from app.api.responses import APIResponse, PaginatedResponse, success_response
 from app.api.schemas.event import (
@@ -134,7 +135,7 @@ def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[]
 
     async def may_read() -> bool:
         try:
-            now = await context.keys.authenticate(request.headers.get("X-API-Key"))
+            now = await context.keys.authenticate(presented_key(request.headers))
         except AuthenticationException:
             return False
         return now.may(Scope.EVENTS) and now.access == caller.access
@@ -189,7 +190,7 @@ async def stream_events(
 
 @router.get("/stream/stats", operation_id="getEventStreamStats", responses=errors())
 async def get_stream_stats(
-    _caller: FleetAdminCallerDep, context: ContextDep
+    _caller: FleetReadCallerDep, context: ContextDep
 ) -> APIResponse[StreamStatsResponse]:
     """Return the readers of this process's event stream, and its totals."""
     return success_response(StreamStatsResponse.from_streams(context.events.streams))

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api.dependencies import ContextDep, DbDep, FleetAdminCallerDep, KeyFirstRoute
+from app.api.dependencies import ContextDep, DbDep, FleetAdminCallerDep, FleetReadCallerDep, KeyFirstRoute
 from app.api.errors import errors
 from app.api.responses import APIResponse, success_response
 from app.api.schemas.health import BreakerResponse
@@ -11,7 +11,7 @@ router = APIRouter(prefix="/gologin", tags=["gologin"], route_class=KeyFirstRout
 
 
 @router.get("/breaker", operation_id="getBreaker", responses=errors())
-async def get_breaker(_caller: FleetAdminCallerDep, context: ContextDep) -> APIResponse[BreakerResponse]:
+async def get_breaker(_caller: FleetReadCallerDep, context: ContextDep) -> APIResponse[BreakerResponse]:
     """Return whether calls to GoLogin's cloud API are stopped, since when and why."""
     return success_response(BreakerResponse.from_state(await context.fleet.gate.state()))
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import exception_response
 from app.api.http.client_address import client_address
+from app.api.http.presented_key import KEY_HEADER
 from app.utils.exceptions import (
     AppException,
     BodyTooLargeException,
@@ -29,7 +30,7 @@ REQUEST_ID_HEADER: Final = "X-Request-ID"
 DOCS_PATHS: Final = ("/docs", "/redoc")
 
 _SINGLE_HEADERS: Final = (
-    "X-API-Key",
+    KEY_HEADER,
     "Authorization",
     "Idempotency-Key",
     REQUEST_ID_HEADER,

@@ -32,7 +32,11 @@ class CreateKeyRequest(BaseModel):
         max_length=100,
         description="Name of the key's owner, shown in sessions and events. A name is never given again",
     )
-    scopes: set[Scope] = Field(min_length=1, description="`admin` allows everything")
+    scopes: set[Scope] = Field(
+        min_length=1,
+        description="`admin` allows everything. Until release 0.3 `authorize` includes `sessions:read`, and "
+        "`tokens:read` includes `tokens:manage`",
+    )
     api_apps: list[ApiAppName] = Field(
         default=[], max_length=100, description="OAuth apps that the key is restricted to; empty: all"
     )

@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -45,12 +45,24 @@ log = get_logger(__name__)
 
 class Scope(StrEnum):
     AUTHORIZE = "authorize"
+    SESSIONS_READ = "sessions:read"
     PROFILES = "profiles"
     TOKENS_READ = "tokens:read"
+    TOKENS_MANAGE = "tokens:manage"
     EVIDENCE = "evidence"
+    CONTROL = "control"
     EVENTS = "events"
     WEBHOOKS = "webhooks"
+    FLEET_READ = "fleet:read"
     ADMIN = "admin"
+
+
+# Remove in release 0.3: keys from before these scopes were split keep until then what they could do.
+IMPLIED: Final[Mapping[str, frozenset[Scope]]] = {
+    Scope.AUTHORIZE: frozenset({Scope.SESSIONS_READ}),
+    Scope.TOKENS_READ: frozenset({Scope.TOKENS_MANAGE}),
+}
+"""Scopes that a scope includes; none of them includes others in turn. `admin` includes all, and is not listed."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +80,10 @@ class Caller:
     key_id: str | None = field(default=None, compare=False)
     """Id of the API key; None for other callers."""
 
-    def may(self, scope: Scope) -> bool:
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+    def may(self, scope: str) -> bool:
+        if scope in self.scopes or Scope.ADMIN in self.scopes:
+            return True
+        return any(scope in IMPLIED.get(each, ()) for each in self.scopes)
 
 
 COMMAND_LINE: Final = Caller(COMMAND_LINE_NAME, frozenset(Scope), kind=ActorKind.CLI)
@@ -247,8 +261,14 @@ class KeyService:
             raise InvalidRequestException(f"account_patterns: {error}") from None
 
     def _refuse_more(self, row: ApiKey, caller: Caller) -> None:
-        """Raises `KeyEscalationException`; of keys that are there, too: a rotation shows them to the caller."""
-        may_all = caller.may(Scope.ADMIN) or caller.scopes.issuperset(row.scopes)
+        """Raises `KeyEscalationException`; of keys that are there, too: a rotation shows them to the caller.
+
+        What both keys may do now is compared, with the scopes that theirs include: `tokens:read` gives `tokens:manage`
+        and not the other way round. A key keeps the scopes that it was given, also when those of its maker include
+        less in a later release; the maker may then no longer rotate it.
+        """
+        # A caller that may use a scope may use all that it includes, so the key's own ones are enough.
+        may_all = all(map(caller.may, row.scopes))
         if not may_all or not caller.access.includes(_key_access(row)):
             raise KeyEscalationException("scopes, apps or accounts")
         if (end := caller.expires_at) and (row.expires_at is None or row.expires_at > end):

@@ -11,7 +11,7 @@ class AuthenticationException(DomainException):
     status_code = 401
 
     def __init__(self, reason: str = "Missing or unknown API key", *, key_name: str | None = None) -> None:
-        super().__init__(f"{reason}: send a valid key in the X-API-Key header")
+        super().__init__(f"{reason}: send a valid key in the X-API-Key header, or as Authorization: Bearer")
         self.reason = reason
         self.key_name = key_name
         """Name of a key that was sent whole and has ended."""

@@ -193,7 +193,7 @@ class ErrorCode(DescribedEnum):
     LOGIN_REQUIRED = "LOGIN_REQUIRED", "The account is signed out. A person must sign in in its profile."
     MALFORMED_REQUEST = (
         "MALFORMED_REQUEST",
-        "The request is not valid HTTP, or repeats a header that must occur once.",
+        "The request is not valid HTTP, repeats a header that must occur once, or carries two different API keys.",
     )
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED", "The address does not accept this method."
     NOTHING_TO_RETRY = (

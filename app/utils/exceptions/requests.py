@@ -65,7 +65,7 @@ class UnsupportedMediaTypeException(DomainException):
 
 
 class MalformedRequestException(DomainException):
-    """No HTTP (RFC 9112), or a header twice that decides."""
+    """No HTTP (RFC 9112), a header twice that decides, or two different keys."""
 
     error_code = ErrorCode.MALFORMED_REQUEST
     status_code = 400

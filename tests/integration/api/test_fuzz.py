@@ -64,6 +64,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+KEY_HEADERS = ("x-api-key", "authorization")
 NOT_OURS = {502, 503}
 """Statuses that GoLogin and the provider are to blame for, which are not there."""
 
@@ -132,7 +133,7 @@ def fuzz_one(
         for place in (case.path_parameters, case.query, case.body) if is_known else ():
             if isinstance(place, dict):
                 place |= {name: value for name, value in KNOWN.items() if name in place}
-        own = {name: value for name, value in (case.headers or {}).items() if name.lower() != "x-api-key"}
+        own = {name: value for name, value in (case.headers or {}).items() if name.lower() not in KEY_HEADERS}
         case.headers = own | headers
         answer = case.call(base_url=service.url, session=session, timeout=20)
         try:

@@ -17,6 +17,7 @@ from app.main import create_app
 from app.models import EventType
 from app.utils.exceptions import ErrorCode
 from scripts import openapi
+from tests.fixtures.routes import ROUTES
 
 OPEN = ("/health", "/health/ready")
 
@@ -143,6 +144,21 @@ def test_every_operation_is_ready_for_a_generator(document: dict[str, Any], oper
         for parameter in operation.get("parameters", []):
             says_what_it_is = "description" in str(parameter) or "enum" in str(parameter["schema"])
             assert parameter["in"] == "path" or says_what_it_is, (name, parameter["name"])
+
+
+def test_either_header_is_offered_with_the_scope_of_each_route(
+    document: dict[str, Any], operations: dict[str, Any]
+):
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["APIKeyHeader"]["in"], schemes["APIKeyHeader"]["name"]) == ("header", "X-API-Key")
+    assert (schemes["HTTPBearer"]["type"], schemes["HTTPBearer"]["scheme"]) == ("http", "bearer")
+    described = {
+        each["operationId"]: each["security"] for each in operations.values() if each.get("security")
+    }
+    assert described == {
+        name: [{"APIKeyHeader": [access.scope]}, {"HTTPBearer": [access.scope]}]
+        for name, access in ROUTES.items()
+    }
 
 
 def test_every_refusal_names_its_codes_and_is_one_envelope(operations: dict[str, Any]):

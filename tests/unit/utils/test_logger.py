@@ -51,6 +51,9 @@ def test_lines_of_other_libraries_look_the_same(log_lines: LogLines):
         "password",
         "code_verifier",
         "X_API_KEY",
+        "X-API-Key",
+        "Authorization",
+        "Proxy-Authorization",
         "cookies",
     ],
 )
@@ -60,9 +63,12 @@ def test_a_value_whose_key_names_a_secret_is_masked(log_lines: LogLines, key: st
 
 
 def test_value_whose_key_only_sounds_secret_is_shown(log_lines: LogLines):
-    get_logger("x").info("event", token_type="bearer", token_expires_at="2026", error_code="E")
+    get_logger("x").info(
+        "event", token_type="bearer", token_expires_at="2026", error_code="E", authorization_id=7
+    )
     line = only(log_lines())
     assert (line["token_type"], line["token_expires_at"], line["error_code"]) == ("bearer", "2026", "E")
+    assert line["authorization_id"] == 7
 
 
 def test_code_and_state_in_a_url_are_masked_to_their_end(log_lines: LogLines):

@@ -20,6 +20,7 @@ SECRET = "pl4nted"
         f"Authorization: Bearer {SECRET}",
         f"authorization: basic {SECRET}==",
         f"{{'Authorization': 'Digest {SECRET}'}}",
+        f"(b'authorization', b'Bearer {SECRET}Key')",
         f"sent bearer {SECRET}-1 to it",
         f"sent Basic {SECRET}=",
         f'{{"access_token":"{SECRET}"}}',
@@ -105,7 +106,8 @@ def test_a_long_word_takes_no_long_time(text: str):
 
 
 def test_our_own_keys_are_known_in_a_log_line():
-    assert mask_line("/keys/gla_01234567_abcdefghijklmnop-1") == "/keys/gla_01234567_[masked]"
+    for place in ("/keys/", "X-API-Key: ", "Authorization: Bearer ", "(b'authorization', b'bearer "):
+        assert mask_line(f"{place}gla_01234567_abcdefghijklmnop-1") == f"{place}gla_01234567_[masked]"
 
 
 def test_in_a_log_line_only_the_values_of_a_url_go():

@@ -12,20 +12,21 @@ from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow, new_session, new_tokens
+from tests.fixtures.routes import granting
 from tests.fixtures.tokens import TokenChain
 
 pytestmark = pytest.mark.databases("sqlite")
 
 APP = {"api_app": "AIOTT1"}
 ROUTES = [
-    ("GET", "/accounts", Scope.AUTHORIZE),
-    ("GET", "/accounts/{}", Scope.AUTHORIZE),
+    ("GET", "/accounts", Scope.SESSIONS_READ),
+    ("GET", "/accounts/{}", Scope.SESSIONS_READ),
     ("GET", "/accounts/{}/token", Scope.TOKENS_READ),
-    ("POST", "/accounts/{}/refresh", Scope.TOKENS_READ),
-    ("POST", "/accounts/{}/verify", Scope.TOKENS_READ),
-    ("DELETE", "/accounts/{}/token", Scope.TOKENS_READ),
+    ("POST", "/accounts/{}/refresh", Scope.TOKENS_MANAGE),
+    ("POST", "/accounts/{}/verify", Scope.TOKENS_MANAGE),
+    ("DELETE", "/accounts/{}/token", Scope.TOKENS_MANAGE),
 ]
-ABOUT_A_TOKEN = [(method, path) for method, path, scope in ROUTES if scope is Scope.TOKENS_READ]
+ABOUT_A_TOKEN = [(method, path) for method, path, scope in ROUTES if scope is not Scope.SESSIONS_READ]
 
 
 @pytest_asyncio.fixture
@@ -55,7 +56,7 @@ async def call(api: Api, method: str, path: str, account: str, **more):
 async def test_every_route_wants_its_scope(
     quiet_api: Api, account: TokenChain, method: str, path: str, scope: Scope
 ):
-    others = await quiet_api.key(*(set(Scope) - {scope, Scope.ADMIN}), name="others")
+    others = await quiet_api.key(*(set(Scope) - granting(scope)), name="others")
     mine = await quiet_api.key(scope, name="mine")
     answer = await call(quiet_api, method, path, account.account, headers=others)
     assert scope in refused(answer, 403, "FORBIDDEN")

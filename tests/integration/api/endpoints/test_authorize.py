@@ -184,9 +184,12 @@ async def test_expired_key_is_refused(api: Api, database: Database):
 
 async def test_key_without_the_scope_is_refused(api: Api, database: Database):
     headers = await api.key(Scope.TOKENS_READ)
-    for method, url in (("POST", "/authorize"), ("GET", f"/authorize/{UNKNOWN}")):
+    for method, url, scope in (
+        ("POST", "/authorize", "authorize"),
+        ("GET", f"/authorize/{UNKNOWN}", "sessions:read"),
+    ):
         response = await api.client.request(method, url, json=BODY, headers=headers)
-        assert "'authorize'" in refused(response, 403, "FORBIDDEN")
+        assert f"'{scope}'" in refused(response, 403, "FORBIDDEN")
     assert await written(database) == (0, 0)
 
 

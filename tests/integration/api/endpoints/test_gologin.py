@@ -15,21 +15,25 @@ from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.databases("sqlite")
 
-ROUTES = [("GET", "/gologin/breaker"), ("POST", "/gologin/breaker/close")]
+ROUTES = [
+    ("GET", "/gologin/breaker", Scope.FLEET_READ),
+    ("POST", "/gologin/breaker/close", Scope.ADMIN),
+]
 CLOSED = {"is_open": False, "opened_at": None, "reason": None}
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_request_without_a_key_is_refused(api: Api, method: str, path: str):
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+async def test_request_without_a_key_is_refused(api: Api, method: str, path: str, scope: Scope):
     del api.client.headers["X-API-Key"]
     refused(await api.client.request(method, path), 401, "UNAUTHORIZED")
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_breaker_is_for_administrators(api: Api, method: str, path: str):
-    headers = await api.key(Scope.AUTHORIZE, Scope.PROFILES, Scope.TOKENS_READ)
-    assert "'admin'" in refused(await api.client.request(method, path, headers=headers), 403, "FORBIDDEN")
-    headers = await api.key(Scope.ADMIN, name="anna")
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+async def test_breaker_needs_its_scope(api: Api, method: str, path: str, scope: Scope):
+    headers = await api.key(*(set(Scope) - {scope, Scope.ADMIN}))
+    answer = await api.client.request(method, path, headers=headers)
+    assert f"'{scope}'" in refused(answer, 403, "FORBIDDEN")
+    headers = await api.key(scope, name="anna")
     assert answered(await api.client.request(method, path, headers=headers)) == CLOSED
 
 

@@ -170,7 +170,8 @@ async def test_the_docs_are_shown_in_development_only(open_sqlite_api: OpenApi):
 
 async def test_only_origins_of_the_settings_may_call_from_a_page(open_sqlite_api: OpenApi):
     mine, other = "https://tools.example.com", "https://evil.example.com"
-    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    wanted = "x-api-key, authorization"
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": wanted}
     async with open_sqlite_api(workers=False, cors_origins=[mine]) as api:
         for origin, allowed in ((mine, mine), (other, None)):
             answer = await api.client.get("/health", headers={"Origin": origin})
@@ -197,10 +198,10 @@ async def test_a_crash_is_answered_like_anything_else(
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-async def test_401_names_the_required_header(sqlite_api: Api):
+async def test_401_names_the_required_scheme(sqlite_api: Api):
     answer = await sqlite_api.client.get("/accounts", headers={"X-API-Key": "no"})
     refused(answer, 401, "UNAUTHORIZED")
-    assert answer.headers["WWW-Authenticate"] == 'ApiKey realm="GoLogin automation"'
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="GoLogin automation"'
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from app.config import Settings
 from app.context import Context
 from app.database import Database
 from app.models import ApiKey, Event, utc_now
-from app.services.keys.service import COMMAND_LINE, Caller, KeyService, MadeKey, Scope
+from app.services.keys.service import COMMAND_LINE, IMPLIED, Caller, KeyService, MadeKey, Scope
 from app.services.keys.status import KeyFilter, KeyStatus
 from app.services.shared.access import AccessScope
 from app.services.shared.paging import PageRequest
@@ -28,6 +28,7 @@ from app.utils.exceptions import (
     UnknownApiAppException,
 )
 from tests.fixtures.logs import logged
+from tests.fixtures.routes import SPLIT_OFF, granting
 from tests.fixtures.services import OpenContext
 
 AUTHORIZE = frozenset({Scope.AUTHORIZE})
@@ -94,6 +95,14 @@ class TestAuthentication:
         ).expires_at == ends
         assert caller.may(Scope.AUTHORIZE)
         assert not caller.may(Scope.TOKENS_READ)
+
+    @pytest.mark.databases("sqlite")
+    @pytest.mark.parametrize("scope", Scope)
+    async def test_key_may_use_its_scope_and_those_that_were_split_off(self, context: Context, scope: Scope):
+        caller = await authenticate(context, await create(context, scopes=frozenset({scope})))
+        allowed = {each for each in Scope if caller.may(each)}
+        assert allowed == {each for each in Scope if scope in granting(each)}
+        assert not any(IMPLIED.get(each) for included in IMPLIED.values() for each in included), "one level"
 
     @pytest.mark.databases("sqlite")
     async def test_admin_may_do_all(self, context: Context):
@@ -275,6 +284,36 @@ class TestNoEscalation:
         caller = Caller("half", frozenset({Scope.AUTHORIZE, Scope.EVIDENCE}))
         with pytest.raises(KeyEscalationException):
             await make(context, scopes=frozenset({Scope.AUTHORIZE, Scope.ADMIN}), caller=caller)
+
+    @pytest.mark.parametrize(("older", "split_off"), sorted((o, s) for s, o in SPLIT_OFF.items()))
+    async def test_older_scope_gives_the_one_that_was_split_off_and_not_the_reverse(
+        self, context: Context, older: Scope, split_off: Scope
+    ):
+        with_older, with_part = Caller("older", frozenset({older})), Caller("part", frozenset({split_off}))
+        made = await make(context, "narrow", scopes=frozenset({split_off}), caller=with_older)
+        assert made.row.scopes == [split_off], "what it includes is not written down"
+        assert await authenticate(context, await rotate(context, made, HOUR, with_older))
+        wide = await make(context, "wide", scopes=frozenset({older}), caller=with_older)
+        for call in (
+            lambda: make(context, "wider", scopes=frozenset({older}), caller=with_part),
+            lambda: make(context, "wider", scopes=frozenset({older, split_off}), caller=with_part),
+            lambda: rotate(context, wide, HOUR, with_part),
+        ):
+            with pytest.raises(KeyEscalationException):
+                await call()
+
+    async def test_without_the_inclusion_the_maker_rotates_its_narrower_key_no_more_and_may_revoke_it(
+        self, context: Context, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The state of release 0.3, with a key that was made before."""
+        maker = Caller("maker", frozenset({Scope.TOKENS_READ}))
+        made = await make(context, scopes=frozenset({Scope.TOKENS_MANAGE}), caller=maker)
+        monkeypatch.setattr("app.services.keys.service.IMPLIED", {})
+        assert (await authenticate(context, made.key.get_secret_value())).may(Scope.TOKENS_MANAGE)
+        assert not maker.may(Scope.TOKENS_MANAGE)
+        with pytest.raises(KeyEscalationException):
+            await rotate(context, made, HOUR, maker)
+        assert (await revoke(context, made, maker)).revoked_at is not None
 
     async def test_a_key_that_ends_makes_and_rotates_none_that_lives_longer(self, context: Context):
         ends = utc_now() + HOUR
