@@ -8,7 +8,17 @@ from starlette.routing import BaseRoute, Route
 from app.config import Settings
 from app.dashboard.assets import STATIC_PATH, serve_asset
 from app.dashboard.pages import Pages
-from app.dashboard.views import accounts, error_codes, missing, overview, profiles, session, sessions, sign_in
+from app.dashboard.views import (
+    accounts,
+    batches,
+    error_codes,
+    missing,
+    overview,
+    profiles,
+    session,
+    sessions,
+    sign_in,
+)
 
 _ROUTERS: Final = (
     sign_in.router,
@@ -17,6 +27,7 @@ _ROUTERS: Final = (
     session.router,
     accounts.router,
     profiles.router,
+    batches.router,
     error_codes.router,
     missing.router,  # the last one: it takes every address below /ui
 )
