@@ -45,6 +45,7 @@ _OUR_PREFIXES: Final = (
     "CONSENT_",
     "EVENT_",
     "EVIDENCE_",
+    "DASHBOARD_",
     "DATABASE_",
     "CLEANUP_",
     "PROFILE_",
@@ -216,6 +217,13 @@ class Settings(BaseSettings):
     """Event exports of one API key in one process at once; more answer 429."""
     event_export_lifetime: PositiveSeconds = 3_600.0
     """Seconds after which an unfinished export is broken off."""
+
+    dashboard_enabled: bool = True
+    """The operators' page is served at /ui."""
+    dashboard_idle_timeout: float = Field(default=3_600.0, ge=120)
+    """Seconds without a request after which a sign-in to the operators' page ends."""
+    dashboard_session_lifetime: float = Field(default=43_200.0, ge=120)
+    """Seconds after which a sign-in to the operators' page ends in any case."""
 
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///data/gologin.db")
     """The database: SQLite (a file, one process), or `postgresql+psycopg://user:password@host:5432/name`. In

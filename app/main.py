@@ -38,6 +38,9 @@ from app.api.openapi import describe
 from app.api.routes import ROUTES
 from app.config import ProcessRole, Settings, SettingsError
 from app.context import Context, open_context
+from app.dashboard.routes import ROUTES as DASHBOARD_ROUTES
+from app.dashboard.routes import install_dashboard
+from app.dashboard.uploads import body_limits
 from app.database import Database, make_private_folder
 from app.services.oauth.provider_file import load_providers
 from app.utils.exceptions import WorkerDiedException
@@ -80,10 +83,12 @@ def create_app(settings: Settings) -> FastAPI:
         title="GoLogin automation",
         version=__version__,
         lifespan=lifespan,
-        routes=ROUTES,
+        routes=[*ROUTES, *DASHBOARD_ROUTES] if settings.dashboard_enabled else ROUTES,
         openapi_url="/openapi.json" if settings.shows_docs else None,  # without it there are no pages, either
         redirect_slashes=False,  # an address has one spelling, and no answer is made of the Host header
     )
+    if settings.dashboard_enabled:
+        install_dashboard(app, settings)
     app.state.rate_limiter = rate_limiter
     describe(app)
     app.state.trusted_proxies = settings.trusted_proxies
@@ -91,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,
-        by_path={BATCH_PATH: settings.max_batch_bytes},
+        by_path={BATCH_PATH: settings.max_batch_bytes} | body_limits(settings),
     )
     app.add_middleware(NulMiddleware)
     app.add_middleware(SingleHeadersMiddleware)

@@ -21,6 +21,7 @@ FIRST_OF_SECTION: Final = {
     "environment": "The process",
     "api_key": "Secrets",
     "rate_limit_per_minute": "Requests",
+    "dashboard_enabled": "The operators' page",
     "database_url": "Database",
     "profile_browser": "Profiles and GoLogin",
     "oauth_apps": "OAuth",

@@ -62,17 +62,25 @@ class KeyFirstRoute(APIRoute):
 
 
 async def _authenticate(request: Request) -> None:
-    """Set `state.caller`. Every log line of the request names the key from the moment that it is known."""
     local_caller: Caller | None = getattr(request.app.state, "local_caller", None)
     if local_caller is not None:  # the application is called in its own process and never served
         request.state.caller = local_caller
         return
     context, key = await get_context(request), presented_key(request.headers)
+    await identify(request, lambda: context.keys.authenticate(key))
+
+
+async def identify(request: Request, look_up: Callable[[], Awaitable[Caller]]) -> None:
+    """Set `state.caller` to what `look_up` returns, and count the request against the key's rate.
+
+    A look-up that raises `AuthenticationException` counts as a failure of the client's address. Every log line of the
+    request names the key from the moment that it is known.
+    """
     failures: FailedAuthentications = request.app.state.failed_authentications
     address = client_address(request.scope)
     try:
         async with failures.turn(address):
-            caller = await context.keys.authenticate(key)
+            caller = await look_up()
     except AuthenticationException as error:
         if error.key_name is not None:
             bind_contextvars(key=error.key_name)

@@ -1,7 +1,7 @@
 """Every failure as the one envelope, with its status and headers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -119,11 +119,18 @@ async def _handle_app_exception(request: Request, error: Exception) -> JSONRespo
 
 
 async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
-    """Field and problem of each mistake; never the value, which may be a secret sent in the wrong place."""
     assert isinstance(error, RequestValidationError)
     items = error.errors()
     if any(item["loc"] == ("body",) and isinstance(item.get("input"), bytes) for item in items):
         return await _handle_app_exception(request, UnsupportedMediaTypeException())
+    return await _handle_app_exception(request, invalid_request(items))
+
+
+def invalid_request(items: Sequence[Any]) -> InvalidRequestException:
+    """Return the refusal of a request: field and problem of each of pydantic's errors.
+
+    Never the value, which may be a secret sent in the wrong place.
+    """
     problems = [_problem(item) for item in items[:_MAX_PROBLEMS]]
     sentences: list[str] = []
     for item, each in zip(items, problems, strict=False):
@@ -134,7 +141,7 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
         sentences.append(f"{each['field']}: {each['problem']}{allowed}")
     refusal = InvalidRequestException("; ".join(sentences))
     refusal.data = {"problems": problems}
-    return await _handle_app_exception(request, refusal)
+    return refusal
 
 
 def _problem(item: Mapping[str, Any]) -> dict[str, str | None]:

@@ -26,6 +26,7 @@ _EPILOG: Final = (
 _TOP_LEVEL: Final = {
     "serve": ("service", "commands"),
     "migrate": ("service", "commands"),
+    "ui-link": ("service", "commands"),
     "authorize": ("batches", "authorizing"),
     "token": ("token", "commands"),
     "events": ("events", "commands"),

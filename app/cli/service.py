@@ -1,14 +1,17 @@
-"""`serve` and `migrate`."""
+"""`serve`, `migrate` and `ui-link`."""
 
 import sys
+from typing import Annotated, Final
 
 import typer
 
-from app.cli.shared import OUT, asynchronous, settings
-from app.config import ProcessRole
+from app.cli.shared import OUT, asynchronous, echo, settings
+from app.config import ProcessRole, Settings
 from app.database import Database
 
 commands = typer.Typer()
+
+_ANY_ADDRESS: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared, not bound
 
 
 @commands.command()
@@ -29,3 +32,38 @@ async def migrate() -> None:
     finally:
         await database.close()
     OUT.print("The database schema is up to date.")
+
+
+@commands.command("ui-link")
+@asynchronous
+async def create_ui_link(
+    key_name: Annotated[
+        str | None,
+        typer.Option(
+            "--as", help="Name of the API key that the link signs in; the bootstrap key by default."
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of the service as the browser reaches it; HOST and PORT by default."),
+    ] = None,
+) -> None:
+    """Print a link that signs in to the operators' page once, within five minutes."""
+    from app.context import open_context  # noqa: PLC0415  # `migrate` needs none of it
+
+    loaded = settings()
+    if not loaded.dashboard_enabled:
+        raise typer.BadParameter("DASHBOARD_ENABLED is false: the service has no operators' page")
+    base = (address or _own_address(loaded)).rstrip("/")
+    async with open_context(loaded) as context, context.database.transaction() as db:
+        ticket = await context.dashboard_sessions.issue_ticket(db, key_name=key_name)
+    # Behind the #, which browsers send to nobody: no log and no Referer has it.
+    echo(f"{base}/ui/enter#{ticket.get_secret_value()}")
+
+
+def _own_address(loaded: Settings) -> str:
+    """Raises `typer.BadParameter` when the settings do not tell it."""
+    if loaded.port == 0:
+        raise typer.BadParameter("PORT is 0, a free one: give the service's --address")
+    host = "127.0.0.1" if loaded.host in _ANY_ADDRESS else loaded.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{loaded.port}"

@@ -25,6 +25,7 @@ from app.context.tokens import Tokens, build_tokens
 from app.context.workers import WORKERS_SHARE, build_workers
 from app.database import Database
 from app.services.events.tail import check_order
+from app.services.keys.dashboard_sessions import DashboardSessions, SignInLimits
 from app.services.keys.service import KeyService
 from app.services.operations.alarms import AlarmService
 from app.services.operations.worker_runs import PeriodicRuns
@@ -45,6 +46,7 @@ class Context:
     database: Database
     cursors: Cursors
     keys: KeyService
+    dashboard_sessions: DashboardSessions
     fleet: Fleet
     tokens: Tokens
     sessions: Sessions
@@ -115,6 +117,14 @@ def _build(
         rate_limit_per_minute=settings.rate_limit_per_minute,
     )
     stack.push_async_callback(keys.close)
+    dashboard_sessions = DashboardSessions(
+        database=database,
+        keys=keys,
+        bootstrap_key=settings.api_key,
+        limits=SignInLimits(
+            idle=settings.dashboard_idle_timeout, lifetime=settings.dashboard_session_lifetime
+        ),
+    )
     runs = PeriodicRuns(database=database, owner=owner, lease_seconds=settings.lease_seconds)
     tokens = build_tokens(settings, database, http, owner, stack)
     loop_lag = LoopLag(tick=settings.loop_tick)
@@ -128,6 +138,7 @@ def _build(
         database=database,
         cursors=settings.cursors,
         keys=keys,
+        dashboard_sessions=dashboard_sessions,
         fleet=fleet,
         tokens=tokens,
         sessions=sessions,

@@ -18,12 +18,14 @@ Schema history (one entry per Alembic migration):
 10. `010_add_call_limits`: cause of an app's limit, time of its resume; account_limits.
 11. `011_add_waiting_index_drop_queue_trigger`: index of the queue of waiting sessions; no notification per job.
 12. `012_add_profile_name_index`: index of the profiles by name, with names of at most 500 characters.
+13. `013_add_dashboard_sessions`: dashboard_sessions, dashboard_tickets.
 """
 
 from app.models.audit import ApiKey, Event
 from app.models.base import Base, utc_now
 from app.models.batches import Batch, BatchRow
 from app.models.credentials import AccountLimit, AppState, Credential
+from app.models.dashboard import DashboardSession, DashboardTicket
 from app.models.event_types import EventType
 from app.models.fleet import Alarm, ApiGate, WorkerRun
 from app.models.profiles import Profile, ProfileSync
@@ -59,6 +61,8 @@ __all__ = [
     "ConsentMode",
     "Credential",
     "CredentialStatus",
+    "DashboardSession",
+    "DashboardTicket",
     "DeliveryStatus",
     "Event",
     "EventType",

@@ -88,6 +88,12 @@ class EventType(DescribedEnum):
     API_KEY_CREATED = "api_key.created", "An API key was created."
     API_KEY_ROTATED = "api_key.rotated", "An API key was replaced by a new one of the same name."
     API_KEY_REVOKED = "api_key.revoked", "An API key was revoked."
+    DASHBOARD_LINK_CREATED = (
+        "dashboard.link_created",
+        "An operator with the settings created a link that signs in to the operators' page once.",
+    )
+    DASHBOARD_SIGNED_IN = "dashboard.signed_in", "A person signed in to the operators' page with an API key."
+    DASHBOARD_SIGNED_OUT = "dashboard.signed_out", "A person signed out of the operators' page."
     SECRETS_ROTATED = "secrets.rotated", "Stored secrets were encrypted anew with the first encryption key."
     EVENTS_EXPORTED = "events.exported", "A caller exported events."
     EVENTS_EVICTED = (

@@ -65,7 +65,8 @@ async def run_demo(options: DemoOptions) -> bool:
                 _settings(settings), folder, accounts, secrets=_known_secrets(settings, info, key)
             )
             if options.keep:
-                await _keep_serving(service, key, accounts[0])
+                link = await service.run("ui-link", "--as", "demo", "--address", service.url)
+                await _keep_serving(service, key, accounts[0], link)
         leftovers = len(await admin.browsers())
     print_report(console, sessions, proof, health=health, ready=ready, leftovers=leftovers)
     completed = sum(session["status"] == "completed" for session in sessions)
@@ -177,9 +178,11 @@ def _known_secrets(settings: Mapping[str, str], info: SandboxInfo, key: str) -> 
     }
 
 
-async def _keep_serving(service: ServiceProcess, key: str, account: str) -> None:
+async def _keep_serving(service: ServiceProcess, key: str, account: str, link: str) -> None:
     console.print("\n[bold]Serving until Ctrl-C.[/bold]")
     console.print(f"  URL  {service.url}  (routes: {service.url}/docs)\n  key  {key}")
+    console.print(f"  page {service.url}/ui  signs in with the key, or once within 5 minutes by this link:")
+    console.print(f"  {link}\n", soft_wrap=True, highlight=False)
     command = (
         f"curl -s -X POST {service.url}/authorize -H 'X-API-Key: {key}' -H 'Content-Type: application/json' "
         f'-H \'Prefer: wait=30\' -d \'{{"account_id": "{account}", "api_app": "AIOTT1"}}\''

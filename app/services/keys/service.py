@@ -88,6 +88,8 @@ class Caller:
 
 COMMAND_LINE: Final = Caller(COMMAND_LINE_NAME, frozenset(Scope), kind=ActorKind.CLI)
 """Caller with all rights: it has the settings."""
+BOOTSTRAP: Final = Caller(BOOTSTRAP_NAME, frozenset(Scope), kind=ActorKind.BOOTSTRAP)
+"""Caller with the key of the settings."""
 
 
 @dataclass(frozen=True)
@@ -221,13 +223,17 @@ class KeyService:
         is_current = hmac.compare_digest(presented, row.key_hash if row else NO_HASH)
         is_previous = hmac.compare_digest(presented, (row and row.previous_hash) or NO_HASH)
         if key and is_bootstrap:
-            return Caller(BOOTSTRAP_NAME, frozenset(Scope), kind=ActorKind.BOOTSTRAP)
+            return BOOTSTRAP
         if row is None or not (is_current or is_previous):
             raise AuthenticationException
+        if key_status(row) is KeyStatus.ACTIVE and not is_current and not is_to_come(row.previous_expires_at):
+            raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
+        return self.caller_of(row)
+
+    def caller_of(self, row: ApiKey) -> Caller:
+        """Return the caller that has this key, and note the use. Raises `AuthenticationException` for an ended key."""
         if (status := key_status(row)) is not KeyStatus.ACTIVE:
             raise AuthenticationException(f"This API key is {status}", key_name=row.name)
-        if not is_current and not is_to_come(row.previous_expires_at):
-            raise AuthenticationException("This API key has been replaced by a rotation", key_name=row.name)
         self._note_use(row)
         scopes, limit = frozenset(row.scopes), row.rate_limit_per_minute
         return Caller(row.name, scopes, _key_access(row), limit, row.expires_at, key_id=row.key_id)

@@ -14,6 +14,8 @@ from app.models import (
     AuthorizationSession,
     Batch,
     BatchRow,
+    DashboardSession,
+    DashboardTicket,
     Event,
     EventType,
     Evidence,
@@ -83,8 +85,10 @@ class Retention:
                 "syncs_deleted": lambda: self._delete(ProfileSync, ProfileSync.completed_at < ended_before),
                 "events_deleted": self._delete_events,
                 "deliveries_deleted": lambda: self._delete_deliveries(_days_ago(self._days.webhooks)),
-                "keys_deleted": lambda: self._delete(IdempotencyKey, IdempotencyKey.expires_at <= utc_now()),
+                "keys_deleted": lambda: self._delete_expired(IdempotencyKey),
                 "evidence_deleted": self._delete_evidence,
+                "sign_ins_deleted": lambda: self._delete_expired(DashboardSession),
+                "tickets_deleted": lambda: self._delete_expired(DashboardTicket),
             }
         )
         outcome.raise_failure()
@@ -215,6 +219,9 @@ class Retention:
             ids.append(row.id)
             total -= row.size_bytes
         return ids
+
+    async def _delete_expired(self, model: Any) -> int:
+        return await self._delete(model, model.expires_at <= utc_now())
 
     async def _delete(self, model: Any, is_old: ColumnElement[bool]) -> int:
         async def delete_some(ids: Sequence[int]) -> int:

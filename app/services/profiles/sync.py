@@ -106,6 +106,13 @@ class ProfileSyncService:
             raise SyncNotFoundException(sync_id)
         return row
 
+    async def latest(self, db: AsyncSession) -> ProfileSync | None:
+        """Return the sync that was requested last."""
+        latest: ProfileSync | None = await db.scalar(
+            select(ProfileSync).order_by(ProfileSync.id.desc()).limit(1)
+        )
+        return latest
+
     async def fetch_page(self, db: AsyncSession, request: PageRequest) -> Page[ProfileSync]:
         return await paging.fetch_page(db, select(ProfileSync), ProfileSync, request)
 

@@ -9,6 +9,7 @@ Messages are shown to callers: they hold no secret and no internal detail.
 from app.utils.exceptions.access import (
     AuthenticationException,
     AuthenticationLimitException,
+    FormRefusedException,
     KeyEndedException,
     KeyEscalationException,
     KeyNameTakenException,
@@ -17,6 +18,8 @@ from app.utils.exceptions.access import (
     PermissionDeniedException,
     RateLimitException,
     RotationUnderWayException,
+    SignInRequiredException,
+    TicketSpentException,
 )
 from app.utils.exceptions.base import (
     AppException,
@@ -162,6 +165,7 @@ __all__ = [
     "DomainException",
     "ErrorCode",
     "FailureKind",
+    "FormRefusedException",
     "FragmentResponseException",
     "GoLoginAPIException",
     "GoLoginBreakerOpenException",
@@ -209,9 +213,11 @@ __all__ = [
     "SessionEndedException",
     "SessionNotEndedException",
     "SessionNotFoundException",
+    "SignInRequiredException",
     "StateMismatchException",
     "SyncNotFoundException",
     "SyncRefusedException",
+    "TicketSpentException",
     "TokenExpiredException",
     "TokenNotFoundException",
     "TokenNotRefreshableException",

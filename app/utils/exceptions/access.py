@@ -12,8 +12,40 @@ class AuthenticationException(DomainException):
 
     def __init__(self, reason: str = "Missing or unknown API key", *, key_name: str | None = None) -> None:
         super().__init__(f"{reason}: send a valid key in the X-API-Key header, or as Authorization: Bearer")
+        self.reason = reason
         self.key_name = key_name
         """Name of a key that was sent whole and has ended."""
+
+
+class SignInRequiredException(AuthenticationException):
+    """The browser has no sign-in to the operators' page, or it has ended."""
+
+    error_code = ErrorCode.SIGN_IN_REQUIRED
+
+    def __init__(self, reason: str = "You are not signed in", *, key_name: str | None = None) -> None:
+        super().__init__(reason, key_name=key_name)
+        self.message = f"{reason}: sign in with an API key"
+
+
+class TicketSpentException(AuthenticationException):
+    """A one-time link to the operators' page that was used, has expired, or never existed."""
+
+    error_code = ErrorCode.TICKET_SPENT
+
+    def __init__(self) -> None:
+        super().__init__("This link was used already, or has expired")
+        self.message = f"{self.reason}: create another with `ui-link`, or sign in with an API key"
+
+
+class FormRefusedException(DomainException):
+    """A form of the operators' page that another page, or a page of another sign-in, has sent."""
+
+    error_code = ErrorCode.FORM_REFUSED
+    status_code = 403
+    default_message = (
+        "The request does not come from a page of this sign-in, so nothing was done; load the page again, "
+        "and repeat the action there"
+    )
 
 
 class PermissionDeniedException(DomainException):
@@ -22,6 +54,7 @@ class PermissionDeniedException(DomainException):
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope '{scope}': ask an operator for a key that has it")
+        self.scope = str(scope)
 
 
 class OutOfReachException(DomainException):

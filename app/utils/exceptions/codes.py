@@ -121,6 +121,10 @@ class ErrorCode(DescribedEnum):
         "The webhook has no delivery with this id, or its retention time is over.",
     )
     FORBIDDEN = "FORBIDDEN", "The API key lacks the scope that the message names."
+    FORM_REFUSED = (
+        "FORM_REFUSED",
+        "A form of the operators' page was not sent by a page of this sign-in. Load the page again and repeat.",
+    )
     GOLOGIN_API_ERROR = (
         "GOLOGIN_API_ERROR",
         "GoLogin refused a call, did not answer in time, or is not running. The message has its answer.",
@@ -304,6 +308,10 @@ class ErrorCode(DescribedEnum):
     SESSION_ENDED = "SESSION_ENDED", "The session has ended already and cannot be cancelled."
     SESSION_NOT_ENDED = "SESSION_NOT_ENDED", "The session is open or completed and cannot be tried again."
     SESSION_NOT_FOUND = "SESSION_NOT_FOUND", "No authorization session has this id."
+    SIGN_IN_REQUIRED = (
+        "SIGN_IN_REQUIRED",
+        "The browser is not signed in to the operators' page, or its sign-in has ended. Sign in with an API key.",
+    )
     STATE_MISMATCH = (
         "STATE_MISMATCH",
         "The callback's `state` differs from the one sent. The callback was refused.",
@@ -313,6 +321,10 @@ class ErrorCode(DescribedEnum):
         "A sync found most profiles gone and marked none of them. Check the API token first.",
     )
     SYNC_NOT_FOUND = "SYNC_NOT_FOUND", "No profile sync has this id."
+    TICKET_SPENT = (
+        "TICKET_SPENT",
+        "The one-time link to the operators' page was used already, or has expired. Create another: `ui-link`.",
+    )
     TOKEN_EXPIRED = (
         "TOKEN_EXPIRED",
         (

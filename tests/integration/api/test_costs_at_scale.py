@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
+from html import unescape
 
 import pytest
 import pytest_asyncio
@@ -23,6 +25,7 @@ from sandbox.config import SandboxInfo
 from tests.fixtures import postgresql
 from tests.fixtures.api import Api, answered, opener
 from tests.fixtures.costs import Statement, explained
+from tests.fixtures.dashboard import page_browser
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
@@ -39,6 +42,10 @@ ROWS = [
     f"""
     INSERT INTO authorization_attempts (session_id, number, started_at)
     SELECT 'session_' || n, 1, now() {NUMBERS}
+    """,
+    f"""
+    INSERT INTO evidence (session_id, attempt, taken_at, url, title, test_ids, console, size_bytes)
+    SELECT 'session_' || n, 1, now(), '', '', '[]', '[]', 0 {NUMBERS}
     """,
     f"""
     INSERT INTO credentials (
@@ -99,6 +106,15 @@ LISTS = {
     "/batches/batch_1/results?page=900": 2,
 }
 """Statements of each list: the page, and its total where it has one (up to a limit)."""
+VIEWS = {
+    "/ui/sessions": 2,
+    "/ui/sessions?account_id=waiting_7": 2,
+    "/ui/sessions/{session_id}": 6,  # itself, attempts, place in the queue, events, evidence with its session
+    "/ui/accounts": 3,  # with the profiles
+    "/ui/accounts/account_7": 2,
+    "/ui/profiles": 3,  # with the last sync
+}
+"""Statements of each view of the operators' page."""
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +181,26 @@ async def test_list_has_fixed_cost(api: Api, path: str):
         answer = await api.client.get(path)
     assert answer.status_code == 200, answer.text
     check(statements, KEY + LISTS[path])
+
+
+@pytest.mark.parametrize("path", VIEWS)
+async def test_view_of_the_page_has_fixed_cost(api: Api, path: str):
+    waiting = (await api.client.get("/authorize?account_id=waiting_7")).json()["data"]
+    address = path.format(session_id=waiting[0]["session_id"])
+    async with page_browser(api) as browser:
+        await browser.shows(address)
+        with explained(api.context.database, all_tasks=True) as statements:
+            shown = await browser.shows(address)
+    check(statements, KEY + VIEWS[path])
+    follow = re.search(r'rel="next" href="([^"]+)"', shown)
+    assert bool(follow) == (path in ("/ui/sessions", "/ui/accounts", "/ui/profiles"))
+    if follow:
+        async with page_browser(api) as browser:
+            with explained(api.context.database, all_tasks=True) as statements:
+                await browser.shows(unescape(follow[1]))
+        # The sign-in, its event, and the page without its total.
+        sign_in = [each for each in statements if "dashboard_sessions" in each.text or "events" in each.text]
+        check([each for each in statements if each not in sign_in], VIEWS[path] - 1)
 
 
 async def test_page_behind_a_cursor_is_one_statement(api: Api):

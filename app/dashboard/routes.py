@@ -1,0 +1,42 @@
+"""All routes of the page, and what they need of the application."""
+
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Route
+
+from app.config import Settings
+from app.dashboard.assets import STATIC_PATH, serve_asset
+from app.dashboard.pages import Pages
+from app.dashboard.views import (
+    accounts,
+    batches,
+    error_codes,
+    missing,
+    overview,
+    profiles,
+    session,
+    sessions,
+    sign_in,
+)
+
+_ROUTERS: Final = (
+    sign_in.router,
+    overview.router,
+    sessions.router,
+    session.router,
+    accounts.router,
+    profiles.router,
+    batches.router,
+    error_codes.router,
+    missing.router,  # the last one: it takes every address below /ui
+)
+ROUTES: Final[list[BaseRoute]] = [
+    Route(f"{STATIC_PATH}/{{digest}}/{{name:path}}", serve_asset),
+    *(route for each in _ROUTERS for route in each.routes),
+]
+
+
+def install_dashboard(app: FastAPI, settings: Settings) -> None:
+    """Prepare the templates and files that `ROUTES` use."""
+    app.state.pages = Pages(settings)

@@ -1,0 +1,1 @@
+"""The views: one router for each, with the templates of its name."""
