@@ -11,6 +11,7 @@ from app.database import Database, affected_rows, insert_or_update
 from app.models import Event, EventClass, EventHour, EventType, utc_now
 from app.services.events import order, recorder
 from app.services.operations.batched_deletes import BATCH_SIZE, delete_in_batches
+from app.services.operations.event_partitions import EventPartitions
 
 _HOUR: Final = timedelta(hours=1)
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,6 +29,9 @@ class EventRetention:
     """Deletes the events of each class that are older than its days, then the oldest above its count.
 
     The last event stays, whatever its age: SQLite would give its id again, and readers go by ids.
+
+    On PostgreSQL whole partitions are dropped, so that events are kept until the last one of their month (routine: of
+    their day) is too old. Single events are deleted only where partitions do not reach.
     """
 
     def __init__(
@@ -36,6 +40,11 @@ class EventRetention:
         self._database = database
         self._limits = limits
         self._batch_size = batch_size
+        self._partitions = None if database.is_sqlite else EventPartitions(database=database)
+
+    async def make_partitions(self) -> int:
+        """Make what partitions are missing for the events of the next time; return their number."""
+        return 0 if self._partitions is None else await self._partitions.make_ahead()
 
     async def delete_old(self) -> int:
         """Return the number of deleted events."""
@@ -81,6 +90,17 @@ class EventRetention:
             await db.execute(update)
 
     async def _delete_aged(self, event_class: EventClass, before: datetime) -> int:
+        deleted = 0
+        if self._partitions is not None:
+            there = (await self._partitions.find(event_class)).rows
+            for partition in [each for each in there if each.end <= before]:
+                if await self._partitions.drop(partition):
+                    deleted += there.pop(partition)
+            # Other events of partitions go with the partition.
+            before = min([before, *(each.begin for each in there)])
+        return deleted + await self._delete_before(event_class, before)
+
+    async def _delete_before(self, event_class: EventClass, before: datetime) -> int:
         is_old = (
             (Event.event_class == event_class)
             & (Event.occurred_at < before)
@@ -95,16 +115,19 @@ class EventRetention:
         )
 
     async def _delete_excess(self, event_class: EventClass, max_count: int) -> int:
-        is_of_class = Event.event_class == event_class
-        excess, deleted = await self._count(is_of_class) - max_count, 0
-        while (limit := min(excess - deleted, self._batch_size)) > 0:
-            oldest = select(Event.id).where(is_of_class).order_by(Event.occurred_at, Event.id).limit(limit)
-            async with self._database.reading() as db:
-                last = await db.scalar(select(func.max(Event.id)))
-                ids = [each for each in await db.scalars(oldest) if each != last]
-            if not ids:
-                break
-            deleted += await self._delete(event_class, ids)
+        deleted = 0
+        if self._partitions is None:
+            excess = await self._count(event_class) - max_count
+        else:
+            there = await self._partitions.find(event_class)
+            excess = there.rows_of_default + sum(there.rows.values()) - max_count
+            for partition, count in there.rows.items():
+                if count > excess - deleted or partition.end > utc_now():
+                    break
+                if not await self._partitions.drop(partition):
+                    return deleted  # not event by event what can be dropped later
+                deleted += count
+        deleted += await self._delete_oldest(event_class, excess - deleted)
         if deleted:
             async with self._database.transaction() as db:
                 to = await order.deleted_to(db, [event_class])
@@ -112,9 +135,24 @@ class EventRetention:
                 recorder.record(db, EventType.EVENTS_EVICTED, **data)
         return deleted
 
-    async def _count(self, is_of_class: ColumnElement[bool]) -> int:
+    async def _count(self, event_class: EventClass) -> int:
+        query = select(func.count()).select_from(Event).where(Event.event_class == event_class)
         async with self._database.reading() as db:
-            return await db.scalar(select(func.count()).select_from(Event).where(is_of_class)) or 0
+            return await db.scalar(query) or 0
+
+    async def _delete_oldest(self, event_class: EventClass, count: int) -> int:
+        deleted = 0
+        events = (
+            select(Event.id).where(Event.event_class == event_class).order_by(Event.occurred_at, Event.id)
+        )
+        while (limit := min(count - deleted, self._batch_size)) > 0:
+            async with self._database.reading() as db:
+                last = await db.scalar(select(func.max(Event.id)))
+                ids = [each for each in await db.scalars(events.limit(limit)) if each != last]
+            if not ids:
+                break
+            deleted += await self._delete(event_class, ids)
+        return deleted
 
     async def _delete(self, event_class: EventClass, ids: Sequence[int]) -> int:
         async with self._database.transaction() as db:

@@ -71,6 +71,7 @@ class Retention:
                 "deliveries_deleted": lambda: self._delete_deliveries(_days_ago(self._days.webhooks)),
                 "keys_deleted": lambda: self._delete(IdempotencyKey, IdempotencyKey.expires_at <= utc_now()),
                 "evidence_deleted": self._delete_evidence,
+                "event_partitions_made": self._events.make_partitions,
             }
         )
         outcome.raise_failure()

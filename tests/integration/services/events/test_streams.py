@@ -160,6 +160,20 @@ async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database:
                     break
 
 
+async def test_events_of_all_classes_and_times_are_told_in_one_order(database: Database):
+    """On PostgreSQL they are in many partitions."""
+    types = [EventType.TOKEN_READ, EventType.CREDENTIAL_REFRESHED, EventType.AUTHORIZATION_COMPLETED]
+    times = [utc_now() + timedelta(days=days) for days in (0, -3, 1, -400, 40, 400)]
+    streams = streams_of(database)
+    async with open_reader(streams, last=BEGINNING) as reader:
+        for number in range(36):
+            at = times[number // 3 % len(times)]
+            await record(database, number, event_type=types[number % 3], occurred_at=at)
+        assert numbers(await read_events(streams, reader, 36)) == list(range(36))
+    async with open_reader(streams, last=BEGINNING) as reader:
+        assert numbers(await read_events(streams, reader, 36)) == list(range(36))
+
+
 async def test_reader_that_was_away_for_too_long_gets_a_gap(database: Database):
     streams = streams_of(database)
     await add_events(database, *({} for _ in range(10)))
