@@ -9,9 +9,11 @@ from app.context.fleet import Fleet
 from app.context.sessions import Sessions
 from app.context.tokens import Tokens
 from app.database import Database
+from app.models import EventClass
 from app.services.authorizations.repair import RepairLimits, TokenRepair
 from app.services.events.recorder import RECORDED
 from app.services.operations.alarms import AlarmService
+from app.services.operations.event_retention import EventLimits, EventRetention
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.operations.worker_runs import PeriodicRuns
 from app.services.webhooks.fanout import WebhookFanout
@@ -106,11 +108,23 @@ def _retention(settings: Settings, database: Database) -> Retention:
         database=database,
         days=RetentionDays(
             sessions=settings.session_retention_days,
-            events=settings.event_retention_days,
             evidence=settings.evidence_retention_days,
             webhooks=settings.webhook_retention_days,
         ),
-        max_events=settings.event_retention_count,
+        events=EventRetention(
+            database=database,
+            limits={
+                EventClass.AUDIT: EventLimits(
+                    settings.event_audit_retention_days, settings.event_audit_retention_count
+                ),
+                EventClass.LIFECYCLE: EventLimits(
+                    settings.event_lifecycle_retention_days, settings.event_lifecycle_retention_count
+                ),
+                EventClass.ROUTINE: EventLimits(
+                    settings.event_routine_retention_days, settings.event_routine_retention_count
+                ),
+            },
+        ),
         max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,
     )
 
