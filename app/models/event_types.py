@@ -142,6 +142,8 @@ TYPES_BY_CLASS: Final = {
         EventType.API_KEY_CREATED,
         EventType.API_KEY_ROTATED,
         EventType.API_KEY_REVOKED,
+        EventType.DASHBOARD_SIGNED_IN,
+        EventType.DASHBOARD_SIGNED_OUT,
         EventType.SECRETS_ROTATED,
         EventType.EVENTS_EXPORTED,
         EventType.EVENTS_EVICTED,
