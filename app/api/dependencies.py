@@ -103,14 +103,18 @@ def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller]
     return check
 
 
+AnyCallerDep = Annotated[Caller, Depends(_authenticated)]
+"""The caller of a route that checks the scope itself, by what is asked for."""
 AuthorizeCallerDep = Annotated[Caller, Depends(caller_with(Scope.AUTHORIZE))]
 ProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES))]
 TokensCallerDep = Annotated[Caller, Depends(caller_with(Scope.TOKENS_READ))]
 EvidenceCallerDep = Annotated[Caller, Depends(caller_with(Scope.EVIDENCE))]
 EventsCallerDep = Annotated[Caller, Depends(caller_with(Scope.EVENTS))]
 WebhooksCallerDep = Annotated[Caller, Depends(caller_with(Scope.WEBHOOKS))]
+FleetReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.FLEET_READ))]
 AdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN))]
 FleetProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES, whole_fleet=True))]
+WholeFleetReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.FLEET_READ, whole_fleet=True))]
 FleetAdminCallerDep = Annotated[Caller, Depends(caller_with(Scope.ADMIN, whole_fleet=True))]
 
 

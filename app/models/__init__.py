@@ -18,6 +18,8 @@ Schema history (one entry per Alembic migration):
 10. `010_add_call_limits`: cause of an app's limit, time of its resume; account_limits.
 11. `011_add_waiting_index_drop_queue_trigger`: index of the queue of waiting sessions; no notification per job.
 12. `012_add_profile_name_index`: index of the profiles by name, with names of at most 500 characters.
+13. `013_add_account_states_fleet_reports`: indexes of accounts by state, time since which tokens are unusable;
+    fleet_reports.
 """
 
 from app.models.audit import ApiKey, Event
@@ -25,7 +27,7 @@ from app.models.base import Base, utc_now
 from app.models.batches import Batch, BatchRow
 from app.models.credentials import AccountLimit, AppState, Credential
 from app.models.event_types import EventType
-from app.models.fleet import Alarm, ApiGate, WorkerRun
+from app.models.fleet import Alarm, ApiGate, FleetReport, WorkerRun
 from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
 from app.models.statuses import (
@@ -63,6 +65,7 @@ __all__ = [
     "Event",
     "EventType",
     "Evidence",
+    "FleetReport",
     "IdempotencyKey",
     "Profile",
     "ProfileSync",

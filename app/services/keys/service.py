@@ -50,6 +50,7 @@ class Scope(StrEnum):
     EVIDENCE = "evidence"
     EVENTS = "events"
     WEBHOOKS = "webhooks"
+    FLEET_READ = "fleet:read"
     ADMIN = "admin"
 
 

@@ -114,6 +114,7 @@ from app.utils.exceptions.sessions import (
     UnknownApiAppException,
 )
 from app.utils.exceptions.tokens import (
+    AccountCountException,
     ReauthorizationRequiredException,
     RefreshedJustNowException,
     TokenExpiredException,
@@ -130,6 +131,7 @@ from app.utils.exceptions.webhooks import (
 
 __all__ = [
     "UNREACHABLE",
+    "AccountCountException",
     "AccountLockedException",
     "AccountMismatchException",
     "AccountRefusedException",
