@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.config import Settings
+from app.context.accounts import Accounts
 from app.context.events import Events
 from app.context.fleet import Fleet
 from app.context.sessions import Sessions
@@ -44,6 +45,7 @@ def build_workers(
     fleet: Fleet,
     tokens: Tokens,
     sessions: Sessions,
+    accounts: Accounts,
     events: Events,
     alarms: AlarmService,
     loop_lag: LoopLag,
@@ -94,13 +96,16 @@ def build_workers(
             alarms=alarms,
             loop_lag=loop_lag,
             thresholds=_thresholds(settings),
+            reports=accounts.reports,
+            workers=lambda: group.started,
             machine=settings.machine_name,
             runs=runs,
             interval=settings.monitor_interval,
         ),
         webhook,
     ]
-    return Workers(WorkerGroup(workers), sync)
+    group = WorkerGroup(workers)
+    return Workers(group, sync)
 
 
 def _retention(settings: Settings, database: Database) -> Retention:

@@ -20,6 +20,8 @@ Schema history (one entry per Alembic migration):
 12. `012_add_profile_name_index`: index of the profiles by name, with names of at most 500 characters.
 13. `013_add_dashboard_sessions`: dashboard_sessions, dashboard_tickets.
 14. `014_add_event_classes`: class of an event, by which it is kept; event_deletions, event_hours.
+15. `015_add_account_states_fleet_reports`: indexes of accounts by state, time since which tokens are unusable;
+    fleet_reports.
 """
 
 from app.models.audit import ApiKey, Event, EventDeletions, EventHour
@@ -28,7 +30,7 @@ from app.models.batches import Batch, BatchRow
 from app.models.credentials import AccountLimit, AppState, Credential
 from app.models.dashboard import DashboardSession, DashboardTicket
 from app.models.event_types import TYPES_BY_CLASS, EventClass, EventType, class_of
-from app.models.fleet import Alarm, ApiGate, WorkerRun
+from app.models.fleet import Alarm, ApiGate, FleetReport, WorkerRun
 from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
 from app.models.statuses import (
@@ -72,6 +74,7 @@ __all__ = [
     "EventHour",
     "EventType",
     "Evidence",
+    "FleetReport",
     "IdempotencyKey",
     "Profile",
     "ProfileSync",

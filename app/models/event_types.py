@@ -66,6 +66,10 @@ class EventType(DescribedEnum):
     CREDENTIAL_RECOVERED = "credential.recovered", "A new authorization repaired a broken token chain."
     CREDENTIAL_REVOKING = "credential.revoking", "A caller asked for the revocation of the account's tokens."
     CREDENTIAL_REVOKED = "credential.revoked", "The account's tokens were revoked and deleted."
+    ACCOUNTS_ACTION_REQUESTED = (
+        "accounts.action_requested",
+        "A caller requested the action in `data.action` for all accounts that a filter matches.",
+    )
     TOKEN_READ = "token.read", "A caller received the account's access token."
     TOKEN_VERIFIED = "token.verified", "A caller verified the account's access token with the provider."
     PROFILE_LINKED = "profile.linked", "An operator linked a profile to an account."
@@ -142,6 +146,7 @@ TYPES_BY_CLASS: Final = {
         EventType.API_KEY_CREATED,
         EventType.API_KEY_ROTATED,
         EventType.API_KEY_REVOKED,
+        EventType.DASHBOARD_LINK_CREATED,
         EventType.DASHBOARD_SIGNED_IN,
         EventType.DASHBOARD_SIGNED_OUT,
         EventType.SECRETS_ROTATED,
