@@ -26,7 +26,7 @@ AUDIT = (
     "credential.imported", "credential.revoking", "credential.revoked", "token.read", "token.verified",
     "profile.linked", "profile.unlinked", "profile.released", "app.resumed", "gologin.breaker_closed",
     "api_key.created", "api_key.rotated", "api_key.revoked",
-    "dashboard.link_created", "dashboard.signed_in", "dashboard.signed_out",
+    "accounts.action_requested", "dashboard.link_created", "dashboard.signed_in", "dashboard.signed_out",
     "secrets.rotated", "events.exported", "events.evicted",
     "webhook.created", "webhook.updated", "webhook.paused", "webhook.resumed", "webhook.rotated", "webhook.tested",
     "webhook.replayed", "webhook.events_lost", "webhook.deleted",

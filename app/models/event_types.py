@@ -133,6 +133,7 @@ class EventType(DescribedEnum):
 
 TYPES_BY_CLASS: Final = {
     EventClass.AUDIT: (
+        EventType.ACCOUNTS_ACTION_REQUESTED,
         EventType.CREDENTIAL_IMPORTED,
         EventType.CREDENTIAL_REVOKING,
         EventType.CREDENTIAL_REVOKED,
