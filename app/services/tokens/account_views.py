@@ -100,13 +100,15 @@ class AccountViews:
 
         At most ten statements, and `SCAN_LIMIT` rows are looked at.
         """
-        rows_of = _list_of(filters, self.horizon(utc_now()), access)
+        # One time for the list and the states: what expires between two of them would be in a list of another state.
+        now = utc_now()
+        rows_of = _list_of(filters, self.horizon(now), access)
         request = PageRequest(request.number, request.size, rows_of.sort, rows_of.descending, request.after)
         model: Any = rows_of.model
         indexed = select(model).where(*rows_of.indexed)
         query = indexed.where(*rows_of.conditions)
         page = await paging.fetch_page(db, query, model, request, indexed=indexed, scan_limit=SCAN_LIMIT)
-        views = await self._view_rows(db, filters, page.rows)
+        views = await self._view_rows(db, filters, page.rows, now)
         return Page(views, page.total, page.number, page.end)
 
     async def select_keys(
@@ -125,7 +127,9 @@ class AccountViews:
             for account_id, api_app in rows
         ]
 
-    async def describe(self, db: AsyncSession, credentials: Sequence[Credential]) -> list[AccountView]:
+    async def describe(
+        self, db: AsyncSession, credentials: Sequence[Credential], now: datetime | None = None
+    ) -> list[AccountView]:
         """Return the views of accounts with tokens. None or four statements."""
         return await self._view(
             db,
@@ -133,9 +137,12 @@ class AccountViews:
                 AccountFacts(account_id=row.account_id, api_app=row.api_app, credential=row)
                 for row in credentials
             ],
+            now or utc_now(),
         )
 
-    async def _view_rows(self, db: AsyncSession, filters: AccountSelection, rows: _Rows) -> list[AccountView]:
+    async def _view_rows(
+        self, db: AsyncSession, filters: AccountSelection, rows: _Rows, now: datetime
+    ) -> list[AccountView]:
         if filters.state is AccountState.NEVER_AUTHORIZED:
             facts = [
                 AccountFacts(
@@ -146,7 +153,7 @@ class AccountViews:
                 for row in rows
                 if isinstance(row, Profile) and row.account_id is not None
             ]
-            return await self._view(db, facts)
+            return await self._view(db, facts, now)
         if filters.state is AccountState.NEEDS_PERSON:
             keys = [(row.account_id, row.api_app) for row in rows if isinstance(row, AuthorizationSession)]
             has_key = tuple_(Credential.account_id, Credential.api_app).in_(keys)
@@ -162,11 +169,13 @@ class AccountViews:
                     )
                     for account_id, api_app in keys
                 ],
+                now,
             )
-        return await self.describe(db, [row for row in rows if isinstance(row, Credential)])
+        return await self.describe(db, [row for row in rows if isinstance(row, Credential)], now)
 
-    async def _view(self, db: AsyncSession, accounts: Sequence[AccountFacts]) -> list[AccountView]:
-        now = utc_now()
+    async def _view(
+        self, db: AsyncSession, accounts: Sequence[AccountFacts], now: datetime
+    ) -> list[AccountView]:
         horizon = self.horizon(now)
         is_working = AccountState.WORKING
         unwell = [each for each in accounts if find_state(each.credential, None, horizon) is not is_working]
