@@ -124,7 +124,7 @@ class EventPartitions:
         rows, rows_of_default = {}, 0
         async with self._database.reading() as db:
             for name, estimate, size in (await db.execute(_FIND, {"parent": f"events_{event_class}"})).all():
-                if size <= _COUNTED_BYTES or estimate < 0:
+                if size <= _COUNTED_BYTES or estimate <= 0:  # or nobody has analyzed it
                     count = await db.scalar(text(f"SELECT count(*) FROM {name}"))  # noqa: S608  # of the catalogue
                 else:
                     count = round(estimate)
