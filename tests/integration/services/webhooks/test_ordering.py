@@ -45,6 +45,8 @@ from tests.fixtures.webhooks import (
     wait_until_delivered,
 )
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.from_lists([], ["team_*"]))
 
 
@@ -67,6 +69,7 @@ async def context(open_services: OpenContext, changes: dict[str, Any]) -> AsyncI
         yield opened
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("batch", [500, 1])
 async def test_late_event_of_an_older_transaction_is_delivered_later(
     context: Context, receiver: Receiver, batch: int
@@ -132,6 +135,7 @@ async def test_slow_account_delays_no_other(context: Context, receiver: Receiver
         assert len(receiver.arrived) == 42
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("changes", [{"webhook_timeout": 0.5, "webhook_concurrency": 1}])
 @pytest.mark.parametrize("change", ["delete", "pause", "move"])
 async def test_change_applies_to_every_delivery_that_is_not_being_sent(
@@ -231,6 +235,7 @@ async def test_events_deleted_before_their_delivery_are_reported_as_missed(
     )
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_evicted_routine_events_are_reported_as_missed_once(context: Context, receiver: Receiver):
     """Older events of other types stay, so that the oldest one tells nothing of the gap."""
     endpoint_id = await add_webhook(context, receiver)
@@ -261,6 +266,7 @@ async def test_evicted_routine_events_are_reported_as_missed_once(context: Conte
     assert (lost["from_event_id"], lost["to_event_id"]) == (seen + 1, mark["to_event_id"])
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_only_an_update_changes_the_update_time(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
     made = await fetch_one(context.database, select(WebhookEndpoint))
@@ -273,6 +279,7 @@ async def test_only_an_update_changes_the_update_time(context: Context, receiver
     assert (await fetch_one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
 async def test_a_process_whose_clock_is_ahead_delays_nothing(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
