@@ -31,6 +31,7 @@ from app.services.gologin_service import GoLoginService, ProfileRunLimits
 from app.services.interfaces import AttemptSink, AuthorizationJob, TokenSet
 from app.services.profiles.start_gate import StartGate
 from app.services.workers.authorization_worker import AuthorizationWorker
+from app.utils.garbage import collect_seldom
 from app.utils.logger import setup_logging
 
 STAGES = (
@@ -110,6 +111,7 @@ class Counts:
 
 async def work(seconds: float) -> None:
     async with open_context(load_settings(env_file=None)) as context:
+        collect_seldom()
         await obey(context, Counts(context), seconds)
 
 

@@ -26,7 +26,7 @@ from tests.fixtures.browsers import whole_chromium
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 100
+TIMEOUT = 200
 
 
 @dataclass(frozen=True)
