@@ -9,7 +9,7 @@ def main() -> None:
     try:
         gc.disable()  # collections take a sixth of the imports' time, and find nothing: what is imported stays
         from app.cli import main as run  # noqa: PLC0415  # takes a second and more
-        from app.utils.garbage import collect_seldom  # noqa: PLC0415
+        from app.utils.processes import collect_seldom  # noqa: PLC0415
 
         collect_seldom()
         gc.enable()

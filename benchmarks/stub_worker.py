@@ -31,8 +31,8 @@ from app.services.gologin_service import GoLoginService, ProfileRunLimits
 from app.services.interfaces import AttemptSink, AuthorizationJob, TokenSet
 from app.services.profiles.start_gate import StartGate
 from app.services.workers.authorization_worker import AuthorizationWorker
-from app.utils.garbage import collect_seldom
 from app.utils.logger import setup_logging
+from app.utils.processes import collect_seldom
 
 STAGES = (
     SessionStage.BROWSER_ATTACHED,

@@ -1,5 +1,6 @@
 """Small helpers for child processes."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -44,3 +45,13 @@ def read_state_and_group(stat: Path) -> tuple[str, int]:
     except OSError:
         return "X", 0
     return fields[0], int(fields[2])
+
+
+def collect_seldom() -> None:
+    """Leave out of all collections what has been imported, and make them fourteen times rarer.
+
+    With CPython's thresholds (700, 10, 10) they take 6 % of the service's CPU: a request makes thousands of objects,
+    and nearly all of them are freed by their reference counts.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
