@@ -2,17 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.e2e.harness import WAIT, ServiceHarness
+from tests.e2e.harness import ServiceHarness
+from tests.e2e.operators import Operator
 from tests.fixtures.chrome import chrome, complaints
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
@@ -22,50 +21,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group
 def driver() -> Iterator[webdriver.Chrome]:
     with chrome() as opened:
         yield opened
-
-
-class Operator:
-    """A person at the page. Its methods block, so that a test calls them in a thread."""
-
-    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
-        self.driver = driver
-        self.url = url
-
-    @property
-    def path(self) -> str:
-        return self.driver.current_url.removeprefix(self.url)
-
-    def open(self, path: str) -> None:
-        self.driver.get(self.url + path)
-
-    def press(self, *keys: str) -> None:
-        ActionChains(self.driver).send_keys(*keys).perform()
-
-    def tab_to(self, text: str) -> None:
-        """Press Tab until the focus is on what says `text`."""
-        for _ in range(40):
-            self.press(Keys.TAB)
-            if self.focused() == text:
-                return
-        raise AssertionError(f"Tab does not reach {text!r}")
-
-    def focused(self) -> str:
-        return str(self.driver.execute_script("return document.activeElement.textContent.trim()"))
-
-    def sees(self, css: str, text: str = "") -> None:
-        """Wait until an element is there that has this text."""
-        # In one step: a live page replaces its elements at any time.
-        there = "return [...document.querySelectorAll(arguments[0])].some(e => e.innerText.includes(arguments[1]))"
-        self.until(lambda: self.driver.execute_script(there, css, text))
-
-    def until(self, condition: Callable[[], Any]) -> None:
-        WebDriverWait(self.driver, WAIT).until(lambda _: condition())
-
-    def sign_in(self, key: str) -> None:
-        self.open("/ui")
-        assert self.path == "/ui/sign-in?next=%2Fui"
-        self.press(key, Keys.ENTER)  # the field has the focus
-        self.sees("h1", "Overview")
 
 
 async def test_operator_follows_an_authorization_and_opens_a_failed_one(
@@ -178,6 +133,8 @@ async def test_link_signs_in_once_and_its_ticket_is_in_no_log(
         driver.get("about:blank")
         driver.get(link)
         operator.sees(".problem", "This link was used already, or has expired")
+        operator.open("/ui/enter")
+        operator.sees(".problem", "This link is not complete")
         return list(history)
 
     seen = await asyncio.to_thread(enter)

@@ -78,6 +78,16 @@ def test_paths_that_the_pages_name_exist():
     assert [path for path in sorted(found) if not (ROOT / path).exists()] == []
 
 
+def test_pictures_that_the_pages_show_exist_and_are_small():
+    """The generator of the site builds a page whose picture is missing."""
+    shown = {
+        name for page in DOCS.glob("*.md") for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    }
+    assert shown
+    assert {name for name in shown if not (DOCS / name).is_file()} == set()
+    assert {path.name for path in (DOCS / "images").iterdir() if path.stat().st_size > 150_000} == set()
+
+
 def test_classes_that_the_glossary_names_exist():
     """Classes are renamed, and the glossary goes on naming them by their old names."""
     glossary = (DOCS / "concepts.md").read_text().partition("## Glossary")[2]

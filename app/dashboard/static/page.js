@@ -59,5 +59,8 @@ if (enter && location.hash.length > 1) {
   enter.elements.ticket.value = location.hash.slice(1);
   history.replaceState(null, "", location.pathname);
   enter.submit();
+} else if (enter) {
+  enter.hidden = true;
+  document.querySelector("#no-ticket").hidden = false;
 }
 show(document);
