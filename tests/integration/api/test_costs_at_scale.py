@@ -113,6 +113,17 @@ ROWS = [
     )
     SELECT 'sync_' || n, 'completed', 'tests', false, 1, 1, 0, 0, 0, 0, 0, now(), now() {NUMBERS}
     """,
+    # 90 days of hours, the last of them by the minute.
+    """
+    INSERT INTO fleet_history (
+        begins_at, step, minutes, completed, failed, timeout, cancelled, needs_attention, failures, waiting
+    )
+    SELECT date_trunc('minute', now()) - n * interval '1 minute', 60, 1, 3, 1, 0, 0, 0, CAST('{"X": 1}' AS json), n
+    FROM generate_series(1, 10000) AS n
+    UNION ALL
+    SELECT date_trunc('hour', now()) - n * interval '1 hour', 3600, 60, 180, 60, 0, 0, 0, CAST('{"X": 60}' AS json), n
+    FROM generate_series(1, 2160) AS n
+    """,
 ]  # fmt: skip
 PAST_MONTHS = [
     f"CREATE TABLE {each.name} PARTITION OF {each.parent} FOR VALUES FROM ('{each.begin}') TO ('{each.end}')"
@@ -134,9 +145,12 @@ LISTS = {
     "/authorize?page_size=20": 2,
     "/authorize?status=pending&order=desc": 2,
     "/authorize?account_id=waiting_7": 2,
+    "/authorize?status=failed&ended_since=2026-01-01T00:00:00Z": 3,
     "/accounts?page_size=20": 6,
     "/accounts?sort=token_expires_at": 6,
     "/fleet": 7,
+    "/fleet/history": 2,
+    f"/fleet/history?step=86400&from={utc_now() - timedelta(days=100):%Y-%m-%dT%H:%M:%SZ}": 2,
     "/profiles?page_size=20": 2,
     "/profiles?account_id=account_7": 2,
     "/profiles/sync": 2,
