@@ -435,6 +435,11 @@ class Settings(BaseSettings):
     """Days after which events of the class routine are deleted: refreshes, stages, starts, releases, syncs."""
     event_routine_retention_count: int = Field(default=5_000_000, ge=1)
     """Events of the class routine that are kept; above it the oldest are deleted."""
+    fleet_history_minute_days: int = Field(default=7, ge=1)
+    """Days for which the fleet's numbers are kept by the minute (GET /fleet/history, charts of the operators' page);
+    then the cleanup sums them up by the hour."""
+    fleet_history_hour_days: int = Field(default=90, ge=1)
+    """Days after which the fleet's numbers by the hour are deleted."""
     evidence_retention_days: int = Field(default=14, ge=1)
     """Days after which evidence of failed attempts is deleted; it is also deleted with its session."""
     evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)

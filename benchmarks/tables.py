@@ -33,6 +33,7 @@ from app.services.events.order import Position
 from app.services.events.tail import page_after
 from app.services.operations.counts import count_fleet
 from app.services.operations.event_retention import EventLimits, EventRetention
+from app.services.operations.history_retention import HistoryRetention
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, AccessScope
@@ -200,7 +201,8 @@ def event_retention(database: Database, *, audit_count: int = 10**9) -> EventRet
 def retention(database: Database, *, session_days: float) -> Retention:
     days = RetentionDays(sessions=session_days, evidence=10_000, webhooks=10_000)
     events = event_retention(database)
-    return Retention(database=database, days=days, events=events, max_evidence_bytes=10**9)
+    history = HistoryRetention(database=database, minute_days=10_000, hour_days=10_000)
+    return Retention(database=database, days=days, events=events, history=history, max_evidence_bytes=10**9)
 
 
 def session_measures(database: Database) -> Measures:

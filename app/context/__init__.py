@@ -3,13 +3,14 @@
 A module here builds the objects of one area; `open_context` puts them together.
 """
 
+import asyncio
 import functools
 import os
 import secrets
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
@@ -57,9 +58,12 @@ class Context:
     loop_lag: LoopLag
     workers: WorkerGroup
     sync_worker: ProfileSyncWorker
+    shutdown: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process takes no new work."""
 
     def begin_shutdown(self) -> None:
         """Take no new work, and answer those who wait for a session's end or follow events so that they can go."""
+        self.shutdown.set()
         self.workers.signal_stop()
         self.sessions.authorizations.release_waiters()
         self.events.streams.close()

@@ -15,6 +15,7 @@ from app.services.authorizations.repair import RepairLimits, TokenRepair
 from app.services.events.recorder import RECORDED
 from app.services.operations.alarms import AlarmService
 from app.services.operations.event_retention import EventLimits, EventRetention
+from app.services.operations.history_retention import HistoryRetention
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.operations.worker_runs import PeriodicRuns
 from app.services.webhooks.fanout import WebhookFanout
@@ -129,6 +130,11 @@ def _retention(settings: Settings, database: Database) -> Retention:
                     settings.event_routine_retention_days, settings.event_routine_retention_count
                 ),
             },
+        ),
+        history=HistoryRetention(
+            database=database,
+            minute_days=settings.fleet_history_minute_days,
+            hour_days=settings.fleet_history_hour_days,
         ),
         max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,
     )

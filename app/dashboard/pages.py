@@ -20,6 +20,7 @@ from app.dashboard.assets import Assets
 from app.dashboard.notices import read_notice
 from app.models import CredentialStatus, SessionStatus
 from app.services.keys.service import Caller, Scope
+from app.services.tokens.account_states import AccountState
 from app.utils.exceptions import ErrorCode
 
 THEME_COOKIE: Final = "gologin_theme"
@@ -51,6 +52,7 @@ class Pages:
             "pairs": pairs,
             "plain": plain,
             "minute": minute,
+            "hours_later": hours_later,
         }
         self._templates.globals |= {
             "asset": self.assets.url,
@@ -61,6 +63,7 @@ class Pages:
             "Scope": Scope,
             "statuses": list(SessionStatus),
             "credential_statuses": list(CredentialStatus),
+            "account_states": list(AccountState),
             "error_codes": sorted(ErrorCode),
         }
 
@@ -153,6 +156,10 @@ def minute(value: str) -> str:
     except ValueError:
         return ""
     return (parsed.astimezone(UTC) if parsed.tzinfo else parsed).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def hours_later(value: datetime, hours: int) -> datetime:
+    return value + timedelta(hours=hours)
 
 
 def account_path(account_id: str) -> str:

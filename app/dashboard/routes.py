@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute, Route
 
 from app.config import Settings
 from app.dashboard.assets import STATIC_PATH, serve_asset
+from app.dashboard.overview_parts import OverviewParts
 from app.dashboard.pages import Pages
 from app.dashboard.views import (
     accounts,
@@ -40,3 +41,4 @@ ROUTES: Final[list[BaseRoute]] = [
 def install_dashboard(app: FastAPI, settings: Settings) -> None:
     """Prepare the templates and files that `ROUTES` use."""
     app.state.pages = Pages(settings)
+    app.state.overview_parts = OverviewParts()

@@ -22,6 +22,7 @@ Schema history (one entry per Alembic migration):
 14. `014_add_event_classes`: class of an event, by which it is kept; event_deletions, event_hours.
 15. `015_add_account_states_fleet_reports`: indexes of accounts by state, time since which tokens are unusable;
     fleet_reports.
+17. `017_add_fleet_history`: fleet_history.
 """
 
 from app.models.audit import ApiKey, Event, EventDeletions, EventHour
@@ -30,7 +31,7 @@ from app.models.batches import Batch, BatchRow
 from app.models.credentials import AccountLimit, AppState, Credential
 from app.models.dashboard import DashboardSession, DashboardTicket
 from app.models.event_types import TYPES_BY_CLASS, EventClass, EventType, class_of
-from app.models.fleet import Alarm, ApiGate, FleetReport, WorkerRun
+from app.models.fleet import Alarm, ApiGate, FleetHistory, FleetReport, WorkerRun
 from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
 from app.models.statuses import (
@@ -74,6 +75,7 @@ __all__ = [
     "EventHour",
     "EventType",
     "Evidence",
+    "FleetHistory",
     "FleetReport",
     "IdempotencyKey",
     "Profile",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, Text
+from sqlalchemy import Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, Lease, utc_now
@@ -52,3 +52,37 @@ class FleetReport(Base):
     """``fleet``, or ``machine:`` and the machine's name."""
     counted_at: Mapped[datetime]
     data: Mapped[dict[str, Any]]
+
+
+class FleetHistory(Base):
+    """Numbers of the whole fleet in one minute, or in one hour when its minutes were summed up.
+
+    Sessions are counted by the time of their end. Values that are no sums are those of the end of the minute, and of an
+    hour their mean; None: no monitor looked then.
+    """
+
+    __tablename__ = "fleet_history"
+    __table_args__ = (Index("ix_fleet_history_step", "step", "begins_at"),)
+
+    begins_at: Mapped[datetime] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Length in seconds: 60 or 3,600."""
+    minutes: Mapped[int]
+    """Number of minutes that were counted."""
+    completed: Mapped[int]
+    failed: Mapped[int]
+    timeout: Mapped[int]
+    cancelled: Mapped[int]
+    needs_attention: Mapped[int]
+    failures: Mapped[dict[str, Any]]
+    """Number of sessions that ended with each error code."""
+    waiting: Mapped[float | None]
+    running: Mapped[float | None]
+    oldest_waiting_seconds: Mapped[float | None]
+    running_profiles: Mapped[float | None]
+    working: Mapped[float | None]
+    """Number of accounts in this state, as in the next four."""
+    expiring: Mapped[float | None]
+    broken: Mapped[float | None]
+    needs_person: Mapped[float | None]
+    never_authorized: Mapped[float | None]

@@ -3,14 +3,21 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from sqlalchemy import update
 
-from tests.e2e.harness import ServiceHarness
+from app.config import ProcessRole
+from app.database import Database
+from app.models import AuthorizationSession, utc_now
+from sandbox.process import SandboxProcess
+from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.operators import Operator
 from tests.fixtures.chrome import chrome, complaints
 
@@ -141,3 +148,65 @@ async def test_link_signs_in_once_and_its_ticket_is_in_no_log(
     assert len(ticket) > 40
     assert ticket not in str(seen) + driver.current_url
     assert ticket not in harness.service.log_path.read_text()
+
+
+async def test_overview_draws_its_charts_from_real_sessions(
+    sandbox: SandboxProcess, folder: Path, driver: webdriver.Chrome, unused_accounts: Iterator[str]
+):
+    async with open_harness(sandbox, folder, monitor_interval=1) as harness:
+        account, failing = next(unused_accounts), next(unused_accounts)
+        await harness.admin.set_fault("provider.authorize", "signed_out_redirect", account=failing)
+        await asyncio.gather(harness.authorize(account), harness.authorize(failing))
+        operator = Operator(driver, harness.service.url)
+        await asyncio.to_thread(operator.sign_in, harness.key)
+        await asyncio.to_thread(operator.sees, ".tile", "completed in the last hour")
+        await let_a_minute_pass(harness)
+        await asyncio.to_thread(see_charts, operator)
+    assert [each for each in complaints(driver) if "ERR_CONNECTION_REFUSED" not in each] == []
+
+
+async def let_a_minute_pass(harness: ServiceHarness) -> None:
+    """Move the ends of all sessions into the minute before the last, which the monitor counts again."""
+    database = Database.from_settings(harness.settings, ProcessRole.COMMAND, pool_size=1)
+    try:
+        async with database.transaction() as db:
+            ended = utc_now() - timedelta(minutes=2)
+            await db.execute(update(AuthorizationSession).values(completed_at=ended))
+    finally:
+        await database.close()
+
+
+def see_charts(operator: Operator) -> None:
+    """They come without a new load of the page, fit its width, have colours, and a table with the same values."""
+    operator.driver.execute_script("window.isSamePage = true")
+    operator.sees(".chart figcaption", "2 sessions ended")
+    operator.sees("[aria-labelledby=expiry] figcaption", "1 access tokens")
+    assert operator.driver.execute_script("return window.isSamePage")
+    drawn = operator.driver.execute_script("""
+        return [...document.querySelectorAll(".chart canvas")].map((canvas) => {
+          const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+          const colours = new Set();
+          for (let at = 0; at < pixels.length; at += 4) {
+            if (pixels[at + 3] === 255) colours.add(`${pixels[at]} ${pixels[at + 1]} ${pixels[at + 2]}`);
+          }
+          return [...colours];
+        });
+    """)
+    blue, red, green = "36 86 199", "163 22 33", "18 99 58"
+    sessions, rate, *_, tokens = drawn
+    assert (len(drawn), blue in sessions, red in sessions, green in rate, blue in tokens) == (5, *[True] * 4)
+    for width in (360, 1440):
+        operator.driver.set_window_size(width, 900)
+        operator.until(
+            lambda: operator.driver.execute_script("""
+                return [...document.querySelectorAll(".chart canvas")].every(
+                    (canvas) => Math.abs(canvas.clientWidth - canvas.closest("[data-chart]").clientWidth) < 2)
+                    && document.documentElement.scrollWidth <= innerWidth
+            """)
+        )
+    operator.driver.find_element(By.ID, "table-hour").send_keys(Keys.ENTER)
+    cells = "return [...document.querySelectorAll('#values-hour td:nth-of-type(1)')].map(e => e.innerText)"
+    assert sum(int(cell) for cell in operator.driver.execute_script(cells)) == 1
+    operator.driver.find_element(By.CSS_SELECTOR, "a[id^=hour-]").click()
+    operator.sees("h1", "Sessions")
+    operator.sees("table.list", "LOGIN_REQUIRED")

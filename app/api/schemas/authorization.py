@@ -165,6 +165,7 @@ class SessionListQuery(PageQuery):
     requested_by: str | None = Field(default=None, description="Name of the API key that requested it")
     since: Moment | None = Field(default=None, description="Requested at this time or later")
     until: Moment | None = Field(default=None, description="Requested before this time")
+    ended_since: Moment | None = Field(default=None, description="Ended at this time or later")
     order: Literal["asc", "desc"] = Field(default="desc", description="`desc`: newest first")
 
     def filter(self) -> SessionFilter:

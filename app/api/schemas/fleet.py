@@ -37,6 +37,16 @@ class TokenCountsResponse(BaseModel):
     in_15_minutes: int
     in_1_hour: int
     in_24_hours: int
+    by_hour: list[int] = Field(
+        default=[],
+        description="For each of the 24 hours after `counted_at`; empty: an older version counted",
+    )
+
+
+class ProfileCountsResponse(BaseModel):
+    active: int = Field(description="In GoLogin's list")
+    quarantined: int
+    in_use: int
 
 
 class FleetCountsResponse(BaseModel):
@@ -45,6 +55,7 @@ class FleetCountsResponse(BaseModel):
     accounts: list[AccountCountResponse]
     sessions: SessionCountsResponse
     tokens: TokenCountsResponse
+    profiles: ProfileCountsResponse | None = Field(default=None, description="null: an older version counted")
 
 
 class MachineReport(BaseModel):

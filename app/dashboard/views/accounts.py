@@ -18,12 +18,13 @@ from app.api.schemas.authorization import AuthorizeRequest
 from app.context import Context
 from app.dashboard.listing import app_names, render_list
 from app.dashboard.notices import redirect
-from app.dashboard.page_route import SignedInRoute, own_path, parse, read_query
+from app.dashboard.page_route import SignedInRoute, own_path, parse
 from app.dashboard.pages import account_path, render
-from app.models import Credential, Profile
+from app.models import Profile
 from app.services.keys.service import Caller, Scope
 from app.services.shared.paging import Page, PageRequest
 from app.services.tokens import accounts
+from app.services.tokens.account_views import AccountView
 from app.utils.exceptions import TokenNotFoundException
 
 router = APIRouter(prefix="/ui/accounts", route_class=SignedInRoute, include_in_schema=False)
@@ -33,11 +34,20 @@ router = APIRouter(prefix="/ui/accounts", route_class=SignedInRoute, include_in_
 async def list_accounts(
     request: Request, caller: SessionsReadCallerDep, context: ContextDep, db: ReadDbDep
 ) -> Response:
-    query = read_query(request, AccountListQuery)
-    profiles: dict[tuple[str, str], Profile] = {}
+    """List accounts with tokens; by state, which has an order of its own, also those without."""
+    given = {name: value for name, value in request.query_params.items() if value.strip()}
+    if "state" in given:
+        given = {name: value for name, value in given.items() if name not in ("status", "sort", "order")}
+    query = parse(AccountListQuery, given)
+    profiles: dict[tuple[str, str | None], Profile] = {}
+    views = context.accounts.views
 
-    async def fetch(page_request: PageRequest) -> Page[Credential]:
-        page = await accounts.fetch_page(db, query.filter(), page_request, access=caller.access)
+    async def fetch(page_request: PageRequest) -> Page[AccountView]:
+        if query.state is not None:
+            page = await views.fetch_page(db, query.selection(), page_request, access=caller.access)
+        else:
+            found = await accounts.fetch_page(db, query.filter(), page_request, access=caller.access)
+            page = Page(await views.describe(db, found.rows), found.total, found.number, found.end)
         profiles.update(await _profiles(context, db, caller, page.rows))
         return page
 
@@ -55,12 +65,12 @@ async def list_accounts(
 
 
 async def _profiles(
-    context: Context, db: AsyncSession, caller: Caller, rows: Sequence[Credential]
-) -> dict[tuple[str, str], Profile]:
-    """Return the profiles of token sets, as far as the caller may see profiles."""
-    if not rows or not caller.may(Scope.PROFILES):
+    context: Context, db: AsyncSession, caller: Caller, rows: Sequence[AccountView]
+) -> dict[tuple[str, str | None], Profile]:
+    """Return the profiles of accounts in an app, as far as the caller may see profiles."""
+    keys = [(row.account_id, row.api_app) for row in rows if row.api_app is not None]
+    if not keys or not caller.may(Scope.PROFILES):
         return {}
-    keys = [(row.account_id, row.api_app) for row in rows]
     found = await context.fleet.directory.get_for_accounts(db, keys)
     return {
         key: profile

@@ -31,6 +31,8 @@ class SessionFilter:
     """Asked for then or later."""
     until: datetime | None = None
     """Asked for earlier."""
+    ended_since: datetime | None = None
+    """Ended then or later."""
 
 
 async def fetch_page(
@@ -74,7 +76,8 @@ def _conditions(filters: SessionFilter) -> tuple[Conditions, Conditions]:
             row.api_app: filters.api_app,
         }
     )
-    return ([*narrow, *wide], []) if narrow else (wide[:1], wide[1:])
+    ended = [] if filters.ended_since is None else [row.completed_at >= filters.ended_since]
+    return ([*narrow, *wide], ended) if narrow else (wide[:1], [*wide[1:], *ended])
 
 
 def _equal_conditions(values: dict[Any, Any]) -> Conditions:

@@ -1,7 +1,8 @@
 """Reports of the monitor: counts of the whole fleet, and the state of each machine, one row each."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import delete, select
@@ -9,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database, insert_or_update
 from app.models import FleetReport, utc_now
+from app.services.fleet.history import count_minutes, store_minutes
 from app.services.oauth.app_state import AppStates
-from app.services.operations.counts import count_sessions, count_tokens
-from app.services.tokens.account_states import count_accounts
+from app.services.operations.counts import SessionCounts, count_profiles, count_sessions, count_tokens
+from app.services.tokens.account_states import AccountCount, AccountState, count_accounts
 from app.services.tokens.account_views import AccountViews
 
 FLEET: Final = "fleet"
@@ -37,7 +39,10 @@ class FleetReports:
             await db.execute(delete(FleetReport).where(is_gone))
 
     async def store_fleet(self) -> bool:
-        """Count the fleet and replace its report; False when another machine has just done so."""
+        """Count the fleet, replace its report and store the minutes that are over.
+
+        False when another machine has just done so.
+        """
         now = utc_now()
         async with self._database.reading() as db:
             query = select(FleetReport.counted_at).where(FleetReport.name == FLEET)
@@ -47,14 +52,34 @@ class FleetReports:
             paused = {row.api_app for row in await self._apps.list_paused(db)}
             accounts = await count_accounts(db, self._views.horizon(now), paused_apps=paused)
             sessions, tokens = await count_sessions(db), await count_tokens(db)
+            profiles = await count_profiles(db)
+            gauges = _gauges(accounts, sessions) | {"running_profiles": profiles.in_use}
+            minutes = await count_minutes(db, now=now, gauges=gauges)
         data = {
             "accounts": [asdict(each) for each in accounts],
             "sessions": asdict(sessions),
             "tokens": asdict(tokens),
+            "profiles": asdict(profiles),
         }
         async with self._database.transaction() as db:
             await _store(db, FLEET, data)
+            await store_minutes(db, minutes)
         return True
+
+
+def _gauges(accounts: Sequence[AccountCount], sessions: SessionCounts) -> dict[str, float]:
+    """Return values for `GAUGES` of the history."""
+    by_state = dict.fromkeys((state.value for state in AccountState), 0)
+    for each in accounts:
+        by_state[each.state] += each.count
+    oldest = sessions.oldest_waiting_at
+    waits = (utc_now() - datetime.fromisoformat(oldest)).total_seconds() if oldest else 0.0
+    return {
+        "waiting": sessions.waiting + sessions.held,
+        "running": sessions.running,
+        "oldest_waiting_seconds": max(0.0, waits),
+        **by_state,
+    }
 
 
 async def _store(db: AsyncSession, name: str, data: dict[str, Any]) -> None:

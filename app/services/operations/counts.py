@@ -1,11 +1,12 @@
 """The fleet in numbers, for the monitor."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Integer, case, cast, extract, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
@@ -23,6 +24,8 @@ _STATUS = AuthorizationSession.status
 _FINAL_STATUSES: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
 _PACE_WINDOW: Final = timedelta(minutes=15)
 """Time over which ended sessions tell how fast the queue is worked off."""
+_QUARTER: Final = 900
+_QUARTERS: Final = 96
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,16 @@ class TokenCounts:
     in_1_hour: int
     """Number that includes those of 15 minutes; so does the next one."""
     in_24_hours: int
+    by_hour: Sequence[int]
+    """Number for each of the next 24 hours, from now on."""
+
+
+@dataclass(frozen=True)
+class ProfileCounts:
+    active: int
+    """Number in GoLogin's list."""
+    quarantined: int
+    in_use: int
 
 
 async def count_sessions(db: AsyncSession) -> SessionCounts:
@@ -129,16 +142,34 @@ async def count_sessions(db: AsyncSession) -> SessionCounts:
 
 
 async def count_tokens(db: AsyncSession) -> TokenCounts:
-    """One query over an index."""
+    """One query over an index, by quarters of an hour."""
     now, expires_at = utc_now(), Credential.token_expires_at
+    seconds = extract("epoch", expires_at) - now.timestamp()
+    quarter = case((expires_at <= now, -1), else_=cast(func.floor(seconds / _QUARTER), Integer)).label(
+        "quarter"
+    )
+    is_near = (Credential.status == CredentialStatus.ACTIVE, expires_at <= now + timedelta(days=1))
+    counts = select(quarter, func.count()).where(*is_near).group_by("quarter")
+    quarters = [0] * _QUARTERS
+    expired = 0
+    for number, count in await db.execute(counts):
+        if number < 0:
+            expired += count
+        else:  # the database may see the last one's end a moment later
+            quarters[min(number, _QUARTERS - 1)] += count
+    by_hour = [sum(quarters[begin : begin + 4]) for begin in range(0, _QUARTERS, 4)]
+    return TokenCounts(expired, quarters[0], by_hour[0], sum(by_hour), by_hour)
+
+
+async def count_profiles(db: AsyncSession) -> ProfileCounts:
+    """One query, which reads the whole table: for the monitor, not for a request."""
     counts = select(
-        func.count().filter(expires_at <= now),
-        func.count().filter(expires_at > now, expires_at <= now + timedelta(minutes=15)),
-        func.count().filter(expires_at > now, expires_at <= now + timedelta(hours=1)),
-        func.count().filter(expires_at > now),
-    ).where(Credential.status == CredentialStatus.ACTIVE, expires_at <= now + timedelta(days=1))
-    expired, in_15_minutes, in_1_hour, in_24_hours = (await db.execute(counts)).one()
-    return TokenCounts(expired, in_15_minutes, in_1_hour, in_24_hours)
+        func.count().filter(Profile.is_active),
+        func.count().filter(Profile.quarantined_at.is_not(None)),
+        func.count().filter(Profile.in_use),
+    )
+    active, quarantined, in_use = (await db.execute(counts)).one()
+    return ProfileCounts(active, quarantined, in_use)
 
 
 def _json_time(value: datetime | None) -> str | None:

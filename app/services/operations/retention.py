@@ -27,6 +27,7 @@ from app.models import (
 )
 from app.services.operations.batched_deletes import BATCH_SIZE, delete_in_batches
 from app.services.operations.event_retention import EventRetention
+from app.services.operations.history_retention import HistoryRetention
 from app.services.shared.isolation import for_each, isolate_rows, run_steps
 
 _FINAL_STATUSES: Final = [status for status in SessionStatus if status not in OPEN_STATUSES]
@@ -51,12 +52,14 @@ class Retention:
         database: Database,
         days: RetentionDays,
         events: EventRetention,
+        history: HistoryRetention,
         max_evidence_bytes: int,
         batch_size: int = BATCH_SIZE,
     ) -> None:
         self._database = database
         self._days = days
         self._events = events
+        self._history = history
         self._max_evidence_bytes = max_evidence_bytes
         self._batch_size = batch_size
 
@@ -76,6 +79,8 @@ class Retention:
                 "sign_ins_deleted": lambda: self._delete_expired(DashboardSession),
                 "tickets_deleted": lambda: self._delete_expired(DashboardTicket),
                 "event_partitions_made": self._events.make_partitions,
+                "history_deleted": self._history.delete_old,
+                "history_hours_summed_up": self._history.sum_up,
             }
         )
         outcome.raise_failure()

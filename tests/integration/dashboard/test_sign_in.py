@@ -175,7 +175,7 @@ async def test_sign_in_with_the_bootstrap_key_ends_when_the_settings_replace_it(
 
 
 async def test_sign_in_ends_when_idle_or_old(open_api: OpenApi):
-    limits = {"dashboard_idle_timeout": 600, "dashboard_session_lifetime": 3600}
+    limits = {"dashboard_idle_timeout": 600, "dashboard_session_lifetime": 3600, "event_stream_lifetime": 0.1}
     async with open_api(workers=False, **limits) as api, page_browser(api) as browser:
         now = utc_now()
 
@@ -287,7 +287,7 @@ async def test_link_is_of_a_key_and_ends_with_it(api: Api):
     async with page_browser(api, None) as browser:
         enter = {"data": {"ticket": tickets[0]}, "headers": OWN}
         assert (await browser.client.post("/ui/enter", **enter)).status_code == 303
-        assert "scope admin" in shown_text(await browser.get("/ui")).lower()
+        assert "scope fleet:read" in shown_text(await browser.get("/ui")).lower()
         async with api.context.database.transaction() as db:
             is_first = DashboardTicket.id == (
                 select(DashboardTicket.id).order_by(DashboardTicket.id).limit(1).scalar_subquery()

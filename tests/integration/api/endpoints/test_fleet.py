@@ -92,6 +92,7 @@ async def test_accounts_are_counted_by_state_app_and_reason(api: Api):
         "in_15_minutes": 1,
         "in_1_hour": 1,
         "in_24_hours": 2,
+        "by_hour": [1, 1, *[0] * 22],
     }
 
 
