@@ -18,6 +18,7 @@ from app.dashboard.views import (
     session,
     sessions,
     sign_in,
+    webhooks,
 )
 
 _ROUTERS: Final = (
@@ -28,6 +29,7 @@ _ROUTERS: Final = (
     accounts.router,
     profiles.router,
     batches.router,
+    webhooks.router,
     error_codes.router,
     missing.router,  # the last one: it takes every address below /ui
 )
