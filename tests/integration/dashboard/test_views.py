@@ -317,7 +317,7 @@ async def test_overview_counts_and_links_to_lists(api: Api, browser: PageBrowser
     await api.context.fleet.gate.open_breaker("HTTP 429")
     page = await browser.get("/ui")
     text = shown_text(page)
-    assert "1 sessions wait" in text
+    assert "1 waiting sessions" in text
     assert "too many waiting since" in text
     assert "12 sessions wait" in text
     assert "GoLogin's breaker is open since" in text

@@ -12,6 +12,8 @@ from app.models import (
     AuthorizationSession,
     Batch,
     BatchRow,
+    DashboardSession,
+    DashboardTicket,
     Event,
     Evidence,
     IdempotencyKey,
@@ -107,6 +109,20 @@ async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
     ).delete_old()
     assert deleted["keys_deleted"] == 1
     assert await left(database, IdempotencyKey) == {"valid"}
+
+
+async def test_sign_ins_and_links_of_the_page_go_when_their_time_is_over(database: Database):
+    async with database.transaction() as db:
+        for name, hours in {"over": -1, "valid": 1}.items():
+            expires_at = utc_now() + timedelta(hours=hours)
+            db.add(DashboardSession(id_hash=name, expires_at=expires_at))
+            db.add(DashboardTicket(ticket_hash=name, expires_at=expires_at))
+    keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000)
+    deleted = await keep.delete_old()
+    assert (deleted["sign_ins_deleted"], deleted["tickets_deleted"]) == (1, 1)
+    async with database.reading() as db:
+        assert (await db.scalars(select(DashboardSession.id_hash))).all() == ["valid"]
+        assert (await db.scalars(select(DashboardTicket.ticket_hash))).all() == ["valid"]
 
 
 async def test_row_that_is_renewed_while_the_deletion_waits_stays(database: Database):
