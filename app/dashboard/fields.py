@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+OVERLAPS: Final = ((86_400, "a day"), (3_600, "an hour"), (604_800, "a week"), (0, "not at all"))
+"""Times for which a rotated key or secret still works, in seconds."""
 _SEPARATORS: Final = re.compile(r"[\s,;]+")
 
 

@@ -10,8 +10,13 @@ from app.dashboard.assets import STATIC_PATH, serve_asset
 from app.dashboard.pages import Pages
 from app.dashboard.views import (
     accounts,
+    apps,
     batches,
+    encryption_keys,
     error_codes,
+    events,
+    health,
+    keys,
     missing,
     overview,
     profiles,
@@ -30,6 +35,11 @@ _ROUTERS: Final = (
     profiles.router,
     batches.router,
     webhooks.router,
+    keys.router,
+    apps.router,
+    events.router,
+    encryption_keys.router,
+    health.router,
     error_codes.router,
     missing.router,  # the last one: it takes every address below /ui
 )

@@ -13,7 +13,7 @@ from app.api.schemas.webhook import (
     ReplayWebhookRequest,
     RotateWebhookRequest,
 )
-from app.dashboard.fields import split_values
+from app.dashboard.fields import OVERLAPS, split_values
 from app.dashboard.listing import app_names, render_list
 from app.dashboard.notices import redirect
 from app.dashboard.page_route import SignedInRoute, parse, read_query
@@ -23,7 +23,6 @@ from app.services.webhooks import queries
 from app.services.webhooks.service import WebhookChange
 
 _PATH: Final = "/ui/webhooks"
-_OVERLAPS: Final = ((86_400, "a day"), (3_600, "an hour"), (604_800, "a week"), (0, "not at all"))
 
 router = APIRouter(prefix=_PATH, route_class=SignedInRoute, include_in_schema=False)
 
@@ -153,7 +152,7 @@ async def confirm_rotate(
         "rotate.html",
         title=f"Rotate the secret of {row.name or row.url}?",
         text="The new secret is shown once. Deliveries are signed with the old one as well for the time below.",
-        overlaps=_OVERLAPS,
+        overlaps=OVERLAPS,
         field="overlap_seconds",
         previous_ends=row.previous_secret_expires_at,
         back=f"{_PATH}/{row.endpoint_id}",

@@ -113,6 +113,12 @@ VIEWS = {
     "/ui/accounts": 3,  # with the profiles
     "/ui/accounts/account_7": 2,
     "/ui/profiles": 3,  # with the last sync
+    "/ui/batches": 2,
+    "/ui/webhooks": 1,
+    "/ui/keys": 2,
+    "/ui/apps": 1,
+    "/ui/encryption-keys": 2,  # the oldest tokens, the webhooks' secrets
+    "/ui/health": 8,  # readiness (3), periodic work, lease holders, schema, connections (2)
 }
 """Statements of each view of the operators' page."""
 
@@ -193,7 +199,7 @@ async def test_view_of_the_page_has_fixed_cost(api: Api, path: str):
             shown = await browser.shows(address)
     check(statements, KEY + VIEWS[path])
     follow = re.search(r'rel="next" href="([^"]+)"', shown)
-    assert bool(follow) == (path in ("/ui/sessions", "/ui/accounts", "/ui/profiles"))
+    assert bool(follow) == (path in ("/ui/sessions", "/ui/accounts", "/ui/profiles", "/ui/batches"))
     if follow:
         async with page_browser(api) as browser:
             with explained(api.context.database, all_tasks=True) as statements:
@@ -201,6 +207,19 @@ async def test_view_of_the_page_has_fixed_cost(api: Api, path: str):
         # The sign-in, its event, and the page without its total.
         sign_in = [each for each in statements if "dashboard_sessions" in each.text or "events" in each.text]
         check([each for each in statements if each not in sign_in], VIEWS[path] - 1)
+
+
+@pytest.mark.parametrize("query", ["", "?account_id=account_7", "?actor=tests"])
+async def test_events_of_the_page_have_fixed_cost(api: Api, query: str):
+    async with page_browser(api) as browser:
+        path = f"/ui/events{query}"
+        while path:  # also behind a cursor
+            await browser.shows(path)
+            with explained(api.context.database, all_tasks=True) as statements:
+                shown = await browser.shows(path)
+            check(statements, KEY + 1)
+            follow = re.search(r'rel="next" href="([^"]+)"', shown)
+            path = unescape(follow[1]) if follow and "cursor" not in path else ""
 
 
 async def test_page_behind_a_cursor_is_one_statement(api: Api):
