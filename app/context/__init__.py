@@ -18,6 +18,7 @@ from app.clients.bounded import BoundedTransport
 from app.clients.connections import StackedTransport
 from app.clients.webhooks import new_transport
 from app.config import ProcessRole, Settings
+from app.context.accounts import Accounts, build_accounts
 from app.context.events import Events, build_events
 from app.context.fleet import Fleet, build_fleet
 from app.context.sessions import Sessions, build_sessions
@@ -50,6 +51,7 @@ class Context:
     fleet: Fleet
     tokens: Tokens
     sessions: Sessions
+    accounts: Accounts
     events: Events
     alarms: AlarmService
     loop_lag: LoopLag
@@ -131,8 +133,11 @@ def _build(
     fleet = build_fleet(settings, database, http, loop_lag, owner)
     sessions = build_sessions(settings, database, fleet, tokens, owner, stack)
     events = build_events(settings, database, webhook_transport, owner)
+    accounts = build_accounts(settings, database, fleet, tokens, sessions)
     alarms = AlarmService(database=database)
-    workers = build_workers(settings, database, fleet, tokens, sessions, events, alarms, loop_lag, runs)
+    workers = build_workers(
+        settings, database, fleet, tokens, sessions, accounts, events, alarms, loop_lag, runs
+    )
     return Context(
         settings=settings,
         database=database,
@@ -142,6 +147,7 @@ def _build(
         fleet=fleet,
         tokens=tokens,
         sessions=sessions,
+        accounts=accounts,
         events=events,
         alarms=alarms,
         loop_lag=loop_lag,
