@@ -95,8 +95,7 @@ async def test_sign_ins_and_links_of_the_page_go_when_their_time_is_over(databas
             expires_at = utc_now() + timedelta(hours=hours)
             db.add(DashboardSession(id_hash=name, expires_at=expires_at))
             db.add(DashboardTicket(ticket_hash=name, expires_at=expires_at))
-    keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000)
-    deleted = await keep.delete_old()
+    deleted = await new_retention(database).delete_old()
     assert (deleted["sign_ins_deleted"], deleted["tickets_deleted"]) == (1, 1)
     async with database.reading() as db:
         assert (await db.scalars(select(DashboardSession.id_hash))).all() == ["valid"]
