@@ -1,4 +1,4 @@
-"""Health: readiness, processes, versions and settings; closes the breaker of GoLogin's cloud API."""
+"""Health: readiness, diagnosis, machines, versions and settings; closes the breaker of GoLogin's cloud API."""
 
 import platform
 
@@ -7,10 +7,12 @@ from fastapi.responses import RedirectResponse
 
 from app.api.dependencies import ContextDep, DbDep, FleetAdminCallerDep, FleetReadCallerDep
 from app.api.endpoints.health import readiness_report
+from app.api.schemas.fleet import FleetResponse
 from app.dashboard.notices import redirect
 from app.dashboard.page_route import SignedInRoute
 from app.dashboard.pages import render
 from app.dashboard.settings_list import list_settings
+from app.services.fleet.diagnosis import check_oldest_tokens, diagnose
 from app.services.keys.service import Scope
 from app.services.operations import processes
 from app.services.operations.connections import count_connections
@@ -23,14 +25,20 @@ async def show_health(request: Request, caller: FleetReadCallerDep, context: Con
     report = await readiness_report(context)
     settings, database = context.settings, context.database
     async with database.reading() as db:
-        runs = await processes.list_worker_runs(db)
-        holders = await processes.list_lease_holders(db, runs, lease_seconds=settings.lease_seconds)
+        overview = await context.accounts.overview.read(db)
+        holders = await processes.list_lease_holders(db, overview.runs, lease_seconds=settings.lease_seconds)
         revision = await processes.read_schema_revision(db)
+    # No answer of the API has settings and paths, so they are for those who may do everything.
+    findings = None
+    if is_admin := caller.may(Scope.ADMIN):
+        checks = diagnose(settings, database, check_tokens=check_oldest_tokens)
+        findings = [finding async for finding in checks]
     return render(
         request,
         "health.html",
         report=report,
-        runs=runs,
+        machines=FleetResponse.from_overview(overview, fleet_limit=None).machines,
+        runs=overview.runs,
         holders=holders,
         connections=None if database.is_sqlite else await count_connections(database),
         versions={
@@ -38,8 +46,8 @@ async def show_health(request: Request, caller: FleetReadCallerDep, context: Con
             "kind of database": database.engine.dialect.name,
             "schema": revision,
         },
-        # No answer of the API has them, so they are for those who may do everything.
-        settings=list(list_settings(settings)) if caller.may(Scope.ADMIN) else None,
+        findings=findings,
+        settings=list(list_settings(settings)) if is_admin else None,
     )
 
 

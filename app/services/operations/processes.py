@@ -1,5 +1,6 @@
 """Processes of the fleet as far as the database knows them: by the leases that they hold and renew."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -23,7 +24,7 @@ class LeaseHolder:
 
 
 async def list_lease_holders(
-    db: AsyncSession, runs: list[WorkerRun], *, lease_seconds: float
+    db: AsyncSession, runs: Sequence[WorkerRun], *, lease_seconds: float
 ) -> list[LeaseHolder]:
     """Return the processes that hold leases, by name. One statement over the running sessions."""
     query = (
@@ -50,11 +51,6 @@ async def list_lease_holders(
         )
         for owner in sorted(ends)
     ]
-
-
-async def list_worker_runs(db: AsyncSession) -> list[WorkerRun]:
-    """Return the periodic workers of all processes, by name."""
-    return list(await db.scalars(select(WorkerRun).order_by(WorkerRun.name)))
 
 
 async def read_schema_revision(db: AsyncSession) -> str:

@@ -56,6 +56,31 @@ async def test_health_shows_processes_and_closes_the_breaker(api: Api, browser: 
         assert types.all() == ["bootstrap"]
 
 
+async def test_doctor_and_machines_are_shown(api: Api, browser: PageBrowser):
+    assert "No machine with workers has reported yet." in await browser.shows("/ui/health")
+    assert await api.context.workers.get("monitor").run_once()
+    await store_tokens(api, "anna")
+    (key_id,) = api.context.tokens.vault.key_ids
+    machine = api.context.settings.machine_name
+    text = shown_text(await browser.get("/ui/health"))
+    assert f"Machines Machine Last heartbeat Slots in use Workers Event loop, lag Version {machine}" in text
+    assert "0 of 10" in text
+    assert "ok schema: up to date" in text
+    assert "ok stored tokens: the keys of all 2 are in the settings;" in text
+    assert f"ok key {key_id}: 2 stored values, 0 spilled files; it writes" in text
+    async with api.context.database.transaction() as db:
+        await db.execute(update(Credential).values(access_token="gone:AAAA"))
+    folder = api.context.settings.token_spill_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "a.sealed").write_text("gone:AAAA")
+    text = shown_text(await browser.get("/ui/health"))
+    assert (
+        "problem stored tokens: 1 need keys that are missing; put them back into ENCRYPTION_KEYS: gone"
+        in text
+    )
+    assert f"problem spilled tokens: opened by no key in {folder}: a.sealed;" in text
+
+
 @pytest.mark.databases("sqlite")
 async def test_settings_are_shown_without_secrets(open_sqlite_api: OpenApi):
     secrets = {
@@ -93,6 +118,8 @@ async def test_views_and_actions_need_their_scopes(api: Api):
     async with page_browser(api, reader) as browser:
         text = shown_text(await browser.get("/ui/health"))
         assert "Settings need a key with the scope admin" in text
+        assert "What doctor finds needs a key with the scope admin" in text
+        assert "schema: up to date" not in text
         assert "MAX_CONCURRENT_PROFILES" not in text
     key = (await api.key(Scope.ADMIN, access=AccessScope.from_lists(["AIOTT1"], [])))["X-API-Key"]
     async with page_browser(api, key) as browser:
@@ -140,6 +167,6 @@ async def test_statements_do_not_depend_on_the_rows(postgresql_api: Api):
                 row.lease_owner, row.lease_expires_at = f"machine-{number}:1:a", utc_now()
             db.add_all(rows)
         assert [await count(path) for path in paths] == few
-        assert few == [9, 3, 2]
+        assert few == [22, 3, 2]
         async with api.context.database.reading() as db:
             assert len((await db.scalars(select(AuthorizationSession.id))).all()) == 5
