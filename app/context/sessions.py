@@ -8,6 +8,7 @@ from app.context.fleet import Fleet
 from app.context.tokens import Tokens
 from app.database import Database
 from app.models import ConsentMode
+from app.services.authorizations.bulk import SessionActions
 from app.services.authorizations.requests import RequestLimits
 from app.services.authorizations.runs import RunLimits, SessionRuns
 from app.services.authorizations.service import AuthorizationService
@@ -27,6 +28,7 @@ class Sessions:
     waiters: SessionWaiters
     pacing: BatchPacing
     authorizations: AuthorizationService
+    actions: SessionActions
     batches: BatchService
     runs: SessionRuns
     automator: ProfileAutomator
@@ -58,6 +60,13 @@ def build_sessions(
         consent=ConsentMode(settings.consent_mode),
     )
     stack.push_async_callback(authorizations.close)
+    actions = SessionActions(
+        authorizations=authorizations,
+        apps=tokens.apps,
+        queue=queue,
+        waiters=waiters,
+        on_session_ended=pacing.session_ended,
+    )
     runs = SessionRuns(
         database=database,
         gologin=fleet.gologin,
@@ -75,7 +84,7 @@ def build_sessions(
     )
     batches = _batches(settings, authorizations, fleet, tokens, pacing)
     automator = _automator(settings, fleet, tokens, stack)
-    return Sessions(queue, waiters, pacing, authorizations, batches, runs, automator)
+    return Sessions(queue, waiters, pacing, authorizations, actions, batches, runs, automator)
 
 
 def _queue(settings: Settings, database: Database) -> JobQueue:

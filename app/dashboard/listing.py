@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from app.api.schemas.paging import PageQuery, Pager
+from app.api.schemas.paging import CursorQuery, PageQuery, Pager
 from app.context import Context
 from app.dashboard.pages import render
 from app.services.keys.service import Caller
@@ -17,7 +17,7 @@ _PAGING = frozenset(PageQuery.model_fields)
 async def render_list(
     request: Request,
     template: str,
-    query: PageQuery,
+    query: CursorQuery,
     *,
     list_name: str,
     fetch: Callable[[PageRequest], Awaitable[Page[Any]]],

@@ -11,14 +11,21 @@ from app.dashboard.overview_parts import OverviewParts
 from app.dashboard.pages import Pages
 from app.dashboard.views import (
     accounts,
+    apps,
     batches,
+    encryption_keys,
     error_codes,
+    events,
+    health,
+    keys,
     missing,
     overview,
     profiles,
     session,
+    session_actions,
     sessions,
     sign_in,
+    webhooks,
 )
 
 _ROUTERS: Final = (
@@ -26,9 +33,16 @@ _ROUTERS: Final = (
     overview.router,
     sessions.router,
     session.router,
+    session_actions.router,
     accounts.router,
     profiles.router,
     batches.router,
+    webhooks.router,
+    keys.router,
+    apps.router,
+    events.router,
+    encryption_keys.router,
+    health.router,
     error_codes.router,
     missing.router,  # the last one: it takes every address below /ui
 )

@@ -33,6 +33,14 @@ from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+PAGES = (
+    "/ui",
+    *(
+        f"/ui/{name}"
+        for name in ("sessions", "accounts", "profiles", "batches", "events", "health", "webhooks")
+    ),
+    *(f"/ui/{name}" for name in ("keys", "apps", "encryption-keys", "errors", "sign-in")),
+)
 WRONG = "WRONG"
 """An app like AIOTT1 whose secret is wrong."""
 
@@ -176,7 +184,7 @@ async def operator_signs_in(sweep: RouteSweep) -> None:
             assert answer.status_code == status
             sweep.leak_log.write(f"page of {path}", answer.content)
             sweep.canaries.plant("sign-in id", *http.cookies.values())
-        for path in ("/ui", "/ui/sessions", "/ui/accounts", "/ui/profiles", "/ui/errors", "/ui/sign-in"):
+        for path in PAGES:
             answer = await http.get(path)
             assert answer.status_code == 200
             sweep.leak_log.write(f"page of {path}", answer.content)

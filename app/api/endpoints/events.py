@@ -56,7 +56,7 @@ router = APIRouter(prefix="/events", tags=["events"], route_class=KeyFirstRoute)
 _LIST: Final = "events by page"
 """Cursors of the name `events` have another form, of an older version: they are refused."""
 _RETRY_MS: Final = 1_000
-_UNBUFFERED: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+UNBUFFERED: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _COLUMNS: Final = tuple(EventResponse.model_fields)
 
 log = get_logger(__name__)
@@ -78,13 +78,13 @@ async def list_events(
     return pager.answer(replace(page, total=total, number=query.page), EventResponse.from_row)
 
 
-async def _export_counted(caller: EventsCallerDep, context: ContextDep) -> AsyncIterator[None]:
+async def export_counted(caller: EventsCallerDep, context: ContextDep) -> AsyncIterator[None]:
     """Count the export for as long as the answer is under way."""
     with context.events.exports.open(caller.name):
         yield
 
 
-class _WholeOrBrokenOff(StreamingResponse):
+class WholeOrBrokenOff(StreamingResponse):
     """Response whose end is not sent when rows are missing: its connection is closed, which the client notices."""
 
     async def stream_response(self, send: Send) -> None:
@@ -100,7 +100,7 @@ class _WholeOrBrokenOff(StreamingResponse):
     "/export",
     operation_id="exportEvents",
     response_class=StreamingResponse,
-    dependencies=[Depends(_export_counted)],
+    dependencies=[Depends(export_counted)],
     responses={
         200: {
             "content": {"text/csv": {}, "application/x-ndjson": {}},
@@ -125,9 +125,9 @@ async def export_events(
             filters=query.given_filters(),
         )
     parts = context.events.exports.parts(query.filter(caller.access), _may_read(request, caller, context))
-    headers = {**_UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
+    headers = {**UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
     media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
-    return _WholeOrBrokenOff(_lines(parts, query.format), media_type=media_type, headers=headers)
+    return WholeOrBrokenOff(export_lines(parts, query.format), media_type=media_type, headers=headers)
 
 
 def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[], Awaitable[bool]]:
@@ -185,7 +185,7 @@ async def stream_events(
     `event: gap` means that events may have been deleted before they were sent. `event: end` says why the server
     ends the stream.
     """
-    return EventSourceResponse(_blocks(context.events.streams, reader), headers=_UNBUFFERED)
+    return EventSourceResponse(_blocks(context.events.streams, reader), headers=UNBUFFERED)
 
 
 @router.get("/stream/stats", operation_id="getEventStreamStats", responses=errors())
@@ -226,7 +226,7 @@ def _gap_notice(gap: Gap) -> bytes:
     return format_sse_event(event="gap", data_str=json.dumps({"oldest_kept": oldest_kept}))
 
 
-async def _lines(
+async def export_lines(
     parts: AsyncIterator[Sequence[Event]], file_format: Literal["csv", "ndjson"]
 ) -> AsyncIterator[str]:
     """Yield the lines of each part. In a CSV `data` is JSON, and the first line names the columns."""

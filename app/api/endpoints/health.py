@@ -42,13 +42,14 @@ async def health() -> APIResponse[HealthResponse]:
 )
 async def ready(context: ContextDep, response: Response) -> APIResponse[ReadinessResponse]:
     """Return the state of workers, queue, database, slots and event loop; 503 when one of them does not work."""
-    report = await _report(context)
+    report = await readiness_report(context)
     if not report.ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return success_response(report)
 
 
-async def _report(context: Context) -> ReadinessResponse:
+async def readiness_report(context: Context) -> ReadinessResponse:
+    """Return what `/health/ready` answers."""
     outage = await context.database.outage()
     database = outage is None
     # A process without workers takes no jobs.

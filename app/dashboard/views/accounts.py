@@ -1,6 +1,7 @@
 """Accounts: their token sets, never a token, and what can be done about them."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -18,29 +19,35 @@ from app.api.schemas.authorization import AuthorizeRequest
 from app.context import Context
 from app.dashboard.listing import app_names, render_list
 from app.dashboard.notices import redirect
-from app.dashboard.page_route import SignedInRoute, own_path, parse
-from app.dashboard.pages import account_path, render
+from app.dashboard.page_route import SignedInRoute, own_path, parse, read_query
+from app.dashboard.pages import account_path, query_string, render
 from app.models import Profile
 from app.services.keys.service import Caller, Scope
 from app.services.shared.paging import Page, PageRequest
 from app.services.tokens import accounts
-from app.services.tokens.account_views import AccountView
+from app.services.tokens.account_states import AccountState
+from app.services.tokens.account_views import AccountSelection, AccountView
 from app.utils.exceptions import TokenNotFoundException
 
-router = APIRouter(prefix="/ui/accounts", route_class=SignedInRoute, include_in_schema=False)
+_PATH: Final = "/ui/accounts"
+_NOT_BY_STATE: Final = frozenset({"status", "sort", "order"})
+"""Filters and orders that a list by state does not have."""
+_WITHOUT_TOKENS: Final = (AccountState.NEEDS_PERSON, AccountState.NEVER_AUTHORIZED)
+
+router = APIRouter(prefix=_PATH, route_class=SignedInRoute, include_in_schema=False)
 
 
 @router.get("")
 async def list_accounts(
     request: Request, caller: SessionsReadCallerDep, context: ContextDep, db: ReadDbDep
 ) -> Response:
-    """List accounts with tokens; by state, which has an order of its own, also those without."""
     given = {name: value for name, value in request.query_params.items() if value.strip()}
-    if "state" in given:
-        given = {name: value for name, value in given.items() if name not in ("status", "sort", "order")}
-    query = parse(AccountListQuery, given)
-    profiles: dict[tuple[str, str | None], Profile] = {}
+    if "state" in given and _NOT_BY_STATE & given.keys():
+        kept = {name: value for name, value in given.items() if name not in _NOT_BY_STATE}
+        return RedirectResponse(f"{_PATH}{query_string(kept)}", 303)
+    query = read_query(request, AccountListQuery)
     views = context.accounts.views
+    profiles: dict[tuple[str, str | None], Profile] = {}
 
     async def fetch(page_request: PageRequest) -> Page[AccountView]:
         if query.state is not None:
@@ -57,9 +64,10 @@ async def list_accounts(
         query,
         list_name="ui accounts",
         fetch=fetch,
-        sort=query.sort,
+        sort="id" if query.state is not None else query.sort,
         descending=query.order == "desc",
         apps=app_names(context, caller),
+        account_states=list(AccountState),
         profiles=profiles,
     )
 
@@ -67,14 +75,14 @@ async def list_accounts(
 async def _profiles(
     context: Context, db: AsyncSession, caller: Caller, rows: Sequence[AccountView]
 ) -> dict[tuple[str, str | None], Profile]:
-    """Return the profiles of accounts in an app, as far as the caller may see profiles."""
-    keys = [(row.account_id, row.api_app) for row in rows if row.api_app is not None]
-    if not keys or not caller.may(Scope.PROFILES):
+    """Return the profiles of accounts, as far as the caller may see profiles."""
+    if not rows or not caller.may(Scope.PROFILES):
         return {}
+    keys = [(row.account_id, row.api_app or "") for row in rows]
     found = await context.fleet.directory.get_for_accounts(db, keys)
     return {
-        key: profile
-        for key, profile in found.items()
+        (account_id, api_app or None): profile
+        for (account_id, api_app), profile in found.items()
         if isinstance(profile, Profile) and caller.access.covers(profile.account_id, profile.api_app)
     }
 
@@ -89,11 +97,16 @@ async def show_account(
         profiles = await context.fleet.directory.list_for_account(db, account_id, access=caller.access)
     if not rows and not profiles:
         raise TokenNotFoundException(account_id, "any app")
+    views = await context.accounts.views.describe(db, rows)
+    for state in () if rows else _WITHOUT_TOKENS:
+        selection = AccountSelection(state=state, account_ids=[account_id])
+        page = await context.accounts.views.fetch_page(db, selection, PageRequest(), access=caller.access)
+        views += page.rows
     return render(
         request,
         "account.html",
         account_id=account_id,
-        rows=rows,
+        views=views,
         profiles=profiles,
         apps=app_names(context, caller),
     )

@@ -9,6 +9,7 @@ from app.dashboard.listing import app_names, render_list
 from app.dashboard.notices import redirect
 from app.dashboard.page_route import SignedInRoute, parse, read_query
 from app.services.authorizations import queries
+from app.services.authorizations.bulk import SessionAction, statuses_for
 
 router = APIRouter(prefix="/ui", route_class=SignedInRoute, include_in_schema=False)
 
@@ -27,6 +28,7 @@ async def list_sessions(
         fetch=lambda page: queries.fetch_page(db, query.filter(), page, access=caller.access),
         descending=query.order == "desc",
         apps=app_names(context, caller),
+        actions=[each for each in SessionAction if statuses_for(each, query.status)],
     )
 
 

@@ -1,5 +1,6 @@
 """Lists of authorization sessions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -36,11 +37,21 @@ class SessionFilter:
 
 
 async def fetch_page(
-    db: AsyncSession, filters: SessionFilter, request: PageRequest, *, access: AccessScope = EVERYTHING
+    db: AsyncSession,
+    filters: SessionFilter,
+    request: PageRequest,
+    *,
+    access: AccessScope = EVERYTHING,
+    statuses: Sequence[SessionStatus] = (),
 ) -> Page[AuthorizationSession]:
-    """Return a page in the order of the requests. A filter without an index looks at some rows at a time."""
+    """Return a page in the order of the requests. A filter without an index looks at some rows at a time.
+
+    `statuses`: any of them, besides the filter; empty matches all.
+    """
     row = AuthorizationSession
     conditions, unindexed = _conditions(filters)
+    if statuses and filters.status is None:
+        unindexed = [*unindexed, row.status.in_(statuses)]
     if access != EVERYTHING:
         unindexed = [*unindexed, access.condition(row.account_id, row.api_app)]
     # A position implies the time at which the list begins, and SQLite would walk through the index from there.

@@ -1,1 +1,1 @@
-"""The fleet in numbers: the monitor counts and stores them, every process reads them."""
+"""The fleet in numbers, which the monitor counts and stores and every process reads; diagnosis of an installation."""

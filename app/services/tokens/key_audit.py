@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.models import Credential
@@ -22,6 +24,35 @@ class AuditReport:
     """Account and app of each row with a value that no key opens."""
     missing_key_ids: set[str] = field(default_factory=set)
     """Ids of keys that values need and the settings do not have."""
+
+
+SAMPLE_SIZE: Final = 5_000
+"""Rows that `count_oldest` reads at most."""
+_KEY_ID_LENGTH: Final = 33
+"""Characters of a stored value that hold its key's id, with the colon."""
+
+
+@dataclass(frozen=True)
+class KeySample:
+    """Values of some rows by the id of the key that wrote them; none of them was opened."""
+
+    values: Counter[str]
+    rows: int
+    is_whole: bool
+    """True: there are no more rows."""
+
+
+async def count_oldest(db: AsyncSession, *, limit: int = SAMPLE_SIZE) -> KeySample:
+    """Count the values of the oldest rows by key: there those are that an old key wrote, unless a refresh renewed them.
+
+    One statement, of bounded cost however many rows there are; `audit` looks at all of them.
+    """
+    beginnings = [func.substr(getattr(Credential, name), 1, _KEY_ID_LENGTH) for name in TOKEN_COLUMNS]
+    rows = (await db.execute(select(*beginnings).order_by(Credential.id).limit(limit + 1))).all()
+    values = Counter(
+        key_id for row in rows[:limit] for value in row if value and (key_id := find_key_id(value))
+    )
+    return KeySample(values, min(len(rows), limit), is_whole=len(rows) <= limit)
 
 
 async def count_rows(database: Database) -> int:

@@ -69,6 +69,8 @@ async def delivery(
 
 
 async def _views(db: AsyncSession, rows: Sequence[WebhookEndpoint]) -> list[WebhookView]:
+    if not rows:
+        return []
     counts = select(WebhookEndpoint.id, _count(DeliveryStatus.PENDING), _count(DeliveryStatus.PARKED))
     result = await db.execute(counts.where(WebhookEndpoint.id.in_([row.id for row in rows])))
     by_id = {row_id: (pending, parked) for row_id, pending, parked in result}

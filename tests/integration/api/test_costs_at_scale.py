@@ -169,6 +169,12 @@ VIEWS = {
     "/ui/accounts": 7,  # with the profiles, and four for the problems
     "/ui/accounts/account_7": 2,
     "/ui/profiles": 3,  # with the last sync
+    "/ui/batches": 2,
+    "/ui/webhooks": 1,
+    "/ui/keys": 2,
+    "/ui/apps": 1,
+    "/ui/encryption-keys": 2,  # the oldest tokens, the webhooks' secrets
+    "/ui/health": 8,  # readiness (3), periodic work, lease holders, schema, connections (2)
 }
 """Statements of each view of the operators' page."""
 PROBLEMS = 4
@@ -254,7 +260,7 @@ async def test_view_of_the_page_has_fixed_cost(api: Api, path: str):
             shown = await browser.shows(address)
     check(statements, KEY + VIEWS[path])
     follow = re.search(r'rel="next" href="([^"]+)"', shown)
-    assert bool(follow) == (path in ("/ui/sessions", "/ui/accounts", "/ui/profiles"))
+    assert bool(follow) == (path in ("/ui/sessions", "/ui/accounts", "/ui/profiles", "/ui/batches"))
     if follow:
         async with page_browser(api) as browser:
             with explained(api.context.database, all_tasks=True) as statements:
@@ -264,6 +270,19 @@ async def test_view_of_the_page_has_fixed_cost(api: Api, path: str):
         # On the next page no account has a problem.
         problems = PROBLEMS if path == "/ui/accounts" else 0
         check([each for each in statements if each not in sign_in], VIEWS[path] - 1 - problems)
+
+
+@pytest.mark.parametrize("query", ["", "?account_id=account_7", "?actor=tests"])
+async def test_events_of_the_page_have_fixed_cost(api: Api, query: str):
+    async with page_browser(api) as browser:
+        path = f"/ui/events{query}"
+        while path:  # also behind a cursor
+            await browser.shows(path)
+            with explained(api.context.database, all_tasks=True) as statements:
+                shown = await browser.shows(path)
+            check(statements, KEY + 1)
+            follow = re.search(r'rel="next" href="([^"]+)"', shown)
+            path = unescape(follow[1]) if follow and "cursor" not in path else ""
 
 
 async def test_index_answers_who_read_a_token(api: Api):

@@ -6,6 +6,7 @@ import io
 import pytest
 from sqlalchemy import func, select
 
+from app.dashboard.pages import code_text
 from app.dashboard.uploads import pack
 from app.models import AuthorizationSession, Batch, BatchStatus, SessionStatus
 from app.services.keys.service import Scope
@@ -23,7 +24,14 @@ from tests.fixtures.batches import (
     sessions_of,
 )
 from tests.fixtures.costs import explained
-from tests.fixtures.dashboard import PageBrowser, assert_needs, hidden_fields, page_browser, shown_text
+from tests.fixtures.dashboard import (
+    PageBrowser,
+    assert_needs,
+    hidden_fields,
+    page_browser,
+    shown_text,
+    text_of,
+)
 
 APP = "AIOTT1"
 CHECK = "/ui/batches/check"
@@ -91,7 +99,8 @@ async def test_check_says_what_the_api_makes_of_each_row(api: Api, browser: Page
     shown = shown_text(await browser.upload(CHECK, FILE))
     for row in command_rows:
         if row["error"] is not None:
-            assert f"{row['row']} {row['account_id']} {row['api_app']} {row['error']}" in shown
+            sentence = text_of(code_text(row["error"]))
+            assert f"{row['row']} {row['account_id']} {row['api_app']} {sentence}" in shown
 
 
 @pytest.mark.databases("sqlite")

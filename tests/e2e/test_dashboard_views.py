@@ -1,0 +1,115 @@
+"""The operators' page in a real browser: a batch is uploaded and followed to its end, a webhook replays its event."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from app.models import EventType
+from sandbox.process import SandboxProcess
+from tests.e2e.harness import APP, ServiceHarness, open_harness
+from tests.e2e.test_dashboard import Operator
+from tests.fixtures.chrome import chrome, complaints
+from tests.fixtures.receiver import Receiver, running_receiver
+from tests.fixtures.waiting import eventually
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
+
+VIEWS = {
+    "/ui/batches": "Batches",
+    "/ui/events": "Events",
+    "/ui/webhooks": "Webhooks",
+    "/ui/keys": "API keys",
+    "/ui/keys/new": "Create an API key",
+    "/ui/apps": "OAuth apps",
+    "/ui/encryption-keys": "Encryption keys",
+    "/ui/health": "Health",
+}
+
+
+@pytest.fixture
+def driver() -> Iterator[webdriver.Chrome]:
+    with chrome() as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def harness(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHarness]:
+    """A service whose webhooks may lead to this machine."""
+    async with open_harness(sandbox, folder, webhook_allow_private_addresses=True) as harness:
+        yield harness
+
+
+async def test_operator_uploads_a_batch_and_replays_a_webhook(
+    harness: ServiceHarness, driver: webdriver.Chrome, unused_accounts: Iterator[str], tmp_path: Path
+):
+    operator = Operator(driver, harness.service.url)
+    file = tmp_path / "accounts.csv"
+    rows = [f"{next(unused_accounts)},{APP}" for _ in range(2)]
+    file.write_text("\n".join(["account_id,api_app", *rows, f"nobody,{APP}"]) + "\n")
+    async with running_receiver() as receiver:
+        await asyncio.to_thread(operator.sign_in, harness.key)
+        await asyncio.to_thread(create_webhook, operator, receiver)
+        await asyncio.to_thread(upload, operator, file)
+
+        async def are_delivered(number: int) -> bool:
+            return len(receiver.taken) == number
+
+        await eventually(lambda: are_delivered(1))
+        await asyncio.to_thread(replay, operator)
+        await eventually(lambda: are_delivered(2))
+        first, second = receiver.taken
+        assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    await asyncio.to_thread(open_all, operator)
+    assert complaints(driver) == []
+
+
+def create_webhook(operator: Operator, receiver: Receiver) -> None:
+    operator.open("/ui/webhooks/new")
+    operator.driver.find_element(By.NAME, "url").send_keys(
+        receiver.url(), Keys.TAB, "tests", Keys.TAB, EventType.BATCH_COMPLETED, Keys.ENTER
+    )
+    operator.sees("h1", "The webhook tests is created")
+    receiver.secrets["/"] = operator.focused()
+    assert receiver.secrets["/"].startswith("whsec_")
+
+
+def upload(operator: Operator, file: Path) -> None:
+    operator.open("/ui/batches")
+    operator.driver.find_element(By.LINK_TEXT, "Upload a CSV").click()
+    operator.sees("h1", "Upload a batch")
+    operator.driver.find_element(By.NAME, "file").send_keys(str(file))
+    operator.driver.find_element(By.XPATH, "//button[text()='Check the rows']").click()
+    operator.sees("h1", "accounts.csv")
+    operator.sees(".tile", "2\nrows are accepted")
+    operator.sees(".tile.bad", "1\nrows are rejected")
+    operator.sees("td", "No GoLogin profile found for account: nobody")
+    operator.driver.find_element(By.XPATH, "//button[text()='Start the batch']").click()
+    operator.sees(".notice", "The batch is started.")
+    # It follows by itself, and loads the rows anew at the end.
+    operator.sees("#progress .lead", "2 of 2 sessions have ended")
+    operator.sees("table .status.completed", "completed")
+    assert not operator.driver.find_elements(By.ID, "cancel")
+
+
+def replay(operator: Operator) -> None:
+    operator.open("/ui/webhooks")
+    operator.driver.find_element(By.LINK_TEXT, "tests").click()
+    operator.sees("table .status.delivered", "delivered")
+    operator.driver.find_element(By.CSS_SELECTOR, "table tbody th a").click()
+    operator.sees(".attempt", "The receiver answered 200")
+    operator.driver.find_element(By.XPATH, "//button[text()='Replay from this event']").click()
+    operator.sees(".notice", "are sent again.")
+
+
+def open_all(operator: Operator) -> None:
+    for path, title in VIEWS.items():
+        operator.open(path)
+        operator.sees("h1", title)
+        width = operator.driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
+        assert width <= 0, f"{path} is wider than the window"
