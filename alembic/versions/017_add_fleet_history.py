@@ -23,7 +23,7 @@ def upgrade() -> None:
         sa.Column("minutes", sa.Integer(), nullable=False),
         *(sa.Column(name, sa.Integer(), nullable=False) for name in SUMS),
         sa.Column("failures", sa.JSON(), nullable=False),
-        *(sa.Column(name, sa.Float()) for name in MEANS),
+        *(sa.Column(name, sa.Double()) for name in MEANS),
         sa.PrimaryKeyConstraint("begins_at", "step", name="pk_fleet_history"),
     )
     op.create_index("ix_fleet_history_step", "fleet_history", ["step", "begins_at"])
