@@ -42,6 +42,23 @@ VIEWS: Final[dict[str, tuple[str, ...]]] = {
     "/ui/batches/new": ("/ui/batches/new",),
     "/ui/batches/{batch_id}": ("/ui/batches/{batch}",),
     "/ui/batches/{batch_id}/cancel": ("/ui/batches/{batch}/cancel",),
+    "/ui/session-actions/{action}": ("/ui/session-actions/retry?batch_id={batch}",),
+    "/ui/webhooks": ("/ui/webhooks",),
+    "/ui/webhooks/new": ("/ui/webhooks/new",),
+    "/ui/webhooks/{webhook_id}": ("/ui/webhooks/{webhook}",),
+    "/ui/webhooks/{webhook_id}/deliveries/{delivery_id}": ("/ui/webhooks/{webhook}/deliveries/{delivery}",),
+    "/ui/webhooks/{webhook_id}/rotate": ("/ui/webhooks/{webhook}/rotate",),
+    "/ui/webhooks/{webhook_id}/delete": ("/ui/webhooks/{webhook}/delete",),
+    "/ui/keys": ("/ui/keys",),
+    "/ui/keys/new": ("/ui/keys/new",),
+    "/ui/keys/{key_id}": ("/ui/keys/{key}",),
+    "/ui/keys/{key_id}/rotate": ("/ui/keys/{key}/rotate",),
+    "/ui/keys/{key_id}/revoke": ("/ui/keys/{key}/revoke",),
+    "/ui/apps": ("/ui/apps",),
+    "/ui/events": ("/ui/events", "/ui/events?event_type=dashboard.*"),
+    "/ui/encryption-keys": ("/ui/encryption-keys",),
+    "/ui/health": ("/ui/health",),
+    "/ui/health/breaker": ("/ui/health/breaker",),
     "/ui/errors": ("/ui/errors#LOGIN_REQUIRED",),
     "/ui/{path:path}": ("/ui/nowhere",),
 }
@@ -52,6 +69,7 @@ NO_VIEWS: Final = {
     "/ui/sessions/{session_id}/screenshot",
     "/ui/batches/{batch_id}/live",
     "/ui/batches/{batch_id}/results.csv",
+    "/ui/events/export",
 }
 """Parts of views, and files."""
 
@@ -92,6 +110,7 @@ async def make_content(harness: ServiceHarness, accounts: Iterator[str]) -> dict
         "busy_profile": await harness.profile_id(running),
         "quarantined": profile_id,
         "webhook": webhook["id"],
+        "delivery": await failed_delivery(harness, webhook["id"]),
         "key": key["key_id"],
     }
 
@@ -117,6 +136,16 @@ async def batch_of(harness: ServiceHarness, accounts: Iterator[str]) -> str:
 
     await eventually(has_both_ends)
     return batch_id
+
+
+async def failed_delivery(harness: ServiceHarness, webhook_id: str) -> str:
+    async def find() -> str | None:
+        rows = (await harness.call("GET", f"/webhooks/{webhook_id}/deliveries")).json()["data"]
+        return next((str(row["id"]) for row in rows if row["attempts"]), None)
+
+    found = await eventually(find)
+    assert found
+    return found
 
 
 async def break_tokens(harness: ServiceHarness, account: str) -> None:

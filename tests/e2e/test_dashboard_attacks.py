@@ -18,11 +18,14 @@ from app.models import (
     ApiKey,
     Batch,
     BatchRow,
+    DeliveryStatus,
     EventType,
     Evidence,
     ProfileSync,
     SessionStatus,
     SyncStatus,
+    WebhookAttempt,
+    WebhookDelivery,
     WebhookEndpoint,
     WebhookStatus,
     utc_now,
@@ -84,7 +87,7 @@ async def fill(context: Context) -> tuple[dict[str, str], str]:
         lease_owner=HOSTILE,
     )
     batch = Batch(
-        batch_id="a-batch",
+        batch_id="11111111-1111-4111-8111-111111111111",
         requested_by=HOSTILE,
         request_id=HOSTILE,
         accepted=1,
@@ -154,6 +157,7 @@ async def fill(context: Context) -> tuple[dict[str, str], str]:
         )
         db.add(
             WebhookEndpoint(
+                id=1,
                 endpoint_id="a-webhook",
                 name=HOSTILE,
                 url=f"http://127.0.0.1:9/{HOSTILE}",
@@ -168,6 +172,21 @@ async def fill(context: Context) -> tuple[dict[str, str], str]:
                 status=WebhookStatus.PAUSED,
             )
         )
+        await db.flush()
+        db.add(
+            WebhookDelivery(
+                id=1,
+                endpoint_row_id=1,
+                event_id=1,
+                event_type=HOSTILE,
+                account_id=HOSTILE,
+                api_app=APP,
+                status=DeliveryStatus.PARKED,
+                completed_at=utc_now(),
+            )
+        )
+        await db.flush()
+        db.add(WebhookAttempt(delivery_id=1, milliseconds=1, error=HOSTILE, answer=HOSTILE))
         recorder.record(
             db,
             EventType.AUTHORIZATION_FAILED,
@@ -194,6 +213,7 @@ async def fill(context: Context) -> tuple[dict[str, str], str]:
         "app": APP,
         "batch": batch.batch_id,
         "webhook": "a-webhook",
+        "delivery": "1",
         "key": key_id,
     }
     return names, new_key.key.get_secret_value()
