@@ -95,13 +95,13 @@ async def show_account(
     profiles: Sequence[Profile] | None = None
     if caller.may(Scope.PROFILES):
         profiles = await context.fleet.directory.list_for_account(db, account_id, access=caller.access)
-    if not rows and not profiles:
-        raise TokenNotFoundException(account_id, "any app")
     views = await context.accounts.views.describe(db, rows)
     for state in () if rows else _WITHOUT_TOKENS:
         selection = AccountSelection(state=state, account_ids=[account_id])
         page = await context.accounts.views.fetch_page(db, selection, PageRequest(), access=caller.access)
         views += page.rows
+    if not views and not profiles:
+        raise TokenNotFoundException(account_id, "any app")
     return render(
         request,
         "account.html",
