@@ -6,6 +6,7 @@ from typing import Final
 from app.config import Settings
 from app.context.events import Events
 from app.context.fleet import Fleet
+from app.context.live import Live
 from app.context.sessions import Sessions
 from app.context.tokens import Tokens
 from app.database import Database
@@ -18,6 +19,7 @@ from app.services.webhooks.fanout import WebhookFanout
 from app.services.workers.authorization_worker import AuthorizationWorker
 from app.services.workers.base import Worker, WorkerGroup
 from app.services.workers.cleanup_worker import CleanupWorker
+from app.services.workers.live_worker import LiveViewWorker
 from app.services.workers.monitor_worker import MonitorWorker, Thresholds
 from app.services.workers.refresh_worker import TokenRefreshWorker
 from app.services.workers.repair_worker import TokenRepairWorker
@@ -42,6 +44,7 @@ def build_workers(
     fleet: Fleet,
     tokens: Tokens,
     sessions: Sessions,
+    live: Live,
     events: Events,
     alarms: AlarmService,
     loop_lag: LoopLag,
@@ -97,6 +100,7 @@ def build_workers(
             interval=settings.monitor_interval,
         ),
         webhook,
+        LiveViewWorker(server=live.server, processes=live.processes),
     ]
     return Workers(WorkerGroup(workers), sync)
 

@@ -1,5 +1,6 @@
 """All routes of the page, and what they need of the application."""
 
+import re
 from typing import Final
 
 from fastapi import FastAPI
@@ -8,13 +9,24 @@ from starlette.routing import BaseRoute, Route
 from app.config import Settings
 from app.dashboard.assets import STATIC_PATH, serve_asset
 from app.dashboard.pages import Pages
-from app.dashboard.views import accounts, error_codes, missing, overview, profiles, session, sessions, sign_in
+from app.dashboard.views import (
+    accounts,
+    error_codes,
+    live,
+    missing,
+    overview,
+    profiles,
+    session,
+    sessions,
+    sign_in,
+)
 
 _ROUTERS: Final = (
     sign_in.router,
     overview.router,
     sessions.router,
     session.router,
+    live.router,
     accounts.router,
     profiles.router,
     error_codes.router,
@@ -24,8 +36,11 @@ ROUTES: Final[list[BaseRoute]] = [
     Route(f"{STATIC_PATH}/{{digest}}/{{name:path}}", serve_asset),
     *(route for each in _ROUTERS for route in each.routes),
 ]
+WEBSOCKETS: Final = re.compile(r"/ui/sessions/[\w-]+/live/socket", re.ASCII)
+"""Paths of WebSockets."""
 
 
 def install_dashboard(app: FastAPI, settings: Settings) -> None:
     """Prepare the templates and files that `ROUTES` use."""
     app.state.pages = Pages(settings)
+    app.state.live_viewers = set()

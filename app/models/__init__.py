@@ -19,6 +19,7 @@ Schema history (one entry per Alembic migration):
 11. `011_add_waiting_index_drop_queue_trigger`: index of the queue of waiting sessions; no notification per job.
 12. `012_add_profile_name_index`: index of the profiles by name, with names of at most 500 characters.
 13. `013_add_dashboard_sessions`: dashboard_sessions, dashboard_tickets.
+14. `014_add_processes_and_live_controls`: processes, live_controls.
 """
 
 from app.models.audit import ApiKey, Event
@@ -28,6 +29,7 @@ from app.models.credentials import AccountLimit, AppState, Credential
 from app.models.dashboard import DashboardSession, DashboardTicket
 from app.models.event_types import EventType
 from app.models.fleet import Alarm, ApiGate, WorkerRun
+from app.models.live import LiveControl, Process
 from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
 from app.models.statuses import (
@@ -68,6 +70,8 @@ __all__ = [
     "EventType",
     "Evidence",
     "IdempotencyKey",
+    "LiveControl",
+    "Process",
     "Profile",
     "ProfileSync",
     "SessionStage",

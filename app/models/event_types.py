@@ -34,6 +34,18 @@ class EventType(DescribedEnum):
         "authorization.needs_attention",
         "The session ended because a person must act on the account in its profile.",
     )
+    LIVE_VIEW_OPENED = (
+        "live.view_opened",
+        "A person began to watch the session's browser on the operators' page.",
+    )
+    LIVE_CONTROL_TAKEN = (
+        "live.control_taken",
+        "A person took the mouse and keyboard of the session's browser.",
+    )
+    LIVE_CONTROL_RELEASED = (
+        "live.control_released",
+        "A person gave the mouse and keyboard of the session's browser back, or left.",
+    )
     BATCH_REQUESTED = "batch.requested", "A caller created a batch of sessions."
     BATCH_STOPPED = (
         "batch.stopped",

@@ -43,10 +43,12 @@ def planted_settings(sandbox: SandboxProcess, canaries: Canaries, database_url: 
         generate_key(),
         *(password() for _ in range(4)),
     )
+    internal = password() * 3
     apps = {name: app.model_dump() for name, app in sandbox.info.apps.items()}
     apps[WRONG] = apps["AIOTT1"] | {"client_secret": wrong}
     canaries.plant("encryption key", first, second)
     canaries.plant("Redis password", redis)
+    canaries.plant("internal secret", internal)
     canaries.plant("PostgreSQL password", postgres, database)
     canaries.plant("GoLogin token", sandbox.info.gologin_api_token)
     canaries.plant("client secret", *(app["client_secret"] for app in apps.values() if app["client_secret"]))
@@ -56,6 +58,7 @@ def planted_settings(sandbox: SandboxProcess, canaries: Canaries, database_url: 
         "encryption_keys": f"one:{first},two:{second}",
         "rate_limit_storage": f"redis://:{quote(redis, safe='')}@127.0.0.1:9/0",
         "postgres_password": postgres,
+        "internal_secret": internal,
         "database_url": with_password(database_url, database),
         "oauth_apps": json.dumps(apps),
     }
