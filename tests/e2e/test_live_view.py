@@ -119,15 +119,7 @@ async def ask_for_a_person(harness: ServiceHarness, account: str, secret: str) -
 async def help_through(
     operator: Operator, harness: ServiceHarness, account: str, session_id: str, secret: str
 ) -> None:
-    try:
-        await asyncio.to_thread(operator.opens_the_view, session_id)
-    except Exception:
-        print(
-            operator.driver.find_element(By.TAG_NAME, "body").text,
-            operator.driver.get_log("browser"),
-            harness.service.log_path.read_text()[-6000:],
-        )
-        raise
+    await asyncio.to_thread(operator.opens_the_view, session_id)
     page = await profile_page(harness, account)
     await asyncio.to_thread(operator.takes_control)
     await asyncio.to_thread(operator.clicks, await page.place("[name=user]"))
