@@ -1,6 +1,7 @@
 """Alembic's entry: runs migrations on SQLite and PostgreSQL with the application's own engine rules."""
 
 import asyncio
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection
@@ -11,8 +12,13 @@ from app.models import Base
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """The job queue's tables are no models of ours."""
-    return kind != "table" or not (name or "").startswith("pgqueuer")
+    """Tables of the job queue, and partitions of the events, are no models of ours."""
+    return kind != "table" or not (name or "").startswith(("pgqueuer", "events_"))
+
+
+def is_of_dialect(item: Any, *_others: object) -> bool:
+    """Return False for an index that the other database has no need of."""
+    return item.info.get("dialect", context.get_context().dialect.name) == context.get_context().dialect.name
 
 
 def run(connection: Connection) -> None:
@@ -27,6 +33,7 @@ def run(connection: Connection) -> None:
         transaction_per_migration=True,  # no lock of one is held through the next
         compare_type=True,
         include_name=is_ours,
+        include_object=is_of_dialect,
     )
     with context.begin_transaction():
         context.run_migrations()

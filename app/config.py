@@ -39,6 +39,13 @@ _MIN_SECRET_LENGTH: Final = 32
 _ENCODED: Final = "write other characters than letters and digits in its user and password as %XX"
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
+_REPLACED: Final = {
+    f"EVENT_RETENTION_{unit}": " and ".join(
+        f"EVENT_{name}_RETENTION_{unit}" for name in ("AUDIT", "LIFECYCLE", "ROUTINE")
+    )
+    for unit in ("DAYS", "COUNT")
+}
+"""Settings of earlier versions, and their successors."""
 _OUR_PREFIXES: Final = (
     "GOLOGIN_",
     "OAUTH_",
@@ -429,11 +436,20 @@ class Settings(BaseSettings):
     """Seconds between two lines `monitor.snapshot`, and between two checks of the alarms."""
     session_retention_days: int = Field(default=90, ge=1)
     """Days after which ended sessions, batches and syncs are deleted."""
-    event_retention_days: int = Field(default=90, ge=1)
-    """Days after which events are deleted."""
-    event_retention_count: int = Field(default=1_000_000, ge=1)
-    """Events that are kept. Above it routine ones (refreshes, stages, starts, releases, syncs) are deleted
-    first, then the oldest of all."""
+    event_audit_retention_days: int = Field(default=400, ge=1)
+    """Days after which events of the class audit are deleted: token reads, keys, exports, changes by people and keys.
+    On PostgreSQL whole months are deleted."""
+    event_audit_retention_count: int = Field(default=50_000_000, ge=1)
+    """Events of the class audit that are kept; above it the oldest are deleted."""
+    event_lifecycle_retention_days: int = Field(default=90, ge=1)
+    """Days after which events of the class lifecycle are deleted: sessions, batches, credentials, alarms; also
+    the hourly counts of routine events. On PostgreSQL whole months are deleted."""
+    event_lifecycle_retention_count: int = Field(default=10_000_000, ge=1)
+    """Events of the class lifecycle that are kept; above it the oldest are deleted."""
+    event_routine_retention_days: int = Field(default=7, ge=1)
+    """Days after which events of the class routine are deleted: refreshes, stages, starts, releases, syncs."""
+    event_routine_retention_count: int = Field(default=5_000_000, ge=1)
+    """Events of the class routine that are kept; above it the oldest are deleted."""
     evidence_retention_days: int = Field(default=14, ge=1)
     """Days after which evidence of failed attempts is deleted; it is also deleted with its session."""
     evidence_max_screenshot_bytes: int = Field(default=500_000, ge=0)
@@ -642,9 +658,7 @@ def load_settings(env_file: str | Path | None = ".env", **overrides: Any) -> Set
         for name in os.environ
         if name.upper().startswith(_OUR_PREFIXES) and name.lower() not in Settings.model_fields
     ]:
-        raise SettingsError(
-            "\n".join(f"{name}: no such setting; see .env.example for the names" for name in unknown)
-        )
+        raise SettingsError("\n".join(f"{name}: {_explain_unknown(name)}" for name in unknown))
     _check_encoding(env_file)
     try:
         return Settings(_env_file=env_file, **overrides)
@@ -654,11 +668,17 @@ def load_settings(env_file: str | Path | None = ".env", **overrides: Any) -> Set
             name = ".".join(str(part) for part in item["loc"]).upper() or "settings"
             problem = item["msg"].removeprefix("Value error, ")
             if item["type"] == "extra_forbidden":
-                problem = "no such setting; see .env.example for the names"
+                problem = _explain_unknown(name)
             lines.append(f"{name}: {problem}")
         raise SettingsError("\n".join(lines)) from None
     except ValueError as error:  # pydantic-settings: a complex value that is not JSON
         raise SettingsError(f"{error} (it must be JSON on one line)") from None
+
+
+def _explain_unknown(name: str) -> str:
+    if successors := _REPLACED.get(name.upper()):
+        return f"replaced by {successors}; see CHANGELOG.md"
+    return "no such setting; see .env.example for the names"
 
 
 def _check_encoding(env_file: str | Path | None) -> None:

@@ -41,6 +41,7 @@ from app.config import ProcessRole, Settings, SettingsError
 from app.context import Context, open_context
 from app.dashboard.routes import ROUTES as DASHBOARD_ROUTES
 from app.dashboard.routes import WEBSOCKETS, install_dashboard
+from app.dashboard.uploads import body_limits
 from app.database import Database, make_private_folder
 from app.services.oauth.provider_file import load_providers
 from app.utils.exceptions import WorkerDiedException
@@ -96,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,
-        by_path={BATCH_PATH: settings.max_batch_bytes},
+        by_path={BATCH_PATH: settings.max_batch_bytes} | body_limits(settings),
     )
     app.add_middleware(NulMiddleware)
     app.add_middleware(SingleHeadersMiddleware)

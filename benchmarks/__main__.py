@@ -20,7 +20,7 @@ from benchmarks.figures import Figure, to_json, to_table
 
 NAMES: Final = (
     "limits", "accept", "handout", "orchestration", "large_queue", "simulated_fleet",
-    "pickup", "sync", "refresh", "fleet", "rotate", "tables",
+    "pickup", "sync", "refresh", "fleet", "rotate", "tables", "events",
 )  # fmt: skip
 """Modules of this package, each with `async def figures(*, is_long: bool) -> list[Figure]`."""
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import func, insert, select
 
 from app.config import load_settings
 from app.context import Context, open_context
 from app.database import Database
-from app.models import AuthorizationSession, Event, SessionStatus, utc_now
+from app.models import AuthorizationSession, Event, EventClass, SessionStatus, class_of, utc_now
 from app.services.authorizations import queries as session_list
 from app.services.authorizations.queries import SessionFilter
 from app.services.events import order, queries
@@ -32,6 +32,7 @@ from app.services.events.filters import EventFilter
 from app.services.events.order import Position
 from app.services.events.tail import page_after
 from app.services.operations.counts import count_fleet
+from app.services.operations.event_retention import EventLimits, EventRetention
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.shared import paging
 from app.services.shared.access import EVERYTHING, AccessScope
@@ -43,6 +44,8 @@ SMALL, RUNS, CHUNK, ACCOUNTS = 10_000, 7, 20_000, 40_000
 BEGAN = utc_now() - timedelta(days=80)
 NOW = utc_now()
 
+TYPES = ("token.read", "authorization.stage", "authorization.completed")
+
 Row = tuple[Any, ...]
 Measures = dict[str, Callable[[], Awaitable[object]]]
 
@@ -52,7 +55,8 @@ def event_rows(first: int, last: int, total: int) -> Iterator[dict[str, Any]]:
     for number in range(first, last):
         yield {
             "xact_id": 0,
-            "event_type": ("token.read", "authorization.stage", "authorization.completed")[number % 3],
+            "event_type": (event_type := TYPES[number % len(TYPES)]),
+            "event_class": class_of(event_type),
             "occurred_at": BEGAN + (NOW - BEGAN) * number / total,
             "account_id": f"account_{number * 7919 % ACCOUNTS}",
             "api_app": f"AIOTT{number % 5 + 1}",
@@ -169,9 +173,10 @@ def measures(context: Context, events: int) -> Measures:
             await db.execute(insert(Event), rows)
 
     async def delete_events() -> None:
+        of_class = select(func.count()).where(Event.event_class == EventClass.AUDIT)
         async with database.reading() as db:
-            span = await db.scalar(text("SELECT (SELECT max(id) FROM events) - (SELECT min(id) FROM events)"))
-        await retention(database, max_events=span - 1_000).delete_old()
+            count = await db.scalar(of_class) or 0
+        await event_retention(database, audit_count=count - 1_000).delete_old()
 
     return {
         **session_measures(database),
@@ -186,9 +191,16 @@ def measures(context: Context, events: int) -> Measures:
     }
 
 
-def retention(database: Database, *, session_days: float = 10_000, max_events: int = 10**9) -> Retention:
-    days = RetentionDays(sessions=session_days, events=10_000, evidence=10_000, webhooks=10_000)
-    return Retention(database=database, days=days, max_events=max_events, max_evidence_bytes=10**9)
+def event_retention(database: Database, *, audit_count: int = 10**9) -> EventRetention:
+    limits = {each: EventLimits(days=10_000, count=10**9) for each in EventClass}
+    limits[EventClass.AUDIT] = EventLimits(days=10_000, count=audit_count)
+    return EventRetention(database=database, limits=limits)
+
+
+def retention(database: Database, *, session_days: float) -> Retention:
+    days = RetentionDays(sessions=session_days, evidence=10_000, webhooks=10_000)
+    events = event_retention(database)
+    return Retention(database=database, days=days, events=events, max_evidence_bytes=10**9)
 
 
 def session_measures(database: Database) -> Measures:

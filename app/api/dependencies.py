@@ -118,6 +118,8 @@ def caller_with(scope: Scope, *, whole_fleet: bool = False) -> Callable[[Caller]
     return check
 
 
+AnyCallerDep = Annotated[Caller, Depends(_authenticated)]
+"""The caller of a route that checks the scope itself, by what is asked for."""
 AuthorizeCallerDep = Annotated[Caller, Depends(caller_with(Scope.AUTHORIZE))]
 SessionsReadCallerDep = Annotated[Caller, Depends(caller_with(Scope.SESSIONS_READ))]
 ProfilesCallerDep = Annotated[Caller, Depends(caller_with(Scope.PROFILES))]

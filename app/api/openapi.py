@@ -43,6 +43,7 @@ _TAGS: Final = {
     "batches": "Authorize many accounts at a limited pace.",
     "evidence": "What the browser showed when an attempt failed.",
     "accounts": "The tokens of authorized accounts.",
+    "fleet": "The whole fleet in numbers.",
     "profiles": "GoLogin profiles, the accounts that they belong to, and syncs with GoLogin's list.",
     "apps": "OAuth apps that are paused after failures of their own, or limited by the provider.",
     "gologin": "The breaker that guards GoLogin's cloud API.",

@@ -30,6 +30,7 @@ _TOP_LEVEL: Final = {
     "authorize": ("batches", "authorizing"),
     "token": ("token", "commands"),
     "events": ("events", "commands"),
+    "fleet": ("accounts", "overview"),
     "doctor": ("doctor", "commands"),
 }
 """Commands that are in no group: their modules, and the names there."""

@@ -96,12 +96,12 @@ def _local_app(context: "Context") -> "FastAPI":
     # A command at a service needs none of it, and all of it takes half a second.
     from fastapi import FastAPI  # noqa: PLC0415
 
-    from app.api.endpoints import accounts, batches, events, keys, webhooks  # noqa: PLC0415
+    from app.api.endpoints import accounts, batches, events, fleet, keys, webhooks  # noqa: PLC0415
     from app.api.errors import install_error_handlers  # noqa: PLC0415
     from app.services.keys.service import COMMAND_LINE  # noqa: PLC0415
     from app.utils.exceptions import AppException  # noqa: PLC0415
 
-    routers = (accounts.router, batches.router, events.router, keys.router, webhooks.router)
+    routers = (accounts.router, batches.router, events.router, fleet.router, keys.router, webhooks.router)
     app = FastAPI(
         openapi_url=None,
         redirect_slashes=False,

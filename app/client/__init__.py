@@ -4,11 +4,15 @@ It needs Python 3.11, httpx and nothing else: depend on the package, or copy thi
 """
 
 from .answers import (
+    Account,
+    AccountAction,
+    ActionAccount,
     Attempt,
     Batch,
     BatchRow,
     Event,
     PlacedBatch,
+    Problem,
     Session,
     StreamedEvent,
     Token,
@@ -27,6 +31,9 @@ from .errors import (
 from .webhooks import verify_webhook
 
 __all__ = [
+    "Account",
+    "AccountAction",
+    "ActionAccount",
     "AsyncClient",
     "Attempt",
     "AuthorizationFailed",
@@ -36,6 +43,7 @@ __all__ = [
     "Event",
     "EventsMissed",
     "PlacedBatch",
+    "Problem",
     "ServiceError",
     "ServiceUnreachable",
     "Session",

@@ -133,6 +133,66 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Problem of an account, and what the service or a person does next."""
+
+    code: str
+    sentence: str
+    since: datetime
+    session_id: str | None
+    """Session that runs for the account, or the last one that ended without tokens."""
+    next_try_at: datetime | None
+    """Time at which the service tries by itself; None: it does not, or a session runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """An account in an app, without its tokens; fields of the tokens are None when there are none."""
+
+    account_id: str
+    api_app: str | None
+    """OAuth app; None: there are no tokens, and the profile is for any app."""
+    state: str
+    """working, expiring, broken, needs_person or never_authorized."""
+    problem: Problem | None
+    """Problem; None when the account works."""
+    provider_user_id: str | None
+    status: str | None
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    refreshed_at: datetime | None
+    next_refresh_at: datetime | None
+    failures: int
+    last_error_code: str | None
+    session_id: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionAccount:
+    account_id: str
+    api_app: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountAction:
+    """An action on many accounts, or its dry run."""
+
+    action: str
+    dry_run: bool
+    count: int
+    """Accounts that the filter matches."""
+    count_is_exact: bool
+    """False: there are more, and the action is refused."""
+    accounts: tuple[ActionAccount, ...]
+    """The first 20 of them."""
+    changed: int | None
+    """Accounts that had something to be done; None of a dry run."""
+    batch_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verified:
     """The account that the provider names for a token."""
 

@@ -10,11 +10,29 @@ from typing import Any, Final, TypeVar, Unpack
 
 import httpx
 
-from .answers import Batch, BatchRow, Event, PlacedBatch, Session, StreamedEvent, Token, Verified
+from .answers import (
+    Account,
+    AccountAction,
+    Batch,
+    BatchRow,
+    Event,
+    PlacedBatch,
+    Session,
+    StreamedEvent,
+    Token,
+    Verified,
+)
 from .errors import AuthorizationFailed, ServiceError, ServiceUnreachable, WaitTimeout
 from .exchange import Deadline, Flow, Request, build_value, open_envelope, plain, segment, wait_before_retry
 from .methods import Call, Each
-from .options import AuthorizeOptions, BatchOptions, EventFilters, StreamFilters
+from .options import (
+    AccountFilters,
+    ActionFilter,
+    AuthorizeOptions,
+    BatchOptions,
+    EventFilters,
+    StreamFilters,
+)
 from .reading import Pages, Stream
 from .tokens import CachedToken, Key, TokenCache, TokenRequest
 
@@ -202,6 +220,34 @@ class Calls:
             return (yield from self._build(Verified, Request("POST", path, {"api_app": api_app})))
         finally:
             self.forget(account_id, api_app)
+
+    @Each
+    def accounts(self, **filters: Unpack[AccountFilters]) -> "Pages[Account]":
+        """Yield accounts with tokens, or those of a `state`, with or without tokens."""
+        return Pages(self._send, Account, "/accounts", filters)
+
+    @Call
+    def act_on_accounts(
+        self, action: str, *, expected_count: int | None = None, **filters: Unpack[ActionFilter]
+    ) -> Flow[AccountAction]:
+        """Do `refresh`, `authorize` or `revoke` for all accounts that the filters match.
+
+        Without `expected_count` it is a dry run, whose `count` is the one to send.
+        """
+        body = {
+            "action": action,
+            "filter": plain(filters),
+            "dry_run": expected_count is None,
+            "expected_count": expected_count,
+        }
+        request = Request("POST", "/accounts/actions", json=body, seconds=_BATCH_TIMEOUT)
+        answer = yield from self._data(request, Deadline(max(self._timeout, _BATCH_TIMEOUT)))
+        return build_value(AccountAction, answer)
+
+    @Call
+    def fleet(self) -> Flow[dict[str, Any]]:
+        """Return the whole fleet in numbers, as `GET /fleet` says it."""
+        return self._data(Request("GET", "/fleet"))
 
     @Each
     def events(self, **filters: Unpack[EventFilters]) -> "Pages[Event]":

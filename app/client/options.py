@@ -1,6 +1,6 @@
 """Options of calls."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypedDict
 
@@ -26,6 +26,24 @@ class BatchOptions(TypedDict, total=False):
     max_running: int
     stop_percent: int
     stop_window: int
+
+
+class AccountFilters(TypedDict, total=False):
+    state: str
+    """working, expiring, broken, needs_person or never_authorized; not with the last three."""
+    api_app: str
+    text: str
+    status: str
+    sort: str
+    order: str
+
+
+class ActionFilter(TypedDict, total=False):
+    """Filter of an action; it has at least one of them."""
+
+    state: str
+    api_app: str
+    account_ids: Sequence[str]
 
 
 class StreamFilters(TypedDict, total=False):

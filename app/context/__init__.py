@@ -18,6 +18,7 @@ from app.clients.bounded import BoundedTransport
 from app.clients.connections import StackedTransport
 from app.clients.webhooks import new_transport
 from app.config import ProcessRole, Settings
+from app.context.accounts import Accounts, build_accounts
 from app.context.events import Events, build_events
 from app.context.fleet import Fleet, build_fleet
 from app.context.live import Live, build_live
@@ -53,6 +54,7 @@ class Context:
     tokens: Tokens
     sessions: Sessions
     live: Live
+    accounts: Accounts
     events: Events
     alarms: AlarmService
     loop_lag: LoopLag
@@ -136,8 +138,11 @@ def _build(
     sessions = build_sessions(settings, database, fleet, tokens, tabs, owner, stack)
     live = build_live(settings, database, tabs, owner)
     events = build_events(settings, database, webhook_transport, owner)
+    accounts = build_accounts(settings, database, fleet, tokens, sessions)
     alarms = AlarmService(database=database)
-    workers = build_workers(settings, database, fleet, tokens, sessions, live, events, alarms, loop_lag, runs)
+    workers = build_workers(
+        settings, database, fleet, tokens, sessions, live, accounts, events, alarms, loop_lag, runs
+    )
     return Context(
         settings=settings,
         database=database,
@@ -148,6 +153,7 @@ def _build(
         tokens=tokens,
         sessions=sessions,
         live=live,
+        accounts=accounts,
         events=events,
         alarms=alarms,
         loop_lag=loop_lag,

@@ -4,15 +4,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.config import Settings
+from app.context.accounts import Accounts
 from app.context.events import Events
 from app.context.fleet import Fleet
 from app.context.live import Live
 from app.context.sessions import Sessions
 from app.context.tokens import Tokens
 from app.database import Database
+from app.models import EventClass
 from app.services.authorizations.repair import RepairLimits, TokenRepair
 from app.services.events.recorder import RECORDED
 from app.services.operations.alarms import AlarmService
+from app.services.operations.event_retention import EventLimits, EventRetention
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.operations.worker_runs import PeriodicRuns
 from app.services.webhooks.fanout import WebhookFanout
@@ -45,6 +48,7 @@ def build_workers(
     tokens: Tokens,
     sessions: Sessions,
     live: Live,
+    accounts: Accounts,
     events: Events,
     alarms: AlarmService,
     loop_lag: LoopLag,
@@ -95,6 +99,8 @@ def build_workers(
             alarms=alarms,
             loop_lag=loop_lag,
             thresholds=_thresholds(settings),
+            reports=accounts.reports,
+            workers=lambda: group.started,
             machine=settings.machine_name,
             runs=runs,
             interval=settings.monitor_interval,
@@ -102,7 +108,8 @@ def build_workers(
         webhook,
         LiveViewWorker(server=live.server, processes=live.processes),
     ]
-    return Workers(WorkerGroup(workers), sync)
+    group = WorkerGroup(workers)
+    return Workers(group, sync)
 
 
 def _retention(settings: Settings, database: Database) -> Retention:
@@ -110,11 +117,23 @@ def _retention(settings: Settings, database: Database) -> Retention:
         database=database,
         days=RetentionDays(
             sessions=settings.session_retention_days,
-            events=settings.event_retention_days,
             evidence=settings.evidence_retention_days,
             webhooks=settings.webhook_retention_days,
         ),
-        max_events=settings.event_retention_count,
+        events=EventRetention(
+            database=database,
+            limits={
+                EventClass.AUDIT: EventLimits(
+                    settings.event_audit_retention_days, settings.event_audit_retention_count
+                ),
+                EventClass.LIFECYCLE: EventLimits(
+                    settings.event_lifecycle_retention_days, settings.event_lifecycle_retention_count
+                ),
+                EventClass.ROUTINE: EventLimits(
+                    settings.event_routine_retention_days, settings.event_routine_retention_count
+                ),
+            },
+        ),
         max_evidence_bytes=settings.evidence_max_total_mb * 1_000_000,
     )
 

@@ -69,7 +69,6 @@ class PageRoute(APIRoute):
             try:
                 if request.method != "GET":
                     require_own_origin(request)
-                    request.state.form = await _read_form(request)
                 await self.prepare(request)
                 response = await handle(request)
             except Exception as error:
@@ -81,7 +80,13 @@ class PageRoute(APIRoute):
         return handle_page
 
     async def prepare(self, request: Request) -> None:
-        """Check what the route asks for, before its handler runs."""
+        """Check what the route asks for, before its handler runs, and read the form."""
+        if request.method != "GET":
+            request.state.form = await self.read_form(request)
+
+    async def read_form(self, request: Request) -> dict[str, str]:
+        """Return the fields of the form. Raises `UnsupportedMediaTypeException`, `InvalidRequestException`."""
+        return await _read_form(request)
 
 
 class SignedInRoute(PageRoute):
@@ -100,6 +105,7 @@ class SignedInRoute(PageRoute):
         assert session_id is not None
         request.state.session_id = session_id
         request.state.csrf = csrf_token(session_id)
+        await super().prepare(request)  # after the sign-in: a form may be large
         if request.method != "GET":
             sent = request.headers.get("X-CSRF-Token") or request.state.form.get("csrf", "")
             if not hmac.compare_digest(sent.encode(), request.state.csrf.encode()):

@@ -1,5 +1,6 @@
 """Rendering of templates: what every page has, and the filters that templates use."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -48,6 +49,7 @@ class Pages:
             "code_text": code_text,
             "error_help": error_help,
             "pairs": pairs,
+            "plain": plain,
             "minute": minute,
         }
         self._templates.globals |= {
@@ -132,6 +134,11 @@ def code_text(value: str) -> Markup:
 def error_help(code: str) -> str | None:
     """Return what the documentation says about an error code; None for one that it does not know."""
     return ErrorCode(code).description if code in list(ErrorCode) else None
+
+
+def plain(value: object) -> str:
+    """Return a value of an event as text; one that is no text as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def pairs(values: Iterable[str]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from app.dashboard.assets import STATIC_PATH, serve_asset
 from app.dashboard.pages import Pages
 from app.dashboard.views import (
     accounts,
+    batches,
     error_codes,
     live,
     missing,
@@ -29,6 +30,7 @@ _ROUTERS: Final = (
     live.router,
     accounts.router,
     profiles.router,
+    batches.router,
     error_codes.router,
     missing.router,  # the last one: it takes every address below /ui
 )

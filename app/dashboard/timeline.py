@@ -53,15 +53,11 @@ def _times(attempt: AuthorizationAttempt, events: Sequence[Event]) -> dict[str, 
 def _line(attempt: AuthorizationAttempt, times: Mapping[str, float]) -> AttemptLine:
     total = max(0.0, _since(attempt, attempt.ended_at or utc_now()))
     reached = sorted(times.items(), key=lambda item: item[1])
-    ends = [start for _, start in reached[1:]] + [total]
-    stages = (
-        [
-            StageLine(name, start, max(0.0, end - start))
-            for (name, start), end in zip(reached, ends, strict=True)
-        ]
-        if reached
-        else []
-    )
+    ends = [*(start for _, start in reached[1:]), total]
+    stages = [
+        StageLine(name, start, max(0.0, end - start))
+        for (name, start), end in zip(reached, ends, strict=False)  # without stages there is one end
+    ]
     return AttemptLine(attempt, stages, total)
 
 

@@ -19,16 +19,19 @@ Schema history (one entry per Alembic migration):
 11. `011_add_waiting_index_drop_queue_trigger`: index of the queue of waiting sessions; no notification per job.
 12. `012_add_profile_name_index`: index of the profiles by name, with names of at most 500 characters.
 13. `013_add_dashboard_sessions`: dashboard_sessions, dashboard_tickets.
-14. `014_add_processes_and_live_controls`: processes, live_controls.
+14. `014_add_event_classes`: class of an event, by which it is kept; event_deletions, event_hours.
+15. `015_add_account_states_fleet_reports`: indexes of accounts by state, time since which tokens are unusable;
+    fleet_reports.
+16. `016_add_processes_and_live_controls`: processes, live_controls.
 """
 
-from app.models.audit import ApiKey, Event
+from app.models.audit import ApiKey, Event, EventDeletions, EventHour
 from app.models.base import Base, utc_now
 from app.models.batches import Batch, BatchRow
 from app.models.credentials import AccountLimit, AppState, Credential
 from app.models.dashboard import DashboardSession, DashboardTicket
-from app.models.event_types import EventType
-from app.models.fleet import Alarm, ApiGate, WorkerRun
+from app.models.event_types import TYPES_BY_CLASS, EventClass, EventType, class_of
+from app.models.fleet import Alarm, ApiGate, FleetReport, WorkerRun
 from app.models.live import LiveControl, Process
 from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
@@ -48,6 +51,7 @@ from app.models.webhooks import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "OPEN_STATUSES",
+    "TYPES_BY_CLASS",
     "AccountLimit",
     "ActorKind",
     "Alarm",
@@ -67,8 +71,12 @@ __all__ = [
     "DashboardTicket",
     "DeliveryStatus",
     "Event",
+    "EventClass",
+    "EventDeletions",
+    "EventHour",
     "EventType",
     "Evidence",
+    "FleetReport",
     "IdempotencyKey",
     "LiveControl",
     "Process",
@@ -82,5 +90,6 @@ __all__ = [
     "WebhookEndpoint",
     "WebhookStatus",
     "WorkerRun",
+    "class_of",
     "utc_now",
 ]

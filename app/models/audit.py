@@ -1,4 +1,4 @@
-"""API keys and events."""
+"""API keys, events, and what remains of deleted events."""
 
 from datetime import datetime
 from typing import Any
@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, FetchedValue, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, BigId, Timestamps, rows_where, string_enum, utc_now
+from app.models.event_types import EventClass
 from app.models.statuses import ActorKind
 
 
@@ -48,6 +49,16 @@ class Event(Base):
         # Lists are sorted by time, the latest first, so that a filter and a time range are one part of one index.
         Index("ix_events_type", "event_type", "occurred_at"),
         Index("ix_events_account", "account_id", "occurred_at", **rows_where("account_id IS NOT NULL")),
+        # Who read an account's token: a type of one class is named, so that other classes pay nothing for the index.
+        Index(
+            "ix_events_audit",
+            "account_id",
+            "event_type",
+            "occurred_at",
+            **rows_where("event_class = 'audit' AND account_id IS NOT NULL"),
+        ),
+        # PostgreSQL has partitions in its place.
+        Index("ix_events_class", "event_class", "occurred_at", info={"dialect": "sqlite"}),
         Index("ix_events_session", "session_id", **rows_where("session_id IS NOT NULL")),
         Index("ix_events_request", "request_id", **rows_where("request_id IS NOT NULL")),
         Index("ix_events_actor", "actor", "occurred_at"),
@@ -58,6 +69,10 @@ class Event(Base):
     """Id of the transaction that wrote it, on PostgreSQL: ids are given before the commit, so that a reader who goes by
     them alone would miss what commits late. 0 on SQLite, where one writes at a time."""
     event_type: Mapped[str] = mapped_column(String(64))
+    event_class: Mapped[EventClass] = mapped_column(
+        string_enum(EventClass), server_default=EventClass.LIFECYCLE.value
+    )
+    """Class of its type, by which it is kept."""
     occurred_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
     account_id: Mapped[str | None] = mapped_column(String(64))
     api_app: Mapped[str | None] = mapped_column(String(64))
@@ -70,3 +85,26 @@ class Event(Base):
     """Id of the API key."""
     request_id: Mapped[str | None] = mapped_column(String(128))
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class EventDeletions(Base):
+    """End of the deleted events of one class, so that readers are told what they missed."""
+
+    __tablename__ = "event_deletions"
+
+    event_class: Mapped[EventClass] = mapped_column(string_enum(EventClass), primary_key=True)
+    deleted_to_id: Mapped[int] = mapped_column(BigInteger)
+    """The highest id of a deleted event."""
+
+
+class EventHour(Base):
+    """Number of routine events of one type and app in one hour: what remains of them."""
+
+    __tablename__ = "event_hours"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    """Begin of the hour."""
+    event_type: Mapped[str] = mapped_column(String(64), primary_key=True)
+    api_app: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Empty for events without an app."""
+    count: Mapped[int] = mapped_column(BigInteger)

@@ -1,14 +1,18 @@
 """The current tokens, and the OAuth apps they belong to."""
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, BigId, Lease, Timestamps, string_enum
+from app.models.base import Base, BigId, Lease, Timestamps, rows_where, string_enum
 from app.models.statuses import (
     CredentialStatus,
 )
+
+NOT_ACTIVE: Final = "status <> 'active'"
+"""Credentials whose tokens are not handed out. A query uses the index when it has these words."""
 
 
 class Credential(Timestamps, Lease, Base):
@@ -21,6 +25,8 @@ class Credential(Timestamps, Lease, Base):
     __table_args__ = (
         Index("uq_credentials_account", "account_id", "api_app", unique=True),
         Index("ix_credentials_due", "status", "refresh_due_at"),
+        Index("ix_credentials_expiry", "status", "token_expires_at", "id"),
+        Index("ix_credentials_not_active", "id", **rows_where(NOT_ACTIVE)),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -50,6 +56,8 @@ class Credential(Timestamps, Lease, Base):
     """Time of the first refusal in a row."""
     refresh_error_code: Mapped[str | None] = mapped_column(String(64))
     """Error code of the last failure; the reason of a broken chain."""
+    unusable_since: Mapped[datetime | None]
+    """Time at which the chain broke, or the revocation was asked for; None: not known, or the tokens are active."""
     session_id: Mapped[str | None] = mapped_column(String(36))
     """The authorization that made it."""
 

@@ -1,6 +1,16 @@
-"""The types of events that the service records."""
+"""The types of events that the service records, and the class of each, which decides how long it is kept."""
+
+from typing import Final
 
 from app.utils.described_enum import DescribedEnum
+
+
+class EventClass(DescribedEnum):
+    """Class of an event: all events of a class are kept equally long."""
+
+    AUDIT = "audit", "Access to tokens, and changes by people and API keys."
+    LIFECYCLE = "lifecycle", "The course of sessions, batches and credentials, and the state of the service."
+    ROUTINE = "routine", "The service's own work in great numbers; counted by hour before it is deleted."
 
 
 class EventType(DescribedEnum):
@@ -68,6 +78,10 @@ class EventType(DescribedEnum):
     CREDENTIAL_RECOVERED = "credential.recovered", "A new authorization repaired a broken token chain."
     CREDENTIAL_REVOKING = "credential.revoking", "A caller asked for the revocation of the account's tokens."
     CREDENTIAL_REVOKED = "credential.revoked", "The account's tokens were revoked and deleted."
+    ACCOUNTS_ACTION_REQUESTED = (
+        "accounts.action_requested",
+        "A caller requested the action in `data.action` for all accounts that a filter matches.",
+    )
     TOKEN_READ = "token.read", "A caller received the account's access token."
     TOKEN_VERIFIED = "token.verified", "A caller verified the account's access token with the provider."
     PROFILE_LINKED = "profile.linked", "An operator linked a profile to an account."
@@ -110,7 +124,7 @@ class EventType(DescribedEnum):
     EVENTS_EXPORTED = "events.exported", "A caller exported events."
     EVENTS_EVICTED = (
         "events.evicted",
-        "Routine events up to the id in `data.to_event_id` were deleted because there were too many.",
+        "Events of the class in `data.event_class`, up to `data.to_event_id`, were deleted: there were too many.",
     )
     WEBHOOK_CREATED = "webhook.created", "A webhook was created."
     WEBHOOK_UPDATED = "webhook.updated", "A webhook's URL, name or filters were changed."
@@ -127,3 +141,87 @@ class EventType(DescribedEnum):
         "Events were deleted before they could be delivered to a webhook.",
     )
     WEBHOOK_DELETED = "webhook.deleted", "A webhook was deleted."
+
+
+TYPES_BY_CLASS: Final = {
+    EventClass.AUDIT: (
+        EventType.ACCOUNTS_ACTION_REQUESTED,
+        EventType.CREDENTIAL_IMPORTED,
+        EventType.CREDENTIAL_REVOKING,
+        EventType.CREDENTIAL_REVOKED,
+        EventType.TOKEN_READ,
+        EventType.TOKEN_VERIFIED,
+        EventType.PROFILE_LINKED,
+        EventType.PROFILE_UNLINKED,
+        EventType.PROFILE_RELEASED,
+        EventType.APP_RESUMED,
+        EventType.GOLOGIN_BREAKER_CLOSED,
+        EventType.API_KEY_CREATED,
+        EventType.API_KEY_ROTATED,
+        EventType.API_KEY_REVOKED,
+        EventType.DASHBOARD_LINK_CREATED,
+        EventType.DASHBOARD_SIGNED_IN,
+        EventType.DASHBOARD_SIGNED_OUT,
+        EventType.LIVE_VIEW_OPENED,
+        EventType.LIVE_CONTROL_TAKEN,
+        EventType.LIVE_CONTROL_RELEASED,
+        EventType.SECRETS_ROTATED,
+        EventType.EVENTS_EXPORTED,
+        EventType.EVENTS_EVICTED,
+        EventType.WEBHOOK_CREATED,
+        EventType.WEBHOOK_UPDATED,
+        EventType.WEBHOOK_PAUSED,
+        EventType.WEBHOOK_RESUMED,
+        EventType.WEBHOOK_ROTATED,
+        EventType.WEBHOOK_TESTED,
+        EventType.WEBHOOK_REPLAYED,
+        EventType.WEBHOOK_EVENTS_LOST,
+        EventType.WEBHOOK_DELETED,
+    ),
+    EventClass.LIFECYCLE: (
+        EventType.AUTHORIZATION_REQUESTED,
+        EventType.AUTHORIZATION_ATTENTION_AWAITED,
+        EventType.AUTHORIZATION_RETRY_REQUESTED,
+        EventType.AUTHORIZATION_RESUMED,
+        EventType.AUTHORIZATION_PENDING,
+        EventType.AUTHORIZATION_COMPLETED,
+        EventType.AUTHORIZATION_FAILED,
+        EventType.AUTHORIZATION_TIMEOUT,
+        EventType.AUTHORIZATION_CANCELLED,
+        EventType.AUTHORIZATION_NEEDS_ATTENTION,
+        EventType.BATCH_REQUESTED,
+        EventType.BATCH_STOPPED,
+        EventType.BATCH_RETRIED,
+        EventType.BATCH_CANCELLED,
+        EventType.BATCH_COMPLETED,
+        EventType.CREDENTIAL_STORED,
+        EventType.CREDENTIAL_BROKEN,
+        EventType.CREDENTIAL_RECOVERED,
+        EventType.PROFILE_LEASE_TAKEN_OVER,
+        EventType.PROFILE_QUARANTINED,
+        EventType.PROFILES_SYNC_REQUESTED,
+        EventType.PROFILES_SYNC_FAILED,
+        EventType.PROFILES_CONFLICT,
+        EventType.APP_PAUSED,
+        EventType.GOLOGIN_BREAKER_OPENED,
+        EventType.ALARM_RAISED,
+        EventType.ALARM_CLEARED,
+    ),
+    EventClass.ROUTINE: (
+        EventType.AUTHORIZATION_STARTED,
+        EventType.AUTHORIZATION_STAGE,
+        EventType.AUTHORIZATION_RELEASED,
+        EventType.CREDENTIAL_REFRESHED,
+        EventType.CREDENTIAL_REFRESH_FAILED,
+        EventType.PROFILES_SYNCED,
+    ),
+}
+"""Each type has one class. The class is stored with the event: a type that changes it needs a migration of its rows."""
+_CLASSES: Final[dict[str, EventClass]] = {
+    event_type: event_class for event_class, types in TYPES_BY_CLASS.items() for event_type in types
+}
+
+
+def class_of(event_type: str) -> EventClass:
+    """Return the class of a type; `lifecycle` for one of an older version."""
+    return _CLASSES.get(event_type, EventClass.LIFECYCLE)

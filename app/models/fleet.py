@@ -1,6 +1,7 @@
 """State that all processes share: budgets, runs of periodic workers, alarms."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -40,3 +41,14 @@ class Alarm(Base):
     is_active: Mapped[bool] = mapped_column(default=False)
     changed_at: Mapped[datetime] = mapped_column(default=utc_now)
     detail: Mapped[str] = mapped_column(Text)
+
+
+class FleetReport(Base):
+    """Counts that a monitor's turn wrote last, for all processes to read: of the fleet, and of each machine."""
+
+    __tablename__ = "fleet_reports"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    """``fleet``, or ``machine:`` and the machine's name."""
+    counted_at: Mapped[datetime]
+    data: Mapped[dict[str, Any]]

@@ -18,6 +18,11 @@ _HAS_BATCH: Final = "batch_id IS NOT NULL"
 _HAS_ERROR: Final = "error_code IS NOT NULL"
 IN_QUEUE: Final = "status = 'pending' AND NOT is_held"
 """Sessions that wait for a slot. A query uses the index when it has these words: parameters would not match."""
+PERSON_CODES: Final = ("ACCOUNT_MISMATCH", "CONSENT_DECLINED")
+"""Error codes of failed sessions that only a person can help, besides those that need attention."""
+_PERSON_FAILURE: Final = "status = 'failed' AND error_code IN ('ACCOUNT_MISMATCH', 'CONSENT_DECLINED')"
+ENDED_FOR_PERSON: Final = f"status = 'needs_attention' OR ({_PERSON_FAILURE})"
+"""Sessions that ended because a person must act."""
 OPEN_AND_NOT_FORCED: Final = "status IN ('pending', 'in_progress') AND NOT is_forced"
 """Sessions of which an account has one at most in each app. An insert names the index by these words."""
 
@@ -36,6 +41,7 @@ class AuthorizationSession(Timestamps, Lease, Base):
             "twitter_username",
             "api_app",
         ),
+        Index("ix_authorization_sessions_person", "id", **rows_where(ENDED_FOR_PERSON)),
         Index("ix_authorization_sessions_account", "twitter_username", "api_app", "status"),
         Index("ix_authorization_sessions_ended", "status", "completed_at"),
         Index("ix_authorization_sessions_batch", "batch_id", "status", "is_held", **rows_where(_HAS_BATCH)),

@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "webhooks rotate": frozenset({"webhook secret"}),
     "webhooks list": _URL,
     "webhooks show": _URL,
+    "ui-link --address": frozenset({"sign-in ticket"}),
 }
 _PUBLIC: Final = ("health", "ready")
 _REFUSED: Final = (401, 403, 404, 405, 422)

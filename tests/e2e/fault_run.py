@@ -74,7 +74,7 @@ CASES = [
         further=("provider.revoke", "status", {"status": 503}),
     ),
     needs_a_person("signed_out", "LOGIN_REQUIRED"),
-    needs_a_person("signed_out_redirect", "LOGIN_REQUIRED"),
+    needs_a_person("signed_out_redirect", "LOGIN_REQUIRED", is_long=True),
     needs_a_person("locked", "ACCOUNT_LOCKED"),
     needs_a_person("human_check", "HUMAN_CHECK_REQUIRED"),
     needs_a_person("challenge", "HUMAN_CHECK_REQUIRED", is_long=True),
@@ -124,11 +124,13 @@ CASES = [
         is_long=True,
     ),
     Case("provider.consent", "status", "CONSENT_PAGE_ERROR", stage="consent_given", details={"status": 503}),
-    Case("provider.oauth1_authorize", "wrong_token", "STATE_MISMATCH", stage=None, app="AIOTT4"),
+    Case(
+        "provider.oauth1_authorize", "wrong_token", "STATE_MISMATCH", stage=None, app="AIOTT4", is_long=True
+    ),
     # the profile's start
     Case("local.start", "status", "GOLOGIN_API_ERROR", details={"status": 500}),
-    Case("local.start", "html", "GOLOGIN_API_ERROR", details={"status": 200}),
-    Case("local.start", "no_ws_url", "GOLOGIN_API_ERROR"),
+    Case("local.start", "html", "GOLOGIN_API_ERROR", details={"status": 200}, is_long=True),
+    Case("local.start", "no_ws_url", "GOLOGIN_API_ERROR", is_long=True),
     Case("local.start", "drop", "GOLOGIN_API_ERROR"),
     Case("local.start", "hang", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3)),
     Case(
@@ -142,7 +144,7 @@ CASES = [
     Case("local.start", "dead_proxy", "PROFILE_NETWORK_ERROR", stage="browser_attached"),
     Case("local.start", "start_then_kill", "BROWSER_CONNECTION_FAILED"),
     Case("provider.authorize", "kill_browser", "BROWSER_CRASHED", stage="browser_attached"),
-    Case("provider.consent_data", "kill_browser", "BROWSER_CRASHED", stage="browser_attached"),
+    Case("provider.consent_data", "kill_browser", "BROWSER_CRASHED", stage="browser_attached", is_long=True),
     Case("provider.consent", "kill_browser", "BROWSER_CRASHED", stage=None),
     # the provider's API
     Case("provider.token", "status", "INVALID_GRANT", stage="code_received", details={"status": 400}),
@@ -195,7 +197,7 @@ CASES = [
         grants=(False,),
         details={"status": 500},
     ),
-    Case("provider.me", "html", "TWITTER_API_ERROR", stage="code_received", grants=(False,)),
+    Case("provider.me", "html", "TWITTER_API_ERROR", stage="code_received", grants=(False,), is_long=True),
     Case(
         "provider.me",
         "status",

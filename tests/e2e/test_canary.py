@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from sqlalchemy import make_url
 
@@ -26,7 +27,7 @@ from tests.e2e.canary_places import (
 )
 from tests.e2e.canary_sweep import COMMANDS, ONCE, RouteSweep
 from tests.e2e.children import commands
-from tests.e2e.harness import open_harness
+from tests.e2e.harness import WAIT, open_harness
 from tests.fixtures.receiver import Received, Receiver, reply, running_receiver
 from tests.fixtures.waiting import eventually
 
@@ -111,6 +112,7 @@ async def test_no_secret_leaves_its_place(
             await webhooks_fail(sweep, receiver)
             await authorizations(sweep, unused_accounts)
         await callers_keys(sweep)
+        await operator_signs_in(sweep)
         await gologin_refuses(sweep)
         await tokens_come_and_go(sweep, tmp_path, next(unused_accounts))
         sweep.values["new_account"] = next(unused_accounts)
@@ -157,6 +159,31 @@ async def refused_starts(sweep: RouteSweep) -> None:
     assert all(setting in told for setting in impossible), told
     await sweep.command("doctor", code=1, OAUTH_APPS=f'{{"A": {{"client_secret": "{wrong}"')
     await sweep.command("serve", code=2, ENVIRONMENT="production", API_KEY="change-me")
+
+
+async def operator_signs_in(sweep: RouteSweep) -> None:
+    """With a wrong key, the right one, and a link, used twice; then each view."""
+    url, own = sweep.harness.service.url, {"Sec-Fetch-Site": "same-origin"}
+    ticket = (await sweep.command("ui-link", "--address", url)).strip().partition("#")[2]
+    wrong = api_key()
+    sweep.canaries.plant("sign-in ticket", ticket)
+    sweep.canaries.plant("wrong API key", wrong)
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=WAIT) as http:
+        for path, form, status in (
+            ("/ui/sign-in", {"key": wrong}, 401),
+            ("/ui/sign-in", {"key": sweep.harness.key}, 303),
+            ("/ui/enter", {"ticket": ticket}, 303),
+            ("/ui/enter", {"ticket": ticket}, 401),
+        ):
+            answer = await http.post(path, data=form, headers=own)
+            assert answer.status_code == status
+            sweep.leak_log.write(f"page of {path}", answer.content)
+            sweep.canaries.plant("sign-in id", *http.cookies.values())
+        for path in ("/ui", "/ui/sessions", "/ui/accounts", "/ui/profiles", "/ui/errors", "/ui/sign-in"):
+            answer = await http.get(path)
+            assert answer.status_code == 200
+            sweep.leak_log.write(f"page of {path}", answer.content)
+            sweep.leak_log.write(f"headers of {path}", str(answer.headers.raw))
 
 
 async def webhooks_fail(sweep: RouteSweep, receiver: Receiver) -> None:

@@ -104,8 +104,8 @@ async def keys_in(shell: Shell) -> list[ApiKey]:
     [
         (("--help",), ["serve", "keys", "migrate"]),
         (("serve", "--help"), ["SIGTERM"]),
-        (("keys", "--help"), ["create"]),
-        (("secrets", "--help"), ["generate", "rotate"]),
+        pytest.param(("keys", "--help"), ["create"], marks=pytest.mark.long),
+        pytest.param(("secrets", "--help"), ["generate", "rotate"], marks=pytest.mark.long),
     ],
 )
 async def test_every_command_has_help(shell: Shell, arguments: tuple[str, ...], expected: list[str]):
@@ -120,7 +120,9 @@ async def test_an_unknown_command_is_a_usage_error(cold_shell: Shell):
     assert "servee" in result.problems
 
 
-@pytest.mark.parametrize("command", [("serve",), ("keys", "create", "x")])
+@pytest.mark.parametrize(
+    "command", [("serve",), pytest.param(("keys", "create", "x"), marks=pytest.mark.long)]
+)
 async def test_a_mistake_in_the_providers_file_ends_the_start(migrated: Shell, command: tuple[str, ...]):
     (migrated.folder / "providers.toml").write_text('[plain]\ntoken_url = "plain.example"\n')
     result = await migrated(*command, PROVIDERS_FILE="providers.toml")
@@ -197,7 +199,15 @@ async def test_each_wrong_setting_is_reported_on_one_line(migrated: Shell):
     assert "no-such-secret-key" not in result.text
 
 
-@pytest.mark.parametrize("value", ["{not json", '{"AIOTT1": {"client_id": "x"}}', '{"AIOTT1": 1}', "[]"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{not json",
+        pytest.param('{"AIOTT1": {"client_id": "x"}}', marks=pytest.mark.long),
+        pytest.param('{"AIOTT1": 1}', marks=pytest.mark.long),
+        pytest.param("[]", marks=pytest.mark.long),
+    ],
+)
 async def test_unreadable_oauth_apps_are_refused(migrated: Shell, value: str):
     result = await migrated("serve", OAUTH_APPS=value)
     assert result.code == 2
@@ -225,7 +235,9 @@ async def test_placeholders_do_not_start_outside_development(migrated: Shell):
         assert name in result.problems
 
 
-@pytest.mark.parametrize("arguments", [("serve",), ("keys", "create", "billing")])
+@pytest.mark.parametrize(
+    "arguments", [("serve",), pytest.param(("keys", "create", "billing"), marks=pytest.mark.long)]
+)
 async def test_a_schema_that_is_missing_says_how_to_migrate(shell: Shell, arguments: tuple[str, ...]):
     result = await shell(*arguments, PORT="0")
     assert (result.code, result.output) == (1, "")
@@ -233,7 +245,14 @@ async def test_a_schema_that_is_missing_says_how_to_migrate(shell: Shell, argume
     assert len(result.problems.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [("serve",), ("migrate",), ("keys", "create", "billing")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve",),
+        pytest.param(("migrate",), marks=pytest.mark.long),
+        pytest.param(("keys", "create", "billing"), marks=pytest.mark.long),
+    ],
+)
 async def test_unreachable_database_is_reported(shell: Shell, arguments: tuple[str, ...]):
     url = "postgresql+psycopg://user:hidden-password@127.0.0.1:1/none"
     result = await shell(*arguments, DATABASE_URL=url)

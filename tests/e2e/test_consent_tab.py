@@ -307,7 +307,15 @@ async def test_an_account_is_chosen_by_its_label_and_confirmed(visit: Callable[.
     assert "/plain?account=18" in site.visited
 
 
-@pytest.mark.parametrize("path", ["/by-form", "/by-refresh", "/by-script", "/by-button"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/by-form",
+        pytest.param("/by-refresh", marks=pytest.mark.long),
+        "/by-script",
+        pytest.param("/by-button", marks=pytest.mark.long),
+    ],
+)
 async def test_a_code_is_handed_over_before_its_tab_is_closed(
     visit: Callable[..., Visit], browser: RunningBrowser, site: Site, path: str
 ):
@@ -362,8 +370,8 @@ async def test_an_answer_in_the_fragment_is_named(visit: Callable[..., Visit]):
 @pytest.mark.parametrize(
     ("kind", "code", "retryable"),
     [
-        ("closed", "ERR_CONNECTION_REFUSED", True),
-        ("hangs-up", "ERR_EMPTY_RESPONSE", True),
+        pytest.param("closed", "ERR_CONNECTION_REFUSED", True, marks=pytest.mark.long),
+        pytest.param("hangs-up", "ERR_EMPTY_RESPONSE", True, marks=pytest.mark.long),
         ("unknown", "ERR_NAME_NOT_RESOLVED", True),
         ("self-signed", "ERR_CERT_AUTHORITY_INVALID", False),
     ],

@@ -1,7 +1,6 @@
 """The pages of the API, and the site's, in a real browser that reaches nothing but loopback."""
 
 import asyncio
-import os
 import shutil
 import subprocess
 import sys
@@ -10,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from sandbox.browsers import find_chromium
 from scripts import site_assets
 from scripts.generated import ROOT
+from tests.fixtures.chrome import chrome, complaints
 from tests.fixtures.serving import served
 from tests.fixtures.settings import MakeSettings
 
@@ -31,20 +29,8 @@ SEARCH = "search.js"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = find_chromium()
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(os.environ["CHROMEDRIVER_PATH"]))
-    yield driver
-    driver.quit()
+    with chrome() as driver:
+        yield driver
 
 
 @pytest.mark.parametrize("path", ["/docs", pytest.param("/redoc", marks=pytest.mark.long)])
@@ -82,5 +68,4 @@ def look(browser: webdriver.Chrome, url: str) -> tuple[str, list[str]]:
     there = "return document.body.textContent.includes(arguments[0])"
     WebDriverWait(browser, 60).until(lambda _: browser.execute_script(there, OPERATION))
     WebDriverWait(browser, 60).until(lambda _: OPERATION in browser.find_element(By.TAG_NAME, "body").text)
-    severe = [each["message"] for each in browser.get_log("browser") if each["level"] == "SEVERE"]
-    return browser.find_element(By.TAG_NAME, "body").text, severe
+    return browser.find_element(By.TAG_NAME, "body").text, complaints(browser)

@@ -203,7 +203,7 @@ async def test_wrong_client_secret_is_the_apps_fault(
     [
         pytest.param("oidc", "denied", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
         ("django", "denied", "failed", "CONSENT_DECLINED"),
-        ("oidc", "reduced", "completed", None),
+        pytest.param("oidc", "reduced", "completed", None, marks=pytest.mark.long),
         ("django", "reduced", "completed", None),
     ],
     indirect=["provider"],

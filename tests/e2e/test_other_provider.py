@@ -106,7 +106,7 @@ async def test_service_chooses_the_account_behind_a_banner_and_sends_the_form_be
     [
         ("signed_out", "needs_attention", "LOGIN_REQUIRED"),
         pytest.param("not_listed", "failed", "ACCOUNT_MISMATCH", marks=pytest.mark.long),
-        ("error_page", "failed", "CONSENT_PAGE_ERROR"),
+        pytest.param("error_page", "failed", "CONSENT_PAGE_ERROR", marks=pytest.mark.long),
         pytest.param("declined", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
         pytest.param("callback_error", "failed", "CONSENT_UNAVAILABLE", marks=pytest.mark.long),
         ("wrong_issuer", "failed", "ISSUER_MISMATCH"),

@@ -79,6 +79,9 @@ def told(ended: CommandResult) -> list[str]:
     return [line.split(":")[0] for line in ended.problems.splitlines() if line]
 
 
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 async def test_a_rotation_that_is_killed_half_way_is_resumed(
     runner: Commands, run: Run, environment: dict[str, str], service: Context, database: Database
 ):
@@ -110,6 +113,9 @@ async def test_a_rotation_that_is_killed_half_way_is_resumed(
     assert handed.access_token.get_secret_value() == access_token("filled_00007")
 
 
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 async def test_values_that_no_key_opens_are_reported_with_the_remedy(
     run: Run, service: Context, database: Database, make_settings: MakeSettings, tmp_path: Path
 ):
@@ -144,6 +150,9 @@ async def test_values_that_no_key_opens_are_reported_with_the_remedy(
     assert "ok      key K1: 0 stored values, 0 spilled files; it writes" in doctor.output
 
 
+@pytest.mark.parametrize(
+    "database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True
+)
 async def test_doctor_examines_a_service_without_tokens(run: Run, database_url: str):
     doctor = await run("doctor")
     assert doctor.code == 0
@@ -179,6 +188,9 @@ async def test_doctor_runs_where_nothing_else_starts(run: Run, changes: dict[str
     assert "s3cret" not in doctor.text
 
 
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 async def test_tokens_are_imported_and_accounts_exported(
     run: Run, service: Context, database: Database, tmp_path: Path
 ):

@@ -48,7 +48,12 @@ async def open_worker_fleet(
         fleet = WorkerFleet(ServiceHarness(sandbox, service, environment, folder), [])
         for _ in range(workers):
             await fleet.start_worker(stack)
-        await eventually(lambda: fleet.harness.count(Profile))
+
+        async def is_synced() -> bool:
+            # A sync stores page by page.
+            return await fleet.harness.count(Profile) >= len(sandbox.info.accounts)
+
+        await eventually(is_synced)
         yield fleet
 
 

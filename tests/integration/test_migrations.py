@@ -10,8 +10,19 @@ from alembic import command
 from sqlalchemy import Connection, Engine, event, inspect, select, text
 
 from app.database import Database, alembic_config
-from app.models import ApiKey, AppState, Credential, Event, utc_now
+from app.models import (
+    ApiKey,
+    AppState,
+    Credential,
+    Event,
+    EventClass,
+    EventDeletions,
+    EventType,
+    class_of,
+    utc_now,
+)
 from app.models import AuthorizationSession as Session
+from tests.fixtures.events import add_events
 from tests.fixtures.factories import AddRow, new_profile, new_session
 
 CREDENTIAL = {
@@ -203,3 +214,29 @@ def _rewritten_events(connection: Connection) -> int:
     if "actor_kind" not in {column["name"] for column in inspect(connection).get_columns("events")}:
         return 0
     return connection.scalar(text("SELECT count(*) FROM events WHERE actor_kind = 'key'")) or 0
+
+
+async def test_step_to_014_classifies_events_and_keeps_them(database_url: str, database: Database):
+    """A step back and forth again loses none, whatever its time; their order and the next id stay."""
+    now = utc_now()
+    types = [*EventType, "of.an_older_version"]
+    times = [now, now - timedelta(days=6), now - timedelta(days=1_000), now + timedelta(days=1_000)]
+    rows = [{"event_type": each, "occurred_at": at} for each in types for at in times]
+    await add_events(database, *rows)
+    evicted = {"event_type": EventType.EVENTS_EVICTED, "data": {"to_event_id": 3, "count": 3}}
+    await add_events(database, evicted)
+    columns = (Event.id, Event.xact_id, Event.event_type, Event.occurred_at)
+    async with database.reading() as db:
+        before = (await db.execute(select(*columns).order_by(Event.id))).all()
+    await database.close()
+    await asyncio.to_thread(command.downgrade, alembic_config(database_url), "012")
+    await database.migrate()
+    await add_events(database, {})
+    async with database.reading() as db:
+        after = (await db.execute(select(*columns).order_by(Event.id))).all()
+        classes = dict((await db.execute(select(Event.event_type, Event.event_class).distinct())).all())
+        marks = (await db.execute(select(EventDeletions.event_class, EventDeletions.deleted_to_id))).all()
+    assert after[:-1] == before
+    assert after[-1].id == before[-1].id + 1
+    assert classes == {each: class_of(each) for each in types}
+    assert [tuple(row) for row in marks] == [(EventClass.ROUTINE, 3)]

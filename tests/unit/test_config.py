@@ -75,6 +75,16 @@ def test_trusted_addresses_must_be_spelt_exactly(name: str, value: list[str], pr
     assert problem in line
 
 
+def test_replaced_settings_name_their_successors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    successors = (
+        "EVENT_AUDIT_RETENTION_DAYS and EVENT_LIFECYCLE_RETENTION_DAYS and EVENT_ROUTINE_RETENTION_DAYS"
+    )
+    line = f"EVENT_RETENTION_DAYS: replaced by {successors}; see CHANGELOG.md"
+    assert refused(env(tmp_path, "EVENT_RETENTION_DAYS=90")) == [line]
+    monkeypatch.setenv("EVENT_RETENTION_DAYS", "90")
+    assert refused() == [line]
+
+
 def test_the_docs_are_on_in_development_alone():
     assert load_settings(None).shows_docs
     assert not load_settings(None, **REAL).shows_docs

@@ -101,6 +101,7 @@ def test_page_of_the_api_lists_every_operation_with_its_scope():
         for path, methods in paths.items()
         for method, operation in methods.items()
     }
+    del described["POST /accounts/actions"]  # the scope depends on the action
     assert listed == {
         name: schemes[0]["APIKeyHeader"][0] if schemes else "none" for name, schemes in described.items()
     }

@@ -1,12 +1,15 @@
 """Requests and responses of `/accounts`."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.schemas.paging import PageQuery
-from app.models import Credential, CredentialStatus
+from app.models import CredentialStatus
+from app.services.tokens.account_problems import Problem
+from app.services.tokens.account_states import AccountState
+from app.services.tokens.account_views import AccountSelection, AccountView
 from app.services.tokens.accounts import AccountFilter, SortField
 from app.services.tokens.service import IssuedToken
 
@@ -56,23 +59,67 @@ class TokenResponse(BaseModel):
 class AccountListQuery(PageQuery):
     """Filters, order and page; what is left out does not matter."""
 
+    state: AccountState | None = Field(
+        default=None,
+        description="State of the account, in an order of its own: not with `status`, `sort`, `order` and `page`. "
+        "`never_authorized` and `needs_person` also list accounts without tokens",
+    )
     api_app: str | None = Field(default=None, description="Name of an OAuth app")
     status: CredentialStatus | None = Field(default=None, description="Status of the token set")
     text: str | None = Field(default=None, max_length=128, description="Part of the account's handle")
     sort: SortField = Field(default="account_id", description="Rows without a value come last")
     order: Literal["asc", "desc"] = "asc"
 
+    @model_validator(mode="after")
+    def _check_combination(self) -> Self:
+        if self.state is not None and self.model_fields_set & {"status", "sort", "order"}:
+            raise ValueError(
+                "a list by `state` has an order of its own: leave out `status`, `sort` and `order`"
+            )
+        if self.state is not None and self.page > 1 and self.cursor is None:
+            raise ValueError("a list by `state` has no numbered pages: follow `next_cursor`")
+        return self
+
     def filter(self) -> AccountFilter:
         return AccountFilter(api_app=self.api_app, status=self.status, text=self.text)
 
+    def selection(self) -> AccountSelection:
+        return AccountSelection(state=self.state, api_app=self.api_app, text=self.text)
+
+
+class ProblemResponse(BaseModel):
+    """Problem of an account, and what the service or a person does next."""
+
+    code: str = Field(description="Error code")
+    sentence: str
+    since: datetime
+    session_id: str | None = Field(
+        description="Session that runs for the account, or the last one that ended without tokens"
+    )
+    next_try_at: datetime | None = Field(
+        description="Time at which the service tries by itself, in the past when it is due; null: it does not, or a "
+        "session runs already"
+    )
+
+    @classmethod
+    def from_problem(cls, problem: Problem) -> "ProblemResponse":
+        return cls(**vars(problem))
+
 
 class AccountResponse(BaseModel):
-    """An account's token set in one app, without the tokens."""
+    """An account's token set in one app, without the tokens, and the account's state.
+
+    The fields of the token set are null or empty for accounts without tokens, which only a list by `state` has.
+    """
 
     account_id: str
-    api_app: str
-    provider_user_id: str
-    status: CredentialStatus
+    api_app: str | None = Field(
+        description="null: an account without tokens whose profile is for any app; name the app in the filter"
+    )
+    state: AccountState
+    problem: ProblemResponse | None = Field(description="null when the account works")
+    provider_user_id: str | None
+    status: CredentialStatus | None
     scopes: list[str]
     expires_at: datetime | None = Field(
         description="Expiry of the access token; null: unknown, or it does not expire"
@@ -84,14 +131,36 @@ class AccountResponse(BaseModel):
         description="Error code of the last failure, or the reason why the token chain is broken"
     )
     session_id: str | None = Field(description="Authorization session that stored the tokens")
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None = Field(description="Of the token set, or else of the profile")
+    updated_at: datetime | None
 
     @classmethod
-    def from_row(cls, row: Credential) -> "AccountResponse":
+    def from_view(cls, view: AccountView) -> "AccountResponse":
+        problem = None if view.problem is None else ProblemResponse.from_problem(view.problem)
+        row = view.credential
+        if row is None:
+            return cls(
+                account_id=view.account_id,
+                api_app=view.api_app,
+                state=view.state,
+                problem=problem,
+                provider_user_id=None,
+                status=None,
+                scopes=[],
+                expires_at=None,
+                refreshed_at=None,
+                next_refresh_at=None,
+                failures=0,
+                last_error_code=None,
+                session_id=None,
+                created_at=view.profile_created_at,
+                updated_at=None,
+            )
         return cls(
             account_id=row.account_id,
             api_app=row.api_app,
+            state=view.state,
+            problem=problem,
             provider_user_id=row.provider_user_id,
             status=row.status,
             scopes=row.scopes,

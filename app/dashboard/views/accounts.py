@@ -6,7 +6,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.dependencies import AuthorizeCallerDep, ContextDep, ReadDbDep, TokensCallerDep
+from app.api.dependencies import (
+    AuthorizeCallerDep,
+    ContextDep,
+    ReadDbDep,
+    SessionsReadCallerDep,
+    TokensManageCallerDep,
+)
 from app.api.schemas.account import AccountListQuery, ApiAppQuery
 from app.api.schemas.authorization import AuthorizeRequest
 from app.context import Context
@@ -25,7 +31,7 @@ router = APIRouter(prefix="/ui/accounts", route_class=SignedInRoute, include_in_
 
 @router.get("")
 async def list_accounts(
-    request: Request, caller: AuthorizeCallerDep, context: ContextDep, db: ReadDbDep
+    request: Request, caller: SessionsReadCallerDep, context: ContextDep, db: ReadDbDep
 ) -> Response:
     query = read_query(request, AccountListQuery)
     profiles: dict[tuple[str, str], Profile] = {}
@@ -65,7 +71,7 @@ async def _profiles(
 
 @router.get("/{account_id}")
 async def show_account(
-    request: Request, account_id: str, caller: AuthorizeCallerDep, context: ContextDep, db: ReadDbDep
+    request: Request, account_id: str, caller: SessionsReadCallerDep, context: ContextDep, db: ReadDbDep
 ) -> Response:
     rows = await accounts.list_for_account(db, account_id, access=caller.access)
     profiles: Sequence[Profile] | None = None
@@ -85,7 +91,7 @@ async def show_account(
 
 @router.post("/{account_id}/refresh")
 async def refresh(
-    request: Request, account_id: str, caller: TokensCallerDep, context: ContextDep
+    request: Request, account_id: str, caller: TokensManageCallerDep, context: ContextDep
 ) -> RedirectResponse:
     api_app = _app(request)
     await context.tokens.credentials.get_access_token(
@@ -96,7 +102,7 @@ async def refresh(
 
 @router.post("/{account_id}/verify")
 async def verify(
-    request: Request, account_id: str, caller: TokensCallerDep, context: ContextDep
+    request: Request, account_id: str, caller: TokensManageCallerDep, context: ContextDep
 ) -> RedirectResponse:
     api_app = _app(request)
     user = await context.tokens.credentials.verify(
@@ -121,7 +127,7 @@ async def authorize(
 
 @router.get("/{account_id}/revoke")
 async def confirm_revoke(
-    request: Request, account_id: str, caller: TokensCallerDep, db: ReadDbDep
+    request: Request, account_id: str, caller: TokensManageCallerDep, db: ReadDbDep
 ) -> Response:
     api_app = parse(ApiAppQuery, dict(request.query_params)).api_app
     rows = await accounts.list_for_account(db, account_id, access=caller.access)
@@ -141,7 +147,7 @@ async def confirm_revoke(
 
 @router.post("/{account_id}/revoke")
 async def revoke(
-    request: Request, account_id: str, caller: TokensCallerDep, context: ContextDep
+    request: Request, account_id: str, caller: TokensManageCallerDep, context: ContextDep
 ) -> RedirectResponse:
     api_app = _app(request)
     is_done = await context.tokens.credentials.revoke(

@@ -20,7 +20,7 @@ live_router = APIRouter(prefix="/ui", route_class=LiveRoute, include_in_schema=F
 @live_router.get("/overview/live")
 async def show_overview(request: Request, context: ContextDep) -> Response:
     caller: Caller = request.state.caller
-    if not caller.may(Scope.ADMIN) or caller.access != EVERYTHING:
+    if not caller.may(Scope.FLEET_READ) or caller.access != EVERYTHING:
         return render(request, "overview_restricted.html")
     return render(
         request,

@@ -9,7 +9,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 
-from app.api.dependencies import AuthorizeCallerDep, ContextDep, DbDep, EvidenceCallerDep, ReadDbDep
+from app.api.dependencies import (
+    AuthorizeCallerDep,
+    ContextDep,
+    DbDep,
+    EvidenceCallerDep,
+    ReadDbDep,
+    SessionsReadCallerDep,
+)
 from app.api.http.stalled_clients import STALLED
 from app.context import Context
 from app.dashboard.notices import redirect
@@ -48,7 +55,7 @@ class _Shown:
 
 @router.get("")
 async def show_session(
-    request: Request, session_id: str, caller: AuthorizeCallerDep, context: ContextDep
+    request: Request, session_id: str, caller: SessionsReadCallerDep, context: ContextDep
 ) -> Response:
     return render(request, "session.html", shown=await _load(context, session_id, caller))
 
@@ -65,7 +72,7 @@ async def show_screenshot(
 
 
 async def _open_reader(
-    request: Request, session_id: str, caller: AuthorizeCallerDep, context: ContextDep
+    request: Request, session_id: str, caller: SessionsReadCallerDep, context: ContextDep
 ) -> AsyncIterator[Reader]:
     """Open a reader of the session's events for as long as the answer is under way."""
 

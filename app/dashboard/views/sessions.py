@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.api.dependencies import AuthorizeCallerDep, ContextDep, ReadDbDep
+from app.api.dependencies import AuthorizeCallerDep, ContextDep, ReadDbDep, SessionsReadCallerDep
 from app.api.schemas.authorization import AuthorizeRequest, SessionListQuery
 from app.dashboard.listing import app_names, render_list
 from app.dashboard.notices import redirect
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/ui", route_class=SignedInRoute, include_in_schema=Fa
 
 @router.get("/sessions")
 async def list_sessions(
-    request: Request, caller: AuthorizeCallerDep, context: ContextDep, db: ReadDbDep
+    request: Request, caller: SessionsReadCallerDep, context: ContextDep, db: ReadDbDep
 ) -> Response:
     query = read_query(request, SessionListQuery)
 

@@ -19,31 +19,22 @@ from app.models import (
     SessionStatus,
     utc_now,
 )
+from app.models.sessions import PERSON_CODES
 from app.services.authorizations.requests import AuthorizationCommand
 from app.services.authorizations.service import AuthorizationService
 from app.services.keys.names import REPAIRER_NAME
 from app.services.keys.service import Caller, Scope
 from app.services.oauth.app_state import is_limited
 from app.services.shared.isolation import for_each
-from app.utils.exceptions import (
-    AccountMismatchException,
-    AppException,
-    ConsentDeclinedException,
-    DatabaseUnavailableException,
-)
+from app.services.tokens.account_states import FAILED_RETRY, PERSON_RETRY
+from app.utils.exceptions import AppException, DatabaseUnavailableException
 from app.utils.logger import get_logger
 
 REPAIRER: Final = Caller(name=REPAIRER_NAME, scopes=frozenset({Scope.AUTHORIZE}), kind=ActorKind.SELF_HEALING)
 _PRIORITY: Final = 0
 _REFUSED_RETRY: Final = 900.0
 """Seconds: an account without a profile must not stand before those that can be repaired."""
-_FAILED_RETRY: Final = timedelta(minutes=15)
-"""Pause after a session that ended without tokens: what keeps failing must not use up the day's tries at once."""
-_PERSON_RETRY: Final = timedelta(days=1)
-"""Pause after one that only a person can help, unless somebody retries or resumes it."""
 _WITHOUT_TOKENS: Final = tuple(set(SessionStatus) - {*OPEN_STATUSES, SessionStatus.COMPLETED})
-_PERSON_CODES: Final = (AccountMismatchException.error_code, ConsentDeclinedException.error_code)
-"""Besides what `needs_attention`."""
 
 log = get_logger(__name__)
 
@@ -165,13 +156,13 @@ def _rules_out_repair() -> ColumnElement[bool]:
     is_repair = AuthorizationSession.requested_by_kind == ActorKind.SELF_HEALING
     needs_person = (
         (AuthorizationSession.status == SessionStatus.NEEDS_ATTENTION)
-        | AuthorizationSession.error_code.in_(_PERSON_CODES)
+        | AuthorizationSession.error_code.in_(PERSON_CODES)
         | (is_repair & (AuthorizationSession.status == SessionStatus.CANCELLED))
     )
     now = utc_now()
     return and_(
         AuthorizationSession.status.in_(_WITHOUT_TOKENS),
-        (needs_person & (AuthorizationSession.completed_at > now - _PERSON_RETRY))
-        | (is_repair & (AuthorizationSession.completed_at > now - _FAILED_RETRY)),
+        (needs_person & (AuthorizationSession.completed_at > now - PERSON_RETRY))
+        | (is_repair & (AuthorizationSession.completed_at > now - FAILED_RETRY)),
         ~authorized_since,
     )

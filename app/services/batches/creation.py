@@ -20,6 +20,7 @@ from app.services.authorizations.requests import (
     unless_open,
 )
 from app.services.authorizations.service import AuthorizationService
+from app.services.batches.queries import RowResult
 from app.services.batches.rows import InputRow
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol
@@ -104,11 +105,24 @@ class BatchCreation:
         keys = sorted(self._first, key=itemgetter(1, 0))
         for start in range(0, len(keys), self._chunk_size):
             await self._make(db, keys[start : start + self._chunk_size])
-        for row in duplicates:
-            first = self._results[self._first[row.account_id, row.api_app].number]
-            is_existing = first["session_id"] is not None
-            self._results[row.number] = first | {"number": row.number, "is_existing": is_existing}
+        self._note_duplicates(duplicates)
         await self._store_results(db)
+
+    async def check(self, db: AsyncSession) -> list[RowResult]:
+        """Return what would become of each row now, in their order; nothing is written.
+
+        A row that would get a new session has neither a session nor an error.
+        """
+        duplicates = self._sort_out(await self._refused_apps(db))
+        keys = sorted(self._first, key=itemgetter(1, 0))
+        for start in range(0, len(keys), self._chunk_size):
+            rows = [row for row, _ in await self._with_profiles(db, keys[start : start + self._chunk_size])]
+            open_ids = await open_sessions(db, {row.account_id for row in rows})
+            for row in rows:
+                session_id = open_ids.get((row.account_id, row.api_app))
+                self._note(row, session_id=session_id, is_existing=session_id is not None)
+        self._note_duplicates(duplicates)
+        return [_checked(self._results[row.number]) for row in self._command.rows]
 
     async def _refused_apps(self, db: AsyncSession) -> dict[str, AppException]:
         """Apps of the rows for which there can be no session, with the reason."""
@@ -142,16 +156,21 @@ class BatchCreation:
         return duplicates
 
     async def _make(self, db: AsyncSession, keys: Sequence[_Key]) -> None:
+        new = [self._session(row, profile) for row, profile in await self._with_profiles(db, keys)]
+        while new:
+            new = await self._insert(db, new)
+
+    async def _with_profiles(self, db: AsyncSession, keys: Sequence[_Key]) -> list[tuple[InputRow, Profile]]:
+        """Return the rows that have a profile, and note the others."""
         profiles = await self._directory.get_for_accounts(db, keys)
-        new = []
+        found = []
         for key in keys:
             row, profile = self._first[key], profiles[key]
             if isinstance(profile, AppException):
                 self._note(row, error=profile)
             else:
-                new.append(self._session(row, profile))
-        while new:
-            new = await self._insert(db, new)
+                found.append((row, profile))
+        return found
 
     def _session(self, row: InputRow, profile: Profile) -> _Values:
         # They start in the order of the rows.
@@ -228,6 +247,15 @@ class BatchCreation:
             "error_message": error.message if error else None,
         }
 
+    def _note_duplicates(self, rows: Sequence[InputRow]) -> None:
+        """Give rows of a key that had one before the outcome of that one."""
+        for row in rows:
+            first = self._results[self._first[row.account_id, row.api_app].number]
+            self._results[row.number] = first | {
+                "number": row.number,
+                "is_existing": first["error_code"] is None,
+            }
+
     async def _store_results(self, db: AsyncSession) -> None:
         results = [self._results[row.number] for row in self._command.rows]
         accepted = sum(result["session_id"] is not None for result in results)
@@ -243,3 +271,16 @@ class BatchCreation:
 
 def _key(row: _Values) -> _Key:
     return row["account_id"], row["api_app"]
+
+
+def _checked(result: dict[str, Any]) -> RowResult:
+    return RowResult(
+        row=result["number"],
+        account_id=result["account_id"],
+        api_app=result["api_app"],
+        session_id=result["session_id"],
+        existing=result["is_existing"],
+        status=None,
+        error_code=result["error_code"],
+        error=result["error_message"],
+    )

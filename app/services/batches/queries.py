@@ -102,6 +102,20 @@ async def fetch_results(
     return Page(rows, Total(batch.accepted + batch.rejected), request.number)
 
 
+async def count_codes(db: AsyncSession, batch: Batch) -> dict[str, int]:
+    """Return the number of the batch's rows by error code, the most frequent first."""
+    code = func.coalesce(BatchRow.error_code, AuthorizationSession.error_code)
+    query = (
+        select(code, func.count())
+        .select_from(BatchRow)
+        .outerjoin(AuthorizationSession, AuthorizationSession.session_id == BatchRow.session_id)
+        .where(BatchRow.batch_id == batch.batch_id, code.is_not(None))
+        .group_by(code)
+        .order_by(func.count().desc(), code)
+    )
+    return {row[0]: row[1] for row in await db.execute(query)}
+
+
 def _seen_by(caller: Caller) -> ColumnElement[bool]:
     """Return the condition that the caller may see a `Batch`: its own, or one whose every account its access covers."""
     if caller.access == EVERYTHING:

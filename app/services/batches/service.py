@@ -23,7 +23,7 @@ from app.services.authorizations import idempotency
 from app.services.authorizations.service import AuthorizationService
 from app.services.batches.creation import CHUNK_SIZE, BatchCommand, BatchCreation
 from app.services.batches.pacing import BatchPacing
-from app.services.batches.queries import get_batch
+from app.services.batches.queries import RowResult, get_batch
 from app.services.events import recorder
 from app.services.interfaces import OAuthServiceProtocol
 from app.services.keys.service import Caller
@@ -93,11 +93,7 @@ class BatchService:
         `IdempotencyConflictException`, `TooManyWaitingException`, `BatchEmptyException`, and `OutOfReachException`
         when the caller's access covers none.
         """
-        if len(command.rows) > self.limits.max_rows:
-            raise InvalidRequestException(
-                f"A batch has {self.limits.max_rows} rows at most, this one has {len(command.rows)}; split it"
-            )
-        _refuse_uncovered(command, caller)
+        self._refuse(command, caller)
         batch_id = str(uuid.uuid4())
         if idempotency_key is not None:
             earlier_id = await idempotency.remember(
@@ -111,19 +107,17 @@ class BatchService:
         recorder.record(
             db, EventType.BATCH_REQUESTED, actor=caller.name, batch_id=batch_id, rows=len(command.rows)
         )
-        creation = BatchCreation(
-            authorizations=self._authorizations,
-            oauth=self._oauth,
-            directory=self._directory,
-            apps=self._apps,
-            command=command,
-            caller=caller,
-            batch_id=batch_id,
-            chunk_size=self.limits.chunk_size,
-        )
-        await creation.run(db)
+        await self._creation(command, caller, batch_id).run(db)
         after_commit(db, lambda: self._pacing.wake(batch_id))
         return PlacedBatch(batch_id, is_new=True)
+
+    async def check(self, db: AsyncSession, command: BatchCommand, *, caller: Caller) -> list[RowResult]:
+        """Return what `request` would make of each row now; nothing is written.
+
+        Raises `InvalidRequestException`, and `OutOfReachException` when the caller's access covers none.
+        """
+        self._refuse(command, caller)
+        return await self._creation(command, caller, batch_id="").check(db)
 
     async def forget_source(self, db: AsyncSession, source_hash: str, *, caller: Caller) -> None:
         """The next request of this source makes a new batch."""
@@ -195,6 +189,25 @@ class BatchService:
         )
         after_commit(db, lambda: self._pacing.wake(batch_id))
         return len(rows)
+
+    def _refuse(self, command: BatchCommand, caller: Caller) -> None:
+        if len(command.rows) > self.limits.max_rows:
+            raise InvalidRequestException(
+                f"A batch has {self.limits.max_rows} rows at most, this one has {len(command.rows)}; split it"
+            )
+        _refuse_uncovered(command, caller)
+
+    def _creation(self, command: BatchCommand, caller: Caller, batch_id: str) -> BatchCreation:
+        return BatchCreation(
+            authorizations=self._authorizations,
+            oauth=self._oauth,
+            directory=self._directory,
+            apps=self._apps,
+            command=command,
+            caller=caller,
+            batch_id=batch_id,
+            chunk_size=self.limits.chunk_size,
+        )
 
     async def _insert(
         self, db: AsyncSession, command: BatchCommand, caller: Caller, batch_id: str, source_hash: str | None

@@ -5,17 +5,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Text, cast, or_
+from sqlalchemy import ColumnElement, Text, cast, literal_column, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from app.models import Event
+from app.models import Event, EventClass, EventType, class_of
 from app.services.shared.access import EVERYTHING, AccessScope
 
 _TEXT_COLUMNS: Final = ("event_type", "account_id", "session_id", "profile_id", "actor", "request_id")
 _SELECTIVE: Final = ("session_id", "request_id", "account_id", "actor", "event_type")
 """Columns with an index of their own, those with the fewest rows for a value first."""
+_AUDIT_KEY: Final = ("account_id", "event_type")
+_IS_AUDIT: Final = Event.event_class == literal_column(f"'{EventClass.AUDIT}'")
+"""No parameter: the index of the audit trail is used only when the plan knows that the class fits."""
 _LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 Conditions = list[ColumnElement[bool]]
@@ -53,11 +56,19 @@ class EventFilter:
         """The same as `matches`, for a query."""
         return self.indexed() + self.unindexed()
 
+    def classes(self) -> set[EventClass]:
+        """Return the classes of the types that fit."""
+        prefix = self._type_prefix or ""
+        if self.event_type is not None and self._type_prefix is None:
+            return {class_of(self.event_type)}
+        return {class_of(each) for each in EventType if each.startswith(prefix)}
+
     def indexed(self) -> Conditions:
         """Return the conditions that one index serves together with the order by time."""
-        conditions: Conditions = []
-        if (column := self._key()) is not None:
-            conditions.append(getattr(Event, column) == self._exact_values()[column])
+        equal = self._exact_values()
+        conditions: Conditions = [getattr(Event, column) == equal[column] for column in self._key()]
+        if self._key() == _AUDIT_KEY:
+            conditions.append(_IS_AUDIT)
         if self.since is not None:
             conditions.append(Event.occurred_at >= self.since)
         if self.until is not None:
@@ -68,7 +79,9 @@ class EventFilter:
         """Return the conditions for which each row has to be looked at."""
         key = self._key()
         conditions = [
-            getattr(Event, column) == value for column, value in self._exact_values().items() if column != key
+            getattr(Event, column) == value
+            for column, value in self._exact_values().items()
+            if column not in key
         ]
         if self._type_prefix is not None:
             conditions.append(Event.event_type.startswith(self._type_prefix, autoescape=True))
@@ -95,9 +108,13 @@ class EventFilter:
         }
         return {column: value for column, value in values.items() if value is not None}
 
-    def _key(self) -> str | None:
+    def _key(self) -> tuple[str, ...]:
+        """Return the columns that the best index has."""
         equal = self._exact_values()
-        return next((column for column in _SELECTIVE if column in equal), None)
+        first = next((column for column in _SELECTIVE if column in equal), None)
+        if first == "account_id" and class_of(equal.get("event_type", "")) is EventClass.AUDIT:
+            return _AUDIT_KEY
+        return (first,) if first else ()
 
 
 class _AsciiLower(FunctionElement[str]):

@@ -4,6 +4,7 @@ On PostgreSQL an event gets its id before the commit of its transaction, so that
 Readers go by the transaction first, and only as far as every transaction has ended. On SQLite one writes at a time.
 """
 
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Boolean, ColumnElement, Text, cast, func, literal, select, true
@@ -12,7 +13,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from app.models import Event, EventType
+from app.database import insert_or_update
+from app.models import Event, EventClass, EventDeletions
 
 
 class Position(NamedTuple):
@@ -51,15 +53,19 @@ async def newest_position(db: AsyncSession) -> Position:
     return Position(*row) if row else Position(0, 0)
 
 
-async def evicted_to(db: AsyncSession) -> int:
-    """The highest id up to which routine events were evicted; 0 when none were."""
-    marks = (
-        select(Event.data)
-        .where(Event.event_type == EventType.EVENTS_EVICTED)
-        .order_by(Event.occurred_at.desc())
-    )
-    mark = await db.scalar(marks.limit(1))
-    return int(mark["to_event_id"]) if mark else 0
+async def deleted_to(db: AsyncSession, classes: Collection[EventClass]) -> int:
+    """Return the highest id of a deleted event of these classes; 0 when none was deleted."""
+    query = select(func.max(EventDeletions.deleted_to_id))
+    return await db.scalar(query.where(EventDeletions.event_class.in_(classes))) or 0
+
+
+async def note_deleted(db: AsyncSession, event_class: EventClass, to_id: int) -> None:
+    """Note, in the transaction that deletes events of a class, the highest id of them."""
+    new = insert_or_update(db, EventDeletions).values(event_class=event_class, deleted_to_id=to_id)
+    is_later = new.excluded.deleted_to_id > EventDeletions.deleted_to_id
+    changes = {"deleted_to_id": new.excluded.deleted_to_id}
+    columns = [EventDeletions.event_class]
+    await db.execute(new.on_conflict_do_update(index_elements=columns, set_=changes, where=is_later))
 
 
 async def now(db: AsyncSession) -> Position:

@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import announce
-from app.models import ActorKind, AuthorizationSession, Event, EventType, utc_now
+from app.models import ActorKind, AuthorizationSession, Event, EventType, class_of, utc_now
 from app.services.shared.bulk_insert import insert_rows
 from app.utils.request_id import current_request_id
 
@@ -40,6 +40,7 @@ def new_event(
     """
     return {
         "event_type": event_type,
+        "event_class": class_of(event_type),
         "occurred_at": occurred_at or utc_now(),
         "actor": actor,
         **_kind_and_id(actor),

@@ -56,6 +56,7 @@ class Gap:
     """Events may have been deleted before the reader was told of them."""
 
     oldest_kept: datetime | None
+    """Time of the first event from which on all that the reader may want are kept."""
 
 
 @dataclass
@@ -136,7 +137,7 @@ class EventStreams:
                     if last is not None and last > head:
                         raise UnknownEventIdException
                     reader.position = last or head
-                    reader.gap = await _gap_after(db, last) if last else None
+                    reader.gap = await _gap_after(db, last, reader.filters) if last else None
                 self.totals.opened += 1
                 yield reader
         finally:
@@ -199,7 +200,8 @@ class EventStreams:
                 query = select(Event).where(*is_in_range, *reader.filters.conditions())
                 events = await db.scalars(query.order_by(*order.ORDER).limit(self._batch_size))
                 batch = [StreamedEvent.from_event(event) for event in events]
-                reader.gap = await _gap_after(db, reader.position) or reader.gap  # after what was read
+                gap = await _gap_after(db, reader.position, reader.filters)  # after what was read
+                reader.gap = gap or reader.gap
         except DatabaseUnavailableException:  # which has logged it
             await asyncio.sleep(_RETRY)
             return [], True
@@ -208,13 +210,15 @@ class EventStreams:
         return batch, True
 
 
-async def _gap_after(db: AsyncSession, last: Position) -> Gap | None:
-    """Return the gap after `last`: none when that event is found, unless later routine events were evicted."""
+async def _gap_after(db: AsyncSession, last: Position, filters: EventFilter) -> Gap | None:
+    """Return the gap after `last`: none when that event is found, unless later ones that may fit were deleted."""
+    deleted_to = await order.deleted_to(db, filters.classes())
     same = (Event.xact_id == last.xact_id, Event.id == last.event_id)
     is_kept = await db.scalar(select(Event.id).where(*same)) is not None
-    if last == BEGINNING or (is_kept and await order.evicted_to(db) <= last.event_id):
+    if last == BEGINNING or (is_kept and deleted_to <= last.event_id):
         return None
-    return Gap(await db.scalar(select(Event.occurred_at).order_by(*order.ORDER).limit(1)))
+    all_kept = select(Event.occurred_at).where(Event.id > deleted_to).order_by(Event.id)
+    return Gap(await db.scalar(all_kept.limit(1)))
 
 
 async def _scan_end(db: AsyncSession, position: Position, *, limit: int) -> Position | None:

@@ -39,7 +39,7 @@ class PeriodicRuns:
 
     def __init__(self, *, database: Database, owner: str, lease_seconds: float) -> None:
         self._database = database
-        self._owner = owner
+        self.owner = owner
         self.lease_seconds = lease_seconds
 
     async def schedule(self, name: str) -> Schedule:
@@ -60,7 +60,7 @@ class PeriodicRuns:
             update(WorkerRun)
             .where(WorkerRun.name == name, has_no_lease(WorkerRun))
             .values(
-                **lease_columns(token, owner=self._owner, seconds=self.lease_seconds),
+                **lease_columns(token, owner=self.owner, seconds=self.lease_seconds),
                 next_run_at=database_time(),  # whatever stands there at the end was asked for meanwhile
             )
             .returning(WorkerRun.next_run_at)

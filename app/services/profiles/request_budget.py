@@ -34,6 +34,18 @@ class BreakerState:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class BudgetUsage:
+    """The budget at one moment."""
+
+    per_minute: int
+    reserved: int
+    """Calls whose place in the budget has not come up yet, or came up in a burst that is not paid back."""
+    wait_seconds: float
+    """Seconds that a call would wait which came now."""
+    breaker: BreakerState
+
+
 class RequestBudget:
     """A token bucket and a breaker in one row of the database.
 
@@ -45,6 +57,7 @@ class RequestBudget:
     def __init__(self, *, database: Database, budget: int, window: float = 60.0) -> None:
         self._database = database
         self._window = window
+        self._per_minute = round(budget * 60 / window)
         self._burst = max(1, int(budget * _BURST_SHARE))
         self._spacing = window * _SLACK / max(1, budget - self._burst)
 
@@ -111,8 +124,22 @@ class RequestBudget:
 
     async def state(self) -> BreakerState:
         async with self._database.reading() as db:
-            query = select(ApiGate.opened_at, ApiGate.open_reason).where(ApiGate.name == _NAME)
-            row = (await db.execute(query)).one_or_none()
-        if row is None or row.opened_at is None:
-            return BreakerState(is_open=False)
-        return BreakerState(is_open=True, opened_at=row.opened_at, reason=row.open_reason)
+            return (await self.usage(db)).breaker
+
+    async def usage(self, db: AsyncSession) -> BudgetUsage:
+        """Return how much of the budget is used now, and the breaker's state. One statement."""
+        query = select(
+            ApiGate.opened_at, ApiGate.open_reason, (ApiGate.next_free - database_clock(db)).label("ahead")
+        )
+        row = (await db.execute(query.where(ApiGate.name == _NAME))).one_or_none()
+        # A clock that jumped back finds the gate a window ahead at most.
+        ahead = 0.0 if row is None else min(max(0.0, float(row.ahead)), self._window)
+        is_open = row is not None and row.opened_at is not None
+        return BudgetUsage(
+            per_minute=self._per_minute,
+            reserved=round(ahead / self._spacing),
+            wait_seconds=max(0.0, ahead + self._spacing - self._spacing * self._burst),
+            breaker=BreakerState(True, row.opened_at, row.open_reason)
+            if row is not None and is_open
+            else BreakerState(is_open=False),
+        )

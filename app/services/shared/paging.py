@@ -87,7 +87,7 @@ async def fetch_page(
     `count_limit`: None when the rows are not counted.
     Two statements; with `after`, or not counted, one; with `indexed` one more.
     """
-    order = _SortOrder(model, request)
+    order = _SortOrder(model, request, has_values=indexed is not None)
     after, size = request.after, request.size
     if after is not None:
         query = query.where(order.follows(after))
@@ -124,7 +124,7 @@ async def count_rows(
 
     One statement; with `indexed` two.
     """
-    order = _SortOrder(model, request)
+    order = _SortOrder(model, request, has_values=indexed is not None)
     end = None
     if indexed is not None:
         end = await order.find_scan_end(db, indexed, None, limit=scan_limit, has_id=index_has_id)
@@ -143,16 +143,22 @@ async def _count_up_to(db: AsyncSession, query: Select[Any], limit: int, *, is_a
 
 
 class _SortOrder:
-    """Total: by a column, then by the id in the same direction, so that one index can serve both."""
+    """Total: by a column, then by the id in the same direction, so that one index can serve both.
 
-    def __init__(self, model: type[DeclarativeBase], request: PageRequest) -> None:
+    `has_values`: the rows have a value, also where the column allows none.
+    """
+
+    def __init__(
+        self, model: type[DeclarativeBase], request: PageRequest, *, has_values: bool = False
+    ) -> None:
         columns = model.__mapper__.columns
         self._name = request.sort
         self._column, self._id = columns[request.sort], columns["id"]
         self._descending = request.descending
+        self._has_nulls = self._column.nullable and not has_values
         directed = [each.desc() if self._descending else each.asc() for each in (self._column, self._id)]
         # Where there is always a value the word would only keep PostgreSQL from using an index.
-        first = directed[0].nulls_last() if self._column.nullable else directed[0]
+        first = directed[0].nulls_last() if self._has_nulls else directed[0]
         self.columns: tuple[Any, ...] = (first, directed[1])
 
     def follows(self, position: Position) -> ColumnElement[bool]:
@@ -160,7 +166,7 @@ class _SortOrder:
         if position.value is None:
             return and_(self._column.is_(None), self._compare(self._id, position.row_id))
         condition = self._compare(tuple_(self._column, self._id), self._values(position))
-        return or_(condition, self._column.is_(None)) if self._column.nullable else condition
+        return or_(condition, self._column.is_(None)) if self._has_nulls else condition
 
     def is_up_to(self, position: Position) -> ColumnElement[bool]:
         """Return the condition of the rows up to it, where each has a value."""

@@ -346,7 +346,7 @@ class RefreshLeases:
 
     def _break(self, db: AsyncSession, row: Credential, code: str) -> None:
         row.status = CredentialStatus.REAUTHORIZATION_REQUIRED
-        row.refresh_error_code, row.refresh_due_at = code, None
+        row.refresh_error_code, row.refresh_due_at, row.unusable_since = code, None, utc_now()
         clear_lease(row)
         recorder.record(
             db,

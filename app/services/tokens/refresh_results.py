@@ -20,6 +20,7 @@ NO_FAILURES: Final[dict[str, Any]] = {
     "refresh_refusals": 0,
     "refused_since": None,
     "refresh_error_code": None,
+    "unusable_since": None,
 }
 
 

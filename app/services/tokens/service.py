@@ -204,7 +204,7 @@ class CredentialService:
             row = await db.scalar(_by_key(account_id, api_app).with_for_update())
             if row is None:
                 raise TokenNotFoundException(account_id, api_app)
-            row.status = CredentialStatus.REVOKING
+            row.status, row.unusable_since = CredentialStatus.REVOKING, utc_now()
             take_lease(row, owner=actor[:128], seconds=_REVOKE_LEASE)
             row.refresh_due_at = row.lease_expires_at
             recorder.record(

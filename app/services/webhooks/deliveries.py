@@ -39,7 +39,7 @@ _MAX_FOUND: Final = 20
 """Deliveries that are claimed one by one at once, when one of them cannot be claimed."""
 _JITTER: Final = 0.2
 _MAX_RETRY_AFTER: Final = 3600.0
-_LOST: Final = "Not sent: the event was deleted before (EVENT_RETENTION_DAYS, EVENT_RETENTION_COUNT)"
+_LOST: Final = "Not sent: the event was deleted before (EVENT_…_RETENTION_DAYS and _COUNT of its class)"
 _UNWANTED: Final = "Not sent: the webhook is no longer for this type, app or account"
 _UNREADABLE: Final = "its secret opens with none of ENCRYPTION_KEYS"
 

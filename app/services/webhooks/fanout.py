@@ -114,12 +114,12 @@ async def _enqueue(db: AsyncSession, endpoint: WebhookEndpoint, events: Iterable
 async def _note_lost(db: AsyncSession, endpoint: WebhookEndpoint, last: EventRow) -> None:
     """Record that retention deleted events before they were delivered to this endpoint.
 
-    It leaves the last event, so that whoever has seen all that there were still finds the one it stands at. Evicted
-    routine events are told once, with the batch that goes beyond them.
+    It leaves the last event, so that whoever has seen all that there were still finds the one it stands at. Deleted
+    events of a class that is kept for a shorter time are told once, with the batch that goes beyond them.
     """
     oldest = await db.scalar(select(func.min(Event.id))) or 0
-    evicted_to = await order.evicted_to(db)
-    last_lost = max(oldest - 1, evicted_to if evicted_to <= last.id else 0)
+    deleted_to = await order.deleted_to(db, ordering.wanted_classes(endpoint))
+    last_lost = max(oldest - 1, deleted_to if deleted_to <= last.id else 0)
     if (first := endpoint.after_event_id + 1) <= last_lost:
         data: dict[str, Any] = {"from_event_id": first, "to_event_id": last_lost}
         data |= {"webhook_id": endpoint.endpoint_id, "name": endpoint.name}

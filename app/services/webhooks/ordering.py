@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.database import database_time
-from app.models import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from app.models import DeliveryStatus, EventClass, EventType, WebhookDelivery, WebhookEndpoint, class_of
 from app.services.shared.access import AccessScope
 
 
@@ -33,10 +33,13 @@ def webhook_access(endpoint: WebhookEndpoint) -> AccessScope:
 
 
 def wants(endpoint: WebhookEndpoint, event: EventRef) -> bool:
-    patterns = endpoint.event_types or ["*"]
-    return webhook_access(endpoint).covers(event.account_id, event.api_app) and any(
-        fnmatchcase(event.event_type, pattern) for pattern in patterns
+    return webhook_access(endpoint).covers(event.account_id, event.api_app) and _wants_type(
+        endpoint, event.event_type
     )
+
+
+def wanted_classes(endpoint: WebhookEndpoint) -> set[EventClass]:
+    return {class_of(each) for each in EventType if _wants_type(endpoint, each)}
 
 
 async def enqueue(db: AsyncSession, endpoint_row_id: int, event_ids: Collection[int]) -> None:
@@ -80,6 +83,10 @@ async def advance(db: AsyncSession, delivery: WebhookDelivery) -> None:
     )
     is_waiting = WebhookDelivery.next_attempt_at.is_(None)
     await _set_time(db, WebhookDelivery.id == next_id.scalar_subquery(), is_waiting, time=database_time())
+
+
+def _wants_type(endpoint: WebhookEndpoint, event_type: str) -> bool:
+    return any(fnmatchcase(event_type, pattern) for pattern in endpoint.event_types or ["*"])
 
 
 async def _begin_lines(

@@ -1,16 +1,21 @@
 """Watch over the whole service: one log line a minute for operators, and the alarms that wake them."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from time import monotonic
+from typing import Any
 
+from app import __version__
 from app.database import Database
+from app.services.fleet.reports import FleetReports
 from app.services.gologin_service import GoLoginService
 from app.services.operations.alarms import AlarmService, Reading
 from app.services.operations.counts import count_fleet
 from app.services.operations.worker_runs import PeriodicRuns
 from app.services.profiles.request_budget import RequestBudget
 from app.services.shared.isolation import run_steps
-from app.services.workers.base import PeriodicWorker
+from app.services.workers.base import PeriodicWorker, Worker
 from app.utils.logger import get_logger
 from app.utils.loop_lag import LoopLag
 
@@ -30,7 +35,10 @@ class Thresholds:
 
 
 class MonitorWorker(PeriodicWorker):
-    """Every minute by default, on every machine (named by `machine`): each has slots of its own."""
+    """Every minute by default, on every machine (named by `machine`): each has slots of its own.
+
+    `workers`: those of this process.
+    """
 
     name = "monitor"
 
@@ -43,6 +51,8 @@ class MonitorWorker(PeriodicWorker):
         alarms: AlarmService,
         loop_lag: LoopLag,
         thresholds: Thresholds,
+        reports: FleetReports,
+        workers: Callable[[], Sequence[Worker]],
         machine: str,
         runs: PeriodicRuns,
         interval: float,
@@ -54,13 +64,20 @@ class MonitorWorker(PeriodicWorker):
         self._alarms = alarms
         self._loop_lag = loop_lag
         self._thresholds = thresholds
+        self._reports = reports
+        self._workers = workers
         self._machine = machine
         self._slots_differed = False
         self._began = monotonic()
 
     async def _work(self) -> None:
         outcome = await run_steps(
-            {"fleet": self._read_fleet, "gologin": self._read_gologin, "slots": self._read_slots}
+            {
+                "fleet": self._read_fleet,
+                "gologin": self._read_gologin,
+                "slots": self._read_slots,
+                "report": self._write_reports,
+            }
         )
         await self._alarms.update(
             {name: reading for part in outcome.values.values() for name, reading in part.items()}
@@ -117,3 +134,27 @@ class MonitorWorker(PeriodicWorker):
         self._slots_differed = differs
         detail = f"{slots} slots in use, {leases} profile leases held"
         return {f"slot_leak:{self._machine}": Reading(differs and differed, detail)}
+
+    async def _write_reports(self) -> dict[str, Reading]:
+        """Store what every process shows; it is the reading of no alarm."""
+        await self._reports.store_machine(
+            self._machine,
+            {
+                "process": self._runs.owner,
+                "version": __version__,
+                "max_concurrent_profiles": self._gologin.max_concurrent_profiles,
+                "profile_starts_in_progress": self._gologin.starts.in_progress,
+                "profile_starts_limit": self._gologin.starts.limit,
+                "loop_lag_p99_ms": self._loop_lag.snapshot().p99_ms,
+                "workers": [_worker_state(worker) for worker in self._workers()],
+            },
+        )
+        await self._reports.store_fleet()
+        return {}
+
+
+def _worker_state(worker: Worker) -> dict[str, Any]:
+    values = {"name": worker.name, **asdict(worker.status)}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()
+    }

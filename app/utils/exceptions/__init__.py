@@ -117,6 +117,7 @@ from app.utils.exceptions.sessions import (
     UnknownApiAppException,
 )
 from app.utils.exceptions.tokens import (
+    AccountCountException,
     ReauthorizationRequiredException,
     RefreshedJustNowException,
     TokenExpiredException,
@@ -133,6 +134,7 @@ from app.utils.exceptions.webhooks import (
 
 __all__ = [
     "UNREACHABLE",
+    "AccountCountException",
     "AccountLockedException",
     "AccountMismatchException",
     "AccountRefusedException",

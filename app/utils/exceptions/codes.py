@@ -8,6 +8,13 @@ class ErrorCode(DescribedEnum):
     classes; a code without a class occurs in rows only, such as those of sessions, syncs and accounts.
     """
 
+    ACCOUNT_COUNT_CHANGED = (
+        "ACCOUNT_COUNT_CHANGED",
+        (
+            "The filter of the action matches another number of accounts than its dry run said. Run the dry run "
+            "again."
+        ),
+    )
     ACCOUNT_LOCKED = (
         "ACCOUNT_LOCKED",
         (

@@ -22,6 +22,18 @@ class TokenRevokedException(DomainException):
         super().__init__(f"The token of @{account_id} is being revoked; POST /authorize makes a new one")
 
 
+class AccountCountException(DomainException):
+    error_code = ErrorCode.ACCOUNT_COUNT_CHANGED
+    status_code = 409
+
+    def __init__(self, expected: int, count: int) -> None:
+        super().__init__(
+            f"The filter matches {count} accounts now, and `expected_count` is {expected}; nothing was done: "
+            "send the dry run again"
+        )
+        self.data = {"count": count}
+
+
 class ReauthorizationRequiredException(DomainException):
     error_code = ErrorCode.REAUTHORIZATION_REQUIRED
     status_code = 409

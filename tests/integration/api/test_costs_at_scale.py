@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from html import unescape
 
 import pytest
@@ -14,8 +15,11 @@ from sqlalchemy import text, true
 from app.clients.oauth.oauth2 import ProviderUser
 from app.context import open_context
 from app.database import Database
-from app.models import SessionStage, utc_now
+from app.models import EventClass, SessionStage, utc_now
 from app.services.authorizations.stages import StageLog
+from app.services.operations.event_partitions import partition_at
+from app.services.tokens.account_states import AccountState
+from app.services.tokens.account_views import SCAN_LIMIT
 from app.services.tokens.due_refreshes import select_due
 from app.utils.exceptions import SyncRefusedException
 from benchmarks.waiting_rows import add_profiles, add_waiting, analyze
@@ -55,14 +59,41 @@ ROWS = [
     SELECT 'account_' || n, 'AIOTT1', n, 'x', 'x', '[]', now() + n * interval '1 second', 'active', 1,
         now() + interval '1 hour', 0, 0, now(), now() {NUMBERS}
     """,
+    # Of each state there are many: the tokens of these are broken, and their last session waits for a person.
+    f"""
+    INSERT INTO credentials (
+        account_id, api_app, provider_user_id, access_token, refresh_token, scopes, token_expires_at, status, version,
+        refresh_failures, refresh_refusals, created_at, updated_at
+    )
+    SELECT 'broken_' || n, 'AIOTT1', n, 'x', 'x', '[]', now(), 'reauthorization_required', 1, 0, 0, now(), now()
+    {NUMBERS}
+    """,
+    f"""
+    INSERT INTO authorization_sessions (
+        session_id, profile_id, twitter_username, api_app, scopes, missing_scopes, status, stage_times, stage_timeouts,
+        priority, queue_rank, is_forced, consent, awaits_person, is_held, attempts, attempts_allowed, request_id,
+        requested_by, requested_by_kind, error_code, created_at, updated_at, expires_at, completed_at
+    )
+    SELECT gen_random_uuid(), 'p' || n, 'broken_' || 2 * n, 'AIOTT1', '[]', '[]', 'needs_attention', '{{}}', '{{}}',
+        5, n, false, 'automatic', false, false, 1, 3, 'r' || n, 'tests', 'key', 'LOGIN_REQUIRED', now(), now(), now(),
+        now()
+    FROM generate_series(1, {MANY // 2}) AS n
+    """,
     f"""
     INSERT INTO account_limits (account_id, api_app, limited_until, limited_by)
     SELECT 'account_' || n, 'AIOTT1', now() + interval '1 day', 'tests' {NUMBERS}
     """,
     f"""
-    INSERT INTO events (event_type, occurred_at, account_id, session_id, actor, actor_kind, request_id, data)
-    SELECT 'authorization.stage', now() - n * interval '1 second', 'account_' || n, 'session_' || n, 'tests', 'key',
-        'r' || n, '{{}}' {NUMBERS}
+    INSERT INTO events (
+        event_type, event_class, occurred_at, account_id, session_id, actor, actor_kind, request_id, data
+    )
+    SELECT 'authorization.stage', 'routine', now() - n * interval '1 second', 'account_' || n, 'session_' || n,
+        'tests', 'key', 'r' || n, '{{}}' {NUMBERS}
+    """,
+    f"""
+    INSERT INTO events (event_type, event_class, occurred_at, account_id, actor, actor_kind, request_id, data)
+    SELECT CASE n % 2 WHEN 0 THEN 'token.read' ELSE 'token.verified' END, 'audit', now() - n * interval '100 seconds',
+        'account_' || n % 200, 'tests', 'key', 'a' || n, '{{}}' {NUMBERS}
     """,
     f"""
     INSERT INTO batches (
@@ -83,25 +114,36 @@ ROWS = [
     SELECT 'sync_' || n, 'completed', 'tests', false, 1, 1, 0, 0, 0, 0, 0, now(), now() {NUMBERS}
     """,
 ]  # fmt: skip
+PAST_MONTHS = [
+    f"CREATE TABLE {each.name} PARTITION OF {each.parent} FOR VALUES FROM ('{each.begin}') TO ('{each.end}')"
+    for month in range(1, 14)
+    for each in [partition_at(EventClass.AUDIT, utc_now().replace(day=15) - timedelta(days=30 * month))]
+]
+"""Partitions of the audit trail that a service has after a year."""
 INDEXES = """
-    SELECT indexname, indexdef FROM pg_indexes
-    WHERE schemaname = 'public' AND indexname NOT IN (SELECT conname FROM pg_constraint)
+    SELECT relname AS indexname, replace(pg_get_indexdef(oid), ' ON ONLY ', ' ON ') AS indexdef FROM pg_class
+    WHERE relkind IN ('i', 'I') AND NOT relispartition AND relnamespace = 'public'::regnamespace
+        AND relname NOT IN (SELECT conname FROM pg_constraint)
 """
+"""Without those of partitions, which go and come with their table's."""
 TOTAL = "SELECT count(*) AS count_1 \nFROM (SELECT 1 \n"
 KEY = 1
 """Statements that find the caller's key."""
+AUDIT_QUESTION = "/events?account_id=account_6&event_type=token.read&since=2020-01-01T00:00:00Z"
 LISTS = {
     "/authorize?page_size=20": 2,
     "/authorize?status=pending&order=desc": 2,
     "/authorize?account_id=waiting_7": 2,
-    "/accounts?page_size=20": 2,
-    "/accounts?sort=token_expires_at": 2,
+    "/accounts?page_size=20": 6,
+    "/accounts?sort=token_expires_at": 6,
+    "/fleet": 7,
     "/profiles?page_size=20": 2,
     "/profiles?account_id=account_7": 2,
     "/profiles/sync": 2,
     "/events": 2,
     "/events?account_id=account_7": 2,
     "/events?session_id=session_7": 2,
+    AUDIT_QUESTION: 2,
     "/batches": 2,
     "/batches/batch_1/results?page=900": 2,
 }
@@ -115,6 +157,9 @@ VIEWS = {
     "/ui/profiles": 3,  # with the last sync
 }
 """Statements of each view of the operators' page."""
+PROBLEMS = 4
+"""Statements for the problems of all accounts of a page."""
+STATES = list(AccountState)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +175,8 @@ def filled_url(postgresql_server: PostgresServer) -> Iterator[str]:
                 for index in indexes:
                     await db.execute(text(f"DROP INDEX {index.indexname}"))
                 await db.execute(text("SET LOCAL session_replication_role = replica"))
+                for partition in PAST_MONTHS:
+                    await db.execute(text(partition))
                 await add_profiles(db, 1, MANY)
                 await add_waiting(db, 1, MANY)
                 for statement in ROWS:
@@ -203,6 +250,19 @@ async def test_view_of_the_page_has_fixed_cost(api: Api, path: str):
         check([each for each in statements if each not in sign_in], VIEWS[path] - 1)
 
 
+async def test_index_answers_who_read_a_token(api: Api):
+    """The page and its total, of an account with thousands of events, read little more than their rows."""
+    with explained(api.context.database, all_tasks=True) as statements:
+        answer = (await api.client.get(AUDIT_QUESTION)).json()
+    assert (answer["total"], answer["total_is_exact"]) == (MANY // 200, True)
+    page, total = statements[KEY:]
+    for statement in (page, total):
+        assert {name.partition("_account_id_")[2] for name in statement.indexes} == {
+            "event_type_occurred_at_idx"
+        }
+        assert statement.pages < 1_000
+
+
 async def test_page_behind_a_cursor_is_one_statement(api: Api):
     for path in ("/authorize", "/accounts", "/profiles"):
         cursor = (await api.client.get(path)).json()["next_cursor"]
@@ -210,6 +270,41 @@ async def test_page_behind_a_cursor_is_one_statement(api: Api):
             answer = await api.client.get(path, params={"cursor": cursor})
         assert len(answer.json()["data"]) == 50
         check(statements, KEY + 1)
+
+
+@pytest.mark.parametrize("app", ["", "&api_app=AIOTT1"])
+@pytest.mark.parametrize("size", [20, 200])
+@pytest.mark.parametrize("state", STATES)
+async def test_accounts_of_a_state_have_fixed_cost(api: Api, state: AccountState, size: int, app: str):
+    path = f"/accounts?state={state}&page_size={size}{app}"
+    (await api.client.get(path)).raise_for_status()
+    with explained(api.context.database, all_tasks=True) as statements:
+        page = (await api.client.get(path)).json()
+    # Here each profile's account has tokens: the pages are empty, and lead on.
+    details = 0 if state in (AccountState.WORKING, AccountState.NEVER_AUTHORIZED) else PROBLEMS
+    check_state_page(statements, 3 + details + (state is AccountState.NEEDS_PERSON))
+    assert len(page["data"]) == (0 if state is AccountState.NEVER_AUTHORIZED else size)
+    assert page["next_cursor"] is not None
+    for _ in range(2):
+        with explained(api.context.database, all_tasks=True) as statements:
+            page = (await api.client.get(f"{path}&cursor={page['next_cursor']}")).json()
+        check_state_page(statements, 2 + details + (state is AccountState.NEEDS_PERSON))
+
+
+def check_state_page(statements: list[Statement], count: int) -> None:
+    """The end of the rows that a page looks at is found by a walk over an index, up to a limit."""
+    others = [each for each in statements if "OFFSET" not in each.text]
+    check(others, KEY + count - 1)
+    assert len(statements) - len(others) == 1
+    # Each of the rows that are looked at costs some pages.
+    assert max(each.pages for each in others) < 10 * SCAN_LIMIT
+
+
+async def test_dry_run_of_an_action_has_fixed_cost(api: Api):
+    body = {"action": "refresh", "filter": {"state": "expiring", "api_app": "AIOTT1"}}
+    with explained(api.context.database, all_tasks=True) as statements:
+        answered(await api.client.post("/accounts/actions", json=body))
+    check(statements, KEY + 1)
 
 
 async def test_hand_out_has_fixed_cost(chain: TokenChain):
@@ -242,9 +337,10 @@ async def test_sync_scans_the_profiles_once_to_judge_how_many_are_gone(chain: To
 
 
 async def test_account_and_its_session_are_found_by_an_index(api: Api):
-    with explained(api.context.database, all_tasks=True) as statements:
-        answered(await api.client.get("/accounts/account_7"))
-    check(statements, KEY + 1)
+    for account, count in ((f"account_{MANY}", 1), ("account_7", 1 + PROBLEMS)):  # the first one works
+        with explained(api.context.database, all_tasks=True) as statements:
+            answered(await api.client.get(f"/accounts/{account}"))
+        check(statements, KEY + count)
 
 
 async def test_attempt_takes_thirteen_statements_and_scans_no_table(api: Api):

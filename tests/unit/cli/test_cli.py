@@ -178,3 +178,25 @@ def test_command_at_a_service_imports_only_what_it_needs(group: str, absent: set
     )
     assert "app.cli.backend" in told.stdout.split()
     assert absent & set(told.stdout.split()) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "told"),
+    [
+        ((), {"PORT": "0"}, "PORT is 0, a free one: give the service's --address"),
+        ((), {"DASHBOARD_ENABLED": "false"}, "the service has no operators' page"),
+    ],
+)
+def test_link_to_the_page_needs_an_address_and_the_page(
+    arguments: tuple[str, ...],
+    changes: dict[str, str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    ended = runner.invoke(cli.cli, ["ui-link", *arguments])
+    assert ended.exit_code == 2
+    assert told in " ".join(re.sub(r"[│╭╰╮╯─]", " ", ended.output).split())

@@ -27,6 +27,10 @@ SCHEMA_OF = {
     answers.Token: "TokenResponse",
     answers.Verified: "VerifiedResponse",
     answers.Event: "EventResponse",
+    answers.Problem: "ProblemResponse",
+    answers.Account: "AccountResponse",
+    answers.ActionAccount: "ActionAccount",
+    answers.AccountAction: "AccountActionResponse",
 }
 OWN = {answers.StreamedEvent: {"last_event_id"}, answers.WebhookEvent: {"webhook_id"}}
 JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}

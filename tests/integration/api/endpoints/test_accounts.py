@@ -224,3 +224,36 @@ async def test_a_refresh_that_fails_says_why(quiet_api: Api, account: TokenChain
     answer = await call(quiet_api, "POST", "/accounts/{}/refresh", account.account)
     refused(answer, 502, "CREDITS_DEPLETED")
     answered(await call(quiet_api, "GET", "/accounts/{}/token", account.account))
+
+
+async def act_on_all(api: Api, action: str) -> None:
+    body = {"action": action, "filter": APP, "dry_run": False, "expected_count": 1}
+    answered(await api.client.post("/accounts/actions", json=body), 202)
+
+
+async def test_refreshes_of_an_action_are_done_by_the_worker(quiet_api: Api, account: TokenChain):
+    await account.change(refreshed_at=None)
+    await act_on_all(quiet_api, "refresh")
+    assert await account.refreshes() == 0
+    worker = quiet_api.context.workers.get("refresh")
+    assert await worker.run_once() == 1
+    await worker.finish_started()
+    assert await account.refreshes() == 1
+
+
+async def test_revocations_of_an_action_are_done_by_the_worker(quiet_api: Api, account: TokenChain):
+    await act_on_all(quiet_api, "revoke")
+    assert await account.usable_grants() == 1
+    assert await quiet_api.context.tokens.credentials.revoke_due(20) == 1
+    assert (await account.usable_grants(), await account.row()) == (0, None)
+
+
+async def test_tokens_that_arrive_after_the_revocation_of_an_action_are_revoked_too(
+    quiet_api: Api, account: TokenChain
+):
+    leases, refresher = quiet_api.context.tokens.leases, quiet_api.context.tokens.refresher
+    claim = await leases.take(account.account, account.app, version=(await account.active_row()).version)
+    await act_on_all(quiet_api, "revoke")
+    await refresher.finish(claim)
+    await quiet_api.context.tokens.credentials.revoke_due(20)
+    assert (await account.usable_grants(), await account.row()) == (0, None)

@@ -214,7 +214,8 @@ async def test_an_app_that_fails_by_its_own_fault_is_paused_until_resumed(
             assert (await context.tokens.apps.resume(db, "AIOTT1", actor="anna")).was_paused
         assert await context.sessions.runs.claim(waiting) is not None
     async with database.reading() as db:
-        events = list(await db.scalars(select(Event.event_type).where(Event.event_type.startswith("app."))))
+        query = select(Event.event_type).where(Event.event_type.startswith("app.")).order_by(Event.id)
+        events = list(await db.scalars(query))
     assert events == ["app.paused", "app.resumed"]
 
 

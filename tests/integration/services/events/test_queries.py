@@ -181,3 +181,24 @@ async def test_events_after_a_position_are_searched_in_an_index(database: Databa
         async with database.reading() as db:
             steps = [row.detail for row in await db.execute(text(plan))]
         assert [step.partition(" (")[0] for step in steps] == ["SEARCH events USING INDEX ix_events_stream"]
+
+
+@pytest.mark.parametrize(
+    ("event_type", "index"),
+    [
+        ("token.read", "ix_events_audit"),
+        ("authorization.stage", "ix_events_account"),
+        ("token.*", "ix_events_account"),
+    ],
+)
+@pytest.mark.databases("sqlite")
+async def test_type_of_the_audit_trail_and_account_are_searched_in_one_index(
+    database: Database, event_type: str, index: str
+):
+    filters = EventFilter(event_type=event_type, account_id="anna", since=utc_now())
+    query = select(Event).where(*filters.conditions()).order_by(Event.occurred_at.desc(), Event.id.desc())
+    plan = "EXPLAIN QUERY PLAN " + str(query.compile(database.engine, compile_kwargs={"literal_binds": True}))
+    async with database.reading() as db:
+        steps = [row.detail for row in await db.execute(text(plan))]
+    assert [step.partition(" (")[0] for step in steps] == [f"SEARCH events USING INDEX {index}"]
+    assert (filters.unindexed() == []) is (index == "ix_events_audit")

@@ -5,6 +5,7 @@ import random
 import re
 import sqlite3
 from contextlib import closing, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ from sqlalchemy import delete, select, text
 from app.api.endpoints.events import _blocks
 from app.context import open_context
 from app.database import Database
-from app.models import Event, EventType
+from app.models import Event, EventClass, EventType, utc_now
 from app.services.events import recorder
 from app.services.events import tail as event_tail
 from app.services.events.filters import EventFilter
 from app.services.events.order import Position
 from app.services.events.streams import EventStreams, Gap, Reader, StreamLimits
 from app.services.events.tail import BEGINNING, EventTail, check_order
-from app.services.operations.retention import Retention, RetentionDays
+from app.services.operations.event_retention import EventLimits
 from app.utils.exceptions import TooManyStreamsException, UnknownEventIdException
 from tests.fixtures.events import add_events, numbers, open_reader, read_events, record
 from tests.fixtures.logs import logged
+from tests.fixtures.retention import event_retention
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.waiting import eventually
@@ -158,36 +160,59 @@ async def test_a_heartbeat_moves_the_reader_past_what_it_does_not_want(database:
                     break
 
 
+async def test_events_of_all_classes_and_times_are_told_in_one_order(database: Database):
+    """On PostgreSQL they are in many partitions."""
+    types = [EventType.TOKEN_READ, EventType.CREDENTIAL_REFRESHED, EventType.AUTHORIZATION_COMPLETED]
+    times = [utc_now() + timedelta(days=days) for days in (0, -3, 1, -400, 40, 400)]
+    streams = streams_of(database)
+    async with open_reader(streams, last=BEGINNING) as reader:
+        for number in range(36):
+            at = times[number // 3 % len(times)]
+            await record(database, number, event_type=types[number % 3], occurred_at=at)
+        assert numbers(await read_events(streams, reader, 36)) == list(range(36))
+    async with open_reader(streams, last=BEGINNING) as reader:
+        assert numbers(await read_events(streams, reader, 36)) == list(range(36))
+
+
 async def test_reader_that_was_away_for_too_long_gets_a_gap(database: Database):
     streams = streams_of(database)
     await add_events(database, *({} for _ in range(10)))
     async with open_reader(streams, last=BEGINNING) as reader:
         events = await read_events(streams, reader, 10)
         assert reader.gap is None
-    days = RetentionDays(sessions=1, events=1, evidence=1, webhooks=1)
-    retention = Retention(database=database, days=days, max_events=4, max_evidence_bytes=1)
-    assert (await retention.delete_old())["events_deleted"] == 6
+    assert await event_retention(database, count=4).delete_old() == 6
+    own = EventFilter(event_type="batch.completed")  # not the event that tells of the deletion
     for last, rest in ((events[5], 4), (events[6], 3)):
-        async with open_reader(streams, last=position(last)) as reader:
+        async with open_reader(streams, last=position(last), filters=own) as reader:
             assert reader.gap == (Gap(events[6].occurred_at) if rest == 4 else None)
             assert [event.id for event in await read_events(streams, reader, rest)] == [
                 event.id for event in events[-rest:]
             ]
 
 
-async def test_reader_gets_a_gap_for_routine_events_evicted_after_its_last_one(database: Database):
-    """Older events of other types stay, among them the last one that it was told."""
+@pytest.mark.parametrize("by", ["age", "count"])
+async def test_reader_gets_a_gap_for_deleted_events_of_a_class_that_it_may_want(database: Database, by: str):
+    """Older events of other classes stay, among them the last one that it was told."""
     streams = streams_of(database)
     types = ["api_key.created", "credential.refreshed", "api_key.revoked", "api_key.created"]
-    await add_events(database, *({"event_type": event_type} for event_type in types))
+    at = utc_now() - timedelta(days=8)
+    await add_events(database, *({"event_type": each, "occurred_at": at} for each in types))
     async with open_reader(streams, last=BEGINNING) as reader:
         events = await read_events(streams, reader, 4)
-    days = RetentionDays(sessions=1, events=1, evidence=1, webhooks=1)
-    retention = Retention(database=database, days=days, max_events=3, max_evidence_bytes=1)
-    assert (await retention.delete_old())["events_deleted"] == 1
-    for last, has_gap in ((events[0], True), (events[2], False)):
-        async with open_reader(streams, last=position(last)) as reader:
-            assert (reader.gap is not None) is has_gap
+    limits = {"age": EventLimits(days=7, count=100), "count": EventLimits(days=30, count=0)}
+    retention = event_retention(database, limits={EventClass.ROUTINE: limits[by]})
+    assert await retention.delete_old() == 1
+    for last, wanted, oldest_kept in (
+        (events[0], None, events[2]),
+        (events[0], "credential.*", events[2]),
+        (events[0], "credential.refreshed", events[2]),
+        (events[0], "api_key.*", None),
+        (events[0], "api_key.created", None),
+        (events[2], None, None),
+    ):
+        filters = EventFilter(event_type=wanted)
+        async with open_reader(streams, last=position(last), filters=filters) as reader:
+            assert reader.gap == (Gap(oldest_kept.occurred_at) if oldest_kept else None)
 
 
 async def test_reader_overtaken_by_the_retention_while_it_catches_up_gets_a_gap(database: Database):

@@ -12,17 +12,16 @@ from app.models import (
     AuthorizationSession,
     Batch,
     BatchRow,
+    DashboardSession,
+    DashboardTicket,
     Event,
     Evidence,
     IdempotencyKey,
     SessionStatus,
     utc_now,
 )
-from app.services.operations.retention import Retention, RetentionDays
-from tests.fixtures.events import add_events
 from tests.fixtures.factories import new_profile, new_session
-
-DAYS = RetentionDays(sessions=30, events=30, evidence=14, webhooks=30)
+from tests.fixtures.retention import new_retention
 
 
 async def test_only_old_ended_sessions_are_deleted(database: Database):
@@ -39,9 +38,7 @@ async def test_only_old_ended_sessions_are_deleted(database: Database):
             limits = {"max_running": 1, "stop_percent": 50, "stop_window": 20}
             db.add(Batch(batch_id=batch_id, requested_by="a", completed_at=ended_at, **limits))
             db.add(BatchRow(batch_id=batch_id, number=1, account_id="a", api_app="AIOTT1"))
-    deleted = await Retention(
-        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000, batch_size=3
-    ).delete_old()
+    deleted = await new_retention(database, batch_size=3).delete_old()
     assert (deleted["sessions_deleted"], deleted["syncs_deleted"], deleted["events_deleted"]) == (7, 0, 2)
     assert deleted["batches_deleted"] == 1
     async with database.reading() as db:
@@ -49,19 +46,6 @@ async def test_only_old_ended_sessions_are_deleted(database: Database):
         assert await db.scalar(select(func.count()).select_from(Event)) == 1
         for column in (Batch.batch_id, BatchRow.batch_id):
             assert set(await db.scalars(select(column))) == {"new", "open"}
-
-
-async def test_the_last_event_stays_whatever_its_age(database: Database):
-    """SQLite would give its id again, and readers of the stream go by ids."""
-    await add_events(database, *({"occurred_at": utc_now() - timedelta(days=40)} for _ in range(10)))
-    keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=1, batch_size=4)
-    assert (await keep.delete_old())["events_deleted"] == 9
-    await add_events(database, *({} for _ in range(10)))
-    few = Retention(database=database, days=DAYS, max_events=3, max_evidence_bytes=1, batch_size=4)
-    assert (await few.delete_old())["events_deleted"] == 8
-    async with database.reading() as db:
-        left = (await db.scalars(select(Event.id).order_by(Event.id))).all()
-    assert left == [18, 19, 20]
 
 
 def evidence(session_id: str, *, attempt: int = 1, days: float = 0, size: int = 100) -> Evidence:
@@ -87,9 +71,7 @@ async def test_rows_of_a_session_are_deleted_with_it(database: Database):
         for row in (*gone, kept):
             db.add(AuthorizationAttempt(session_id=row.session_id, number=1))
             db.add(evidence(row.session_id))
-    deleted = await Retention(
-        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000, batch_size=2
-    ).delete_old()
+    deleted = await new_retention(database, batch_size=2).delete_old()
     assert deleted["sessions_deleted"] == 3
     for model in (AuthorizationSession, AuthorizationAttempt, Evidence):
         assert await left(database, model) == {kept.session_id}, model
@@ -102,17 +84,28 @@ async def test_idempotency_keys_go_when_their_time_is_over(database: Database):
             expires_at = utc_now() + timedelta(hours=number)
             hashes = {"key_hash": name, "body_hash": "x"}
             db.add(IdempotencyKey(caller="a", session_id=name, expires_at=expires_at, **hashes))
-    deleted = await Retention(
-        database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000
-    ).delete_old()
+    deleted = await new_retention(database).delete_old()
     assert deleted["keys_deleted"] == 1
     assert await left(database, IdempotencyKey) == {"valid"}
+
+
+async def test_sign_ins_and_links_of_the_page_go_when_their_time_is_over(database: Database):
+    async with database.transaction() as db:
+        for name, hours in {"over": -1, "valid": 1}.items():
+            expires_at = utc_now() + timedelta(hours=hours)
+            db.add(DashboardSession(id_hash=name, expires_at=expires_at))
+            db.add(DashboardTicket(ticket_hash=name, expires_at=expires_at))
+    deleted = await new_retention(database).delete_old()
+    assert (deleted["sign_ins_deleted"], deleted["tickets_deleted"]) == (1, 1)
+    async with database.reading() as db:
+        assert (await db.scalars(select(DashboardSession.id_hash))).all() == ["valid"]
+        assert (await db.scalars(select(DashboardTicket.ticket_hash))).all() == ["valid"]
 
 
 async def test_row_that_is_renewed_while_the_deletion_waits_stays(database: Database):
     async with database.transaction() as db:
         db.add(IdempotencyKey(caller="a", key_hash="k", body_hash="b", session_id="s", expires_at=utc_now()))
-    keep = Retention(database=database, days=DAYS, max_events=100, max_evidence_bytes=10_000)
+    keep = new_retention(database)
     async with database.transaction() as db:
         await db.execute(update(IdempotencyKey).values(expires_at=utc_now() + timedelta(days=1)))
         deleting = asyncio.create_task(keep.delete_old())
@@ -138,48 +131,6 @@ async def test_old_evidence_goes_and_then_the_oldest_that_is_too_much(database: 
     async with database.transaction() as db:
         db.add_all([evidence(f"old-{days}", days=days) for days in (15, 16, 17)])
         db.add_all([evidence(f"new-{days}", days=days, size=100) for days in range(9)])
-    deleted = await Retention(
-        database=database, days=DAYS, max_events=100, max_evidence_bytes=450, batch_size=2
-    ).delete_old()
+    deleted = await new_retention(database, max_evidence_bytes=450, batch_size=2).delete_old()
     assert deleted["evidence_deleted"] == 3 + 5
     assert await left(database, Evidence) == {f"new-{days}" for days in range(4)}
-
-
-async def test_routine_events_go_before_the_audit_trail(database: Database):
-    start = utc_now() - timedelta(days=1)
-    types = [
-        "token.read",
-        "api_key.created",
-        "credential.refreshed",
-        "authorization.stage",
-        "events.exported",
-    ]
-    rows = [
-        {"event_type": types[number % 5], "occurred_at": start + timedelta(seconds=number)}
-        for number in range(50)
-    ]
-    await add_events(database, *rows)
-
-    async def kept_at(max_events: int) -> list[int]:
-        marks = select(func.count()).where(Event.event_type == "events.evicted")
-        async with database.reading() as db:
-            max_events += await db.scalar(marks) or 0
-        keep = Retention(
-            database=database, days=DAYS, max_events=max_events, max_evidence_bytes=1, batch_size=4
-        )
-        await keep.delete_old()
-        kept = select(Event.id).where(Event.event_type != "events.evicted").order_by(Event.id)
-        async with database.reading() as db:
-            return list(await db.scalars(kept))
-
-    routine = [number + 1 for number in range(50) if number % 5 in (2, 3)]
-    audit = [number + 1 for number in range(50) if number % 5 not in (2, 3)]
-    assert await kept_at(39) == sorted([*audit, *routine[11:]]), "the oldest of the routine"
-    assert await kept_at(30) == audit, "no routine event is left"
-    assert await kept_at(10) == audit[20:], "then the oldest"
-    assert await kept_at(10) == audit[20:]
-    await add_events(database, {"event_type": "credential.refreshed"})
-    (last,) = await kept_at(1)
-    async with database.reading() as db:
-        kept = await db.scalar(select(Event.event_type).where(Event.id == last))
-    assert kept == "credential.refreshed", "the last one stays, whatever it is"

@@ -2,16 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import delete, select, update
 
 from app.context import Context
-from app.database import Database
 from app.models import (
     DeliveryStatus,
     WebhookAttempt,
@@ -22,6 +19,7 @@ from app.models import (
 )
 from app.services.webhooks.deliveries import Claim
 from app.services.webhooks.service import WebhookChange
+from tests.fixtures.costs import statements_of
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 from tests.fixtures.services import OpenContext
 from tests.fixtures.webhooks import (
@@ -56,20 +54,6 @@ async def claimed(context: Context) -> tuple[int, list[Claim]]:
     deliveries = context.events.deliveries
     (row_id,) = await deliveries.due_endpoints()
     return row_id, await deliveries.claim(row_id, under_way=0) or []
-
-
-@contextmanager
-def statements_of(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    found: list[tuple[str, Any]] = []
-
-    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        found.append((statement, parameters))
-
-    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
-    try:
-        yield found
-    finally:
-        event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
 
 @pytest.mark.parametrize("by", ["resume", "event"])

@@ -12,6 +12,7 @@ from app.context import Context
 from app.models import (
     DeliveryStatus,
     Event,
+    EventClass,
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -19,7 +20,7 @@ from app.models import (
 )
 from app.services.events import recorder
 from app.services.keys.service import Caller, Scope
-from app.services.operations.retention import Retention, RetentionDays
+from app.services.operations.event_retention import EventLimits
 from app.services.shared.access import AccessScope
 from app.services.shared.paging import PageRequest
 from app.services.webhooks import queries
@@ -28,6 +29,7 @@ from app.services.webhooks.service import WebhookChange
 from app.utils.exceptions import DeliveryNotFoundException
 from tests.fixtures.events import add_events
 from tests.fixtures.receiver import Receiver, reply, running_receiver
+from tests.fixtures.retention import event_retention
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
 from tests.fixtures.webhooks import (
@@ -231,9 +233,13 @@ async def test_events_deleted_before_their_delivery_are_reported_as_missed(
     )
 
 
-async def test_evicted_routine_events_are_reported_as_missed_once(context: Context, receiver: Receiver):
+@pytest.mark.parametrize("wants_routine", [True, False])
+async def test_deleted_events_of_a_wanted_class_are_reported_as_missed_once(
+    context: Context, receiver: Receiver, wants_routine: bool
+):
     """Older events of other types stay, so that the oldest one tells nothing of the gap."""
-    endpoint_id = await add_webhook(context, receiver)
+    wanted = [TYPE, "credential.*"] if wants_routine else [TYPE]
+    endpoint_id = await add_webhook(context, receiver, event_types=wanted)
     await record_events(context.database, 1)
     await wait_for_fanout(context, 1)
     seen = (await fetch_one(context.database, select(WebhookEndpoint))).after_event_id
@@ -242,23 +248,19 @@ async def test_evicted_routine_events_are_reported_as_missed_once(context: Conte
     await add_events(
         context.database, {"event_type": "credential.refreshed"}, {"event_type": "api_key.created"}
     )
-    retention = Retention(
-        database=context.database,
-        days=RetentionDays(sessions=1, events=1, evidence=1, webhooks=1),
-        max_events=await fetch_one(context.database, select(func.count()).select_from(Event)) - 1,
-        max_evidence_bytes=1,
-    )
-    assert (await retention.delete_old())["events_deleted"] == 1
+    none = {EventClass.ROUTINE: EventLimits(days=1, count=0)}
+    assert await event_retention(context.database, limits=none).delete_old() == 1
     mark = await fetch_one(context.database, select(Event.data).where(Event.event_type == "events.evicted"))
     async with context.database.transaction() as db:
         await context.events.webhooks.resume(db, endpoint_id, ME)
     for number in (2, 3):
         await record_events(context.database, number)
         await wait_for_fanout(context, number)
-    lost = await fetch_one(
+    lost = await fetch_all(
         context.database, select(Event.data).where(Event.event_type == "webhook.events_lost")
     )
-    assert (lost["from_event_id"], lost["to_event_id"]) == (seen + 1, mark["to_event_id"])
+    ranges = [(each["from_event_id"], each["to_event_id"]) for each in lost]
+    assert ranges == ([(seen + 1, mark["to_event_id"])] if wants_routine else [])
 
 
 async def test_only_an_update_changes_the_update_time(context: Context, receiver: Receiver):

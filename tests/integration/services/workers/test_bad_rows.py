@@ -163,7 +163,7 @@ async def test_a_failing_step_of_the_cleanup_stops_no_other(
     cleanup = context.workers.get("cleanup")
     monkeypatch.setattr(context.sessions.runs, "end_overdue", fail)
     monkeypatch.setattr(context.fleet.gologin, "stop_orphans", fail)
-    monkeypatch.setattr(cleanup._retention, "_delete_events", fail)
+    monkeypatch.setattr(cleanup._retention._events, "delete_old", fail)
     with pytest.raises(ValueError, match="a step fails"):
         await cleanup.run_once()
     assert await fetch_all(context.database, select(Evidence.id)) == []
