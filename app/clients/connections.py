@@ -8,7 +8,7 @@ are a stack.
 import asyncio
 import ssl
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import cast
 
@@ -31,6 +31,7 @@ class StackedTransport(httpx.AsyncBaseTransport):
         """Limits of each connection, which is a pool of its own."""
         self._room = asyncio.Semaphore(max_connections)
         self._idle: defaultdict[_Origin, _Idle] = defaultdict(deque)
+        self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises `httpx.PoolTimeout` when no connection becomes free within the request's `pool` timeout."""
@@ -46,16 +47,19 @@ class StackedTransport(httpx.AsyncBaseTransport):
         else:
             connection = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=self._limits)
 
-        def give_back() -> None:
-            waiting.append((monotonic(), connection))
+        async def give_back() -> None:
             self._room.release()
+            if self._is_closed:
+                await connection.aclose()
+            else:
+                waiting.append((monotonic(), connection))
 
         try:
             while waiting and monotonic() - waiting[0][0] > self._keep_idle:
                 await waiting.popleft()[1].aclose()
             response = await connection.handle_async_request(request)
         except BaseException:  # the pool of one has closed what it had: it makes another
-            give_back()
+            await give_back()
             raise
         stream = _Body(cast(httpx.AsyncByteStream, response.stream), give_back)
         return httpx.Response(
@@ -63,7 +67,9 @@ class StackedTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        for waiting in self._idle.values():
+        """Close the idle connections; one in use is closed at the end of its response."""
+        self._is_closed = True
+        for waiting in list(self._idle.values()):
             while waiting:
                 await waiting.pop()[1].aclose()
 
@@ -71,9 +77,9 @@ class StackedTransport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """Once it is closed, its connection is free."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], None]) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
-        self._give_back: Callable[[], None] | None = give_back
+        self._give_back: Callable[[], Awaitable[None]] | None = give_back
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._stream:
@@ -85,4 +91,4 @@ class _Body(httpx.AsyncByteStream):
             await self._stream.aclose()
         finally:
             if give_back is not None:
-                give_back()
+                await give_back()

@@ -68,6 +68,8 @@ from sandbox.devtools import command
 from sandbox.process import SandboxProcess
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.xdist_group("consent_tab")
+
 RULES = ConsentPageRules(
     consent_buttons=("#agree", "//button[text()='Grant']"),
     fallback_buttons=("form button[type=submit]",),

@@ -127,3 +127,14 @@ async def test_an_old_connection_is_not_used_again_and_closed():
         assert (await http.get(site.url)).text == "ok"
         assert site.requests[3] == 1
         await eventually(lambda: site.open_now == 1)
+
+
+async def test_a_connection_in_use_is_closed_after_its_transport():
+    async with running_site() as site:
+        async with client() as http:
+            await http.get(site.url)
+            request = http.build_request("GET", site.url)
+            response = await http.send(request, stream=True)
+        assert site.open_now == 1
+        assert await response.aread() == b"ok"
+        await eventually(lambda: site.open_now == 0)

@@ -73,7 +73,7 @@ def ignore(_stage: SessionStage) -> None:
     pass
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_profile_runs_under_a_lease_and_is_stopped_at_the_end(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):
@@ -140,7 +140,7 @@ async def test_a_browser_that_died_is_stopped_all_the_same(
     assert await all_given_back(sandbox_context, database, admin, known)
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_profile_without_a_free_slot_waits_and_reports_it(
     sandbox_settings: MakeSettings, database: Database, admin: SandboxAdmin, known: str, second: str
 ):
@@ -187,7 +187,7 @@ async def test_a_profile_runs_once_whoever_asks(
         assert await all_given_back(other, database, admin, known)
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_the_browser_of_a_process_that_died_is_stopped_before_its_profile_runs_again(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, http: httpx.AsyncClient, known: str
 ):

@@ -102,7 +102,7 @@ class TestList:
         body = (await api.client.get("/profiles", params={"account_id": "nobody"})).json()
         assert (body["data"], body["total"], body["total_pages"]) == ([], 0, 0)
 
-    @pytest.mark.databases("sqlite", "postgresql")
+    @pytest.mark.databases("sqlite", long="postgresql")
     async def test_list_is_filtered(self, api: Api):
         expected: list[tuple[dict[str, str], list[str]]] = [
             ({"account_id": "anna"}, ["anna"]),
@@ -160,13 +160,13 @@ class TestList:
             response = await api.client.get("/profiles", params=query)
             assert said in refused(response, 422, "INVALID_REQUEST")
 
-    @pytest.mark.databases("sqlite", "postgresql")
+    @pytest.mark.databases("sqlite", long="postgresql")
     async def test_nul_in_a_query_is_refused(self, api: Api):
         for name in ("text", "api_app", "account_id", "sort"):
             response = await api.client.get("/profiles", params={name: f"a{NUL}b"})
             assert response.status_code in (404, 422)
 
-    @pytest.mark.databases("sqlite", "postgresql")
+    @pytest.mark.databases("sqlite", long="postgresql")
     async def test_strange_texts_find_nothing(self, api: Api):
         for text in ("🦊", "%F0%9F", "'; --", "ß", "\\", "%"):
             assert await self.names(api, text=text) == []
@@ -207,7 +207,7 @@ class TestOne:
 
 
 class TestOfAnAccount:
-    @pytest.mark.databases("sqlite", "postgresql")
+    @pytest.mark.databases("sqlite", long="postgresql")
     async def test_first_profile_of_an_account_is_the_one_to_use(self, api: Api, add_profile: AddRow):
         async def add(profile_id: str, **values: Any) -> None:
             await add_profile(profile_id=profile_id, account_id="anna", **values)
@@ -388,7 +388,7 @@ class TestSync:
 
         await eventually(is_given_back)
 
-    @pytest.mark.databases("sqlite", "postgresql")
+    @pytest.mark.databases("sqlite", long="postgresql")
     async def test_sync_reports_what_it_found(
         self, open_api: OpenApi, addresses: dict[str, Any], admin: SandboxAdmin, profile: ProfileInfo
     ):
@@ -414,7 +414,7 @@ class TestSync:
         assert 0 < second["seconds"] < 30
         assert second["created_at"] <= second["started_at"] <= second["completed_at"]
 
-    @pytest.mark.databases("sqlite", "postgresql")
+    @pytest.mark.databases("sqlite", long="postgresql")
     async def test_request_beside_a_waiting_sync_gets_the_same_sync(
         self, open_api: OpenApi, addresses: dict[str, Any], elsewhere: PeriodicRuns
     ):

@@ -31,6 +31,8 @@ from app.utils.exceptions import (
 from tests.fixtures.factories import CALLER, new_profile
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 ATTENDED, AUTOMATIC = ConsentMode.ATTENDED, ConsentMode.AUTOMATIC
 
 
@@ -165,6 +167,7 @@ async def test_session_is_not_resumed_beside_an_open_one_of_the_account(service:
         await resume(service, session_id)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_many_simultaneous_resumes_succeeds(service: Context, database: Database):
     session_id = await place(service)
     await failed(service, session_id, LoginRequiredException("alice"))

@@ -13,6 +13,8 @@ from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.services import OpenContext
 from tests.fixtures.tokens import TokenChain
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 BROKEN = CredentialStatus.REAUTHORIZATION_REQUIRED
 
 
@@ -52,6 +54,7 @@ async def test_a_broken_account_gets_one_session_and_its_callers_the_id(
     assert caught.value.data == {"session_id": made.session_id}
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_an_account_whose_session_is_open_gets_no_second(
     context: Context, add_profile: AddRow, add_session: AddRow
 ):
@@ -84,6 +87,7 @@ async def test_repairs_of_a_day_have_a_limit(open_services: OpenContext, add_pro
         assert len(await sessions(context)) == 3
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_repairs_at_once_have_a_limit(open_services: OpenContext, add_profile: AddRow):
     async with open_services(repair_at_once=2) as context:
         for account in ("a", "b", "c"):
@@ -171,6 +175,7 @@ async def test_repair_is_not_for_a_paused_app(open_services: OpenContext, add_pr
         assert await sessions(context) == []
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_accounts_without_a_profile_do_not_stand_before_the_others(
     open_services: OpenContext, add_profile: AddRow
 ):

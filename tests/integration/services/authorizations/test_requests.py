@@ -34,6 +34,8 @@ from app.utils.exceptions import (
 from tests.fixtures.factories import CALLER, new_profile, new_session
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 COMMAND = AuthorizationCommand("alice", "AIOTT1")
 
 
@@ -73,6 +75,7 @@ async def ended(context: Context, error: Exception) -> str:
     return placed.session_id
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("key", [None, "k-1"])
 async def test_hundred_simultaneous_requests_make_one_session(
     service: Context, database: Database, key: str | None
@@ -106,6 +109,7 @@ async def test_request_for_another_app_makes_another_session(service: Context, o
         assert (await place(context, AuthorizationCommand("alice", "AIOTT2"))).is_new
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_key_gives_the_same_session_after_its_end_too(service: Context):
     first = await place(service, key="k-1")
     async with service.database.transaction() as db:
@@ -114,6 +118,7 @@ async def test_a_key_gives_the_same_session_after_its_end_too(service: Context):
     assert (await place(service, key="k-2")).is_new
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_key_with_another_body_is_refused_and_leaves_nothing(service: Context, database: Database):
     await place(service, key="k-1")
     with pytest.raises(IdempotencyConflictException):
@@ -145,6 +150,7 @@ async def test_a_refused_request_keeps_its_key_free(service: Context):
     assert (await place(service, key="k-1")).is_new
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_request_is_refused_with_too_many_waiting(open_services: OpenContext, database: Database):
     async with database.transaction() as db:
         db.add_all(new_profile(account_id=f"a{number}") for number in range(3))
@@ -156,6 +162,7 @@ async def test_request_is_refused_with_too_many_waiting(open_services: OpenConte
     assert refused.value.retry_after
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_session_is_not_claimed_before_its_time(service: Context, database: Database):
     placed = await place(
         service, AuthorizationCommand("alice", "AIOTT1", not_before=utc_now() + timedelta(hours=1))
@@ -272,6 +279,7 @@ async def test_only_transitions_of_the_table_are_made(database: Database, old: S
                 move(db, row, new)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_many_simultaneous_ends_is_recorded(service: Context, database: Database):
     """A cancel, a failure, a completion's failure and the clean-up race; every event is of a true transition."""
     placed = await place(service)

@@ -32,6 +32,8 @@ from tests.fixtures.factories import CALLER, SCOPES, AddRow, new_tokens
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 ALICE = ProviderUser(id="1", username="Alice")
 IN_THE_PAST = timedelta(seconds=-1)
 
@@ -94,6 +96,7 @@ def lose_lease(database: Database) -> Callable[[AuthorizationJob], Awaitable[Non
 
 
 class TestRequest:
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_session_is_made_with_its_event_and_delivered(
         self, context: Context, database: Database, add_profile: AddRow
     ):
@@ -114,6 +117,7 @@ class TestRequest:
         assert await events(database, row.session_id) == ["authorization.requested"]
         assert await delivered(context) == [row.session_id]
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_rolled_back_session_is_not_delivered(
         self, context: Context, database: Database, add_profile: AddRow
     ):
@@ -149,6 +153,7 @@ class TestRequest:
                     db, AuthorizationCommand(account, app), caller=CALLER
                 )
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_the_profile_made_for_the_app_comes_first(
         self, context: Context, database: Database, add_profile: AddRow
     ):
@@ -182,6 +187,7 @@ class TestClaim:
         assert job.request_id == waiting.request_id
         assert await events(database, row.session_id) == ["authorization.started"]
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_one_of_many_claimers_in_two_processes_wins(
         self, context: Context, open_services: OpenContext, database: Database, add_session: AddRow
     ):
@@ -203,6 +209,7 @@ class TestClaim:
         row = await add_session(status=status)
         assert await context.sessions.runs.claim(row.session_id) is None
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_expired_session_is_not_claimed(self, context: Context, add_session: AddRow):
         row = await add_session(expires_at=utc_now() + IN_THE_PAST)
         assert await context.sessions.runs.claim(row.session_id) is None
@@ -211,6 +218,7 @@ class TestClaim:
     async def test_unknown_session_is_not_claimed(self, context: Context):
         assert await context.sessions.runs.claim("unknown") is None
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_session_waits_while_its_profile_runs(
         self, context: Context, database: Database, add_profile: AddRow, add_session: AddRow
     ):
@@ -286,6 +294,7 @@ class TestUnderTheLease:
         assert row.missing_scopes == ["offline.access", "tweet.read"]
         assert row.scopes == ["users.read", "extra"]
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_completion_that_fails_in_the_middle_leaves_nothing(
         self, context: Context, database: Database, add_session: AddRow
     ):
@@ -406,6 +415,7 @@ class TestRecovery:
         assert (row.status, row.error_code) == (SessionStatus.FAILED, "ATTEMPTS_EXHAUSTED")
         assert "interrupted 3 times" in row.error_message
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_two_processes_recover_a_session_once(
         self, context: Context, open_services: OpenContext, database: Database, add_session: AddRow
     ):
@@ -415,6 +425,7 @@ class TestRecovery:
             recovered = await asyncio.gather(*(c.sessions.runs.recover_lost() for c in (context, other)))
         assert sum(recovered) == 1
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_waiting_sessions_are_delivered_by_priority_and_age_and_only_once(
         self, context: Context, add_session: AddRow
     ):
@@ -445,6 +456,7 @@ class TestRecovery:
 
 
 class TestView:
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_position_counts_the_sessions_that_come_first(
         self, context: Context, database: Database, add_session: AddRow
     ):
@@ -485,6 +497,7 @@ class TestWaiting:
             assert await asyncio.gather(*waiters) == [SessionStatus.COMPLETED] * 3
         assert len(context.sessions.waiters) == 0
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_an_end_in_another_process_is_seen(
         self, context: Context, open_services: OpenContext, add_session: AddRow
     ):

@@ -54,6 +54,8 @@ from tests.fixtures.batches import (
 from tests.fixtures.factories import CALLER, new_profile
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def results_of(context: Context, batch_id: str) -> list[RowResult]:
     async with context.database.reading() as db:
@@ -62,6 +64,7 @@ async def results_of(context: Context, batch_id: str) -> list[RowResult]:
     return list(page.rows)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Context, database: Database):
     await add_accounts(database, ["zoe", "bob"])
     placed = await place_batch(context, input_rows("zoe", "bob"), max_running=1)
@@ -125,6 +128,7 @@ async def test_bad_row_does_not_block_others(two_apps: Context, database: Databa
     assert view.counts["pending"] == 3, "rows, not sessions"
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_batch_of_several_chunks_is_created_whole(context: Context, database: Database):
     context.sessions.batches.limits = replace(context.sessions.batches.limits, chunk_size=4)
     accounts = account_names(11)
@@ -162,6 +166,7 @@ async def test_batch_without_room_for_all_rows_is_refused(open_services: OpenCon
         assert (await place_batch(context, input_rows(*account_names(2)))).is_new
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_many_simultaneous_requests_with_a_key_makes_the_batch(
     context: Context, database: Database
 ):
@@ -176,6 +181,7 @@ async def test_one_of_many_simultaneous_requests_with_a_key_makes_the_batch(
         await place_batch(context, input_rows(*account_names(4)), key="k")
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_many_simultaneous_requests_from_a_source_makes_the_batch(
     context: Context, database: Database
 ):
@@ -194,6 +200,7 @@ async def test_one_of_many_simultaneous_requests_from_a_source_makes_the_batch(
     assert {each.existing for each in await results_of(context, again.batch_id)} == {True}
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_batches_of_the_same_accounts_at_once_share_them(context: Context, database: Database):
     """In whatever order their rows are: neither waits for the other for ever."""
     context.sessions.batches.limits = replace(context.sessions.batches.limits, chunk_size=2)
@@ -206,6 +213,7 @@ async def test_batches_of_the_same_accounts_at_once_share_them(context: Context,
         assert all(result.session_id for result in await results_of(context, each.batch_id))
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, database: Database):
     batch_id = await new_batch(context, 5, max_running=2)
     job = await context.sessions.runs.claim((await under_way(database, batch_id))[0].session_id)

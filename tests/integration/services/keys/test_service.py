@@ -31,6 +31,8 @@ from tests.fixtures.logs import logged
 from tests.fixtures.routes import SPLIT_OFF, granting
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 AUTHORIZE = frozenset({Scope.AUTHORIZE})
 ADMIN = frozenset({Scope.ADMIN})
 HOUR = timedelta(hours=1)
@@ -162,6 +164,7 @@ class TestAuthentication:
 
 
 class TestMaking:
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_name_is_taken_for_good(self, context: Context):
         await revoke(context, await make(context))
         with pytest.raises(KeyNameTakenException, match="'reporting' exists already, or did"):
@@ -195,6 +198,7 @@ class TestMaking:
         with pytest.raises(InvalidRequestException, match="expires_at"):
             await make(context, expires_at=utc_now())
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_the_list_finds_by_state_and_name(self, context: Context):
         await make(context, "old", expires_at=utc_now() + HOUR)
         await change(context, expires_at=utc_now() - HOUR)
@@ -222,6 +226,7 @@ class TestRotation:
         await refuse(context, made.key.get_secret_value())
         assert await authenticate(context, new)
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_second_rotation_within_the_overlap_changes_nothing_unless_it_is_forced(
         self, context: Context
     ):
@@ -379,6 +384,7 @@ class TestNoEscalation:
 
 
 class TestLastUse:
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_last_use_is_written_at_most_once_a_minute(self, context: Context):
         key = await create(context)
 
@@ -403,6 +409,7 @@ class TestLastUse:
         await authenticate(context, key)
         assert (await used_at()).last_used_at > first.last_used_at
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_write_that_must_wait_holds_up_no_request_and_is_one(self, context: Context):
         key = await create(context)
         async with context.database.transaction() as db:

@@ -23,6 +23,8 @@ from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 OF_ACCOUNT = CallLimit(50_000, LimitOwner.ACCOUNT, "x-user-limit-24hour")
 OF_APP = CallLimit(50_000, LimitOwner.APP, "x-app-limit-24hour")
@@ -79,6 +81,7 @@ async def test_a_unix_time_in_retry_after_limits_the_app_for_an_hour_at_most_and
     assert (await chain.active_row()).version == 2
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_resume_lifts_a_limit_that_other_processes_have_in_memory(
     chain: TokenChain, sandbox_settings: MakeSettings
 ):
@@ -241,6 +244,7 @@ async def test_resume_ends_the_waits_that_the_provider_asked_for_and_no_others(
     assert state.resumed_at is not None
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("limit", [OF_ACCOUNT, OF_APP], ids=["account", "app"])
 async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
     context: Context, database: Database, limit: CallLimit

@@ -13,6 +13,8 @@ from app.services.operations.counts import count_fleet
 from tests.fixtures.factories import new_profile, new_session
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def told(database: Database) -> list[tuple[str, str]]:
     async with database.reading() as db:
@@ -22,6 +24,7 @@ async def told(database: Database) -> list[tuple[str, str]]:
         return [(event.event_type, event.data["alarm"]) for event in events]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_change_is_recorded_once_and_a_state_not_at_all(database: Database):
     alarms = AlarmService(database=database)
     for is_active in (False, True, True, False, False, True):
@@ -34,6 +37,7 @@ async def test_change_is_recorded_once_and_a_state_not_at_all(database: Database
     assert [alarm.name for alarm in await alarms.active()] == ["slots"]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_several_processes_records_the_alarm(database: Database):
     reading = {"slots": Reading(True, "3 of 2")}
     await asyncio.gather(*(AlarmService(database=database).update(reading) for _ in range(5)))
@@ -52,6 +56,7 @@ async def fleet(database: Database) -> None:
             db.add(new_session(profile, status=SessionStatus.FAILED, completed_at=ended))
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.usefixtures("fleet")
 async def test_the_fleet_is_counted(database: Database):
     counts = await count_fleet(database)

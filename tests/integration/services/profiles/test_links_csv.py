@@ -26,7 +26,7 @@ async def profiles(database: Database) -> list[str]:
     return [row.profile_id for row in rows]
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_exported_links_can_be_imported(context: Context, database: Database, profiles: list[str]):
     text = f"profile_id,twitter_username,api_app\n{profiles[0]},@Anna,AIOTT1\n{profiles[1]},berta,\n"
     report = await imported(context, text)
@@ -88,7 +88,7 @@ async def test_a_line_that_is_no_csv_is_named(context: Context, profiles: list[s
         await imported(context, text)
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 @pytest.mark.parametrize("bad", ["a\x00b", "x" * 1000], ids=["nul", "long"])
 async def test_a_profile_id_that_cannot_be_one_is_a_bad_line(context: Context, profiles: list[str], bad: str):
     text = f"profile_id,twitter_username\n{bad},anna\n{profiles[0]},berta\x00\n{profiles[1]},clara\n"

@@ -18,6 +18,8 @@ from sandbox.admin import ProfileInfo
 from sandbox.admin_client import SandboxAdmin
 from tests.fixtures.settings import MakeSettings
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 @pytest.fixture(autouse=True)
 def _no_waiting():
@@ -82,6 +84,7 @@ async def test_no_proxy_password_is_stored(
     assert not [password for password in passwords if password in stored]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_renamed_profile_belongs_to_its_new_account(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, profile: ProfileInfo
 ):
@@ -103,6 +106,7 @@ async def test_a_profile_that_is_gone_becomes_inactive_and_comes_back(
     assert (await sandbox_context.fleet.gologin.sync_profiles()).gone == 0
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_sync_keeps_the_lease_of_a_running_profile(
     sandbox_context: Context, database: Database, profile: ProfileInfo
 ):
@@ -206,6 +210,7 @@ async def test_a_list_that_breaks_off_takes_nothing_away(
     assert await active(database) == 65
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("bad_id", ["with\x00nul", "x" * 65, "half\ud800", "", 7, None, "line\nbreak"])
 async def test_a_row_that_cannot_be_stored_is_skipped_and_named(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, bad_id: object

@@ -23,6 +23,8 @@ from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 BEFORE, AFTER = key_list("old", "new"), key_list("new", "old")
 
 
@@ -114,6 +116,7 @@ async def test_rotation_changes_the_values_and_nothing_else(before: Context, aft
     assert (await rotate(after)).rotated == 0
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_key_ids_that_differ_by_case_alone_are_distinct(open_services: OpenContext):
     async with open_services(encryption_keys=key_list("K1", "k1")) as first:
         await fill(first, 3)
@@ -123,6 +126,7 @@ async def test_key_ids_that_differ_by_case_alone_are_distinct(open_services: Ope
         assert await key_ids(second) == {"k1"}
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_two_rotations_at_once_share_the_rows(
     before: Context, after: Context, open_services: OpenContext
 ):
@@ -170,6 +174,7 @@ async def test_a_key_that_is_gone_is_named(open_services: OpenContext, after: Co
     assert found.unreadable == [(account, APP) for account in accounts]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_token_refreshed_meanwhile_is_not_overwritten(
     chain: TokenChain, after: Context, monkeypatch: pytest.MonkeyPatch
 ):
@@ -206,6 +211,7 @@ async def test_rows_that_keep_being_written_with_the_old_key_are_reported(
     assert (report.left, report.is_complete) == (1, False)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.databases("postgresql")
 async def test_a_row_that_somebody_holds_is_not_waited_for(before: Context, after: Context):
     accounts = await fill(before, 50)
@@ -218,6 +224,7 @@ async def test_a_row_that_somebody_holds_is_not_waited_for(before: Context, afte
     assert (await rotate(after)).rotated == 1
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_rotation_under_hand_outs_and_refreshes(
     before: Context, after: Context, chains: list[TokenChain]
 ):

@@ -40,7 +40,7 @@ async def test_a_fresh_token_is_handed_out_without_a_call(chain: TokenChain):
     assert (read.actor, read.data["version"]) == ("tests", 1)
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_a_due_token_is_refreshed_once_and_works(chain: TokenChain):
     await chain.make_due()
     handed = [await chain.get_access_token(), await chain.get_access_token()]
@@ -221,7 +221,7 @@ async def refused(chain: TokenChain, times: int, **fault: Any) -> Credential:
     return await chain.active_row()
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_a_refusal_for_an_unknown_reason_counts_as_a_dead_token_after_some_in_a_row_over_a_day(
     chain: TokenChain,
 ):
@@ -355,7 +355,7 @@ async def test_refreshes_of_an_account_have_an_interval_whatever_the_answers_say
     assert (await chain.get_access_token()).row.version == 3, "one that still works is better than none"
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_an_account_is_refreshed_again_after_the_interval(
     chain: TokenChain, sandbox_settings: MakeSettings
 ):
@@ -371,7 +371,7 @@ async def test_an_account_is_refreshed_again_after_the_interval(
             await process.workers.get("refresh").finish_started()
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 @pytest.mark.parametrize("taken_by", ["caller", "worker"])
 async def test_a_lost_answer_is_found_within_the_interval(chain: TokenChain, taken_by: str):
     await chain.make_due(lives_for=-1)

@@ -13,6 +13,8 @@ from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def due_again(chain: TokenChain) -> None:
     await chain.change(refresh_due_at=utc_now() - timedelta(seconds=1))
@@ -53,6 +55,7 @@ async def test_revocation_without_an_answer_is_repeated_until_there_is_one(
     assert (await chain.row(), await chain.usable_grants()) == (None, 0)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_two_processes_repeats_the_revocation(chain: TokenChain, sandbox_settings: MakeSettings):
     await chain.change(status=CredentialStatus.REVOKING)
     await due_again(chain)
@@ -64,6 +67,7 @@ async def test_one_of_two_processes_repeats_the_revocation(chain: TokenChain, sa
     assert await chain.calls("provider.revoke") == 1
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_refresh_in_flight_while_it_is_revoked_leaves_nothing_usable(chain: TokenChain):
     await chain.make_due()
     await chain.admin.set_fault("provider.token", "delay", seconds=0.5, times=1, account=chain.account)
@@ -100,6 +104,7 @@ async def test_a_new_authorization_ends_the_revocation(chain: TokenChain):
     assert (await chain.get_access_token()).row.status is CredentialStatus.ACTIVE
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_row_that_no_key_opens_stops_no_other(chain: TokenChain):
     unreadable = TokenChain(chain.context, chain.admin, f"{chain.account}x")
     await unreadable.store(new_tokens())

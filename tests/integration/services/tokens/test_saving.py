@@ -26,6 +26,8 @@ from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain, spill_of
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 Refuse = Callable[[int], None]
 
 
@@ -82,6 +84,7 @@ async def late_result(chain: TokenChain, held: RefreshClaim) -> None:
     await refresher.save(held, new_tokens(), utc_now())
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_save_that_fails_a_few_times_loses_nothing(
     chain: TokenChain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
 ):
@@ -175,6 +178,7 @@ async def test_a_result_older_than_newer_tokens_is_dropped(chain: TokenChain):
     assert (await chain.who(tokens.access_token)).username == chain.account, "nothing of it was revoked"
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain: TokenChain):
     held = await taken(chain)
     async with chain.context.database.transaction() as db:
@@ -186,6 +190,7 @@ async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain
     assert (await chain.active_row()).version == held.version == 1
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_lost_lease_changes_nothing_any_more(chain: TokenChain):
     held = await taken(chain)
     await chain.authorize()
@@ -196,6 +201,7 @@ async def test_a_lost_lease_changes_nothing_any_more(chain: TokenChain):
     assert (row.status, row.refresh_failures) == (CredentialStatus.ACTIVE, 0)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_failure_is_written_through_an_outage(chain: TokenChain, monkeypatch: pytest.MonkeyPatch):
     give_back: Callable[..., Awaitable[None]] = RefreshLeases.give_back
     failures = [DatabaseUnavailableException("x")] * 2

@@ -26,6 +26,8 @@ from tests.fixtures.factories import new_tokens
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 SECRETS = ("clear-access-token", "clear-refresh-token", "clear-secret")
 
 
@@ -75,6 +77,7 @@ async def test_stored_tokens_are_handed_out(
     assert 7100 < tokens.expires_in <= 7200
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_no_table_holds_a_token_in_clear(
     database: Database, service: CredentialService, vault: CredentialVault
 ):
@@ -212,6 +215,7 @@ async def test_a_lifetime_of_nothing_is_not_one_without_an_end(
         await get_access_token(service)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_two_stores_at_once_lose_no_version(
     database: Database, service: CredentialService, vault: CredentialVault
 ):
@@ -221,6 +225,7 @@ async def test_two_stores_at_once_lose_no_version(
         assert list(await db.scalars(select(Credential.version))) == [5]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_simultaneous_first_stores_lose_no_version(database: Database, service: CredentialService):
     await asyncio.gather(*(store(database, service) for _ in range(4)))
     async with database.reading() as db:

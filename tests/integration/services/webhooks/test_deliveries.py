@@ -39,6 +39,8 @@ from tests.fixtures.webhooks import (
     wait_until_delivered,
 )
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 @pytest_asyncio.fixture
 async def receiver() -> AsyncIterator[Receiver]:
@@ -83,6 +85,7 @@ async def test_events_are_delivered_once_in_order_and_filtered(context: Context,
     assert {(each.status_code, each.error, each.answer) for each in attempts} == {(200, None, None)}
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_an_event_that_commits_late_is_not_left_out(open_services: OpenContext, receiver: Receiver):
     async with open_services(**FAST) as context:
         database = context.database
@@ -238,6 +241,7 @@ async def test_slow_endpoint_delays_no_other(open_services: OpenContext):
             assert len(slow.arrived) == 2, "as many at once as an endpoint may have"
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_two_processes_share_the_work_and_keep_the_order(
     open_services: OpenContext, receiver: Receiver
 ):
@@ -254,6 +258,7 @@ async def test_two_processes_share_the_work_and_keep_the_order(
         assert receiver.first_numbers(account) == list(range(6))
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_lease_that_was_lost_changes_nothing(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     await record_events(context.database, 1)

@@ -36,6 +36,8 @@ from tests.fixtures.webhooks import (
     wait_until_delivered,
 )
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 @pytest_asyncio.fixture
 async def receiver() -> AsyncIterator[Receiver]:
@@ -56,6 +58,7 @@ async def claimed(context: Context) -> tuple[int, list[Claim]]:
     return row_id, await deliveries.claim(row_id, under_way=0) or []
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("by", ["resume", "event"])
 async def test_queue_of_an_account_continues_after_its_first_delivery_was_deleted(
     context: Context, receiver: Receiver, by: str
@@ -81,6 +84,7 @@ async def test_queue_of_an_account_continues_after_its_first_delivery_was_delete
     )
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("change", ["move", "pause"])
 @pytest.mark.parametrize("status", [410, 500])
 async def test_late_result_of_a_changed_endpoint_is_dropped(
@@ -141,6 +145,7 @@ async def test_an_endpoint_that_refuses_everything_is_paused_in_the_end(context:
     assert (await fetch_one(context.database, select(WebhookEndpoint))).status is WebhookStatus.PAUSED
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_replay_leaves_alone_what_is_being_sent(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
     await record_events(context.database, 1, 2)
@@ -187,6 +192,7 @@ async def test_claim_without_a_free_slot_asks_no_query(context: Context, receive
     assert statements == []
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_queries_read_only_the_needed_rows(context: Context, receiver: Receiver):
     """A replay would hold SQLite's one write lock for as long as it reads."""
     if not context.database.is_sqlite:
@@ -212,6 +218,7 @@ async def test_queries_read_only_the_needed_rows(context: Context, receiver: Rec
     assert [plan for plan in plans if re.search(costly, plan)] == []
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_failure_does_not_change_the_update_time(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     made = (await fetch_one(context.database, select(WebhookEndpoint))).updated_at

@@ -47,6 +47,8 @@ from tests.fixtures.webhooks import (
     wait_until_delivered,
 )
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 TEAM = Caller("team", frozenset({Scope.WEBHOOKS}), AccessScope.from_lists([], ["team_*"]))
 
 
@@ -69,6 +71,7 @@ async def context(open_services: OpenContext, changes: dict[str, Any]) -> AsyncI
         yield opened
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("batch", [500, 1])
 async def test_late_event_of_an_older_transaction_is_delivered_later(
     context: Context, receiver: Receiver, batch: int
@@ -134,6 +137,7 @@ async def test_slow_account_delays_no_other(context: Context, receiver: Receiver
         assert len(receiver.arrived) == 42
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("changes", [{"webhook_timeout": 0.5, "webhook_concurrency": 1}])
 @pytest.mark.parametrize("change", ["delete", "pause", "move"])
 async def test_change_applies_to_every_delivery_that_is_not_being_sent(
@@ -233,6 +237,7 @@ async def test_events_deleted_before_their_delivery_are_reported_as_missed(
     )
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("wants_routine", [True, False])
 async def test_deleted_events_of_a_wanted_class_are_reported_as_missed_once(
     context: Context, receiver: Receiver, wants_routine: bool
@@ -263,6 +268,7 @@ async def test_deleted_events_of_a_wanted_class_are_reported_as_missed_once(
     assert ranges == ([(seen + 1, mark["to_event_id"])] if wants_routine else [])
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_only_an_update_changes_the_update_time(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
     made = await fetch_one(context.database, select(WebhookEndpoint))
@@ -275,6 +281,7 @@ async def test_only_an_update_changes_the_update_time(context: Context, receiver
     assert (await fetch_one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
 async def test_a_process_whose_clock_is_ahead_delays_nothing(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch

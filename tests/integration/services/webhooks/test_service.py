@@ -44,6 +44,8 @@ from tests.fixtures.webhooks import (
     wait_until_delivered,
 )
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 @pytest_asyncio.fixture
 async def receiver() -> AsyncIterator[Receiver]:
@@ -237,6 +239,7 @@ async def test_number_of_patterns_of_a_webhook_has_a_limit(context: Context, rec
         await context.events.webhooks.update(endpoint_id, WebhookChange(account_patterns=patterns), ME)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_stop_leaves_nothing_claimed(open_services: OpenContext, receiver: Receiver):
     async with open_services(**FAST | {"webhook_concurrency": 1}) as context:
         await add_webhook(context, receiver)
@@ -279,6 +282,7 @@ async def test_a_secret_that_no_key_opens_pauses_its_webhook_with_an_event(
     assert await count_deliveries(context.database, DeliveryStatus.PENDING) == 1, "nothing is lost"
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_commit_wakes_the_worker(context: Context):
     worker = context.workers.get("webhooks")
     assert worker is not None

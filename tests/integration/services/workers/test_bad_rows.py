@@ -47,6 +47,8 @@ from tests.fixtures.webhooks import (
     wait_for_fanout,
 )
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 PAST: Final = utc_now() - timedelta(days=400)
 COUNT: Final = 5
 BAD: Final = 2
@@ -103,6 +105,7 @@ OLD_ROWS: Final = {
 }
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("kind", OLD_ROWS)
 async def test_cleanup_deletes_the_other_old_rows(context: Context, kind: str):
     rows = await added(context, [OLD_ROWS[kind](number) for number in range(COUNT)])
@@ -126,6 +129,7 @@ async def test_cleanup_deletes_the_other_evidence_that_is_too_much(open_services
         assert await fetch_all(context.database, select(Evidence.id)) == [rows[BAD].id]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize(
     "values",
     [
@@ -196,6 +200,7 @@ async def test_the_other_sessions_of_a_batch_are_released_and_cancelled(context:
     assert await statuses(context, others(rows)) == [SessionStatus.CANCELLED] * 4
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_the_other_tokens_are_refreshed(sandbox_context: Context, admin: SandboxAdmin):
     chains = await due_chains(sandbox_context, admin, COUNT)
     await refuse_changes(sandbox_context.database, await chains[BAD].active_row())
@@ -269,6 +274,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield running
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("concurrency", [1, 20])
 async def test_the_other_deliveries_are_sent(
     open_services: OpenContext, receiver: Receiver, concurrency: int
@@ -323,6 +329,7 @@ async def test_cleanup_deletes_the_other_deliveries(open_services: OpenContext, 
         assert await fetch_all(context.database, select(WebhookDelivery.id)) == [rows[BAD].id]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_the_other_profiles_are_synced(sandbox_context: Context):
     await sandbox_context.fleet.gologin.sync_profiles()
     rows = await fetch_all(sandbox_context.database, select(Profile).order_by(Profile.id))

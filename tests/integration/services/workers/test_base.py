@@ -104,7 +104,7 @@ async def test_failures_are_counted_and_end_nothing(new_worker: NewWorker, caplo
     assert len(logged(caplog, "worker.failed")) == 2
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_each_failure_doubles_the_time_until_the_next_try(new_worker: NewWorker):
     worker = new_worker(*[RuntimeError()] * 9, interval=60, retry_interval=10)
     waits = []
@@ -116,7 +116,7 @@ async def test_each_failure_doubles_the_time_until_the_next_try(new_worker: NewW
     assert waits == [10, 20, 40, 60, 60]
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite", long="postgresql")
 async def test_a_turn_that_was_asked_for_is_taken_at_once(new_worker: NewWorker, database: Database):
     worker = new_worker(interval=3600)
     group = WorkerGroup([worker])
