@@ -29,9 +29,13 @@ _OPEN_TIMEOUT: Final = 5.0
 _ANSWER_TIMEOUT: Final = 5.0
 _LOOK: Final = 0.25
 """Seconds between two looks at which page is in front."""
+_FIRST_FRAME: Final = 1.0
+"""Seconds without a first frame after which a screencast is started again, twice as many each time: Chromium sends
+none of one that starts just when a navigation brings the page's next process."""
+_MAX_FIRST_FRAME: Final = 8.0
 _GONE_AFTER: Final = 3.0
 """Seconds after which a page that has gone, and gave its place to none, ends the view."""
-_MAX_UNANSWERED: Final = 50
+_MAX_UNANSWERED: Final = 500
 """Acts that the page has not answered; further ones are dropped: a page that hangs takes none."""
 _MAX_SIDE: Final = 16_384.0
 """CSS pixels of a view that a browser may name."""
@@ -62,11 +66,15 @@ class Screen:
         self._session: str | None = None
         """Id of the protocol's session with the page; None when the page has gone."""
         self._is_raised = False
+        self._patience = _FIRST_FRAME
+        self._restart_at: float | None = None
+        """Time of the loop; None when the screencast has sent a frame."""
         self._frame: bytes | None = None
         """Latest frame that nobody has taken."""
         self._taken: list[int] = []
         """Frames to acknowledge, as the browser numbers them."""
-        self._size = (0.0, 0.0)
+        self._frame_size: tuple[float, float] | None = None
+        """Size of the view in the latest frame, CSS pixels; None before the page's first one."""
         self._changed = asyncio.Event()
         self._end: str | None = None
 
@@ -87,6 +95,9 @@ class Screen:
                 return frame
             if self._session is not None:
                 gone_since = None
+                if self._restart_at is not None and loop.time() >= self._restart_at:
+                    self._patience = min(2 * self._patience, _MAX_FIRST_FRAME)
+                    await self._start()
             elif gone_since is None:
                 gone_since = loop.time()
             elif loop.time() - gone_since >= _GONE_AFTER:
@@ -101,12 +112,14 @@ class Screen:
             await self._send("Page.screencastFrameAck", {"sessionId": number})
 
     async def act(self, act: Act) -> None:
-        """Do in the page what a person has done on its picture."""
+        """Do in the page what a person has done on its picture; before the first picture it can mean nothing."""
+        if self._frame_size is None:
+            return
         if self._session is not None and not self._is_raised:
             # A page behind another one in the same window takes no keys.
             self._is_raised = True
             await self._send("Page.bringToFront", {})
-        for method, params in act.commands(*self._size):
+        for method, params in act.commands(*self._frame_size):
             if self._session is not None and len(self._unanswered) < _MAX_UNANSWERED:
                 self._unanswered.add(await self._send(method, params))
 
@@ -129,15 +142,22 @@ class Screen:
         """Attach to a page and let it send frames; a page that went before stays as it is."""
         if self._session is not None:
             await self._send("Target.detachFromTarget", {"sessionId": self._session}, of_browser=True)
-        self._target, self._session, self._frame, self._taken = target, None, None, []
+        self._target, self._session = target, None
+        self._frame, self._frame_size, self._taken = None, None, []
+        self._unanswered.clear()
         attached = await self._ask(
             "Target.attachToTarget", {"targetId": target, "flatten": True}, of_browser=True
         )
         session = attached.get("sessionId")
         if not isinstance(session, str):
             return  # it has just closed; the next look finds another one, or the end
-        self._session, self._is_raised = session, False
+        self._session, self._is_raised, self._patience = session, False, _FIRST_FRAME
         await self._send("Page.enable", {})
+        await self._start()
+
+    async def _start(self) -> None:
+        self._restart_at = asyncio.get_running_loop().time() + self._patience
+        await self._send("Page.stopScreencast", {})
         await self._send("Page.startScreencast", _FORMAT)
 
     def _handle(self, message: dict[str, Any]) -> None:
@@ -164,7 +184,7 @@ class Screen:
         if len(frame) > MAX_FRAME_BYTES:
             self._finish(FRAME_TOO_LARGE)
             return
-        self._frame, self._size = frame, size
+        self._frame, self._frame_size, self._restart_at = frame, size, None
         self._taken.append(int(params["sessionId"]))
         self._changed.set()
 

@@ -13,6 +13,7 @@ import pytest_asyncio
 from sqlalchemy import select
 from websockets.exceptions import InvalidStatus
 
+from app.clients.browsers import screencast
 from app.clients.browsers.screencast import FRAME_TOO_LARGE, MAX_FRAME_BYTES, TAB_CLOSED
 from app.context import Context
 from app.models import AuthorizationSession as Session
@@ -185,6 +186,17 @@ async def test_frames_come_one_by_one(stage_on_sqlite: Stage):
         await eventually(lambda: len(watcher.frames) > 3)
         assert watcher.frames[:3] == [picture(number) for number in (1, 2, 3)]
     assert await stage.events() == [("live.view_opened", "bootstrap")]
+
+
+async def test_screencast_that_sends_nothing_is_started_again(
+    make_settings: MakeSettings, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Chromium sends no frame of one that starts while a navigation brings the page's next process."""
+    monkeypatch.setattr(screencast, "_FIRST_FRAME", 0.05)
+    options = {"starts_without_frames": 2}
+    async with opened(make_settings, sqlite_url, browser_options=options) as stage, stage.watching() as one:
+        await eventually(lambda: one.frames)
+        assert stage.browser.starts_without_frames == 0
 
 
 async def takes_control(one: Viewer) -> None:
