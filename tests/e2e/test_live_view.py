@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from tests.e2e.canary import Canaries, LeakLog, password
 from tests.e2e.harness import WAIT, ServiceHarness, open_harness
 from tests.e2e.worker_fleet import open_worker_fleet
 from tests.fixtures.chrome import chrome, complaints
+from tests.fixtures.live import viewer
 from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("live")]
@@ -31,6 +32,12 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group
 
 @pytest.fixture
 def driver() -> Iterator[webdriver.Chrome]:
+    with chrome() as opened:
+        yield opened
+
+
+@pytest.fixture
+def other_driver() -> Iterator[webdriver.Chrome]:
     with chrome() as opened:
         yield opened
 
@@ -56,6 +63,18 @@ class Operator:
         self.driver.get(f"{self.url}/ui/sessions/{session_id}")
         self.driver.find_element(By.XPATH, "//button[text()='Resume and help']").click()
         self.sees("#live-state", "waits for a person")
+        self.sees("#screen[data-frames]")
+
+    def watches(self, session_id: str, who: str) -> None:
+        self.driver.get(f"{self.url}/ui/sessions/{session_id}/live/view")
+        self.sees("#live-who", who)
+        self.sees("#screen[data-frames]")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers with which the page opens its WebSocket."""
+        cookies = "; ".join(f"{each['name']}={each['value']}" for each in self.driver.get_cookies())
+        return {"Cookie": cookies, "Origin": self.url}
 
     def takes_control(self) -> None:
         self.driver.find_element(By.ID, "take").click()
@@ -122,13 +141,17 @@ async def help_through(
     await asyncio.to_thread(operator.opens_the_view, session_id)
     page = await profile_page(harness, account)
     await asyncio.to_thread(operator.takes_control)
+    await log_in(operator, page, account, secret)
+    ended = await harness.ended(session_id)
+    assert ended["status"] == "completed", ended
+    await asyncio.to_thread(operator.sees, "#live-who", "The session is completed")
+
+
+async def log_in(operator: Operator, page: ProfilePage, account: str, secret: str) -> None:
     await asyncio.to_thread(operator.clicks, await page.place("[name=user]"))
     await asyncio.to_thread(operator.types, f"{account}x", Keys.BACKSPACE, Keys.TAB, secret)
     await eventually(lambda: is_typed(page, account, secret))
     await asyncio.to_thread(operator.clicks, await page.place("button"))
-    ended = await harness.ended(session_id)
-    assert ended["status"] == "completed", ended
-    await asyncio.to_thread(operator.sees, "#live-who", "The session is completed")
 
 
 async def is_typed(page: ProfilePage, account: str, secret: str) -> bool:
@@ -195,6 +218,40 @@ async def test_operator_signs_an_account_in_through_the_live_view(
 
 async def has_events(harness: ServiceHarness, session_id: str) -> bool:
     return len(await live_events(harness, session_id)) == len(EVENTS)
+
+
+async def test_second_operator_and_viewer_that_stops_reading_change_nothing(
+    sandbox: SandboxProcess,
+    folder: Path,
+    driver: webdriver.Chrome,
+    other_driver: webdriver.Chrome,
+    unused_accounts: Iterator[str],
+):
+    account, secret = next(unused_accounts), password()
+    async with debug_harness(sandbox, folder) as harness, AsyncExitStack() as stack:
+        url = harness.service.url
+        session_id = await ask_for_a_person(harness, account, secret)
+        asked = {"name": "second", "scopes": ["sessions:read", "fleet:read", "evidence", "control"]}
+        made = await harness.call("POST", "/keys", json=asked)
+        first, second = Operator(driver, url), Operator(other_driver, url)
+        await asyncio.to_thread(first.sign_in, harness.key)
+        await asyncio.to_thread(second.sign_in, made.json()["data"]["key"])
+        await asyncio.to_thread(first.opens_the_view, session_id)
+        page = await profile_page(harness, account)
+        await asyncio.to_thread(first.takes_control)
+        stalled = await stack.enter_async_context(viewer(url, session_id, second.headers, acknowledges=False))
+        await eventually(lambda: stalled.frames)
+        stalled.socket.transport.pause_reading()
+        stack.callback(stalled.socket.transport.resume_reading)
+        await asyncio.to_thread(second.watches, session_id, "bootstrap has the control; you watch.")
+        assert not other_driver.find_element(By.ID, "take").is_displayed()
+        await asyncio.to_thread(second.clicks, await page.place("[name=user]"))
+        await asyncio.to_thread(second.types, "from another")
+        await log_in(first, page, account, secret)
+        assert (await harness.ended(session_id))["status"] == "completed"
+        events = await live_events(harness, session_id)
+        assert {actor for each, actor in events if each == "live.control_taken"} == {"bootstrap"}
+        assert ("live.view_opened", "second") in events
 
 
 async def test_live_view_reaches_the_browser_of_another_process(
