@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.utils.crypto import KEY_ID, KeyRing, decode_key
 from app.utils.cursors import Cursors
+from app.utils.hosts import is_loopback
 from app.utils.masking import know_secrets
 
 PLACEHOLDER: Final = "change-me"
@@ -34,6 +35,7 @@ _DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
 """The encryption key of `.env.example`: a real key of 32 bytes that everybody knows."""
 
 _MIN_KEY_LENGTH: Final = 16
+_MIN_SECRET_LENGTH: Final = 32
 _ENCODED: Final = "write other characters than letters and digits in its user and password as %XX"
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
@@ -231,6 +233,19 @@ class Settings(BaseSettings):
     """Seconds without a request after which a sign-in to the operators' page ends."""
     dashboard_session_lifetime: float = Field(default=43_200.0, ge=120)
     """Seconds after which a sign-in to the operators' page ends in any case."""
+
+    dashboard_live_viewers: int = Field(default=50, ge=1)
+    """Live views of browsers that one process serves on the operators' page at once; more are refused."""
+    internal_host: str = "127.0.0.1"
+    """Address at which a process that runs browsers serves their live views to the other processes of the service, over
+    TLS; it must be one that they reach (0.0.0.0: all interfaces, reached by the machine's host name). The default is
+    enough while all processes run on one machine."""
+    internal_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the internal address. 0: a free one, which the other processes find in the database."""
+    internal_secret: SecretStr | None = Field(default=None, examples=[PLACEHOLDER])
+    """Secret with which the processes of the service know each other at internal addresses, the same for all, of at
+    least 32 characters. It must be set when INTERNAL_HOST is not this machine's own (127.0.0.1). Unset: one is derived
+    from ENCRYPTION_KEYS."""
 
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///data/gologin.db")
     """The database: SQLite (a file, one process), or `postgresql+psycopg://user:password@host:5432/name`. In
@@ -528,6 +543,16 @@ class Settings(BaseSettings):
             raise ValueError(f"must have at least {_MIN_KEY_LENGTH} characters; it may do everything")
         return value
 
+    @field_validator("internal_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _MIN_SECRET_LENGTH:
+            raise ValueError(
+                f"must have at least {_MIN_SECRET_LENGTH} characters; make one: "
+                'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        return value
+
     @field_validator("encryption_keys")
     @classmethod
     def _readable_keys(cls, value: SecretStr) -> SecretStr:
@@ -567,6 +592,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"SESSION_MAX_RUNNING must be at least {seconds:g}: PROFILE_START_TIMEOUT, AUTHORIZATION_TIMEOUT and "
                 "ATTENDED_TIMEOUT of one attempt together"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _other_machines_need_the_secret(self) -> Self:
+        if self.internal_secret is None and not is_loopback(self.internal_host):
+            raise ValueError(
+                "INTERNAL_SECRET must be set, because INTERNAL_HOST can be reached by other machines; "
+                "or leave INTERNAL_HOST at 127.0.0.1"
             )
         return self
 
@@ -611,7 +645,11 @@ class Settings(BaseSettings):
 
     @cached_property
     def cursors(self) -> Cursors:
-        return Cursors(list(_parse_keys(self.encryption_keys.get_secret_value()).values()))
+        return Cursors(self.encryption_key_bytes)
+
+    @property
+    def encryption_key_bytes(self) -> list[bytes]:
+        return list(_parse_keys(self.encryption_keys.get_secret_value()).values())
 
 
 class SettingsError(Exception):

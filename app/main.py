@@ -34,12 +34,13 @@ from app.api.http.middleware import (
 from app.api.http.presented_key import KEY_HEADER
 from app.api.http.rate_limit import QUOTA_HEADERS, FailedAuthentications, QuotaHeadersMiddleware, RateLimiter
 from app.api.http.stalled_clients import connections_cut_off_after
+from app.api.http.websockets import MAX_WEBSOCKET_MESSAGE, websockets_cut_off_after
 from app.api.openapi import describe
 from app.api.routes import ROUTES
 from app.config import ProcessRole, Settings, SettingsError
 from app.context import Context, open_context
 from app.dashboard.routes import ROUTES as DASHBOARD_ROUTES
-from app.dashboard.routes import install_dashboard
+from app.dashboard.routes import WEBSOCKETS, install_dashboard
 from app.dashboard.uploads import body_limits
 from app.database import Database, make_private_folder
 from app.services.oauth.provider_file import load_providers
@@ -226,8 +227,12 @@ def new_server(app: FastAPI, settings: Settings) -> Server:
         app,
         host=settings.host,
         port=settings.port,
-        http=connections_cut_off_after(settings.client_stall_timeout),
-        ws="none",
+        http=connections_cut_off_after(
+            settings.client_stall_timeout, WEBSOCKETS if settings.dashboard_enabled else None
+        ),
+        ws=websockets_cut_off_after(settings.client_stall_timeout),
+        ws_max_size=MAX_WEBSOCKET_MESSAGE,
+        ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,

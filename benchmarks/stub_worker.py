@@ -27,6 +27,7 @@ from app.context import Context, open_context
 from app.context.sessions import build_sessions
 from app.models import SessionStage
 from app.services.automation import ProfileAutomator
+from app.services.browser.live_tabs import LiveTabs
 from app.services.gologin_service import GoLoginService, ProfileRunLimits
 from app.services.interfaces import AttemptSink, AuthorizationJob, TokenSet
 from app.services.profiles.start_gate import StartGate
@@ -151,7 +152,9 @@ async def running(context: Context, seconds: float) -> AsyncIterator[None]:
     )
     fleet = replace(context.fleet, gologin=gologin)
     async with AsyncExitStack() as stack:
-        sessions = build_sessions(settings, context.database, fleet, context.tokens, "stub", stack)
+        sessions = build_sessions(
+            settings, context.database, fleet, context.tokens, LiveTabs(), "stub", stack
+        )
         worker = AuthorizationWorker(
             runs=sessions.runs,
             batches=sessions.pacing,

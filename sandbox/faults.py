@@ -97,6 +97,7 @@ SPECIAL_KINDS: dict[Endpoint, dict[str, str]] = {
         "wrong_account": "another account is signed in",
         "wrong_account_unseen": "another account is signed in, and the page does not tell which",
         "signed_out": "the page asks to log in",
+        "login_form": "a log-in page that takes the password `body` and goes on to the consent",
         "signed_out_redirect": "redirect to /i/flow/login",
         "locked": "redirect to /account/access",
         "challenge": "redirect to /account/login_challenge, a form with a submit button",

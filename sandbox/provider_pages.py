@@ -1,5 +1,6 @@
 """Stand-in for the provider's web site (https://x.com): consent page, what may replace it, callbacks."""
 
+import hashlib
 import html
 import json
 import random
@@ -8,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
@@ -29,6 +30,7 @@ HANGING_CALLBACK = "/callback/hang"
 _ERROR_TITLE = "Something went wrong"
 _ERROR_TEST_ID = 'data-testid="OAuth_Consent_Error_Detail"'
 _ERROR_TEXT = "You weren't able to give access to the App. Go back and try logging in again."
+_LOG_IN_FORM = "/i/flow/log-in-form"
 _CONSENT_API = "/i/api/2/oauth2/consent"
 _PAGE_FAULTS = SPECIAL_KINDS[Endpoint.AUTHORIZE].keys() - {"callback_hang", "kill_browser"}
 _REDIRECTS = {
@@ -148,6 +150,17 @@ async def login_page() -> Response:
     return _log_in_page()
 
 
+@router.post(_LOG_IN_FORM)
+async def log_in(request: Request) -> Response:
+    """Take a form of `_log_in_form`: the right password leads on to the consent page."""
+    fields = dict(parse_qsl((await request.body()).decode()))
+    is_right = _digest(fields.get("password", "")) == fields.get("expected")
+    to = fields.get("to", "")
+    if not (is_right and fields.get("user") and to.startswith("/i/oauth2/authorize?")):
+        return _notice("Log in", "The user name or the password is wrong.")
+    return RedirectResponse(to, 303)
+
+
 @router.get("/account/access")
 async def locked_page() -> Response:
     return _notice("Your account has been locked", "Pass a challenge to unlock your account and go on.")
@@ -211,6 +224,7 @@ def _page_instead(fault: Fault | None, request: Request) -> Response | None:
     pages = {
         "proxy_page_in_place": _form_page(_PROXY_PAGE),
         "signed_out": _log_in_page(),
+        "login_form": _log_in_form(str(fault.body), f"{request.url.path}?{request.url.query}"),
         "human_check": _notice("One more step", "Before you go on, verify you are human."),
         "error_page": _error_page(str(fault.body or "")),
         "leaky_page": _html("leaky.html", values=json.dumps(fault.body)),
@@ -249,6 +263,25 @@ def _form_page(path: str) -> Response:
 def _log_in_page() -> Response:
     button = '<button class="primary" data-testid="OAuth_Consent_Log_In_Button">Log in</button>'
     return _notice("Log in", "Log in to give an app access to your account.", action=button)
+
+
+def _log_in_form(password: str, to: str) -> Response:
+    """A page with fields for a user name and a password; `to`: the path to which the right password leads."""
+    fields = "".join(
+        f'<input type="hidden" name="{name}" value="{html.escape(value)}">'
+        for name, value in {"to": to, "expected": _digest(password)}.items()
+    )
+    form = (
+        f'<form method="post" action="{_LOG_IN_FORM}" autocomplete="off">{fields}'
+        '<p><input name="user" aria-label="User name"></p>'
+        '<p><input name="password" type="password" aria-label="Password"></p>'
+        '<button class="primary" data-testid="OAuth_Consent_Log_In_Button">Log in</button></form>'
+    )
+    return _notice("Log in", "Log in to give an app access to your account.", action=form)
+
+
+def _digest(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def _error_page(detail: str = "") -> Response:

@@ -30,6 +30,7 @@ AUDIT = (
     "secrets.rotated", "events.exported", "events.evicted",
     "webhook.created", "webhook.updated", "webhook.paused", "webhook.resumed", "webhook.rotated", "webhook.tested",
     "webhook.replayed", "webhook.events_lost", "webhook.deleted",
+    "live.view_opened", "live.control_taken", "live.control_released",
 )  # fmt: skip
 
 

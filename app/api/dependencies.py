@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import HTTPConnection
 from structlog.contextvars import bind_contextvars
 
 from app.api.http.client_address import client_address
@@ -70,7 +71,7 @@ async def _authenticate(request: Request) -> None:
     await identify(request, lambda: context.keys.authenticate(key))
 
 
-async def identify(request: Request, look_up: Callable[[], Awaitable[Caller]]) -> None:
+async def identify(request: HTTPConnection, look_up: Callable[[], Awaitable[Caller]]) -> None:
     """Set `state.caller` to what `look_up` returns, and count the request against the key's rate.
 
     A look-up that raises `AuthenticationException` counts as a failure of the client's address. Every log line of the

@@ -22,10 +22,12 @@ from app.config import ProcessRole, Settings
 from app.context.accounts import Accounts, build_accounts
 from app.context.events import Events, build_events
 from app.context.fleet import Fleet, build_fleet
+from app.context.live import Live, build_live
 from app.context.sessions import Sessions, build_sessions
 from app.context.tokens import Tokens, build_tokens
 from app.context.workers import WORKERS_SHARE, build_workers
 from app.database import Database
+from app.services.browser.live_tabs import LiveTabs
 from app.services.events.tail import check_order
 from app.services.keys.dashboard_sessions import DashboardSessions, SignInLimits
 from app.services.keys.service import KeyService
@@ -52,6 +54,7 @@ class Context:
     fleet: Fleet
     tokens: Tokens
     sessions: Sessions
+    live: Live
     accounts: Accounts
     events: Events
     alarms: AlarmService
@@ -135,12 +138,14 @@ def _build(
     tokens = build_tokens(settings, database, http, owner, stack)
     loop_lag = LoopLag(tick=settings.loop_tick)
     fleet = build_fleet(settings, database, http, loop_lag, owner)
-    sessions = build_sessions(settings, database, fleet, tokens, owner, stack)
+    tabs = LiveTabs()
+    sessions = build_sessions(settings, database, fleet, tokens, tabs, owner, stack)
+    live = build_live(settings, database, tabs, owner)
     events = build_events(settings, database, webhook_transport, owner)
     accounts = build_accounts(settings, database, fleet, tokens, sessions)
     alarms = AlarmService(database=database)
     workers = build_workers(
-        settings, database, fleet, tokens, sessions, accounts, events, alarms, loop_lag, runs
+        settings, database, fleet, tokens, sessions, live, accounts, events, alarms, loop_lag, runs
     )
     return Context(
         settings=settings,
@@ -151,6 +156,7 @@ def _build(
         fleet=fleet,
         tokens=tokens,
         sessions=sessions,
+        live=live,
         accounts=accounts,
         events=events,
         alarms=alarms,

@@ -18,6 +18,7 @@ from app.services.automation import BrowserController, ProfileAutomator
 from app.services.batches.pacing import BatchPacing
 from app.services.batches.service import BatchLimits, BatchService
 from app.services.browser.chromedriver import ChromeDrivers
+from app.services.browser.live_tabs import LiveTabs
 from app.services.interfaces import BrowserTimeouts
 from app.services.queue.jobs import JobQueue
 
@@ -35,7 +36,13 @@ class Sessions:
 
 
 def build_sessions(
-    settings: Settings, database: Database, fleet: Fleet, tokens: Tokens, owner: str, stack: AsyncExitStack
+    settings: Settings,
+    database: Database,
+    fleet: Fleet,
+    tokens: Tokens,
+    tabs: LiveTabs,
+    owner: str,
+    stack: AsyncExitStack,
 ) -> Sessions:
     queue = _queue(settings, database)
     stack.push_async_callback(queue.close)
@@ -83,7 +90,7 @@ def build_sessions(
         owner=owner,
     )
     batches = _batches(settings, authorizations, fleet, tokens, pacing)
-    automator = _automator(settings, fleet, tokens, stack)
+    automator = _automator(settings, fleet, tokens, tabs, stack)
     return Sessions(queue, waiters, pacing, authorizations, actions, batches, runs, automator)
 
 
@@ -122,7 +129,9 @@ def _batches(
     )
 
 
-def _automator(settings: Settings, fleet: Fleet, tokens: Tokens, stack: AsyncExitStack) -> ProfileAutomator:
+def _automator(
+    settings: Settings, fleet: Fleet, tokens: Tokens, tabs: LiveTabs, stack: AsyncExitStack
+) -> ProfileAutomator:
     drivers = ChromeDrivers(path=settings.chromedriver_path)
     stack.push_async_callback(drivers.close)
     timeouts = BrowserTimeouts(
@@ -134,7 +143,9 @@ def _automator(settings: Settings, fleet: Fleet, tokens: Tokens, stack: AsyncExi
     )
     automator = ProfileAutomator(
         gologin=fleet.gologin,
-        browser=BrowserController(max_screenshot_bytes=settings.evidence_max_screenshot_bytes),
+        browser=BrowserController(
+            max_screenshot_bytes=settings.evidence_max_screenshot_bytes, live_tabs=tabs
+        ),
         oauth=tokens.oauth,
         drivers=drivers,
         max_concurrent=settings.max_concurrent_profiles,

@@ -7,6 +7,7 @@ from app.config import Settings
 from app.context.accounts import Accounts
 from app.context.events import Events
 from app.context.fleet import Fleet
+from app.context.live import Live
 from app.context.sessions import Sessions
 from app.context.tokens import Tokens
 from app.database import Database
@@ -22,6 +23,7 @@ from app.services.webhooks.fanout import WebhookFanout
 from app.services.workers.authorization_worker import AuthorizationWorker
 from app.services.workers.base import Worker, WorkerGroup
 from app.services.workers.cleanup_worker import CleanupWorker
+from app.services.workers.live_worker import LiveViewWorker
 from app.services.workers.monitor_worker import MonitorWorker, Thresholds
 from app.services.workers.refresh_worker import TokenRefreshWorker
 from app.services.workers.repair_worker import TokenRepairWorker
@@ -46,6 +48,7 @@ def build_workers(
     fleet: Fleet,
     tokens: Tokens,
     sessions: Sessions,
+    live: Live,
     accounts: Accounts,
     events: Events,
     alarms: AlarmService,
@@ -104,6 +107,7 @@ def build_workers(
             interval=settings.monitor_interval,
         ),
         webhook,
+        LiveViewWorker(server=live.server, processes=live.processes),
     ]
     group = WorkerGroup(workers)
     return Workers(group, sync)

@@ -1,5 +1,6 @@
 """All routes of the page, and what they need of the application."""
 
+import re
 from typing import Final
 
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from app.dashboard.views import (
     events,
     health,
     keys,
+    live,
     missing,
     overview,
     profiles,
@@ -34,6 +36,7 @@ _ROUTERS: Final = (
     sessions.router,
     session.router,
     session_actions.router,
+    live.router,
     accounts.router,
     profiles.router,
     batches.router,
@@ -50,9 +53,12 @@ ROUTES: Final[list[BaseRoute]] = [
     Route(f"{STATIC_PATH}/{{digest}}/{{name:path}}", serve_asset),
     *(route for each in _ROUTERS for route in each.routes),
 ]
+WEBSOCKETS: Final = re.compile(r"/ui/sessions/[\w-]+/live/socket", re.ASCII)
+"""Paths of WebSockets."""
 
 
 def install_dashboard(app: FastAPI, settings: Settings) -> None:
     """Prepare the templates and files that `ROUTES` use."""
     app.state.pages = Pages(settings)
     app.state.overview_parts = OverviewParts()
+    app.state.live_viewers = set()

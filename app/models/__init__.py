@@ -22,6 +22,7 @@ Schema history (one entry per Alembic migration):
 14. `014_add_event_classes`: class of an event, by which it is kept; event_deletions, event_hours.
 15. `015_add_account_states_fleet_reports`: indexes of accounts by state, time since which tokens are unusable;
     fleet_reports.
+16. `016_add_processes_and_live_controls`: processes, live_controls.
 17. `017_add_fleet_history`: fleet_history.
 """
 
@@ -32,6 +33,7 @@ from app.models.credentials import AccountLimit, AppState, Credential
 from app.models.dashboard import DashboardSession, DashboardTicket
 from app.models.event_types import TYPES_BY_CLASS, EventClass, EventType, class_of
 from app.models.fleet import Alarm, ApiGate, FleetHistory, FleetReport, WorkerRun
+from app.models.live import LiveControl, Process
 from app.models.profiles import Profile, ProfileSync
 from app.models.sessions import AuthorizationAttempt, AuthorizationSession, Evidence, IdempotencyKey
 from app.models.statuses import (
@@ -78,6 +80,8 @@ __all__ = [
     "FleetHistory",
     "FleetReport",
     "IdempotencyKey",
+    "LiveControl",
+    "Process",
     "Profile",
     "ProfileSync",
     "SessionStage",

@@ -44,6 +44,18 @@ class EventType(DescribedEnum):
         "authorization.needs_attention",
         "The session ended because a person must act on the account in its profile.",
     )
+    LIVE_VIEW_OPENED = (
+        "live.view_opened",
+        "A person began to watch the session's browser on the operators' page.",
+    )
+    LIVE_CONTROL_TAKEN = (
+        "live.control_taken",
+        "A person took the mouse and keyboard of the session's browser.",
+    )
+    LIVE_CONTROL_RELEASED = (
+        "live.control_released",
+        "A person gave the mouse and keyboard of the session's browser back, or left.",
+    )
     BATCH_REQUESTED = "batch.requested", "A caller created a batch of sessions."
     BATCH_STOPPED = (
         "batch.stopped",
@@ -150,6 +162,9 @@ TYPES_BY_CLASS: Final = {
         EventType.DASHBOARD_LINK_CREATED,
         EventType.DASHBOARD_SIGNED_IN,
         EventType.DASHBOARD_SIGNED_OUT,
+        EventType.LIVE_VIEW_OPENED,
+        EventType.LIVE_CONTROL_TAKEN,
+        EventType.LIVE_CONTROL_RELEASED,
         EventType.SECRETS_ROTATED,
         EventType.EVENTS_EXPORTED,
         EventType.EVENTS_EVICTED,

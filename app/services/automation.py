@@ -28,6 +28,7 @@ from app.clients.browsers.hung_tabs import closing_hung_tabs
 from app.models import ConsentMode, SessionStage
 from app.services.browser.chromedriver import ChromeDrivers
 from app.services.browser.consent_tab import TURN_SECONDS, ConsentTab, allow_commands, is_dead
+from app.services.browser.live_tabs import LiveTab, LiveTabs
 from app.services.browser.page_evidence import capture
 from app.services.interfaces import (
     AttemptSink,
@@ -75,11 +76,12 @@ log = get_logger(__name__)
 class BrowserController:
     """Blocking Selenium: every method runs in a thread of its own pool, never on the event loop.
 
-    `max_screenshot_bytes`: a larger one is not kept as evidence.
+    `max_screenshot_bytes`: a larger one is not kept as evidence. `live_tabs`: where the tabs may be watched.
     """
 
-    def __init__(self, *, max_screenshot_bytes: int) -> None:
+    def __init__(self, *, max_screenshot_bytes: int, live_tabs: LiveTabs) -> None:
         self._max_screenshot_bytes = max_screenshot_bytes
+        self._live_tabs = live_tabs
 
     @contextmanager
     def connect_to_profile(self, request: ConsentRequest) -> Iterator[ConsentTab]:
@@ -100,7 +102,9 @@ class BrowserController:
                     driver.switch_to.window(watcher.target_id)
                     allow_commands(driver, seconds=TURN_SECONDS + _SCRIPT_MARGIN)
                     request.sink.report_stage(SessionStage.BROWSER_ATTACHED)
-                    yield ConsentTab(driver=driver, watcher=watcher, request=request)
+                    shown = LiveTab(request.browser.ws_url, lambda: watcher.front, request.person)
+                    with self._live_tabs.show(request.session_id, shown):
+                        yield ConsentTab(driver=driver, watcher=watcher, request=request)
                 except Exception as error:
                     self._keep_evidence(watcher, request)
                     code = watcher.find_network_error(watcher.front)
@@ -207,6 +211,7 @@ class ProfileAutomator:
     ) -> ConsentRequest:
         deadline = monotonic() + timeout
         return ConsentRequest(
+            session_id=job.session_id,
             browser=browser,
             driver_url=await self._drivers.url_for(browser.major),
             account_id=job.account_id,

@@ -153,6 +153,9 @@ class ConsentRequest:
     """A person presses Authorize, not we."""
     awaits_person: bool = False
     """A page that asks for a person is waited for."""
+    session_id: str = ""
+    person: threading.Event = field(default_factory=threading.Event)
+    """Set while a person has something to do in the browser."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for the result any more; looked at between steps."""
 

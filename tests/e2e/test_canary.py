@@ -28,6 +28,7 @@ from tests.e2e.canary_places import (
 from tests.e2e.canary_sweep import COMMANDS, ONCE, RouteSweep
 from tests.e2e.children import commands
 from tests.e2e.harness import WAIT, open_harness
+from tests.fixtures.live import TAKE, viewer
 from tests.fixtures.receiver import Received, Receiver, reply, running_receiver
 from tests.fixtures.waiting import eventually
 
@@ -52,10 +53,12 @@ def planted_settings(sandbox: SandboxProcess, canaries: Canaries, database_url: 
         generate_key(),
         *(password() for _ in range(4)),
     )
+    internal = password() * 3
     apps = {name: app.model_dump() for name, app in sandbox.info.apps.items()}
     apps[WRONG] = apps["AIOTT1"] | {"client_secret": wrong}
     canaries.plant("encryption key", first, second)
     canaries.plant("Redis password", redis)
+    canaries.plant("internal secret", internal)
     canaries.plant("PostgreSQL password", postgres, database)
     canaries.plant("GoLogin token", sandbox.info.gologin_api_token)
     canaries.plant("client secret", *(app["client_secret"] for app in apps.values() if app["client_secret"]))
@@ -65,6 +68,7 @@ def planted_settings(sandbox: SandboxProcess, canaries: Canaries, database_url: 
         "encryption_keys": f"one:{first},two:{second}",
         "rate_limit_storage": f"redis://:{quote(redis, safe='')}@127.0.0.1:9/0",
         "postgres_password": postgres,
+        "internal_secret": internal,
         "database_url": with_password(database_url, database),
         "oauth_apps": json.dumps(apps),
     }
@@ -118,6 +122,7 @@ async def test_no_secret_leaves_its_place(
             await authorizations(sweep, unused_accounts)
         await callers_keys(sweep)
         await operator_signs_in(sweep)
+        await person_types(sweep, next(unused_accounts))
         await gologin_refuses(sweep)
         await tokens_come_and_go(sweep, tmp_path, next(unused_accounts))
         sweep.values["new_account"] = next(unused_accounts)
@@ -189,6 +194,38 @@ async def operator_signs_in(sweep: RouteSweep) -> None:
             assert answer.status_code == 200
             sweep.leak_log.write(f"page of {path}", answer.content)
             sweep.leak_log.write(f"headers of {path}", str(answer.headers.raw))
+
+
+async def person_types(sweep: RouteSweep, account: str) -> None:
+    """A person signs an account in through the live view; what is typed reaches the page and nothing else."""
+    harness, typed = sweep.harness, [password() for _ in range(3)]
+    sweep.canaries.plant("what a person types", *typed)
+    await harness.admin.set_fault("provider.authorize", "login_form", account=account, body=typed[0], times=2)
+    session = await harness.authorize(account)
+    assert session["error_code"] == "LOGIN_REQUIRED"
+    session_id = session["session_id"]
+    await sweep.data("resumeAuthorization", "POST", f"/authorize/{session_id}/resume")
+    url = harness.service.url
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=WAIT) as http:
+        await http.post("/ui/sign-in", data={"key": harness.key}, headers={"Sec-Fetch-Site": "same-origin"})
+        cookie = "; ".join(f"{name}={value}" for name, value in http.cookies.items())
+    headers = {"Cookie": cookie, "Origin": url}
+    async with viewer(url, session_id, headers) as careless:
+        await careless.does(type=typed[2])  # is no act, and ends the view
+        await careless.socket.wait_closed()
+    async with viewer(url, session_id, headers) as person:
+        await eventually(lambda: person.frames and person.state.get("waits"))
+        await person.does(type="text", text=typed[1])  # is dropped without the control
+        await person.socket.send(TAKE)
+        await eventually(lambda: person.state["is_mine"])
+        await person.presses("Tab")
+        await person.presses(*account)
+        await person.presses("Tab")
+        await person.does(type="text", text=typed[0])
+        await person.presses("Enter")
+        await eventually(lambda: person.end)
+        sweep.leak_log.write("a live view", json.dumps(person.states))
+    assert (await harness.ended(session_id))["status"] == "completed"
 
 
 async def webhooks_fail(sweep: RouteSweep, receiver: Receiver) -> None:

@@ -35,6 +35,7 @@ from app.services.automation import BrowserController, obtain_code
 from app.services.browser import consent_tab
 from app.services.browser.chromedriver import ChromeDrivers
 from app.services.browser.consent_tab import ConsentTab
+from app.services.browser.live_tabs import LiveTabs
 from app.services.interfaces import (
     AuthorizationRequest,
     BrowserTimeouts,
@@ -241,7 +242,7 @@ class Visit:
 @pytest.fixture
 async def visit(site: Site, browser: RunningBrowser, drivers: ChromeDrivers) -> Callable[..., Visit]:
     driver_url = await drivers.url_for(browser.major)
-    own_tab = BrowserController(max_screenshot_bytes=MAX_SCREENSHOT_BYTES)
+    own_tab = BrowserController(max_screenshot_bytes=MAX_SCREENSHOT_BYTES, live_tabs=LiveTabs())
     nobody: Any = None
 
     def make(path: str, *, controller: BrowserController = own_tab, **changes: Any) -> Visit:

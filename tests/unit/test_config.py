@@ -302,3 +302,13 @@ def test_an_api_without_workers_needs_postgresql():
         load_settings(None, serve_workers=False)
     settings = load_settings(None, serve_workers=False, database_url="postgresql+psycopg://localhost/x")
     assert not settings.serve_workers
+
+
+def test_internal_address_that_other_machines_reach_needs_its_secret():
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert load_settings(None, internal_host=host).internal_secret is None
+    (line,) = refused(internal_host="0.0.0.0")
+    assert "INTERNAL_SECRET must be set" in line
+    (line,) = refused(internal_secret="too-short")
+    assert line.startswith("INTERNAL_SECRET: must have at least 32 characters")
+    assert load_settings(None, internal_host="10.0.0.7", internal_secret="s" * 32).internal_secret

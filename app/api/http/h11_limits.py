@@ -104,9 +104,6 @@ class LimitedHttpProtocol(H11Protocol):
         if not self.transport.is_closing():  # what was refused is in no state in which h11 could end it
             super().shutdown()
 
-    def _should_upgrade(self) -> bool:
-        return False  # and no warning: any client may offer it
-
 
 def _too_large(address: bytes) -> AppException:
     if len(address) > MAX_URI_BYTES:

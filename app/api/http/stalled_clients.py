@@ -1,6 +1,7 @@
 """A connection whose client takes nothing, or sends nothing, is broken off: it would stay for ever, and its memory."""
 
 import asyncio
+import re
 from typing import ClassVar, Final
 
 import h11
@@ -18,17 +19,26 @@ _READ_RATE: Final = 1024
 """Bytes a second: a client that is at least so fast may take its time, for a large body or over a slow line."""
 
 
-def connections_cut_off_after(seconds: float) -> type[LimitedHttpProtocol]:
-    """The protocol, which gives a client so many seconds to take what was sent, to send a head, and to send a body."""
+def connections_cut_off_after(
+    seconds: float, websockets: re.Pattern[str] | None = None
+) -> type[LimitedHttpProtocol]:
+    """The protocol, which gives a client so many seconds to take what was sent, to send a head, and to send a body.
+
+    `websockets`: paths of WebSockets; None: there are none.
+    """
 
     class Connection(_TimedProtocol):
         _seconds = seconds
+        _websockets = websockets
 
     return Connection
 
 
 class _TimedProtocol(LimitedHttpProtocol):
     _seconds: ClassVar[float]
+    _websockets: ClassVar[re.Pattern[str] | None] = None
+    _is_upgraded = False
+    """True when another protocol has taken the connection over."""
     _deadline: asyncio.TimerHandle | None = None
     _unsent = 0
     """Bytes when the deadline was set."""
@@ -51,6 +61,10 @@ class _TimedProtocol(LimitedHttpProtocol):
         super().handle_events()
         self._watch_reading()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._is_upgraded = True
+        super().handle_websocket_upgrade(event)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._set_deadline()
@@ -65,6 +79,12 @@ class _TimedProtocol(LimitedHttpProtocol):
         for deadline in (self._deadline, self._read_deadline):
             if deadline is not None:
                 deadline.cancel()
+
+    def _should_upgrade(self) -> bool:
+        """Any client may offer an upgrade anywhere; elsewhere it has no effect and is no warning."""
+        assert self.scope is not None
+        is_path = self._websockets is not None and self._websockets.fullmatch(self.scope["path"]) is not None
+        return is_path and self._get_upgrade() == b"websocket"
 
     def _set_deadline(self) -> None:
         self._unsent = self.transport.get_write_buffer_size()
@@ -85,7 +105,8 @@ class _TimedProtocol(LimitedHttpProtocol):
         """Each head and each body has its deadline; a connection that is kept has uvicorn's, until more comes."""
         state = self.conn.their_state
         is_kept = state is h11.IDLE and self.timeout_keep_alive_task is not None
-        reading = state if state in (h11.IDLE, h11.SEND_BODY) and not is_kept else None
+        is_expected = state in (h11.IDLE, h11.SEND_BODY) and not is_kept and not self._is_upgraded
+        reading = state if is_expected else None
         if reading is not self._reading:
             self._reading = reading
             if self._read_deadline is not None:

@@ -312,6 +312,7 @@ class ConsentTab:
 
     def _await_person(self) -> float:
         self._person_ends = monotonic() + self._timeouts.person
+        self._request.person.set()
         self._request.sink.report_stage(SessionStage.WAITING_FOR_PERSON)
         return self._person_ends
 
@@ -341,6 +342,7 @@ class ConsentTab:
             self._has_redirected(_RETRY_SECONDS)
             return False
         self._person_ends = None
+        self._request.person.clear()
         self._pressed.append((state.page, state.mark))
         self._report(SessionStage.CONSENT_GIVEN)
         return True
@@ -470,6 +472,8 @@ class ConsentTab:
     def _has_redirected(self, seconds: float) -> bool:
         if self._callback is None:
             self._callback = self._watcher.wait(seconds)
+            if self._callback is not None:
+                self._request.person.clear()
         return self._callback is not None
 
     def _raise_for(self, state: PageState) -> None:

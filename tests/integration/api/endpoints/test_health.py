@@ -30,7 +30,7 @@ async def test_service_is_ready_when_all_workers_live(working_api: Api):
     data = response.json()["data"]
     assert response.status_code == 200
     assert (data["ready"], data["database"]) == (True, True)
-    expected = {"authorization", "sync", "cleanup", "refresh", "repair", "monitor", "webhooks"}
+    expected = {"authorization", "sync", "cleanup", "refresh", "repair", "monitor", "webhooks", "live"}
     assert {worker["name"] for worker in data["workers"]} == expected
     assert all(worker["alive"] for worker in data["workers"])
     assert (data["running_profiles"], data["max_concurrent_profiles"]) == (0, 10)

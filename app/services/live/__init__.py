@@ -1,0 +1,1 @@
+"""Live views: a session's running browser, shown to people who may act in it while it waits for a person."""
