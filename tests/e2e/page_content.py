@@ -31,6 +31,7 @@ VIEWS: Final[dict[str, tuple[str, ...]]] = {
         "/ui/sessions/{completed}",
     ),
     "/ui/sessions/{session_id}/cancel": ("/ui/sessions/{running}/cancel",),
+    "/ui/sessions/{session_id}/live/view": ("/ui/sessions/{running}/live/view",),
     "/ui/accounts": ("/ui/accounts", "/ui/accounts?status=reauthorization_required"),
     "/ui/accounts/{account_id}": ("/ui/accounts/{account}", "/ui/accounts/{broken}"),
     "/ui/accounts/{account_id}/revoke": ("/ui/accounts/{account}/revoke?api_app={app}",),
