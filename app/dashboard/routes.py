@@ -12,13 +12,8 @@ from app.dashboard.overview_parts import OverviewParts
 from app.dashboard.pages import Pages
 from app.dashboard.views import (
     accounts,
-    apps,
     batches,
-    encryption_keys,
     error_codes,
-    events,
-    health,
-    keys,
     live,
     missing,
     overview,
@@ -27,8 +22,8 @@ from app.dashboard.views import (
     session_actions,
     sessions,
     sign_in,
-    webhooks,
 )
+from app.dashboard.views.administration import apps, encryption_keys, events, health, keys, webhooks
 
 _ROUTERS: Final = (
     sign_in.router,

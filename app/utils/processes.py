@@ -1,4 +1,4 @@
-"""Small helpers for child processes."""
+"""Small helpers for processes."""
 
 import gc
 import os

@@ -15,7 +15,7 @@ from tests.fixtures.chrome import chrome, complaints
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
 
 CONTROLS: Final = """
-return [...document.querySelectorAll("a[href], button:enabled, input:not([type=hidden]), select, summary")]
+return [...document.querySelectorAll("a[href], button:enabled, input:not([type=hidden]), select, summary, [tabindex='0']")]
   .filter((each) => each.checkVisibility({visibilityProperty: true})).map((each) => each.outerHTML);
 """
 FOCUSED: Final = """

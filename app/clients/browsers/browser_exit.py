@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 
-from app.clients.browsers.profile_browser import is_loopback
+from app.utils.hosts import is_loopback
 from app.utils.processes import has_ended
 
 _POLL: Final = 0.02

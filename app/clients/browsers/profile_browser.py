@@ -1,7 +1,6 @@
 """The seam to the program that holds the profiles and runs their browsers; one client class for each kind."""
 
 from collections.abc import Collection
-from ipaddress import ip_address
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -118,11 +117,3 @@ def checked_ws_url(ws_url: str, *, api_url: str, hosts: Collection[str]) -> str:
     if host not in {urlsplit(api_url).hostname, *map(str.lower, hosts)} and not is_loopback(host):
         raise ValueError(f"the browser's address is on another host, {host}; BROWSER_HOSTS can allow it")
     return ws_url
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine, without looking it up."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

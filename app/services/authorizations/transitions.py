@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models import AuthorizationAttempt, AuthorizationSession, EventType, SessionStatus, utc_now
 from app.services.events import recorder
 from app.services.shared.leases import clear_lease
-from app.utils.backoff import retry_delay
 from app.utils.exceptions import (
     AppException,
     AuthorizationTimeoutException,
     NeedsAttentionException,
     TransitionRefusedException,
 )
+from app.utils.waits import retry_delay
 
 SessionHook = Callable[[AsyncSession, AuthorizationSession], None]
 """Called with the transaction that ends a session, and the session's row."""

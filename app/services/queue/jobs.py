@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import Database, after_commit
 from app.models import AuthorizationSession, ConsentMode, utc_now
 from app.services.queue.engines import Engine, Manager, MemoryEngine, PostgresqlEngine
-from app.utils.backoff import retry_delay
 from app.utils.logger import get_logger
 from app.utils.tasks import wait_for_event
+from app.utils.waits import retry_delay
 
 _AUTHORIZE: Final = "authorize"
 _ATTEND: Final = "attend"

@@ -28,10 +28,9 @@ from app.services.shared.leases import clear_lease, has_no_lease, lease_columns,
 from app.services.tokens.due_refreshes import room_for_calls, select_due
 from app.services.tokens.refresh_results import NO_FAILURES, NOT_HELD, RefreshClaim, RefreshResult, save_all
 from app.services.tokens.vault import CredentialVault
-from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException, ErrorCode, RefreshedJustNowException, TwitterAPIException
 from app.utils.logger import get_logger
-from app.utils.waits import CallLimit, bounded_wait
+from app.utils.waits import CallLimit, bounded_wait, retry_delay
 
 _TOO_MANY_REQUESTS: Final = 429
 _MAX_RETRY_WAIT: Final = 3600.0

@@ -31,9 +31,9 @@ from app.services.shared.leases import clear_lease, has_no_lease, renew_lease, t
 from app.services.webhooks import ordering
 from app.services.webhooks.message import Message, build_message
 from app.services.webhooks.vault import WebhookVault
-from app.utils.backoff import jittered
 from app.utils.exceptions import DecryptionException
 from app.utils.logger import get_logger
+from app.utils.waits import jittered
 
 _MAX_FOUND: Final = 20
 """Deliveries that are claimed one by one at once, when one of them cannot be claimed."""

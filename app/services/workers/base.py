@@ -14,10 +14,10 @@ from app.database import after_commit
 from app.models import utc_now
 from app.services.operations.worker_runs import JobLease, PeriodicRuns
 from app.services.shared.leases import keep_alive
-from app.utils.backoff import retry_delay
 from app.utils.exceptions import AppException
 from app.utils.logger import get_logger
 from app.utils.tasks import run_shielded, wait_for_event
+from app.utils.waits import retry_delay
 
 _POLL_INTERVAL: Final = 5.0
 """Seconds between two looks at whose turn it is: another process may have asked for it."""

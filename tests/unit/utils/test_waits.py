@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.utils.backoff import jittered, retry_delay
+from app.utils.waits import jittered, retry_delay
 
 
 def test_delay_doubles_with_each_attempt_up_to_its_ceiling():

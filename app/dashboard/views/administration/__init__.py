@@ -1,0 +1,1 @@
+"""Views of keys, apps, webhooks, events and health."""
