@@ -32,7 +32,7 @@ class Operator:
 
     def tab_to(self, text: str) -> None:
         """Press Tab until the focus is on what says `text`."""
-        for _ in range(40):
+        for _ in range(100):
             self.press(Keys.TAB)
             if self.focused() == text:
                 return
@@ -40,7 +40,7 @@ class Operator:
 
     def tab_to_label(self, label: str) -> None:
         """Press Tab until the focus is on what a screen reader calls `label`."""
-        for _ in range(40):
+        for _ in range(100):
             self.press(Keys.TAB)
             if self.driver.execute_script("return document.activeElement.ariaLabel") == label:
                 return

@@ -109,8 +109,9 @@ class Look:
 
     def at(self, name: str, *, opened: str = "main") -> None:
         """`opened`: where details are opened. A menu of the header hides what is below it, so it has its own look."""
-        for each in self.driver.find_elements(By.CSS_SELECTOR, f"{opened} details"):
-            self.driver.execute_script("arguments[0].open = true", each)
+        # In one step: a live page replaces its elements at any time.
+        open_all = "document.querySelectorAll(arguments[0]).forEach((each) => each.open = true)"
+        self.driver.execute_script(open_all, f"{opened} details")
         for theme, width in LOOKS:
             size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
             self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

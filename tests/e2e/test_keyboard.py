@@ -15,7 +15,8 @@ from tests.fixtures.chrome import chrome, complaints
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
 
 CONTROLS: Final = """
-return [...document.querySelectorAll("a[href], button:enabled, input:not([type=hidden]), select, summary, [tabindex='0']")]
+const all = "a[href], button:enabled, input:not([type=hidden]), select, summary, [tabindex='0']";
+return [...document.querySelectorAll(all)]
   .filter((each) => each.checkVisibility({visibilityProperty: true})).map((each) => each.outerHTML);
 """
 FOCUSED: Final = """

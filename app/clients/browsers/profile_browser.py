@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.clients.texts import printable, storable
+from app.utils.hosts import is_loopback
 
 MAX_PROFILE_ID: Final = 64
 """Characters; the width of the columns that keep it."""

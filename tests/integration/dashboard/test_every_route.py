@@ -30,7 +30,7 @@ CALLS: list[Call] = sorted(
 OPEN = {"/ui/sign-in", "/ui/enter", "/ui/theme"}
 UPLOADS = {"/ui/batches/check"}
 """Routes whose form has a file."""
-FAST = {"rate_limit_per_minute": 10_000, "auth_failures_per_minute": 1_000}
+FAST = {"rate_limit_per_minute": 10_000, "auth_failures_per_minute": 1_000, "event_stream_lifetime": 0.1}
 
 
 async def send(browser: PageBrowser, call: Call, **headers: str) -> httpx.Response:
