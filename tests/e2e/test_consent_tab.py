@@ -199,7 +199,7 @@ class OneTabController(BrowserController):
     """
 
     def __init__(self) -> None:
-        super().__init__(max_screenshot_bytes=MAX_SCREENSHOT_BYTES)
+        super().__init__(max_screenshot_bytes=MAX_SCREENSHOT_BYTES, live_tabs=LiveTabs())
         self._exits = ExitStack()
         self._tab: ConsentTab | None = None
 

@@ -14,18 +14,22 @@ from tests.fixtures.chrome import chrome, complaints
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
 
-CONTROLS: Final = """
+NAME: Final = """
+// Without the content of what a live page changes.
+const name = (each) => (each.id || each.hasAttribute("tabindex") ? each.cloneNode(false) : each).outerHTML;
+"""
+CONTROLS: Final = f"""{NAME}
 const all = "a[href], button:enabled, input:not([type=hidden]), select, summary, [tabindex='0']";
 return [...document.querySelectorAll(all)]
-  .filter((each) => each.checkVisibility({visibilityProperty: true})).map((each) => each.outerHTML);
+  .filter((each) => each.checkVisibility({{visibilityProperty: true}})).map(name);
 """
-FOCUSED: Final = """
+FOCUSED: Final = f"""{NAME}
 const focused = document.activeElement;
-const {width, height, top, bottom} = focused.getBoundingClientRect();
+const {{width, height, top, bottom}} = focused.getBoundingClientRect();
 const isSeen = width > 1 && height > 1 && bottom > 0 && top < innerHeight;
 const outline = getComputedStyle(focused);
 const hasOutline = outline.outlineStyle !== "none" && parseFloat(outline.outlineWidth) >= 2;
-return {html: focused.outerHTML, isSeen, hasOutline, isBody: focused === document.body};
+return {{html: name(focused), isSeen, hasOutline, isBody: focused === document.body}};
 """
 
 

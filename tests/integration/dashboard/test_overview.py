@@ -123,7 +123,12 @@ async def test_charts_have_a_table_with_the_same_values(api: Api, browser: PageB
     assert [int(number) for number in re.findall(r"<td>(\d+)</td>", tokens)] == [0, 2, *[0] * 22]
 
 
-async def test_open_page_gets_the_parts_and_goes_on_when_the_process_stops(open_api: OpenApi):
+async def test_open_page_gets_the_parts_and_goes_on_when_the_process_stops(
+    open_api: OpenApi, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "app.dashboard.overview_parts._MAX_AGE", 3600.0
+    )  # however long fifty pages take to open
     async with open_api(workers=False, event_stream_heartbeat=0.05) as api, page_browser(api) as browser:
         parts = parts_of(api)
         following = [asyncio.create_task(browser.get("/ui/overview/live")) for _ in range(50)]
@@ -149,7 +154,7 @@ async def test_changes_reach_an_open_page(open_api: OpenApi, monkeypatch: pytest
         api.context.begin_shutdown()
         answer = await following
     assert "12 sessions wait" in answer.text
-    assert events(answer).count("numbers") == 2
+    assert events(answer).count("numbers") >= 2  # those before, and those after one or several changes
 
 
 async def test_open_page_of_a_revoked_key_gets_nothing_more(open_api: OpenApi):
