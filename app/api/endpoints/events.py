@@ -96,6 +96,24 @@ class WholeOrBrokenOff(StreamingResponse):
             log.warning("events.export_broken_off", reason="database")
 
 
+async def export_response(
+    context: Context, caller: Caller, query: EventExportQuery, may_read: Callable[[], Awaitable[bool]]
+) -> StreamingResponse:
+    """Record the export and return the file; it is broken off once `may_read` says that the rights have ended."""
+    async with context.database.transaction() as db:
+        recorder.record(
+            db,
+            EventType.EVENTS_EXPORTED,
+            actor=caller.name,
+            format=query.format,
+            filters=query.given_filters(),
+        )
+    parts = context.events.exports.parts(query.filter(caller.access), may_read)
+    headers = {**UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
+    media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
+    return WholeOrBrokenOff(export_lines(parts, query.format), media_type=media_type, headers=headers)
+
+
 @router.get(
     "/export",
     operation_id="exportEvents",
@@ -116,18 +134,7 @@ async def export_events(
     context: ContextDep,
 ) -> StreamingResponse:
     """Export events as CSV, or as one JSON object per line. The connection of an incomplete file is broken off."""
-    async with context.database.transaction() as db:
-        recorder.record(
-            db,
-            EventType.EVENTS_EXPORTED,
-            actor=caller.name,
-            format=query.format,
-            filters=query.given_filters(),
-        )
-    parts = context.events.exports.parts(query.filter(caller.access), _may_read(request, caller, context))
-    headers = {**UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
-    media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
-    return WholeOrBrokenOff(export_lines(parts, query.format), media_type=media_type, headers=headers)
+    return await export_response(context, caller, query, _may_read(request, caller, context))
 
 
 def _may_read(request: Request, caller: Caller, context: Context) -> Callable[[], Awaitable[bool]]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 
 from app.api.dependencies import ContextDep, FleetReadCallerDep
+from app.api.endpoints.events import UNBUFFERED
 from app.api.schemas.fleet import FleetResponse
 from app.context import Context
 from app.dashboard.overview_parts import OverviewParts, Parts, read_charts
@@ -27,7 +28,6 @@ from app.utils.tasks import wait_for_event
 _INTERVAL: Final = 5.0
 """Seconds between two looks for what has changed."""
 _RETRY_MS: Final = 5_000
-_UNBUFFERED: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 router = APIRouter(prefix="/ui", route_class=SignedInRoute, include_in_schema=False)
 live_router = APIRouter(prefix="/ui", route_class=LiveRoute, include_in_schema=False)
@@ -50,7 +50,7 @@ async def follow_overview(
     limit = context.settings.event_stream_readers
     if parts.readers >= limit:
         raise TooManyStreamsException("The service", limit)
-    return EventSourceResponse(_tell(request, context, parts), headers=_UNBUFFERED)
+    return EventSourceResponse(_tell(request, context, parts), headers=UNBUFFERED)
 
 
 async def _tell(request: Request, context: Context, parts: OverviewParts) -> AsyncIterator[bytes]:

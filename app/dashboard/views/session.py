@@ -17,6 +17,7 @@ from app.api.dependencies import (
     ReadDbDep,
     SessionsReadCallerDep,
 )
+from app.api.endpoints.events import UNBUFFERED
 from app.api.http.stalled_clients import STALLED
 from app.context import Context
 from app.dashboard.notices import redirect
@@ -36,7 +37,6 @@ from app.utils.exceptions import AuthenticationException, SessionNotFoundExcepti
 _EVENTS: Final = 100
 """Latest events of a session that its page shows."""
 _RETRY_MS: Final = 2_000
-_UNBUFFERED: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 router = APIRouter(prefix="/ui/sessions/{session_id}", route_class=SignedInRoute, include_in_schema=False)
 live_router = APIRouter(prefix=router.prefix, route_class=LiveRoute, include_in_schema=False)
@@ -98,7 +98,7 @@ async def follow_session(
 ) -> EventSourceResponse:
     """Send the session's part of the page after each of its events, until it has ended."""
     await _load(context, session_id, request.state.caller)  # refused before the stream begins
-    return EventSourceResponse(_parts(request, context, session_id, reader), headers=_UNBUFFERED)
+    return EventSourceResponse(_parts(request, context, session_id, reader), headers=UNBUFFERED)
 
 
 async def _parts(request: Request, context: Context, session_id: str, reader: Reader) -> AsyncIterator[bytes]:

@@ -1,21 +1,17 @@
 """Events: the audit trail with its filters, and as a file."""
 
-from typing import Final
-
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api.dependencies import ContextDep, EventsCallerDep, ReadDbDep
-from app.api.endpoints.events import UNBUFFERED, WholeOrBrokenOff, export_counted, export_lines
+from app.api.endpoints.events import export_counted, export_response
 from app.api.schemas.event import EventExportQuery, EventListQuery
 from app.dashboard.listing import app_names, render_list
 from app.dashboard.page_route import SignedInRoute, read_query
 from app.models import EventType
-from app.services.events import queries, recorder
+from app.services.events import queries
 from app.services.keys.service import Scope
 from app.utils.exceptions import AuthenticationException
-
-_LIST: Final = "ui events"
 
 router = APIRouter(prefix="/ui/events", route_class=SignedInRoute, include_in_schema=False)
 
@@ -31,7 +27,7 @@ async def list_events(
         request,
         "events.html",
         query,
-        list_name=_LIST,
+        list_name="ui events",
         fetch=lambda page: queries.fetch_page(db, filters, page),
         apps=app_names(context, caller),
         event_types=sorted(EventType),
@@ -50,15 +46,4 @@ async def export(request: Request, caller: EventsCallerDep, context: ContextDep)
             return False
         return now.may(Scope.EVENTS) and now.access == caller.access
 
-    async with context.database.transaction() as db:
-        recorder.record(
-            db,
-            EventType.EVENTS_EXPORTED,
-            actor=caller.name,
-            format=query.format,
-            filters=query.given_filters(),
-        )
-    parts = context.events.exports.parts(query.filter(caller.access), may_read)
-    headers = {**UNBUFFERED, "Content-Disposition": f'attachment; filename="events.{query.format}"'}
-    media_type = "text/csv; charset=utf-8" if query.format == "csv" else "application/x-ndjson"
-    return WholeOrBrokenOff(export_lines(parts, query.format), media_type=media_type, headers=headers)
+    return await export_response(context, caller, query, may_read)

@@ -1,4 +1,4 @@
-"""What one result, one endpoint or one lost row may not do to the rest."""
+"""One result, one endpoint or one lost row changes nothing for the rest."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Whose turn it is at an endpoint, and what comes of deliveries while it is changed."""
+"""Order of the deliveries to an endpoint, and deliveries while it is changed."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
