@@ -20,7 +20,6 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     CursorResult,
     DateTime,
     Double,
@@ -43,6 +42,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from app import sqlite
 from app.config import ProcessRole, Settings
 from app.postgresql import (
     FORMS,
@@ -70,7 +70,6 @@ from app.utils.outages import (
 
 _AFTER_COMMIT: Final = "after_commit"
 _LISTENERS: Final = "listeners"
-_READ_ONLY: Final = "gologin_read_only"
 QUEUE_CONNECTION: Final = "job-queue"
 """Name of the connections of the job queue on the server."""
 _NAME_PREFIX: Final = "gologin-automation "
@@ -80,7 +79,6 @@ _PROBE: Final = (
     "INSERT INTO readiness_probe VALUES (zeroblob(65536))",
     "DROP TABLE readiness_probe",
 )
-_SQLITE_BUSY_MS: Final = 15_000
 _IDLE_BEFORE_PING: Final = 1.0
 """Seconds after which an idle connection is tried before it is used; one in use tells of a lost server by itself."""
 _CHECKED_IN: Final = "checked_in"
@@ -121,7 +119,9 @@ class Database:
             event.listen(self.engine.sync_engine, "checkout", self._ping_when_doubtful)
         # Each statement of READ COMMITTED sees its own snapshot anyway: without a transaction around them, two round
         # trips fewer.
-        self._reading_options = {_READ_ONLY: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._reading_options = (
+            {sqlite.READ_ONLY: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        )
         self._listeners: dict[str, list[Callable[[], object]]] = {}
         self._sessions = async_sessionmaker(
             self.engine, expire_on_commit=False, autoflush=False, info={_LISTENERS: self._listeners}
@@ -167,7 +167,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """Reads that take no write lock; on SQLite of one moment. Raises `DatabaseUnavailableException`."""
+        """Reads that take no lock; each sees a moment of its own. Raises `DatabaseUnavailableException`."""
         with self._outages_named():
             async with self._sessions() as db:
                 await db.connection(execution_options=self._reading_options)
@@ -428,18 +428,7 @@ def _create_engine(url: str, pool_size: int, name: str, *, is_pooled: bool) -> A
         return engine
     if parsed.database and parsed.database != ":memory:" and not parsed.database.startswith("file:"):
         _make_private(Path(parsed.database))
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,
-        pool_size=pool_size,
-        max_overflow=0,
-        # The driver must not begin transactions by itself: `_begin` does.
-        connect_args={"isolation_level": None, "timeout": _SQLITE_BUSY_MS / 1000},
-    )
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin)
-    engine.dialect.do_terminate = _end_sqlite_connection  # type: ignore[method-assign]
-    return engine
+    return sqlite.create_sqlite_engine(url, pool_size=pool_size)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -475,29 +464,3 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
 
 def _note_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
     record.info[_CHECKED_IN] = time.monotonic()
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode=WAL",
-        "foreign_keys=ON",
-        f"busy_timeout={_SQLITE_BUSY_MS}",
-        "synchronous=NORMAL",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _end_sqlite_connection(dbapi_connection: Any) -> None:
-    """Close the connection of a cancelled statement as soon as its thread is free, without waiting.
-
-    SQLAlchemy 2.1 waits in a task for the close; a second cancellation (anyio repeats its own) makes it end the
-    driver's thread before, and the task waits forever.
-    """
-    dbapi_connection.driver_connection.stop()
-
-
-def _begin(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
