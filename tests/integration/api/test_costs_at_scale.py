@@ -308,8 +308,15 @@ async def test_page_behind_a_cursor_is_one_statement(api: Api):
         check(statements, KEY + 1)
 
 
-@pytest.mark.parametrize("app", ["", "&api_app=AIOTT1"])
-@pytest.mark.parametrize("size", [20, 200])
+@pytest.mark.parametrize(
+    ("size", "app"),
+    [
+        (200, ""),
+        (20, "&api_app=AIOTT1"),
+        pytest.param(20, "", marks=pytest.mark.long),
+        pytest.param(200, "&api_app=AIOTT1", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("state", STATES)
 async def test_accounts_of_a_state_have_fixed_cost(api: Api, state: AccountState, size: int, app: str):
     path = f"/accounts?state={state}&page_size={size}{app}"

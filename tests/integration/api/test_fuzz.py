@@ -43,6 +43,8 @@ from tests.fixtures.fuzzing import CASES
 from tests.fixtures.serving import Served, served
 from tests.fixtures.settings import MakeSettings
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 SHORT = 100
 NUMBER = "00000000-0000-4000-8000-00000000000{}"
 KNOWN = {

@@ -12,6 +12,8 @@ from tests.fixtures.api import Api
 from tests.fixtures.dashboard import PageBrowser, page_browser, shown_text
 from tests.fixtures.factories import new_credential, new_profile, new_session
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 PATH = "/ui/accounts"
 
 

@@ -11,6 +11,8 @@ from app.services.shared.access import AccessScope
 from tests.fixtures.api import Api, OpenApi
 from tests.fixtures.dashboard import PageBrowser, assert_needs, page_browser, shown_text
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def pause(api: Api, *names: str) -> None:
     async with api.context.database.transaction() as db:

@@ -33,6 +33,8 @@ from tests.fixtures.dashboard import (
     text_of,
 )
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 APP = "AIOTT1"
 CHECK = "/ui/batches/check"
 FILE = b"""account_id,api_app,priority

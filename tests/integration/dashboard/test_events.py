@@ -3,6 +3,7 @@
 import csv
 import io
 
+import pytest
 from sqlalchemy import select
 
 from app.models import Event, EventType
@@ -12,6 +13,8 @@ from app.services.shared.access import AccessScope
 from tests.fixtures.api import Api
 from tests.fixtures.costs import explained
 from tests.fixtures.dashboard import PageBrowser, assert_needs, page_browser
+
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
 
 TYPE = EventType.CREDENTIAL_REFRESHED
 SCRIPT = "<script>alert(1)</script>"
@@ -24,6 +27,7 @@ async def record(api: Api, *numbers: int, **values: object) -> None:
             recorder.record(db, TYPE, **options | values)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_events_are_filtered_and_paged(api: Api, browser: PageBrowser):
     await record(api, *range(60), request_id="r-1", session_id="s-1", nested={"a": [1]}, text=SCRIPT)
     first = await browser.shows(f"/ui/events?event_type={TYPE}")

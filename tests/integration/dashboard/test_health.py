@@ -12,6 +12,8 @@ from tests.fixtures.costs import explained
 from tests.fixtures.dashboard import PageBrowser, assert_needs, page_browser, shown_text
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def store_tokens(api: Api, *accounts: str) -> None:
     async with api.context.database.transaction() as db:

@@ -12,6 +12,8 @@ from tests.fixtures.api import Api
 from tests.fixtures.costs import explained
 from tests.fixtures.dashboard import PageBrowser, assert_needs, page_browser, shown_text
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 WITHIN = {"access": AccessScope.from_lists(["AIOTT1"], ["anna_*"])}
 
 

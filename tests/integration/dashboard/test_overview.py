@@ -19,6 +19,8 @@ from tests.fixtures.dashboard import PageBrowser, page_browser, shown_text
 from tests.fixtures.factories import new_credential, new_profile, new_session
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 ENDED = {
     SessionStatus.COMPLETED: None,
     SessionStatus.FAILED: "BROWSER_CRASHED",
@@ -144,6 +146,7 @@ async def test_open_page_gets_the_parts_and_goes_on_when_the_process_stops(
     assert parts.readers == 0
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_changes_reach_an_open_page(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("app.dashboard.overview_parts._MAX_AGE", 0.0)
     async with open_api(workers=False, event_stream_heartbeat=0.05) as api, page_browser(api) as browser:

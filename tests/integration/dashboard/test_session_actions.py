@@ -16,6 +16,8 @@ from tests.fixtures.costs import explained
 from tests.fixtures.dashboard import PageBrowser, assert_needs, hidden_fields, page_browser, shown_text
 from tests.fixtures.factories import new_profile, new_session
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 APP = "AIOTT1"
 FAILED, PENDING, CANCELLED = SessionStatus.FAILED, SessionStatus.PENDING, SessionStatus.CANCELLED
 RETRY, RESUME, CANCEL = (f"/ui/session-actions/{name}" for name in ("retry", "resume", "cancel"))

@@ -16,6 +16,8 @@ from tests.fixtures.api import API_KEY, Api, OpenApi
 from tests.fixtures.dashboard import OWN, SESSION_COOKIE, PageBrowser, page_browser, shown_text
 from tests.fixtures.logs import LogLines
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 @pytest_asyncio.fixture
 async def browser(api: Api) -> AsyncIterator[PageBrowser]:
@@ -140,6 +142,7 @@ async def test_only_a_hash_of_the_id_is_stored(api: Api, browser: PageBrowser):
     assert not hashes & ids
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_sign_in_ends_with_its_key(api: Api):
     admin = COMMAND_LINE
     for name, end in {"revoked": None, "expired": {"expires_at": utc_now()}, "deleted": {}}.items():
@@ -261,6 +264,7 @@ async def test_pages_forbid_frames_scripts_of_others_and_caches(browser: PageBro
         assert headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_link_signs_in_once(api: Api, log_lines: LogLines):
     async with api.context.database.transaction() as db:
         ticket = (await api.context.dashboard_sessions.issue_ticket(db)).get_secret_value()

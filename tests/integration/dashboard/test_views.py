@@ -30,6 +30,8 @@ from tests.fixtures.factories import AddRow, new_profile, new_session, new_token
 from tests.fixtures.routes import granting
 from tests.fixtures.settings import MakeSettings
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 APP = "AIOTT1"
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 WITHIN = {"access": AccessScope.from_lists([APP], ["anna_*"])}

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import select
 
 from app.models import EventType, WebhookDelivery, WebhookEndpoint, WebhookStatus, utc_now
@@ -20,6 +21,8 @@ from tests.fixtures.webhooks import (
     record_events,
     running_worker,
 )
+
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
 
 SCRIPT = "<script>alert(1)</script>"
 

@@ -21,6 +21,8 @@ from tests.fixtures.costs import explained
 from tests.fixtures.factories import AddRow, new_profile, new_session
 from tests.fixtures.live import made_up_browser, picture
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 OWNER = "machine:1:abc"
 
 
@@ -36,6 +38,7 @@ async def find(database: Database, session_id: str, access: AccessScope = EVERYT
         return await find_live_session(db, session_id, access=access)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_of_many_who_take_the_control_one_gets_it(database: Database, add: AddRow):
     session = await find(database, (await running(add)).session_id)
     controls = LiveControls(database=database, process=OWNER)

@@ -23,6 +23,8 @@ from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import new_credential, new_profile, new_session
 from tests.fixtures.routes import granting
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 BROKEN = CredentialStatus.REAUTHORIZATION_REQUIRED
 
 
@@ -190,6 +192,7 @@ class TestStates:
         assert problem["next_try_at"] is None
         assert "POST /authorize" in problem["sentence"]
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_needs_person_lists_accounts_with_and_without_tokens(self, api: Api):
         ended = utc_now() - timedelta(minutes=1)
         profiles = [new_profile(account_id=name) for name in ("new", "lost", "declined")]
@@ -301,6 +304,7 @@ class TestActions:
             "batch_id": None,
         }  # fmt: skip
 
+    @pytest.mark.databases("sqlite", "postgresql")
     async def test_revocation_is_left_to_the_worker_with_an_event_for_each_account(self, api: Api):
         await add(
             api,

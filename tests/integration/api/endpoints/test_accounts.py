@@ -15,7 +15,7 @@ from tests.fixtures.factories import AddRow, new_session, new_tokens
 from tests.fixtures.routes import granting
 from tests.fixtures.tokens import TokenChain
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.databases("sqlite", long="postgresql")]
 
 APP = {"api_app": "AIOTT1"}
 ROUTES = [

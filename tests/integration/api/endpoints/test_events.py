@@ -21,7 +21,7 @@ from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.events import add_events, record
 from tests.fixtures.waiting import eventually
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.databases("sqlite", long="postgresql")]
 
 
 @pytest.fixture
@@ -57,7 +57,6 @@ def seen(page: dict[str, Any]) -> list[int]:
     return [event["data"]["number"] for event in page["data"]]
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_latest_events_come_first_page_by_page(events: Api):
     first, third = await listed(events, page_size=12), await listed(events, page_size=12, page=3)
     assert (seen(first), seen(third)) == (list(range(29, 17, -1)), list(range(5, -1, -1)))
@@ -83,7 +82,6 @@ async def test_a_cursor_goes_on_where_the_page_ended_whatever_came_since(events:
     )
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_events_are_filtered(events: Api):
     by_number = (await listed(events, page_size=100))["data"]
     at_10 = next(event["occurred_at"] for event in by_number if event["data"]["number"] == 10)

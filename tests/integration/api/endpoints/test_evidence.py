@@ -9,7 +9,7 @@ from app.utils.exceptions import BrowserCrashedException, LeaseLostException, Lo
 from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import AddRow
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.databases("sqlite", long="postgresql")]
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 SEEN = PageEvidence("http://h/login", "Log in", ("Button",), ("an error",), JPEG)
@@ -31,7 +31,6 @@ async def quiet_api(open_api: OpenApi):
         yield api
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_every_attempt_has_evidence(quiet_api: Api, add_session: AddRow):
     row = await add_session()
     dark = PageEvidence("about:", "", (), (), None)

@@ -21,6 +21,8 @@ from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.factories import new_credential, new_profile, new_session
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def read(api: Api) -> Any:
     return answered(await api.client.get("/fleet"))
@@ -200,6 +202,7 @@ async def test_machines_report_their_slots_workers_and_heartbeat(open_api: OpenA
         api.context.begin_shutdown()
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_monitor_counts_for_all_machines(api: Api, open_api: OpenApi):
     await monitor(api)
     first = (await read(api))["counted_at"]

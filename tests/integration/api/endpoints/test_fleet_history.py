@@ -11,6 +11,8 @@ from tests.fixtures.api import Api, answered, refused
 from tests.fixtures.costs import statements_of
 from tests.fixtures.factories import new_profile, new_session
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def read(api: Api, **query: Any) -> Any:
     return answered(await api.client.get("/fleet/history", params=query))
@@ -45,6 +47,7 @@ async def test_last_hour_comes_by_the_minute(api: Api):
     assert (last["never_authorized"], last["waiting"], last["success_rate"]) == (1, 0, None)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_longer_time_comes_in_longer_steps(api: Api):
     await end_and_count(api)
     now = utc_now()

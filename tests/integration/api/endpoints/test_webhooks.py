@@ -19,7 +19,7 @@ from tests.fixtures.api import Api, OpenApi, answered, refused
 from tests.fixtures.receiver import Receiver, reply, running_receiver
 from tests.fixtures.waiting import eventually
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.databases("sqlite", long="postgresql")]
 
 SETTINGS = {"webhook_allow_private_addresses": True, "rate_limit_per_minute": 100_000}
 
@@ -63,7 +63,6 @@ async def wait_for_data(
     return found
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_cursor_leads_through_the_deliveries_of_one_webhook(working_api: Api, receiver: Receiver):
     other = await create(working_api, receiver, account_patterns=["nobody"])
     made = await create(working_api, receiver, event_types=["batch.*"])

@@ -10,6 +10,8 @@ import pytest
 from tests.fixtures.api import API_KEY, Api, OpenApi, refused
 from tests.fixtures.logs import LogLines, logged
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 JSON = {"Content-Type": "application/json"}
 NOTHING_RUNS = "default-src 'none'; frame-ancestors 'none'"
 KEY = "k:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="

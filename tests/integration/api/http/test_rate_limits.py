@@ -19,6 +19,8 @@ from tests.fixtures.logs import logged
 from tests.fixtures.redis_server import redis_server
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 ALICE = Caller("alice", frozenset())
 NAMES = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 

@@ -21,6 +21,8 @@ from app.utils.exceptions import (
 from tests.fixtures.factories import AddRow, new_tokens
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 ALICE = ProviderUser(id="1", username="alice")
 
 
@@ -64,6 +66,7 @@ async def events(database: Database, job: AuthorizationJob) -> list[str]:
         return list(await db.scalars(query))
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("after_commit", [False, True])
 async def test_tokens_are_stored_once_whichever_side_of_the_commit_the_outage_hits(
     context: Context, database: Database, add_session: AddRow, after_commit: bool

@@ -54,7 +54,6 @@ async def test_a_broken_account_gets_one_session_and_its_callers_the_id(
     assert caught.value.data == {"session_id": made.session_id}
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_an_account_whose_session_is_open_gets_no_second(
     context: Context, add_profile: AddRow, add_session: AddRow
 ):
@@ -175,7 +174,6 @@ async def test_repair_is_not_for_a_paused_app(open_services: OpenContext, add_pr
         assert await sessions(context) == []
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_accounts_without_a_profile_do_not_stand_before_the_others(
     open_services: OpenContext, add_profile: AddRow
 ):

@@ -29,6 +29,8 @@ from tests.fixtures.factories import CALLER, new_profile
 from tests.fixtures.services import OpenContext
 from tests.fixtures.settings import MakeSettings
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 ACCOUNTS = [f"a{number}" for number in range(20)]
 
 
@@ -67,6 +69,7 @@ def statements(database: Database) -> Iterator[list[str]]:
     event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_requests_at_once_cost_the_statements_of_one_transaction(service: Context):
     with statements(service.database) as seen:
         results = await asyncio.gather(*(submit(service, account) for account in ACCOUNTS[1:]))
@@ -113,6 +116,7 @@ async def test_requests_of_a_paused_app_are_refused(service: Context):
     assert [type(each) for each in results] == [AppPausedException] * 2
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_same_key_at_once_makes_one_session(service: Context):
     one, other, conflicting = await asyncio.gather(
         submit(service, "a1", key="k"),

@@ -16,6 +16,8 @@ from app.services.shared import bulk_insert
 from tests.fixtures.batches import account_names, add_accounts, count_rows, input_rows, place_batch
 from tests.fixtures.factories import CALLER
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 OF_A_CHUNK = ["FROM profiles", "INTO authorization_sessions", "INTO events", "INTO batch_rows"]
 DIFFERENT = {"id", "session_id", "twitter_username", "batch_id", "is_held", "xact_id"}
 """Columns in which a session, or its event, is allowed to differ from another one."""
@@ -40,6 +42,7 @@ def collected_statements(database: Database) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", collect)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_number_of_statements_grows_by_four_for_a_thousand_rows(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ):

@@ -36,7 +36,6 @@ from tests.fixtures.waiting import eventually
 pytestmark = pytest.mark.databases("sqlite", long="postgresql")
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_wave_is_released_and_each_end_releases_the_next(context: Context, database: Database):
     batch_id = await new_batch(context, 5, max_running=2)
     for expected in (["a000", "a001"], ["a001", "a002"], ["a002", "a003"], ["a003", "a004"], ["a004"]):
@@ -100,7 +99,6 @@ async def test_a_kill_between_an_end_and_the_next_release_is_made_up_for(
     assert [row.account_id for row in await under_way(database, batch_id)] == ["a001"]
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_batch_that_cannot_be_paced_does_not_block_others(
     context: Context, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -124,7 +122,6 @@ async def test_session_that_waits_for_its_next_attempt_keeps_its_place(context: 
     assert (waiting.session_id, waiting.attempts) == (row.session_id, 1)
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_held_sessions_that_were_cancelled_or_have_expired_leave_no_gap(
     context: Context, database: Database
 ):

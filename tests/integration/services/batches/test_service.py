@@ -64,7 +64,6 @@ async def results_of(context: Context, batch_id: str) -> list[RowResult]:
     return list(page.rows)
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_each_good_row_is_a_session_that_waits_for_its_turn(context: Context, database: Database):
     await add_accounts(database, ["zoe", "bob"])
     placed = await place_batch(context, input_rows("zoe", "bob"), max_running=1)
@@ -181,7 +180,6 @@ async def test_one_of_many_simultaneous_requests_with_a_key_makes_the_batch(
         await place_batch(context, input_rows(*account_names(4)), key="k")
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_many_simultaneous_requests_from_a_source_makes_the_batch(
     context: Context, database: Database
 ):
@@ -213,7 +211,6 @@ async def test_batches_of_the_same_accounts_at_once_share_them(context: Context,
         assert all(result.session_id for result in await results_of(context, each.batch_id))
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_cancelled_batch_ends_with_all_its_sessions(context: Context, database: Database):
     batch_id = await new_batch(context, 5, max_running=2)
     job = await context.sessions.runs.claim((await under_way(database, batch_id))[0].session_id)

@@ -18,6 +18,8 @@ from app.services.shared.access import AccessScope
 from app.services.shared.paging import PageRequest
 from tests.fixtures.events import add_events
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 START = datetime(2026, 11, 1, tzinfo=UTC)
 VALUES: dict[str, list[Any]] = {
     "event_type": ["token.read", "token.revoked", "tokens", "authorization.completed", "a_b"],
@@ -71,6 +73,7 @@ def any_filter(dice: random.Random) -> EventFilter:
     return EventFilter(**wanted)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_filter_means_the_same_to_the_database_and_in_memory(database: Database):
     dice = random.Random(7)
     await add_events(database, *(any_event(dice) for _ in range(300)))
@@ -169,6 +172,7 @@ async def test_a_page_behind_a_position_leaves_out_the_end_that_it_implies(datab
     assert seen[0] == seen[1]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_events_after_a_position_are_searched_in_an_index(database: Database):
     """With a word more in the condition SQLite would walk through the whole of it."""
     if not database.is_sqlite:

@@ -81,7 +81,7 @@ async def test_event_with_an_early_id_and_a_late_commit_is_not_missed(postgresql
     await database.close()
 
 
-@pytest.mark.parametrize("keep", [3, 2_000])
+@pytest.mark.parametrize("keep", [3, pytest.param(2_000, marks=pytest.mark.long)])
 async def test_readers_get_each_event_once(database: Database, keep: int):
     """Many write at once; one reader stays, one comes again and again, one looks for a few among the many."""
     tail = EventTail(database=database, keep=keep, page_size=5)

@@ -15,6 +15,8 @@ from app.utils.exceptions import InvalidRequestException
 from tests.fixtures.factories import new_credential, new_profile, new_session
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 COMPLETED, FAILED = SessionStatus.COMPLETED, SessionStatus.FAILED
@@ -108,6 +110,7 @@ async def test_session_that_is_tried_again_has_ended_all_the_same(database: Data
     assert await ended(database) == {NOON - MINUTE: 1}
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_monitors_that_count_at_once_write_one_row_a_minute(
     database: Database, open_services: OpenContext
 ):
@@ -156,6 +159,7 @@ async def test_clock_that_was_ahead_leaves_no_minute_without_its_ends(database: 
     assert await ended(database) == {NOON + minutes * MINUTE: 1 for minutes in range(1, 6)}
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_points_are_sums_and_means_of_their_minutes(database: Database):
     await end_sessions(
         database,

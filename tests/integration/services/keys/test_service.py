@@ -164,7 +164,6 @@ class TestAuthentication:
 
 
 class TestMaking:
-    @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_name_is_taken_for_good(self, context: Context):
         await revoke(context, await make(context))
         with pytest.raises(KeyNameTakenException, match="'reporting' exists already, or did"):
@@ -198,7 +197,6 @@ class TestMaking:
         with pytest.raises(InvalidRequestException, match="expires_at"):
             await make(context, expires_at=utc_now())
 
-    @pytest.mark.databases("sqlite", "postgresql")
     async def test_the_list_finds_by_state_and_name(self, context: Context):
         await make(context, "old", expires_at=utc_now() + HOUR)
         await change(context, expires_at=utc_now() - HOUR)
@@ -226,7 +224,6 @@ class TestRotation:
         await refuse(context, made.key.get_secret_value())
         assert await authenticate(context, new)
 
-    @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_second_rotation_within_the_overlap_changes_nothing_unless_it_is_forced(
         self, context: Context
     ):
@@ -384,7 +381,6 @@ class TestNoEscalation:
 
 
 class TestLastUse:
-    @pytest.mark.databases("sqlite", "postgresql")
     async def test_last_use_is_written_at_most_once_a_minute(self, context: Context):
         key = await create(context)
 

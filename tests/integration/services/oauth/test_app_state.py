@@ -244,7 +244,6 @@ async def test_resume_ends_the_waits_that_the_provider_asked_for_and_no_others(
     assert state.resumed_at is not None
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("limit", [OF_ACCOUNT, OF_APP], ids=["account", "app"])
 async def test_a_shorter_limit_takes_nothing_from_a_longer_one(
     context: Context, database: Database, limit: CallLimit

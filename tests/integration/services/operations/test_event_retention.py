@@ -12,6 +12,8 @@ from app.services.operations.event_retention import EventLimits
 from tests.fixtures.events import add_events
 from tests.fixtures.retention import event_retention
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 AUDIT, LIFECYCLE, ROUTINE = "token.read", "authorization.completed", "credential.refreshed"
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -82,6 +84,7 @@ async def counts(database: Database) -> set[tuple[datetime, str, str, int]]:
         return {tuple(row) for row in await db.execute(columns)}
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_routine_events_are_counted_by_hour_type_and_app(database: Database, frozen_noon: None):
     stage, refreshed = "authorization.stage", "credential.refreshed"
     times = [

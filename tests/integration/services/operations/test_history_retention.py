@@ -13,6 +13,8 @@ from app.models import FleetHistory, utc_now
 from app.services.fleet.history import HistoryRange, fetch_points
 from app.services.operations.history_retention import GAUGES, HistoryRetention, begin_of
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 HOUR = timedelta(hours=1)
 OLD = begin_of(utc_now() - timedelta(days=10), 3600)
 
@@ -82,6 +84,7 @@ async def test_minutes_that_come_later_are_added_to_their_hour(
     assert hour.waiting == 2.5
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_two_processes_sum_up_an_hour_once(database: Database, retention: HistoryRetention):
     await add(database, *(minute(OLD + n * timedelta(minutes=1), completed=1) for n in range(60)))
     results = await asyncio.gather(*(retention.sum_up() for _ in range(3)))

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import func, select, text, update
 
 from app.database import Database
@@ -22,6 +23,8 @@ from app.models import (
 )
 from tests.fixtures.factories import new_profile, new_session
 from tests.fixtures.retention import new_retention
+
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
 
 
 async def test_only_old_ended_sessions_are_deleted(database: Database):
@@ -102,6 +105,7 @@ async def test_sign_ins_and_links_of_the_page_go_when_their_time_is_over(databas
         assert (await db.scalars(select(DashboardTicket.ticket_hash))).all() == ["valid"]
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_row_that_is_renewed_while_the_deletion_waits_stays(database: Database):
     async with database.transaction() as db:
         db.add(IdempotencyKey(caller="a", key_hash="k", body_hash="b", session_id="s", expires_at=utc_now()))

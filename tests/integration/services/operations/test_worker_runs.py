@@ -10,11 +10,14 @@ from app.database import Database
 from app.models import WorkerRun, utc_now
 from app.services.operations.worker_runs import PeriodicRuns
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 def runs_of(database: Database, owner: str, *, lease_seconds: float = 20.0) -> PeriodicRuns:
     return PeriodicRuns(database=database, owner=owner, lease_seconds=lease_seconds)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_many_simultaneous_claims_gets_the_turn(database: Database):
     claims = await asyncio.gather(*(runs_of(database, f"p{number}").claim("sync") for number in range(8)))
     assert sum(claim is not None for claim in claims) == 1
@@ -29,6 +32,7 @@ async def test_worker_is_not_due_until_the_interval_after_its_turn_has_passed(da
     assert await second.claim("sync", force=True) is not None
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_the_turn_of_a_dead_process_is_taken_over_and_its_result_dropped(database: Database):
     dead, alive = runs_of(database, "a", lease_seconds=-1), runs_of(database, "b")
     lost = await dead.claim("sync")

@@ -20,6 +20,8 @@ from app.utils.exceptions import (
 )
 from tests.fixtures.factories import new_profile
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 @pytest.fixture
 def directory() -> ProfileDirectory:
@@ -93,6 +95,7 @@ async def test_a_second_link_in_the_same_place_is_refused(
     assert await used(database, directory, "anna") == first
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("app", [None, "AIOTT1"])
 async def test_one_of_two_simultaneous_links_is_refused(
     database: Database, directory: ProfileDirectory, app: str | None
@@ -144,6 +147,7 @@ async def test_unknown_profile_is_not_found(database: Database, directory: Profi
         await link(database, directory, "f" * 24, "anna")
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [

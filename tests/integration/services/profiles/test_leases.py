@@ -17,6 +17,8 @@ from app.utils.exceptions import (
 from tests.fixtures.factories import new_profile
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 def leases_of(
     database: Database,
@@ -59,6 +61,7 @@ async def row_of(database: Database, profile_id: str) -> Profile:
         return (await db.scalars(select(Profile).where(Profile.profile_id == profile_id))).one()
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_many_simultaneous_processes_gets_the_lease(database: Database):
     profile_id = await add(database)
     entered, leave = asyncio.Semaphore(0), asyncio.Event()
@@ -81,6 +84,7 @@ async def test_one_of_many_simultaneous_processes_gets_the_lease(database: Datab
     assert not (await row_of(database, profile_id)).in_use
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_the_fleet_runs_no_more_than_its_plan_allows(database: Database):
     ids = [await add(database) for _ in range(8)]
     held, most, leave = 0, 0, asyncio.Event()
@@ -141,6 +145,7 @@ async def test_a_machine_whose_name_begins_alike_is_another_one(database: Databa
     assert await leases_of(database, "here:1").take_over_expired() == []
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_one_of_two_simultaneous_take_overs_succeeds(database: Database):
     await add_left_over(database, "here:7", seconds_ago=1)
     taken = await asyncio.gather(*(leases_of(database, f"here:{n}").take_over_expired() for n in range(4)))

@@ -11,6 +11,8 @@ from app.services.profiles import request_budget
 from app.services.profiles.request_budget import RequestBudget
 from app.utils.exceptions import GoLoginBreakerOpenException
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def now(database: Database) -> float:
     async with database.reading() as db:
@@ -21,6 +23,7 @@ def most_in_a_window(places: list[float], window: float) -> int:
     return max(sum(start <= other < start + window for other in places) for start in places)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize(("budget", "window"), [(20, 1.0), (60, 1.5), (100, 60.0)])
 async def test_places_never_exceed_the_budget_in_any_window_and_use_it(
     database: Database, monkeypatch: pytest.MonkeyPatch, budget: int, window: float
@@ -54,6 +57,7 @@ async def test_a_clock_that_jumped_back_costs_one_window_at_most(database: Datab
         await gate.acquire()
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_open_breaker_lets_no_call_through_in_any_process(database: Database):
     first, second = (RequestBudget(database=database, budget=100) for _ in range(2))
     await first.acquire()

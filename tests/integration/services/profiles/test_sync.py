@@ -84,7 +84,6 @@ async def test_no_proxy_password_is_stored(
     assert not [password for password in passwords if password in stored]
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_renamed_profile_belongs_to_its_new_account(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, profile: ProfileInfo
 ):
@@ -210,7 +209,6 @@ async def test_a_list_that_breaks_off_takes_nothing_away(
     assert await active(database) == 65
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("bad_id", ["with\x00nul", "x" * 65, "half\ud800", "", 7, None, "line\nbreak"])
 async def test_a_row_that_cannot_be_stored_is_skipped_and_named(
     sandbox_context: Context, database: Database, admin: SandboxAdmin, bad_id: object

@@ -19,6 +19,8 @@ from sandbox.process import SandboxProcess
 from sandbox.state import profile_id_of
 from tests.fixtures.settings import MakeSettings
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 MANY, FEW = 600, 300
 PAGE = 30
 PERCENT = MANY // 100
@@ -151,6 +153,7 @@ async def test_counts_are_exact_and_a_pass_without_a_change_writes_nothing(
     assert await ids(database, ~Profile.is_active) == set()
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_every_page_costs_the_same_statements_however_many_there_are(
     context: Context, admin: SandboxAdmin
 ):

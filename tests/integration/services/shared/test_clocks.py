@@ -14,6 +14,8 @@ from app.services.operations.worker_runs import PeriodicRuns
 from tests.fixtures.factories import AddRow
 from tests.fixtures.services import OpenContext
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 MINUTE = timedelta(seconds=60)
 
 SetClock = Callable[[timedelta], None]
@@ -39,6 +41,7 @@ async def seconds_left(database: Database, table: type[AuthorizationSession] | t
     return (expiry - utc_now()).total_seconds()
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("plus", [0.0, 20.0, -0.00001, 90_000.5])
 async def test_database_clock_decides(database: Database, add_session: AddRow, plus: float):
     await add_session(not_before=utc_now() + timedelta(seconds=plus))
@@ -83,6 +86,7 @@ async def test_claim_made_by_a_clock_behind_is_not_lost(
     assert 10 < await seconds_left(database, AuthorizationSession) <= 20
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_profile_is_not_taken_over_by_a_clock_ahead(
     open_services: OpenContext, database: Database, add_profile: AddRow, set_clock: SetClock
 ):

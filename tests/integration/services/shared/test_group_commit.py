@@ -12,6 +12,8 @@ from app.models import Alarm
 from app.services.shared.group_commit import GroupCommit, GroupLookUp
 from app.utils.exceptions import DatabaseUnavailableException
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 class Written:
     """Each item is an alarm's name; the result is the number of its group."""
@@ -30,6 +32,7 @@ async def stored(database: Database) -> int:
         return await db.scalar(select(func.count()).select_from(Alarm)) or 0
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_many_callers_share_few_transactions_and_wait_for_their_own(database: Database):
     write = Written()
     commit = GroupCommit(database=database, write=write)

@@ -20,6 +20,8 @@ from tests.fixtures.factories import AddRow
 from tests.fixtures.logs import LogLines, logged
 from tests.fixtures.tokens import due_chains
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 LAST = datetime.max.replace(tzinfo=UTC)
 FIRST = datetime.min.replace(tzinfo=UTC)
 
@@ -75,6 +77,7 @@ async def test_sessions_with_a_start_in_the_year_58879_do_not_block_others(
     assert await context.sessions.runs.deliver_waiting() == (4 if database.is_sqlite else 2)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("step", ["recover_lost", "end_expired"])
 async def test_row_that_cannot_be_changed_does_not_block_others(
     database: Database,

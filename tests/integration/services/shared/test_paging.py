@@ -14,6 +14,8 @@ from app.models import AuthorizationSession, SessionStatus
 from app.services.shared.paging import Page, PageRequest, Total, fetch_page
 from tests.fixtures.factories import new_profile, new_session
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 SORTS = ("created_at", "completed_at", "priority", "error_code", "timeout_seconds", "id")
 
@@ -87,6 +89,7 @@ async def test_pages_by_cursor_equal_pages_by_number(
         assert number == -(-40 // size)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
 async def test_rows_without_a_value_come_last(database: Database, chance: random.Random, descending: bool):
     found = await page(database, PageRequest(sort="completed_at", descending=descending, size=100))
@@ -96,6 +99,7 @@ async def test_rows_without_a_value_come_last(database: Database, chance: random
     assert 0 < len(there) < len(values)
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
 async def test_rows_that_come_and_go_move_no_other(
     database: Database, chance: random.Random, descending: bool
@@ -119,6 +123,7 @@ async def test_rows_that_come_and_go_move_no_other(
         assert [row for row in seen if row in stayed] == stayed
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_page_costs_two_statements_and_one_behind_a_cursor(database: Database, chance: random.Random):
     statements: list[str] = []
     event.listen(

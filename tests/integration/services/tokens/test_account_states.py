@@ -132,7 +132,7 @@ async def read_all(
 
 
 @pytest.mark.parametrize("api_app", [None, "AIOTT1"])
-@pytest.mark.parametrize("scan_limit", [10_000, 7])
+@pytest.mark.parametrize("scan_limit", [pytest.param(10_000, marks=pytest.mark.long), 30])
 async def test_sql_and_functions_agree_for_every_account(
     context: Context, monkeypatch: pytest.MonkeyPatch, api_app: str | None, scan_limit: int
 ):

@@ -21,6 +21,8 @@ from tests.fixtures.factories import new_tokens
 from tests.fixtures.fuzzing import CASES
 from tests.fixtures.tokens import TokenChain
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.integers(10**17, 10**400),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -16,7 +16,10 @@ from tests.fixtures.key_lists import APP, fill, store, token_import
 from tests.fixtures.services import OpenContext
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
 
+
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_two_imports_at_once_store_each_account_once(open_services: OpenContext):
     accounts = [f"filled_{number:05}" for number in range(600)]
     async with open_services() as first, open_services() as second:

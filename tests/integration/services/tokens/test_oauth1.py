@@ -27,7 +27,7 @@ from tests.fixtures.oauth1 import APP, token_owner
 from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.databases("sqlite", long="postgresql")]
 
 
 @pytest_asyncio.fixture
@@ -48,7 +48,6 @@ def open_with(sandbox_settings: MakeSettings, info: SandboxInfo) -> OpenWith:
     return lambda **changes: open_context(sandbox_settings(oauth_apps={APP: app | changes}))
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_oauth1_token_is_stored_encrypted_and_handed_out_with_its_secret(
     chain: TokenChain, info: SandboxInfo
 ):
@@ -93,7 +92,6 @@ async def test_a_token_that_the_owner_ended_needs_a_new_authorization(chain: Tok
     assert len(await chain.events("credential.recovered")) == 1
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_an_answer_about_the_token_before_breaks_no_newer_one(chain: TokenChain):
     old = await chain.active_row()
     await chain.authorize()

@@ -84,7 +84,6 @@ async def late_result(chain: TokenChain, held: RefreshClaim) -> None:
     await refresher.save(held, new_tokens(), utc_now())
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_save_that_fails_a_few_times_loses_nothing(
     chain: TokenChain, sandbox_settings: MakeSettings, refuse_saves: Refuse, tmp_path: Path
 ):
@@ -190,7 +189,6 @@ async def test_a_row_that_came_again_under_the_same_id_takes_no_old_result(chain
     assert (await chain.active_row()).version == held.version == 1
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_lost_lease_changes_nothing_any_more(chain: TokenChain):
     held = await taken(chain)
     await chain.authorize()
@@ -201,7 +199,6 @@ async def test_a_lost_lease_changes_nothing_any_more(chain: TokenChain):
     assert (row.status, row.refresh_failures) == (CredentialStatus.ACTIVE, 0)
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_failure_is_written_through_an_outage(chain: TokenChain, monkeypatch: pytest.MonkeyPatch):
     give_back: Callable[..., Awaitable[None]] = RefreshLeases.give_back
     failures = [DatabaseUnavailableException("x")] * 2

@@ -11,7 +11,7 @@ from app.utils.exceptions import ReauthorizationRequiredException, TwitterAPIExc
 from tests.fixtures.tokens import TokenChain
 from tests.fixtures.waiting import eventually
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.databases("sqlite", long="postgresql")]
 
 
 async def test_verify_asks_who_a_fresh_token_speaks_for(chain: TokenChain):
@@ -36,7 +36,6 @@ async def test_an_access_token_alone_that_is_refused_is_refreshed_once_for_all(c
     assert ((await chain.active_row()).version, await chain.refreshes()) == (2, 1)
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_refusal_that_comes_late_refreshes_nothing_again(chain: TokenChain):
     await chain.context.tokens.oauth.revoke_token(chain.app, (await chain.tokens()).access_token)
     await chain.admin.set_fault("provider.me", "delay", seconds=1, times=1, account=chain.account)

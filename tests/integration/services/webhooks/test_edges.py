@@ -58,7 +58,6 @@ async def claimed(context: Context) -> tuple[int, list[Claim]]:
     return row_id, await deliveries.claim(row_id, under_way=0) or []
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("by", ["resume", "event"])
 async def test_queue_of_an_account_continues_after_its_first_delivery_was_deleted(
     context: Context, receiver: Receiver, by: str
@@ -84,7 +83,6 @@ async def test_queue_of_an_account_continues_after_its_first_delivery_was_delete
     )
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("change", ["move", "pause"])
 @pytest.mark.parametrize("status", [410, 500])
 async def test_late_result_of_a_changed_endpoint_is_dropped(
@@ -218,7 +216,6 @@ async def test_queries_read_only_the_needed_rows(context: Context, receiver: Rec
     assert [plan for plan in plans if re.search(costly, plan)] == []
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_failure_does_not_change_the_update_time(context: Context, receiver: Receiver):
     await add_webhook(context, receiver)
     made = (await fetch_one(context.database, select(WebhookEndpoint))).updated_at

@@ -237,7 +237,6 @@ async def test_events_deleted_before_their_delivery_are_reported_as_missed(
     )
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("wants_routine", [True, False])
 async def test_deleted_events_of_a_wanted_class_are_reported_as_missed_once(
     context: Context, receiver: Receiver, wants_routine: bool
@@ -268,7 +267,6 @@ async def test_deleted_events_of_a_wanted_class_are_reported_as_missed_once(
     assert ranges == ([(seen + 1, mark["to_event_id"])] if wants_routine else [])
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_only_an_update_changes_the_update_time(context: Context, receiver: Receiver):
     endpoint_id = await add_webhook(context, receiver)
     made = await fetch_one(context.database, select(WebhookEndpoint))
@@ -281,7 +279,6 @@ async def test_only_an_update_changes_the_update_time(context: Context, receiver
     assert (await fetch_one(context.database, select(WebhookEndpoint))).updated_at > made.updated_at
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("changes", [{"webhook_retry_waits": [60.0]}])
 async def test_a_process_whose_clock_is_ahead_delays_nothing(
     context: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch

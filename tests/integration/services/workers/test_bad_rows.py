@@ -105,7 +105,6 @@ OLD_ROWS: Final = {
 }
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("kind", OLD_ROWS)
 async def test_cleanup_deletes_the_other_old_rows(context: Context, kind: str):
     rows = await added(context, [OLD_ROWS[kind](number) for number in range(COUNT)])
@@ -129,7 +128,6 @@ async def test_cleanup_deletes_the_other_evidence_that_is_too_much(open_services
         assert await fetch_all(context.database, select(Evidence.id)) == [rows[BAD].id]
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize(
     "values",
     [
@@ -274,7 +272,6 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield running
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.parametrize("concurrency", [1, 20])
 async def test_the_other_deliveries_are_sent(
     open_services: OpenContext, receiver: Receiver, concurrency: int
@@ -329,7 +326,6 @@ async def test_cleanup_deletes_the_other_deliveries(open_services: OpenContext, 
         assert await fetch_all(context.database, select(WebhookDelivery.id)) == [rows[BAD].id]
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_the_other_profiles_are_synced(sandbox_context: Context):
     await sandbox_context.fleet.gologin.sync_profiles()
     rows = await fetch_all(sandbox_context.database, select(Profile).order_by(Profile.id))

@@ -12,6 +12,8 @@ from tests.fixtures.settings import MakeSettings
 from tests.fixtures.tokens import TokenChain, due_chains
 from tests.fixtures.waiting import eventually
 
+pytestmark = pytest.mark.databases("sqlite", long="postgresql")
+
 
 async def versions(chains: list[TokenChain]) -> list[int]:
     return [(await chain.active_row()).version for chain in chains]
@@ -49,6 +51,7 @@ async def test_worker_refreshes_as_many_at_once_as_allowed(
     assert await versions(due) == [2] * 5
 
 
+@pytest.mark.databases("sqlite", "postgresql")
 async def test_two_processes_refresh_each_account_once(
     sandbox_settings: MakeSettings, sandbox_context: Context, admin: SandboxAdmin
 ):

@@ -79,7 +79,6 @@ async def test_stages_of_all_sessions_are_written_together_and_in_their_order(
         assert await stages_of(database, job) == stages
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_nothing_is_written_of_a_lost_lease_and_all_of_the_others(
     context: Context, database: Database, jobs: list[AuthorizationJob], groups: list[Sequence[StageProgress]]
 ):
@@ -160,7 +159,6 @@ async def test_the_end_of_an_attempt_waits_for_its_stages_that_are_being_written
     assert await stages_of(database, jobs[0]) == stages
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_times_of_stages_outlive_an_outage(
     context: Context, database: Database, jobs: list[AuthorizationJob], monkeypatch: pytest.MonkeyPatch
 ):
