@@ -76,10 +76,10 @@ CASES = [
     needs_a_person("signed_out", "LOGIN_REQUIRED"),
     needs_a_person("signed_out_redirect", "LOGIN_REQUIRED", is_long=True),
     needs_a_person("locked", "ACCOUNT_LOCKED"),
-    needs_a_person("human_check", "HUMAN_CHECK_REQUIRED"),
+    needs_a_person("human_check", "HUMAN_CHECK_REQUIRED", is_long=True),
     needs_a_person("challenge", "HUMAN_CHECK_REQUIRED", is_long=True),
     needs_a_person("suspended", "ACCOUNT_LOCKED", is_long=True),
-    needs_a_person("terms", "NOT_CONSENT_PAGE"),
+    needs_a_person("terms", "NOT_CONSENT_PAGE", is_long=True),
     needs_a_person("proxy_page", "NOT_CONSENT_PAGE", is_long=True),
     # the page
     Case(
@@ -88,9 +88,10 @@ CASES = [
         "UNKNOWN_PAGE",
         stage="browser_attached",
         deadline=("consent_button_timeout", 3),
+        is_long=True,
     ),
     Case("provider.authorize", "declined", "CONSENT_DECLINED", stage="consent_given"),
-    Case("provider.authorize", "error_page", "CONSENT_PAGE_ERROR", stage="browser_attached"),
+    Case("provider.authorize", "error_page", "CONSENT_PAGE_ERROR", stage="browser_attached", is_long=True),
     Case("provider.authorize", "wrong_state", "STATE_MISMATCH", stage="consent_given"),
     Case(
         "provider.authorize",
@@ -105,6 +106,7 @@ CASES = [
         "CONSENT_BUTTON_NOT_FOUND",
         stage="consent_shown",
         deadline=("consent_button_timeout", 3),
+        is_long=True,
     ),
     Case(
         "provider.authorize",
@@ -131,8 +133,8 @@ CASES = [
     Case("local.start", "status", "GOLOGIN_API_ERROR", details={"status": 500}),
     Case("local.start", "html", "GOLOGIN_API_ERROR", details={"status": 200}, is_long=True),
     Case("local.start", "no_ws_url", "GOLOGIN_API_ERROR", is_long=True),
-    Case("local.start", "drop", "GOLOGIN_API_ERROR"),
-    Case("local.start", "hang", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3)),
+    Case("local.start", "drop", "GOLOGIN_API_ERROR", is_long=True),
+    Case("local.start", "hang", "GOLOGIN_API_ERROR", deadline=("profile_start_timeout", 3), is_long=True),
     Case(
         "local.start",
         "start_hang_running",
@@ -143,7 +145,7 @@ CASES = [
     # the browser
     Case("local.start", "dead_proxy", "PROFILE_NETWORK_ERROR", stage="browser_attached"),
     Case("local.start", "start_then_kill", "BROWSER_CONNECTION_FAILED"),
-    Case("provider.authorize", "kill_browser", "BROWSER_CRASHED", stage="browser_attached"),
+    Case("provider.authorize", "kill_browser", "BROWSER_CRASHED", stage="browser_attached", is_long=True),
     Case("provider.consent_data", "kill_browser", "BROWSER_CRASHED", stage="browser_attached", is_long=True),
     Case("provider.consent", "kill_browser", "BROWSER_CRASHED", stage=None),
     # the provider's API
@@ -154,6 +156,7 @@ CASES = [
         "INVALID_CLIENT",
         stage="code_received",
         details={"status": 401, "body": REFUSED_APP},
+        is_long=True,
     ),
     Case(
         "provider.token",
@@ -171,7 +174,14 @@ CASES = [
         details={"status": 200},
         is_long=True,
     ),
-    Case("provider.token", "truncated_json", "TWITTER_API_ERROR", stage="code_received", grants=(True,)),
+    Case(
+        "provider.token",
+        "truncated_json",
+        "TWITTER_API_ERROR",
+        stage="code_received",
+        grants=(True,),
+        is_long=True,
+    ),
     Case("provider.token", "drop_after", "TWITTER_API_ERROR", stage="code_received", grants=(True,)),
     Case(
         "provider.token",
@@ -196,6 +206,7 @@ CASES = [
         stage="code_received",
         grants=(False,),
         details={"status": 500},
+        is_long=True,
     ),
     Case("provider.me", "html", "TWITTER_API_ERROR", stage="code_received", grants=(False,), is_long=True),
     Case(

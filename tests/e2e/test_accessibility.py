@@ -24,13 +24,17 @@ pytestmark = [
 ]
 
 AXE: Final = (Path(__file__).parents[1] / "fixtures" / "vendor" / "axe.min.js").read_text(encoding="utf-8")
-LOOKS: Final = (("light", 1440), ("dark", 360))
-"""Themes, and the width of the window."""
+LOOKS: Final = (
+    ("light", 1440, None),
+    ("dark", 360, ["color-contrast", "target-size", "scrollable-region-focusable"]),
+)
+"""Themes, the width of the window, and axe's rules; None: all. The others do not depend on theme or width."""
 
 FIND_PROBLEMS: Final = """
 const done = arguments[arguments.length - 1];
 const root = arguments[0] === "main" ? document : arguments[0];
 const shown = {resultTypes: ["violations"], rules: {"target-size": {enabled: true}}};
+if (arguments[1]) shown.runOnly = {type: "rule", values: arguments[1]};
 axe.run(root, shown).then((found) => done(JSON.stringify(found.violations.map((each) => ({
   id: each.id, impact: each.impact, help: each.help,
   nodes: each.nodes.map((node) => node.target.join(" ") + ": " + node.failureSummary),
@@ -112,11 +116,13 @@ class Look:
         # In one step: a live page replaces its elements at any time.
         open_all = "document.querySelectorAll(arguments[0]).forEach((each) => each.open = true)"
         self.driver.execute_script(open_all, f"{opened} details")
-        for theme, width in LOOKS:
+        for theme, width, rules in LOOKS:
             size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
             self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             self.driver.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
-            found: list[dict[str, Any]] = json.loads(self.driver.execute_async_script(FIND_PROBLEMS, opened))
+            found: list[dict[str, Any]] = json.loads(
+                self.driver.execute_async_script(FIND_PROBLEMS, opened, rules)
+            )
             self.problems += [
                 f"{name}, {theme}, {width} px: {json.dumps(each, indent=1)}"
                 for each in found

@@ -196,6 +196,7 @@ async def test_command_authorises_a_file_in_its_own_process(
         await database.close()
 
 
+@pytest.mark.long
 async def test_second_run_continues_after_ctrl_c(
     runner: Commands, synced: dict[str, str], tmp_path: Path, own: SandboxProcess
 ):

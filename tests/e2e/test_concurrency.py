@@ -69,6 +69,7 @@ async def run_at_once(patient: ServiceHarness, accounts: list[str], slots: int) 
         await patient.nothing_left(account)
 
 
+@pytest.mark.long
 async def test_no_more_profiles_start_at_once_than_the_setting_says(
     sandbox: SandboxProcess, folder: Path, unused_accounts
 ):

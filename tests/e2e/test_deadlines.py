@@ -36,12 +36,13 @@ async def patient(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Servic
         pytest.param(
             "provider.authorize", "hang", "page_load", "timeout", "AUTH_TIMEOUT", marks=pytest.mark.long
         ),
-        (
+        pytest.param(
             "provider.authorize",
             "button_never_enabled",
             "consent_button",
             "failed",
             "CONSENT_BUTTON_NOT_FOUND",
+            marks=pytest.mark.long,
         ),
         ("provider.consent", "hang", "callback", "timeout", "AUTH_TIMEOUT"),
     ],
@@ -55,7 +56,8 @@ async def test_a_step_ends_when_its_caller_says(
     await patient.nothing_left(account)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("hang", marks=pytest.mark.long), "start_hang_running"])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["hang", "start_hang_running"])
 async def test_a_start_ends_when_its_caller_says(
     sandbox: SandboxProcess, folder: Path, account: str, kind: str
 ):

@@ -45,6 +45,7 @@ async def test_page_shows_an_operation_without_the_internet(
     assert [each for each in complaints if LOGO not in each] == []
 
 
+@pytest.mark.long
 async def test_page_of_the_site_shows_an_operation_from_the_disk(browser: webdriver.Chrome, tmp_path: Path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "zensical.toml", tmp_path)

@@ -50,7 +50,7 @@ SEEN = {
 }
 
 
-IN_SUITE = ("signed_out_redirect", "declined")
+IN_SUITE = ("declined",)
 """A page that the provider leads to, and the callback's; the consent page itself is in the test of secrets."""
 
 
@@ -75,8 +75,8 @@ async def test_evidence_shows_the_page_that_failed(watched: ServiceHarness, acco
 @pytest.mark.parametrize(
     ("endpoint", "kind"),
     [
-        ("local.start", "status"),
-        ("provider.token", "status"),
+        pytest.param("local.start", "status", marks=pytest.mark.long),
+        pytest.param("provider.token", "status", marks=pytest.mark.long),
         ("provider.consent_data", "kill_browser"),
     ],
 )

@@ -176,6 +176,7 @@ async def test_restarted_service_stops_and_frees_the_profile_of_its_killed_prede
         assert driver_folders(harness) == [of_the_living]
 
 
+@pytest.mark.long
 async def test_another_process_of_the_machine_frees_the_profile_of_a_killed_one(
     sandbox: SandboxProcess, folder: Path, account: str
 ):
@@ -258,6 +259,7 @@ async def test_a_profile_whose_start_failed_and_whose_stop_is_refused_is_quarant
         await check_quarantine(harness, account, "Its start failed, and it could not be stopped")
 
 
+@pytest.mark.long
 async def test_a_profile_whose_browser_ignores_the_close_and_whose_stop_is_refused_is_quarantined(
     harness: ServiceHarness, account: str
 ):

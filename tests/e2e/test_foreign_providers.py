@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,37 +29,34 @@ pytestmark = [
     pytest.mark.timeout(400),
 ]
 
-NAMES = ("oidc", "django")
-
-Providers = dict[str, ForeignProvider]
+NAMES = ("oidc", pytest.param("django", marks=pytest.mark.long))
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def providers(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[Providers]:
-    """Start the providers that can run here."""
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=NAMES)
+async def provider(
+    request: pytest.FixtureRequest, sandbox: SandboxProcess, folder: Path
+) -> AsyncIterator[ForeignProvider]:
+    if (reason := missing(request.param)) is not None:
+        pytest.skip(reason)
     redirect_uri = sandbox.info.apps["AIOTT1"].redirect_uri
-    async with AsyncExitStack() as stack:
-        yield {
-            name: await stack.enter_async_context(running(name, redirect_uri, folder))
-            for name in NAMES
-            if missing(name) is None
-        }
+    async with running(request.param, redirect_uri, folder) as started:
+        yield started
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def foreign_house(
-    sandbox: SandboxProcess, folder: Path, providers: Providers
+    sandbox: SandboxProcess, folder: Path, provider: ForeignProvider
 ) -> AsyncIterator[ServiceHarness]:
     text = (HERE / "providers.toml").read_text()
-    for name in NAMES:
-        url = providers[name].url if name in providers else "http://127.0.0.1:9"
+    for name in ("oidc", "django"):
+        url = provider.url if name == provider.name else "http://127.0.0.1:9"
         text = text.replace(f"{name.upper()}_URL", url)
     path = folder / "foreign_providers.toml"
     path.write_text(text)
-    apps: dict[str, Any] = {}
-    for provider in providers.values():
-        apps[provider.api_app] = provider.app
-        apps[f"{provider.api_app}_WRONG"] = provider.app | {"client_secret": "not-the-secret"}
+    apps: dict[str, Any] = {
+        provider.api_app: provider.app,
+        f"{provider.api_app}_WRONG": provider.app | {"client_secret": "not-the-secret"},
+    }
     changes = {
         "providers_file": path,
         "oauth_apps": json.dumps(apps),
@@ -71,13 +67,6 @@ async def foreign_house(
     }
     async with open_harness(sandbox, folder, **changes) as harness:
         yield harness
-
-
-@pytest.fixture(params=NAMES)
-def provider(request: pytest.FixtureRequest, providers: Providers) -> ForeignProvider:
-    if (reason := missing(request.param)) is not None:
-        pytest.skip(reason)
-    return providers[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -198,15 +187,9 @@ async def test_wrong_client_secret_is_the_apps_fault(
             await oauth.exchange_code_for_tokens(app, code=SecretStr("a-code"), authorization=authorization)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("provider", "decision", "status", "code"),
-    [
-        pytest.param("oidc", "denied", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
-        ("django", "denied", "failed", "CONSENT_DECLINED"),
-        pytest.param("oidc", "reduced", "completed", None, marks=pytest.mark.long),
-        ("django", "reduced", "completed", None),
-    ],
-    indirect=["provider"],
+    ("decision", "status", "code"), [("denied", "failed", "CONSENT_DECLINED"), ("reduced", "completed", None)]
 )
 async def test_owner_refuses_or_gives_less(
     foreign_house: ServiceHarness,

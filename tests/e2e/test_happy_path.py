@@ -161,6 +161,7 @@ async def test_no_redirect_uri_needs_a_listener(folder, redirect_uri: str):
         await assert_stored(harness, "sandbox_001")
 
 
+@pytest.mark.long
 async def test_authorization_completes_on_postgresql(
     sandbox: SandboxProcess, folder: Path, account: str, postgresql_url: str
 ):

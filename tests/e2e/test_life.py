@@ -86,6 +86,7 @@ async def test_the_same_key_gives_the_same_session_over_http(retrying: ServiceHa
     assert (await retrying.ended(first.json()["data"]["session_id"]))["status"] == "completed"
 
 
+@pytest.mark.long
 async def test_a_caller_may_want_it_sooner_than_the_settings(retrying: ServiceHarness, account: str):
     await retrying.admin.set_fault("provider.consent", "hang", account=account)
     answer = await call(

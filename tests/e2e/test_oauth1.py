@@ -17,11 +17,12 @@ async def test_oauth1_authorization_ends_with_a_token_and_its_secret(harness: Se
     await harness.nothing_left(account)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "status", "code"),
     [
-        pytest.param("declined", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
-        pytest.param("signed_out", "needs_attention", "LOGIN_REQUIRED", marks=pytest.mark.long),
+        ("declined", "failed", "CONSENT_DECLINED"),
+        ("signed_out", "needs_attention", "LOGIN_REQUIRED"),
         ("wrong_account_unseen", "failed", "ACCOUNT_MISMATCH"),
     ],
 )

@@ -75,13 +75,10 @@ async def assert_completed(harness: ServiceHarness, account: str) -> None:
     await harness.nothing_left(account)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("banner", "chooser"),
-    [
-        (False, False),
-        pytest.param(False, True, marks=pytest.mark.long),
-        pytest.param(True, False, marks=pytest.mark.long),
-    ],
+    [(False, False), (False, True), (True, False)],
 )
 async def test_authorization_completes_without_banner_or_chooser(
     harness: ServiceHarness, account: str, banner: bool, chooser: bool
@@ -109,7 +106,7 @@ async def test_service_chooses_the_account_behind_a_banner_and_sends_the_form_be
         pytest.param("error_page", "failed", "CONSENT_PAGE_ERROR", marks=pytest.mark.long),
         pytest.param("declined", "failed", "CONSENT_DECLINED", marks=pytest.mark.long),
         pytest.param("callback_error", "failed", "CONSENT_UNAVAILABLE", marks=pytest.mark.long),
-        ("wrong_issuer", "failed", "ISSUER_MISMATCH"),
+        pytest.param("wrong_issuer", "failed", "ISSUER_MISMATCH", marks=pytest.mark.long),
     ],
 )
 async def test_fault_of_the_providers_page_ends_the_session_with_its_code(

@@ -45,7 +45,7 @@ class Point:
 
 POINTS = [
     Point("profile_starting", "local.start", "hang", "profile_starting", is_long=True),
-    Point("profile_started_unheard", "local.start", "start_hang_running", "profile_starting"),
+    Point("profile_started_unheard", "local.start", "start_hang_running", "profile_starting", is_long=True),
     Point("browser_attached", "provider.authorize", "hang", "browser_attached", is_long=True),
     Point("consent_given", "provider.consent", "hang", "consent_given", is_long=True),
     Point("code_received", "provider.token", "hang", "code_received", is_long=True),
@@ -145,6 +145,7 @@ async def away(harness: ServiceHarness, postgresql: OwnPostgresql) -> AsyncItera
         await postgresql.start()
 
 
+@pytest.mark.long
 async def test_session_that_is_due_survives_a_database_outage(
     over_postgresql: ServiceHarness, postgresql: OwnPostgresql, account: str
 ):
@@ -159,6 +160,7 @@ async def test_session_that_is_due_survives_a_database_outage(
     await assert_done(harness, session_id, account, attempts=1)
 
 
+@pytest.mark.long
 async def test_stages_survive_a_database_outage(
     over_postgresql: ServiceHarness, postgresql: OwnPostgresql, account: str
 ):

@@ -103,6 +103,7 @@ async def test_revoked_chain_is_repaired(healing: ServiceHarness, account: str):
     await healing.nothing_left(account)
 
 
+@pytest.mark.long
 async def test_failed_repair_asks_for_a_person_once(healing: ServiceHarness, account: str):
     """The next session of its own would come a day later."""
     await import_tokens(healing, account)

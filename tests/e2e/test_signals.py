@@ -57,7 +57,7 @@ def assert_no_traces(harness: ServiceHarness, drivers: list[int]) -> None:
     ] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 async def test_idle_service_exits_at_once(sandbox: SandboxProcess, folder: Path, number: signal.Signals):
     async with open_harness(sandbox, folder) as harness:
         code, seconds = await end(harness, number)
@@ -176,9 +176,8 @@ async def test_session_that_was_interrupted_too_often_is_not_tried_again(
         assert (session["status"], session["error_code"]) == ("failed", "ATTEMPTS_EXHAUSTED")
 
 
-@pytest.mark.parametrize(
-    "where", ["provider.authorize", pytest.param("provider.consent", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["provider.authorize", "provider.consent"])
 async def test_a_killed_chromedriver_fails_its_session_and_is_replaced(
     sandbox: SandboxProcess, folder: Path, account: str, unused_accounts, where: str
 ):

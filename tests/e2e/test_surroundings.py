@@ -57,6 +57,7 @@ def lines(harness: ServiceHarness, event: str) -> list[dict[str, Any]]:
     return [line for line in harness.service.log_lines() if line["event"] == event]
 
 
+@pytest.mark.long
 async def test_full_disk_is_reported_and_nothing_is_lost(
     sandbox: SandboxProcess, folder: Path, account: str, unused_accounts: Iterator[str]
 ):

@@ -26,6 +26,7 @@ def starter(tmp_path: Path) -> Iterator[psutil.Process]:
         process.kill()
 
 
+@pytest.mark.long
 async def test_cancelled_start_leaves_no_process_and_no_answer(tmp_path: Path, starter: psutil.Process):
     async with connected(tmp_path / "warm") as warm:
         with (tmp_path / "output").open("w+b") as output:
@@ -60,6 +61,7 @@ async def test_command_that_still_runs_at_the_end_of_its_block_is_killed(tmp_pat
     assert not psutil.pid_exists(command.pid)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("starter")
 async def test_start_from_the_shell_passes_on_the_output_and_the_end(tmp_path: Path):
     async def start(*arguments: str) -> tuple[int | None, str]:
