@@ -37,6 +37,7 @@ _DEVELOPMENT_KEY: Final = "b25seS1mb3ItZGV2ZWxvcG1lbnQtbmV2ZXItbGl2ZSE="
 _MIN_KEY_LENGTH: Final = 16
 _MIN_SECRET_LENGTH: Final = 32
 _ENCODED: Final = "write other characters than letters and digits in its user and password as %XX"
+OIDC_CALLBACK_PATH: Final = "/ui/sign-in/callback"
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 _REPLACED: Final = {
@@ -63,6 +64,7 @@ _OUR_PREFIXES: Final = (
     "ATTENDED_",
     "BATCH_",
     "CORS_",
+    "OIDC_",
     "TRUSTED_",
     "REFRESH_",
     "REPAIR_",
@@ -150,6 +152,18 @@ class OAuthApp(BaseModel):
         return self
 
 
+class PersonRights(BaseModel):
+    """Rights of people with one value of the claim `Settings.oidc_claim`, as an API key has them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scopes: tuple[str, ...] = Field(min_length=1)
+    api_apps: tuple[str, ...] = ()
+    """Empty: all."""
+    account_patterns: tuple[str, ...] = ()
+    """Handles with ``*`` for any characters; empty: all."""
+
+
 class Settings(BaseSettings):
     """All settings. The docstring of a field is its description in `.env.example` and `docs/settings.md`."""
 
@@ -233,6 +247,43 @@ class Settings(BaseSettings):
     """Seconds without a request after which a sign-in to the operators' page ends."""
     dashboard_session_lifetime: float = Field(default=43_200.0, ge=120)
     """Seconds after which a sign-in to the operators' page ends in any case."""
+
+    oidc_issuer: str | None = Field(
+        default=None, min_length=1, max_length=255, examples=["https://login.example.com/realms/team"]
+    )
+    """Issuer of the OpenID Connect provider at which operators sign in to the page, exactly as its discovery document
+    has it; see docs/dashboard.md. It needs OIDC_CLIENT_ID, OIDC_REDIRECT_URI and OIDC_RIGHTS, too. Unset: no single
+    sign-on."""
+    oidc_name: str = Field(default="single sign-on", min_length=1, max_length=40)
+    """Name of the provider on the button "Sign in with …"."""
+    oidc_client_id: str | None = Field(default=None, min_length=1, examples=[PLACEHOLDER])
+    """Client id of this service at the provider."""
+    oidc_client_secret: SecretStr | None = Field(default=None, min_length=1, examples=[PLACEHOLDER])
+    """Client secret. Unset: a public client; PKCE is used in any case."""
+    oidc_redirect_uri: str | None = Field(
+        default=None, examples=["https://gologin.example.com/ui/sign-in/callback"]
+    )
+    """Address of the page's callback as browsers reach it, exactly as registered at the provider."""
+    oidc_scopes: tuple[str, ...] = ("openid", "profile", "email")
+    """Scopes that the provider is asked for, as JSON; `openid` is one of them."""
+    oidc_claim: str = Field(default="groups", min_length=1, max_length=200)
+    """Claim of the ID token with a person's roles or groups, a text or a list of texts; dots lead into objects
+    (`realm_access.roles`)."""
+    oidc_rights: dict[str, PersonRights] | None = Field(
+        default=None,
+        examples=[
+            {
+                "gologin-admins": {"scopes": ["admin"]},
+                "gologin-helpers": {
+                    "scopes": ["sessions:read", "evidence", "control"],
+                    "api_apps": ["AIOTT1"],
+                },
+            }
+        ],
+    )
+    """Rights by value of OIDC_CLAIM, as JSON on one line: `scopes` and, if they are restricted, `api_apps` and
+    `account_patterns`, as keys have them. The first value that a person has counts; a person with none of them is
+    refused."""
 
     dashboard_live_viewers: int = Field(default=50, ge=1)
     """Live views of browsers that one process serves on the operators' page at once; more are refused."""
@@ -530,9 +581,50 @@ class Settings(BaseSettings):
             raise ValueError("must have a group (?P<account>...), and may have one (?P<app>...)")
         return value
 
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _asks_for_an_id_token(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "openid" not in value:
+            raise ValueError('must contain "openid": without it the provider sends no ID token')
+        return value
+
+    @model_validator(mode="after")
+    def _single_sign_on_is_whole(self) -> Self:
+        """Check the settings of OpenID Connect, which are needed together; those with a default do not count."""
+        needed = {
+            "OIDC_ISSUER": self.oidc_issuer,
+            "OIDC_CLIENT_ID": self.oidc_client_id,
+            "OIDC_REDIRECT_URI": self.oidc_redirect_uri,
+            "OIDC_RIGHTS": self.oidc_rights,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        if len(missing) < len(needed) or self.oidc_client_secret is not None:
+            if missing:
+                raise ValueError(f"single sign-on needs {', '.join(missing)}, too; or leave out all OIDC_…")
+            for name in ("OIDC_ISSUER", "OIDC_REDIRECT_URI"):
+                self._check_web_address(name, str(needed[name]))
+            if urlsplit(str(self.oidc_redirect_uri)).path != OIDC_CALLBACK_PATH:
+                raise ValueError(f"OIDC_REDIRECT_URI must end with {OIDC_CALLBACK_PATH}")
+        return self
+
+    def _check_web_address(self, name: str, value: str) -> None:
+        """Raises `ValueError` for an address that is neither https nor, in development, of this machine."""
+        try:
+            url = Url(value)
+        except ValueError:
+            raise ValueError(f"{name} is no address such as https://login.example.com") from None
+        if url.username or url.password or url.query is not None or url.fragment is not None:
+            raise ValueError(f"{name} must have no user, password, query or fragment")
+        is_local = self.environment is Environment.DEVELOPMENT and is_loopback(url.host or "")
+        if url.scheme != "https" and not (url.scheme == "http" and is_local):
+            raise ValueError(
+                f"{name} must start with https://; http:// is for this machine itself, with ENVIRONMENT=development"
+            )
+
     def know_secrets(self) -> None:
         """Have the keys of the settings masked wherever a caller sends one in a wrong place."""
-        keys = (self.api_key.get_secret_value(), self.gologin_api_token.get_secret_value())
+        secrets = (self.api_key, self.gologin_api_token, self.oidc_client_secret or SecretStr(PLACEHOLDER))
+        keys = [secret.get_secret_value() for secret in secrets]
         know_secrets(*(key for key in keys if key != PLACEHOLDER))
 
     @field_validator("api_key")
@@ -559,9 +651,9 @@ class Settings(BaseSettings):
         _parse_keys(value.get_secret_value())
         return value
 
-    @field_validator("oauth_apps", mode="before")
+    @field_validator("oauth_apps", "oidc_rights", mode="before")
     @classmethod
-    def _readable_apps(cls, value: Any) -> Any:
+    def _readable_json(cls, value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -572,6 +664,8 @@ class Settings(BaseSettings):
         secrets = {"API_KEY": self.api_key}
         if self.profile_browser == "gologin":
             secrets["GOLOGIN_API_TOKEN"] = self.gologin_api_token
+        if self.oidc_client_secret is not None:
+            secrets["OIDC_CLIENT_SECRET"] = self.oidc_client_secret
         for name, app in self.oauth_apps.items():
             client_secret = app.client_secret.get_secret_value() if app.client_secret else ""
             secrets[f"OAUTH_APPS.{name}"] = SecretStr(f"{app.client_id} {client_secret}")

@@ -43,6 +43,7 @@ from app.dashboard.routes import ROUTES as DASHBOARD_ROUTES
 from app.dashboard.routes import WEBSOCKETS, install_dashboard
 from app.dashboard.uploads import body_limits
 from app.database import Database, make_private_folder
+from app.services.keys.people import People
 from app.services.oauth.provider_file import load_providers
 from app.utils.exceptions import WorkerDiedException
 from app.utils.logger import get_logger
@@ -162,6 +163,7 @@ def serve(settings: Settings) -> None:
             stack.enter_context(only_service(settings.database_url.get_secret_value()))
         # The lifespan does this too, but what it raises is lost in uvicorn's own trace.
         load_providers(settings)
+        People.from_settings(settings)
         asyncio.run(_check_schema(settings))
         new_server(create_app(settings), settings).run(sockets)
 

@@ -24,6 +24,8 @@ VERSION_TABLE = "alembic_version"
 FIXED: dict[str, dict[str, object]] = {
     # Two open sessions of one account, which a later unique index allows only when one is marked as forced.
     "authorization_sessions": {"twitter_username": "shop", "api_app": "A", "status": "pending"},
+    # The sign-in of a person has no key.
+    "dashboard_sessions": {"key_id": None},
     # PostgreSQL has no partition for another one.
     "events": {"event_class": "audit"},
 }

@@ -27,6 +27,7 @@ AUDIT = (
     "profile.linked", "profile.unlinked", "profile.released", "app.resumed", "gologin.breaker_closed",
     "api_key.created", "api_key.rotated", "api_key.revoked",
     "accounts.action_requested", "dashboard.link_created", "dashboard.signed_in", "dashboard.signed_out",
+    "dashboard.sign_in_refused", "dashboard.sign_ins_ended",
     "secrets.rotated", "events.exported", "events.evicted",
     "webhook.created", "webhook.updated", "webhook.paused", "webhook.resumed", "webhook.rotated", "webhook.tested",
     "webhook.replayed", "webhook.events_lost", "webhook.deleted",

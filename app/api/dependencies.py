@@ -91,6 +91,8 @@ async def identify(request: HTTPConnection, look_up: Callable[[], Awaitable[Call
     bind_contextvars(key=caller.name)
     if caller.key_id is not None:
         bind_contextvars(key_id=caller.key_id)
+    if caller.person_id is not None:
+        bind_contextvars(person_id=caller.person_id)
     limiter: RateLimiter = request.app.state.rate_limiter
     request.state.quota = await limiter.count(caller)
     request.state.quota.require()

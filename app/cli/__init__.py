@@ -27,6 +27,7 @@ _TOP_LEVEL: Final = {
     "serve": ("service", "commands"),
     "migrate": ("service", "commands"),
     "ui-link": ("service", "commands"),
+    "ui-end": ("service", "commands"),
     "authorize": ("batches", "authorizing"),
     "token": ("token", "commands"),
     "events": ("events", "commands"),

@@ -8,6 +8,7 @@ from app.cli.shared import asynchronous, echo, echo_accounts, settings, show_pro
 from app.config import ProcessRole, SettingsError
 from app.database import Database
 from app.services.fleet.diagnosis import Finding, TokenCheck, diagnose, report_tokens
+from app.services.keys.people import People
 from app.services.oauth.provider_file import load_providers
 from app.services.tokens import key_audit
 from app.services.tokens.vault import CredentialVault
@@ -33,6 +34,7 @@ async def _examine() -> AsyncIterator[Finding]:
     try:
         loaded_settings = settings()
         load_providers(loaded_settings)
+        People.from_settings(loaded_settings)
     except SettingsError as error:
         for line in str(error).splitlines():
             yield Finding(False, f"settings: {line}")

@@ -1,4 +1,4 @@
-"""`serve`, `migrate` and `ui-link`."""
+"""`serve`, `migrate`, `ui-link` and `ui-end`."""
 
 import sys
 from typing import Annotated, Final
@@ -59,6 +59,22 @@ async def create_ui_link(
         ticket = await context.dashboard_sessions.issue_ticket(db, key_name=key_name)
     # Behind the #, which browsers send to nobody: no log and no Referer has it.
     echo(f"{base}/ui/enter#{ticket.get_secret_value()}")
+
+
+@commands.command("ui-end")
+@asynchronous
+async def end_sign_ins(
+    person: Annotated[
+        str,
+        typer.Argument(help="Name of the person as events show it (oidc:…), or the id at the provider."),
+    ],
+) -> None:
+    """End all sign-ins to the operators' page that a person has begun by single sign-on."""
+    from app.context import open_context  # noqa: PLC0415  # `migrate` needs none of it
+
+    async with open_context(settings()) as context, context.database.transaction() as db:
+        number = await context.dashboard_sessions.end_all(db, person)
+    echo(f"{number} sign-ins of {person} are ended.")
 
 
 def _own_address(loaded: Settings) -> str:

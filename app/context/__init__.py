@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
@@ -24,12 +24,14 @@ from app.context.events import Events, build_events
 from app.context.fleet import Fleet, build_fleet
 from app.context.live import Live, build_live
 from app.context.sessions import Sessions, build_sessions
+from app.context.single_sign_on import build_single_sign_on
 from app.context.tokens import Tokens, build_tokens
 from app.context.workers import WORKERS_SHARE, build_workers
 from app.database import Database
 from app.services.browser.live_tabs import LiveTabs
 from app.services.events.tail import check_order
 from app.services.keys.dashboard_sessions import DashboardSessions, SignInLimits
+from app.services.keys.people import People
 from app.services.keys.service import KeyService
 from app.services.operations.alarms import AlarmService
 from app.services.operations.worker_runs import PeriodicRuns
@@ -37,6 +39,9 @@ from app.services.workers.base import WorkerGroup
 from app.services.workers.sync_worker import ProfileSyncWorker
 from app.utils.cursors import Cursors
 from app.utils.loop_lag import LoopLag
+
+if TYPE_CHECKING:
+    from app.services.keys.single_sign_on import SingleSignOn
 
 _IDLE_CONNECTION: Final = 2.0
 """Seconds; less than any server's own, often 5: a POST into a connection that it is just closing has no known end."""
@@ -51,6 +56,8 @@ class Context:
     cursors: Cursors
     keys: KeyService
     dashboard_sessions: DashboardSessions
+    single_sign_on: "SingleSignOn | None"
+    """Single sign-on; None when the settings have no provider."""
     fleet: Fleet
     tokens: Tokens
     sessions: Sessions
@@ -126,10 +133,12 @@ def _build(
         rate_limit_per_minute=settings.rate_limit_per_minute,
     )
     stack.push_async_callback(keys.close)
+    people = People.from_settings(settings)
     dashboard_sessions = DashboardSessions(
         database=database,
         keys=keys,
         bootstrap_key=settings.api_key,
+        people=people,
         limits=SignInLimits(
             idle=settings.dashboard_idle_timeout, lifetime=settings.dashboard_session_lifetime
         ),
@@ -153,6 +162,7 @@ def _build(
         cursors=settings.cursors,
         keys=keys,
         dashboard_sessions=dashboard_sessions,
+        single_sign_on=build_single_sign_on(settings, database, http, people),
         fleet=fleet,
         tokens=tokens,
         sessions=sessions,

@@ -18,6 +18,7 @@ from app.api.errors import invalid_request
 from app.context import Context
 from app.dashboard.pages import render
 from app.services.keys.dashboard_sessions import csrf_token
+from app.services.keys.service import Caller
 from app.utils.exceptions import (
     AppException,
     AuthenticationException,
@@ -200,13 +201,20 @@ def error_page(request: Request, error: AppException) -> Response:
         request,
         template,
         status=error.status_code,
-        message=mask_own(error.message),
+        message=_words(request, mask_own(error.message)),
         code=str(error.error_code),
         missing_scope=scope,
     )
     if isinstance(error, AuthenticationLimitException) or error.retry_after:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after or 1)))
     return response
+
+
+def _words(request: Request, message: str) -> str:
+    """Return the sentence for the caller of the page: a person has no API key."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    is_person = caller is not None and caller.person_id is not None
+    return message.replace("his API key", "his sign-in") if is_person else message
 
 
 def _own_exception(error: HTTPException) -> AppException:

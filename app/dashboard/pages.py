@@ -68,16 +68,16 @@ class Pages:
         }
 
     def text(self, request: Request, template: str, **values: Any) -> str:
-        """Return what a template makes of these values and of those that every page has."""
+        """Return what a template makes of these values and of those that every page has, where they are not given."""
         caller: Caller | None = getattr(request.state, "caller", None)
-        return self._templates.get_template(template).render(
-            caller=caller,
-            csrf=getattr(request.state, "csrf", ""),
-            theme=theme_of(request),
-            here=request.url.path,
-            here_with_query=f"{request.url.path}?{request.url.query}".rstrip("?"),
-            **values,
-        )
+        common = {
+            "caller": caller,
+            "csrf": getattr(request.state, "csrf", ""),
+            "theme": theme_of(request),
+            "here": request.url.path,
+            "here_with_query": f"{request.url.path}?{request.url.query}".rstrip("?"),
+        }
+        return self._templates.get_template(template).render(common | values)
 
 
 def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:

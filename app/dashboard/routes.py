@@ -22,11 +22,13 @@ from app.dashboard.views import (
     session_actions,
     sessions,
     sign_in,
+    single_sign_on,
 )
 from app.dashboard.views.administration import apps, encryption_keys, events, health, keys, webhooks
 
 _ROUTERS: Final = (
     sign_in.router,
+    single_sign_on.router,
     overview.router,
     sessions.router,
     session.router,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from app.config import PLACEHOLDER, Settings
+from app.config import PLACEHOLDER, PersonRights, Settings
 from app.utils.masking import MASK, mask_own
 
 _USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s@]*@")
@@ -45,8 +45,11 @@ def _plain(value: Any) -> str:
         return str(value.value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict):  # the apps, whose ids are secrets, too
-        return ", ".join(f"{name} ({app.kind} of {app.provider})" for name, app in value.items())
+    if isinstance(value, dict):  # the apps, whose ids are secrets, too, and the rights of people
+        return ", ".join(
+            f"{name} ({' '.join(each.scopes) if isinstance(each, PersonRights) else f'{each.kind} of {each.provider}'})"
+            for name, each in value.items()
+        )
     if isinstance(value, list | tuple):
         return json.dumps([str(each) for each in value], ensure_ascii=False)
     return str(value)

@@ -24,13 +24,14 @@ Schema history (one entry per Alembic migration):
     fleet_reports.
 16. `016_add_processes_and_live_controls`: processes, live_controls.
 17. `017_add_fleet_history`: fleet_history.
+18. `018_add_single_sign_on`: the person of a sign-in to the operators' page; authentication_requests.
 """
 
 from app.models.audit import ApiKey, Event, EventDeletions, EventHour
 from app.models.base import Base, utc_now
 from app.models.batches import Batch, BatchRow
 from app.models.credentials import AccountLimit, AppState, Credential
-from app.models.dashboard import DashboardSession, DashboardTicket
+from app.models.dashboard import AuthenticationRequest, DashboardSession, DashboardTicket
 from app.models.event_types import TYPES_BY_CLASS, EventClass, EventType, class_of
 from app.models.fleet import Alarm, ApiGate, FleetHistory, FleetReport, WorkerRun
 from app.models.live import LiveControl, Process
@@ -59,6 +60,7 @@ __all__ = [
     "ApiGate",
     "ApiKey",
     "AppState",
+    "AuthenticationRequest",
     "AuthorizationAttempt",
     "AuthorizationSession",
     "Base",

@@ -82,7 +82,7 @@ class Event(Base):
     """Name of the actor."""
     actor_kind: Mapped[ActorKind] = mapped_column(string_enum(ActorKind), default=ActorKind.SERVICE)
     actor_id: Mapped[str | None] = mapped_column(String(36))
-    """Id of the API key."""
+    """Id of the API key, or of the person."""
     request_id: Mapped[str | None] = mapped_column(String(128))
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
 

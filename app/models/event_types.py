@@ -118,7 +118,18 @@ class EventType(DescribedEnum):
         "dashboard.link_created",
         "An operator with the settings created a link that signs in to the operators' page once.",
     )
-    DASHBOARD_SIGNED_IN = "dashboard.signed_in", "A person signed in to the operators' page with an API key."
+    DASHBOARD_SIGNED_IN = (
+        "dashboard.signed_in",
+        "A person signed in to the operators' page, by `data.method`: an API key, a link or single sign-on (`oidc`).",
+    )
+    DASHBOARD_SIGN_IN_REFUSED = (
+        "dashboard.sign_in_refused",
+        "A person whom the provider of the single sign-on knows has no rights on the operators' page.",
+    )
+    DASHBOARD_SIGN_INS_ENDED = (
+        "dashboard.sign_ins_ended",
+        "An operator with the settings ended all sign-ins of the person in `data.person`.",
+    )
     DASHBOARD_SIGNED_OUT = "dashboard.signed_out", "A person signed out of the operators' page."
     SECRETS_ROTATED = "secrets.rotated", "Stored secrets were encrypted anew with the first encryption key."
     EVENTS_EXPORTED = "events.exported", "A caller exported events."
@@ -161,6 +172,8 @@ TYPES_BY_CLASS: Final = {
         EventType.API_KEY_REVOKED,
         EventType.DASHBOARD_LINK_CREATED,
         EventType.DASHBOARD_SIGNED_IN,
+        EventType.DASHBOARD_SIGN_IN_REFUSED,
+        EventType.DASHBOARD_SIGN_INS_ENDED,
         EventType.DASHBOARD_SIGNED_OUT,
         EventType.LIVE_VIEW_OPENED,
         EventType.LIVE_CONTROL_TAKEN,

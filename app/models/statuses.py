@@ -12,6 +12,8 @@ class ActorKind(StrEnum):
     CLI = "cli"
     SERVICE = "service"
     SELF_HEALING = "self-healing"
+    OIDC = "oidc"
+    """A person, who has signed in to the operators' page at an OpenID Connect provider."""
 
 
 class SessionStatus(StrEnum):

@@ -14,10 +14,18 @@ from app.models import Alarm, Profile, utc_now
 from tests.e2e.harness import APP, ServiceHarness
 from tests.fixtures.waiting import eventually
 
+SINGLE_SIGN_ON: Final = {
+    "oidc_issuer": "https://login.example.com",
+    "oidc_client_id": "the-service",
+    "oidc_redirect_uri": "https://gologin.example.com/ui/sign-in/callback",
+    "oidc_rights": '{"admins": {"scopes": ["admin"]}}',
+}
+"""Settings with which the page of the sign-in shows its button; the provider itself is not asked."""
 SETTINGS: Final[dict[str, Any]] = {
     "webhook_allow_private_addresses": True,
     "authorization_timeout": 600,  # what runs here runs until the test has seen it
     "callback_timeout": 600,
+    **SINGLE_SIGN_ON,
 }
 
 VIEWS: Final[dict[str, tuple[str, ...]]] = {
@@ -65,6 +73,7 @@ VIEWS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Addresses by the route's path, with the names of `make_content`."""
 NO_VIEWS: Final = {
+    "/ui/sign-in/callback",
     "/ui/overview/live",
     "/ui/sessions/{session_id}/live",
     "/ui/sessions/{session_id}/screenshot",
@@ -72,7 +81,7 @@ NO_VIEWS: Final = {
     "/ui/batches/{batch_id}/results.csv",
     "/ui/events/export",
 }
-"""Parts of views, and files."""
+"""Parts of views, files, and the way back of a single sign-on."""
 
 
 def view_addresses() -> list[str]:

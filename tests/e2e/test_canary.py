@@ -28,6 +28,7 @@ from tests.e2e.canary_places import (
 from tests.e2e.canary_sweep import COMMANDS, ONCE, RouteSweep
 from tests.e2e.children import commands
 from tests.e2e.harness import WAIT, open_harness
+from tests.e2e.page_content import SINGLE_SIGN_ON
 from tests.fixtures.live import TAKE, viewer
 from tests.fixtures.receiver import Received, Receiver, reply, running_receiver
 from tests.fixtures.waiting import eventually
@@ -53,7 +54,7 @@ def planted_settings(sandbox: SandboxProcess, canaries: Canaries, database_url: 
         generate_key(),
         *(password() for _ in range(4)),
     )
-    internal = password() * 3
+    internal, single_sign_on = password() * 3, password()
     apps = {name: app.model_dump() for name, app in sandbox.info.apps.items()}
     apps[WRONG] = apps["AIOTT1"] | {"client_secret": wrong}
     canaries.plant("encryption key", first, second)
@@ -62,6 +63,7 @@ def planted_settings(sandbox: SandboxProcess, canaries: Canaries, database_url: 
     canaries.plant("PostgreSQL password", postgres, database)
     canaries.plant("GoLogin token", sandbox.info.gologin_api_token)
     canaries.plant("client secret", *(app["client_secret"] for app in apps.values() if app["client_secret"]))
+    canaries.plant("client secret", single_sign_on)
     canaries.plant("proxy user", "proxy-sandbox_")
     canaries.plant("proxy password", "proxy-password-")
     return {
@@ -71,6 +73,8 @@ def planted_settings(sandbox: SandboxProcess, canaries: Canaries, database_url: 
         "internal_secret": internal,
         "database_url": with_password(database_url, database),
         "oauth_apps": json.dumps(apps),
+        "oidc_client_secret": single_sign_on,
+        **SINGLE_SIGN_ON,
     }
 
 
@@ -153,7 +157,7 @@ async def refused_starts(sweep: RouteSweep) -> None:
     names = {name.partition(".")[0] for name in wanted}
     given = {name: sweep.harness.environment.get(name.upper(), "change-me") for name in names}
     urls = {"database_url": postgresql, "database_direct_url": postgresql}
-    settings = load_settings(env_file=None, **given | urls)
+    settings = load_settings(env_file=None, **SINGLE_SIGN_ON | given | urls)
     assert set(planted_fields(settings, sweep.canaries)) == wanted, "plant a canary in each secret setting"
     for command in ("serve", "doctor"):
         await sweep.command(command, code=1, DATABASE_URL=postgresql, DATABASE_DIRECT_URL=postgresql)

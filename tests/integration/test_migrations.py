@@ -14,6 +14,7 @@ from app.models import (
     ApiKey,
     AppState,
     Credential,
+    DashboardSession,
     Event,
     EventClass,
     EventDeletions,
@@ -240,3 +241,19 @@ async def test_step_to_014_classifies_events_and_keeps_them(database_url: str, d
     assert after[-1].id == before[-1].id + 1
     assert classes == {each: class_of(each) for each in types}
     assert [tuple(row) for row in marks] == [(EventClass.ROUTINE, 3)]
+
+
+async def test_step_back_from_018_ends_the_sign_ins_of_people(database_url: str, database: Database):
+    """Without its person the older version would take one for a sign-in of the bootstrap key."""
+    person = {"issuer": "https://login.example.com", "subject": "1", "person_name": "oidc:anna~1"}
+    async with database.transaction() as db:
+        db.add_all(
+            DashboardSession(id_hash=name, expires_at=utc_now(), **values)
+            for name, values in {"bootstrap": {}, "key": {"key_id": "a-key"}, "person": person}.items()
+        )
+    await database.close()
+    await asyncio.to_thread(command.downgrade, alembic_config(database_url), "017")
+    await database.migrate()
+    async with database.reading() as db:
+        left = (await db.scalars(select(DashboardSession.id_hash).order_by(DashboardSession.id_hash))).all()
+    assert left == ["bootstrap", "key"]

@@ -312,3 +312,58 @@ def test_internal_address_that_other_machines_reach_needs_its_secret():
     (line,) = refused(internal_secret="too-short")
     assert line.startswith("INTERNAL_SECRET: must have at least 32 characters")
     assert load_settings(None, internal_host="10.0.0.7", internal_secret="s" * 32).internal_secret
+
+
+SINGLE_SIGN_ON: dict[str, Any] = {
+    "oidc_issuer": "https://login.example.com/",
+    "oidc_client_id": "the-service",
+    "oidc_redirect_uri": "https://gologin.example.com/ui/sign-in/callback",
+    "oidc_rights": {"admins": {"scopes": ["admin"]}},
+}
+
+
+def test_single_sign_on_is_whole_or_absent():
+    assert load_settings(None, **REAL | SINGLE_SIGN_ON).oidc_issuer == "https://login.example.com/"
+    assert load_settings(None, oidc_name="X", oidc_claim="roles", oidc_scopes=["openid"]).oidc_issuer is None
+    for name in SINGLE_SIGN_ON:
+        (line,) = refused(**{other: value for other, value in SINGLE_SIGN_ON.items() if other != name})
+        assert f"single sign-on needs {name.upper()}, too" in line
+    (line,) = refused(oidc_client_secret="a-secret")
+    assert "needs OIDC_ISSUER, OIDC_CLIENT_ID, OIDC_REDIRECT_URI, OIDC_RIGHTS, too" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"oidc_issuer": "http://login.example.com"}, "OIDC_ISSUER must start with https://"),
+        ({"oidc_issuer": "login.example.com"}, "OIDC_ISSUER is no address"),
+        ({"oidc_issuer": "https://login.example.com?a=b"}, "OIDC_ISSUER must have no user"),
+        ({"oidc_issuer": "https://a:b@login.example.com"}, "OIDC_ISSUER must have no user"),
+        (
+            {"oidc_redirect_uri": "http://gologin.example.com/ui/sign-in/callback"},
+            "OIDC_REDIRECT_URI must start",
+        ),
+        ({"oidc_redirect_uri": "https://gologin.example.com/"}, "must end with /ui/sign-in/callback"),
+        ({"oidc_scopes": ["profile"]}, 'must contain "openid"'),
+        ({"oidc_rights": {"admins": {"scopes": []}}}, "OIDC_RIGHTS.ADMINS.SCOPES"),
+        ({"oidc_rights": {"admins": {"scopes": ["admin"], "apps": ["A"]}}}, "OIDC_RIGHTS.ADMINS.APPS"),
+    ],
+)
+def test_mistake_in_single_sign_on_is_named(change: dict[str, Any], problem: str):
+    (line,) = refused(**SINGLE_SIGN_ON | change)
+    assert problem in line
+
+
+def test_provider_without_tls_is_for_this_machine_in_development():
+    local = SINGLE_SIGN_ON | {
+        "oidc_issuer": "http://localhost:8080",
+        "oidc_redirect_uri": "http://127.0.0.1:8000/ui/sign-in/callback",
+    }
+    assert load_settings(None, **local).oidc_issuer == "http://localhost:8080"
+    (line,) = refused(**REAL | local)
+    assert "OIDC_ISSUER must start with https://" in line
+
+
+def test_placeholder_as_client_secret_is_refused_outside_development():
+    (line,) = refused(**REAL | SINGLE_SIGN_ON | {"oidc_client_secret": "change-me"})
+    assert "OIDC_CLIENT_SECRET" in line

@@ -29,6 +29,8 @@ from app.utils.request_id import accept_request_id
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 DOCS_PATHS: Final = ("/docs", "/redoc")
 
+CALLER_VARIABLES: Final = ("key", "key_id", "person_id")
+"""Names that log lines of a request have for its caller."""
 _SINGLE_HEADERS: Final = (
     KEY_HEADER,
     "Authorization",
@@ -82,7 +84,7 @@ class RequestIDMiddleware(HttpMiddleware):
             try:
                 await self._answer(scope, receive, send, request_id)
             finally:
-                structlog.contextvars.unbind_contextvars("key", "key_id")  # bound when the caller is known
+                structlog.contextvars.unbind_contextvars(*CALLER_VARIABLES)  # bound when the caller is known
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         start, status = perf_counter(), 0

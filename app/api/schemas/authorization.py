@@ -117,7 +117,7 @@ class SessionSummary(BaseModel):
     error: str | None
     error_code: str | None
     request_id: str = Field(description="Request id of the POST that created the session")
-    requested_by: str = Field(description="Name of the API key that requested it")
+    requested_by: str = Field(description="Name of the API key or person that requested it")
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
@@ -162,7 +162,9 @@ class SessionListQuery(PageQuery):
     request_id: str | None = Field(
         default=None, description="Request id of the POST that created the session"
     )
-    requested_by: str | None = Field(default=None, description="Name of the API key that requested it")
+    requested_by: str | None = Field(
+        default=None, description="Name of the API key or person that requested it"
+    )
     since: Moment | None = Field(default=None, description="Requested at this time or later")
     until: Moment | None = Field(default=None, description="Requested before this time")
     ended_since: Moment | None = Field(default=None, description="Ended at this time or later")

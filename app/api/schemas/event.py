@@ -108,7 +108,9 @@ class EventResponse(BaseModel):
     api_app: str | None
     session_id: str | None
     profile_id: str | None
-    actor: str = Field(description="Name of an API key, or of what acts by itself, such as `service`")
+    actor: str = Field(
+        description="Name of an API key, of a person (`oidc:…`), or of what acts by itself, such as `service`"
+    )
     request_id: str | None
     data: dict[str, Any]
 

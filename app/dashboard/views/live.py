@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 from app.api.dependencies import AuthorizeCallerDep, ContextDep, DbDep, EvidenceCallerDep, ReadDbDep, identify
 from app.api.errors import exception_response
 from app.api.http.client_address import client_address
+from app.api.http.middleware import CALLER_VARIABLES
 from app.context import Context
 from app.dashboard.live_socket import LiveSocket
 from app.dashboard.page_route import SESSION_COOKIE, SignedInRoute
@@ -52,7 +53,7 @@ async def serve_view(socket: WebSocket, session_id: str) -> None:
         try:
             await _serve(socket, session_id)
         finally:
-            structlog.contextvars.unbind_contextvars("key", "key_id")
+            structlog.contextvars.unbind_contextvars(*CALLER_VARIABLES)
 
 
 def _require_own_origin(socket: WebSocket) -> None:

@@ -298,7 +298,7 @@ class SessionRequests:
             request_id=request_id,
             requested_by=caller.name,
             requested_by_kind=caller.kind,
-            requested_by_id=caller.key_id,
+            requested_by_id=caller.key_id or caller.person_id,
             created_at=now,
             updated_at=now,
             expires_at=expires_at,

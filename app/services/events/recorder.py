@@ -15,7 +15,9 @@ from app.utils.request_id import current_request_id
 
 _SUBJECT: Final = ("account_id", "api_app", "session_id", "profile_id")
 """Attributes that an event takes over from its session."""
-_OWN_ACTORS: Final = {kind.value: kind for kind in ActorKind if kind is not ActorKind.KEY}
+_OWN_ACTORS: Final = {kind.value: kind for kind in ActorKind if kind not in (ActorKind.KEY, ActorKind.OIDC)}
+_PERSON: Final = f"{ActorKind.OIDC}:"
+"""Begin of the names of people, which no new API key may have."""
 
 RECORDED: Final = "events"
 """Topic of `Database.listen` for commits with new events."""
@@ -35,7 +37,7 @@ def new_event(
 ) -> dict[str, Any]:
     """An event of the request that is bound. `data` holds no secret.
 
-    `actor`: an API key, which the request has bound with its id, or one of the service's own actors.
+    `actor`: an API key or a person, which the request has bound with its id, or one of the service's own actors.
     `occurred_at`: now by default.
     """
     return {
@@ -56,9 +58,12 @@ def new_event(
 def _kind_and_id(actor: str) -> dict[str, str | None]:
     """Return the actor's kind and id. The name alone does not tell: an old key may have one that is reserved today."""
     bound = structlog.contextvars.get_contextvars()
-    if bound.get("key") == actor and (key_id := bound.get("key_id")) is not None:
-        return {"actor_kind": ActorKind.KEY, "actor_id": key_id}
-    return {"actor_kind": _OWN_ACTORS.get(actor, ActorKind.KEY), "actor_id": None}
+    if bound.get("key") == actor:
+        for name, kind in (("key_id", ActorKind.KEY), ("person_id", ActorKind.OIDC)):
+            if (actor_id := bound.get(name)) is not None:
+                return {"actor_kind": kind, "actor_id": actor_id}
+    otherwise = ActorKind.OIDC if actor.startswith(_PERSON) else ActorKind.KEY
+    return {"actor_kind": _OWN_ACTORS.get(actor, otherwise), "actor_id": None}
 
 
 def record(db: AsyncSession, event_type: EventType, **values: Any) -> None:

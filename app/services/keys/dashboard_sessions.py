@@ -1,7 +1,8 @@
-"""Sign-ins to the operators' page: begun with an API key or a one-time link, authenticated, ended.
+"""Sign-ins to the operators' page: begun with an API key, a one-time link or single sign-on, authenticated, ended.
 
 A sign-in acts as its API key and no more: each request reads the key's row again, so that it ends with the key.
-Rotation replaces the key's secret, not the row, and ends nothing.
+Rotation replaces the key's secret, not the row, and ends nothing. A person of single sign-on has no key; the rights are
+those that the settings give to the person's claim values at each request.
 """
 
 import hashlib
@@ -9,15 +10,17 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Final
 
 from pydantic import SecretStr
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import Database
+from app.database import Database, affected_rows
 from app.models import ApiKey, DashboardSession, DashboardTicket, EventType, utc_now
 from app.services.events import recorder
+from app.services.keys.people import People, Person
 from app.services.keys.secrets import hash_key
 from app.services.keys.service import BOOTSTRAP, COMMAND_LINE, Caller, KeyService
 from app.services.keys.status import KeyStatus, key_status
@@ -32,6 +35,14 @@ TICKET_LIFETIME: Final = timedelta(minutes=5)
 _SEEN_EXACT_TO: Final = timedelta(minutes=1)
 
 
+class _Owner(Enum):
+    """Kind of a secret's owner. Each has hashes of its own, so that no row is taken for one of another kind."""
+
+    KEY = auto()
+    BOOTSTRAP = auto()
+    PERSON = auto()
+
+
 @dataclass(frozen=True)
 class SignInLimits:
     """Seconds."""
@@ -41,38 +52,56 @@ class SignInLimits:
 
 
 class DashboardSessions:
-    """`bootstrap_key`: a part of the hashes of its own sign-ins, so that they end when the settings replace it."""
+    """`bootstrap_key`: a part of the hashes of its own sign-ins, so that they end when the settings replace it.
+    `people`: None without single sign-on.
+    """
 
     def __init__(
-        self, *, database: Database, keys: KeyService, bootstrap_key: SecretStr, limits: SignInLimits
+        self,
+        *,
+        database: Database,
+        keys: KeyService,
+        bootstrap_key: SecretStr,
+        people: People | None,
+        limits: SignInLimits,
     ) -> None:
         self._database = database
         self._keys = keys
         self._bootstrap_hash = hash_key(bootstrap_key.get_secret_value())
+        self._people = people
         self._limits = limits
 
-    async def begin(self, caller: Caller, *, replaces: str | None = None, method: str) -> SecretStr:
+    async def begin(
+        self, caller: Caller, *, person: Person | None = None, replaces: str | None = None, method: str
+    ) -> SecretStr:
         """Begin a sign-in of the caller and return its id, which is stored nowhere.
 
-        `replaces`: id of the browser's sign-in so far, which ends. `method`: `key` or `link`.
+        `person`: of single sign-on. `replaces`: id of the browser's sign-in so far, which ends. `method`: `key`, `link`
+        or `oidc`.
         """
         session_id, now = secrets.token_urlsafe(32), utc_now()
+        owner = _key_owner(caller.key_id) if person is None else _Owner.PERSON
         async with self._database.transaction() as db:
             if replaces is not None:
                 await self._delete(db, replaces)
             row = DashboardSession(
-                id_hash=self._hash(session_id, caller.key_id),
+                id_hash=self._hash(session_id, owner),
                 key_id=caller.key_id,
                 created_at=now,
                 last_seen_at=now,
                 expires_at=now + timedelta(seconds=min(self._limits.idle, self._limits.lifetime)),
             )
+            if person is not None:
+                row.issuer, row.subject = person.issuer, person.subject
+                row.person_name, row.claim_values = person.name, list(person.values)
             db.add(row)
             recorder.record(db, EventType.DASHBOARD_SIGNED_IN, actor=caller.name, method=method)
         return SecretStr(session_id)
 
     async def authenticate(self, session_id: str | None, *, is_activity: bool = True) -> Caller:
-        """Return the caller of a sign-in, as its key is now. `is_activity`: the sign-in is idle no longer.
+        """Return the caller of a sign-in, as its key or the settings are now.
+
+        `is_activity`: the sign-in is idle no longer.
 
         Raises `AuthenticationException`, `SignInRequiredException`.
         """
@@ -90,9 +119,15 @@ class DashboardSessions:
             raise SignInRequiredException("The sign-in has ended")
         row: DashboardSession = found[0]
         key: ApiKey | None = found[1]
-        if row.key_id is not None and key is None:
+        owner = _Owner.PERSON if row.subject is not None else _key_owner(row.key_id)
+        if row.id_hash != self._hash(session_id, owner):
+            raise SignInRequiredException("The sign-in has ended")
+        if owner is _Owner.PERSON:
+            caller = self._person_caller(row)
+        elif row.key_id is not None and key is None:
             raise SignInRequiredException("The API key of this sign-in is deleted")
-        caller = BOOTSTRAP if key is None else self._keys.caller_of(key)
+        else:
+            caller = BOOTSTRAP if key is None else self._keys.caller_of(key)
         if is_activity and now - row.last_seen_at >= _SEEN_EXACT_TO:
             await self._note_seen(row)
         return caller
@@ -102,6 +137,20 @@ class DashboardSessions:
         async with self._database.transaction() as db:
             if await self._delete(db, session_id):
                 recorder.record(db, EventType.DASHBOARD_SIGNED_OUT, actor=caller.name)
+
+    async def end_all(self, db: AsyncSession, person: str) -> int:
+        """End all sign-ins of a person, by the name that events have or the id at the provider; return their number."""
+        is_theirs = or_(DashboardSession.person_name == person, DashboardSession.subject == person)
+        number = affected_rows(await db.execute(delete(DashboardSession).where(is_theirs)))
+        if number:
+            recorder.record(
+                db,
+                EventType.DASHBOARD_SIGN_INS_ENDED,
+                actor=COMMAND_LINE.name,
+                person=person,
+                number=number,
+            )
+        return number
 
     async def issue_ticket(self, db: AsyncSession, *, key_name: str | None = None) -> SecretStr:
         """Return a ticket that signs in once, within `TICKET_LIFETIME`. `key_name`: None for the bootstrap key.
@@ -119,7 +168,9 @@ class DashboardSessions:
         ticket = secrets.token_urlsafe(32)
         db.add(
             DashboardTicket(
-                ticket_hash=self._hash(ticket, key_id), key_id=key_id, expires_at=utc_now() + TICKET_LIFETIME
+                ticket_hash=self._hash(ticket, _key_owner(key_id)),
+                key_id=key_id,
+                expires_at=utc_now() + TICKET_LIFETIME,
             )
         )
         recorder.record(
@@ -150,6 +201,19 @@ class DashboardSessions:
             raise TicketSpentException
         return self._keys.caller_of(key)
 
+    def caller_of(self, person: Person) -> Caller:
+        """Return the caller with the rights that the settings give today. Raises `SignInRequiredException`."""
+        if self._people is None:
+            raise SignInRequiredException("Single sign-on is turned off")
+        return self._people.caller_of(person)
+
+    def _person_caller(self, row: DashboardSession) -> Caller:
+        assert row.issuer is not None
+        assert row.subject is not None
+        assert row.person_name is not None
+        person = Person(row.issuer, row.subject, row.person_name, tuple(row.claim_values or ()))
+        return self.caller_of(person)
+
     async def _note_seen(self, row: DashboardSession) -> None:
         now = utc_now()
         ends_at = min(
@@ -166,15 +230,20 @@ class DashboardSessions:
             await db.scalar(delete(DashboardSession).where(is_it).returning(DashboardSession.id))
         ) is not None
 
-    def _hashes(self, secret: str) -> tuple[str, str]:
-        """Return the hashes that a secret may have: as one of an API key, and as one of the bootstrap key."""
-        return self._hash(secret, "key"), self._hash(secret, None)
+    def _hashes(self, secret: str) -> list[str]:
+        """Return the hashes that a secret may have, one for each kind of owner."""
+        return [self._hash(secret, owner) for owner in _Owner]
 
-    def _hash(self, secret: str, key_id: str | None) -> str:
+    def _hash(self, secret: str, owner: _Owner) -> str:
         """Return the hash that is stored: a plain SHA-256, as the secret is random."""
-        if key_id is not None:
+        if owner is _Owner.KEY:
             return hashlib.sha256(secret.encode()).hexdigest()
-        return hmac.digest(self._bootstrap_hash.encode(), secret.encode(), "sha256").hex()
+        salt = self._bootstrap_hash if owner is _Owner.BOOTSTRAP else "person"
+        return hmac.digest(salt.encode(), secret.encode(), "sha256").hex()
+
+
+def _key_owner(key_id: str | None) -> _Owner:
+    return _Owner.BOOTSTRAP if key_id is None else _Owner.KEY
 
 
 def csrf_token(session_id: str) -> str:

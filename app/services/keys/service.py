@@ -79,6 +79,8 @@ class Caller:
     kind: ActorKind = field(default=ActorKind.KEY, compare=False)
     key_id: str | None = field(default=None, compare=False)
     """Id of the API key; None for other callers."""
+    person_id: str | None = field(default=None, compare=False)
+    """Id of a person of single sign-on; None for other callers."""
 
     def may(self, scope: str) -> bool:
         if scope in self.scopes or Scope.ADMIN in self.scopes:

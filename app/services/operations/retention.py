@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 from app.database import Database, affected_rows
 from app.models import (
     OPEN_STATUSES,
+    AuthenticationRequest,
     AuthorizationAttempt,
     AuthorizationSession,
     Batch,
@@ -78,6 +79,7 @@ class Retention:
                 "evidence_deleted": self._delete_evidence,
                 "sign_ins_deleted": lambda: self._delete_expired(DashboardSession),
                 "tickets_deleted": lambda: self._delete_expired(DashboardTicket),
+                "sign_in_requests_deleted": lambda: self._delete_expired(AuthenticationRequest),
                 "event_partitions_made": self._events.make_partitions,
                 "history_deleted": self._history.delete_old,
                 "history_hours_summed_up": self._history.sum_up,

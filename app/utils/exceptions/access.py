@@ -1,8 +1,8 @@
-"""API keys: who may not do it, or not so often."""
+"""API keys and sign-ins: who may not do it, or not so often."""
 
 from datetime import datetime
 
-from app.utils.exceptions.base import DomainException
+from app.utils.exceptions.base import DomainException, InfrastructureException
 from app.utils.exceptions.codes import ErrorCode
 
 
@@ -35,6 +35,39 @@ class TicketSpentException(AuthenticationException):
     def __init__(self) -> None:
         super().__init__("This link was used already, or has expired")
         self.message = f"{self.reason}: create another with `ui-link`, or sign in with an API key"
+
+
+class SingleSignOnRefusedException(AuthenticationException):
+    """A sign-in by OpenID Connect that did not begin in this browser, or that the provider or its ID token refuses."""
+
+    error_code = ErrorCode.SSO_REFUSED
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.message = f"{reason}. Begin again, or sign in with an API key."
+
+
+class SingleSignOnUnavailableException(InfrastructureException):
+    """The OpenID Connect provider does not answer, or not as it must."""
+
+    error_code = ErrorCode.SSO_UNAVAILABLE
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"The provider of the sign-in cannot be used: {problem}. Sign in with an API key.")
+        self.problem = problem
+
+
+class NoRightsException(DomainException):
+    """The person is known to the provider, and none of the person's claim values has rights here."""
+
+    error_code = ErrorCode.SSO_NO_RIGHTS
+    status_code = 403
+
+    def __init__(self, claim: str) -> None:
+        super().__init__(
+            f"You are signed in at the provider, but no value of the claim '{claim}' in your ID token has rights "
+            "on this page. Ask an operator for a group or role of OIDC_RIGHTS."
+        )
 
 
 class FormRefusedException(DomainException):

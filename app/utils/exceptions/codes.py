@@ -319,6 +319,21 @@ class ErrorCode(DescribedEnum):
         "SIGN_IN_REQUIRED",
         "The browser is not signed in to the operators' page, or its sign-in has ended. Sign in with an API key.",
     )
+    SSO_NO_RIGHTS = (
+        "SSO_NO_RIGHTS",
+        "No value of the claim `OIDC_CLAIM` in the person's ID token is in `OIDC_RIGHTS`.",
+    )
+    SSO_REFUSED = (
+        "SSO_REFUSED",
+        (
+            "A single sign-on did not begin in this browser, took too long, or was refused by the provider, or its ID "
+            "token is not valid. The message says which. Begin again."
+        ),
+    )
+    SSO_UNAVAILABLE = (
+        "SSO_UNAVAILABLE",
+        "The provider of `OIDC_ISSUER` does not answer, or not as it must. The message says what is wrong.",
+    )
     STATE_MISMATCH = (
         "STATE_MISMATCH",
         "The callback's `state` differs from the one sent. The callback was refused.",

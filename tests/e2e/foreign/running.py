@@ -7,10 +7,11 @@ import subprocess
 import sys
 from asyncio import create_subprocess_exec, timeout
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -86,7 +87,15 @@ def missing(name: str) -> str | None:
 
 
 @asynccontextmanager
-async def running(name: str, redirect_uri: str, folder: Path) -> AsyncIterator[ForeignProvider]:
+async def running(
+    name: str,
+    redirect_uri: str,
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> AsyncIterator[ForeignProvider]:
+    """`host`: a name of this machine that addresses have. `groups`: of accounts, in ID tokens."""
     app = {
         "client_id": f"{name}-client",
         "client_secret": secrets.token_urlsafe(32),
@@ -96,7 +105,7 @@ async def running(name: str, redirect_uri: str, folder: Path) -> AsyncIterator[F
         "oidc": ["node", str(_OIDC / "server.js")],
         "django": [sys.executable, str(HERE / "django_provider.py")],
     }[name]
-    given = json.dumps({**app, "folder": str(folder)})
+    given = json.dumps({**app, "folder": str(folder), "host": host, "groups": dict(groups)})
     with (folder / f"{name}.log").open("wb") as log:
         process = await create_subprocess_exec(
             *dies_with_parent("KILL"), *program, given, stdin=DEVNULL, stdout=PIPE, stderr=log

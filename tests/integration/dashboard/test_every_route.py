@@ -27,7 +27,7 @@ CALLS: list[Call] = sorted(
     for method in route.methods
 )
 """Methods and addresses; ids in them are nobody's."""
-OPEN = {"/ui/sign-in", "/ui/enter", "/ui/theme"}
+OPEN = {"/ui/sign-in", "/ui/sign-in/single-sign-on", "/ui/sign-in/callback", "/ui/enter", "/ui/theme"}
 UPLOADS = {"/ui/batches/check"}
 """Routes whose form has a file."""
 FAST = {"rate_limit_per_minute": 10_000, "auth_failures_per_minute": 1_000, "event_stream_lifetime": 0.1}

@@ -8,6 +8,7 @@ const given = JSON.parse(process.argv[2]);
 const decisions = new Map();
 const grantsOf = new Map();
 const counts = { refreshes: 0, reuses: 0 };
+let isHolding = false;
 
 const server = createServer((request, response) => handle(request, response).catch((error) => {
   console.error(error);
@@ -15,7 +16,7 @@ const server = createServer((request, response) => handle(request, response).cat
   response.end();
 }));
 await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
-const url = `http://127.0.0.1:${server.address().port}`;
+const url = `http://${given.host}:${server.address().port}`;
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
 
 const provider = new Provider(url, {
@@ -26,10 +27,13 @@ const provider = new Provider(url, {
     grant_types: ['authorization_code', 'refresh_token'],
     response_types: ['code'],
   }],
-  claims: { openid: ['sub'], profile: ['preferred_username'], email: ['email'] },
+  claims: { openid: ['sub'], profile: ['preferred_username', 'groups'], email: ['email'] },
+  conformIdTokenClaims: false, // the claims of the scopes are in the ID token, too
   cookies: { keys: ['of the tests'] },
   features: { devInteractions: { enabled: false }, revocation: { enabled: true } },
-  findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, preferred_username: id }) }),
+  findAccount: (_, id) => ({
+    accountId: id, claims: () => ({ sub: id, preferred_username: id, groups: given.groups[id] ?? [] }),
+  }),
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'k', use: 'sig', alg: 'RS256' }] },
   pkce: { required: () => true },
@@ -48,15 +52,33 @@ async function handle(request, response) {
   const { pathname, searchParams } = new URL(request.url, url);
   const account = searchParams.get('account');
   if (pathname.startsWith('/interaction/')) return interact(request, response);
-  if (!pathname.startsWith('/test/')) return callback(request, response);
+  if (!pathname.startsWith('/test/')) {
+    if (isHolding) hold(response);
+    return callback(request, response);
+  }
   switch (pathname) {
     case '/test/sign-in': return signIn(request, response, account);
     case '/test/decide': decisions.set(account, searchParams.get('decision')); break;
+    case '/test/hold': isHolding = true; break;
     case '/test/revoke': await revoke(account); break;
     default: break;
   }
   response.setHeader('content-type', 'application/json');
   return response.end(JSON.stringify(counts));
+}
+
+// Shows the answer to the client as a link, in the place of the redirect.
+function hold(response) {
+  const end = response.end.bind(response);
+  response.end = (...content) => {
+    const address = String(response.getHeader('location') ?? '');
+    if (!address.startsWith(given.redirect_uri)) return end(...content);
+    response.statusCode = 200;
+    response.removeHeader('location');
+    response.removeHeader('content-length');
+    response.setHeader('content-type', 'text/html');
+    return end(`<a id="answer" href="${address.replaceAll('&', '&amp;')}">Back</a>`);
+  };
 }
 
 async function signIn(request, response, account) {
@@ -73,7 +95,15 @@ async function signIn(request, response, account) {
 async function interact(request, response) {
   const { prompt, params, session, grantId } = await provider.interactionDetails(request, response);
   response.setHeader('content-type', 'text/html');
-  if (prompt.name === 'login') return response.end('<form class="login">Log in</form>');
+  if (prompt.name === 'login') {
+    if (request.method !== 'POST') {
+      return response.end('<form class="login" method="post"><input name="account"><button>Log in</button></form>');
+    }
+    let form = '';
+    for await (const part of request) form += part;
+    const accountId = new URLSearchParams(form).get('account');
+    return provider.interactionFinished(request, response, { login: { accountId } });
+  }
   const account = session.accountId;
   if (request.method !== 'POST') {
     return response.end(`<!doctype html><title>Authorize</title><p>Signed in as <b id="signed-in">${account}</b></p>

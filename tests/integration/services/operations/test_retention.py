@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text, update
 
 from app.database import Database
 from app.models import (
+    AuthenticationRequest,
     AuthorizationAttempt,
     AuthorizationSession,
     Batch,
@@ -98,11 +99,14 @@ async def test_sign_ins_and_links_of_the_page_go_when_their_time_is_over(databas
             expires_at = utc_now() + timedelta(hours=hours)
             db.add(DashboardSession(id_hash=name, expires_at=expires_at))
             db.add(DashboardTicket(ticket_hash=name, expires_at=expires_at))
+            db.add(AuthenticationRequest(state_hash=name, next_page="/ui", expires_at=expires_at))
     deleted = await new_retention(database).delete_old()
-    assert (deleted["sign_ins_deleted"], deleted["tickets_deleted"]) == (1, 1)
+    names = ("sign_ins_deleted", "tickets_deleted", "sign_in_requests_deleted")
+    assert [deleted[name] for name in names] == [1, 1, 1]
     async with database.reading() as db:
         assert (await db.scalars(select(DashboardSession.id_hash))).all() == ["valid"]
         assert (await db.scalars(select(DashboardTicket.ticket_hash))).all() == ["valid"]
+        assert (await db.scalars(select(AuthenticationRequest.state_hash))).all() == ["valid"]
 
 
 @pytest.mark.databases("sqlite", "postgresql")

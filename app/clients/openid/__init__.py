@@ -1,0 +1,1 @@
+"""The provider of single sign-on (OpenID Connect): the only code that uses Authlib."""
