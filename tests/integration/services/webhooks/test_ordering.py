@@ -60,7 +60,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 def changes() -> dict[str, Any]:
-    """Of the settings."""
+    """Return changes of the settings."""
     return {}
 
 
