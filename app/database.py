@@ -333,10 +333,13 @@ def announce(db: AsyncSession, topic: str) -> None:
     hooks.extend(hook for hook in db.info[_LISTENERS].get(topic, ()) if hook not in hooks)
 
 
+def is_sqlite(db: AsyncSession) -> bool:
+    return db.get_bind().dialect.name == "sqlite"
+
+
 def insert_or_update(db: AsyncSession, model: type[DeclarativeBase]) -> Any:
     """An INSERT of `model` that knows ON CONFLICT, in the dialect of the session."""
-    is_sqlite = db.get_bind().dialect.name == "sqlite"
-    return sqlite_insert(model) if is_sqlite else postgresql_insert(model)
+    return sqlite_insert(model) if is_sqlite(db) else postgresql_insert(model)
 
 
 def affected_rows(result: Result[Any]) -> int:
@@ -350,7 +353,7 @@ def affected_rows(result: Result[Any]) -> int:
 
 def database_clock(db: AsyncSession) -> ColumnElement[float]:
     """Unix seconds by the one clock that all processes share; SQLite's processes share their machine's."""
-    if db.get_bind().dialect.name == "sqlite":
+    if is_sqlite(db):
         return literal(time.time(), Double)
     return cast(func.extract("epoch", func.clock_timestamp()), Double)
 

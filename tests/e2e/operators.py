@@ -64,5 +64,10 @@ class Operator:
     def sign_in(self, key: str) -> None:
         self.open("/ui")
         assert self.path == "/ui/sign-in?next=%2Fui"
-        self.press(key, Keys.ENTER)  # the field has the focus
+        self.enter_key(key)
         self.sees("h1", "Overview")
+
+    def enter_key(self, key: str) -> None:
+        """Type into the field that has the focus by itself, which the browser gives it a moment after the load."""
+        self.until(lambda: self.driver.execute_script("return document.activeElement.name === 'key'"))
+        self.press(key, Keys.ENTER)

@@ -76,7 +76,7 @@ async def test_axe_finds_nothing_serious_on_any_view(
     def look_at_every_view() -> list[str]:
         look = Look(operator)
         operator.open("/ui/sign-in")
-        operator.press("no-such-key", "\n")
+        operator.enter_key("no-such-key")
         look.at("sign-in with a wrong key")
         operator.sign_in(full.key)
         for address in view_addresses():

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import is_sqlite
 from app.models import AuthorizationSession, EventType, SessionStage, utc_now
 from app.models.base import UtcDateTime
 from app.services.events import recorder
@@ -95,7 +96,7 @@ async def write_progress(db: AsyncSession, group: Sequence[StageProgress]) -> No
         }
         for each in group
     ]
-    statement = _ON_SQLITE if db.get_bind().dialect.name == "sqlite" else _ON_POSTGRESQL
+    statement = _ON_SQLITE if is_sqlite(db) else _ON_POSTGRESQL
     held = set(await db.scalars(statement, {"reached": json.dumps(reached), "now": utc_now()}))
     events = [event for each in group if each.job.lease_token in held for event in _events(each)]
     if events:

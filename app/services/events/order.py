@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from app.database import insert_or_update
+from app.database import insert_or_update, is_sqlite
 from app.models import Event, EventClass, EventDeletions
 
 
@@ -41,7 +41,7 @@ def is_up_to(position: Position) -> ColumnElement[bool]:
 
 def is_settled(db: AsyncSession) -> ColumnElement[bool]:
     """Nothing can appear before them any more."""
-    if db.get_bind().dialect.name == "sqlite":
+    if is_sqlite(db):
         return true()
     return Event.xact_id < _OLDEST_OPEN_TRANSACTION
 
@@ -70,7 +70,7 @@ async def note_deleted(db: AsyncSession, event_class: EventClass, to_id: int) ->
 
 async def now(db: AsyncSession) -> Position:
     """Return a position before all events of open transactions, and maybe before a few that have just ended."""
-    if db.get_bind().dialect.name == "sqlite":
+    if is_sqlite(db):
         return Position(0, await db.scalar(select(func.max(Event.id))) or 0)
     return Position(await db.scalar(select(_OLDEST_OPEN_TRANSACTION - 1)) or 0, _LAST_ID)
 

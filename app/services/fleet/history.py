@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, ColumnElement, Integer, Table, extract, func,
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import insert_or_update
+from app.database import insert_or_update, is_sqlite
 from app.models import OPEN_STATUSES, AuthorizationSession, FleetHistory, SessionStatus
 from app.services.operations.history_retention import GAUGES, MINUTE, begin_of
 from app.utils.exceptions import InvalidRequestException
@@ -156,7 +156,7 @@ async def fetch_points(db: AsyncSession, wanted: HistoryRange) -> list[HistoryPo
     points = select(bucket, func.sum(row.minutes), *sums, *means).where(*is_within)
     found = (await db.execute(points.group_by("bucket").order_by("bucket"))).all()
     failures: defaultdict[int, dict[str, int]] = defaultdict(dict)
-    each_code = (func.json_each if _is_sqlite(db) else func.json_each_text)(row.failures).table_valued(
+    each_code = (func.json_each if is_sqlite(db) else func.json_each_text)(row.failures).table_valued(
         "key", "value"
     )
     number = func.sum(sql_cast(each_code.c.value, Integer))
@@ -177,10 +177,6 @@ async def fetch_points(db: AsyncSession, wanted: HistoryRange) -> list[HistoryPo
 
 def _bucket(db: AsyncSession, moment: Any, step: int) -> ColumnElement[int]:
     """Return the number of the step, since 1970, in which the time of a column is."""
-    if _is_sqlite(db):  # which would round the fraction up into the next second
+    if is_sqlite(db):  # which would round the fraction up into the next second
         moment = func.substr(moment, 1, len("2026-11-21 08:00:00"))
     return sql_cast(func.floor(extract("epoch", moment)), BigInteger) // step
-
-
-def _is_sqlite(db: AsyncSession) -> bool:
-    return db.get_bind().dialect.name == "sqlite"

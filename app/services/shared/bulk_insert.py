@@ -11,6 +11,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
+from app.database import is_sqlite
+
 MAX_ROWS: Final = 1_000
 """Rows of one statement: more would keep the event loop busy for longer than other callers should wait."""
 
@@ -30,7 +32,7 @@ def insert_from_json(
     assert isinstance(table, Table)
     targets = [columns[name] for name in (*shared, *names)]
     values = [literal(value, columns[name].type) for name, value in shared.items()]
-    if db.get_bind().dialect.name == "sqlite":
+    if is_sqlite(db):
         each = func.json_each(rows).table_valued("value")
         own = [func.json_extract(each.c.value, f"$.{name}") for name in names]
         # Without WHERE, SQLite takes ON CONFLICT for a part of the SELECT.

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clients.webhooks import WebhookAnswer, WebhookClient
-from app.database import Database, database_time
+from app.database import Database, database_time, is_sqlite
 from app.models import (
     DeliveryStatus,
     Event,
@@ -219,7 +219,7 @@ class WebhookService:
         row = await self.get(db, endpoint_id, caller, for_update=True)
         is_included = Event.id >= since if isinstance(since, int) else Event.occurred_at >= since
         query = select(*event_order.ORDER).where(is_included).order_by(*event_order.ORDER).limit(1)
-        if db.get_bind().dialect.name == "sqlite":  # which would read all events before it
+        if is_sqlite(db):  # which would read all events before it
             first_id = select(func.min(Event.id)).where(is_included).scalar_subquery()
             query = select(*event_order.ORDER).where(Event.id == first_id)
         found = (await db.execute(query)).first()

@@ -262,31 +262,27 @@ async def test_running_session_is_followed_to_its_end(open_api: OpenApi):
 
 async def test_account_is_authorized_again_and_revoked(open_api: OpenApi):
     async with open_api(workers=False, x_api_url=NO_PLACE) as api, page_browser(api) as browser:
-        await authorize_again_and_revoke(api, browser)
-
-
-async def authorize_again_and_revoke(api: Api, browser: PageBrowser) -> None:
-    await session(api, status=SessionStatus.COMPLETED)
-    page = await browser.shows("/ui/accounts/anna_1")
-    assert "clear-access-token" not in page
-    assert "tweet.read" in page
-    listed = await browser.shows("/ui/accounts?text=anna&status=active")
-    assert "@anna_1" in listed
-    answer = await browser.post("/ui/accounts/anna_1/authorize", api_app=APP)
-    assert "The session is requested." in await browser.shows(answer.headers["Location"])
-    again = await browser.post("/ui/accounts/anna_1/authorize", api_app=APP)
-    assert again.headers["Location"] == answer.headers["Location"]
-    assert "is open already" in await browser.shows(answer.headers["Location"])
-    confirm = await browser.shows(f"/ui/accounts/anna_1/revoke?api_app={APP}")
-    assert f"Revoke the tokens of @anna_1 in {APP}?" in confirm
-    async with api.context.database.reading() as db:
-        assert (await db.scalars(select(Credential.account_id))).all() == ["anna_1"]
-    # Nothing answers at the provider's address here: the service goes on asking.
-    assert "goes on asking it to revoke" in await browser.does("/ui/accounts/anna_1/revoke", api_app=APP)
-    refused = await browser.post("/ui/accounts/anna_1/refresh", api_app=APP)
-    assert (refused.status_code, "TOKEN_REVOKED" in refused.text) == (409, True), shown_text(refused)
-    unknown = await browser.get("/ui/accounts/nobody")
-    assert (unknown.status_code, "TOKEN_NOT_FOUND" in unknown.text) == (404, True)
+        await session(api, status=SessionStatus.COMPLETED)
+        page = await browser.shows("/ui/accounts/anna_1")
+        assert "clear-access-token" not in page
+        assert "tweet.read" in page
+        listed = await browser.shows("/ui/accounts?text=anna&status=active")
+        assert "@anna_1" in listed
+        answer = await browser.post("/ui/accounts/anna_1/authorize", api_app=APP)
+        assert "The session is requested." in await browser.shows(answer.headers["Location"])
+        again = await browser.post("/ui/accounts/anna_1/authorize", api_app=APP)
+        assert again.headers["Location"] == answer.headers["Location"]
+        assert "is open already" in await browser.shows(answer.headers["Location"])
+        confirm = await browser.shows(f"/ui/accounts/anna_1/revoke?api_app={APP}")
+        assert f"Revoke the tokens of @anna_1 in {APP}?" in confirm
+        async with api.context.database.reading() as db:
+            assert (await db.scalars(select(Credential.account_id))).all() == ["anna_1"]
+        # Nothing answers at the provider's address here: the service goes on asking.
+        assert "goes on asking it to revoke" in await browser.does("/ui/accounts/anna_1/revoke", api_app=APP)
+        refused = await browser.post("/ui/accounts/anna_1/refresh", api_app=APP)
+        assert (refused.status_code, "TOKEN_REVOKED" in refused.text) == (409, True), shown_text(refused)
+        unknown = await browser.get("/ui/accounts/nobody")
+        assert (unknown.status_code, "TOKEN_NOT_FOUND" in unknown.text) == (404, True)
 
 
 async def test_profile_is_linked_unlinked_and_released(api: Api, browser: PageBrowser, add_profile: AddRow):
