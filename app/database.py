@@ -396,7 +396,6 @@ def alembic_config(url: str) -> Config:
 
 
 @cache
-@cache
 def _head_revision() -> str | None:
     """Revision of the newest migration when it is first asked for; to find it takes all their files to be loaded."""
     return ScriptDirectory.from_config(alembic_config("")).get_current_head()
