@@ -205,6 +205,14 @@ async def takes_control(one: Viewer) -> None:
     await eventually(lambda: one.state.get("is_mine"))
 
 
+async def is_heard(one: Viewer) -> None:
+    """Wait until the service has read what the viewer has sent: of the next two frames, the second comes of an
+    acknowledgement that was sent after it.
+    """
+    frames = len(one.frames)
+    await eventually(lambda: len(one.frames) >= frames + 2)
+
+
 async def test_one_person_acts_and_the_others_watch(stage: Stage, log_lines: LogLines):
     ann = await stage.headers(Scope.EVIDENCE, Scope.CONTROL, name="ann")
     bob = await stage.headers(Scope.EVIDENCE, Scope.CONTROL, name="bob")
@@ -218,6 +226,7 @@ async def test_one_person_acts_and_the_others_watch(stage: Stage, log_lines: Log
             await eventually(lambda other=other: other.state["waits"])
             await other.socket.send(TAKE)
             await other.does(type="text", text="from another")
+            await is_heard(other)
         await first.does(**act)
         await first.does(type="text", text=SECRET)
         await eventually(lambda: len(stage.browser.acts) == 2)
@@ -268,11 +277,13 @@ async def test_nobody_acts_where_no_person_is_awaited(stage_on_sqlite: Stage):
         await eventually(lambda: one.state.get("is_live"))
         await one.socket.send(TAKE)
         await one.does(type="text", text="x")
+        await is_heard(one)
         stage.browser.person.set()
         await takes_control(one)
         stage.browser.person.clear()
         await eventually(lambda: one.state["waits"] is False)
         await one.does(type="text", text="y")
+        await is_heard(one)
         stage.browser.person.set()
         await eventually(lambda: one.state["waits"])
         await one.does(type="text", text="z")
@@ -287,8 +298,7 @@ async def test_control_needs_its_scope(stage_on_sqlite: Stage):
         await eventually(lambda: eve.state.get("waits"))
         await eve.socket.send(TAKE)
         await eve.does(type="text", text="x")
-        frames = len(eve.frames)
-        await eventually(lambda: len(eve.frames) > frames)
+        await is_heard(eve)
         assert (eve.state["is_mine"], eve.state["controller"], stage.browser.acts) == (False, None, [])
 
 
