@@ -27,7 +27,7 @@ _BUSY_MS: Final = 15_000
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a cursor says after a statement."""
+    """State of a cursor after a statement."""
 
     description: Sequence[Any] | None = None
     rowcount: int = -1
