@@ -18,7 +18,7 @@ from execnet import XSpec
 
 from app.config import Settings
 from app.utils.logger import setup_logging
-from tests.fixtures import PLUGINS, browsers, hypothesis_profile, loopback, statements
+from tests.fixtures import PLUGINS, browsers, hypothesis_profile, loopback, statements, templates
 
 _IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 _KINDS = ("unit", "integration", "e2e")
@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(share_warm_python(Path(os.environ["XDG_RUNTIME_DIR"])))
     loopback.guard()
     statements.share()
+    templates.share()
     setup_logging(level="INFO", environment="test")
     logging.getLogger().handlers.clear()  # pytest's own handlers show a failing test's lines
 
