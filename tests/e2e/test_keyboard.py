@@ -44,6 +44,8 @@ async def test_operator_filters_and_cancels_with_the_keyboard_alone(
 ):
     await harness.admin.set_fault("provider.consent", "hang", account=account)
     session_id = await harness.ask(account)
+    # A profile whose start was cancelled is kept until its lease ends.
+    await harness.reached(session_id, "consent_given")
     operator = Operator(driver, harness.service.url)
 
     def walk() -> None:
