@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints how many test processes fit here, 7 to 13: five more than the CPUs this process may use (a container's quota
+# Prints how many test processes fit here, 6 to 12: four more than the CPUs this process may use (a container's quota
 # counts), because tests also wait for browsers and processes. pytest-xdist's own "auto" would count the whole host's.
 set -eu
 
@@ -21,4 +21,4 @@ max | -1) ;;
 esac
 [ "$cpus" -ge 2 ] || cpus=2
 [ "$cpus" -le 8 ] || cpus=8
-echo $((cpus + 5))
+echo $((cpus + 4))

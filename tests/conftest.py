@@ -74,7 +74,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put cheap kinds first, and of each kind the groups, which one process runs: begun last, they would end last.
+    """Put cheap kinds first, and of each kind what one process is busy with for long: begun last, it would end last.
 
     Name the groups: pytest-xdist 3.8 writes them to an attribute that pytest 9.2 no longer reads.
     """
@@ -96,7 +96,7 @@ def pytest_collection_finish() -> None:
 def _order(item: pytest.Item) -> tuple[int, bool]:
     kind = item.path.relative_to(_ROOT).parts[0]
     number = _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
-    return number, item.get_closest_marker("xdist_group") is None
+    return number, not any(map(item.get_closest_marker, ("xdist_group", "begin_early")))
 
 
 @pytest.fixture(autouse=True)

@@ -112,6 +112,7 @@ async def opened(
             await sweep.close()
 
 
+@pytest.mark.begin_early
 @pytest.mark.parametrize(
     "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
 )

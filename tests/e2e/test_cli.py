@@ -315,6 +315,7 @@ async def test_a_demo_of_no_number_of_accounts_is_a_usage_error(shell: Shell, nu
     assert (await shell("--accounts", number, module="sandbox.demo")).code == 2
 
 
+@pytest.mark.begin_early
 async def test_the_demo_succeeds(cold_shell: Shell):
     """The processes of the demo, a sandbox, `migrate`, `serve` and the whole Chromium, start as a person's do."""
     result = await cold_shell("--accounts", "1", module="sandbox.demo", CHROMIUM_PATH=whole_chromium())

@@ -72,6 +72,7 @@ async def _deliver(hooks: Any, seen: set[str], secret: str) -> None:
     assert seen == {message.message_id}
 
 
+@pytest.mark.begin_early
 async def test_commands_work_at_a_service(
     harness: ServiceHarness, unused_accounts: Iterator[str], tmp_path: Path
 ):

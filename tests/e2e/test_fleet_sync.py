@@ -142,6 +142,7 @@ async def check_repaired(database: Database, fleet: Fleet) -> None:
     assert active == fleet.names_by_id
 
 
+@pytest.mark.begin_early
 @pytest.mark.parametrize(
     ("kind", "seed", "kills"),
     [

@@ -166,6 +166,7 @@ async def check_outcome(one: Killed) -> None:
     assert await chain.usable_grants() == 1, point
 
 
+@pytest.mark.begin_early
 @pytest.mark.timeout(120 + 10 * KILLS)
 @pytest.mark.parametrize(
     "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
