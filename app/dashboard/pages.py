@@ -53,6 +53,7 @@ class Pages:
             "plain": plain,
             "minute": minute,
             "hours_later": hours_later,
+            "pluralize": pluralize,
         }
         self._templates.globals |= {
             "asset": self.assets.url,
@@ -160,6 +161,11 @@ def minute(value: str) -> str:
 
 def hours_later(value: datetime, hours: int) -> datetime:
     return value + timedelta(hours=hours)
+
+
+def pluralize(number: int | None, singular: str, plural: str) -> str:
+    """Return the words that agree with a number; None: a number that is not known."""
+    return singular if number == 1 else plural
 
 
 def account_path(account_id: str) -> str:

@@ -76,7 +76,7 @@ async def test_numbers_lead_to_the_lists_that_they_count(api: Api, browser: Page
     await api.context.fleet.gate.open_breaker("HTTP 429")
     page, text = await overview(browser)
     for sentence in (
-        "1 waiting sessions",
+        "1 waiting session",
         "20 min",
         "2 completed in the last hour",
         "2 failed in the last hour",
