@@ -159,7 +159,7 @@ def minute(value: str) -> str:
     return (parsed.astimezone(UTC) if parsed.tzinfo else parsed).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def hours_later(value: datetime, hours: int) -> datetime:
+def hours_later(value: datetime, hours: float) -> datetime:
     return value + timedelta(hours=hours)
 
 
