@@ -30,9 +30,12 @@ class BatchOptions(TypedDict, total=False):
 
 class AccountFilters(TypedDict, total=False):
     state: str
-    """working, expiring, broken, needs_person or never_authorized; not with the last three."""
+    """working, expiring, broken, needs_person or never_authorized; not with the last five."""
     api_app: str
     text: str
+    expires_since: datetime
+    """With it or the next one: accounts by the expiry of their active access token; not with the last three."""
+    expires_until: datetime
     status: str
     sort: str
     order: str

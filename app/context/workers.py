@@ -19,6 +19,7 @@ from app.services.operations.event_retention import EventLimits, EventRetention
 from app.services.operations.history_retention import HistoryRetention
 from app.services.operations.retention import Retention, RetentionDays
 from app.services.operations.worker_runs import PeriodicRuns
+from app.services.tokens.service import REVOCATIONS_DUE
 from app.services.webhooks.fanout import WebhookFanout
 from app.services.workers.authorization_worker import AuthorizationWorker
 from app.services.workers.base import Worker, WorkerGroup
@@ -66,6 +67,13 @@ def build_workers(
         fanout=WebhookFanout(database=database), deliveries=events.deliveries, client=events.webhook_client
     )
     database.listen(RECORDED, webhook.wake)
+    refresh = TokenRefreshWorker(
+        leases=tokens.leases,
+        refresher=tokens.refresher,
+        credentials=tokens.credentials,
+        concurrency=settings.refresh_concurrency,
+    )
+    database.listen(REVOCATIONS_DUE, refresh.expect_revocations)
     workers: list[Worker] = [
         AuthorizationWorker(
             runs=sessions.runs,
@@ -84,12 +92,7 @@ def build_workers(
             runs=runs,
             interval=settings.cleanup_interval,
         ),
-        TokenRefreshWorker(
-            leases=tokens.leases,
-            refresher=tokens.refresher,
-            credentials=tokens.credentials,
-            concurrency=settings.refresh_concurrency,
-        ),
+        refresh,
         TokenRepairWorker(
             repair=_repair(settings, database, sessions), runs=runs, interval=settings.repair_interval
         ),

@@ -53,6 +53,7 @@ class Pages:
             "plain": plain,
             "minute": minute,
             "hours_later": hours_later,
+            "pluralize": pluralize,
         }
         self._templates.globals |= {
             "asset": self.assets.url,
@@ -158,8 +159,13 @@ def minute(value: str) -> str:
     return (parsed.astimezone(UTC) if parsed.tzinfo else parsed).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def hours_later(value: datetime, hours: int) -> datetime:
+def hours_later(value: datetime, hours: float) -> datetime:
     return value + timedelta(hours=hours)
+
+
+def pluralize(number: int | None, singular: str, plural: str) -> str:
+    """Return the words that agree with a number; None: a number that is not known."""
+    return singular if number == 1 else plural
 
 
 def account_path(account_id: str) -> str:

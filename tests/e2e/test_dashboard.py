@@ -180,7 +180,7 @@ def see_charts(operator: Operator) -> None:
     """They come without a new load of the page, fit its width, have colours, and a table with the same values."""
     operator.driver.execute_script("window.isSamePage = true")
     operator.sees(".chart figcaption", "2 sessions ended")
-    operator.sees("[aria-labelledby=expiry] figcaption", "1 access tokens")
+    operator.sees("[aria-labelledby=expiry] figcaption", "1 access token ")
     assert operator.driver.execute_script("return window.isSamePage")
     drawn = operator.driver.execute_script("""
         return [...document.querySelectorAll(".chart canvas")].map((canvas) => {

@@ -89,7 +89,7 @@ async def list_accounts(
     """
     pager = Pager(query, context.cursors, caller, list_name="accounts")
     views = context.accounts.views
-    if query.state is not None:
+    if query.has_own_order:
         selected = await views.fetch_page(db, query.selection(), pager.request(), access=caller.access)
         return pager.answer(selected, AccountResponse.from_view)
     request = pager.request(sort=query.sort, descending=query.order == "desc")

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.api.schemas.common import Moment
 from app.api.schemas.paging import PageQuery
 from app.models import CredentialStatus
 from app.services.tokens.account_problems import Problem
@@ -67,24 +68,54 @@ class AccountListQuery(PageQuery):
     api_app: str | None = Field(default=None, description="Name of an OAuth app")
     status: CredentialStatus | None = Field(default=None, description="Status of the token set")
     text: str | None = Field(default=None, max_length=128, description="Part of the account's handle")
+    expires_since: Moment | None = Field(
+        default=None,
+        description="The active access token expires at this time or later. A list by expiry has the soonest first: "
+        "not with `state`, `status`, `sort`, `order` and `page`",
+    )
+    expires_until: Moment | None = Field(
+        default=None, description="The active access token expires before this time; as `expires_since`"
+    )
     sort: SortField = Field(default="account_id", description="Rows without a value come last")
     order: Literal["asc", "desc"] = "asc"
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
-        if self.state is not None and self.model_fields_set & {"status", "sort", "order"}:
+        if self.state is not None and self.is_by_expiry:
             raise ValueError(
-                "a list by `state` has an order of its own: leave out `status`, `sort` and `order`"
+                "a list is by `state` or by expiry: leave out `state`, or `expires_since` and `expires_until`"
             )
-        if self.state is not None and self.page > 1 and self.cursor is None:
-            raise ValueError("a list by `state` has no numbered pages: follow `next_cursor`")
+        if not self.has_own_order:
+            return self
+        kind = "`state`" if self.state is not None else "expiry"
+        if self.model_fields_set & {"status", "sort", "order"}:
+            raise ValueError(
+                f"a list by {kind} has an order of its own: leave out `status`, `sort` and `order`"
+            )
+        if self.page > 1 and self.cursor is None:
+            raise ValueError(f"a list by {kind} has no numbered pages: follow `next_cursor`")
         return self
+
+    @property
+    def is_by_expiry(self) -> bool:
+        return self.expires_since is not None or self.expires_until is not None
+
+    @property
+    def has_own_order(self) -> bool:
+        """The list is that of `selection`, otherwise that of `filter`."""
+        return self.state is not None or self.is_by_expiry
 
     def filter(self) -> AccountFilter:
         return AccountFilter(api_app=self.api_app, status=self.status, text=self.text)
 
     def selection(self) -> AccountSelection:
-        return AccountSelection(state=self.state, api_app=self.api_app, text=self.text)
+        return AccountSelection(
+            state=self.state,
+            api_app=self.api_app,
+            text=self.text,
+            expires_since=self.expires_since,
+            expires_until=self.expires_until,
+        )
 
 
 class ProblemResponse(BaseModel):

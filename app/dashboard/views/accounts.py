@@ -30,8 +30,9 @@ from app.services.tokens.account_views import AccountSelection, AccountView
 from app.utils.exceptions import TokenNotFoundException
 
 _PATH: Final = "/ui/accounts"
-_NOT_BY_STATE: Final = frozenset({"status", "sort", "order"})
-"""Filters and orders that a list by state does not have."""
+_NOT_IN_OWN_ORDER: Final = frozenset({"status", "sort", "order"})
+"""Filters and orders that a list by state or expiry does not have."""
+_OWN_ORDERS: Final = frozenset({"state", "expires_since", "expires_until"})
 _WITHOUT_TOKENS: Final = (AccountState.NEEDS_PERSON, AccountState.NEVER_AUTHORIZED)
 
 router = APIRouter(prefix=_PATH, route_class=SignedInRoute, include_in_schema=False)
@@ -42,15 +43,15 @@ async def list_accounts(
     request: Request, caller: SessionsReadCallerDep, context: ContextDep, db: ReadDbDep
 ) -> Response:
     given = {name: value for name, value in request.query_params.items() if value.strip()}
-    if "state" in given and _NOT_BY_STATE & given.keys():
-        kept = {name: value for name, value in given.items() if name not in _NOT_BY_STATE}
+    if _OWN_ORDERS & given.keys() and _NOT_IN_OWN_ORDER & given.keys():
+        kept = {name: value for name, value in given.items() if name not in _NOT_IN_OWN_ORDER}
         return RedirectResponse(f"{_PATH}{query_string(kept)}", 303)
     query = read_query(request, AccountListQuery)
     views = context.accounts.views
     profiles: dict[tuple[str, str | None], Profile] = {}
 
     async def fetch(page_request: PageRequest) -> Page[AccountView]:
-        if query.state is not None:
+        if query.has_own_order:
             page = await views.fetch_page(db, query.selection(), page_request, access=caller.access)
         else:
             found = await accounts.fetch_page(db, query.filter(), page_request, access=caller.access)
@@ -64,7 +65,7 @@ async def list_accounts(
         query,
         list_name="ui accounts",
         fetch=fetch,
-        sort="id" if query.state is not None else query.sort,
+        sort="id" if query.has_own_order else query.sort,
         descending=query.order == "desc",
         apps=app_names(context, caller),
         account_states=list(AccountState),

@@ -17,7 +17,7 @@ from app.context import Context
 from app.dashboard.listing import app_names, render_list
 from app.dashboard.notices import redirect
 from app.dashboard.page_route import LiveRoute, SignedInRoute, read_query
-from app.dashboard.pages import render
+from app.dashboard.pages import pluralize, render
 from app.dashboard.uploads import CHECK_PATH, START_PATH, UploadRoute, pack, unpack
 from app.services.batches import queries
 from app.services.batches.creation import BatchCommand
@@ -156,10 +156,11 @@ async def confirm_cancel(
     request: Request, batch_id: str, caller: AuthorizeCallerDep, db: ReadDbDep
 ) -> Response:
     row = await queries.get_batch(db, batch_id, caller=caller)
+    rows = row.accepted + row.rejected
     return render(
         request,
         "confirm.html",
-        title=f"Cancel the batch of {row.accepted + row.rejected} rows by {row.requested_by}?",
+        title=f"Cancel the batch of {rows} {pluralize(rows, 'row', 'rows')} by {row.requested_by}?",
         text=f"All sessions of the batch {row.batch_id} that have not ended are cancelled, and their browsers are "
         "stopped. Tokens that it has brought stay.",
         label="Cancel the batch",
@@ -187,7 +188,8 @@ async def retry(
         count = await context.sessions.batches.retry(
             db, batch_id, needs_attention=needs_attention, caller=caller
         )
-    return redirect(request, f"{START_PATH}/{batch_id}", f"{count} sessions of the batch start again.")
+    words = pluralize(count, "session of the batch starts", "sessions of the batch start")
+    return redirect(request, f"{START_PATH}/{batch_id}", f"{count} {words} again.")
 
 
 def _options(request: Request) -> dict[str, str]:

@@ -10,7 +10,7 @@ from app.api.dependencies import AuthorizeCallerDep, ContextDep, DbDep, ReadDbDe
 from app.api.schemas.authorization import SessionListQuery
 from app.dashboard.notices import redirect
 from app.dashboard.page_route import SignedInRoute, parse, read_query
-from app.dashboard.pages import query_string, render
+from app.dashboard.pages import pluralize, query_string, render
 from app.services.authorizations.bulk import MAX_SESSIONS, SessionAction
 
 _LIST: Final = "/ui/sessions"
@@ -24,9 +24,9 @@ _TEXTS: Final = {
     SessionAction.CANCEL: "They end now, and running browsers are stopped. No tokens are stored.",
 }
 _DONE: Final = {
-    SessionAction.RETRY: "wait for their next attempt",
-    SessionAction.RESUME: "wait for their person",
-    SessionAction.CANCEL: "are cancelled",
+    SessionAction.RETRY: ("session waits for its next attempt", "sessions wait for their next attempt"),
+    SessionAction.RESUME: ("session waits for its person", "sessions wait for their person"),
+    SessionAction.CANCEL: ("session is cancelled", "sessions are cancelled"),
 }
 
 router = APIRouter(prefix="/ui/session-actions", route_class=SignedInRoute, include_in_schema=False)
@@ -48,12 +48,13 @@ async def confirm(
     if not count:
         return redirect(request, back, f"None of these sessions can be changed by “{action}”.")
     names = list(dict.fromkeys(f"@{row.account_id}" for row in plan.sessions))
-    others = f" and {len(names) - _NAMED} other accounts" if len(names) > _NAMED else ""
+    more = len(names) - _NAMED
+    others = f" and {more} other {pluralize(more, 'account', 'accounts')}" if more > 0 else ""
     text = f"{_TEXTS[action]} They are of {', '.join(names[:_NAMED])}{others}."
     if not total.is_exact or total.number > count:
-        more = "" if total.is_exact else " or more"
-        text += f" These are the newest ones of {total.number:,}{more}; do it again for the others."
-    noun = "session" if count == 1 else "sessions"
+        at_least = "" if total.is_exact else " or more"
+        text += f" These are the newest ones of {total.number:,}{at_least}; do it again for the others."
+    noun = pluralize(count, "session", "sessions")
     return render(
         request,
         "confirm.html",
@@ -76,7 +77,8 @@ async def act(
     changed = await context.sessions.actions.run(
         db, action, filters, expected_count=expected, actor=caller.name, access=caller.access
     )
-    text = f"{changed:,} sessions {_DONE[action]}."
+    text = f"{changed:,} {pluralize(changed, *_DONE[action])}."
     if changed < expected:
-        text += f" {expected - changed:,} stay as they are: changed meanwhile, or their account has an open session."
+        others = pluralize(expected - changed, "stays as it is", "stay as they are")
+        text += f" {expected - changed:,} {others}: changed meanwhile, or the account has an open session."
     return redirect(request, f"{_LIST}{query_string(given)}", text)

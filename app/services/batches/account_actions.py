@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import announce
 from app.models import Credential, CredentialStatus, EventType, utc_now
 from app.services.batches.creation import BatchCommand
 from app.services.batches.rows import InputRow
@@ -16,6 +17,7 @@ from app.services.events import recorder
 from app.services.keys.service import Caller
 from app.services.shared.leases import has_no_lease
 from app.services.tokens.account_views import AccountSelection, AccountViews
+from app.services.tokens.service import REVOCATIONS_DUE
 from app.utils.exceptions import AccountCountException, InvalidRequestException
 from app.utils.request_id import accept_request_id, current_request_id
 
@@ -161,6 +163,7 @@ async def _revoke(db: AsyncSession, accounts: Sequence[Account], caller: Caller)
     is_new = (Credential.status != CredentialStatus.REVOKING,)
     revoked = await _update(db, accounts, is_new, **values)
     if revoked:
+        announce(db, REVOCATIONS_DUE)
         subjects: list[dict[str, Any]] = [
             {"account_id": account_id, "api_app": api_app, "session_id": None, "profile_id": None}
             for account_id, api_app in revoked

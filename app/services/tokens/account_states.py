@@ -102,6 +102,19 @@ def is_expiring(horizon: datetime) -> ColumnElement[bool]:
     )
 
 
+def expires_between(since: datetime | None, until: datetime | None) -> ColumnElement[bool]:
+    """Return the condition of an active `Credential` that expires at `since` or later, and before `until`.
+
+    One of them is given. It is a part of an index.
+    """
+    conditions = [Credential.status == CredentialStatus.ACTIVE]
+    if since is not None:
+        conditions.append(Credential.token_expires_at >= since)
+    if until is not None:
+        conditions.append(Credential.token_expires_at < until)
+    return and_(*conditions)
+
+
 def is_not_active() -> ColumnElement[bool]:
     """Return the condition of a `Credential` that all broken ones meet: an index of its own."""
     return text(NOT_ACTIVE)  # type: ignore[return-value]

@@ -44,6 +44,10 @@ class AccountSelection:
     text: str | None = None
     """Part of the handle."""
     account_ids: Sequence[str] | None = None
+    expires_since: datetime | None = None
+    """With it or the next one, and no state: accounts whose active access token expires then or later."""
+    expires_until: datetime | None = None
+    """Accounts whose active access token expires before."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,9 @@ def _list_of(filters: AccountSelection, horizon: datetime, access: AccessScope) 
 
 def _base_list(filters: AccountSelection, horizon: datetime) -> _List:
     match filters.state:
+        case None if filters.expires_since is not None or filters.expires_until is not None:
+            window = account_states.expires_between(filters.expires_since, filters.expires_until)
+            return _List(Credential, [window], sort="token_expires_at")
         case None:
             return _List(Credential, [])
         case AccountState.WORKING:

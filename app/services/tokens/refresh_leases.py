@@ -145,13 +145,19 @@ class RefreshLeases:
         """
 
         async def find(condition: ColumnElement[bool]) -> Sequence[int]:
-            async with self._database.reading() as db:
-                due = select_due(limit, {}, condition, min_interval=self._times.min_interval)
-                return (await db.scalars(due.with_only_columns(Credential.id))).all()
+            return await self._find_due(limit, condition)
 
         return await self._usable.claim(lambda condition: self._take_due(limit, condition), find) or []
 
+    async def _find_due(self, limit: int, condition: ColumnElement[bool]) -> Sequence[int]:
+        """Return the ids of due rows, whatever their apps' calls: one statement, which takes no lock."""
+        due = select_due(limit, {}, condition, min_interval=self._times.min_interval)
+        async with self._database.reading() as db:
+            return (await db.scalars(due.with_only_columns(Credential.id))).all()
+
     async def _take_due(self, limit: int, condition: ColumnElement[bool]) -> list[RefreshClaim]:
+        if not await self._find_due(1, condition):  # most looks: SQLite has one lock for all that write
+            return []
         async with self._database.transaction() as db:
             self._budgets.forget(await self._apps.fetch_resume_times(db))
             room = await room_for_calls(db, self._budgets)

@@ -45,6 +45,8 @@ from app.utils.exceptions import (
 from app.utils.logger import get_logger
 from app.utils.tasks import SingleFlight
 
+REVOCATIONS_DUE: Final = "revocations"
+"""Topic of `Database.listen` for commits that make revocations due now."""
 _OTHER_PROCESS_POLL: Final = 0.1
 """Seconds between two looks at a row that another process refreshes."""
 _REVOKE_LEASE: Final = 60.0
@@ -212,8 +214,8 @@ class CredentialService:
             )
         return await self._revoke_held(row)
 
-    async def revoke_due(self, limit: int) -> int:
-        """Try again what the provider did not answer for; how many are forgotten now."""
+    async def revoke_due(self, limit: int) -> int | None:
+        """Revoke what is due, as when the provider did not answer; how many are forgotten now. None: nothing is due."""
         is_due = (Credential.status == CredentialStatus.REVOKING, Credential.refresh_due_at <= utc_now())
         due = select(Credential.id).where(*is_due).order_by(Credential.refresh_due_at).limit(limit)
         rows: list[Credential] = []
@@ -230,6 +232,8 @@ class CredentialService:
 
         async with self._database.reading() as db:
             ids = (await db.scalars(due)).all()
+        if not ids:
+            return None
         await isolate_rows(ids, take, step="take_revocations")
         by_id = {row.id: row for row in rows}
         revocations = (

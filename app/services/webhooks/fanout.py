@@ -35,10 +35,16 @@ class WebhookFanout:
         self._database = database
         self._batch_size = batch_size
 
-    async def run_once(self) -> int:
-        """A batch for every active endpoint that has not seen all events; how many events were looked at."""
+    async def run_once(self) -> int | None:
+        """A batch for every active endpoint that has not seen all events; how many events were looked at.
+
+        None: no endpoint is active.
+        """
+        behind = await self._find_behind()
+        if behind is None:
+            return None
         count = 0
-        for endpoint_row_id in await self._find_behind():
+        for endpoint_row_id in behind:
             try:
                 count += await self._advance(endpoint_row_id)
             except DatabaseUnavailableException:
@@ -47,14 +53,15 @@ class WebhookFanout:
                 log.exception("webhook.fanout_failed", endpoint_row_id=endpoint_row_id)
         return count
 
-    async def _find_behind(self) -> list[int]:
+    async def _find_behind(self) -> list[int] | None:
+        """Return the ids of active endpoints that have not seen all events; None: no endpoint is active."""
         active = select(
             WebhookEndpoint.id, WebhookEndpoint.after_xact_id, WebhookEndpoint.after_event_id
         ).where(WebhookEndpoint.status == WebhookStatus.ACTIVE)
         async with self._database.reading() as db:
             endpoints = (await db.execute(active)).all()
             if not endpoints:
-                return []
+                return None
             newest = await order.newest_position(db)
         return [row.id for row in endpoints if (row.after_xact_id, row.after_event_id) < newest]
 

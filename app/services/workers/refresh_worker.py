@@ -1,6 +1,7 @@
 """Keeps every token fresh before anybody asks, and tries again what the provider did not revoke."""
 
 import asyncio
+from time import monotonic
 from typing import Final
 
 from app.services.tokens.refresh_leases import RefreshLeases
@@ -13,6 +14,8 @@ from app.utils.tasks import run_until, wait_for_event
 
 _POLL_INTERVAL: Final = 1.0
 _REVOKE_BATCH: Final = 20
+_REVOKE_INTERVAL: Final = 5.0
+"""Seconds between two looks for revocations, after one that found none."""
 
 log = get_logger(__name__)
 
@@ -37,6 +40,12 @@ class TokenRefreshWorker(Worker):
         self._concurrency = concurrency
         self.in_flight: set[asyncio.Task[None]] = set()
         """Refreshes that have begun and not ended."""
+        self._revoke_at = 0.0
+        """Time (`monotonic`) of the next look for revocations."""
+
+    def expect_revocations(self) -> None:
+        """Look for revocations that are due at the next turn."""
+        self._revoke_at = 0.0
 
     async def run(self) -> None:
         await self._run_guarded(
@@ -90,7 +99,20 @@ class TokenRefreshWorker(Worker):
         """Revoke and tidy up, beside the refreshes, which do not wait for a provider that does not revoke."""
         while not await wait_for_event(self._stop, _POLL_INTERVAL):
             await self._run_guarded(self._pick_up, step="pick_up")
-            await self._run_guarded(lambda: self._credentials.revoke_due(_REVOKE_BATCH), step="revoke")
+            await self._run_guarded(self._revoke, step="revoke")
+
+    async def _revoke(self) -> int:
+        if monotonic() < self._revoke_at:
+            return 0
+        self._revoke_at = monotonic() + _REVOKE_INTERVAL
+        is_idle = False
+        try:
+            count = await self._credentials.revoke_due(_REVOKE_BATCH)
+            is_idle = count is None
+        finally:
+            if not is_idle:  # there may be more, or it failed
+                self.expect_revocations()
+        return count or 0
 
     async def _pick_up(self) -> int:
         if count := await self._refresher.pick_up_spilled():

@@ -56,6 +56,8 @@ class WebhookWorker(Worker):
     async def run_once(self) -> int:
         """Take up new events, and start on endpoints for which something is due; how many events were looked at."""
         looked_at = await self._fanout.run_once()
+        if looked_at is None:  # nothing is due without an active endpoint
+            return 0
         for endpoint_row_id in await self._deliveries.due_endpoints():
             if endpoint_row_id not in self._under_way:
                 self._under_way[endpoint_row_id] = asyncio.create_task(self._serve(endpoint_row_id))

@@ -343,6 +343,22 @@ def check_state_page(statements: list[Statement], count: int) -> None:
     assert max(each.pages for each in others) < 10 * SCAN_LIMIT
 
 
+async def test_accounts_by_expiry_have_fixed_cost(api: Api):
+    """All of them are found by an index, in its order, however many expire in the time."""
+    now = utc_now()
+    params = {"expires_since": now.isoformat(), "expires_until": (now + timedelta(days=1)).isoformat()}
+    (await api.client.get("/accounts", params=params)).raise_for_status()
+    with explained(api.context.database, all_tasks=True) as statements:
+        page = (await api.client.get("/accounts", params=params)).json()
+    check_state_page(statements, 3 + PROBLEMS)  # those of a few minutes have a problem
+    assert (len(page["data"]), page["total"], page["total_is_exact"]) == (50, SCAN_LIMIT, False)
+    assert {name for each in statements[KEY : KEY + 3] for name in each.indexes} == {"ix_credentials_expiry"}
+    params["cursor"] = page["next_cursor"]
+    with explained(api.context.database, all_tasks=True) as statements:
+        (await api.client.get("/accounts", params=params)).raise_for_status()
+    check_state_page(statements, 2 + PROBLEMS)
+
+
 async def test_dry_run_of_an_action_has_fixed_cost(api: Api):
     body = {"action": "refresh", "filter": {"state": "expiring", "api_app": "AIOTT1"}}
     with explained(api.context.database, all_tasks=True) as statements:

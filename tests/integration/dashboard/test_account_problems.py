@@ -65,6 +65,17 @@ async def test_choice_of_a_state_leaves_out_what_it_does_not_have(api: Api, brow
     assert "No account matches these filters" in await browser.shows(answer.headers["Location"])
 
 
+async def test_accounts_are_filtered_by_expiry(api: Api, browser: PageBrowser):
+    await add_accounts(api)
+    until = (utc_now() + timedelta(minutes=10)).strftime("%Y-%m-%dT%H:%M:%S")
+    answer = await browser.get(f"{PATH}?expires_until={until}&expires_since=&sort=refreshed_at")
+    assert answer.headers["Location"] == f"{PATH}?expires_until={until.replace(':', '%3A')}"
+    page = await browser.shows(answer.headers["Location"])
+    assert (">@soon<" in page, ">@whole<" in page) == (True, False)
+    assert f'value="{until}"' in page
+    assert "1 account, page 1" in page
+
+
 @pytest.mark.databases("sqlite")
 async def test_restricted_key_sees_its_accounts_of_each_state(api: Api):
     await add_accounts(api)

@@ -200,7 +200,7 @@ async def test_batch_is_followed_retried_and_cancelled(api: Api, browser: PageBr
     again = await sessions_of(api.context.database, batch_id, SessionStatus.PENDING)
     assert len(again) == 2
     page = await browser.does(f"{path}/retry", needs_attention="true")
-    assert "1 sessions of the batch start again." in page
+    assert "1 session of the batch starts again." in page
     nothing = await browser.post(f"{path}/retry")
     assert (nothing.status_code, "NOTHING_TO_RETRY" in nothing.text) == (409, True)
     assert (await browser.get("/ui/batches/none")).status_code == 404
@@ -240,7 +240,7 @@ async def test_restricted_key_sees_and_starts_its_own(api: Api):
         for path in ("/cancel", "/retry"):
             assert (await browser.post(f"/ui/batches/{other}{path}")).status_code == 404
         checked = await browser.upload(CHECK, b"account_id,api_app\nanna_1,AIOTT1\nbert,AIOTT1\n")
-        assert "1 rows are accepted" in shown_text(checked)
+        assert "1 row is accepted" in shown_text(checked)
         assert "OUT_OF_REACH" in checked.text
         page = await browser.does("/ui/batches", **hidden_fields(checked.text))
         assert "anna_1" in page

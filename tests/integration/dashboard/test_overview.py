@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from app.dashboard.overview_parts import OverviewParts
-from app.models import Alarm, ApiKey, CredentialStatus, SessionStatus, utc_now
+from app.models import Alarm, ApiKey, CredentialStatus, SessionStatus, WebhookEndpoint, utc_now
 from app.services.keys.service import COMMAND_LINE, Scope
 from app.services.shared.access import AccessScope
 from tests.fixtures.api import Api, OpenApi
@@ -44,6 +44,7 @@ async def fill(api: Api) -> None:
             [new_credential("soon", token_expires_at=now + timedelta(minutes=90)), new_credential("later")]
         )
         db.add(new_credential("broken", status=CredentialStatus.REAUTHORIZATION_REQUIRED))
+        db.add(new_credential("over", token_expires_at=now - timedelta(minutes=1)))
         db.add(Alarm(name="too_many_waiting", is_active=True, detail="12 sessions wait"))
     assert await api.context.accounts.reports.store_fleet()
 
@@ -76,7 +77,7 @@ async def test_numbers_lead_to_the_lists_that_they_count(api: Api, browser: Page
     await api.context.fleet.gate.open_breaker("HTTP 429")
     page, text = await overview(browser)
     for sentence in (
-        "1 waiting sessions",
+        "1 waiting session",
         "20 min",
         "2 completed in the last hour",
         "2 failed in the last hour",
@@ -94,11 +95,47 @@ async def test_numbers_lead_to_the_lists_that_they_count(api: Api, browser: Page
         assert (await browser.get(link)).status_code == 200, link
     counted = {
         "status=failed": 2, "status=timeout": 2, "status=completed": 2, "status=pending": 1, "state=working": 2,
-        "state=broken": 1, "state=never_authorized": 1,
+        "state=broken": 1, "state=never_authorized": 1, "state=expiring": 1,
     }  # fmt: skip
     for part, number in counted.items():
-        (link,) = (each for each in links if part in each and "order=" not in each)
+        (link,) = (each for each in links if f"?{part}" in each and "order=" not in each)
         assert len(re.findall(r'<th scope="row"', await browser.shows(link))) == number, link
+
+
+async def test_expiries_lead_to_the_accounts_that_they_count(api: Api, browser: PageBrowser):
+    await fill(api)
+    page, _ = await overview(browser)
+    tiles = re.findall(r'id="n-(expired|15m|1h|24h)"[^>]*href="([^"]+)">\s*<strong>(\d+)<', page)
+    assert [(name, number) for name, _, number in tiles] == [
+        ("expired", "1"), ("15m", "0"), ("1h", "0"), ("24h", "2")
+    ]  # fmt: skip
+    hours = re.findall(r'id="expire-(\d+)" href="([^"]+)">(\d+)<', page)
+    assert [number for _, _, number in hours] == ["0", "2", *["0"] * 22]
+    for name, link, number in [*tiles, *hours[:3]]:
+        rows = re.findall(r'<th scope="row"', await browser.shows(unescape(link)))
+        assert len(rows) == int(number), name
+
+
+async def test_sessions_that_ended_lead_to_their_list(api: Api, browser: PageBrowser):
+    await fill(api)
+    page, _ = await overview(browser)
+    for name, number in (("ended-hour", 6), ("completed-hour", 2), ("ended-day", 9), ("completed-day", 3)):
+        (link,) = re.findall(rf'id="{name}" href="([^"]+)"', page)
+        assert len(re.findall(r'<th scope="row"', await browser.shows(unescape(link)))) == number, name
+
+
+async def test_failing_webhook_leads_to_its_view(api: Api, browser: PageBrowser):
+    async with api.context.database.transaction() as db:
+        db.add(
+            WebhookEndpoint(
+                endpoint_id="hook-1", name="billing", url="https://h.example", event_types=[], api_apps=[],
+                account_patterns=[], secret="x", after_xact_id=0, after_event_id=0, created_by="tests",
+                failing_since=utc_now(),
+            )
+        )  # fmt: skip
+    page, _ = await overview(browser)
+    (link,) = re.findall(r'href="([^"]+)">billing<', page)
+    assert "https://h.example" in await browser.shows(link)
 
 
 async def test_failures_by_code_lead_to_their_sessions(api: Api, browser: PageBrowser):
@@ -120,9 +157,10 @@ async def test_charts_have_a_table_with_the_same_values(api: Api, browser: PageB
     assert all(int(seconds) % 60 == 0 for seconds, *_ in rows)
     assert sum(int(completed) for _, completed, _, _ in rows) == 2
     assert sum(int(without) for _, _, without, _ in rows) == 4
-    assert "6 sessions ended, 0.1 a minute; 33 % completed" in text
+    assert "6 sessions ended" in text
+    assert "0.1 a minute; 33 % completed" in text
     tokens = page.partition('id="values-expiry"')[2].partition("</table>")[0]
-    assert [int(number) for number in re.findall(r"<td>(\d+)</td>", tokens)] == [0, 2, *[0] * 22]
+    assert [int(number) for number in re.findall(r">(\d+)</a></td>", tokens)] == [0, 2, *[0] * 22]
 
 
 async def test_open_page_gets_the_parts_and_goes_on_when_the_process_stops(

@@ -101,6 +101,7 @@ async def test_delivery_is_shown_with_its_attempts_and_replayed(open_api: OpenAp
         rows = await fetch_all(api.context.database, select(WebhookDelivery).order_by(WebhookDelivery.id))
         page = await browser.shows(path)
         assert page.count("delivered</span>") == 2
+        assert "2 deliveries, page 1" in page
         assert SCRIPT not in page
         assert "No delivery matches" in await browser.shows(f"{path}?status=parked")
         shown = await browser.get(f"{path}/deliveries/{rows[0].id}")

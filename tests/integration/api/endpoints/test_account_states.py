@@ -103,6 +103,37 @@ class TestStates:
         rows = await listed(api, state="expiring", page_size=2, cursor=page["next_cursor"])
         assert [row["account_id"] for row in rows] == ["in_400"]
 
+    async def test_accounts_are_listed_by_their_expiry(self, api: Api):
+        now = utc_now()
+        await add(
+            api,
+            *(
+                new_credential(f"in_{seconds}", token_expires_at=now + timedelta(seconds=seconds))
+                for seconds in (7200, -10, 0, 3600)
+            ),
+            new_credential("never", token_expires_at=None),
+            new_credential("lost", status=BROKEN, token_expires_at=now),
+        )
+        start, end = now.isoformat(), (now + timedelta(hours=1)).isoformat()
+        for params, expected in (
+            ({"expires_until": start}, ["in_-10"]),
+            ({"expires_since": start}, ["in_0", "in_3600", "in_7200"]),
+            ({"expires_since": start, "expires_until": end}, ["in_0"]),
+            ({"expires_since": start, "text": "36"}, ["in_3600"]),
+            ({"expires_since": start, "api_app": "other"}, []),
+        ):
+            assert [row["account_id"] for row in await listed(api, **params)] == expected, params
+        page = (await api.client.get("/accounts", params={"expires_since": start, "page_size": 2})).json()
+        assert (page["total"], page["total_is_exact"]) == (3, True)
+        rows = await listed(api, expires_since=start, page_size=2, cursor=page["next_cursor"])
+        assert [row["account_id"] for row in rows] == ["in_7200"]
+
+    async def test_list_by_expiry_refuses_what_it_does_not_have(self, api: Api):
+        for other in ({"state": "working"}, {"status": "active"}, {"sort": "updated_at"}, {"page": 2}):
+            params = {"expires_until": utc_now().isoformat(), **other}
+            sentence = refused(await api.client.get("/accounts", params=params), 422, "INVALID_REQUEST")
+            assert "expiry" in sentence, other
+
     async def test_expiring_account_says_what_hinders_its_refresh(self, api: Api):
         soon = utc_now() + timedelta(seconds=60)
         await add(

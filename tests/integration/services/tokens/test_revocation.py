@@ -46,7 +46,7 @@ async def test_revocation_without_an_answer_is_repeated_until_there_is_one(
             await chain.get_access_token()
         with pytest.raises(TokenRevokedException):
             await chain.get_access_token(force=True)
-        assert await process.tokens.credentials.revoke_due(10) == 0, "not yet"
+        assert await process.tokens.credentials.revoke_due(10) is None, "not yet"
         await due_again(chain)
         assert await process.tokens.credentials.revoke_due(10) == 0, "no answer"
         await chain.admin.clear_faults(chain.account)
@@ -63,7 +63,7 @@ async def test_one_of_two_processes_repeats_the_revocation(chain: TokenChain, sa
         done = await asyncio.gather(
             *(each.tokens.credentials.revoke_due(10) for each in (chain.context, other))
         )
-    assert sorted(done) == [0, 1]
+    assert sorted(count or 0 for count in done) == [0, 1]
     assert await chain.calls("provider.revoke") == 1
 
 
@@ -100,7 +100,7 @@ async def test_a_new_authorization_ends_the_revocation(chain: TokenChain):
     await chain.admin.clear_faults(chain.account)
     await chain.authorize()
     await due_again(chain)
-    assert await chain.context.tokens.credentials.revoke_due(10) == 0
+    assert await chain.context.tokens.credentials.revoke_due(10) is None
     assert (await chain.get_access_token()).row.status is CredentialStatus.ACTIVE
 
 

@@ -30,6 +30,7 @@ from tests.fixtures.webhooks import (
     count_deliveries,
     fetch_all,
     fetch_one,
+    new_worker,
     record_events,
     running_worker,
     wait_for_fanout,
@@ -188,6 +189,28 @@ async def test_claim_without_a_free_slot_asks_no_query(context: Context, receive
         assert await deliveries.claim(row_id, under_way=deliveries.limits.concurrency) is None
         await deliveries.apply(row_id, [])
     assert statements == []
+
+
+@pytest.mark.databases("sqlite")
+async def test_idle_look_has_fixed_cost(context: Context, receiver: Receiver):
+    worker = new_worker(context)
+    with statements_of(context.database) as without_endpoint:
+        assert await worker.run_once() == 0
+    assert len(without_endpoint) == 1
+    endpoint_id = await add_webhook(context, receiver)
+    await record_events(context.database, 1)
+    while await worker.run_once():
+        pass
+    await worker.finish_started()
+    assert len(receiver.taken) == 1  # the endpoint is active now
+    with statements_of(context.database) as with_endpoint:
+        assert await worker.run_once() == 0
+    assert len(with_endpoint) == 3
+    async with context.database.transaction() as db:
+        await context.events.webhooks.pause(db, endpoint_id, ME)
+    with statements_of(context.database) as paused:
+        assert await worker.run_once() == 0
+    assert len(paused) == 1
 
 
 @pytest.mark.databases("sqlite")  # PostgreSQL goes by its statistics
