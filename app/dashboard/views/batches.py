@@ -187,7 +187,8 @@ async def retry(
         count = await context.sessions.batches.retry(
             db, batch_id, needs_attention=needs_attention, caller=caller
         )
-    return redirect(request, f"{START_PATH}/{batch_id}", f"{count} sessions of the batch start again.")
+    text = "1 session of the batch starts" if count == 1 else f"{count} sessions of the batch start"
+    return redirect(request, f"{START_PATH}/{batch_id}", f"{text} again.")
 
 
 def _options(request: Request) -> dict[str, str]:

@@ -24,10 +24,11 @@ _TEXTS: Final = {
     SessionAction.CANCEL: "They end now, and running browsers are stopped. No tokens are stored.",
 }
 _DONE: Final = {
-    SessionAction.RETRY: "wait for their next attempt",
-    SessionAction.RESUME: "wait for their person",
-    SessionAction.CANCEL: "are cancelled",
+    SessionAction.RETRY: ("waits for its next attempt", "wait for their next attempt"),
+    SessionAction.RESUME: ("waits for its person", "wait for their person"),
+    SessionAction.CANCEL: ("is cancelled", "are cancelled"),
 }
+"""What is said of one session, and of several."""
 
 router = APIRouter(prefix="/ui/session-actions", route_class=SignedInRoute, include_in_schema=False)
 
@@ -76,7 +77,8 @@ async def act(
     changed = await context.sessions.actions.run(
         db, action, filters, expected_count=expected, actor=caller.name, access=caller.access
     )
-    text = f"{changed:,} sessions {_DONE[action]}."
+    one, several = _DONE[action]
+    text = f"1 session {one}." if changed == 1 else f"{changed:,} sessions {several}."
     if changed < expected:
-        text += f" {expected - changed:,} stay as they are: changed meanwhile, or their account has an open session."
+        text += f" Left unchanged: {expected - changed:,}, changed meanwhile, or with an open session of the account."
     return redirect(request, f"{_LIST}{query_string(given)}", text)

@@ -200,7 +200,7 @@ async def test_batch_is_followed_retried_and_cancelled(api: Api, browser: PageBr
     again = await sessions_of(api.context.database, batch_id, SessionStatus.PENDING)
     assert len(again) == 2
     page = await browser.does(f"{path}/retry", needs_attention="true")
-    assert "1 sessions of the batch start again." in page
+    assert "1 session of the batch starts again." in page
     nothing = await browser.post(f"{path}/retry")
     assert (nothing.status_code, "NOTHING_TO_RETRY" in nothing.text) == (409, True)
     assert (await browser.get("/ui/batches/none")).status_code == 404

@@ -79,7 +79,7 @@ async def test_failed_sessions_are_retried_and_cancelled_by_their_filter(api: Ap
 async def test_sessions_that_need_a_person_are_resumed(api: Api, browser: PageBrowser):
     await add(api, "a1", status=SessionStatus.NEEDS_ATTENTION)
     fields = await confirm(browser, f"{RESUME}?api_app={APP}")
-    assert "1 sessions wait for their person." in await browser.does(RESUME, **fields)
+    assert "1 session waits for its person." in await browser.does(RESUME, **fields)
     async with api.context.database.reading() as db:
         row = (await db.scalars(select(Session))).one()
     assert (row.status, row.awaits_person) == (PENDING, True)
@@ -93,7 +93,7 @@ async def test_account_gets_one_open_session_of_several_that_failed(api: Api, br
     fields = await confirm(browser, f"{RETRY}?status=failed")
     assert fields["expected_count"] == "2"
     told = shown_text(await follow(browser, RETRY, fields))
-    assert "1 sessions wait for their next attempt. 1 stay as they are" in told
+    assert "1 session waits for its next attempt. Left unchanged: 1, changed meanwhile" in told
     async with api.context.database.reading() as db:
         assert (await db.scalars(select(Session.status).order_by(Session.id))).all() == [FAILED, PENDING]
 
