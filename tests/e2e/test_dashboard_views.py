@@ -1,4 +1,4 @@
-"""The operators' page in a real browser: a batch is uploaded and followed to its end, a webhook replays its event."""
+"""The operators' page in a real browser: a batch is uploaded and followed to its end, a webhook does all it can."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +9,7 @@ import pytest_asyncio
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 
 from app.models import EventType
 from sandbox.process import SandboxProcess
@@ -65,6 +66,7 @@ async def test_operator_uploads_a_batch_and_replays_a_webhook(
         await eventually(lambda: are_delivered(2))
         first, second = receiver.taken
         assert first.headers["webhook-id"] == second.headers["webhook-id"]
+        await change_webhook(harness, operator, receiver)
     await asyncio.to_thread(open_all, operator)
     assert complaints(driver) == []
 
@@ -105,6 +107,68 @@ def replay(operator: Operator) -> None:
     operator.sees(".attempt", "The receiver answered 200")
     operator.driver.find_element(By.XPATH, "//button[text()='Replay from this event']").click()
     operator.sees(".notice", "are sent again.")
+
+
+async def change_webhook(harness: ServiceHarness, operator: Operator, receiver: Receiver) -> None:
+    """From the webhook's page, to which the replay has led, up to its end."""
+    (made,) = (await harness.call("GET", "/webhooks")).json()["data"]
+
+    async def status() -> str:
+        return str((await harness.call("GET", f"/webhooks/{made['id']}")).json()["data"]["status"])
+
+    async def are_taken(number: int) -> bool:
+        return len(receiver.taken) == number
+
+    await asyncio.to_thread(
+        press, operator, "Send a test", "The test is delivered: the receiver answered 200"
+    )
+    assert receiver.taken[2].body["type"] == "webhook.test"
+    await asyncio.to_thread(press, operator, "Pause", "The webhook is paused.")
+    assert await status() == "paused"
+    event_id = receiver.taken[1].body["data"]["id"]
+
+    def replay_from_the_form() -> None:
+        operator.driver.find_element(By.NAME, "event_id").send_keys(str(event_id))
+        press(operator, "Replay", f"Events from {event_id} on are sent again once the webhook is resumed.")
+
+    await asyncio.to_thread(replay_from_the_form)
+    assert await are_taken(3)
+    await asyncio.to_thread(press, operator, "Resume", "Deliveries continue")
+    assert await status() == "active"
+    await eventually(lambda: are_taken(4))
+    assert receiver.taken[3].headers["webhook-id"] == receiver.taken[1].headers["webhook-id"]
+
+    receiver.secrets["/"] = await asyncio.to_thread(rotate_secret, operator)  # what comes is checked with it
+    await asyncio.to_thread(
+        press, operator, "Send a test", "The test is delivered: the receiver answered 200"
+    )
+    assert await are_taken(5)
+    await asyncio.to_thread(delete_webhook, operator)
+    assert (await harness.call("GET", f"/webhooks/{made['id']}")).status_code == 404
+
+
+def press(operator: Operator, label: str, notice: str) -> None:
+    operator.button(label).click()
+    operator.sees(".notice", notice)
+
+
+def rotate_secret(operator: Operator) -> str:
+    operator.driver.find_element(By.LINK_TEXT, "Rotate the secret").click()
+    operator.sees("h1", "Rotate the secret of tests?")
+    Select(operator.driver.find_element(By.NAME, "overlap_seconds")).select_by_visible_text("not at all")
+    operator.button("Rotate").click()
+    operator.sees("h1", "The secret is rotated")
+    secret = operator.focused()
+    operator.driver.find_element(By.LINK_TEXT, "To the webhook").click()
+    operator.sees("h1", "tests")
+    return secret
+
+
+def delete_webhook(operator: Operator) -> None:
+    operator.driver.find_element(By.LINK_TEXT, "Delete").click()
+    operator.sees("h1", "Delete the webhook tests?")
+    operator.button("Delete the webhook").click()
+    operator.sees(".notice", "The webhook is deleted.")
 
 
 def open_all(operator: Operator) -> None:
