@@ -72,6 +72,8 @@ async def test_operator_acts_on_all_sessions_that_match_and_on_their_batch(
     made = await call(harness, "POST", "/authorize/batch", json={"rows": rows, "max_running": 1})
     sessions = TwoSessions(harness, made["batch_id"])
     await sessions.come_to(("in_progress", 1), ("pending", 0))
+    # A profile whose start was cancelled is kept until its lease ends.
+    await harness.reached((await sessions.rows())[0].session_id, "consent_given")
     operator = Operator(driver, harness.service.url)
     await asyncio.to_thread(operator.sign_in, harness.key)
 

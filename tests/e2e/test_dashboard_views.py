@@ -89,7 +89,7 @@ def upload(operator: Operator, file: Path) -> None:
     operator.driver.find_element(By.XPATH, "//button[text()='Check the rows']").click()
     operator.sees("h1", "accounts.csv")
     operator.sees(".tile", "2\nrows are accepted")
-    operator.sees(".tile.bad", "1\nrows are rejected")
+    operator.sees(".tile.bad", "1\nrow is rejected")
     operator.sees("td", "No GoLogin profile found for account: nobody")
     operator.driver.find_element(By.XPATH, "//button[text()='Start the batch']").click()
     operator.sees(".notice", "The batch is started.")
