@@ -34,7 +34,7 @@ class AccountFilters(TypedDict, total=False):
     api_app: str
     text: str
     expires_since: datetime
-    """With it or the next one: accounts by the expiry of their active access token; not with the last three."""
+    """Accounts whose active access token expires then or later; not with the last three, as the next one."""
     expires_until: datetime
     status: str
     sort: str

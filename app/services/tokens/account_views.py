@@ -45,7 +45,7 @@ class AccountSelection:
     """Part of the handle."""
     account_ids: Sequence[str] | None = None
     expires_since: datetime | None = None
-    """With it or the next one, and no state: accounts whose active access token expires then or later."""
+    """Accounts whose active access token expires then or later; no `state` may be given with it or the next one."""
     expires_until: datetime | None = None
     """Accounts whose active access token expires before."""
 
