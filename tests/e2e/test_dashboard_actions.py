@@ -56,6 +56,14 @@ class TwoSessions:
 
         await eventually(are_there)
 
+    async def shows_page(self) -> None:
+        """Wait until the first has its browser: a profile whose start is cancelled is kept until its lease ends."""
+
+        async def is_attached() -> bool:
+            return (await self.rows())[0].stage not in (None, "waiting_for_slot", "profile_starting")
+
+        await eventually(is_attached)
+
     async def events(self, event_type: EventType) -> list[int]:
         """Return the number of the operator's events of each."""
         found = [await self._harness.events(each.session_id) for each in await self.rows()]
@@ -107,6 +115,7 @@ async def test_operator_acts_on_all_sessions_that_match_and_on_their_batch(
     # It waits for its place in the batch, which the first has.
     await asyncio.to_thread(press, operator, batch, "Retry failed", "1 session of")
     assert await sessions.state() == [("in_progress", 4), ("pending", 2)]
+    await sessions.shows_page()
     await asyncio.to_thread(cancel_batch, operator, batch)
     await sessions.come_to(("cancelled", 4), ("cancelled", 2))
     ended = await call(harness, "GET", f"/batches/{sessions.batch_id}")

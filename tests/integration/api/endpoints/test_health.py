@@ -62,7 +62,7 @@ async def test_service_is_not_ready_when_maintenance_fails_three_times_in_a_row(
 ):
     async with open_api(database_url=database_url) as api:
         async with api.context.database.transaction() as db:
-            await db.execute(text("ALTER TABLE webhook_deliveries RENAME TO gone"))
+            await db.execute(text("ALTER TABLE webhook_endpoints RENAME TO gone"))
         worker = api.context.workers.get("webhooks")
 
         def has_failed() -> bool:
