@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from selenium import webdriver
 
 from sandbox.demo.service_process import ServiceProcess
 from sandbox.process import SandboxProcess
 from tests.e2e.children import Commands
 from tests.e2e.fault_run import Run, open_run
 from tests.e2e.harness import ServiceHarness, open_harness
+from tests.fixtures.chrome import chrome
 from tests.fixtures.warm import WarmPython
 
 ACCOUNTS = 150
@@ -52,6 +54,13 @@ def unused_accounts(sandbox: SandboxProcess) -> Iterator[str]:
 def account(unused_accounts: Iterator[str]) -> str:
     """An account that no other test of this process uses, so that its faults and browsers are this test's."""
     return next(unused_accounts)
+
+
+@pytest.fixture
+def driver() -> Iterator[webdriver.Chrome]:
+    """The browser of a person at the operators' page."""
+    with chrome() as opened:
+        yield opened
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

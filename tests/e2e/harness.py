@@ -152,10 +152,20 @@ class ServiceHarness:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Any]:
+        async with self._database() as database, database.reading() as db:
+            yield db
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Any]:
+        """A transaction, for what the service would take too long to do."""
+        async with self._database() as database, database.transaction() as db:
+            yield db
+
+    @asynccontextmanager
+    async def _database(self) -> AsyncIterator[Database]:
         database = Database.from_settings(self.settings, ProcessRole.COMMAND, pool_size=1)
         try:
-            async with database.reading() as db:
-                yield db
+            yield database
         finally:
             await database.close()
 

@@ -58,6 +58,11 @@ class Operator:
     def button(self, text: str) -> WebElement:
         return self.driver.find_element(By.XPATH, f"//main//button[normalize-space()='{text}']")
 
+    def act(self, label: str, notice: str) -> None:
+        """Press a button of the page, which says what has happened."""
+        self.button(label).click()
+        self.sees(".notice", notice)
+
     def until(self, condition: Callable[[], Any]) -> None:
         WebDriverWait(self.driver, WAIT).until(lambda _: condition())
 

@@ -7,9 +7,7 @@ from typing import Any, Final
 from fastapi.routing import APIRoute
 from sqlalchemy import update
 
-from app.config import ProcessRole
 from app.dashboard.routes import ROUTES
-from app.database import Database
 from app.models import Alarm, Profile, utc_now
 from tests.e2e.harness import APP, ServiceHarness
 from tests.fixtures.waiting import eventually
@@ -168,15 +166,11 @@ async def break_tokens(harness: ServiceHarness, account: str) -> None:
 
 async def quarantine(harness: ServiceHarness, profile_id: str) -> None:
     """As after a browser that could not be stopped, which would take a minute; with an alarm of the monitor."""
-    database = Database.from_settings(harness.settings, ProcessRole.COMMAND, pool_size=1)
     reason = "Its start failed, and it could not be stopped: HTTP 500 from GoLogin's local API"
-    try:
-        async with database.transaction() as db:
-            await db.execute(
-                update(Profile)
-                .where(Profile.profile_id == profile_id)
-                .values(quarantined_at=utc_now(), quarantine_reason=reason)
-            )
-            db.add(Alarm(name="quarantined_profiles", is_active=True, detail="1 profile is quarantined"))
-    finally:
-        await database.close()
+    async with harness.writing() as db:
+        await db.execute(
+            update(Profile)
+            .where(Profile.profile_id == profile_id)
+            .values(quarantined_at=utc_now(), quarantine_reason=reason)
+        )
+        db.add(Alarm(name="quarantined_profiles", is_active=True, detail="1 profile is quarantined"))

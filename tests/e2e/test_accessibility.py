@@ -15,7 +15,6 @@ from sandbox.process import SandboxProcess
 from tests.e2e.harness import APP, ServiceHarness, open_harness
 from tests.e2e.operators import Operator
 from tests.e2e.page_content import SETTINGS, make_content, view_addresses
-from tests.fixtures.chrome import chrome
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -56,11 +55,11 @@ async def full(sandbox: SandboxProcess, folder: Path) -> AsyncIterator[ServiceHa
 
 
 @pytest.fixture
-def driver() -> Iterator[webdriver.Chrome]:
-    with chrome() as opened:
-        opened.set_script_timeout(120)  # seconds for one look of axe, on a machine that is busy
-        opened.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": AXE})
-        yield opened
+def driver(driver: webdriver.Chrome) -> webdriver.Chrome:
+    """The browser, with axe in each page."""
+    driver.set_script_timeout(120)  # seconds for one look of axe, on a machine that is busy
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": AXE})
+    return driver
 
 
 async def test_axe_finds_nothing_serious_on_any_view(

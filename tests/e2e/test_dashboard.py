@@ -13,21 +13,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from sqlalchemy import update
 
-from app.config import ProcessRole
-from app.database import Database
 from app.models import AuthorizationSession, utc_now
 from sandbox.process import SandboxProcess
 from tests.e2e.harness import ServiceHarness, open_harness
 from tests.e2e.operators import Operator
-from tests.fixtures.chrome import chrome, complaints
+from tests.fixtures.chrome import complaints
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
-
-
-@pytest.fixture
-def driver() -> Iterator[webdriver.Chrome]:
-    with chrome() as opened:
-        yield opened
 
 
 async def test_operator_follows_an_authorization_and_opens_a_failed_one(
@@ -167,13 +159,9 @@ async def test_overview_draws_its_charts_from_real_sessions(
 
 async def let_a_minute_pass(harness: ServiceHarness) -> None:
     """Move the ends of all sessions into the minute before the last, which the monitor counts again."""
-    database = Database.from_settings(harness.settings, ProcessRole.COMMAND, pool_size=1)
-    try:
-        async with database.transaction() as db:
-            ended = utc_now() - timedelta(minutes=2)
-            await db.execute(update(AuthorizationSession).values(completed_at=ended))
-    finally:
-        await database.close()
+    async with harness.writing() as db:
+        ended = utc_now() - timedelta(minutes=2)
+        await db.execute(update(AuthorizationSession).values(completed_at=ended))
 
 
 def see_charts(operator: Operator) -> None:

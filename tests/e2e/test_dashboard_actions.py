@@ -10,24 +10,16 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from sqlalchemy import select, update
 
-from app.config import ProcessRole
-from app.database import Database
 from app.models import AuthorizationSession, Event, EventType, Profile, utc_now
 from tests.e2e.harness import APP, ServiceHarness
 from tests.e2e.operators import Operator
 from tests.e2e.page_content import call
-from tests.fixtures.chrome import chrome, complaints
+from tests.fixtures.chrome import complaints
 from tests.fixtures.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
 
 OPERATOR = "bootstrap"
-
-
-@pytest.fixture
-def driver() -> Iterator[webdriver.Chrome]:
-    with chrome() as opened:
-        yield opened
 
 
 # Sessions and batches
@@ -56,13 +48,9 @@ class TwoSessions:
 
         await eventually(are_there)
 
-    async def shows_page(self) -> None:
-        """Wait until the first has its browser: a profile whose start is cancelled is kept until its lease ends."""
-
-        async def is_attached() -> bool:
-            return (await self.rows())[0].stage not in (None, "waiting_for_slot", "profile_starting")
-
-        await eventually(is_attached)
+    async def first_reaches(self, stage: str) -> None:
+        """Wait for the first to have its browser: a profile whose start is cancelled is kept until its lease ends."""
+        await self._harness.reached((await self.rows())[0].session_id, stage)
 
     async def events(self, event_type: EventType) -> list[int]:
         """Return the number of the operator's events of each."""
@@ -80,8 +68,7 @@ async def test_operator_acts_on_all_sessions_that_match_and_on_their_batch(
     made = await call(harness, "POST", "/authorize/batch", json={"rows": rows, "max_running": 1})
     sessions = TwoSessions(harness, made["batch_id"])
     await sessions.come_to(("in_progress", 1), ("pending", 0))
-    # A profile whose start was cancelled is kept until its lease ends.
-    await harness.reached((await sessions.rows())[0].session_id, "consent_given")
+    await sessions.first_reaches("consent_given")
     operator = Operator(driver, harness.service.url)
     await asyncio.to_thread(operator.sign_in, harness.key)
 
@@ -115,7 +102,7 @@ async def test_operator_acts_on_all_sessions_that_match_and_on_their_batch(
     # It waits for its place in the batch, which the first has.
     await asyncio.to_thread(press, operator, batch, "Retry failed", "1 session of")
     assert await sessions.state() == [("in_progress", 4), ("pending", 2)]
-    await sessions.shows_page()
+    await sessions.first_reaches("browser_attached")
     await asyncio.to_thread(cancel_batch, operator, batch)
     await sessions.come_to(("cancelled", 4), ("cancelled", 2))
     ended = await call(harness, "GET", f"/batches/{sessions.batch_id}")
@@ -139,24 +126,20 @@ def go_back(operator: Operator, query: str) -> None:
 
 def do_for_all(operator: Operator, query: str, label: str) -> None:
     ask_for_all(operator, query, label)
-    operator.button(label).click()
-    operator.sees(".notice", f"{label.split()[1]} session")
+    operator.act(label, f"{label.split()[1]} session")
     assert operator.path.startswith("/ui/sessions?")
 
 
 def press(operator: Operator, path: str, label: str, notice: str) -> None:
-    """Open the page and press a button of it; the page says what has happened."""
     operator.open(path)
-    operator.button(label).click()
-    operator.sees(".notice", notice)
+    operator.act(label, notice)
 
 
 def confirm(operator: Operator, link: str, label: str, notice: str) -> None:
     """Follow a link of the page that asks first, and press its button."""
     operator.driver.find_element(By.LINK_TEXT, link).click()
     operator.sees(".danger", label)
-    operator.button(label).click()
-    operator.sees(".notice", notice)
+    operator.act(label, notice)
 
 
 def cancel_batch(operator: Operator, path: str) -> None:
@@ -253,21 +236,16 @@ async def link_and_release(harness: ServiceHarness, operator: Operator, account:
         field.clear()
         field.send_keys(f"{account}_b")
         Select(operator.driver.find_element(By.NAME, "api_app")).select_by_visible_text(APP)
-        operator.button("Link").click()
-        operator.sees(".notice", f"The profile is linked to @{account}_b.")
+        operator.act("Link", f"The profile is linked to @{account}_b.")
 
     await asyncio.to_thread(link)
     assert (by_rule, await owner()) == ((account, None, False), (f"{account}_b", APP, True))
     await asyncio.to_thread(confirm, operator, "Unlink", "Unlink the profile", "The profile is unlinked.")
     assert await owner() == by_rule
 
-    database = Database.from_settings(harness.settings, ProcessRole.COMMAND, pool_size=1)
-    try:
-        async with database.transaction() as db:
-            quarantined = update(Profile).where(Profile.profile_id == profile_id)
-            await db.execute(quarantined.values(quarantined_at=utc_now(), quarantine_reason="It runs on"))
-    finally:
-        await database.close()
+    async with harness.writing() as db:
+        quarantined = update(Profile).where(Profile.profile_id == profile_id)
+        await db.execute(quarantined.values(quarantined_at=utc_now(), quarantine_reason="It runs on"))
 
     def release() -> None:
         operator.open(path)

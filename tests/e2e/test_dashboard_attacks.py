@@ -36,7 +36,7 @@ from tests.e2e.harness import APP
 from tests.e2e.operators import Operator
 from tests.e2e.page_content import view_addresses
 from tests.fixtures.api import API_KEY, NO_PLACE
-from tests.fixtures.chrome import chrome, complaints
+from tests.fixtures.chrome import complaints
 from tests.fixtures.factories import new_profile, new_session, new_tokens
 from tests.fixtures.serving import served
 from tests.fixtures.settings import MakeSettings
@@ -46,12 +46,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group
 HOSTILE: Final = "\"'><img src=x onerror=alert(1)>"
 INTRUDERS: Final = "return document.querySelectorAll('img[src=x], [onerror], script:not([src])').length"
 STATUS: Final = "return performance.getEntriesByType('navigation')[0].responseStatus"
-
-
-@pytest.fixture
-def driver() -> Iterator[webdriver.Chrome]:
-    with chrome() as opened:
-        yield opened
 
 
 async def test_text_of_others_stays_text_on_every_view(

@@ -15,7 +15,7 @@ from app.models import EventType
 from sandbox.process import SandboxProcess
 from tests.e2e.harness import APP, ServiceHarness, open_harness
 from tests.e2e.test_dashboard import Operator
-from tests.fixtures.chrome import chrome, complaints
+from tests.fixtures.chrome import complaints
 from tests.fixtures.receiver import Receiver, running_receiver
 from tests.fixtures.waiting import eventually
 
@@ -31,12 +31,6 @@ VIEWS = {
     "/ui/encryption-keys": "Encryption keys",
     "/ui/health": "Health",
 }
-
-
-@pytest.fixture
-def driver() -> Iterator[webdriver.Chrome]:
-    with chrome() as opened:
-        yield opened
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -119,37 +113,28 @@ async def change_webhook(harness: ServiceHarness, operator: Operator, receiver: 
     async def are_taken(number: int) -> bool:
         return len(receiver.taken) == number
 
-    await asyncio.to_thread(
-        press, operator, "Send a test", "The test is delivered: the receiver answered 200"
-    )
+    await asyncio.to_thread(operator.act, "Send a test", "The test is delivered: the receiver answered 200")
     assert receiver.taken[2].body["type"] == "webhook.test"
-    await asyncio.to_thread(press, operator, "Pause", "The webhook is paused.")
+    await asyncio.to_thread(operator.act, "Pause", "The webhook is paused.")
     assert await status() == "paused"
     event_id = receiver.taken[1].body["data"]["id"]
 
     def replay_from_the_form() -> None:
         operator.driver.find_element(By.NAME, "event_id").send_keys(str(event_id))
-        press(operator, "Replay", f"Events from {event_id} on are sent again once the webhook is resumed.")
+        operator.act("Replay", f"Events from {event_id} on are sent again once the webhook is resumed.")
 
     await asyncio.to_thread(replay_from_the_form)
     assert await are_taken(3)
-    await asyncio.to_thread(press, operator, "Resume", "Deliveries continue")
+    await asyncio.to_thread(operator.act, "Resume", "Deliveries continue")
     assert await status() == "active"
     await eventually(lambda: are_taken(4))
     assert receiver.taken[3].headers["webhook-id"] == receiver.taken[1].headers["webhook-id"]
 
     receiver.secrets["/"] = await asyncio.to_thread(rotate_secret, operator)  # what comes is checked with it
-    await asyncio.to_thread(
-        press, operator, "Send a test", "The test is delivered: the receiver answered 200"
-    )
+    await asyncio.to_thread(operator.act, "Send a test", "The test is delivered: the receiver answered 200")
     assert await are_taken(5)
     await asyncio.to_thread(delete_webhook, operator)
     assert (await harness.call("GET", f"/webhooks/{made['id']}")).status_code == 404
-
-
-def press(operator: Operator, label: str, notice: str) -> None:
-    operator.button(label).click()
-    operator.sees(".notice", notice)
 
 
 def rotate_secret(operator: Operator) -> str:
@@ -167,8 +152,7 @@ def rotate_secret(operator: Operator) -> str:
 def delete_webhook(operator: Operator) -> None:
     operator.driver.find_element(By.LINK_TEXT, "Delete").click()
     operator.sees("h1", "Delete the webhook tests?")
-    operator.button("Delete the webhook").click()
-    operator.sees(".notice", "The webhook is deleted.")
+    operator.act("Delete the webhook", "The webhook is deleted.")
 
 
 def open_all(operator: Operator) -> None:

@@ -1,7 +1,6 @@
 """The operators' page with the keyboard alone: every control is reached by Tab, shows the focus, and works."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -10,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.e2e.harness import ServiceHarness
 from tests.e2e.operators import Operator
-from tests.fixtures.chrome import chrome, complaints
+from tests.fixtures.chrome import complaints
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
 
@@ -31,12 +30,6 @@ const outline = getComputedStyle(focused);
 const hasOutline = outline.outlineStyle !== "none" && parseFloat(outline.outlineWidth) >= 2;
 return {{html: name(focused), isSeen, hasOutline, isBody: focused === document.body}};
 """
-
-
-@pytest.fixture
-def driver() -> Iterator[webdriver.Chrome]:
-    with chrome() as opened:
-        yield opened
 
 
 async def test_operator_filters_and_cancels_with_the_keyboard_alone(

@@ -31,12 +31,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group
 
 
 @pytest.fixture
-def driver() -> Iterator[webdriver.Chrome]:
-    with chrome() as opened:
-        yield opened
-
-
-@pytest.fixture
 def other_driver() -> Iterator[webdriver.Chrome]:
     with chrome() as opened:
         yield opened

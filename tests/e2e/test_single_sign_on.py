@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,13 @@ from app.models import Event, EventType, SessionStatus
 from tests.e2e.foreign.running import missing, running
 from tests.e2e.operators import Operator
 from tests.fixtures.api import NO_PLACE
-from tests.fixtures.chrome import chrome, complaints
+from tests.fixtures.chrome import complaints
 from tests.fixtures.factories import new_profile, new_session
 from tests.fixtures.openid import CALLBACK
 from tests.fixtures.serving import served
 from tests.fixtures.settings import MakeSettings
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("dashboard")]
-
-
-@pytest.fixture
-def driver() -> Iterator[webdriver.Chrome]:
-    with chrome() as opened:
-        yield opened
 
 
 @pytest.mark.skipif(missing("oidc") is not None, reason=str(missing("oidc")))

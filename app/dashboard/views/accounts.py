@@ -69,6 +69,7 @@ async def list_accounts(
         descending=query.order == "desc",
         apps=app_names(context, caller),
         account_states=list(AccountState),
+        has_own_order=query.has_own_order,
         profiles=profiles,
     )
 

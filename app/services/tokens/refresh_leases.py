@@ -144,10 +144,11 @@ class RefreshLeases:
         Of an app whose budget of calls is told, no more than fit into it beside those in flight, in all processes.
         """
 
-        async def find(condition: ColumnElement[bool]) -> Sequence[int]:
-            return await self._find_due(limit, condition)
-
-        return await self._usable.claim(lambda condition: self._take_due(limit, condition), find) or []
+        claims = await self._usable.claim(
+            lambda condition: self._take_due(limit, condition),
+            lambda condition: self._find_due(limit, condition),
+        )
+        return claims or []
 
     async def _find_due(self, limit: int, condition: ColumnElement[bool]) -> Sequence[int]:
         """Return the ids of due rows, whatever their apps' calls: one statement, which takes no lock."""

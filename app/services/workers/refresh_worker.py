@@ -105,12 +105,11 @@ class TokenRefreshWorker(Worker):
         if monotonic() < self._revoke_at:
             return 0
         self._revoke_at = monotonic() + _REVOKE_INTERVAL
-        is_idle = False
+        count: int | None = 0
         try:
             count = await self._credentials.revoke_due(_REVOKE_BATCH)
-            is_idle = count is None
         finally:
-            if not is_idle:  # there may be more, or it failed
+            if count is not None:  # there may be more, or it failed
                 self.expect_revocations()
         return count or 0
 

@@ -156,6 +156,7 @@ async def test_failed_look_for_revocations_is_repeated_soon(
     await eventually(lambda: is_forgotten(chain))
     worker.stop()
     await task
+    assert await chain.calls("provider.revoke") == 1
 
 
 async def test_many_tokens_do_not_come_due_together(chain: TokenChain):
